@@ -1,0 +1,23 @@
+.PHONY: check test bench demo format clean
+
+check: ## style, types, imports and the fast tests: under a minute
+	@./test --fast
+
+test: ## everything
+	@./test
+
+bench: ## measure; on an otherwise idle machine
+	@.ci/setup.sh dev
+	@.venv/bin/python -m pytest -o norecursedirs=.git -o python_files='test_*.py bench_*.py' -m bench -s tests/bench
+
+demo:
+	@./demo
+
+format: ## put the code in its one form
+	@.ci/setup.sh dev
+	@.venv/bin/ruff check --fix --quiet
+	@.venv/bin/ruff format --quiet
+
+clean: ## remove what set-up and tools made; the next start makes it again
+	rm -rf .venv .setup.lock .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

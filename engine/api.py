@@ -1,0 +1,417 @@
+"""The storage API: the verbs of the RFC by their names, and what else operators need.
+
+Every verb that changes something returns once its intent is committed to disk; the work goes on
+in a process of its own and can be finished by any host after any number of crashes. Image ids
+are 32 hexadecimal digits. All verbs raise :mod:`engine.errors`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from engine import leasing, survey
+from engine.context import Connection, Context
+from engine.doors import Doors
+from engine.doors.processes import ProcessState
+from engine.errors import BadRequest, Conflict, DiskwrightError, NotFound, Refused, StorageError, from_os_error
+from engine.fixes import run as fixes
+from engine.fixes import small
+from engine.formats.registry import create_repository, open_repository
+from engine.host import HostState, Prepared, Task
+from engine.model import Constraints, Fix, FixType, ImageReport, RepositoryReport, Strategy, require_id
+from engine.options import parse
+from engine.triage.judge import judge
+from engine.verbs import change, copy, create, export, prepare
+
+OptionsArgument = Mapping[str, Any] | None
+_REPO_ID_CHARACTERS = 64
+_STOP_WAIT_S = 60.0
+_LOG_LIMIT = 16 * 1024 * 1024
+
+
+class Engine:
+    """One host's engine. Connections, tasks and prepared images are kept in ``state_directory``,
+    so several processes of one host share them; nothing there is needed to recover a repository."""
+
+    def __init__(self, doors: Doors, state_directory: str) -> None:
+        self.doors = doors
+        self.state = HostState(doors, state_directory)
+        self._context: Context | None = None
+
+    # -- repositories
+
+    def create_repository(self, repo_format: str, connection_parameters: Mapping[str, Any]) -> None:
+        """Make an empty repository, durable on return. Conflict when something is there already."""
+        create_repository(repo_format, _parameters(connection_parameters), self.doors)
+
+    def connect_storage_repository(
+        self, repo_id: str, repo_format: str, connection_parameters: Mapping[str, Any]
+    ) -> None:
+        """Connect a repository under the transient handle ``repo_id``.
+
+        Conflict when the handle is in use, or when the same storage is connected under another."""
+        _require_handle(repo_id)
+        connections = self.state.connections()
+        if repo_id in connections:
+            raise Conflict(f"the name {repo_id!r} is in use for a connected repository", "Choose another name")
+        parameters = _parameters(connection_parameters)
+        repository = open_repository(repo_format, parameters, self.doors)
+        try:
+            for other in connections.values():
+                if other.identity == repository.identity:
+                    raise Conflict(
+                        f"{repository.place} is the repository that is connected as {other.repo_id} (or a copy of it)",
+                        f"Use {other.repo_id}, or disconnect it first",
+                    )
+            connections[repo_id] = Connection(repo_id, repository.format, parameters, repository.identity)
+        finally:
+            repository.close()
+        self.state.save_connections(connections)
+        self._forget()
+
+    def disconnect_storage_repository(self, repo_id: str) -> None:
+        """Disconnect. Refused while an image of it is prepared or a task runs on this host."""
+        connections = self.state.connections()
+        connection = connections.get(repo_id)
+        if connection is None:
+            raise NotFound(f"no repository is connected as {repo_id!r:.80}", f"Connected: {_names(connections)}")
+        for entry in self.state.prepared():
+            if entry.repository == connection.identity:
+                raise Refused(f"image {entry.image} of {repo_id} is prepared here", "Tear it down first")
+        for task in self.state.tasks():
+            if task.repository == connection.identity:
+                raise Refused(f"{task.verb} of image {task.image} in {repo_id} runs here", "Stop it or wait for it")
+        del connections[repo_id]
+        self.state.save_connections(connections)
+        self._forget()
+
+    def list_repositories(self) -> dict[str, Connection]:
+        """What is connected on this host, by handle."""
+        return self.state.connections()
+
+    def get_storage_repository_constraints(self, repo_id: str) -> Constraints:
+        """What the repository needs and can do."""
+        return self.context.repository(repo_id).constraints()
+
+    def take_srm(self, repo_id: str) -> None:
+        """Become the storage repository manager of a repository that needs one."""
+        self._needs_srm(repo_id)
+
+    def release_srm(self, repo_id: str) -> None:
+        """Give the role of storage repository manager up."""
+        self._needs_srm(repo_id)
+
+    # -- the four image operations
+
+    def create_virtual_disk(
+        self,
+        target_repo_id: str,
+        size: int,
+        base_snapshot_id: str | None = None,
+        user_data: Any = None,
+        options: OptionsArgument = None,
+    ) -> str:
+        """Commit a new virtual disk and return its id.
+
+        ``size`` in bytes; with a base, at least as large. The base may be in any connected repository."""
+        parsed = parse("create_virtual_disk", options)
+        image = create.virtual_disk(
+            self.context, target_repo_id, size, base_snapshot_id, _default(user_data), parsed
+        )
+        self._auto_fix(target_repo_id, image, parsed.auto_fix)
+        return image
+
+    def create_snapshot(
+        self, target_repo_id: str, base_virtual_disk_id: str, user_data: Any = None, options: OptionsArgument = None
+    ) -> str:
+        """Freeze the present content of a disk as a snapshot and return the snapshot's id.
+
+        No data is copied; the disk keeps its id. Refused while the disk is prepared for writing.
+        The snapshot has the disk's strategy unless an option says otherwise."""
+        parsed = parse("create_snapshot", options)
+        return create.snapshot(self.context, target_repo_id, base_virtual_disk_id, _default(user_data), parsed)
+
+    def copy_image(
+        self,
+        target_repo_id: str,
+        image_id: str,
+        base_image_id: str | None = None,
+        user_data: Any = None,
+        options: OptionsArgument = None,
+    ) -> str:
+        """Commit a copy of an image and return the id it has in the target.
+
+        Without a base all bits are copied; with one (an image of the target) only the difference,
+        found by content. A snapshot keeps its id, a disk's copy gets a new one."""
+        parsed = parse("copy_image", options)
+        image = copy.image(self.context, target_repo_id, image_id, base_image_id, _default(user_data), parsed)
+        self._auto_fix(target_repo_id, image, parsed.auto_fix)
+        return image
+
+    def remove_image(self, repo_id: str, image_id: str, options: OptionsArgument = None) -> None:
+        """Commit the removal; data stays until a clean fix, and until then it can be restored.
+
+        Repeating it is a success. An unfinished operation on the image ends, wherever it runs."""
+        parse("remove_image", options)
+        change.remove(self.context, repo_id, image_id)
+
+    def restore_image(self, repo_id: str, image_id: str, options: OptionsArgument = None) -> None:
+        """Undo a removal. Refused once deletion or a merge of its data has begun."""
+        parse("restore_image", options)
+        change.restore(self.context, repo_id, image_id)
+
+    # -- status, check, fix
+
+    def get_image_status(self, repo_id: str, image_id: str, options: OptionsArgument = None) -> ImageReport:
+        """The status with its reason, the last persisted operation, and who works on it now."""
+        parsed = parse("get_image_status", options)
+        require_id(image_id, "image_id")
+        repository = self.context.repository(repo_id)
+        view = survey.look(self.context, repository, parsed.deep, only=image_id)
+        for image in judge(view).images:
+            if image.id == image_id and not image.hidden:
+                if repository.lease_held(image_id):
+                    return image._replace(busy=leasing.holder(self.doors, repository, image_id))
+                return image
+        raise NotFound(f"there is no image {image_id} in {repo_id}", "diskwright images lists what is there")
+
+    def check_storage_repository(self, repo_id: str, options: OptionsArgument = None) -> list[Fix]:
+        """Scan for problems; read-only. Fixes in a safe order to run them in."""
+        return list(self.inspect_repository(repo_id, options).fixes)
+
+    def inspect_repository(self, repo_id: str, options: OptionsArgument = None) -> RepositoryReport:
+        """What ``check_storage_repository`` saw: images, fixes, findings, space."""
+        parsed = parse("check_storage_repository", options)
+        return survey.report(self.context, self.context.repository(repo_id), parsed.deep)
+
+    def fix_storage_repository(self, repo_id: str, fix: Fix | Mapping[str, Any], options: OptionsArgument = None) -> Task:
+        """Start a fix in a process of its own and return its task.
+
+        The leases are taken and the fix is verified before this returns: StaleFix, ImageBusy."""
+        parse("fix_storage_repository", options)
+        repository = self.context.repository(repo_id)
+        wanted = fix if isinstance(fix, Fix) else Fix.from_json(fix)
+        with fixes.take_leases(self.context, repository, wanted) as leases:
+            found, _ = fixes.verify(self.context, repository, wanted)
+            if found.waits_for:
+                raise Refused(f"fix {found.id} cannot run now: it waits for {found.waits_for}", "Provide that first")
+            return self._spawn(repo_id, [found], leases)
+
+    def run_fixes(self, repo_id: str, wanted: Sequence[Fix]) -> Task:
+        """Start several fixes, one after the other in one process; one that fails does not stop the rest."""
+        if not wanted:
+            raise BadRequest("no fix was named", "diskwright check lists them")
+        self.context.repository(repo_id)
+        return self._spawn(repo_id, wanted, leasing.LeaseSet({}))
+
+    def run_fix_here(self, repo_id: str, fix: Fix) -> None:
+        """Run one fix to its end in this process."""
+        repository = self.context.repository(repo_id)
+        with fixes.take_leases(self.context, repository, fix):
+            fixes.execute(self.context, repository, fix)
+
+    # -- tasks
+
+    def list_tasks(self) -> list[Task]:
+        """Tasks that run on this host."""
+        return self.state.tasks()
+
+    def task_events(self, task: Task) -> list[dict[str, Any]]:
+        """What a task has said so far: start, done, stale, failed, end."""
+        try:
+            raw = self.doors.files.read_file(task.log, _LOG_LIMIT)
+        except OSError as error:
+            raise from_os_error(error, "read the log of the task") from error
+        events = []
+        for line in raw.decode("utf-8", "replace").splitlines():
+            try:
+                event = json.loads(line)
+            except ValueError:
+                event = {"event": "output", "error": line}
+            events.append(event if isinstance(event, dict) else {"event": "output", "error": line})
+        return events
+
+    def task_is_running(self, task: Task) -> bool:
+        """Whether its process is alive (also when it is stopped by a signal)."""
+        return self.doors.processes.state(task.process) is not ProcessState.GONE
+
+    def wait_for_task(self, task: Task, tick: Callable[[], None] = lambda: None) -> None:
+        """Return when the task's process has ended; ``tick`` is called several times a second."""
+        while self.task_is_running(task):
+            tick()
+            self.doors.clock.sleep(0.02)
+
+    def stop_task(self, repo_id: str, image_id: str) -> None:
+        """Stop what runs on an image on this host; returns when it has stopped. The work is kept."""
+        require_id(image_id, "image_id")
+        repository = self.context.repository(repo_id)
+        tasks = [t for t in self.state.tasks() if (t.repository, t.image) == (repository.identity, image_id)]
+        if not tasks:
+            if repository.lease_held(image_id):
+                who = leasing.holder(self.doors, repository, image_id)
+                raise Refused(f"image {image_id} is worked on, but not by a task of this host: {who}", "Stop it there")
+            change.visible(self.context, repo_id, image_id)
+            raise NotFound(f"nothing runs on image {image_id}", "diskwright tasks lists what runs here")
+        deadline = self.doors.clock.monotonic() + _STOP_WAIT_S
+        for task in tasks:
+            self.doors.processes.terminate(task.process)
+            while self.task_is_running(task):
+                if self.doors.clock.monotonic() > deadline:
+                    raise StorageError(
+                        f"process {task.process.pid} has not stopped in {_STOP_WAIT_S:.0f} s; the storage may hang",
+                        "It stops at its next step; or kill it, nothing is lost",
+                    )
+                self.doors.clock.sleep(0.02)
+
+    # -- images and their data
+
+    def list_images(self, repo_id: str) -> list[ImageReport]:
+        """The images of a repository with their statuses, removed ones that hold space included."""
+        return [image for image in self.inspect_repository(repo_id).images if not image.hidden]
+
+    def get_user_data(self, repo_id: str, image_id: str) -> Any:
+        """The user data of an image."""
+        return change.visible(self.context, repo_id, image_id).user_data
+
+    def set_user_data(self, repo_id: str, image_id: str, user_data: Any) -> None:
+        """Replace the user data of an image: any JSON up to MAX_USER_DATA_BYTES. Atomic."""
+        change.set_user_data(self.context, repo_id, image_id, user_data)
+
+    def set_strategy(self, repo_id: str, image_id: str, strategy: str) -> None:
+        """Change what is valued for an image; check then offers the better representation."""
+        if strategy not in list(Strategy):
+            raise BadRequest(f"strategy {strategy!r:.60} is unknown", "Use space or performance")
+        change.set_strategy(self.context, repo_id, image_id, Strategy(strategy))
+
+    def record_digest(self, repo_id: str, image_id: str) -> str:
+        """Read a snapshot whole, record its content digest, and return it."""
+        record = change.visible(self.context, repo_id, image_id)
+        if record.mutable:
+            raise Refused(f"image {image_id} is a virtual disk", "Only snapshots keep a digest: snapshot it first")
+        repository = self.context.repository(repo_id)
+        with leasing.take(self.doors, repository, [], [image_id]):
+            return small.record_digest(self.context, repository, image_id)
+
+    def import_image(
+        self, target_repo_id: str, path: str, format: str, user_data: Any = None, options: OptionsArgument = None
+    ) -> str:
+        """Commit the import of an image file as a new virtual disk and return its id.
+
+        ``format`` (raw, qcow2) is stated, never probed; a file that refers to others is refused."""
+        parsed = parse("import_image", options)
+        image = copy.from_file(self.context, target_repo_id, path, format, _default(user_data), parsed)
+        self._auto_fix(target_repo_id, image, parsed.auto_fix)
+        return image
+
+    def export_image(
+        self, repo_id: str, image_id: str, path: str, format: str, progress: Callable[[int], None] = lambda done: None
+    ) -> None:
+        """Write an image to a new file; returns when it is complete and durable. Raw: exact length."""
+        export.export(self.context, repo_id, image_id, path, format, progress)
+
+    def prepare_image(self, repo_id: str, image_id: str, writable: bool = True) -> Prepared:
+        """Make an image usable on this host under a lease; the path is valid until teardown."""
+        return prepare.prepare(self.context, self.state, repo_id, image_id, writable)
+
+    def teardown_image(self, repo_id: str, image_id: str) -> None:
+        """Undo ``prepare_image``."""
+        prepare.teardown(self.context, self.state, repo_id, image_id)
+
+    def list_prepared(self) -> list[Prepared]:
+        """Images that are prepared on this host."""
+        return self.state.prepared()
+
+    def close(self) -> None:
+        """Close what is open in this process; connections stay."""
+        self._forget()
+
+    # -- inside
+
+    @property
+    def context(self) -> Context:
+        """The connected repositories as this process sees them."""
+        if self._context is None:
+            self._context = Context(
+                self.doors, self.state.connections(), throughput=self.state.throughput,
+                report_throughput=self.state.note_throughput,
+            )  # fmt: skip
+        return self._context
+
+    def _forget(self) -> None:
+        if self._context is not None:
+            self._context.close()
+            self._context = None
+
+    def _needs_srm(self, repo_id: str) -> None:
+        if not self.context.repository(repo_id).constraints().needs_srm:
+            raise Refused(f"{repo_id} needs no storage repository manager", "Every host may do everything there")
+
+    def _auto_fix(self, repo_id: str, image: str, wanted: bool) -> None:
+        """Start the fix that makes a committed image usable soonest. What prevents it is not an error
+        of the verb, whose intent is on disk: check says what the image waits for."""
+        if not wanted:
+            return
+        repository = self.context.repository(repo_id)
+        view = survey.look(self.context, repository, only=image)
+        found = [f for f in judge(view).fixes if f.type is FixType.MEND and f.target == image and not f.waits_for]
+        if not found:
+            return
+        if found[0].rule == "B-CREATE" and not found[0].cost.read_bytes:
+            self.run_fix_here(repo_id, found[0])  # quicker than starting a process
+            return
+        try:
+            self.fix_storage_repository(repo_id, found[0])
+        except DiskwrightError:
+            return
+
+    def _spawn(self, repo_id: str, wanted: Iterable[Fix], leases: leasing.LeaseSet) -> Task:
+        todo = list(wanted)
+        task_id = self.doors.ids.new_id()
+        log = self.state.task_log(task_id)
+        spec = {
+            "host": self.doors.ids.host_id,
+            "state": self.state.directory,
+            "repo_id": repo_id,
+            "fixes": [fix.to_json() for fix in todo],
+            "leases": {tag: lease.token for tag, lease in leases.leases.items()},
+        }
+        path = self.state.save_spec(task_id, spec)
+        try:
+            process = self.doors.processes.spawn("engine.runner", [path], list(leases.leases.values()), log)
+        except OSError as error:
+            raise from_os_error(error, "start a process for the fix") from error
+        task = Task(
+            task_id,
+            process,
+            self.context.repository(repo_id).identity,
+            repo_id,
+            todo[0].target if len(todo) == 1 else "",
+            str(todo[0].type) if len(todo) == 1 else f"{len(todo)} fixes",
+            todo[0].rule if len(todo) == 1 else "",
+            self.doors.clock.wall(),
+            log,
+        )
+        self.state.save_task(task)
+        return task
+
+
+def _require_handle(repo_id: object) -> None:
+    good = isinstance(repo_id, str) and 0 < len(repo_id) <= _REPO_ID_CHARACTERS and repo_id.isprintable()
+    if not good or "/" in str(repo_id):
+        raise BadRequest(f"{repo_id!r:.80} cannot name a repository", "Use up to 64 printable characters, no slash")
+
+
+def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(parameters, Mapping):
+        raise BadRequest("connection_parameters must be an object")
+    return dict(parameters)
+
+
+def _names(connections: Mapping[str, Connection]) -> str:
+    return ", ".join(sorted(connections)) or "none"
+
+
+def _default(user_data: Any) -> Any:
+    return {} if user_data is None else user_data

@@ -1,0 +1,138 @@
+"""One claimed attempt at an operation on a tag.
+
+The claimant holds the tag's lease and owns its epoch: it raised the epoch in the record, so an
+older executor finds out at its next step and stops. Removal and a newer claim raise it again,
+and then this attempt is over: ``Superseded``, and nothing more is touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from engine import changes, progress
+from engine.context import Context
+from engine.errors import DiskwrightError, Stopped, Superseded
+from engine.formats.base import Repository
+from engine.model import OperationStatus
+from engine.records import Record
+
+
+class Attempt:
+    """Progress, guarded changes and the last error of one attempt."""
+
+    def __init__(self, context: Context, repository: Repository, tag: str, verb: str, stages: tuple[str, ...]) -> None:
+        self.context = context
+        self.repository = repository
+        self.tag = tag
+        self.verb = verb
+        self.stages = stages
+        self.epoch = 0
+        self.cursor = 0
+        self._stage = 0
+        self._percent = -1
+        self._sequence = 0
+
+    def claim(self, derive: Callable[[Record], Record] = lambda record: record) -> Record:
+        """Take the operation over: epoch raised, the cursor of the attempt before kept in the
+        record, ``derive`` applied. Durable on return. Superseded when the tag is being deleted."""
+        before = 0
+
+        def claimed(record: Record) -> Record:
+            nonlocal before
+            if record.purging:
+                raise Superseded(f"image {self.tag} is being deleted")
+            before = record.epoch
+            record = derive(with_cursor(self.repository, record))
+            return record._replace(epoch=record.epoch + 1, last=self.status(), prepared_by="")
+
+        record = changes.change(self.repository, self.tag, claimed)
+        self.epoch = record.epoch
+        self.cursor = record.operation.cursor if record.operation else 0
+        self.repository.start_progress(self.tag, self.epoch)
+        self._write_line("")
+        with contextlib.suppress(DiskwrightError):  # only litter
+            self.repository.remove_progress(self.tag, before)
+        return record
+
+    def status(self, last_error: str = "") -> OperationStatus:
+        """The attempt as it is persisted."""
+        return OperationStatus(
+            verb=self.verb,
+            host=self.context.doors.ids.host_id,
+            stage=self._stage + 1,
+            stages=len(self.stages),
+            percent=self._percent,
+            last_error=last_error,
+            when=self.context.doors.clock.wall(),
+            stage_name=self.stages[self._stage],
+        )
+
+    def stage(self, name: str) -> None:
+        """Enter a stage; durable on return."""
+        self._stage = self.stages.index(name)
+        self._percent = -1
+        self.check()
+        self._write_line("")
+
+    def checkpoint(self, cursor: int, percent: int) -> None:
+        """Record that everything below ``cursor`` is durable. Raises Stopped or Superseded."""
+        self.cursor, self._percent = cursor, percent
+        self._write_line("")
+        self.check()
+
+    def check(self) -> None:
+        """Raise if the operator asked to stop, or if the attempt is no longer ours."""
+        if self.context.stopping():
+            raise Stopped(f"{self.verb} of image {self.tag} was stopped by the operator", "Run its fix to go on")
+        self._ours(changes.read(self.repository, self.tag).record)
+
+    def publish(self, derive: Callable[[Record], Record]) -> Record:
+        """Change the record if the attempt is still ours. Durable on return."""
+
+        def guarded(record: Record) -> Record:
+            self._ours(record)
+            return derive(record)
+
+        return changes.change(self.repository, self.tag, guarded)
+
+    def finish(self, derive: Callable[[Record], Record]) -> Record:
+        """Publish the result together with the final status; the progress log goes."""
+        self._stage, self._percent = len(self.stages) - 1, 100
+        record = self.publish(lambda record: derive(record)._replace(last=self.status()))
+        with contextlib.suppress(DiskwrightError):  # only litter
+            self.repository.remove_progress(self.tag, self.epoch)
+        return record
+
+    def fail(self, error: DiskwrightError) -> None:
+        """Persist the reason where it can still be written; never raises for the storage."""
+        if isinstance(error, Superseded):
+            return
+        if self.epoch:
+            with contextlib.suppress(DiskwrightError):
+                self._write_line(error.message)
+                return
+        with contextlib.suppress(DiskwrightError):
+            changes.change(
+                self.repository, self.tag, lambda record: record._replace(last=self.status(error.message[:200]))
+            )
+
+    def _ours(self, record: Record) -> None:
+        if record.epoch != self.epoch or record.purging:
+            who = record.last.host if record.last else "another host"
+            raise Superseded(f"{self.verb} of image {self.tag} was cancelled or taken over by {who}")
+
+    def _write_line(self, error: str) -> None:
+        self._sequence += 1
+        line = progress.Progress(self.status(error), self.cursor, self.context.doors.processes.own())
+        self.repository.write_progress(self.tag, self.epoch, self._sequence, progress.encode(line))
+
+
+def with_cursor(repository: Repository, record: Record) -> Record:
+    """``record`` with the cursor of its newest progress line in its operation."""
+    if record.operation is None:
+        return record
+    line = progress.decode(repository.read_progress(record.id, record.epoch))
+    if line is None or line.cursor <= record.operation.cursor:
+        return record
+    return record._replace(operation=record.operation._replace(cursor=line.cursor))

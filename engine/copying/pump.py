@@ -1,0 +1,171 @@
+"""The one loop that moves data: read, compare, hash, write, flush, record where we are.
+
+The order at a checkpoint is what makes a copy resumable: the target's flush is complete before
+the digests below the cursor are stored, and both before the cursor is recorded. After a crash
+everything below the cursor is right, and at most one window is done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from engine.copying.ranges import Range, pieces, total
+from engine.digests import CHUNK_BYTES, DigestList, chunk_digest, data_runs
+from engine.doors.images import Session
+from engine.tools.hashing import HashThread
+
+MIN_WINDOW_BYTES = 16 * 1024 * 1024
+WINDOW_FRACTION = 0.02
+WINDOW_SECONDS = 5.0
+MIN_TIMED_FRACTION = 0.002
+
+Checkpoint = Callable[[int, int], None]
+"""Called with (cursor, percent) after everything below ``cursor`` is durable. May raise to stop."""
+
+
+class Job(NamedTuple):
+    """What to move."""
+
+    source: Session
+    target: Session
+    ranges: list[Range]
+    """What to look at, from ``ranges.merged``."""
+    size: int
+    """Virtual size of the source."""
+    blank: bool
+    """The target reads as zeros wherever nothing was written: zeros need no writing."""
+    compare: Session | None = None
+    """Write only blocks that differ from this image."""
+    compare_size: int = 0
+    compare_digests: DigestList | None = None
+    """Proven digests of ``compare``: a chunk that agrees with them is not read there."""
+    digests: DigestList | None = None
+    """Filled on the way; ranges not looked at must be zeros."""
+
+
+def run(job: Job, cursor: int, checkpoint: Checkpoint, now: Callable[[], float]) -> int:
+    """Move everything from ``cursor`` on, calling ``checkpoint`` at least once per window and
+    once at the end. Returns the bytes read from the source. Errors propagate; what the last
+    checkpoint recorded stays true."""
+    todo = pieces(job.ranges, cursor)
+    already = total(job.ranges) - total(todo)
+    all_bytes = max(1, total(job.ranges))
+    window = max(MIN_WINDOW_BYTES, int(job.size * WINDOW_FRACTION))
+    hashing = HashThread(job.digests.set) if job.digests is not None else None
+    read = since = 0
+    last_time = now()
+    try:
+        for chunk, parts in _by_chunk(job, todo):
+            position = chunk * CHUNK_BYTES
+            timed = now() - last_time >= WINDOW_SECONDS and since >= job.size * MIN_TIMED_FRACTION
+            if since and (since >= window or timed):
+                _barrier(job, hashing)
+                checkpoint(position, min(99, (already + read) * 100 // all_bytes))
+                since, last_time = 0, now()
+            _move(job, chunk, parts, hashing)
+            moved = sum(len(data) for _, data in parts)
+            read += moved
+            since += moved
+        _barrier(job, hashing)
+        checkpoint(job.size, 100)
+        return read
+    finally:
+        if hashing is not None:
+            hashing.close()
+
+
+def digest_of(session: Session, ranges: list[Range], size: int, checkpoint: Checkpoint | None = None) -> DigestList:
+    """Digests of a whole image by reading ``ranges`` of it (everything else is zeros)."""
+    digests = DigestList(size)
+    todo = pieces(ranges)
+    all_bytes, read = max(1, total(todo)), 0
+    hashing = HashThread(digests.set)
+    try:
+        for chunk, parts in _grouped(session.stream(todo)):
+            hashing.submit(chunk, _digest_work(chunk, parts))
+            read += sum(len(data) for _, data in parts)
+            if checkpoint is not None and chunk % 32 == 31:
+                checkpoint(chunk * CHUNK_BYTES, read * 100 // all_bytes)
+        hashing.drain()
+    finally:
+        hashing.close()
+    return digests
+
+
+def _grouped(stream: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
+    current = -1
+    parts: list[tuple[int, bytes]] = []
+    for start, data in stream:
+        chunk = start // CHUNK_BYTES
+        if chunk != current and parts:
+            yield current, parts
+            parts = []
+        current = chunk
+        parts.append((start, data))
+    if parts:
+        yield current, parts
+
+
+def _by_chunk(job: Job, todo: list[Range]) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
+    return _grouped(job.source.stream(todo))
+
+
+def _digest_work(chunk: int, parts: list[tuple[int, bytes]]) -> Callable[[], bytes]:
+    base = chunk * CHUNK_BYTES
+    relative = [(start - base, data) for start, data in parts]
+    return lambda: chunk_digest(relative)
+
+
+def _barrier(job: Job, hashing: HashThread | None) -> None:
+    job.target.flush()
+    if hashing is not None:
+        hashing.drain()
+
+
+def _move(job: Job, chunk: int, parts: list[tuple[int, bytes]], hashing: HashThread | None) -> None:
+    if hashing is not None:
+        hashing.submit(chunk, _digest_work(chunk, parts))
+    if job.compare_digests is not None and _agrees(job.compare_digests, chunk, parts):
+        return
+    for start, data in parts:
+        if job.compare is not None:
+            _write_differences(job, start, data)
+        else:
+            _write(job, start, data)
+
+
+def _agrees(known: DigestList, chunk: int, parts: list[tuple[int, bytes]]) -> bool:
+    inside = (chunk + 1) * CHUNK_BYTES <= known.size
+    return inside and _digest_work(chunk, parts)() == known.get(chunk)
+
+
+def _write(job: Job, start: int, data: bytes) -> None:
+    runs = data_runs(data, zero_too=not job.blank)
+    if len(runs) == 1 and runs[0][1] == len(data) and runs[0][2]:
+        job.target.write(start, data)
+        return
+    for offset, length, is_data in runs:
+        if is_data:
+            job.target.write(start + offset, data[offset : offset + length])
+        else:
+            job.target.zero(start + offset, length)
+
+
+def _write_differences(job: Job, start: int, data: bytes) -> None:
+    assert job.compare is not None
+    known = max(0, min(len(data), job.compare_size - start))
+    below = job.compare.read(start, known) if known else b""
+    below += bytes(len(data) - known)
+    if below == data:
+        return
+    for offset, length, is_data in data_runs(data, zero_too=True):
+        step = min(length, 64 * 1024)
+        for inner in range(offset, offset + length, step):
+            size = min(step, offset + length - inner)
+            if data[inner : inner + size] == below[inner : inner + size]:
+                continue
+            if is_data:
+                job.target.write(start + inner, data[inner : inner + size])
+            else:
+                job.target.zero(start + inner, size)

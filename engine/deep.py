@@ -1,0 +1,65 @@
+"""The deep look: reads the data. qemu-img check on each qcow2 layer, the size a fresh copy would
+have, and the content digest of every snapshot that has one."""
+
+from __future__ import annotations
+
+from engine import chains, digests
+from engine.context import Context
+from engine.copying import pump, ranges
+from engine.errors import DiskwrightError, ToolMissing
+from engine.formats.base import Repository
+from engine.model import VolumeFormat, aligned
+from engine.records import Record
+from engine.triage.view import Depths
+
+
+def look_deep(context: Context, repository: Repository, record: Record, depths: Depths) -> None:
+    """Add what a deep look at one whole tag finds. Never raises for a bad image."""
+    try:
+        links = chains.load(repository, record)
+        top = links[0].volume
+        if top.format is VolumeFormat.QCOW2 and top.id not in depths.checks:
+            depths.checks[top.id] = context.doors.images.check(repository.layer(top))
+            if depths.checks[top.id].corruptions:
+                return
+        if not top.parent:
+            chain = chains.layers(repository, links)
+            depths.required[record.id] = context.doors.images.required_bytes(chain, top.format)
+        if record.digest_is_valid and not record.mutable:
+            _verify(context, repository, record, depths)
+    except ToolMissing:
+        raise
+    except DiskwrightError as error:
+        depths.wrong[record.id] = error.message
+
+
+def _verify(context: Context, repository: Repository, record: Record, depths: Depths) -> None:
+    found = compute(context, repository, record)
+    if found.root() == record.digest:
+        return
+    depths.wrong[record.id] = "its content is not what its digest says"
+    assert record.volume is not None
+    known = digests.proven(repository.read_digests(record.volume.id), aligned(record.size), record.digest)
+    if known is None:
+        return
+    size = aligned(record.size)
+    bad = [
+        (index * digests.CHUNK_BYTES, min(digests.CHUNK_BYTES, size - index * digests.CHUNK_BYTES))
+        for index in range(digests.chunk_count(size))
+        if known.get(index) != found.get(index)
+    ]
+    depths.lost[record.id] = tuple(ranges.exact(bad))
+
+
+def compute(
+    context: Context, repository: Repository, record: Record, checkpoint: pump.Checkpoint | None = None
+) -> digests.DigestList:
+    """The chunk digests of an image by reading all of it."""
+    size = aligned(record.size)
+    chain = chains.layers(repository, chains.load(repository, record))
+    wanted = ranges.merged(ranges.data_ranges(context.doors.images.map_chain(chain)), size)
+    session = context.doors.images.open_session(chain, writable=False, direct=repository.constraints().direct_io)
+    try:
+        return pump.digest_of(session, wanted, size, checkpoint)
+    finally:
+        session.close()

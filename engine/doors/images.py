@@ -1,0 +1,110 @@
+"""The image door: what qemu's tools do for us, as an interface.
+
+A chain is always given explicitly, layer by layer from the top, with its formats: nothing is
+probed and no name inside an image file is ever followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from engine.model import VolumeFormat
+
+
+class Layer(NamedTuple):
+    """One volume as a tool opens it."""
+
+    path: str
+    format: VolumeFormat
+    device: bool = False
+    """A block device, not a file."""
+
+
+Chain = Sequence[Layer]
+"""Top first; each further layer is the backing of the one before."""
+
+
+class Extent(NamedTuple):
+    """A range of an image, as ``qemu-img map`` sees it."""
+
+    start: int
+    length: int
+    present: bool
+    """Allocated in this layer (also when it reads as zeros): it hides what is below."""
+    zero: bool
+    data: bool
+    """Must be read to know its content; it may still be zeros."""
+    offset: int | None = None
+    """Where in the layer's file the data starts."""
+
+
+class CheckReport(NamedTuple):
+    """What ``qemu-img check`` found in one qcow2 layer."""
+
+    corruptions: int
+    leaked_clusters: int
+    allocated_clusters: int
+    end_offset: int
+    """Bytes of the file that are in use."""
+    detail: str
+    """The tool's own words, shortened."""
+
+
+class Session(Protocol):
+    """One open of a chain by one process: one descriptor, one image lock, so that a writer that
+    lost its lock cannot write through a fresh open. Errors of queued work surface at the next call."""
+
+    @property
+    def size(self) -> int:
+        """Virtual size in bytes."""
+
+    def stream(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
+        """Read ``(start, length)`` ranges in order, reading ahead. Yields ``(start, data)``."""
+
+    def read(self, start: int, length: int) -> bytes:
+        """Read one range."""
+
+    def write(self, start: int, data: bytes) -> None:
+        """Queue a write; complete and durable only after ``flush``."""
+
+    def zero(self, start: int, length: int) -> None:
+        """Queue writing zeros over whatever the range holds or shows from below (may unmap)."""
+
+    def flush(self) -> None:
+        """Wait until all queued work is complete and durable."""
+
+    def close(self) -> None:
+        """Flush nothing, wait for nothing queued, end the process. Idempotent, never raises."""
+
+
+class ImageTool(Protocol):
+    """qemu's image tools. Raises ToolFailed, ToolMissing or NoSpace."""
+
+    def map_layer(self, layer: Layer) -> list[Extent]:
+        """Extents of one layer alone, covering its whole virtual size in order."""
+
+    def map_chain(self, chain: Chain) -> list[Extent]:
+        """Extents of the image that the chain shows."""
+
+    def open_session(self, chain: Chain, writable: bool, direct: bool) -> Session:
+        """Open the chain in a process of its own that ends when we do. ``direct``: bypass the page
+        cache. A writable session locks the top layer against every other qemu."""
+
+    def check(self, layer: Layer) -> CheckReport:
+        """Consistency of one qcow2 layer, read-only."""
+
+    def repair_leaks(self, layer: Layer) -> None:
+        """Give leaked clusters back; touches nothing else. The result is durable."""
+
+    def repair_all(self, layer: Layer) -> None:
+        """Rebuild what can be rebuilt, losing what cannot. Only ever called on a copy."""
+
+    def set_backing(self, layer: Layer, name: str | None, format: VolumeFormat | None) -> None:
+        """Rewrite the backing name in a qcow2 header, content untouched. Durable on return."""
+
+    def resize(self, layer: Layer, size: int) -> None:
+        """Grow the virtual size. Durable on return."""
+
+    def required_bytes(self, chain: Chain, format: VolumeFormat) -> int:
+        """Bytes that a flat copy of the chain needs in ``format`` (``qemu-img measure``)."""

@@ -1,0 +1,102 @@
+"""The lease door: who may change an image.
+
+A lease is one byte of a lock file, locked through an open file description of its own
+(``F_OFD_SETLK``). The kernel keeps it as long as any process has that description open:
+children that inherit it carry it on when their parent is killed, and a process that is only
+stopped keeps it. ``flock`` cannot be asked who holds it and covers the whole file on NFS;
+POSIX record locks are lost at any ``close`` of the file. Both were ruled out for that.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from typing import Protocol
+
+_F_OFD_GETLK = 36  # fcntl.h; the names came to Python's fcntl only in some builds
+_F_OFD_SETLK = 37
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock on 64-bit Linux
+
+
+class Lease(Protocol):
+    """Held until released, or until the last process that has it ends."""
+
+    @property
+    def token(self) -> str:
+        """What a spawned process gives to ``Leases.adopt``."""
+
+    def release(self) -> None:
+        """Give it up in this process; a child that inherited it keeps it. Idempotent."""
+
+
+class Leases(Protocol):
+    """Leases over numbered keys of a lock file."""
+
+    def try_acquire(self, path: str, key: int, shared: bool) -> Lease | None:
+        """Take it now or return None; never waits. OSError when the lock file cannot be opened."""
+
+    def held(self, path: str, key: int) -> bool:
+        """Whether anybody holds it, shared or not. Asks; takes nothing."""
+
+    def adopt(self, token: str) -> Lease:
+        """The lease that the process which spawned this one handed over."""
+
+
+class OfdLease:
+    """An open file description with one byte locked; ``held`` lists the descriptors of all of them."""
+
+    def __init__(self, descriptor: int, held: list[int]) -> None:
+        self.descriptor = descriptor
+        self._held = held
+        held.append(descriptor)
+
+    @property
+    def token(self) -> str:
+        """The descriptor number, the same in the child."""
+        return str(self.descriptor)
+
+    def release(self) -> None:
+        """Close our descriptor."""
+        if self.descriptor >= 0:
+            descriptor, self.descriptor = self.descriptor, -1
+            self._held.remove(descriptor)
+            os.close(descriptor)
+
+
+class OfdLeases:
+    """Open-file-description locks of the local kernel (and of an NFSv4 server)."""
+
+    def __init__(self) -> None:
+        self.descriptors: list[int] = []
+        """Descriptors of the leases this process has now, for programs that must carry them on."""
+
+    def try_acquire(self, path: str, key: int, shared: bool) -> OfdLease | None:
+        """One open and one fcntl."""
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
+            fcntl.fcntl(descriptor, _F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, key, 1, 0))
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return None
+            raise
+        return OfdLease(descriptor, self.descriptors)
+
+    def held(self, path: str, key: int) -> bool:
+        """F_OFD_GETLK on a descriptor of our own."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            asked = fcntl.fcntl(descriptor, _F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, key, 1, 0))
+            kind: int = _FLOCK.unpack(asked)[0]
+            return kind != fcntl.F_UNLCK
+        finally:
+            os.close(descriptor)
+
+    def adopt(self, token: str) -> OfdLease:
+        """Wrap the inherited descriptor; it must not leak into programs we start unasked."""
+        descriptor = int(token)
+        os.set_inheritable(descriptor, False)
+        return OfdLease(descriptor, self.descriptors)

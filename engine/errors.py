@@ -1,0 +1,164 @@
+"""Every error the engine raises on purpose, with a stable code and the command's exit code.
+
+::
+
+    DiskwrightError
+    ├── BadRequest        2  the request itself is wrong; nothing was touched
+    ├── NotFound          3  no such repository, image, fix, task or file
+    ├── Conflict          4  somebody holds it, or it is there already; try again later
+    │   ├── ImageBusy
+    │   └── Ambiguous
+    ├── Refused           5  allowed by nobody in this state; the message says what to do first
+    │   └── StaleFix
+    ├── StorageError      6  the storage or a tool failed; what was done is kept, retry works
+    │   ├── NoSpace
+    │   ├── ToolMissing
+    │   └── ToolFailed
+    ├── Damaged           7  what is on disk cannot be understood; nothing was overwritten
+    ├── Overtaken         8  another host changed the record first; nothing of ours is visible
+    │   ├── OutcomeUnknown   our change may or may not count; look at the status
+    │   └── Superseded       the operation we execute was cancelled or taken over
+    └── Stopped           9  an operator stopped the operation; what was done is kept
+
+User errors explain, operating errors (6) can be retried, programmer errors are assertions.
+A message is one sentence that names the thing; ``next_step`` is one sentence that says what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+
+
+class DiskwrightError(Exception):
+    """Base of all errors raised on purpose; ``code`` is stable across versions."""
+
+    code = "error"
+    exit_code = 1
+
+    def __init__(self, message: str, next_step: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.next_step}." if self.next_step else f"{self.message}."
+
+
+class BadRequest(DiskwrightError):
+    """The request cannot be right whatever the storage holds; nothing was touched."""
+
+    code = "bad-request"
+    exit_code = 2
+
+
+class NotFound(DiskwrightError):
+    """The named repository, image, fix, task or file does not exist."""
+
+    code = "not-found"
+    exit_code = 3
+
+
+class Conflict(DiskwrightError):
+    """Somebody else holds the thing, or it exists already."""
+
+    code = "conflict"
+    exit_code = 4
+
+
+class ImageBusy(Conflict):
+    """The lease of an image is held; the message names the holder as far as it is known."""
+
+    code = "image-busy"
+
+
+class Ambiguous(Conflict):
+    """The same id is in several connected repositories and nothing says which one is meant."""
+
+    code = "ambiguous"
+
+
+class Refused(DiskwrightError):
+    """The state of the image forbids the request; the message says what would allow it."""
+
+    code = "refused"
+    exit_code = 5
+
+
+class StaleFix(Refused):
+    """What the fix was computed from has changed; check again."""
+
+    code = "stale-fix"
+
+
+class StorageError(DiskwrightError):
+    """The storage or a tool failed. What is on disk stays as it is and a retry is safe."""
+
+    code = "storage-error"
+    exit_code = 6
+
+
+class NoSpace(StorageError):
+    """The storage is full (ENOSPC or EDQUOT)."""
+
+    code = "no-space"
+
+
+class ToolMissing(StorageError):
+    """A program the engine needs is not installed or too old."""
+
+    code = "tool-missing"
+
+
+class ToolFailed(StorageError):
+    """A program the engine ran failed; the message carries its own words."""
+
+    code = "tool-failed"
+
+
+class Damaged(DiskwrightError):
+    """Bytes on disk that cannot be understood by this version. Nothing was overwritten."""
+
+    code = "damaged"
+    exit_code = 7
+
+
+class Overtaken(DiskwrightError):
+    """A newer generation exists; our change never became visible, so a retry is safe."""
+
+    code = "overtaken"
+    exit_code = 8
+
+
+class OutcomeUnknown(Overtaken):
+    """Our generation was linked but is not the highest: it may or may not count."""
+
+    code = "outcome-unknown"
+
+
+class Superseded(Overtaken):
+    """The operation being executed was cancelled or claimed by another executor."""
+
+    code = "superseded"
+
+
+class Stopped(DiskwrightError):
+    """An operator asked the executor to stop; everything recorded so far is kept."""
+
+    code = "stopped"
+    exit_code = 9
+
+
+def from_os_error(error: OSError, doing: str) -> StorageError:
+    """Return the operating error that says what failed while doing what.
+
+    ``doing`` completes "cannot …", e.g. "read the record of image 3f…".
+    """
+    reason = error.strerror or str(error)
+    name = errno.errorcode.get(error.errno or 0, "")
+    where = f" ({error.filename})" if isinstance(error.filename, str) else ""
+    message = f"cannot {doing}: {reason}{f' [{name}]' if name else ''}{where}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(message, "Make room (check lists what can be cleaned) and try again")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StorageError(message, "Check who owns the storage and how it is mounted")
+    return StorageError(message, "Check the storage and try again")

@@ -1,0 +1,114 @@
+"""Clean: delete what no image needs, under its lease, after a second look.
+
+The order for a tag is: publish ``purging`` (no way back from here), look for dependants once
+more, delete the volumes, then the small files, then replace the record by a tombstone. A crash
+leaves a record that says ``purging``, and the same fix goes on where it was.
+"""
+
+from __future__ import annotations
+
+from engine import changes
+from engine.context import Context
+from engine.errors import Refused, StaleFix
+from engine.fixes.dependants import named_elsewhere, of
+from engine.formats.base import Litter, Repository
+from engine.model import VolumeFormat, is_id
+from engine.records import Record
+
+
+def tag(context: Context, repository: Repository, target: str) -> None:
+    """Delete a weak tag that nothing depends on, with its volumes. The caller holds its lease."""
+
+    def purging(record: Record) -> Record | None:
+        if record.strong:
+            raise StaleFix(f"image {target} is in use again", "Check again")
+        return None if record.purging else record._replace(purging=True, epoch=record.epoch + 1)
+
+    record = changes.change(repository, target, purging)
+    # Whoever bases something on this tag publishes first and looks at us afterwards; we
+    # published first and look at them now: at least one of the two sees the other.
+    tags = repository.scan_tags()
+    dependants = of(tags, target)
+    if dependants:
+        changes.change(repository, target, lambda record: record._replace(purging=False))
+        raise StaleFix(f"image {dependants[0]} depends on {target} now", "Check again")
+    delete(repository, target, record)
+
+
+def delete(repository: Repository, target: str, record: Record) -> None:
+    """Delete the volumes that only this purging tag names, its small files, and its record."""
+    assert record.purging
+    shared = named_elsewhere(repository.scan_tags(), target)
+    for volume in dict.fromkeys(record.volumes()):
+        if volume.id not in shared:
+            repository.remove_digests(volume.id)
+            repository.remove_volume(volume.id, volume.format)
+    repository.remove_progress(target, record.epoch)
+    repository.remove_progress(target, record.epoch - 1)
+    repository.purge_tag(target, changes.read(repository, target).generation)
+
+
+def leftovers(context: Context, repository: Repository, target: str, kind: str) -> None:
+    """Delete what a whole image keeps besides its volume: scrap, evidence, or a given-up attempt.
+
+    The record stops naming a volume only after it is gone."""
+    record = changes.read(repository, target).record
+    if kind == "attempt":
+        if record.operation is None or not record.whole:
+            raise StaleFix(f"image {target} has no attempt to give up", "Check again")
+        attempt = record.operation.attempt
+
+        def given_up(record: Record) -> Record:
+            scrap = (*record.scrap, attempt) if attempt is not None and attempt != record.volume else record.scrap
+            return record._replace(operation=None, scrap=scrap, epoch=record.epoch + 1)
+
+        record = changes.change(repository, target, given_up)
+        kind = "scrap"
+    gone = record.scrap if kind == "scrap" else record.evidence
+    shared = named_elsewhere(repository.scan_tags(), target)
+    for volume in gone:
+        if volume.id not in shared and volume != record.volume:
+            repository.remove_digests(volume.id)
+            repository.remove_volume(volume.id, volume.format)
+
+    def forgotten(record: Record) -> Record:
+        if kind == "scrap":
+            return record._replace(scrap=tuple(volume for volume in record.scrap if volume not in gone))
+        return record._replace(evidence=tuple(volume for volume in record.evidence if volume not in gone))
+
+    changes.change(repository, target, forgotten)
+
+
+def litter(repository: Repository, kinds: tuple[str, ...], names: tuple[str, ...]) -> int:
+    """Delete small leftovers by name; each is looked at afresh by the format. Returns bytes freed."""
+    items = [item for item in repository.scan().litter if item.kind in kinds and item.name in names]
+    return repository.remove_litter(items)
+
+
+def lost(repository: Repository, name: str) -> int:
+    """Delete one quarantined volume for good."""
+    items: list[Litter] = [item for item in repository.scan().litter if item.kind == "lost" and item.name == name]
+    if not items:
+        raise StaleFix(f"{name!r:.100} is not in quarantine any more", "Check again")
+    return repository.remove_litter(items)
+
+
+def unnamed(repository: Repository, volume: str, format: str) -> None:
+    """Move a volume that no record names into quarantine, after looking once more."""
+    if not is_id(volume) or format not in list(VolumeFormat):
+        raise StaleFix("this fix names no volume", "Check again")
+    if volume in named_elsewhere(repository.scan_tags(), ""):
+        raise StaleFix(f"volume {volume} is named by a record now", "Check again")
+    repository.quarantine_volume(volume, VolumeFormat(format))
+
+
+def damaged_record(repository: Repository, target: str) -> None:
+    """Give a damaged record up: a tombstone replaces it, its volumes become unnamed."""
+    entry = repository.read_tag(target)
+    if entry is None or entry.tombstone:
+        return
+    if entry.record is not None or entry.unreadable:
+        raise StaleFix(f"the record of {target} can be read, or cannot be judged, now", "Check again")
+    if of(repository.scan_tags(), target):
+        raise Refused(f"other images depend on {target}", "Remove them first")
+    repository.purge_tag(target, entry.generation)

@@ -1,0 +1,189 @@
+"""Filling a volume with an image's data: one fenced session per attempt, resumed at a cursor."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import NamedTuple
+
+from engine import chains
+from engine.attempt import Attempt
+from engine.copying import pump, ranges
+from engine.digests import CHUNK_BYTES, DIGEST_BYTES, DigestList, proven
+from engine.doors.images import Layer, Session
+from engine.formats.base import Repository
+from engine.model import aligned
+from engine.records import Record, VolumeRef
+
+
+class Reading(NamedTuple):
+    """What to read: layers of an image with what is known of its content."""
+
+    layers: list[Layer]
+    size: int
+    """Exact logical size."""
+    direct: bool
+    digest: str = ""
+    """Known content digest, "" for none."""
+    chunks: bytes | None = None
+    """Its chunk digests."""
+
+
+def reading(repository: Repository, record: Record, links: list[chains.Link]) -> Reading:
+    """How to read an image of a repository."""
+    digest = record.digest if record.digest_is_valid else ""
+    chunks = repository.read_digests(links[0].volume.id) if digest else None
+    return Reading(
+        chains.layers(repository, links), record.size, repository.constraints().direct_io, digest, chunks
+    )
+
+
+def copy_all(attempt: Attempt, source: Reading, target: VolumeRef, want_digest: bool) -> str:
+    """Fill the flat volume ``target`` with all of ``source`` from the attempt's cursor on.
+
+    Returns the content digest, "" when none was asked for or known. The data is durable on return.
+    """
+    size = aligned(source.size)
+    layer = attempt.repository.layer(target)
+    if attempt.cursor == 0 and _reflink(attempt, source, layer):
+        attempt.checkpoint(size, 100)
+        if source.digest and source.chunks:
+            attempt.repository.write_digests(target.id, source.chunks)
+        return source.digest
+    images = attempt.context.doors.images
+    known = _known_digests(attempt, target.id, size) if want_digest else None
+    with contextlib.ExitStack() as stack:
+        read = _open(stack, images.open_session(source.layers, False, source.direct))
+        write = _open(stack, images.open_session([layer], True, attempt.repository.constraints().direct_io))
+        attempt.check()  # opened, locked, and only then verified: a stale executor cannot write through this
+        wanted = ranges.merged(ranges.data_ranges(images.map_chain(source.layers)), read.size)
+        job = pump.Job(read, write, wanted, size, blank=True, digests=known)
+        _timed_run(attempt, job, target.id)
+    if not want_digest:
+        return ""
+    if known is None:  # an older attempt copied the beginning without digests
+        return _digest_again(attempt, [layer], size, target.id)
+    attempt.repository.write_digests(target.id, known.to_bytes())
+    return known.root()
+
+
+def copy_difference(
+    attempt: Attempt, source: Reading, source_links: list[chains.Link], base: Record, target: VolumeRef
+) -> None:
+    """Fill the overlay ``target`` with what differs between ``source`` and the image ``base`` below it.
+
+    Only what can differ is read: with a common ancestor, what the layers above it hold on both
+    sides; without one, all data of both. Durable on return.
+    """
+    repository, images = attempt.repository, attempt.context.doors.images
+    base_links = chains.load(repository, base)
+    base_layers = chains.layers(repository, base_links)
+    size = aligned(source.size)
+    wanted, shared = _difference_ranges(attempt, source, source_links, base_links, base_layers)
+    direct = repository.constraints().direct_io
+    known = None
+    if not shared and base.digest_is_valid:
+        known = proven(repository.read_digests(base_links[0].volume.id), aligned(base.size), base.digest)
+    with contextlib.ExitStack() as stack:
+        read = _open(stack, images.open_session(source.layers, False, source.direct))
+        below = _open(stack, images.open_session(base_layers, False, direct))
+        write = _open(stack, images.open_session([repository.layer(target), *base_layers], True, direct))
+        attempt.check()
+        job = pump.Job(
+            read,
+            write,
+            ranges.merged(wanted, min(read.size, size)),
+            size,
+            blank=False,
+            compare=below,
+            compare_size=below.size,
+            compare_digests=known,
+        )
+        _timed_run(attempt, job, "")
+
+
+def copy_into(attempt: Attempt, source: list[Layer], wanted: list[ranges.Range], target: list[Layer]) -> None:
+    """Write ``wanted`` ranges of ``source`` into the top of the chain ``target``, zeros included."""
+    images = attempt.context.doors.images
+    direct = attempt.repository.constraints().direct_io
+    with contextlib.ExitStack() as stack:
+        read = _open(stack, images.open_session(source, False, direct))
+        write = _open(stack, images.open_session(target, True, direct))
+        attempt.check()
+        job = pump.Job(read, write, ranges.exact(wanted), read.size, blank=False)
+        _timed_run(attempt, job, "")
+
+
+def _open(stack: contextlib.ExitStack, session: Session) -> Session:
+    stack.callback(session.close)
+    return session
+
+
+def _timed_run(attempt: Attempt, job: pump.Job, volume: str) -> None:
+    clock = attempt.context.doors.clock
+
+    def checkpoint(cursor: int, percent: int) -> None:
+        if job.digests is not None:
+            attempt.repository.write_digests(volume, job.digests.upto(cursor))
+        attempt.checkpoint(cursor, percent)
+
+    start = clock.monotonic()
+    moved = pump.run(job, attempt.cursor, checkpoint, clock.monotonic)
+    attempt.context.report_throughput(attempt.repository.identity, moved, clock.monotonic() - start)
+
+
+def _reflink(attempt: Attempt, source: Reading, target: Layer) -> bool:
+    if len(source.layers) != 1 or source.layers[0].format is not target.format:
+        return False
+    if source.layers[0].device or target.device or not attempt.repository.constraints().reflink:
+        return False
+    files = attempt.context.doors.files
+    try:
+        with files.open(source.layers[0].path) as read, files.open(target.path, writable=True) as write:
+            attempt.check()
+            if read.stat().size < write.stat().size or not files.clone(read, write):
+                return False
+            write.sync()
+    except OSError:
+        return False  # an optimisation only: the copy says what is wrong if something is
+    return True
+
+
+def _known_digests(attempt: Attempt, volume: str, size: int) -> DigestList | None:
+    if attempt.cursor == 0:
+        return DigestList(size)
+    stored = attempt.repository.read_digests(volume)
+    needed = attempt.cursor // CHUNK_BYTES * DIGEST_BYTES
+    if attempt.cursor >= size:
+        needed = len(DigestList(size).to_bytes())
+    return DigestList(size, stored[:needed]) if stored is not None and len(stored) >= needed else None
+
+
+def _digest_again(attempt: Attempt, layers: list[Layer], size: int, volume: str) -> str:
+    images = attempt.context.doors.images
+    wanted = ranges.merged(ranges.data_ranges(images.map_chain(layers)), size)
+    session = images.open_session(layers, False, attempt.repository.constraints().direct_io)
+    try:
+        found = pump.digest_of(session, wanted, size, lambda cursor, percent: attempt.check())
+    finally:
+        session.close()
+    attempt.repository.write_digests(volume, found.to_bytes())
+    return found.root()
+
+
+def _difference_ranges(
+    attempt: Attempt,
+    source: Reading,
+    source_links: list[chains.Link],
+    base_links: list[chains.Link],
+    base_layers: list[Layer],
+) -> tuple[list[ranges.Range], bool]:
+    images = attempt.context.doors.images
+    tail = [(base_links[0].record.size, source.size - base_links[0].record.size)]
+    at = {link.tag: index for index, link in enumerate(base_links) if not link.record.mutable}
+    for index, link in enumerate(source_links):
+        if link.tag in at and not link.record.mutable:
+            above = [*source.layers[:index], *base_layers[: at[link.tag]]]
+            found = [part for layer in above for part in ranges.present_ranges(images.map_layer(layer))]
+            return found + tail, True
+    both = ranges.data_ranges(images.map_chain(source.layers)) + ranges.data_ranges(images.map_chain(base_layers))
+    return both + tail, False

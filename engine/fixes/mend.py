@@ -1,0 +1,322 @@
+"""Mend unfinished images: make the volume, fill it from the cursor on, seal it whole.
+
+The seal is one published record: ``whole`` with ``volume`` = the attempt. Before it the image
+is broken and the attempt's volume is named by the operation; after it nothing is left to do.
+"""
+
+from __future__ import annotations
+
+from engine import chains, changes, leasing, sources
+from engine.attempt import Attempt
+from engine.context import Context
+from engine.doors.files import Stat
+from engine.doors.images import Layer
+from engine.errors import BadRequest, Damaged, DiskwrightError, Overtaken, Refused, StorageError, from_os_error
+from engine.fixes import fill
+from engine.formats.base import Repository
+from engine.model import Strategy, VolumeFormat, aligned
+from engine.records import Operation, Record, VolumeRef
+from engine.tools.qcow2 import Header, parse_header
+
+_HEADER_BYTES = 65536
+
+
+def resume(context: Context, repository: Repository, tag: str) -> None:
+    """Finish the operation of a forming tag, whichever it is. The caller holds its lease."""
+    operation = changes.read(repository, tag).record.operation
+    if operation is None:
+        raise Damaged(f"image {tag} is not complete and its record does not say what is missing")
+    stages = {
+        "create_disk": ("copy base", "make volume") if operation.source else ("make volume",),
+        "copy": ("make volume", "copy data", "seal"),
+        "import": ("make volume", "copy data", "seal"),
+    }.get(operation.verb)
+    if stages is None:
+        raise Damaged(f"the record of image {tag} names an operation {operation.verb!r} that this version does not know")
+    attempt = Attempt(context, repository, tag, operation.verb, stages)
+    try:
+        record = attempt.claim()
+        if operation.verb == "create_disk":
+            _create_disk(attempt, record)
+        elif operation.verb == "copy":
+            _copy(attempt, record)
+        else:
+            _import(attempt, record)
+    except DiskwrightError as error:
+        attempt.fail(error)
+        raise
+
+
+# -- create_disk
+
+
+def _create_disk(attempt: Attempt, record: Record) -> None:
+    operation = record.operation
+    assert operation is not None and operation.attempt is not None
+    if operation.source:
+        if operation.base:
+            _bring_base(attempt, record, operation)
+        else:
+            _flat_from_elsewhere(attempt, record, operation)
+            return
+    attempt.stage("make volume")
+    make_disk_volume(attempt.repository, record)
+    attempt.finish(sealed)
+
+
+def make_disk_volume(repository: Repository, record: Record) -> None:
+    """Make the volume that the operation of a new disk names; its base must be whole."""
+    operation = record.operation
+    assert operation is not None and operation.attempt is not None
+    base_format = None
+    if operation.base:
+        base = changes.read(repository, operation.base).record
+        if base.purging:
+            raise Refused(f"the base {base.id} is being deleted", "Remove the image, or copy the base here again")
+        base_format = chains.load(repository, base)[0].volume.format
+    repository.make_volume(operation.attempt, record.size, base_format)
+
+
+def sealed(record: Record) -> Record:
+    """The record of an image whose operation is done."""
+    assert record.operation is not None
+    return record._replace(whole=True, volume=record.operation.attempt, operation=None)
+
+
+def _flat_from_elsewhere(attempt: Attempt, record: Record, operation: Operation) -> None:
+    source = sources.locate(attempt.context, operation)
+    with leasing.take(attempt.context.doors, source.repository, [], [link.tag for link in source.links]):
+        attempt.stage("copy base")
+        target = _fresh_target(attempt, record)
+        read = fill.reading(source.repository, source.record, source.links)
+        fill.copy_all(attempt, read, target, want_digest=False)
+        _grow(attempt, target, record.size)
+    attempt.finish(sealed)
+
+
+def _grow(attempt: Attempt, volume: VolumeRef, size: int) -> None:
+    layer = attempt.repository.layer(volume)
+    facts = attempt.repository.volume_facts(volume.id, volume.format)
+    have = facts.header.size if facts.header else facts.length
+    if have < aligned(size):
+        attempt.context.doors.images.resize(layer, aligned(size))
+
+
+def _bring_base(attempt: Attempt, record: Record, operation: Operation) -> None:
+    """Have the base in this repository as hidden data under its own id, whole."""
+    repository, context = attempt.repository, attempt.context
+    attempt.stage("copy base")
+    entry = repository.read_tag(operation.base)
+    if entry is not None and entry.record is not None and entry.record.whole and not entry.record.purging:
+        return
+    with leasing.take(context.doors, repository, [operation.base]):
+        entry = repository.read_tag(operation.base)
+        if entry is None or entry.tombstone:
+            _publish_hidden_base(attempt, operation, entry.generation if entry else 0)
+        elif entry.record is None or entry.record.purging:
+            raise Refused(f"the base {operation.base} is being deleted here", "Run its clean fix, then this one")
+        resume(context, repository, operation.base)
+
+
+def _publish_hidden_base(attempt: Attempt, operation: Operation, expected: int) -> None:
+    source = sources.locate(attempt.context, operation)
+    hidden = new_copy_record(attempt.context, source, source.record.id, Strategy.SPACE, strong=False)
+    try:
+        attempt.repository.publish(hidden, expected)
+    except Overtaken as error:
+        raise StorageError(f"the base {operation.base} appeared at the same moment", "Run the fix again") from error
+
+
+def new_copy_record(
+    context: Context, source: sources.Source, tag: str, strategy: Strategy, strong: bool = True, digest: bool = True
+) -> Record:
+    """The record of a full copy that has yet to be made."""
+    format = VolumeFormat.QCOW2 if strategy is Strategy.SPACE else VolumeFormat.RAW
+    return Record(
+        id=tag,
+        strong=strong,
+        mutable=source.record.mutable,
+        size=source.record.size,
+        whole=False,
+        volume=None,
+        strategy=strategy,
+        operation=Operation(
+            verb="copy",
+            attempt=VolumeRef(context.doors.ids.new_id(), format, ""),
+            source=source.record.id,
+            source_repository=source.repository.identity,
+            source_write_epoch=source.record.write_epoch,
+            digest=digest,
+        ),
+    )
+
+
+# -- copy
+
+
+def _copy(attempt: Attempt, record: Record) -> None:
+    operation = record.operation
+    assert operation is not None
+    source = sources.locate(attempt.context, operation)
+    chain = [link.tag for link in source.links]
+    with leasing.take(attempt.context.doors, source.repository, [], chain):
+        source = sources.locate(attempt.context, operation)  # nobody can write to it from here on
+        if source.rewritten:
+            record = _start_again(attempt, source)
+            operation = record.operation
+            assert operation is not None
+        if source.record.size != record.size:
+            raise Refused(f"image {source.record.id} has another size now", "Remove the copy and make a new one")
+        attempt.stage("make volume")
+        target = _fresh_target(attempt, record)
+        attempt.stage("copy data")
+        read = fill.reading(source.repository, source.record, source.links)
+        if operation.base:
+            _copy_onto_base(attempt, read, source, operation, target)
+            digest = read.digest
+        else:
+            digest = fill.copy_all(attempt, read, target, operation.digest)
+    attempt.stage("seal")
+    if digest and not record.mutable and read.digest and digest != read.digest:
+        raise Damaged(
+            f"image {source.record.id} does not have the content that its digest says",
+            "Check its repository with --deep; the copy was not sealed",
+        )
+    attempt.finish(lambda now: sealed(now)._replace(digest=digest, digest_write_epoch=now.write_epoch))
+    if digest and not source.record.mutable and not source.record.digest:
+        _tell_source(source, digest, attempt, target)
+
+
+def _copy_onto_base(
+    attempt: Attempt, read: fill.Reading, source: sources.Source, operation: Operation, target: VolumeRef
+) -> None:
+    base = changes.read(attempt.repository, operation.base).record
+    below = [link.tag for link in chains.load(attempt.repository, base)]
+    if source.repository.identity == attempt.repository.identity:
+        below = [tag for tag in below if tag not in {link.tag for link in source.links}]
+    with leasing.take(attempt.context.doors, attempt.repository, [], below):
+        fill.copy_difference(attempt, read, source.links, base, target)
+
+
+def _tell_source(source: sources.Source, digest: str, attempt: Attempt, target: VolumeRef) -> None:
+    """The source snapshot was read whole anyway: record its digest there too. Best effort."""
+    chunks = attempt.repository.read_digests(target.id)
+
+    def told(record: Record) -> Record | None:
+        if record.digest or record.volume is None or record.volume != source.links[0].volume:
+            return None
+        return record._replace(digest=digest, digest_write_epoch=record.write_epoch)
+
+    try:
+        if chunks is not None:
+            source.repository.write_digests(source.links[0].volume.id, chunks)
+        changes.change(source.repository, source.record.id, told)
+    except DiskwrightError:
+        return  # a read-only or full source keeps no digest; the copy is complete without it
+
+
+def _start_again(attempt: Attempt, source: sources.Source) -> Record:
+    """The disk was written since: what was copied is void and says so. A fresh volume, from 0."""
+    old = attempt.repository
+
+    def again(record: Record) -> Record:
+        assert record.operation is not None and record.operation.attempt is not None
+        dropped = record.operation.attempt
+        fresh = dropped._replace(id=attempt.context.doors.ids.new_id())
+        note = attempt.status(f"started again: disk {source.record.id} was written since the copy began")
+        return record._replace(
+            operation=record.operation._replace(
+                attempt=fresh, cursor=0, source_write_epoch=source.record.write_epoch
+            ),
+            scrap=(*record.scrap, dropped),
+            last=note,
+        )
+
+    record = attempt.publish(again)
+    attempt.cursor = 0
+    return drop_scrap(attempt, record, old)
+
+
+def drop_scrap(attempt: Attempt, record: Record, repository: Repository) -> Record:
+    """Delete the volumes in ``scrap`` and then stop naming them."""
+    gone = record.scrap
+    for volume in gone:
+        repository.remove_digests(volume.id)
+        repository.remove_volume(volume.id, volume.format)
+    return attempt.publish(
+        lambda record: record._replace(scrap=tuple(volume for volume in record.scrap if volume not in gone))
+    )
+
+
+def _fresh_target(attempt: Attempt, record: Record) -> VolumeRef:
+    """The attempt's volume, made anew unless something durable is in it."""
+    operation = record.operation
+    assert operation is not None and operation.attempt is not None
+    target = operation.attempt
+    if attempt.cursor > 0 and attempt.repository.volume_facts(target.id, target.format).present:
+        return target
+    attempt.cursor = 0
+    base_format = None
+    if target.parent:
+        base = changes.read(attempt.repository, target.parent).record
+        base_format = chains.load(attempt.repository, base)[0].volume.format
+    attempt.repository.make_volume(target, record.size, base_format)
+    return target
+
+
+# -- import
+
+
+def _import(attempt: Attempt, record: Record) -> None:
+    operation = record.operation
+    assert operation is not None
+    read = source_file(attempt.context, operation)
+    attempt.stage("make volume")
+    target = _fresh_target(attempt, record)
+    attempt.stage("copy data")
+    digest = fill.copy_all(attempt, read._replace(size=record.size), target, operation.digest)
+    source_file(attempt.context, operation)  # changed while it was read: not sealed
+    attempt.stage("seal")
+    attempt.finish(lambda now: sealed(now)._replace(digest=digest, digest_write_epoch=now.write_epoch))
+
+
+def source_file(context: Context, operation: Operation) -> fill.Reading:
+    """The imported file, if it is still the one that the import began with."""
+    facts, header = inspect_file(context, operation.path, operation.source_format)
+    if (facts.size, facts.mtime_ns, facts.inode) != operation.path_facts:
+        raise Refused(
+            f"the file {operation.path!r:.200} is not the one that the import began with",
+            "Put it back, or remove the image and import again",
+        )
+    layer = Layer(operation.path, VolumeFormat(operation.source_format))
+    return fill.Reading([layer], header.size if header else facts.size, False)
+
+
+def inspect_file(context: Context, path: str, format: str) -> tuple[Stat, Header | None]:
+    """Look at a file to import: regular, of the stated format, self-contained. Follows nothing."""
+    try:
+        with context.doors.files.open(path) as handle:
+            facts = handle.stat()
+            head = handle.read_at(0, _HEADER_BYTES) if format == VolumeFormat.QCOW2 else b""
+    except OSError as error:
+        raise from_os_error(error, f"open the file to import {path!r:.200}") from error
+    if format == VolumeFormat.RAW:
+        return facts, None
+    try:
+        header = parse_header(head, facts.size)
+    except Damaged as error:
+        raise BadRequest(f"{path!r:.200} is no qcow2 image: {error.message}", "State the right format") from None
+    reasons = {
+        "names a backing file": header.backing_name is not None,
+        "names an external data file": header.has_data_file,
+        "has features this version does not know": bool(header.unknown_incompatible),
+        "is encrypted": header.encrypted,
+        "is marked corrupt": header.corrupt,
+    }
+    for reason, applies in reasons.items():
+        if applies:
+            raise Refused(
+                f"the image file {path!r:.200} {reason}; nothing it names is followed",
+                "Flatten it first with qemu-img convert on a machine where you trust it",
+            )
+    return facts, header

@@ -1,0 +1,145 @@
+"""Merge hidden data with its only dependant, down or up, in place.
+
+In place is safe here because the writer is fenced: the leases of both tags are held, and
+qemu's own lock on the file keeps every other qemu out. *Down*: the upper image reads the same
+at every moment because the upper layer hides every range that is being copied; the lower tag
+is marked ``absorbed_by`` first, since its own content is not what it was from then on. *Up*:
+the upper layer only gains what shows through it anyway.
+"""
+
+from __future__ import annotations
+
+from engine import chains, changes
+from engine.attempt import Attempt
+from engine.context import Context
+from engine.copying import ranges
+from engine.doors.images import Layer
+from engine.errors import DiskwrightError, StaleFix
+from engine.fixes import clean, fill
+from engine.fixes.dependants import of
+from engine.fixes.mend import drop_scrap
+from engine.formats.base import Repository, backing_name
+from engine.model import aligned
+from engine.records import Operation, Record, VolumeRef
+
+
+def merge(context: Context, repository: Repository, below: str, above: str, direction: str) -> None:
+    """Merge the weak tag ``below`` into ``above``. The caller holds both leases."""
+    stages = ("reserve", "copy data", "replace", "clean")
+    attempt = Attempt(context, repository, above, "merge", stages)
+    try:
+        _only_dependant(repository, below, above)
+        if direction == "down":
+            _reserve(repository, below, above)
+        record = attempt.claim(lambda record: _merging(record, below, direction))
+        lower = changes.read(repository, below).record
+        if record.volume is None or record.volume.parent != below or lower.volume is None:
+            raise StaleFix(f"image {above} is not based on {below} any more", "Check again")
+        attempt.stage("copy data")
+        if direction == "down":
+            _down(attempt, record, record.volume, lower, lower.volume)
+        else:
+            _up(attempt, record, record.volume, lower, lower.volume)
+    except DiskwrightError as error:
+        attempt.fail(error)
+        raise
+
+
+def _only_dependant(repository: Repository, below: str, above: str) -> None:
+    lower = changes.read(repository, below).record
+    if lower.strong or lower.purging or not lower.whole:
+        raise StaleFix(f"image {below} is not hidden data any more", "Check again")
+    dependants = of(repository.scan_tags(), below)
+    if dependants != [above]:
+        raise StaleFix(f"{len(dependants)} images depend on {below} now", "Check again")
+
+
+def _reserve(repository: Repository, below: str, above: str) -> None:
+    """From here on nobody can restore ``below`` or base anything on it."""
+
+    def absorbed(record: Record) -> Record | None:
+        if record.strong or record.absorbed_by not in ("", above):
+            raise StaleFix(f"image {below} is not free to be merged any more", "Check again")
+        return None if record.absorbed_by else record._replace(absorbed_by=above)
+
+    changes.change(repository, below, absorbed)
+    if of(repository.scan_tags(), below) != [above]:
+        changes.change(repository, below, lambda record: record._replace(absorbed_by=""))
+        raise StaleFix(f"another image depends on {below} now", "Check again")
+
+
+def _merging(record: Record, below: str, direction: str) -> Record:
+    operation = record.operation
+    if operation is not None and operation.verb == "merge" and operation.other == below:
+        if operation.source_write_epoch == record.write_epoch and operation.direction == direction:
+            return record  # goes on at its cursor
+    elif operation is not None:
+        raise StaleFix(f"image {record.id} has an unfinished {operation.verb}", "Finish that first")
+    fresh = Operation("merge", other=below, direction=direction, source_write_epoch=record.write_epoch)
+    return record._replace(operation=fresh)
+
+
+def _down(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, bottom: VolumeRef) -> None:
+    repository, images = attempt.repository, attempt.context.doors.images
+    target = _chain(repository, lower)
+    _grow(attempt, target[0], bottom, record.size)
+    wanted = ranges.present_ranges(images.map_layer(repository.layer(top)))
+    # The upper layer alone: every wanted range is in it, and the lower one is open for writing.
+    fill.copy_into(attempt, [repository.layer(top)], wanted, target)
+    attempt.stage("replace")
+
+    def replaced(record: Record) -> Record:
+        return record._replace(volume=bottom, operation=None, scrap=(*record.scrap, top))
+
+    record = attempt.publish(replaced)
+    attempt.stage("clean")
+    drop_scrap(attempt, record, repository)
+    _purge_absorbed(repository, lower.id, attempt.tag)
+    attempt.finish(lambda record: record)
+
+
+def _purge_absorbed(repository: Repository, below: str, above: str) -> None:
+    """The lower tag's volume belongs to the upper image now: only its record goes."""
+
+    def purging(record: Record) -> Record | None:
+        if record.absorbed_by != above:
+            raise StaleFix(f"image {below} is not absorbed by {above}", "Check again")
+        return None if record.purging else record._replace(purging=True)
+
+    record = changes.change(repository, below, purging)
+    clean.delete(repository, below, record)
+
+
+def _grow(attempt: Attempt, layer: Layer, volume: VolumeRef, size: int) -> None:
+    facts = attempt.repository.volume_facts(volume.id, volume.format)
+    have = facts.header.size if facts.header else facts.length
+    if have < aligned(size):
+        attempt.context.doors.images.resize(layer, aligned(size))
+
+
+def _up(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, bottom: VolumeRef) -> None:
+    repository, images = attempt.repository, attempt.context.doors.images
+    below = _chain(repository, lower)
+    mine = ranges.exact(ranges.present_ranges(images.map_layer(repository.layer(top))))
+    theirs = ranges.exact(ranges.present_ranges(images.map_layer(below[0])))
+    fill.copy_into(attempt, below, ranges.subtract(theirs, mine), [repository.layer(top), *below])
+    attempt.stage("replace")
+    merged = top._replace(parent=bottom.parent)
+    attempt.publish(lambda record: record._replace(volume=merged, operation=None))
+    attempt.stage("clean")
+    rewrite_header(attempt.context, repository, merged)
+    attempt.finish(lambda record: record)
+
+
+def _chain(repository: Repository, record: Record) -> list[Layer]:
+    return chains.layers(repository, chains.load(repository, record))
+
+
+def rewrite_header(context: Context, repository: Repository, volume: VolumeRef) -> None:
+    """Make a qcow2 header say what the records say. Content is untouched; durable on return."""
+    if not volume.parent:
+        context.doors.images.set_backing(repository.layer(volume), None, None)
+        return
+    parent = changes.read(repository, volume.parent).record
+    assert parent.volume is not None
+    context.doors.images.set_backing(repository.layer(volume), backing_name(volume.parent), parent.volume.format)

@@ -1,0 +1,1 @@
+"""Repository formats. Each sits behind :class:`engine.formats.base.Repository`."""

@@ -1,0 +1,208 @@
+"""What a repository format must supply: tags, volumes, progress, digests, leases, litter.
+
+Everything else (verbs, fixes, judgement) is written once on top of this interface. The rules
+that make crashes harmless are the same in every format:
+
+* **Name before make, unmake before unname.** The record that names a volume is durable before
+  the volume exists, and the volume is gone before its record stops naming it.
+* **A published generation is the only truth.** ``publish`` either makes exactly the given
+  record the newest one or raises; it never merges and never overwrites.
+* **Nothing is opened or deleted because of what a file looks like.**
+
+Errors: ``StorageError`` and its kin for the storage, ``Damaged`` for bytes that cannot be
+understood, ``Overtaken``/``OutcomeUnknown`` from ``publish``. All calls may be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+from engine.doors.images import Layer
+from engine.doors.leases import Lease
+from engine.model import Constraints, VolumeFormat
+from engine.records import Record, VolumeRef
+from engine.tools.qcow2 import Header
+
+
+class TagEntry(NamedTuple):
+    """A tag as found on disk."""
+
+    id: str
+    generation: int
+    record: Record | None
+    """None: a tombstone (generation tells) or unreadable (problem tells)."""
+    problem: str = ""
+    """Why the newest generation cannot be understood or read, "" when fine."""
+    unreadable: bool = False
+    """The problem is with reading (EIO, EACCES, ESTALE), so nothing may be concluded from it."""
+
+    @property
+    def tombstone(self) -> bool:
+        """The tag was purged; only its generation is left."""
+        return self.record is None and not self.problem
+
+
+class VolumeFacts(NamedTuple):
+    """What a cheap look at one volume tells."""
+
+    id: str
+    format: VolumeFormat
+    present: bool
+    length: int = 0
+    """Length of the file or device."""
+    used: int = 0
+    """Bytes it occupies on the storage."""
+    header: Header | None = None
+    """Parsed header of a qcow2 volume."""
+    problem: str = ""
+    """Why it cannot be what its record says, "" when it can."""
+    unreadable: bool = False
+    """The problem is with reading, so nothing may be concluded from it."""
+
+
+class LitterKind(NamedTuple):
+    """A kind of leftover, and whether ``clean`` may remove it on sight once it is not in use."""
+
+    name: str
+    text: str
+
+
+class Litter(NamedTuple):
+    """A leftover that no record needs."""
+
+    kind: str
+    """"temporary", "old-generation", "progress", "digest", "lost" (quarantined volume) or "foreign"."""
+    name: str
+    """Path inside the repository; the key for ``remove_litter``."""
+    size: int
+    busy: bool = False
+    """Somebody has it locked at this moment."""
+
+
+class Scan(NamedTuple):
+    """One pass over everything, in the order that makes it safe beside live work:
+    volumes are listed before tags, so a volume that is listed has its record visible."""
+
+    volumes: dict[str, VolumeFormat]
+    tags: dict[str, TagEntry]
+    litter: list[Litter]
+
+
+class Repository(Protocol):
+    """An open repository of one format."""
+
+    @property
+    def format(self) -> str:
+        """Such as "localfs-1.0"."""
+
+    @property
+    def identity(self) -> str:
+        """Random id of the storage itself, 32 hex digits; detects a second handle."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, for messages."""
+
+    def constraints(self) -> Constraints:
+        """What it needs and can do."""
+
+    def space(self) -> tuple[int, int]:
+        """(total, free) bytes."""
+
+    # -- tags
+
+    def scan(self) -> Scan:
+        """List everything afresh. One unreadable object never stops it."""
+
+    def scan_tags(self) -> dict[str, TagEntry]:
+        """The tags alone, listed afresh."""
+
+    def read_tag(self, tag: str) -> TagEntry | None:
+        """The newest generation of one tag, listed afresh; None when there never was one."""
+
+    def publish(self, record: Record, expected: int) -> int:
+        """Make ``record`` the newest generation of its tag, given that ``expected`` is the newest
+        now (0: none yet). Durable on return; returns the new generation.
+
+        Atomic. Overtaken: another generation is newer and ours was never visible.
+        OutcomeUnknown: ours was visible but is not the newest; touch nothing more."""
+
+    def purge_tag(self, tag: str, expected: int) -> None:
+        """Replace the tag by a tombstone no stale writer can win against. Raises as ``publish``."""
+
+    # -- volumes
+
+    def volume_facts(self, volume: str, format: VolumeFormat) -> VolumeFacts:
+        """A cheap look: presence, size, and the header of a qcow2."""
+
+    def make_volume(self, volume: VolumeRef, size: int, backing_format: VolumeFormat | None) -> None:
+        """Create the volume empty and durable: virtual size ``size`` (aligned), a qcow2 with a
+        parent gets the backing name that ``backing_name(parent)`` tells and ``backing_format``.
+        An unfinished volume of that name is replaced. Its record must name it already."""
+
+    def remove_volume(self, volume: str, format: VolumeFormat) -> None:
+        """Delete the data, durable on return; success when it is gone already."""
+
+    def quarantine_volume(self, volume: str, format: VolumeFormat) -> None:
+        """Move a volume that no record names out of sight, into the "lost" litter. Durable."""
+
+    def layer(self, volume: VolumeRef) -> Layer:
+        """The volume as a tool opens it; activates it where that is needed."""
+
+    def deactivate(self, volume: VolumeRef) -> None:
+        """Undo what ``layer`` had to do; nothing on files."""
+
+    def clone_volume(self, source: VolumeRef, target: VolumeRef) -> bool:
+        """Make ``target`` (which exists) share all blocks of ``source``, durable; False: cannot."""
+
+    # -- progress of one attempt, one writer
+
+    def start_progress(self, tag: str, epoch: int) -> None:
+        """Create the progress log of an attempt with all the room it will ever need."""
+
+    def write_progress(self, tag: str, epoch: int, sequence: int, line: bytes) -> None:
+        """Record line number ``sequence`` (up to 480 bytes of JSON), durable on return."""
+
+    def read_progress(self, tag: str, epoch: int) -> bytes | None:
+        """The newest intact line of that attempt, None when there is none."""
+
+    def remove_progress(self, tag: str, epoch: int) -> None:
+        """Forget the log; success when it is gone already."""
+
+    # -- chunk digests of a volume's logical content: derived, may be deleted at any time
+
+    def write_digests(self, volume: str, data: bytes) -> None:
+        """Replace the digest list of a volume, durable on return."""
+
+    def read_digests(self, volume: str) -> bytes | None:
+        """The digest list or None. Hostile until its root is compared with a record."""
+
+    def remove_digests(self, volume: str) -> None:
+        """Success when it is gone already."""
+
+    # -- leases
+
+    def try_lease(self, tag: str, shared: bool = False) -> Lease | None:
+        """Take the lease of a tag now, or None when somebody holds it. Never waits."""
+
+    def lease_held(self, tag: str) -> bool:
+        """Ask whether anybody holds it; takes nothing."""
+
+    # -- litter
+
+    def remove_litter(self, items: Iterable[Litter]) -> int:
+        """Remove each item that a fresh look, under its lock where it has one, still finds
+        unneeded; returns the bytes freed. Never touches "foreign"."""
+
+    def close(self) -> None:
+        """Leave nothing behind on this host."""
+
+
+def backing_name(parent: str) -> str:
+    """The backing name in the qcow2 header of a volume whose parent is the tag ``parent``.
+
+    A bare relative name: qemu resolves it beside the path it was given, so ``prepare``'s run
+    directory decides what it means, and opening the bare volume anywhere else fails closed.
+    """
+    return f"t-{parent}"

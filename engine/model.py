@@ -1,0 +1,249 @@
+"""The words of the product as plain data: ids, statuses, strategies, fixes, reports.
+
+Nothing here has an effect. Sizes are in bytes, times in seconds since the epoch and for
+people only: no decision of the engine depends on a clock.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from engine.errors import BadRequest
+
+ALIGNMENT_BYTES = 4096
+"""Virtual sizes are rounded up to this; the exact size stays in the record."""
+
+MAX_IMAGE_BYTES = 1 << 53
+"""Largest image: fits every file system here and every JSON reader exactly."""
+
+MAX_USER_DATA_BYTES = 64 * 1024
+"""Largest ``user_data``, counted as canonical JSON."""
+
+_ID = re.compile(r"[0-9a-f]{32}\Z")
+
+
+class Status(StrEnum):
+    """The engine's judgement of an image, by a policy that may change between versions."""
+
+    OPTIMIZED = "optimized"
+    DEGRADED = "degraded"
+    BROKEN = "broken"
+    UNKNOWN = "unknown"
+    """Not one of the three: it could not be read just now, and nothing may be concluded."""
+
+
+class FixType(StrEnum):
+    """What a fix is for; the operator prioritises by it."""
+
+    CLEAN = "clean"
+    OPTIMIZE = "optimize"
+    MERGE = "merge"
+    MEND = "mend"
+
+
+class Strategy(StrEnum):
+    """What to value when there are two ways of doing the same."""
+
+    SPACE = "space"
+    PERFORMANCE = "performance"
+
+
+class VolumeFormat(StrEnum):
+    """How the bytes of a volume are laid out; stated by the record, never probed."""
+
+    RAW = "raw"
+    QCOW2 = "qcow2"
+
+
+class Risk(StrEnum):
+    """What a fix can cost if the operator regrets it."""
+
+    REVERSIBLE = "reversible"
+    REWRITES_BASE = "rewrites a base"
+    IRREVERSIBLE = "irreversible"
+    LOSES_DATA = "loses data"
+
+
+def is_id(text: object) -> bool:
+    """Whether ``text`` is an id as we write them: 32 lower-case hexadecimal digits."""
+    return isinstance(text, str) and _ID.match(text) is not None
+
+
+def require_id(text: object, what: str) -> str:
+    """Return ``text`` if it is an id, else raise BadRequest naming ``what``."""
+    if isinstance(text, str) and is_id(text):
+        return text
+    raise BadRequest(f"{what} {text!r:.80} is not an id", "An id is 32 hexadecimal digits")
+
+
+def require_size(size: object) -> int:
+    """Return ``size`` if an image can have it, else raise BadRequest."""
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise BadRequest(f"size {size!r:.80} is not a whole number of bytes")
+    if size <= 0:
+        raise BadRequest(f"size {size} is not positive")
+    if size > MAX_IMAGE_BYTES:
+        raise BadRequest(f"size {size} is over the limit of {MAX_IMAGE_BYTES} bytes")
+    return size
+
+
+def aligned(size: int) -> int:
+    """Return the virtual size of a volume that holds ``size`` bytes."""
+    return -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+
+
+class Constraints(NamedTuple):
+    """What a repository needs and can do, probed when it was connected."""
+
+    needs_srm: bool
+    alignment_bytes: int
+    max_image_bytes: int
+    direct_io: bool
+    reflink: bool
+    hole_punching: bool
+    discard: bool
+    write_zeroes: bool
+    shared: bool
+    """More than one host may have it connected."""
+    fencing: str
+    """How a writer that lost its lease is stopped: "kernel-lock", "nfs4-lock", "exclusive", "none"."""
+
+
+class OperationStatus(NamedTuple):
+    """The last persisted operation on an image: what a crash leaves behind."""
+
+    verb: str
+    host: str
+    stage: int
+    stages: int
+    percent: int
+    """-1 when no progress is known for the stage, else 0 to 100."""
+    last_error: str
+    when: float
+    stage_name: str = ""
+
+
+class ImageReport(NamedTuple):
+    """An image as triage judges it."""
+
+    id: str
+    status: Status
+    reason: str
+    """One sentence."""
+    rule: str
+    """Rule code behind the reason, "" when optimized."""
+    facts: tuple[str, ...]
+    mutable: bool
+    size_bytes: int
+    used_bytes: int
+    """Bytes that this image's own volumes occupy."""
+    strategy: Strategy
+    removed: bool
+    """Removed, still holding space (not an image status)."""
+    hidden: bool
+    """Weak and never shown as an image: data that something else still needs."""
+    operation: OperationStatus | None
+    busy: str
+    """Who works on it now, "" for nobody."""
+    lost: tuple[tuple[int, int], ...] = ()
+    """Byte ranges (start, length) whose data is known to be gone and read as zeros."""
+
+
+class FixCost(NamedTuple):
+    """What a fix costs and gives. Estimates; recomputed at every check, not part of its identity."""
+
+    read_bytes: int = 0
+    write_bytes: int = 0
+    peak_extra_bytes: int = 0
+    fits: bool = True
+    reclaimed_bytes: int = 0
+    """Freed by this fix itself."""
+    reclaimed_later_bytes: int = 0
+    """Freed by fixes that it unlocks; not additive over fixes."""
+    exact: bool = True
+    eta_s: float | None = None
+    """From throughput measured on this host, None: no estimate."""
+
+
+class Fix(NamedTuple):
+    """Something ``check`` found and the operator may run. ``to_json`` carries it to any host.
+
+    ``id`` is a hash over the rule, the target and the generations of everything the rule
+    looked at: if any of that changes the fix is stale. Costs and progress are not part of it.
+    """
+
+    id: str
+    type: FixType
+    rule: str
+    target: str
+    """The tag (an image's id) the fix is about, or "" for the repository itself."""
+    repository: str
+    """Identity of the storage that the fix was computed from."""
+    reads: tuple[tuple[str, str], ...]
+    plan: dict[str, Any]
+    why: str
+    facts: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    unavailable: tuple[str, ...] = ()
+    """Images that cannot be prepared or changed while it runs."""
+    cost: FixCost = FixCost()
+    risk: Risk = Risk.REVERSIBLE
+    status_before: str = ""
+    status_after: str = ""
+    needs_srm: bool = False
+    waits_for: str = ""
+    """An unmet outside condition; "" when it can run now."""
+    depends_on: tuple[str, ...] = ()
+    unlocks: tuple[str, ...] = ()
+    deep: bool = False
+    """Found only by a deep check, so it is recomputed by one."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fix as JSON data; ``from_json`` of it on any host is equal."""
+        data = self._asdict()
+        data["cost"] = self.cost._asdict()
+        return data
+
+    @staticmethod
+    def from_json(data: object) -> Fix:
+        """Rebuild a fix, or raise BadRequest when ``data`` is not one."""
+        try:
+            fields = dict(data)  # type: ignore[call-overload]
+            fields["type"] = FixType(fields["type"])
+            fields["risk"] = Risk(fields["risk"])
+            fields["cost"] = FixCost(**fields["cost"])
+            fields["reads"] = tuple((str(k), str(v)) for k, v in fields["reads"])
+            for name in ("facts", "images", "unavailable", "depends_on", "unlocks"):
+                fields[name] = tuple(str(item) for item in fields[name])
+            fix = Fix(**fields)
+            if not all(isinstance(t, str) for t in (fix.id, fix.rule, fix.target, fix.repository)):
+                raise TypeError("text expected")
+            if not isinstance(fix.plan, dict):
+                raise TypeError("plan is not an object")
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise BadRequest(
+                f"this is not a fix ({error!s:.120})", "Send a fix exactly as check returned it"
+            ) from None
+        return fix
+
+
+class Finding(NamedTuple):
+    """Something check saw and offers no fix for: foreign files, unreadable records, live work."""
+
+    kind: str
+    """"unknown", "foreign", "busy" or "note"."""
+    subject: str
+    text: str
+    size_bytes: int = 0
+
+
+class RepositoryReport(NamedTuple):
+    """Everything one read-only check saw."""
+
+    images: tuple[ImageReport, ...]
+    fixes: tuple[Fix, ...]
+    findings: tuple[Finding, ...]
+    total_bytes: int
+    free_bytes: int

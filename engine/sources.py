@@ -1,0 +1,68 @@
+"""Where the data of an unfinished operation comes from, and whether it is there now.
+
+The record names the source image, the storage that held it, and, for a mutable source, the
+write epoch it had. A snapshot may come from any connected repository that has it whole, since
+it is the same everywhere; a disk only from where it was, unwritten since.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from engine import chains, changes
+from engine.context import Context
+from engine.errors import DiskwrightError, Refused
+from engine.formats.base import Repository
+from engine.records import Operation, Record
+
+
+class Source(NamedTuple):
+    """An image to read from."""
+
+    repository: Repository
+    record: Record
+    links: list[chains.Link]
+    rewritten: bool = False
+    """A mutable source was written since the operation began: what was copied is void."""
+
+    def used_bytes(self) -> int:
+        """Upper estimate of the data in it."""
+        return min(
+            self.record.size,
+            sum(self.repository.volume_facts(link.volume.id, link.volume.format).used for link in self.links),
+        )
+
+
+def locate(context: Context, operation: Operation) -> Source:
+    """The source of ``operation``; Refused names what it waits for when it is not there."""
+    first = context.by_identity(operation.source_repository)
+    reasons: list[str] = []
+    if first is not None:
+        source = _look(first, operation, reasons)
+        if source is not None:
+            return source
+    else:
+        reasons.append("the repository that holds it is not connected")
+    for _, repository in context.reachable():
+        if repository.identity != operation.source_repository:
+            source = _look(repository, operation, [])
+            if source is not None and not source.record.mutable:
+                return source
+    raise Refused(
+        f"image {operation.source} to copy from is not available: {reasons[0]}",
+        "Connect the repository that has it and run the fix again",
+    )
+
+
+def _look(repository: Repository, operation: Operation, reasons: list[str]) -> Source | None:
+    try:
+        record = changes.read(repository, operation.source).record
+        if record.purging:
+            reasons.append("it is being deleted")
+            return None
+        links = chains.load(repository, record)
+    except DiskwrightError as error:
+        reasons.append(error.message)
+        return None
+    rewritten = record.mutable and record.write_epoch != operation.source_write_epoch
+    return Source(repository, record, links, rewritten)

@@ -1,0 +1,208 @@
+"""Looking at a repository: gathers the view that triage judges. Read-only, takes no locks.
+
+Safe beside live work: volumes are listed before records, a suspect is looked at twice, and
+whether somebody works on it is asked of the lease and never guessed from age. One object that
+cannot be read never stops the survey.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from engine import chains, changes, leasing, progress, sources
+from engine.context import Context
+from engine.deep import look_deep
+from engine.errors import DiskwrightError
+from engine.formats.base import Repository, Scan, VolumeFacts
+from engine.model import Finding, Fix, RepositoryReport
+from engine.records import Record
+from engine.triage.health import Judge
+from engine.triage.judge import judge
+from engine.triage.view import NO_DEPTHS, Depths, Graph, Replica, View
+
+
+def report(context: Context, repository: Repository, deep: bool = False) -> RepositoryReport:
+    """Check the whole repository. Fixes on tags that somebody works on become findings."""
+    view = look(context, repository, deep)
+    return without_busy(context, repository, judge(view))
+
+
+def look(context: Context, repository: Repository, deep: bool = False, only: str | None = None) -> View:
+    """The view. ``only`` limits the look at data to the chain of one tag (records are all read)."""
+    scan = repository.scan()
+    facts = _facts(repository, scan, only)
+    scan = _second_look(repository, scan, facts)
+    total, free = repository.space()
+    view = View(
+        repository=repository.identity,
+        constraints=repository.constraints(),
+        scan=scan,
+        facts=facts,
+        progress=_progress(repository, scan, only),
+        replicas={},
+        waits={},
+        pending={},
+        total_bytes=total,
+        free_bytes=free,
+        throughput=context.throughput(repository.identity),
+        depths=NO_DEPTHS,
+        deep=deep,
+    )
+    _sources(context, view, only)
+    if deep:
+        view = view._replace(depths=_depths(context, repository, view, only))
+    _replicas(context, view, only)
+    return view
+
+
+def without_busy(context: Context, repository: Repository, found: RepositoryReport) -> RepositoryReport:
+    """Take out the fixes of tags whose lease is held, and say who works there."""
+    held: dict[str, str] = {}
+    asked: set[str] = set()
+    findings = list(found.findings)
+    fixes: list[Fix] = []
+    for fix in found.fixes:
+        for tag in fix.images:
+            if tag not in asked:
+                asked.add(tag)
+                if repository.lease_held(tag):
+                    held[tag] = leasing.holder(context.doors, repository, tag)
+                    findings.append(Finding("busy", tag, f"in progress: {held[tag]}"))
+        if not any(tag in held for tag in fix.images):
+            fixes.append(fix)
+    images = tuple(
+        image._replace(busy=held[image.id]) if image.id in held else image for image in found.images
+    )
+    return found._replace(images=images, fixes=tuple(fixes), findings=tuple(findings))
+
+
+def _facts(repository: Repository, scan: Scan, only: str | None) -> dict[str, VolumeFacts]:
+    facts: dict[str, VolumeFacts] = {}
+    wanted = _chain_tags(scan, only) if only is not None else None
+    for tag, entry in scan.tags.items():
+        if entry.record is None or (wanted is not None and tag not in wanted):
+            continue
+        for volume in entry.record.volumes():
+            if volume.id not in facts:
+                facts[volume.id] = repository.volume_facts(volume.id, volume.format)
+    if only is None:
+        for volume_id, format in scan.volumes.items():
+            if volume_id not in facts:
+                facts[volume_id] = repository.volume_facts(volume_id, format)
+    return facts
+
+
+def _chain_tags(scan: Scan, tag: str) -> set[str]:
+    """The chain of a tag, and those that depend on it directly (a merge looks at both)."""
+    found: set[str] = set()
+    todo = [tag]
+    for other, entry in scan.tags.items():
+        if entry.record is not None and tag in entry.record.parents():
+            todo.append(other)
+    while todo:
+        item = todo.pop()
+        record_entry = scan.tags.get(item)
+        if item in found or record_entry is None or record_entry.record is None:
+            continue
+        found.add(item)
+        todo.extend(record_entry.record.parents())
+    return found
+
+
+def _second_look(repository: Repository, scan: Scan, facts: dict[str, VolumeFacts]) -> Scan:
+    """What looks wrong may have changed while we looked: read those tags again."""
+    tags = dict(scan.tags)
+    volumes = dict(scan.volumes)
+    named = {volume.id for entry in tags.values() if entry.record for volume in entry.record.volumes()}
+    if any(volume not in named for volume in volumes):
+        tags = repository.scan_tags()
+        named = {volume.id for entry in tags.values() if entry.record for volume in entry.record.volumes()}
+        for volume, format in list(volumes.items()):
+            if volume not in named and not repository.volume_facts(volume, format).present:
+                del volumes[volume]
+                facts.pop(volume, None)
+    for tag, entry in list(tags.items()):
+        record = entry.record
+        if record is None or record.volume is None or record.volume.id not in facts:
+            continue
+        found = facts[record.volume.id]
+        if found.present and not found.problem and not found.unreadable:
+            continue
+        again = repository.read_tag(tag)
+        if again is None:
+            del tags[tag]
+        elif again.generation != entry.generation:
+            tags[tag] = again
+            for volume_ref in again.record.volumes() if again.record else ():
+                facts[volume_ref.id] = repository.volume_facts(volume_ref.id, volume_ref.format)
+    return Scan(volumes, tags, scan.litter)
+
+
+def _progress(repository: Repository, scan: Scan, only: str | None) -> dict[str, progress.Progress]:
+    found = {}
+    for tag, entry in scan.tags.items():
+        record = entry.record
+        if record is None or record.operation is None or (only is not None and tag != only):
+            continue
+        with contextlib.suppress(DiskwrightError):
+            line = progress.decode(repository.read_progress(tag, record.epoch))
+            if line is not None:
+                found[tag] = line
+    return found
+
+
+def _sources(context: Context, view: View, only: str | None) -> None:
+    for tag, entry in view.scan.tags.items():
+        record = entry.record
+        if record is None or record.whole or record.operation is None or (only is not None and tag != only):
+            continue
+        if not record.operation.source:
+            continue
+        try:
+            source = sources.locate(context, record.operation)
+            view.pending[tag] = source.used_bytes()
+        except DiskwrightError as error:
+            view.waits[tag] = error.message
+
+
+def _replicas(context: Context, view: View, only: str | None) -> None:
+    if len(context.connections) < 2:
+        return
+    judged = Judge(Graph(view))
+    for tag, entry in view.scan.tags.items():
+        record = entry.record
+        if record is None or record.mutable or (only is not None and tag != only):
+            continue
+        health = judged.health(tag)
+        if (health.rule and health.culprit == tag) or record.lost:
+            view.replicas[tag] = replicas_of(context, view.repository, record)
+
+
+def replicas_of(context: Context, home: str, record: Record) -> list[Replica]:
+    """Connected repositories other than ``home`` that have this snapshot whole and readable."""
+    found = []
+    for repo_id, repository in context.reachable():
+        if repository.identity == home:
+            continue
+        with contextlib.suppress(DiskwrightError):
+            other = changes.read(repository, record.id).record
+            if other.mutable or other.lost or other.purging:
+                continue
+            links = chains.load(repository, other)
+            facts = [repository.volume_facts(link.volume.id, link.volume.format) for link in links]
+            if all(item.present and not item.problem for item in facts):
+                found.append(Replica(repository.identity, repo_id, other.size, other.digest))
+    return found
+
+
+def _depths(context: Context, repository: Repository, view: View, only: str | None) -> Depths:
+    judged = Judge(Graph(view))
+    depths = Depths({}, {}, {}, {})
+    for tag, entry in view.scan.tags.items():
+        record = entry.record
+        if record is None or not record.whole or record.volume is None or (only is not None and tag != only):
+            continue
+        if judged.health(tag).status != "optimized" or repository.lease_held(tag):
+            continue
+        look_deep(context, repository, record, depths)
+    return depths

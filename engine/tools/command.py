@@ -1,0 +1,119 @@
+"""The one place where programs are run to their end.
+
+Explicit environment, closed standard input, no shell, no time limit (storage may be slow and a
+killed tool is worse than a slow one). A program runs in a process group of its own: an interrupt
+from the keyboard is for us to handle, not for a tool in the middle of its work.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from engine.errors import NoSpace, StorageError, ToolFailed, ToolMissing
+
+RECENT_COMMANDS = 50
+"""How many are kept for diagnosis."""
+
+READ_WORDS_BYTES = 65536
+"""How much of a standard error is looked at: the description of a long chain may come first."""
+
+_MAX_WORDS = 300
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Command(NamedTuple):
+    """A program that was run."""
+
+    arguments: tuple[str, ...]
+    exit_code: int | None
+    """None while it runs (servers stay so), negative when a signal ended it."""
+    words: str
+    """Its standard error, shortened."""
+
+
+class Result(NamedTuple):
+    """What a program left behind."""
+
+    exit_code: int
+    output: bytes
+    words: str
+
+
+def environment() -> dict[str, str]:
+    """All that a tool gets to see: messages in English, UTF-8 names, our search path."""
+    return {"LC_ALL": "C.UTF-8", "PATH": os.environ.get("PATH") or _DEFAULT_PATH}
+
+
+class CommandRunner:
+    """Runs programs of one package and remembers the last ones in ``recent``."""
+
+    def __init__(self, package: str) -> None:
+        """``package`` is the Debian package named when a program is missing."""
+        self.package = package
+        self.recent: list[Command] = []
+
+    def run(self, arguments: Sequence[str], inherit: Sequence[int] = ()) -> Result:
+        """Run to the end, with ``inherit`` as the only descriptors passed on. ToolMissing: not installed.
+
+        Any exit code is returned; ``failure`` makes an error of it.
+        """
+        import subprocess
+
+        try:
+            done = subprocess.run(
+                list(arguments),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+                env=environment(),
+                pass_fds=tuple(inherit),
+                process_group=0,
+            )
+        except FileNotFoundError:
+            raise self.missing(arguments[0]) from None
+        except OSError as error:
+            raise ToolFailed(f"cannot run {arguments[0]}: {error.strerror}") from None
+        words = shortened(done.stderr)
+        self.remember(arguments, done.returncode, words)
+        return Result(done.returncode, done.stdout, words)
+
+    def remember(self, arguments: Sequence[str], exit_code: int | None, words: str) -> None:
+        """Add a command to ``recent``."""
+        self.recent.append(Command(tuple(arguments), exit_code, words))
+        del self.recent[:-RECENT_COMMANDS]
+
+    def missing(self, program: str) -> ToolMissing:
+        """The error for a program that is not installed."""
+        return ToolMissing(f"{program} is not installed", f"Install the package {self.package}")
+
+
+def failure(name: str, subject: str, result: Result) -> StorageError:
+    """The error for a program that failed: ``name`` such as "qemu-img map", ``subject`` what it worked on."""
+    if result.exit_code < 0:
+        how = f"was ended by signal {-result.exit_code}"
+    else:
+        how = f"failed with exit code {result.exit_code}"
+    message = f"{name} of {subject} {how}: {result.words or 'it said nothing'}"
+    if "No space left on device" in result.words or "Disk quota exceeded" in result.words:
+        return NoSpace(message, "Make room (check lists what can be cleaned) and try again")
+    return ToolFailed(message)
+
+
+def shortened(raw: bytes) -> str:
+    """A tool's standard error as one short line of printable text, without its own name and our ``json:`` names.
+
+    Tools repeat names from images, which may be hostile, so nothing that is not printable is let through.
+    """
+    text = _without_descriptions(raw[:READ_WORDS_BYTES].decode("utf-8", "backslashreplace"))
+    lines = [line.split(": ", 1)[1] if line.startswith("qemu-") and ": " in line else line for line in text.split("\n")]
+    joined = "; ".join(line.strip() for line in lines if line.strip())
+    printable = "".join(char if char.isprintable() else "?" for char in joined[: 2 * _MAX_WORDS])
+    return printable if len(printable) <= _MAX_WORDS else printable[: _MAX_WORDS - 1] + "…"
+
+
+def _without_descriptions(text: str) -> str:
+    """Replace each quoted ``json:`` name, which is long and says nothing that the caller does not know."""
+    parts = text.split("'json:{")
+    return parts[0] + "".join("the image" + part.partition("}'")[2] for part in parts[1:])

@@ -1,0 +1,95 @@
+"""One view in, one report out: images with statuses, fixes in a safe order, findings."""
+
+from __future__ import annotations
+
+from engine.model import Finding, Fix, FixType, ImageReport, RepositoryReport, Risk
+from engine.triage import rules_clean, rules_image, rules_merge
+from engine.triage.health import Judge
+from engine.triage.view import Graph, View
+
+_ORDER = {FixType.MEND: 1, FixType.CLEAN: 2, FixType.MERGE: 3, FixType.OPTIMIZE: 4}
+
+
+def judge(view: View) -> RepositoryReport:
+    """Statuses, fixes and findings of a view. Fixes on tags that somebody works on are still in it."""
+    graph = Graph(view)
+    judged = Judge(graph)
+    images: list[ImageReport] = []
+    fixes: list[Fix] = []
+    findings: list[Finding] = []
+    for tag, entry in view.scan.tags.items():
+        if entry.tombstone:
+            continue
+        report = judged.report(tag)
+        images.append(report)
+        if report.status == "unknown":
+            findings.append(Finding("unknown", tag, report.reason, report.used_bytes))
+        fixes += rules_clean.of_tag(graph, tag, judged.health(tag).status == "optimized")
+        if entry.record is None:
+            continue
+        fixes += rules_image.mend(judged, tag)
+        if entry.record.strong:
+            fixes += rules_image.optimize(judged, tag, report)
+        elif not entry.record.purging:
+            fixes += rules_merge.of_tag(graph, tag)
+            findings += _kept_alive(graph, report)
+    fixes += rules_clean.of_repository(graph)
+    findings += [
+        Finding("foreign", item.name, "not a name of this repository; left alone", item.size)
+        for item in graph.litter("foreign")
+    ]
+    images.sort(key=lambda image: image.id)
+    return RepositoryReport(
+        tuple(images), tuple(in_order(linked(graph, fixes))), tuple(findings), view.total_bytes, view.free_bytes
+    )
+
+
+def _kept_alive(graph: Graph, report: ImageReport) -> list[Finding]:
+    children = graph.children(report.id)
+    if len(children) < 2:
+        return []
+    what = "removed image" if report.removed else "hidden data"
+    text = f"{what} kept alive by {len(children)} images: {', '.join(children[:8])}"
+    return [Finding("note", report.id, text, report.used_bytes)]
+
+
+def linked(graph: Graph, fixes: list[Fix]) -> list[Fix]:
+    """Fill in which fixes wait for which: an image is mended after its base, merged after its mend."""
+    mends = {fix.target: fix.id for fix in fixes if fix.type is FixType.MEND}
+    if not mends:
+        return fixes
+    needs: dict[str, tuple[str, ...]] = {}
+    for fix in fixes:
+        record = graph.record(fix.target)
+        if record is None or fix.type is FixType.CLEAN:
+            continue
+        below = {link.id for link in graph.chain(record)} | set(record.parents())
+        found = [mends[tag] for tag in sorted(below | set(fix.images)) if tag in mends and mends[tag] != fix.id]
+        if found:
+            needs[fix.id] = tuple(found)
+    unlocks: dict[str, list[str]] = {}
+    for fix_id, wanted in needs.items():
+        for other in wanted:
+            unlocks.setdefault(other, []).append(fix_id)
+    return [
+        fix._replace(depends_on=needs.get(fix.id, ()), unlocks=tuple(sorted(unlocks.get(fix.id, ()))))
+        if fix.id in needs or fix.id in unlocks
+        else fix
+        for fix in fixes
+    ]
+
+
+def in_order(fixes: list[Fix]) -> list[Fix]:
+    """A safe order to run them in: what others depend on first, then mend, clean, merge, optimize;
+    inside a type the cheapest first. What can lose data comes last."""
+
+    def key(fix: Fix) -> tuple[int, int, int, int, str]:
+        return (
+            fix.risk is Risk.LOSES_DATA,
+            _ORDER[fix.type],
+            len(fix.depends_on),
+            fix.cost.read_bytes + fix.cost.write_bytes,
+            fix.id,
+        )
+
+    return sorted(fixes, key=key)

@@ -1,0 +1,117 @@
+"""What a survey saw, as plain data, and the graph of who depends on whom."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from engine.doors.images import CheckReport
+from engine.formats.base import Litter, Scan, TagEntry, VolumeFacts
+from engine.model import Constraints
+from engine.progress import Progress
+from engine.records import Record, VolumeRef
+
+
+class Replica(NamedTuple):
+    """The same immutable image, whole, in another connected repository."""
+
+    repository: str
+    repo_id: str
+    size: int
+    digest: str
+
+
+class Depths(NamedTuple):
+    """What only a deep check knows, by volume or tag."""
+
+    checks: dict[str, CheckReport]
+    """qcow2 volumes by id."""
+    required: dict[str, int]
+    """Bytes a fresh flat copy of a tag would need."""
+    wrong: dict[str, str]
+    """Tags whose content cannot be read or is not what their digest says, with the reason."""
+    lost: dict[str, tuple[tuple[int, int], ...]]
+    """Ranges of a tag known to be wrong or unreadable."""
+
+
+NO_DEPTHS = Depths({}, {}, {}, {})
+
+
+class View(NamedTuple):
+    """Everything triage needs."""
+
+    repository: str
+    constraints: Constraints
+    scan: Scan
+    facts: dict[str, VolumeFacts]
+    progress: dict[str, Progress]
+    """Newest line of the current attempt, for tags with an operation."""
+    replicas: dict[str, list[Replica]]
+    waits: dict[str, str]
+    """Forming tags whose source is not available now, with the reason."""
+    pending: dict[str, int]
+    """Bytes that remain to be read for an unfinished operation, where the source tells."""
+    total_bytes: int
+    free_bytes: int
+    throughput: float | None = None
+    depths: Depths = NO_DEPTHS
+    deep: bool = False
+
+
+class Graph:
+    """The view with its dependencies turned round."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.dependants: dict[str, list[str]] = {}
+        self.namers: dict[str, list[str]] = {}
+        for tag, entry in view.scan.tags.items():
+            if entry.record is None:
+                continue
+            for parent in entry.record.parents():
+                if parent != tag:
+                    self.dependants.setdefault(parent, []).append(tag)
+            for volume in entry.record.volumes():
+                self.namers.setdefault(volume.id, []).append(tag)
+
+    def entry(self, tag: str) -> TagEntry | None:
+        """The tag as found, None when it was not."""
+        return self.view.scan.tags.get(tag)
+
+    def record(self, tag: str) -> Record | None:
+        """The readable record of a tag."""
+        entry = self.view.scan.tags.get(tag)
+        return entry.record if entry else None
+
+    def children(self, tag: str) -> list[str]:
+        """Tags whose data needs this tag, sorted."""
+        return sorted(self.dependants.get(tag, ()))
+
+    def used(self, volume: VolumeRef | None) -> int:
+        """Bytes the volume occupies, 0 when it is not there."""
+        facts = self.view.facts.get(volume.id) if volume else None
+        return facts.used if facts else 0
+
+    def used_by(self, record: Record) -> int:
+        """Bytes of all volumes of a tag, each counted for its first namer only."""
+        return sum(
+            self.used(volume) for volume in dict.fromkeys(record.volumes()) if self.namers[volume.id][0] == record.id
+        )
+
+    def chain(self, record: Record) -> list[Record]:
+        """The chain from ``record`` down as far as it can be followed, without repeats."""
+        links, seen = [record], {record.id}
+        while links[-1].volume and links[-1].volume.parent:
+            parent = self.record(links[-1].volume.parent)
+            if parent is None or parent.id in seen:
+                break
+            seen.add(parent.id)
+            links.append(parent)
+        return links
+
+    def chain_bytes(self, record: Record) -> int:
+        """Upper estimate of the data that a flat copy of ``record`` holds."""
+        return min(record.size, sum(self.used(link.volume) for link in self.chain(record)))
+
+    def litter(self, kind: str) -> list[Litter]:
+        """Leftovers of one kind."""
+        return [item for item in self.view.scan.litter if item.kind == kind]

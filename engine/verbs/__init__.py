@@ -1,0 +1,1 @@
+"""The verbs: each validates, plans, and commits one intent to the repository before it returns."""

@@ -1,0 +1,84 @@
+"""Verbs that only change a record: remove, restore, user data, strategy.
+
+Removal is arbitrated by the generation alone: it needs no lease, and an executor on that image
+finds out at its next step. It destroys nothing; until a clean fix ran it can be undone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine import changes, leasing
+from engine.attempt import with_cursor
+from engine.context import Context
+from engine.errors import ImageBusy, NotFound, Refused
+from engine.model import Strategy, require_id
+from engine.records import Record, check_user_data
+
+
+def remove(context: Context, repo_id: str, image: str) -> None:
+    """Commit the removal; success when it was removed already. Refused while it is prepared for writing."""
+    repository = context.repository(repo_id)
+    require_id(image, "image_id")
+    entry = repository.read_tag(image)
+    if entry is not None and entry.tombstone:
+        return
+
+    def removed(record: Record) -> Record | None:
+        if not record.strong:
+            if record.removed is None:
+                raise NotFound(f"there is no image {image} in {repo_id}")
+            return None
+        if record.prepared_by and repository.lease_held(image):
+            raise ImageBusy(
+                f"image {image} is in use: {leasing.holder(context.doors, repository, image)}",
+                "Tear it down there first",
+            )
+        now = context.doors.clock.wall()
+        record = with_cursor(repository, record)
+        return record._replace(strong=False, removed=now, epoch=record.epoch + 1)
+
+    changes.change(repository, image, removed)
+
+
+def restore(context: Context, repo_id: str, image: str) -> None:
+    """Undo a removal; success when the image is there. Refused once its deletion or merge has begun."""
+    repository = context.repository(repo_id)
+    require_id(image, "image_id")
+
+    def restored(record: Record) -> Record | None:
+        if record.strong:
+            return None
+        if record.removed is None:
+            raise NotFound(f"there is no removed image {image} in {repo_id}")
+        if record.purging:
+            raise Refused(f"image {image} is being deleted", "It cannot come back; copy it from elsewhere")
+        if record.absorbed_by:
+            raise Refused(
+                f"image {image} was merged into {record.absorbed_by}", "It cannot come back; copy it from elsewhere"
+            )
+        return record._replace(strong=True, removed=None)
+
+    changes.change(repository, image, restored)
+
+
+def visible(context: Context, repo_id: str, image: str) -> Record:
+    """The record of an image that users can see; NotFound when it was removed or is hidden."""
+    require_id(image, "image_id")
+    record = changes.read(context.repository(repo_id), image).record
+    if not record.strong:
+        raise NotFound(f"there is no image {image} in {repo_id}", "If it was removed, restore it first")
+    return record
+
+
+def set_user_data(context: Context, repo_id: str, image: str, user_data: Any) -> None:
+    """Replace the user data of an image, all of it or nothing. Two at once: one wins whole."""
+    checked = check_user_data(user_data)
+    visible(context, repo_id, image)
+    changes.change(context.repository(repo_id), image, lambda record: record._replace(user_data=checked))
+
+
+def set_strategy(context: Context, repo_id: str, image: str, strategy: Strategy) -> None:
+    """Change what is valued for an image. Its status follows; check then offers the way there."""
+    visible(context, repo_id, image)
+    changes.change(context.repository(repo_id), image, lambda record: record._replace(strategy=strategy))

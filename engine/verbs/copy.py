@@ -1,0 +1,195 @@
+"""copy_image and import_image: one published record that says what is to be copied is the seal.
+
+A snapshot keeps its id in the target, a disk's copy gets a new one. With a base, the copy is an
+overlay on it that holds only the difference; a base that is a disk is frozen under a hidden tag
+first, so that it can go on changing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine import changes, leasing, sources
+from engine.context import Context, Found
+from engine.errors import BadRequest, Conflict, ImageBusy, NotFound, Overtaken, Refused
+from engine.fixes.mend import inspect_file, new_copy_record
+from engine.formats.base import Repository
+from engine.model import Strategy, VolumeFormat, require_id, require_size
+from engine.options import Options
+from engine.records import Operation, Record, VolumeRef, check_user_data
+from engine.triage.health import wanted_format
+from engine.verbs.create import committed, switch
+
+
+def image(
+    context: Context, repo_id: str, image_id: str, base: str | None, user_data: Any, options: Options
+) -> str:
+    """Commit a copy of an image into ``repo_id`` and return the id it has there."""
+    repository = context.repository(repo_id)
+    require_id(image_id, "image_id")
+    user_data = check_user_data(user_data)
+    if base is not None:
+        require_id(base, "base_image_id")
+    entry = repository.read_tag(image_id)
+    if entry is not None and not entry.tombstone:
+        here = changes.readable(entry, image_id, repository.place).record
+        if not here.mutable and options.hint(image_id) in (None, repo_id):
+            return _already_here(context, repository, here, options)
+    found = context.find(image_id, options)
+    source = sources.locate(context, _operation_of(found))
+    if not source.record.mutable and found.repo_id != repo_id:
+        here_entry = repository.read_tag(image_id)
+        if here_entry is not None and not here_entry.tombstone:
+            here = changes.readable(here_entry, image_id, repository.place).record
+            _same_snapshot(here, source.record)
+            return _already_here(context, repository, here, options)
+    if source.record.mutable:
+        _not_prepared(context, found)
+    return _commit(context, repository, source, base, user_data, options)
+
+
+def _operation_of(found: Found) -> Operation:
+    record = found.record
+    if not record.whole:
+        raise Refused(f"image {record.id} in {found.repo_id} is not complete", "Run its mend fix first")
+    return Operation(
+        "copy",
+        source=record.id,
+        source_repository=found.repository.identity,
+        source_write_epoch=record.write_epoch,
+    )
+
+
+def _same_snapshot(here: Record, source: Record) -> None:
+    different = here.size != source.size or (here.digest and source.digest and here.digest != source.digest)
+    if different:
+        raise Conflict(
+            f"the target has a snapshot {here.id} with other content",
+            "One of the two is damaged: check both repositories with --deep",
+        )
+
+
+def _already_here(context: Context, repository: Repository, here: Record, options: Options) -> str:
+    """The target has this snapshot: intact, unfinished, or removed and still there."""
+    for _, other in context.reachable(options.participating_repositories):
+        if other.identity != repository.identity:
+            entry = other.read_tag(here.id)
+            if entry is not None and entry.record is not None and entry.record.whole and not entry.record.mutable:
+                _same_snapshot(here, entry.record)
+    if not here.strong:
+
+        def back(record: Record) -> Record | None:
+            if record.purging or record.absorbed_by:
+                raise Refused(f"snapshot {here.id} is being deleted here", "Run its clean fix, then copy again")
+            return None if record.strong else record._replace(strong=True, removed=None)
+
+        changes.change(repository, here.id, back)
+    return here.id
+
+
+def _not_prepared(context: Context, found: Found) -> None:
+    lease = found.repository.try_lease(found.record.id, shared=True)
+    if lease is None:
+        raise ImageBusy(
+            f"disk {found.record.id} is in use: {leasing.holder(context.doors, found.repository, found.record.id)}",
+            "Stop the machine that uses it and tear it down, or copy a snapshot of it",
+        )
+    lease.release()
+
+
+def _commit(
+    context: Context,
+    repository: Repository,
+    source: sources.Source,
+    base: str | None,
+    user_data: Any,
+    options: Options,
+) -> str:
+    record = source.record
+    tag = context.doors.ids.new_id() if record.mutable else record.id
+    copy = new_copy_record(context, source, tag, options.strategy or Strategy.SPACE, digest=options.digest)
+    copy = copy._replace(user_data=user_data, last=committed(context, "copy"))
+    if base is not None:
+        parent = _base(context, repository, base, options)
+        if parent:
+            assert copy.operation is not None
+            overlay = VolumeRef(context.doors.ids.new_id(), VolumeFormat.QCOW2, parent)
+            copy = copy._replace(operation=copy.operation._replace(attempt=overlay, base=parent))
+    entry = repository.read_tag(tag)
+    with leasing.take(context.doors, repository, [tag]):
+        try:
+            repository.publish(copy, entry.generation if entry else 0)
+        except Overtaken:
+            if record.mutable:
+                raise
+            return tag  # another host began the very same copy: one image, same id
+        if copy.operation is not None and copy.operation.base:
+            _base_still_there(repository, tag, copy.operation.base, base)
+    return tag
+
+
+def _base(context: Context, repository: Repository, base: str, options: Options) -> str:
+    """The tag to build on: the base itself, or a hidden freeze of it; "" to copy all bits after all."""
+    try:
+        record = changes.read(repository, base).record
+    except NotFound:
+        raise NotFound(f"the base {base} is not in the target repository", "Copy it there first") from None
+    if not record.strong:
+        raise NotFound(f"the base {base} was removed from the target repository", "Restore it first")
+    if not record.whole:
+        raise Refused(f"the base {base} is not complete", "Run its mend fix first")
+    if not record.mutable:
+        return base
+    try:
+        with leasing.take(context.doors, repository, [base]):
+            return switch(context, repository, base, None, None, strong=False)
+    except ImageBusy:
+        if options.full:
+            return ""
+        raise
+
+
+def _base_still_there(repository: Repository, tag: str, parent: str, asked: str | None) -> None:
+    base = changes.read(repository, parent).record
+    if base.purging or base.absorbed_by or (parent == asked and not base.strong):
+        changes.change(repository, tag, lambda record: record._replace(strong=False, epoch=record.epoch + 1))
+        raise Refused(f"the base {asked} was removed meanwhile", "Restore it or copy without a base")
+
+
+def from_file(
+    context: Context, repo_id: str, path: str, format: str, user_data: Any, options: Options
+) -> str:
+    """Commit the import of an image file as a new virtual disk and return its id."""
+    repository = context.repository(repo_id)
+    user_data = check_user_data(user_data)
+    if format not in list(VolumeFormat):
+        raise BadRequest(f"image format {format!r:.40} is unknown", "State raw or qcow2; it is never guessed")
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise BadRequest(f"the path {path!r:.200} is not absolute")
+    facts, header = inspect_file(context, path, format)
+    size = require_size(header.size if header else facts.size)
+    strategy = options.strategy or Strategy.SPACE
+    operation = Operation(
+        "import",
+        VolumeRef(context.doors.ids.new_id(), wanted_format(strategy), ""),
+        path=path,
+        path_facts=(facts.size, facts.mtime_ns, facts.inode),
+        source_format=format,
+        digest=options.digest,
+    )
+    record = Record(
+        id=context.doors.ids.new_id(),
+        strong=True,
+        mutable=True,
+        size=size,
+        whole=False,
+        volume=None,
+        strategy=strategy,
+        operation=operation,
+        last=committed(context, "import"),
+        user_data=user_data,
+    )
+    with leasing.take(context.doors, repository, [record.id]):
+        repository.publish(record, 0)
+    return record.id
+

@@ -1,0 +1,96 @@
+"""export_image: an image as a file of its own, with its exact original length.
+
+The file appears under its name only when it is complete and durable; a crash leaves a
+``.partial`` file beside it, which the next export of that name replaces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from engine import chains, leasing
+from engine.context import Context
+from engine.copying import pump, ranges
+from engine.doors.images import Layer
+from engine.errors import BadRequest, Conflict, Stopped, from_os_error
+from engine.fixes import fill
+from engine.model import VolumeFormat, aligned
+from engine.tools.qcow2 import fresh_image
+from engine.verbs.change import visible
+
+SECTOR_BYTES = 512
+
+
+def export(
+    context: Context,
+    repo_id: str,
+    image: str,
+    path: str,
+    format: str,
+    progress: Callable[[int], None] = lambda percent: None,
+) -> None:
+    """Write the image to ``path`` (which must not exist) in ``format``; returns when it is durable."""
+    if format not in list(VolumeFormat):
+        raise BadRequest(f"image format {format!r:.40} is unknown", "Use raw or qcow2")
+    if not path.startswith("/"):
+        raise BadRequest(f"the path {path!r:.200} is not absolute")
+    repository = context.repository(repo_id)
+    record = visible(context, repo_id, image)
+    links = chains.load(repository, record)
+    with leasing.take(context.doors, repository, [], [link.tag for link in links]):
+        read = fill.reading(repository, record, links)
+        partial = f"{path}.partial"
+        try:
+            _refuse_existing(context, path)
+            length = _create(context, partial, VolumeFormat(format), record.size)
+            _fill(context, read, Layer(partial, VolumeFormat(format)), progress)
+            with context.doors.files.open(partial, writable=True) as handle:
+                if length is not None:
+                    handle.truncate(length)
+                handle.sync()
+            context.doors.files.link(partial, path)
+            context.doors.files.unlink(partial)
+            context.doors.files.sync_directory(path.rpartition("/")[0] or "/")
+        except FileExistsError:
+            raise Conflict(f"there is a file {path!r:.200} already", "Choose another name or remove it") from None
+        except OSError as error:
+            raise from_os_error(error, f"export to {path!r:.200}") from error
+
+
+def _refuse_existing(context: Context, path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        context.doors.files.stat(path)
+        raise FileExistsError
+
+
+def _create(context: Context, partial: str, format: VolumeFormat, size: int) -> int | None:
+    """Make the empty file; returns the exact length that it must have in the end (raw only)."""
+    with contextlib.suppress(FileNotFoundError):
+        context.doors.files.unlink(partial)
+    with context.doors.files.create(partial) as handle:
+        if format is VolumeFormat.RAW:
+            handle.truncate(aligned(size))
+            return size
+        fresh = fresh_image(-(-size // SECTOR_BYTES) * SECTOR_BYTES, None, None)
+        for offset, data in fresh.pieces:
+            handle.write_at(offset, data)
+        handle.truncate(fresh.length)
+    return None
+
+
+def _fill(context: Context, read: fill.Reading, target: Layer, progress: Callable[[int], None]) -> None:
+    images = context.doors.images
+
+    def checkpoint(cursor: int, percent: int) -> None:
+        progress(percent)
+        if context.stopping():
+            raise Stopped("the export was stopped", "Run it again; it starts over")
+
+    with contextlib.ExitStack() as stack:
+        source = images.open_session(read.layers, False, read.direct)
+        stack.callback(source.close)
+        sink = images.open_session([target], True, False)
+        stack.callback(sink.close)
+        wanted = ranges.merged(ranges.data_ranges(images.map_chain(read.layers)), min(source.size, sink.size))
+        pump.run(pump.Job(source, sink, wanted, sink.size, blank=True), 0, checkpoint, context.doors.clock.monotonic)

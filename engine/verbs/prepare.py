@@ -1,0 +1,129 @@
+"""prepare_image and teardown_image: an image as a path on this host, under a lease.
+
+The lease outlives the command: a holder process inherits it. For writing, the image's own lease
+is exclusive and every layer below is leased shared, so no fix can change the chain under a
+running machine. A dead holder means not prepared: its leases are gone with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from engine import chains, changes, leasing
+from engine.context import Context
+from engine.doors.processes import ProcessState
+from engine.errors import Conflict, DiskwrightError, NotFound, Refused, StorageError, from_os_error
+from engine.fixes.merge import rewrite_header
+from engine.formats.base import Repository, backing_name
+from engine.host import HostState, Prepared
+from engine.model import VolumeFormat
+from engine.records import Record
+from engine.verbs.change import visible
+from engine.verbs.create import committed
+
+DISK_NAME = "disk"
+_WAIT_S = 10.0
+
+
+def prepare(context: Context, state: HostState, repo_id: str, image: str, writable: bool) -> Prepared:
+    """Make the image usable on this host. Durable effects: the write epoch rises before anybody
+    can write, and headers that do not say what the records say are rewritten first."""
+    repository = context.repository(repo_id)
+    record = visible(context, repo_id, image)
+    _refuse_unusable(record, writable)
+    _refuse_second(state, repository, image)
+    links = chains.load(repository, record)
+    _mend_headers(context, repository, links)
+    below = [link.tag for link in links[1:]]
+    own, rest = ([image], below) if writable else ([], [image, *below])
+    with leasing.take(context.doors, repository, own, rest) as leases:
+        record = _claim(context, repository, image) if writable else visible(context, repo_id, image)
+        links = chains.load(repository, record)
+        path = _links(context, state, repository, links)
+        log = state.task_log(f"holder-{image}")
+        try:
+            process = context.doors.processes.spawn("engine.holder", [image], list(leases.leases.values()), log)
+        except OSError as error:
+            raise from_os_error(error, f"start the holder of image {image}") from error
+        entry = Prepared(repository.identity, image, process, path, str(links[0].volume.format), writable)
+        state.save_prepared(entry)
+    return entry
+
+
+def _refuse_unusable(record: Record, writable: bool) -> None:
+    if writable and not record.mutable:
+        raise Refused(f"image {record.id} is a snapshot", "Prepare it read-only, or create a disk based on it")
+    if not record.whole:
+        raise Refused(f"image {record.id} is not complete", "Run its mend fix first")
+
+
+def _refuse_second(state: HostState, repository: Repository, image: str) -> None:
+    for entry in state.prepared():
+        if (entry.repository, entry.image) == (repository.identity, image):
+            raise Conflict(
+                f"image {image} is prepared on this host already, at {entry.path} (process {entry.process.pid})",
+                "Use that path, or tear it down first",
+            )
+
+
+def _claim(context: Context, repository: Repository, image: str) -> Record:
+    def claimed(record: Record) -> Record:
+        _refuse_unusable(record, True)
+        if not record.strong:
+            raise NotFound(f"image {image} was removed", "Restore it first")
+        return record._replace(
+            write_epoch=record.write_epoch + 1,
+            prepared_by=context.doors.ids.host_id,
+            last=committed(context, "prepare"),
+        )
+
+    return changes.change(repository, image, claimed)
+
+
+def _mend_headers(context: Context, repository: Repository, links: list[chains.Link]) -> None:
+    """Rewrite headers that contradict the records, each under its own lease, before anybody opens them."""
+    for link, below in zip(links, [*links[1:], None], strict=True):
+        if link.volume.format is not VolumeFormat.QCOW2:
+            continue
+        facts = repository.volume_facts(link.volume.id, link.volume.format)
+        header = facts.header
+        if header is None:
+            problem = facts.problem or "it is not there"
+            raise StorageError(f"the data of image {link.tag} cannot be used: {problem}", "Check the repository")
+        expected = (backing_name(below.tag), str(below.volume.format)) if below else (None, header.backing_format)
+        if (header.backing_name, header.backing_format) != expected:
+            with leasing.take(context.doors, repository, [link.tag]):
+                rewrite_header(context, repository, link.volume)
+
+
+def _links(context: Context, state: HostState, repository: Repository, links: list[chains.Link]) -> str:
+    """Symbolic links by which qemu finds each layer beside the one above it."""
+    try:
+        run = state.make_run_directory(repository.identity, links[0].tag)
+        names = [DISK_NAME, *(backing_name(link.tag) for link in links[1:])]
+        for name, link in zip(names, links, strict=True):
+            context.doors.files.symlink(repository.layer(link.volume).path, f"{run}/{name}")
+    except OSError as error:
+        raise from_os_error(error, f"make the run directory of image {links[0].tag}") from error
+    return f"{run}/{DISK_NAME}"
+
+
+def teardown(context: Context, state: HostState, repo_id: str, image: str) -> None:
+    """Undo ``prepare`` on this host; success when the holder is dead already."""
+    repository = context.repository(repo_id)
+    mine = [entry for entry in state.prepared() if (entry.repository, entry.image) == (repository.identity, image)]
+    if not mine:
+        visible(context, repo_id, image)
+        raise NotFound(f"image {image} is not prepared on this host", "diskwright tasks lists what is")
+    entry = mine[0]
+    if entry.writable:
+        with contextlib.suppress(DiskwrightError):  # the lease decides; the mark is for messages
+            changes.change(repository, image, lambda record: record._replace(prepared_by=""))
+    context.doors.processes.terminate(entry.process)
+    deadline = context.doors.clock.monotonic() + _WAIT_S
+    while context.doors.processes.state(entry.process) is not ProcessState.GONE:
+        if context.doors.clock.monotonic() > deadline:
+            context.doors.processes.kill(entry.process)
+        context.doors.clock.sleep(0.005)
+    state.forget_prepared(entry)
+

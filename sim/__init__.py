@@ -1,0 +1,1 @@
+"""The simulator: drives the engine of `engine` behind simulated doors."""

@@ -1,0 +1,55 @@
+"""What every test shares: a host of its own, reproducible examples, and the rule about skips."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+
+# A run in CI tries the same examples each time, so a failure belongs to the change and not to chance.
+settings.register_profile("ci", derandomize=True, deadline=None, database=None, print_blob=True)
+# On a developer's machine each run looks somewhere else. No deadline: two cores, and a disk that others use.
+settings.register_profile("dev", deadline=None, print_blob=True)
+settings.load_profile("ci" if IN_CI else "dev")
+
+
+@pytest.fixture(autouse=True)
+def own_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test is a host that remembers nothing: its state is under ``tmp_path``, where nothing is made before."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg-data"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg-state"))
+    monkeypatch.setenv("DISKWRIGHT_STATE", str(tmp_path / "host-state"))
+    monkeypatch.delenv("DISKWRIGHT_HOST", raising=False)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests come first, so that what breaks often is told early."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+def _skipped(config: pytest.Config) -> int:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    return len(reporter.stats.get("skipped", [])) if reporter else 0
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """In CI a skipped test fails the run: what the machine lacks is to be installed, not passed over."""
+    if IN_CI and exitstatus == pytest.ExitCode.OK and not _is_worker(session.config) and _skipped(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Tell the number of skips, also when it is none."""
+    skipped = _skipped(config)
+    verdict = ": this fails the run, because CI is set" if IN_CI and skipped else ""
+    terminalreporter.write_line(f"tests skipped: {skipped}{verdict}")

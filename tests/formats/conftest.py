@@ -1,0 +1,27 @@
+"""Fixtures of the format tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.formats.kit import STORAGES, LocalStorage, SpyFiles, Storage
+
+
+@pytest.fixture(params=sorted(STORAGES))
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """One of each kind of storage, with an empty repository on it."""
+    return STORAGES[request.param](tmp_path)
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> LocalStorage:
+    """An empty repository on the local file system."""
+    return LocalStorage(tmp_path)
+
+
+@pytest.fixture
+def spy(local: LocalStorage) -> SpyFiles:
+    """A file door that logs what it does to the repository of ``local``."""
+    return SpyFiles(local.path)

@@ -1,0 +1,217 @@
+"""What the tests of repository formats share: storages to test, and a file door that tells and fails."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from engine.doors import Doors
+from engine.doors.clock import RealClock, RealIds
+from engine.doors.files import Abilities, Entry, FileHandle, Files, RealFiles, Space, Stat
+from engine.doors.images import ImageTool
+from engine.doors.leases import OfdLeases
+from engine.doors.processes import RealProcesses
+from engine.formats.base import Repository
+from engine.formats.registry import create_repository, open_repository
+from engine.model import OperationStatus, Strategy, VolumeFormat
+from engine.records import Record, VolumeRef
+
+T1 = "1" * 32
+T2 = "12" + "2" * 30
+V1 = "a" * 32
+V2 = "ab" + "b" * 30
+SIZE = 10 * 1024 * 1024
+
+
+def real_doors(host: str = "host-1", files: Files | None = None) -> Doors:
+    """The doors of this machine; nothing in these tests uses the image tool."""
+    return Doors(
+        files or RealFiles(), OfdLeases(), cast(ImageTool, None), RealProcesses(), RealClock(), RealIds(host)
+    )
+
+
+def record(tag: str = T1, **fields: Any) -> Record:
+    """A whole disk without data, changed by ``fields``."""
+    plain = Record(tag, strong=True, mutable=True, size=SIZE, whole=True, volume=None, strategy=Strategy.SPACE)
+    return plain._replace(**fields)
+
+
+def raw(volume: str = V1) -> VolumeRef:
+    return VolumeRef(volume, VolumeFormat.RAW, "")
+
+
+def qcow2(volume: str = V1, parent: str = "") -> VolumeRef:
+    return VolumeRef(volume, VolumeFormat.QCOW2, parent)
+
+
+def status(text: str = "") -> OperationStatus:
+    return OperationStatus("copy", "host-1", 1, 2, 50, text, 1.5)
+
+
+class Storage(Protocol):
+    """Storage of one format with one repository on it."""
+
+    def open(self, files: Files | None = None) -> Repository:
+        """A further handle, as another process has one."""
+
+
+class LocalStorage:
+    """A directory."""
+
+    format = "localfs-1.0"
+
+    def __init__(self, directory: Path) -> None:
+        self.path = str(directory / "repository")
+        self.parameters: dict[str, object] = {"path": self.path}
+        create_repository(self.format, self.parameters, real_doors())
+
+    def open(self, files: Files | None = None) -> Repository:
+        """Over the file door ``files`` if given."""
+        return open_repository(self.format, self.parameters, real_doors(files=files))
+
+
+STORAGES: dict[str, Callable[[Path], Storage]] = {"localfs-1.0": LocalStorage}
+"""Formats whose storage can be made here; the conformance suite runs over all."""
+
+
+class SpyHandle:
+    """Tells the spy what is written."""
+
+    def __init__(self, spy: SpyFiles, handle: FileHandle, path: str) -> None:
+        self._spy = spy
+        self.handle = handle
+        self._path = path
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        return self.handle.read_at(offset, length)
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        self._spy.call("write", self._path, lambda: self.handle.write_at(offset, data))
+
+    def truncate(self, size: int) -> None:
+        self._spy.call("truncate", self._path, lambda: self.handle.truncate(size))
+
+    def sync(self) -> None:
+        self._spy.call("sync", self._path, self.handle.sync)
+
+    def stat(self) -> Stat:
+        return self.handle.stat()
+
+    def close(self) -> None:
+        self.handle.close()
+
+    def __enter__(self) -> SpyHandle:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class SpyFiles:
+    """The real files, with a log of effects and a hook before and after each call.
+
+    ``before`` may raise instead of the call, ``after`` may raise although it was done.
+    """
+
+    EFFECTS = frozenset(
+        "create write truncate sync link rename unlink make_directory remove_directory sync_directory".split()
+    )
+
+    def __init__(self, root: str = "") -> None:
+        self._real = RealFiles()
+        self._root = root
+        self.log: list[str] = []
+        self.before: Callable[[str, str], None] = lambda verb, name: None
+        self.after: Callable[[str, str], None] = lambda verb, name: None
+
+    def call(self, verb: str, path: str, work: Callable[[], Any], further: str = "") -> Any:
+        name = self._short(path)
+        self.before(verb, name)
+        result = work()
+        if verb in self.EFFECTS:
+            self.log.append(f"{verb} {name}" + (f" {self._short(further)}" if further else ""))
+        self.after(verb, name)
+        return result
+
+    def _short(self, path: str) -> str:
+        """Path inside the repository, with the random part of temporary names left out."""
+        name = path.removeprefix(self._root).lstrip("/") or "."
+        return f"tmp/*{name[36:]}" if name.startswith("tmp/") else name
+
+    def list_directory(self, path: str) -> list[Entry]:
+        return cast("list[Entry]", self.call("list", path, lambda: self._real.list_directory(path)))
+
+    def stat(self, path: str) -> Stat:
+        return cast(Stat, self.call("stat", path, lambda: self._real.stat(path)))
+
+    def read_file(self, path: str, limit: int) -> bytes:
+        return cast(bytes, self.call("read", path, lambda: self._real.read_file(path, limit)))
+
+    def open(self, path: str, writable: bool = False) -> FileHandle:
+        return SpyHandle(self, self.call("open", path, lambda: self._real.open(path, writable)), path)
+
+    def create(self, path: str) -> FileHandle:
+        return SpyHandle(self, self.call("create", path, lambda: self._real.create(path)), path)
+
+    def link(self, source: str, target: str) -> None:
+        self.call("link", source, lambda: self._real.link(source, target), target)
+
+    def rename(self, source: str, target: str) -> None:
+        self.call("rename", source, lambda: self._real.rename(source, target), target)
+
+    def unlink(self, path: str) -> None:
+        self.call("unlink", path, lambda: self._real.unlink(path))
+
+    def make_directory(self, path: str) -> None:
+        self.call("make_directory", path, lambda: self._real.make_directory(path))
+
+    def remove_directory(self, path: str) -> None:
+        self.call("remove_directory", path, lambda: self._real.remove_directory(path))
+
+    def symlink(self, target: str, path: str) -> None:
+        self.call("symlink", path, lambda: self._real.symlink(target, path))
+
+    def sync_directory(self, path: str) -> None:
+        self.call("sync_directory", path, lambda: self._real.sync_directory(path))
+
+    def space(self, path: str) -> Space:
+        return self._real.space(path)
+
+    def clone(self, source: FileHandle, target: FileHandle) -> bool:
+        assert isinstance(source, SpyHandle) and isinstance(target, SpyHandle)
+        return self._real.clone(source.handle, target.handle)
+
+    def probe(self, path: str) -> Abilities:
+        return cast(Abilities, self.call("probe", path, lambda: self._real.probe(path)))
+
+
+def once(verb: str, action: Callable[[], None], name: str = "") -> Callable[[str, str], None]:
+    """A hook that acts at the first call of ``verb`` (on a name that contains ``name``) only."""
+    done = False
+
+    def hook(seen: str, path: str) -> None:
+        nonlocal done
+        if seen == verb and name in path and not done:
+            done = True
+            action()
+
+    return hook
+
+
+def failing(verb: str, number: int, name: str = "") -> Callable[[str, str], None]:
+    """A hook that raises OSError at every call of ``verb`` on a name that contains ``name``."""
+
+    def hook(seen: str, path: str) -> None:
+        if seen == verb and name in path:
+            raise OSError(number, os.strerror(number), path)
+
+    return hook
+
+
+def names_below(path: str) -> set[str]:
+    """All files below a directory, as paths inside it."""
+    return {
+        os.path.relpath(os.path.join(folder, name), path) for folder, _, files in os.walk(path) for name in files
+    }

@@ -1,0 +1,1 @@
+"""The command line and the console: the only place that wires things together."""

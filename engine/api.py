@@ -186,7 +186,9 @@ class Engine:
         parsed = parse("check_storage_repository", options)
         return survey.report(self.context, self.context.repository(repo_id), parsed.deep)
 
-    def fix_storage_repository(self, repo_id: str, fix: Fix | Mapping[str, Any], options: OptionsArgument = None) -> Task:
+    def fix_storage_repository(
+        self, repo_id: str, fix: Fix | Mapping[str, Any], options: OptionsArgument = None
+    ) -> Task:
         """Start a fix in a process of its own and return its task.
 
         The leases are taken and the fix is verified before this returns: StaleFix, ImageBusy."""

@@ -32,6 +32,12 @@ class Attempt:
         self._stage = 0
         self._percent = -1
         self._sequence = 0
+        self._logging = False
+        self._resumable = False
+
+    def join(self, record: Record) -> None:
+        """Work in the present epoch without a claim: for work that is short and has no cursor."""
+        self.epoch = record.epoch
 
     def claim(self, derive: Callable[[Record], Record] = lambda record: record) -> Record:
         """Take the operation over: epoch raised, the cursor of the attempt before kept in the
@@ -49,7 +55,9 @@ class Attempt:
         record = changes.change(self.repository, self.tag, claimed)
         self.epoch = record.epoch
         self.cursor = record.operation.cursor if record.operation else 0
+        self._resumable = record.operation is not None
         self.repository.start_progress(self.tag, self.epoch)
+        self._logging = True
         self._write_line("")
         with contextlib.suppress(DiskwrightError):  # only litter
             self.repository.remove_progress(self.tag, before)
@@ -100,15 +108,16 @@ class Attempt:
         """Publish the result together with the final status; the progress log goes."""
         self._stage, self._percent = len(self.stages) - 1, 100
         record = self.publish(lambda record: derive(record)._replace(last=self.status()))
-        with contextlib.suppress(DiskwrightError):  # only litter
-            self.repository.remove_progress(self.tag, self.epoch)
+        if self._logging:
+            with contextlib.suppress(DiskwrightError):  # only litter
+                self.repository.remove_progress(self.tag, self.epoch)
         return record
 
     def fail(self, error: DiskwrightError) -> None:
         """Persist the reason where it can still be written; never raises for the storage."""
         if isinstance(error, Superseded):
             return
-        if self.epoch:
+        if self._resumable:  # the log outlives the attempt, and has its room already
             with contextlib.suppress(DiskwrightError):
                 self._write_line(error.message)
                 return
@@ -123,6 +132,8 @@ class Attempt:
             raise Superseded(f"{self.verb} of image {self.tag} was cancelled or taken over by {who}")
 
     def _write_line(self, error: str) -> None:
+        if not self._logging:
+            return
         self._sequence += 1
         line = progress.Progress(self.status(error), self.cursor, self.context.doors.processes.own())
         self.repository.write_progress(self.tag, self.epoch, self._sequence, progress.encode(line))

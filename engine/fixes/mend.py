@@ -23,7 +23,8 @@ _HEADER_BYTES = 65536
 
 def resume(context: Context, repository: Repository, tag: str) -> None:
     """Finish the operation of a forming tag, whichever it is. The caller holds its lease."""
-    operation = changes.read(repository, tag).record.operation
+    record = changes.read(repository, tag).record
+    operation = record.operation
     if operation is None:
         raise Damaged(f"image {tag} is not complete and its record does not say what is missing")
     stages = {
@@ -32,9 +33,13 @@ def resume(context: Context, repository: Repository, tag: str) -> None:
         "import": ("make volume", "copy data", "seal"),
     }.get(operation.verb)
     if stages is None:
-        raise Damaged(f"the record of image {tag} names an operation {operation.verb!r} that this version does not know")
+        raise Damaged(f"the record of image {tag} names an operation {operation.verb!r:.40} that is not known here")
     attempt = Attempt(context, repository, tag, operation.verb, stages)
     try:
+        if operation.verb == "create_disk" and not operation.source:
+            attempt.join(record)
+            _create_disk(attempt, record)
+            return
         record = attempt.claim()
         if operation.verb == "create_disk":
             _create_disk(attempt, record)

@@ -215,7 +215,8 @@ def _shown(name: str) -> str:
 
 
 def _attempt_is_over(entry: TagEntry | None, epoch: int) -> bool:
-    """Whether the progress of that epoch can be of no use: no live record, or one of another epoch."""
+    """Whether the progress of that epoch can be of no use: no record that still has an operation of
+    that epoch. (An executor that has just finished one holds the lease, so its log is busy.)"""
     if entry is None or entry.tombstone:
         return True
-    return entry.record is not None and entry.record.epoch != epoch
+    return entry.record is not None and (entry.record.epoch != epoch or entry.record.operation is None)

@@ -75,10 +75,7 @@ def checked_path(path: str) -> str:
 def inspect(layer: Layer) -> None:
     """Look at a layer before a tool opens it. ToolFailed: missing, a link, no file (or no device), or an image
     that wants an external data file: qemu would open whatever the header names, and has no option to forbid it."""
-    try:
-        start = _read_start(layer)
-    except OSError as error:
-        raise ToolFailed(from_os_error(error, f"open the layer {layer.path!r:.200}").message) from None
+    start, _ = read_start(layer, 80)
     if (
         layer.format is VolumeFormat.QCOW2
         and start.startswith(_MAGIC_VERSION_3)
@@ -87,16 +84,20 @@ def inspect(layer: Layer) -> None:
         raise ToolFailed(f"{layer.path} names an external data file, which is never opened")
 
 
-def _read_start(layer: Layer) -> bytes:
+def read_start(layer: Layer, length: int) -> tuple[bytes, int]:
+    """Return (the first ``length`` bytes, the length of the file or device). Errors as ``inspect``."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     if not layer.device:
         flags |= os.O_NOFOLLOW  # a device is reached through links of our own making (/dev/VG/LV)
-    descriptor = os.open(checked_path(layer.path), flags)
+    path = checked_path(layer.path)
     try:
-        mode = os.fstat(descriptor).st_mode
-        if not (stat.S_ISBLK(mode) if layer.device else stat.S_ISREG(mode)):
-            expected = "block device" if layer.device else "regular file"
-            raise ToolFailed(f"the layer {layer.path!r:.200} is no {expected}")
-        return os.pread(descriptor, 80, 0)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, flags)
+        try:
+            mode = os.fstat(descriptor).st_mode
+            if not (stat.S_ISBLK(mode) if layer.device else stat.S_ISREG(mode)):
+                raise ToolFailed(f"the layer {path!r:.200} is no {'block device' if layer.device else 'regular file'}")
+            return os.pread(descriptor, length, 0), os.lseek(descriptor, 0, os.SEEK_END)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise ToolFailed(from_os_error(error, f"open the layer {path!r:.200}").message) from None

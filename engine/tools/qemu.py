@@ -15,7 +15,7 @@ from engine.doors.images import Chain, CheckReport, Extent, Layer
 from engine.errors import BadRequest, ToolFailed, ToolMissing, from_os_error
 from engine.model import VolumeFormat
 from engine.tools.command import Command, CommandRunner, Result, failure
-from engine.tools.layers import checked_path, describe
+from engine.tools.layers import checked_path, describe, read_start
 from engine.tools.nbd import NbdSession
 from engine.tools.qcow2 import HEADER_READ_BYTES, MAX_BACKING_NAME_BYTES, parse_header
 from engine.tools.server import QemuNbd
@@ -116,10 +116,10 @@ class QemuImageTool:
             raise BadRequest(f"raw layer {layer.path!r:.200} cannot have a backing name")
         if name is not None and (not name or len(checked_path(name).encode()) > MAX_BACKING_NAME_BYTES):
             raise BadRequest(f"backing name {name!r:.80} must have 1 to {MAX_BACKING_NAME_BYTES} bytes")
-        options = ["-u", "-b", name or ""]
-        if name is not None and format is not None:
-            options += ["-F", format.value]
-        self._run("rebase", [layer], [*options, describe([layer], writable=True)], writer=True)
+        if (name is None) != (format is None):
+            raise BadRequest(f"backing name {name!r:.80} with format {format}: both are needed or none")
+        options = [] if format is None else ["-F", format.value]
+        self._run("rebase", [layer], ["-u", "-b", name or "", *options, describe([layer], writable=True)], writer=True)
         _sync(layer)
 
     def resize(self, layer: Layer, size: int, below_bytes: int | None = None) -> None:
@@ -227,10 +227,7 @@ def _extents(report: Any) -> list[Extent]:
 
 
 def _has_backing(layer: Layer) -> bool:
-    with open(layer.path, "rb", buffering=0) as file:
-        length = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        return parse_header(file.read(HEADER_READ_BYTES), length).backing_name is not None
+    return parse_header(*read_start(layer, HEADER_READ_BYTES)).backing_name is not None
 
 
 def _sync(layer: Layer) -> None:

@@ -40,7 +40,7 @@ def _free_to_merge(above: Record, tag: str) -> bool:
 
 
 def direction(graph: Graph, below: Record, above: Record) -> str:
-    """ "down" or "up"; a merge that was begun goes on in the direction it has."""
+    """Which way, "down" or "up"; a merge that was begun goes on in the direction it has."""
     assert below.volume is not None and above.volume is not None
     if above.operation is not None and above.operation.verb == "merge":
         return above.operation.direction

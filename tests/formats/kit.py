@@ -27,9 +27,7 @@ SIZE = 10 * 1024 * 1024
 
 def real_doors(host: str = "host-1", files: Files | None = None) -> Doors:
     """The doors of this machine; nothing in these tests uses the image tool."""
-    return Doors(
-        files or RealFiles(), OfdLeases(), cast(ImageTool, None), RealProcesses(), RealClock(), RealIds(host)
-    )
+    return Doors(files or RealFiles(), OfdLeases(), cast(ImageTool, None), RealProcesses(), RealClock(), RealIds(host))
 
 
 def record(tag: str = T1, **fields: Any) -> Record:
@@ -137,7 +135,9 @@ class SpyFiles:
 
     def _short(self, path: str) -> str:
         """Path inside the repository, with the random part of temporary names left out."""
-        name = path.removeprefix(self._root).lstrip("/") or "."
+        if path != self._root and not path.startswith(f"{self._root}/"):
+            return path
+        name = path[len(self._root) + 1 :] or "."
         return f"tmp/*{name[36:]}" if name.startswith("tmp/") else name
 
     def list_directory(self, path: str) -> list[Entry]:
@@ -212,6 +212,4 @@ def failing(verb: str, number: int, name: str = "") -> Callable[[str, str], None
 
 def names_below(path: str) -> set[str]:
     """All files below a directory, as paths inside it."""
-    return {
-        os.path.relpath(os.path.join(folder, name), path) for folder, _, files in os.walk(path) for name in files
-    }
+    return {os.path.relpath(os.path.join(folder, name), path) for folder, _, files in os.walk(path) for name in files}

@@ -47,7 +47,9 @@ def test_constraints_are_probed_data(storage: Storage):
 def test_a_published_record_is_the_newest_for_everybody(storage: Storage):
     """publish returns the new generation; the record is read back whole through another handle."""
     first, second = storage.open(), storage.open()
-    wanted = record(volume=qcow2(parent=T2), operation=Operation("copy", raw(V2)), last=status("ä\n\x00"), lost=((0, 512),))
+    wanted = record(
+        volume=qcow2(parent=T2), operation=Operation("copy", raw(V2)), last=status("ä\n\x00"), lost=((0, 512),)
+    )
     generation = first.publish(wanted, 0)
     entry = second.read_tag(T1)
     assert entry is not None
@@ -483,7 +485,9 @@ def test_progress_of_a_leased_tag_is_busy(storage: Storage):
 
 
 @pytest.mark.parametrize("kind", ["temporary", "old-generation", "progress", "digest", "lost", "foreign", "new"])
-@pytest.mark.parametrize("name", ["", "..", "../../etc/passwd", "/etc/passwd", "tags", "tmp/../repository.json", "locks"])
+@pytest.mark.parametrize(
+    "name", ["", "..", "../../etc/passwd", "/etc/passwd", "tags", "tmp/../repository.json", "locks"]
+)
 def test_litter_of_a_strange_name_removes_nothing(storage: Storage, kind: str, name: str):
     """Litter may come from another host: a name that is none of ours is passed over."""
     repository = storage.open()

@@ -257,9 +257,7 @@ def test_an_unsynced_change_is_of_unknown_outcome(local: LocalStorage, spy: SpyF
 
 @pytest.mark.parametrize("verb", ["create", "write", "sync"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
-def test_a_record_that_cannot_be_written_changes_nothing(
-    local: LocalStorage, spy: SpyFiles, verb: str, number: int
-):
+def test_a_record_that_cannot_be_written_changes_nothing(local: LocalStorage, spy: SpyFiles, verb: str, number: int):
     """ENOSPC and EDQUOT are NoSpace, EIO is a storage error; the record is as before and tmp is empty."""
     repository = local.open(spy)
     repository.publish(record(), 0)
@@ -364,5 +362,3 @@ def test_a_quarantined_name_is_never_replaced(local: LocalStorage):
 
 def _ignore(_: object) -> None:
     """A hook returns nothing."""
-
-

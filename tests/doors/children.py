@@ -1,0 +1,96 @@
+"""Processes for the tests to start, and waiting for them without sleeping."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PATIENCE_MS = 60_000
+
+MODULE = """
+import os, signal, sys
+
+def tell(text):
+    with open(sys.argv[1], "w") as fifo:
+        fifo.write(text + "\\n")
+
+job = sys.argv[2]
+if job == "environment":
+    import engine, json
+    names = sorted(os.listdir("/proc/self/fd"))
+    tell(json.dumps({
+        "environment": dict(os.environ), "cwd": os.getcwd(), "arguments": sys.argv[2:], "session": os.getsid(0),
+        "pid": os.getpid(), "input": sys.stdin.read(), "engine": engine.__file__, "path": sys.path,
+        "descriptors": names,
+    }))
+elif job == "wait":
+    print("out"); print("err", file=sys.stderr)
+    tell(str(os.getpid()))
+    signal.pause()
+elif job == "adopt":
+    from engine.doors.leases import OfdLeases
+    lease = OfdLeases().adopt(sys.argv[3])
+    tell(f"{os.getpid()} {os.get_inheritable(lease.descriptor)}")
+    signal.pause()
+elif job == "parent":
+    # Takes a lease, hands it to a child, and waits to be killed.
+    from engine.doors.leases import OfdLeases
+    from engine.doors.processes import RealProcesses
+    lease = OfdLeases().try_acquire(sys.argv[3], int(sys.argv[4]), False)
+    RealProcesses().spawn("diskwright_test_child", [sys.argv[1], "adopt", lease.token], [lease], sys.argv[5])
+    signal.pause()
+elif job == "stubborn":
+    signal.signal(signal.SIGTERM, lambda *_: (tell("heard"), sys.exit(0)))
+    tell(str(os.getpid()))
+    while True:
+        signal.pause()
+elif job == "end":
+    pass
+"""
+
+
+class Pipe:
+    """A FIFO on which children tell something."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        os.mkfifo(path)
+        self._descriptor = os.open(path, os.O_RDWR)
+
+    def line(self) -> str:
+        """The next line; fails when none comes in a minute."""
+        text = b""
+        while not text.endswith(b"\n"):
+            ready, _, _ = select.select([self._descriptor], [], [], PATIENCE_MS / 1000)
+            assert ready, "the child told nothing"
+            text += os.read(self._descriptor, 65536)
+        return text.decode().strip()
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+@contextmanager
+def pipe(directory: Path) -> Iterator[Pipe]:
+    made = Pipe(str(directory / "pipe"))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def wait_ended(pid: int) -> None:
+    """Wait until a process has ended (a zombie has)."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        assert poll.poll(PATIENCE_MS), f"process {pid} does not end"
+    finally:
+        os.close(descriptor)

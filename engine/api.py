@@ -7,6 +7,7 @@ are 32 hexadecimal digits. All verbs raise :mod:`engine.errors`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -351,22 +352,21 @@ class Engine:
             raise Refused(f"{repo_id} needs no storage repository manager", "Every host may do everything there")
 
     def _auto_fix(self, repo_id: str, image: str, wanted: bool) -> None:
-        """Start the fix that makes a committed image usable soonest. What prevents it is not an error
-        of the verb, whose intent is on disk: check says what the image waits for."""
-        if not wanted:
-            return
-        repository = self.context.repository(repo_id)
-        view = survey.look(self.context, repository, only=image)
-        found = [f for f in judge(view).fixes if f.type is FixType.MEND and f.target == image and not f.waits_for]
-        if not found:
+        """Start the fix that makes a committed image usable soonest. What prevents it is no error of
+        the verb, whose intent is on disk: the status says what it was, and check offers the fix."""
+        if wanted:
+            with contextlib.suppress(DiskwrightError):
+                self._start_mend(repo_id, image)
+
+    def _start_mend(self, repo_id: str, image: str) -> None:
+        view = survey.look(self.context, self.context.repository(repo_id), only=image)
+        found = [fix for fix in judge(view).fixes if fix.type is FixType.MEND and fix.target == image]
+        if not found or found[0].waits_for:
             return
         if found[0].rule == "B-CREATE" and not found[0].cost.read_bytes:
             self.run_fix_here(repo_id, found[0])  # quicker than starting a process
-            return
-        try:
+        else:
             self.fix_storage_repository(repo_id, found[0])
-        except DiskwrightError:
-            return
 
     def _spawn(self, repo_id: str, wanted: Iterable[Fix], leases: leasing.LeaseSet) -> Task:
         todo = list(wanted)

@@ -22,27 +22,44 @@ def look_deep(context: Context, repository: Repository, record: Record, depths: 
             depths.checks[top.id] = context.doors.images.check(repository.layer(top))
             if depths.checks[top.id].corruptions:
                 return
+        if record.mutable and top.parent:
+            return  # neither a digest to hold it against, nor a size of its own
+        found = compute(context, repository, record)
         if not top.parent:
-            chain = chains.layers(repository, links)
-            depths.required[record.id] = context.doors.images.required_bytes(chain, top.format)
+            _measure(context, repository, record, links, found, depths)
         if record.digest_is_valid and not record.mutable:
-            _verify(context, repository, record, depths)
+            _verify(repository, record, found, depths)
     except ToolMissing:
         raise
     except DiskwrightError as error:
         depths.wrong[record.id] = error.message
 
 
-def _verify(context: Context, repository: Repository, record: Record, depths: Depths) -> None:
-    found = compute(context, repository, record)
+def _measure(
+    context: Context,
+    repository: Repository,
+    record: Record,
+    links: list[chains.Link],
+    found: digests.DigestList,
+    depths: Depths,
+) -> None:
+    """What a fresh flat copy needs: what is allocated now, less the chunks that hold only zeros."""
+    allocated = context.doors.images.required_bytes(chains.layers(repository, links), links[0].volume.format)
+    chunks = found.to_bytes()
+    step = digests.DIGEST_BYTES
+    data = sum(chunks[at : at + step] != digests.ZERO_CHUNK for at in range(0, len(chunks), step))
+    depths.required[record.id] = min(allocated, data * digests.CHUNK_BYTES)
+
+
+def _verify(repository: Repository, record: Record, found: digests.DigestList, depths: Depths) -> None:
     if found.root() == record.digest:
         return
     depths.wrong[record.id] = "its content is not what its digest says"
     assert record.volume is not None
-    known = digests.proven(repository.read_digests(record.volume.id), aligned(record.size), record.digest)
+    size = aligned(record.size)
+    known = digests.proven(repository.read_digests(record.volume.id), size, record.digest)
     if known is None:
         return
-    size = aligned(record.size)
     bad = [
         (index * digests.CHUNK_BYTES, min(digests.CHUNK_BYTES, size - index * digests.CHUNK_BYTES))
         for index in range(digests.chunk_count(size))

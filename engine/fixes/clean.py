@@ -10,7 +10,7 @@ from __future__ import annotations
 from engine import changes
 from engine.context import Context
 from engine.errors import Refused, StaleFix
-from engine.fixes.dependants import named_elsewhere, of
+from engine.fixes.dependants import known, named_elsewhere, of
 from engine.formats.base import Litter, Repository
 from engine.model import VolumeFormat, is_id
 from engine.records import Record
@@ -103,12 +103,12 @@ def unnamed(repository: Repository, volume: str, format: str) -> None:
 
 
 def damaged_record(repository: Repository, target: str) -> None:
-    """Give a damaged record up: a tombstone replaces it, its volumes become unnamed."""
+    """Give a damaged record up: a tombstone replaces it, its volumes become unnamed (none is deleted)."""
     entry = repository.read_tag(target)
     if entry is None or entry.tombstone:
         return
     if entry.record is not None or entry.unreadable:
         raise StaleFix(f"the record of {target} can be read, or cannot be judged, now", "Check again")
-    if of(repository.scan_tags(), target):
+    if known(repository.scan_tags(), target):
         raise Refused(f"other images depend on {target}", "Remove them first")
     repository.purge_tag(target, entry.generation)

@@ -12,6 +12,11 @@ from engine.formats.base import TagEntry
 def of(tags: dict[str, TagEntry], target: str) -> list[str]:
     """Tags other than ``target`` whose data needs it, now or when their operation ends."""
     _all_readable(tags, target)
+    return known(tags, target)
+
+
+def known(tags: dict[str, TagEntry], target: str) -> list[str]:
+    """As ``of``, of the records that can be read; others may depend on it too."""
     return sorted(
         tag for tag, entry in tags.items() if entry.record and tag != target and target in entry.record.parents()
     )

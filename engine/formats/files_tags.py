@@ -65,7 +65,7 @@ class Tags:
                 newest = self._newest(tag)
             if not newest:
                 return None
-            entry = self._load(tag, newest)
+            entry = self._load(self._path(tag, newest), tag, newest)
             if entry is not None:
                 return entry
         return TagEntry(tag, newest, None, "the record is listed but not found", unreadable=True)
@@ -93,8 +93,9 @@ class Tags:
         newest: dict[str, int] = {}
         older: list[tuple[str, int]] = []
         foreign = []
+        directory = self._tree.path(f"tags/{shard}")
         with doing(f"list tags/{shard}"):
-            listed = self._tree.files.list_directory(self._tree.path(f"tags/{shard}"))
+            listed = self._tree.files.list_directory(directory)
         for name, kind, _ in listed:
             parsed = layout.parse_tag_name(name, shard) if kind is Kind.FILE else None
             if parsed is None:
@@ -105,7 +106,11 @@ class Tags:
             if known != generation:
                 newest[tag] = max(known, generation)
                 older.append((tag, min(known, generation)))
-        entries = [entry for tag in newest if (entry := self._load(tag, newest[tag]) or self.read(tag)) is not None]
+        entries = []
+        for tag, generation in newest.items():
+            entry = self._load(f"{directory}/{layout.tag_name(tag, generation)}", tag, generation) or self.read(tag)
+            if entry is not None:
+                entries.append(entry)
         return ShardOfTags(entries, self._superseded(shard, entries, older), foreign)
 
     @staticmethod
@@ -120,9 +125,8 @@ class Tags:
             if generation < readable.get(tag, 0)
         ]
 
-    def _load(self, tag: str, generation: int) -> TagEntry | None:
+    def _load(self, path: str, tag: str, generation: int) -> TagEntry | None:
         """One generation; None when its name is gone."""
-        path = self._tree.path(f"{layout.tag_shard(tag)}/{layout.tag_name(tag, generation)}")
         try:
             raw = self._tree.files.read_file(path, MAX_RECORD_BYTES)
             if is_tombstone(generation):

@@ -120,11 +120,11 @@ def parse_header(raw: bytes, file_length: int) -> Header:
         raise Damaged(f"encryption method {crypt} is unknown")
     _check_l1(size, cluster_bits, incompatible, l1_entries, l1_offset, file_length)
     _check_refcounts(cluster_bits, table_offset, table_clusters, file_length)
-    if snapshots:
+    if snapshots or snapshots_offset:
         _check_snapshots(cluster, snapshots, snapshots_offset, file_length)
     name = _backing_name(raw, name_offset, name_length, cluster, file_length) if name_offset else None
     end = name_offset or cluster
-    extensions = _extensions(raw, header_length, end, file_length) if header_length + 8 <= end else _NO_EXTENSIONS
+    extensions = _extensions(raw, header_length, end, file_length) if header_length < end else _NO_EXTENSIONS
     return Header(
         version, size, cluster_bits, name, extensions.backing_format,
         incompatible & DATA_FILE != 0 or extensions.data_file,
@@ -163,11 +163,9 @@ def _check_l1(size: int, cluster_bits: int, incompatible: int, entries: int, off
         raise Damaged(f"L1 table of {entries} entries; qemu opens at most {MAX_L1_BYTES // 8}")
     if entries < needed:
         raise Damaged(f"L1 table of {entries} entries is too small for {size} bytes, which need {needed}")
-    if not entries:
-        return
-    if offset & ((1 << cluster_bits) - 1) or not offset:
+    if offset & ((1 << cluster_bits) - 1) or (entries and not offset):
         raise Damaged(f"L1 table at {offset:#x}, which is no cluster of its own")
-    if offset + entries * 8 > file_length:
+    if entries and offset + entries * 8 > file_length:
         raise Damaged(f"the file is truncated: its L1 table ends at {offset + entries * 8}, the file at {file_length}")
 
 
@@ -186,9 +184,9 @@ def _check_refcounts(cluster_bits: int, offset: int, clusters: int, file_length:
 def _check_snapshots(cluster: int, count: int, offset: int, file_length: int) -> None:
     if count > _MAX_SNAPSHOTS:
         raise Damaged(f"{count} internal snapshots; qemu allows {_MAX_SNAPSHOTS}")
-    if offset & (cluster - 1) or not offset:
+    if offset & (cluster - 1) or not offset or offset >> 63:
         raise Damaged(f"snapshot table at {offset:#x}, which is no cluster of its own")
-    if offset + count * _SNAPSHOT_BYTES > file_length:
+    if count and offset + count * _SNAPSHOT_BYTES > file_length:
         raise Damaged(
             f"the file is truncated: {count} snapshots are listed at {offset}, the file ends at {file_length}"
         )
@@ -209,17 +207,17 @@ def _extensions(raw: bytes, offset: int, end: int, file_length: int) -> _Extensi
     backing_format: str | None = None
     bitmaps = data_file = False
     available = len(raw)
-    while offset + 8 <= end:
+    while offset < end:
         if offset + 8 > available:
             if available < file_length:
                 raise Damaged(f"header extensions go past the first {available} bytes")
             break
         magic, length = _EXTENSION.unpack_from(raw, offset)
-        if magic == _EXTENSION_END:
-            break
         offset += 8
         if length > end - offset:
-            raise Damaged(f"header extension {magic:#010x} of {length} bytes at {offset:#x} is too long")
+            raise Damaged(f"header extension {magic:#010x} of {length} bytes at {offset - 8:#x} is too long")
+        if magic == _EXTENSION_END:
+            break
         if magic == _EXTENSION_FORMAT:
             if length > _MAX_FORMAT_NAME:
                 raise Damaged(f"backing format name of {length} bytes; {_MAX_FORMAT_NAME} are possible")

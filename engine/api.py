@@ -236,6 +236,13 @@ class Engine:
             events.append(event if isinstance(event, dict) else {"event": "output", "error": line})
         return events
 
+    def task_image(self, task: Task) -> str:
+        """The image a task works on now; "" between two fixes, and for a fix of the repository itself."""
+        image = task.image
+        for event in [] if image else self.task_events(task):
+            image = str(event.get("image", "")) if event.get("event") == "start" else ""
+        return image
+
     def task_is_running(self, task: Task) -> bool:
         """Whether its process is alive (also when it is stopped by a signal)."""
         return self.doors.processes.state(task.process) is not ProcessState.GONE
@@ -247,10 +254,13 @@ class Engine:
             self.doors.clock.sleep(0.02)
 
     def stop_task(self, repo_id: str, image_id: str) -> None:
-        """Stop what runs on an image on this host; returns when it has stopped. The work is kept."""
+        """Stop what runs on an image on this host; returns when it has stopped. The work is kept.
+
+        Of several fixes in one process those that have not begun are not run any more."""
         require_id(image_id, "image_id")
         repository = self.context.repository(repo_id)
-        tasks = [t for t in self.state.tasks() if (t.repository, t.image) == (repository.identity, image_id)]
+        here = [task for task in self.state.tasks() if task.repository == repository.identity]
+        tasks = [task for task in here if self.task_image(task) == image_id]
         if not tasks:
             if repository.lease_held(image_id):
                 who = leasing.holder(self.doors, repository, image_id)

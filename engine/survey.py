@@ -27,8 +27,12 @@ def report(context: Context, repository: Repository, deep: bool = False) -> Repo
     return without_busy(context, repository, judge(view))
 
 
-def look(context: Context, repository: Repository, deep: bool = False, only: str | None = None) -> View:
-    """The view. ``only`` limits the look at data to the chain of one tag (records are all read)."""
+def look(
+    context: Context, repository: Repository, deep: bool = False, only: str | None = None, mine: bool = False
+) -> View:
+    """The view. ``only`` limits the look at data to the chain of one tag (records are all read).
+
+    A deep look leaves out images that somebody works on; ``mine``: the caller holds the lease."""
     scan = repository.scan()
     facts = _facts(repository, scan, only)
     scan = _second_look(repository, scan, facts)
@@ -50,7 +54,7 @@ def look(context: Context, repository: Repository, deep: bool = False, only: str
     )
     _sources(context, view, only)
     if deep:
-        view = view._replace(depths=_depths(context, repository, view, only))
+        view = view._replace(depths=_depths(context, repository, view, only, mine))
     _replicas(context, view, only)
     return view
 
@@ -195,14 +199,14 @@ def replicas_of(context: Context, home: str, record: Record) -> list[Replica]:
     return found
 
 
-def _depths(context: Context, repository: Repository, view: View, only: str | None) -> Depths:
+def _depths(context: Context, repository: Repository, view: View, only: str | None, mine: bool) -> Depths:
     judged = Judge(Graph(view))
     depths = Depths({}, {}, {}, {})
     for tag, entry in view.scan.tags.items():
         record = entry.record
         if record is None or not record.whole or record.volume is None or (only is not None and tag != only):
             continue
-        if judged.health(tag).status != "optimized" or repository.lease_held(tag):
+        if judged.health(tag).status != "optimized" or (not mine and repository.lease_held(tag)):
             continue
         look_deep(context, repository, record, depths)
     return depths

@@ -30,12 +30,13 @@ def take_leases(context: Context, repository: Repository, fix: Fix) -> leasing.L
 
 
 def verify(context: Context, repository: Repository, fix: Fix) -> tuple[Fix, View]:
-    """The same fix recomputed from what is there now, or StaleFix saying what changed."""
+    """The same fix recomputed from what is there now, or StaleFix saying what changed. The caller
+    holds the leases of ``lease_tags``."""
     if fix.repository != repository.identity:
         raise Refused("this fix was computed from another repository", "Send it to the one it came from")
     if fix.rule not in RUNNERS:
         raise StaleFix(f"this version does not know the rule {fix.rule!r:.40}", "Check again on this host")
-    view = survey.look(context, repository, deep=fix.deep, only=fix.target or None)
+    view = survey.look(context, repository, deep=fix.deep, only=fix.target or None, mine=True)
     for found in judge(view).fixes:
         if found.id == fix.id and found.rule == fix.rule:
             return found, view

@@ -7,7 +7,7 @@ again for each item, under the item's lease where it has one, and never by age.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 
 from engine.doors.files import Entry, Kind
 from engine.errors import DiskwrightError
@@ -55,9 +55,10 @@ class LitterBox:
 
     def others(self, volumes: dict[str, VolumeFormat], tags: dict[str, TagEntry]) -> list[Litter]:
         """Litter everywhere but among volumes and tags, which were listed before."""
+        named = {ref.id for entry in tags.values() if entry.record for ref in entry.record.volumes()}
         return [
             *self._among("progress", lambda name: self._progress_kind(name, tags)),
-            *self._among("digests", lambda name: self._digest_kind(name, volumes)),
+            *self._among("digests", lambda name: self._digest_kind(name, volumes.keys() | named)),
             *self._among("tmp", lambda name: TEMPORARY if layout.is_temporary(name) else FOREIGN),
             *self._among("lost", lambda name: LOST if layout.parse_volume_name(name) else FOREIGN),
             *self._top_level(),
@@ -91,10 +92,10 @@ class LitterBox:
         except DiskwrightError:
             return False  # nothing may be concluded from what cannot be read
 
-    def _digest_kind(self, name: str, volumes: dict[str, VolumeFormat]) -> str:
+    def _digest_kind(self, name: str, needed: Set[str]) -> str:
         if layout.parse_volume_name(f"{name}.{VolumeFormat.RAW}") is None:
             return FOREIGN
-        return DIGEST if name not in volumes and self._volume_is_gone(name) else ""
+        return DIGEST if name not in needed and self._volume_is_gone(name) else ""
 
     def _volume_is_gone(self, volume: str) -> bool:
         try:
@@ -202,7 +203,7 @@ class LitterBox:
             lease.release()
 
     def _remove_digest(self, directory: str, name: str) -> int | None:
-        is_digest = directory == "digests" and self._digest_kind(name, {}) == DIGEST
+        is_digest = directory == "digests" and self._digest_kind(name, set()) == DIGEST
         return self._unlink(directory, name) if is_digest else None
 
     def _remove_lost(self, directory: str, name: str) -> int | None:

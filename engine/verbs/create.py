@@ -29,6 +29,9 @@ def virtual_disk(
     """Commit a new disk and return its id. Its volume is not made here."""
     repository = context.repository(repo_id)
     require_size(size)
+    limit = repository.constraints().max_image_bytes
+    if size > limit:
+        raise BadRequest(f"size {size} is over the {limit} bytes that {repo_id} can hold in one image")
     user_data = check_user_data(user_data)
     strategy = options.strategy or Strategy.SPACE
     operation = _empty(context, strategy) if base is None else _on_base(context, repo_id, base, size, strategy, options)

@@ -3,6 +3,9 @@
 Every verb that changes something returns once its intent is committed to disk; the work goes on
 in a process of its own and can be finished by any host after any number of crashes. Image ids
 are 32 hexadecimal digits. All verbs raise :mod:`engine.errors`.
+
+Modules that make or move data are imported by the method that needs them: a command that only
+looks must start quickly.
 """
 
 from __future__ import annotations
@@ -17,14 +20,11 @@ from engine.context import Connection, Context
 from engine.doors import Doors
 from engine.doors.processes import ProcessState
 from engine.errors import BadRequest, Conflict, DiskwrightError, NotFound, Refused, StorageError, from_os_error
-from engine.fixes import run as fixes
-from engine.fixes import small
 from engine.formats.registry import create_repository, open_repository
 from engine.host import HostState, Prepared, Task
 from engine.model import Constraints, Fix, FixType, ImageReport, RepositoryReport, Strategy, require_id
 from engine.options import parse
 from engine.triage.judge import judge
-from engine.verbs import change, copy, create, export, prepare
 
 OptionsArgument = Mapping[str, Any] | None
 _REPO_ID_CHARACTERS = 64
@@ -117,10 +117,10 @@ class Engine:
         """Commit a new virtual disk and return its id.
 
         ``size`` in bytes; with a base, at least as large. The base may be in any connected repository."""
+        from engine.verbs import create
+
         parsed = parse("create_virtual_disk", options)
-        image = create.virtual_disk(
-            self.context, target_repo_id, size, base_snapshot_id, _default(user_data), parsed
-        )
+        image = create.virtual_disk(self.context, target_repo_id, size, base_snapshot_id, _default(user_data), parsed)
         self._auto_fix(target_repo_id, image, parsed.auto_fix)
         return image
 
@@ -131,6 +131,8 @@ class Engine:
 
         No data is copied; the disk keeps its id. Refused while the disk is prepared for writing.
         The snapshot has the disk's strategy unless an option says otherwise."""
+        from engine.verbs import create
+
         parsed = parse("create_snapshot", options)
         return create.snapshot(self.context, target_repo_id, base_virtual_disk_id, _default(user_data), parsed)
 
@@ -146,6 +148,8 @@ class Engine:
 
         Without a base all bits are copied; with one (an image of the target) only the difference,
         found by content. A snapshot keeps its id, a disk's copy gets a new one."""
+        from engine.verbs import copy
+
         parsed = parse("copy_image", options)
         image = copy.image(self.context, target_repo_id, image_id, base_image_id, _default(user_data), parsed)
         self._auto_fix(target_repo_id, image, parsed.auto_fix)
@@ -155,11 +159,15 @@ class Engine:
         """Commit the removal; data stays until a clean fix, and until then it can be restored.
 
         Repeating it is a success. An unfinished operation on the image ends, wherever it runs."""
+        from engine.verbs import change
+
         parse("remove_image", options)
         change.remove(self.context, repo_id, image_id)
 
     def restore_image(self, repo_id: str, image_id: str, options: OptionsArgument = None) -> None:
         """Undo a removal. Refused once deletion or a merge of its data has begun."""
+        from engine.verbs import change
+
         parse("restore_image", options)
         change.restore(self.context, repo_id, image_id)
 
@@ -193,6 +201,8 @@ class Engine:
         """Start a fix in a process of its own and return its task.
 
         The leases are taken and the fix is verified before this returns: StaleFix, ImageBusy."""
+        from engine.fixes import run as fixes
+
         parse("fix_storage_repository", options)
         repository = self.context.repository(repo_id)
         wanted = fix if isinstance(fix, Fix) else Fix.from_json(fix)
@@ -211,6 +221,8 @@ class Engine:
 
     def run_fix_here(self, repo_id: str, fix: Fix) -> None:
         """Run one fix to its end in this process."""
+        from engine.fixes import run as fixes
+
         repository = self.context.repository(repo_id)
         with fixes.take_leases(self.context, repository, fix):
             fixes.execute(self.context, repository, fix)
@@ -257,6 +269,8 @@ class Engine:
         """Stop what runs on an image on this host; returns when it has stopped. The work is kept.
 
         Of several fixes in one process those that have not begun are not run any more."""
+        from engine.verbs import change
+
         require_id(image_id, "image_id")
         repository = self.context.repository(repo_id)
         here = [task for task in self.state.tasks() if task.repository == repository.identity]
@@ -286,20 +300,29 @@ class Engine:
 
     def get_user_data(self, repo_id: str, image_id: str) -> Any:
         """The user data of an image."""
+        from engine.verbs import change
+
         return change.visible(self.context, repo_id, image_id).user_data
 
     def set_user_data(self, repo_id: str, image_id: str, user_data: Any) -> None:
         """Replace the user data of an image: any JSON up to MAX_USER_DATA_BYTES. Atomic."""
+        from engine.verbs import change
+
         change.set_user_data(self.context, repo_id, image_id, user_data)
 
     def set_strategy(self, repo_id: str, image_id: str, strategy: str) -> None:
         """Change what is valued for an image; check then offers the better representation."""
+        from engine.verbs import change
+
         if strategy not in list(Strategy):
             raise BadRequest(f"strategy {strategy!r:.60} is unknown", "Use space or performance")
         change.set_strategy(self.context, repo_id, image_id, Strategy(strategy))
 
     def record_digest(self, repo_id: str, image_id: str) -> str:
         """Read a snapshot whole, record its content digest, and return it."""
+        from engine.fixes import small
+        from engine.verbs import change
+
         record = change.visible(self.context, repo_id, image_id)
         if record.mutable:
             raise Refused(f"image {image_id} is a virtual disk", "Only snapshots keep a digest: snapshot it first")
@@ -313,6 +336,8 @@ class Engine:
         """Commit the import of an image file as a new virtual disk and return its id.
 
         ``format`` (raw, qcow2) is stated, never probed; a file that refers to others is refused."""
+        from engine.verbs import copy
+
         parsed = parse("import_image", options)
         image = copy.from_file(self.context, target_repo_id, path, format, _default(user_data), parsed)
         self._auto_fix(target_repo_id, image, parsed.auto_fix)
@@ -322,14 +347,20 @@ class Engine:
         self, repo_id: str, image_id: str, path: str, format: str, progress: Callable[[int], None] = lambda done: None
     ) -> None:
         """Write an image to a new file; returns when it is complete and durable. Raw: exact length."""
+        from engine.verbs import export
+
         export.export(self.context, repo_id, image_id, path, format, progress)
 
     def prepare_image(self, repo_id: str, image_id: str, writable: bool = True) -> Prepared:
         """Make an image usable on this host under a lease; the path is valid until teardown."""
+        from engine.verbs import prepare
+
         return prepare.prepare(self.context, self.state, repo_id, image_id, writable)
 
     def teardown_image(self, repo_id: str, image_id: str) -> None:
         """Undo ``prepare_image``."""
+        from engine.verbs import prepare
+
         prepare.teardown(self.context, self.state, repo_id, image_id)
 
     def list_prepared(self) -> list[Prepared]:

@@ -38,9 +38,7 @@ class LeaseSet:
         self.release()
 
 
-def take(
-    doors: Doors, repository: Repository, exclusive: Iterable[str], shared: Iterable[str] = ()
-) -> LeaseSet:
+def take(doors: Doors, repository: Repository, exclusive: Iterable[str], shared: Iterable[str] = ()) -> LeaseSet:
     """The leases of all these tags, or ImageBusy naming who has the first one that is taken."""
     wanted = dict.fromkeys(shared, True) | dict.fromkeys(exclusive, False)
     held = LeaseSet({})

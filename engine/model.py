@@ -223,9 +223,7 @@ class Fix(NamedTuple):
             if not isinstance(fix.plan, dict):
                 raise TypeError("plan is not an object")
         except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise BadRequest(
-                f"this is not a fix ({error!s:.120})", "Send a fix exactly as check returned it"
-            ) from None
+            raise BadRequest(f"this is not a fix ({error!s:.120})", "Send a fix exactly as check returned it") from None
         return fix
 
 

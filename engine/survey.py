@@ -11,7 +11,6 @@ import contextlib
 
 from engine import chains, changes, leasing, progress, sources
 from engine.context import Context
-from engine.deep import look_deep
 from engine.errors import DiskwrightError
 from engine.formats.base import Repository, Scan, VolumeFacts
 from engine.model import Finding, Fix, RepositoryReport
@@ -74,9 +73,7 @@ def without_busy(context: Context, repository: Repository, found: RepositoryRepo
                     findings.append(Finding("busy", tag, f"in progress: {held[tag]}"))
         if not any(tag in held for tag in fix.images):
             fixes.append(fix)
-    images = tuple(
-        image._replace(busy=held[image.id]) if image.id in held else image for image in found.images
-    )
+    images = tuple(image._replace(busy=held[image.id]) if image.id in held else image for image in found.images)
     return found._replace(images=images, fixes=tuple(fixes), findings=tuple(findings))
 
 
@@ -200,6 +197,8 @@ def replicas_of(context: Context, home: str, record: Record) -> list[Replica]:
 
 
 def _depths(context: Context, repository: Repository, view: View, only: str | None, mine: bool) -> Depths:
+    from engine.deep import look_deep  # it needs all that moves data, and a look usually is not deep
+
     judged = Judge(Graph(view))
     depths = Depths({}, {}, {}, {})
     for tag, entry in view.scan.tags.items():

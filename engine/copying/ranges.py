@@ -17,8 +17,11 @@ Range = tuple[int, int]
 def merged(ranges: Iterable[Range], size: int) -> list[Range]:
     """Align outwards to blocks, clip to ``size``, sort, and join what touches."""
     result: list[list[int]] = []
-    aligned = sorted((start // BLOCK_BYTES * BLOCK_BYTES, -(-(start + length) // BLOCK_BYTES) * BLOCK_BYTES)
-                     for start, length in ranges if length > 0 and start < size)
+    aligned = sorted(
+        (start // BLOCK_BYTES * BLOCK_BYTES, -(-(start + length) // BLOCK_BYTES) * BLOCK_BYTES)
+        for start, length in ranges
+        if length > 0 and start < size
+    )
     for start, end in aligned:
         end = min(end, size)
         if result and start <= result[-1][1]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import NamedTuple
 
-from engine import chains
+from engine import chains, changes
 from engine.attempt import Attempt
 from engine.copying import pump, ranges
 from engine.digests import CHUNK_BYTES, DIGEST_BYTES, DigestList, proven
@@ -32,9 +32,7 @@ def reading(repository: Repository, record: Record, links: list[chains.Link]) ->
     """How to read an image of a repository."""
     digest = record.digest if record.digest_is_valid else ""
     chunks = repository.read_digests(links[0].volume.id) if digest else None
-    return Reading(
-        chains.layers(repository, links), record.size, repository.constraints().direct_io, digest, chunks
-    )
+    return Reading(chains.layers(repository, links), record.size, repository.constraints().direct_io, digest, chunks)
 
 
 def copy_all(attempt: Attempt, source: Reading, target: VolumeRef, want_digest: bool) -> str:
@@ -111,6 +109,15 @@ def copy_into(attempt: Attempt, source: list[Layer], wanted: list[ranges.Range],
         attempt.check()
         job = pump.Job(read, write, ranges.exact(wanted), read.size, blank=False)
         _timed_run(attempt, job, "")
+
+
+def grow(attempt: Attempt, volume: VolumeRef, size: int) -> None:
+    """Give a volume room for ``size`` bytes; what is gained reads as zeros. Durable on return."""
+    facts = attempt.repository.volume_facts(volume.id, volume.format)
+    have = facts.header.size if facts.header else facts.length
+    if have < aligned(size):
+        below = aligned(changes.read(attempt.repository, volume.parent).record.size) if volume.parent else 0
+        attempt.context.doors.images.resize(attempt.repository.layer(volume), aligned(size), below)
 
 
 def _open(stack: contextlib.ExitStack, session: Session) -> Session:

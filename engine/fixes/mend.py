@@ -14,7 +14,7 @@ from engine.doors.images import Layer
 from engine.errors import BadRequest, Damaged, DiskwrightError, Overtaken, Refused, StorageError, from_os_error
 from engine.fixes import fill
 from engine.formats.base import Repository
-from engine.model import Strategy, VolumeFormat, aligned
+from engine.model import Strategy, VolumeFormat
 from engine.records import Operation, Record, VolumeRef
 from engine.tools.qcow2 import Header, parse_header
 
@@ -95,16 +95,8 @@ def _flat_from_elsewhere(attempt: Attempt, record: Record, operation: Operation)
         target = _fresh_target(attempt, record)
         read = fill.reading(source.repository, source.record, source.links)
         fill.copy_all(attempt, read, target, want_digest=False)
-        _grow(attempt, target, record.size)
+        fill.grow(attempt, target, record.size)
     attempt.finish(sealed)
-
-
-def _grow(attempt: Attempt, volume: VolumeRef, size: int) -> None:
-    layer = attempt.repository.layer(volume)
-    facts = attempt.repository.volume_facts(volume.id, volume.format)
-    have = facts.header.size if facts.header else facts.length
-    if have < aligned(size):
-        attempt.context.doors.images.resize(layer, aligned(size))
 
 
 def _bring_base(attempt: Attempt, record: Record, operation: Operation) -> None:
@@ -230,9 +222,7 @@ def _start_again(attempt: Attempt, source: sources.Source) -> Record:
         fresh = dropped._replace(id=attempt.context.doors.ids.new_id())
         note = attempt.status(f"started again: disk {source.record.id} was written since the copy began")
         return record._replace(
-            operation=record.operation._replace(
-                attempt=fresh, cursor=0, source_write_epoch=source.record.write_epoch
-            ),
+            operation=record.operation._replace(attempt=fresh, cursor=0, source_write_epoch=source.record.write_epoch),
             scrap=(*record.scrap, dropped),
             last=note,
         )

@@ -19,7 +19,6 @@ from engine.fixes import clean, fill
 from engine.fixes.dependants import of
 from engine.fixes.mend import drop_scrap
 from engine.formats.base import Repository, backing_name
-from engine.model import aligned
 from engine.records import Operation, Record, VolumeRef
 
 
@@ -82,7 +81,7 @@ def _merging(record: Record, below: str, direction: str) -> Record:
 def _down(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, bottom: VolumeRef) -> None:
     repository, images = attempt.repository, attempt.context.doors.images
     target = _chain(repository, lower)
-    _grow(attempt, target[0], bottom, record.size)
+    fill.grow(attempt, bottom, record.size)
     wanted = ranges.present_ranges(images.map_layer(repository.layer(top)))
     # The upper layer alone: every wanted range is in it, and the lower one is open for writing.
     fill.copy_into(attempt, [repository.layer(top)], wanted, target)
@@ -108,13 +107,6 @@ def _purge_absorbed(repository: Repository, below: str, above: str) -> None:
 
     record = changes.change(repository, below, purging)
     clean.delete(repository, below, record)
-
-
-def _grow(attempt: Attempt, layer: Layer, volume: VolumeRef, size: int) -> None:
-    facts = attempt.repository.volume_facts(volume.id, volume.format)
-    have = facts.header.size if facts.header else facts.length
-    if have < aligned(size):
-        attempt.context.doors.images.resize(layer, aligned(size))
 
 
 def _up(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, bottom: VolumeRef) -> None:

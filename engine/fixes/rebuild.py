@@ -236,4 +236,3 @@ def _failing(attempt: Attempt) -> Iterator[None]:
     except DiskwrightError as error:
         attempt.fail(error)
         raise
-

@@ -47,8 +47,10 @@ def record_digest(context: Context, repository: Repository, tag: str) -> str:
     changes.change(
         repository,
         tag,
-        lambda now: now._replace(digest=root, digest_write_epoch=now.write_epoch)
-        if now.volume == record.volume and now.write_epoch == record.write_epoch
-        else None,
+        lambda now: (
+            now._replace(digest=root, digest_write_epoch=now.write_epoch)
+            if now.volume == record.volume and now.write_epoch == record.write_epoch
+            else None
+        ),
     )
     return root

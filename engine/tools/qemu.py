@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.doors.images import Chain, CheckReport, Extent, Layer
 from engine.errors import BadRequest, ToolFailed, ToolMissing, from_os_error
 from engine.model import VolumeFormat
 from engine.tools.command import Command, CommandRunner, Result, failure
 from engine.tools.layers import checked_path, describe, read_start
-from engine.tools.nbd import NbdSession
 from engine.tools.qcow2 import HEADER_READ_BYTES, MAX_BACKING_NAME_BYTES, parse_header
-from engine.tools.server import QemuNbd
+
+if TYPE_CHECKING:
+    from engine.tools.nbd import NbdSession
 
 PACKAGE = "qemu-utils"
 MINIMUM_VERSION = (6, 1)
@@ -85,6 +86,9 @@ class QemuImageTool:
         With ``direct`` false a writable session uses the page cache; ``flush`` syncs in both cases. ToolFailed also
         when the storage cannot do direct I/O or another process has the image locked.
         """
+        from engine.tools.nbd import NbdSession  # with sockets; not for a command that only looks
+        from engine.tools.server import QemuNbd
+
         self._require_version()
         arguments = ["qemu-nbd", *([] if writable else ["-r"]), describe(chain, writable, direct)]
         self._commands.remember(arguments, None, "")

@@ -125,9 +125,7 @@ def usable_replica(graph: Graph, record: Record) -> Replica | None:
     if record.mutable:
         return None
     for replica in graph.view.replicas.get(record.id, ()):
-        if replica.size == record.size and (
-            not record.digest or not replica.digest or replica.digest == record.digest
-        ):
+        if replica.size == record.size and (not record.digest or not replica.digest or replica.digest == record.digest):
             return replica
     return None
 

@@ -21,9 +21,7 @@ from engine.triage.health import wanted_format
 from engine.verbs.create import committed, switch
 
 
-def image(
-    context: Context, repo_id: str, image_id: str, base: str | None, user_data: Any, options: Options
-) -> str:
+def image(context: Context, repo_id: str, image_id: str, base: str | None, user_data: Any, options: Options) -> str:
     """Commit a copy of an image into ``repo_id`` and return the id it has there."""
     repository = context.repository(repo_id)
     require_id(image_id, "image_id")
@@ -156,9 +154,7 @@ def _base_still_there(repository: Repository, tag: str, parent: str, asked: str 
         raise Refused(f"the base {asked} was removed meanwhile", "Restore it or copy without a base")
 
 
-def from_file(
-    context: Context, repo_id: str, path: str, format: str, user_data: Any, options: Options
-) -> str:
+def from_file(context: Context, repo_id: str, path: str, format: str, user_data: Any, options: Options) -> str:
     """Commit the import of an image file as a new virtual disk and return its id."""
     repository = context.repository(repo_id)
     user_data = check_user_data(user_data)
@@ -192,4 +188,3 @@ def from_file(
     with leasing.take(context.doors, repository, [record.id]):
         repository.publish(record, 0)
     return record.id
-

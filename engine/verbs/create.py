@@ -23,9 +23,7 @@ from engine.records import Operation, Record, VolumeRef, check_user_data
 from engine.triage.health import wanted_format
 
 
-def virtual_disk(
-    context: Context, repo_id: str, size: int, base: str | None, user_data: Any, options: Options
-) -> str:
+def virtual_disk(context: Context, repo_id: str, size: int, base: str | None, user_data: Any, options: Options) -> str:
     """Commit a new disk and return its id. Its volume is not made here."""
     repository = context.repository(repo_id)
     require_size(size)
@@ -63,9 +61,7 @@ def _empty(context: Context, strategy: Strategy) -> Operation:
     return Operation("create_disk", VolumeRef(context.doors.ids.new_id(), wanted_format(strategy), ""))
 
 
-def _on_base(
-    context: Context, repo_id: str, base: str, size: int, strategy: Strategy, options: Options
-) -> Operation:
+def _on_base(context: Context, repo_id: str, base: str, size: int, strategy: Strategy, options: Options) -> Operation:
     require_id(base, "base_snapshot_id")
     found = context.find(base, options, prefer=repo_id)
     if found.record.mutable:

@@ -126,4 +126,3 @@ def teardown(context: Context, state: HostState, repo_id: str, image: str) -> No
             context.doors.processes.kill(entry.process)
         context.doors.clock.sleep(0.005)
     state.forget_prepared(entry)
-

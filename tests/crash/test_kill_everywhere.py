@@ -73,8 +73,7 @@ def wants_performance(engine: Engine) -> dict[str, str]:
 
 
 def elsewhere(engine: Engine) -> dict[str, str]:
-    ids = snapshotted(engine)
-    return ids
+    return snapshotted(engine)
 
 
 def copied_once(engine: Engine) -> dict[str, str]:
@@ -113,9 +112,7 @@ STORIES = [
     Story(
         "create disk on a base elsewhere",
         elsewhere,
-        lambda e, i: committed_then_fixed(
-            "b", e.create_virtual_disk("b", SIZE, i["snapshot"], options=NO_FIX), e
-        ),
+        lambda e, i: committed_then_fixed("b", e.create_virtual_disk("b", SIZE, i["snapshot"], options=NO_FIX), e),
         makes=True,
         repositories=("a", "b"),
     ),

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -98,13 +99,9 @@ def test_only_regular_files_are_opened_and_nothing_blocks(tmp_path: Path):
         "none": {errno.ENOENT},
     }.items():
         path = str(tmp_path / name)
-        for call in (
-            lambda path=path: FILES.read_file(path, 10),
-            lambda path=path: FILES.open(path),
-            lambda path=path: FILES.open(path, writable=True),
-        ):
+        for call in (partial(FILES.read_file, limit=10), FILES.open, partial(FILES.open, writable=True)):
             with pytest.raises(OSError) as caught:
-                call()
+                call(path)
             assert caught.value.errno in numbers
 
 
@@ -113,7 +110,7 @@ def test_create_is_exclusive(tmp_path: Path):
     path = put(tmp_path / "f", b"mine")
     os.symlink("nowhere", tmp_path / "link")
     for taken in (path, str(tmp_path / "link")):
-        fails_with(errno.EEXIST, lambda taken=taken: FILES.create(taken))
+        fails_with(errno.EEXIST, partial(FILES.create, taken))
     assert FILES.read_file(path, 10) == b"mine"
     FILES.create(str(tmp_path / "new")).close()
     assert os.stat(tmp_path / "new").st_mode & 0o007 == 0

@@ -380,7 +380,7 @@ def _crash_at_flush(world, number):
 
 def test_damaged_data_of_a_snapshot_comes_back_from_a_proven_replica(engine, world, tmp_path):
     """Gone, truncated or silently changed; the damaged volume is kept as evidence until told otherwise."""
-    disk, snapshot = snapshot_in_both(engine)
+    _disk, snapshot = snapshot_in_both(engine)
     expected = content(engine, "a", snapshot, tmp_path)
 
     def gone(path):

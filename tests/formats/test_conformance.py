@@ -427,14 +427,16 @@ def test_leases_of_different_tags_are_independent(storage: Storage):
 
 
 def test_progress_of_no_live_attempt_is_litter(storage: Storage):
-    """A log of another epoch, of a tombstone or of no tag is litter; that of the record's epoch is not."""
+    """A log of another epoch, of a finished image, of a tombstone or of no tag is litter; that of the record's
+    operation is not."""
     repository = storage.open()
-    repository.publish(record(T1, epoch=2), 0)
+    repository.publish(record(T1, epoch=2, operation=Operation("copy")), 0)
+    repository.publish(record(V2, epoch=1), 0)
     repository.purge_tag(T2, repository.publish(record(T2, epoch=1), 0))
-    for tag, epoch in ((T1, 1), (T1, 2), (T2, 1), (V1, 1)):
+    for tag, epoch in ((T1, 1), (T1, 2), (T2, 1), (V1, 1), (V2, 1)):
         repository.start_progress(tag, epoch)
     litter = repository.scan().litter
-    assert [item.kind for item in litter] == ["progress"] * 3
+    assert [item.kind for item in litter] == ["progress"] * 4
     assert repository.remove_litter(litter) > 0
     assert repository.scan().litter == []
     repository.write_progress(T1, 2, 1, b"{}")
@@ -462,7 +464,7 @@ def test_litter_that_came_to_be_needed_is_kept(storage: Storage):
     repository.write_digests(V1, b"d" * 32)
     litter = repository.scan().litter
     assert {item.kind for item in litter} == {"progress", "digest"}
-    repository.publish(record(T1, epoch=3), 0)
+    repository.publish(record(T1, epoch=3, operation=Operation("copy")), 0)
     repository.make_volume(raw(V1), SIZE, None)
     assert repository.remove_litter(litter) == 0
     repository.write_progress(T1, 3, 1, b"{}")

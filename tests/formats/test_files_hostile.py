@@ -468,7 +468,7 @@ def test_an_attempt_that_begins_during_a_scan_is_no_litter(local: LocalStorage, 
     executor.publish(record(epoch=1), 0)
 
     def claim() -> None:
-        executor.publish(record(epoch=2), 1)
+        executor.publish(record(epoch=2, operation=Operation("copy")), 1)
         executor.start_progress(T1, 2)
         executor.make_volume(raw(V2), SIZE, None)
         executor.write_digests(V2, b"d")

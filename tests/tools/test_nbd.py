@@ -62,7 +62,7 @@ def test_reads_are_asked_for_ahead() -> None:
 
 
 def test_an_abandoned_stream_does_no_harm() -> None:
-    """What an abandoned stream, closed by the loop's end or just left, still has in flight is not taken for a later read's data."""
+    """What an abandoned stream still has in flight, closed or just left, is never taken for a later read's data."""
     with session([READ_DEPTH]) as (server, opened):
         content = pattern(server)
         for _ in opened.stream([(0, SIZE)]):

@@ -8,7 +8,7 @@ test: ## everything
 
 bench: ## measure; on an otherwise idle machine
 	@.ci/setup.sh dev
-	@.venv/bin/python -m pytest -o norecursedirs=.git -o python_files='test_*.py bench_*.py' -m bench -s tests/bench
+	@.venv/bin/python -m pytest -o norecursedirs='.*' -o python_files='test_*.py bench_*.py' -m bench -s tests/bench
 
 demo:
 	@./demo

@@ -218,8 +218,11 @@ class Fix(NamedTuple):
             for name in ("facts", "images", "unavailable", "depends_on", "unlocks"):
                 fields[name] = tuple(str(item) for item in fields[name])
             fix = Fix(**fields)
-            if not all(isinstance(t, str) for t in (fix.id, fix.rule, fix.target, fix.repository)):
+            words = (fix.id, fix.rule, fix.target, fix.repository, fix.why, fix.status_before, fix.status_after)
+            if not all(isinstance(text, str) for text in (*words, fix.waits_for)):
                 raise TypeError("text expected")
+            if not all(isinstance(number, int | float | None) for number in fix.cost):
+                raise TypeError("the cost is not made of numbers")
             if not isinstance(fix.plan, dict):
                 raise TypeError("plan is not an object")
         except (TypeError, ValueError, KeyError, AttributeError) as error:

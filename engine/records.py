@@ -68,6 +68,8 @@ class Operation(NamedTuple):
     source_format: str = ""
     digest: bool = True
     """Compute the content digest while copying."""
+    extra: tuple[tuple[str, Any], ...] = ()
+    """Fields of a newer minor version, kept as they are."""
 
 
 class Record(NamedTuple):
@@ -185,7 +187,10 @@ def encode(record: Record) -> bytes:
     data["evidence"] = [_ref_json(ref) for ref in record.evidence]
     data["last"] = record.last._asdict() if record.last else None
     if record.operation:
-        data["operation"] = record.operation._asdict() | {"attempt": _ref_json(record.operation.attempt)}
+        operation = record.operation._asdict() | {"attempt": _ref_json(record.operation.attempt)}
+        del operation["extra"]
+        operation.update((key, value) for key, value in record.operation.extra if key not in operation)
+        data["operation"] = operation
     data.update((key, value) for key, value in record.extra if key not in data)
     body = canonical(data)
     checksum = blake2b(body, digest_size=16).hexdigest()
@@ -211,8 +216,11 @@ def decode(raw: bytes, tag: str) -> Record:
     if blake2b(body, digest_size=16).hexdigest().encode() != parts[2]:
         raise Damaged("the checksum of the record does not match")
     try:
-        record = _build(json.loads(body, parse_constant=_no_constant))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        data = _DECODER.decode(body.decode())
+        if b"\\ud" in body or b"\\uD" in body:
+            canonical(data)  # half of a surrogate pair can be read and never be written again: ValueError
+        record = _build(data)
+    except (ArithmeticError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Damaged(f"a field of the record is wrong ({type(error).__name__}: {error!s:.100})") from None
     if record.id != tag:
         raise Damaged(f"the record says it is of {record.id}")
@@ -221,6 +229,17 @@ def decode(raw: bytes, tag: str) -> Record:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} in a record")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(f"{text:.20} in a record")  # it could be read, and never be written again
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
+"""Made once: making one takes longer than reading a record with it."""
 
 
 def _expect(condition: bool, what: str) -> None:
@@ -242,16 +261,18 @@ def _refs(data: Any) -> tuple[VolumeRef, ...]:
 
 
 def _whole_number(value: Any, what: str, limit: int = 1 << 63) -> None:
-    _expect(isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit, what)
+    if type(value) is not int or not 0 <= value < limit:
+        raise ValueError(what)
 
 
 def _operation(data: Any) -> Operation | None:
     if data is None:
         return None
-    known = {key: value for key, value in data.items() if key in Operation._fields}
+    known = {key: value for key, value in data.items() if key in Operation._fields and key != "extra"}
+    extra = tuple((key, data[key]) for key in sorted(data.keys() - known.keys() - {"extra"}))
     known["attempt"] = _ref(known.get("attempt"))
     known["path_facts"] = tuple(known.get("path_facts", ()))
-    operation = Operation(**known)
+    operation = Operation(**known, extra=extra)
     for name in ("verb", "source", "source_repository", "base", "other", "direction", "path", "source_format"):
         _expect(isinstance(getattr(operation, name), str), name)
     for name in ("source", "source_repository", "base", "other"):
@@ -262,11 +283,17 @@ def _operation(data: Any) -> Operation | None:
     return operation
 
 
+_FIELDS = frozenset(Record._fields) - {"extra"}
+_STATUS_FIELDS = frozenset(OperationStatus._fields)
+
+
 def operation_status(data: Any) -> OperationStatus | None:
     """The status in ``data``, checked; used for records and for progress lines."""
     if data is None:
         return None
-    status = OperationStatus(**{key: value for key, value in data.items() if key in OperationStatus._fields})
+    if data.keys() - _STATUS_FIELDS:
+        data = {key: value for key, value in data.items() if key in _STATUS_FIELDS}
+    status = OperationStatus(**data)
     for text in (status.verb, status.host, status.last_error, status.stage_name):
         _expect(isinstance(text, str) and len(text) <= 4096, "text in status")
     _whole_number(status.stage, "stage")
@@ -277,21 +304,25 @@ def operation_status(data: Any) -> OperationStatus | None:
 
 
 def _build(data: dict[str, Any]) -> Record:
-    known = {key: value for key, value in data.items() if key in Record._fields and key != "extra"}
-    extra = tuple((key, value) for key, value in data.items() if key not in Record._fields)
+    known = dict(data)
+    known.pop("extra", None)
+    unknown = known.keys() - _FIELDS
+    extra = tuple((key, known.pop(key)) for key in sorted(unknown)) if unknown else ()
     known["volume"] = _ref(data["volume"])
-    known["scrap"] = _refs(data.get("scrap", []))
-    known["evidence"] = _refs(data.get("evidence", []))
+    for name in ("scrap", "evidence"):
+        known[name] = _refs(data[name]) if data.get(name, []) != [] else ()
     known["strategy"] = Strategy(data["strategy"])
     known["operation"] = _operation(data.get("operation"))
     known["last"] = operation_status(data.get("last"))
-    known["lost"] = tuple((int(start), int(length)) for start, length in data.get("lost", ()))
+    lost = data.get("lost", [])
+    known["lost"] = tuple((int(start), int(length)) for start, length in lost) if lost != [] else ()
     record = Record(**known, extra=extra)
     _expect(is_id(record.id), "id")
     for flag in (record.strong, record.mutable, record.whole, record.purging):
-        _expect(isinstance(flag, bool), "flag")
+        if flag is not True and flag is not False:
+            raise ValueError("flag")
     _whole_number(record.size, "size", MAX_IMAGE_BYTES + 1)
-    for number in (record.epoch, record.write_epoch, record.digest_write_epoch):
+    for number in (record.epoch, record.write_epoch, record.digest_write_epoch, *(n for r in record.lost for n in r)):
         _whole_number(number, "counter")
     _expect(record.absorbed_by == "" or is_id(record.absorbed_by), "absorbed_by")
     _expect(isinstance(record.prepared_by, str) and len(record.prepared_by) <= 256, "prepared_by")

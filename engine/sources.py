@@ -34,24 +34,32 @@ class Source(NamedTuple):
 
 
 def locate(context: Context, operation: Operation) -> Source:
-    """The source of ``operation``; Refused names what it waits for when it is not there."""
+    """The source of ``operation``; Refused says why it is not there."""
+    source, reason = find(context, operation)
+    if source is None:
+        raise Refused(
+            f"image {operation.source} to copy from is not available: {reason}",
+            "Connect the repository that has it and run the fix again",
+        )
+    return source
+
+
+def find(context: Context, operation: Operation) -> tuple[Source | None, str]:
+    """The source of ``operation``, or None and why it is not there."""
     first = context.by_identity(operation.source_repository)
     reasons: list[str] = []
     if first is not None:
         source = _look(first, operation, reasons)
         if source is not None:
-            return source
+            return source, ""
     else:
         reasons.append("the repository that holds it is not connected")
     for _, repository in context.reachable():
         if repository.identity != operation.source_repository:
             source = _look(repository, operation, [])
             if source is not None and not source.record.mutable:
-                return source
-    raise Refused(
-        f"image {operation.source} to copy from is not available: {reasons[0]}",
-        "Connect the repository that has it and run the fix again",
-    )
+                return source, ""
+    return None, reasons[0]
 
 
 def _look(repository: Repository, operation: Operation, reasons: list[str]) -> Source | None:

@@ -38,7 +38,6 @@ def look(
     total, free = repository.space()
     view = View(
         repository=repository.identity,
-        constraints=repository.constraints(),
         scan=scan,
         facts=facts,
         progress=_progress(repository, scan, only),
@@ -160,10 +159,13 @@ def _sources(context: Context, view: View, only: str | None) -> None:
         if not record.operation.source:
             continue
         try:
-            source = sources.locate(context, record.operation)
-            view.pending[tag] = source.used_bytes()
+            source, reason = sources.find(context, record.operation)
+            if source is not None:
+                view.pending[tag] = source.used_bytes()
         except DiskwrightError as error:
-            view.waits[tag] = error.message
+            source, reason = None, error.message
+        if source is None:
+            view.waits[tag] = f"image {record.operation.source} to copy from ({reason})"
 
 
 def _replicas(context: Context, view: View, only: str | None) -> None:

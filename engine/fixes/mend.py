@@ -11,7 +11,16 @@ from engine.attempt import Attempt
 from engine.context import Context
 from engine.doors.files import Stat
 from engine.doors.images import Layer
-from engine.errors import BadRequest, Damaged, DiskwrightError, Overtaken, Refused, StorageError, from_os_error
+from engine.errors import (
+    BadRequest,
+    Damaged,
+    DiskwrightError,
+    NotFound,
+    Overtaken,
+    Refused,
+    StorageError,
+    from_os_error,
+)
 from engine.fixes import fill
 from engine.formats.base import Repository
 from engine.model import Strategy, VolumeFormat
@@ -293,6 +302,8 @@ def inspect_file(context: Context, path: str, format: str) -> tuple[Stat, Header
         with context.doors.files.open(path) as handle:
             facts = handle.stat()
             head = handle.read_at(0, _HEADER_BYTES) if format == VolumeFormat.QCOW2 else b""
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {path!r:.200} to import", "Give the right path, or put it back") from None
     except OSError as error:
         raise from_os_error(error, f"open the file to import {path!r:.200}") from error
     if format == VolumeFormat.RAW:

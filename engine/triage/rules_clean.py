@@ -84,8 +84,10 @@ def _leftovers(graph: Graph, record: Record, healthy: bool) -> Iterator[Fix]:
             cost=cost(graph, reclaimed=sum(graph.used(volume) for volume in record.evidence)),
             risk=Risk.LOSES_DATA,
         )
-    if record.whole and record.operation is not None and healthy and not _wanted(graph, record):
-        attempt = record.operation.attempt
+    attempt = record.operation.attempt if record.operation else None
+    in_use = attempt is not None and any(tag != record.id for tag in graph.namers[attempt.id])
+    # The overlay of an interrupted snapshot belongs to the disk once that stands on it: a merge ends it.
+    if record.whole and record.operation is not None and healthy and not in_use and not _wanted(graph, record):
         yield fix(
             graph,
             FixType.CLEAN,

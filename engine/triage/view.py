@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from engine.doors.images import CheckReport
 from engine.formats.base import Litter, Scan, TagEntry, VolumeFacts
-from engine.model import Constraints
 from engine.progress import Progress
 from engine.records import Record, VolumeRef
 
@@ -40,7 +39,6 @@ class View(NamedTuple):
     """Everything triage needs."""
 
     repository: str
-    constraints: Constraints
     scan: Scan
     facts: dict[str, VolumeFacts]
     progress: dict[str, Progress]
@@ -92,10 +90,16 @@ class Graph:
         return facts.used if facts else 0
 
     def used_by(self, record: Record) -> int:
-        """Bytes of all volumes of a tag, each counted for its first namer only."""
-        return sum(
-            self.used(volume) for volume in dict.fromkeys(record.volumes()) if self.namers[volume.id][0] == record.id
-        )
+        """Bytes of all volumes of a tag. One that several tags name counts for one of them only."""
+        return sum(self.used(volume) for volume in dict.fromkeys(record.volumes()) if self._owner(volume) == record.id)
+
+    def _owner(self, volume: VolumeRef) -> str:
+        """The tag whose data the volume is, before those that merely name it."""
+        namers = self.namers[volume.id]
+        if len(namers) == 1:
+            return namers[0]
+        records = [record for tag in namers if (record := self.record(tag)) is not None]
+        return next((record.id for record in records if record.volume == volume), namers[0])
 
     def chain(self, record: Record) -> list[Record]:
         """The chain from ``record`` down as far as it can be followed, without repeats."""

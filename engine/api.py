@@ -20,6 +20,7 @@ from engine.context import Connection, Context
 from engine.doors import Doors
 from engine.doors.processes import ProcessState
 from engine.errors import BadRequest, Conflict, DiskwrightError, NotFound, Refused, StorageError, from_os_error
+from engine.formats.base import Repository
 from engine.formats.registry import create_repository, open_repository
 from engine.host import HostState, Prepared, Task
 from engine.model import Constraints, Fix, FixType, ImageReport, RepositoryReport, Strategy, require_id
@@ -82,7 +83,7 @@ class Engine:
             if entry.repository == connection.identity:
                 raise Refused(f"image {entry.image} of {repo_id} is prepared here", "Tear it down first")
         for task in self.state.tasks():
-            if task.repository == connection.identity:
+            if connection.identity in task.uses:
                 raise Refused(f"{task.verb} of image {task.image} in {repo_id} runs here", "Stop it or wait for it")
         del connections[repo_id]
         self.state.save_connections(connections)
@@ -255,6 +256,13 @@ class Engine:
             image = str(event.get("image", "")) if event.get("event") == "start" else ""
         return image
 
+    def _working_on(self, task: Task) -> tuple[str, ...]:
+        """The images of the fix that a task runs now."""
+        if task.image:
+            return task.images
+        started = [event for event in self.task_events(task) if event.get("event") == "start"]
+        return tuple(started[-1].get("images", ())) if started else ()
+
     def task_is_running(self, task: Task) -> bool:
         """Whether its process is alive (also when it is stopped by a signal)."""
         return self.doors.processes.state(task.process) is not ProcessState.GONE
@@ -274,7 +282,7 @@ class Engine:
         require_id(image_id, "image_id")
         repository = self.context.repository(repo_id)
         here = [task for task in self.state.tasks() if task.repository == repository.identity]
-        tasks = [task for task in here if self.task_image(task) == image_id]
+        tasks = [task for task in here if image_id in self._working_on(task)]
         if not tasks:
             if repository.lease_held(image_id):
                 who = leasing.holder(self.doors, repository, image_id)
@@ -425,19 +433,33 @@ class Engine:
             process = self.doors.processes.spawn("engine.runner", [path], list(leases.leases.values()), log)
         except OSError as error:
             raise from_os_error(error, "start a process for the fix") from error
+        repository = self.context.repository(repo_id)
+        single = len(todo) == 1
         task = Task(
-            task_id,
-            process,
-            self.context.repository(repo_id).identity,
-            repo_id,
-            todo[0].target if len(todo) == 1 else "",
-            str(todo[0].type) if len(todo) == 1 else f"{len(todo)} fixes",
-            todo[0].rule if len(todo) == 1 else "",
-            self.doors.clock.wall(),
-            log,
+            id=task_id,
+            process=process,
+            repository=repository.identity,
+            repo_id=repo_id,
+            image=(todo[0].images or ("",))[0] if single else "",
+            verb=str(todo[0].type) if single else f"{len(todo)} fixes",
+            rule=todo[0].rule if single else "",
+            started=self.doors.clock.wall(),
+            log=log,
+            images=tuple(sorted({image for fix in todo for image in fix.images})),
+            uses=tuple(
+                sorted({repository.identity, *(name for fix in todo for name in self._sources(repository, fix))})
+            ),
         )
         self.state.save_task(task)
         return task
+
+    @staticmethod
+    def _sources(repository: Repository, fix: Fix) -> list[str]:
+        """Identities of the other storage that a fix reads from."""
+        entry = repository.read_tag(fix.target) if fix.target else None
+        operation = entry.record.operation if entry and entry.record else None
+        found = [operation.source_repository if operation else "", str(fix.plan.get("source", ""))]
+        return [identity for identity in found if identity]
 
 
 def _require_handle(repo_id: object) -> None:

@@ -7,10 +7,17 @@ from engine.doors.clock import RealClock, RealIds
 from engine.doors.files import RealFiles
 from engine.doors.leases import OfdLeases
 from engine.doors.processes import RealProcesses
+from engine.errors import BadRequest
 from engine.tools.qemu import QemuImageTool
+
+MAX_HOST_BYTES = 64
 
 
 def real_doors(host_id: str) -> Doors:
-    """Doors for a host of that name. Programs that write inherit the leases held at that moment."""
+    """Doors for a host of that name. Programs that write inherit the leases held at that moment.
+
+    BadRequest for a name that cannot stand in records: up to 64 bytes, printable, no slash."""
+    if not host_id.isprintable() or "/" in host_id or len(host_id.encode("utf-8", "replace")) > MAX_HOST_BYTES:
+        raise BadRequest(f"{host_id!r:.80} cannot name a host", f"Use up to {MAX_HOST_BYTES} printable bytes, no slash")
     leases = OfdLeases()
     return Doors(RealFiles(), leases, QemuImageTool(leases.descriptors), RealProcesses(), RealClock(), RealIds(host_id))

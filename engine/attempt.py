@@ -29,6 +29,9 @@ class Attempt:
         self.stages = stages
         self.epoch = 0
         self.cursor = 0
+        self.also: Callable[[], None] | None = None
+        """Checked too at every step: the attempt that this one works for."""
+        self._target = ""
         self._stage = 0
         self._percent = -1
         self._sequence = 0
@@ -54,8 +57,8 @@ class Attempt:
 
         record = changes.change(self.repository, self.tag, claimed)
         self.epoch = record.epoch
+        self._follow(record)
         self.cursor = record.operation.cursor if record.operation else 0
-        self._resumable = record.operation is not None
         self.repository.start_progress(self.tag, self.epoch)
         self._logging = True
         self._write_line("")
@@ -94,6 +97,8 @@ class Attempt:
         if self.context.stopping():
             raise Stopped(f"{self.verb} of image {self.tag} was stopped by the operator", "Run its fix to go on")
         self._ours(changes.read(self.repository, self.tag).record)
+        if self.also is not None:
+            self.also()
 
     def publish(self, derive: Callable[[Record], Record]) -> Record:
         """Change the record if the attempt is still ours. Durable on return."""
@@ -102,7 +107,14 @@ class Attempt:
             self._ours(record)
             return derive(record)
 
-        return changes.change(self.repository, self.tag, guarded)
+        record = changes.change(self.repository, self.tag, guarded)
+        self._follow(record)
+        return record
+
+    def _follow(self, record: Record) -> None:
+        """The log is about the volume that the record says is being written."""
+        self._resumable = record.operation is not None
+        self._target = record.operation.target if record.operation else ""
 
     def finish(self, derive: Callable[[Record], Record]) -> Record:
         """Publish the result together with the final status; the progress log goes."""
@@ -117,7 +129,7 @@ class Attempt:
         """Persist the reason where it can still be written; never raises for the storage."""
         if isinstance(error, Superseded):
             return
-        if self._resumable:  # the log outlives the attempt, and has its room already
+        if self._logging and self._resumable:  # the log outlives the attempt, and has its room already
             with contextlib.suppress(DiskwrightError):
                 self._write_line(error.message)
                 return
@@ -135,7 +147,7 @@ class Attempt:
         if not self._logging:
             return
         self._sequence += 1
-        line = progress.Progress(self.status(error), self.cursor, self.context.doors.processes.own())
+        line = progress.Progress(self.status(error), self.cursor, self._target, self.context.doors.processes.own())
         self.repository.write_progress(self.tag, self.epoch, self._sequence, progress.encode(line))
 
 
@@ -144,6 +156,6 @@ def with_cursor(repository: Repository, record: Record) -> Record:
     if record.operation is None:
         return record
     line = progress.decode(repository.read_progress(record.id, record.epoch))
-    if line is None or line.cursor <= record.operation.cursor:
+    if line is None or line.volume != record.operation.target or line.cursor <= record.operation.cursor:
         return record
     return record._replace(operation=record.operation._replace(cursor=line.cursor))

@@ -49,6 +49,7 @@ def change(repository: Repository, tag: str, derive: Callable[[Record], Record |
         current = read(repository, tag)
         record = derive(current.record)
         if record is None or record == current.record:
+            repository.settle(tag)  # seen is not durable yet: another host may have died in between
             return current.record
         try:
             repository.publish(record, current.generation)

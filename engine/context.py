@@ -52,7 +52,7 @@ class Context:
 
     def repository(self, repo_id: str) -> Repository:
         """The open repository of a handle; NotFound when nothing is connected under it."""
-        if repo_id not in self.connections:
+        if not isinstance(repo_id, str) or repo_id not in self.connections:
             known = ", ".join(sorted(self.connections)) or "none"
             raise NotFound(f"no repository is connected as {repo_id!r:.80}", f"Connected: {known}")
         if repo_id not in self._open:
@@ -102,11 +102,18 @@ class Context:
             found = self._look(prefer, self.repository(prefer), image)
             if found is not None:
                 return found
-        everywhere = [
-            found
-            for repo_id, repository in self.reachable(options.participating_repositories)
-            if (found := self._look(repo_id, repository, image)) is not None
-        ]
+        everywhere: list[Found] = []
+        trouble: list[DiskwrightError] = []
+        for repo_id, repository in self.reachable(options.participating_repositories):
+            try:
+                found = self._look(repo_id, repository, image)
+            except DiskwrightError as error:
+                trouble.append(error)  # a damaged record in one must not hide an intact replica in another
+                continue
+            if found is not None:
+                everywhere.append(found)
+        if trouble and not everywhere:
+            raise trouble[0]
         whole = [found for found in everywhere if found.record.whole] or everywhere
         if not whole:
             raise NotFound(

@@ -6,7 +6,8 @@ from __future__ import annotations
 from engine import chains, digests
 from engine.context import Context
 from engine.copying import pump, ranges
-from engine.errors import DiskwrightError, ToolMissing
+from engine.doors.images import Chain, ImageTool, Session
+from engine.errors import DiskwrightError, ReadFailed, ToolFailed, ToolMissing
 from engine.formats.base import Repository
 from engine.model import VolumeFormat, aligned
 from engine.records import Record
@@ -31,8 +32,10 @@ def look_deep(context: Context, repository: Repository, record: Record, depths: 
             _verify(repository, record, found, depths)
     except ToolMissing:
         raise
-    except DiskwrightError as error:
+    except ReadFailed as error:
         depths.wrong[record.id] = error.message
+    except DiskwrightError as error:  # a tool that could not start says nothing about the image
+        depths.failed[record.id] = error.message
 
 
 def _measure(
@@ -75,8 +78,17 @@ def compute(
     size = aligned(record.size)
     chain = chains.layers(repository, chains.load(repository, record))
     wanted = ranges.merged(ranges.data_ranges(context.doors.images.map_chain(chain)), size)
-    session = context.doors.images.open_session(chain, writable=False, direct=repository.constraints().direct_io)
+    session = _open(context.doors.images, chain)
     try:
         return pump.digest_of(session, wanted, size, checkpoint)
     finally:
         session.close()
+
+
+def _open(images: ImageTool, chain: Chain) -> Session:
+    """Past the page cache where that works, to see what is on the disk. It is simply tried: to ask
+    the repository for its constraints would write a file into it, and a check writes nothing."""
+    try:
+        return images.open_session(chain, writable=False, direct=True)
+    except ToolFailed:
+        return images.open_session(chain, writable=False, direct=False)

@@ -14,6 +14,7 @@
     │   ├── NoSpace
     │   ├── ToolMissing
     │   └── ToolFailed
+    │       └── ReadFailed
     ├── Damaged           7  what is on disk cannot be understood; nothing was overwritten
     ├── Overtaken         8  another host changed the record first; nothing of ours is visible
     │   ├── OutcomeUnknown   our change may or may not count; look at the status
@@ -113,6 +114,12 @@ class ToolFailed(StorageError):
     """A program the engine ran failed; the message carries its own words."""
 
     code = "tool-failed"
+
+
+class ReadFailed(ToolFailed):
+    """The tool works, and told us that a range of an image cannot be read."""
+
+    code = "read-failed"
 
 
 class Damaged(DiskwrightError):

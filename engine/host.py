@@ -28,10 +28,15 @@ class Task(NamedTuple):
     """Identity of the storage."""
     repo_id: str
     image: str
+    """"" when it works on several."""
     verb: str
     rule: str
     started: float
     log: str
+    images: tuple[str, ...] = ()
+    """Every image it changes or reads on behalf of others."""
+    uses: tuple[str, ...] = ()
+    """Identities of all the storage it needs."""
 
 
 class Prepared(NamedTuple):
@@ -78,7 +83,8 @@ class HostState:
         for name in self._names("tasks", ".json"):
             data = self._read(f"tasks/{name}", None)
             try:
-                task = Task(**{**data, "process": ProcessIdentity(*data["process"])})
+                known = {"process": ProcessIdentity(*data["process"]), "images": tuple(data["images"])}
+                task = Task(**{**data, **known, "uses": tuple(data["uses"])})
             except (TypeError, KeyError):
                 task = None
             if task is None or self._doors.processes.state(task.process) is ProcessState.GONE:
@@ -119,6 +125,10 @@ class HostState:
             else:
                 alive.append(entry)
         return alive
+
+    def prepared_note(self, entry: Prepared) -> str:
+        """Path of the note about a prepared image."""
+        return f"{self.directory}/prepared/{entry.repository}-{entry.image}.json"
 
     def save_prepared(self, entry: Prepared) -> None:
         """Remember a prepared image."""

@@ -89,6 +89,15 @@ def require_size(size: object) -> int:
     return size
 
 
+def require_path(path: object) -> str:
+    """Return ``path`` if a file of this host can have it: absolute, UTF-8, no NUL. Else BadRequest."""
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise BadRequest(f"the path {path!r:.200} is not absolute")
+    if "\0" in path or (not path.isascii() and path != path.encode("utf-8", "replace").decode()):
+        raise BadRequest(f"the path {path!r:.200} is not the name of a file", "Use UTF-8 without NUL")
+    return path
+
+
 def aligned(size: int) -> int:
     """Return the virtual size of a volume that holds ``size`` bytes."""
     return -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES

@@ -22,6 +22,8 @@ class Progress(NamedTuple):
 
     status: OperationStatus
     cursor: int = 0
+    volume: str = ""
+    """The volume that the cursor is about: it means nothing for any other."""
     process: tuple[str, int, int] | None = None
     """(boot id, pid, start time) of the executor on ``status.host``."""
 
@@ -35,7 +37,9 @@ def encode(progress: Progress) -> bytes:
             host=progress.status.host[:64],
             stage_name=progress.status.stage_name[:32],
         )
-        line = canonical({**status._asdict(), "cursor": progress.cursor, "process": progress.process})
+        line = canonical(
+            {**status._asdict(), "cursor": progress.cursor, "volume": progress.volume, "process": progress.process}
+        )
         if len(line) <= MAX_LINE_BYTES or limit == 0:
             return line
         limit //= 2
@@ -53,8 +57,9 @@ def decode(line: bytes | None) -> Progress | None:
         if process is not None:
             boot, pid, started = process
             process = (str(boot), int(pid), int(started))
-        if status is None or type(cursor) is not int or cursor < 0:
+        volume = data.get("volume", "")
+        if status is None or type(cursor) is not int or cursor < 0 or not isinstance(volume, str):
             return None
-        return Progress(status, cursor, process)
-    except (ValueError, TypeError, KeyError, AttributeError):
+        return Progress(status, cursor, volume, process)
+    except (ArithmeticError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

@@ -27,6 +27,9 @@ from engine.model import MAX_IMAGE_BYTES, MAX_USER_DATA_BYTES, OperationStatus, 
 MAX_RECORD_BYTES = 1024 * 1024
 """Longest record read: 64 KiB of user data escapes to 384 KiB at worst; the rest is small."""
 
+MAX_USER_DATA_DEPTH = 64
+"""Deepest nesting of ``user_data``, far below what any reader's stack can take."""
+
 MAGIC = "dw1"
 INCARNATION_SHIFT = 48
 _COUNTER_MASK = (1 << INCARNATION_SHIFT) - 1
@@ -61,6 +64,8 @@ class Operation(NamedTuple):
     """The tag below, in a merge; the disk, in a snapshot."""
     direction: str = ""
     """"down" or "up", in a merge."""
+    pinned: tuple[str, ...] = ()
+    """Ids of the volumes a merge works on: (upper, lower). It starts over when they are others."""
     path: str = ""
     """The imported file."""
     path_facts: tuple[int, ...] = ()
@@ -70,6 +75,13 @@ class Operation(NamedTuple):
     """Compute the content digest while copying."""
     extra: tuple[tuple[str, Any], ...] = ()
     """Fields of a newer minor version, kept as they are."""
+
+    @property
+    def target(self) -> str:
+        """Id of the volume that is written: the cursor is about this one and no other."""
+        if self.attempt is not None:
+            return self.attempt.id
+        return self.pinned[self.direction == "down"] if len(self.pinned) == 2 else ""
 
 
 class Record(NamedTuple):
@@ -113,6 +125,8 @@ class Record(NamedTuple):
 
     def volumes(self) -> tuple[VolumeRef, ...]:
         """Every volume this record names."""
+        if self.volume and not (self.operation or self.scrap or self.evidence):
+            return (self.volume,)  # nearly every record there is
         named = [self.volume] if self.volume else []
         if self.operation and self.operation.attempt:
             named.append(self.operation.attempt)
@@ -120,6 +134,8 @@ class Record(NamedTuple):
 
     def parents(self) -> tuple[str, ...]:
         """Every tag this record depends on for data, now or when its operation ends."""
+        if not self.operation:
+            return (self.volume.parent,) if self.volume and self.volume.parent else ()
         found = []
         if self.volume and self.volume.parent:
             found.append(self.volume.parent)
@@ -142,6 +158,11 @@ def next_generation(generation: int) -> int:
     return generation + 1
 
 
+def has_room(generation: int) -> bool:
+    """Whether another generation and another incarnation can follow."""
+    return generation & _COUNTER_MASK != _COUNTER_MASK and generation >> INCARNATION_SHIFT < 0xFFFF
+
+
 def tombstone_generation(generation: int) -> int:
     """Counter 0 of the next incarnation."""
     return ((generation >> INCARNATION_SHIFT) + 1) << INCARNATION_SHIFT
@@ -160,10 +181,9 @@ def canonical(data: Any) -> bytes:
 def check_user_data(user_data: object) -> Any:
     """Return ``user_data`` as it will be read back, or raise BadRequest saying what is wrong."""
     try:
+        _require_depth(user_data)
         encoded = canonical(user_data)
         decoded = json.loads(encoded)
-    except RecursionError:
-        raise BadRequest("user_data is nested too deeply", "Flatten it") from None
     except (TypeError, ValueError) as error:
         raise BadRequest(f"user_data is not JSON: {error!s:.120}", "Give any JSON value without NaN") from None
     if len(encoded) > MAX_USER_DATA_BYTES:
@@ -172,6 +192,20 @@ def check_user_data(user_data: object) -> Any:
             "Store the rest elsewhere and keep a reference here",
         )
     return decoded
+
+
+def _require_depth(data: object) -> None:
+    level = [data]
+    for _ in range(MAX_USER_DATA_DEPTH):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, dict | list | tuple)
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return
+    raise ValueError(f"it is nested deeper than {MAX_USER_DATA_DEPTH} levels")
 
 
 def _ref_json(ref: VolumeRef | None) -> Any:
@@ -247,11 +281,18 @@ def _expect(condition: bool, what: str) -> None:
         raise ValueError(what)
 
 
+_FORMATS = {str(format): format for format in VolumeFormat}
+_STRATEGIES = {str(strategy): strategy for strategy in Strategy}
+"""Looked up before the class is called: a call costs as much as all that is around it."""
+
+
 def _ref(data: Any) -> VolumeRef | None:
     if data is None:
         return None
-    ref = VolumeRef(data["id"], VolumeFormat(data["format"]), data["parent"])
+    format = data["format"]
+    ref = VolumeRef(data["id"], _FORMATS.get(format) or VolumeFormat(format), data["parent"])
     _expect(is_id(ref.id) and (ref.parent == "" or is_id(ref.parent)), "volume id")
+    _expect(not ref.parent or ref.format is VolumeFormat.QCOW2, "a raw volume with a parent")
     return ref
 
 
@@ -272,30 +313,34 @@ def _operation(data: Any) -> Operation | None:
     extra = tuple((key, data[key]) for key in sorted(data.keys() - known.keys() - {"extra"}))
     known["attempt"] = _ref(known.get("attempt"))
     known["path_facts"] = tuple(known.get("path_facts", ()))
+    known["pinned"] = tuple(known.get("pinned", ()))
     operation = Operation(**known, extra=extra)
     for name in ("verb", "source", "source_repository", "base", "other", "direction", "path", "source_format"):
         _expect(isinstance(getattr(operation, name), str), name)
     for name in ("source", "source_repository", "base", "other"):
         _expect(getattr(operation, name) == "" or is_id(getattr(operation, name)), name)
+    _expect(all(is_id(volume) for volume in operation.pinned), "pinned")
     for number in (operation.cursor, operation.source_write_epoch, *operation.path_facts):
         _whole_number(number, "number in operation", 1 << 70)
     _expect(isinstance(operation.digest, bool), "digest")
     return operation
 
 
-_FIELDS = frozenset(Record._fields) - {"extra"}
-_STATUS_FIELDS = frozenset(OperationStatus._fields)
+_DEFAULTS = [(name, Record._field_defaults.get(name)) for name in Record._fields[:-1]]
+"""What a field is when it is missing; None where that is not allowed, and then found out."""
+
+_FIELDS = frozenset(name for name, _ in _DEFAULTS)
+_STATUS_DEFAULTS = [(name, OperationStatus._field_defaults.get(name)) for name in OperationStatus._fields]
 
 
 def operation_status(data: Any) -> OperationStatus | None:
     """The status in ``data``, checked; used for records and for progress lines."""
     if data is None:
         return None
-    if data.keys() - _STATUS_FIELDS:
-        data = {key: value for key, value in data.items() if key in _STATUS_FIELDS}
-    status = OperationStatus(**data)
+    status = OperationStatus._make([data.get(name, default) for name, default in _STATUS_DEFAULTS])
     for text in (status.verb, status.host, status.last_error, status.stage_name):
-        _expect(isinstance(text, str) and len(text) <= 4096, "text in status")
+        if not isinstance(text, str) or len(text) > 4096:
+            raise ValueError("text in status")
     _whole_number(status.stage, "stage")
     _whole_number(status.stages, "stages")
     _expect(isinstance(status.percent, int) and -1 <= status.percent <= 100, "percent")
@@ -311,12 +356,14 @@ def _build(data: dict[str, Any]) -> Record:
     known["volume"] = _ref(data["volume"])
     for name in ("scrap", "evidence"):
         known[name] = _refs(data[name]) if data.get(name, []) != [] else ()
-    known["strategy"] = Strategy(data["strategy"])
+    strategy = data["strategy"]
+    known["strategy"] = _STRATEGIES.get(strategy) or Strategy(strategy)
     known["operation"] = _operation(data.get("operation"))
     known["last"] = operation_status(data.get("last"))
     lost = data.get("lost", [])
     known["lost"] = tuple((int(start), int(length)) for start, length in lost) if lost != [] else ()
-    record = Record(**known, extra=extra)
+    # By position: keywords that come out of a JSON reader are compared letter by letter, all with all.
+    record = Record._make([*[known.get(name, default) for name, default in _DEFAULTS], extra])
     _expect(is_id(record.id), "id")
     for flag in (record.strong, record.mutable, record.whole, record.purging):
         if flag is not True and flag is not False:

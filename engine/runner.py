@@ -52,7 +52,7 @@ def run(doors: Doors, spec: dict[str, Any], narrate: Narrate, stopping: Callable
 
 
 def _one(context: Context, repo_id: str, fix: Fix, adopted: leasing.LeaseSet, narrate: Narrate) -> int:
-    about = {"fix": fix.id, "type": fix.type, "rule": fix.rule, "image": fix.target}
+    about = {"fix": fix.id, "type": fix.type, "rule": fix.rule, "image": fix.target, "images": fix.images}
     narrate({"event": "start", **about})
     try:
         repository = context.repository(repo_id)

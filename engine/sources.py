@@ -65,10 +65,10 @@ def find(context: Context, operation: Operation) -> tuple[Source | None, str]:
 def _look(repository: Repository, operation: Operation, reasons: list[str]) -> Source | None:
     try:
         record = changes.read(repository, operation.source).record
-        if record.purging:
-            reasons.append("it is being deleted")
+        if record.operation is not None and record.operation.verb == "create_snapshot":
+            reasons.append("its snapshot was never finished")
             return None
-        links = chains.load(repository, record)
+        links = chains.usable(repository, record)
     except DiskwrightError as error:
         reasons.append(error.message)
         return None

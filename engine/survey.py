@@ -8,22 +8,28 @@ cannot be read never stops the survey.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 from engine import chains, changes, leasing, progress, sources
 from engine.context import Context
 from engine.errors import DiskwrightError
 from engine.formats.base import Repository, Scan, VolumeFacts
-from engine.model import Finding, Fix, RepositoryReport
+from engine.model import Finding, Fix, RepositoryReport, VolumeFormat
 from engine.records import Record
+from engine.tools.threads import collector_off, map_files
 from engine.triage.health import Judge
 from engine.triage.judge import judge
 from engine.triage.view import NO_DEPTHS, Depths, Graph, Replica, View
 
+_GROUP = 32
+"""Volumes that one thread looks at in one go."""
+
 
 def report(context: Context, repository: Repository, deep: bool = False) -> RepositoryReport:
     """Check the whole repository. Fixes on tags that somebody works on become findings."""
-    view = look(context, repository, deep)
-    return without_busy(context, repository, judge(view))
+    with collector_off():
+        view = look(context, repository, deep)
+        return without_busy(context, repository, judge(view))
 
 
 def look(
@@ -33,7 +39,7 @@ def look(
 
     A deep look leaves out images that somebody works on; ``mine``: the caller holds the lease."""
     scan = repository.scan()
-    facts = _facts(repository, scan, only)
+    facts = _facts(repository, scan, only, context.doors.clock.monotonic)
     scan = _second_look(repository, scan, facts)
     total, free = repository.space()
     view = View(
@@ -76,20 +82,23 @@ def without_busy(context: Context, repository: Repository, found: RepositoryRepo
     return found._replace(images=images, fixes=tuple(fixes), findings=tuple(findings))
 
 
-def _facts(repository: Repository, scan: Scan, only: str | None) -> dict[str, VolumeFacts]:
-    facts: dict[str, VolumeFacts] = {}
+def _facts(repository: Repository, scan: Scan, only: str | None, now: Callable[[], float]) -> dict[str, VolumeFacts]:
+    volumes: dict[str, VolumeFormat] = {}
     wanted = _chain_tags(scan, only) if only is not None else None
     for tag, entry in scan.tags.items():
         if entry.record is None or (wanted is not None and tag not in wanted):
             continue
         for volume in entry.record.volumes():
-            if volume.id not in facts:
-                facts[volume.id] = repository.volume_facts(volume.id, volume.format)
+            volumes.setdefault(volume.id, volume.format)
     if only is None:
-        for volume_id, format in scan.volumes.items():
-            if volume_id not in facts:
-                facts[volume_id] = repository.volume_facts(volume_id, format)
-    return facts
+        volumes = scan.volumes | volumes
+
+    def look_at(some: list[tuple[str, VolumeFormat]]) -> list[VolumeFacts]:
+        return [repository.volume_facts(volume, format) for volume, format in some]
+
+    todo = list(volumes.items())
+    groups = [todo[start : start + _GROUP] for start in range(0, len(todo), _GROUP)]
+    return {found.id: found for group in map_files(look_at, groups, len, now) for found in group}
 
 
 def _chain_tags(scan: Scan, tag: str) -> set[str]:
@@ -189,11 +198,7 @@ def replicas_of(context: Context, home: str, record: Record) -> list[Replica]:
             continue
         with contextlib.suppress(DiskwrightError):
             other = changes.read(repository, record.id).record
-            if other.mutable or other.lost or other.purging:
-                continue
-            links = chains.load(repository, other)
-            facts = [repository.volume_facts(link.volume.id, link.volume.format) for link in links]
-            if all(item.present and not item.problem for item in facts):
+            if not other.mutable and not chains.lost(chains.usable(repository, other)):
                 found.append(Replica(repository.identity, repo_id, other.size, other.digest))
     return found
 
@@ -202,11 +207,13 @@ def _depths(context: Context, repository: Repository, view: View, only: str | No
     from engine.deep import look_deep  # it needs all that moves data, and a look usually is not deep
 
     judged = Judge(Graph(view))
-    depths = Depths({}, {}, {}, {})
+    depths = Depths({}, {}, {}, {}, {})
     for tag, entry in view.scan.tags.items():
         record = entry.record
         if record is None or not record.whole or record.volume is None or (only is not None and tag != only):
             continue
+        if record.absorbed_by or record.purging:
+            continue  # its volume holds another image's data, or is being deleted
         if judged.health(tag).status != "optimized" or (not mine and repository.lease_held(tag)):
             continue
         look_deep(context, repository, record, depths)

@@ -206,7 +206,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 def columns(stream: TextIO | None) -> int:
     """Width to write for: COLUMNS, else the terminal's, else 80."""
     given = os.environ.get("COLUMNS", "")
-    if given.isascii() and given.isdigit() and 0 < int(given[:6]):
+    if given.isascii() and given.isdigit() and int(given[:6]) > 0:
         return int(given[:6])
     try:
         return os.get_terminal_size(stream.fileno()).columns or 80 if stream is not None else 80

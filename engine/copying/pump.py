@@ -24,6 +24,9 @@ Checkpoint = Callable[[int, int], None]
 """Called with (cursor, percent) after everything below ``cursor`` is durable. May raise to stop."""
 
 
+ReadBelow = Callable[[int, int], bytes]
+
+
 class Job(NamedTuple):
     """What to move."""
 
@@ -53,6 +56,7 @@ def run(job: Job, cursor: int, checkpoint: Checkpoint, now: Callable[[], float])
     all_bytes = max(1, total(job.ranges))
     window = max(MIN_WINDOW_BYTES, int(job.size * WINDOW_FRACTION))
     hashing = HashThread(job.digests.set) if job.digests is not None else None
+    below = _reader_below(job, todo)
     read = since = 0
     last_time = now()
     try:
@@ -63,7 +67,7 @@ def run(job: Job, cursor: int, checkpoint: Checkpoint, now: Callable[[], float])
                 _barrier(job, hashing)
                 checkpoint(position, min(99, (already + read) * 100 // all_bytes))
                 since, last_time = 0, now()
-            _move(job, chunk, parts, hashing)
+            _move(job, chunk, parts, hashing, below)
             moved = sum(len(data) for _, data in parts)
             read += moved
             since += moved
@@ -123,14 +127,35 @@ def _barrier(job: Job, hashing: HashThread | None) -> None:
         hashing.drain()
 
 
-def _move(job: Job, chunk: int, parts: list[tuple[int, bytes]], hashing: HashThread | None) -> None:
+def _reader_below(job: Job, todo: list[Range]) -> ReadBelow | None:
+    """Reads the image to compare with: ahead, in step with the source, when all of it is wanted."""
+    if job.compare is None or job.compare_digests is not None:
+        return job.compare.read if job.compare is not None else None
+    known = [(start, min(length, job.compare_size - start)) for start, length in todo if start < job.compare_size]
+    stream = job.compare.stream(known)
+
+    def read(start: int, length: int) -> bytes:
+        found: list[bytes] = []
+        while length > 0:
+            at, data = next(stream)
+            assert at == start and len(data) <= length, "the two streams are out of step"
+            found.append(data)
+            start, length = start + len(data), length - len(data)
+        return b"".join(found)
+
+    return read
+
+
+def _move(
+    job: Job, chunk: int, parts: list[tuple[int, bytes]], hashing: HashThread | None, below: ReadBelow | None
+) -> None:
     if hashing is not None:
         hashing.submit(chunk, _digest_work(chunk, parts))
     if job.compare_digests is not None and _agrees(job.compare_digests, chunk, parts):
         return
     for start, data in parts:
-        if job.compare is not None:
-            _write_differences(job, start, data)
+        if below is not None:
+            _write_differences(job, start, data, below)
         else:
             _write(job, start, data)
 
@@ -152,11 +177,11 @@ def _write(job: Job, start: int, data: bytes) -> None:
             job.target.zero(start + offset, length)
 
 
-def _write_differences(job: Job, start: int, data: bytes) -> None:
-    assert job.compare is not None
+def _write_differences(job: Job, start: int, data: bytes, read_below: ReadBelow) -> None:
     known = max(0, min(len(data), job.compare_size - start))
-    below = job.compare.read(start, known) if known else b""
-    below += bytes(len(data) - known)
+    below = read_below(start, known) if known else b""
+    if known < len(data):
+        below += bytes(len(data) - known)
     if below == data:
         return
     for offset, length, is_data in data_runs(data, zero_too=True):

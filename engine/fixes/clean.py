@@ -24,6 +24,7 @@ def tag(context: Context, repository: Repository, target: str) -> None:
             raise StaleFix(f"image {target} is in use again", "Check again")
         return None if record.purging else record._replace(purging=True, epoch=record.epoch + 1)
 
+    begun = changes.read(repository, target).record.purging
     record = changes.change(repository, target, purging)
     # Whoever bases something on this tag publishes first and looks at us afterwards; we
     # published first and look at them now: at least one of the two sees the other.
@@ -31,6 +32,8 @@ def tag(context: Context, repository: Repository, target: str) -> None:
     dependants = of(tags, target)
     if dependants:
         changes.change(repository, target, lambda record: record._replace(purging=False))
+        if begun:
+            return  # taking an interrupted deletion back is what was left to do
         raise StaleFix(f"image {dependants[0]} depends on {target} now", "Check again")
     delete(repository, target, record)
 
@@ -38,6 +41,7 @@ def tag(context: Context, repository: Repository, target: str) -> None:
 def delete(repository: Repository, target: str, record: Record) -> None:
     """Delete the volumes that only this purging tag names, its small files, and its record."""
     assert record.purging
+    repository.settle(target)
     shared = named_elsewhere(repository.scan_tags(), target)
     for volume in dict.fromkeys(record.volumes()):
         if volume.id not in shared:
@@ -65,6 +69,7 @@ def leftovers(context: Context, repository: Repository, target: str, kind: str) 
         record = changes.change(repository, target, given_up)
         kind = "scrap"
     gone = record.scrap if kind == "scrap" else record.evidence
+    repository.settle(target)
     shared = named_elsewhere(repository.scan_tags(), target)
     for volume in gone:
         if volume.id not in shared and volume != record.volume:

@@ -10,6 +10,7 @@ from engine.attempt import Attempt
 from engine.copying import pump, ranges
 from engine.digests import CHUNK_BYTES, DIGEST_BYTES, DigestList, proven
 from engine.doors.images import Layer, Session
+from engine.errors import DiskwrightError
 from engine.formats.base import Repository
 from engine.model import aligned
 from engine.records import Record, VolumeRef
@@ -53,7 +54,7 @@ def copy_all(attempt: Attempt, source: Reading, target: VolumeRef, want_digest: 
         read = _open(stack, images.open_session(source.layers, False, source.direct))
         write = _open(stack, images.open_session([layer], True, attempt.repository.constraints().direct_io))
         attempt.check()  # opened, locked, and only then verified: a stale executor cannot write through this
-        wanted = ranges.merged(ranges.data_ranges(images.map_chain(source.layers)), read.size)
+        wanted = ranges.merged(ranges.data_ranges(images.map_chain(source.layers)), min(read.size, size))
         job = pump.Job(read, write, wanted, size, blank=True, digests=known)
         _timed_run(attempt, job, target.id)
     if not want_digest:
@@ -135,7 +136,8 @@ def _timed_run(attempt: Attempt, job: pump.Job, volume: str) -> None:
 
     start = clock.monotonic()
     moved = pump.run(job, attempt.cursor, checkpoint, clock.monotonic)
-    attempt.context.report_throughput(attempt.repository.identity, moved, clock.monotonic() - start)
+    with contextlib.suppress(DiskwrightError):  # a note of this host only
+        attempt.context.report_throughput(attempt.repository.identity, moved, clock.monotonic() - start)
 
 
 def _reflink(attempt: Attempt, source: Reading, target: Layer) -> bool:
@@ -177,6 +179,15 @@ def _digest_again(attempt: Attempt, layers: list[Layer], size: int, volume: str)
     return found.root()
 
 
+def _same_below(ours: list[chains.Link], theirs: list[chains.Link]) -> bool:
+    """Whether two chains show the same image from here down without looking: the same snapshot,
+    with nothing lost in either and no digest that says otherwise."""
+    one, other = ours[0].record, theirs[0].record
+    if one.mutable or other.mutable or chains.lost(ours) or chains.lost(theirs):
+        return False
+    return not (one.digest and other.digest and one.digest != other.digest)
+
+
 def _difference_ranges(
     attempt: Attempt,
     source: Reading,
@@ -186,9 +197,9 @@ def _difference_ranges(
 ) -> tuple[list[ranges.Range], bool]:
     images = attempt.context.doors.images
     tail = [(base_links[0].record.size, source.size - base_links[0].record.size)]
-    at = {link.tag: index for index, link in enumerate(base_links) if not link.record.mutable}
+    at = {link.tag: index for index, link in enumerate(base_links)}
     for index, link in enumerate(source_links):
-        if link.tag in at and not link.record.mutable:
+        if link.tag in at and _same_below(source_links[index:], base_links[at[link.tag] :]):
             above = [*source.layers[:index], *base_layers[: at[link.tag]]]
             found = [part for layer in above for part in ranges.present_ranges(images.map_layer(layer))]
             return found + tail, True

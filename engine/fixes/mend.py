@@ -6,6 +6,8 @@ is broken and the attempt's volume is named by the operation; after it nothing i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from engine import chains, changes, leasing, sources
 from engine.attempt import Attempt
 from engine.context import Context
@@ -30,11 +32,13 @@ from engine.tools.qcow2 import Header, parse_header
 _HEADER_BYTES = 65536
 
 
-def resume(context: Context, repository: Repository, tag: str) -> None:
-    """Finish the operation of a forming tag, whichever it is. The caller holds its lease."""
+def resume(context: Context, repository: Repository, tag: str, also: Callable[[], None] | None = None) -> None:
+    """Finish the operation of a forming tag, whichever it is. The caller holds its lease.
+
+    ``also`` is called at every step and may raise to end it: what it is done for is gone."""
     record = changes.read(repository, tag).record
     operation = record.operation
-    if operation is None:
+    if operation is None or operation.attempt is None:
         raise Damaged(f"image {tag} is not complete and its record does not say what is missing")
     stages = {
         "create_disk": ("copy base", "make volume") if operation.source else ("make volume",),
@@ -44,6 +48,7 @@ def resume(context: Context, repository: Repository, tag: str) -> None:
     if stages is None:
         raise Damaged(f"the record of image {tag} names an operation {operation.verb!r:.40} that is not known here")
     attempt = Attempt(context, repository, tag, operation.verb, stages)
+    attempt.also = also
     try:
         if operation.verb == "create_disk" and not operation.source:
             attempt.join(record)
@@ -85,8 +90,6 @@ def make_disk_volume(repository: Repository, record: Record) -> None:
     base_format = None
     if operation.base:
         base = changes.read(repository, operation.base).record
-        if base.purging:
-            raise Refused(f"the base {base.id} is being deleted", "Remove the image, or copy the base here again")
         base_format = chains.load(repository, base)[0].volume.format
     repository.make_volume(operation.attempt, record.size, base_format)
 
@@ -105,7 +108,8 @@ def _flat_from_elsewhere(attempt: Attempt, record: Record, operation: Operation)
         read = fill.reading(source.repository, source.record, source.links)
         fill.copy_all(attempt, read, target, want_digest=False)
         fill.grow(attempt, target, record.size)
-    attempt.finish(sealed)
+        lost = chains.lost(source.links)
+    attempt.finish(lambda now: sealed(now)._replace(lost=lost))
 
 
 def _bring_base(attempt: Attempt, record: Record, operation: Operation) -> None:
@@ -113,7 +117,8 @@ def _bring_base(attempt: Attempt, record: Record, operation: Operation) -> None:
     repository, context = attempt.repository, attempt.context
     attempt.stage("copy base")
     entry = repository.read_tag(operation.base)
-    if entry is not None and entry.record is not None and entry.record.whole and not entry.record.purging:
+    if entry is not None and entry.record is not None and entry.record.whole:
+        chains.load(repository, entry.record)  # refuses one that is being deleted or merged away
         return
     with leasing.take(context.doors, repository, [operation.base]):
         entry = repository.read_tag(operation.base)
@@ -121,7 +126,7 @@ def _bring_base(attempt: Attempt, record: Record, operation: Operation) -> None:
             _publish_hidden_base(attempt, operation, entry.generation if entry else 0)
         elif entry.record is None or entry.record.purging:
             raise Refused(f"the base {operation.base} is being deleted here", "Run its clean fix, then this one")
-        resume(context, repository, operation.base)
+        resume(context, repository, operation.base, also=attempt.check)
 
 
 def _publish_hidden_base(attempt: Attempt, operation: Operation, expected: int) -> None:
@@ -136,7 +141,7 @@ def _publish_hidden_base(attempt: Attempt, operation: Operation, expected: int) 
 def new_copy_record(
     context: Context, source: sources.Source, tag: str, strategy: Strategy, strong: bool = True, digest: bool = True
 ) -> Record:
-    """The record of a full copy that has yet to be made."""
+    """The record of a full copy that has yet to be made. What is known to be lost stays known."""
     format = VolumeFormat.QCOW2 if strategy is Strategy.SPACE else VolumeFormat.RAW
     return Record(
         id=tag,
@@ -146,6 +151,7 @@ def new_copy_record(
         whole=False,
         volume=None,
         strategy=strategy,
+        lost=chains.lost(source.links),
         operation=Operation(
             verb="copy",
             attempt=VolumeRef(context.doors.ids.new_id(), format, ""),
@@ -188,9 +194,11 @@ def _copy(attempt: Attempt, record: Record) -> None:
             f"image {source.record.id} does not have the content that its digest says",
             "Check its repository with --deep; the copy was not sealed",
         )
-    attempt.finish(lambda now: sealed(now)._replace(digest=digest, digest_write_epoch=now.write_epoch))
-    if digest and not source.record.mutable and not source.record.digest:
-        _tell_source(source, digest, attempt, target)
+    lost = chains.lost(source.links)
+    kept = "" if lost else digest  # a digest of zeros that stand for lost data would disown the intact replicas
+    attempt.finish(lambda now: sealed(now)._replace(digest=kept, digest_write_epoch=now.write_epoch, lost=lost))
+    if kept and not source.record.mutable and not source.record.digest:
+        _tell_source(source, kept, attempt, target)
 
 
 def _copy_onto_base(
@@ -223,27 +231,33 @@ def _tell_source(source: sources.Source, digest: str, attempt: Attempt, target: 
 
 def _start_again(attempt: Attempt, source: sources.Source) -> Record:
     """The disk was written since: what was copied is void and says so. A fresh volume, from 0."""
-    old = attempt.repository
-
-    def again(record: Record) -> Record:
-        assert record.operation is not None and record.operation.attempt is not None
-        dropped = record.operation.attempt
-        fresh = dropped._replace(id=attempt.context.doors.ids.new_id())
-        note = attempt.status(f"started again: disk {source.record.id} was written since the copy began")
-        return record._replace(
-            operation=record.operation._replace(attempt=fresh, cursor=0, source_write_epoch=source.record.write_epoch),
-            scrap=(*record.scrap, dropped),
+    note = attempt.status(f"started again: disk {source.record.id} was written since the copy began")
+    record = attempt.publish(
+        lambda record: record._replace(
+            operation=_afresh(attempt, record, source.record.write_epoch),
+            scrap=(*record.scrap, *_attempt_of(record)),
             last=note,
         )
-
-    record = attempt.publish(again)
+    )
     attempt.cursor = 0
-    return drop_scrap(attempt, record, old)
+    return drop_scrap(attempt, record)
 
 
-def drop_scrap(attempt: Attempt, record: Record, repository: Repository) -> Record:
+def _attempt_of(record: Record) -> tuple[VolumeRef, ...]:
+    return (record.operation.attempt,) if record.operation and record.operation.attempt else ()
+
+
+def _afresh(attempt: Attempt, record: Record, source_write_epoch: int) -> Operation:
+    """The operation with another volume: a cursor is about one volume, and that one only."""
+    assert record.operation is not None and record.operation.attempt is not None
+    fresh = record.operation.attempt._replace(id=attempt.context.doors.ids.new_id())
+    return record.operation._replace(attempt=fresh, cursor=0, source_write_epoch=source_write_epoch)
+
+
+def drop_scrap(attempt: Attempt, record: Record) -> Record:
     """Delete the volumes in ``scrap`` and then stop naming them."""
-    gone = record.scrap
+    gone, repository = record.scrap, attempt.repository
+    repository.settle(record.id)
     for volume in gone:
         repository.remove_digests(volume.id)
         repository.remove_volume(volume.id, volume.format)
@@ -253,19 +267,31 @@ def drop_scrap(attempt: Attempt, record: Record, repository: Repository) -> Reco
 
 
 def _fresh_target(attempt: Attempt, record: Record) -> VolumeRef:
-    """The attempt's volume, made anew unless something durable is in it."""
-    operation = record.operation
-    assert operation is not None and operation.attempt is not None
-    target = operation.attempt
-    if attempt.cursor > 0 and attempt.repository.volume_facts(target.id, target.format).present:
+    target, usable = made_before(attempt, record)
+    if usable:
         return target
-    attempt.cursor = 0
     base_format = None
     if target.parent:
         base = changes.read(attempt.repository, target.parent).record
         base_format = chains.load(attempt.repository, base)[0].volume.format
     attempt.repository.make_volume(target, record.size, base_format)
     return target
+
+
+def made_before(attempt: Attempt, record: Record) -> tuple[VolumeRef, bool]:
+    """The volume to fill, and whether what the cursor says is in it. Where a cursor is recorded and
+    its volume is gone, another volume takes its place, so the old cursor can never count again."""
+    operation = record.operation
+    assert operation is not None and operation.attempt is not None
+    facts = attempt.repository.volume_facts(operation.attempt.id, operation.attempt.format)
+    if attempt.cursor > 0 and not facts.present:
+        record = attempt.publish(
+            lambda now: now._replace(operation=_afresh(attempt, now, operation.source_write_epoch))
+        )
+        assert record.operation is not None and record.operation.attempt is not None
+        attempt.cursor = 0
+        return record.operation.attempt, False
+    return operation.attempt, attempt.cursor > 0
 
 
 # -- import

@@ -30,10 +30,9 @@ def merge(context: Context, repository: Repository, below: str, above: str, dire
         _only_dependant(repository, below, above)
         if direction == "down":
             _reserve(repository, below, above)
-        record = attempt.claim(lambda record: _merging(record, below, direction))
         lower = changes.read(repository, below).record
-        if record.volume is None or record.volume.parent != below or lower.volume is None:
-            raise StaleFix(f"image {above} is not based on {below} any more", "Check again")
+        record = attempt.claim(lambda record: _merging(record, lower, direction))
+        assert record.volume is not None and lower.volume is not None
         attempt.stage("copy data")
         if direction == "down":
             _down(attempt, record, record.volume, lower, lower.volume)
@@ -67,20 +66,27 @@ def _reserve(repository: Repository, below: str, above: str) -> None:
         raise StaleFix(f"another image depends on {below} now", "Check again")
 
 
-def _merging(record: Record, below: str, direction: str) -> Record:
+def _merging(record: Record, lower: Record, direction: str) -> Record:
     operation = record.operation
-    if operation is not None and operation.verb == "merge" and operation.other == below:
-        if operation.source_write_epoch == record.write_epoch and operation.direction == direction:
-            return record  # goes on at its cursor
-    elif operation is not None:
+    if record.volume is None or record.volume.parent != lower.id or lower.volume is None:
+        raise StaleFix(f"image {record.id} is not based on {lower.id} any more", "Check again")
+    if operation is not None and (operation.verb, operation.other) != ("merge", lower.id):
         raise StaleFix(f"image {record.id} has an unfinished {operation.verb}", "Finish that first")
-    fresh = Operation("merge", other=below, direction=direction, source_write_epoch=record.write_epoch)
+    fresh = Operation(
+        "merge",
+        other=lower.id,
+        direction=direction,
+        source_write_epoch=record.write_epoch,
+        pinned=(record.volume.id, lower.volume.id),
+    )
+    if operation is not None and operation._replace(cursor=0) == fresh:
+        return record  # the same volumes, unwritten since: it goes on at its cursor
     return record._replace(operation=fresh)
 
 
 def _down(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, bottom: VolumeRef) -> None:
     repository, images = attempt.repository, attempt.context.doors.images
-    target = _chain(repository, lower)
+    target = _chain(repository, lower, record.id)
     fill.grow(attempt, bottom, record.size)
     wanted = ranges.present_ranges(images.map_layer(repository.layer(top)))
     # The upper layer alone: every wanted range is in it, and the lower one is open for writing.
@@ -88,11 +94,12 @@ def _down(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, botto
     attempt.stage("replace")
 
     def replaced(record: Record) -> Record:
-        return record._replace(volume=bottom, operation=None, scrap=(*record.scrap, top))
+        lost = tuple(ranges.exact([*record.lost, *lower.lost]))
+        return record._replace(volume=bottom, operation=None, scrap=(*record.scrap, top), lost=lost)
 
     record = attempt.publish(replaced)
     attempt.stage("clean")
-    drop_scrap(attempt, record, repository)
+    drop_scrap(attempt, record)
     _purge_absorbed(repository, lower.id, attempt.tag)
     attempt.finish(lambda record: record)
 
@@ -105,26 +112,29 @@ def _purge_absorbed(repository: Repository, below: str, above: str) -> None:
             raise StaleFix(f"image {below} is not absorbed by {above}", "Check again")
         return None if record.purging else record._replace(purging=True)
 
+    if of(repository.scan_tags(), below):
+        return  # somebody bases something on it at this moment; check says what becomes of it
     record = changes.change(repository, below, purging)
     clean.delete(repository, below, record)
 
 
 def _up(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, bottom: VolumeRef) -> None:
     repository, images = attempt.repository, attempt.context.doors.images
-    below = _chain(repository, lower)
+    below = _chain(repository, lower, record.id)
     mine = ranges.exact(ranges.present_ranges(images.map_layer(repository.layer(top))))
     theirs = ranges.exact(ranges.present_ranges(images.map_layer(below[0])))
     fill.copy_into(attempt, below, ranges.subtract(theirs, mine), [repository.layer(top), *below])
     attempt.stage("replace")
     merged = top._replace(parent=bottom.parent)
-    attempt.publish(lambda record: record._replace(volume=merged, operation=None))
+    lost = tuple(ranges.exact([*record.lost, *lower.lost]))
+    attempt.publish(lambda record: record._replace(volume=merged, operation=None, lost=lost))
     attempt.stage("clean")
     rewrite_header(attempt.context, repository, merged)
     attempt.finish(lambda record: record)
 
 
-def _chain(repository: Repository, record: Record) -> list[Layer]:
-    return chains.layers(repository, chains.load(repository, record))
+def _chain(repository: Repository, record: Record, reader: str) -> list[Layer]:
+    return chains.layers(repository, chains.load(repository, record, reader))
 
 
 def rewrite_header(context: Context, repository: Repository, volume: VolumeRef) -> None:

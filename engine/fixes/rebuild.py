@@ -15,9 +15,9 @@ from engine.context import Context
 from engine.copying import ranges
 from engine.digests import BLOCK_BYTES, CHUNK_BYTES
 from engine.doors.images import Extent, Session
-from engine.errors import Damaged, DiskwrightError, Refused, ToolFailed
+from engine.errors import Damaged, DiskwrightError, ReadFailed, Refused, ToolFailed
 from engine.fixes import fill
-from engine.fixes.mend import drop_scrap
+from engine.fixes.mend import drop_scrap, made_before
 from engine.formats.base import Repository
 from engine.model import VolumeFormat, aligned
 from engine.records import Operation, Record, VolumeRef
@@ -33,15 +33,16 @@ def flatten(context: Context, repository: Repository, tag: str, keep_format: boo
     with _failing(attempt):
         record = attempt.claim(lambda record: _optimizing(context, record, keep_format))
         assert record.operation is not None and record.operation.attempt is not None
-        links = chains.load(repository, record)
+        links = chains.usable(repository, record)
+        lost = chains.lost(links)
         with leasing.take(context.doors, repository, [], [link.tag for link in links[1:]]):
             target = _target(attempt, record)
             attempt.stage("copy data")
             read = fill.reading(repository, record, links)
-            digest = fill.copy_all(attempt, read, target, not record.mutable)
+            digest = fill.copy_all(attempt, read, target, not record.mutable and not lost)
         if record.digest_is_valid and digest and digest != record.digest:
             raise Damaged(f"image {tag} does not have the content that its digest says", "Check it with --deep")
-        _replace(attempt, target, digest)
+        _replace(attempt, target, digest, lost=lost)
 
 
 def _optimizing(context: Context, record: Record, keep_format: bool) -> Record:
@@ -65,11 +66,8 @@ def _optimizing(context: Context, record: Record, keep_format: bool) -> Record:
 
 
 def _target(attempt: Attempt, record: Record) -> VolumeRef:
-    assert record.operation is not None and record.operation.attempt is not None
-    target = record.operation.attempt
-    facts = attempt.repository.volume_facts(target.id, target.format)
-    if attempt.cursor == 0 or not facts.present:
-        attempt.cursor = 0
+    target, usable = made_before(attempt, record)
+    if not usable:
         attempt.repository.make_volume(target, record.size, None)
     return target
 
@@ -99,7 +97,7 @@ def _replace(
 
     record = attempt.finish(replaced)
     if record.scrap:
-        drop_scrap(attempt, record, attempt.repository)
+        drop_scrap(attempt, record)
 
 
 def from_replica(context: Context, repository: Repository, tag: str, source_identity: str) -> None:
@@ -165,11 +163,10 @@ def salvage(context: Context, repository: Repository, tag: str, suspect: tuple[t
         record = attempt.claim(salvaging)
         links = chains.load(repository, record)
         with leasing.take(context.doors, repository, [], [link.tag for link in links[1:]]):
-            attempt.cursor = 0
             target = _target(attempt, record)
             attempt.stage("copy data")
             lost = _read_what_can_be_read(attempt, record, links, target, suspect)
-        _replace(attempt, target, "", evidence=True, lost=tuple(ranges.exact([*record.lost, *lost])))
+        _replace(attempt, target, "", evidence=True, lost=tuple(ranges.exact([*chains.lost(links), *lost])))
 
 
 def _read_what_can_be_read(
@@ -191,10 +188,9 @@ def _read_what_can_be_read(
         stack.callback(write.close)
         attempt.check()
         try:
-            extents = images.map_chain(layers)
-            wanted = ranges.data_ranges(extents)
+            wanted = ranges.data_ranges(images.map_chain(layers))
         except ToolFailed:
-            wanted = [(0, size)]
+            wanted = [(0, size)]  # its tables are damaged too: ask for every block
         bad = list(suspect) + lost
         for start, length in ranges.pieces(ranges.subtract(ranges.merged(wanted, min(size, read.size)), bad)):
             lost += _rescue(read, write, start, length)
@@ -206,11 +202,13 @@ def _read_what_can_be_read(
 
 def _rescue(read: Session, write: Session, start: int, length: int) -> list[ranges.Range]:
     try:
-        write.write(start, read.read(start, length))
-        return []
-    except ToolFailed:
+        data = read.read(start, length)
+    except ReadFailed:  # the tool says so: a tool that died says nothing about the data
         if length <= BLOCK_BYTES:
             return [(start, length)]
+    else:
+        write.write(start, data)
+        return []
     lost = []
     for part in range(start, start + length, BLOCK_BYTES):
         lost += _rescue(read, write, part, min(BLOCK_BYTES, start + length - part))

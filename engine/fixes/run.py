@@ -38,7 +38,9 @@ def verify(context: Context, repository: Repository, fix: Fix) -> tuple[Fix, Vie
         raise StaleFix(f"this version does not know the rule {fix.rule!r:.40}", "Check again on this host")
     view = survey.look(context, repository, deep=fix.deep, only=fix.target or None, mine=True)
     for found in judge(view).fixes:
-        if found.id == fix.id and found.rule == fix.rule:
+        if found.id == fix.id:
+            if (found.rule, lease_tags(found), found.plan) != (fix.rule, lease_tags(fix), fix.plan):
+                raise BadRequest(f"fix {fix.id} was edited", "Send a fix exactly as check returned it")
             return found, view
     raise StaleFix(f"fix {fix.id} is out of date: {_what_changed(fix, view)}", "Check again")
 
@@ -98,6 +100,7 @@ RUNNERS: dict[str, Runner] = {
     "C-SCRAP": lambda context, repository, fix, view: clean.leftovers(context, repository, fix.target, "scrap"),
     "C-EVIDENCE": lambda context, repository, fix, view: clean.leftovers(context, repository, fix.target, "evidence"),
     "C-ATTEMPT": lambda context, repository, fix, view: clean.leftovers(context, repository, fix.target, "attempt"),
+    "C-LOSSES": lambda context, repository, fix, view: small.accept_losses(repository, fix.target),
     "C-RECORD": lambda context, repository, fix, view: clean.damaged_record(repository, fix.target),
     "C-LITTER": _litter,
     "C-LOST": lambda context, repository, fix, view: _ignore(clean.lost(repository, _text(fix, "name"))),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from engine import changes, deep
+from engine import chains, changes, deep
 from engine.attempt import Attempt
 from engine.context import Context
-from engine.errors import DiskwrightError
+from engine.errors import DiskwrightError, Refused
 from engine.fixes.merge import rewrite_header
 from engine.formats.base import Repository
 
@@ -36,9 +36,16 @@ def leaks(context: Context, repository: Repository, tag: str) -> None:
         raise
 
 
+def accept_losses(repository: Repository, tag: str) -> None:
+    """Take the zeros that stand for lost ranges as the image's content. The lease is held."""
+    changes.change(repository, tag, lambda record: record._replace(lost=(), digest=""))
+
+
 def record_digest(context: Context, repository: Repository, tag: str) -> str:
     """Compute and record the content digest of a snapshot. The caller holds a shared lease on its chain."""
     record = changes.read(repository, tag).record
+    if chains.lost(chains.usable(repository, record)):
+        raise Refused(f"image {tag} has lost ranges", "A digest of the zeros in their place would hide that")
     found = deep.compute(context, repository, record)
     assert record.volume is not None
     repository.write_digests(record.volume.id, found.to_bytes())

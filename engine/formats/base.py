@@ -128,6 +128,9 @@ class Repository(Protocol):
         Atomic. Overtaken: another generation is newer and ours was never visible.
         OutcomeUnknown: ours was visible but is not the newest; touch nothing more."""
 
+    def settle(self, tag: str) -> None:
+        """Make what is visible of the tag durable: its writer may have died before it was."""
+
     def purge_tag(self, tag: str, expected: int) -> None:
         """Replace the tag by a tombstone no stale writer can win against. Raises as ``publish``."""
 

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from engine.errors import Damaged, Refused
 from engine.model import VolumeFormat, is_id
-from engine.records import canonical
+from engine.records import canonical, has_room
 
 MAJOR = 1
 MINOR = 0
@@ -111,12 +111,13 @@ def is_shard(name: str) -> bool:
 
 
 def parse_tag_name(name: str, shard: str) -> tuple[str, int] | None:
-    """(tag, generation) of a file in ``tags/<shard>``; generation 0 is never written."""
+    """(tag, generation) of a file in ``tags/<shard>``; None for generations that are never written:
+    0, and those after which there is no room for another."""
     match = _TAG.match(name)
     if match is None or name[:2] != shard:
         return None
     generation = int(match[2], 16)
-    return (match[1], generation) if generation else None
+    return (match[1], generation) if generation > 0 and has_room(generation) else None
 
 
 def parse_volume_name(name: str, shard: str = "") -> tuple[str, VolumeFormat] | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from engine.doors.files import Kind
@@ -18,25 +19,19 @@ from engine.formats import files_layout as layout
 from engine.formats.base import TagEntry
 from engine.formats.files_tree import Temporary, Tree, doing
 from engine.records import (
-    INCARNATION_SHIFT,
     MAX_RECORD_BYTES,
     Record,
     decode,
     encode,
+    has_room,
     is_tombstone,
     next_generation,
     tombstone_generation,
 )
-from engine.tools.threads import map_in_threads
+from engine.tools.threads import map_files
 
 _LOOKS = 4
 """How often a listed name that cannot be found is listed again."""
-
-_COLD_S_PER_FILE = 100e-6
-_SAMPLE_FILES = 64
-_THREADS = 4
-
-_LAST_INCARNATION = 0xFFFF
 
 
 class ShardOfTags(NamedTuple):
@@ -45,6 +40,15 @@ class ShardOfTags(NamedTuple):
     entries: list[TagEntry]
     older: list[str]
     """Superseded generations of tags whose newest one is readable."""
+    foreign: list[str]
+
+
+class _ShardAsRead(NamedTuple):
+    """The same before anything is understood: that is not for the threads that read."""
+
+    shard: str
+    newest: list[tuple[str, int, bytes | OSError]]
+    older: list[tuple[str, int]]
     foreign: list[str]
 
 
@@ -65,7 +69,7 @@ class Tags:
                 newest = self._newest(tag)
             if not newest:
                 return None
-            entry = self._load(self._path(tag, newest), tag, newest)
+            entry = _entry(tag, newest, self._fetch(self._path(tag, newest), newest))
             if entry is not None:
                 return entry
         return TagEntry(tag, newest, None, "the record is listed but not found", unreadable=True)
@@ -79,17 +83,14 @@ class Tags:
             entries = self._tree.files.list_directory(self._tree.path("tags"))
         shards = sorted(e.name for e in entries if e.kind is Kind.DIRECTORY and layout.is_shard(e.name))
         strangers = [f"tags/{e.name}" for e in entries if e.kind is not Kind.DIRECTORY or not layout.is_shard(e.name)]
-        found = [ShardOfTags([], [], strangers)]
-        now = self._tree.doors.clock.monotonic
-        started, count = now(), 0
-        for position, shard in enumerate(shards):
-            found.append(self._read_shard(shard))
-            count += len(found[-1].entries)
-            if self._threads and count >= _SAMPLE_FILES and now() - started > count * _COLD_S_PER_FILE:
-                return found + map_in_threads(self._read_shard, shards[position + 1 :], _THREADS)
-        return found
+        top = ShardOfTags([], [], strangers)
+        read: Iterable[_ShardAsRead] = map(self._read_shard, shards)
+        if self._threads:
+            now = self._tree.doors.clock.monotonic
+            read = map_files(self._read_shard, shards, lambda shard: len(shard.newest), now)
+        return [top, *map(self._understood, read)]
 
-    def _read_shard(self, shard: str) -> ShardOfTags:
+    def _read_shard(self, shard: str) -> _ShardAsRead:
         newest: dict[str, int] = {}
         older: list[tuple[str, int]] = []
         foreign = []
@@ -106,12 +107,19 @@ class Tags:
             if known != generation:
                 newest[tag] = max(known, generation)
                 older.append((tag, min(known, generation)))
+        content = [
+            (tag, generation, self._fetch(f"{directory}/{layout.tag_name(tag, generation)}", generation))
+            for tag, generation in newest.items()
+        ]
+        return _ShardAsRead(shard, content, older, foreign)
+
+    def _understood(self, read: _ShardAsRead) -> ShardOfTags:
         entries = []
-        for tag, generation in newest.items():
-            entry = self._load(f"{directory}/{layout.tag_name(tag, generation)}", tag, generation) or self.read(tag)
+        for tag, generation, content in read.newest:
+            entry = _entry(tag, generation, content) or self.read(tag)
             if entry is not None:
                 entries.append(entry)
-        return ShardOfTags(entries, self._superseded(shard, entries, older), foreign)
+        return ShardOfTags(entries, self._superseded(read.shard, entries, read.older), read.foreign)
 
     @staticmethod
     def _superseded(shard: str, entries: list[TagEntry], older: list[tuple[str, int]]) -> list[str]:
@@ -125,22 +133,13 @@ class Tags:
             if generation < readable.get(tag, 0)
         ]
 
-    def _load(self, path: str, tag: str, generation: int) -> TagEntry | None:
-        """One generation; None when its name is gone."""
+    def _fetch(self, path: str, generation: int) -> bytes | OSError:
+        if is_tombstone(generation):
+            return b""  # its name says it; what is in it does not matter
         try:
-            raw = self._tree.files.read_file(path, MAX_RECORD_BYTES)
-            if is_tombstone(generation):
-                return TagEntry(tag, generation, None, "a tombstone that is not empty" if raw else "")
-            return TagEntry(tag, generation, decode(raw, tag))
-        except FileNotFoundError:
-            return None
-        except Damaged as error:
-            return TagEntry(tag, generation, None, error.message)
+            return self._tree.files.read_file(path, MAX_RECORD_BYTES)
         except OSError as error:
-            if error.errno == errno.EFBIG:
-                return TagEntry(tag, generation, None, f"the record is longer than {MAX_RECORD_BYTES} bytes")
-            problem = from_os_error(error, "read the record").message
-            return TagEntry(tag, generation, None, problem, unreadable=True)
+            return error
 
     def _generations(self, tag: str) -> list[int]:
         shard = layout.tag_shard(tag)
@@ -166,6 +165,11 @@ class Tags:
         generation = next_generation(expected)
         self._put(record.id, expected, generation, content)
         return generation
+
+    def settle(self, tag: str) -> None:
+        """See ``Repository.settle``."""
+        with doing(f"make the record of image {tag} durable"), contextlib.suppress(FileNotFoundError):
+            self._tree.files.sync_directory(self._tree.path(layout.tag_shard(tag)))
 
     def purge(self, tag: str, expected: int) -> None:
         """See ``Repository.purge_tag``."""
@@ -238,9 +242,29 @@ class Tags:
         return self._tree.path(f"{layout.tag_shard(tag)}/{layout.tag_name(tag, generation)}")
 
 
+def _entry(tag: str, generation: int, content: bytes | OSError) -> TagEntry | None:
+    """One generation; None when its name was gone."""
+    if isinstance(content, OSError):
+        return _unread(tag, generation, content)
+    if is_tombstone(generation):
+        return TagEntry(tag, generation, None)
+    try:
+        return TagEntry(tag, generation, decode(content, tag))
+    except Damaged as error:
+        return TagEntry(tag, generation, None, error.message)
+
+
+def _unread(tag: str, generation: int, error: OSError) -> TagEntry | None:
+    if isinstance(error, FileNotFoundError):
+        return None
+    if error.errno == errno.EFBIG:
+        return TagEntry(tag, generation, None, f"the record is longer than {MAX_RECORD_BYTES} bytes")
+    return TagEntry(tag, generation, None, from_os_error(error, "read the record").message, unreadable=True)
+
+
 def _check_room(tag: str, expected: int) -> None:
     # Only a stranger makes numbers this high: our own would take 2^48 changes or 65,535 purges.
-    if is_tombstone(expected + 1) or expected >> INCARNATION_SHIFT == _LAST_INCARNATION:
+    if not has_room(expected):
         raise Damaged(f"image {tag} has generation {expected:016x}, after which there is none")
 
 

@@ -96,6 +96,10 @@ class FileStore:
         require_id(record.id, "image")
         return self._tags.publish(record, expected)
 
+    def settle(self, tag: str) -> None:
+        """Sync of the tag's directory."""
+        self._tags.settle(require_id(tag, "tag"))
+
     def purge_tag(self, tag: str, expected: int) -> None:
         """As ``publish``, of an empty file."""
         self._tags.purge(require_id(tag, "image"), expected)

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import Protocol
 
-from engine.errors import BadRequest, NoSpace, StorageError, ToolFailed
+from engine.errors import BadRequest, NoSpace, ReadFailed, StorageError, ToolFailed
 
 PIECE_BYTES = 2 << 20
 """Largest read or write sent, and largest piece that ``stream`` yields."""
@@ -321,7 +321,8 @@ class NbdSession:
         reason = f"{os.strerror(code)} [{errno.errorcode.get(code, code)}]"
         if code in _NO_SPACE_CODES:
             return NoSpace(f"{what} failed: {reason}", "Make room (check lists what can be cleaned) and try again")
-        return ToolFailed(f"{what} failed: {reason}", "Check the storage and try again")
+        kind = ReadFailed if request.kind is _Kind.READ else ToolFailed
+        return kind(f"{what} failed: {reason}", "Check the storage and try again")
 
     # -- the handshake
 

@@ -4,19 +4,55 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
+
+_COLD_S_PER_FILE = 100e-6
+_SAMPLE_FILES = 64
+_THREADS = 8
+_AHEAD = 4 * _THREADS
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
-def map_in_threads(work: Callable[[_T], _R], items: Iterable[_T], threads: int) -> list[_R]:
-    """``[work(item) for item in items]`` in so many threads; the order stays, the first error is raised."""
-    from concurrent.futures import ThreadPoolExecutor
+def map_files(
+    work: Callable[[_T], _R], items: Sequence[_T], files_in: Callable[[_R], int], now: Callable[[], float]
+) -> Iterator[_R]:
+    """``work(item) for item in items``, in order, where ``work`` reads small files, ``files_in(result)`` of them.
 
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, items))
+    Storage that turns out to be slow (cold) is read by several threads ahead of the caller, fast one by the
+    caller's own: then threads only take the interpreter away from each other. For the same reason ``work`` should
+    do little beside reading. The first error is raised.
+    """
+    spent, count = 0.0, 0
+    for position, item in enumerate(items):
+        started = now()
+        result = work(item)
+        spent += now() - started
+        count += files_in(result)
+        yield result
+        if count >= _SAMPLE_FILES and spent > count * _COLD_S_PER_FILE:
+            yield from _in_threads(work, items[position + 1 :])
+            return
+
+
+def _in_threads(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    ahead: deque[Future[_R]] = deque()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        try:
+            for item in items:
+                ahead.append(pool.submit(work, item))
+                if len(ahead) > _AHEAD:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
 
 
 @contextlib.contextmanager

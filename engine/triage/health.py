@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from engine.chains import contradiction
 from engine.formats.base import VolumeFacts, backing_name
 from engine.model import ImageReport, OperationStatus, Status, Strategy, VolumeFormat, aligned
 from engine.records import Record, VolumeRef
@@ -49,6 +50,9 @@ class Judge:
 
     def health(self, tag: str) -> Health:
         """Whether the image that ``tag`` shows can be read, looking down its chain."""
+        known = self._known.get(tag)
+        if known is not None:
+            return known
         path: list[str] = []
         while tag not in self._known and tag not in path:
             path.append(tag)
@@ -58,6 +62,8 @@ class Judge:
                 self._known[tag] = own
             elif not record.volume.parent:
                 self._known[tag] = FINE
+            elif (edge := self._edge(record, record.volume.parent)) is not None:
+                self._known[tag] = edge
             else:
                 tag = record.volume.parent
         if tag not in self._known:
@@ -78,21 +84,34 @@ class Judge:
         reason = f"needs image {below.culprit or tag}: {below.reason}"
         return below._replace(reason=reason, rule="B-BASE" if below.status is Status.BROKEN else "U-BASE")
 
+    def _edge(self, record: Record, parent: str) -> Health | None:
+        """What is wrong between an image and its base, if anything."""
+        below = self.graph.record(parent)
+        if below is None:
+            return None  # the base's own trouble
+        where = (f"tag {record.id} on tag {parent}",)
+        if below.absorbed_by not in ("", record.id):
+            reason = f"its base {parent} is being merged into image {below.absorbed_by}"
+            return Health(Status.BROKEN, reason, "B-PARENT", record.id, where)
+        if below.size > record.size and aligned(below.size) > aligned(record.size):
+            return Health(Status.BROKEN, f"it is smaller than its base {parent}", "B-PARENT", record.id, where)
+        return None
+
     def _own(self, tag: str) -> Health:
         entry = self.graph.entry(tag)
         if entry is None or entry.tombstone:
             return Health(Status.BROKEN, f"the base {tag} is gone", "B-PARENT", tag, (f"no record of tag {tag}",))
+        record = entry.record
+        if record is not None and record.whole and record.volume is not None and not record.purging:
+            return self._data(record, record.volume)
         where = (f"record {tag}, generation {entry.generation:x}",)
-        if entry.record is None:
+        if record is None:
             if entry.unreadable:
                 return Health(Status.UNKNOWN, f"its record cannot be read: {entry.problem}", "U-RECORD", tag, where)
             return Health(Status.BROKEN, f"its record is damaged: {entry.problem}", "B-RECORD", tag, where)
-        record = entry.record
         if record.purging:
             return Health(Status.BROKEN, "it is being deleted", "B-PURGING", tag, where)
-        if not record.whole or record.volume is None:
-            return self._unfinished(record, where)
-        return self._data(record, record.volume)
+        return self._unfinished(record, where)
 
     def _unfinished(self, record: Record, where: tuple[str, ...]) -> Health:
         verb = record.operation.verb if record.operation else "operation"
@@ -108,25 +127,24 @@ class Judge:
         return Health(Status.BROKEN, reason, rule, record.id, where)
 
     def _data(self, record: Record, volume: VolumeRef) -> Health:
-        facts = self.graph.view.facts.get(volume.id)
-        place = (f"volume {volume.id}.{volume.format}",)
-        tag = record.id
+        view = self.graph.view
+        facts = view.facts.get(volume.id)
         if facts is None:
             return FINE  # not looked at in this survey
         if facts.unreadable:
-            return Health(Status.UNKNOWN, f"its data cannot be read: {facts.problem}", "U-DATA", tag, place)
+            return _of_data(Status.UNKNOWN, f"its data cannot be read: {facts.problem}", "U-DATA", record)
         if not facts.present:
-            return Health(Status.BROKEN, "its data is gone: the volume is missing", "B-GONE", tag, place)
-        problem = facts.problem or _contradiction(record, volume, facts)
+            return _of_data(Status.BROKEN, "its data is gone: the volume is missing", "B-GONE", record)
+        problem = facts.problem or contradiction(record, volume, facts)
         if problem:
-            return Health(Status.BROKEN, f"its data is damaged: {problem}", "B-DATA", tag, place)
-        wrong = self.graph.view.depths.wrong.get(tag)
+            return _of_data(Status.BROKEN, f"its data is damaged: {problem}", "B-DATA", record)
+        wrong = view.depths.wrong.get(record.id)
         if wrong:
-            return Health(Status.BROKEN, f"its data is wrong: {wrong}", "B-DIGEST", tag, place)
-        report = self.graph.view.depths.checks.get(volume.id)
+            return _of_data(Status.BROKEN, f"its data is wrong: {wrong}", "B-DIGEST", record)
+        report = view.depths.checks.get(volume.id)
         if report and report.corruptions:
             text = f"its data is damaged: qemu-img check finds {report.corruptions} corruptions"
-            return Health(Status.BROKEN, text, "B-CORRUPT", tag, (*place, report.detail))
+            return _of_data(Status.BROKEN, text, "B-CORRUPT", record, report.detail)
         return FINE
 
     def operation(self, record: Record) -> OperationStatus | None:
@@ -150,7 +168,7 @@ class Judge:
         return ImageReport(
             tag, status, _sentence(reason), rule, facts, record.mutable, record.size, self.graph.used_by(record),
             record.strategy, record.removed is not None and not record.strong,
-            record.removed is None and not record.strong, self.operation(record), "", record.lost,
+            record.removed is None and not record.strong, self.operation(record), "", self.graph.lost(record),
         )  # fmt: skip
 
     def _better(self, record: Record) -> tuple[Status, str, str, tuple[str, ...]]:
@@ -158,6 +176,11 @@ class Judge:
         if found is None:
             return Status.OPTIMIZED, "the best representation for what was asked", "", ()
         return Status.DEGRADED, f"usable, but {found.reason}", found.rule, found.facts
+
+
+def _of_data(status: Status, reason: str, rule: str, record: Record, *detail: str) -> Health:
+    assert record.volume is not None
+    return Health(status, reason, rule, record.id, (f"volume {record.volume.id}.{record.volume.format}", *detail))
 
 
 class Degradation(NamedTuple):
@@ -177,15 +200,11 @@ def degradations(graph: Graph, record: Record) -> list[Degradation]:
     found = []
     facts = graph.view.facts.get(volume.id)
     header = facts.header if facts else None
-    links = graph.chain(record)
-    children = graph.children(record.id)
     if header is not None and header.dirty:
         found.append(Degradation("O-DIRTY", "its qcow2 header says it was not closed", (f"volume {volume.id}",)))
-    if record.strategy is Strategy.PERFORMANCE and volume.parent:
-        found.append(Degradation("O-FLAT", f"it reads through {len(links)} layers and performance was asked for"))
-    elif len(links) > MAX_CHAIN:
-        found.append(Degradation("O-DEPTH", f"its chain has {len(links)} layers, more than {MAX_CHAIN}"))
-    elif not volume.parent and volume.format is not wanted_format(record.strategy) and not children:
+    if volume.parent:
+        found += _too_deep(record, len(graph.chain(record)))
+    elif volume.format is not wanted_format(record.strategy) and not graph.children(record.id):
         found.append(Degradation("O-FORMAT", f"it is {volume.format} and {record.strategy} was asked for"))
     if header is not None:
         found += _header_mismatch(graph, volume, header.backing_name, header.backing_format)
@@ -194,10 +213,19 @@ def degradations(graph: Graph, record: Record) -> list[Degradation]:
     if report and report.leaked_clusters:
         text = f"{report.leaked_clusters} clusters of its volume are leaked"
         found.append(Degradation("O-LEAKS", text, (report.detail,), report.leaked_clusters * 65536))
-    if record.lost:
-        count = sum(length for _, length in record.lost)
-        found.append(Degradation("D-LOST", f"{count} bytes in {len(record.lost)} ranges are lost and read as zeros"))
+    lost = graph.lost(record)
+    if lost:
+        count = sum(length for _, length in lost)
+        found.append(Degradation("D-LOST", f"{count} bytes in {len(lost)} ranges are lost and read as zeros"))
     return found
+
+
+def _too_deep(record: Record, depth: int) -> list[Degradation]:
+    if record.strategy is Strategy.PERFORMANCE:
+        return [Degradation("O-FLAT", f"it reads through {depth} layers and performance was asked for")]
+    if depth > MAX_CHAIN:
+        return [Degradation("O-DEPTH", f"its chain has {depth} layers, more than {MAX_CHAIN}")]
+    return []
 
 
 def wanted_format(strategy: Strategy) -> VolumeFormat:
@@ -230,26 +258,6 @@ def _oversize(graph: Graph, record: Record, volume: VolumeRef, facts: VolumeFact
     if over < OVERSIZE_MIN_BYTES or over < required * OVERSIZE_FRACTION:
         return []
     return [Degradation("O-OVERSIZE", f"it occupies {over} bytes more than a fresh copy would", (), over)]
-
-
-def _contradiction(record: Record, volume: VolumeRef, facts: VolumeFacts) -> str:
-    size = aligned(record.size)
-    if volume.format is VolumeFormat.RAW:
-        if facts.length < size:
-            return f"the raw volume has {facts.length} of {size} bytes"
-        return ""
-    header = facts.header
-    if header is None:
-        return "it has no qcow2 header"
-    if header.size < size:
-        return f"the qcow2 header says {header.size} bytes, the record {size}"
-    if header.corrupt:
-        return "the corrupt bit is set in its qcow2 header"
-    if header.has_data_file:
-        return "its qcow2 header names an external data file, which is never followed"
-    if header.unknown_incompatible:
-        return f"its qcow2 header has unknown features {header.unknown_incompatible:#x}"
-    return ""
 
 
 def _sentence(text: str) -> str:

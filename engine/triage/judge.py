@@ -35,6 +35,10 @@ def judge(view: View) -> RepositoryReport:
             findings += _kept_alive(graph, report)
     fixes += rules_clean.of_repository(graph)
     findings += [
+        Finding("unknown", tag, f"could not be looked at more deeply: {reason}")
+        for tag, reason in view.depths.failed.items()
+    ]
+    findings += [
         Finding("foreign", item.name, "not a name of this repository; left alone", item.size)
         for item in graph.litter("foreign")
     ]

@@ -35,6 +35,9 @@ def of_tag(graph: Graph, tag: str, healthy: bool) -> Iterator[Fix]:
     if not record.strong and not graph.children(tag):
         yield _weak(graph, record)
         return
+    if record.purging:
+        yield _take_back(graph, record)
+        return
     yield from _leftovers(graph, record, healthy)
 
 
@@ -59,6 +62,19 @@ def _weak(graph: Graph, record: Record) -> Fix:
         risk=Risk.IRREVERSIBLE if removed else Risk.REVERSIBLE,
         before="removed" if removed else "hidden",
         after="gone",
+    )
+
+
+def _take_back(graph: Graph, record: Record) -> Fix:
+    return fix(
+        graph,
+        FixType.CLEAN,
+        "C-REMOVED",
+        record.id,
+        f"Its deletion was begun, and {graph.children(record.id)[0]} depends on it: this takes the deletion back",
+        reads=reads_of(graph, [record.id], [record.id]),
+        before="removed",
+        after="removed",
     )
 
 
@@ -141,6 +157,8 @@ def of_repository(graph: Graph) -> Iterator[Fix]:
             cost=cost(graph, reclaimed=item.size),
             risk=Risk.LOSES_DATA,
         )
+    if any(entry.problem for entry in graph.view.scan.tags.values()):
+        return  # a record that cannot be understood may name any volume
     for volume in sorted(graph.view.scan.volumes):
         if volume not in graph.namers:
             facts = graph.view.facts.get(volume)

@@ -20,7 +20,7 @@ def mend(judge: Judge, tag: str) -> Iterator[Fix]:
     record = judge.graph.record(tag)
     if health.status is not Status.BROKEN or health.culprit != tag or record is None or health.rule == "B-BASE":
         return
-    if not record.strong and not judge.graph.children(tag):
+    if record.absorbed_by or (not record.strong and not judge.graph.children(tag)):
         return
     if health.rule in _UNFINISHED:
         yield _resume(judge, record, health)
@@ -166,8 +166,9 @@ def optimize(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]:
             yield _small(judge, record, item, "rewrites the header only")
         elif item.rule == "O-LEAKS" and rebuild is None:
             yield _small(judge, record, item, "gives the leaked clusters back, touches nothing else")
-        elif item.rule == "D-LOST":
+        elif item.rule == "D-LOST" and record.lost:
             yield from _restore(judge, record, item)
+            yield _accept(judge, record, item)
 
 
 def _rebuild(judge: Judge, record: Record, item: Degradation) -> Fix:
@@ -223,6 +224,21 @@ def _restore(judge: Judge, record: Record, item: Degradation) -> Iterator[Fix]:
         plan={"source": replica.repository},
         facts=item.facts,
         cost=_copy_cost(judge.graph, record),
+        before=Status.DEGRADED,
+        after=Status.OPTIMIZED,
+    )
+
+
+def _accept(judge: Judge, record: Record, item: Degradation) -> Fix:
+    return fix(
+        judge.graph,
+        FixType.CLEAN,
+        "C-LOSSES",
+        record.id,
+        f"{_capital(item.reason)}; this accepts the zeros as the image's content and forgets which ranges they were",
+        reads=reads_of(judge.graph, [record.id]),
+        facts=tuple(f"lost: {length} bytes at {start}" for start, length in record.lost[:20]),
+        risk=Risk.LOSES_DATA,
         before=Status.DEGRADED,
         after=Status.OPTIMIZED,
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
+from engine.copying.ranges import exact
 from engine.doors.images import CheckReport
 from engine.formats.base import Litter, Scan, TagEntry, VolumeFacts
 from engine.progress import Progress
@@ -30,9 +32,11 @@ class Depths(NamedTuple):
     """Tags whose content cannot be read or is not what their digest says, with the reason."""
     lost: dict[str, tuple[tuple[int, int], ...]]
     """Ranges of a tag known to be wrong or unreadable."""
+    failed: dict[str, str]
+    """Tags that could not be looked at more deeply, with the reason: nothing may be concluded."""
 
 
-NO_DEPTHS = Depths({}, {}, {}, {})
+NO_DEPTHS = Depths({}, {}, {}, {}, {})
 
 
 class View(NamedTuple):
@@ -91,7 +95,10 @@ class Graph:
 
     def used_by(self, record: Record) -> int:
         """Bytes of all volumes of a tag. One that several tags name counts for one of them only."""
-        return sum(self.used(volume) for volume in dict.fromkeys(record.volumes()) if self._owner(volume) == record.id)
+        volumes: Iterable[VolumeRef] = record.volumes()
+        if len(record.volumes()) > 1:
+            volumes = dict.fromkeys(volumes)
+        return sum([self.used(volume) for volume in volumes if self._owner(volume) == record.id])
 
     def _owner(self, volume: VolumeRef) -> str:
         """The tag whose data the volume is, before those that merely name it."""
@@ -115,6 +122,12 @@ class Graph:
     def chain_bytes(self, record: Record) -> int:
         """Upper estimate of the data that a flat copy of ``record`` holds."""
         return min(record.size, sum(self.used(link.volume) for link in self.chain(record)))
+
+    def lost(self, record: Record) -> tuple[tuple[int, int], ...]:
+        """Ranges known to be lost in the image or below it: layers above may hide some."""
+        links = self.chain(record) if record.volume and record.volume.parent else [record]
+        parts = [part for link in links for part in link.lost]
+        return tuple(exact(parts)) if parts else ()
 
     def litter(self, kind: str) -> list[Litter]:
         """Leftovers of one kind."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine import changes, leasing, sources
+from engine import chains, changes, leasing, sources
 from engine.context import Context, Found
 from engine.errors import BadRequest, Conflict, ImageBusy, NotFound, Overtaken, Refused
 from engine.fixes.mend import inspect_file, new_copy_record
 from engine.formats.base import Repository
-from engine.model import Strategy, VolumeFormat, require_id, require_size
+from engine.model import Strategy, VolumeFormat, require_id, require_path, require_size
 from engine.options import Options
 from engine.records import Operation, Record, VolumeRef, check_user_data
 from engine.triage.health import wanted_format
@@ -69,6 +69,8 @@ def _same_snapshot(here: Record, source: Record) -> None:
 
 def _already_here(context: Context, repository: Repository, here: Record, options: Options) -> str:
     """The target has this snapshot: intact, unfinished, or removed and still there."""
+    if here.operation is not None and here.operation.verb == "create_snapshot":
+        raise NotFound(f"there is no image {here.id}", "A snapshot that was never finished left this; clean it")
     for _, other in context.reachable(options.participating_repositories):
         if other.identity != repository.identity:
             entry = other.read_tag(here.id)
@@ -108,7 +110,7 @@ def _commit(
     copy = new_copy_record(context, source, tag, options.strategy or Strategy.SPACE, digest=options.digest)
     copy = copy._replace(user_data=user_data, last=committed(context, "copy"))
     if base is not None:
-        parent = _base(context, repository, base, options)
+        parent = _base(context, repository, base, record.size, options)
         if parent:
             assert copy.operation is not None
             overlay = VolumeRef(context.doors.ids.new_id(), VolumeFormat.QCOW2, parent)
@@ -126,7 +128,7 @@ def _commit(
     return tag
 
 
-def _base(context: Context, repository: Repository, base: str, options: Options) -> str:
+def _base(context: Context, repository: Repository, base: str, size: int, options: Options) -> str:
     """The tag to build on: the base itself, or a hidden freeze of it; "" to copy all bits after all."""
     try:
         record = changes.read(repository, base).record
@@ -136,6 +138,15 @@ def _base(context: Context, repository: Repository, base: str, options: Options)
         raise NotFound(f"the base {base} was removed from the target repository", "Restore it first")
     if not record.whole:
         raise Refused(f"the base {base} is not complete", "Run its mend fix first")
+    if record.size > size:
+        if options.full:
+            return ""
+        raise Refused(
+            f"the base {base} has {record.size} bytes, more than the {size} of the image",
+            "Copy without a base, or with the option full",
+        )
+    chains.usable(repository, record)
+    repository.settle(base)
     if not record.mutable:
         return base
     try:
@@ -148,8 +159,12 @@ def _base(context: Context, repository: Repository, base: str, options: Options)
 
 
 def _base_still_there(repository: Repository, tag: str, parent: str, asked: str | None) -> None:
-    base = changes.read(repository, parent).record
-    if base.purging or base.absorbed_by or (parent == asked and not base.strong):
+    try:
+        base = changes.read(repository, parent).record
+        gone = base.purging or bool(base.absorbed_by) or (parent == asked and not base.strong)
+    except NotFound:
+        gone = True
+    if gone:
         changes.change(repository, tag, lambda record: record._replace(strong=False, epoch=record.epoch + 1))
         raise Refused(f"the base {asked} was removed meanwhile", "Restore it or copy without a base")
 
@@ -160,8 +175,7 @@ def from_file(context: Context, repo_id: str, path: str, format: str, user_data:
     user_data = check_user_data(user_data)
     if format not in list(VolumeFormat):
         raise BadRequest(f"image format {format!r:.40} is unknown", "State raw or qcow2; it is never guessed")
-    if not isinstance(path, str) or not path.startswith("/"):
-        raise BadRequest(f"the path {path!r:.200} is not absolute")
+    require_path(path)
     facts, header = inspect_file(context, path, format)
     size = require_size(header.size if header else facts.size)
     strategy = options.strategy or Strategy.SPACE

@@ -68,7 +68,8 @@ def _on_base(context: Context, repo_id: str, base: str, size: int, strategy: Str
         raise Refused(f"image {base} is a virtual disk, not a snapshot", "Snapshot it and use the snapshot as base")
     if found.record.size > size:
         raise BadRequest(f"size {size} is smaller than the base's {found.record.size}", "Ask for at least that much")
-    chains.load(found.repository, found.record)  # refuses a base that is not complete
+    chains.usable(found.repository, found.record)
+    found.repository.settle(base)
     fresh = context.doors.ids.new_id()
     if found.repo_id == repo_id:
         return Operation("create_disk", VolumeRef(fresh, VolumeFormat.QCOW2, base), base=base)
@@ -80,10 +81,10 @@ def _on_base(context: Context, repo_id: str, base: str, size: int, strategy: Str
 
 def _base_is_still_there(repository: Repository, tag: str, operation: Operation) -> None:
     if operation.source or not operation.base:
-        return
+        return  # looked at when the base is brought in
     try:
         base = changes.read(repository, operation.base).record
-        gone = not base.strong or base.purging
+        gone = not base.strong or base.purging or bool(base.absorbed_by)
     except NotFound:
         gone = True
     if gone:

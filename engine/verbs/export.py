@@ -15,7 +15,7 @@ from engine.copying import pump, ranges
 from engine.doors.images import Layer
 from engine.errors import BadRequest, Conflict, Stopped, from_os_error
 from engine.fixes import fill
-from engine.model import VolumeFormat, aligned
+from engine.model import VolumeFormat, aligned, require_path
 from engine.tools.qcow2 import fresh_image
 from engine.verbs.change import visible
 
@@ -33,11 +33,10 @@ def export(
     """Write the image to ``path`` (which must not exist) in ``format``; returns when it is durable."""
     if format not in list(VolumeFormat):
         raise BadRequest(f"image format {format!r:.40} is unknown", "Use raw or qcow2")
-    if not path.startswith("/"):
-        raise BadRequest(f"the path {path!r:.200} is not absolute")
+    require_path(path)
     repository = context.repository(repo_id)
     record = visible(context, repo_id, image)
-    links = chains.load(repository, record)
+    links = chains.usable(repository, record)
     with leasing.take(context.doors, repository, [], [link.tag for link in links]):
         read = fill.reading(repository, record, links)
         partial = f"{path}.partial"

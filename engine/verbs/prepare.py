@@ -32,21 +32,31 @@ def prepare(context: Context, state: HostState, repo_id: str, image: str, writab
     record = visible(context, repo_id, image)
     _refuse_unusable(record, writable)
     _refuse_second(state, repository, image)
-    links = chains.load(repository, record)
+    links = chains.usable(repository, record)
     _mend_headers(context, repository, links)
     below = [link.tag for link in links[1:]]
     own, rest = ([image], below) if writable else ([], [image, *below])
     with leasing.take(context.doors, repository, own, rest) as leases:
+        chains.usable(repository, visible(context, repo_id, image))  # nobody changes it from here on
         record = _claim(context, repository, image) if writable else visible(context, repo_id, image)
         links = chains.load(repository, record)
         path = _links(context, state, repository, links)
-        log = state.task_log(f"holder-{image}")
-        try:
-            process = context.doors.processes.spawn("engine.holder", [image], list(leases.leases.values()), log)
-        except OSError as error:
-            raise from_os_error(error, f"start the holder of image {image}") from error
-        entry = Prepared(repository.identity, image, process, path, str(links[0].volume.format), writable)
-        state.save_prepared(entry)
+        entry = Prepared(
+            repository.identity, image, context.doors.processes.own(), path, str(links[0].volume.format), writable
+        )
+        return _hold(context, state, entry, leases)
+
+
+def _hold(context: Context, state: HostState, entry: Prepared, leases: leasing.LeaseSet) -> Prepared:
+    """Hand the leases to a holder. It ends by itself when we die before the note that names it is saved."""
+    arguments = [entry.image, state.prepared_note(entry)]
+    try:
+        log = state.task_log(f"holder-{entry.image}")
+        process = context.doors.processes.spawn("engine.holder", arguments, list(leases.leases.values()), log)
+    except OSError as error:
+        raise from_os_error(error, f"start the holder of image {entry.image}") from error
+    entry = entry._replace(process=process)
+    state.save_prepared(entry)
     return entry
 
 
@@ -116,9 +126,6 @@ def teardown(context: Context, state: HostState, repo_id: str, image: str) -> No
         visible(context, repo_id, image)
         raise NotFound(f"image {image} is not prepared on this host", "diskwright tasks lists what is")
     entry = mine[0]
-    if entry.writable:
-        with contextlib.suppress(DiskwrightError):  # the lease decides; the mark is for messages
-            changes.change(repository, image, lambda record: record._replace(prepared_by=""))
     context.doors.processes.terminate(entry.process)
     deadline = context.doors.clock.monotonic() + _WAIT_S
     while context.doors.processes.state(entry.process) is not ProcessState.GONE:
@@ -126,3 +133,6 @@ def teardown(context: Context, state: HostState, repo_id: str, image: str) -> No
             context.doors.processes.kill(entry.process)
         context.doors.clock.sleep(0.005)
     state.forget_prepared(entry)
+    if entry.writable:
+        with contextlib.suppress(DiskwrightError):  # the lease decides; the mark is for messages
+            changes.change(repository, image, lambda record: record._replace(prepared_by=""))

@@ -442,7 +442,9 @@ def test_without_a_replica_what_can_be_read_is_salvaged_and_the_rest_is_named(en
     assert report.lost == ((lost, 3 * 65536),)
     assert content(engine, "a", disk, tmp_path) == expected[:lost] + bytes(3 * 65536) + expected[lost + 3 * 65536 :]
     assert path.read_bytes() == damaged
-    assert rules(engine, "a") == ["C-EVIDENCE"]
+    assert rules(engine, "a") == ["C-EVIDENCE", "C-LOSSES"]
+    engine.run_fix_here("a", next(f for f in engine.check_storage_repository("a") if f.rule == "C-LOSSES"))
+    assert status(engine, "a", disk) == Status.OPTIMIZED
 
 
 def test_a_truncated_raw_disk_is_salvaged_too(engine, world, tmp_path):

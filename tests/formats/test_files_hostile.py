@@ -220,11 +220,20 @@ def test_what_is_no_record_has_a_problem(local: LocalStorage, content: bytes):
     assert entry.problem and entry.record is None and not entry.unreadable
 
 
-def test_a_tombstone_with_content_has_a_problem(local: LocalStorage):
-    """A tombstone is empty; one that is not is not taken for one."""
+def test_a_tombstone_is_one_whatever_is_in_it(local: LocalStorage):
+    """Its name says it, so a stray byte cannot keep the tag from being used again."""
     write(local, f"tags/11/{T1}.{1 << 48:016x}", b"x")
     entry = local.open().scan().tags[T1]
-    assert entry.problem and not entry.tombstone
+    assert entry.tombstone and not entry.problem
+
+
+@pytest.mark.parametrize("generation", ["0" * 16, "f" * 16, "0000" + "f" * 12])
+def test_a_generation_without_room_for_the_next_is_foreign(local: LocalStorage, generation: str):
+    """It was never written by a program of ours, and must not stand in the way of one."""
+    write(local, f"tags/11/{T1}.{generation}", b"x")
+    scan = local.open().scan()
+    assert T1 not in scan.tags
+    assert [item.kind for item in scan.litter] == ["foreign"]
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE])

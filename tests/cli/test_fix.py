@@ -1,0 +1,187 @@
+"""check, plan and fix: what is offered, in which order, what is left alone, and how it ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command, write_disk
+
+
+@pytest.fixture
+def broken(run: Command, main_repo: str, backup_repo: str) -> dict[str, str]:
+    """A repository ``backup`` with a copy that was only committed, and an image that was removed."""
+    disk = run.id("create-disk", main_repo, "4M")
+    write_disk(run, main_repo, disk)
+    snapshot = run.id("create-snapshot", main_repo, disk)
+    run("copy", backup_repo, snapshot, "--no-auto-fix")
+    removed = run.id("create-disk", backup_repo, "1M")
+    run("remove", backup_repo, removed)
+    return {"snapshot": snapshot, "removed": removed}
+
+
+def damage(tmp_path: Path, repo: str) -> None:
+    """Put a volume that no record names into the quarantine: deleting it loses data."""
+    (tmp_path / repo / "lost" / ("e" * 32 + ".raw")).write_bytes(b"x" * 4096)
+
+
+def test_check_lists_counts_fixes_and_the_next_command(run: Command, broken: dict[str, str]):
+    """check tells the counts, each fix with rule, image, change and risk, and what to type next."""
+    text = run("check", "backup").out
+    assert text.startswith("backup: 1 image: 1 broken, 1 removed (holding space).")
+    assert "✖ BROKEN → ● OPTIMIZED" in text and "○ REMOVED → - GONE" in text
+    assert broken["snapshot"] in text and "irreversible" in text
+    assert "Next: diskwright plan backup" in text
+
+
+def test_plan_changes_nothing_and_adds_up(run: Command, broken: dict[str, str]):
+    """plan and fix --dry-run print the same steps with the free space around each, and nothing changes."""
+    before = run.json("check", "backup")
+    plan = run.json("plan", "backup")
+    assert [step["fix"]["rule"] for step in plan["steps"]] == ["B-COPY", "C-REMOVED"]
+    assert plan["lowest_free_bytes"] == min(step["lowest_free_bytes"] for step in plan["steps"]) < plan["free_bytes"]
+    dry = run.json("fix", "backup", "--dry-run")
+    assert [step["fix"]["id"] for step in dry["steps"]] == [step["fix"]["id"] for step in plan["steps"]]
+    text = run("plan", "backup", "--type", "clean").out
+    assert "B-COPY" not in text and "Next: diskwright fix backup --type clean" in text
+    after = run.json("check", "backup")
+    assert [fix["id"] for fix in after["fixes"]] == [fix["id"] for fix in before["fixes"]]
+
+
+def test_fix_all_runs_everything_and_reports(run: Command, broken: dict[str, str]):
+    """fix --all mends and cleans; the summary is data, the story narration, and nothing is left to do."""
+    done = run("fix", "backup", "--all")
+    assert done.out == "2 done, 0 failed, 0 left.\n"
+    assert done.err.count("done      ") == 2
+    assert run("check", "backup").out.endswith("Nothing to do.\n")
+    assert run.json("fix", "backup", "--all") == {
+        "repository": "backup", "done": [], "outdated": [], "failed": [], "left": [],
+    }  # fmt: skip
+
+
+def test_fix_by_type_leaves_the_rest_alone(run: Command, broken: dict[str, str]):
+    """--type clean runs no mend."""
+    assert len(run.json("fix", "backup", "--type", "clean")["done"]) == 1
+    assert [fix["rule"] for fix in run.json("check", "backup")["fixes"]] == ["B-COPY"]
+
+
+def test_fix_by_id_runs_only_that_one(run: Command, broken: dict[str, str]):
+    """An id, or its first digits, runs that fix and no other; once it ran the id is unknown."""
+    fixes = {fix["rule"]: fix["id"] for fix in run.json("check", "backup")["fixes"]}
+    assert run.json("fix", "backup", fixes["B-COPY"][:8])["done"] == [fixes["B-COPY"]]
+    assert [fix["rule"] for fix in run.json("check", "backup")["fixes"]] == ["C-REMOVED"]
+    run("fix", "backup", fixes["B-COPY"], code=3)
+
+
+def test_fixes_travel_as_files(run: Command, broken: dict[str, str], tmp_path: Path):
+    """What check --json printed is run by another host from a file; run a second time it is out of date."""
+    document = run("check", "backup", "--json").out
+    (tmp_path / "fixes.json").write_text(document, encoding="utf-8")
+    for name in ("main", "backup"):
+        run("--host", "host-b", "connect", f"{name}-b", "localfs-1.0", f"path={tmp_path}/{name}")
+    assert len(run.json("--host", "host-b", "fix", "backup-b", "--file", tmp_path / "fixes.json")["done"]) == 2
+    again = run.json("fix", "backup", "--file", tmp_path / "fixes.json")
+    assert (len(again["outdated"]), again["done"], again["failed"]) == (2, [], [])
+    (tmp_path / "one.json").write_text(json.dumps(json.loads(document)["fixes"][0]), encoding="utf-8")
+    assert "check again" in run("fix", "backup", "--file", tmp_path / "one.json", code=5).err.lower()
+    assert run.json("status", "backup", broken["snapshot"])["operation"]["host"] == "host-b"
+
+
+def test_a_fix_for_another_repository_is_refused(run: Command, broken: dict[str, str], tmp_path: Path):
+    """A fix is bound to the storage it was computed from."""
+    fix = run.json("check", "backup")["fixes"][0]
+    (tmp_path / "one.json").write_text(json.dumps(fix), encoding="utf-8")
+    assert "another repository" in run("fix", "main", "--file", tmp_path / "one.json", code=5).err
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "7", "{}", "[7]", '{"fixes": []}', '{"fixes": 3}', '[{"id": "x"}]', "[[]]", "nonsense", "[NaN]", "null"],
+)
+def test_files_that_hold_no_fix_are_refused(run: Command, main_repo: str, tmp_path: Path, text: str):
+    """Whatever is in the file, it is a fix or a bad request."""
+    (tmp_path / "bad.json").write_text(text, encoding="utf-8")
+    run("fix", main_repo, "--file", tmp_path / "bad.json", code=2)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("cost", {"read_bytes": "many"}),
+        ("cost", {"price": 1}),
+        ("status_before", []),
+        ("waits_for", {}),
+        ("risk", "none"),
+        ("plan", []),
+        ("reads", [1]),
+        ("why", None),
+        ("extra", 1),
+    ],
+)
+def test_a_garbled_fix_is_a_bad_request(
+    run: Command, broken: dict[str, str], tmp_path: Path, field: str, value: object
+):
+    """A fix with one field of the wrong kind is refused; nothing is computed with what a stranger wrote."""
+    fix = run.json("check", "backup")["fixes"][0]
+    (tmp_path / "bad.json").write_text(json.dumps({**fix, "id": "f" * 16, field: value}), encoding="utf-8")
+    run("fix", "backup", "--file", tmp_path / "bad.json", code=2)
+
+
+def test_what_loses_data_is_never_run_unasked(run: Command, main_repo: str, tmp_path: Path):
+    """--all and a file of several leave alone what loses data; --lose-data or its id runs it."""
+    damage(tmp_path, main_repo)
+    lost = tmp_path / main_repo / "lost" / ("e" * 32 + ".raw")
+    left = run.json("fix", main_repo, "--all")["left"]
+    assert [item["rule"] for item in left] == ["C-LOST"] and "loses data" in left[0]["why"]
+    assert "loses data" in run("plan", main_repo).out
+    (tmp_path / "fixes.json").write_text(run("check", main_repo, "--json").out, encoding="utf-8")
+    run("fix", main_repo, "--file", tmp_path / "fixes.json")
+    assert lost.exists()
+    run("fix", main_repo, left[0]["fix"])
+    assert not lost.exists()
+    damage(tmp_path, main_repo)
+    assert len(run.json("fix", main_repo, "--all", "--lose-data")["done"]) == 1
+    assert not lost.exists()
+
+
+def test_a_fix_that_waits_is_left_and_says_for_what(run: Command, broken: dict[str, str]):
+    """With the source away --all succeeds with what can be done and lists the mend with what it waits for;
+    asked for by id it is refused."""
+    run("disconnect", "main")
+    outcome = run.json("fix", "backup", "--all")
+    assert len(outcome["done"]) == 1
+    assert [(item["rule"], item["image"]) for item in outcome["left"]] == [("B-COPY", broken["snapshot"])]
+    assert "waits for" in outcome["left"][0]["why"]
+    assert "waits for" in run("fix", "backup", outcome["left"][0]["fix"], code=5).err
+    assert "waits for" in run("plan", "backup").out
+    assert "waits for" in run("why", "backup", broken["snapshot"]).out
+
+
+def test_a_fix_that_fails_is_tried_once_and_ends_with_its_code(
+    run: Command, broken: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A mend that fails gets another id each time; --all still ends, runs the rest, and returns the exit
+    code of the failure with the reason in the summary."""
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    done = run("fix", "backup", "--all", code=6)
+    assert done.err.count("failed    ") == 1 and "qemu-" in done.out
+    assert done.out.startswith("1 done, 1 failed, 1 left.")
+    assert run.json("status", "backup", broken["snapshot"])["operation"]["last_error"]
+
+
+def test_no_wait_starts_and_returns(run: Command, broken: dict[str, str]):
+    """--no-wait starts one process and returns at once; the work is done without us."""
+    started = run.json("fix", "backup", "--all", "--no-wait")
+    assert len(started["started"]) == 2 and started["task"]["pid"] > 0
+    from engine.api import Engine
+    from engine.assembly import real_doors
+    from tui.session import state_directory
+
+    engine = Engine(real_doors("host-a"), state_directory(None, "host-a"))
+    for task in engine.list_tasks():
+        engine.wait_for_task(task)
+    assert run.json("check", "backup")["fixes"] == []
+    assert run.json("fix", "backup", "--all", "--no-wait")["started"] == []

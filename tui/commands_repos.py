@@ -1,0 +1,134 @@
+"""Commands about whole repositories: create, connect, list, constraints, the SRM role, the demo."""
+
+from __future__ import annotations
+
+import argparse
+
+from engine.errors import DiskwrightError
+from tui.arguments import Parser, parameters
+from tui.printable import printable
+from tui.render import compact
+from tui.session import Session
+
+_FORMAT_HELP = "such as localfs-1.0"
+_PARAMETERS_HELP = "connection parameters; localfs takes path=DIRECTORY"
+
+
+def add_create_repo(parser: Parser) -> None:
+    parser.mixed = True
+    parser.add_argument("format", metavar="FORMAT", help=_FORMAT_HELP)
+    parser.add_argument("parameters", metavar="KEY=VALUE", nargs="*", help=_PARAMETERS_HELP)
+
+
+def run_create_repo(session: Session, arguments: argparse.Namespace) -> int:
+    given = parameters(arguments.parameters)
+    session.engine.create_repository(arguments.format, given)
+    session.out.document({"format": arguments.format, "parameters": given})
+    words = " ".join(f"{printable(key)}={printable(value)}" for key, value in given.items())
+    session.out.say(f"An empty repository was created. Next: diskwright connect NAME {arguments.format} {words}")
+    return 0
+
+
+def add_connect(parser: Parser) -> None:
+    parser.mixed = True
+    parser.add_argument("repo", metavar="REPO", help="the name it will have on this host")
+    parser.add_argument("format", metavar="FORMAT", help=_FORMAT_HELP)
+    parser.add_argument("parameters", metavar="KEY=VALUE", nargs="*", help=_PARAMETERS_HELP)
+
+
+def run_connect(session: Session, arguments: argparse.Namespace) -> int:
+    given = parameters(arguments.parameters)
+    session.engine.connect_storage_repository(arguments.repo, arguments.format, given)
+    connection = session.engine.list_repositories()[arguments.repo]
+    session.out.document({"repository": arguments.repo, "format": connection.format, "parameters": given})
+    session.out.say(f"Connected {printable(arguments.repo)}. Next: diskwright images {printable(arguments.repo)}")
+    return 0
+
+
+def add_disconnect(parser: Parser) -> None:
+    parser.add_argument("repo", metavar="REPO")
+
+
+def run_disconnect(session: Session, arguments: argparse.Namespace) -> int:
+    session.engine.disconnect_storage_repository(arguments.repo)
+    session.out.document({"repository": arguments.repo, "connected": False})
+    session.out.say(f"Disconnected {printable(arguments.repo)}; nothing in it was changed.")
+    return 0
+
+
+def add_repos(parser: Parser) -> None:
+    del parser
+
+
+def run_repos(session: Session, arguments: argparse.Namespace) -> int:
+    del arguments
+    rows, found = [], []
+    for name, connection in sorted(session.engine.list_repositories().items()):
+        total = free = 0
+        problem = ""
+        try:
+            total, free = session.engine.context.repository(name).space()
+        except DiskwrightError as error:
+            problem = error.message
+        where = " ".join(f"{key}={value}" for key, value in connection.parameters.items())
+        state = printable(problem) or "connected"
+        room = "-" if problem else f"{compact(free)} of {compact(total)}"
+        rows.append((printable(name), printable(connection.format), room, printable(where), state))
+        found.append(
+            {
+                "name": name,
+                "format": connection.format,
+                "parameters": connection.parameters,
+                "total_bytes": total,
+                "free_bytes": free,
+                "problem": problem,
+            }
+        )
+    session.out.document({"host": session.host, "repositories": found})
+    session.out.table(("NAME", "FORMAT", "FREE", "PARAMETERS", "STATE"), rows)
+    if not rows:
+        session.out.say("No repository is connected. Next: diskwright connect NAME FORMAT KEY=VALUE…")
+    return 0
+
+
+def add_constraints(parser: Parser) -> None:
+    parser.add_argument("repo", metavar="REPO")
+
+
+def run_constraints(session: Session, arguments: argparse.Namespace) -> int:
+    found = session.engine.get_storage_repository_constraints(arguments.repo)._asdict()
+    session.out.document(found)
+    long = max(map(len, found))
+    for name, value in found.items():
+        shown = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+        session.out.line(f"{name:<{long}}  {printable(shown)}")
+    return 0
+
+
+def add_srm(parser: Parser) -> None:
+    parser.add_argument("action", choices=("take", "release"), help="become the manager, or give the role up")
+    parser.add_argument("repo", metavar="REPO")
+
+
+def run_srm(session: Session, arguments: argparse.Namespace) -> int:
+    if arguments.action == "take":
+        session.engine.take_srm(arguments.repo)
+        words = f"{session.host} manages {printable(arguments.repo)} now."
+    else:
+        session.engine.release_srm(arguments.repo)
+        words = f"{session.host} does not manage {printable(arguments.repo)} any more."
+    session.out.document({"repository": arguments.repo, "srm": arguments.action == "take"})
+    session.out.say(words)
+    return 0
+
+
+def add_demo(parser: Parser) -> None:
+    parser.add_argument("--fresh", action="store_true", help="delete an earlier demo and make it again")
+    parser.add_argument("--path", metavar="DIR", help="where to make it (default: the data directory of the user)")
+
+
+def run_demo(session: Session, arguments: argparse.Namespace) -> int:
+    from tui import demo
+
+    del session  # the demo makes its own: it narrates differently
+    return demo.run(arguments)

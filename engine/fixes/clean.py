@@ -84,10 +84,9 @@ def leftovers(context: Context, repository: Repository, target: str, kind: str) 
     changes.change(repository, target, forgotten)
 
 
-def litter(repository: Repository, kinds: tuple[str, ...], names: tuple[str, ...]) -> int:
-    """Delete small leftovers by name; each is looked at afresh by the format. Returns bytes freed."""
-    items = [item for item in repository.scan().litter if item.kind in kinds and item.name in names]
-    return repository.remove_litter(items)
+def litter(repository: Repository, kinds: tuple[str, ...]) -> int:
+    """Delete small leftovers that are there now; each is looked at afresh by the format. Returns bytes freed."""
+    return repository.remove_litter(item for item in repository.scan().litter if item.kind in kinds)
 
 
 def lost(repository: Repository, name: str) -> int:

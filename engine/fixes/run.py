@@ -91,7 +91,7 @@ def _text(fix: Fix, key: str) -> str:
 
 
 def _litter(context: Context, repository: Repository, fix: Fix, view: View) -> None:
-    clean.litter(repository, LITTER_KINDS, tuple(name for _, name in fix.reads))
+    clean.litter(repository, LITTER_KINDS)
 
 
 RUNNERS: dict[str, Runner] = {

@@ -163,7 +163,9 @@ class Judge:
                 Strategy.SPACE, False, False, None, "",
             )  # fmt: skip
         status, reason, rule, facts = health.status, health.reason, health.rule, health.facts
-        if status is Status.OPTIMIZED:
+        if status is Status.OPTIMIZED and not record.strong:
+            reason = "removed, and still holds space" if record.removed is not None else "hidden data"
+        elif status is Status.OPTIMIZED:
             status, reason, rule, facts = self._better(record)
         return ImageReport(
             tag, status, _sentence(reason), rule, facts, record.mutable, record.size, self.graph.used_by(record),

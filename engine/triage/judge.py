@@ -87,9 +87,10 @@ def in_order(fixes: list[Fix]) -> list[Fix]:
     """A safe order to run them in: what others depend on first, then mend, clean, merge, optimize;
     inside a type the cheapest first. What can lose data comes last."""
 
-    def key(fix: Fix) -> tuple[int, int, int, int, str]:
+    def key(fix: Fix) -> tuple[bool, bool, int, int, int, str]:
         return (
             fix.risk is Risk.LOSES_DATA,
+            fix.rule == "C-LITTER",  # the others leave some
             _ORDER[fix.type],
             len(fix.depends_on),
             fix.cost.read_bytes + fix.cost.write_bytes,

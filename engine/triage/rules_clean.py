@@ -141,7 +141,7 @@ def of_repository(graph: Graph) -> Iterator[Fix]:
             "C-LITTER",
             "",
             f"{len(litter)} small files are left over from interrupted operations",
-            reads=tuple((f"litter:{item.kind}", item.name) for item in sorted(litter)),
+            reads=(("litter", "each item is looked at again"),),
             facts=tuple(f"{item.kind} {item.name}" for item in sorted(litter)[:20]),
             cost=cost(graph, reclaimed=sum(item.size for item in litter)),
         )

@@ -49,7 +49,7 @@ def prepare(context: Context, state: HostState, repo_id: str, image: str, writab
 
 def _hold(context: Context, state: HostState, entry: Prepared, leases: leasing.LeaseSet) -> Prepared:
     """Hand the leases to a holder. It ends by itself when we die before the note that names it is saved."""
-    arguments = [entry.image, state.prepared_note(entry)]
+    arguments = [entry.image, state.prepared_note(entry), *map(str, context.doors.processes.own())]
     try:
         log = state.task_log(f"holder-{entry.image}")
         process = context.doors.processes.spawn("engine.holder", arguments, list(leases.leases.values()), log)

@@ -442,7 +442,7 @@ def test_without_a_replica_what_can_be_read_is_salvaged_and_the_rest_is_named(en
     assert report.lost == ((lost, 3 * 65536),)
     assert content(engine, "a", disk, tmp_path) == expected[:lost] + bytes(3 * 65536) + expected[lost + 3 * 65536 :]
     assert path.read_bytes() == damaged
-    assert rules(engine, "a") == ["C-EVIDENCE", "C-LOSSES"]
+    assert sorted(rules(engine, "a")) == ["C-EVIDENCE", "C-LOSSES"]
     engine.run_fix_here("a", next(f for f in engine.check_storage_repository("a") if f.rule == "C-LOSSES"))
     assert status(engine, "a", disk) == Status.OPTIMIZED
 
@@ -579,7 +579,7 @@ def test_hostile_image_files_are_refused_and_nothing_they_name_is_opened(engine,
         subprocess.run([*create, "-o", f"data_file={tmp_path / 'data'}", path, "1M"], check=True)
     elif kind == "encrypted":
         secret_option = ["--object", "secret,id=s,data=x"]
-        options = ["-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"]
+        options = ["-o", "encrypt.format=aes,encrypt.key-secret=s"]
         subprocess.run([*create, *secret_option, *options, path, "1M"], check=True)
     elif kind == "text":
         path.write_text("just text\n" * 100)

@@ -440,6 +440,9 @@ def test_raw_in_raw_out_is_the_same_file_to_the_byte(engine, tmp_path, size, str
     wait(engine)
     assert engine.get_image_status("a", disk).size_bytes == size
     assert content(engine, "a", disk, tmp_path) == data[:size]
+    snapshot = engine.create_snapshot("a", disk)
+    recorded = engine.context.repository("a").read_tag(snapshot).record.digest
+    assert recorded and engine.record_digest("a", snapshot) == recorded
 
 
 def test_an_export_never_overwrites(engine, tmp_path):

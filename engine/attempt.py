@@ -44,7 +44,8 @@ class Attempt:
 
     def claim(self, derive: Callable[[Record], Record] = lambda record: record) -> Record:
         """Take the operation over: epoch raised, the cursor of the attempt before kept in the
-        record, ``derive`` applied. Durable on return. Superseded when the tag is being deleted."""
+        record, ``derive`` applied. What is persisted of the progress never falls back, unless the
+        work starts over. Durable on return. Superseded when the tag is being deleted."""
         before = 0
 
         def claimed(record: Record) -> Record:
@@ -52,7 +53,9 @@ class Attempt:
             if record.purging:
                 raise Superseded(f"image {self.tag} is being deleted")
             before = record.epoch
+            known = _last_status(self.repository, record)
             record = derive(with_cursor(self.repository, record))
+            self._go_on_from(known if record.operation and record.operation.cursor else None)
             return record._replace(epoch=record.epoch + 1, last=self.status(), prepared_by="")
 
         record = changes.change(self.repository, self.tag, claimed)
@@ -79,12 +82,22 @@ class Attempt:
             stage_name=self.stages[self._stage],
         )
 
+    def _go_on_from(self, known: OperationStatus | None) -> None:
+        self._stage, self._percent = 0, -1
+        if known is not None and known.verb == self.verb and known.stage_name in self.stages:
+            self._stage, self._percent = self.stages.index(known.stage_name), known.percent
+
     def stage(self, name: str) -> None:
-        """Enter a stage; durable on return."""
-        self._stage = self.stages.index(name)
-        self._percent = -1
+        """Enter a stage, or stay in a later one that an attempt before this one had reached. Durable on return."""
         self.check()
-        self._write_line("")
+        if self.stages.index(name) > self._stage:
+            self._stage, self._percent = self.stages.index(name), -1
+            self._write_line("")
+
+    def start_over(self) -> None:
+        """What was done so far does not count any more."""
+        self.cursor = 0
+        self._go_on_from(None)
 
     def checkpoint(self, cursor: int, percent: int) -> None:
         """Record that everything below ``cursor`` is durable. Raises Stopped or Superseded."""
@@ -149,6 +162,11 @@ class Attempt:
         self._sequence += 1
         line = progress.Progress(self.status(error), self.cursor, self._target, self.context.doors.processes.own())
         self.repository.write_progress(self.tag, self.epoch, self._sequence, progress.encode(line))
+
+
+def _last_status(repository: Repository, record: Record) -> OperationStatus | None:
+    line = progress.decode(repository.read_progress(record.id, record.epoch)) if record.operation else None
+    return line.status if line else record.last
 
 
 def with_cursor(repository: Repository, record: Record) -> Record:

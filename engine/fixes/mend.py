@@ -239,7 +239,7 @@ def _start_again(attempt: Attempt, source: sources.Source) -> Record:
             last=note,
         )
     )
-    attempt.cursor = 0
+    attempt.start_over()
     return drop_scrap(attempt, record)
 
 
@@ -289,7 +289,7 @@ def made_before(attempt: Attempt, record: Record) -> tuple[VolumeRef, bool]:
             lambda now: now._replace(operation=_afresh(attempt, now, operation.source_write_epoch))
         )
         assert record.operation is not None and record.operation.attempt is not None
-        attempt.cursor = 0
+        attempt.start_over()
         return record.operation.attempt, False
     return operation.attempt, attempt.cursor > 0
 

@@ -204,6 +204,12 @@ def test_a_full_disk_in_the_middle_of_a_copy_is_said_kept_and_resumed(engine, wo
     assert report.operation.percent > 0
     (again,) = engine.check_storage_repository("b")
     assert "goes on at byte" in again.why
+    engine.context.stopping = lambda: True
+    with pytest.raises(Stopped):
+        engine.run_fix_here("b", again)
+    engine.context.stopping = lambda: False
+    after = engine.get_image_status("b", copy).operation
+    assert (after.stage, after.percent) >= (report.operation.stage, report.operation.percent)
     settle(engine, "b")
     assert content(engine, "b", copy, tmp_path) == content(engine, "a", disk, tmp_path)
 

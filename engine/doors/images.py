@@ -103,9 +103,9 @@ class ImageTool(Protocol):
     def set_backing(self, layer: Layer, name: str | None, format: VolumeFormat | None) -> None:
         """Rewrite the backing name in a qcow2 header, content untouched. Durable on return."""
 
-    def resize(self, layer: Layer, size: int, below_bytes: int | None = None) -> None:
-        """Grow the virtual size; the new range reads as zeros, also where the chain below, which is
-        ``below_bytes`` long (None: unknown, at some cost), has data there. Durable on return."""
+    def resize(self, layer: Layer, size: int) -> None:
+        """Grow the virtual size; what is gained reads as zeros, given that nothing below the layer is
+        longer than it is now. Durable on return."""
 
     def required_bytes(self, chain: Chain, format: VolumeFormat) -> int:
         """Bytes that a flat copy of the chain needs in ``format`` (``qemu-img measure``)."""

@@ -10,7 +10,7 @@ from engine.attempt import Attempt
 from engine.copying import pump, ranges
 from engine.digests import CHUNK_BYTES, DIGEST_BYTES, DigestList, proven
 from engine.doors.images import Layer, Session
-from engine.errors import DiskwrightError
+from engine.errors import Damaged, DiskwrightError
 from engine.formats.base import Repository
 from engine.model import aligned
 from engine.records import Record, VolumeRef
@@ -113,12 +113,15 @@ def copy_into(attempt: Attempt, source: list[Layer], wanted: list[ranges.Range],
 
 
 def grow(attempt: Attempt, volume: VolumeRef, size: int) -> None:
-    """Give a volume room for ``size`` bytes; what is gained reads as zeros. Durable on return."""
+    """Give a volume room for ``size`` bytes; what is gained reads as zeros, because no base is longer
+    than what stands on it. Durable on return."""
     facts = attempt.repository.volume_facts(volume.id, volume.format)
     have = facts.header.size if facts.header else facts.length
-    if have < aligned(size):
-        below = aligned(changes.read(attempt.repository, volume.parent).record.size) if volume.parent else 0
-        attempt.context.doors.images.resize(attempt.repository.layer(volume), aligned(size), below)
+    if have >= aligned(size):
+        return
+    if volume.parent and aligned(changes.read(attempt.repository, volume.parent).record.size) > have:
+        raise Damaged(f"volume {volume.id} is shorter than what it is based on")
+    attempt.context.doors.images.resize(attempt.repository.layer(volume), aligned(size))
 
 
 def _open(stack: contextlib.ExitStack, session: Session) -> Session:

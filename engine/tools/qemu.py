@@ -15,8 +15,8 @@ from engine.doors.images import Chain, CheckReport, Extent, Layer
 from engine.errors import BadRequest, ToolFailed, ToolMissing, from_os_error
 from engine.model import VolumeFormat
 from engine.tools.command import Command, CommandRunner, Result, failure
-from engine.tools.layers import checked_path, describe, read_start
-from engine.tools.qcow2 import HEADER_READ_BYTES, MAX_BACKING_NAME_BYTES, parse_header
+from engine.tools.layers import checked_path, describe
+from engine.tools.qcow2 import MAX_BACKING_NAME_BYTES
 
 if TYPE_CHECKING:
     from engine.tools.nbd import NbdSession
@@ -126,31 +126,11 @@ class QemuImageTool:
         self._run("rebase", [layer], ["-u", "-b", name or "", *options, describe([layer], writable=True)], writer=True)
         _sync(layer)
 
-    def resize(self, layer: Layer, size: int, below_bytes: int | None = None) -> None:
-        """``qemu-img resize``. What an overlay grows by reads as zeros whatever is below it.
-
-        An overlay ends the view of what is below at its own size; growing alone would uncover data there. So the new
-        range is zeroed in the same step where something may be below it: ``below_bytes`` is the virtual size of the
-        chain below, and None means unknown, at a cost of 64 KiB of metadata per 512 MiB of growth.
-        """
-        if layer.format is VolumeFormat.QCOW2 and below_bytes is None and _has_backing(layer):
-            below_bytes = size
-        if layer.format is VolumeFormat.RAW or not below_bytes:
-            self._run("resize", [layer], [describe([layer], writable=True), str(size)], writer=True)
-        else:
-            self._resize_over(layer, size, below_bytes)
+    def resize(self, layer: Layer, size: int) -> None:
+        """``qemu-img resize``. Nothing below may be longer than the layer is now: growing would uncover it. (qemu can
+        zero such a range in the same command, but not atomically: the size was seen durable before the zeros.)"""
+        self._run("resize", [layer], [describe([layer], writable=True), str(size)], writer=True)
         _sync(layer)
-
-    def _resize_over(self, layer: Layer, size: int, below_bytes: int) -> None:
-        # A nameless sparse file stands in for what is below: qemu only looks at its length.
-        stand_in = os.memfd_create("below")
-        try:
-            os.ftruncate(stand_in, below_bytes)
-            file = {"driver": "file", "filename": f"/dev/fd/{stand_in}", "locking": "off"}
-            name = describe([layer], writable=True, below={"driver": "raw", "file": file, "read-only": True})
-            self._run("resize", [layer], [name, str(size)], inherit=[stand_in], writer=True)
-        finally:
-            os.close(stand_in)
 
     # -- the one way to run qemu-img
 
@@ -228,10 +208,6 @@ def _extents(report: Any) -> list[Extent]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ToolFailed(f"qemu-img map printed something unexpected at {position}: {error!s:.60}") from None
     return extents
-
-
-def _has_backing(layer: Layer) -> bool:
-    return parse_header(*read_start(layer, HEADER_READ_BYTES)).backing_name is not None
 
 
 def _sync(layer: Layer) -> None:

@@ -249,27 +249,6 @@ def test_a_layer_grows_and_never_shrinks(tool: QemuImageTool, tmp_path: Path, fo
     session.close()
 
 
-@pytest.mark.parametrize("below_bytes", [None, 4 * MIB])
-def test_growing_an_overlay_uncovers_nothing(tool: QemuImageTool, tmp_path: Path, below_bytes: int | None) -> None:
-    """An overlay shorter than its base, once grown, reads zeros where the base has data past its old end."""
-    base = make(tmp_path / "base", 4 * MIB)
-    fill(tool, base, 0, b"b" * 4 * MIB)
-    top = make(tmp_path / "top", MIB, "t-base", "qcow2")
-    tool.resize(qcow2(top), 3 * MIB, below_bytes)
-    session = tool.open_session([qcow2(top), qcow2(base)], writable=False, direct=False)
-    assert session.read(0, 3 * MIB) == b"b" * MIB + bytes(2 * MIB)
-    session.close()
-    assert header_of(top).backing_name == "t-base"
-    assert tool.check(qcow2(top)).leaked_clusters == 0
-
-
-def test_growing_over_a_base_known_to_be_shorter_costs_nothing(tool: QemuImageTool, tmp_path: Path) -> None:
-    """When the chain below ends before the overlay's old end nothing is zeroed."""
-    top = make(tmp_path / "top", MIB, "t-base", "qcow2")
-    tool.resize(qcow2(top), 3 * MIB, below_bytes=MIB)
-    assert [extent.present for extent in tool.map_layer(qcow2(top))] == [False]
-
-
 def test_required_bytes_are_those_of_a_flat_copy(tool: QemuImageTool, tmp_path: Path) -> None:
     """A raw copy needs the virtual size; a qcow2 copy of a chain exactly what the file made by convert has."""
     base, top = make(tmp_path / "base", 8 * MIB), make(tmp_path / "top", 8 * MIB)

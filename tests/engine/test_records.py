@@ -7,14 +7,15 @@ import json
 import pytest
 
 from engine.errors import Damaged
+from engine.model import Strategy, VolumeFormat
 from engine.records import Operation, Record, VolumeRef, canonical, decode, encode
 
 TAG = "1" * 32
 
 
 def record(**fields):
-    ref = VolumeRef("2" * 32, "qcow2", "3" * 32)
-    return Record(TAG, True, True, 4096, True, ref, "space", Operation("merge", other="3" * 32))._replace(**fields)
+    ref = VolumeRef("2" * 32, VolumeFormat.QCOW2, "3" * 32)
+    return Record(TAG, True, True, 4096, True, ref, Strategy.SPACE, Operation("merge", other="3" * 32))._replace(**fields)
 
 
 def resealed(raw, change):
@@ -29,7 +30,7 @@ def resealed(raw, change):
 
 def test_a_record_comes_back_as_it_was():
     """Every field, and the same bytes again."""
-    one = record(lost=((0, 5), (10, 1)), user_data={"a": [1, None]}, scrap=(VolumeRef("4" * 32, "raw", ""),))
+    one = record(lost=((0, 5), (10, 1)), user_data={"a": [1, None]}, scrap=(VolumeRef("4" * 32, VolumeFormat.RAW, ""),))
     assert decode(encode(one), TAG) == one
     assert encode(decode(encode(one), TAG)) == encode(one)
 

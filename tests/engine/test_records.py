@@ -15,7 +15,9 @@ TAG = "1" * 32
 
 def record(**fields):
     ref = VolumeRef("2" * 32, VolumeFormat.QCOW2, "3" * 32)
-    return Record(TAG, True, True, 4096, True, ref, Strategy.SPACE, Operation("merge", other="3" * 32))._replace(**fields)
+    return Record(TAG, True, True, 4096, True, ref, Strategy.SPACE, Operation("merge", other="3" * 32))._replace(
+        **fields
+    )
 
 
 def resealed(raw, change):

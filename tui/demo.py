@@ -27,7 +27,7 @@ from tui.commands_look import change, counts, report_json
 from tui.demo_build import ARCHIVE, FOLDERS, FORMAT, MAIN, OFFSITE
 from tui.printable import printable
 from tui.render import Output, compact, is_terminal
-from tui.session import Session, host_name, shown_status, state_directory
+from tui.session import Session, host_name, shown_status, state_directory, user_directory
 
 MARKER = "diskwright-demo.json"
 LOCK = "diskwright-demo.lock"
@@ -65,9 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _default_path() -> str:
-    from platformdirs import user_data_path
-
-    return str(user_data_path("diskwright") / "demo")
+    return os.path.join(user_directory("XDG_DATA_HOME", ".local/share"), "demo")
 
 
 def _make_if_wanted(session: Session, site: Site, fresh: bool) -> bool:

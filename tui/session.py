@@ -32,13 +32,16 @@ def host_name(given: str | None) -> str:
     return name
 
 
+def user_directory(variable: str, default: str) -> str:
+    """Our folder in one of the user's base directories (XDG Base Directory Specification 0.8: a value
+    that is not absolute is to be ignored)."""
+    base = os.environ.get(variable, "")
+    return os.path.join(base if os.path.isabs(base) else os.path.expanduser(f"~/{default}"), "diskwright")
+
+
 def state_directory(given: str | None, host: str) -> str:
     """Where this host keeps its notes: DIR/<host>, absolute. Several hosts may share one DIR."""
-    base = given or os.environ.get("DISKWRIGHT_STATE")
-    if not base:
-        from platformdirs import user_state_path
-
-        base = str(user_state_path("diskwright"))
+    base = given or os.environ.get("DISKWRIGHT_STATE") or user_directory("XDG_STATE_HOME", ".local/state")
     return os.path.join(os.path.abspath(base), host)
 
 

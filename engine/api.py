@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from engine import leasing, survey
+from engine import leasing, sources, survey
 from engine.context import Connection, Context
 from engine.doors import Doors
 from engine.doors.processes import ProcessState
@@ -55,12 +55,13 @@ class Engine:
 
         Conflict when the handle is in use, or when the same storage is connected under another."""
         _require_handle(repo_id)
-        connections = self.state.connections()
-        if repo_id in connections:
-            raise Conflict(f"the name {repo_id!r} is in use for a connected repository", "Choose another name")
+        _require_free(repo_id, self.state.connections())
         parameters = _parameters(connection_parameters)
         repository = open_repository(repo_format, parameters, self.doors)
-        try:
+        repository.close()
+        with self.state.alone("connections.json"):
+            connections = self.state.connections()
+            _require_free(repo_id, connections)
             for other in connections.values():
                 if other.identity == repository.identity:
                     raise Conflict(
@@ -68,9 +69,7 @@ class Engine:
                         f"Use {other.repo_id}, or disconnect it first",
                     )
             connections[repo_id] = Connection(repo_id, repository.format, parameters, repository.identity)
-        finally:
-            repository.close()
-        self.state.save_connections(connections)
+            self.state.save_connections(connections)
         self._forget()
 
     def disconnect_storage_repository(self, repo_id: str) -> None:
@@ -85,8 +84,10 @@ class Engine:
         for task in self.state.tasks():
             if connection.identity in task.uses:
                 raise Refused(f"{task.verb} of image {task.image} in {repo_id} runs here", "Stop it or wait for it")
-        del connections[repo_id]
-        self.state.save_connections(connections)
+        with self.state.alone("connections.json"):
+            connections = self.state.connections()
+            connections.pop(repo_id, None)
+            self.state.save_connections(connections)
         self._forget()
 
     def list_repositories(self) -> dict[str, Connection]:
@@ -185,6 +186,7 @@ class Engine:
                 if repository.lease_held(image_id):
                     return image._replace(busy=leasing.holder(self.doors, repository, image_id))
                 return image
+        repository.read_tag(image_id)  # StorageError where nothing can be listed
         raise NotFound(f"there is no image {image_id} in {repo_id}", "diskwright images lists what is there")
 
     def check_storage_repository(self, repo_id: str, options: OptionsArgument = None) -> list[Fix]:
@@ -335,8 +337,7 @@ class Engine:
         if record.mutable:
             raise Refused(f"image {image_id} is a virtual disk", "Only snapshots keep a digest: snapshot it first")
         repository = self.context.repository(repo_id)
-        with leasing.take(self.doors, repository, [], [image_id]):
-            return small.record_digest(self.context, repository, image_id)
+        return small.record_digest(self.context, repository, image_id)
 
     def import_image(
         self, target_repo_id: str, path: str, format: str, user_data: Any = None, options: OptionsArgument = None
@@ -419,6 +420,8 @@ class Engine:
 
     def _spawn(self, repo_id: str, wanted: Iterable[Fix], leases: leasing.LeaseSet) -> Task:
         todo = list(wanted)
+        repository = self.context.repository(repo_id)
+        uses = {repository.identity, *(name for fix in todo for name in self._sources(repository, fix))}
         task_id = self.doors.ids.new_id()
         log = self.state.task_log(task_id)
         spec = {
@@ -433,7 +436,6 @@ class Engine:
             process = self.doors.processes.spawn("engine.runner", [path], list(leases.leases.values()), log)
         except OSError as error:
             raise from_os_error(error, "start a process for the fix") from error
-        repository = self.context.repository(repo_id)
         single = len(todo) == 1
         task = Task(
             id=task_id,
@@ -446,19 +448,24 @@ class Engine:
             started=self.doors.clock.wall(),
             log=log,
             images=tuple(sorted({image for fix in todo for image in fix.images})),
-            uses=tuple(
-                sorted({repository.identity, *(name for fix in todo for name in self._sources(repository, fix))})
-            ),
+            uses=tuple(sorted(uses)),
         )
-        self.state.save_task(task)
+        try:
+            self.state.save_task(task)
+        except DiskwrightError:
+            self.doors.processes.terminate(process)  # nobody could see it, wait for it or stop it
+            raise
         return task
 
-    @staticmethod
-    def _sources(repository: Repository, fix: Fix) -> list[str]:
-        """Identities of the other storage that a fix reads from."""
-        entry = repository.read_tag(fix.target) if fix.target else None
-        operation = entry.record.operation if entry and entry.record else None
-        found = [operation.source_repository if operation else "", str(fix.plan.get("source", ""))]
+    def _sources(self, repository: Repository, fix: Fix) -> list[str]:
+        """Identities of the other storage that a fix reads from, as far as it can be told beforehand."""
+        found = [str(fix.plan.get("source", ""))]
+        with contextlib.suppress(DiskwrightError):
+            entry = repository.read_tag(fix.target) if fix.target else None
+            operation = entry.record.operation if entry and entry.record else None
+            if operation is not None and operation.source:
+                source, _ = sources.find(self.context, operation)
+                found += [operation.source_repository, source.repository.identity if source else ""]
         return [identity for identity in found if identity]
 
 
@@ -466,6 +473,11 @@ def _require_handle(repo_id: object) -> None:
     good = isinstance(repo_id, str) and 0 < len(repo_id) <= _REPO_ID_CHARACTERS and repo_id.isprintable()
     if not good or "/" in str(repo_id):
         raise BadRequest(f"{repo_id!r:.80} cannot name a repository", "Use up to 64 printable characters, no slash")
+
+
+def _require_free(repo_id: str, connections: Mapping[str, Connection]) -> None:
+    if repo_id in connections:
+        raise Conflict(f"the name {repo_id!r} is in use for a connected repository", "Choose another name")
 
 
 def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:

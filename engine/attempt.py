@@ -39,7 +39,9 @@ class Attempt:
         self._resumable = False
 
     def join(self, record: Record) -> None:
-        """Work in the present epoch without a claim: for work that is short and has no cursor."""
+        """Work in the present epoch without a claim: for work that is short and has no cursor. What the
+        record names is durably named on return: its writer may have died before it was."""
+        self.repository.settle(self.tag)
         self.epoch = record.epoch
 
     def claim(self, derive: Callable[[Record], Record] = lambda record: record) -> Record:
@@ -146,10 +148,7 @@ class Attempt:
             with contextlib.suppress(DiskwrightError):
                 self._write_line(error.message)
                 return
-        with contextlib.suppress(DiskwrightError):
-            changes.change(
-                self.repository, self.tag, lambda record: record._replace(last=self.status(error.message[:200]))
-            )
+        ended(self.repository, self.tag, self.status(error.message[:200]))
 
     def _ours(self, record: Record) -> None:
         if record.epoch != self.epoch or record.purging:
@@ -164,16 +163,42 @@ class Attempt:
         self.repository.write_progress(self.tag, self.epoch, self._sequence, progress.encode(line))
 
 
+def ended(repository: Repository, tag: str, status: OperationStatus) -> None:
+    """Persist in the record how an attempt ended, and its cursor: its log says less now and goes. The
+    caller holds the lease. Never raises for the storage."""
+    before = 0
+
+    def over(record: Record) -> Record:
+        nonlocal before
+        before = record.epoch
+        return with_cursor(repository, record)._replace(epoch=record.epoch + 1, last=status)
+
+    with contextlib.suppress(DiskwrightError):
+        changes.change(repository, tag, over)
+        repository.remove_progress(tag, before)
+
+
 def _last_status(repository: Repository, record: Record) -> OperationStatus | None:
-    line = progress.decode(repository.read_progress(record.id, record.epoch)) if record.operation else None
+    line = _newest_line(repository, record)
     return line.status if line else record.last
+
+
+def _newest_line(repository: Repository, record: Record) -> progress.Progress | None:
+    """None also when the log cannot be read: then work is done again, and an image with a bad log is not stuck."""
+    with contextlib.suppress(DiskwrightError):
+        if record.operation is not None:
+            return progress.decode(repository.read_progress(record.id, record.epoch))
+    return None
 
 
 def with_cursor(repository: Repository, record: Record) -> Record:
     """``record`` with the cursor of its newest progress line in its operation."""
-    if record.operation is None:
-        return record
-    line = progress.decode(repository.read_progress(record.id, record.epoch))
-    if line is None or line.volume != record.operation.target or line.cursor <= record.operation.cursor:
+    line = _newest_line(repository, record)
+    if (
+        record.operation is None
+        or line is None
+        or line.volume != record.operation.target
+        or line.cursor <= record.operation.cursor
+    ):
         return record
     return record._replace(operation=record.operation._replace(cursor=line.cursor))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from engine import changes
 from engine.copying.ranges import exact
 from engine.doors.images import Layer
-from engine.errors import Damaged, Refused, StorageError
+from engine.errors import Conflict, Damaged, Refused, StorageError
 from engine.formats.base import Repository, VolumeFacts
 from engine.model import VolumeFormat, aligned
 from engine.records import Record, VolumeRef
@@ -85,6 +85,14 @@ def usable(repository: Repository, record: Record) -> list[Link]:
                 "diskwright why tells what can be done",
             )
     return links
+
+
+def unchanged(repository: Repository, links: list[Link]) -> None:
+    """Return if the chain is still ``links``, else raise Conflict (or as ``walk``). To be called when the
+    leases are held: who looked before that and was paused may find other data in the same volumes."""
+    now = load(repository, changes.read(repository, links[0].tag).record)
+    if [(link.tag, link.volume) for link in now] != [(link.tag, link.volume) for link in links]:
+        raise Conflict(f"image {links[0].tag} was changed at the same moment", "Try again")
 
 
 def lost(links: list[Link]) -> tuple[tuple[int, int], ...]:

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from engine.context import Connection
 from engine.doors import Doors
 from engine.doors.files import Kind
 from engine.doors.processes import ProcessIdentity, ProcessState
-from engine.errors import from_os_error
+from engine.errors import Conflict, DiskwrightError, from_os_error
 
 _LIMIT = 4 * 1024 * 1024
+_LOCK = "lock"
+_PATIENCE_S = 10.0
+_LOOK_AGAIN_S = 0.01
 
 
 class Task(NamedTuple):
@@ -121,7 +125,8 @@ class HostState:
                 self._remove(f"prepared/{name}")
                 continue
             if self._doors.processes.state(entry.process) is ProcessState.GONE:
-                self.forget_prepared(entry)
+                with contextlib.suppress(DiskwrightError):
+                    self.forget_prepared(entry)
             else:
                 alive.append(entry)
         return alive
@@ -135,13 +140,18 @@ class HostState:
         self._write(f"prepared/{entry.repository}-{entry.image}.json", entry._asdict())
 
     def forget_prepared(self, entry: Prepared) -> None:
-        """Remove the run directory and the note; idempotent."""
+        """Remove the run directory and the note, if they are still those of that holder; idempotent."""
+        name = f"prepared/{entry.repository}-{entry.image}.json"
         run = self.run_directory(entry.repository, entry.image)
-        with contextlib.suppress(OSError):
-            for link in self._doors.files.list_directory(run):
-                self._doors.files.unlink(f"{run}/{link.name}")
-            self._doors.files.remove_directory(run)
-        self._remove(f"prepared/{entry.repository}-{entry.image}.json")
+        with self.alone(name):
+            data = self._read(name, {})
+            if data.get("process") != list(entry.process):
+                return  # somebody has forgotten it, and prepared the image anew
+            with contextlib.suppress(OSError):
+                for link in self._doors.files.list_directory(run):
+                    self._doors.files.unlink(f"{run}/{link.name}")
+                self._doors.files.remove_directory(run)
+            self._remove(name)
 
     def run_directory(self, repository: str, image: str) -> str:
         """Where the links to a prepared image stand."""
@@ -173,6 +183,26 @@ class HostState:
         self._write("throughput.json", known)
 
     # -- files
+
+    @contextlib.contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """For a note that is read, changed and written back: other commands of this host wait. Conflict after 10 s."""
+        path = f"{self.directory}/{_LOCK}"
+        try:
+            self._make_directories("")
+            with contextlib.suppress(FileExistsError):
+                self._doors.files.create(path).close()
+            deadline = self._doors.clock.monotonic() + _PATIENCE_S
+            while (lease := self._doors.leases.try_acquire(path, 0, shared=False)) is None:
+                if self._doors.clock.monotonic() > deadline:
+                    raise Conflict("another command of this host does not finish changing its notes", "Try again")
+                self._doors.clock.sleep(_LOOK_AGAIN_S)
+        except OSError as error:
+            raise from_os_error(error, f"write this host's {name}") from error
+        try:
+            yield
+        finally:
+            lease.release()
 
     def _read(self, name: str, default: Any) -> Any:
         try:

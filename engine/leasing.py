@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
@@ -10,7 +11,7 @@ from engine import progress
 from engine.doors import Doors
 from engine.doors.leases import Lease
 from engine.doors.processes import ProcessIdentity, ProcessState
-from engine.errors import ImageBusy
+from engine.errors import DiskwrightError, ImageBusy
 from engine.formats.base import Repository
 
 
@@ -55,12 +56,14 @@ def take(doors: Doors, repository: Repository, exclusive: Iterable[str], shared:
 
 
 def holder(doors: Doors, repository: Repository, tag: str) -> str:
-    """Who works on ``tag``, as far as its records tell. Ask only when its lease is held."""
-    entry = repository.read_tag(tag)
-    record = entry.record if entry else None
+    """Who works on ``tag``, as far as its records can be read and tell. Ask only when its lease is held."""
+    record, line = None, None
+    with contextlib.suppress(DiskwrightError):
+        entry = repository.read_tag(tag)
+        record = entry.record if entry else None
+        line = progress.decode(repository.read_progress(tag, record.epoch)) if record else None
     if record is None:
         return "somebody holds its lease"
-    line = progress.decode(repository.read_progress(tag, record.epoch))
     status = line.status if line else record.last
     if status is None:
         return "somebody is reading or changing it"

@@ -18,15 +18,18 @@ from typing import Any
 
 from engine import leasing
 from engine.assembly import real_doors
+from engine.attempt import ended
 from engine.context import Context
 from engine.doors import Doors
 from engine.errors import BadRequest, DiskwrightError, StaleFix, from_os_error
 from engine.fixes import run as fixes
+from engine.formats.base import Repository
 from engine.host import HostState
-from engine.model import Fix
+from engine.model import Fix, OperationStatus
 
 Narrate = Callable[[dict[str, Any]], None]
 _SPEC_LIMIT = 64 * 1024 * 1024
+_TRACE_DEPTH = -5  # the innermost calls
 
 
 def run(doors: Doors, spec: dict[str, Any], narrate: Narrate, stopping: Callable[[], bool]) -> int:
@@ -57,15 +60,39 @@ def _one(context: Context, repo_id: str, fix: Fix, adopted: leasing.LeaseSet, na
     try:
         repository = context.repository(repo_id)
         with adopted if adopted.leases else fixes.take_leases(context, repository, fix):
-            fixes.execute(context, repository, fix)
+            _execute(context, repository, fix)
     except StaleFix as error:
         narrate({"event": "stale", **about, "error": str(error), "code": error.code})
         return 0
     except DiskwrightError as error:
         narrate({"event": "failed", **about, "error": str(error), "code": error.code})
         return error.exit_code
+    except Exception as error:  # noqa: BLE001 - a fault of ours ends this fix and must be heard of, not the rest
+        import traceback
+
+        trace = traceback.format_exc(limit=_TRACE_DEPTH)
+        narrate({"event": "failed", **about, "error": _fault(error), "code": DiskwrightError.code, "trace": trace})
+        return DiskwrightError.exit_code
     narrate({"event": "done", **about})
     return 0
+
+
+def _execute(context: Context, repository: Repository, fix: Fix) -> None:
+    """Run a fix. What no executor expects becomes the last error of its image here, while its lease is held."""
+    try:
+        fixes.execute(context, repository, fix)
+    except DiskwrightError:
+        raise
+    except Exception as error:
+        if fix.images:
+            host, now = context.doors.ids.host_id, context.doors.clock.wall()
+            status = OperationStatus(str(fix.type), host, 0, 0, -1, _fault(error)[:200], now, fix.rule)
+            ended(repository, fix.images[0], status)
+        raise
+
+
+def _fault(error: Exception) -> str:
+    return f"a fault of this program: {type(error).__name__} {error}".strip()
 
 
 def read_spec(doors: Doors, path: str) -> dict[str, Any]:

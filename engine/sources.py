@@ -7,11 +7,13 @@ it is the same everywhere; a disk only from where it was, unwritten since.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from engine import chains, changes
+from engine import chains, changes, leasing
 from engine.context import Context
-from engine.errors import DiskwrightError, Refused
+from engine.errors import Conflict, DiskwrightError, Refused
 from engine.formats.base import Repository
 from engine.records import Operation, Record
 
@@ -44,22 +46,38 @@ def locate(context: Context, operation: Operation) -> Source:
     return source
 
 
+@contextlib.contextmanager
+def held(context: Context, operation: Operation) -> Iterator[Source]:
+    """The source of ``operation`` under shared leases of its whole chain: nobody writes to it, merges
+    it away or deletes it meanwhile. Refused as ``locate``; ImageBusy; Conflict when it changed just now."""
+    first = locate(context, operation)
+    with leasing.take(context.doors, first.repository, [], [link.tag for link in first.links]):
+        source = locate(context, operation)
+        if source.repository.identity != first.repository.identity:
+            raise Conflict(f"the source of image {operation.source} changed at the same moment", "Run the fix again")
+        chains.unchanged(source.repository, first.links)
+        yield source
+
+
 def find(context: Context, operation: Operation) -> tuple[Source | None, str]:
-    """The source of ``operation``, or None and why it is not there."""
+    """The source of ``operation``, or None and why it is not there. One that has lost ranges only
+    when there is none without."""
     first = context.by_identity(operation.source_repository)
     reasons: list[str] = []
-    if first is not None:
-        source = _look(first, operation, reasons)
-        if source is not None:
-            return source, ""
-    else:
+    found = _look(first, operation, reasons) if first is not None else None
+    if found is not None and (found.record.mutable or not chains.lost(found.links)):
+        return found, ""
+    if first is None:
         reasons.append("the repository that holds it is not connected")
     for _, repository in context.reachable():
         if repository.identity != operation.source_repository:
             source = _look(repository, operation, [])
-            if source is not None and not source.record.mutable:
+            if source is None or source.record.mutable:
+                continue
+            if not chains.lost(source.links):
                 return source, ""
-    return None, reasons[0]
+            found = found or source
+    return found, "" if found else reasons[0]
 
 
 def _look(repository: Repository, operation: Operation, reasons: list[str]) -> Source | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from engine import chains, changes, leasing, progress, sources
 from engine.context import Context
 from engine.errors import DiskwrightError
-from engine.formats.base import Repository, Scan, VolumeFacts
+from engine.formats.base import Repository, Scan, TagEntry, VolumeFacts
 from engine.model import Finding, Fix, RepositoryReport, VolumeFormat
 from engine.records import Record
 from engine.tools.threads import collector_off, map_files
@@ -122,29 +122,44 @@ def _second_look(repository: Repository, scan: Scan, facts: dict[str, VolumeFact
     """What looks wrong may have changed while we looked: read those tags again."""
     tags = dict(scan.tags)
     volumes = dict(scan.volumes)
-    named = {volume.id for entry in tags.values() if entry.record for volume in entry.record.volumes()}
-    if any(volume not in named for volume in volumes):
-        tags = repository.scan_tags()
-        named = {volume.id for entry in tags.values() if entry.record for volume in entry.record.volumes()}
-        for volume, format in list(volumes.items()):
-            if volume not in named and not repository.volume_facts(volume, format).present:
+    if not scan.unlisted and _unnamed(volumes, tags):
+        with contextlib.suppress(DiskwrightError):
+            tags = repository.scan_tags()
+        for volume in _unnamed(volumes, tags):
+            if not repository.volume_facts(volume, volumes[volume]).present:
                 del volumes[volume]
                 facts.pop(volume, None)
     for tag, entry in list(tags.items()):
-        record = entry.record
-        if record is None or record.volume is None or record.volume.id not in facts:
-            continue
-        found = facts[record.volume.id]
-        if found.present and not found.problem and not found.unreadable:
-            continue
-        again = repository.read_tag(tag)
-        if again is None:
-            del tags[tag]
-        elif again.generation != entry.generation:
-            tags[tag] = again
-            for volume_ref in again.record.volumes() if again.record else ():
-                facts[volume_ref.id] = repository.volume_facts(volume_ref.id, volume_ref.format)
-    return Scan(volumes, tags, scan.litter)
+        if entry.record is not None and _suspect(entry.record, tags, facts):
+            with contextlib.suppress(DiskwrightError):  # what was seen first has to do
+                _look_again(repository, tag, tags, facts)
+    return Scan(volumes, tags, scan.litter, scan.unlisted)
+
+
+def _unnamed(volumes: dict[str, VolumeFormat], tags: dict[str, TagEntry]) -> list[str]:
+    named = {volume.id for entry in tags.values() if entry.record for volume in entry.record.volumes()}
+    return [volume for volume in volumes if volume not in named]
+
+
+def _suspect(record: Record, tags: dict[str, TagEntry], facts: dict[str, VolumeFacts]) -> bool:
+    found = facts.get(record.volume.id) if record.volume else None
+    if found is not None and (not found.present or found.problem or found.unreadable):
+        return True
+    return any(parent not in tags or tags[parent].tombstone for parent in record.parents())
+
+
+def _look_again(repository: Repository, tag: str, tags: dict[str, TagEntry], facts: dict[str, VolumeFacts]) -> None:
+    again = repository.read_tag(tag)
+    if again is None:
+        del tags[tag]
+    elif again.generation != tags[tag].generation:
+        tags[tag] = again
+        for volume in again.record.volumes() if again.record else ():
+            facts[volume.id] = repository.volume_facts(volume.id, volume.format)
+    for parent in again.record.parents() if again and again.record else ():
+        entry = repository.read_tag(parent) if parent not in tags or tags[parent].tombstone else None
+        if entry is not None:
+            tags[parent] = entry
 
 
 def _progress(repository: Repository, scan: Scan, only: str | None) -> dict[str, progress.Progress]:

@@ -183,35 +183,34 @@ def _survivors(storage: SimStorage, rules: Profile) -> Iterator[list[NameOp]]:
             yield log[:count]
         return
     passing, others = _apart(log)
-    removals = [removal for _, removal in passing]
     for mask in range((1 << len(others)) - 1, -1, -1):
         lost = {op.sequence for bit, op in enumerate(others) if not mask >> bit & 1}
         if any(op.needs in lost and op.sequence not in lost for op in others):
             continue
-        for back in _reappearing(removals):
+        for back in _reappearing(passing):
             gone = lost | back
             yield [op for op in log if op.sequence not in gone]
 
 
-def _apart(log: Sequence[NameOp]) -> tuple[list[tuple[NameOp, NameOp]], list[NameOp]]:
-    """(files that were made and removed again, everything else). Of such a pair any subset means that the name is
-    there or is not: one bit, and not two."""
-    made: dict[tuple[int, str, int], NameOp] = {}
-    passing = []
+def _apart(log: Sequence[NameOp]) -> tuple[list[NameOp], list[NameOp]]:
+    """(removals of files that were made and removed again, every operation that has to do with neither). Whatever of
+    such a pair survives, the name is there or is not: one bit, and not two."""
+    touching: dict[tuple[int, str], list[NameOp]] = {}
+    for op in log:
+        for name, _, _ in op.changes:
+            touching.setdefault((op.directory, name), []).append(op)
     needed = {op.needs for op in log}
     pending = {op.sequence for op in log}
-    for op in log:
-        if len(op.changes) != 1:
+    removals, paired = [], set[int]()
+    for ops in touching.values():
+        if len(ops) != 2 or len(ops[0].changes) + len(ops[1].changes) != 2:
             continue
-        name, had, gets = op.changes[0]
-        if gets and not had and op.sequence not in needed:
-            made[op.directory, name, gets] = op
-        elif had and not gets and op.needs not in pending:
-            creation = made.pop((op.directory, name, had), None)
-            if creation is not None:
-                passing.append((creation, op))
-    paired = {op.sequence for pair in passing for op in pair}
-    return passing, [op for op in log if op.sequence not in paired]
+        (_, before, made), (_, removed, after) = ops[0].changes[0], ops[1].changes[0]
+        if before or after or made != removed or ops[0].sequence in needed or ops[1].needs in pending:
+            continue
+        removals.append(ops[1])
+        paired |= {ops[0].sequence, ops[1].sequence}
+    return removals, [op for op in log if op.sequence not in paired]
 
 
 def _reappearing(removals: Sequence[NameOp]) -> Iterator[set[int]]:

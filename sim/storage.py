@@ -97,7 +97,6 @@ class SimStorage(NameTree):
         for inode in list(self.dirty):
             self.sync(inode)
         self._commit(self.log)
-        self.log = []
         self.synced = self.sequence
 
     def walk(self) -> Iterator[tuple[str, int, Node]]:

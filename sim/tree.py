@@ -135,9 +135,24 @@ class NameTree:
         self.synced = self.sequence
         ours = {op.sequence for op in self.log if op.directory == inode}
         if ours:
-            ours |= {op.needs for op in self.log if op.sequence in ours}
+            if any(op.needs for op in self.log):
+                ours = self._with_what_they_need(ours)
             self._commit([op for op in self.log if op.sequence in ours])
-            self.log = [op for op in self.log if op.sequence not in ours]
+
+    def _with_what_they_need(self, sequences: set[int]) -> set[int]:
+        """These operations, the other halves of renames, and what happened to the same names before those."""
+        found = set(sequences)
+        names: set[tuple[int, str]] = set()
+        for op in reversed(self.log):
+            touched = {(op.directory, name) for name, _, _ in op.changes}
+            if op.sequence in found:
+                found.add(op.needs)
+                names |= touched
+            elif touched & names:
+                found.add(op.sequence)
+                found.add(op.needs)
+                names |= touched
+        return found
 
     # -- inside: names
 
@@ -286,8 +301,8 @@ class NameTree:
         self.nodes[directory] = DirectoryNode(changed(node.names, [op]), node.durable, node.parent)
         self.log.append(op)
 
-    def _commit(self, ops: Iterable[NameOp]) -> None:
-        """Make these operations durable; the caller takes them out of the log."""
+    def _commit(self, ops: list[NameOp]) -> None:
+        """Make these operations of the log durable."""
         by_directory: dict[int, list[NameOp]] = {}
         for op in ops:
             by_directory.setdefault(op.directory, []).append(op)
@@ -297,6 +312,7 @@ class NameTree:
                 durable = changed(node.durable, own)
                 names = node.names if durable != node.names else durable
                 self.nodes[directory] = DirectoryNode(names, durable, node.parent)
+        self._erase(ops)
 
     def _unname(self, inode: int) -> None:
         """A name of it is gone; what has none and is not open gives its room back."""
@@ -320,18 +336,31 @@ class NameTree:
         self._forget(inode)
 
     def _forget(self, inode: int) -> None:
-        """Take the node away if no crash can bring it back."""
+        """Take a node away that has no name, if no crash can bring it back."""
         node = self.nodes.get(inode)
-        if node is None or inode == ROOT or self._open.get(inode):
+        if node is None or self._open.get(inode) or self._is_named(inode, node):
             return
-        if not isinstance(node, DirectoryNode) and node.links:
-            return
-        if any(inode == op.directory or inode in (had, gets) for op in self.log for _, had, gets in op.changes):
-            return
-        if isinstance(node, DirectoryNode) and self._names(node.parent).values().__contains__(inode):
+        if any(inode in (had, gets) for op in self.log for _, had, gets in op.changes):
             return
         del self.nodes[inode]
         self.dirty.pop(inode, None)
+        if isinstance(node, DirectoryNode):
+            self._erase([op for op in self.log if op.directory == inode])  # nobody will ever see what these did
+
+    def _is_named(self, inode: int, node: Node) -> bool:
+        if isinstance(node, DirectoryNode):
+            parent = self.nodes.get(node.parent)
+            return inode == ROOT or (isinstance(parent, DirectoryNode) and inode in parent.names.values())
+        return node.links > 0
+
+    def _erase(self, ops: list[NameOp]) -> None:
+        """Take operations out of the log that are durable, or that do not matter any more."""
+        gone = {op.sequence for op in ops}
+        self.log = [op for op in self.log if op.sequence not in gone]
+        for op in ops:
+            for _, had, gets in op.changes:
+                self._forget(had)
+                self._forget(gets)
 
     def _take(self, size: int, path: str) -> None:
         """Occupy room (or give it back, when negative). ENOSPC."""

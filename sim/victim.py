@@ -185,7 +185,7 @@ def _wait_for_leases(state: str) -> None:
         engine.close()
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Whoever starts a victim waits for it; when that process is killed, nobody is to go on in its place."""
     import ctypes
 
@@ -210,7 +210,7 @@ def read_spec(path: str) -> dict[str, Any]:
 
 def main(arguments: list[str]) -> int:
     """Entry point of the process."""
-    _die_with_parent()
+    die_with_parent()
     answer: dict[str, Any]
     try:
         if len(arguments) != 1:

@@ -11,7 +11,7 @@ from engine import changes
 from engine.context import Context
 from engine.errors import Refused, StaleFix
 from engine.fixes.dependants import known, named_elsewhere, of
-from engine.formats.base import Litter, Repository
+from engine.formats.base import Litter, Repository, TagEntry
 from engine.model import VolumeFormat, is_id
 from engine.records import Record
 
@@ -30,7 +30,7 @@ def tag(context: Context, repository: Repository, target: str) -> None:
     # published first and look at them now: at least one of the two sees the other.
     tags = repository.scan_tags()
     dependants = of(tags, target)
-    if dependants:
+    if dependants and not (begun and _has_no_data(repository, record) and _all_unfinished(tags, dependants)):
         changes.change(repository, target, lambda record: record._replace(purging=False))
         if begun:
             return  # taking an interrupted deletion back is what was left to do
@@ -38,11 +38,22 @@ def tag(context: Context, repository: Repository, target: str) -> None:
     delete(repository, target, record)
 
 
+def _has_no_data(repository: Repository, record: Record) -> bool:
+    volume = record.volume
+    return volume is None or not repository.volume_facts(volume.id, volume.format).present
+
+
+def _all_unfinished(tags: dict[str, TagEntry], dependants: list[str]) -> bool:
+    """They came after the deletion had begun, have not used the data, and will fetch the base anew."""
+    records = [tags[tag].record for tag in dependants]
+    return not any(record is None or record.whole for record in records)
+
+
 def delete(repository: Repository, target: str, record: Record) -> None:
     """Delete the volumes that only this purging tag names, its small files, and its record."""
     assert record.purging
-    repository.settle(target)
     shared = named_elsewhere(repository.scan_tags(), target)
+    repository.settle_all()
     for volume in dict.fromkeys(record.volumes()):
         if volume.id not in shared:
             repository.remove_digests(volume.id)
@@ -69,8 +80,8 @@ def leftovers(context: Context, repository: Repository, target: str, kind: str) 
         record = changes.change(repository, target, given_up)
         kind = "scrap"
     gone = record.scrap if kind == "scrap" else record.evidence
-    repository.settle(target)
     shared = named_elsewhere(repository.scan_tags(), target)
+    repository.settle_all()
     for volume in gone:
         if volume.id not in shared and volume != record.volume:
             repository.remove_digests(volume.id)
@@ -103,6 +114,7 @@ def unnamed(repository: Repository, volume: str, format: str) -> None:
         raise StaleFix("this fix names no volume", "Check again")
     if volume in named_elsewhere(repository.scan_tags(), ""):
         raise StaleFix(f"volume {volume} is named by a record now", "Check again")
+    repository.settle_all()
     repository.quarantine_volume(volume, VolumeFormat(format))
 
 

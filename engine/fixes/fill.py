@@ -36,14 +36,15 @@ def reading(repository: Repository, record: Record, links: list[chains.Link]) ->
     return Reading(chains.layers(repository, links), record.size, repository.constraints().direct_io, digest, chunks)
 
 
-def copy_all(attempt: Attempt, source: Reading, target: VolumeRef, want_digest: bool) -> str:
+def copy_all(attempt: Attempt, source: Reading, target: VolumeRef, want_digest: bool, prove: bool = False) -> str:
     """Fill the flat volume ``target`` with all of ``source`` from the attempt's cursor on.
 
-    Returns the content digest, "" when none was asked for or known. The data is durable on return.
+    Returns the content digest, "" when none was asked for or known. With ``prove`` it is computed from
+    what was read and never taken from the source's record. The data is durable on return.
     """
     size = aligned(source.size)
     layer = attempt.repository.layer(target)
-    if attempt.cursor == 0 and _reflink(attempt, source, layer):
+    if attempt.cursor == 0 and not prove and _reflink(attempt, source, layer):
         attempt.checkpoint(size, 100)
         if source.digest and source.chunks:
             attempt.repository.write_digests(target.id, source.chunks)
@@ -66,15 +67,15 @@ def copy_all(attempt: Attempt, source: Reading, target: VolumeRef, want_digest: 
 
 
 def copy_difference(
-    attempt: Attempt, source: Reading, source_links: list[chains.Link], base: Record, target: VolumeRef
+    attempt: Attempt, source: Reading, source_links: list[chains.Link], base_links: list[chains.Link], target: VolumeRef
 ) -> None:
-    """Fill the overlay ``target`` with what differs between ``source`` and the image ``base`` below it.
+    """Fill the overlay ``target`` with what differs between ``source`` and the image below it.
 
     Only what can differ is read: with a common ancestor, what the layers above it hold on both
     sides; without one, all data of both. Durable on return.
     """
     repository, images = attempt.repository, attempt.context.doors.images
-    base_links = chains.load(repository, base)
+    base = base_links[0].record
     base_layers = chains.layers(repository, base_links)
     size = aligned(source.size)
     wanted, shared = _difference_ranges(attempt, source, source_links, base_links, base_layers)

@@ -28,6 +28,7 @@ from engine.formats.base import Repository
 from engine.model import Strategy, VolumeFormat
 from engine.records import Operation, Record, VolumeRef
 from engine.tools.qcow2 import Header, parse_header
+from engine.triage.health import wanted_format
 
 _HEADER_BYTES = 65536
 
@@ -73,6 +74,10 @@ def _create_disk(attempt: Attempt, record: Record) -> None:
     operation = record.operation
     assert operation is not None and operation.attempt is not None
     if operation.source:
+        if operation.base and _is_merged_away(attempt.repository, operation.base):
+            record = _without_base(attempt)
+            operation = record.operation
+            assert operation is not None
         if operation.base:
             _bring_base(attempt, record, operation)
         else:
@@ -81,6 +86,26 @@ def _create_disk(attempt: Attempt, record: Record) -> None:
     attempt.stage("make volume")
     make_disk_volume(attempt.repository, record)
     attempt.finish(sealed)
+
+
+def _is_merged_away(repository: Repository, tag: str) -> bool:
+    entry = repository.read_tag(tag)
+    return entry is not None and entry.record is not None and bool(entry.record.absorbed_by)
+
+
+def _without_base(attempt: Attempt) -> Record:
+    """The base is being merged into another image here and cannot come back under its id as long as we
+    name it: the disk becomes a flat copy of the one elsewhere."""
+
+    def flat(record: Record) -> Record:
+        assert record.operation is not None
+        fresh = VolumeRef(attempt.context.doors.ids.new_id(), wanted_format(record.strategy), "")
+        operation = record.operation._replace(attempt=fresh, base="", cursor=0)
+        return record._replace(operation=operation, scrap=(*record.scrap, *_attempt_of(record)))
+
+    record = attempt.publish(flat)
+    attempt.start_over()
+    return drop_scrap(attempt, record)
 
 
 def make_disk_volume(repository: Repository, record: Record) -> None:
@@ -101,14 +126,15 @@ def sealed(record: Record) -> Record:
 
 
 def _flat_from_elsewhere(attempt: Attempt, record: Record, operation: Operation) -> None:
-    source = sources.locate(attempt.context, operation)
-    with leasing.take(attempt.context.doors, source.repository, [], [link.tag for link in source.links]):
+    with sources.held(attempt.context, operation) as source:
         attempt.stage("copy base")
+        lost = chains.lost(source.links)
+        if lost != record.lost:
+            record = _start_again(attempt, source, "another source is there")
         target = _fresh_target(attempt, record)
         read = fill.reading(source.repository, source.record, source.links)
         fill.copy_all(attempt, read, target, want_digest=False)
         fill.grow(attempt, target, record.size)
-        lost = chains.lost(source.links)
     attempt.finish(lambda now: sealed(now)._replace(lost=lost))
 
 
@@ -122,6 +148,9 @@ def _bring_base(attempt: Attempt, record: Record, operation: Operation) -> None:
         return
     with leasing.take(context.doors, repository, [operation.base]):
         entry = repository.read_tag(operation.base)
+        if entry is not None and entry.record is not None and entry.record.whole:
+            chains.load(repository, entry.record)  # another host has finished it meanwhile
+            return
         if entry is None or entry.tombstone:
             _publish_hidden_base(attempt, operation, entry.generation if entry else 0)
         elif entry.record is None or entry.record.purging:
@@ -169,12 +198,11 @@ def new_copy_record(
 def _copy(attempt: Attempt, record: Record) -> None:
     operation = record.operation
     assert operation is not None
-    source = sources.locate(attempt.context, operation)
-    chain = [link.tag for link in source.links]
-    with leasing.take(attempt.context.doors, source.repository, [], chain):
-        source = sources.locate(attempt.context, operation)  # nobody can write to it from here on
-        if source.rewritten:
-            record = _start_again(attempt, source)
+    with sources.held(attempt.context, operation) as source:
+        lost = chains.lost(source.links)
+        if source.rewritten or lost != record.lost:  # what was copied from another one is void
+            why = f"disk {source.record.id} was written since the copy began"
+            record = _start_again(attempt, source, why if source.rewritten else "another source is there")
             operation = record.operation
             assert operation is not None
         if source.record.size != record.size:
@@ -194,7 +222,6 @@ def _copy(attempt: Attempt, record: Record) -> None:
             f"image {source.record.id} does not have the content that its digest says",
             "Check its repository with --deep; the copy was not sealed",
         )
-    lost = chains.lost(source.links)
     kept = "" if lost else digest  # a digest of zeros that stand for lost data would disown the intact replicas
     attempt.finish(lambda now: sealed(now)._replace(digest=kept, digest_write_epoch=now.write_epoch, lost=lost))
     if kept and not source.record.mutable and not source.record.digest:
@@ -204,12 +231,13 @@ def _copy(attempt: Attempt, record: Record) -> None:
 def _copy_onto_base(
     attempt: Attempt, read: fill.Reading, source: sources.Source, operation: Operation, target: VolumeRef
 ) -> None:
-    base = changes.read(attempt.repository, operation.base).record
-    below = [link.tag for link in chains.load(attempt.repository, base)]
+    links = chains.load(attempt.repository, changes.read(attempt.repository, operation.base).record)
+    below = [link.tag for link in links]
     if source.repository.identity == attempt.repository.identity:
         below = [tag for tag in below if tag not in {link.tag for link in source.links}]
     with leasing.take(attempt.context.doors, attempt.repository, [], below):
-        fill.copy_difference(attempt, read, source.links, base, target)
+        chains.unchanged(attempt.repository, links)
+        fill.copy_difference(attempt, read, source.links, links, target)
 
 
 def _tell_source(source: sources.Source, digest: str, attempt: Attempt, target: VolumeRef) -> None:
@@ -229,14 +257,15 @@ def _tell_source(source: sources.Source, digest: str, attempt: Attempt, target: 
         return  # a read-only or full source keeps no digest; the copy is complete without it
 
 
-def _start_again(attempt: Attempt, source: sources.Source) -> Record:
-    """The disk was written since: what was copied is void and says so. A fresh volume, from 0."""
-    note = attempt.status(f"started again: disk {source.record.id} was written since the copy began")
+def _start_again(attempt: Attempt, source: sources.Source, why: str) -> Record:
+    """What was copied is void, and says so. A fresh volume, from 0; what this source has lost is known."""
+    note = attempt.status(f"started again: {why}")
     record = attempt.publish(
         lambda record: record._replace(
             operation=_afresh(attempt, record, source.record.write_epoch),
             scrap=(*record.scrap, *_attempt_of(record)),
             last=note,
+            lost=chains.lost(source.links),
         )
     )
     attempt.start_over()

@@ -54,6 +54,7 @@ def _only_dependant(repository: Repository, below: str, above: str) -> None:
 
 def _reserve(repository: Repository, below: str, above: str) -> None:
     """From here on nobody can restore ``below`` or base anything on it."""
+    begun = bool(changes.read(repository, below).record.absorbed_by)
 
     def absorbed(record: Record) -> Record | None:
         if record.strong or record.absorbed_by not in ("", above):
@@ -62,8 +63,10 @@ def _reserve(repository: Repository, below: str, above: str) -> None:
 
     changes.change(repository, below, absorbed)
     if of(repository.scan_tags(), below) != [above]:
-        changes.change(repository, below, lambda record: record._replace(absorbed_by=""))
+        if not begun:  # else its data may not be its own any more: the mark stays
+            changes.change(repository, below, lambda record: record._replace(absorbed_by=""))
         raise StaleFix(f"another image depends on {below} now", "Check again")
+    repository.settle_all()
 
 
 def _merging(record: Record, lower: Record, direction: str) -> Record:

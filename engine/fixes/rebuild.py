@@ -36,6 +36,7 @@ def flatten(context: Context, repository: Repository, tag: str, keep_format: boo
         links = chains.usable(repository, record)
         lost = chains.lost(links)
         with leasing.take(context.doors, repository, [], [link.tag for link in links[1:]]):
+            chains.unchanged(repository, links)
             target = _target(attempt, record)
             attempt.stage("copy data")
             read = fill.reading(repository, record, links)
@@ -119,14 +120,14 @@ def from_replica(context: Context, repository: Repository, tag: str, source_iden
 
         record = attempt.claim(restoring)
         assert record.operation is not None
-        source = sources.locate(context, record.operation._replace(source_repository=source_identity))
-        if source.repository.identity == repository.identity or source.record.mutable:
-            raise Refused(f"no connected repository has snapshot {tag} intact", "Connect the one that has it")
-        with leasing.take(context.doors, source.repository, [], [link.tag for link in source.links]):
+        with sources.held(context, record.operation._replace(source_repository=source_identity)) as source:
+            home = source.repository.identity == repository.identity
+            if home or source.record.mutable or chains.lost(source.links):
+                raise Refused(f"no connected repository has snapshot {tag} intact", "Connect the one that has it")
             target = _target(attempt, record)
             attempt.stage("copy data")
             read = fill.reading(source.repository, source.record, source.links)
-            digest = fill.copy_all(attempt, read, target, True)
+            digest = fill.copy_all(attempt, read, target, True, prove=True)
         wanted = record.digest or read.digest
         if wanted and digest != wanted:
             raise Damaged(
@@ -163,6 +164,7 @@ def salvage(context: Context, repository: Repository, tag: str, suspect: tuple[t
         record = attempt.claim(salvaging)
         links = chains.load(repository, record)
         with leasing.take(context.doors, repository, [], [link.tag for link in links[1:]]):
+            chains.unchanged(repository, links)
             target = _target(attempt, record)
             attempt.stage("copy data")
             lost = _read_what_can_be_read(attempt, record, links, target, suspect)

@@ -97,6 +97,7 @@ def _litter(context: Context, repository: Repository, fix: Fix, view: View) -> N
 RUNNERS: dict[str, Runner] = {
     "C-REMOVED": lambda context, repository, fix, view: clean.tag(context, repository, fix.target),
     "C-HIDDEN": lambda context, repository, fix, view: clean.tag(context, repository, fix.target),
+    "B-PURGING": lambda context, repository, fix, view: clean.tag(context, repository, fix.target),
     "C-SCRAP": lambda context, repository, fix, view: clean.leftovers(context, repository, fix.target, "scrap"),
     "C-EVIDENCE": lambda context, repository, fix, view: clean.leftovers(context, repository, fix.target, "evidence"),
     "C-ATTEMPT": lambda context, repository, fix, view: clean.leftovers(context, repository, fix.target, "attempt"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine import chains, changes, deep
+from engine import chains, changes, deep, leasing
 from engine.attempt import Attempt
 from engine.context import Context
 from engine.errors import DiskwrightError, Refused
@@ -42,13 +42,15 @@ def accept_losses(repository: Repository, tag: str) -> None:
 
 
 def record_digest(context: Context, repository: Repository, tag: str) -> str:
-    """Compute and record the content digest of a snapshot. The caller holds a shared lease on its chain."""
+    """Compute and record the content digest of a snapshot, under shared leases of its chain."""
     record = changes.read(repository, tag).record
-    if chains.lost(chains.usable(repository, record)):
+    links = chains.usable(repository, record)
+    if chains.lost(links):
         raise Refused(f"image {tag} has lost ranges", "A digest of the zeros in their place would hide that")
-    found = deep.compute(context, repository, record)
-    assert record.volume is not None
-    repository.write_digests(record.volume.id, found.to_bytes())
+    with leasing.take(context.doors, repository, [], [link.tag for link in links]):
+        chains.unchanged(repository, links)
+        found = deep.compute(context, repository, record)
+        repository.write_digests(links[0].volume.id, found.to_bytes())
     root = found.root()
 
     changes.change(

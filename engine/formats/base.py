@@ -87,6 +87,8 @@ class Scan(NamedTuple):
     volumes: dict[str, VolumeFormat]
     tags: dict[str, TagEntry]
     litter: list[Litter]
+    unlisted: tuple[tuple[str, str], ...] = ()
+    """Directories of tags or volumes that could not be listed, with the reason: what they hold is not known."""
 
 
 class Repository(Protocol):
@@ -116,7 +118,8 @@ class Repository(Protocol):
         """List everything afresh. One unreadable object never stops it."""
 
     def scan_tags(self) -> dict[str, TagEntry]:
-        """The tags alone, listed afresh."""
+        """The tags alone, listed afresh. StorageError when some could not be listed: whoever asks for
+        all of them is about to conclude something from what is not among them."""
 
     def read_tag(self, tag: str) -> TagEntry | None:
         """The newest generation of one tag, listed afresh; None when there never was one."""
@@ -130,6 +133,10 @@ class Repository(Protocol):
 
     def settle(self, tag: str) -> None:
         """Make what is visible of the tag durable: its writer may have died before it was."""
+
+    def settle_all(self) -> None:
+        """Make what is visible of every tag durable: before anything is deleted or overwritten because
+        no record needs it, or an older generation that does could come back after a loss of power."""
 
     def purge_tag(self, tag: str, expected: int) -> None:
         """Replace the tag by a tombstone no stale writer can win against. Raises as ``publish``."""

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Set
 
 from engine.doors.files import Entry, Kind
-from engine.errors import DiskwrightError
+from engine.errors import DiskwrightError, from_os_error
 from engine.formats import files_layout as layout
 from engine.formats.base import Litter, TagEntry
 from engine.formats.files_tags import Tags
@@ -38,20 +38,29 @@ class LitterBox:
         """Litter of one kind from paths inside the repository."""
         return [Litter(kind, _shown(name), self._size(name)) for name in names]
 
-    def volumes(self) -> tuple[dict[str, VolumeFormat], list[Litter]]:
-        """All volumes by id, and what else is there. StorageError when it cannot be listed."""
+    def volumes(self) -> tuple[dict[str, VolumeFormat], list[Litter], list[tuple[str, str]]]:
+        """All volumes by id, what else is there, and the shards that cannot be listed with the reason.
+        StorageError when not even those can be named."""
         found: dict[str, VolumeFormat] = {}
         foreign: list[str] = []
+        unlisted: list[tuple[str, str]] = []
         with doing("list the volumes"):
-            for shard in self._tree.files.list_directory(self._tree.path("volumes")):
-                if shard.kind is not Kind.DIRECTORY or not layout.is_shard(shard.name):
-                    foreign.append(f"volumes/{shard.name}")
-                    continue
-                for name, kind, _ in self._tree.files.list_directory(self._tree.path(f"volumes/{shard.name}")):
-                    parsed = layout.parse_volume_name(name, shard.name) if kind is Kind.FILE else None
-                    if parsed is None or found.setdefault(*parsed) is not parsed[1]:
-                        foreign.append(f"volumes/{shard.name}/{name}")
-        return found, self.named(FOREIGN, sorted(foreign))
+            shards = self._tree.files.list_directory(self._tree.path("volumes"))
+        for shard in shards:
+            directory = f"volumes/{shard.name}"
+            if shard.kind is not Kind.DIRECTORY or not layout.is_shard(shard.name):
+                foreign.append(directory)
+                continue
+            try:
+                listed = self._tree.files.list_directory(self._tree.path(directory))
+            except OSError as error:
+                unlisted.append((directory, from_os_error(error, f"list {directory}").message))
+                continue
+            for name, kind, _ in listed:
+                parsed = layout.parse_volume_name(name, shard.name) if kind is Kind.FILE else None
+                if parsed is None or found.setdefault(*parsed) is not parsed[1]:
+                    foreign.append(f"{directory}/{name}")
+        return found, self.named(FOREIGN, sorted(foreign)), unlisted
 
     def others(self, volumes: dict[str, VolumeFormat], tags: dict[str, TagEntry]) -> list[Litter]:
         """Litter everywhere but among volumes and tags, which were listed before."""

@@ -41,6 +41,9 @@ class ShardOfTags(NamedTuple):
     older: list[str]
     """Superseded generations of tags whose newest one is readable."""
     foreign: list[str]
+    name: str = ""
+    problem: str = ""
+    """Why it could not be listed."""
 
 
 class _ShardAsRead(NamedTuple):
@@ -50,6 +53,7 @@ class _ShardAsRead(NamedTuple):
     newest: list[tuple[str, int, bytes | OSError]]
     older: list[tuple[str, int]]
     foreign: list[str]
+    problem: str = ""
 
 
 class Tags:
@@ -77,7 +81,7 @@ class Tags:
     def scan(self) -> list[ShardOfTags]:
         """All shards. A slow (cold) storage is read by several threads, a fast one by this one.
 
-        StorageError when a directory cannot be listed: nothing may be concluded without it.
+        A shard that cannot be listed says so. StorageError when they cannot even be named.
         """
         with doing("list the tags"):
             entries = self._tree.files.list_directory(self._tree.path("tags"))
@@ -95,8 +99,10 @@ class Tags:
         older: list[tuple[str, int]] = []
         foreign = []
         directory = self._tree.path(f"tags/{shard}")
-        with doing(f"list tags/{shard}"):
+        try:
             listed = self._tree.files.list_directory(directory)
+        except OSError as error:
+            return _ShardAsRead(shard, [], [], [], from_os_error(error, f"list tags/{shard}").message)
         for name, kind, _ in listed:
             parsed = layout.parse_tag_name(name, shard) if kind is Kind.FILE else None
             if parsed is None:
@@ -119,7 +125,8 @@ class Tags:
             entry = _entry(tag, generation, content) or self.read(tag)
             if entry is not None:
                 entries.append(entry)
-        return ShardOfTags(entries, self._superseded(read.shard, entries, read.older), read.foreign)
+        older = self._superseded(read.shard, entries, read.older)
+        return ShardOfTags(entries, older, read.foreign, f"tags/{read.shard}", read.problem)
 
     @staticmethod
     def _superseded(shard: str, entries: list[TagEntry], older: list[tuple[str, int]]) -> list[str]:
@@ -170,6 +177,20 @@ class Tags:
         """See ``Repository.settle``."""
         with doing(f"make the record of image {tag} durable"), contextlib.suppress(FileNotFoundError):
             self._tree.files.sync_directory(self._tree.path(layout.tag_shard(tag)))
+
+    def settle_all(self) -> None:
+        """See ``Repository.settle_all``. A generation goes only after its successor is durable, so a tag
+        that has one name is settled."""
+        with doing("make the records durable"):
+            for shard in self._tree.files.list_directory(self._tree.path("tags")):
+                if shard.kind is Kind.DIRECTORY and layout.is_shard(shard.name):
+                    directory = self._tree.path(f"tags/{shard.name}")
+                    parsed = [
+                        layout.parse_tag_name(e.name, shard.name) for e in self._tree.files.list_directory(directory)
+                    ]
+                    tags = [found[0] for found in parsed if found is not None]
+                    if len(set(tags)) < len(tags):
+                        self._tree.files.sync_directory(directory)
 
     def purge(self, tag: str, expected: int) -> None:
         """See ``Repository.purge_tag``."""

@@ -13,7 +13,7 @@ from engine.doors import Doors
 from engine.doors.files import FileHandle, Kind, Stat
 from engine.doors.images import Layer
 from engine.doors.leases import Lease
-from engine.errors import Damaged, from_os_error
+from engine.errors import Damaged, StorageError, from_os_error
 from engine.formats import files_layout as layout
 from engine.formats.base import Litter, Scan, TagEntry, VolumeFacts, backing_name
 from engine.formats.files_litter import FOREIGN as FOREIGN_LITTER
@@ -68,24 +68,29 @@ class FileStore:
     # -- tags
 
     def scan(self) -> Scan:
-        """Volumes first, then tags, then the rest. One damaged record never stops it; StorageError
-        when volumes or tags cannot be listed, because every judgement would be wrong."""
+        """Volumes first, then tags, then the rest. Neither a damaged record nor a directory that cannot
+        be listed stops it; StorageError when not even the directories can be named."""
         with collector_off():
             return self._scan()
 
     def _scan(self) -> Scan:
-        volumes, litter = self._litter.volumes()
+        volumes, litter, unlisted = self._litter.volumes()
         shards = self._tags.scan()
+        unlisted += [(shard.name, shard.problem) for shard in shards if shard.problem]
         tags = {entry.id: entry for shard in shards for entry in shard.entries}
         for shard in shards:
             litter += self._litter.named(OLD_GENERATION, shard.older)
             litter += self._litter.named(FOREIGN_LITTER, shard.foreign)
-        return Scan(volumes, tags, litter + self._litter.others(volumes, tags))
+        return Scan(volumes, tags, litter + self._litter.others(volumes, tags), tuple(unlisted))
 
     def scan_tags(self) -> dict[str, TagEntry]:
         """As ``scan``, without the rest."""
         with collector_off():
-            return {entry.id: entry for shard in self._tags.scan() for entry in shard.entries}
+            shards = self._tags.scan()
+        for shard in shards:
+            if shard.problem:
+                raise StorageError(f"some records are not known: {shard.problem}", "Check the storage and try again")
+        return {entry.id: entry for shard in shards for entry in shard.entries}
 
     def read_tag(self, tag: str) -> TagEntry | None:
         """One listing and one read."""
@@ -99,6 +104,10 @@ class FileStore:
     def settle(self, tag: str) -> None:
         """Sync of the tag's directory."""
         self._tags.settle(require_id(tag, "tag"))
+
+    def settle_all(self) -> None:
+        """Sync of those directories in which a tag has two generations."""
+        self._tags.settle_all()
 
     def purge_tag(self, tag: str, expected: int) -> None:
         """As ``publish``, of an empty file."""

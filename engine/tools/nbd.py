@@ -61,6 +61,7 @@ _REQUEST = struct.Struct(">IHHQQI")
 _REPLY = struct.Struct(">IIQ")
 
 _NO_SPACE_CODES = (errno.ENOSPC, errno.EDQUOT)
+_ABOUT_THE_SERVER = (errno.ENOMEM, errno.ESHUTDOWN, errno.EPERM)  # and nothing about what was to be read
 
 
 class Server(Protocol):
@@ -321,7 +322,7 @@ class NbdSession:
         reason = f"{os.strerror(code)} [{errno.errorcode.get(code, code)}]"
         if code in _NO_SPACE_CODES:
             return NoSpace(f"{what} failed: {reason}", "Make room (check lists what can be cleaned) and try again")
-        kind = ReadFailed if request.kind is _Kind.READ else ToolFailed
+        kind = ReadFailed if request.kind is _Kind.READ and code not in _ABOUT_THE_SERVER else ToolFailed
         return kind(f"{what} failed: {reason}", "Check the storage and try again")
 
     # -- the handshake

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 _COLD_S_PER_FILE = 100e-6
-_SAMPLE_FILES = 64
+_SAMPLE_FILES = 128
 _THREADS = 8
 _AHEAD = 4 * _THREADS
 
@@ -26,14 +26,15 @@ def map_files(
     caller's own: then threads only take the interpreter away from each other. For the same reason ``work`` should
     do little beside reading. The first error is raised.
     """
-    spent, count = 0.0, 0
+    files_slow = 0
     for position, item in enumerate(items):
         started = now()
         result = work(item)
-        spent += now() - started
-        count += files_in(result)
+        spent, files = now() - started, files_in(result)
         yield result
-        if count >= _SAMPLE_FILES and spent > count * _COLD_S_PER_FILE:
+        # In a row: one that was slow may just have had to wait for the processor.
+        files_slow = files_slow + files if spent > files * _COLD_S_PER_FILE else 0
+        if files_slow >= _SAMPLE_FILES:
             yield from _in_threads(work, items[position + 1 :])
             return
 

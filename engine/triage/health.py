@@ -99,6 +99,10 @@ class Judge:
 
     def _own(self, tag: str) -> Health:
         entry = self.graph.entry(tag)
+        unlisted = self.graph.view.scan.unlisted
+        if entry is None and unlisted:
+            where = tuple(name for name, _ in unlisted)
+            return Health(Status.UNKNOWN, f"the base {tag} may be where nothing can be listed", "U-PARENT", tag, where)
         if entry is None or entry.tombstone:
             return Health(Status.BROKEN, f"the base {tag} is gone", "B-PARENT", tag, (f"no record of tag {tag}",))
         record = entry.record

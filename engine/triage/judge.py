@@ -33,7 +33,8 @@ def judge(view: View) -> RepositoryReport:
         elif not entry.record.purging:
             fixes += rules_merge.of_tag(graph, tag)
             findings += _kept_alive(graph, report)
-    fixes += rules_clean.of_repository(graph)
+    fixes = _without_guesses(graph, [*fixes, *rules_clean.of_repository(graph)])
+    findings += [Finding("unknown", name, problem) for name, problem in view.scan.unlisted]
     findings += [
         Finding("unknown", tag, f"could not be looked at more deeply: {reason}")
         for tag, reason in view.depths.failed.items()
@@ -46,6 +47,26 @@ def judge(view: View) -> RepositoryReport:
     return RepositoryReport(
         tuple(images), tuple(in_order(linked(graph, fixes))), tuple(findings), view.total_bytes, view.free_bytes
     )
+
+
+NEEDS_ALL_RECORDS = frozenset("B-PURGING C-REMOVED C-HIDDEN C-SCRAP C-EVIDENCE C-ATTEMPT M-CHAIN".split())
+"""Rules that delete or overwrite what no record needs, so all of them must be understood."""
+
+
+def _without_guesses(graph: Graph, fixes: list[Fix]) -> list[Fix]:
+    """While a directory cannot be listed nothing is cleaned or merged; a record that cannot be understood holds up
+    what would have to know what it needs."""
+    if graph.view.scan.unlisted:
+        return [fix for fix in fixes if fix.type not in (FixType.CLEAN, FixType.MERGE) and fix.rule != "B-PURGING"]
+    bad = [tag for tag, entry in graph.view.scan.tags.items() if entry.problem]
+
+    def held_up(fix: Fix) -> Fix:
+        others = [tag for tag in bad if tag != fix.target]
+        if not others or fix.rule not in NEEDS_ALL_RECORDS:
+            return fix
+        return fix._replace(waits_for=f"the record of image {others[0]}, which cannot be understood now")
+
+    return [held_up(fix) for fix in fixes] if bad else fixes
 
 
 def _kept_alive(graph: Graph, report: ImageReport) -> list[Finding]:

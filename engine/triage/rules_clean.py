@@ -36,7 +36,6 @@ def of_tag(graph: Graph, tag: str, healthy: bool) -> Iterator[Fix]:
         yield _weak(graph, record)
         return
     if record.purging:
-        yield _take_back(graph, record)
         return
     yield from _leftovers(graph, record, healthy)
 
@@ -62,19 +61,6 @@ def _weak(graph: Graph, record: Record) -> Fix:
         risk=Risk.IRREVERSIBLE if removed else Risk.REVERSIBLE,
         before="removed" if removed else "hidden",
         after="gone",
-    )
-
-
-def _take_back(graph: Graph, record: Record) -> Fix:
-    return fix(
-        graph,
-        FixType.CLEAN,
-        "C-REMOVED",
-        record.id,
-        f"Its deletion was begun, and {graph.children(record.id)[0]} depends on it: this takes the deletion back",
-        reads=reads_of(graph, [record.id], [record.id]),
-        before="removed",
-        after="removed",
     )
 
 

@@ -22,10 +22,25 @@ def mend(judge: Judge, tag: str) -> Iterator[Fix]:
         return
     if record.absorbed_by or (not record.strong and not judge.graph.children(tag)):
         return
-    if health.rule in _UNFINISHED:
+    if health.rule == "B-PURGING":
+        yield _take_back(judge.graph, record)
+    elif health.rule in _UNFINISHED:
         yield _resume(judge, record, health)
     elif health.rule in ("B-GONE", "B-DATA", "B-DIGEST", "B-CORRUPT"):
         yield from _damage(judge, record, health)
+
+
+def _take_back(graph: Graph, record: Record) -> Fix:
+    return fix(
+        graph,
+        FixType.MEND,
+        "B-PURGING",
+        record.id,
+        f"Its deletion was begun, and {graph.children(record.id)[0]} depends on it: this takes the deletion back",
+        reads=reads_of(graph, [record.id], [record.id]),
+        before="removed",
+        after="removed",
+    )
 
 
 def _resume(judge: Judge, record: Record, health: Health) -> Fix:

@@ -32,7 +32,7 @@ def image(context: Context, repo_id: str, image_id: str, base: str | None, user_
     if entry is not None and not entry.tombstone:
         here = changes.readable(entry, image_id, repository.place).record
         if not here.mutable and options.hint(image_id) in (None, repo_id):
-            return _already_here(context, repository, here, options)
+            return _already_here(context, repository, here, user_data, options)
     found = context.find(image_id, options)
     source = sources.locate(context, _operation_of(found))
     if not source.record.mutable and found.repo_id != repo_id:
@@ -40,7 +40,7 @@ def image(context: Context, repo_id: str, image_id: str, base: str | None, user_
         if here_entry is not None and not here_entry.tombstone:
             here = changes.readable(here_entry, image_id, repository.place).record
             _same_snapshot(here, source.record)
-            return _already_here(context, repository, here, options)
+            return _already_here(context, repository, here, user_data, options)
     if source.record.mutable:
         _not_prepared(context, found)
     return _commit(context, repository, source, base, user_data, options)
@@ -67,7 +67,7 @@ def _same_snapshot(here: Record, source: Record) -> None:
         )
 
 
-def _already_here(context: Context, repository: Repository, here: Record, options: Options) -> str:
+def _already_here(context: Context, repository: Repository, here: Record, user_data: Any, options: Options) -> str:
     """The target has this snapshot: intact, unfinished, or removed and still there."""
     if here.operation is not None and here.operation.verb == "create_snapshot":
         raise NotFound(f"there is no image {here.id}", "A snapshot that was never finished left this; clean it")
@@ -81,7 +81,10 @@ def _already_here(context: Context, repository: Repository, here: Record, option
         def back(record: Record) -> Record | None:
             if record.purging or record.absorbed_by:
                 raise Refused(f"snapshot {here.id} is being deleted here", "Run its clean fix, then copy again")
-            return None if record.strong else record._replace(strong=True, removed=None)
+            if record.strong:
+                return None
+            kept = record.user_data if record.removed else user_data  # a base that was hidden never had any
+            return record._replace(strong=True, removed=None, user_data=kept)
 
         changes.change(repository, here.id, back)
     return here.id

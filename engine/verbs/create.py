@@ -110,7 +110,9 @@ def switch(
     """
     record = changes.read(repository, disk).record
     volume = _may_switch(record)
-    chains.load(repository, record)
+    links = chains.load(repository, record)
+    if any(link.record.absorbed_by for link in links[1:2]):
+        raise Refused(f"image {disk} has an unfinished merge", "Run its merge fix first")
     frozen = context.doors.ids.new_id()
     overlay = VolumeRef(context.doors.ids.new_id(), VolumeFormat.QCOW2, frozen)
     hidden = Record(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from engine import chains, leasing
 from engine.context import Context
 from engine.copying import pump, ranges
+from engine.doors.files import FileHandle
 from engine.doors.images import Layer
 from engine.errors import BadRequest, Conflict, Stopped, from_os_error
 from engine.fixes import fill
@@ -38,19 +39,17 @@ def export(
     record = visible(context, repo_id, image)
     links = chains.usable(repository, record)
     with leasing.take(context.doors, repository, [], [link.tag for link in links]):
+        chains.unchanged(repository, links)
         read = fill.reading(repository, record, links)
         partial = f"{path}.partial"
         try:
             _refuse_existing(context, path)
-            length = _create(context, partial, VolumeFormat(format), record.size)
-            _fill(context, read, Layer(partial, VolumeFormat(format)), progress)
-            with context.doors.files.open(partial, writable=True) as handle:
-                if length is not None:
-                    handle.truncate(length)
+            with _created(context, partial, VolumeFormat(format), record.size) as handle:
+                _fill(context, read, Layer(partial, VolumeFormat(format)), progress)
+                if format == VolumeFormat.RAW:
+                    handle.truncate(record.size)
                 handle.sync()
-            context.doors.files.link(partial, path)
-            context.doors.files.unlink(partial)
-            context.doors.files.sync_directory(path.rpartition("/")[0] or "/")
+                _publish(context, partial, path, handle.stat().inode)
         except FileExistsError:
             raise Conflict(f"there is a file {path!r:.200} already", "Choose another name or remove it") from None
         except OSError as error:
@@ -63,19 +62,35 @@ def _refuse_existing(context: Context, path: str) -> None:
         raise FileExistsError
 
 
-def _create(context: Context, partial: str, format: VolumeFormat, size: int) -> int | None:
-    """Make the empty file; returns the exact length that it must have in the end (raw only)."""
+def _created(context: Context, partial: str, format: VolumeFormat, size: int) -> FileHandle:
+    """The empty file, in place of what a crash left."""
     with contextlib.suppress(FileNotFoundError):
         context.doors.files.unlink(partial)
-    with context.doors.files.create(partial) as handle:
+    handle = context.doors.files.create(partial)
+    with contextlib.ExitStack() as undo:
+        undo.callback(handle.close)
         if format is VolumeFormat.RAW:
             handle.truncate(aligned(size))
-            return size
-        fresh = fresh_image(-(-size // SECTOR_BYTES) * SECTOR_BYTES, None, None)
-        for offset, data in fresh.pieces:
-            handle.write_at(offset, data)
-        handle.truncate(fresh.length)
-    return None
+        else:
+            fresh = fresh_image(-(-size // SECTOR_BYTES) * SECTOR_BYTES, None, None)
+            for offset, data in fresh.pieces:
+                handle.write_at(offset, data)
+            handle.truncate(fresh.length)
+        undo.pop_all()
+    return handle
+
+
+def _publish(context: Context, partial: str, path: str, inode: int) -> None:
+    """Give the file, which is open, its final name. Another export to that name may have put its own in place of it."""
+    files = context.doors.files
+    if files.stat(partial).inode == inode:
+        files.link(partial, path)
+        if files.stat(path).inode == inode:
+            files.unlink(partial)
+            files.sync_directory(path.rpartition("/")[0] or "/")
+            return
+        files.unlink(path)
+    raise Conflict(f"another export to {path!r:.200} began meanwhile", "Wait for that one, or choose another name")
 
 
 def _fill(context: Context, read: fill.Reading, target: Layer, progress: Callable[[int], None]) -> None:

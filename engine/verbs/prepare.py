@@ -37,9 +37,10 @@ def prepare(context: Context, state: HostState, repo_id: str, image: str, writab
     below = [link.tag for link in links[1:]]
     own, rest = ([image], below) if writable else ([], [image, *below])
     with leasing.take(context.doors, repository, own, rest) as leases:
-        chains.usable(repository, visible(context, repo_id, image))  # nobody changes it from here on
-        record = _claim(context, repository, image) if writable else visible(context, repo_id, image)
-        links = chains.load(repository, record)
+        chains.usable(repository, visible(context, repo_id, image))
+        chains.unchanged(repository, links)  # and from here on nobody changes it
+        if writable:
+            _claim(context, repository, image)
         path = _links(context, state, repository, links)
         entry = Prepared(
             repository.identity, image, context.doors.processes.own(), path, str(links[0].volume.format), writable
@@ -56,7 +57,11 @@ def _hold(context: Context, state: HostState, entry: Prepared, leases: leasing.L
     except OSError as error:
         raise from_os_error(error, f"start the holder of image {entry.image}") from error
     entry = entry._replace(process=process)
-    state.save_prepared(entry)
+    try:
+        state.save_prepared(entry)
+    except DiskwrightError:
+        context.doors.processes.kill(process)  # nobody would ever find it again
+        raise
     return entry
 
 
@@ -76,7 +81,7 @@ def _refuse_second(state: HostState, repository: Repository, image: str) -> None
             )
 
 
-def _claim(context: Context, repository: Repository, image: str) -> Record:
+def _claim(context: Context, repository: Repository, image: str) -> None:
     def claimed(record: Record) -> Record:
         _refuse_unusable(record, True)
         if not record.strong:
@@ -87,7 +92,7 @@ def _claim(context: Context, repository: Repository, image: str) -> Record:
             last=committed(context, "prepare"),
         )
 
-    return changes.change(repository, image, claimed)
+    changes.change(repository, image, claimed)
 
 
 def _mend_headers(context: Context, repository: Repository, links: list[chains.Link]) -> None:

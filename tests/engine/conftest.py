@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.crash.kit import World
+from tests.engine.regress_kit import Killer
 
 
 @pytest.fixture
@@ -19,3 +20,9 @@ def engine(world):
     engine = world.engine("host-a")
     yield engine
     engine.close()
+
+
+@pytest.fixture
+def killer(world, monkeypatch):
+    """Hosts of that world that are killed at a chosen point; copies in it have small windows."""
+    return Killer(world, monkeypatch)

@@ -284,7 +284,25 @@ def test_a_shard_that_another_host_just_made_is_not_taken_for_absent(local: Loca
     assert entry is not None and entry.record == record()
 
 
-@pytest.mark.parametrize("directory", ["tags", "tags/11", "volumes", "volumes/aa"])
+@pytest.mark.parametrize("directory", ["tags/11", "volumes/aa"])
+def test_a_shard_that_cannot_be_listed_is_named_and_the_rest_is_seen(
+    local: LocalStorage, spy: SpyFiles, directory: str
+):
+    """The scan goes on; asked for all tags, the answer is an error."""
+    repository = local.open(spy)
+    repository.publish(record(), 0)
+    repository.publish(record(id="22" * 16), 0)
+    repository.make_volume(raw(), SIZE, None)
+    spy.before = lambda verb, name: _raise(OSError(errno.EIO, "bad"))() if (verb, name) == ("list", directory) else None
+    scan = repository.scan()
+    assert "22" * 16 in scan.tags and [name for name, _ in scan.unlisted] == [directory]
+    if directory.startswith("tags"):
+        assert T1 not in scan.tags
+        with pytest.raises(StorageError, match="EIO"):
+            repository.scan_tags()
+
+
+@pytest.mark.parametrize("directory", ["tags", "volumes"])
 def test_without_tags_or_volumes_nothing_is_judged(local: LocalStorage, spy: SpyFiles, directory: str):
     """A scan that cannot list them fails: a missing tag would make its volumes look unneeded."""
     repository = local.open(spy)

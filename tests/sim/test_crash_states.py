@@ -453,3 +453,22 @@ def test_fingerprints_know_hard_links_and_not_inode_numbers():
         prints.append(storage.fingerprint())
     assert prints[0] != prints[1]
     assert prints[1] == prints[2]
+
+
+def test_what_no_crash_can_bring_back_is_forgotten():
+    """Files and directories that are durably gone cost nothing and count as nothing, whatever was pending in them."""
+    storage, files = fresh()
+    nodes = len(storage.nodes)
+    for number in range(20):
+        files.make_directory("/e/sub")
+        write(files, "/e/sub/x")
+        files.rename("/e/sub/x", "/d/x")
+        files.unlink("/d/x")
+        files.remove_directory("/e/sub")
+        with files.create(f"/d/{number}") as handle:
+            files.unlink(f"/d/{number}")
+            files.sync_directory("/d")
+            assert handle.stat().links == 0
+        files.sync_directory("/e")
+    assert len(storage.nodes) == nodes
+    assert not storage.pending() and not storage.dirty

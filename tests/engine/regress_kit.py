@@ -1,0 +1,128 @@
+"""What the regression tests share: fixes by rule, and hosts that are killed at a chosen point."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.api import Engine
+from engine.copying import pump
+from engine.model import Fix
+from engine.records import Record
+from sim.crash import Crashed
+from tests.crash.kit import MiB, World, write
+
+NO_FIX = {"auto_fix": False}
+FAST = {"strategy": "performance"}
+
+
+def fixes(engine: Engine, repo: str, rule: str = "", target: str = "", deep: bool = False) -> list[Fix]:
+    found = engine.check_storage_repository(repo, {"deep": True} if deep else None)
+    return [fix for fix in found if rule in ("", fix.rule) and target in ("", fix.target)]
+
+
+def run(engine: Engine, repo: str, rule: str, target: str = "", deep: bool = False) -> Fix:
+    (fix,) = fixes(engine, repo, rule, target, deep)
+    engine.run_fix_here(repo, fix)
+    return fix
+
+
+def copied(engine: Engine, repo: str, image: str, **options: object) -> str:
+    """A finished copy in ``repo``."""
+    copy = engine.copy_image(repo, image, options={**NO_FIX, **options})
+    run(engine, repo, "B-COPY", copy)
+    return copy
+
+
+def state_of(engine: Engine, repo: str, image: str) -> str:
+    return str(engine.get_image_status(repo, image).status)
+
+
+def last_error(engine: Engine, repo: str, image: str) -> str:
+    operation = engine.get_image_status(repo, image).operation
+    return operation.last_error if operation else ""
+
+
+def record(engine: Engine, repo: str, image: str) -> Record:
+    entry = engine.context.repository(repo).read_tag(image)
+    assert entry is not None and entry.record is not None
+    return entry.record
+
+
+def volume_of(world: World, engine: Engine, repo: str, image: str) -> Path:
+    volume = record(engine, repo, image).volume
+    assert volume is not None
+    (path,) = (world.root / repo / "volumes").glob(f"*/{volume.id}.*")
+    return path
+
+
+def snapshotted(engine: Engine, size: int = 8 * MiB, above: str = "write -P 9 0 4M") -> tuple[str, str]:
+    """A disk of ones, its snapshot, and what the disk then wrote above it."""
+    disk = engine.create_virtual_disk("a", size)
+    write(engine, "a", disk, f"write -P 1 0 {size // 2 + MiB}")
+    snapshot = engine.create_snapshot("a", disk)
+    if above:
+        write(engine, "a", disk, above)
+    return disk, snapshot
+
+
+class Killer:
+    """Hosts that are killed while they run a fix."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.world = world
+        self._patch = monkeypatch
+        monkeypatch.setattr(pump, "MIN_WINDOW_BYTES", 2 * MiB)
+
+    def at_checkpoint(self, number: int, repo: str, rule: str, target: str = "") -> None:
+        """Right after that checkpoint of the copy."""
+        original = pump.run
+
+        def counted(job: Any, cursor: int, checkpoint: pump.Checkpoint, now: Callable[[], float]) -> int:
+            left = number
+
+            def counting(position: int, percent: int) -> None:
+                nonlocal left
+                checkpoint(position, percent)
+                left -= 1
+                if not left:
+                    self.world.effects.crash()
+
+            return original(job, cursor, counting, now)
+
+        with self._killed(pump, "run", counted) as engine:
+            run(engine, repo, rule, target)
+
+    def before(self, owner: Any, name: str, act: Callable[[Engine], Any]) -> None:
+        """When ``owner.name`` is about to be called."""
+        self.instead(owner, name, lambda *arguments, **named: self.world.effects.crash(), act)
+
+    def instead(self, owner: Any, name: str, call: Callable[..., Any], act: Callable[[Engine], Any]) -> None:
+        """When ``call``, which stands in for ``owner.name``, ends the host."""
+        with self._killed(owner, name, call) as engine:
+            act(engine)
+
+    @contextlib.contextmanager
+    def _killed(self, owner: Any, name: str, instead: Callable[..., Any]) -> Iterator[Engine]:
+        engine = self.world.engine("killed", crash_at=0)
+        with self._patch.context() as patch:
+            patch.setattr(owner, name, instead)
+            with pytest.raises(Crashed):
+                yield engine
+        self.world.bury()
+
+
+def once(before: Callable[[], Any], then: Callable[..., Any]) -> Callable[..., Any]:
+    """``then``, but the first time it is called something else happens first: another host was quicker."""
+    waiting = [before]
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        while waiting:
+            waiting.pop()()
+        return then(*arguments, **named)
+
+    return call

@@ -90,7 +90,7 @@ def usable(repository: Repository, record: Record) -> list[Link]:
 def unchanged(repository: Repository, links: list[Link]) -> None:
     """Return if the chain is still ``links``, else raise Conflict (or as ``walk``). To be called when the
     leases are held: who looked before that and was paused may find other data in the same volumes."""
-    now = load(repository, changes.read(repository, links[0].tag).record)
+    now = load(repository, changes.read(repository, links[0].tag).record, links[0].record.absorbed_by)
     if [(link.tag, link.volume) for link in now] != [(link.tag, link.volume) for link in links]:
         raise Conflict(f"image {links[0].tag} was changed at the same moment", "Try again")
 

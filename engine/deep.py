@@ -34,6 +34,7 @@ def look_deep(context: Context, repository: Repository, record: Record, depths: 
         raise
     except ReadFailed as error:
         depths.wrong[record.id] = error.message
+        depths.lost[record.id] = ()  # which ranges, a salvage finds out
     except DiskwrightError as error:  # a tool that could not start says nothing about the image
         depths.failed[record.id] = error.message
 

@@ -148,8 +148,9 @@ class Record(NamedTuple):
 
     @property
     def digest_is_valid(self) -> bool:
-        """The recorded digest still describes the content."""
-        return bool(self.digest) and self.digest_write_epoch == self.write_epoch
+        """The recorded digest still describes the content. While ranges are lost it says what the image was:
+        what an intact replica must have."""
+        return bool(self.digest) and self.digest_write_epoch == self.write_epoch and not self.lost
 
 
 def next_generation(generation: int) -> int:
@@ -320,6 +321,7 @@ def _operation(data: Any) -> Operation | None:
     for name in ("source", "source_repository", "base", "other"):
         _expect(getattr(operation, name) == "" or is_id(getattr(operation, name)), name)
     _expect(all(is_id(volume) for volume in operation.pinned), "pinned")
+    _expect(operation.source_format in ("", *_FORMATS) and "\0" not in operation.path, "imported file")
     for number in (operation.cursor, operation.source_write_epoch, *operation.path_facts):
         _whole_number(number, "number in operation", 1 << 70)
     _expect(isinstance(operation.digest, bool), "digest")

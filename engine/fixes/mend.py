@@ -222,10 +222,11 @@ def _copy(attempt: Attempt, record: Record) -> None:
             f"image {source.record.id} does not have the content that its digest says",
             "Check its repository with --deep; the copy was not sealed",
         )
-    kept = "" if lost else digest  # a digest of zeros that stand for lost data would disown the intact replicas
-    attempt.finish(lambda now: sealed(now)._replace(digest=kept, digest_write_epoch=now.write_epoch, lost=lost))
-    if kept and not source.record.mutable and not source.record.digest:
-        _tell_source(source, kept, attempt, target)
+    if lost:  # a digest of the zeros that stand for lost data would disown the intact replicas
+        digest = "" if record.mutable else source.record.digest
+    attempt.finish(lambda now: sealed(now)._replace(digest=digest, digest_write_epoch=now.write_epoch, lost=lost))
+    if digest and not source.record.mutable and not source.record.digest:
+        _tell_source(source, digest, attempt, target)
 
 
 def _copy_onto_base(

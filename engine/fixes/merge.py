@@ -97,7 +97,7 @@ def _down(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, botto
     attempt.stage("replace")
 
     def replaced(record: Record) -> Record:
-        lost = tuple(ranges.exact([*record.lost, *lower.lost]))
+        lost = _lost(record, lower, wanted)
         return record._replace(volume=bottom, operation=None, scrap=(*record.scrap, top), lost=lost)
 
     record = attempt.publish(replaced)
@@ -129,11 +129,17 @@ def _up(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, bottom:
     fill.copy_into(attempt, below, ranges.subtract(theirs, mine), [repository.layer(top), *below])
     attempt.stage("replace")
     merged = top._replace(parent=bottom.parent)
-    lost = tuple(ranges.exact([*record.lost, *lower.lost]))
+    lost = _lost(record, lower, mine)
     attempt.publish(lambda record: record._replace(volume=merged, operation=None, lost=lost))
     attempt.stage("clean")
     rewrite_header(attempt.context, repository, merged)
     attempt.finish(lambda record: record)
+
+
+def _lost(record: Record, lower: Record, hidden: list[ranges.Range]) -> tuple[ranges.Range, ...]:
+    """What the upper image has lost, and what the lower one has where the upper layer does not hide it."""
+    shown = ranges.subtract(ranges.exact(lower.lost), ranges.exact(hidden))
+    return tuple(ranges.exact([*record.lost, *shown]))
 
 
 def _chain(repository: Repository, record: Record, reader: str) -> list[Layer]:

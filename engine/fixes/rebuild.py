@@ -43,7 +43,7 @@ def flatten(context: Context, repository: Repository, tag: str, keep_format: boo
             digest = fill.copy_all(attempt, read, target, not record.mutable and not lost)
         if record.digest_is_valid and digest and digest != record.digest:
             raise Damaged(f"image {tag} does not have the content that its digest says", "Check it with --deep")
-        _replace(attempt, target, digest, lost=lost)
+        _replace(attempt, target, record.digest if lost else digest, lost=lost)
 
 
 def _optimizing(context: Context, record: Record, keep_format: bool) -> Record:
@@ -162,13 +162,15 @@ def salvage(context: Context, repository: Repository, tag: str, suspect: tuple[t
             return record._replace(scrap=scrap, operation=Operation("optimize", fresh))
 
         record = attempt.claim(salvaging)
-        links = chains.load(repository, record)
+        links = chains.load(repository, record, record.absorbed_by)
         with leasing.take(context.doors, repository, [], [link.tag for link in links[1:]]):
             chains.unchanged(repository, links)
             target = _target(attempt, record)
             attempt.stage("copy data")
             lost = _read_what_can_be_read(attempt, record, links, target, suspect)
-        _replace(attempt, target, "", evidence=True, lost=tuple(ranges.exact([*chains.lost(links), *lost])))
+        lost = ranges.exact([*chains.lost(links), *lost])
+        known = record.digest if record.lost or record.digest_is_valid else ""
+        _replace(attempt, target, known, evidence=True, lost=tuple(lost))
 
 
 def _read_what_can_be_read(

@@ -101,7 +101,7 @@ RUNNERS: dict[str, Runner] = {
     "C-SCRAP": lambda context, repository, fix, view: clean.leftovers(context, repository, fix.target, "scrap"),
     "C-EVIDENCE": lambda context, repository, fix, view: clean.leftovers(context, repository, fix.target, "evidence"),
     "C-ATTEMPT": lambda context, repository, fix, view: clean.leftovers(context, repository, fix.target, "attempt"),
-    "C-LOSSES": lambda context, repository, fix, view: small.accept_losses(repository, fix.target),
+    "C-LOSSES": lambda context, repository, fix, view: small.accept_losses(context, repository, fix.target),
     "C-RECORD": lambda context, repository, fix, view: clean.damaged_record(repository, fix.target),
     "C-LITTER": _litter,
     "C-LOST": lambda context, repository, fix, view: _ignore(clean.lost(repository, _text(fix, "name"))),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from engine import chains, changes, deep, leasing
 from engine.attempt import Attempt
 from engine.context import Context
-from engine.errors import DiskwrightError, Refused
+from engine.errors import Damaged, DiskwrightError, Refused, StaleFix
 from engine.fixes.merge import rewrite_header
 from engine.formats.base import Repository
+from engine.records import Record
 
 
 def header(context: Context, repository: Repository, tag: str) -> None:
@@ -36,30 +37,48 @@ def leaks(context: Context, repository: Repository, tag: str) -> None:
         raise
 
 
-def accept_losses(repository: Repository, tag: str) -> None:
-    """Take the zeros that stand for lost ranges as the image's content. The lease is held."""
-    changes.change(repository, tag, lambda record: record._replace(lost=(), digest=""))
+def accept_losses(context: Context, repository: Repository, tag: str) -> None:
+    """Take the zeros that stand for lost ranges as the image's content. The lease is held. A snapshot gets a
+    digest of them, which tells it from the replicas under its id that have lost nothing."""
+    record = changes.read(repository, tag).record
+    digest = ""
+    if not record.mutable:
+        links = chains.usable(repository, record)
+        with leasing.take(context.doors, repository, [], [link.tag for link in links[1:]]):
+            chains.unchanged(repository, links)
+            digest = _computed(context, repository, record, links[0])
+
+    def accepted(now: Record) -> Record:
+        if now.volume != record.volume:
+            raise StaleFix(f"image {tag} has other data now", "Check again")
+        return now._replace(lost=(), digest=digest, digest_write_epoch=now.write_epoch)
+
+    changes.change(repository, tag, accepted)
 
 
 def record_digest(context: Context, repository: Repository, tag: str) -> str:
-    """Compute and record the content digest of a snapshot, under shared leases of its chain."""
+    """Compute and record the content digest of a snapshot, under shared leases of its chain. Damaged when
+    it has one already and that is another."""
     record = changes.read(repository, tag).record
     links = chains.usable(repository, record)
     if chains.lost(links):
         raise Refused(f"image {tag} has lost ranges", "A digest of the zeros in their place would hide that")
     with leasing.take(context.doors, repository, [], [link.tag for link in links]):
         chains.unchanged(repository, links)
-        found = deep.compute(context, repository, record)
-        repository.write_digests(links[0].volume.id, found.to_bytes())
-    root = found.root()
+        root = _computed(context, repository, record, links[0])
 
-    changes.change(
-        repository,
-        tag,
-        lambda now: (
-            now._replace(digest=root, digest_write_epoch=now.write_epoch)
-            if now.volume == record.volume and now.write_epoch == record.write_epoch
-            else None
-        ),
-    )
+    def recorded(now: Record) -> Record | None:
+        if now.volume != record.volume or now.write_epoch != record.write_epoch:
+            return None
+        return now._replace(digest=root, digest_write_epoch=now.write_epoch)
+
+    changes.change(repository, tag, recorded)
     return root
+
+
+def _computed(context: Context, repository: Repository, record: Record, top: chains.Link) -> str:
+    found = deep.compute(context, repository, record)
+    if record.digest_is_valid and found.root() != record.digest:
+        raise Damaged(f"image {record.id} does not have the content that its digest says", "Check it with --deep")
+    repository.write_digests(top.volume.id, found.to_bytes())
+    return found.root()

@@ -20,7 +20,7 @@ def mend(judge: Judge, tag: str) -> Iterator[Fix]:
     record = judge.graph.record(tag)
     if health.status is not Status.BROKEN or health.culprit != tag or record is None or health.rule == "B-BASE":
         return
-    if record.absorbed_by or (not record.strong and not judge.graph.children(tag)):
+    if not record.strong and not judge.graph.children(tag):
         return
     if health.rule == "B-PURGING":
         yield _take_back(judge.graph, record)
@@ -149,7 +149,7 @@ def _salvageable(judge: Judge, record: Record, health: Health) -> bool:
     facts = judge.graph.view.facts.get(record.volume.id) if record.volume else None
     if facts is None or not facts.present or health.rule == "B-GONE":
         return False
-    if health.rule == "B-DIGEST" and not judge.graph.view.depths.lost.get(record.id):
+    if health.rule == "B-DIGEST" and record.id not in judge.graph.view.depths.lost:
         return False
     if facts.format is VolumeFormat.RAW:
         return True
@@ -253,6 +253,7 @@ def _accept(judge: Judge, record: Record, item: Degradation) -> Fix:
         f"{_capital(item.reason)}; this accepts the zeros as the image's content and forgets which ranges they were",
         reads=reads_of(judge.graph, [record.id]),
         facts=tuple(f"lost: {length} bytes at {start}" for start, length in record.lost[:20]),
+        cost=cost(judge.graph, read=0 if record.mutable else judge.graph.chain_bytes(record), exact=False),
         risk=Risk.LOSES_DATA,
         before=Status.DEGRADED,
         after=Status.OPTIMIZED,

@@ -31,7 +31,7 @@ class Depths(NamedTuple):
     wrong: dict[str, str]
     """Tags whose content cannot be read or is not what their digest says, with the reason."""
     lost: dict[str, tuple[tuple[int, int], ...]]
-    """Ranges of a tag known to be wrong or unreadable."""
+    """Ranges of a tag known to be wrong; none when all that is known is that some cannot be read."""
     failed: dict[str, str]
     """Tags that could not be looked at more deeply, with the reason: nothing may be concluded."""
 

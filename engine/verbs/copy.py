@@ -18,7 +18,7 @@ from engine.model import Strategy, VolumeFormat, require_id, require_path, requi
 from engine.options import Options
 from engine.records import Operation, Record, VolumeRef, check_user_data
 from engine.triage.health import wanted_format
-from engine.verbs.create import committed, switch
+from engine.verbs.create import committed, require_fits, switch
 
 
 def image(context: Context, repo_id: str, image_id: str, base: str | None, user_data: Any, options: Options) -> str:
@@ -87,6 +87,8 @@ def _already_here(context: Context, repository: Repository, here: Record, user_d
             return record._replace(strong=True, removed=None, user_data=kept)
 
         changes.change(repository, here.id, back)
+    else:
+        repository.settle(here.id)  # seen is not durable yet: whoever began this copy may have died in between
     return here.id
 
 
@@ -109,6 +111,7 @@ def _commit(
     options: Options,
 ) -> str:
     record = source.record
+    require_fits(repository, record.size)
     tag = context.doors.ids.new_id() if record.mutable else record.id
     copy = new_copy_record(context, source, tag, options.strategy or Strategy.SPACE, digest=options.digest)
     copy = copy._replace(user_data=user_data, last=committed(context, "copy"))
@@ -125,6 +128,7 @@ def _commit(
         except Overtaken:
             if record.mutable:
                 raise
+            repository.settle(tag)
             return tag  # another host began the very same copy: one image, same id
         if copy.operation is not None and copy.operation.base:
             _base_still_there(repository, tag, copy.operation.base, base)
@@ -180,7 +184,7 @@ def from_file(context: Context, repo_id: str, path: str, format: str, user_data:
         raise BadRequest(f"image format {format!r:.40} is unknown", "State raw or qcow2; it is never guessed")
     require_path(path)
     facts, header = inspect_file(context, path, format)
-    size = require_size(header.size if header else facts.size)
+    size = require_fits(repository, require_size(header.size if header else facts.size))
     strategy = options.strategy or Strategy.SPACE
     operation = Operation(
         "import",

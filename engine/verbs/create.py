@@ -26,10 +26,7 @@ from engine.triage.health import wanted_format
 def virtual_disk(context: Context, repo_id: str, size: int, base: str | None, user_data: Any, options: Options) -> str:
     """Commit a new disk and return its id. Its volume is not made here."""
     repository = context.repository(repo_id)
-    require_size(size)
-    limit = repository.constraints().max_image_bytes
-    if size > limit:
-        raise BadRequest(f"size {size} is over the {limit} bytes that {repo_id} can hold in one image")
+    require_fits(repository, require_size(size))
     user_data = check_user_data(user_data)
     strategy = options.strategy or Strategy.SPACE
     operation = _empty(context, strategy) if base is None else _on_base(context, repo_id, base, size, strategy, options)
@@ -50,6 +47,14 @@ def virtual_disk(context: Context, repo_id: str, size: int, base: str | None, us
         if base is not None:
             _base_is_still_there(repository, record.id, operation)
     return record.id
+
+
+def require_fits(repository: Repository, size: int) -> int:
+    """Return ``size`` if one image of the repository can have it, else raise BadRequest naming the limit."""
+    limit = repository.constraints().max_image_bytes
+    if size > limit:
+        raise BadRequest(f"size {size} is over the {limit} bytes that {repository.place} can hold in one image")
+    return size
 
 
 def committed(context: Context, verb: str) -> OperationStatus:

@@ -134,7 +134,10 @@ def teardown(context: Context, state: HostState, repo_id: str, image: str) -> No
     context.doors.processes.terminate(entry.process)
     deadline = context.doors.clock.monotonic() + _WAIT_S
     while context.doors.processes.state(entry.process) is not ProcessState.GONE:
-        if context.doors.clock.monotonic() > deadline:
+        now = context.doors.clock.monotonic()
+        if now > deadline + _WAIT_S:
+            raise StorageError(f"the holder of image {image}, process {entry.process.pid}, does not end", "Try again")
+        if now > deadline:
             context.doors.processes.kill(entry.process)
         context.doors.clock.sleep(0.005)
     state.forget_prepared(entry)

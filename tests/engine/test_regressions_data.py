@@ -13,7 +13,7 @@ import pytest
 from engine import leasing
 from engine.api import Engine
 from engine.doors.files import RealFiles
-from engine.errors import Conflict, DiskwrightError, NotFound, Refused, StaleFix, ToolFailed
+from engine.errors import Conflict, DiskwrightError, NotFound, ReadFailed, Refused, StaleFix, ToolFailed
 from engine.fixes import mend, merge, rebuild
 from engine.formats.filestore import FileStore
 from engine.formats.localfs import LocalRepository
@@ -241,6 +241,127 @@ def test_a_copy_goes_from_a_source_with_losses_to_an_intact_one_from_the_start(e
     assert content(engine, "b", snapshot, tmp_path) == good
 
 
+def mark_corrupt(path: Any) -> None:
+    """Set the corrupt bit of a qcow2 header; what is in the image stays."""
+    raw = bytearray(path.read_bytes())
+    raw[79] |= 2
+    path.write_bytes(raw)
+
+
+def rot(path: Any) -> None:
+    """Another byte in what is, in these images, data."""
+    raw = bytearray(path.read_bytes())
+    raw[-100] ^= 0xFF
+    path.write_bytes(raw)
+
+
+def test_after_a_salvage_a_replica_must_still_meet_the_digest(engine, world):
+    """The digest says what the snapshot was; only what is valid of the content is void."""
+    snapshot = snapshotted(engine, 2 * MiB, above="")[1]
+    copied(engine, "b", snapshot, digest=False)
+    engine.record_digest("a", snapshot)
+    rot(volume_of(world, engine, "b", snapshot))
+    os.truncate(volume_of(world, engine, "a", snapshot), 1536 * 1024)
+    mark_corrupt(volume_of(world, engine, "a", snapshot))
+    away = engine.list_repositories()["b"].parameters
+    engine.disconnect_storage_repository("b")
+    run(engine, "a", "B-SALVAGE")
+    engine.connect_storage_repository("b", "localfs-1.0", away)
+    with pytest.raises(DiskwrightError, match="digest says"):
+        run(engine, "a", "B-REPLICA", snapshot)
+    assert engine.get_image_status("a", snapshot).lost
+
+
+def test_accepted_losses_are_not_taken_for_the_snapshot_that_others_have(engine, world):
+    """The digest of the zeros tells one from the other."""
+    disk = engine.create_virtual_disk("a", 8 * MiB, options=FAST)
+    write(engine, "a", disk, "write -P 1 0 8M")
+    snapshot = engine.create_snapshot("a", disk)
+    copied(engine, "b", snapshot)
+    away = engine.list_repositories()["b"].parameters
+    engine.disconnect_storage_repository("b")
+    salvaged(engine, world, "a", snapshot)
+    run(engine, "a", "C-LOSSES", snapshot)
+    assert record(engine, "a", snapshot).digest_is_valid
+    engine.connect_storage_repository("b", "localfs-1.0", away)
+    volume_of(world, engine, "b", snapshot).unlink()
+    (fix,) = fixes(engine, "b", "B-REPLICA")
+    assert "intact" in fix.waits_for
+
+
+def test_a_digest_is_never_replaced_by_that_of_rotten_data(engine, world):
+    """Asked to record a digest, what is read must be what the one that is there says."""
+    snapshot = snapshotted(engine, 2 * MiB, above="")[1]
+    digest = engine.record_digest("a", snapshot)
+    rot(volume_of(world, engine, "a", snapshot))
+    with pytest.raises(DiskwrightError, match="digest says"):
+        engine.record_digest("a", snapshot)
+    assert record(engine, "a", snapshot).digest == digest
+
+
+@pytest.mark.parametrize("rule", ["B-REPLICA", "B-SALVAGE"])
+def test_a_half_merged_base_that_is_damaged_can_be_mended_and_merged(engine, world, killer, tmp_path, rule):
+    """The merge starts over in the mended volume."""
+    disk, snapshot = snapshotted(engine, 16 * MiB, above="")
+    if rule == "B-REPLICA":
+        copied(engine, "b", snapshot)
+    write(engine, "a", disk, "write -P 7 0 6M")
+    good = content(engine, "a", disk, tmp_path)
+    engine.remove_image("a", snapshot)
+    killer.at_checkpoint(2, "a", "M-CHAIN")
+    mark_corrupt(volume_of(world, engine, "a", snapshot))
+    assert state_of(engine, "a", disk) == Status.BROKEN
+    run(engine, "a", rule, snapshot)
+    run(engine, "a", "M-CHAIN")
+    assert content(engine, "a", disk, tmp_path) == good
+
+
+def test_a_merge_does_not_call_lost_what_the_upper_image_has(engine, world, tmp_path):
+    """The upper layer hides the first half of what the snapshot below has lost."""
+    disk = engine.create_virtual_disk("a", 8 * MiB, options=FAST)
+    write(engine, "a", disk, "write -P 1 0 8M")
+    snapshot = engine.create_snapshot("a", disk)
+    write(engine, "a", disk, "write -P 2 4M 2M")
+    salvaged(engine, world, "a", snapshot)
+    engine.remove_image("a", snapshot)
+    run(engine, "a", "M-CHAIN")
+    assert engine.get_image_status("a", disk).lost == ((6 * MiB, 2 * MiB),)
+    assert content(engine, "a", disk, tmp_path)[4 * MiB : 6 * MiB] == b"\2" * (2 * MiB)
+
+
+class BadBlock:
+    """The images door of a host whose disk has a block that cannot be read."""
+
+    def __init__(self, inner: Any, start: int, length: int) -> None:
+        self._inner = inner
+        self._bad = (start, start + length)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def open_session(self, *arguments: Any, **named: Any) -> Any:
+        return BadBlock(self._inner.open_session(*arguments, **named), self._bad[0], self._bad[1] - self._bad[0])
+
+    def read(self, start: int, length: int) -> Any:
+        if start < self._bad[1] and self._bad[0] < start + length:
+            raise ReadFailed("made up: a bad block")
+        return self._inner.read(start, length)
+
+    def stream(self, wanted: Any) -> Any:
+        for start, length in wanted:
+            yield start, self.read(start, length)
+
+
+def test_a_disk_with_a_bad_block_can_be_salvaged(engine, tmp_path):
+    """A deep check finds it, and the salvage which range it is; before, there was no way on."""
+    disk = engine.create_virtual_disk("a", 4 * MiB, options=FAST)
+    write(engine, "a", disk, "write -P 1 0 4M")
+    bad = Engine(engine.doors._replace(images=BadBlock(engine.doors.images, MiB, 4096)), engine.state.directory)
+    run(bad, "a", "B-SALVAGE", disk, deep=True)
+    assert engine.get_image_status("a", disk).lost == ((MiB, 64 * 1024),)
+    assert content(engine, "a", disk, tmp_path)[2 * MiB :] == b"\1" * (2 * MiB)
+
+
 # -- a dead helper says nothing about the data
 
 
@@ -248,10 +369,7 @@ def test_a_helper_that_dies_while_salvaging_loses_nothing(engine, world, monkeyp
     """The salvage fails, nothing is sealed as lost."""
     disk = engine.create_virtual_disk("a", 4 * MiB)
     write(engine, "a", disk, "write -P 1 0 4M")
-    path = volume_of(world, engine, "a", disk)
-    raw = bytearray(path.read_bytes())
-    raw[79] |= 2  # the corrupt bit
-    path.write_bytes(raw)
+    mark_corrupt(volume_of(world, engine, "a", disk))
     original = rebuild._rescue
 
     def rescue(read: Any, target: Any, start: int, length: int) -> Any:

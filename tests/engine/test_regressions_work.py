@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from engine import api, runner
+from engine import runner
 from engine.copying import pump
 from engine.errors import Conflict, NoSpace, Refused, StorageError, Superseded
 from engine.fixes import clean, mend
 from engine.formats.filestore import FileStore
+from engine.formats.registry import open_repository
 from engine.host import HostState
 from engine.model import Status
 from engine.verbs import export
@@ -148,8 +149,8 @@ def test_two_commands_that_connect_at_once_are_both_remembered(engine, world, mo
         engine.create_repository("localfs-1.0", {"path": str(world.root / name)})
     connect = engine.connect_storage_repository
     second = {"path": str(world.root / "d")}
-    looked = once(lambda: connect("d", "localfs-1.0", second), api.open_repository)
-    monkeypatch.setattr(api, "open_repository", looked)
+    looked = once(lambda: connect("d", "localfs-1.0", second), open_repository)
+    monkeypatch.setattr("engine.api.open_repository", looked)
     connect("c", "localfs-1.0", {"path": str(world.root / "c")})
     assert sorted(engine.list_repositories()) == ["a", "b", "c", "d"]
 

@@ -10,7 +10,7 @@ from engine.attempt import Attempt
 from engine.copying import pump, ranges
 from engine.digests import CHUNK_BYTES, DIGEST_BYTES, DigestList, proven
 from engine.doors.images import Layer, Session
-from engine.errors import Damaged, DiskwrightError
+from engine.errors import Damaged, DiskwrightError, from_os_error
 from engine.formats.base import Repository
 from engine.model import aligned
 from engine.records import Record, VolumeRef
@@ -113,12 +113,25 @@ def copy_into(attempt: Attempt, source: list[Layer], wanted: list[ranges.Range],
         _timed_run(attempt, job, "")
 
 
+def settle(attempt: Attempt, layer: Layer) -> None:
+    """Make durable what an attempt before this one wrote: it may have died before its flush, its writes are
+    seen all the same, and a tool that then finds nothing to change flushes nothing."""
+    if layer.device:
+        return
+    try:
+        with attempt.context.doors.files.open(layer.path, writable=True) as handle:
+            handle.sync()
+    except OSError as error:
+        raise from_os_error(error, f"flush {layer.path}") from error
+
+
 def grow(attempt: Attempt, volume: VolumeRef, size: int) -> None:
     """Give a volume room for ``size`` bytes; what is gained reads as zeros, because no base is longer
     than what stands on it. Durable on return."""
     facts = attempt.repository.volume_facts(volume.id, volume.format)
     have = facts.header.size if facts.header else facts.length
     if have >= aligned(size):
+        settle(attempt, attempt.repository.layer(volume))
         return
     if volume.parent and aligned(changes.read(attempt.repository, volume.parent).record.size) > have:
         raise Damaged(f"volume {volume.id} is shorter than what it is based on")

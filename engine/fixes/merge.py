@@ -124,6 +124,7 @@ def _purge_absorbed(repository: Repository, below: str, above: str) -> None:
 def _up(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, bottom: VolumeRef) -> None:
     repository, images = attempt.repository, attempt.context.doors.images
     below = _chain(repository, lower, record.id)
+    fill.settle(attempt, repository.layer(top))
     mine = ranges.exact(ranges.present_ranges(images.map_layer(repository.layer(top))))
     theirs = ranges.exact(ranges.present_ranges(images.map_layer(below[0])))
     fill.copy_into(attempt, below, ranges.subtract(theirs, mine), [repository.layer(top), *below])

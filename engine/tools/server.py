@@ -55,6 +55,7 @@ class QemuNbd:
 
         ToolFailed: no process or socket could be made. What the server thinks of its arguments shows in the handshake.
         """
+        self._dismissed = False
         with contextlib.ExitStack() as undo:
             try:
                 self._stderr = _kept(undo, os.memfd_create("qemu-nbd-stderr"))
@@ -91,11 +92,10 @@ class QemuNbd:
 
     def started(self) -> None:
         """The handshake is done, so the server ends by itself when the socket closes: dismiss the guardian."""
-        lifeline, self._lifeline = self._lifeline, -1
-        if lifeline >= 0:
+        if not self._dismissed:
+            self._dismissed = True
             with contextlib.suppress(BrokenPipeError):
-                os.write(lifeline, b"\n")
-            os.close(lifeline)
+                os.write(self._lifeline, b"\n")
 
     def words(self) -> str:
         """Its standard error, shortened, after waiting a little for its end."""
@@ -109,17 +109,26 @@ class QemuNbd:
         return code
 
     def stop(self) -> None:
-        """Wait for its end, which the closed socket asked for; kill it when that takes too long."""
+        """Wait for its end, which the closed socket asked for; kill it when that takes too long. Nobody has what
+        was inherited afterwards, the guardian neither."""
         if self._stderr < 0:
             return
-        if self._lifeline >= 0 or not self._wait(STOP_TIMEOUT_S):
+        if not self._dismissed or not self._wait(STOP_TIMEOUT_S):
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             self._wait(_WORDS_TIMEOUT_S)  # a process stuck in the kernel must not take us with it
         self.started()
+        self._wait_for_guardian()
+        os.close(self._lifeline)
         os.close(self._pidfd)
         os.close(self._stderr)
         self._stderr = -1
+
+    def _wait_for_guardian(self) -> None:
+        """It is the last that has the other end of the pipe, and copies of the leases, until it has ended."""
+        poll = select.poll()
+        poll.register(self._lifeline, 0)  # only that there is no reader any more
+        poll.poll(_WORDS_TIMEOUT_S * 1000)
 
     def _wait(self, timeout_s: float) -> bool:
         """Whether it has ended within the time; reaps it."""

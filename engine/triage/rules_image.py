@@ -174,8 +174,8 @@ def optimize(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]:
         return
     found = degradations(judge.graph, record)
     rebuild = next((item for item in found if item.rule in REBUILDS), None)
-    if rebuild is not None:
-        yield _rebuild(judge, record, rebuild)
+    if rebuild is not None and (record.operation is None or record.operation.verb == "optimize"):
+        yield _rebuild(judge, record, rebuild)  # an unfinished merge comes first, and is offered by itself
     for item in found:
         if item.rule == "O-HEADER":
             yield _small(judge, record, item, "rewrites the header only")

@@ -613,3 +613,22 @@ def test_an_imported_file_that_changes_meanwhile_is_not_sealed(engine, tmp_path)
     with pytest.raises(Refused, match="not the one"):
         engine.run_fix_here("a", fix)
     assert status(engine, "a", image) == Status.BROKEN
+
+
+def test_an_unfinished_merge_comes_before_a_rebuild(engine, world, tmp_path):
+    """A performance disk in the middle of a merge is offered the merge alone, and ends flat. Found by exploring."""
+    disk = engine.create_virtual_disk("a", SIZE, options={"strategy": "performance"})
+    write(engine, "a", disk, "write -P 1 0 1M")
+    base = engine.create_snapshot("a", disk)
+    write(engine, "a", disk, "write -P 2 0 64k")
+    expected = content(engine, "a", disk, tmp_path)
+    engine.remove_image("a", base)
+    fix = next(fix for fix in engine.check_storage_repository("a") if fix.rule == "M-CHAIN")
+    victim = World(world.root, *world.names)
+    with pytest.raises(Crashed):
+        _crash_at_flush(victim, 1).run_fix_here("a", fix)
+    victim.bury()
+    assert rules(engine, "a") == ["M-CHAIN"]
+    settle(engine, "a")
+    nothing_left_over(world, engine, "a")
+    assert content(engine, "a", disk, tmp_path) == expected

@@ -17,6 +17,23 @@ class Command(NamedTuple):
     example: str
 
 
+_SIM = """\
+diskwright sim run scenarios/
+  diskwright sim run --backend local scenarios/copy_killed_goes_on.yaml -v
+  diskwright sim explore
+
+run FILE|DIR ...   play scenario files; scenarios/README.md describes the format
+  --backend sim|local    the simulator (default), or real files, real tools and real kills
+  --junit OUT.xml        write JUnit XML
+  --trace OUT.jsonl      write each event with all effects, one JSON object per line
+  --seed N               of ids and of what is left to chance
+  -q, -v                 verdicts only; also the numbered effects of each step
+  Exit codes: 0 what can be played here passed, 1 an expectation was violated, 2 a scenario is
+  wrong (file:line says where), 3 nothing was played: all of it needs another backend.
+explore ...        every crash state of each verb and fix, until no new state appears
+
+What is prepared, made or damaged there is never one of your repositories."""
+
 GROUPS = ("Repositories", "Images", "Looking", "Fixing", "Using", "Trying out")
 
 
@@ -111,6 +128,9 @@ COMMANDS: dict[str, Command] = {
     "teardown": _command(4, "prepare", "teardown", "undo prepare", "diskwright teardown main 3f2a"),
     "demo": _command(
         5, "repos", "demo", "make a repository with broken images, see it mended", "diskwright demo --fresh"
+    ),
+    "sim": _command(
+        5, "sim", "sim", "play scenarios, explore crash states: the same engine", _SIM,
     ),
 }  # fmt: skip
 

@@ -20,6 +20,7 @@ from engine.formats.filestore import FileStore
 from engine.formats.registry import open_repository
 from engine.host import HostState
 from engine.model import Status
+from engine.tools import server
 from engine.verbs import export
 from tests.contracts.source import ROOT
 from tests.crash.kit import MiB, content, settle, write
@@ -153,6 +154,16 @@ def test_two_commands_that_connect_at_once_are_both_remembered(engine, world, mo
     monkeypatch.setattr("engine.api.open_repository", looked)
     connect("c", "localfs-1.0", {"path": str(world.root / "c")})
     assert sorted(engine.list_repositories()) == ["a", "b", "c", "d"]
+
+
+def test_a_lease_is_free_when_the_work_is_done_however_slow_its_helpers_end(engine, monkeypatch):
+    """Programs that write inherit the lease, and the shell that starts them has a guardian with a copy of it."""
+    script = server._SCRIPT.replace("kill -9 $$ ) &", "kill -9 $$; sleep 0.2 ) &")
+    assert script != server._SCRIPT
+    monkeypatch.setattr(server, "_SCRIPT", script)
+    snapshot = snapshotted(engine, 2 * MiB, above="")[1]
+    copied(engine, "b", snapshot)
+    assert not engine.context.repository("b").lease_held(snapshot)
 
 
 # -- tasks by the images that people know

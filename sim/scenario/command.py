@@ -1,0 +1,135 @@
+"""``diskwright sim run``: plays scenario files and tells what came of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from engine.errors import BadRequest, NotFound, from_os_error
+from sim.scenario import parse, told
+from sim.scenario.model import Scenario
+from sim.scenario.outcome import PASSED, VIOLATED, WRONG, Verdict
+from sim.scenario.play import play
+from sim.scenario.source import ScenarioError
+
+PROGRAM = "diskwright sim run"
+EXIT_PASSED, EXIT_VIOLATED, EXIT_WRONG, EXIT_NOT_PLAYED = 0, 1, 2, 3
+EXIT_CODES = f"""\
+exit codes
+  {EXIT_PASSED}  everything that can be played here passed (and something was played)
+  {EXIT_VIOLATED}  an expectation was violated
+  {EXIT_WRONG}  a scenario is wrong: a typo, an unknown verb, a step that cannot be; also wrong usage
+  {EXIT_NOT_PLAYED}  nothing was played: all of it needs another backend
+A wrong scenario comes before a violated one.
+"""
+_ENDINGS = (".yaml", ".yml")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise BadRequest(message, f"See {PROGRAM} --help")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog=PROGRAM,
+        description="Play scenario files (scenarios/README.md describes them) on the engine.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("paths", metavar="FILE|DIR", nargs="+", help="scenarios; of a directory all *.yaml below it")
+    parser.add_argument("--backend", choices=("sim", "local"), default="sim", help="default: sim")
+    parser.add_argument("--junit", metavar="OUT.xml", help="write JUnit XML")
+    parser.add_argument("--trace", metavar="OUT.jsonl", help="write every event, with all effects, one JSON per line")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of ids and of what is left to chance")
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    parser.add_argument("-q", "--quiet", action="store_true", help="verdicts only")
+    parser.add_argument("-v", "--verbose", action="store_true", help="also the numbered effects of each step")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run it; returns the exit code. DiskwrightError: wrong usage, or something that this machine lacks."""
+    try:
+        arguments = _parser().parse_args(list(argv))
+    except SystemExit as done:  # --help
+        return int(done.code or 0)
+    verdicts = [_one(path, arguments) for path in _files(arguments.paths)]
+    _write_results(arguments, verdicts)
+    if arguments.json:
+        sys.stdout.write(json.dumps(told.as_json(verdicts), indent=2) + "\n")
+    elif len(verdicts) > 1:
+        sys.stdout.write(told.summary(verdicts) + "\n")
+    sys.stdout.flush()
+    return _exit_code(verdicts)
+
+
+def _exit_code(verdicts: Sequence[Verdict]) -> int:
+    results = {verdict.result for verdict in verdicts}
+    if WRONG in results:
+        return EXIT_WRONG
+    if VIOLATED in results:
+        return EXIT_VIOLATED
+    return EXIT_PASSED if PASSED in results else EXIT_NOT_PLAYED
+
+
+def _files(paths: Sequence[str]) -> list[str]:
+    """The scenario files, in order; NotFound for a path that is not there or a directory without any."""
+    found: list[str] = []
+    for path in paths:
+        if not os.path.isdir(path):
+            found.append(path)
+            continue
+        below = sorted(
+            os.path.join(folder, name)
+            for folder, _, names in os.walk(path)
+            for name in names
+            if name.endswith(_ENDINGS)
+        )
+        if not below:
+            raise NotFound(f"there is no scenario (*.yaml) in {path!r:.200}", "Name another directory, or a file")
+        found += below
+    return found
+
+
+def _one(path: str, arguments: argparse.Namespace) -> Verdict:
+    out = sys.stderr if arguments.json else sys.stdout
+    names: dict[str, str] = {}
+
+    def tell(event: dict[str, Any]) -> None:
+        if not arguments.quiet:
+            for line in told.event_lines(event, names, arguments.verbose):
+                out.write(f"{line}\n")
+
+    try:
+        scenario: Scenario = parse.load(path)
+    except ScenarioError as error:
+        verdict = Verdict(path, os.path.basename(path), arguments.backend, WRONG, error.line, error.message)
+    else:
+        if not arguments.quiet:
+            out.write(told.printable(f"{path}: {scenario.title}") + "\n")
+        verdict = play(scenario, arguments.backend, arguments.seed, tell, names=names)
+    out.write(told.verdict_line(verdict) + "\n")
+    return verdict
+
+
+def _write_results(arguments: argparse.Namespace, verdicts: Sequence[Verdict]) -> None:
+    wanted = ((arguments.junit, told.junit), (arguments.trace, told.trace))
+    for path, tell in wanted:
+        if path:
+            try:
+                with open(path, "wb") as stream:
+                    stream.write(tell(verdicts))
+            except (OSError, ValueError) as error:
+                raise from_os_error(
+                    error if isinstance(error, OSError) else OSError(str(error)), f"write {path!r:.200}"
+                ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,34 @@
+"""``diskwright sim``: scenarios and exploration, each by a module that is imported when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+
+from tui.arguments import Parser
+from tui.render import OutputClosed
+from tui.session import Session
+
+MODULES = {"run": "sim.scenario.command", "explore": "sim.explore"}
+"""Each has ``main(argv) -> int``, writes to standard output and raises the engine's errors."""
+
+
+def add_sim(parser: Parser) -> None:
+    parser.add_argument("action", choices=tuple(MODULES), help="what to do")
+    parser.add_argument("rest", metavar="...", nargs=argparse.REMAINDER, help="its arguments")
+
+
+def run_sim(session: Session, arguments: argparse.Namespace) -> int:
+    """The exit code is that of the module. ``--json`` counts wherever it stands."""
+    words = [*arguments.rest]
+    if arguments.json and "--json" not in words:
+        words.insert(0, "--json")
+    session.out.answered = session.out.json_wanted  # what is told from here on is told by the module
+    try:
+        code: int = import_module(MODULES[arguments.action]).main(words)
+    except BrokenPipeError:
+        raise OutputClosed from None
+    except BaseException:
+        session.out.answered = False
+        raise
+    return code

@@ -51,13 +51,19 @@ class Context:
         self._open: dict[str, Repository] = {}
 
     def repository(self, repo_id: str) -> Repository:
-        """The open repository of a handle; NotFound when nothing is connected under it."""
+        """The open repository of a handle; NotFound when nothing is connected under it, StorageError when what was
+        connected is not there."""
         if not isinstance(repo_id, str) or repo_id not in self.connections:
             known = ", ".join(sorted(self.connections)) or "none"
             raise NotFound(f"no repository is connected as {repo_id!r:.80}", f"Connected: {known}")
         if repo_id not in self._open:
             connection = self.connections[repo_id]
-            repository = open_repository(connection.format, connection.parameters, self.doors)
+            try:
+                repository = open_repository(connection.format, connection.parameters, self.doors)
+            except NotFound as error:  # it was there when it was connected: a mount that is gone, not a wrong name
+                raise StorageError(
+                    f"the storage of {repo_id} is not there: {error.message}", "Bring it back, or disconnect it"
+                ) from error
             if repository.identity != connection.identity:
                 raise StorageError(
                     f"what is at {repository.place} now is not the repository that was connected as {repo_id}",

@@ -109,7 +109,10 @@ class HostState:
 
     def task_log(self, task: str) -> str:
         """Path of the log of a task, in a directory that exists."""
-        self._make_directories("tasks")
+        try:
+            self._make_directories("tasks")
+        except OSError as error:
+            raise from_os_error(error, "make the directory for logs of tasks") from error
         return f"{self.directory}/tasks/{task}.log"
 
     # -- prepared images

@@ -33,7 +33,7 @@ def test_the_list_of_repositories_survives_a_lost_one(run: Command, main_repo: s
     found = {repo["name"]: repo for repo in run.json("repos")["repositories"]}
     assert found[main_repo]["free_bytes"] > 0 and not found[main_repo]["problem"]
     assert "no directory" in found[backup_repo]["problem"]
-    run("images", backup_repo, code=3)
+    assert "storage of backup is not there" in run("images", backup_repo, code=6).err
     run("disconnect", backup_repo)
 
 

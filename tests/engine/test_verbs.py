@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.api import Engine
-from engine.errors import Ambiguous, BadRequest, Conflict, ImageBusy, NotFound, Refused
+from engine.errors import Ambiguous, BadRequest, Conflict, ImageBusy, NotFound, Refused, StorageError
 from engine.model import MAX_USER_DATA_BYTES, Status
 from tests.crash.kit import SIZE, MiB, content, settle, write
 
@@ -31,6 +31,19 @@ def test_a_handle_in_use_is_refused_by_name(engine, world):
     """Connecting under a used handle names that handle."""
     with pytest.raises(Conflict, match="'a' is in use"):
         engine.connect_storage_repository("a", "localfs-1.0", {"path": str(world.root / "b")})
+
+
+def test_storage_that_went_away_is_an_operating_error(engine, world):
+    """A connected repository whose directory is gone can be retried; another one is not affected; it works again
+    when the directory is back."""
+    disk = engine.create_virtual_disk("a", SIZE)
+    engine.close()
+    (world.root / "a").rename(world.root / "elsewhere")
+    with pytest.raises(StorageError, match="storage of a is not there"):
+        engine.list_images("a")
+    assert engine.list_images("b") == []
+    (world.root / "elsewhere").rename(world.root / "a")
+    assert [image.id for image in engine.list_images("a")] == [disk]
 
 
 def test_the_same_storage_under_a_second_handle_is_refused(engine, world, tmp_path):
@@ -65,7 +78,7 @@ def test_a_lost_repository_does_not_stop_work_on_the_others(engine, world):
     snapshot = engine.create_snapshot("a", disk)
     (world.root / "b").rename(world.root / "gone")
     other = Engine(engine.doors, engine.state.directory)
-    with pytest.raises(NotFound, match="b"):
+    with pytest.raises(StorageError, match="storage of b is not there"):
         other.list_images("b")
     assert other.create_virtual_disk("a", SIZE, snapshot)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.model import Finding, Fix, FixType, ImageReport, RepositoryReport, Risk
+from engine.records import Record
 from engine.triage import rules_clean, rules_image, rules_merge
 from engine.triage.health import Judge
 from engine.triage.view import Graph, View
@@ -27,6 +28,7 @@ def judge(view: View) -> RepositoryReport:
         fixes += rules_clean.of_tag(graph, tag, judged.health(tag).status == "optimized")
         if entry.record is None:
             continue
+        findings += _bitmaps(graph, entry.record)
         fixes += rules_image.mend(judged, tag)
         if entry.record.strong:
             fixes += rules_image.optimize(judged, tag, report)
@@ -67,6 +69,16 @@ def _without_guesses(graph: Graph, fixes: list[Fix]) -> list[Fix]:
         return fix._replace(waits_for=f"the record of image {others[0]}, which cannot be understood now")
 
     return [held_up(fix) for fix in fixes] if bad else fixes
+
+
+def _bitmaps(graph: Graph, record: Record) -> list[Finding]:
+    facts = graph.view.facts.get(record.volume.id) if record.volume else None
+    if facts is None or facts.header is None or not facts.header.bitmaps:
+        return []
+    text = (
+        "its volume holds dirty bitmaps of another program; nothing here uses them, and copies and rebuilds drop them"
+    )
+    return [Finding("note", record.id, text)]
 
 
 def _kept_alive(graph: Graph, report: ImageReport) -> list[Finding]:

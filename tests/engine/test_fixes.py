@@ -632,3 +632,17 @@ def test_an_unfinished_merge_comes_before_a_rebuild(engine, world, tmp_path):
     settle(engine, "a")
     nothing_left_over(world, engine, "a")
     assert content(engine, "a", disk, tmp_path) == expected
+
+
+def test_bitmaps_of_another_program_are_reported_and_a_copy_drops_them(engine, world):
+    """Persistent dirty bitmaps in a volume, also inconsistent ones, are said and never used."""
+    disk = engine.create_virtual_disk("a", SIZE)
+    prepared = engine.prepare_image("a", disk)
+    subprocess.run(["qemu-img", "bitmap", "--add", "-f", "qcow2", prepared.path, "backup"], check=True)
+    engine.teardown_image("a", disk)
+    report = engine.inspect_repository("a")
+    assert [(f.kind, f.subject) for f in report.findings] == [("note", disk)] and "bitmaps" in report.findings[0].text
+    assert status(engine, "a", disk) == Status.OPTIMIZED
+    engine.copy_image("b", disk)
+    wait(engine)
+    assert engine.inspect_repository("b").findings == ()

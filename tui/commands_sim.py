@@ -1,4 +1,4 @@
-"""``diskwright sim``: scenarios and exploration, each by a module that is imported when it is asked for."""
+"""``diskwright sim``: scenarios, exploration and fuzzing, each by a module that is imported when it is asked for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tui.arguments import Parser
 from tui.render import OutputClosed
 from tui.session import Session
 
-MODULES = {"run": "sim.scenario.command", "explore": "sim.explore"}
+MODULES = {"run": "sim.scenario.command", "explore": "sim.explore", "fuzz": "sim.fuzz"}
 """Each has ``main(argv) -> int``, writes to standard output and raises the engine's errors."""
 
 

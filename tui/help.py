@@ -21,6 +21,7 @@ _SIM = """\
 diskwright sim run scenarios/
   diskwright sim run --backend local scenarios/copy_killed_goes_on.yaml -v
   diskwright sim explore
+  diskwright sim fuzz --seconds 60 --seed 7
 
 run FILE|DIR ...   play scenario files; scenarios/README.md describes the format
   --backend sim|local    the simulator (default), or real files, real tools and real kills
@@ -31,6 +32,7 @@ run FILE|DIR ...   play scenario files; scenarios/README.md describes the format
   Exit codes: 0 what can be played here passed, 1 an expectation was violated, 2 a scenario is
   wrong (file:line says where), 3 nothing was played: all of it needs another backend.
 explore ...        every crash state of each verb and fix, until no new state appears
+fuzz ...           random verbs by several hosts with faults, then recovery
 
 What is prepared, made or damaged there is never one of your repositories."""
 
@@ -130,7 +132,7 @@ COMMANDS: dict[str, Command] = {
         5, "repos", "demo", "make a repository with broken images, see it mended", "diskwright demo --fresh"
     ),
     "sim": _command(
-        5, "sim", "sim", "play scenarios, explore crash states: the same engine", _SIM,
+        5, "sim", "sim", "play scenarios, explore crash states, fuzz: the same engine", _SIM,
     ),
 }  # fmt: skip
 

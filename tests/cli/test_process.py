@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import COMMAND, Command, start, write_disk
+from tests.cli.conftest import Command, start, write_disk
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*[mK]")
 STARTUP_RATIO = 6.0
@@ -27,19 +27,6 @@ def cpu_seconds(arguments: list[str]) -> float:
     subprocess.run(arguments, stdout=subprocess.DEVNULL, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def test_looking_starts_quickly(run: Command, main_repo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Listing 12 images costs at most six times what an interpreter costs that does nothing."""
-    for _ in range(12):
-        run("create-disk", main_repo, "1M")
-    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path / "compiled"))
-    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
-    nothing = [sys.executable, "-c", "pass"]
-    images = [sys.executable, "-c", COMMAND, "images", main_repo]
-    cpu_seconds(images)  # compiles
-    assert min(cpu_seconds(images) for _ in range(7)) <= STARTUP_RATIO * min(cpu_seconds(nothing) for _ in range(7))
 
 
 HEAVY = {"asyncio", "dataclasses", "pathlib", "platformdirs", "shutil", "socket", "subprocess", "tempfile", "textual"}

@@ -21,7 +21,7 @@ from engine.doors import Doors
 from engine.doors.processes import ProcessState
 from engine.errors import BadRequest, Conflict, DiskwrightError, NotFound, Refused, StorageError, from_os_error
 from engine.formats.base import Repository
-from engine.formats.registry import create_repository, open_repository
+from engine.formats.registry import create_repository, detach_repository, open_repository
 from engine.host import HostState, Prepared, Task
 from engine.model import Constraints, Fix, FixType, ImageReport, RepositoryReport, Strategy, require_id
 from engine.options import parse
@@ -89,6 +89,7 @@ class Engine:
             connections.pop(repo_id, None)
             self.state.save_connections(connections)
         self._forget()
+        detach_repository(connection.format, connection.parameters, self.doors)
 
     def list_repositories(self) -> dict[str, Connection]:
         """What is connected on this host, by handle."""

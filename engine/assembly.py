@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from engine.doors import Doors
 from engine.doors.clock import RealClock, RealIds
 from engine.doors.files import RealFiles
@@ -20,4 +22,13 @@ def real_doors(host_id: str) -> Doors:
     if not host_id.isprintable() or "/" in host_id or len(host_id.encode("utf-8", "replace")) > MAX_HOST_BYTES:
         raise BadRequest(f"{host_id!r:.80} cannot name a host", f"Use up to {MAX_HOST_BYTES} printable bytes, no slash")
     leases = OfdLeases()
-    return Doors(RealFiles(), leases, QemuImageTool(leases.descriptors), RealProcesses(), RealClock(), RealIds(host_id))
+    return Doors(
+        files=RealFiles(),
+        leases=leases,
+        images=QemuImageTool(leases.descriptors),
+        processes=RealProcesses(),
+        clock=RealClock(),
+        ids=RealIds(host_id),
+        mounts=cast(Any, None),
+        volume_groups=cast(Any, None),
+    )

@@ -17,7 +17,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Callable
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, cast
 
 from engine import runner
 from engine.doors import Doors
@@ -98,7 +98,14 @@ class SimProcess:
         if self._doors is None:
             world = self.host.world
             self._doors = Doors(
-                self.files, self.leases, world.image_tool(self), SimProcesses(self), world.clock(self), world.ids(self)
+                files=self.files,
+                leases=self.leases,
+                images=world.image_tool(self),
+                processes=SimProcesses(self),
+                clock=world.clock(self),
+                ids=world.ids(self),
+                mounts=cast(Any, None),
+                volume_groups=cast(Any, None),
             )
         return self._doors
 

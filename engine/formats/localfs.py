@@ -6,10 +6,14 @@ keeps them as long as it or a child of it lives and nobody can write after losin
 
 from __future__ import annotations
 
+from engine.doors import Doors
 from engine.doors.files import Abilities
 from engine.errors import BadRequest
+from engine.formats import files_layout, files_setup
 from engine.formats.filestore import FileStore
 from engine.model import ALIGNMENT_BYTES, MAX_IMAGE_BYTES, Constraints
+
+VERSION = (files_layout.MAJOR, files_layout.MINOR)
 
 _NOTHING_SPECIAL = Abilities(direct_io=False, reflink=False, hole_punching=False, max_file_bytes=MAX_IMAGE_BYTES)
 
@@ -64,3 +68,18 @@ def require_path(parameters: dict[str, object]) -> str:
     except UnicodeEncodeError:
         raise BadRequest(f"path {path!r:.200} is not valid UTF-8", "Rename the directory") from None
     return "/" + "/".join(parts)
+
+
+def create(doors: Doors, parameters: dict[str, object]) -> None:
+    """Make an empty repository in a directory."""
+    files_setup.create_tree(doors, require_path(parameters))
+
+
+def open(doors: Doors, parameters: dict[str, object], threads: bool) -> LocalRepository:
+    """Open the repository in a directory."""
+    root = require_path(parameters)
+    return LocalRepository(doors, root, files_setup.open_tree(doors, root), threads)
+
+
+def detach(doors: Doors, parameters: dict[str, object]) -> None:
+    """Nothing was done to this host."""

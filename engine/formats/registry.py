@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from engine.doors import Doors
 from engine.errors import BadRequest
-from engine.formats import files_layout, files_setup, localfs
+from engine.formats import localfs
 from engine.formats.base import Repository
 
 _FORMAT = re.compile(r"([a-z][a-z0-9]{0,31})-(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})\Z")
 
-_VERSIONS = {"localfs": (files_layout.MAJOR, files_layout.MINOR)}
-"""Newest version of each type's format on disk."""
+
+class Type(Protocol):
+    """A module that knows one type of repository. ``parameters`` are an operator's: any of them may be wrong."""
+
+    VERSION: tuple[int, int]
+    """Newest version of the format on disk that it knows."""
+
+    def create(self, doors: Doors, parameters: dict[str, object]) -> None:
+        """As ``create_repository``. What it mounted or activated for that is taken away again."""
+
+    def open(self, doors: Doors, parameters: dict[str, object], threads: bool) -> Repository:
+        """As ``open_repository``. Makes the storage reachable first (mounts, loop devices, activation), if it is
+        not; a crash in between leaves nothing that ``detach`` does not find."""
+
+    def detach(self, doors: Doors, parameters: dict[str, object]) -> None:
+        """Take away what ``open`` did to this host: mounts, loop devices, active volumes. Nothing is open.
+        Success when there is nothing, also when the storage is not there. StorageError while it is in use."""
+
+
+_TYPES: dict[str, Type] = {"localfs": localfs}
 
 
 class Format(NamedTuple):
@@ -26,7 +44,7 @@ class Format(NamedTuple):
 
 def known_formats() -> list[str]:
     """What ``create_repository`` can make, such as "localfs-1.0"."""
-    return [f"{name}-{major}.{minor}" for name, (major, minor) in sorted(_VERSIONS.items())]
+    return [f"{name}-{'%d.%d' % module.VERSION}" for name, module in sorted(_TYPES.items())]
 
 
 def parse_format(format: str) -> Format:
@@ -39,9 +57,9 @@ def parse_format(format: str) -> Format:
     if match is None:
         raise BadRequest(f"format {format!r:.80} is not <type>-<major>.<minor>", known)
     parsed = Format(match[1], int(match[2]), int(match[3]))
-    if parsed.type not in _VERSIONS:
+    if parsed.type not in _TYPES:
         raise BadRequest(f"repository type {parsed.type!r} is unknown", known)
-    if parsed.major != _VERSIONS[parsed.type][0]:
+    if parsed.major != _TYPES[parsed.type].VERSION[0]:
         raise BadRequest(f"this program does not know version {parsed.major} of {parsed.type}", known)
     return parsed
 
@@ -53,18 +71,23 @@ def create_repository(format: str, parameters: dict[str, object], doors: Doors) 
     BadRequest, NotFound (no parent directory), Conflict (something is there), StorageError.
     """
     parsed = parse_format(format)
-    newest = _VERSIONS[parsed.type][1]
+    newest = _TYPES[parsed.type].VERSION[1]
     if parsed.minor > newest:
         raise BadRequest(f"this program cannot create {format}", f"Known: {', '.join(known_formats())}")
-    files_setup.create_tree(doors, localfs.require_path(parameters))
+    _TYPES[parsed.type].create(doors, parameters)
 
 
 def open_repository(format: str, parameters: dict[str, object], doors: Doors, threads: bool = True) -> Repository:
-    """Open an existing repository; nothing on it is changed.
+    """Open an existing repository, made reachable from this host first; nothing on it is changed.
 
     ``threads``: a scan of slow storage may use some. The version on disk decides: a newer minor
     is accepted, a newer major is Refused. BadRequest, NotFound, Damaged, StorageError.
     """
-    parse_format(format)
-    root = localfs.require_path(parameters)
-    return localfs.LocalRepository(doors, root, files_setup.open_tree(doors, root), threads)
+    return _TYPES[parse_format(format).type].open(doors, parameters, threads)
+
+
+def detach_repository(format: str, parameters: dict[str, object], doors: Doors) -> None:
+    """Leave nothing of a repository behind on this host: no mount, loop device or active volume. Idempotent.
+
+    StorageError while something is in use."""
+    _TYPES[parse_format(format).type].detach(doors, parameters)

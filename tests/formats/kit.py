@@ -27,7 +27,9 @@ SIZE = 10 * 1024 * 1024
 
 def real_doors(host: str = "host-1", files: Files | None = None) -> Doors:
     """The doors of this machine; nothing in these tests uses the image tool."""
-    return Doors(files or RealFiles(), OfdLeases(), cast(ImageTool, None), RealProcesses(), RealClock(), RealIds(host))
+    nothing = cast(Any, None)
+    processes = RealProcesses()
+    return Doors(files or RealFiles(), OfdLeases(), nothing, processes, RealClock(), RealIds(host), nothing, nothing)
 
 
 def record(tag: str = T1, **fields: Any) -> Record:

@@ -1,0 +1,130 @@
+"""The door to LVM: volume groups, logical volumes, and their bytes as block devices.
+
+Every command touches only the devices of the group it names. Outcomes of a command that died:
+the old or the new state of the group, never a mixture (LVM commits its metadata at one place).
+LVM flushes nothing: nothing is durable before ``sync``. Sizes are in bytes and multiples of the
+group's extent where they are about logical volumes.
+
+Errors: ``NotFound`` (no such group or volume), ``Conflict`` (the name is taken), ``NoSpace``,
+``ToolMissing``, ``StorageError`` for the rest (a device is gone, the volume is open, LVM says no).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self
+
+BLOCK_BYTES = 4096
+"""Offsets and lengths of direct reads and writes are multiples of this on every device."""
+
+
+class PhysicalRange(NamedTuple):
+    """Where a piece of a logical volume lies."""
+
+    device: str
+    start: int
+    length: int
+
+
+class LogicalVolume(NamedTuple):
+    """One logical volume as LVM reports it."""
+
+    name: str
+    size: int
+    tags: frozenset[str]
+    active: bool
+    """On this host."""
+    open: bool
+    """Some process of this host has it open."""
+    ranges: tuple[PhysicalRange, ...]
+    """In order, covering the whole volume; empty for a volume that is not linear."""
+
+
+class VolumeGroup(NamedTuple):
+    """One volume group as LVM reports it."""
+
+    name: str
+    uuid: str
+    system_id: str
+    """LVM's own mark of the only host that may use it, "" when shared."""
+    extent_bytes: int
+    size: int
+    free: int
+    partial: bool
+    """A physical volume is missing."""
+    devices: tuple[str, ...]
+    metadata_free: int
+    """Bytes left in the smallest metadata area."""
+    volumes: dict[str, LogicalVolume]
+
+
+class BlockHandle(Protocol):
+    """An open block device: direct I/O, so nothing is cached on this host."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Exactly ``length`` bytes; OSError when they are not there."""
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        """Write all of it. A power cut may leave any subset of its sectors written."""
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make the range read as zeros, by the device's own command where it has one."""
+
+    def sync(self) -> None:
+        """Make what was written durable. After an error the content is unknown: never retry."""
+
+    def close(self) -> None:
+        """Idempotent."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class VolumeGroups(Protocol):
+    """LVM of this host."""
+
+    def report(self, group: str) -> VolumeGroup:
+        """Everything about one group, in a constant number of commands. Ambiguous when two groups have the name."""
+
+    def create_group(self, group: str, devices: Sequence[str], system_id: str) -> None:
+        """Make physical volumes of unused devices and a group of them: two metadata areas of 16 MiB at least,
+        autoactivation off. Conflict when a device is in use or the name is taken."""
+
+    def set_system_id(self, group: str, system_id: str, present: str) -> None:
+        """Change the only host that may use the group, given that it is ``present`` now."""
+
+    def create(self, group: str, name: str, size: int, tags: Sequence[str]) -> None:
+        """Make a linear volume with its tags in one command, not active, its bytes as they are on the devices.
+        The size is rounded up to whole extents."""
+
+    def resize(self, group: str, name: str, size: int) -> None:
+        """Extend or reduce to ``size``, rounded up to whole extents; what is cut off is lost."""
+
+    def change_tags(self, group: str, name: str, add: Sequence[str], remove: Sequence[str]) -> None:
+        """One commit."""
+
+    def rename(self, group: str, name: str, new: str) -> None:
+        """One commit."""
+
+    def remove(self, group: str, name: str) -> None:
+        """Deactivate and remove; success when it is gone already, StorageError while it is open."""
+
+    def activate(self, group: str, name: str) -> str:
+        """Make the volume a device of this host and return its path; success when it is one already."""
+
+    def deactivate(self, group: str, name: str) -> None:
+        """Take the device away; success when it is not there, StorageError while it is open."""
+
+    def sync(self, group: str) -> None:
+        """Make every change to the group durable: flush each of its devices."""
+
+    def open_device(self, path: str, writable: bool = False) -> BlockHandle:
+        """Open a device (a volume's path, or a device of the group) for direct I/O. Plain OSError."""

@@ -44,7 +44,7 @@ class Format(NamedTuple):
 
 def known_formats() -> list[str]:
     """What ``create_repository`` can make, such as "localfs-1.0"."""
-    return [f"{name}-{'%d.%d' % module.VERSION}" for name, module in sorted(_TYPES.items())]
+    return [f"{name}-{major}.{minor}" for name, (major, minor) in sorted((n, m.VERSION) for n, m in _TYPES.items())]
 
 
 def parse_format(format: str) -> Format:

@@ -10,7 +10,6 @@ from typing import Any, Protocol, cast
 from engine.doors import Doors
 from engine.doors.clock import RealClock, RealIds
 from engine.doors.files import Abilities, Entry, FileHandle, Files, RealFiles, Space, Stat
-from engine.doors.images import ImageTool
 from engine.doors.leases import OfdLeases
 from engine.doors.processes import RealProcesses
 from engine.formats.base import Repository

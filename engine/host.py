@@ -21,6 +21,8 @@ _LIMIT = 4 * 1024 * 1024
 _LOCK = "lock"
 _PATIENCE_S = 10.0
 _LOOK_AGAIN_S = 0.01
+_KEPT_LOGS = 200
+"""Logs of ended tasks that are kept for people; nothing else needs them."""
 
 
 class Task(NamedTuple):
@@ -103,8 +105,10 @@ class HostState:
         self._write(f"tasks/{task.id}.json", task._asdict())
 
     def save_spec(self, task: str, spec: dict[str, Any]) -> str:
-        """Write what a runner is to do; returns the path."""
+        """Write what a runner is to do; returns the path. The oldest logs and left-over specs go, beyond 200 of each."""
         self._write(f"tasks/{task}.spec", spec)
+        for ending in (".log", ".spec"):
+            self._thin_out("tasks", ending)
         return f"{self.directory}/tasks/{task}.spec"
 
     def task_log(self, task: str) -> str:
@@ -242,6 +246,19 @@ class HostState:
         except OSError:
             return []
         return sorted(e.name for e in entries if e.kind is Kind.FILE and e.name.endswith(ending))
+
+    def _thin_out(self, folder: str, ending: str) -> None:
+        names = self._names(folder, ending)
+        if len(names) <= _KEPT_LOGS:
+            return
+        alive = {task.id for task in self.tasks()}
+        aged = []
+        for name in names:
+            with contextlib.suppress(OSError):
+                aged.append((self._doors.files.stat(f"{self.directory}/{folder}/{name}").mtime_ns, name))
+        for _, name in sorted(aged)[:-_KEPT_LOGS]:
+            if name.removesuffix(ending) not in alive:
+                self._remove(f"{folder}/{name}")
 
     def _make_directories(self, below: str) -> None:
         parts = self.directory.split("/") + [part for part in below.split("/") if part]

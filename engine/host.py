@@ -105,7 +105,7 @@ class HostState:
         self._write(f"tasks/{task.id}.json", task._asdict())
 
     def save_spec(self, task: str, spec: dict[str, Any]) -> str:
-        """Write what a runner is to do; returns the path. The oldest logs and left-over specs go, beyond 200 of each."""
+        """Write what a runner is to do; returns the path. Of logs and specs only the newest 200 are kept."""
         self._write(f"tasks/{task}.spec", spec)
         for ending in (".log", ".spec"):
             self._thin_out("tasks", ending)

@@ -30,6 +30,8 @@ from engine.triage.judge import judge
 OptionsArgument = Mapping[str, Any] | None
 _REPO_ID_CHARACTERS = 64
 _STOP_WAIT_S = 60.0
+_SOON_BYTES = 64 * 1024 * 1024
+"""So much is quicker written than a process is started."""
 _LOG_LIMIT = 16 * 1024 * 1024
 
 
@@ -53,12 +55,23 @@ class Engine:
     ) -> None:
         """Connect a repository under the transient handle ``repo_id``.
 
-        Conflict when the handle is in use, or when the same storage is connected under another."""
+        Conflict when the handle is in use, or when the same storage is connected under another. After an error
+        nothing is left on this host that was not there before."""
         _require_handle(repo_id)
         _require_free(repo_id, self.state.connections())
         parameters = _parameters(connection_parameters)
-        repository = open_repository(repo_format, parameters, self.doors)
-        repository.close()
+        try:
+            repository = open_repository(repo_format, parameters, self.doors)
+            repository.close()
+            self._add_connection(repo_id, repository, parameters)
+        except BaseException:
+            if all(other.parameters != parameters for other in self.state.connections().values()):
+                with contextlib.suppress(DiskwrightError):  # the error to report is another
+                    detach_repository(repo_format, parameters, self.doors)
+            raise
+        self._forget()
+
+    def _add_connection(self, repo_id: str, repository: Repository, parameters: dict[str, Any]) -> None:
         with self.state.alone("connections.json"):
             connections = self.state.connections()
             _require_free(repo_id, connections)
@@ -70,26 +83,26 @@ class Engine:
                     )
             connections[repo_id] = Connection(repo_id, repository.format, parameters, repository.identity)
             self.state.save_connections(connections)
-        self._forget()
 
     def disconnect_storage_repository(self, repo_id: str) -> None:
-        """Disconnect. Refused while an image of it is prepared or a task runs on this host."""
+        """Disconnect. Refused while an image of it is prepared or a task runs on this host. StorageError while its
+        storage is in use otherwise, or does not let go: it is still connected then."""
         connections = self.state.connections()
         connection = connections.get(repo_id)
         if connection is None:
             raise NotFound(f"no repository is connected as {repo_id!r:.80}", f"Connected: {_names(connections)}")
-        for entry in self.state.prepared():
-            if entry.repository == connection.identity:
-                raise Refused(f"image {entry.image} of {repo_id} is prepared here", "Tear it down first")
-        for task in self.state.tasks():
-            if connection.identity in task.uses:
-                raise Refused(f"{task.verb} of image {task.image} in {repo_id} runs here", "Stop it or wait for it")
+        self._not_in_use(repo_id, connection.identity)
+        self._forget()
+        # First what is on this host, then the note that says so: a crash in between leaves nothing that nobody knows.
+        detach_repository(connection.format, connection.parameters, self.doors)
         with self.state.alone("connections.json"):
             connections = self.state.connections()
-            connections.pop(repo_id, None)
-            self.state.save_connections(connections)
-        self._forget()
-        detach_repository(connection.format, connection.parameters, self.doors)
+            self.state.save_connections({name: other for name, other in connections.items() if name != repo_id})
+            try:  # another command that knew of the connection may have made its storage reachable again
+                detach_repository(connection.format, connection.parameters, self.doors)
+            except DiskwrightError:
+                self.state.save_connections(connections)
+                raise
 
     def list_repositories(self) -> dict[str, Connection]:
         """What is connected on this host, by handle."""
@@ -99,13 +112,25 @@ class Engine:
         """What the repository needs and can do."""
         return self.context.repository(repo_id).constraints()
 
-    def take_srm(self, repo_id: str) -> None:
-        """Become the storage repository manager of a repository that needs one."""
-        self._needs_srm(repo_id)
+    def take_srm(self, repo_id: str, dead_host: str = "") -> None:
+        """Make this host the manager (SRM) of a repository that needs one; success when it is already.
+
+        Refused, naming it, while another host is; unless ``dead_host`` names that one, which asserts that it is
+        dead for certain and will not write any more."""
+        self._needs_srm(repo_id).take_management(dead_host)
+        self._forget()
 
     def release_srm(self, repo_id: str) -> None:
-        """Give the role of storage repository manager up."""
-        self._needs_srm(repo_id)
+        """Give the role of manager up: nobody can change the repository until a host takes it. Refused while this
+        host uses it."""
+        repository = self._needs_srm(repo_id)
+        self._not_in_use(repo_id, repository.identity)
+        repository.release_management()
+        self._forget()
+
+    def get_srm(self, repo_id: str) -> str:
+        """The host that manages the repository, "" for nobody known. Refused where there is none by design."""
+        return self._needs_srm(repo_id).manager()
 
     # -- the four image operations
 
@@ -389,7 +414,7 @@ class Engine:
         if self._context is None:
             self._context = Context(
                 self.doors, self.state.connections(), throughput=self.state.throughput,
-                report_throughput=self.state.note_throughput,
+                report_throughput=self.state.note_throughput, still_connected=self.state.is_connected,
             )  # fmt: skip
         return self._context
 
@@ -398,9 +423,20 @@ class Engine:
             self._context.close()
             self._context = None
 
-    def _needs_srm(self, repo_id: str) -> None:
-        if not self.context.repository(repo_id).constraints().needs_srm:
+    def _needs_srm(self, repo_id: str) -> Repository:
+        repository = self.context.repository(repo_id)
+        if not repository.managed:
             raise Refused(f"{repo_id} needs no storage repository manager", "Every host may do everything there")
+        return repository
+
+    def _not_in_use(self, repo_id: str, identity: str) -> None:
+        """Refused while an image of it is prepared or a task runs on this host."""
+        for entry in self.state.prepared():
+            if entry.repository == identity:
+                raise Refused(f"image {entry.image} of {repo_id} is prepared here", "Tear it down first")
+        for task in self.state.tasks():
+            if identity in task.uses:
+                raise Refused(f"{task.verb} of image {task.image} in {repo_id} runs here", "Stop it or wait for it")
 
     def _auto_fix(self, repo_id: str, image: str, wanted: bool) -> None:
         """Start the fix that makes a committed image usable soonest. What prevents it is no error of
@@ -414,7 +450,8 @@ class Engine:
         found = [fix for fix in judge(view).fixes if fix.type is FixType.MEND and fix.target == image]
         if not found or found[0].waits_for:
             return
-        if found[0].rule == "B-CREATE" and not found[0].cost.read_bytes:
+        cost = found[0].cost
+        if found[0].rule == "B-CREATE" and not cost.read_bytes and cost.write_bytes <= _SOON_BYTES:
             self.run_fix_here(repo_id, found[0])  # quicker than starting a process
         else:
             self.fix_storage_repository(repo_id, found[0])

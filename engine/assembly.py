@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 from engine.doors import Doors
 from engine.doors.clock import RealClock, RealIds
 from engine.doors.files import RealFiles
 from engine.doors.leases import OfdLeases
 from engine.doors.processes import RealProcesses
 from engine.errors import BadRequest
+from engine.tools.lvm import LvmVolumeGroups
+from engine.tools.nfs_mount import NfsMounts
 from engine.tools.qemu import QemuImageTool
 
 MAX_HOST_BYTES = 64
@@ -29,6 +29,6 @@ def real_doors(host_id: str) -> Doors:
         processes=RealProcesses(),
         clock=RealClock(),
         ids=RealIds(host_id),
-        mounts=cast(Any, None),
-        volume_groups=cast(Any, None),
+        mounts=NfsMounts(leases.descriptors),
+        volume_groups=LvmVolumeGroups(host_id),
     )

@@ -144,11 +144,29 @@ class Attempt:
         """Persist the reason where it can still be written; never raises for the storage."""
         if isinstance(error, Superseded):
             return
+        if error.lost_writes:
+            self._give_volume_up()
         if self._logging and self._resumable:  # the log outlives the attempt, and has its room already
             with contextlib.suppress(DiskwrightError):
                 self._write_line(error.message)
                 return
         ended(self.repository, self.tag, self.status(error.message[:200]))
+
+    def _give_volume_up(self) -> None:
+        """Nothing in the volume can be relied on after a flush of it failed: another takes its place, from 0."""
+
+        def afresh(record: Record) -> Record | None:
+            self._ours(record)
+            operation = record.operation
+            if operation is None or operation.attempt is None:
+                return None
+            fresh = operation.attempt._replace(id=self.context.doors.ids.new_id())
+            scrap = (*record.scrap, operation.attempt)
+            return record._replace(operation=operation._replace(attempt=fresh, cursor=0), scrap=scrap)
+
+        with contextlib.suppress(DiskwrightError):  # then the next attempt goes on in it, as after a power cut
+            self._follow(changes.change(self.repository, self.tag, afresh))
+            self.start_over()
 
     def _ours(self, record: Record) -> None:
         if record.epoch != self.epoch or record.purging:

@@ -46,8 +46,8 @@ def walk(record: Record, look_up: Callable[[str], Record], reader: str = "") -> 
         seen.add(record.id)
         if not record.whole or record.volume is None:
             raise Refused(f"image {record.id} is not complete", "Run its mend fix first")
-        if record.purging or record.absorbed_by not in ("", reader):
-            what = "deleted" if record.purging else f"merged into {record.absorbed_by}"
+        if record.purging or record.absorber not in ("", reader):
+            what = "deleted" if record.purging else f"merged into {record.absorber}"
             raise Refused(f"image {record.id} is being {what}", "Its data cannot be used any more; copy it again")
         if links and aligned(record.size) > aligned(links[-1].record.size):
             raise Damaged(f"image {links[-1].tag} is smaller than its base {record.id}")
@@ -74,8 +74,9 @@ def usable(repository: Repository, record: Record) -> list[Link]:
     Damaged for data that is gone or contradicts its record, StorageError when it cannot be looked at.
     """
     links = load(repository, record)
+    listing = repository.listing()
     for link in links:
-        facts = repository.volume_facts(link.volume.id, link.volume.format)
+        facts = repository.volume_facts(link.volume.id, link.volume.format, listing)
         if facts.unreadable:
             raise StorageError(f"the data of image {link.tag} cannot be read: {facts.problem}", "Try again")
         problem = facts.problem or contradiction(link.record, link.volume, facts)

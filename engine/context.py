@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from engine import changes
 from engine.doors import Doors
 from engine.errors import Ambiguous, DiskwrightError, NotFound, StorageError
 from engine.formats.base import Repository
-from engine.formats.registry import open_repository
+from engine.formats.registry import detach_repository, open_repository
 from engine.options import Options
 from engine.records import Record
 
@@ -42,12 +43,14 @@ class Context:
         stopping: Callable[[], bool] = lambda: False,
         throughput: Callable[[str], float | None] = lambda identity: None,
         report_throughput: Callable[[str, int, float], None] = lambda identity, read_bytes, seconds: None,
+        still_connected: Callable[[Connection], bool] = lambda connection: True,
     ) -> None:
         self.doors = doors
         self.connections = connections
         self.stopping = stopping
         self.throughput = throughput
         self.report_throughput = report_throughput
+        self._still_connected = still_connected
         self._open: dict[str, Repository] = {}
 
     def repository(self, repo_id: str) -> Repository:
@@ -64,13 +67,23 @@ class Context:
                 raise StorageError(
                     f"the storage of {repo_id} is not there: {error.message}", "Bring it back, or disconnect it"
                 ) from error
+            if not self._still_connected(connection):
+                # Opening may have mounted again what another command has just unmounted and forgotten.
+                self._undo(repository, connection)
+                raise NotFound(f"{repo_id} was disconnected at this moment", "Connect it again")
             if repository.identity != connection.identity:
+                repository.close()
                 raise StorageError(
                     f"what is at {repository.place} now is not the repository that was connected as {repo_id}",
                     "Disconnect it and connect what is there now",
                 )
             self._open[repo_id] = repository
         return self._open[repo_id]
+
+    def _undo(self, repository: Repository, connection: Connection) -> None:
+        repository.close()
+        with contextlib.suppress(DiskwrightError):  # another user of it is left, and takes it away
+            detach_repository(connection.format, connection.parameters, self.doors)
 
     def by_identity(self, identity: str) -> Repository | None:
         """The connected repository with that identity, None when it is not connected or away."""
@@ -138,6 +151,12 @@ class Context:
             return None
         tag = changes.readable(entry, image, repository.place)
         return Found(repo_id, repository, tag.generation, tag.record)
+
+    def deactivate(self) -> None:
+        """No volume stays active on behalf of this process. What cannot be told now is told by whoever is next."""
+        for repository in self._open.values():
+            with contextlib.suppress(DiskwrightError):
+                repository.deactivate()
 
     def close(self) -> None:
         """Close what was opened."""

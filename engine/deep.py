@@ -33,6 +33,9 @@ def look_deep(context: Context, repository: Repository, record: Record, depths: 
     except ToolMissing:
         raise
     except ReadFailed as error:
+        if not repository.read_errors_count:
+            depths.failed[record.id] = error.message
+            return
         depths.wrong[record.id] = error.message
         depths.lost[record.id] = ()  # which ranges, a salvage finds out
     except DiskwrightError as error:  # a tool that could not start says nothing about the image

@@ -40,6 +40,8 @@ class DiskwrightError(Exception):
         super().__init__(message)
         self.message = message
         self.next_step = next_step
+        self.lost_writes = False
+        """A flush failed: what was written before may be lost, though it is still read and later flushes succeed."""
 
     def __str__(self) -> str:
         return f"{self.message}. {self.next_step}." if self.next_step else f"{self.message}."

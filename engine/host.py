@@ -73,6 +73,10 @@ class HostState:
                 found[repo_id] = Connection(repo_id, data["format"], dict(data["parameters"]), data["identity"])
         return found
 
+    def is_connected(self, connection: Connection) -> bool:
+        """Whether that one is connected now."""
+        return self.connections().get(connection.repo_id) == connection
+
     def save_connections(self, connections: dict[str, Connection]) -> None:
         """Replace the list of connections."""
         data = {

@@ -15,6 +15,7 @@ from engine.records import canonical, operation_status
 
 MAX_LINE_BYTES = 400
 _MAX_ERROR_CHARACTERS = 120
+_MAX_PATH_CHARACTERS = 24
 
 
 class Progress(NamedTuple):
@@ -31,9 +32,12 @@ class Progress(NamedTuple):
 def encode(progress: Progress) -> bytes:
     """At most MAX_LINE_BYTES: the error text is shortened until the line fits."""
     limit = _MAX_ERROR_CHARACTERS
+    error = progress.status.last_error
+    if len(error) > limit:
+        error = _with_short_paths(error)
     while True:
         status = progress.status._replace(
-            last_error=progress.status.last_error[:limit],
+            last_error=error[:limit],
             host=progress.status.host[:64],
             stage_name=progress.status.stage_name[:32],
         )
@@ -43,6 +47,12 @@ def encode(progress: Progress) -> bytes:
         if len(line) <= MAX_LINE_BYTES or limit == 0:
             return line
         limit //= 2
+
+
+def _with_short_paths(text: str) -> str:
+    """An error with the ends of its long paths: the reason stands behind them and must not be what is cut off."""
+    words = text.split(" ")
+    return " ".join(f"…{word[-_MAX_PATH_CHARACTERS:]}" if word.count("/") > 1 else word for word in words)
 
 
 def decode(line: bytes | None) -> Progress | None:

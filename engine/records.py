@@ -112,7 +112,8 @@ class Record(NamedTuple):
     purging: bool = False
     """Deletion has begun: no way back."""
     absorbed_by: str = ""
-    """A merge writes into our volume on behalf of that tag: no way back."""
+    """A merge writes into our volume on behalf of that tag: no way back. Our own id while one is being prepared:
+    nothing new may build on us, and who does so already can still read."""
     prepared_by: str = ""
     """Host that last prepared it for writing. It *is* prepared only while its lease is held too."""
     digest: str = ""
@@ -131,6 +132,11 @@ class Record(NamedTuple):
         if self.operation and self.operation.attempt:
             named.append(self.operation.attempt)
         return (*named, *self.scrap, *self.evidence)
+
+    @property
+    def absorber(self) -> str:
+        """The tag whose data our volume is about to hold, or holds already; "" when there is none."""
+        return "" if self.absorbed_by == self.id else self.absorbed_by
 
     def parents(self) -> tuple[str, ...]:
         """Every tag this record depends on for data, now or when its operation ends."""

@@ -29,10 +29,9 @@ class Source(NamedTuple):
 
     def used_bytes(self) -> int:
         """Upper estimate of the data in it."""
-        return min(
-            self.record.size,
-            sum(self.repository.volume_facts(link.volume.id, link.volume.format).used for link in self.links),
-        )
+        listing = self.repository.listing()
+        facts = [self.repository.volume_facts(link.volume.id, link.volume.format, listing) for link in self.links]
+        return min(self.record.size, sum(found.used for found in facts))
 
 
 def locate(context: Context, operation: Operation) -> Source:

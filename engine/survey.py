@@ -55,6 +55,7 @@ def look(
         throughput=context.throughput(repository.identity),
         depths=NO_DEPTHS,
         deep=deep,
+        managed=repository.managed,
     )
     _sources(context, view, only)
     if deep:
@@ -94,7 +95,7 @@ def _facts(repository: Repository, scan: Scan, only: str | None, now: Callable[[
         volumes = scan.volumes | volumes
 
     def look_at(some: list[tuple[str, VolumeFormat]]) -> list[VolumeFacts]:
-        return [repository.volume_facts(volume, format) for volume, format in some]
+        return [repository.volume_facts(volume, format, scan.listing) for volume, format in some]
 
     todo = list(volumes.items())
     groups = [todo[start : start + _GROUP] for start in range(0, len(todo), _GROUP)]
@@ -133,7 +134,7 @@ def _second_look(repository: Repository, scan: Scan, facts: dict[str, VolumeFact
         if entry.record is not None and _suspect(entry.record, tags, facts):
             with contextlib.suppress(DiskwrightError):  # what was seen first has to do
                 _look_again(repository, tag, tags, facts)
-    return Scan(volumes, tags, scan.litter, scan.unlisted)
+    return scan._replace(volumes=volumes, tags=tags)
 
 
 def _unnamed(volumes: dict[str, VolumeFormat], tags: dict[str, TagEntry]) -> list[str]:
@@ -227,9 +228,10 @@ def _depths(context: Context, repository: Repository, view: View, only: str | No
         record = entry.record
         if record is None or not record.whole or record.volume is None or (only is not None and tag != only):
             continue
-        if record.absorbed_by or record.purging:
+        if record.absorber or record.purging:
             continue  # its volume holds another image's data, or is being deleted
         if judged.health(tag).status != "optimized" or (not mine and repository.lease_held(tag)):
             continue
         look_deep(context, repository, record, depths)
+        repository.deactivate()
     return depths

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from engine.copying.ranges import Range, pieces, total
 from engine.digests import CHUNK_BYTES, DigestList, chunk_digest, data_runs
 from engine.doors.images import Session
+from engine.errors import StorageError
 from engine.tools.hashing import HashThread
 
 MIN_WINDOW_BYTES = 16 * 1024 * 1024
@@ -122,7 +123,11 @@ def _digest_work(chunk: int, parts: list[tuple[int, bytes]]) -> Callable[[], byt
 
 
 def _barrier(job: Job, hashing: HashThread | None) -> None:
-    job.target.flush()
+    try:
+        job.target.flush()
+    except StorageError as error:
+        error.lost_writes = True
+        raise
     if hashing is not None:
         hashing.drain()
 

@@ -19,6 +19,8 @@ class Layer(NamedTuple):
     format: VolumeFormat
     device: bool = False
     """A block device, not a file."""
+    length: int = 0
+    """Bytes of a raw device that are the image, where the device is longer; 0: all of it."""
 
 
 Chain = Sequence[Layer]

@@ -20,6 +20,17 @@ _F_OFD_SETLK = 37
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock on 64-bit Linux
 
 
+def ofd_lock(descriptor: int, kind: int, start: int, length: int) -> bool:
+    """Lock a range through this open file description, or return False; never waits. OSError as fcntl(2)."""
+    try:
+        fcntl.fcntl(descriptor, _F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, start, length, 0))
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
+
+
 class Lease(Protocol):
     """Held until released, or until the last process that has it ends."""
 
@@ -75,15 +86,13 @@ class OfdLeases:
     def try_acquire(self, path: str, key: int, shared: bool) -> OfdLease | None:
         """One open and one fcntl."""
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        taken = False
         try:
-            kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
-            fcntl.fcntl(descriptor, _F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, key, 1, 0))
-        except OSError as error:
-            os.close(descriptor)
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                return None
-            raise
-        return OfdLease(descriptor, self.descriptors)
+            taken = ofd_lock(descriptor, fcntl.F_RDLCK if shared else fcntl.F_WRLCK, key, 1)
+        finally:
+            if not taken:
+                os.close(descriptor)
+        return OfdLease(descriptor, self.descriptors) if taken else None
 
     def held(self, path: str, key: int) -> bool:
         """F_OFD_GETLK on a descriptor of our own."""

@@ -5,8 +5,10 @@ the old or the new state of the group, never a mixture (LVM commits its metadata
 LVM flushes nothing: nothing is durable before ``sync``. Sizes are in bytes and multiples of the
 group's extent where they are about logical volumes.
 
-Errors: ``NotFound`` (no such group or volume), ``Conflict`` (the name is taken), ``NoSpace``,
-``ToolMissing``, ``StorageError`` for the rest (a device is gone, the volume is open, LVM says no).
+Errors: ``BadRequest`` (LVM takes no such name), ``NotFound`` (no such group or volume), ``Conflict``
+(the name is taken), ``Ambiguous`` (two groups have the name), ``Refused`` (the group belongs to another
+host; all but ``report``, ``sync`` and ``set_system_id``), ``NoSpace`` (on the devices, or in the metadata
+areas), ``ToolMissing``, ``StorageError`` for the rest (a device is gone, the volume is open, LVM says no).
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ class LogicalVolume(NamedTuple):
     open: bool
     """Some process of this host has it open."""
     ranges: tuple[PhysicalRange, ...]
-    """In order, covering the whole volume; empty for a volume that is not linear."""
+    """In order, covering the whole volume; empty for a volume that is not linear or lies on a missing device."""
 
 
 class VolumeGroup(NamedTuple):
@@ -91,15 +93,20 @@ class BlockHandle(Protocol):
 class VolumeGroups(Protocol):
     """LVM of this host."""
 
+    @property
+    def system_id(self) -> str:
+        """LVM's mark of this host, never empty; different hosts have different ones."""
+
     def report(self, group: str) -> VolumeGroup:
-        """Everything about one group, in a constant number of commands. Ambiguous when two groups have the name."""
+        """Everything about one group, in a constant number of commands; also about one of another host."""
 
     def create_group(self, group: str, devices: Sequence[str], system_id: str) -> None:
         """Make physical volumes of unused devices and a group of them: two metadata areas of 16 MiB at least,
         autoactivation off. Conflict when a device is in use or the name is taken."""
 
     def set_system_id(self, group: str, system_id: str, present: str) -> None:
-        """Change the only host that may use the group, given that it is ``present`` now."""
+        """Change the only host that may use the group ("" for none), given that it is ``present`` now.
+        Conflict when it is another; success when it is both already."""
 
     def create(self, group: str, name: str, size: int, tags: Sequence[str]) -> None:
         """Make a linear volume with its tags in one command, not active, its bytes as they are on the devices.
@@ -118,7 +125,8 @@ class VolumeGroups(Protocol):
         """Deactivate and remove; success when it is gone already, StorageError while it is open."""
 
     def activate(self, group: str, name: str) -> str:
-        """Make the volume a device of this host and return its path; success when it is one already."""
+        """Make the volume a device of this host and return its path. One that is a device already gets the
+        place and size that the group gives it now, which another host may have changed."""
 
     def deactivate(self, group: str, name: str) -> None:
         """Take the device away; success when it is not there, StorageError while it is open."""
@@ -128,3 +136,11 @@ class VolumeGroups(Protocol):
 
     def open_device(self, path: str, writable: bool = False) -> BlockHandle:
         """Open a device (a volume's path, or a device of the group) for direct I/O. Plain OSError."""
+
+    def attach_files(self, files: Sequence[str], sector_bytes: int, file_bytes: int = 0) -> list[str]:
+        """Devices over these files, in their order; success where they are attached already. With ``file_bytes``
+        files that are missing are made first, durable. NotFound when a file is missing."""
+
+    def detach_files(self, files: Sequence[str]) -> None:
+        """Take those devices away; success where there are none, also when a file is missing. StorageError while
+        one is in use."""

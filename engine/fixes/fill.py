@@ -116,10 +116,10 @@ def copy_into(attempt: Attempt, source: list[Layer], wanted: list[ranges.Range],
 def settle(attempt: Attempt, layer: Layer) -> None:
     """Make durable what an attempt before this one wrote: it may have died before its flush, its writes are
     seen all the same, and a tool that then finds nothing to change flushes nothing."""
-    if layer.device:
-        return
+    doors = attempt.context.doors
     try:
-        with attempt.context.doors.files.open(layer.path, writable=True) as handle:
+        opened = doors.volume_groups.open_device if layer.device else doors.files.open
+        with opened(layer.path, writable=True) as handle:
             handle.sync()
     except OSError as error:
         raise from_os_error(error, f"flush {layer.path}") from error
@@ -128,6 +128,7 @@ def settle(attempt: Attempt, layer: Layer) -> None:
 def grow(attempt: Attempt, volume: VolumeRef, size: int) -> None:
     """Give a volume room for ``size`` bytes; what is gained reads as zeros, because no base is longer
     than what stands on it. Durable on return."""
+    attempt.repository.make_room(volume, size)
     facts = attempt.repository.volume_facts(volume.id, volume.format)
     have = facts.header.size if facts.header else facts.length
     if have >= aligned(size):
@@ -165,6 +166,8 @@ def _reflink(attempt: Attempt, source: Reading, target: Layer) -> bool:
     files = attempt.context.doors.files
     try:
         with files.open(source.layers[0].path) as read, files.open(target.path, writable=True) as write:
+            if not write.lock():  # before the check: who loses its place after it, loses the lock too
+                return False
             attempt.check()
             if read.stat().size < write.stat().size or not files.clone(read, write):
                 return False

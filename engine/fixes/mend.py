@@ -21,6 +21,7 @@ from engine.errors import (
     Overtaken,
     Refused,
     StorageError,
+    Superseded,
     from_os_error,
 )
 from engine.fixes import fill
@@ -116,7 +117,13 @@ def make_disk_volume(repository: Repository, record: Record) -> None:
     if operation.base:
         base = changes.read(repository, operation.base).record
         base_format = chains.load(repository, base)[0].volume.format
-    repository.make_volume(operation.attempt, record.size, base_format)
+
+    def still_wanted() -> None:
+        now = changes.read(repository, record.id).record
+        if now.purging or now.operation != operation:
+            raise Superseded(f"the volume of image {record.id} was made by somebody else, or is not wanted any more")
+
+    repository.make_volume(operation.attempt, record.size, base_format, still_wanted)
 
 
 def sealed(record: Record) -> Record:
@@ -285,9 +292,8 @@ def _afresh(attempt: Attempt, record: Record, source_write_epoch: int) -> Operat
 
 
 def drop_scrap(attempt: Attempt, record: Record) -> Record:
-    """Delete the volumes in ``scrap`` and then stop naming them."""
+    """Delete the volumes in ``scrap`` and then stop naming them. The caller has just published ``record``."""
     gone, repository = record.scrap, attempt.repository
-    repository.settle(record.id)
     for volume in gone:
         repository.remove_digests(volume.id)
         repository.remove_volume(volume.id, volume.format)
@@ -304,7 +310,7 @@ def _fresh_target(attempt: Attempt, record: Record) -> VolumeRef:
     if target.parent:
         base = changes.read(attempt.repository, target.parent).record
         base_format = chains.load(attempt.repository, base)[0].volume.format
-    attempt.repository.make_volume(target, record.size, base_format)
+    attempt.repository.make_volume(target, record.size, base_format, attempt.check)
     return target
 
 

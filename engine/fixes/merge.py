@@ -53,20 +53,26 @@ def _only_dependant(repository: Repository, below: str, above: str) -> None:
 
 
 def _reserve(repository: Repository, below: str, above: str) -> None:
-    """From here on nobody can restore ``below`` or base anything on it."""
-    begun = bool(changes.read(repository, below).record.absorbed_by)
+    """From here on nobody can restore ``below`` or base anything on it.
+
+    In two steps: whoever came between our looks at its dependants must still be able to read it, also after a crash."""
+
+    def reserved(record: Record) -> Record | None:
+        if record.strong or record.absorbed_by not in ("", below, above):
+            raise StaleFix(f"image {below} is not free to be merged any more", "Check again")
+        return None if record.absorbed_by else record._replace(absorbed_by=below)
 
     def absorbed(record: Record) -> Record | None:
-        if record.strong or record.absorbed_by not in ("", above):
+        if record.strong or record.absorbed_by not in (below, above):
             raise StaleFix(f"image {below} is not free to be merged any more", "Check again")
-        return None if record.absorbed_by else record._replace(absorbed_by=above)
+        return record._replace(absorbed_by=above)
 
-    changes.change(repository, below, absorbed)
+    changes.change(repository, below, reserved)
     if of(repository.scan_tags(), below) != [above]:
-        if not begun:  # else its data may not be its own any more: the mark stays
-            changes.change(repository, below, lambda record: record._replace(absorbed_by=""))
+        changes.change(repository, below, lambda record: None if record.absorber else record._replace(absorbed_by=""))
         raise StaleFix(f"another image depends on {below} now", "Check again")
-    repository.settle_all()
+    repository.settle_all()  # who does not depend on it any more might do so again after a loss of power
+    changes.change(repository, below, absorbed)
 
 
 def _merging(record: Record, lower: Record, direction: str) -> Record:
@@ -89,8 +95,8 @@ def _merging(record: Record, lower: Record, direction: str) -> Record:
 
 def _down(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, bottom: VolumeRef) -> None:
     repository, images = attempt.repository, attempt.context.doors.images
-    target = _chain(repository, lower, record.id)
     fill.grow(attempt, bottom, record.size)
+    target = _chain(repository, lower, record.id)
     wanted = ranges.present_ranges(images.map_layer(repository.layer(top)))
     # The upper layer alone: every wanted range is in it, and the lower one is open for writing.
     fill.copy_into(attempt, [repository.layer(top)], wanted, target)
@@ -123,6 +129,7 @@ def _purge_absorbed(repository: Repository, below: str, above: str) -> None:
 
 def _up(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, bottom: VolumeRef) -> None:
     repository, images = attempt.repository, attempt.context.doors.images
+    repository.make_room(top, record.size)
     below = _chain(repository, lower, record.id)
     fill.settle(attempt, repository.layer(top))
     mine = ranges.exact(ranges.present_ranges(images.map_layer(repository.layer(top))))

@@ -69,7 +69,7 @@ def _optimizing(context: Context, record: Record, keep_format: bool) -> Record:
 def _target(attempt: Attempt, record: Record) -> VolumeRef:
     target, usable = made_before(attempt, record)
     if not usable:
-        attempt.repository.make_volume(target, record.size, None)
+        attempt.repository.make_volume(target, record.size, None, attempt.check)
     return target
 
 
@@ -197,7 +197,10 @@ def _read_what_can_be_read(
             wanted = [(0, size)]  # its tables are damaged too: ask for every block
         bad = list(suspect) + lost
         for start, length in ranges.pieces(ranges.subtract(ranges.merged(wanted, min(size, read.size)), bad)):
-            lost += _rescue(read, write, start, length)
+            if repository.read_errors_count:
+                lost += _rescue(read, write, start, length)
+            else:
+                write.write(start, read.read(start, length))
             if start % (64 * CHUNK_BYTES) == 0:
                 attempt.check()
         write.flush()

@@ -41,8 +41,20 @@ def verify(context: Context, repository: Repository, fix: Fix) -> tuple[Fix, Vie
         if found.id == fix.id:
             if (found.rule, lease_tags(found), found.plan) != (fix.rule, lease_tags(fix), fix.plan):
                 raise BadRequest(f"fix {fix.id} was edited", "Send a fix exactly as check returned it")
+            _may_run_here(context, repository, found)
             return found, view
     raise StaleFix(f"fix {fix.id} is out of date: {_what_changed(fix, view)}", "Check again")
+
+
+def _may_run_here(context: Context, repository: Repository, fix: Fix) -> None:
+    if not fix.needs_srm:
+        return
+    manager = repository.manager()
+    if manager != context.doors.ids.host_id:
+        raise Refused(
+            f"fix {fix.id} can only run on the host that manages the repository, {manager or 'and nobody does'}",
+            "Run it there; or, when that host is certainly dead, diskwright srm take",
+        )
 
 
 def _what_changed(fix: Fix, view: View) -> str:
@@ -68,7 +80,10 @@ def execute(context: Context, repository: Repository, fix: Fix) -> None:
     found, view = verify(context, repository, fix)
     if found.waits_for:
         raise Refused(f"fix {fix.id} cannot run now: it waits for {found.waits_for}", "Provide that and try again")
-    RUNNERS[found.rule](context, repository, found, view)
+    try:
+        RUNNERS[found.rule](context, repository, found, view)
+    finally:
+        context.deactivate()
 
 
 def _salvage(context: Context, repository: Repository, fix: Fix, view: View) -> None:
@@ -117,6 +132,7 @@ RUNNERS: dict[str, Runner] = {
     ),
     "B-SALVAGE": _salvage,
     "O-HEADER": lambda context, repository, fix, view: small.header(context, repository, fix.target),
+    "O-REDUCE": lambda context, repository, fix, view: small.reduce(repository, fix.target),
     "O-LEAKS": lambda context, repository, fix, view: small.leaks(context, repository, fix.target),
     **dict.fromkeys(REBUILDS, _flatten),
 }

@@ -37,6 +37,15 @@ def leaks(context: Context, repository: Repository, tag: str) -> None:
         raise
 
 
+def reduce(repository: Repository, tag: str) -> None:
+    """Give back what a snapshot's volume will never use. Nothing is recorded: the volume itself shows it. The lease
+    is held."""
+    record = changes.read(repository, tag).record
+    if record.mutable or record.volume is None or record.operation is not None:
+        raise StaleFix(f"the data of image {tag} may still change", "Check again")
+    repository.reduce(record.volume)
+
+
 def accept_losses(context: Context, repository: Repository, tag: str) -> None:
     """Take the zeros that stand for lost ranges as the image's content. The lease is held. A snapshot gets a
     digest of them, which tells it from the replicas under its id that have lost nothing."""
@@ -65,7 +74,10 @@ def record_digest(context: Context, repository: Repository, tag: str) -> str:
         raise Refused(f"image {tag} has lost ranges", "A digest of the zeros in their place would hide that")
     with leasing.take(context.doors, repository, [], [link.tag for link in links]):
         chains.unchanged(repository, links)
-        root = _computed(context, repository, record, links[0])
+        try:
+            root = _computed(context, repository, record, links[0])
+        finally:
+            context.deactivate()
 
     def recorded(now: Record) -> Record | None:
         if now.volume != record.volume or now.write_epoch != record.write_epoch:

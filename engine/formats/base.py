@@ -15,7 +15,7 @@ understood, ``Overtaken``/``OutcomeUnknown`` from ``publish``. All calls may be 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from engine.doors.images import Layer
@@ -59,6 +59,11 @@ class VolumeFacts(NamedTuple):
     """Why it cannot be what its record says, "" when it can."""
     unreadable: bool = False
     """The problem is with reading, so nothing may be concluded from it."""
+    thick: bool = False
+    """It occupies its whole length, whatever is in it."""
+    in_use: int | None = None
+    """Of a thick volume: bytes from its start behind which there is nothing, in units in which the storage gives room
+    back; None when that is not known."""
 
 
 class LitterKind(NamedTuple):
@@ -89,6 +94,12 @@ class Scan(NamedTuple):
     litter: list[Litter]
     unlisted: tuple[tuple[str, str], ...] = ()
     """Directories of tags or volumes that could not be listed, with the reason: what they hold is not known."""
+    listing: object = None
+    """For ``volume_facts``: what it would otherwise have to ask for each volume alone."""
+
+
+def unverified() -> None:
+    """For a volume whose name nobody else can have used."""
 
 
 class Repository(Protocol):
@@ -105,6 +116,11 @@ class Repository(Protocol):
     @property
     def place(self) -> str:
         """Where it is, for messages."""
+
+    @property
+    def read_errors_count(self) -> bool:
+        """An error of reading data means that the data is damaged. Else it may as well be the way to it (a server
+        that is away, a lock that was lost), so the image is unknown and nothing of it is given up."""
 
     def constraints(self) -> Constraints:
         """What it needs and can do."""
@@ -143,13 +159,20 @@ class Repository(Protocol):
 
     # -- volumes
 
-    def volume_facts(self, volume: str, format: VolumeFormat) -> VolumeFacts:
-        """A cheap look: presence, size, and the header of a qcow2."""
+    def listing(self) -> object:
+        """What ``volume_facts`` can use for several volumes: the answers are then as old as the listing."""
 
-    def make_volume(self, volume: VolumeRef, size: int, backing_format: VolumeFormat | None) -> None:
+    def volume_facts(self, volume: str, format: VolumeFormat, listing: object = None) -> VolumeFacts:
+        """A cheap look: presence, size, and the header of a qcow2. Activates nothing."""
+
+    def make_volume(
+        self, volume: VolumeRef, size: int, backing_format: VolumeFormat | None, verify: Callable[[], None] = unverified
+    ) -> None:
         """Create the volume empty and durable: virtual size ``size`` (aligned), a qcow2 with a
         parent gets the backing name that ``backing_name(parent)`` tells and ``backing_format``.
-        An unfinished volume of that name is replaced. Its record must name it already."""
+        An unfinished volume of that name is replaced. Its record must name it already. ``verify`` is called when
+        nobody else can write to it any more and nothing was overwritten yet, and raises unless the record still
+        says that the volume is the caller's to make: a lease may have been lost meanwhile, and the work be done."""
 
     def remove_volume(self, volume: str, format: VolumeFormat) -> None:
         """Delete the data, durable on return; success when it is gone already."""
@@ -160,8 +183,25 @@ class Repository(Protocol):
     def layer(self, volume: VolumeRef) -> Layer:
         """The volume as a tool opens it; activates it where that is needed."""
 
-    def deactivate(self, volume: VolumeRef) -> None:
-        """Undo what ``layer`` had to do; nothing on files."""
+    def hold(self, volume: VolumeRef) -> Lease | None:
+        """Keeps what ``layer`` made usable on this host usable as long as it is held, here or by a process that
+        inherited it. None where nothing needs it."""
+
+    def deactivate(self, every: bool = False) -> None:
+        """Undo what ``layer`` had to do, as far as nobody else on this host uses it. ``every``: also what processes
+        that died have left. Nothing on files."""
+
+    def make_room(self, volume: VolumeRef, size: int) -> None:
+        """Before it is written: give the volume all the room that an image of that size can need, and a raw one that
+        length; what is gained reads as zeros. Durable. Nothing where files grow by themselves."""
+
+    def reduce(self, volume: VolumeRef) -> int:
+        """Take away what is behind the data of a qcow2 volume that is not written any more; returns the bytes freed.
+        Durable. The caller holds the exclusive lease. 0 where files end where their data ends."""
+
+    def freeze(self, volume: VolumeRef) -> None:
+        """The image in it is not written from here on, and may become the base of a longer one: nothing shows behind
+        its end. Durable. The caller holds the lease."""
 
     def clone_volume(self, source: VolumeRef, target: VolumeRef) -> bool:
         """Make ``target`` (which exists) share all blocks of ``source``, durable; False: cannot."""
@@ -199,6 +239,26 @@ class Repository(Protocol):
     def lease_held(self, tag: str) -> bool:
         """Ask whether anybody holds it; takes nothing."""
 
+    # -- the manager (SRM), where there is one
+
+    @property
+    def managed(self) -> bool:
+        """Volumes can be made, removed and resized by one host only, the manager."""
+
+    def require_able_to_make(self, format: VolumeFormat, size: int) -> None:
+        """Return if a volume for an image of that size can be made here and now: Refused naming the manager, or
+        NoSpace. On files always: there is room until there is none."""
+
+    def manager(self) -> str:
+        """The host that manages the repository, "" for nobody known or needed."""
+
+    def take_management(self, dead: str) -> None:
+        """Become the manager. ``dead`` asserts that this host, which is the manager, is dead for certain; Refused
+        when there is another and it is not that one."""
+
+    def release_management(self) -> None:
+        """Stop being the manager. Refused when this host is not."""
+
     # -- litter
 
     def remove_litter(self, items: Iterable[Litter]) -> int:
@@ -216,3 +276,11 @@ def backing_name(parent: str) -> str:
     directory decides what it means, and opening the bare volume anywhere else fails closed.
     """
     return f"t-{parent}"
+
+
+def attempt_is_over(entry: TagEntry | None, epoch: int) -> bool:
+    """Whether the progress of that epoch can be of no use: no record that still has an operation of
+    that epoch. (An executor that has just finished one holds the lease, so its log is busy.)"""
+    if entry is None or entry.tombstone:
+        return True
+    return entry.record is not None and (entry.record.epoch != epoch or entry.record.operation is None)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Set
 from engine.doors.files import Entry, Kind
 from engine.errors import DiskwrightError, from_os_error
 from engine.formats import files_layout as layout
-from engine.formats.base import Litter, TagEntry
+from engine.formats.base import Litter, TagEntry, attempt_is_over
 from engine.formats.files_tags import Tags
 from engine.formats.files_tree import Tree, doing
 from engine.model import VolumeFormat
@@ -91,13 +91,13 @@ class LitterBox:
         parsed = layout.parse_progress_name(name)
         if parsed is None:
             return FOREIGN
-        if _attempt_is_over(tags.get(parsed[0]), parsed[1]) and self._over_now(*parsed):
+        if attempt_is_over(tags.get(parsed[0]), parsed[1]) and self._over_now(*parsed):
             return PROGRESS
         return ""
 
     def _over_now(self, tag: str, epoch: int) -> bool:
         try:
-            return _attempt_is_over(self._tags.read(tag), epoch)
+            return attempt_is_over(self._tags.read(tag), epoch)
         except DiskwrightError:
             return False  # nothing may be concluded from what cannot be read
 
@@ -222,11 +222,3 @@ class LitterBox:
 def _shown(name: str) -> str:
     # Strangers' names need not be UTF-8; ours are, so nothing that may be removed changes its name here.
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _attempt_is_over(entry: TagEntry | None, epoch: int) -> bool:
-    """Whether the progress of that epoch can be of no use: no record that still has an operation of
-    that epoch. (An executor that has just finished one holds the lease, so its log is busy.)"""
-    if entry is None or entry.tombstone:
-        return True
-    return entry.record is not None and (entry.record.epoch != epoch or entry.record.operation is None)

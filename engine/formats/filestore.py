@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from engine.doors import Doors
-from engine.doors.files import FileHandle, Kind, Stat
+from engine.doors.files import Abilities, FileHandle, Kind, Stat
 from engine.doors.images import Layer
 from engine.doors.leases import Lease
-from engine.errors import Damaged, StorageError, from_os_error
+from engine.errors import Damaged, ImageBusy, StorageError, from_os_error
 from engine.formats import files_layout as layout
-from engine.formats.base import Litter, Scan, TagEntry, VolumeFacts, backing_name
+from engine.formats.base import Litter, Scan, TagEntry, VolumeFacts, backing_name, unverified
 from engine.formats.files_litter import FOREIGN as FOREIGN_LITTER
 from engine.formats.files_litter import OLD_GENERATION, LitterBox
 from engine.formats.files_tags import Tags
 from engine.formats.files_tree import Tree, doing, kind_text
-from engine.model import VolumeFormat, aligned, require_id
+from engine.formats.unmanaged import Unmanaged
+from engine.model import ALIGNMENT_BYTES, MAX_IMAGE_BYTES, Constraints, VolumeFormat, aligned, require_id
 from engine.records import Record, VolumeRef
 from engine.tools.qcow2 import HEADER_READ_BYTES, Header, fresh_image, parse_header
 from engine.tools.threads import collector_off
@@ -29,12 +30,17 @@ MAX_DIGEST_BYTES = 256 * 1024 * 1024
 """Longest digest list read: enough for an image of 16 TiB."""
 
 _FIRST_READ_BYTES = 4096
+_NOTHING_SPECIAL = Abilities(direct_io=False, reflink=False, hole_punching=False, max_file_bytes=MAX_IMAGE_BYTES)
 
 
-class FileStore:
+class FileStore(Unmanaged):
     """An open repository of files. Stateless but for caches: any number may be open at once."""
 
-    type_name = ""
+    type_name: str
+    shared: bool
+    """Several hosts may have it connected at once."""
+    fencing: str
+    read_errors_count: bool
 
     def __init__(self, doors: Doors, root: str, found: layout.Identity, threads: bool = True) -> None:
         """``threads``: a scan may use some when the storage is slow."""
@@ -43,6 +49,36 @@ class FileStore:
         self._tags = Tags(self._tree, threads)
         self._litter = LitterBox(self._tree, self._tags)
         self._found = found
+        self._abilities: Abilities | None = None
+
+    def constraints(self) -> Constraints:
+        """What ``abilities`` found, and what the format says."""
+        can = self.abilities()
+        return Constraints(
+            needs_srm=False,
+            alignment_bytes=ALIGNMENT_BYTES,
+            max_image_bytes=min(MAX_IMAGE_BYTES, can.max_file_bytes),
+            direct_io=can.direct_io,
+            reflink=can.reflink,
+            hole_punching=can.hole_punching,
+            discard=can.hole_punching,
+            write_zeroes=can.hole_punching,
+            shared=self.shared,
+            fencing=self.fencing,
+        )
+
+    def abilities(self) -> Abilities:
+        """What the storage can do, tried out at the first call with a file in ``tmp``. Where that is impossible
+        (full, or read-only) the answer is that it can do nothing special, and the next call tries again."""
+        if self._abilities is None:
+            path, lease = self._tree.claim_temporary("probe")
+            try:
+                self._abilities = self._files.probe(path)
+            except OSError:
+                return _NOTHING_SPECIAL
+            finally:
+                lease.release()
+        return self._abilities
 
     @property
     def format(self) -> str:
@@ -115,7 +151,7 @@ class FileStore:
 
     # -- volumes
 
-    def volume_facts(self, volume: str, format: VolumeFormat) -> VolumeFacts:
+    def volume_facts(self, volume: str, format: VolumeFormat, listing: object = None) -> VolumeFacts:
         """One ``stat`` of a raw volume; one open and 4 KiB of a qcow2."""
         path = self._volume_path(volume, format)
         try:
@@ -160,14 +196,16 @@ class FileStore:
     def _unreadable(volume: str, format: VolumeFormat, error: OSError) -> VolumeFacts:
         return VolumeFacts(volume, format, True, problem=from_os_error(error, "read it").message, unreadable=True)
 
-    def make_volume(self, volume: VolumeRef, size: int, backing_format: VolumeFormat | None) -> None:
+    def make_volume(
+        self, volume: VolumeRef, size: int, backing_format: VolumeFormat | None, verify: Callable[[], None] = unverified
+    ) -> None:
         """Two syncs: the file, and the directory that names it."""
         assert volume.format is VolumeFormat.QCOW2 or not volume.parent, "a raw volume has no parent"
         path = self._volume_path(volume.id, volume.format)
         shard = layout.volume_shard(volume.id)
         with doing(f"make volume {volume.id}"):
             self._tree.ensure_shard(shard)
-            with self._create_anew(path) as handle:
+            with self._empty_file(path, verify) as handle:
                 _write_empty(handle, volume, aligned(size), backing_format)
                 handle.sync()
             self._files.sync_directory(self._tree.path(shard))
@@ -211,9 +249,6 @@ class FileStore:
             raise Damaged(f"volume {path} is {kind_text(kind)}, not a file")
         return Layer(path, volume.format)
 
-    def deactivate(self, volume: VolumeRef) -> None:
-        """Nothing to undo."""
-
     def clone_volume(self, source: VolumeRef, target: VolumeRef) -> bool:
         """FICLONE of the whole file."""
         assert source.format is target.format, "blocks can be shared between volumes of one format only"
@@ -222,6 +257,8 @@ class FileStore:
             self._files.open(self._volume_path(source.id, source.format)) as original,
             self._files.open(self._volume_path(target.id, target.format), writable=True) as copy,
         ):
+            if not copy.lock():
+                raise ImageBusy(f"somebody uses volume {target.id}", "Look at the image, then try again")
             if not self._files.clone(original, copy):
                 return False
             copy.sync()
@@ -328,6 +365,11 @@ class FileStore:
         except FileExistsError:
             self._files.unlink(path)
             return self._files.create(path)
+
+    def _empty_file(self, path: str, verify: Callable[[], None]) -> FileHandle:
+        """What a volume is written into, see ``make_volume``."""
+        verify()
+        return self._create_anew(path)
 
     def _sync_if_there(self, directory: str) -> None:
         with contextlib.suppress(FileNotFoundError):

@@ -7,49 +7,20 @@ keeps them as long as it or a child of it lives and nobody can write after losin
 from __future__ import annotations
 
 from engine.doors import Doors
-from engine.doors.files import Abilities
 from engine.errors import BadRequest
 from engine.formats import files_layout, files_setup
 from engine.formats.filestore import FileStore
-from engine.model import ALIGNMENT_BYTES, MAX_IMAGE_BYTES, Constraints
 
 VERSION = (files_layout.MAJOR, files_layout.MINOR)
-
-_NOTHING_SPECIAL = Abilities(direct_io=False, reflink=False, hole_punching=False, max_file_bytes=MAX_IMAGE_BYTES)
 
 
 class LocalRepository(FileStore):
     """An open repository on a local file system."""
 
     type_name = "localfs"
-    _abilities: Abilities | None = None
-
-    def constraints(self) -> Constraints:
-        """Tried out at the first call, with a file in ``tmp``. Where that is impossible (full, or
-        read-only) the answer is that it can do nothing special, and the next call tries again."""
-        can = self._abilities or self._probe()
-        return Constraints(
-            needs_srm=False,
-            alignment_bytes=ALIGNMENT_BYTES,
-            max_image_bytes=min(MAX_IMAGE_BYTES, can.max_file_bytes),
-            direct_io=can.direct_io,
-            reflink=can.reflink,
-            hole_punching=can.hole_punching,
-            discard=can.hole_punching,
-            write_zeroes=can.hole_punching,
-            shared=False,
-            fencing="kernel-lock",
-        )
-
-    def _probe(self) -> Abilities:
-        path, lease = self._tree.claim_temporary("probe")
-        try:
-            self._abilities = self._files.probe(path)
-        except OSError:
-            return _NOTHING_SPECIAL
-        finally:
-            lease.release()
-        return self._abilities
+    shared = False
+    fencing = "kernel-lock"
+    read_errors_count = True
 
 
 def require_path(parameters: dict[str, object]) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, Protocol
+from importlib import import_module
+from typing import NamedTuple, Protocol, cast
 
 from engine.doors import Doors
 from engine.errors import BadRequest
-from engine.formats import localfs
 from engine.formats.base import Repository
 
 _FORMAT = re.compile(r"([a-z][a-z0-9]{0,31})-(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})\Z")
@@ -31,7 +31,12 @@ class Type(Protocol):
         Success when there is nothing, also when the storage is not there. StorageError while it is in use."""
 
 
-_TYPES: dict[str, Type] = {"localfs": localfs}
+_TYPES = ("localfs", "lvm", "nfs")
+"""Modules beside this one. Only those that are needed are imported: a command must start quickly."""
+
+
+def _type(name: str) -> Type:
+    return cast(Type, import_module(f"engine.formats.{name}"))
 
 
 class Format(NamedTuple):
@@ -44,7 +49,7 @@ class Format(NamedTuple):
 
 def known_formats() -> list[str]:
     """What ``create_repository`` can make, such as "localfs-1.0"."""
-    return [f"{name}-{major}.{minor}" for name, (major, minor) in sorted((n, m.VERSION) for n, m in _TYPES.items())]
+    return [f"{name}-{major}.{minor}" for name, (major, minor) in ((name, _type(name).VERSION) for name in _TYPES)]
 
 
 def parse_format(format: str) -> Format:
@@ -53,15 +58,18 @@ def parse_format(format: str) -> Format:
     A newer minor of a known major is known; a newer major is not.
     """
     match = _FORMAT.match(format) if isinstance(format, str) else None
-    known = f"Known: {', '.join(known_formats())}"
     if match is None:
-        raise BadRequest(f"format {format!r:.80} is not <type>-<major>.<minor>", known)
+        raise _unknown(f"format {format!r:.80} is not <type>-<major>.<minor>")
     parsed = Format(match[1], int(match[2]), int(match[3]))
     if parsed.type not in _TYPES:
-        raise BadRequest(f"repository type {parsed.type!r} is unknown", known)
-    if parsed.major != _TYPES[parsed.type].VERSION[0]:
-        raise BadRequest(f"this program does not know version {parsed.major} of {parsed.type}", known)
+        raise _unknown(f"repository type {parsed.type!r} is unknown")
+    if parsed.major != _type(parsed.type).VERSION[0]:
+        raise _unknown(f"this program does not know version {parsed.major} of {parsed.type}")
     return parsed
+
+
+def _unknown(message: str) -> BadRequest:
+    return BadRequest(message, f"Known: {', '.join(known_formats())}")
 
 
 def create_repository(format: str, parameters: dict[str, object], doors: Doors) -> None:
@@ -71,10 +79,10 @@ def create_repository(format: str, parameters: dict[str, object], doors: Doors) 
     BadRequest, NotFound (no parent directory), Conflict (something is there), StorageError.
     """
     parsed = parse_format(format)
-    newest = _TYPES[parsed.type].VERSION[1]
+    newest = _type(parsed.type).VERSION[1]
     if parsed.minor > newest:
         raise BadRequest(f"this program cannot create {format}", f"Known: {', '.join(known_formats())}")
-    _TYPES[parsed.type].create(doors, parameters)
+    _type(parsed.type).create(doors, parameters)
 
 
 def open_repository(format: str, parameters: dict[str, object], doors: Doors, threads: bool = True) -> Repository:
@@ -83,11 +91,11 @@ def open_repository(format: str, parameters: dict[str, object], doors: Doors, th
     ``threads``: a scan of slow storage may use some. The version on disk decides: a newer minor
     is accepted, a newer major is Refused. BadRequest, NotFound, Damaged, StorageError.
     """
-    return _TYPES[parse_format(format).type].open(doors, parameters, threads)
+    return _type(parse_format(format).type).open(doors, parameters, threads)
 
 
 def detach_repository(format: str, parameters: dict[str, object], doors: Doors) -> None:
     """Leave nothing of a repository behind on this host: no mount, loop device or active volume. Idempotent.
 
     StorageError while something is in use."""
-    _TYPES[parse_format(format).type].detach(doors, parameters)
+    _type(parse_format(format).type).detach(doors, parameters)

@@ -1,17 +1,21 @@
 """The one place where programs are run to their end.
 
-Explicit environment, closed standard input, no shell, no time limit (storage may be slow and a
-killed tool is worse than a slow one). A program runs in a process group of its own: an interrupt
-from the keyboard is for us to handle, not for a tool in the middle of its work.
+Explicit environment, closed standard input, no shell, no time limit unless the caller sets one
+(storage may be slow and a killed tool is worse than a slow one). A program runs in a process group
+of its own: an interrupt from the keyboard is for us to handle, not for a tool in the middle of its work.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from engine.errors import NoSpace, StorageError, ToolFailed, ToolMissing
+
+if TYPE_CHECKING:
+    import subprocess
 
 RECENT_COMMANDS = 50
 """How many are kept for diagnosis."""
@@ -20,6 +24,8 @@ READ_WORDS_BYTES = 65536
 """How much of a standard error is looked at: the description of a long chain may come first."""
 
 _MAX_WORDS = 300
+_LAST_BREATH_S = 5.0
+"""How long a killed program may take to go; one that the kernel holds for dead storage does not go."""
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -39,6 +45,8 @@ class Result(NamedTuple):
     exit_code: int
     output: bytes
     words: str
+    errors: bytes = b""
+    """Its standard error, whole."""
 
 
 def environment() -> dict[str, str]:
@@ -49,25 +57,29 @@ def environment() -> dict[str, str]:
 class CommandRunner:
     """Runs programs of one package and remembers the last ones in ``recent``."""
 
-    def __init__(self, package: str) -> None:
-        """``package`` is the Debian package named when a program is missing."""
+    def __init__(self, package: str, variables: Sequence[str] = ()) -> None:
+        """``package`` is the Debian package named when a program is missing, ``variables`` those of our
+        environment that its programs see as well."""
         self.package = package
+        self.variables = tuple(variables)
         self.recent: list[Command] = []
 
-    def run(self, arguments: Sequence[str], inherit: Sequence[int] = ()) -> Result:
+    def run(self, arguments: Sequence[str], inherit: Sequence[int] = (), patience_s: float | None = None) -> Result:
         """Run to the end, with ``inherit`` as the only descriptors passed on. ToolMissing: not installed.
 
-        Any exit code is returned; ``failure`` makes an error of it.
+        Any exit code is returned; ``failure`` makes an error of it. After ``patience_s`` the program is killed:
+        ToolFailed, and what it was to do is done or not.
         """
         import subprocess
 
+        passed = {name: os.environ[name] for name in self.variables if name in os.environ}
         try:
-            done = subprocess.run(
+            process = subprocess.Popen(
                 list(arguments),
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=False,
-                env=environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment() | passed,
                 pass_fds=tuple(inherit),
                 process_group=0,
             )
@@ -75,9 +87,21 @@ class CommandRunner:
             raise self.missing(arguments[0]) from None
         except OSError as error:
             raise ToolFailed(f"cannot run {arguments[0]}: {error.strerror}") from None
-        words = shortened(done.stderr)
-        self.remember(arguments, done.returncode, words)
-        return Result(done.returncode, done.stdout, words)
+        try:
+            output, errors = process.communicate(timeout=patience_s)
+        except subprocess.TimeoutExpired:
+            _give_up(process)
+            self.remember(arguments, process.returncode, f"no answer within {patience_s:.0f} s")
+            raise ToolFailed(
+                f"{' '.join(arguments[:2])} did not answer within {patience_s:.0f} s",
+                "Check that the storage answers, and that no other command holds its lock",
+            ) from None
+        except BaseException:
+            _give_up(process)  # as subprocess.run does: whoever is interrupted leaves no process behind
+            raise
+        words = shortened(errors)
+        self.remember(arguments, process.returncode, words)
+        return Result(process.returncode, output, words, errors)
 
     def remember(self, arguments: Sequence[str], exit_code: int | None, words: str) -> None:
         """Add a command to ``recent``."""
@@ -87,6 +111,18 @@ class CommandRunner:
     def missing(self, program: str) -> ToolMissing:
         """The error for a program that is not installed."""
         return ToolMissing(f"{program} is not installed", f"Install the package {self.package}")
+
+
+def _give_up(process: subprocess.Popen[bytes]) -> None:
+    """Kill the program, and wait for it only as long as a living one can take to go."""
+    import subprocess
+
+    process.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.communicate(timeout=_LAST_BREATH_S)
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 def failure(name: str, subject: str, result: Result) -> StorageError:

@@ -58,6 +58,8 @@ def _node(layer: Layer, backing: dict[str, Any] | None, writable: bool, direct: 
     }
     if layer.format is VolumeFormat.QCOW2:
         node["backing"] = backing
+    elif layer.length:
+        node["size"] = layer.length
     return node
 
 

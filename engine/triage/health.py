@@ -90,8 +90,8 @@ class Judge:
         if below is None:
             return None  # the base's own trouble
         where = (f"tag {record.id} on tag {parent}",)
-        if below.absorbed_by not in ("", record.id):
-            reason = f"its base {parent} is being merged into image {below.absorbed_by}"
+        if below.absorber not in ("", record.id):
+            reason = f"its base {parent} is being merged into image {below.absorber}"
             return Health(Status.BROKEN, reason, "B-PARENT", record.id, where)
         if below.size > record.size and aligned(below.size) > aligned(record.size):
             return Health(Status.BROKEN, f"it is smaller than its base {parent}", "B-PARENT", record.id, where)
@@ -253,7 +253,7 @@ def _header_mismatch(
 
 
 def _oversize(graph: Graph, record: Record, volume: VolumeRef, facts: VolumeFacts | None) -> list[Degradation]:
-    if facts is None or volume.parent:
+    if facts is None or volume.parent or facts.thick:
         return []
     required = graph.view.depths.required.get(record.id)
     if required is None and volume.format is VolumeFormat.QCOW2:

@@ -30,6 +30,7 @@ def judge(view: View) -> RepositoryReport:
             continue
         findings += _bitmaps(graph, entry.record)
         fixes += rules_image.mend(judged, tag)
+        fixes += rules_image.reduce(judged, tag, report)
         if entry.record.strong:
             fixes += rules_image.optimize(judged, tag, report)
         elif not entry.record.purging:

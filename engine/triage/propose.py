@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
 
-from engine.model import Fix, FixCost, FixType, Risk
-from engine.records import canonical
+from engine.model import Fix, FixCost, FixType, Risk, VolumeFormat, aligned
+from engine.records import VolumeRef, canonical
 from engine.triage.view import Graph
 
 RESERVE_BYTES = 1 << 20
@@ -54,6 +54,17 @@ def cost(
     )
 
 
+def room(graph: Graph, size: int, format: VolumeFormat, present: VolumeRef | None = None) -> int | None:
+    """Bytes that a volume for an image of ``size`` takes from the start, less what ``present`` has already; None
+    where it takes only what is written to it."""
+    if not graph.view.managed:
+        return None
+    whole = aligned(size)
+    if format is VolumeFormat.QCOW2:
+        whole += whole // 1024 + RESERVE_BYTES
+    return max(0, whole - graph.used(present))
+
+
 def fix(  # noqa: PLR0913 - a fix has that many sides; callers name each
     graph: Graph,
     type: FixType,
@@ -93,6 +104,7 @@ def fix(  # noqa: PLR0913 - a fix has that many sides; callers name each
         risk=risk,
         status_before=before,
         status_after=after,
+        needs_srm=graph.view.managed,
         waits_for=waits_for,
         deep=deep,
     )

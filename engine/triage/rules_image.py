@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from engine.model import Fix, FixCost, FixType, ImageReport, Risk, Status, Strategy, VolumeFormat
 from engine.records import Record
-from engine.triage.health import Degradation, Health, Judge, degradations
-from engine.triage.propose import cost, fix, reads_of
+from engine.triage.health import Degradation, Health, Judge, degradations, wanted_format
+from engine.triage.propose import cost, fix, reads_of, room
 from engine.triage.rules_clean import REBUILDS
 from engine.triage.view import Graph, Replica
 
@@ -56,6 +56,11 @@ def _resume(judge: Judge, record: Record, health: Health) -> Fix:
         bytes_left, exact = int(pending * (1 - cursor / max(record.size, 1))), False
     else:
         bytes_left, exact = max(0, record.size - cursor), False
+    attempt = operation.attempt
+    extra = room(graph, record.size, attempt.format, attempt) if attempt is not None else None
+    written = bytes_left
+    if extra and attempt is not None and attempt.format is VolumeFormat.RAW:
+        written = max(bytes_left, record.size)  # zeroed first
     why = health.reason[:1].upper() + health.reason[1:]
     if cursor:
         why += f"; it goes on at byte {cursor} of {record.size}"
@@ -67,7 +72,7 @@ def _resume(judge: Judge, record: Record, health: Health) -> Fix:
         why,
         reads=reads_of(graph, [record.id]),
         facts=health.facts,
-        cost=cost(graph, read=bytes_left, write=bytes_left, exact=exact),
+        cost=cost(graph, read=bytes_left, write=written, extra=extra, exact=exact),
         before=Status.BROKEN,
         after=_after(record),
         waits_for=graph.view.waits.get(record.id, ""),
@@ -186,12 +191,42 @@ def optimize(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]:
             yield _accept(judge, record, item)
 
 
+def reduce(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]:
+    """What the volume of an image that does not change any more will never use. Like a merge it is a fix of its own:
+    the image is as good without."""
+    graph = judge.graph
+    record = graph.record(tag)
+    if record is None or record.mutable or not record.whole or record.volume is None or record.operation is not None:
+        return
+    facts = graph.view.facts.get(record.volume.id)
+    if facts is None or facts.in_use is None or facts.in_use >= facts.length:
+        return
+    shared = graph.namers[record.volume.id] != [tag]
+    if shared or record.purging or record.absorbed_by or judge.health(tag).status is not Status.OPTIMIZED:
+        return
+    yield fix(
+        graph,
+        FixType.OPTIMIZE,
+        "O-REDUCE",
+        tag,
+        "It does not change any more, and its volume has room that it will never use; this gives that back",
+        reads=reads_of(graph, [tag]),
+        facts=(f"volume {record.volume.id}: {facts.in_use} of {facts.length} bytes are in use",),
+        unavailable=(tag,),
+        cost=cost(graph, reclaimed=facts.length - facts.in_use),
+        before=report.status,
+        after=report.status,
+    )
+
+
 def _rebuild(judge: Judge, record: Record, item: Degradation) -> Fix:
     graph = judge.graph
     size = graph.chain_bytes(record)
     chain = [link.id for link in graph.chain(record)]
     gained = graph.used(record.volume)
     unfinished = " (goes on where it was interrupted)" if record.operation else ""
+    attempt = record.operation.attempt if record.operation else None
+    extra = room(graph, record.size, attempt.format if attempt else wanted_format(record.strategy), attempt)
     return fix(
         graph,
         FixType.OPTIMIZE,
@@ -201,7 +236,7 @@ def _rebuild(judge: Judge, record: Record, item: Degradation) -> Fix:
         reads=reads_of(graph, chain),
         facts=item.facts,
         unavailable=(record.id,),
-        cost=cost(graph, read=size, write=size, reclaimed=gained, exact=False),
+        cost=cost(graph, read=size, write=size, extra=extra, reclaimed=gained, exact=False),
         before=Status.DEGRADED,
         after=Status.OPTIMIZED,
         deep=item.rule == "O-OVERSIZE" and record.id in graph.view.depths.required,

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from engine.model import Fix, FixType, Risk, Strategy, VolumeFormat
 from engine.records import Record
 from engine.triage.propose import cost, fix, reads_of
+from engine.triage.propose import room as room_for
 from engine.triage.view import Graph
 
 
@@ -55,6 +56,11 @@ def _fix(graph: Graph, below: Record, above: Record, way: str) -> Fix:
     moved = graph.used(above.volume if way == "down" else below.volume)
     kept = graph.used(below.volume if way == "down" else above.volume)
     room = max(0, min(moved, above.size + (1 << 20) - kept))
+    grown = (below if way == "down" else above).volume
+    assert grown is not None
+    more = room_for(graph, above.size, grown.format, grown)
+    if more is not None:
+        room = more
     freed = moved
     operation = above.operation
     share = " (goes on where it was interrupted)" if operation is not None else ""

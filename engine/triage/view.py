@@ -57,6 +57,8 @@ class View(NamedTuple):
     throughput: float | None = None
     depths: Depths = NO_DEPTHS
     deep: bool = False
+    managed: bool = False
+    """One host, the manager, makes, removes and resizes the volumes, which take all their room at once."""
 
 
 class Graph:

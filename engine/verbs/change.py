@@ -53,11 +53,11 @@ def restore(context: Context, repo_id: str, image: str) -> None:
             raise NotFound(f"there is no removed image {image} in {repo_id}")
         if record.purging:
             raise Refused(f"image {image} is being deleted", "It cannot come back; copy it from elsewhere")
-        if record.absorbed_by:
+        if record.absorber:
             raise Refused(
-                f"image {image} was merged into {record.absorbed_by}", "It cannot come back; copy it from elsewhere"
+                f"image {image} was merged into {record.absorber}", "It cannot come back; copy it from elsewhere"
             )
-        return record._replace(strong=True, removed=None)
+        return record._replace(strong=True, removed=None, absorbed_by="")
 
     changes.change(repository, image, restored)
 

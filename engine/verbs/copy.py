@@ -79,12 +79,12 @@ def _already_here(context: Context, repository: Repository, here: Record, user_d
     if not here.strong:
 
         def back(record: Record) -> Record | None:
-            if record.purging or record.absorbed_by:
+            if record.purging or record.absorber:
                 raise Refused(f"snapshot {here.id} is being deleted here", "Run its clean fix, then copy again")
             if record.strong:
                 return None
             kept = record.user_data if record.removed else user_data  # a base that was hidden never had any
-            return record._replace(strong=True, removed=None, user_data=kept)
+            return record._replace(strong=True, removed=None, absorbed_by="", user_data=kept)
 
         changes.change(repository, here.id, back)
     else:
@@ -115,10 +115,11 @@ def _commit(
     tag = context.doors.ids.new_id() if record.mutable else record.id
     copy = new_copy_record(context, source, tag, options.strategy or Strategy.SPACE, digest=options.digest)
     copy = copy._replace(user_data=user_data, last=committed(context, "copy"))
+    assert copy.operation is not None and copy.operation.attempt is not None
+    repository.require_able_to_make(copy.operation.attempt.format if base is None else VolumeFormat.QCOW2, record.size)
     if base is not None:
         parent = _base(context, repository, base, record.size, options)
         if parent:
-            assert copy.operation is not None
             overlay = VolumeRef(context.doors.ids.new_id(), VolumeFormat.QCOW2, parent)
             copy = copy._replace(operation=copy.operation._replace(attempt=overlay, base=parent))
     entry = repository.read_tag(tag)
@@ -163,6 +164,8 @@ def _base(context: Context, repository: Repository, base: str, size: int, option
         if options.full:
             return ""
         raise
+    finally:
+        context.deactivate()
 
 
 def _base_still_there(repository: Repository, tag: str, parent: str, asked: str | None) -> None:
@@ -186,6 +189,7 @@ def from_file(context: Context, repo_id: str, path: str, format: str, user_data:
     facts, header = inspect_file(context, path, format)
     size = require_fits(repository, require_size(header.size if header else facts.size))
     strategy = options.strategy or Strategy.SPACE
+    repository.require_able_to_make(wanted_format(strategy), size)
     operation = Operation(
         "import",
         VolumeRef(context.doors.ids.new_id(), wanted_format(strategy), ""),

@@ -30,6 +30,8 @@ def virtual_disk(context: Context, repo_id: str, size: int, base: str | None, us
     user_data = check_user_data(user_data)
     strategy = options.strategy or Strategy.SPACE
     operation = _empty(context, strategy) if base is None else _on_base(context, repo_id, base, size, strategy, options)
+    assert operation.attempt is not None
+    repository.require_able_to_make(operation.attempt.format, size)
     record = Record(
         id=context.doors.ids.new_id(),
         strong=True,
@@ -102,8 +104,11 @@ def snapshot(context: Context, repo_id: str, disk: str, user_data: Any, options:
     repository = context.repository(repo_id)
     require_id(disk, "base_virtual_disk_id")
     user_data = check_user_data(user_data)
-    with leasing.take(context.doors, repository, [disk]):
-        return switch(context, repository, disk, user_data, options.strategy, strong=True)
+    try:
+        with leasing.take(context.doors, repository, [disk]):
+            return switch(context, repository, disk, user_data, options.strategy, strong=True)
+    finally:
+        context.deactivate()
 
 
 def switch(
@@ -116,8 +121,10 @@ def switch(
     record = changes.read(repository, disk).record
     volume = _may_switch(record)
     links = chains.load(repository, record)
-    if any(link.record.absorbed_by for link in links[1:2]):
+    if any(link.record.absorber for link in links[1:2]):
         raise Refused(f"image {disk} has an unfinished merge", "Run its merge fix first")
+    repository.require_able_to_make(VolumeFormat.QCOW2, record.size)
+    repository.freeze(volume)
     frozen = context.doors.ids.new_id()
     overlay = VolumeRef(context.doors.ids.new_id(), VolumeFormat.QCOW2, frozen)
     hidden = Record(

@@ -54,6 +54,8 @@ def export(
             raise Conflict(f"there is a file {path!r:.200} already", "Choose another name or remove it") from None
         except OSError as error:
             raise from_os_error(error, f"export to {path!r:.200}") from error
+        finally:
+            context.deactivate()
 
 
 def _refuse_existing(context: Context, path: str) -> None:

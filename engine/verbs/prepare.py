@@ -11,6 +11,7 @@ import contextlib
 
 from engine import chains, changes, leasing
 from engine.context import Context
+from engine.doors.leases import Lease
 from engine.doors.processes import ProcessState
 from engine.errors import Conflict, DiskwrightError, NotFound, Refused, StorageError, from_os_error
 from engine.fixes.merge import rewrite_header
@@ -36,24 +37,38 @@ def prepare(context: Context, state: HostState, repo_id: str, image: str, writab
     _mend_headers(context, repository, links)
     below = [link.tag for link in links[1:]]
     own, rest = ([image], below) if writable else ([], [image, *below])
-    with leasing.take(context.doors, repository, own, rest) as leases:
+    with contextlib.ExitStack() as stack:
+        stack.callback(context.deactivate)
+        leases = stack.enter_context(leasing.take(context.doors, repository, own, rest))
         chains.usable(repository, visible(context, repo_id, image))
         chains.unchanged(repository, links)  # and from here on nobody changes it
         if writable:
+            repository.make_room(links[0].volume, record.size)
             _claim(context, repository, image)
         path = _links(context, state, repository, links)
         entry = Prepared(
             repository.identity, image, context.doors.processes.own(), path, str(links[0].volume.format), writable
         )
-        return _hold(context, state, entry, leases)
+        return _hold(context, state, entry, [*leases.leases.values(), *_uses(stack, repository, links)])
 
 
-def _hold(context: Context, state: HostState, entry: Prepared, leases: leasing.LeaseSet) -> Prepared:
+def _uses(stack: contextlib.ExitStack, repository: Repository, links: list[chains.Link]) -> list[Lease]:
+    """What keeps the volumes active as long as the holder lives."""
+    found = []
+    for link in links:
+        use = repository.hold(link.volume)
+        if use is not None:
+            stack.callback(use.release)
+            found.append(use)
+    return found
+
+
+def _hold(context: Context, state: HostState, entry: Prepared, leases: list[Lease]) -> Prepared:
     """Hand the leases to a holder. It ends by itself when we die before the note that names it is saved."""
     arguments = [entry.image, state.prepared_note(entry), *map(str, context.doors.processes.own())]
     try:
         log = state.task_log(f"holder-{entry.image}")
-        process = context.doors.processes.spawn("engine.holder", arguments, list(leases.leases.values()), log)
+        process = context.doors.processes.spawn("engine.holder", arguments, leases, log)
     except OSError as error:
         raise from_os_error(error, f"start the holder of image {entry.image}") from error
     entry = entry._replace(process=process)
@@ -141,6 +156,7 @@ def teardown(context: Context, state: HostState, repo_id: str, image: str) -> No
             context.doors.processes.kill(entry.process)
         context.doors.clock.sleep(0.005)
     state.forget_prepared(entry)
+    repository.deactivate(every=True)
     if entry.writable:
         with contextlib.suppress(DiskwrightError):  # the lease decides; the mark is for messages
             changes.change(repository, image, lambda record: record._replace(prepared_by=""))

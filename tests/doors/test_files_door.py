@@ -236,7 +236,8 @@ def test_probing_tells_the_truth_and_leaves_nothing(tmp_path: Path):
         assert FILES.clone(handle, other) is can.reflink
         assert (other.read_at(0, 131072) == handle.read_at(0, 131072)) is can.reflink
         handle.truncate(can.max_file_bytes)
-        fails_with(errno.EFBIG, lambda: handle.truncate(can.max_file_bytes + 4096))
+        if can.max_file_bytes + 4096 < 1 << 63:  # xfs takes whatever a call can say
+            fails_with(errno.EFBIG, lambda: handle.truncate(can.max_file_bytes + 4096))
     fails_with(errno.EEXIST, lambda: FILES.probe(path))
     assert can.max_file_bytes % 4096 == 0 and FILES.stat(path).size == can.max_file_bytes
 

@@ -1,51 +1,21 @@
-"""The real file door under pyfakefs: the calls that it fakes, and a guard against those that it does not.
-
-pyfakefs runs ``pread``, ``pwrite``, ``statvfs``, ``ioctl`` … on the real system with the number of a fake
-descriptor, so each of them raises here instead: a real file was overwritten that way.
-"""
+"""The real file door under pyfakefs: the calls that it fakes, and a guard against those that it does not."""
 
 from __future__ import annotations
 
 import errno
-import os
-from collections.abc import Iterator
 
 import pytest
 from pyfakefs.fake_filesystem import FakeFilesystem
-from pyfakefs.fake_io import FakeFcntlModule
 
 from engine.doors.files import Kind, RealFiles
-
-UNFAKED = (
-    "pread preadv pwrite pwritev readv writev posix_fallocate posix_fadvise copy_file_range splice lockf "
-    "fstatvfs statvfs mkfifo sendfile"
-).split()
-
-_REAL = {"os": os}
-"""In a container, where pyfakefs does not find and replace it."""
-
-
-class Unfaked(AssertionError):
-    """A call that would have gone to the real system."""
-
-
-def _refuse(name: str):
-    def call(*arguments: object, **options: object) -> None:
-        raise Unfaked(f"{name} is not faked")
-
-    return call
+from tests.unfaked import Unfaked
 
 
 @pytest.fixture
-def fake(fs: FakeFilesystem) -> Iterator[FakeFilesystem]:
-    """A file system in memory, and nothing that gets past it."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in UNFAKED:
-            patch.setattr(_REAL["os"], name, _refuse(name))
-        for name in ("fcntl", "ioctl", "flock", "lockf"):  # faked as calls that always succeed and do nothing
-            patch.setattr(FakeFcntlModule, name, _refuse(f"fcntl.{name}"))
-        fs.create_dir("/r")
-        yield fs
+def fake(fs: FakeFilesystem) -> FakeFilesystem:
+    """A file system in memory with one directory; nothing gets past it (``tests.conftest``)."""
+    fs.create_dir("/r")
+    return fs
 
 
 def fails_with(number: int, call) -> None:

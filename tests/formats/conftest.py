@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from engine.formats import lvm_group
 from tests.formats.kit import STORAGES, LocalStorage, SpyFiles, Storage
+
+
+@pytest.fixture(autouse=True)
+def run_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a host keeps until it boots ends with the test."""
+    monkeypatch.setattr(lvm_group, "RUN_DIRECTORY", str(tmp_path / "run"))
 
 
 @pytest.fixture(params=sorted(STORAGES))

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 from engine.doors import Doors
 from engine.doors.clock import RealClock, RealIds
 from engine.doors.files import Abilities, Entry, FileHandle, Files, RealFiles, Space, Stat
 from engine.doors.leases import OfdLeases
+from engine.doors.mounts import Mount, Mounts
 from engine.doors.processes import RealProcesses
+from engine.doors.volume_groups import VolumeGroups
+from engine.errors import NotFound
 from engine.formats.base import Repository
 from engine.formats.registry import create_repository, open_repository
 from engine.model import OperationStatus, Strategy, VolumeFormat
 from engine.records import Record, VolumeRef
+from engine.tools.lvm import LvmVolumeGroups
+from engine.tools.nfs_mount import NfsMounts
+from tests.formats.lvm_kit import FileGroups, GroupState, emptied
 
 T1 = "1" * 32
 T2 = "12" + "2" * 30
@@ -24,11 +31,19 @@ V2 = "ab" + "b" * 30
 SIZE = 10 * 1024 * 1024
 
 
-def real_doors(host: str = "host-1", files: Files | None = None) -> Doors:
+def real_doors(
+    host: str = "host-1",
+    files: Files | None = None,
+    groups: VolumeGroups | None = None,
+    mounts: Mounts | None = None,
+) -> Doors:
     """The doors of this machine; nothing in these tests uses the image tool."""
     nothing = cast(Any, None)
     processes = RealProcesses()
-    return Doors(files or RealFiles(), OfdLeases(), nothing, processes, RealClock(), RealIds(host), nothing, nothing)
+    clock, ids = RealClock(), RealIds(host)
+    return Doors(
+        files or RealFiles(), OfdLeases(), nothing, processes, clock, ids, mounts or nothing, groups or nothing
+    )
 
 
 def record(tag: str = T1, **fields: Any) -> Record:
@@ -71,7 +86,80 @@ class LocalStorage:
         return open_repository(self.format, self.parameters, real_doors(files=files))
 
 
-STORAGES: dict[str, Callable[[Path], Storage]] = {"localfs-1.0": LocalStorage}
+class LvmStorage:
+    """A volume group whose volumes are files; a real one where ``DISKWRIGHT_TEST_LVM_DEVICE`` names a device (in the
+    lab), emptied for each test."""
+
+    format = "lvm-1.0"
+    opened: ClassVar[list[Repository]] = []
+    """On real LVM, so far: while they are open their volumes cannot be removed."""
+
+    def __init__(self, directory: Path) -> None:
+        device = os.environ.get("DISKWRIGHT_TEST_LVM_DEVICE")
+        self.state = GroupState(directory)
+        self._real = bool(device)
+        self.parameters: dict[str, object] = {"volume_group": "dwtest"}
+        if self._real:
+            while self.opened:
+                self.opened.pop().close()
+            with contextlib.suppress(NotFound):
+                emptied(self.groups("host-1"), "dwtest")
+        create_repository(self.format, {**self.parameters, "devices": [device or "/dev/one"]}, self.doors())
+
+    def groups(self, host: str) -> VolumeGroups:
+        """LVM as that host has it."""
+        return LvmVolumeGroups(host) if self._real else FileGroups(self.state, host)
+
+    def doors(self, host: str = "host-1", files: Files | None = None) -> Doors:
+        """Of a host that sees the group."""
+        return real_doors(host, files, self.groups(host))
+
+    def open(self, files: Files | None = None, host: str = "host-1") -> Repository:
+        """On a host."""
+        repository = open_repository(self.format, self.parameters, self.doors(host, files))
+        if self._real:
+            self.opened.append(repository)
+        return repository
+
+
+class PretendedMounts:
+    """Takes any directory for one in an NFS mount, and mounts nothing."""
+
+    def at(self, path: str) -> Mount | None:
+        return None
+
+    def holding(self, path: str) -> Mount | None:
+        return Mount("server:/export", "/", "nfs4", ("rw", "vers=4.2", "local_lock=none"))
+
+    def mount_nfs(self, source: str, path: str, options: str) -> None:
+        raise AssertionError("nothing is mounted here")
+
+    def unmount(self, path: str) -> None:
+        raise AssertionError("nothing is mounted here")
+
+
+class NfsStorage:
+    """A directory in an NFS mount of the operator: a real one where ``DISKWRIGHT_TEST_NFS`` names one (in the lab)."""
+
+    format = "nfs-1.0"
+
+    def __init__(self, directory: Path) -> None:
+        real = os.environ.get("DISKWRIGHT_TEST_NFS")
+        self.mounts: Mounts = NfsMounts(()) if real else PretendedMounts()
+        self.path = f"{real}/{RealIds('').new_id()}" if real else str(directory / "repository")
+        self.parameters: dict[str, object] = {"path": self.path}
+        create_repository(self.format, self.parameters, real_doors(mounts=self.mounts))
+
+    def open(self, files: Files | None = None) -> Repository:
+        """Over the file door ``files`` if given."""
+        return open_repository(self.format, self.parameters, real_doors(files=files, mounts=self.mounts))
+
+
+STORAGES: dict[str, Callable[[Path], Storage]] = {
+    "localfs-1.0": LocalStorage,
+    "lvm-1.0": LvmStorage,
+    "nfs-1.0": NfsStorage,
+}
 """Formats whose storage can be made here; the conformance suite runs over all."""
 
 
@@ -91,6 +179,9 @@ class SpyHandle:
 
     def truncate(self, size: int) -> None:
         self._spy.call("truncate", self._path, lambda: self.handle.truncate(size))
+
+    def lock(self) -> bool:
+        return cast(bool, self._spy.call("lock", self._path, self.handle.lock))
 
     def sync(self) -> None:
         self._spy.call("sync", self._path, self.handle.sync)

@@ -362,3 +362,14 @@ def test_a_quarantined_name_is_never_replaced(local: LocalStorage):
 
 def _ignore(_: object) -> None:
     """A hook returns nothing."""
+
+
+def test_a_replaced_volume_is_a_new_file(local: LocalStorage):
+    """On local files: who still has the unfinished one open, lock or not, writes into nothing."""
+    repository = local.open()
+    repository.make_volume(raw(), SIZE, None)
+    with open(repository.layer(raw()).path, "r+b", buffering=0) as old:
+        repository.make_volume(raw(), SIZE, None)
+        old.write(b"late write!")
+    with open(repository.layer(raw()).path, "rb") as new:
+        assert new.read(11) == bytes(11)

@@ -1,0 +1,155 @@
+"""Who may change a repository on LVM: leases of images, the lock of the records, the manager.
+
+One class for each way of sharing. ``exclusive``: LVM's system ID says which host may use the group
+at all, and LVM itself refuses every other; so leases are locks of that host's kernel, as on files,
+and that host is the manager. Handing the group over is one change of the system ID.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Protocol
+
+from engine.doors.leases import Lease
+from engine.errors import Conflict, Refused
+from engine.formats.files_layout import lease_key
+from engine.formats.lvm_group import NOBODY, Group, HostLocks
+from engine.formats.lvm_layout import MetaHeader
+from engine.formats.lvm_meta import Meta
+
+_RECORDS_KEY = 1 << 61  # above every key of a tag
+_PATIENCE_S = 20.0
+_LOOK_AGAIN_S = 0.01
+
+
+class Guard(Protocol):
+    """Leases and locks of one repository, as this host takes them."""
+
+    fencing: str
+    """As in ``Constraints``."""
+
+    def try_lease(self, tag: str, shared: bool) -> Lease | None:
+        """The lease of a tag, None when it is held."""
+
+    def lease_held(self, tag: str) -> bool:
+        """Whether anybody holds it."""
+
+    def records(self) -> contextlib.AbstractContextManager[MetaHeader]:
+        """The lock under which records change, held for the body: nobody else writes any. ``term`` of the header
+        is the version to write with. Refused where this host may write no record; Conflict when it is held too long."""
+
+    def still_ours(self, header: MetaHeader) -> bool:
+        """Whether the lock that ``records`` gave was not taken away meanwhile."""
+
+    def manager(self) -> str:
+        """The host that manages the repository, "" for nobody known."""
+
+    def is_manager(self) -> bool:
+        """Whether this host does."""
+
+    def take(self, dead: str) -> None:
+        """Become the manager. ``dead``: the host that is asserted to be dead, "" for none. Refused when another one
+        manages it and is not that one."""
+
+    def release(self) -> None:
+        """Stop being the manager. Refused when this host is not."""
+
+
+class ExclusiveGuard:
+    """Only one host may use the group."""
+
+    fencing = "exclusive"
+
+    def __init__(self, group: Group, meta: Meta) -> None:
+        self._group = group
+        self._meta = meta
+        self._locks = HostLocks(group.doors, group.run_path("locks"))
+
+    def try_lease(self, tag: str, shared: bool) -> Lease | None:
+        """One byte of a file of this host."""
+        return self._locks.try_acquire(lease_key(tag), shared)
+
+    def lease_held(self, tag: str) -> bool:
+        """One byte of a file of this host."""
+        return self._locks.held(lease_key(tag))
+
+    @contextlib.contextmanager
+    def records(self) -> Iterator[MetaHeader]:
+        """Another byte of that file; the version counts the managers there were."""
+        lease = self._wait()
+        try:
+            yield self._own_header()
+        finally:
+            lease.release()
+
+    def _wait(self) -> Lease:
+        clock = self._group.doors.clock
+        deadline = clock.monotonic() + _PATIENCE_S
+        while (lease := self._locks.try_acquire(_RECORDS_KEY)) is None:
+            if clock.monotonic() > deadline:
+                raise Conflict(
+                    f"another process of this host does not finish changing the records in {self._group.name}",
+                    "See whether one is stopped, and try again",
+                )
+            clock.sleep(_LOOK_AGAIN_S)
+        return lease
+
+    def _own_header(self) -> MetaHeader:
+        header = self._meta.header()
+        host = self._group.doors.ids.host_id
+        if header.manager == host:
+            return header
+        report = self._group.report()
+        if report.system_id != self._group.doors.volume_groups.system_id:
+            raise self._meta.not_managed(report, header.manager)
+        # Taking over was interrupted after its seal, the system ID.
+        return self._meta.write_header(header._replace(manager=host, term=header.term + 1))
+
+    def still_ours(self, header: MetaHeader) -> bool:
+        """Nobody took the group over by then."""
+        now = self._meta.header()
+        return (now.term, now.manager) == (header.term, header.manager)
+
+    def manager(self) -> str:
+        """As the header says; LVM's mark where that is of another."""
+        report = self._group.report()
+        header = self._meta.header()
+        mine = self._group.doors.volume_groups.system_id
+        host = self._group.doors.ids.host_id
+        if report.system_id == mine:
+            return host
+        if report.system_id == NOBODY:
+            return ""
+        return header.manager if header.manager != host else report.system_id
+
+    def is_manager(self) -> bool:
+        """LVM's mark decides."""
+        return self._group.report().system_id == self._group.doors.volume_groups.system_id
+
+    def take(self, dead: str) -> None:
+        """The change of LVM's mark is the seal; what the one before had under way ends there."""
+        report = self._group.report()
+        groups, host = self._group.doors.volume_groups, self._group.doors.ids.host_id
+        if report.system_id != groups.system_id:
+            manager = self.manager()
+            if report.system_id != NOBODY and dead not in (manager, report.system_id):
+                raise Refused(
+                    f"host {manager} manages the repository in {report.name}",
+                    f"Release it there; or, when that host is certainly dead, say so: --dead {manager}",
+                )
+            groups.set_system_id(report.name, groups.system_id, report.system_id)
+            self._group.sync()
+            self._meta.close()
+        with self.records() as header:
+            if header.manager != host:
+                self._meta.write_header(header._replace(manager=host, term=header.term + 1))
+
+    def release(self) -> None:
+        """Nobody may use the group until a host takes it."""
+        report = self._group.report()
+        mine = self._group.doors.volume_groups.system_id
+        if report.system_id != mine:
+            raise self._meta.not_managed(report, self.manager())
+        self._group.doors.volume_groups.set_system_id(report.name, NOBODY, mine)
+        self._group.sync()

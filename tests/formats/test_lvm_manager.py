@@ -1,0 +1,290 @@
+"""One host manages a group: LVM's system ID decides, the others may look, and nothing is written but by that host."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from engine.errors import BadRequest, Conflict, Damaged, NotFound, Refused, StorageError
+from engine.formats import lvm_layout as layout
+from engine.formats.lvm import LvmRepository
+from engine.formats.lvm_group import NOBODY
+from engine.formats.registry import create_repository, detach_repository, open_repository
+from engine.model import VolumeFormat
+from sim import group_model
+from tests.formats.kit import SIZE, T1, T2, V1, LvmStorage, qcow2, raw, record
+from tests.formats.lvm_kit import FileGroups
+
+FORMAT = "lvm-1.0"
+
+
+@pytest.fixture
+def lvm(tmp_path) -> LvmStorage:
+    """A repository on a group of files, made and managed by host-1."""
+    return LvmStorage(tmp_path)
+
+
+def on(lvm: LvmStorage, host: str) -> LvmRepository:
+    return cast(LvmRepository, lvm.open(host=host))
+
+
+def meta_content(lvm: LvmStorage) -> bytes:
+    group = lvm.state.named("dwtest")
+    with open(lvm.state.path(group.volumes[layout.META].uuid), "rb") as file:
+        return file.read()
+
+
+def write_meta(lvm: LvmStorage, offset: int, data: bytes) -> None:
+    group = lvm.state.named("dwtest")
+    with open(lvm.state.path(group.volumes[layout.META].uuid), "r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+# -- the manager
+
+
+def test_another_host_sees_everything_and_changes_nothing(lvm):
+    """It reads records and headers where they lie; every change is refused naming the manager, and nothing written."""
+    manager = on(lvm, "host-1")
+    generation = manager.publish(record(volume=qcow2()), 0)
+    manager.make_volume(qcow2(), SIZE, None)
+    manager.deactivate()
+    other = on(lvm, "host-2")
+    assert other.scan().tags == manager.scan().tags
+    assert other.volume_facts(V1, VolumeFormat.QCOW2).header is not None
+    assert (other.manager(), other.space()) == ("host-1", manager.space())
+    before, group = meta_content(lvm), lvm.state.group
+    changes = [
+        lambda: other.publish(record(epoch=2), generation),
+        lambda: other.purge_tag(T1, generation),
+        lambda: other.make_volume(raw(), SIZE, None),
+        lambda: other.remove_volume(V1, VolumeFormat.QCOW2),
+        lambda: other.quarantine_volume(V1, VolumeFormat.QCOW2),
+        lambda: other.make_room(qcow2(), 2 * SIZE),
+        lambda: other.reduce(qcow2()),
+        lambda: other.layer(qcow2()),
+        lambda: other.start_progress(T1, 1),
+        lambda: other.require_able_to_make(VolumeFormat.RAW, SIZE),
+        other.release_management,
+    ]
+    for change in changes:
+        with pytest.raises(Refused, match="managed by host host-1"):
+            change()
+    assert (meta_content(lvm), lvm.state.group) == (before, group)
+
+
+def test_taking_over_needs_the_assertion_that_the_manager_is_dead(lvm):
+    """Without it, or with another name, it is refused naming the manager."""
+    other = on(lvm, "host-2")
+    for dead in ("", "host-3"):
+        with pytest.raises(Refused, match=r"host host-1 manages.*--dead host-1"):
+            other.take_management(dead)
+    other.take_management("host-1")
+    assert (other._guard.is_manager(), on(lvm, "host-1").manager()) == (True, "host-2")
+    other.publish(record(), 0)
+    with pytest.raises(Refused, match="host-2"):
+        on(lvm, "host-1").publish(record(T2), 0)
+
+
+def test_the_manager_before_finds_out_at_its_next_change(lvm):
+    """Also one whose devices were open: the header tells it."""
+    manager = on(lvm, "host-1")
+    generation = manager.publish(record(), 0)
+    on(lvm, "host-2").take_management("host-1")
+    with pytest.raises(Refused, match="host-2"):
+        manager.publish(record(epoch=2), generation)
+
+
+def test_a_take_over_that_was_interrupted_is_finished_by_the_next_change(lvm):
+    """LVM's mark is the seal; the header follows."""
+    on(lvm, "host-1").publish(record(), 0)
+    FileGroups(lvm.state, "host-2").set_system_id("dwtest", "dw-host-2", "dw-host-1")
+    other = on(lvm, "host-2")
+    assert other.manager() == "host-2"
+    other.publish(record(T2), 0)
+    assert layout.newest_header(meta_content(lvm), "").manager == "host-2"  # type: ignore[union-attr]
+
+
+def test_taking_what_one_has_is_a_success(lvm):
+    """And changes nothing."""
+    manager = on(lvm, "host-1")
+    before = meta_content(lvm)
+    manager.take_management("")
+    assert meta_content(lvm) == before
+
+
+def test_a_role_that_was_given_up_can_be_taken_by_anybody(lvm):
+    """In between nobody can change anything, and LVM lets no host use the group."""
+    manager = on(lvm, "host-1")
+    manager.make_volume(raw(), SIZE, None)
+    manager.layer(raw())
+    manager.release_management()
+    assert lvm.state.named("dwtest").system_id == NOBODY and not lvm.state.active
+    for host in ("host-1", "host-2"):
+        assert on(lvm, host).manager() == ""
+        with pytest.raises(Refused, match="nobody"):
+            on(lvm, host).publish(record(), 0)
+    on(lvm, "host-2").take_management("")
+    on(lvm, "host-2").publish(record(), 0)
+
+
+def test_the_role_is_not_given_up_while_a_volume_is_in_use(lvm):
+    """Nothing has changed then."""
+    manager = on(lvm, "host-1")
+    manager.make_volume(raw(), SIZE, None)
+    hold = manager.hold(raw())
+    assert hold is not None
+    manager.layer(raw())
+    with pytest.raises(StorageError, match="in use"):
+        manager.release_management()
+    hold.release()
+    assert manager.manager() == "host-1"
+
+
+# -- creating, opening, leaving
+
+
+def test_detaching_leaves_nothing_active(lvm):
+    """Neither volumes that a dead process left nor dw-meta; again, and without the group, it is a success."""
+    repository = on(lvm, "host-1")
+    repository.make_volume(raw(), SIZE, None)
+    repository.layer(raw())
+    repository.write_digests(V1, b"x")
+    repository.close()
+    lvm.doors().volume_groups.activate("dwtest", layout.volume_name(V1))
+    for _ in range(2):
+        detach_repository(FORMAT, lvm.parameters, lvm.doors())
+        assert not lvm.state.active
+    lvm.state.group = None
+    detach_repository(FORMAT, lvm.parameters, lvm.doors())
+
+
+def test_detaching_is_refused_while_a_volume_is_in_use(lvm):
+    """As an operating error."""
+    repository = on(lvm, "host-1")
+    repository.make_volume(raw(), SIZE, None)
+    repository.layer(raw())
+    with pytest.raises(StorageError, match="in use on this host"):
+        detach_repository(FORMAT, lvm.parameters, lvm.doors())
+    repository.close()
+    detach_repository(FORMAT, lvm.parameters, lvm.doors())
+
+
+def test_a_second_repository_in_a_group_is_a_conflict(lvm):
+    """What is there stays."""
+    before = meta_content(lvm)
+    with pytest.raises(Conflict, match="already"):
+        create_repository(FORMAT, lvm.parameters, lvm.doors())
+    assert meta_content(lvm) == before
+
+
+def test_an_interrupted_creation_is_no_repository_and_can_be_completed(lvm):
+    """Also when the garbage below it is an older repository: its header never counts."""
+    repository = on(lvm, "host-1")
+    repository.publish(record(), 0)
+    old = repository.identity
+    lvm.doors().volume_groups.rename("dwtest", layout.META, layout.META_UNFINISHED)
+    with pytest.raises(NotFound, match="create it again"):
+        lvm.open()
+    create_repository(FORMAT, lvm.parameters, lvm.doors())
+    fresh = on(lvm, "host-1")
+    assert fresh.identity != old and fresh.scan().tags == {}
+
+
+def test_a_group_with_volumes_of_others_that_belongs_to_no_host_is_not_taken(tmp_path):
+    """Its volumes could not be used by anybody else any more, after a boot not even here."""
+    storage = LvmStorage(tmp_path)
+    groups = storage.doors().volume_groups
+    for name in list(groups.report("dwtest").volumes):
+        groups.remove("dwtest", name)
+    groups.create("dwtest", "root", group_model.EXTENT_BYTES, [])
+    groups.set_system_id("dwtest", "", groups.system_id)
+    with pytest.raises(Refused, match="'root'"):
+        create_repository(FORMAT, storage.parameters, storage.doors())
+    groups.set_system_id("dwtest", "dw-host-9", "")
+    with pytest.raises(Refused, match="host-9"):
+        create_repository(FORMAT, storage.parameters, storage.doors())
+    assert set(groups.report("dwtest").volumes) == {"root"}
+
+
+def test_no_group_and_no_devices(lvm):
+    """NotFound says what to give."""
+    with pytest.raises(NotFound, match="devices or files"):
+        create_repository(FORMAT, {"volume_group": "other"}, lvm.doors())
+    with pytest.raises(NotFound):
+        open_repository(FORMAT, {"volume_group": "other"}, lvm.doors())
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({}, "needs the parameter volume_group"),
+        ({"volume_group": ""}, "volume_group"),
+        ({"volume_group": 7}, "volume_group"),
+        ({"volume_group": "g", "path": "/x"}, "no parameter 'path'"),
+        ({"volume_group": "g", "devices": "sdb"}, "not absolute"),
+        ({"volume_group": "g", "devices": 3}, "list of paths"),
+        ({"volume_group": "g", "devices": "/dev/a", "files": "/b"}, "together"),
+        ({"volume_group": "g", "file_bytes": "-1"}, "number of bytes"),
+        ({"volume_group": "g", "file_bytes": True}, "number of bytes"),
+        ({"volume_group": "g", "sector_bytes": "1024"}, "neither 512 nor 4096"),
+        ({"volume_group": "g", "exclusive": "false"}, "one host at a time"),
+    ],
+)
+def test_parameters_that_cannot_be_right(lvm, parameters, words):
+    """BadRequest names what is wrong; nothing was touched."""
+    for call in (create_repository, open_repository, detach_repository):
+        with pytest.raises(BadRequest, match=words):
+            call(FORMAT, parameters, lvm.doors())
+
+
+@pytest.mark.parametrize(("version", "error"), [("1.9", None), ("2.0", Refused), ("0.9", Refused)])
+def test_the_version_on_disk_decides(lvm, version, error):
+    """A newer minor is accepted, another major is refused untouched."""
+    on(lvm, "host-1").close()
+    header = layout.newest_header(meta_content(lvm), "")
+    assert header is not None
+    from engine.formats.lvm_meta import sealed_header
+
+    write_meta(lvm, 0, sealed_header(header._replace(version=version)))
+    before = meta_content(lvm)
+    if error is None:
+        assert lvm.open().format == "lvm-1.9"
+    else:
+        with pytest.raises(error, match=version):
+            lvm.open()
+    assert meta_content(lvm) == before
+
+
+@pytest.mark.parametrize("damage", [b"\0" * 8192, b"\xff" * 8192, b"{" * 600])
+def test_a_header_that_makes_no_sense_is_damage_and_nothing_is_overwritten(lvm, damage):
+    """Whatever stands there."""
+    on(lvm, "host-1").close()
+    write_meta(lvm, 0, damage)
+    before = meta_content(lvm)
+    with pytest.raises(Damaged):
+        lvm.open()
+    assert meta_content(lvm) == before
+
+
+def test_a_torn_header_leaves_the_one_before(lvm):
+    """They are written in turns."""
+    repository = on(lvm, "host-1")
+    before = meta_content(lvm)
+    repository._meta.write_header(repository._meta.header()._replace(chunks=1))
+    write_meta(lvm, 4096, before[4096:4608])
+    assert lvm.open().identity == repository.identity
+    write_meta(lvm, 4096, b"?")
+    assert lvm.open().identity == repository.identity
+
+
+def test_a_group_without_one_of_its_devices_takes_no_changes(lvm, monkeypatch):
+    """StorageError, before anything is done."""
+    repository = on(lvm, "host-1")
+    real = FileGroups.report
+    monkeypatch.setattr(FileGroups, "report", lambda groups, name: real(groups, name)._replace(partial=True))
+    with pytest.raises(StorageError, match="missing"):
+        repository.make_volume(raw(), SIZE, None)
+    assert not repository.volume_facts(V1, VolumeFormat.RAW).present

@@ -1,0 +1,49 @@
+"""Fixtures of the tests of tools that need devices."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.tools.loop import LoopDevices
+from tests.tools.lvm_kit import Bench
+
+LoopMaker = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def root_user() -> None:
+    """Devices are root's. CI runs as root, so nothing is passed over there."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: loop devices are made")
+
+
+@pytest.fixture
+def loop_device(root_user: None, tmp_path: Path) -> Iterator[LoopMaker]:
+    """Makes loop devices of a size and sector size: (device, file). All are gone at the end."""
+    loops = LoopDevices()
+    files: list[str] = []
+
+    def make(size: int, sector_bytes: int = 512) -> tuple[str, str]:
+        path = str(tmp_path / f"device{len(files)}")
+        loops.create_file(path, size)
+        files.append(path)
+        return loops.attach(path, sector_bytes).device, path
+
+    yield make
+    for path in files:
+        loops.detach(path)
+
+
+@pytest.fixture
+def bench(root_user: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """LVM on loop devices of this test alone."""
+    directory = tmp_path / "lvm"
+    directory.mkdir()
+    monkeypatch.setenv("LVM_SYSTEM_DIR", str(directory))
+    made = Bench(directory)
+    yield made
+    made.end()

@@ -7,18 +7,16 @@ error of the storage nobody knows whether it did. ``outcomes`` gives every model
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import permutations, product
 from typing import Any, NamedTuple
 
 from engine.api import Engine
-from engine.errors import BadRequest, Conflict, DiskwrightError, NotFound, OutcomeUnknown, Overtaken, Refused
+from engine.errors import DiskwrightError, OutcomeUnknown, Overtaken
 from sim.content import Content
 from sim.reference import Image, Model
-from sim.stage import layers
+from sim.stage import REFUSALS, layers
 from sim.world import Job
-
-_CERTAINLY_NOT = (BadRequest, NotFound, Conflict, Refused)
 
 Effect = Callable[[Model, Any], Model | None]
 """The model after the act; its result when it was acknowledged, else None. None: it cannot have been done now."""
@@ -30,15 +28,17 @@ class Act(NamedTuple):
     name: str
     run: Callable[[Engine], Any]
     effect: Effect = lambda model, result: model
+    halfway: Effect | None = None
+    """What may count instead when it did not come to its end."""
 
 
 def outcomes(models: Sequence[Model], acts: Sequence[Act], jobs: Sequence[Job]) -> tuple[Model, ...]:
     """All that may be true after ``jobs``, which did ``acts``, have ended or died. An acknowledged act counts."""
-    choices = [_may_count(job) for job in jobs]
+    choices = [_may_count(act, job) for act, job in zip(acts, jobs, strict=True)]
     found: dict[bytes, Model] = {}
     for model in models:
         for counted in product(*choices):
-            chosen = [pair for pair, counts in zip(zip(acts, jobs, strict=True), counted, strict=True) if counts]
+            chosen = [(effect, job) for effect, job in zip(counted, jobs, strict=True) if effect is not None]
             for order in permutations(chosen):
                 after = _after(model, order)
                 if after is not None:
@@ -46,21 +46,21 @@ def outcomes(models: Sequence[Model], acts: Sequence[Act], jobs: Sequence[Job]) 
     return tuple(found.values())
 
 
-def _after(model: Model, order: Sequence[tuple[Act, Job]]) -> Model | None:
+def _after(model: Model, order: Sequence[tuple[Effect, Job]]) -> Model | None:
     current: Model | None = model
-    for act, job in order:
+    for effect, job in order:
         if current is not None:
-            current = act.effect(current, job.result if job.done and job.error is None else None)
+            current = effect(current, job.result if job.done and job.error is None else None)
     return current
 
 
-def _may_count(job: Job) -> tuple[bool, ...]:
+def _may_count(act: Act, job: Job) -> tuple[Effect | None, ...]:
     if job.done and job.error is None:
-        return (True,)
+        return (act.effect,)
     error = job.error
-    if isinstance(error, _CERTAINLY_NOT) or (isinstance(error, Overtaken) and not isinstance(error, OutcomeUnknown)):
-        return (False,)
-    return (True, False)
+    if isinstance(error, REFUSALS) or (isinstance(error, Overtaken) and not isinstance(error, OutcomeUnknown)):
+        return (None,)
+    return (act.effect, act.halfway, None) if act.halfway is not None else (act.effect, None)
 
 
 # -- the verbs
@@ -196,17 +196,22 @@ def rule(repo: str, name: str) -> Act:
 
 
 def both(first: Act, second: Act) -> Act:
-    """One after the other; when it is not known how far it came, either, none or both."""
+    """One after the other; the second may be refused."""
 
-    def run(engine: Engine) -> tuple[Any, Any]:
-        return first.run(engine), second.run(engine)
+    def run(engine: Engine) -> tuple[Any, ...]:
+        made = first.run(engine)
+        try:
+            return made, second.run(engine)
+        except REFUSALS:
+            return (made,)
 
     def effect(model: Model, result: Any) -> Model | None:
-        done = result if result is not None else (None, None)
-        after = first.effect(model, done[0])
-        return second.effect(after, done[1]) if after is not None else None
+        after = first.effect(model, result[0] if result else None)
+        if after is None or (result and len(result) == 1):
+            return after
+        return second.effect(after, result[1] if result else None)
 
-    return Act(f"{first.name}, {second.name}", run, effect)
+    return Act(f"{first.name}, {second.name}", run, effect, first.effect)
 
 
 def _visible(model: Model, repo: str, image: str) -> Image | None:
@@ -227,6 +232,3 @@ def told(acts: Sequence[Act], jobs: Sequence[Job]) -> Iterator[str]:
             yield f"{act.name}: {job.error.code}: {job.error.message:.100}"
         else:
             yield f"{act.name}: done"
-
-
-Named = Mapping[str, str]

@@ -35,6 +35,7 @@ from engine.tools.qcow2 import HEADER_READ_BYTES, parse_header
 from sim.content import Content
 from sim.files import SimFiles
 from sim.images import SimImageTool
+from sim.lvm_view import as_files, durable
 from sim.nodes import ROOT, DirectoryNode, FileNode, NameOp, Node
 from sim.storage import SimStorage
 
@@ -115,12 +116,26 @@ def canonical_key(storage: SimStorage, exact: bool = True) -> bytes:
 
 def key_and_boring(storage: SimStorage, exact: bool) -> tuple[bytes, list[int]]:
     """(``canonical_key``, inodes of files that are in the making)."""
+    if storage.devices and not exact:
+        return _key_of_devices(storage), []
     tree = _Tree(storage, exact)
     lines = "\n".join(sorted(tree.lines))
     if not tree.settled:
         lines += "\n\n" + _pending(storage, tree)
     boring = [inode for inode, line in tree.inodes.items() if line.endswith(_MAKING)]
     return blake2b(lines.encode(), digest_size=16).digest(), boring
+
+
+def _key_of_devices(storage: SimStorage) -> bytes:
+    """As files they are read now, and as they would be after a power cut that leaves nothing of what is pending."""
+    lines = sorted(_Tree(as_files(storage), False).lines)
+    if storage.dirty or storage.log:
+        lines += ["", *sorted(_Tree(as_files(storage, durable), False).lines), *(op.text for op in storage.log)]
+        for inode in storage.dirty:
+            node = storage.nodes[inode]
+            assert isinstance(node, FileNode)
+            lines.append(f"{node.tainted} " + ",".join(f"{op.kind}{op.length}" for op in node.pending))
+    return blake2b("\n".join(lines).encode(), digest_size=16).digest()
 
 
 class _Tag:

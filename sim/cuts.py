@@ -90,7 +90,7 @@ def _lost(storage: SimStorage, kept: Sequence[NameOp], contents: dict[int, Class
 
 
 def _survivors(storage: SimStorage, rules: Profile) -> Iterator[list[NameOp]]:
-    if rules.names == "suffix":
+    if rules.names in ("suffix", "none"):
         yield from profiles._survivors(storage, rules)
         return
     together, others, small = _sorted(storage)
@@ -144,7 +144,7 @@ class _Sums:
             elif isinstance(below, DirectoryNode):
                 total += hash(where) + (self._directory if child in self._moving else self._unmoved)(child, where)
             else:
-                total += hash((where, below[0]))
+                total += hash(f"{where}\n{below[0]}")
         return total
 
     def _unmoved(self, inode: int, path: str) -> int:
@@ -179,4 +179,5 @@ class _Sums:
 
 
 def _line(path: str, content: Content) -> int:
-    return hash((path, content._digest or content.digest))
+    # Not the hash of a pair: in a sum, two pairs that exchange their halves often come to the same.
+    return hash((content._digest or content.digest) + path.encode(errors="surrogateescape"))

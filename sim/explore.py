@@ -10,15 +10,20 @@ import json
 import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from engine.errors import BadRequest, from_os_error
+from sim.arguments import Parser
 from sim.explorer import Explorer, Tally, Violation
 from sim.profiles import PROFILES
+from sim.races import PASSINGS, RACES, Found, Passed, run_passed, run_race
 from sim.replay import Account, Replay, from_case, to_case
 from sim.stories import STORIES
 
 COMMAND = "diskwright sim explore"
+_WRONG_AT_MOST = 3
 
 
 class Job(NamedTuple):
@@ -45,6 +50,48 @@ def _shrink(violation: Violation) -> Violation:
     return Replay(violation).shrunk() if violation.path else violation
 
 
+class RaceJob(NamedTuple):
+    """Two hosts at once."""
+
+    race: str
+    swapped: bool
+    switches: int
+    """At most so many changes of turn; 0: the first is passed once by the other, which may die."""
+
+
+class RaceTally(NamedTuple):
+    """What came of it."""
+
+    job: RaceJob
+    schedules: int
+    seconds: float
+    wrong: tuple[tuple[str, tuple[str, ...]], ...]
+    """(where, problems) of the first few."""
+
+
+def run_races(job: RaceJob) -> RaceTally:
+    """All schedules of a race."""
+    started, count = time.perf_counter(), 0
+    wrong: list[tuple[str, tuple[str, ...]]] = []
+    found: Iterator[Found | Passed | None]
+    if job.switches:
+        found = run_race(RACES[job.race], job.swapped, job.switches)
+    else:
+        found = run_passed(PASSINGS[job.race], job.swapped)
+    for one in found:
+        count += 1
+        if one is not None and len(wrong) < _WRONG_AT_MOST:
+            where = f"tape {one.tape}" if isinstance(one, Found) else f"call {one.call}, death {one.effect}"
+            wrong.append((where, one.problems))
+    return RaceTally(job, count, time.perf_counter() - started, tuple(wrong))
+
+
+def _races(switches: int) -> list[RaceJob]:
+    both = [(name, swapped) for name in RACES for swapped in (False, True)]
+    passed = [*both, *((name, False) for name in PASSINGS if name not in RACES)]
+    return [RaceJob(*pair, switches) for pair in both] + [RaceJob(*pair, 0) for pair in passed]
+
+
 def explore_all(jobs: Sequence[Job], processes: int) -> Iterator[Tally]:
     """All of them, in as many processes, in the order in which they end."""
     if processes == 1 or len(jobs) == 1:
@@ -54,20 +101,30 @@ def explore_all(jobs: Sequence[Job], processes: int) -> Iterator[Tally]:
         yield from pool.imap_unordered(explore, jobs)
 
 
+def races_all(jobs: Sequence[RaceJob], processes: int) -> Iterator[RaceTally]:
+    """The same for races."""
+    if processes == 1:
+        yield from map(run_races, jobs)
+        return
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        yield from pool.imap_unordered(run_races, jobs)
+
+
 def main(argv: Sequence[str]) -> int:
     """Entry point of the command."""
-    options = _parser().parse_args(argv)
+    try:
+        options = make_parser().parse_args(argv)
+    except SystemExit as done:  # --help
+        return int(done.code or 0)
     if options.list:
         for story in STORIES.values():
             print(story.name)  # noqa: T201 - this is a command
         return 0
-    try:
-        if options.replay:
-            return _replay(options.replay, options.json)
-        jobs = _jobs(options)
-    except ValueError as error:
-        print(f"{COMMAND}: {error}", file=sys.stderr)  # noqa: T201
-        return 2
+    if options.replay:
+        return _replay(options.replay, options.json)
+    if options.races:
+        return _explore_races(options)
+    jobs = _jobs(options)
     tallies = []
     for tally in explore_all(jobs, options.jobs or os.cpu_count() or 1):
         tallies.append(tally)
@@ -80,17 +137,47 @@ def main(argv: Sequence[str]) -> int:
     return 1 if any(tally.violations for tally in tallies) else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=COMMAND,
-        description="Crash every verb and every fix at every effect, in every legal state of the storage, and recovery "
+def _explore_races(options: argparse.Namespace) -> int:
+    tallies = []
+    for tally in races_all(_races(options.races), options.jobs or os.cpu_count() or 1):
+        tallies.append(tally)
+        if not options.json:
+            _say(*_race_lines(tally))
+    if options.json:
+        _say(json.dumps([{**tally.job._asdict(), **tally._asdict(), "job": None} for tally in tallies], indent=1))
+    else:
+        schedules, seconds = sum(tally.schedules for tally in tallies), sum(tally.seconds for tally in tallies)
+        wrong = sum(bool(tally.wrong) for tally in tallies)
+        _say(f"{len(tallies)} races: {schedules} schedules in {seconds:.1f} s of one core; {wrong} with violations")
+    return 1 if any(tally.wrong for tally in tallies) else 0
+
+
+def _race_lines(tally: RaceTally) -> Iterator[str]:
+    job = tally.job
+    how = f"{job.switches} changes of turn" if job.switches else "passed by one that may die"
+    name = f"{job.race}{' swapped' if job.swapped else ''}"
+    yield f"{name:36} {how:28} {tally.schedules:7} schedules {tally.seconds:7.1f} s  {len(tally.wrong)} wrong"
+    for where, problems in tally.wrong:
+        yield f"  VIOLATION at {where}: {problems[0]}"
+
+
+def make_parser() -> Parser:
+    """What the command understands."""
+    parser = Parser(
+        COMMAND,
+        "Crash every verb and every fix at every effect, in every legal state of the storage, and recovery\n"
         "from each of them in its turn, until no new state appears.",
+        "exit codes: 0 nothing found, 1 a violation, 2 wrong usage",
     )
     parser.add_argument("--story", action="append", metavar="NAME", help="only this story (may be repeated)")
     parser.add_argument("--profile", choices=sorted(PROFILES), help="only this kind of storage (default: all)")
     parser.add_argument("--max-states", type=int, default=1_000_000, metavar="N", help="a bound for each story")
     parser.add_argument("--seconds", type=float, default=1e9, metavar="S", help="a bound for each story")
     parser.add_argument("--shallow", action="store_true", help="check recovery, but do not crash it")
+    parser.add_argument(
+        "--races", type=int, default=0, metavar="N",
+        help="instead: two hosts at once, all schedules with up to N changes of turn",
+    )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=0, metavar="N", help="processes (default: all processors)")
     parser.add_argument("--replay", metavar="CASE", help="a case, or a file with one: run it and tell all about it")
     parser.add_argument("--json", action="store_true", help="results as JSON")
@@ -102,7 +189,7 @@ def _jobs(options: argparse.Namespace) -> list[Job]:
     names = options.story or list(STORIES)
     for name in names:
         if name not in STORIES:
-            raise ValueError(f"there is no story {name!r:.60}; --list tells them")
+            raise BadRequest(f"there is no story {name!r:.60}", f"{COMMAND} --list names them")
     profiles = [options.profile] if options.profile else ["posix", "journal", "process"]
     return [
         Job(name, profile, options.max_states, options.seconds, not options.shallow)
@@ -155,8 +242,11 @@ def _replay(case: str, as_json: bool) -> int:
             with open(case, encoding="utf-8") as stream:
                 text = stream.read()
         except OSError as error:
-            raise ValueError(f"cannot read {case}: {error}") from None
-    replay = Replay(from_case(text))
+            raise from_os_error(error, f"read {case!r:.200}") from None
+    try:
+        replay = Replay(from_case(text))
+    except ValueError as error:
+        raise BadRequest(f"this is no case: {error}", f"{COMMAND} prints one with each violation") from None
     account = replay.account()
     if as_json:
         _say(json.dumps({"problems": account.problems, "endings": [one._asdict() for one in account.endings]}))

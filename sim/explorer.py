@@ -25,7 +25,7 @@ from engine.doors.images import Chain, ImageTool
 from engine.errors import DiskwrightError
 from engine.model import Fix
 from sim.canonical import canonical_key, key_and_boring
-from sim.crash import FILE_EFFECTS, HANDLE_EFFECTS
+from sim.crash import FILE_EFFECTS, GROUP_EFFECTS, HANDLE_EFFECTS
 from sim.cuts import cuts, pending_count
 from sim.files import Fault
 from sim.images import SimImageTool, SimSession
@@ -35,9 +35,13 @@ from sim.profiles import PROFILES, Profile
 from sim.reference import Model
 from sim.stage import FILES, Stage
 from sim.storage import SimStorage
-from sim.world import World
+from sim.world import FORMAT, World
 
-EFFECTS = frozenset([f"files.{name}" for name in FILE_EFFECTS] + [f"handle.{name}" for name in HANDLE_EFFECTS])
+EFFECTS = frozenset(
+    [f"files.{name}" for name in FILE_EFFECTS]
+    + [f"handle.{name}" for name in HANDLE_EFFECTS]
+    + [f"volume_groups.{name}" for name in GROUP_EFFECTS]
+)
 NAMES_ONLY = frozenset(
     f"files.{name}" for name in "create link rename unlink make_directory remove_directory symlink".split()
 )
@@ -60,17 +64,18 @@ class Story(NamedTuple):
 
     name: str
     prepare: Callable[[Stage], object]
-    act: Callable[[Stage], None]
+    act: Callable[[Stage], object]
     about: str = ""
     again: bool = False
     """After a kill another host does the same once more: it must come out as if done once."""
-    then: Callable[[Stage], None] | None = None
+    then: Callable[[Stage], object] | None = None
     """What another host does after a kill, with what it sees."""
     slow: bool = False
     """Reading images takes virtual time, so that a copy has checkpoints."""
     strangers: bool = False
     """Volumes that no record names are part of it."""
     repositories: tuple[str, ...] = ("a", "b")
+    format: str = FORMAT
 
 
 class Step(NamedTuple):
@@ -179,7 +184,7 @@ class Recorder:
 
 def prepared(story: Story) -> Stage:
     """The world of a story before its act: everything durable, no process alive."""
-    world = World(least_ids=True, images=slow_tool if story.slow else None)
+    world = World(least_ids=True, format=story.format, images=slow_tool if story.slow else None)
     world.storage.make_directory(FILES)
     world.create(*story.repositories)
     stage = Stage(world)

@@ -12,7 +12,7 @@ Beyond the door's contract, for what plays the part of qemu: ``segments`` (SEEK_
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
 from types import TracebackType
 from typing import Protocol, Self
@@ -53,6 +53,24 @@ class OpenGate:
         return Fault.NONE
 
 
+class FileLocks(Protocol):
+    """The locks for writing that handles take, by (device, inode); they keep the programs away that work on images."""
+
+    def take_whole(self, identity: tuple[int, int]) -> bool: ...
+
+    def release_whole(self, identity: tuple[int, int]) -> None: ...
+
+
+class NoLocks:
+    """Nobody else is there."""
+
+    def take_whole(self, identity: tuple[int, int]) -> bool:
+        return True
+
+    def release_whole(self, identity: tuple[int, int]) -> None:
+        return
+
+
 class SimHandle:
     """An open file. It keeps meaning the same inode, whatever happens to its name."""
 
@@ -64,6 +82,7 @@ class SimHandle:
         self._gate = files.gate
         self._writable = writable
         self._closed = False
+        self._locked = False
         storage.opened(inode)
         files.handles.add(self)
 
@@ -92,6 +111,12 @@ class SimHandle:
             raise fail(errno.EINVAL, self.path)
         self._change(DataOp(0, "truncate", 0, size, 0))
 
+    def lock(self) -> bool:
+        self._enter("handle.lock")
+        if not self._locked:
+            self._locked = self._files.locks.take_whole((self.storage.device, self.inode))
+        return self._locked
+
     def sync(self) -> None:
         if self._enter("handle.sync") is Fault.SYNC_FAILS:
             self.storage.lose_pending(self.inode)
@@ -107,6 +132,10 @@ class SimHandle:
         if not self._closed:
             self._closed = True
             self._files.handles.discard(self)
+            if self._writable and self.storage.flush_on_close and self.inode in self.storage.dirty:
+                self.storage.sync(self.inode)
+            if self._locked:
+                self._files.locks.release_whole((self.storage.device, self.inode))
             self.storage.closed(self.inode)
 
     def __enter__(self) -> Self:
@@ -155,11 +184,17 @@ class SimHandle:
         self.storage.change(self.inode, op, self.path)
 
 
+Bind = tuple[SimStorage, str]
+"""A storage and a directory in it."""
+
+
 class SimFiles:
     """One process's view of its host's file systems.
 
     ``mounts`` maps a directory to the storage that is mounted there; each storage has all its
-    directories by their full paths. ``order`` shuffles listings: 0 is the order of creation."""
+    directories by their full paths. ``binds`` is what the host has mounted since, and may change: directories
+    and what appears there, as (storage, directory in it). ``order`` shuffles listings: 0 is the order of creation.
+    ``locks`` are the locks of handles."""
 
     def __init__(
         self,
@@ -167,19 +202,33 @@ class SimFiles:
         gate: Gate | None = None,
         mounts: Mapping[str, SimStorage] | None = None,
         order: int = 0,
+        locks: FileLocks | None = None,
+        binds: Mapping[str, Bind] | None = None,
     ) -> None:
         self.storage = storage
+        self.locks: FileLocks = locks if locks is not None else NoLocks()
         self.gate: Gate = gate if gate is not None else OpenGate()
         self.handles: set[SimHandle] = set()
+        self.devices: Callable[[str, bool], FileHandle] | None = None
+        """Opens devices, where there are any."""
         self.order = order
+        self._binds = binds if binds is not None else {}
         self._mounts = [(f"{path}/", mounted) for path, mounted in (mounts or {}).items()]
 
     def storage_of(self, path: str) -> SimStorage:
         """The file system that holds ``path``."""
+        return self.locate(path)[0]
+
+    def locate(self, path: str) -> Bind:
+        """The file system that holds ``path``, and what it is called there."""
+        for point in self._binds:
+            if path.startswith(point) and path[len(point) : len(point) + 1] in ("", "/"):
+                storage, directory = self._binds[point]
+                return storage, directory + path[len(point) :]
         for prefix, storage in self._mounts:
             if path.startswith(prefix) or path == prefix[:-1]:
-                return storage
-        return self.storage
+                return storage, path
+        return self.storage, path
 
     def close_all(self) -> None:
         """What the kernel does when a process ends."""
@@ -188,16 +237,19 @@ class SimFiles:
 
     def list_directory(self, path: str) -> list[Entry]:
         self.gate.enter("files.list_directory", path)
-        entries = self.storage_of(path).list_directory(path)
+        storage, inside = self.locate(path)
+        entries = storage.list_directory(inside)
         return entries if not self.order else _shuffled(entries, self.order)
 
     def stat(self, path: str) -> Stat:
         self.gate.enter("files.stat", path)
-        return self.storage_of(path).stat(path)
+        storage, inside = self.locate(path)
+        return storage.stat(inside)
 
     def read_file(self, path: str, limit: int) -> bytes:
         self.gate.enter("files.read_file", path)
-        _, node = self.storage_of(path).file(path)
+        storage, inside = self.locate(path)
+        _, node = storage.file(inside)
         data = node.content.read(0, limit + 1)
         if len(data) > limit:
             raise OSError(errno.EFBIG, f"longer than {limit} bytes", path)
@@ -205,47 +257,61 @@ class SimFiles:
 
     def open(self, path: str, writable: bool = False) -> SimHandle:
         self.gate.enter("files.open", path)
-        storage = self.storage_of(path)
-        inode, _ = storage.file(path, writable)
+        storage, inside = self.locate(path)
+        inode, _ = storage.file(inside, writable)
         return SimHandle(self, storage, inode, path, writable)
+
+    def open_block(self, path: str, writable: bool) -> FileHandle:
+        """A device, for simulated programs. What the engine itself opens here are files."""
+        if self.devices is None:
+            raise fail(errno.ENXIO, path)
+        return self.devices(path, writable)
 
     def create(self, path: str) -> SimHandle:
         self.gate.enter("files.create", path)
-        storage = self.storage_of(path)
-        return SimHandle(self, storage, storage.create(path), path, True)
+        storage, inside = self.locate(path)
+        return SimHandle(self, storage, storage.create(inside), path, True)
 
     def link(self, source: str, target: str) -> None:
         self.gate.enter("files.link", f"{source} {target}")
-        self._one(source, target).link(source, target)
+        storage, old, new = self._one(source, target)
+        storage.link(old, new)
 
     def rename(self, source: str, target: str) -> None:
         self.gate.enter("files.rename", f"{source} {target}")
-        self._one(source, target).rename(source, target)
+        storage, old, new = self._one(source, target)
+        storage.rename(old, new)
 
     def unlink(self, path: str) -> None:
         self.gate.enter("files.unlink", path)
-        self.storage_of(path).unlink(path)
+        storage, inside = self.locate(path)
+        storage.unlink(inside)
 
     def make_directory(self, path: str) -> None:
         self.gate.enter("files.make_directory", path)
-        self.storage_of(path).make_directory(path)
+        storage, inside = self.locate(path)
+        storage.make_directory(inside)
 
     def remove_directory(self, path: str) -> None:
         self.gate.enter("files.remove_directory", path)
-        self.storage_of(path).remove_directory(path)
+        storage, inside = self.locate(path)
+        storage.remove_directory(inside)
 
     def symlink(self, target: str, path: str) -> None:
         self.gate.enter("files.symlink", path)
-        self.storage_of(path).symlink(target, path)
+        storage, inside = self.locate(path)
+        storage.symlink(target, inside)
 
     def sync_directory(self, path: str) -> None:
         if self.gate.enter("files.sync_directory", path) is Fault.SYNC_FAILS:
             raise fail(errno.EIO, path)
-        self.storage_of(path).sync_directory(path)
+        storage, inside = self.locate(path)
+        storage.sync_directory(inside)
 
     def space(self, path: str) -> Space:
         self.gate.enter("files.space", path)
-        return self.storage_of(path).space(path)
+        storage, inside = self.locate(path)
+        return storage.space(inside)
 
     def clone(self, source: FileHandle, target: FileHandle) -> bool:
         assert isinstance(source, SimHandle) and isinstance(target, SimHandle)
@@ -265,11 +331,12 @@ class SimFiles:
         storage = self.storage_of(path)
         return Abilities(storage.direct_io, storage.reflink, storage.hole_punching, storage.max_file_bytes)
 
-    def _one(self, source: str, target: str) -> SimStorage:
-        storage = self.storage_of(source)
-        if storage is not self.storage_of(target):
+    def _one(self, source: str, target: str) -> tuple[SimStorage, str, str]:
+        storage, old = self.locate(source)
+        other, new = self.locate(target)
+        if storage is not other:
             raise fail(errno.EXDEV, source, target)
-        return storage
+        return storage, old, new
 
 
 def _overlay(below: Content, top: Content) -> Content:

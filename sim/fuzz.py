@@ -18,9 +18,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from engine.errors import DiskwrightError
+from engine.errors import BadRequest, DiskwrightError
 from sim import acts
 from sim.acts import Act, outcomes, told
+from sim.arguments import Parser
 from sim.crash import Crashed
 from sim.faults import KINDS, Faults
 from sim.invariants import observe
@@ -200,18 +201,20 @@ def shrunk(outcome: Outcome, seconds: float = 20.0) -> Outcome:
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of the command."""
-    options = _parser().parse_args(argv)
     try:
-        if options.replay:
-            with open(options.replay, encoding="utf-8") as stream:
-                data = json.load(stream)
-            outcome = fuzz(int(data["seed"]), Tape([int(value) for value in data["tape"]]))
-            _say(*_lines(outcome))
-            return 1 if outcome.problems else 0
+        options = make_parser().parse_args(argv)
+    except SystemExit as done:  # --help
+        return int(done.code or 0)
+    if not options.replay:
+        return _fuzz_on(options)
+    try:
+        with open(options.replay, encoding="utf-8") as stream:
+            data = json.load(stream)
+        outcome = fuzz(int(data["seed"]), Tape([int(value) for value in data["tape"]]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        print(f"{COMMAND}: {options.replay} is no saved run: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    return _fuzz_on(options)
+        raise BadRequest(f"{options.replay!r:.200} is no saved run: {error}", f"{COMMAND} saves one") from None
+    _tell(options, outcome, *_lines(outcome))
+    return 1 if outcome.problems else 0
 
 
 def _fuzz_on(options: argparse.Namespace) -> int:
@@ -224,25 +227,37 @@ def _fuzz_on(options: argparse.Namespace) -> int:
             name = options.save or f"fuzz-{seed}.json"
             with open(name, "w", encoding="utf-8") as stream:
                 json.dump({"seed": seed, "tape": small.tape, "problems": small.problems}, stream)
-            _say(*_lines(small), f"{COMMAND} --replay {name}")
+            _tell(options, small, *_lines(small), f"{COMMAND} --replay {name}")
             return 1
-        if options.verbose:
+        if options.verbose and not options.json:
             _say(f"seed {seed}: {outcome.steps} steps, trace {outcome.digest}")
         seed += 1
     spent = time.monotonic() - started
-    _say(f"seeds {options.seed} to {seed - 1}: {steps} steps in {spent:.1f} s, nothing found")
+    _tell(options, None, f"seeds {options.seed} to {seed - 1}: {steps} steps in {spent:.1f} s, nothing found")
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=COMMAND, description="Random verbs of several hosts under random schedules and faults, then recovery."
+def _tell(options: argparse.Namespace, outcome: Outcome | None, *lines: str) -> None:
+    if options.json:
+        found = [] if outcome is None else list(outcome.problems)
+        _say(json.dumps({"problems": found, "told": lines}, indent=1))
+    else:
+        _say(*lines)
+
+
+def make_parser() -> Parser:
+    """What the command understands."""
+    parser = Parser(
+        COMMAND,
+        "Random verbs of several hosts under random schedules and faults, then recovery.",
+        "exit codes: 0 nothing found, 1 a violation (the run is saved, and shrunk), 2 wrong usage",
     )
     parser.add_argument("--seconds", type=float, default=60.0, metavar="N", help="how long (default: 60)")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="the first seed (default: 1)")
     parser.add_argument("--save", metavar="FILE", help="where a failing run goes (default: fuzz-SEED.json)")
     parser.add_argument("--replay", metavar="FILE", help="run a saved one again")
     parser.add_argument("--verbose", action="store_true", help="a line for each seed")
+    parser.add_argument("--json", action="store_true", help="the result as JSON")
     return parser
 
 

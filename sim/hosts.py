@@ -6,15 +6,18 @@ import re
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
 
+from engine.formats.lvm_pages import PREFIX_BYTES, SECTOR_BYTES
 from sim.content import Content
 from sim.nodes import FileNode
 from sim.processes import SimProcess
 from sim.storage import SimStorage
+from sim.volume_groups import METADATA
 
 EPOCH = 1_700_000_000.0
 """Wall time at the beginning of every run."""
 
 _ID = re.compile(rb"[0-9a-f]{32}")
+_HEAD = re.compile(rb"DW[RP]1(.{16})", re.DOTALL)
 _LARGEST_SEARCHED = 64 * 1024
 _found_in: dict[bytes, frozenset[bytes]] = {}
 _REMEMBERED = 20_000
@@ -108,10 +111,25 @@ def uuid4(text: str) -> str:
 def mentioned(storage: SimStorage) -> set[bytes]:
     """All ids in names and in files of up to 64 KiB."""
     found: set[bytes] = set()
-    for path, _, node in storage.walk():
+    for path, inode, node in storage.walk():
         found.update(_ID.findall(path.rpartition("/")[2].encode(errors="surrogateescape")))
         if isinstance(node, FileNode) and 0 < node.content.size <= _LARGEST_SEARCHED:
             found |= _ids_in(node.content)
+        elif isinstance(node, FileNode) and (path.endswith(f"/{METADATA}") or inode in storage.devices):
+            found |= _ids_on_device(node.content)
+    return found
+
+
+def _ids_on_device(content: Content) -> set[bytes]:
+    """Ids in the records of a device and the names of its volumes: text is cut by what each sector begins with."""
+    found: set[bytes] = set()
+    for start, end, data, skip in content.runs:
+        if isinstance(data, bytes):
+            piece = data[skip : skip + end - start]
+            found.update(_ID.findall(piece))
+            found.update(match[1].hex().encode() for match in _HEAD.finditer(piece))
+            text = b"".join(piece[at + PREFIX_BYTES : at + SECTOR_BYTES] for at in range(0, len(piece), SECTOR_BYTES))
+            found.update(_ID.findall(text))
     return found
 
 

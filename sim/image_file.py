@@ -38,13 +38,20 @@ class SparseHandle(Protocol):
     def punch(self, offset: int, length: int) -> None: ...
 
 
+class Opener(Protocol):
+    """A file door that also opens devices."""
+
+    def open_block(self, path: str, writable: bool) -> FileHandle: ...
+
+
 class ImageFile:
     """An open file. Errors of the handle pass as they are."""
 
     def __init__(self, files: Files, path: str, writable: bool, device: bool = False) -> None:
         self.path = path
         self.device = device
-        self.handle: FileHandle = files.open(path, writable)
+        opener = cast(Opener, files).open_block if device and hasattr(files, "open_block") else files.open
+        self.handle: FileHandle = opener(path, writable)
         try:
             found = self.handle.stat()
         except BaseException:

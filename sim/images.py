@@ -273,7 +273,9 @@ class SimImageTool:
             undo.callback(file.close)
             self._locks.take(file, permissions)
             undo.callback(self._locks.release, file, permissions)
-            opened: OpenLayer = Raw(file) if layer.format is VolumeFormat.RAW else Qcow2(file, writable, repairing)
+            opened: OpenLayer = (
+                Raw(file, layer.length) if layer.format is VolumeFormat.RAW else Qcow2(file, writable, repairing)
+            )
             undo.pop_all()
         return _Opened(opened, permissions)
 

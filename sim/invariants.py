@@ -18,7 +18,7 @@ from comparing all images after every fix. I7, I8 and the rest of I16 are for ru
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from engine import chains, changes
@@ -27,10 +27,12 @@ from engine.errors import DiskwrightError
 from engine.model import Fix, ImageReport, RepositoryReport, Risk, Status, VolumeFormat
 from engine.records import Record
 from sim.content import Content
+from sim.lvm_view import as_files, disks
 from sim.nodes import DirectoryNode, FileNode
 from sim.reference import USABLE, Key, Model, Seen, fitting
 from sim.stage import read
 from sim.storage import SimStorage
+from sim.volume_groups import DEVICE_ROOT
 from sim.world import REPOSITORIES, World
 
 _VOLUME = re.compile(r"volumes/[0-9a-f]{2}/([0-9a-f]{32})\.(?:raw|qcow2)\Z")
@@ -116,7 +118,7 @@ def _content(world: World, engine: Engine, repo: str, record: Record) -> Content
     """What a session reads, once for each set of equal files; StorageError of the engine when a layer is unsound."""
     repository = engine.context.repository(repo)
     links = chains.load(repository, record)
-    files = tuple(world.storage.file(repository.layer(link.volume).path)[1].content.digest for link in links)
+    files = tuple(_bytes_of(world.storage, repository.layer(link.volume).path).digest for link in links)
     key = (record.size, files, tuple(link.volume.format for link in links))
     known = _contents.get(key)
     if known is None:
@@ -134,22 +136,41 @@ def _content(world: World, engine: Engine, repo: str, record: Record) -> Content
     return known
 
 
+def _bytes_of(storage: SimStorage, path: str) -> Content:
+    if not path.startswith(DEVICE_ROOT):
+        return storage.file(path)[1].content
+    group, _, name = path.removeprefix(DEVICE_ROOT).partition("/")
+    return next(disk.volumes[name] for disk in disks(storage) if disk.group is not None and disk.group.name == group)
+
+
 def _files(storage: SimStorage, models: Sequence[Model]) -> list[str]:
+    """Why what is no image fits none of the models."""
     reasons = []
     for model in models:
-        wrong = ""
-        for path, content in model.files.items():
-            try:
-                found = storage.file(path)[1].content
-            except OSError as error:
-                wrong = f"I1 the exported file {path} is not there: {error}"
-                continue
-            if not found.same(content):
-                wrong = f"I6 the exported file {path} has other content"
+        wrong = next(_wrong_files(storage, model), "")
         if not wrong:
             return []
         reasons.append(wrong)
     return reasons[:1]
+
+
+def _wrong_files(storage: SimStorage, model: Model) -> Iterator[str]:
+    for path, content in model.files.items():
+        try:
+            found = storage.file(path)[1].content
+        except OSError as error:
+            yield f"I1 the exported file {path} is not there: {error}"
+            continue
+        if not found.same(content):
+            yield f"I6 the exported file {path} has other content"
+    if model.strays and storage.devices:
+        storage = as_files(storage)
+    for volume, wanted in model.strays.items():
+        there = [node for path, _, node in storage.walk() if volume in path and isinstance(node, FileNode)]
+        if wanted is None and there:
+            yield f"I1 the volume {volume} was deleted for good and is back"
+        if wanted is not None and not any(node.content.same(wanted) for node in there):
+            yield f"I12 the volume {volume}, which no record names, is {'changed' if there else 'gone'}"
 
 
 def _add_rank(rank: list[int], report: RepositoryReport, records: dict[str, Record | None]) -> None:
@@ -171,6 +192,8 @@ def leftovers(storage: SimStorage, engine: Engine, repo: str, waiting: Sequence[
     names and records themselves, and not from what the engine concludes of them. What belongs to a tag in
     ``waiting`` may stay."""
     root = f"{REPOSITORIES}/{repo}"
+    if storage.devices:
+        storage = as_files(storage)
     names = [path.removeprefix(root + "/") for path, _, node in storage.walk() if path.startswith(root + "/")
              and not isinstance(node, DirectoryNode)]  # fmt: skip
     repository = engine.context.repository(repo)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -30,11 +31,13 @@ class OpenLayer(Protocol):
 
 
 class Raw:
-    """A raw file: its virtual size is its length in whole sectors."""
+    """A raw file: its virtual size is its length in whole sectors, or what it is told to be."""
 
-    def __init__(self, file: ImageFile) -> None:
+    def __init__(self, file: ImageFile, length: int = 0) -> None:
+        if length > file.length:
+            raise OSError(errno.EINVAL, "the file is shorter than it is said to be", file.path)
         self.file = file
-        self.size = -(-file.length // SECTOR_BYTES) * SECTOR_BYTES
+        self.size = length or -(-file.length // SECTOR_BYTES) * SECTOR_BYTES
 
     def runs(self, start: int, end: int) -> Iterator[Run]:
         """Data and holes; nothing is ever absent."""
@@ -183,9 +186,23 @@ class ImageLocks:
 
     def __init__(self) -> None:
         self._held: dict[tuple[int, int], list[Permissions]] = {}
+        self._whole: set[tuple[int, int]] = set()
+
+    def take_whole(self, identity: tuple[int, int]) -> bool:
+        """As ``FileHandle.lock``: False when anybody has the file open as an image, or so locked."""
+        if identity in self._held or identity in self._whole:
+            return False
+        self._whole.add(identity)
+        return True
+
+    def release_whole(self, identity: tuple[int, int]) -> None:
+        """Give that back."""
+        self._whole.remove(identity)
 
     def take(self, file: ImageFile, permissions: Permissions) -> None:
         """ToolFailed when somebody forbids it, or does what this would forbid."""
+        if file.identity in self._whole:
+            raise _locked('"write"', file)
         held = self._held.setdefault(file.identity, [])
         for other in held:
             for what in ("write", "resize"):

@@ -129,8 +129,8 @@ class SimLeases:
         return SimLease(self.table, lock, self._owner)
 
     def _place(self, path: str, key: int, writable: bool) -> Place:
-        storage = self._files.storage_of(path)
-        stat = storage.stat(path)
+        storage, inside = self._files.locate(path)
+        stat = storage.stat(inside)
         node = storage.nodes[stat.inode]
         if isinstance(node, LinkNode):
             raise fail(errno.ELOOP, path)

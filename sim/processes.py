@@ -17,7 +17,8 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Callable
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol
+from zlib import crc32
 
 from engine import runner
 from engine.doors import Doors
@@ -27,13 +28,20 @@ from engine.doors.leases import Lease
 from engine.doors.processes import ProcessIdentity, ProcessState
 from engine.errors import DiskwrightError
 from sim.crash import Crashed
-from sim.files import Fault, SimFiles
+from sim.files import Fault, FileLocks, SimFiles
 from sim.leases import LockTable, SimLease, SimLeases
+from sim.mounts import MountTable, SimMounts
 from sim.nodes import DataOp, fail
 from sim.storage import SimStorage
+from sim.volume_groups import SimVolumeGroups
+
+RUN_MOUNT = "/run"
+"""Where each host has what is gone when it boots."""
 
 STATE_MOUNT = "/state"
 """Where each host has its own storage for what it remembers."""
+
+_FIRST_RUN_DEVICE = 1 << 40
 
 Hook = Callable[["SimProcess", str, str], Fault]
 """Called before each door call with (process, call, what); may raise OSError, or kill and raise Crashed."""
@@ -57,6 +65,9 @@ class Surroundings(Protocol):
     executor: Executor
     hook: Hook | None
     order: int
+
+    @property
+    def image_locks(self) -> FileLocks: ...
 
     def clock(self, process: SimProcess) -> Clock: ...
 
@@ -87,7 +98,11 @@ class SimProcess:
         self.error: BaseException | None = None
         """What ended it that should not have."""
         self.hook = host.world.hook
-        self.files = SimFiles(host.world.storage, self, {STATE_MOUNT: host.state_storage}, host.world.order)
+        mounts = {STATE_MOUNT: host.state_storage, RUN_MOUNT: host.run_storage}
+        world = host.world
+        self.files = SimFiles(world.storage, self, mounts, world.order, world.image_locks, host.mounts.binds)
+        self._groups = SimVolumeGroups(self)
+        self.files.devices = self._groups.open_block
         self.leases = SimLeases(host.world.locks, self.files, self)
         self._at_death: dict[Callable[[], None], None] = {}
         self._doors: Doors | None = None
@@ -104,10 +119,14 @@ class SimProcess:
                 processes=SimProcesses(self),
                 clock=world.clock(self),
                 ids=world.ids(self),
-                mounts=cast(Any, None),
-                volume_groups=cast(Any, None),
+                mounts=SimMounts(self),
+                volume_groups=self._groups,
             )
         return self._doors
+
+    def behind(self, wrap: Callable[[Doors], Doors]) -> None:
+        """Put something before its doors."""
+        self._doors = wrap(self.doors)
 
     @property
     def frozen(self) -> bool:
@@ -162,6 +181,13 @@ class SimHost:
         self.state_storage = state_storage
         self.processes: dict[int, SimProcess] = {}
         self.boots = 1
+        self.run_storage = self._fresh_run()
+        """Empty after each boot."""
+        self.mounts = MountTable()
+        self.active: set[str] = set()
+        """Logical volumes (their uuids) that are devices here."""
+        self.opened: dict[str, int] = {}
+        """How often each is open."""
         self._next_pid = 1000
 
     @property
@@ -190,6 +216,16 @@ class SimHost:
         for process in list(self.processes.values()):
             process.end(killed=True)
         self.boots += 1
+        self.run_storage = self._fresh_run()
+        self.mounts.clear()
+        self.active.clear()
+        self.opened.clear()
+
+    def _fresh_run(self) -> SimStorage:
+        # Locks belong to a device number: no two hosts and no two boots may have the same.
+        storage = SimStorage(device=_FIRST_RUN_DEVICE + crc32(self.boot_id.encode()))
+        storage.make_directory(RUN_MOUNT)
+        return storage
 
     def find(self, identity: ProcessIdentity) -> SimProcess | None:
         """The living process of that identity on this boot."""

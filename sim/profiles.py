@@ -8,6 +8,10 @@ across directories the old name is never lost without the new one being there.
 ``journal`` (ext4, xfs): changes of names (and of size alone) are lost as a suffix only, and a sync
 of anything commits all earlier ones. Contents as in ``posix``.
 
+``nfs`` (NFS with a synchronous export): names are never lost, since the server has them before it answers; contents
+as in ``posix`` up to their sync, or to the close of the file, which flushes it. And what one host does to names
+others may see late (``sim.nfs_view``).
+
 ``process``: a process was killed and the machine goes on: nothing is lost.
 
 Classes of what may be left of a file whose content was changed since its last sync: nothing of it;
@@ -36,18 +40,21 @@ class Profile(NamedTuple):
 
     name: str
     names: str
-    """subset, suffix or kept: which changes of names may be lost."""
+    """subset, suffix, none or kept: which changes of names may be lost; kept: no content either."""
     max_pending: int = 8
     """More at once is an error of the engine's discipline, and too many to enumerate."""
     sector: int = 512
     torn_bytes: int = 64 * 1024
     """Files up to this length may have torn overwrites."""
+    remote: bool = False
+    """Hosts see the storage through caches of their own, and closing a file flushes it."""
 
 
 POSIX = Profile("posix", "subset")
 JOURNAL = Profile("journal", "suffix")
 PROCESS = Profile("process", "kept")
-PROFILES = {profile.name: profile for profile in (POSIX, JOURNAL, PROCESS)}
+NFS = Profile("nfs", "none", remote=True)
+PROFILES = {profile.name: profile for profile in (POSIX, JOURNAL, PROCESS, NFS)}
 
 
 class TooManyPending(AssertionError):
@@ -117,7 +124,9 @@ def one_state(
     rules = PROFILES[profile] if isinstance(profile, str) else profile
     if rules.names == "kept":
         return storage.clone(), []
-    if rules.names == "suffix":
+    if rules.names == "none":
+        kept = list(storage.log)
+    elif rules.names == "suffix":
         forced = sum(op.sequence <= storage.synced for op in storage.log)
         count = len(storage.log) - choose(len(storage.log) - forced + 1, "names lost")
         while count < len(storage.log) and storage.log[count].needs:
@@ -174,6 +183,9 @@ def _dirty(storage: SimStorage) -> list[int]:
 def _survivors(storage: SimStorage, rules: Profile) -> Iterator[list[NameOp]]:
     """The sets of changes of names that may survive, the whole one first."""
     log = storage.log
+    if rules.names == "none":
+        yield list(log)
+        return
     if rules.names == "suffix":
         forced = sum(op.sequence <= storage.synced for op in log)
         for count in range(len(log), forced - 1, -1):
@@ -292,7 +304,8 @@ def _classes(storage: SimStorage, inode: int, rules: Profile) -> list[Class]:
         while ops and ops[0].kind == "truncate" and ops[0].sequence <= storage.synced:
             base = ops.pop(0).apply(base)
     found: list[Class] = []
-    for one in _possible(node, base, ops, rules):
+    possible = _sectors if inode in storage.devices else _possible
+    for one in possible(node, base, ops, rules):
         if not any(one.content.same(other.content) for other in found):
             found.append(one)
     return found
@@ -313,6 +326,40 @@ def _possible(node: FileNode, base: Content, ops: list[DataOp], rules: Profile) 
             yield Class(_applied(base, ops[:count]), f"everything after: {op}")
     if node.content.size <= rules.torn_bytes and base.size:
         yield from _torn(base, ops, rules.sector)
+
+
+_ALONE = 4
+"""So many writes to a device are also left out, or kept, one by one."""
+
+
+def _sectors(node: FileNode, base: Content, ops: list[DataOp], rules: Profile) -> Iterator[Class]:
+    """What may be left of writes to a device: all, none, all but one, one alone; and one that is small torn, with
+    those before it there and those after it there or not."""
+    whole = _applied(base, ops) if node.tainted else node.content
+    yield Class(whole, "what a failed sync had not written" if node.tainted else ALL)
+    yield Class(base, "all of it")
+    chosen = range(len(ops)) if len(ops) <= _ALONE else (0, len(ops) - 2, len(ops) - 1)
+    for index in chosen:
+        yield Class(_applied(base, [*ops[:index], *ops[index + 1 :]]), f"a hole: {ops[index]}")
+        if len(ops) > 2:
+            yield Class(_applied(base, [ops[index]]), f"all but: {ops[index]}")
+    for index in chosen:
+        op = ops[index]
+        if op.kind != "clone" and op.length <= 2 * rules.torn_bytes:
+            for part, text in _parts(op, rules.sector):
+                yield Class(_applied(base, [*ops[:index], part]), f"{text}, and everything after")
+                yield Class(_applied(base, [*ops[:index], part, *ops[index + 1 :]]), text)
+
+
+def _parts(op: DataOp, sector: int) -> Iterator[tuple[DataOp, str]]:
+    """Beginnings and ends of a write, cut between two sectors."""
+    cuts = range(sector, op.length, sector)
+    for cut in cuts if len(cuts) <= 8 else (cuts[0], cuts[len(cuts) // 2], cuts[-1]):
+        data = op.data
+        head, tail = (data[:cut], data[cut:]) if isinstance(data, bytes) else (data, data)
+        yield op._replace(length=cut, data=head), f"torn, without what follows {cut}: {op}"
+        end = op._replace(offset=op.offset + cut, length=op.length - cut, data=tail)
+        yield end, f"torn, without the first {cut}: {op}"
 
 
 def _applied(base: Content, ops: Sequence[DataOp], size: int | None = None) -> Content:

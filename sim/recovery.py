@@ -12,12 +12,12 @@ from sim.world import World
 MOST_FIXES = 80
 
 
-def recover(world: World, models: Sequence[Model], host: str = "rescuer") -> list[str]:
+def recover(world: World, models: Sequence[Model], host: str = "rescuer", strangers: bool = False) -> list[str]:
     """Fix everything and compare at every step; what is wrong. Nothing else may run."""
     engine = world.host(host)
     rank: Rank | None = None
     for _ in range(MOST_FIXES):
-        found = observe(world, engine, models)
+        found = observe(world, engine, models, strangers)
         problems = list(found.problems)
         if rank is not None and found.rank >= rank:
             problems.append(f"I10 a fix brought nothing nearer to its end: rank {rank} then {found.rank}")

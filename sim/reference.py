@@ -60,6 +60,8 @@ class Model(NamedTuple):
     """(repository, image) whose ids are not known."""
     files: Mapping[str, Content] = {}
     """Exported files by path."""
+    strays: Mapping[str, Content | None] = {}
+    """Volumes that no record names, by id: they are kept somewhere until their deletion was acknowledged (None)."""
 
     # -- verbs
 
@@ -78,6 +80,10 @@ class Model(NamedTuple):
         """With one file more."""
         return self._replace(files={**self.files, path: content})
 
+    def stray(self, volume: str, content: Content | None) -> Model:
+        """With a volume that no record names, or without it."""
+        return self._replace(strays={**self.strays, volume: content})
+
     # -- comparison
 
     def key(self) -> bytes:
@@ -89,6 +95,8 @@ class Model(NamedTuple):
             found.update(repr((repo, _facts(image))).encode())
         for path, content in sorted(self.files.items()):
             found.update(repr((path, content.digest)).encode())
+        for volume, data in sorted(self.strays.items()):
+            found.update(repr((volume, data and data.digest)).encode())
         return found.digest()
 
     def problems(self, seen: Mapping[Key, Seen], waiting: Collection[Key] | None) -> Iterator[str]:

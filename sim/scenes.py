@@ -5,21 +5,26 @@ Images are small, but have all that matters: layers, zeros written over data, an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from engine import changes
 from engine.doors.files import FileHandle
 from engine.model import VolumeFormat
+from engine.records import VolumeRef
+from sim.content import Content
 from sim.crash import Crashed
-from sim.files import Fault
+from sim.files import Fault, SimFiles
 from sim.processes import SimProcess
-from sim.reference import Image
+from sim.reference import Image, Model
 from sim.stage import FILES, KiB, MiB, Stage
-from sim.world import REPOSITORIES
+from sim.volume_groups import DEVICE_ROOT
+from sim.world import LVM, REPOSITORIES
 
 SIZE = 256 * KiB
 ODD = SIZE - 700
 BLOCK = 4 * KiB
+_RAW = VolumeFormat.RAW
 
 
 def data(number: int, length: int = BLOCK) -> bytes:
@@ -97,6 +102,14 @@ def a_committed_copy(stage: Stage) -> None:
     """A snapshot in a whose copy in b has yet to be made."""
     a_chain(stage)
     stage.copy(("a", snap(stage)), "b", auto_fix=False)
+
+
+def a_raw_copy_with_shared_blocks(stage: Stage) -> None:
+    """A raw snapshot whose raw copy has yet to be made, on a storage that can share blocks."""
+    stage.world.storage.reflink = True
+    a_disk(stage, strategy="performance")
+    stage.named["snapshot"] = stage.snapshot("a", disk(stage))
+    stage.copy(("a", snap(stage)), "b", strategy="performance", auto_fix=False)
 
 
 def a_copy_with_windows(stage: Stage) -> None:
@@ -226,6 +239,7 @@ def a_strange_volume(stage: Stage) -> None:
         handle.sync()
     files.sync_directory(folder)
     files.sync_directory(f"{REPOSITORIES}/a/volumes")
+    stage.models = (stage.model.stray("0f" * 16, Content(0, ()).write(0, data(1))),)
 
 
 def a_volume_in_quarantine(stage: Stage) -> None:
@@ -291,6 +305,60 @@ def a_begun_merge(stage: Stage) -> None:
     interrupted(stage, "a", "M-CHAIN", before="handle.sync /srv/a/volumes")
 
 
+def two_that_stand_on_a_removed_one(stage: Stage) -> None:
+    """Two disks on a raw snapshot that was removed, both to be flat; with the second gone the first is merged down."""
+    a_chain(stage, strategy="performance")
+    stage.named["second"] = stage.create("a", SIZE, ("a", snap(stage)))
+    stage.set_strategy("a", stage.named["second"], "performance")
+    stage.remove("a", snap(stage))
+
+
+def one_that_stood_on_a_removed_one(stage: Stage) -> None:
+    """The same; the second disk is flat already, and its overlay still there."""
+    two_that_stand_on_a_removed_one(stage)
+    interrupted(stage, "a", "O-FLAT", before="files.unlink /srv/a/volumes", target=stage.named["second"])
+
+
+def two_disks_in_two(stage: Stage) -> None:
+    """A disk in each repository, that in b the larger one."""
+    a_disk(stage)
+    stage.named["elsewhere"] = stage.create("b", SIZE)
+    stage.write("b", stage.named["elsewhere"], BLOCK, data(8))
+
+
+def a_volume_twice(stage: Stage) -> None:
+    """The raw volume of a disk, and beside it the same once more, which no record names."""
+    a_disk(stage, strategy="performance")
+    with volume_file(stage, "a", disk(stage)) as handle:
+        content = handle.read_at(0, SIZE)
+    folder = f"{REPOSITORIES}/a/volumes/0f"
+    files = stage.engine().doors.files
+    files.make_directory(folder)
+    with files.create(f"{folder}/{'0f' * 16}.raw") as handle:
+        handle.write_at(0, content)
+
+
+# -- what another host does, if it can
+
+
+def fix_if_offered(repo: str, rule: str) -> Callable[[Stage], None]:
+    """Run the first fix of that rule that is offered and can run. Models stay as they are."""
+
+    def run(stage: Stage) -> None:
+        for fix in stage.engine().check_storage_repository(repo):
+            if fix.rule == rule and not fix.waits_for:
+                stage.engine().run_fix_here(repo, fix)
+                return
+
+    return run
+
+
+def use_the_other_volume(stage: Stage) -> None:
+    """What no verb does, but another program might: a record that names another volume, and the old one no more."""
+    repository = stage.engine().context.repository("a")
+    changes.change(repository, disk(stage), lambda record: record._replace(volume=VolumeRef("0f" * 16, _RAW, "")))
+
+
 # -- helpers
 
 
@@ -304,12 +372,19 @@ def volume_file(stage: Stage, repo: str, image: str) -> FileHandle:
     repository = stage.engine().context.repository(repo)
     volume = changes.read(repository, image).record.volume
     assert volume is not None
-    return stage.engine().doors.files.open(repository.layer(volume).path, writable=True)
+    path = repository.layer(volume).path
+    files = stage.engine().doors.files
+    if path.startswith(DEVICE_ROOT):
+        assert isinstance(files, SimFiles)
+        return files.open_block(path, writable=True)
+    return files.open(path, writable=True)
 
 
-def interrupted(stage: Stage, repo: str, rule: str, before: str, nth: int = 1) -> None:
+def interrupted(stage: Stage, repo: str, rule: str, before: str, nth: int = 1, target: str = "") -> None:
     """Run a fix until just before the nth effect that starts so, and kill its process."""
     count = 0
+    if stage.world.format == LVM:
+        before = _on_volumes(before)
 
     def hook(process: SimProcess, call: str, what: str) -> Fault:
         nonlocal count
@@ -319,7 +394,8 @@ def interrupted(stage: Stage, repo: str, rule: str, before: str, nth: int = 1) -
         return Fault.NONE
 
     engine = stage.world.host("three")
-    fix = next(fix for fix in engine.check_storage_repository(repo) if fix.rule == rule)
+    offered = engine.check_storage_repository(repo)
+    fix = next(fix for fix in offered if fix.rule == rule and target in ("", fix.target))
     stage.world.process_of(engine).hook = hook
     try:
         engine.run_fix_here(repo, fix)
@@ -328,15 +404,45 @@ def interrupted(stage: Stage, repo: str, rule: str, before: str, nth: int = 1) -
     raise AssertionError(f"{rule} never came to {before}")
 
 
+def _on_volumes(effect: str) -> str:
+    """The same effect where volumes are logical ones."""
+    call, _, path = effect.partition(" ")
+    call = {"files.unlink": "volume_groups.remove"}.get(call, call)
+    return f"{call} {path.replace(REPOSITORIES, '/dev', 1).replace('/volumes', '/dwv-')}"
+
+
+def copy_onto_newcomer(stage: Stage) -> None:
+    """If a snapshot is seen that nobody acknowledged, base a copy on it: then it must stay."""
+    found = _newcomer(stage)
+    if found is None:
+        return
+    image, model = found
+    source = model.images["b", stage.named["elsewhere"]]
+    copied = source._replace(user_data={})
+    with stage.doing(model.made("a", None, copied)) as done:
+        options = {"auto_fix": False, "image_hints": {stage.named["elsewhere"]: "b"}}
+        made = stage.engine().copy_image("a", stage.named["elsewhere"], image, None, options)
+        done(model.made("a", made, copied))
+
+
 def base_on_newcomer(stage: Stage) -> None:
     """If a snapshot is seen that nobody acknowledged, make a disk on it: then it must stay."""
+    found = _newcomer(stage)
+    if found is None:
+        return
+    image, model = found
+    content = model.images["a", image].content.truncate(SIZE)
+    child = Image(SIZE, content, True, {})
+    with stage.doing(model.made("a", None, child)) as done:
+        done(model.made("a", stage.engine().create_virtual_disk("a", SIZE, image), child))
+
+
+def _newcomer(stage: Stage) -> tuple[str, Model] | None:
+    """A snapshot in a that is seen and was not acknowledged, and the model that knows it."""
     known = {image for _, image in stage.models[0].images}
     seen = [image.id for image in stage.engine().list_images("a") if not image.removed and image.id not in known]
     withs = [model for model in stage.models if model.unnamed]
     if not seen or not withs:
-        return
+        return None
     ((repo, made),) = withs[0].unnamed
-    named = withs[0]._replace(unnamed=()).made(repo, seen[0], made)
-    child = Image(SIZE, made.content.truncate(SIZE), True, {})
-    with stage.doing(named.made("a", None, child)) as done:
-        done(named.made("a", stage.engine().create_virtual_disk("a", SIZE, seen[0]), child))
+    return seen[0], withs[0]._replace(unnamed=()).made(repo, seen[0], made)

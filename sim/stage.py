@@ -8,13 +8,14 @@ it returns, only what it promised is left. Who watches the run (an exploration, 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from engine import chains, changes
 from engine.api import Engine
 from engine.doors.images import Layer
-from engine.errors import DiskwrightError, OutcomeUnknown
+from engine.errors import BadRequest, Conflict, NotFound, Refused
 from engine.model import Fix, aligned
 from sim.content import Content
 from sim.reference import Image, Model
@@ -22,6 +23,9 @@ from sim.world import World
 
 KiB = 1 << 10
 MiB = 1 << 20
+REFUSALS = (BadRequest, NotFound, Conflict, Refused)
+"""Errors after which a verb has certainly not been done."""
+
 FILES = "/files"
 """A directory beside the repositories, for what is imported and exported."""
 
@@ -67,16 +71,14 @@ class Stage:
 
     @contextlib.contextmanager
     def doing(self, *outcomes: Model) -> Iterator[Callable[[Model], None]]:
-        """A verb that leads from here to one of ``outcomes`` or, interrupted or refused, nowhere. The body calls
-        what it is given with the model that the answer promises."""
+        """A verb that leads from here to one of ``outcomes`` or, refused, nowhere; interrupted, or stopped by an error
+        of the storage, either. The body calls what it is given with the model that the answer promises."""
         before = self.models
         self.models = (*before, *outcomes)
         done: list[Model] = []
         try:
             yield done.append
-        except OutcomeUnknown:
-            raise
-        except DiskwrightError:
+        except REFUSALS:
             self.models = before
             raise
         assert done, "a verb that returned promises something"
@@ -204,7 +206,12 @@ class Stage:
         offered = self.engine().check_storage_repository(repo, {"deep": True} if deep else None)
         found = [fix for fix in offered if fix.rule == rule and target in ("", fix.target)]
         assert found, f"check offers no {rule} in {repo} but {[fix.rule for fix in offered]}"
-        self.engine().run_fix_here(repo, found[0])
+        after = self.model
+        if rule == "C-LOST":
+            after = after.stray(re.findall("[0-9a-f]{32}", str(found[0].plan["name"]))[0], None)
+        with self.doing(after) as done:
+            self.engine().run_fix_here(repo, found[0])
+            done(after)
         return found[0]
 
     def wait(self) -> None:

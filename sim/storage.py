@@ -46,11 +46,15 @@ class SimStorage(NameTree):
         self.direct_io = True
         self.reflink = False
         self.hole_punching = True
+        self.flush_on_close = False
+        """As an NFS client does."""
         self.nodes: dict[int, Node] = {ROOT: DirectoryNode({}, {}, ROOT)}
         self.log: list[NameOp] = []
         """Changes of names that are not durable yet, in order."""
         self.dirty: dict[int, None] = {}
         """Files whose content is not durable."""
+        self.devices: frozenset[int] = frozenset()
+        """Files that are devices: a power cut leaves any sectors of what was written to them."""
         self.sequence = 0
         self.synced = 0
         """Sequence of the last sync of anything: what one journal would have committed."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sim import scenes
+from sim import scenes, scenes_lvm
 from sim.explorer import Story
 from sim.scenes import BLOCK, ODD, SIZE, data, disk, snap
+from sim.scenes_lvm import INSTEAD
 from sim.stage import FILES, Stage
+from sim.world import LVM
 
 
 def _do(act: Callable[[Stage], object]) -> Callable[[Stage], None]:
@@ -63,6 +65,12 @@ VERBS = (
     Story("snapshot", scenes.a_disk, _do(lambda s: s.snapshot("a", disk(s), {"n": 1})), then=scenes.base_on_newcomer),
     Story("snapshot-raw", _raw_disk, _do(lambda s: s.snapshot("a", disk(s), strategy="space"))),
     Story("snapshot-twice", scenes.a_disk, _snapshot_twice),
+    Story(
+        "snapshot-as-base-of-a-copy",
+        scenes.two_disks_in_two,
+        _do(lambda s: s.snapshot("a", disk(s), {"n": 1})),
+        then=scenes.copy_onto_newcomer,
+    ),
     Story("copy-committed", scenes.a_chain, _do(lambda s: s.copy(("a", snap(s)), "b", auto_fix=False)), again=True),
     Story("copy-by-runner", scenes.a_chain, _with_runner),
     Story(
@@ -96,6 +104,7 @@ VERBS = (
 FIXES = (
     Story("mend-copy", scenes.a_committed_copy, _fix("b", "B-COPY")),
     Story("mend-copy-windows", scenes.a_copy_with_windows, _fix("b", "B-COPY"), slow=True),
+    Story("mend-copy-reflink", scenes.a_raw_copy_with_shared_blocks, _fix("b", "B-COPY")),
     Story("mend-copy-of-disk", scenes.a_mutable_copy, _fix("b", "B-COPY")),
     Story("mend-copy-rewritten", scenes.a_rewritten_source, _fix("b", "B-COPY"), slow=True),
     Story("mend-import", scenes.an_unfinished_import, _fix("a", "B-IMPORT")),
@@ -110,12 +119,25 @@ FIXES = (
     Story("clean-record", scenes.a_damaged_record, _fix("a", "C-RECORD"), strangers=True),
     Story("clean-litter", scenes.litter_of_all_kinds, _fix("a", "C-LITTER")),
     Story("clean-unnamed", scenes.a_strange_volume, _fix("a", "C-UNNAMED"), strangers=True),
+    Story(
+        "clean-unnamed-just-now",
+        scenes.a_volume_twice,
+        _do(scenes.use_the_other_volume),
+        then=scenes.fix_if_offered("a", "C-UNNAMED"),
+        strangers=True,
+    ),
     Story("clean-lost", scenes.a_volume_in_quarantine, _fix("a", "C-LOST"), strangers=True),
     Story("merge-down", scenes.a_raw_chain, _fix("a", "M-CHAIN")),
     Story("merge-begun", scenes.a_begun_merge, _fix("a", "M-CHAIN")),
     Story("merge-removed", scenes.a_removed_snapshot, _fix("a", "M-CHAIN")),
     Story("merge-up", scenes.two_snapshots, _fix("a", "M-CHAIN")),
     Story("optimize-flat", scenes.an_overlay_that_wants_to_be_flat, _fix("a", "O-FLAT")),
+    Story(
+        "optimize-beside-a-merge",
+        scenes.two_that_stand_on_a_removed_one,
+        _do(lambda s: s.fix("a", "O-FLAT", s.named["second"])),
+        then=scenes.fix_if_offered("a", "M-CHAIN"),
+    ),
     Story("optimize-format", scenes.a_flat_disk_that_wants_the_other_format, _fix("a", "O-FORMAT")),
     Story("optimize-header", scenes.a_wrong_header, _fix("a", "O-HEADER")),
     Story("optimize-leaks", scenes.leaked_clusters, _fix("a", "O-LEAKS", deep=True)),
@@ -124,3 +146,22 @@ FIXES = (
 
 
 STORIES = {story.name: story for story in (*VERBS, *FIXES)}
+
+
+def _on_lvm(story: Story) -> Story:
+    return story._replace(name=f"lvm:{story.name}", prepare=INSTEAD.get(story.prepare, story.prepare), format=LVM)
+
+
+ONLY_ON_LVM = (
+    Story("optimize-reduce", scenes_lvm.a_large_snapshot, _fix("a", "O-REDUCE"), format=LVM),
+    Story("merge-reduced", scenes_lvm.a_reduced_snapshot_with_a_larger_one, _fix("a", "M-CHAIN"), format=LVM),
+)
+"""What needs volumes that take all their room at once."""
+
+_NOT_ON_LVM = ("mend-copy-reflink", "clean-unnamed-just-now")
+
+ON_LVM = {
+    story.name: story
+    for story in [_on_lvm(story) for story in (*STORIES.values(), *ONLY_ON_LVM) if story.name not in _NOT_ON_LVM]
+}
+"""The same on logical volumes."""

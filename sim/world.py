@@ -31,9 +31,15 @@ from sim.schedule import MAX_STEPS, Pct, Scheduler, Strategy, Uniform
 from sim.storage import DEFAULT_CAPACITY, SimStorage
 from sim.tape import Tape
 from sim.trace import Trace
+from sim.volume_groups import make_device
 
 REPOSITORIES = "/srv"
 FORMAT = "localfs-1.0"
+LVM = "lvm-1.0"
+NFS = "nfs-1.0"
+DEVICE = "device"
+DEVICE_BYTES = 1 << 30
+ONLY_HOST = "one"
 
 ImageToolFactory = Callable[[SimProcess], ImageTool]
 """Makes the image door of a process; it may use ``process.files``, ``process.leases`` and ``process.at_death``."""
@@ -55,11 +61,12 @@ class Job:
 class World:
     """Hosts on one storage."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a world has that many sides; callers name each
         self,
         tape: Tape | None = None,
         profile: Profile | str = "posix",
         *,
+        format: str = FORMAT,
         capacity: int = DEFAULT_CAPACITY,
         storage: SimStorage | None = None,
         images: ImageToolFactory | None = None,
@@ -82,6 +89,7 @@ class World:
         self.locks = LockTable()
         self.trace = Trace()
         self.hosts: dict[str, SimHost] = {}
+        self.format = format
         self._images = images
         self.image_locks = ImageLocks()
         self._seed = seed
@@ -99,7 +107,7 @@ class World:
         """Empty repositories ``/srv/<name>``, everything durable."""
         engine = self.host("setup", connect=False)
         for name in names:
-            engine.create_repository(FORMAT, {"path": f"{REPOSITORIES}/{name}"})
+            engine.create_repository(self.format, self._made(name))
         engine.close()
         self.storage.settle()
 
@@ -111,12 +119,31 @@ class World:
         """Connect all repositories under their names, where the host has none connected."""
         if not engine.list_repositories():
             for name in self.repositories():
-                engine.connect_storage_repository(name, FORMAT, {"path": f"{REPOSITORIES}/{name}"})
+                engine.connect_storage_repository(name, self.format, self._place(name))
+
+    def _place(self, name: str) -> dict[str, Any]:
+        """Connection parameters of the repository of that name."""
+        if self.format == LVM:
+            return {"volume_group": name}
+        if self.format == NFS:
+            return {"server": "nas", "export": REPOSITORIES, "directory": name}
+        return {"path": f"{REPOSITORIES}/{name}"}
+
+    def _made(self, name: str) -> dict[str, Any]:
+        """What it is made of."""
+        if self.format != LVM:
+            return self._place(name)
+        self.storage.make_directory(f"{REPOSITORIES}/{name}")
+        make_device(self.storage, f"{REPOSITORIES}/{name}/{DEVICE}", DEVICE_BYTES)
+        return {**self._place(name), "devices": [f"{REPOSITORIES}/{name}/{DEVICE}"]}
 
     # -- hosts
 
     def machine(self, name: str) -> SimHost:
-        """The host of that name, new when there was none."""
+        """The host of that name, new when there was none. Where only one host may use the storage it is always the
+        same machine."""
+        if self.format == LVM:
+            name = ONLY_HOST
         if name not in self.hosts:
             self.hosts[name] = SimHost(self, name)
         return self.hosts[name]
@@ -145,7 +172,7 @@ class World:
         """A world around another state of the storage: no process runs and nothing is leased. Hosts keep their notes
         (and so their connections), but both worlds may write them independently."""
         other = World(
-            Tape(), self.profile, storage=storage, images=self._images, seed=self._seed,
+            Tape(), self.profile, format=self.format, storage=storage, images=self._images, seed=self._seed,
             least_ids=self._least_ids, hook=hook,
         )  # fmt: skip
         other.order = self.order

@@ -10,12 +10,17 @@ from tui.render import OutputClosed
 from tui.session import Session
 
 MODULES = {"run": "sim.scenario.command", "explore": "sim.explore", "fuzz": "sim.fuzz"}
-"""Each has ``main(argv) -> int``, writes to standard output and raises the engine's errors."""
+"""Each has ``main(argv) -> int`` (writes to standard output, raises the engine's errors) and ``make_parser()``."""
 
 
 def add_sim(parser: Parser) -> None:
     parser.add_argument("action", choices=tuple(MODULES), help="what to do")
     parser.add_argument("rest", metavar="...", nargs=argparse.REMAINDER, help="its arguments")
+
+
+def help_of(action: str) -> str:
+    """What one of them says of itself; "" when there is no such thing."""
+    return str(import_module(MODULES[action]).make_parser().format_help()) if action in MODULES else ""
 
 
 def run_sim(session: Session, arguments: argparse.Namespace) -> int:

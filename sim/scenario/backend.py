@@ -50,6 +50,9 @@ class Backend(Protocol):
     def root(self, repository: str) -> str:
         """Path of a repository."""
 
+    def parameters(self, repository: str) -> dict[str, Any]:
+        """What an engine connects it with."""
+
     def scratch(self, name: str) -> str:
         """Path for an image file outside of all repositories."""
 

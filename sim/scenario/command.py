@@ -7,13 +7,15 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-from engine.errors import BadRequest, NotFound, from_os_error
+from engine.errors import NotFound, from_os_error
+from sim.arguments import Parser
 from sim.scenario import parse, told
 from sim.scenario.model import Scenario
 from sim.scenario.outcome import PASSED, VIOLATED, WRONG, Verdict
 from sim.scenario.play import play
+from sim.scenario.schema import BACKENDS
 from sim.scenario.source import ScenarioError
 
 PROGRAM = "diskwright sim run"
@@ -29,21 +31,11 @@ A wrong scenario comes before a violated one.
 _ENDINGS = (".yaml", ".yml")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise BadRequest(message, f"See {PROGRAM} --help")
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
-        prog=PROGRAM,
-        description="Play scenario files (scenarios/README.md describes them) on the engine.",
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def make_parser() -> Parser:
+    """What the command understands."""
+    parser = Parser(PROGRAM, "Play scenario files (scenarios/README.md describes them) on the engine.", EXIT_CODES)
     parser.add_argument("paths", metavar="FILE|DIR", nargs="+", help="scenarios; of a directory all *.yaml below it")
-    parser.add_argument("--backend", choices=("sim", "local"), default="sim", help="default: sim")
+    parser.add_argument("--backend", choices=BACKENDS, default="sim", help="default: sim")
     parser.add_argument("--junit", metavar="OUT.xml", help="write JUnit XML")
     parser.add_argument("--trace", metavar="OUT.jsonl", help="write every event, with all effects, one JSON per line")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of ids and of what is left to chance")
@@ -56,7 +48,7 @@ def _parser() -> _Parser:
 def main(argv: Sequence[str]) -> int:
     """Run it; returns the exit code. DiskwrightError: wrong usage, or something that this machine lacks."""
     try:
-        arguments = _parser().parse_args(list(argv))
+        arguments = make_parser().parse_args(list(argv))
     except SystemExit as done:  # --help
         return int(done.code or 0)
     verdicts = [_one(path, arguments) for path in _files(arguments.paths)]
@@ -113,7 +105,8 @@ def _one(path: str, arguments: argparse.Namespace) -> Verdict:
     else:
         if not arguments.quiet:
             out.write(told.printable(f"{path}: {scenario.title}") + "\n")
-        verdict = play(scenario, arguments.backend, arguments.seed, tell, names=names)
+        record = arguments.trace is not None
+        verdict = play(scenario, arguments.backend, arguments.seed, tell, names=names, record=record)
     out.write(told.verdict_line(verdict) + "\n")
     return verdict
 

@@ -2,7 +2,8 @@
 
 Arguments and results are JSON data, so that a deed can be done here or by a process that is killed.
 The work that a verb would leave to a runner (``auto_fix``) is done by the deed itself: its effects
-then have the same numbers on every backend.
+then have the same numbers on every backend. With ``BY_RUNNER`` the engine starts its runner, which the
+backend watches instead, and the deed waits for it.
 """
 
 from __future__ import annotations
@@ -23,14 +24,27 @@ MAX_FIXES = 60
 
 Deed = Callable[..., Any]
 
+HERE, BY_RUNNER, LATER = "here", "by runner", "later"
+"""Who does the work of a verb; the argument ``work`` of the deeds that have some."""
 
-def _committed(options: dict[str, Any]) -> dict[str, Any]:
-    return {**options, "auto_fix": False}
+RUNNER = "engine.runner"
 
 
-def _finish(engine: Engine, repo: str, image: str, wanted: bool) -> str:
-    """Do what a runner would be started for."""
-    for _ in range(MAX_FIXES if wanted else 0):
+def is_by_runner(arguments: dict[str, Any]) -> bool:
+    """Whether a deed has its work done by a process that the engine starts."""
+    return arguments.get("work") == BY_RUNNER
+
+
+def _committed(options: dict[str, Any], work: str) -> dict[str, Any]:
+    return {**options, "auto_fix": work == BY_RUNNER}
+
+
+def _finish(engine: Engine, repo: str, image: str, work: str) -> str:
+    """Do what a runner would be started for, or wait for it."""
+    if work == BY_RUNNER:
+        for task in engine.list_tasks():
+            engine.wait_for_task(task)
+    for _ in range(MAX_FIXES if work == HERE else 0):
         mends = [
             fix
             for fix in engine.check_storage_repository(repo)
@@ -43,10 +57,10 @@ def _finish(engine: Engine, repo: str, image: str, wanted: bool) -> str:
 
 
 def create_disk(
-    engine: Engine, repo: str, size: int, base: str | None, user_data: Any, options: dict[str, Any], work: bool
+    engine: Engine, repo: str, size: int, base: str | None, user_data: Any, options: dict[str, Any], work: str
 ) -> str:
     """Its id."""
-    image = engine.create_virtual_disk(repo, size, base, user_data, _committed(options))
+    image = engine.create_virtual_disk(repo, size, base, user_data, _committed(options, work))
     return _finish(engine, repo, image, work)
 
 
@@ -56,18 +70,18 @@ def create_snapshot(engine: Engine, repo: str, disk: str, user_data: Any, option
 
 
 def copy(
-    engine: Engine, repo: str, image: str, base: str | None, user_data: Any, options: dict[str, Any], work: bool
+    engine: Engine, repo: str, image: str, base: str | None, user_data: Any, options: dict[str, Any], work: str
 ) -> str:
     """The id in the target."""
-    made = engine.copy_image(repo, image, base, user_data, _committed(options))
+    made = engine.copy_image(repo, image, base, user_data, _committed(options, work))
     return _finish(engine, repo, made, work)
 
 
 def import_file(
-    engine: Engine, repo: str, path: str, format: str, user_data: Any, options: dict[str, Any], work: bool
+    engine: Engine, repo: str, path: str, format: str, user_data: Any, options: dict[str, Any], work: str
 ) -> str:
     """Its id."""
-    image = engine.import_image(repo, path, format, user_data, _committed(options))
+    image = engine.import_image(repo, path, format, user_data, _committed(options, work))
     return _finish(engine, repo, image, work)
 
 
@@ -206,7 +220,7 @@ DEEDS: dict[str, Deed] = {
     "stop_task": lambda engine, repo, image: engine.stop_task(repo, image),
     "disconnect": lambda engine, repo: engine.disconnect_storage_repository(repo),
     "connect": lambda engine, repo, format, parameters: engine.connect_storage_repository(repo, format, parameters),
-    "take_srm": lambda engine, repo: engine.take_srm(repo),
+    "take_srm": lambda engine, repo, dead: engine.take_srm(repo, dead),
     "release_srm": lambda engine, repo: engine.release_srm(repo),
 }
 

@@ -26,7 +26,7 @@ from engine.doors.processes import ProcessState
 from engine.errors import DiskwrightError, StorageError, ToolMissing
 from sim.hosts import uuid4
 from sim.scenario.backend import ActiveFault, Ended, Failure
-from sim.scenario.deeds import do
+from sim.scenario.deeds import do, is_by_runner
 from sim.scenario.model import Interruption, Scenario
 from sim.scenario.watch import Reached, Watch, watching
 
@@ -110,6 +110,9 @@ class LocalBackend:
     def root(self, repository: str) -> str:
         return self._roots[repository]
 
+    def parameters(self, repository: str) -> dict[str, Any]:
+        return {"path": self.root(repository)}
+
     def scratch(self, name: str) -> str:
         return f"{self._top}/scratch/{name}"
 
@@ -145,10 +148,10 @@ class LocalBackend:
         faults: tuple[ActiveFault, ...],
     ) -> Ended:
         assert not faults, "faults are for the simulator"
-        if interruption is None:
+        if interruption is None and not is_by_runner(arguments):
             return self._here(host, verb, arguments)
         worker = self._start(host, verb, arguments, interruption)
-        if interruption.how == "freeze" and self._stopped(worker):
+        if interruption is not None and interruption.how == "freeze" and self._stopped(worker):
             self._jobs[interruption.job] = worker
             return Ended("frozen", reached=_reached(worker.note))
         return self._wait(worker)
@@ -164,7 +167,7 @@ class LocalBackend:
         finally:
             engine.close()
 
-    def _start(self, host: str, verb: str, arguments: dict[str, Any], interruption: Interruption) -> _Worker:
+    def _start(self, host: str, verb: str, arguments: dict[str, Any], interruption: Interruption | None) -> _Worker:
         self._count += 1
         place = f"{self._top}/work/{self._count}"
         spec = {
@@ -174,8 +177,8 @@ class LocalBackend:
             "state": self._state(host),
             "verb": verb,
             "arguments": arguments,
-            "how": interruption.how,
-            "point": interruption.point._asdict(),
+            "how": interruption.how if interruption else "",
+            "point": interruption.point._asdict() if interruption else None,
             "note": f"{place}.note",
         }
         with open(f"{place}.spec", "w", encoding="utf-8") as stream:
@@ -213,8 +216,11 @@ class LocalBackend:
         except (ValueError, KeyError, TypeError):
             raise StorageError(f"the process of the step failed ({code}): {said[-600:]}") from None
         self._leases_gone(worker)
+        reached = _reached(worker.note)
         how = "failed" if failure else "done"
-        return Ended(how, answer["result"], failure, tuple(answer["effects"]), _reached(worker.note))
+        if answer["runner"] == "killed":
+            how = "killed"
+        return Ended(how, answer["result"], failure, tuple(answer["effects"]), reached)
 
     def thaw(self, job: str) -> Ended:
         worker = self._jobs.pop(job)

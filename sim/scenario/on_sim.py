@@ -7,9 +7,11 @@ import errno
 import threading
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 from engine.api import Engine
+from engine.doors.leases import Lease
+from engine.doors.processes import ProcessIdentity
 from engine.errors import DiskwrightError
 from sim.crash import Crashed
 from sim.files import Fault, SimFiles
@@ -17,7 +19,7 @@ from sim.nodes import fail
 from sim.processes import SimProcess
 from sim.profiles import PROFILES
 from sim.scenario.backend import ActiveFault, Ended, Failure
-from sim.scenario.deeds import do
+from sim.scenario.deeds import RUNNER, do, is_by_runner
 from sim.scenario.model import Interruption, Scenario
 from sim.scenario.watch import Reached, Watch, watching
 from sim.storage import DEFAULT_CAPACITY
@@ -50,8 +52,16 @@ class SimBackend:
                     engine.connect_storage_repository(plan.name, plan.format, {"path": self._roots[plan.name]})
         self._world.storage.settle()
 
+    @property
+    def world(self) -> World:
+        """The simulated world itself."""
+        return self._world
+
     def root(self, repository: str) -> str:
         return self._roots[repository]
+
+    def parameters(self, repository: str) -> dict[str, Any]:
+        return {"path": self.root(repository)}
 
     def scratch(self, name: str) -> str:
         return f"{_SCRATCH}/{name}"
@@ -93,6 +103,14 @@ class SimBackend:
     ) -> Ended:
         process = self._process(host, faults)
         watch = Watch(interruption.point if interruption else None)
+        if is_by_runner(arguments):
+            process.behind(lambda doors: doors._replace(processes=cast(Any, _Starting(process, watch))))
+            ended = _live(process, Watch(), verb, arguments)
+            return ended._replace(
+                how="killed" if watch.dead else ended.how,
+                effects=() if watch.dead else tuple(watch.names),
+                reached=watch.reached,
+            )
 
         def live() -> Ended:
             return _live(process, watch, verb, arguments)
@@ -161,6 +179,26 @@ def _live(process: SimProcess, watch: Watch, verb: str, arguments: dict[str, Any
         if not process.dead:
             engine.close()
         process.end()
+
+
+class _Starting:
+    """The process door of a deed whose runner is watched."""
+
+    def __init__(self, process: SimProcess, watch: Watch) -> None:
+        self._process = process
+        self._inner = process.doors.processes
+        self._watch = watch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def spawn(self, module: str, arguments: list[str], leases: list[Lease], log: str) -> ProcessIdentity:
+        identity = self._inner.spawn(module, arguments, leases, log)
+        child = self._process.host.find(identity)
+        if module == RUNNER and child is not None:
+            self._watch._act = _killer(child, self._watch)
+            child.behind(lambda doors: watching(doors, self._watch))
+        return identity
 
 
 def _killer(process: SimProcess, watch: Watch) -> Callable[[Reached], None]:

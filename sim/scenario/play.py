@@ -5,15 +5,21 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import DiskwrightError
-from sim.scenario import damaging, expecting, outcome
+from sim.scenario import damaging, expecting, outcome, recording
 from sim.scenario.backend import Backend, Ended, Failure
+from sim.scenario.deeds import BY_RUNNER, HERE, LATER, is_by_runner
 from sim.scenario.model import Interruption, Scenario, Step
+from sim.scenario.on_sim import SimBackend
 from sim.scenario.outcome import PASSED, SKIPPED, VIOLATED, WRONG, Verdict, Violation
+from sim.scenario.recording import Recorder
 from sim.scenario.source import ScenarioError
 from sim.scenario.stage import Image, Stage
+
+if TYPE_CHECKING:
+    from sim.scenario.on_lab import LabBackend
 
 Tell = Callable[[dict[str, Any]], None]
 _NESTED_AT_MOST = 400
@@ -27,9 +33,11 @@ def play(
     *,
     names: dict[str, str] | None = None,
     compare: bool = False,
+    record: bool = False,
 ) -> Verdict:
     """Play it and say how it ended. ``tell`` gets each event as it happens; ``names`` is filled with
     the names of images by id meanwhile. ``compare``: also say what became of everything, for comparing backends.
+    ``record``: the events also tell how the repositories were (``sim.scenario.recording``).
 
     An error that is none of the engine's own is a violation too. DiskwrightError: this machine
     lacks something."""
@@ -40,6 +48,8 @@ def play(
     started = time.monotonic()
     run = _Run(scenario, _backend(scenario, backend, seed), seed, tell, names if names is not None else {})
     try:
+        if record:
+            run.record(backend)
         run.all()
         result, line, message = PASSED, 0, ""
         found = run.outcome() if compare else None
@@ -60,11 +70,23 @@ def play(
     )
 
 
+def play_up_to(scenario: Scenario, steps: int, seed: int = 0) -> tuple[SimBackend, dict[str, str]]:
+    """The simulated world as it is after the first ``steps`` steps, for going on in it, and the names of images by
+    id. What a step finds wrong is raised: ``Violation``, ``ScenarioError``, DiskwrightError."""
+    names: dict[str, str] = {}
+    backend = SimBackend(scenario, seed)
+    run = _Run(scenario, backend, seed, lambda event: None, names)
+    run.some(steps)
+    return backend, names
+
+
 def _backend(scenario: Scenario, name: str, seed: int) -> Backend:
     if name == "sim":
-        from sim.scenario.on_sim import SimBackend
-
         return SimBackend(scenario, seed)
+    if name == "lab":
+        from sim.scenario.on_lab import LabBackend
+
+        return LabBackend(scenario, seed)
     from sim.scenario.on_local import LocalBackend
 
     return LocalBackend(scenario, seed)
@@ -83,10 +105,22 @@ class _Run:
         self._seed = seed
         self._tell = tell
         self._names = names
+        self._recorder: Recorder | None = None
+
+    def record(self, backend: str) -> None:
+        """Keep states of the repositories in the events from now on."""
+        self._recorder = Recorder(self.scenario, self.backend, lambda facts: self.event(**facts))
+        if isinstance(self.backend, SimBackend):
+            self._recorder.watch(self.backend.world)
+        self.event(**recording.header(self.scenario, backend, self._seed))
 
     def all(self) -> None:
         """Play all steps."""
-        for number, step in enumerate(self.scenario.steps, 1):
+        self.some(len(self.scenario.steps))
+
+    def some(self, count: int) -> None:
+        """Play the first ``count`` steps."""
+        for number, step in enumerate(self.scenario.steps[:count], 1):
             self._number, self.line = number, step.line
             self._step(step)
 
@@ -94,6 +128,9 @@ class _Run:
         """Something happened."""
         for name, image in self.stage.images.items():
             self._names.setdefault(image.id, name)
+        if self._recorder is not None:
+            self._recorder.flush()
+            facts |= {"now": self._recorder.now(), "state": self._recorder.state(), "names": dict(self._names)}
         event = {"step": self._number, "line": self.line, **facts}
         self.events.append(event)
         self._tell(event)
@@ -165,6 +202,8 @@ class _Run:
 
     def _deed(self, step: Step) -> None:
         verb, arguments = self._arguments(step)
+        if is_by_runner(arguments) and step.interruption is not None and step.interruption.how != "crash":
+            raise self.stage.impossible(step.line, "a process that the engine starts can crash here, nothing else")
         target = str(arguments.get("repo", ""))
         makes = step.values.get("as") if step.verb in _MAKERS else None
         with self.backend.engine(step.host) as engine:
@@ -310,6 +349,12 @@ _ON_THE_HOST = ("prepare", "teardown", "write", "connect", "disconnect")
 _MAKERS = ("create_disk", "create_snapshot", "copy", "import")
 
 
+def _work(values: dict[str, Any]) -> str:
+    if values.get("by_runner"):
+        return BY_RUNNER
+    return HERE if values.get("auto_fix", True) else LATER
+
+
 def _create_disk(run: _Run, step: Step) -> dict[str, Any]:
     values = step.values
     base = run.stage.image(values["base"], step.lines["base"]) if "base" in values else None
@@ -318,7 +363,7 @@ def _create_disk(run: _Run, step: Step) -> dict[str, Any]:
         options["image_hints"] = {base.id: base.repository}
     return {
         "repo": values["in"], "size": values["size"], "base": base.id if base else None,
-        "user_data": values.get("user_data"), "options": options, "work": values.get("auto_fix", True),
+        "user_data": values.get("user_data"), "options": options, "work": _work(values),
     }  # fmt: skip
 
 
@@ -339,7 +384,7 @@ def _copy(run: _Run, step: Step) -> dict[str, Any]:
         options["image_hints"] = {image.id: values["hint"]}
     return {
         "repo": values["to"], "image": image.id, "base": base.id if base else None,
-        "user_data": values.get("user_data"), "options": options, "work": values.get("auto_fix", True),
+        "user_data": values.get("user_data"), "options": options, "work": _work(values),
     }  # fmt: skip
 
 
@@ -347,7 +392,7 @@ def _import(run: _Run, step: Step) -> dict[str, Any]:
     values = step.values
     return {
         "repo": values["in"], "path": run.stage.file(values["file"], step.lines["file"]), "format": values["format"],
-        "user_data": values.get("user_data"), "options": run.options(values), "work": values.get("auto_fix", True),
+        "user_data": values.get("user_data"), "options": run.options(values), "work": _work(values),
     }  # fmt: skip
 
 
@@ -396,7 +441,20 @@ def _prepare(run: _Run, step: Step) -> dict[str, Any]:
 def _connect(run: _Run, step: Step) -> dict[str, Any]:
     name = step.values["repository"]
     plan = next(plan for plan in run.scenario.repositories if plan.name == name)
-    return {"repo": name, "format": plan.format, "parameters": {"path": run.backend.root(name)}}
+    return {"repo": name, "format": plan.format, "parameters": run.backend.parameters(name)}
+
+
+def _lab(run: _Run) -> LabBackend:
+    """The backend of steps that only the lab has; ``parse`` lets no other play them."""
+    from sim.scenario.on_lab import LabBackend
+
+    assert isinstance(run.backend, LabBackend)
+    return run.backend
+
+
+def _open_volume(run: _Run, step: Step) -> None:
+    image = run.stage.of_step(step, "image")
+    _lab(run).open_volume(step.host, image.repository, image.id)
 
 
 def _only_repository(run: _Run, step: Step) -> dict[str, Any]:
@@ -417,7 +475,7 @@ _ARGUMENTS: dict[str, Callable[[_Run, Step], dict[str, Any]]] = {
     "prepare": _prepare,
     "connect": _connect,
     "disconnect": _only_repository,
-    "take_srm": _only_repository,
+    "take_srm": lambda run, step: {"repo": step.values["repository"], "dead": step.values.get("dead", "")},
     "release_srm": _only_repository,
 }
 
@@ -429,4 +487,10 @@ _WORLD: dict[str, Callable[[_Run, Step], Any]] = {
     "space_left": lambda run, step: run.backend.space_left(step.values["bytes"]),
     "jump_clock": lambda run, step: run.backend.jump_clock(step.values["name"], step.values["seconds"]),
     "wait": lambda run, step: run.backend.wait(step.values["seconds"]),
+    "reset_host": lambda run, step: run.backend.kill_host(step.values["name"]),
+    "isolate": lambda run, step: _lab(run).isolate(step.values["name"]),
+    "rejoin": lambda run, step: _lab(run).rejoin(step.values["name"]),
+    "server": lambda run, step: _lab(run).server(step.values["of"], step.values["does"]),
+    "open_volume": _open_volume,
+    "close_volume": lambda run, step: _lab(run).close_volume(run.stage.of_step(step, "image").id),
 }

@@ -75,6 +75,9 @@ KINDS = {
 _STRATEGY = Field("choice", "what is valued", choices=("space", "performance"))
 _USER_DATA = Field("json", "what a manager of machines keeps with the image")
 _AUTO_FIX = Field("flag", "false: commit only; the work waits for a fix (default true)")
+_BY_RUNNER = Field(
+    "flag", "the work is done by the process that the engine starts for it; `crash` then kills that process"
+)
 _IMAGE = Field("image", "which one", True)
 _IN = Field("repository", "where, if not where the name was given")
 _PLACE = Field("repository", "where", True)
@@ -112,7 +115,7 @@ VERBS: dict[str, Verb] = {
         {
             "in": _PLACE, "size": Field("size", "how large", True), "as": _AS,
             "base": Field("image", "a snapshot that it begins as, in any connected repository"),
-            "strategy": _STRATEGY, "user_data": _USER_DATA, "auto_fix": _AUTO_FIX,
+            "strategy": _STRATEGY, "user_data": _USER_DATA, "auto_fix": _AUTO_FIX, "by_runner": _BY_RUNNER,
         },
         interruptible=True,
     ),
@@ -133,7 +136,7 @@ VERBS: dict[str, Verb] = {
             "only": Field("words", "look for images only in these repositories"),
             "full": Field("flag", "copy all bits when the base cannot be used"),
             "digest": Field("flag", "false: compute none"),
-            "strategy": _STRATEGY, "user_data": _USER_DATA, "auto_fix": _AUTO_FIX,
+            "strategy": _STRATEGY, "user_data": _USER_DATA, "auto_fix": _AUTO_FIX, "by_runner": _BY_RUNNER,
         },
         interruptible=True,
     ),
@@ -142,7 +145,7 @@ VERBS: dict[str, Verb] = {
         {
             "file": Field("name", "the file", True), "in": _PLACE, "as": _AS,
             "format": Field("choice", "its format, stated and not guessed", True, ("raw", "qcow2")),
-            "strategy": _STRATEGY, "user_data": _USER_DATA, "auto_fix": _AUTO_FIX,
+            "strategy": _STRATEGY, "user_data": _USER_DATA, "auto_fix": _AUTO_FIX, "by_runner": _BY_RUNNER,
         },
         interruptible=True,
     ),
@@ -202,7 +205,11 @@ VERBS: dict[str, Verb] = {
     ),
     "connect": Verb("connect a repository on the host", {"repository": _PLACE}, "repository"),
     "disconnect": Verb("disconnect it there", {"repository": _PLACE}, "repository"),
-    "take_srm": Verb("become the manager of a repository", {"repository": _PLACE}, "repository"),
+    "take_srm": Verb(
+        "become the manager of a repository",
+        {"repository": _PLACE, "dead": Field("host", "the one that was the manager: it is dead for certain")},
+        "repository",
+    ),
     "release_srm": Verb("give that role up", {"repository": _PLACE}, "repository"),
     "unplug": Verb("the storage of a repository is not there any more", {"repository": _PLACE}, "repository"),
     "plug_in": Verb("it is there again", {"repository": _PLACE}, "repository"),

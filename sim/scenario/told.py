@@ -81,12 +81,19 @@ def as_json(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """All of it as one document."""
     told = ("path", "title", "backend", "result", "line", "message", "seconds", "events")
     scenarios = [{name: getattr(one, name) for name in told} for one in verdicts]
+    for scenario in scenarios:  # the states are for the trace: they are long
+        scenario["events"] = [_without_states(event) for event in scenario["events"] if "moment" not in event]
     counts = {result: sum(one.result == result for one in verdicts) for result in _WORDS}
     return {**counts, "scenarios": scenarios}
 
 
+def _without_states(event: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in event.items() if key not in ("state", "names", "now")}
+
+
 def trace(verdicts: Sequence[Verdict]) -> bytes:
-    """One JSON object per line: each event, and the verdict of each scenario after its events."""
+    """One JSON object per line: a head, each event, and the verdict of each scenario after its events. When the run
+    was recorded (``sim.scenario.recording``) events have the states of the repositories that changed."""
     lines = []
     for one in verdicts:
         lines += [json.dumps({"scenario": one.path, **event}) for event in one.events]

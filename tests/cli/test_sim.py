@@ -56,7 +56,20 @@ def test_help_says_what_there_is(run: Command):
     text = run("sim", "--help").out
     for word in ("--backend", "--junit", "--trace", "explore", "scenarios/README.md", "Exit codes"):
         assert word in text
-    assert run("sim", "run", "--help").out == text
+
+
+@pytest.mark.parametrize(("action", "option"), [("run", "--junit"), ("explore", "--shallow"), ("fuzz", "--replay")])
+def test_each_action_has_a_help_of_its_own(run: Command, action: str, option: str):
+    """With its options, however it is asked for."""
+    text = run("sim", action, "--help").out
+    assert f"usage: diskwright sim {action}" in text and option in text
+    assert run("help", "sim", action).out == run("sim", action, "-h").out == text
+
+
+def test_wrong_usage_of_each_action_is_told_alike(run: Command, tmp_path: Path):
+    """One sentence, exit code 2."""
+    for words in (("explore", "--story", "none"), ("explore", "--replay", "{"), ("fuzz", "--sed", "1")):
+        assert run("sim", *words, code=2).err.startswith("diskwright: ")
 
 
 def test_a_closed_pipe_ends_it_quietly():

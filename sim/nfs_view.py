@@ -1,0 +1,177 @@
+"""What one NFS client believes of a server's names and attributes, which others change meanwhile (measured: kernel 6.1).
+
+* A name that was looked up and not found is not found for 30 s, though another host has made it.
+* A name that was found means the same file for 30 s, though another host has replaced or removed it. When the
+  server says that the file is gone, the name is looked up once more.
+* ``stat`` of a file tells the size that it had up to 3 s ago; opening it asks the server.
+* Listing a directory asks the server, and what was believed of the names in it is forgotten.
+* Making, linking, renaming and removing a name is decided by the server, and what this host does it knows.
+
+Virtual time may stand still between two steps: then nothing that is believed becomes true by waiting.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+
+from engine.doors.files import Entry, Stat
+from sim.files import SimFiles, SimHandle
+from sim.nodes import FileNode, fail
+from sim.storage import SimStorage
+
+NAMES_S = 30.0
+ATTRIBUTES_S = 3.0
+
+
+class HostView:
+    """The caches of one host."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._names: dict[tuple[int, str], tuple[float, int]] = {}
+        """(until, inode; 0: there is none) by storage and path."""
+        self._stats: dict[tuple[int, int], tuple[float, Stat]] = {}
+
+    def find(self, storage: SimStorage, path: str) -> int:
+        """The inode that a path is believed to be; FileNotFoundError when it is believed not to be."""
+        for folder in _above(path):
+            if self._known(storage, folder) == 0:
+                raise fail(errno.ENOENT, path)
+        inode = self._known(storage, path)
+        if not inode or inode not in storage.nodes:
+            if inode == 0:
+                raise fail(errno.ENOENT, path)
+            inode = self._ask(storage, path)
+        return inode
+
+    def _known(self, storage: SimStorage, path: str) -> int | None:
+        until, inode = self._names.get((storage.device, path), (0.0, 0))
+        return inode if until > self._now() else None
+
+    def _ask(self, storage: SimStorage, path: str) -> int:
+        try:
+            inode = storage.stat(path).inode
+        except FileNotFoundError:
+            self._names[storage.device, path] = (self._now() + NAMES_S, 0)
+            raise
+        self._names[storage.device, path] = (self._now() + NAMES_S, inode)
+        return inode
+
+    def stat(self, storage: SimStorage, path: str) -> Stat:
+        """As it was up to some seconds ago."""
+        inode = self.find(storage, path)
+        until, known = self._stats.get((storage.device, inode), (0.0, None))
+        if known is None or until <= self._now():
+            known = storage.stat_inode(inode)
+            self._stats[storage.device, inode] = (self._now() + ATTRIBUTES_S, known)
+        return known
+
+    def opened(self, storage: SimStorage, inode: int) -> None:
+        """The server was asked for its attributes; what this host writes from here on it knows."""
+        self._stats.pop((storage.device, inode), None)
+
+    def listed(self, storage: SimStorage, path: str) -> None:
+        """A directory was read."""
+        start = f"{path}/"
+        for key in [key for key in self._names if key[0] == storage.device and key[1].startswith(start)]:
+            if "/" not in key[1][len(start) :]:
+                del self._names[key]
+
+    def did(self, storage: SimStorage, *paths: str) -> None:
+        """The server has just answered about these names."""
+        for path in paths:
+            self._names.pop((storage.device, path), None)
+            for key in [key for key in self._names if key[0] == storage.device and key[1].startswith(f"{path}/")]:
+                del self._names[key]
+
+
+def _above(path: str) -> Iterator[str]:
+    """The directories on the way to a path."""
+    end = path.find("/", 1)
+    while end > 0:
+        yield path[:end]
+        end = path.find("/", end + 1)
+
+
+class NfsFiles(SimFiles):
+    """The files of a process on a host that sees them through its caches."""
+
+    view: HostView
+
+    def list_directory(self, path: str) -> list[Entry]:
+        storage, inside = self.locate(path)
+        listed = super().list_directory(path)
+        if any(self.view._known(storage, folder) == 0 for folder in (*_above(inside), inside)):
+            raise fail(errno.ENOENT, path)
+        self.view.listed(storage, inside)
+        return listed
+
+    def stat(self, path: str) -> Stat:
+        self.gate.enter("files.stat", path)
+        return self.view.stat(*self.locate(path))
+
+    def read_file(self, path: str, limit: int) -> bytes:
+        self.gate.enter("files.read_file", path)
+        storage, inside = self.locate(path)
+        node = storage.nodes[self._inode(storage, inside, False)]
+        assert isinstance(node, FileNode)
+        data = node.content.read(0, limit + 1)
+        if len(data) > limit:
+            raise OSError(errno.EFBIG, f"longer than {limit} bytes", path)
+        return data
+
+    def open(self, path: str, writable: bool = False) -> SimHandle:
+        self.gate.enter("files.open", path)
+        storage, inside = self.locate(path)
+        return SimHandle(self, storage, self._inode(storage, inside, writable), path, writable)
+
+    def _inode(self, storage: SimStorage, inside: str, writable: bool) -> int:
+        inode = self.view.find(storage, inside)
+        self.view.opened(storage, inode)
+        if not isinstance(storage.nodes[inode], FileNode):
+            return storage.file(inside, writable)[0]  # says what it is instead
+        return inode
+
+    def create(self, path: str) -> SimHandle:
+        with _asked(self, path):
+            return super().create(path)
+
+    def link(self, source: str, target: str) -> None:
+        with _asked(self, source, target):
+            super().link(source, target)
+
+    def rename(self, source: str, target: str) -> None:
+        with _asked(self, source, target):
+            super().rename(source, target)
+
+    def unlink(self, path: str) -> None:
+        with _asked(self, path):
+            super().unlink(path)
+
+    def make_directory(self, path: str) -> None:
+        with _asked(self, path):
+            super().make_directory(path)
+
+    def remove_directory(self, path: str) -> None:
+        with _asked(self, path):
+            super().remove_directory(path)
+
+    def symlink(self, target: str, path: str) -> None:
+        with _asked(self, path):
+            super().symlink(target, path)
+
+
+class _asked:
+    """Whatever the server answers about names, it is known then."""
+
+    def __init__(self, files: NfsFiles, *paths: str) -> None:
+        self._files, self._paths = files, paths
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, *error: object) -> None:
+        for path in self._paths:
+            storage, inside = self._files.locate(path)
+            self._files.view.did(storage, inside)

@@ -1,0 +1,266 @@
+"""Mutants of the engine, made while the test runs: the simulator must report each, or it is not to be believed.
+
+Every statement that makes something durable is deleted in turn; they are found in the source, so a new one is covered
+without being named here. A mutant whose line was never run is a failure too.
+"""
+
+from __future__ import annotations
+
+import ast
+import errno
+import os
+from typing import Any
+
+import pytest
+
+from engine import changes
+from engine.api import Engine
+from engine.assembly import real_doors
+from engine.errors import NoSpace
+from engine.fixes import fill
+from sim import small
+from sim.explorer import Explorer
+from sim.faulty import failures
+from sim.races import PASSINGS, RACES, run_passed, run_race
+from sim.stories import STORIES
+from tests.sim.mutants_kit import Site, deleted, hidden_syncs, hit, patched, sites, statement
+
+pytestmark = pytest.mark.slow
+
+KILLERS = {
+    "attempt.Attempt.join:self.repository.settle": "create-unmade",
+    "changes.change:repository.settle": "user-data",
+    "copying.pump._barrier:job.target.flush": "create-on-base-elsewhere-performance",
+    "fixes.clean.delete:repository.settle_all": "remove-below",
+    "fixes.clean.leftovers:repository.settle_all": "strategy",
+    "fixes.clean.unnamed:repository.settle_all": "clean-unnamed-just-now",
+    "fixes.fill._reflink:write.sync": "mend-copy-reflink",
+    "fixes.fill.settle:handle.sync": "remove-below",
+    "fixes.merge._reserve:repository.settle_all": "passed merge-and-repoint",
+    "fixes.merge._up:fill.settle": "remove-below",
+    "fixes.rebuild._read_what_can_be_read:write.flush": "faults mend-salvage",
+    "formats.files_litter.LitterBox._remove_old_generation:self._tree.files.sync_directory": "user-data",
+    "formats.files_litter.LitterBox.remove:self._tree.files.sync_directory": "clean-lost",
+    "formats.files_setup._commit:tree.files.sync_directory": "small",
+    "formats.files_setup._commit:tree.files.sync_directory#2": "small",
+    "formats.files_setup._make_root:tree.files.sync_directory": "small",
+    "formats.files_setup.create_tree:tree.files.sync_directory": "small",
+    "formats.files_tags.Tags._sealed:self._tree.files.sync_directory": "user-data",
+    "formats.files_tags.Tags.settle:self._tree.files.sync_directory": "user-data",
+    "formats.files_tags.Tags.settle_all:self._tree.files.sync_directory": "remove-below",
+    "formats.files_tree.Tree.ensure_shard:self.files.sync_directory": "create-performance",
+    "formats.files_tree.Tree.write_temporary:handle.sync": "user-data",
+    "formats.filestore.FileStore._sync_if_there:self._files.sync_directory": "clean-evidence",
+    "formats.filestore.FileStore.clone_volume:copy.sync": "small",
+    "formats.filestore.FileStore.make_volume:handle.sync": "create-performance",
+    "formats.filestore.FileStore.make_volume:self._files.sync_directory": "create-performance",
+    "formats.filestore.FileStore.quarantine_volume:self._files.sync_directory": "clean-unnamed",
+    "formats.filestore.FileStore.settle:self._tags.settle": "user-data",
+    "formats.filestore.FileStore.settle_all:self._tags.settle_all": "remove-below",
+    "formats.filestore.FileStore.start_progress:handle.sync": "small",
+    "formats.filestore.FileStore.start_progress:self._files.sync_directory": "small",
+    "formats.filestore.FileStore.write_digests:self._files.sync_directory": "small",
+    "formats.filestore.FileStore.write_progress:handle.sync": "small",
+    "host.HostState._write:handle.sync": "small",
+    "host.HostState._write:self._doors.files.sync_directory": "small",
+    "verbs.copy._already_here:repository.settle": "copy-committed",
+    "verbs.copy._base:repository.settle": "snapshot-as-base-of-a-copy",
+    "verbs.copy._commit:repository.settle": "passed copies",
+    "verbs.create._on_base:found.repository.settle": "snapshot",
+    "verbs.export._publish:files.sync_directory": "export",
+    "verbs.export.export:handle.sync": "export",
+}
+"""What finds it soonest: a story whose crashes are explored, ``faults`` or ``passed`` and a story or race, ``small``.
+A site that is not here is looked for in all of them."""
+
+REDUNDANT = {
+    "formats.files_setup.create_tree:handle.sync": "the file is empty; the model takes a synced name for a "
+    "whole inode, which file systems without a journal do not promise",
+}
+"""Syncs without which nothing can be lost in this model, and why they may stay."""
+
+
+def found_by(name: str) -> bool:
+    kind, _, subject = name.rpartition(" ")
+    if name == "small":
+        return bool(small.creation() or small.creation(reply_lost=True) or small.notes() or small.promises())
+    if kind == "faults":
+        return next(failures(STORIES[subject]), None) is not None
+    if kind == "passed":
+        return any(found is not None for found in run_passed(PASSINGS[subject]))
+    return bool(Explorer(STORIES[name], max_violations=1, seconds=60).run().violations)
+
+
+def candidates(site: Site) -> list[str]:
+    known = KILLERS.get(site.name)
+    if known:
+        return [known]
+    return [*dict.fromkeys(KILLERS.values()), *STORIES, *(f"faults {name}" for name in STORIES)]
+
+
+@pytest.mark.parametrize("site", [site for site in sites() if site.name not in REDUNDANT], ids=lambda site: site.name)
+def test_a_deleted_sync_is_reported(site: Site):
+    """Some crash or fault in some story then loses something."""
+    with deleted(site) as hits:
+        found = any(found_by(name) for name in candidates(site))
+    assert hits, f"no story runs {site}"
+    assert found, f"nobody misses {site}"
+
+
+def test_what_finds_the_mutants_finds_nothing_else():
+    """The shortest of them report nothing when nothing is deleted; the rest are explored by tests of their own."""
+    for name in ("small", "user-data", "create-performance", "clean-lost", "clean-unnamed-just-now", "export"):
+        assert not found_by(name), name
+
+
+def test_no_sync_is_hidden_in_a_larger_statement():
+    """The search above looks for statements."""
+    assert hidden_syncs() == []
+
+
+def test_every_name_that_is_spelled_out_here_exists():
+    """A killer or a reason for a statement that is gone is to be removed; each statement has a name of its own."""
+    names = [site.name for site in sites()]
+    assert {*KILLERS, *REDUNDANT} <= set(names)
+    assert len(set(names)) == len(names)
+
+
+# -- the order of things
+
+
+def test_a_cursor_that_is_recorded_before_the_flush_is_reported():
+    """The data below it is then not durable, and the next attempt goes on above it."""
+
+    def swapped(node: ast.stmt) -> list[ast.stmt] | None:
+        text = ast.unparse(node)
+        if text == "_barrier(job, hashing)":
+            return [hit()]
+        if text.startswith("checkpoint("):
+            return [node, statement("_barrier(job, hashing)")]
+        return None
+
+    with patched("engine.copying.pump", "run", swapped) as hits:
+        assert found_by("mend-copy-windows")
+    assert hits
+
+
+def test_a_seal_before_the_fill_is_reported(monkeypatch: pytest.MonkeyPatch):
+    """A copy that is said to be whole before it is filled reads wrong."""
+    original = fill.copy_all
+    sealed: list[str] = []
+
+    def sealing(attempt: Any, source: Any, target: Any, *rest: Any) -> str:
+        changes.change(attempt.repository, attempt.tag, lambda record: record._replace(whole=True, volume=target))
+        sealed.append(attempt.tag)
+        return original(attempt, source, target, *rest)
+
+    monkeypatch.setattr(fill, "copy_all", sealing)
+    assert found_by("mend-copy")
+    assert sealed
+
+
+# -- two hosts
+
+
+def raced(name: str, swapped: bool) -> bool:
+    return any(found is not None for found in run_race(RACES[name], swapped))
+
+
+def test_publishing_without_a_look_at_the_newest_generation_is_reported():
+    """Somebody who was passed before it began must not be left with an unknown outcome."""
+    with patched(
+        "engine.formats.files_tags",
+        "Tags._put",
+        lambda node: [hit()] if ast.unparse(node) == "self._require_newest(tag, expected)" else None,
+    ) as hits:
+        assert raced("user-data", False)
+    assert hits
+
+
+def test_publishing_without_a_second_look_is_reported():
+    """A late link under a generation that was superseded and removed succeeds, and does not count."""
+    with patched(
+        "engine.formats.files_tags",
+        "Tags._sealed",
+        lambda node: [hit()] if isinstance(node, ast.If) and "max(generations" in ast.unparse(node.test) else None,
+    ) as hits:
+        assert raced("user-data", False)
+    assert hits
+
+
+def test_a_clean_without_a_second_look_at_the_dependants_is_reported():
+    """Another host bases a disk on the image between the check and the deletion."""
+
+    def blind(node: ast.stmt) -> list[ast.stmt] | None:
+        if ast.unparse(node) == "dependants = of(tags, target)":
+            return [hit(), statement("dependants = []")]
+        return None
+
+    with patched("engine.fixes.clean", "tag", blind) as hits:
+        assert raced("clean-and-base", False)
+    assert hits
+
+
+def test_a_merge_without_a_second_look_at_the_dependants_is_reported():
+    """Another host bases a disk on the lower image while it is being absorbed."""
+
+    def blind(node: ast.stmt) -> list[ast.stmt] | None:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "of(repository.scan_tags(), below) != [above]":
+            return [hit()]
+        return None
+
+    with patched("engine.fixes.merge", "_reserve", blind) as hits:
+        assert raced("merge-and-base", False)
+    assert hits
+
+
+# -- room
+
+
+class FullAtClose:
+    """NFS tells at close that there is no room."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._close = os.close
+        self.left = 1
+        monkeypatch.setattr(os, "close", self.close)
+
+    def close(self, descriptor: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        self._close(descriptor)
+        if "/tmp/" in path and path.endswith("-record") and self.left:
+            self.left -= 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+
+def refuses_when_full_at_close(root: str, monkeypatch: pytest.MonkeyPatch) -> bool:
+    engine = Engine(real_doors("h"), f"{root}/state")
+    engine.create_repository("localfs-1.0", {"path": f"{root}/a"})
+    engine.connect_storage_repository("a", "localfs-1.0", {"path": f"{root}/a"})
+    with monkeypatch.context() as patch:
+        full = FullAtClose(patch)
+        try:
+            engine.create_virtual_disk("a", 65536)
+        except NoSpace:
+            return not engine.list_images("a")
+        assert not full.left
+        return False
+
+
+def test_no_room_at_close_is_an_error(tmp_path: Any, monkeypatch: pytest.MonkeyPatch):
+    """A record whose close says that there is no room is not published."""
+    assert refuses_when_full_at_close(str(tmp_path), monkeypatch)
+
+
+def test_no_room_at_close_that_is_ignored_is_reported(tmp_path: Any, monkeypatch: pytest.MonkeyPatch):
+    """The verb is then acknowledged, which the test above would not let pass."""
+
+    def deaf(node: ast.stmt) -> list[ast.stmt] | None:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "kind is None":
+            quiet = statement("with contextlib.suppress(OSError):\n    self.close()")
+            return [hit(), quiet]
+        return None
+
+    with patched("engine.doors.files", "RealFileHandle.__exit__", deaf) as hits:
+        assert not refuses_when_full_at_close(str(tmp_path), monkeypatch)
+    assert hits

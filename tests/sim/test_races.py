@@ -1,0 +1,55 @@
+"""Two hosts at once: every schedule with one change of turn, every place at which one passes the other and dies, and
+what a third host finds afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from sim.races import PASSINGS, RACES, run_passed, run_race
+
+QUICK = ("user-data", "snapshots", "copies", "restore-and-clean", "snapshot-and-remove")
+TWICE = ("user-data", "snapshots", "restore-and-clean")
+BOTH_WAYS = [(name, swapped) for name in RACES for swapped in (False, True)]
+ONE_WAY = "merge-and-repoint"
+"""Its other act is none of the engine's: it may be passed only where it says so."""
+
+
+def wrong(found: Iterable[object]) -> list[object]:
+    everything = list(found)
+    assert len(everything) > 10, "a race has many schedules"
+    return [one for one in everything if one is not None]
+
+
+@pytest.mark.parametrize(("name", "swapped"), [pair for pair in BOTH_WAYS if pair[0] in QUICK])
+def test_no_schedule_of_two_verbs_loses_anything(name: str, swapped: bool):
+    """Whatever was acknowledged is there, in one order or the other, and everything can be fixed."""
+    assert not wrong(run_race(RACES[name], swapped))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "swapped"), [pair for pair in BOTH_WAYS if pair[0] in TWICE])
+def test_two_changes_of_turn_lose_nothing_either(name: str, swapped: bool):
+    """The first host goes on in the middle of the second one's act."""
+    assert not wrong(run_race(RACES[name], swapped, switches=2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "swapped"), [pair for pair in BOTH_WAYS if pair[0] not in QUICK])
+def test_no_schedule_of_a_verb_and_a_fix_loses_anything(name: str, swapped: bool):
+    """Nothing is cleaned or merged away under somebody who bases something on it."""
+    assert not wrong(run_race(RACES[name], swapped))
+
+
+@pytest.mark.parametrize(("name", "swapped"), [pair for pair in BOTH_WAYS if pair[0] in QUICK])
+def test_what_another_host_left_half_done_is_not_built_upon(name: str, swapped: bool):
+    """It is passed by one that dies with a record seen and not durable; then the power goes."""
+    assert not wrong(run_passed(RACES[name], swapped))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "swapped"), [pair for pair in BOTH_WAYS if pair[0] not in QUICK] + [(ONE_WAY, False)])
+def test_what_another_host_left_half_done_is_not_built_upon_by_fixes(name: str, swapped: bool):
+    """A merge found so that it made a disk unusable whose base it had marked a moment too early."""
+    assert not wrong(run_passed(PASSINGS[name], swapped))

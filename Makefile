@@ -1,10 +1,15 @@
-.PHONY: check test bench demo format clean
+.PHONY: check test explore bench demo format clean
 
 check: ## style, types, imports and the fast tests: under a minute
 	@./test --fast
 
 test: ## everything
 	@./test
+
+explore: ## every crash of every story and of every recovery, until nothing new appears; races; some 15 minutes
+	@.ci/setup.sh dev
+	@.venv/bin/python -m sim.explore
+	@.venv/bin/python -m sim.explore --races 1
 
 bench: ## measure; on an otherwise idle machine
 	@.ci/setup.sh dev

@@ -2,7 +2,7 @@
 # Makes the checkout ready to run: Debian packages, a virtual environment in .venv, Python packages.
 #
 #   .ci/setup.sh run    what the command needs
-#   .ci/setup.sh dev    that, and what the tests need
+#   .ci/setup.sh dev    that, and what the tests need; with it the lab, whose guests have real LVM and NFS
 #
 # Installs only what is missing and says what. When nothing is missing it takes some hundredths of a second: a stamp in
 # .venv records the place, the interpreter, the hash of what was asked for, and the level. The stamp is
@@ -69,8 +69,25 @@ pythons_seen() {
 
 # --- Debian packages --------------------------------------------------------------------------------------------------
 
+# Prints the package $2 if there is no program $1; most of these are in directories that only root has in its PATH.
+unless() { (PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null) || printf '%s ' "$2"; }
+
+lab_packages() {
+    unless linux.uml user-mode-linux
+    unless lvm lvm2
+    unless dmsetup dmsetup
+    unless rpc.nfsd nfs-kernel-server
+    unless mount.nfs4 nfs-common
+    unless sanlock sanlock
+    unless modprobe kmod
+    unless ip iproute2
+    unless mkfs.xfs xfsprogs
+    unless mkfs.ext4 e2fsprogs
+}
+
 missing_packages() {
-    command -v qemu-img >/dev/null || printf 'qemu-utils '
+    unless qemu-img qemu-utils
+    [ "$level" = run ] || { lab_packages && unless tmux tmux; }
     if ! same_environment && ! find_python ensurepip,venv >/dev/null; then
         find_python sys >/dev/null || printf 'python3 '
         printf 'python3-venv '
@@ -135,7 +152,7 @@ ensure_environment() {
 
 # --- here it starts ---------------------------------------------------------------------------------------------------
 
-if command -v qemu-img >/dev/null && environment_ready; then exit 0; fi
+if environment_ready && [ -z "$(missing_packages)" ]; then exit 0; fi
 [ -w "$root" ] || die "$root cannot be written by $(id -un); set-up makes .venv in it"
 exec 9>"$root/.setup.lock"
 flock -n 9 || { say "waiting for another set-up of this checkout" && flock 9; }

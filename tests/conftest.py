@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,20 @@ def own_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg-state"))
     monkeypatch.setenv("DISKWRIGHT_STATE", str(tmp_path / "host-state"))
     monkeypatch.delenv("DISKWRIGHT_HOST", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def nothing_past_pyfakefs(request: pytest.FixtureRequest, own_host: None) -> Iterator[None]:
+    """Where a test uses pyfakefs, calls that it does not fake raise instead of reaching the real system."""
+    if "fs" not in request.fixturenames:
+        yield
+        return
+    from tests.unfaked import refuse_all
+
+    request.getfixturevalue("fs")
+    with pytest.MonkeyPatch.context() as patch:
+        refuse_all(patch)
+        yield
 
 
 @pytest.hookimpl(trylast=True)

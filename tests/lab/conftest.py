@@ -1,0 +1,73 @@
+"""One small lab for all tests of this directory: two hosts with a shared disk, an NFS server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sim.lab import Guest, Lab
+from sim.lab.cluster import PRIVATE, Cluster
+from sim.lab.needs import missing_packages
+
+HERE = Path(__file__).parent
+DISK_BYTES = 1 << 30
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of this directory is slow, and one worker runs it: a machine has room for one lab."""
+    for item in items:
+        if HERE in item.path.parents:
+            for mark in (pytest.mark.lab, pytest.mark.slow, pytest.mark.xdist_group("lab")):
+                item.add_marker(mark)
+
+
+@pytest.fixture(scope="session")
+def session_cluster() -> Iterator[Cluster]:
+    """Booted once; tests get it as ``cluster``."""
+    if missing := missing_packages("lvm", "nfs", "file systems"):
+        pytest.skip(f"the lab needs Debian packages: {' '.join(missing)}")
+    with Lab() as lab:
+        cluster = Cluster(lab, ["host-a", "host-b"], nfs=True, disk_bytes=DISK_BYTES)
+        cluster.up()
+        yield cluster
+
+
+@pytest.fixture
+def cluster(session_cluster: Cluster) -> Cluster:
+    """The lab with every host running, whatever the test before did to them."""
+    for guest in session_cluster.lab.guests.values():
+        if guest.cable_cut:
+            guest.mend()
+        if guest.state == "frozen":
+            guest.kill()
+    for name, guest in session_cluster.lab.guests.items():
+        if guest.state == "off":
+            session_cluster.boot(name)
+    return session_cluster
+
+
+@contextmanager
+def mounted(host: Guest, file_system: str) -> Iterator[str]:
+    """A new file system on a host's private disk; the directory where it is mounted."""
+    force = "-F" if file_system == "ext4" else "-f"
+    host.run(["sh", "-c", f"umount -q {PRIVATE}; mkfs.{file_system} -q {force} {PRIVATE} && mount {PRIVATE} /mnt"])
+    try:
+        yield "/mnt"
+    finally:
+        if host.state == "running":
+            host.run(["umount", "-q", "/mnt"], check=False)
+
+
+@pytest.fixture
+def host(cluster: Cluster) -> Guest:
+    """The first host."""
+    return cluster.hosts[0]
+
+
+@pytest.fixture
+def other(cluster: Cluster) -> Guest:
+    """The second host."""
+    return cluster.hosts[1]

@@ -1,0 +1,221 @@
+"""The door to LVM where the kernel has device-mapper: run by ``test_lvm_tools`` inside a guest."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from engine.errors import NotFound, StorageError
+from engine.tools.block import DirectBlockHandle, flush_device, is_block_device
+from engine.tools.lvm import LvmVolumeGroups
+from tests.tools.lvm_kit import EXTENT, Bench, MiB, commands, lvm
+
+DISK = "/dev/ubdb"
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    directory = tmp_path / "lvm"
+    directory.mkdir()
+    monkeypatch.setenv("LVM_SYSTEM_DIR", str(directory))
+    made = Bench(directory, activation=True)
+    yield made
+    lvm(directory, "vgremove", "-ff", "-y", "-S", "vg_name=g", system_id=LvmVolumeGroups("host-a").system_id)
+    made.end()
+
+
+@pytest.fixture
+def door():
+    return LvmVolumeGroups("host-a")
+
+
+@pytest.fixture
+def group(bench, door):
+    device = bench.device()
+    door.create_group("g", [device], door.system_id)
+    door.create("g", "v", 2 * EXTENT, ["t"])
+    return device
+
+
+def flushes(device: str) -> int:
+    """How many flushes the kernel has sent to a disk."""
+    return int(Path(f"/sys/block/{os.path.basename(device)}/stat").read_text().split()[15])
+
+
+def test_an_activated_volume_is_the_range_of_the_device_that_the_report_tells(group, door):
+    """What is written through it lies there, and nowhere else."""
+    path = door.activate("g", "v")
+    assert path == "/dev/g/v"
+    volume = door.report("g").volumes["v"]
+    assert (volume.active, volume.open) == (True, False)
+    (place,) = volume.ranges
+    with door.open_device(path, writable=True) as handle:
+        assert handle.size == volume.size == place.length
+        handle.write_at(EXTENT, b"x" * 4096)
+        handle.sync()
+    with door.open_device(group) as handle:
+        assert handle.read_at(place.start + EXTENT - 4096, 12288) == bytes(4096) + b"x" * 4096 + bytes(4096)
+
+
+def test_activating_and_deactivating_twice_changes_nothing(group, door):
+    """The second time the device is there, or is not."""
+    assert door.activate("g", "v") == door.activate("g", "v")
+    assert is_block_device("/dev/g/v")
+    for _ in range(2):
+        door.deactivate("g", "v")
+        assert not is_block_device("/dev/g/v")
+        assert not os.path.lexists("/dev/mapper/g-v")
+    assert not door.report("g").volumes["v"].active
+
+
+def test_hyphens_in_names_lead_to_the_right_device(group, door):
+    """Device-mapper doubles them."""
+    door.create("g", "dwv-a--b", EXTENT, [])
+    path = door.activate("g", "dwv-a--b")
+    with door.open_device(path) as handle:
+        assert handle.size == EXTENT
+    door.deactivate("g", "dwv-a--b")
+    assert not os.path.lexists(path)
+
+
+def test_a_volume_that_another_host_extended_gets_its_new_size(group, door, bench):
+    """The kernel's table is of the time when it was activated; activating again renews it."""
+    path = door.activate("g", "v")
+    system_id = door.system_id
+    lvm(bench.directory, "lvresize", "--driverloaded", "n", "-L", f"{4 * EXTENT}b", "g/v", system_id=system_id)
+    with DirectBlockHandle(path) as handle:
+        assert handle.size == 2 * EXTENT
+    assert door.activate("g", "v") == path
+    with DirectBlockHandle(path) as handle:
+        assert handle.size == 4 * EXTENT
+
+
+def test_names_that_were_lost_are_made_again(group, door):
+    """Somebody tidied up /dev, or udev did not make them."""
+    path = door.activate("g", "v")
+    os.unlink(path)
+    assert door.activate("g", "v") == path
+    assert is_block_device(path)
+    os.unlink(path)
+    os.unlink("/dev/mapper/g-v")
+    assert door.activate("g", "v") == path
+    assert is_block_device(path)
+
+
+def test_a_file_under_the_name_of_a_volume_is_not_taken_for_it(group, door):
+    """A leftover in /dev is not written into."""
+    os.makedirs("/dev/g", exist_ok=True)
+    Path("/dev/g/v").write_bytes(b"not a device")
+    try:
+        with pytest.raises(StorageError, match="/dev/g/v is not its device"):
+            door.activate("g", "v")
+    finally:
+        os.unlink("/dev/g/v")
+    assert is_block_device(door.activate("g", "v"))
+
+
+def test_an_open_volume_is_neither_deactivated_nor_removed(group, door):
+    """The error says what to do; both work when it is closed."""
+    path = door.activate("g", "v")
+    with door.open_device(path):
+        assert door.report("g").volumes["v"].open
+        for call in (door.deactivate, door.remove):
+            with pytest.raises(StorageError, match=r"in use\. Close"):
+                call("g", "v")
+        assert is_block_device(path)
+    door.remove("g", "v")
+    assert not os.path.lexists(path)
+    assert door.report("g").volumes == {}
+
+
+def test_an_active_volume_is_resized_and_renamed_with_its_device(group, door):
+    """The device follows at once."""
+    path = door.activate("g", "v")
+    with door.open_device(path, writable=True) as handle:
+        handle.write_at(0, b"y" * 4096)
+    door.resize("g", "v", 3 * EXTENT)
+    with DirectBlockHandle(path) as handle:
+        assert handle.size == 3 * EXTENT
+    door.resize("g", "v", EXTENT)
+    door.rename("g", "v", "w")
+    with DirectBlockHandle("/dev/g/w") as handle:
+        assert handle.size == EXTENT
+        assert handle.read_at(0, 4096) == b"y" * 4096
+    assert not os.path.lexists(path)
+
+
+def test_activating_what_is_not_there(group, door):
+    """NotFound, and no device."""
+    with pytest.raises(NotFound):
+        door.activate("g", "w")
+
+
+def test_no_volume_is_activated_but_the_one_asked_for(group, door):
+    """Neither by making others nor by looking."""
+    door.create("g", "w", EXTENT, [])
+    door.activate("g", "v")
+    door.report("g")
+    assert {name for name in os.listdir("/dev/mapper") if name.startswith("g-")} == {"g-v"}
+
+
+def test_an_existing_device_costs_one_command(group, door):
+    """As does one that is to be made."""
+    for _ in range(2):
+        before = len(commands(door))
+        door.activate("g", "v")
+        assert commands(door)[before:] == ["lvchange"]
+
+
+def test_zeroing_a_volume_zeroes_that_range_of_its_device(group, door):
+    """Through the mapping, and not beyond it."""
+    (place,) = door.report("g").volumes["v"].ranges
+    with DirectBlockHandle(group, writable=True) as handle:
+        handle.write_at(place.start - 4096, b"z" * (place.length + 8192))
+    with door.open_device(door.activate("g", "v"), writable=True) as handle:
+        handle.zero(0, handle.size)
+        assert handle.read_at(0, handle.size) == bytes(handle.size)
+    with DirectBlockHandle(group) as handle:
+        assert handle.read_at(place.start - 4096, 4096) == b"z" * 4096
+        assert handle.read_at(place.start + place.length, 4096) == b"z" * 4096
+
+
+def test_volumes_on_sectors_of_4096_bytes(bench, door):
+    """The mapping has the sectors of its device, and reads and writes as any other."""
+    door.create_group("g", [bench.device(sector_bytes=4096)], door.system_id)
+    door.create("g", "v", EXTENT, [])
+    path = door.activate("g", "v")
+    name = os.path.basename(os.path.realpath(path))
+    number = os.stat(path).st_rdev
+    queue = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/queue/logical_block_size")
+    assert (name, queue.read_text().strip()) == ("g-v", "4096")
+    with door.open_device(path, writable=True) as handle:
+        handle.write_at(4096, b"s" * 8192)
+        handle.zero(8192, 4096)
+        assert handle.read_at(0, 12288) == bytes(4096) + b"s" * 4096 + bytes(4096)
+
+
+def test_a_flush_of_a_volume_reaches_its_device(bench, door):
+    """fsync of the mapped device flushes the disk below, and so does ``sync`` of the group; LVM itself does not."""
+    bench.show([DISK])
+    with DirectBlockHandle(DISK, writable=True) as handle:
+        handle.zero(0, MiB)
+    door.create_group("g", [DISK], door.system_id)
+    try:
+        flush_device(DISK)
+        before = flushes(DISK)
+        door.create("g", "v", EXTENT, [])
+        path = door.activate("g", "v")
+        with door.open_device(path, writable=True) as handle:
+            handle.write_at(0, b"f" * 4096)
+            assert flushes(DISK) == before
+            handle.sync()
+            assert flushes(DISK) > before
+        before = flushes(DISK)
+        door.sync("g")
+        assert flushes(DISK) > before
+    finally:
+        lvm(bench.directory, "vgremove", "-ff", "-y", "g", system_id=door.system_id)
+        with DirectBlockHandle(DISK, writable=True) as handle:
+            handle.zero(0, MiB)

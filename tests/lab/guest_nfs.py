@@ -1,0 +1,129 @@
+"""What the tests of NFS run inside a guest: ``python -m tests.lab.guest_nfs WHAT …``; it answers in JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from engine.assembly import real_doors
+from engine.changes import change
+from engine.doors.files import RealFiles
+from engine.doors.images import Layer
+from engine.doors.leases import OfdLeases
+from engine.errors import DiskwrightError, OutcomeUnknown
+from engine.formats.registry import open_repository
+from engine.model import VolumeFormat
+from engine.records import Record
+from engine.tools.qemu import QemuImageTool
+
+KEY = (1 << 60) - 1  # the highest lease there is
+BLOCK = 64 * 1024
+
+
+def say(value: Any) -> None:
+    print(json.dumps(value), flush=True)
+
+
+def outcome(call: Callable[[], Any]) -> str:
+    """ "" for success, else what was raised."""
+    try:
+        call()
+    except (OSError, DiskwrightError) as error:
+        return str(error)
+    return ""
+
+
+def hold(directory: str) -> None:
+    """Have everything open and locked as the engine has it, and one file not locked; when told, write to all."""
+    files, leases, images = RealFiles(), OfdLeases(), QemuImageTool()
+    with contextlib.ExitStack() as stack:
+        assert leases.try_acquire(f"{directory}/locks", KEY, shared=False)
+        locked = stack.enter_context(files.open(f"{directory}/locked", writable=True))
+        assert locked.lock()
+        free = stack.enter_context(files.open(f"{directory}/free", writable=True))
+        sessions = {
+            format: images.open_session([Layer(f"{directory}/image.{format}", format)], writable=True, direct=True)
+            for format in VolumeFormat
+        }
+        for handle in (locked, free):
+            handle.write_at(0, b"a" * BLOCK)
+            handle.sync()
+        for session in sessions.values():
+            session.write(0, b"a" * BLOCK)
+            session.flush()
+        say("ready")
+        sys.stdin.readline()
+        told = {"free": outcome(lambda: (free.write_at(0, b"z" * BLOCK), free.sync()))}
+        told["locked"] = outcome(lambda: (locked.write_at(0, b"z" * BLOCK), locked.sync()))
+        for format, session in sessions.items():
+            told[format] = outcome(lambda session=session: (session.write(0, b"z" * BLOCK), session.flush()))  # type: ignore[misc]
+            told[f"{format} read"] = outcome(lambda session=session: session.read(0, BLOCK))  # type: ignore[misc]
+            session.close()
+        say(told)
+
+
+def take(directory: str) -> None:
+    """Wait for the lease, then write to the same files, opened and locked anew."""
+    files, leases, images = RealFiles(), OfdLeases(), QemuImageTool()
+    while leases.try_acquire(f"{directory}/locks", KEY, shared=False) is None:
+        assert leases.held(f"{directory}/locks", KEY)
+    for name in ("locked", "free"):
+        with files.open(f"{directory}/{name}", writable=True) as handle:
+            assert name == "free" or handle.lock()
+            handle.write_at(0, b"b" * BLOCK)
+            handle.sync()
+    for format in VolumeFormat:
+        session = images.open_session([Layer(f"{directory}/image.{format}", format)], writable=True, direct=True)
+        session.write(0, b"b" * BLOCK)
+        session.flush()
+        session.close()
+    say("taken")
+
+
+def read(directory: str) -> None:
+    """The letter that each file begins with."""
+    files, images = RealFiles(), QemuImageTool()
+    found = {name: files.read_file(f"{directory}/{name}", 1 << 30)[:1].decode() for name in ("locked", "free")}
+    for format in VolumeFormat:
+        session = images.open_session([Layer(f"{directory}/image.{format}", format)], writable=False, direct=True)
+        found[format] = session.read(0, 1).decode()
+        session.close()
+    say(found)
+
+
+def add(host: str, parameters: str, tag: str, times: str) -> None:
+    """Count an image's user data up, beginning when told; how often it was done, and how often nobody knows."""
+    repository = open_repository("nfs-1.0", json.loads(parameters), real_doors(host))
+    done = unknown = 0
+
+    def more(record: Record) -> Record:
+        return record._replace(user_data=record.user_data + 1)
+
+    say("ready")
+    sys.stdin.readline()
+    while done + unknown < int(times):
+        try:
+            change(repository, tag, more)
+        except OutcomeUnknown:
+            unknown += 1
+        else:
+            done += 1
+    say([done, unknown])
+
+
+def seen(host: str, parameters: str, tag: str) -> None:
+    """The user data of an image now, listed and read once before and once for each line of input."""
+    repository = open_repository("nfs-1.0", json.loads(parameters), real_doors(host))
+    while True:
+        entry = repository.read_tag(tag)
+        assert entry is not None and entry.record is not None, entry
+        say(entry.record.user_data)
+        if not sys.stdin.readline():
+            return
+
+
+if __name__ == "__main__":
+    {"hold": hold, "take": take, "read": read, "add": add, "seen": seen}[sys.argv[1]](*sys.argv[2:])

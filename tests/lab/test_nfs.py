@@ -1,0 +1,286 @@
+"""Repositories on NFS with real kernels: mounts, leases and fences between hosts, and a server that dies."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from sim.lab import Guest
+from sim.lab.channel import Running
+from sim.lab.cluster import MOUNT, Cluster
+from tests.contracts.source import ROOT
+
+FORMAT = "nfs-1.0"
+NAME = "main"
+SOURCE = "source"
+SOURCE_BYTES = 96 << 20
+QUICK = "timeo=10,retrans=2"
+"""A server that is away is given up after 3 seconds."""
+
+
+class Told:
+    """A program in a guest, line by line."""
+
+    def __init__(self, guest: Guest, what: str, *arguments: str) -> None:
+        self._changed = threading.Condition()
+        self._output = b""
+        self._read = 0
+        words = [sys.executable, "-m", "tests.lab.guest_nfs", what, *arguments]
+        self.running: Running = guest.begin(
+            words, feed=True, cwd=str(ROOT), environment={"PYTHONPATH": str(ROOT)}, on_output=self._hear
+        )
+
+    def _hear(self, kind: int, data: bytes) -> None:
+        del kind
+        with self._changed:
+            self._output += data
+            self._changed.notify_all()
+
+    def line(self, timeout_s: float = 120) -> Any:
+        """Its next line, as JSON."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._output.count(b"\n") > self._read, timeout_s), self._output
+            self._read += 1
+            text = self._output.split(b"\n")[self._read - 1]
+        assert text[:1] in (b'"', b"{", b"[") or text.isdigit(), self._output.decode()
+        return json.loads(text)
+
+    def go(self) -> None:
+        self.running.write(b"\n")
+
+    def end(self) -> None:
+        self.running.close_input()
+        self.running.wait(60)
+
+
+def words(parameters: dict[str, str]) -> list[str]:
+    return [f"{key}={value}" for key, value in parameters.items()]
+
+
+def said(guest: Guest, *arguments: str, timeout_s: float = 180) -> Any:
+    """The JSON document of a command that succeeds."""
+    return json.loads(guest.diskwright("--json", *arguments, timeout_s=timeout_s).stdout)
+
+
+def mounts(guest: Guest) -> list[str]:
+    """What the engine has mounted there."""
+    lines = guest.run(["cat", "/proc/self/mountinfo"]).stdout.splitlines()
+    return [line.split()[4] for line in lines if " /run/diskwright/" in line]
+
+
+@pytest.fixture
+def place(cluster: Cluster, host: Guest) -> dict[str, str]:
+    """Parameters of a new repository."""
+    assert cluster.nfs is not None
+    server = cluster.nfs.guest.address
+    parameters = {"server": server, "export": "/", "directory": f"ü {uuid4().hex}", "options": QUICK}
+    host.diskwright("create-repo", FORMAT, *words(parameters))
+    return parameters
+
+
+@pytest.fixture
+def shared(cluster: Cluster, place: dict[str, str]) -> Iterator[dict[str, str]]:
+    """It is connected as ``main`` on both hosts."""
+    for guest in cluster.hosts:
+        guest.diskwright("connect", NAME, FORMAT, *words(place))
+    yield place
+    for guest in cluster.hosts:
+        if guest.state == "running":
+            guest.diskwright("disconnect", NAME, check=False)
+
+
+@pytest.fixture
+def snapshot(cluster: Cluster, host: Guest) -> Iterator[str]:
+    """A snapshot of 96 MiB in another repository on the server, which is connected on both hosts."""
+    assert cluster.nfs is not None
+    parameters = {"server": cluster.nfs.guest.address, "export": "/", "directory": uuid4().hex, "options": QUICK}
+    host.diskwright("create-repo", FORMAT, *words(parameters))
+    for guest in cluster.hosts:
+        guest.diskwright("connect", SOURCE, FORMAT, *words(parameters))
+    host.run(["sh", "-c", f"head -c {SOURCE_BYTES} /dev/urandom >/tmp/source.raw"])
+    disk = said(host, "import", SOURCE, "/tmp/source.raw", "--format", "raw", "--wait")["image"]
+    host.run(["rm", "/tmp/source.raw"])
+    yield said(host, "create-snapshot", SOURCE, disk)["image"]
+    for guest in cluster.hosts:
+        if guest.state == "running":
+            guest.diskwright("disconnect", SOURCE, check=False)
+
+
+def begun_copy(host: Guest, watcher: Guest, image: str) -> str:
+    """Start a copy into ``main`` and return its id once some of it is recorded."""
+    copy: str = said(host, "copy", NAME, image)["image"]
+    while True:
+        found = said(watcher, "status", NAME, copy)
+        if found["status"] == "broken" and found["operation"]["percent"] > 0:
+            return copy
+        assert found["status"] == "broken", f"the copy was finished before it could be disturbed: {found}"
+
+
+def mended(guest: Guest, image: str) -> None:
+    """Run what check offers until the image is usable: leases of a host that is gone are free only after a while."""
+    for _ in range(200):
+        guest.diskwright("fix", NAME, "--type", "mend", check=False)
+        if said(guest, "status", NAME, image)["status"] == "optimized":
+            return
+    raise AssertionError(f"{image} was not mended: {guest.diskwright('status', NAME, image).stdout}")
+
+
+def intact(guest: Guest, image: str) -> None:
+    """A deep check reads everything, finds the recorded digest, and has nothing to offer."""
+    report = said(guest, "check", NAME, "--deep")
+    assert [entry for entry in report["fixes"] if entry["target"] == image] == [], report
+    assert said(guest, "status", NAME, image)["digest"], "there is something to hold it against"
+
+
+def test_a_host_mounts_what_it_needs_and_leaves_nothing(host: Guest, place: dict[str, str]):
+    """create-repo leaves no mount, connect makes one, a second spelling is refused and its mount goes, disconnect
+    leaves none; a name with a space and a letter that is not ASCII."""
+    assert mounts(host) == []
+    host.diskwright("connect", NAME, FORMAT, *words(place))
+    assert len(mounts(host)) == 1
+    disk = said(host, "create-disk", NAME, "10M")["image"]
+    host.diskwright("prepare", NAME, disk, "--", "qemu-io", "-f", "qcow2", "-c", "write -P 7 0 1M", "{}")
+    host.diskwright("create-snapshot", NAME, disk)
+    for other in (place | {"options": ""}, {"path": f"{MOUNT}/{place['directory']}"}):
+        refused = host.diskwright("connect", "again", FORMAT, *words(other), check=False)
+        assert refused.code == 4 and NAME in refused.stderr, refused
+    assert len(mounts(host)) == 1
+    constraints = said(host, "constraints", NAME)
+    assert (constraints["shared"], constraints["fencing"]) == (True, "nfs4-lock")
+    assert constraints["direct_io"] and constraints["hole_punching"]
+    host.diskwright("disconnect", NAME)
+    assert mounts(host) == []
+
+
+def test_a_mount_that_is_not_to_be_trusted_is_refused(cluster: Cluster, host: Guest, place: dict[str, str]):
+    """By path: a local directory, and an NFS mount that is read-only. An export that is not there. No mount is left."""
+    assert cluster.nfs is not None
+    cluster.nfs.mount(host, "/mnt/ro", "vers=4.2,ro")
+    try:
+        for parameters, code in (
+            ({"path": "/tmp/x"}, 2),
+            ({"path": f"/mnt/ro/{place['directory']}"}, 2),
+            (place | {"export": "/none"}, 3),
+            (place | {"directory": "none"}, 3),
+        ):
+            refused = host.diskwright("connect", NAME, FORMAT, *words(parameters), check=False)
+            assert refused.code == code, refused
+            assert mounts(host) == []
+    finally:
+        host.run(["umount", "/mnt/ro"])
+
+
+def test_hosts_that_change_one_record_lose_nothing(host: Guest, other: Guest, shared: dict[str, str]):
+    """Two hosts count one number up as fast as they can: each acknowledged change is in the result, and nothing else
+    but changes that were reported as unknown."""
+    disk = said(host, "create-disk", NAME, "1M", "--user-data", "0")["image"]
+    both = [Told(guest, "add", guest.name, json.dumps(shared), disk, "40") for guest in (host, other)]
+    for told in both:
+        assert told.line() == "ready"
+    for told in both:
+        told.go()
+    done, unknown = (sum(numbers) for numbers in zip(*(told.line() for told in both), strict=True))
+    for told in both:
+        told.end()
+    final = int(other.diskwright("user-data", "get", NAME, disk).stdout)
+    assert done <= final <= done + unknown and done + unknown == 80
+
+
+def test_a_change_is_seen_at_once(host: Guest, other: Guest, shared: dict[str, str]):
+    """What one host has published, a process of another host that looked just before sees at its next look."""
+    disk = said(host, "create-disk", NAME, "1M", "--user-data", "0")["image"]
+    reader = Told(other, "seen", "reader", json.dumps(shared), disk)
+    assert reader.line() == 0
+    for number in range(1, 8):
+        host.diskwright("user-data", "set", NAME, disk, str(number))
+        reader.go()
+        assert reader.line() == number
+    reader.end()
+
+
+def test_a_frozen_host_is_fenced(host: Guest, other: Guest, shared: dict[str, str], snapshot: str):
+    """A host is frozen for longer than its leases live; another takes over; the first wakes up. Whatever it has open
+    and locked fails for ever with EIO, a session of qemu-nbd too; what it has open without a lock does not, which
+    is why there is no such thing. A copy that it was making is finished by the other, and it stops."""
+    directory = f"{MOUNT}/{uuid4().hex}"
+    make = "mkdir {0} && cd {0} && touch locks locked free && qemu-img create -q -f raw image.raw 1M"
+    host.run(["sh", "-c", f"{make.format(directory)} && qemu-img create -q -f qcow2 image.qcow2 1M"])
+    holder = Told(host, "hold", directory)
+    assert holder.line() == "ready"
+    copy = begun_copy(host, other, snapshot)
+    host.freeze()
+    taker = Told(other, "take", directory)
+    assert taker.line() == "taken"
+    taker.end()
+    mended(other, copy)
+    host.thaw()
+    holder.go()
+    told = holder.line()
+    holder.end()
+    assert told.pop("free") == ""
+    assert len(told) == 5 and all("Input/output error" in words for words in told.values()), told
+    reading = Told(other, "read", directory)
+    assert reading.line() == {"locked": "b", "free": "z", "raw": "b", "qcow2": "b"}
+    reading.end()
+    ended(host)
+    for guest in (host, other):
+        intact(guest, copy)
+
+
+def ended(guest: Guest) -> None:
+    """Every task of that host has come to its end."""
+    for _ in range(200):
+        if not said(guest, "tasks")["tasks"]:
+            return
+    raise AssertionError(guest.diskwright("tasks").stdout)
+
+
+def test_a_server_that_dies_stops_a_copy_and_it_goes_on(
+    cluster: Cluster, host: Guest, other: Guest, shared: dict[str, str], snapshot: str
+):
+    """The copy ends with an operating error in bounded time, other repositories are not affected meanwhile, and when
+    the server is back another host goes on where it was."""
+    copy = begun_copy(host, other, snapshot)
+    server = cluster.lab.guest("server")
+    server.kill()
+    failed = host.diskwright("images", NAME, check=False, timeout_s=60)
+    assert failed.code == 6 and failed.stderr, failed
+    host.diskwright("create-repo", "localfs-1.0", "path=/tmp/local")
+    host.diskwright("connect", "local", "localfs-1.0", "path=/tmp/local")
+    assert said(host, "images", "local")["images"] == []
+    ended(host)
+    cluster.boot(server.name)
+    before = said(other, "status", NAME, copy)
+    assert before["status"] == "broken" and before["operation"]["percent"] > 0, before
+    mended(other, copy)
+    intact(other, copy)
+    host.diskwright("disconnect", "local")
+
+
+def test_a_host_that_is_cut_off_says_so(host: Guest, shared: dict[str, str], restored: Callable[[Guest], None]):
+    """Operating errors while the cable is pulled; afterwards everything works as before, and no mount is left by
+    disconnecting."""
+    restored(host)
+    host.cut()
+    failed = host.diskwright("check", NAME, check=False, timeout_s=100)
+    assert failed.code == 6, failed
+    host.mend()
+    assert said(host, "images", NAME)["images"] == []
+    host.diskwright("disconnect", NAME)
+    assert mounts(host) == []
+
+
+@pytest.fixture
+def restored() -> Iterator[Callable[[Guest], None]]:
+    """Plug the cables of these hosts in again, whatever happens."""
+    guests: list[Guest] = []
+    yield guests.append
+    for guest in guests:
+        if guest.cable_cut:
+            guest.mend()

@@ -1,0 +1,41 @@
+"""Suites that pass outside, run on what only a guest has."""
+
+from __future__ import annotations
+
+import pytest
+
+from sim.lab import Guest
+from sim.lab.cluster import MOUNT
+from tests.lab.conftest import mounted
+from tests.lab.inside import run_tests
+
+CONFORMANCE = "tests/formats/test_conformance.py"
+
+
+@pytest.mark.parametrize("file_system", ["ext4", "xfs"])
+def test_files_conform_on_real_file_systems(host: Guest, file_system: str):
+    """The format for local files keeps its contract on ext4 and xfs of another kernel."""
+    with mounted(host, file_system) as place:
+        counts = run_tests(host, [CONFORMANCE, "tests/doors"], "localfs or doors", base=f"{place}/t")
+    assert counts.passed > 50
+
+
+def test_nfs_conforms_on_a_real_server(host: Guest):
+    """The format for NFS keeps its contract on NFS 4.2 of a kernel."""
+    assert run_tests(host, [CONFORMANCE], "nfs-1.0", environment={"DISKWRIGHT_TEST_NFS": MOUNT}).passed > 30
+
+
+def test_tools_work_where_device_mapper_is(host: Guest):
+    """LVM with activation, loop devices and direct I/O."""
+    files = [f"tests/tools/test_{name}.py" for name in ("lvm", "loop", "block")]
+    names = "test_loop or test_block or born or resizing_up or renaming or removing_twice"
+    assert run_tests(host, files, names).passed > 20
+
+
+def test_a_suite_that_fails_inside_fails_outside(host: Guest):
+    """The runner is not to be believed otherwise: a red test inside is an AssertionError that shows its output."""
+    host.run(["sh", "-c", "echo 'def test_no(): assert not \"this is shown\"' >/tmp/test_red.py"])
+    with pytest.raises(AssertionError, match="this is shown"):
+        run_tests(host, ["/tmp/test_red.py", "--rootdir=/tmp", "-c/dev/null"])
+    with pytest.raises(AssertionError, match="passed=0"):
+        run_tests(host, [CONFORMANCE], keyword="no_such_test")

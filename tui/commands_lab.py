@@ -1,0 +1,127 @@
+"""``diskwright lab``: hosts with real LVM and NFS on this machine, to try out, to train and to crash."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from tui.arguments import Parser, UsageError, parse_size
+from tui.printable import printable
+from tui.render import OutputClosed
+from tui.session import Session
+
+if TYPE_CHECKING:
+    from sim.lab.client import Client
+
+WITH_HOST = ("run", "console", "kill", "freeze", "thaw", "cut", "mend", "boot", "shutdown")
+ACTIONS = ("up", "status", *WITH_HOST, "down")
+
+
+def add_lab(parser: Parser) -> None:
+    parser.usage = "diskwright lab ACTION [HOST] [options] [-- COMMAND ...]"
+    parser.mixed = True
+    parser.add_argument("action", choices=ACTIONS, metavar="ACTION", help=", ".join(ACTIONS))
+    parser.add_argument("target", metavar="HOST", nargs="?", help="a host of the lab, as host-a")
+    parser.add_argument("--dir", metavar="DIR", help="where the lab is (default: $DISKWRIGHT_LAB, or one per user)")
+    up = parser.add_argument_group("up")
+    up.add_argument("--hosts", metavar="N", type=int, default=2, help="how many (default: 2)")
+    up.add_argument("--nfs", action="store_true", help="also an NFS server, mounted at /srv/nfs on every host")
+    up.add_argument("--disk", metavar="SIZE", default="2G", help="size of every disk (default: 2G)")
+    up.add_argument("--memory", metavar="SIZE", default="512M", help="of each host (default: 512M)")
+    other = parser.add_argument_group("other actions")
+    other.add_argument("-i", "--input", action="store_true", help="run: pass standard input on to the command")
+    other.add_argument("--keep", action="store_true", help="down: leave disks and consoles for the next up")
+
+
+def run_lab(session: Session, arguments: argparse.Namespace) -> int:
+    """The exit code of ``run`` is that of the command."""
+    from sim.lab.client import Client, default_directory
+
+    action = arguments.action
+    if (action in WITH_HOST) != (arguments.target is not None):
+        raise UsageError(f"{action} needs a host" if action in WITH_HOST else f"{action} is for the whole lab")
+    if arguments.command and action != "run":
+        raise UsageError(f"only run takes a command, not {action}")
+    client = Client(arguments.dir or default_directory())
+    if action == "up":
+        return _up(session, client, arguments)
+    if action == "run":
+        return _run(client, arguments)
+    if action == "console":
+        text = client.console(arguments.target)
+        session.out.document({"host": arguments.target, "console": text})
+        session.out.line("\n".join(printable(line) for line in text.splitlines()))
+        return 0
+    if action == "status":
+        return _status(session, client)
+    if action == "down":
+        client.down(arguments.keep)
+        session.out.document({"directory": client.directory, "running": False})
+        session.out.say("The lab has ended" + ("; its disks are kept." if arguments.keep else " and is deleted."))
+        return 0
+    answer = client.ask(action, arguments.target)
+    session.out.document(answer)
+    session.out.say(f"{printable(answer['host'])}: {_DONE[action]}.")
+    return 0
+
+
+_DONE = {
+    "kill": "killed; boot it again with the same disks",
+    "shutdown": "switched off in good order",
+    "boot": "runs",
+    "freeze": "frozen until thaw",
+    "thaw": "goes on",
+    "cut": "its network cable is pulled until mend",
+    "mend": "its network cable is plugged in",
+}
+
+
+def _up(session: Session, client: Client, arguments: argparse.Namespace) -> int:
+    session.out.say(f"Booting {arguments.hosts} hosts{' and an NFS server' if arguments.nfs else ''}…")
+    memory = f"{max(parse_size(arguments.memory) >> 20, 1)}M"
+    client.up(arguments.hosts, arguments.nfs, parse_size(arguments.disk), memory)
+    _status(session, client)
+    session.out.say("Next: diskwright lab run host-a -- vgcreate lab /dev/ubda")
+    return 0
+
+
+def _status(session: Session, client: Client) -> int:
+    answer = client.ask("status")
+    session.out.document({"directory": client.directory, **answer})
+    session.out.table(("HOST", "STATE", "ADDRESS", "ROLE", "DISKS"), [_row(host) for host in answer["hosts"]])
+    if answer["nfs"]:
+        session.out.line(f"NFS: {answer['nfs']} is /srv/nfs on every host")
+    return 0
+
+
+def _row(host: dict[str, Any]) -> tuple[str, ...]:
+    state = f"{host['state']}, cut" if host["cut"] else host["state"]
+    disks = " ".join(f"/dev/ubd{chr(97 + number)}" for number in range(len(host["disks"])))
+    return (host["name"], state, host["address"], host["role"], disks)
+
+
+def _run(client: Client, arguments: argparse.Namespace) -> int:
+    from sim.lab import wire
+
+    if not arguments.command:
+        raise UsageError("run needs a command", "diskwright lab run HOST -- COMMAND")
+    targets = {wire.OUT: sys.stdout, wire.ERR: sys.stderr}
+
+    def tell(kind: int, data: bytes) -> None:
+        stream = targets[kind]
+        try:
+            binary = getattr(stream, "buffer", None)
+            if binary is None:
+                stream.write(data.decode("utf-8", "backslashreplace"))
+            else:
+                binary.write(data)
+            stream.flush()
+        except BrokenPipeError:
+            raise OutputClosed from None
+
+    feed = None
+    if arguments.input:
+        feed = sys.stdin.fileno() if sys.stdin else os.open(os.devnull, os.O_RDONLY)
+    return client.run(arguments.target, arguments.command, tell, feed)

@@ -122,10 +122,12 @@ def key_values(items: Sequence[str], what: str) -> dict[str, str]:
 
 
 def parameters(items: Sequence[str]) -> dict[str, str]:
-    """Connection parameters; a path may be relative to the current directory or begin with ~."""
+    """Connection parameters; paths may be relative to the current directory or begin with ~."""
     found = key_values(items, "parameter")
-    if found.get("path"):
-        found["path"] = os.path.abspath(os.path.expanduser(found["path"]))
+    for name in ("path", "devices", "files"):
+        if found.get(name):
+            parts = [found[name]] if name == "path" else [part for part in found[name].split(",") if part]
+            found[name] = ",".join(os.path.abspath(os.path.expanduser(part)) for part in parts)
     return found
 
 

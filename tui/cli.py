@@ -34,7 +34,7 @@ class Run:
         """Find the command and run it; returns its exit code."""
         name, rest = _split(self.words)
         if "-h" in rest or "--help" in rest or name == "help":
-            return self._help(rest if name == "help" else [name])
+            return self._help(rest if name == "help" else [name, *rest])
         if "--version" in rest:
             return self._version()
         if not name:
@@ -43,7 +43,7 @@ class Run:
 
     def _dispatch(self, name: str, rest: list[str]) -> int:
         parser, spec, module = _parser(name)
-        if self.command and name != "prepare":
+        if self.command and name not in ("prepare", "lab"):
             rest = [*rest, "--", *self.command]
         arguments = parser.read(rest)
         arguments.command = self.command
@@ -61,8 +61,8 @@ class Run:
     def _help(self, names: list[str]) -> int:
         from tui.help import top_help
 
-        name = next((word for word in names if word and not word.startswith("-")), "")
-        text = _parser(name)[0].format_help().rstrip("\n") if name else top_help()
+        words = [word for word in names if word and not word.startswith("-")]
+        text = _command_help(*words[:2]).rstrip("\n") if words else top_help()
         self.out.line(text)
         self.out.document({"help": text})
         return 0
@@ -180,6 +180,13 @@ def _parser(name: str) -> tuple[Any, Any, Any]:
     parser = Parser(name, f"{spec.summary[:1].upper()}{spec.summary[1:]}.", f"example:\n  {spec.example}")
     getattr(module, f"add_{spec.function}")(parser)
     return parser, spec, module
+
+
+def _command_help(name: str, action: str = "") -> str:
+    """What a command says of itself; those of ``sim`` have parsers of their own."""
+    parser, _, module = _parser(name)
+    own: str = module.help_of(action) if action and hasattr(module, "help_of") else ""
+    return own or str(parser.format_help())
 
 
 def _write_crash(state: str, text: str) -> str:

@@ -1,206 +1,21 @@
-"""plan, fix and stop: which fixes, in which order, what they did."""
+"""fix and stop: run fixes, and what they did."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from typing import NamedTuple
 
-from engine.errors import Ambiguous, BadRequest, NotFound
-from engine.model import Fix, FixCost, FixType, RepositoryReport, Risk
-from tui.arguments import Parser, UsageError, add_deep, fix_file
-from tui.commands_look import change, space
+from engine.errors import Refused
+from engine.model import Fix, RepositoryReport, Risk
+from tui.arguments import Parser, UsageError
 from tui.follow import INTERRUPTED, Event, Follower, exit_code, failures
 from tui.printable import printable
-from tui.render import Output, compact, human
+from tui.render import Output
+from tui.selection import Choice, add_selectors, chosen
 from tui.session import Session
 
-_MIN_PREFIX = 4
 _SAME_AGAIN = 3
 """A rule that fires on the same target so often after it was run does not get further that way."""
-
-
-def _add_selectors(parser: Parser) -> None:
-    parser.mixed = True
-    parser.add_argument("repo", metavar="REPO")
-    parser.add_argument("ids", metavar="ID", nargs="*", help="fixes as check prints them; the first digits do")
-    parser.add_argument("--type", action="append", choices=[str(item) for item in FixType], help="repeatable")
-    parser.add_argument("--all", action="store_true", help="every fix that loses no data")
-    parser.add_argument("--lose-data", action="store_true", help="with --all, --type, --file: also those that do")
-    parser.add_argument(
-        "--file",
-        metavar="FILE",
-        help="fixes as `check --json` printed them, here or on another host; -: standard input",
-    )
-    add_deep(parser)
-
-
-def add_plan(parser: Parser) -> None:
-    _add_selectors(parser)
-
-
-def add_fix(parser: Parser) -> None:
-    _add_selectors(parser)
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
-    parser.add_argument("--no-wait", action="store_true", help="start one round of fixes and return")
-
-
-class Choice(NamedTuple):
-    """Which fixes the operator means."""
-
-    named: tuple[Fix, ...]
-    """Named one by one; empty when they are chosen by kind."""
-    types: frozenset[str]
-    """Kinds of fixes; all when nothing else was said."""
-    lose_data: bool
-
-    @property
-    def by_kind(self) -> bool:
-        """Whether fixes that turn up later are meant too."""
-        return not self.named
-
-    def of(self, report: RepositoryReport) -> list[Fix]:
-        """The chosen fixes of a check, in the order to run them in."""
-        return list(self.named) if self.named else [fix for fix in report.fixes if str(fix.type) in self.types]
-
-    def skipped(self, fix: Fix) -> str:
-        """Why a chosen fix is not run now, "" when it is."""
-        if fix.risk is Risk.LOSES_DATA and not self.lose_data:
-            return f"it loses data: name it ({fix.id}) or give --lose-data"
-        return f"it waits for {fix.waits_for}" if fix.waits_for else ""
-
-
-def _chosen(arguments: argparse.Namespace, report: RepositoryReport, everything: bool) -> Choice:
-    """What the selectors mean. ``everything``: no selector means all."""
-    ways = [bool(arguments.ids), bool(arguments.all or arguments.type), arguments.file is not None]
-    if sum(ways) > 1:
-        raise UsageError("name fixes by id, by --all or --type, or by --file; not in two ways at once")
-    if not any(ways) and not everything:
-        raise UsageError("no fix was named", f"diskwright check {arguments.repo} lists them; --all means every one")
-    if arguments.ids:
-        return Choice(tuple(_named(report, arguments.ids)), frozenset(), True)
-    if arguments.file is not None:
-        fixes, single = _from_file(arguments.file)
-        known = {fix.id: fix for fix in report.fixes}
-        # What a stranger says a fix costs is not repeated; what it does is for the engine to verify.
-        named = tuple(known.get(fix.id) or fix._replace(cost=FixCost()) for fix in fixes)
-        return Choice(named, frozenset(), single or arguments.lose_data)
-    types = frozenset(arguments.type) if arguments.type and not arguments.all else frozenset(map(str, FixType))
-    return Choice((), types, arguments.lose_data)
-
-
-def _named(report: RepositoryReport, texts: list[str]) -> list[Fix]:
-    """The fixes with those ids or beginnings of ids, in the order of the check."""
-    wanted = set()
-    for text in texts:
-        found = [fix.id for fix in report.fixes if len(text) >= _MIN_PREFIX and fix.id.startswith(text.lower())]
-        if not found:
-            raise NotFound(
-                f"check offers no fix {text!r:.60} now",
-                f"diskwright check lists them; give {_MIN_PREFIX} or more digits of an id",
-            )
-        if len(found) > 1:
-            raise Ambiguous(f"{text} is the beginning of the fixes {', '.join(found[:8])}", "Give more digits")
-        wanted.add(found[0])
-    return [fix for fix in report.fixes if fix.id in wanted]
-
-
-def _from_file(path: str) -> tuple[list[Fix], bool]:
-    """The fixes in a file, and whether it is a single one (which names it)."""
-    data = fix_file(path)
-    if isinstance(data, dict) and "fixes" in data:
-        data = data["fixes"]
-    single = isinstance(data, dict)
-    items = [data] if single else data
-    if not isinstance(items, list) or not items:
-        raise BadRequest("the file has no fix", "Give a fix, a list of fixes, or what check --json printed")
-    return [Fix.from_json(item) for item in items], single
-
-
-# -- plan
-
-
-class Step(NamedTuple):
-    """One fix of a plan with the free space around it, estimated."""
-
-    fix: Fix
-    lowest: int
-    free_after: int
-
-
-def _steps(fixes: list[Fix], free: int) -> list[Step]:
-    steps = []
-    for fix in fixes:
-        lowest = free - fix.cost.peak_extra_bytes
-        free = lowest + fix.cost.reclaimed_bytes
-        steps.append(Step(fix, lowest, free))
-    return steps
-
-
-def run_plan(session: Session, arguments: argparse.Namespace) -> int:
-    report = _check(session, arguments)
-    return _print_plan(session.out, arguments, report, _chosen(arguments, report, everything=True))
-
-
-def _check(session: Session, arguments: argparse.Namespace) -> RepositoryReport:
-    return session.engine.inspect_repository(arguments.repo, {"deep": True} if arguments.deep else {})
-
-
-def _print_plan(out: Output, arguments: argparse.Namespace, report: RepositoryReport, choice: Choice) -> int:
-    fixes = choice.of(report)
-    skipped = [(fix, why) for fix in fixes if (why := choice.skipped(fix))]
-    steps = _steps([fix for fix in fixes if not choice.skipped(fix)], report.free_bytes)
-    lowest = min([report.free_bytes, *(step.lowest for step in steps)])
-    out.document(
-        {
-            "repository": arguments.repo,
-            "free_bytes": report.free_bytes,
-            "lowest_free_bytes": lowest,
-            "free_bytes_after": steps[-1].free_after if steps else report.free_bytes,
-            "steps": [
-                {"fix": step.fix.to_json(), "lowest_free_bytes": step.lowest, "free_bytes_after": step.free_after}
-                for step in steps
-            ],
-            "skipped": [{"fix": fix.to_json(), "why": why} for fix, why in skipped],
-        }
-    )
-    if out.json_wanted:
-        return 0
-    ids = out.short([fix.id for fix in fixes])
-    for number, step in enumerate(steps, start=1):
-        _print_step(out, number, step, ids[step.fix.id])
-    if steps:
-        out.line(
-            f"Free space: {human(report.free_bytes)} now, {human(max(lowest, 0))} at the lowest point, "
-            f"{human(max(steps[-1].free_after, 0))} afterwards (estimates)."
-        )
-    for fix, why in skipped:
-        out.line(f"skipped   {ids[fix.id]}  {fix.type} {printable(fix.rule)} {fix.target or '-'}: {printable(why)}")
-        if not fix.cost.fits and steps and steps[-1].free_after > fix.cost.peak_extra_bytes:
-            out.line("          It may fit after the steps above; fix --all looks again by itself.")
-    if not fixes:
-        out.line("Nothing to do.")
-    elif steps:
-        out.line(f"Next: diskwright fix {printable(arguments.repo)} {printable(_selection(arguments))}")
-    return 0
-
-
-def _selection(arguments: argparse.Namespace) -> str:
-    """The selectors as they were given, for the command to type next."""
-    words = [f"--type {kind}" for kind in arguments.type or ()] if not arguments.all else []
-    words += arguments.ids
-    words += [f"--file {arguments.file}"] if arguments.file is not None else []
-    words = words or ["--all"]
-    return " ".join(words + ["--lose-data"] * arguments.lose_data + ["--deep"] * arguments.deep)
-
-
-def _print_step(out: Output, number: int, step: Step, shown: str) -> None:
-    fix = step.fix
-    out.line(f"{number:3d}. {shown}  {fix.type} {printable(fix.rule)}  {fix.target or '-'}")
-    room = "" if step.lowest >= 0 else "  does not fit"
-    state = change(out, fix, False)
-    out.line(f"     {state}   space: {space(fix)}   free afterwards: {compact(step.free_after)}{room}   {fix.risk}")
-    out.line(f"     {printable(fix.why)}")
 
 
 # -- fix
@@ -249,11 +64,20 @@ class Outcome:
         return exit_code(self.failed[0].get("code")) if self.failed else 0
 
 
+def add_fix(parser: Parser) -> None:
+    add_selectors(parser)
+    parser.add_argument("--plan", metavar="ID", help="exactly the steps of a plan that was shown here")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
+    parser.add_argument("--no-wait", action="store_true", help="start one round of fixes and return")
+
+
 def run_fix(session: Session, arguments: argparse.Namespace) -> int:
-    report = _check(session, arguments)
-    choice = _chosen(arguments, report, everything=arguments.dry_run)
+    if arguments.plan is not None:
+        return _run_plan(session, arguments)
     if arguments.dry_run:
-        return _print_plan(session.out, arguments, report, choice)
+        return _dry_run(session, arguments)
+    report = _check(session, arguments)
+    choice = chosen(arguments, report.fixes, everything=False)
     if arguments.no_wait:
         return _start_only(session, arguments.repo, choice, report)
     outcome = Outcome(session.out)
@@ -269,8 +93,40 @@ def run_fix(session: Session, arguments: argparse.Namespace) -> int:
     return outcome.report(arguments.repo)
 
 
+def _dry_run(session: Session, arguments: argparse.Namespace) -> int:
+    from tui.commands_plan import run_plan
+
+    return run_plan(session, arguments)
+
+
+def _run_plan(session: Session, arguments: argparse.Namespace) -> int:
+    """Run what was planned, if it still is what would be done."""
+    from tui import follow_run
+    from tui.model import plans
+    from tui.model.gather import gather
+    from tui.model.notes import notes_of
+    from tui.model.plan import validity
+
+    others = (arguments.ids, arguments.type, arguments.all, arguments.file is not None, arguments.dry_run)
+    if any(others):
+        raise UsageError("a plan says itself what is run", "Give --plan ID and nothing else")
+    notes = notes_of(session.engine)
+    identity = session.engine.context.repository(arguments.repo).identity
+    plan = plans.load(notes, identity, arguments.plan)
+    view = gather(session.engine, arguments.repo, any(step.row.deep for step in plan.steps))
+    holds = validity(plan, view)
+    if not holds.valid:
+        name = printable(arguments.repo)
+        raise Refused(f"plan {plan.short} is out of date: {holds.reason}", f"Plan again: diskwright plan {name}")
+    return follow_run.run_plan(session, notes, plan._replace(repo_id=arguments.repo), not arguments.no_wait)
+
+
+def _check(session: Session, arguments: argparse.Namespace) -> RepositoryReport:
+    return session.engine.inspect_repository(arguments.repo, {"deep": True} if arguments.deep else {})
+
+
 def _start_only(session: Session, repo_id: str, choice: Choice, report: RepositoryReport) -> int:
-    todo = [fix for fix in choice.of(report) if not choice.skipped(fix)]
+    todo = [fix for fix in choice.of(report.fixes) if not choice.skipped(fix)]
     if not todo:
         session.out.document({"repository": repo_id, "started": [], "task": None})
         session.out.say("Nothing can be run now: diskwright plan tells why.")
@@ -316,7 +172,7 @@ def _run_by_kind(
     given_up: dict[str, str] = {}
     while True:
         todo = []
-        for fix in choice.of(report):
+        for fix in choice.of(report.fixes):
             again = _what(fix)
             if runs.get(again, 0) >= _SAME_AGAIN:
                 given_up.setdefault(again, f"it came back {_SAME_AGAIN} times")
@@ -336,7 +192,7 @@ def _run_by_kind(
         if not any(event.get("event") == "end" for event in events) or _was_stopped(events):
             break
     outcome.left = [
-        (fix, given_up.get(_what(fix)) or choice.skipped(fix) or "it was not run") for fix in choice.of(report)
+        (fix, given_up.get(_what(fix)) or choice.skipped(fix) or "it was not run") for fix in choice.of(report.fixes)
     ]
     busy = sum(finding.kind == "busy" for finding in report.findings)
     if busy:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from engine.errors import NotFound
 from engine.model import Fix, ImageReport, RepositoryReport
 from tui.arguments import Parser, add_deep, add_verb_options
 from tui.printable import printable
 from tui.render import Output, compact, duration, human, moment
 from tui.session import Session, image_json, kind, shown_status
 
+if TYPE_CHECKING:
+    from tui.model.snapshot import RepositoryView
+
 _WIDE_COLUMNS = 110
 """From this width on the table of fixes has room for whole status words."""
-
-_IMPACT = {
-    "broken": "It cannot be used now, neither prepared nor as the source of a copy.",
-    "degraded": "None that hurts: it is usable, and could be represented better.",
-    "optimized": "None.",
-    "removed": "It holds space until a clean fix runs; until then it can be restored.",
-    "unknown": "It could not be read just now. Nothing is concluded from that, and nothing of it is deleted.",
-}
 
 
 def add_images(parser: Parser) -> None:
@@ -109,43 +105,50 @@ def add_why(parser: Parser) -> None:
 
 
 def run_why(session: Session, arguments: argparse.Namespace) -> int:
-    out = session.out
+    import time
+
+    from tui.model.facts import facts_of
+    from tui.model.gather import gather
+    from tui.model.why import explain
+
+    out, engine = session.out, session.engine
     image = session.image(arguments.repo, arguments.image)
-    options = session.options(arguments)
-    report = session.engine.get_image_status(arguments.repo, image, options)
-    whole = session.engine.inspect_repository(arguments.repo, options)
-    fixes = [fix for fix in whole.fixes if image in (fix.target, *fix.images)]
+    report = engine.get_image_status(arguments.repo, image, session.options(arguments))
+    view = gather(engine, arguments.repo, arguments.deep)
+    facts = facts_of(engine, arguments.repo, image)
+    told = explain(view, image, time.time(), facts)
+    if told is None:
+        raise NotFound(f"image {image} went away just now", "Look again")
     state = shown_status(report)
-    above = [other.id for other in whole.images if other.id != image and image in other.reason and not other.hidden]
+    fixes = [row.fix() for row in told.fixes]
     steps = _what_to_do(arguments.repo, report, fixes)
     out.document(
         {
             "repository": arguments.repo,
             **image_json(report),
-            "impact": _IMPACT[state],
-            "waiting_images": above,
+            "impact": next((line.text for line in told.lines if line.label == "Impact"), ""),
+            "waiting_images": _waiting_for(view, image),
+            "explanation": [line._asdict() for line in told.lines],
+            "evidence": [fact._asdict() for fact in told.facts],
             "fixes": [fix.to_json() for fix in fixes],
             "next_steps": steps,
         }
     )
-    out.line(f"{report.id}  {out.paint(state, out.status(state))}")
-    out.line(f"reason    {printable(report.reason)}")
-    out.line(f"rule      {printable(report.rule) or '-'}")
-    for fact in report.facts:
-        out.line(f"fact      {printable(fact)}")
-    out.line(f"impact    {_IMPACT[state]}")
-    if above:
-        out.line(f"          Images that wait for it: {', '.join(above)}")
+    head, *lines = told.text()
+    out.line(out.paint(state, head))
+    for line in lines:
+        out.line(line)
     for line in _lost_lines(report):
         out.line(line)
-    if report.busy:
-        out.line(f"busy      {printable(report.busy)}")
-    for fix in fixes:
-        wait = f"; waits for {printable(fix.waits_for)}" if fix.waits_for else ""
-        out.line(f"fix       {fix.id}  {fix.type} {printable(fix.rule)}: {printable(fix.why)} ({fix.risk}{wait})")
     for step in steps:
-        out.line(f"to do     {step}")
+        out.line(f"to do  {step}")
     return 0
+
+
+def _waiting_for(view: RepositoryView, image: str) -> list[str]:
+    """Images that are as they are because of this one."""
+    rows = (view.images[index] for index in view.images.not_optimized())
+    return [row.id for row in rows if row.id != image and image in row.reason]
 
 
 def _what_to_do(repo_id: str, image: ImageReport, fixes: list[Fix]) -> list[str]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 
 from engine.errors import DiskwrightError
-from tui.arguments import Parser, parameters
+from tui.arguments import Parser, UsageError, parameters
 from tui.printable import printable
 from tui.render import compact
 from tui.session import Session
 
-_FORMAT_HELP = "such as localfs-1.0"
-_PARAMETERS_HELP = "connection parameters; localfs takes path=DIRECTORY"
+_FORMAT_HELP = "such as localfs-1.0, lvm-1.0"
+_PARAMETERS_HELP = (
+    "connection parameters; localfs takes path=DIRECTORY, lvm takes volume_group=NAME, and to make that group "
+    "devices=/dev/sdb,/dev/sdc or files=/srv/one.img,/srv/two.img file_bytes=N [sector_bytes=4096]; give files again "
+    "to connect"
+)
 
 
 def add_create_repo(parser: Parser) -> None:
@@ -106,19 +110,29 @@ def run_constraints(session: Session, arguments: argparse.Namespace) -> int:
 
 
 def add_srm(parser: Parser) -> None:
-    parser.add_argument("action", choices=("take", "release"), help="become the manager, or give the role up")
+    parser.add_argument(
+        "action", choices=("take", "release", "status"), help="become the manager, give the role up, or tell who it is"
+    )
     parser.add_argument("repo", metavar="REPO")
+    parser.add_argument(
+        "--dead", metavar="HOST", default="", help="take: that host, the manager, is dead for certain and stays so"
+    )
 
 
 def run_srm(session: Session, arguments: argparse.Namespace) -> int:
+    repo = printable(arguments.repo)
+    if arguments.dead and arguments.action != "take":
+        raise UsageError("--dead goes with take only")
     if arguments.action == "take":
-        session.engine.take_srm(arguments.repo)
-        words = f"{session.host} manages {printable(arguments.repo)} now."
-    else:
+        session.engine.take_srm(arguments.repo, arguments.dead)
+    elif arguments.action == "release":
         session.engine.release_srm(arguments.repo)
-        words = f"{session.host} does not manage {printable(arguments.repo)} any more."
-    session.out.document({"repository": arguments.repo, "srm": arguments.action == "take"})
-    session.out.say(words)
+    manager = session.engine.get_srm(arguments.repo)
+    session.out.document({"repository": arguments.repo, "manager": manager, "srm": manager == session.host})
+    if manager:
+        session.out.say(f"{printable(manager)} manages {repo}{' (this host)' if manager == session.host else ''}.")
+    else:
+        session.out.say(f"Nobody manages {repo}; nothing in it can be changed. Next: diskwright srm take {repo}")
     return 0
 
 

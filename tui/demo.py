@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     host = host_name(arguments.host)
     session = Session(out, host, state_directory(arguments.state, host))
     try:
-        site = Site(os.path.realpath(arguments.path or _default_path()))
+        site = Site(os.path.realpath(arguments.path or default_path()))
         created = _make_if_wanted(session, site, arguments.fresh)
         _show(session, site, created, arguments.state)
         out.flush()
@@ -64,7 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _default_path() -> str:
+def default_path() -> str:
+    """Where a demo is made unless the operator says otherwise."""
     return os.path.join(user_directory("XDG_DATA_HOME", ".local/share"), "demo")
 
 
@@ -415,7 +416,7 @@ def _commands(session: Session, site: Site, shown: Shown, state: str | None) -> 
     if any(fix.waits_for for fix in shown.report.fixes):
         path = shlex.quote(f"path={site.parameters(ARCHIVE)['path']}")
         found.append((f"{program} connect {ARCHIVE} {FORMAT} {path}", "brings back what a fix waits for"))
-    fresh = "" if site.root == os.path.realpath(_default_path()) else f" --path {shlex.quote(site.root)}"
+    fresh = "" if site.root == os.path.realpath(default_path()) else f" --path {shlex.quote(site.root)}"
     found.append((f"{program} demo --fresh{fresh}", "begin again"))
     return found
 

@@ -24,9 +24,9 @@ diskwright sim run scenarios/
   diskwright sim fuzz --seconds 60 --seed 7
 
 run FILE|DIR ...   play scenario files; scenarios/README.md describes the format
-  --backend sim|local    the simulator (default), or real files, real tools and real kills
+  --backend sim|local|lab  the simulator (default); real files, tools and kills; machines of the lab
   --junit OUT.xml        write JUnit XML
-  --trace OUT.jsonl      write each event with all effects, one JSON object per line
+  --trace OUT.jsonl      write each event with its effects and the repositories then, for `tui --trace`
   --seed N               of ids and of what is left to chance
   -q, -v                 verdicts only; also the numbered effects of each step
   Exit codes: 0 what can be played here passed, 1 an expectation was violated, 2 a scenario is
@@ -35,6 +35,26 @@ explore ...        every crash state of each verb and fix, until no new state ap
 fuzz ...           random verbs by several hosts with faults, then recovery
 
 What is prepared, made or damaged there is never one of your repositories."""
+
+_LAB = """\
+diskwright lab up --hosts 3 --nfs
+  diskwright lab run host-a -- sh -c 'vgcreate lab /dev/ubda && vgs'
+  diskwright lab run host-a -- diskwright create-repo localfs-1.0 path=/run/lab/keep/images
+  diskwright lab kill host-a; diskwright lab boot host-a
+  diskwright lab down
+
+up            boot hosts (User-Mode Linux guests) that share the disks /dev/ubda and /dev/ubdc; /dev/ubdb is its own
+status        the hosts, whether they run, their addresses
+run HOST -- COMMAND   run it as root there; its exit code is ours (127: it could not be started)
+console HOST  what its kernel has said, in all its lives
+kill HOST     the host dies at once; what it had not written to its disks is lost
+boot HOST     boot it again, with the same disks; shutdown HOST switches it off in good order
+freeze, thaw HOST     time stops for it, and goes on
+cut, mend HOST        pull its network cable, plug it in
+down          kill all and delete the lab; --keep leaves the disks for the next up
+
+A host sees the files of this machine read-only; /run /tmp /srv /mnt /var/tmp are its own, in memory.
+/run/lab/keep survives its death. It has its own name, notes and connections (diskwright --host is set)."""
 
 GROUPS = ("Repositories", "Images", "Looking", "Fixing", "Using", "Trying out")
 
@@ -46,7 +66,8 @@ def _command(group: int, module: str, function: str, summary: str, example: str)
 COMMANDS: dict[str, Command] = {
     "create-repo": _command(
         0, "repos", "create_repo", "make an empty repository",
-        "diskwright create-repo localfs-1.0 path=/srv/images",
+        "diskwright create-repo localfs-1.0 path=/srv/images\n"
+        "  diskwright create-repo lvm-1.0 volume_group=images devices=/dev/sdb",
     ),
     "connect": _command(
         0, "repos", "connect", "give a repository a name on this host",
@@ -61,7 +82,10 @@ COMMANDS: dict[str, Command] = {
         0, "repos", "constraints", "what a repository needs and can do", "diskwright constraints main --json"
     ),
     "srm": _command(
-        0, "repos", "srm", "take or release the role of its manager, where there is one", "diskwright srm take main"
+        0, "repos", "srm", "who manages a repository (SRM), where one host must: take, release, status",
+        "diskwright srm status main\n  diskwright srm take main\n  diskwright srm take main --dead host-a\n\n"
+        "On lvm the manager is the only host that changes anything; LVM itself (its system ID) keeps the others out.\n"
+        "--dead asserts that the host named is dead for certain: if it is not, both write and data is lost.",
     ),
     "create-disk": _command(
         1, "images", "create_disk", "make a virtual disk, empty or from a snapshot",
@@ -109,12 +133,13 @@ COMMANDS: dict[str, Command] = {
     ),
     "tasks": _command(2, "look", "tasks", "what runs and what is prepared on this host", "diskwright tasks"),
     "plan": _command(
-        3, "fix", "plan", "what fixes would do, in order, with space and risk",
+        3, "plan", "plan", "what fixes would do, in order, with space and risk",
         "diskwright plan main\n  diskwright plan main --type clean",
     ),
     "fix": _command(
         3, "fix", "fix", "run fixes and follow them",
-        "diskwright fix main --all\n  diskwright fix main 8d21 --no-wait\n  diskwright fix main --file fixes.json\n\n"
+        "diskwright fix main --all\n  diskwright fix main 8d21 --no-wait\n  diskwright fix main --file fixes.json\n"
+        "  diskwright fix main --plan 3f2a\n\n"
         "--all and --type run, check and run again until nothing new can be run, and leave alone what loses\n"
         "data unless --lose-data is given. Exit code 0: nothing failed; what is left is listed with its reason.\n"
         "Ctrl-C detaches (130): the round that was started goes on.",
@@ -131,8 +156,15 @@ COMMANDS: dict[str, Command] = {
     "demo": _command(
         5, "repos", "demo", "make a repository with broken images, see it mended", "diskwright demo --fresh"
     ),
+    "tui": _command(
+        5, "console", "tui", "the console: all of this on one screen, with keys and a mouse",
+        "diskwright tui\n  diskwright tui --demo\n  diskwright tui main --readonly",
+    ),
     "sim": _command(
         5, "sim", "sim", "play scenarios, explore crash states, fuzz: the same engine", _SIM,
+    ),
+    "lab": _command(
+        5, "lab", "lab", "hosts with real LVM and NFS on this machine, to try out and to crash", _LAB,
     ),
 }  # fmt: skip
 

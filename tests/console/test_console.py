@@ -1,0 +1,326 @@
+"""The frame: pages, sizes, colours, help, palette, copying, exporting, errors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from tests.console.kit import (
+    NAMES,
+    FixedSite,
+    console,
+    idle,
+    press,
+    running,
+    sample_report,
+    sample_view,
+    screen_lines,
+    screen_text,
+)
+from tests.console.test_lines import HOSTILE
+from tui.console.app import ConsoleApp
+from tui.console.screens.images import ImagesPage
+from tui.console.screens.message import Message
+from tui.console.screens.triage import TriagePage
+from tui.model.config import Config, load
+from tui.model.gather import Names, with_report
+from tui.model.snapshot import RepositoryView
+from tui.printable import printable
+from tui.render import LOOKS
+
+
+def site_of(tmp_path: Path) -> FixedSite:
+    return FixedSite(tmp_path / "state", [sample_view()])
+
+
+# -- sizes
+
+
+async def test_resizing_keeps_the_cursor_and_the_filter(tmp_path: Path) -> None:
+    """160x50, 80x24, 60x18 and back: right each time."""
+    async with running(console(site_of(tmp_path)), (160, 50)) as pilot:
+        await press(pilot, "slash", *"web", "enter", "down", "down")
+        key = cast(TriagePage, pilot.app.page("triage")).table_widget.key
+        for size in ((80, 24), (60, 18), (80, 24), (160, 50)):
+            await pilot.resize_terminal(*size)
+            await idle(pilot)
+            text = screen_text(pilot.app)
+            if size == (60, 18):
+                assert "Need 80x24, have 60x18" in text and "BRK=3" in text and "Fixes" not in text
+            else:
+                assert "filter: web" in text
+                assert cast(TriagePage, pilot.app.page("triage")).table_widget.key == key
+            assert all(len(line) <= size[0] for line in screen_lines(pilot.app))
+
+
+async def test_quit_works_when_the_terminal_is_too_small(tmp_path: Path) -> None:
+    """q ends it."""
+    app = console(site_of(tmp_path))
+    async with running(app, (60, 18)) as pilot:
+        await pilot.press("q")
+        await pilot.pause()
+        assert app._exit
+
+
+@pytest.mark.parametrize("size", [(80, 24), (100, 30), (120, 40), (160, 50), (250, 60)])
+@pytest.mark.parametrize("tab", ["1", "2", "3", "4"])
+async def test_every_page_fits(size: tuple[int, int], tab: str, tmp_path: Path) -> None:
+    """No line is too long, and the footer ends with help, commands and quit."""
+    async with running(console(site_of(tmp_path)), size) as pilot:
+        await press(pilot, tab)
+        lines = screen_lines(pilot.app)
+        assert all(len(line) <= size[0] for line in lines)
+        assert lines[-1].endswith("? Help  : Cmd  q Quit")
+
+
+async def test_panes_change_their_size_and_get_it_back(tmp_path: Path) -> None:
+    """plus, underscore and esc."""
+    async with running(console(site_of(tmp_path))) as pilot:
+        before = screen_text(pilot.app)
+        await press(pilot, "plus", "plus")
+        assert screen_text(pilot.app) != before
+        await press(pilot, "escape")
+        assert screen_text(pilot.app) == before
+
+
+# -- words and colours
+
+
+async def test_statuses_differ_without_any_colour(tmp_path: Path) -> None:
+    """Each has a sign and a code of its own in the plain text."""
+    async with running(console(site_of(tmp_path))) as pilot:
+        await press(pilot, "2")
+        text = screen_text(pilot.app)
+        for name in ("broken", "degraded", "optimized", "removed"):
+            assert f"{LOOKS[name].sign} {LOOKS[name].code}" in text
+
+
+async def test_no_color_leaves_attributes_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is broken is the only status that is reversed."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    async with running(console(site_of(tmp_path))) as pilot:
+        app = pilot.app
+        for strip in app.screen._compositor.render_strips():
+            for segment in strip:
+                style = segment.style
+                assert style is None or style.color is None or style.color.is_default
+                if style is not None and style.reverse and "BRK" not in segment.text:
+                    assert "DEG" not in segment.text.split("=")[0] or "BRK" in segment.text
+
+
+async def test_ascii_where_the_terminal_has_no_more(tmp_path: Path) -> None:
+    """Every page in pure ASCII."""
+    async with running(console(site_of(tmp_path), unicode=False)) as pilot:
+        for keys in (("1",), ("2",), ("3",), ("4",), ("1", "w"), ("escape", "question_mark")):
+            await press(pilot, *keys)
+            assert screen_text(pilot.app).isascii(), keys
+
+
+async def test_the_theme_changes_and_is_kept(tmp_path: Path) -> None:
+    """dark, light, high contrast, terminal, and around; the next console begins with it."""
+    async with running(console(site_of(tmp_path))) as pilot:
+        seen = []
+        for _ in range(4):
+            await press(pilot, "T")
+            seen.append(pilot.app.palette.title)
+        assert seen == ["light", "high contrast", "terminal colours", "dark"]
+        await press(pilot, "T")
+    again = console(site_of(tmp_path))
+    assert again.palette.title == "light"
+    assert console(site_of(tmp_path), theme="dark").palette.title == "dark"
+
+
+async def test_hostile_names_are_shown_and_not_obeyed(tmp_path: Path) -> None:
+    """Escapes, markup, bidirectional controls, wide characters: nothing raw, nothing swallowed, all aligned."""
+    hostile = with_report(sample_view(), sample_report(), Names(dict.fromkeys(NAMES, printable(HOSTILE)), {}))
+    async with running(console(FixedSite(tmp_path / "state", [hostile]))) as pilot:
+        for keys in (("1",), ("w",), ("escape", "space", "p"), ("escape", "2"), ("4",), ("0",)):
+            await press(pilot, *keys)
+            for strip in pilot.app.screen._compositor.render_strips():
+                assert strip.cell_length == 80, keys
+                assert all(character.isprintable() for character in strip.text), keys
+
+
+# -- help and palette
+
+
+async def test_help_is_searched_and_enter_runs(tmp_path: Path) -> None:
+    """? lists the keys of the screen with a sentence each."""
+    async with running(console(site_of(tmp_path))) as pilot:
+        await press(pilot, "question_mark", *"images", "enter")
+        assert isinstance(pilot.app.screen, ImagesPage)
+        for act in pilot.app.page("triage").keys.acts:
+            assert act.sentence.endswith("."), act.name
+            assert act.label
+
+
+@pytest.mark.parametrize("key", ["colon", "ctrl+p"])
+async def test_the_palette_finds_an_act_by_words(key: str, tmp_path: Path) -> None:
+    """What cleans is found by "make space", also from another page."""
+    async with running(console(site_of(tmp_path))) as pilot:
+        await press(pilot, "2", key, *"make space")
+        assert "Clean fixes (triage)" in screen_text(pilot.app)
+        await press(pilot, "down", "enter")
+        assert isinstance(pilot.app.screen, TriagePage)
+
+
+async def test_every_act_has_a_method(tmp_path: Path) -> None:
+    """No key is dead, on any page."""
+    async with running(console(site_of(tmp_path))) as pilot:
+        app = pilot.app
+        for name in ("triage", "images", "runs", "timeline", "first_run"):
+            page = app.page(name)
+            for act in page.all_acts():
+                assert hasattr(page, f"act_{act.name}") or hasattr(app, f"act_{act.name}"), act.name
+
+
+async def test_no_key_has_two_meanings_on_a_page(tmp_path: Path) -> None:
+    """And what destroys is upper case."""
+    async with running(console(site_of(tmp_path))) as pilot:
+        for name in ("triage", "images", "runs", "timeline", "first_run"):
+            keys = [act.key for act in pilot.app.page(name).all_acts() if act.key]
+            assert len(keys) == len(set(keys)), name
+        discard = next(act for act in pilot.app.page("runs").ACTS if act.name == "discard")
+        assert discard.key.isupper()
+
+
+# -- taking things out
+
+
+async def test_copying_says_what(tmp_path: Path) -> None:
+    """y and then i, c, w or r."""
+    async with running(console(site_of(tmp_path))) as pilot:
+        app = pilot.app
+        for key, expected in (
+            ("i", "00000002" * 4),
+            ("c", "diskwright fix pool-nfs 0000000000000002"),
+            ("w", "Import"),
+        ):
+            await press(pilot, "y", key)
+            assert expected in app.clipboard
+            assert "Copied" in screen_text(app)
+
+
+@pytest.mark.parametrize(("key", "ending"), [("j", "json"), ("c", "csv"), ("t", "txt"), ("s", "svg")])
+async def test_exports_are_written_and_their_path_told(
+    key: str, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the current directory, never over anything."""
+    monkeypatch.chdir(tmp_path)
+    async with running(console(site_of(tmp_path)), (120, 30)) as pilot:
+        await press(pilot, "e", key)
+        found = list(tmp_path.glob(f"*.{ending}"))
+        assert len(found) == 1
+        assert "Written: " in screen_text(pilot.app)
+        text = found[0].read_text()
+        assert "mail-spool" in text
+        if ending == "json":
+            assert len(json.loads(text)) == 10
+
+
+# -- errors
+
+
+async def test_an_error_in_a_call_is_a_dialog_and_the_console_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a report that can be written."""
+    monkeypatch.chdir(tmp_path)
+    async with running(console(site_of(tmp_path))) as pilot:
+        app = pilot.app
+
+        def bad() -> None:
+            raise ZeroDivisionError("nobody foresaw this")
+
+        app.do("bad", bad, lambda value: None, "It failed")
+        await idle(pilot)
+        assert isinstance(app.screen, Message)
+        assert "nobody foresaw this" in screen_text(app)
+        await press(pilot, "e")
+        assert [path for path in tmp_path.glob("*.txt") if "ZeroDivisionError" in path.read_text()]
+        await press(pilot, "2")
+        assert isinstance(app.screen, ImagesPage)
+
+
+async def test_an_error_of_a_key_is_a_dialog_and_the_console_lives(tmp_path: Path) -> None:
+    """Also what fails in the console itself."""
+    app = console(site_of(tmp_path))
+
+    def bad() -> None:
+        raise ZeroDivisionError("nobody foresaw this")
+
+    app.act_theme = bad  # type: ignore[method-assign]
+    async with running(app) as pilot:
+        await press(pilot, "T")
+        assert isinstance(app.screen, Message)
+        await press(pilot, "escape", "2")
+        assert isinstance(app.screen, ImagesPage)
+
+
+async def test_quitting_does_not_wait_for_storage_that_hangs(tmp_path: Path) -> None:
+    """A scan that never comes back holds up neither keys nor the end."""
+    site = site_of(tmp_path)
+    never = threading.Event()
+    app = console(site)
+    async with app.run_test() as pilot:
+        await pilot.pause()
+
+        def hangs(name: str, deep: bool = False) -> RepositoryView:
+            del name, deep
+            never.wait()
+            return site.view
+
+        site.scan = hangs  # type: ignore[method-assign]
+        await pilot.press("R")
+        await pilot.press("2")
+        await pilot.pause()
+        assert isinstance(app.screen, ImagesPage)
+        started = asyncio.get_running_loop().time()
+        await pilot.press("q")
+    assert asyncio.get_running_loop().time() - started < 1
+    never.set()
+
+
+# -- settings
+
+
+async def test_keys_come_from_the_settings(tmp_path: Path) -> None:
+    """And a wrong one is told with its line and the nearest right one, while all others work."""
+    path = tmp_path / "console.toml"
+    path.write_text('[keys]\nrescan = "f"\nrescam = "x"\n')
+    settings = load(str(path), acts=("rescan", "quit"))
+    assert "line 3" in settings.problems[0] and "rescan" in settings.problems[0]
+    site = site_of(tmp_path)
+    async with running(console(site, settings)) as pilot:
+        assert "line 3" in "".join(screen_text(pilot.app)) or settings.problems
+        scans = site.scans
+        await press(pilot, "f")
+        assert site.scans == scans + 1
+
+
+async def test_clicks_do_what_keys_do(tmp_path: Path) -> None:
+    """A row, a tab, and a key of the footer."""
+    async with running(console(site_of(tmp_path))) as pilot:
+        app = pilot.app
+        await pilot.click("#fixes", offset=(10, 4))
+        assert cast(TriagePage, app.page("triage")).table_widget.cursor == 2
+        column = screen_lines(app)[1].index("2 Images")
+        await pilot.click(offset=(column, 1))
+        await idle(pilot)
+        assert isinstance(app.screen, ImagesPage)
+        column = screen_lines(app)[-1].index("? Help")
+        await pilot.click(offset=(column, 23))
+        await idle(pilot)
+        assert "Keys of this screen" in screen_text(app)
+
+
+def test_the_console_is_an_application(tmp_path: Path) -> None:
+    """Settings and site are given to it; nothing is read from the environment but what terminals say."""
+    assert isinstance(console(site_of(tmp_path), Config()), ConsoleApp)
+    assert os.environ.get("NO_COLOR") is None

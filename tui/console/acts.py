@@ -1,0 +1,70 @@
+"""What can be done on a screen: one table feeds keys, footer, help, palette and mouse.
+
+A key that can act only reversibly is lower case; what cannot be undone is upper case and asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+
+class Act(NamedTuple):
+    """One thing an operator can do."""
+
+    name: str
+    """Method ``act_<name>`` of the screen or the application does it."""
+    key: str
+    """As Textual names it ("space", "R", "slash"); "" for what only the palette has."""
+    label: str
+    """One or two words for the footer."""
+    sentence: str
+    """What it does, for help and palette."""
+    words: str = ""
+    """Other words to find it by."""
+    changes: bool = False
+    """It changes a repository, or what this host has queued or runs."""
+    footer: bool = True
+    """It is shown at the bottom, if there is room."""
+
+
+_SHOWN = {
+    "slash": "/", "question_mark": "?", "colon": ":", "plus": "+", "underscore": "_", "escape": "esc",
+    "left_square_bracket": "[", "right_square_bracket": "]", "left_curly_bracket": "{",
+    "right_curly_bracket": "}", "comma": ",", "full_stop": ".", "exclamation_mark": "!", "ctrl+p": "ctrl+p",
+}  # fmt: skip
+
+
+def shown_key(key: str) -> str:
+    """A key as the operator sees it."""
+    return _SHOWN.get(key, key)
+
+
+def key_name(text: str) -> str:
+    """The name of a key from what an operator writes: "/" is "slash"."""
+    return next((name for name, shown in _SHOWN.items() if shown == text), text)
+
+
+class KeyMap:
+    """Which key does what on one screen, with the operator's changes."""
+
+    def __init__(self, acts: Iterable[Act], changes: Mapping[str, Sequence[str]]) -> None:
+        given = {name: [key_name(key) for key in keys] for name, keys in changes.items()}
+        self.acts = tuple(act._replace(key=given.get(act.name, [act.key])[0]) for act in acts)
+        self._by_key = {act.key: act for act in reversed(self.acts) if act.key}
+        for act in self.acts:
+            self._by_key |= dict.fromkeys(given.get(act.name, ()), act)
+
+    def find(self, key: str) -> Act | None:
+        """The act of a key, None when it has none here."""
+        return self._by_key.get(key)
+
+    def named(self, name: str) -> Act | None:
+        """The act of that name."""
+        return next((act for act in self.acts if act.name == name), None)
+
+
+def matches(act: Act, query: str) -> bool:
+    """Whether every word of ``query`` is in the act's label, sentence, words or key."""
+    where = f"{act.label} {act.sentence} {act.words} {act.name} {shown_key(act.key)}".lower()
+    return all(word in where for word in query.lower().split())

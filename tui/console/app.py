@@ -1,0 +1,449 @@
+"""The application: it owns the site, the pages and the clock's tick, and tells errors."""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from textual.app import App
+from textual.timer import Timer
+
+from engine.errors import DiskwrightError
+from tui.console import headers
+from tui.console.acts import Act
+from tui.console.doing import GlobalActs
+from tui.console.jobs import JobDone, Jobs
+from tui.console.lines import Line, Span
+from tui.console.pages import make_page
+from tui.console.palette import MONO, PALETTES, Palette
+from tui.console.running import RunActs
+from tui.console.screens.message import Message
+from tui.console.screens.page import Page
+from tui.console.signs import Signs
+from tui.console.site import Site
+from tui.console.widgets.bar import Button
+from tui.model.commands import SessionLog
+from tui.model.config import Config, choice, keep_choice
+from tui.model.snapshot import RepositoryView
+from tui.printable import printable
+
+if TYPE_CHECKING:
+    from tui.console.screens.runs import RunsPage
+    from tui.console.screens.timeline import TimelinePage
+    from tui.console.screens.triage import TriagePage
+    from tui.console.tour import Player
+    from tui.model.replay import Replay
+
+IDLE_TICK_S = 1.0
+LIVE_TICK_S = 0.33
+QUIET_RESCAN_S = 30.0
+WATCHED_RESCAN_S = 2.0
+"""While a plan is shown or something runs, changes of others are seen within about this time."""
+RESCAN_SHARE = 20
+"""A scan that takes long is repeated less often: at most this share of the time is spent scanning."""
+RETRY_LOST_S = 30.0
+_ECHO_TICKS = 3
+"""So often is drawn again after a run has ended: its log ends a moment after it."""
+
+
+class Options(NamedTuple):
+    """What the command line said."""
+
+    readonly: bool = False
+    theme: str = ""
+    unicode: bool = True
+    trace: str = ""
+    repository: str = ""
+    demo: bool = False
+    """Make the demo at once, or open the one there is."""
+
+
+class ConsoleApp(GlobalActs, RunActs, App[int]):
+    """The console. Pages read ``site``; whatever blocks goes through ``jobs``."""
+
+    CSS_PATH = "console.tcss"
+    ENABLE_COMMAND_PALETTE = False
+    TITLE = "diskwright"
+
+    def __init__(self, site: Site, config: Config, options: Options = Options()) -> None:  # noqa: B008 - immutable
+        mono = "NO_COLOR" in os.environ
+        super().__init__(ansi_color=True if mono else None)
+        self.site = site
+        self.config = config
+        self.options = options
+        self.signs = Signs(options.unicode and not config.ascii)
+        self.jobs = Jobs(self)
+        self.mono = mono
+        theme = options.theme or choice(site.notes, "theme") or config.theme
+        self.palette: Palette = MONO if mono else PALETTES.get(theme, PALETTES["dark"])
+        for known in (*PALETTES.values(), MONO):
+            self.register_theme(known.theme())
+        self.theme = self.palette.name
+        self.key_changes: Mapping[str, Sequence[str]] = config.keys
+        self.session_log = SessionLog()
+        self.tour: Player | None = None
+        self.last_words = ""
+        """What is printed when the console has ended."""
+        self._pages: dict[str, Page] = {}
+        self._ticking: Timer | None = None
+        self._pace = 0.0
+        self._last_scan = 0.0
+        self._echo = 0
+
+    # -- lifecycle
+
+    def on_mount(self) -> None:
+        """Show the first page."""
+        self.set_class(not self.signs.unicode, "-plain-border")
+        self._end_on_signals()
+        self.site.reload()
+        if self.options.repository:
+            self.site.current = self.options.repository
+        self.site.poll()
+        self._set_pace()
+        self.go_home()
+        if self.options.demo:
+            self.begin_demo()
+        elif self.options.trace:
+            self.open_trace(self.options.trace)
+        for problem in self.config.problems:
+            self.tell(problem, "warning")
+
+    def _end_on_signals(self) -> None:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            with suppress(ValueError, RuntimeError, NotImplementedError):  # not in the main thread
+                loop.add_signal_handler(number, self.exit, 128 + number)
+
+    def page(self, name: str) -> Page:
+        """The page of a tab; made when it is first shown."""
+        if name not in self._pages:
+            page = make_page(name)
+            self._pages[name] = page
+            self.install_screen(page, name)
+        return self._pages[name]
+
+    def show_page(self, name: str) -> None:
+        """Switch to a tab, closing what is open above it."""
+        while len(self.screen_stack) > 2:
+            self.pop_screen()
+        page = self.page(name)
+        if len(self.screen_stack) < 2:
+            self.push_screen(page)
+        elif self.screen is not page:
+            self.switch_screen(page)
+
+    def go_home(self) -> None:
+        """Triage, or the ways to begin when there is nothing to look at."""
+        self.show_page("triage" if self.site.current else "first_run")
+        if self.site.current and self.site.replay is None and not self.site.view.known:
+            self.rescan()
+
+    # -- time
+
+    def _set_pace(self) -> None:
+        """Tick several times a second only while something runs."""
+        pace = LIVE_TICK_S if self.busy else IDLE_TICK_S
+        if pace == self._pace:
+            return
+        if self._ticking is not None:
+            self._ticking.stop()
+        self._pace, self._ticking = pace, self.set_interval(pace, self.tick)
+
+    @property
+    def busy(self) -> bool:
+        """Something runs on this host, or storage is being read."""
+        return bool(self.site.live_runs()) or self.jobs.busy()
+
+    def tick(self) -> None:
+        """Read what others wrote on this host, look at the repository again when it is time, draw."""
+        was_live = bool(self.site.live_runs())
+        changed = self.site.poll()
+        live = bool(self.site.live_runs())
+        self._echo = _ECHO_TICKS if live else max(0, self._echo - 1)
+        if changed or live or self._echo:
+            self.refresh_pages()
+        if (was_live and not live) or self._scan_is_due():
+            self.rescan(told=False)
+        self._set_pace()
+
+    def _scan_is_due(self) -> bool:
+        if not self.site.current or self.site.replay is not None:
+            return False
+        view = self.site.view
+        watched = self.page_shown.watched or bool(self.site.live_runs())
+        pause = max(WATCHED_RESCAN_S if watched else QUIET_RESCAN_S, RESCAN_SHARE * view.took_s if not watched else 0)
+        if view.problem:
+            pause = RETRY_LOST_S
+        return self.site.clock() - self._last_scan >= pause
+
+    # -- looking
+
+    def rescan(self, told: bool = True) -> None:
+        """Look at the repository again, beside everything else."""
+        name = self.site.current
+        if not name or self.site.replay is not None:
+            return
+        self._last_scan = self.site.clock()
+        started = self.jobs.start(f"scan {name}", lambda: self.site.scan(name), self._scanned)
+        if not started and told:
+            self.tell("A scan is under way.")
+
+    def _scanned(self, view: RepositoryView | None, error: BaseException | None) -> None:
+        self._last_scan = self.site.clock()
+        if error is not None:
+            if type(error).__name__ != "Cancelled":
+                self.failed("The repository could not be scanned", error)
+            return
+        assert view is not None
+        old = self.site.views.get(view.name)
+        self.site.accept(view._replace(fixes=self.config.prioritised(view.fixes)))
+        journal = self.site.journal
+        if journal is not None and view.name == self.site.current:
+            self.jobs.start("journal", lambda: journal.note_scan(old, view), self._noted)
+        self.refresh_pages()
+
+    def _noted(self, value: object, error: BaseException | None) -> None:
+        del value
+        if error is not None and not isinstance(error, DiskwrightError):
+            self.failed("The timeline could not be written", error)
+
+    # -- drawing
+
+    @property
+    def page_shown(self) -> Page:
+        """The page on top, below any dialog."""
+        return next(screen for screen in reversed(self.screen_stack) if isinstance(screen, Page))
+
+    def refresh_pages(self) -> None:
+        """Draw the page on top again; others do so when they are shown."""
+        for screen in reversed(self.screen_stack):
+            if isinstance(screen, Page):
+                screen.fill_all()
+                break
+
+    def header(self, columns: int) -> tuple[list[Button], Line]:
+        """The first line of every page."""
+        return headers.header(self.site.view, self.signs, columns, self.site.now, self.hidden(), self.mode())
+
+    def tabs(self, page: Page, columns: int) -> tuple[list[Button], Line]:
+        """The second line of every page."""
+        live = len(self.site.live_runs())
+        return headers.tabs(self.site.view, page.tab, live, columns, self.site.now)
+
+    def problem(self) -> list[Button]:
+        """Why the repository could not be read, for every page."""
+        next_try = RETRY_LOST_S - (self.site.clock() - self._last_scan)
+        return headers.problem(self.site.view, self.site.now, next_try)
+
+    def hidden(self) -> str:
+        """What is not shown in Triage: how many fixes are snoozed."""
+        snoozed = len(self.site.decisions.snoozed)
+        return f"{snoozed} snoozed" if snoozed else ""
+
+    def mode(self) -> Sequence[Span]:
+        """Words for the mode in which nothing, or nothing real, can be changed."""
+        site = self.site
+        if site.branch is not None:
+            return (Span(" SIMULATED ", "danger"), Span(f" from step {site.step + 1}"))
+        if site.replay is not None:
+            step = f"step {site.step + 1} of {len(site.replay.steps)}"
+            return (Span(" REPLAY ", "danger"), Span(f" {step}  READ ONLY"))
+        return (Span(" READ ONLY ", "danger"),) if self.options.readonly else ()
+
+    def why_locked(self) -> str:
+        """Why nothing can be changed, "" when it can."""
+        if self.site.branch is not None:
+            return "this is a simulation: r runs the fix under the cursor in it, ! kills it, esc goes back"
+        if self.site.replay is not None:
+            return "this is a replay, nothing in it can be changed"
+        return "the console was started with --readonly" if self.options.readonly else ""
+
+    def summary(self) -> list[Line]:
+        """The least there is to say, for a terminal that is too small."""
+        view = self.site.view
+        if not view.name:
+            return [(Span("No repository is connected."),)]
+        lines: list[Line] = [(Span(view.name, "title"),), self.signs.counts(headers.counts_of(view))]
+        return [*lines, *self.what_goes_on()]
+
+    def what_goes_on(self) -> list[Line]:
+        """A line for each run that is not over."""
+        found: list[Line] = []
+        for run in self.site.live_runs():
+            step = run.current
+            at = f"step {step.number} of {len(run.steps)}: {step.type} {step.name}" if step is not None else ""
+            found.append((Span(f"Run {run.id[:8]} "), Span(str(run.state), "bold"), Span(f" {at}")))
+        return found or [(Span("Nothing is running.", "quiet"),)]
+
+    # -- going somewhere
+
+    def look_at(self, name: str) -> None:
+        """Look at another repository."""
+        self.site.current = name
+        self.site.poll()
+        self.show_page("triage")
+        self.refresh_pages()
+        self.rescan(told=False)
+
+    def show_fix(self, key: str) -> None:
+        """Triage with the cursor on a fix; whatever hides it is cleared."""
+        page = cast("TriagePage", self.page("triage"))
+        self.show_page("triage")
+        page.call_after_refresh(page.show_fix, key)
+
+    def show_plan(self) -> None:
+        """The plan of what is queued."""
+        from tui.console.screens.plan import PlanPage
+
+        self.push_screen(PlanPage())
+
+    def show_run(self, run_id: str) -> None:
+        """The run."""
+        page = cast("RunsPage", self.page("runs"))
+        page.run_id = run_id
+        self.show_page("runs")
+
+    def show_lane(self, image: str) -> None:
+        """What happened to one image."""
+        page = cast("TimelinePage", self.page("timeline"))
+        page.image = image
+        self.show_page("timeline")
+
+    def use_palette(self, word: str) -> None:
+        """Other colours, kept for the next start."""
+        self.palette = PALETTES[word]
+        self.theme = self.palette.name
+        self.tell(f"Colours: {self.palette.title}")
+        notes = self.site.notes
+        self.do("theme", lambda: keep_choice(notes, "theme", word), lambda value: None, "The theme was not saved")
+        for widget in self.screen.query("*"):
+            widget.refresh()
+
+    def leave(self) -> None:
+        """End the console at once; what runs goes on, and that is said."""
+        runs = self.site.live_runs()
+        if runs:
+            self.last_words = f"Run {runs[0].short} goes on. Look: diskwright tasks, or diskwright tui"
+        self.exit(0)
+
+    def begin_demo(self) -> None:
+        """Open the demo, or make it."""
+        from tui.console.demo import make
+
+        make(self, fresh=False)
+
+    def begin_branch(self) -> None:
+        """A live simulation from the step that is shown."""
+        from tui.console.branching import begin
+
+        begin(self)
+
+    def demo_place(self) -> str:
+        """Where a demo would be made."""
+        from tui.demo import default_path
+
+        return printable(default_path().replace(os.path.expanduser("~"), "~", 1))
+
+    # -- replay
+
+    def open_trace(self, path: str, then: Callable[[], None] = lambda: None) -> None:
+        """Read a trace and replay it."""
+        from tui.model.replay import open_trace
+
+        def done(replay: Replay) -> None:
+            self.site.begin_replay(replay)
+            self.show_page("timeline")
+            self.refresh_pages()
+            then()
+
+        self.do("trace", lambda: open_trace(path), done, "The trace could not be opened")
+
+    # -- tours
+
+    def play(self, player: Player, hand_over: str) -> None:
+        """Play a tour, beside everything else; one at a time."""
+        from tui.console.tour import run
+
+        self.tour = player
+        self.run_worker(run(self, player, hand_over), group="tour", exclusive=True, exit_on_error=False)
+
+    def act_tour_next(self) -> None:
+        """The next step of the tour now."""
+        if self.tour is not None:
+            self.tour.next()
+
+    def act_tour_end(self) -> None:
+        """End the tour."""
+        self.workers.cancel_group(self, "tour")
+
+    def screen_text(self) -> str:
+        """What is on the screen, as plain text."""
+        return "\n".join(strip.text for strip in self.screen._compositor.render_strips())
+
+    def leave_replay(self) -> None:
+        """From a simulation back to its replay, from a replay back to what is real."""
+        if self.site.branch is not None:
+            self.site.end_branch()
+            self.show_page("timeline")
+            self.refresh_pages()
+            return
+        self.site.end_replay()
+        self.go_home()
+        self.refresh_pages()
+
+    def note(self, command: str) -> None:
+        """Remember the command that does the same, for the runbook of this session."""
+        self.session_log.add(self.site.clock(), command)
+
+    # -- telling
+
+    def tell(self, text: str, severity: str = "information") -> None:
+        """A sentence in a corner, for some seconds."""
+        self.clear_notifications()
+        self.notify(printable(text), severity=severity, markup=False, timeout=6)  # type: ignore[arg-type]
+
+    def failed(self, what: str, error: BaseException) -> None:
+        """Tell an error: what the engine foresaw is a sentence, all else is a dialog with a report."""
+        if isinstance(error, DiskwrightError):
+            told = [f"{error.message}.", *([f"{error.next_step}."] if error.next_step else [])]
+            self.push_screen(Message(what, [printable(line) for line in told]))
+            return
+        report = "".join(traceback.format_exception(error))
+        short = printable(f"{type(error).__name__}: {error}")[:300]
+        told = [short, "", "What runs is not affected. Press e to write a report, esc to go on."]
+        self.push_screen(Message(f"{what}: this should not have happened", told, report))
+
+    def on_job_done(self, message: JobDone) -> None:
+        """Give the result of a call to whoever asked for it; nothing that fails there ends the console."""
+        try:
+            message.finish(message.value, message.error)
+        except Exception as error:  # noqa: BLE001 - told in a dialog; the console lives
+            self.failed("The console could not show a result", error)
+        self._set_pace()
+
+    def do(self, name: str, call: Callable[[], Any], done: Callable[[Any], None], what: str, told: str = "") -> None:
+        """Run a call of the engine beside the console; ``what`` names the failure."""
+
+        def finish(value: Any, error: BaseException | None) -> None:
+            if error is not None:
+                self.failed(what, error)
+            else:
+                done(value)
+            self.refresh_pages()
+
+        if not self.jobs.start(name, call, finish):
+            self.tell("That is under way already.")
+        elif told:
+            self.tell(told)
+        self._set_pace()
+
+    def press(self, act: Act) -> None:
+        """Do an act on the page that is shown."""
+        self.page_shown.press(act)

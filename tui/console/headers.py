@@ -1,0 +1,106 @@
+"""The lines above the body: which repository, how it is, how old that knowledge is, and the tabs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tui.console.formats import clock, share
+from tui.console.lines import Line, Span, plain
+from tui.console.signs import Signs
+from tui.console.widgets.bar import Button
+from tui.model.snapshot import RepositoryView
+from tui.model.words import OLD_AFTER_S, SHOWN
+from tui.printable import width
+from tui.render import compact
+
+WIDE = 120
+TABS = (("triage", "1 Triage"), ("images", "2 Images"), ("runs", "3 Runs"), ("timeline", "4 Timeline"))
+
+
+def counts_of(view: RepositoryView) -> dict[str, int]:
+    """The counts of a view by status."""
+    return {state.value: view.counts.of(state) for state in SHOWN}
+
+
+def header(
+    view: RepositoryView, signs: Signs, columns: int, now: float, hidden: str, mode: Sequence[Span] = ()
+) -> tuple[list[Button], Line]:
+    """Name, counts, free space; when there is room also when it was scanned. ``hidden``: what is not
+    shown ("2 snoozed"), "" for nothing. ``mode``: why nothing can be changed, () when it can."""
+    first = [Button((Span(" "), *mode, Span(" ")))] if mode else []
+    if not view.name:
+        return [*first, Button((Span(" diskwright", "title"),))], (Span("no repository ", "quiet"),)
+    kinds = ("",) if mode or not view.format else (f" ({view.format})", "")
+    made = [[*first, *_parts(view, signs, columns, now, hidden, mode, kind)] for kind in kinds]
+    fitting = [parts for parts in made if sum(width(plain(part.text)) for part in parts) <= columns]
+    return (fitting or made)[-1 if not fitting else 0], where(view) if columns >= WIDE else ()
+
+
+def _parts(
+    view: RepositoryView, signs: Signs, columns: int, now: float, hidden: str, mode: Sequence[Span], kind: str
+) -> list[Button]:
+    parts = [Button((Span(f" {view.name}", "title"), Span(f"{kind}  ", "quiet")), "repositories")]
+    if not view.known:
+        told = Span(view.problem, "broken") if view.problem else Span("not scanned yet", "unknown")
+        return [*parts, Button((told,))]
+    wide = columns >= WIDE
+    parts.append(Button((*signs.counts(counts_of(view), "  " if wide else " "), Span("  "))))
+    if not mode or wide:
+        parts.append(Button(_space(view, columns)))
+    if hidden:
+        parts.append(Button((Span(f"  {hidden}", "warning"),)))
+    if wide and not mode:
+        parts.append(Button((Span("   "), *scanned(view, now, long=True))))
+    return parts
+
+
+def problem(view: RepositoryView, now: float, next_try_s: float) -> list[Button]:
+    """Why the last look failed, how old the data are, and what to press; nothing when it did not fail."""
+    if not view.problem:
+        return []
+    old = f" What you see was read at {clock(view.scanned_at)}." if view.known else ""
+    return [
+        Button((Span(f" {view.problem}.", "broken"), Span(old))),
+        Button((Span(" R", "key"), Span(f" tries again (by itself in {max(0, round(next_try_s))} s)")), "rescan"),
+    ]
+
+
+def _space(view: RepositoryView, columns: int) -> Line:
+    whole = f" of {compact(view.total_bytes)}" if columns >= 90 else ""
+    text = f"free {compact(view.free_bytes)}{whole} {share(view.free_bytes, view.total_bytes)}"
+    if view.low_space:
+        return (Span(f"{text} LOW", "warning"),)
+    return (Span(text),)
+
+
+def scanned(view: RepositoryView, now: float, long: bool) -> Line:
+    """When it was looked at; what is older than a minute says so."""
+    if view.problem:
+        return (Span(f"LOST, data of {clock(view.scanned_at)}", "broken"),)
+    when = clock(view.scanned_at)
+    old = view.read_only == "" and view.age_s(now) > OLD_AFTER_S
+    if long:
+        images = view.counts.total
+        text = f"scanned {when}, {images} image{'' if images == 1 else 's'}, {view.took_s:.1f} s"
+    else:
+        text = f"scanned {when}"
+    return (Span(text, "quiet"), Span("  OLD", "warning")) if old else (Span(text, "quiet"),)
+
+
+def where(view: RepositoryView) -> Line:
+    """This host and the manager of the repository."""
+    srm = f"  SRM: {view.srm}" if view.srm not in ("", "-") else ""
+    return (Span(f"{view.host}{srm} ", "quiet"),)
+
+
+def tabs(view: RepositoryView, active: str, live_runs: int, columns: int, now: float) -> tuple[list[Button], Line]:
+    """The four tabs, and where there is no room for it in the header: host, manager, and when it was scanned."""
+    buttons = [Button((Span(" "),))]
+    for key, title in TABS:
+        text = f"{title}({live_runs})" if key == "runs" and live_runs else title
+        shown = Span(f"[{text}]", "title") if key == active else Span(f" {text} ")
+        buttons.append(Button((shown, Span(" ")), f"tab_{key}"))
+    if columns >= WIDE or not view.name:
+        return buttons, ()
+    short = where(view) if not view.known else (*where(view), *scanned(view, now, long=False), Span(" "))
+    return buttons, short

@@ -1,0 +1,77 @@
+"""Dialogs: a box over the screen that waits for an answer. ``esc`` always leaves everything as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widget import Widget
+from textual.widgets import Input
+
+from tui.console.acts import Act
+from tui.console.screens.acting import Acting
+from tui.console.widgets.bar import Bar
+from tui.console.widgets.base import set_title
+
+CLOSE = Act("close", "escape", "Close", "Leave everything as it is.")
+
+
+class Dialog(ModalScreen[Any], Acting):
+    """A box with a title, a body and its own footer. The answer is what it is dismissed with; None
+    for ``esc``."""
+
+    ACTS: ClassVar[Sequence[Act]] = (CLOSE,)
+    ALWAYS: ClassVar[Sequence[str]] = ("close",)
+    TYPES: ClassVar[bool] = False
+    """It has a field to type into."""
+
+    def __init__(self, title: str, columns: int = 72) -> None:
+        super().__init__()
+        self._ahead = ""
+        """What was typed before the field was there."""
+        self.box_title = title
+        self.columns = columns
+
+    def compose(self) -> ComposeResult:
+        """The box."""
+        with Vertical(id="box", classes="panel"):
+            yield from self.body()
+            yield Bar("footer")
+
+    def body(self) -> Iterable[Widget]:
+        """The widgets of the dialog."""
+        return ()
+
+    def on_mount(self) -> None:
+        """Title, width and keys."""
+        box = self.query_one("#box")
+        box.styles.width = min(self.columns, max(20, self.app.size.width - 2))
+        set_title(box, self.box_title)
+        self.call_after_refresh(self.fill_footer)
+
+    def type_into(self, field: Input) -> None:
+        """Give the keys to a field, with what was typed ahead."""
+        self.set_focus(field)
+        if self._ahead:
+            field.insert_text_at_cursor(self._ahead)
+            self._ahead = ""
+
+    def on_key(self, event: events.Key) -> None:
+        """Letters that come before the field is there are kept for it."""
+        if event.is_printable and event.character and self._waits_for_field():
+            event.stop()
+            event.prevent_default()
+            self._ahead += event.character
+        else:
+            super().on_key(event)
+
+    def _waits_for_field(self) -> bool:
+        return self.focused is None and self.TYPES
+
+    def act_close(self) -> None:
+        """Leave everything as it is."""
+        self.dismiss(None)

@@ -1,0 +1,218 @@
+"""All images of the repository, with a filter, and why the one under the cursor is as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from textual.containers import Container, Vertical
+from textual.widget import Widget
+from textual.widgets import Input
+
+from tui.console import why_lines
+from tui.console.acts import Act
+from tui.console.image_rows import COLUMNS, HEADS, ImageRows
+from tui.console.lines import Line, Span, line
+from tui.console.screens.page import CopyItem, Page
+from tui.console.widgets.base import set_title
+from tui.console.widgets.filter import FilterLine
+from tui.console.widgets.pane import Pane
+from tui.console.widgets.repos import Repos
+from tui.console.widgets.table import Table
+from tui.model.commands import line as command_line
+from tui.model.images import ImageOrder, ImageRow
+from tui.model.query import parse
+
+_EXPORT_ROWS = 200_000
+
+
+class ImagesPage(Page):
+    """The table of images and the reason."""
+
+    tab = "images"
+    ACTS: ClassVar[Sequence[Act]] = (
+        Act("why", "w", "Why", "Tell why it is so, on a full page with its facts.", "explain reason facts"),
+        Act("fixes", "enter", "Fixes", "Show the fixes of this image in Triage.", "mend open"),
+        Act("filter", "slash", "Filter", "Show only what matches: status: type: host: name: !not.", "search find"),
+        Act("faults", "f", "Faults", "Show only what is not optimized, or all again.", "broken degraded problems"),
+        Act("sort", "o", "Sort", "Sort by the next: state, name, size, used, time, id.", "order"),
+        Act("reverse", "O", "Reverse", "Turn the order round.", "sort"),
+        Act("history", "h", "History", "Show in the timeline what happened to this image.", "provenance lane"),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order = ImageOrder.STATE
+        self.reversed = False
+        self.rows: ImageRows | None = None
+
+    def body(self) -> Iterable[Widget]:
+        """Repositories, images, reason."""
+        table = Table(COLUMNS, name="images")
+        table.add_class("panel")
+        why = Pane("why")
+        why.add_class("panel")
+        yield Container(Repos(), Vertical(table, FilterLine(table), id="middle"), why, id="columns")
+
+    @property
+    def table_widget(self) -> Table:
+        """The table of images."""
+        return self.query_one("#images", Table)
+
+    @property
+    def filter_line(self) -> FilterLine:
+        """Where the filter is typed."""
+        return self.query_one(FilterLine)
+
+    def row(self) -> ImageRow | None:
+        """The image under the cursor."""
+        table = self.table_widget
+        return self.rows.row(table.cursor) if self.rows is not None and 0 <= table.cursor < len(self.rows) else None
+
+    # -- drawing
+
+    def fill(self) -> None:
+        """Everything, from what is known now."""
+        view = self.console.site.view
+        query = parse(self.filter_line.value)
+        selected = view.images.select(query, self.order, self.reversed)
+        self.rows = ImageRows(view.images, selected, self.console.signs)
+        self.table_widget.show(self.rows, self._nothing())
+        number, total = len(selected), len(view.images)
+        shown = str(total) if number == total else f"{number} of {total}"
+        order = f"sort: {self.order.value}{' reversed' if self.reversed else ''}"
+        about = query.hints[0] if query.hints else f"filter: {self.filter_line.value.strip() or 'none'}"
+        set_title(self.table_widget, f"Images {shown}   {order}   {about}")
+        self._fill_why()
+        if self.wide:
+            self.query_one(Repos).fill(self.console)
+
+    def _nothing(self) -> list[Line]:
+        view = self.console.site.view
+        if not view.known:
+            told = f"{view.problem}." if view.problem else "Looking at the repository."
+            return [(), line(Span(told)), line(view.next_step)]
+        if len(view.images):
+            return [(), line(f"No image matches {self.filter_line.value}. {len(view.images)} hidden.  esc clears it.")]
+        return [(), line(f"{view.name} has no image."), line(Span(f"  diskwright create-disk {view.name} 10G", "key"))]
+
+    def _fill_why(self) -> None:
+        pane = self.query_one("#why", Pane)
+        set_title(pane, "Why")
+        row = self.row()
+        pane.show(
+            why_lines.of_image(self.console.site.view, row.id, self.console.signs, self.console.site.now) if row else []
+        )
+
+    # -- moving
+
+    def on_table_moved(self, message: Table.Moved) -> None:
+        """The reason is that of the image under the cursor."""
+        message.stop()
+        self._fill_why()
+
+    def on_table_opened(self, message: Table.Opened) -> None:
+        """Enter shows its fixes."""
+        message.stop()
+        act = self.keys.named("fixes")
+        if act is not None:
+            self.press(act)
+
+    def on_mount(self) -> None:
+        """The table has the keys."""
+        super().on_mount()
+        self.set_focus(self.table_widget)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """The filter works while one types."""
+        event.stop()
+        self.fill()
+
+    def on_filter_line_left(self, message: FilterLine.Left) -> None:
+        """The table has the keys again."""
+        message.stop()
+        self.fill_all()
+
+    # -- acts
+
+    def why_not(self, act: Act) -> str:
+        """What the act needs."""
+        row = self.row()
+        if act.name in ("why", "fixes", "history") and row is None:
+            return "nothing is under the cursor"
+        if act.name == "fixes" and row is not None and not self.console.site.view.fixes_of(row.id):
+            return f"check offers no fix for {row.label}, w tells why"
+        return ""
+
+    def act_filter(self) -> None:
+        """Type a filter."""
+        self.filter_line.open()
+
+    def act_faults(self) -> None:
+        """Only what is not optimized."""
+        text = "!status:optimized"
+        self.filter_line.value = "" if self.filter_line.value == text else text
+        self.filter_line.close()
+        self.fill()
+
+    def act_sort(self) -> None:
+        """Sort by the next."""
+        orders = list(ImageOrder)
+        self.order = orders[(orders.index(self.order) + 1) % len(orders)]
+        self.fill()
+
+    def act_reverse(self) -> None:
+        """Turn the order round."""
+        self.reversed = not self.reversed
+        self.fill()
+
+    def act_why(self) -> None:
+        """Tell why, on a full page."""
+        from tui.console.screens.why import WhyPage
+
+        row = self.row()
+        assert row is not None
+        self.console.push_screen(WhyPage(image=row.id))
+
+    def act_fixes(self) -> None:
+        """Show its first fix in Triage."""
+        row = self.row()
+        assert row is not None
+        self.console.show_fix(self.console.site.view.fixes_of(row.id)[0].key)
+
+    def act_history(self) -> None:
+        """Show its lane in the timeline."""
+        row = self.row()
+        assert row is not None
+        self.console.show_lane(row.id)
+
+    def act_back(self) -> None:
+        """Clear the filter."""
+        if self.filter_line.value:
+            self.filter_line.clear_filter()
+            self.fill()
+        elif self.console.site.replay is not None:
+            self.console.leave_replay()
+
+    # -- taking out
+
+    def copies(self) -> list[CopyItem]:
+        """Id, command, reason, row."""
+        row = self.row()
+        if row is None or self.rows is None:
+            return []
+        text = "  ".join(self.rows.text(self.table_widget.cursor))
+        name = self.console.site.view.name
+        return [
+            ("i", "id of the image", row.id),
+            ("c", "command", command_line("why", repo=name, image=row.id)),
+            ("w", "reason", row.reason),
+            ("r", "row", text),
+        ]
+
+    def table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
+        """All rows that pass the filter."""
+        rows = self.rows
+        if rows is None:
+            return HEADS, []
+        return HEADS, [rows.text(index) for index in range(min(len(rows), _EXPORT_ROWS))]

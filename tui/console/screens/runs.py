@@ -1,0 +1,375 @@
+"""What runs: the steps of a run with their progress, what other hosts saved last, and the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from textual.containers import Vertical
+from textual.widget import Widget
+
+from tui.console import run_lines
+from tui.console.acts import Act
+from tui.console.formats import clock
+from tui.console.lines import Cell, Line, Span, line, plain
+from tui.console.screens.page import CopyItem, Page
+from tui.console.widgets.bar import Bar, Button
+from tui.console.widgets.base import set_title
+from tui.console.widgets.table import Column, Table
+from tui.model.commands import line as command_line
+from tui.model.runs import LogLine, Run
+from tui.model.snapshot import HostOperation
+from tui.render import duration
+
+_LAST_LINES_S = 3.0
+"""The last lines of a log come a moment after the run has ended."""
+
+COLUMNS = (Column("line", "", 20, share=1),)
+OTHER_COLUMNS = (
+    Column("host", "HOST", 10),
+    Column("verb", "WORK", 8),
+    Column("image", "IMAGE", 12, share=1),
+    Column("stage", "STAGE", 9),
+    Column("share", "SO FAR", 10),
+    Column("saved", "SAVED", 8),
+    Column("age", "AGE", 4, right=True),
+    Column("state", "", 5),
+)
+LOG_COLUMNS = (Column("when", "", 8), Column("step", "", 4, right=True), Column("text", "", 20, share=1))
+
+
+class Entries:
+    """The lines of the upper table: each run with its steps, or each operation of another host."""
+
+    def __init__(self, entries: Sequence[tuple[str, Line]]) -> None:
+        self._entries = entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def key(self, index: int) -> str:
+        """The key of a line."""
+        return self._entries[index][0]
+
+    def find(self, key: str) -> int:
+        """Where it is."""
+        return next((index for index, entry in enumerate(self._entries) if entry[0] == key), -1)
+
+    def cells(self, index: int) -> dict[str, Cell]:
+        """The line."""
+        return {"line": self._entries[index][1]}
+
+
+class OtherRows:
+    """Unfinished work of other hosts."""
+
+    def __init__(self, operations: Sequence[HostOperation], now: float) -> None:
+        self._operations = operations
+        self._now = now
+
+    def __len__(self) -> int:
+        return len(self._operations)
+
+    def key(self, index: int) -> str:
+        """The image."""
+        return self._operations[index].image
+
+    def find(self, key: str) -> int:
+        """Where it is."""
+        return next((index for index, item in enumerate(self._operations) if item.image == key), -1)
+
+    def cells(self, index: int) -> dict[str, Cell]:
+        """Who, what, how far, and how long ago that was saved."""
+        item = self._operations[index]
+        old = Span("OLD", "warning") if item.old(self._now) else Span("")
+        return {
+            "host": item.host,
+            "verb": item.verb,
+            "image": item.name,
+            "stage": f"stage {item.stage}/{item.stages}" if item.stages else "-",
+            "share": f"{item.percent}%" if item.percent >= 0 else Span("no % given", "quiet"),
+            "saved": clock(item.when),
+            "age": duration(max(0.0, self._now - item.when)),
+            "state": Span("works", "bold") if item.busy else old,
+        }
+
+
+class LogRows:
+    """The lines of a log."""
+
+    def __init__(self, lines: Sequence[LogLine]) -> None:
+        self._lines = lines
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def key(self, index: int) -> str:
+        """Its number."""
+        return str(index)
+
+    def find(self, key: str) -> int:
+        """Where it is."""
+        return int(key) if int(key) < len(self._lines) else -1
+
+    def cells(self, index: int) -> dict[str, Cell]:
+        """Time, step and text."""
+        item = self._lines[index]
+        return {"when": Span(clock(item.when), "quiet"), "step": str(item.step or "-"), "text": item.text}
+
+
+class RunsPage(Page):
+    """Runs of this host, work of others, log."""
+
+    tab = "runs"
+    ACTS: ClassVar[Sequence[Act]] = (
+        Act("stop", "s", "Stop, keep", "Stop at the next save; what was done is kept.", "halt pause", changes=True),
+        Act("resume", "r", "Resume", "Go on with what the run has not done.", "continue start", changes=True),
+        Act("discard", "X", "Discard", "Give up the unfinished work on an image. Asks first.", "remove", changes=True),
+        Act("take_over", "a", "Take over", "Go on with work of a host that is gone.", "other host",
+            changes=True),
+        Act("follow", "f", "Follow", "Follow the log, or hold it.", "tail pause"),
+        Act("earlier_run", "left", "Earlier", "Show the run before this one.", "previous history", footer=False),
+        Act("later_run", "right", "Later", "Show the run after this one.", "next history", footer=False),
+        Act("step_log", "l", "Log of step", "Show the log of the step alone, or of the whole run.", "lines"),
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.run_id = ""
+        """The run that is shown, "" for the newest."""
+        self.following = True
+        self.only_step = False
+        self._log: tuple[LogLine, ...] = ()
+        self._log_read = 0.0
+        self._log_of = ""
+
+    def body(self) -> Iterable[Widget]:
+        """Steps, other hosts, log."""
+        steps, others = Table(COLUMNS, name="run-steps", heads=False), Table(OTHER_COLUMNS, name="others")
+        log = Table(LOG_COLUMNS, name="log", heads=False)
+        for widget in (steps, others, log):
+            widget.add_class("panel")
+        yield Vertical(steps, others, log, id="run-body")
+        yield Bar("hint")
+
+    # -- what is shown
+
+    def shown_run(self) -> Run | None:
+        """The run that is shown: one that was chosen, else the newest."""
+        runs = self.console.site.runs
+        return next((run for run in runs if run.id == self.run_id), runs[0] if runs else None)
+
+    def operation(self) -> HostOperation | None:
+        """The work of another host under the cursor."""
+        key = self.query_one("#others", Table).key
+        return next((item for item in run_lines.others(self.console.site) if item.image == key), None)
+
+    def step_number(self) -> int:
+        """The step under the cursor, 0 when there is none."""
+        key = self.query_one("#run-steps", Table).key
+        return int(key) if key.isdigit() else 0
+
+    # -- drawing
+
+    def fill(self) -> None:
+        """Everything, from what is known now."""
+        run = self.shown_run()
+        now = self.console.site.now
+        self._fill_steps(run, now)
+        self._fill_others(now)
+        self._fill_log(run)
+        self._fill_hint(run)
+
+    def _fill_steps(self, run: Run | None, now: float) -> None:
+        table = self.query_one("#run-steps", Table)
+        if run is None:
+            set_title(table, "Steps")
+            table.show(Entries(()), [(), line("Nothing has run here. Queue fixes in Triage (1), p shows the plan.")])
+            return
+        entries: list[tuple[str, Line]] = []
+        number = 0
+        for row in run_lines.steps(run, self.console.signs, max(40, table.size.width - 4), now):
+            is_bar = plain(row).startswith(run_lines.BAR_INDENT)
+            number += 0 if is_bar else 1
+            entries.append((f"bar {number}" if is_bar else str(number), row))
+        table.show(Entries(entries))
+        set_title(table, self._run_title(run, now), self._which(run))
+
+    def _run_title(self, run: Run, now: float) -> Line:
+        took = duration((run.ended or now) - run.started)
+        when = f"{clock(run.started)}, {took}"
+        return line(f"Run {run.short}   {run.state}   {run.done} of {len(run.steps)} done   {when}")
+
+    def _which(self, run: Run) -> str:
+        runs = self.console.site.runs
+        if len(runs) < 2:
+            return ""
+        index = next(index for index, other in enumerate(runs) if other.id == run.id)
+        return f"run {len(runs) - index} of {len(runs)}: left and right"
+
+    def _fill_others(self, now: float) -> None:
+        table = self.query_one("#others", Table)
+        table.show(OtherRows(run_lines.others(self.console.site), now), [line(Span("None is known.", "quiet"))])
+        set_title(table, "Other unfinished work: last saved state")
+
+    def _fill_log(self, run: Run | None) -> None:
+        table = self.query_one("#log", Table)
+        if run is None:
+            set_title(table, "Log")
+            table.show(LogRows(()))
+            return
+        if run.id != self._log_of:
+            self._log, self._log_of = (), run.id
+            self._read_log(run)
+        elif (self.following and run.alive) or run.ended > self._log_read:
+            self._read_log(run)
+        step = self.step_number() if self.only_step else 0
+        what = f"Log of step {step}" if step else "Log"
+        set_title(table, f"{what}   {'following' if self.following else 'held, f follows'}")
+        shown = [item for item in self._log if not step or item.step == step]
+        table.show(LogRows(shown), [line(Span(" nothing yet", "quiet"))])
+        if self.following:
+            table.go(len(shown) - 1)
+
+    def _read_log(self, run: Run) -> None:
+        """Fetch what is new, beside everything else."""
+        site, known = self.console.site, len(self._log)
+        self._log_read = site.clock()
+
+        def read(value: tuple[LogLine, ...] | None, error: BaseException | None) -> None:
+            if error is not None:
+                self.console.failed("The log could not be read", error)
+            elif value and run.id == self._log_of and len(self._log) == known:
+                self._log = (*self._log, *value)
+                self._fill_log(run)
+
+        self.console.jobs.start("log", lambda: site.log_of(run, known), read)
+
+    def _fill_hint(self, run: Run | None) -> None:
+        bar = self.query_one("#hint", Bar)
+        if run is None:
+            text = "Nothing is running."
+        elif run.alive:
+            text = "You can quit: the run goes on. Any host can resume it from the last save."
+        else:
+            text = run.reason or str(run.state)
+        bar.show([Button((Span(f" {text}", "quiet"),))])
+
+    def on_mount(self) -> None:
+        """The steps have the keys."""
+        super().on_mount()
+        self.set_focus(self.query_one("#run-steps", Table))
+
+    def on_table_moved(self, message: Table.Moved) -> None:
+        """The log may be that of another step."""
+        message.stop()
+        self.fill_footer()
+        if self.only_step and message.table.id == "run-steps":
+            self._fill_log(self.shown_run())
+
+    # -- acts
+
+    def why_not(self, act: Act) -> str:
+        """What the act needs."""
+        run = self.shown_run()
+        if act.name == "stop" and (run is None or not run.alive):
+            return "nothing is running in this run"
+        if act.name == "resume":
+            if run is None:
+                return "there is no run"
+            if not run.resumable:
+                return "it is running" if run.alive else "everything in it is done"
+        if act.name == "discard" and self._discarded() is None:
+            return "no unfinished work on an image is under the cursor"
+        if act.name == "take_over" and self.operation() is None:
+            return "no unfinished work of another host is known (tab goes to that list)"
+        if act.name in ("earlier_run", "later_run") and len(self.console.site.runs) < 2:
+            return "there is only one run"
+        return ""
+
+    def act_stop(self) -> None:
+        """Stop the run."""
+        run = self.shown_run()
+        assert run is not None
+        self.console.stop_run(run)
+
+    def act_resume(self) -> None:
+        """Go on."""
+        run = self.shown_run()
+        assert run is not None
+        self.console.resume_run(run)
+
+    def _discarded(self) -> tuple[str, str] | None:
+        """Id and name of the image whose unfinished work is under the cursor."""
+        if self.focused is self.query_one("#others", Table):
+            operation = self.operation()
+            return (operation.image, operation.name or operation.image[:8]) if operation else None
+        run, number = self.shown_run(), self.step_number()
+        if run is None or not number or run.alive:
+            return None
+        step = run.steps[number - 1]
+        return (step.target, step.name) if step.target else None
+
+    def act_discard(self) -> None:
+        """Ask, then give the work up."""
+        found = self._discarded()
+        assert found is not None
+        self.console.discard(*found)
+
+    def act_take_over(self) -> None:
+        """Show the evidence, then ask."""
+        operation = self.operation()
+        assert operation is not None
+        self.console.take_over(operation)
+
+    def act_follow(self) -> None:
+        """Follow or hold."""
+        self.following = not self.following
+        self.fill()
+
+    def act_step_log(self) -> None:
+        """One step, or all."""
+        self.only_step = not self.only_step
+        self.following = True
+        self.fill()
+
+    def act_earlier_run(self) -> None:
+        """The run before."""
+        self._choose(1)
+
+    def act_later_run(self) -> None:
+        """The run after."""
+        self._choose(-1)
+
+    def _choose(self, by: int) -> None:
+        runs, run = self.console.site.runs, self.shown_run()
+        assert run is not None
+        index = next(index for index, other in enumerate(runs) if other.id == run.id) + by
+        self.run_id = runs[max(0, min(index, len(runs) - 1))].id
+        self._log_of = ""
+        self.fill_all()
+
+    def act_back(self) -> None:
+        """Back to the newest run."""
+        self.run_id = ""
+        if self.console.site.replay is not None:
+            self.console.leave_replay()
+        self.fill_all()
+
+    # -- taking out
+
+    def copies(self) -> list[CopyItem]:
+        """Ids and the command."""
+        run = self.shown_run()
+        if run is None:
+            return []
+        number = self.step_number()
+        items: list[CopyItem] = [("i", "id of the run", run.id), ("c", "command", command_line("tasks"))]
+        if number:
+            step = run.steps[number - 1]
+            items += [("w", "reason", step.reason or step.error or str(step.state)), ("r", "image", step.target)]
+        return items
+
+    def table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
+        """The log."""
+        return ("when", "step", "text"), [(clock(item.when), str(item.step), item.text) for item in self._log]

@@ -1,0 +1,236 @@
+"""What the console looks at: the repositories of this host, one of them at a time, or a trace.
+
+Blocking calls are named so and belong in a job (``jobs.Jobs``); everything else is quick. Each blocking
+call has an engine of its own, so one that hangs holds up no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from tui.model import estimates, run_notes
+from tui.model import plan as plan_model
+from tui.model import runs as runs_model
+from tui.model.desk import Decisions, Desk
+from tui.model.fixes import FixRow
+from tui.model.journal import Journal
+from tui.model.notes import Notes, notes_of
+from tui.model.plan import Plan
+from tui.model.scanner import Cancel, RepositoryEntry, Scanner, connected
+from tui.model.snapshot import RepositoryView, never_read
+from tui.model.triage import Marked
+
+if TYPE_CHECKING:
+    from engine.api import Engine
+    from tui.model.branch import Branch
+    from tui.model.replay import Replay
+
+
+class Site:
+    """The repositories connected on this host and what is known of them."""
+
+    def __init__(
+        self, host: str, state: str, clock: Callable[[], float], reserve_share: float = plan_model.DEFAULT_RESERVE_SHARE
+    ) -> None:
+        self.host = host
+        self.state = state
+        self.clock = clock
+        self.reserve_share = reserve_share
+        self.scanner = Scanner(host, state)
+        with self.engine() as engine:
+            self.notes: Notes = notes_of(engine)
+        self.entries: tuple[RepositoryEntry, ...] = ()
+        self.views: dict[str, RepositoryView] = {}
+        self.current = ""
+        self.runs: tuple[runs_model.Run, ...] = ()
+        self._run_marks: object = None
+        self.decisions = Decisions()
+        self.replay: Replay | None = None
+        self.step = 0
+        self.branch: Branch | None = None
+        self.branch_views: dict[str, RepositoryView] = {}
+        self.cancel: Cancel | None = None
+        """To stop the scan that is under way."""
+        self._desks: dict[str, Desk] = {}
+        self._journals: dict[str, Journal] = {}
+
+    @contextlib.contextmanager
+    def engine(self) -> Iterator[Engine]:
+        """An engine of this host for one call."""
+        from engine.api import Engine
+        from engine.assembly import real_doors
+
+        engine = Engine(real_doors(self.host), self.state)
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+    @property
+    def now(self) -> float:
+        """What ages are counted from: in a replay the time of the step."""
+        return self.view.scanned_at if self.replay is not None else self.clock()
+
+    # -- repositories
+
+    def reload(self) -> bool:
+        """Look which repositories are connected; whether that changed. No storage is touched."""
+        with self.engine() as engine:
+            entries = connected(engine)
+        changed = entries != self.entries
+        self.entries = entries
+        names = [entry.name for entry in entries]
+        if self.current not in names:
+            self.current = names[0] if names else ""
+            changed = True
+        return changed
+
+    def entry(self) -> RepositoryEntry | None:
+        """The repository that is looked at."""
+        return next((entry for entry in self.entries if entry.name == self.current), None)
+
+    def view_of(self, entry: RepositoryEntry) -> RepositoryView:
+        """What is known of a repository."""
+        known = self.views.get(entry.name)
+        if known is not None and known.identity in ("", entry.identity):
+            return known
+        facts = {"identity": entry.identity, "format": entry.format, "place": entry.place}
+        return never_read(entry.name, self.host, facts)
+
+    @property
+    def view(self) -> RepositoryView:
+        """The repository that is looked at, as it is known; in a replay as it was at that step."""
+        if self.branch is not None:
+            return self.branch_views[self.current]
+        if self.replay is not None:
+            return self.replay.view(self.step, self.current or None)
+        entry = self.entry()
+        return self.view_of(entry) if entry is not None else never_read("", self.host)
+
+    def view_named(self, name: str) -> RepositoryView | None:
+        """What is known of a repository by its name."""
+        if self.branch is not None:
+            return self.branch_views.get(name)
+        if self.replay is not None:
+            return self.replay.view(self.step, name)
+        return next((self.view_of(entry) for entry in self.entries if entry.name == name), None)
+
+    def names(self) -> list[str]:
+        """The repositories there are to look at."""
+        return list(self.replay.repositories) if self.replay is not None else [entry.name for entry in self.entries]
+
+    def scan(self, name: str, deep: bool = False) -> RepositoryView:
+        """Look at a repository (blocks)."""
+        self.cancel = Cancel()
+        return self.scanner.scan(name, self.views.get(name), deep, self.cancel)
+
+    def accept(self, view: RepositoryView) -> None:
+        """Keep what a scan saw."""
+        self.views[view.name] = view
+
+    # -- what belongs to the repository that is looked at
+
+    @property
+    def desk(self) -> Desk | None:
+        """The operator's decisions; None in a replay and without a repository."""
+        entry = self.entry()
+        if self.replay is not None or entry is None:
+            return None
+        if entry.identity not in self._desks:
+            self._desks[entry.identity] = Desk(self.notes, entry.identity)
+        return self._desks[entry.identity]
+
+    @property
+    def journal(self) -> Journal | None:
+        """What happened to the repository; None in a replay and without a repository."""
+        entry = self.entry()
+        if self.replay is not None or entry is None:
+            return None
+        if entry.identity not in self._journals:
+            self._journals[entry.identity] = Journal(self.notes, entry.identity)
+        return self._journals[entry.identity]
+
+    def poll(self) -> bool:
+        """Read what other consoles, commands and runners wrote; whether anything is new. Reads notes of
+        this host only, and only those that have changed."""
+        desk, entry = self.desk, self.entry()
+        decisions = desk.now() if desk is not None else Decisions()
+        changed = decisions != self.decisions
+        self.decisions = decisions
+        if desk is None or entry is None:
+            runs: tuple[runs_model.Run, ...] = ()
+        else:
+            marks = self._marks(entry.identity)
+            if marks == self._run_marks and not self.live_runs():
+                return changed
+            self._run_marks = marks
+            runs = runs_model.list_runs(self.notes, entry.identity)
+        changed = changed or runs != self.runs
+        self.runs = runs
+        return changed
+
+    def _marks(self, identity: str) -> object:
+        folder = run_notes.folder(identity)
+        names = self.notes.names(folder, ".json")
+        return (identity, tuple((name, self.notes.mark(f"{folder}/{name}")) for name in names))
+
+    def live_runs(self) -> Sequence[runs_model.Run]:
+        """Runs that are not over."""
+        return [run for run in self.runs if run.alive]
+
+    def marked(self) -> Mapping[str, Marked]:
+        """What runs say of fixes."""
+        return runs_model.marked(self.runs)
+
+    def log_of(self, run: runs_model.Run, since: int) -> tuple[runs_model.LogLine, ...]:
+        """Lines of the log of a run after the first ``since`` (blocks)."""
+        return runs_model.log(self.notes, run, None, since)
+
+    # -- plans
+
+    def make_plan(self, chosen: Sequence[FixRow]) -> Plan:
+        """The plan for these fixes from what is known now."""
+        view = self.view
+        times = estimates.load(self.notes, view.identity)
+        return plan_model.make(view, chosen, times, self.clock(), self.reserve_share)
+
+    # -- replay
+
+    def begin_replay(self, replay: Replay) -> None:
+        """Look at a trace from its first step on."""
+        self.replay, self.step = replay, 0
+        self.current = next(iter(replay.repositories), "")
+        self.decisions, self.runs = Decisions(), ()
+
+    def end_replay(self) -> None:
+        """Back to the repositories of this host."""
+        self.end_branch()
+        self.replay = None
+        self.current = ""
+        self.reload()
+        self.poll()
+
+    def worst_repository(self) -> str:
+        """In a replay: the repository with the most broken images at this step, the one that is looked at if
+        none has more."""
+        if self.replay is None:
+            return self.current
+        replay = self.replay
+
+        def broken(name: str) -> int:
+            return replay.view(self.step, name).counts.broken
+
+        return max((self.current, *replay.repositories), key=broken)
+
+    def begin_branch(self, branch: Branch, views: dict[str, RepositoryView]) -> None:
+        """Look at a simulated world instead of the trace."""
+        self.end_branch()
+        self.branch, self.branch_views = branch, views
+
+    def end_branch(self) -> None:
+        """Give the simulated world up."""
+        if self.branch is not None:
+            self.branch.close()
+            self.branch = None

@@ -1,0 +1,48 @@
+"""Starting the console on a terminal, and what is said when it has ended."""
+
+from __future__ import annotations
+
+import argparse
+import locale
+import os
+import sys
+import time
+
+from tui.console.app import ConsoleApp, Options
+from tui.console.site import Site
+from tui.model import config
+from tui.session import Session
+
+
+def start(session: Session, arguments: argparse.Namespace) -> int:
+    """Run the console until it is left; the terminal is as before then."""
+    settings = config.load()
+    site = Site(session.host, session.state, time.time, settings.reserve_share)
+    app = ConsoleApp(site, settings, options(session, arguments))
+    app.run(mouse=not arguments.no_mouse)
+    if app.last_words:
+        session.out.say(app.last_words)
+    return app.return_code or 0
+
+
+def options(session: Session, arguments: argparse.Namespace) -> Options:
+    """What the command line and the terminal say."""
+    return Options(
+        readonly=arguments.readonly,
+        theme=arguments.theme,
+        unicode=session.out.unicode and _utf8(),
+        trace=arguments.trace,
+        repository=arguments.repo,
+        demo=arguments.demo,
+    )
+
+
+def _utf8() -> bool:
+    """Whether what is written to the terminal is read as UTF-8: Python's own mode may hide what it expects."""
+    if os.environ.get("TEXTUAL_DRIVER"):
+        return True
+    name = os.environ.get("LC_ALL") or os.environ.get("LC_CTYPE") or os.environ.get("LANG") or ""
+    if name in ("C", "POSIX"):
+        return False
+    encoding = (name.partition(".")[2] or locale.getpreferredencoding(False)).lower().replace("-", "")
+    return encoding.startswith("utf8") or (not name and sys.stdout.encoding.lower().replace("-", "") == "utf8")

@@ -1,0 +1,39 @@
+"""What a tour says, above the footer of whatever page it is on."""
+
+from __future__ import annotations
+
+from textual.strip import Strip
+from textual.widget import Widget
+
+from tui.console.lines import Line, Span, fit, strip, wrap
+from tui.console.widgets.base import console, palette_of, signs_of
+
+_MOST_LINES = 5
+
+
+class Caption(Widget):
+    """Shown only while a tour is played."""
+
+    DEFAULT_CSS = "Caption { height: 1; width: 1fr; display: none; padding: 0 1; } Caption.-open { display: block; }"
+
+    def __init__(self) -> None:
+        super().__init__(id="caption")
+        self._lines: list[Line] = []
+
+    def fill(self) -> None:
+        """Write what the tour says now."""
+        tour = console(self).tour
+        self.set_class(tour is not None, "-open")
+        if tour is None:
+            return
+        width = max(20, console(self).size.width - 2)
+        head = Span(f"{tour.place} ", "danger")
+        lines = wrap((head, Span(f" {tour.caption}", "bold"), Span(f"  {tour.hint}")), width)
+        self._lines = lines[:_MOST_LINES]
+        self.styles.height = len(self._lines)
+        self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        """One line of the screen."""
+        line = self._lines[y] if y < len(self._lines) else ()
+        return strip(fit(line, self.size.width, signs_of(self).ellipsis), palette_of(self), "mark")

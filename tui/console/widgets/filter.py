@@ -1,0 +1,57 @@
+"""The line in which a filter is typed. It works while one types; enter keeps it, esc clears it."""
+
+from __future__ import annotations
+
+from textual import events
+from textual.message import Message
+from textual.widget import Widget
+from textual.widgets import Input
+
+
+class FilterLine(Input):
+    """Shown while a filter is typed or set. ``table`` has the keys before and after.
+
+    The focus changes at once and not by a message: whoever types fast has typed the next letter already.
+    """
+
+    class Left(Message):
+        """Enter or esc: the table has the keys again."""
+
+    def __init__(self, table: Widget) -> None:
+        super().__init__(
+            placeholder="words   type:mend   status:brk   host:b   pri:1   !not   /expression/",
+            id="filter",
+            select_on_focus=False,
+        )
+        self.can_focus = False
+        self._table = table
+
+    def open(self) -> None:
+        """Begin to type."""
+        self.can_focus = True
+        self.styles.display = "block"
+        self.screen.set_focus(self)
+
+    def clear_filter(self) -> None:
+        """No filter."""
+        self.value = ""
+        self.close()
+
+    def close(self) -> None:
+        """The line stays only while there is a filter."""
+        self.styles.display = "block" if self.value else "none"
+        if self.has_focus:
+            self.screen.set_focus(self._table)
+        self.can_focus = False
+
+    def on_key(self, event: events.Key) -> None:
+        """Enter and the arrows keep the filter, esc clears it."""
+        if event.key in ("enter", "down", "up"):
+            self.close()
+        elif event.key == "escape":
+            self.clear_filter()
+        else:
+            return
+        event.stop()
+        event.prevent_default()
+        self.post_message(self.Left())

@@ -1,0 +1,264 @@
+"""A table of any number of rows: only the lines that are seen are ever made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from textual import events
+from textual.geometry import Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from tui.console.lines import Cell, Line, Span, fit, strip, wrap
+from tui.console.widgets.base import palette_of, signs_of
+from tui.console.widgets.scroll import use_plain_bars
+
+GAP = 1
+
+
+class Column(NamedTuple):
+    """A column: ``columns`` wide, and more by its ``share`` of what is left over."""
+
+    name: str
+    title: str
+    columns: int
+    share: int = 0
+    right: bool = False
+    from_width: int = 0
+    """It is shown when the table has at least so many columns."""
+
+
+class Rows(Protocol):
+    """What a table shows. Only asked for the rows that are seen."""
+
+    def __len__(self) -> int: ...
+
+    def key(self, index: int) -> str:
+        """What the cursor stays on when rows come and go."""
+        ...
+
+    def find(self, key: str) -> int:
+        """The row of a key, -1 when it is gone."""
+        ...
+
+    def cells(self, index: int) -> dict[str, Cell]:
+        """The cells of a row by the names of their columns."""
+        ...
+
+
+class NoRows:
+    """A table of nothing."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def key(self, index: int) -> str:
+        """There is none."""
+        raise IndexError(index)
+
+    def find(self, key: str) -> int:
+        """There is none."""
+        del key
+        return -1
+
+    def cells(self, index: int) -> dict[str, Cell]:
+        """There is none."""
+        raise IndexError(index)
+
+
+class Table(ScrollView, can_focus=True):
+    """Rows under a line of heads, with a cursor and a range."""
+
+    DEFAULT_CSS = (
+        "Table { scrollbar-size-vertical: 1; scrollbar-gutter: stable; overflow-x: hidden; overflow-y: auto; }"
+    )
+
+    class Moved(Message):
+        """The cursor is on another row, or the rows are others."""
+
+        def __init__(self, table: Table) -> None:
+            super().__init__()
+            self.table = table
+
+    class Opened(Message):
+        """Enter, or a second click on the row under the cursor."""
+
+        def __init__(self, table: Table) -> None:
+            super().__init__()
+            self.table = table
+
+    def __init__(self, columns: Sequence[Column], *, name: str = "table", heads: bool = True) -> None:
+        super().__init__(id=name)
+        self.columns = tuple(columns)
+        self.heads = heads
+        self.rows: Rows = NoRows()
+        self.cursor = 0
+        self.range_start = -1
+        """Where a range began, -1 for none."""
+        self.empty: Sequence[Line] = ()
+        """What is written when there is no row."""
+        self.passed_on: frozenset[str] = frozenset()
+        """Keys that would move the cursor and belong to the screen."""
+
+    # -- rows
+
+    def show(self, rows: Rows, empty: Sequence[Line] = ()) -> None:
+        """Show other rows; the cursor stays on the row that it was on, or where it was."""
+        key = self.key
+        self.rows = rows
+        self.empty = empty
+        found = rows.find(key) if key else -1
+        self.cursor = found if found >= 0 else max(0, min(self.cursor, len(rows) - 1))
+        if self.range_start >= len(rows):
+            self.range_start = -1
+        self._measure()
+        self.refresh()
+
+    @property
+    def key(self) -> str:
+        """The key of the row under the cursor, "" when there is none."""
+        return self.rows.key(self.cursor) if 0 <= self.cursor < len(self.rows) else ""
+
+    def range(self) -> list[str]:
+        """The keys of the range, or of the row under the cursor alone."""
+        if not len(self.rows):
+            return []
+        low, high = self._range()
+        return [self.rows.key(index) for index in range(low, high + 1)]
+
+    def _range(self) -> tuple[int, int]:
+        other = self.cursor if self.range_start < 0 else self.range_start
+        return min(self.cursor, other), max(self.cursor, other)
+
+    def mark(self) -> None:
+        """Begin a range at the cursor, or end it."""
+        self.range_start = self.cursor if self.range_start < 0 and len(self.rows) else -1
+        self.refresh()
+
+    def _measure(self) -> None:
+        self.virtual_size = Size(max(self.scrollable_content_region.width, 1), len(self.rows) + self.heads)
+
+    def on_mount(self) -> None:
+        """Bars that this terminal can show."""
+        use_plain_bars(self)
+
+    def on_resize(self) -> None:
+        """The cursor stays in sight."""
+        self._measure()
+        self._reveal()
+
+    # -- cursor
+
+    def go(self, index: int) -> None:
+        """Put the cursor on a row, or on the nearest there is."""
+        index = max(0, min(index, len(self.rows) - 1))
+        if index == self.cursor:
+            return
+        self.cursor = index
+        self._reveal()
+        self.refresh()
+        self.post_message(self.Moved(self))
+
+    def go_key(self, key: str) -> bool:
+        """Put the cursor on the row of a key; False when it is not shown."""
+        index = self.rows.find(key)
+        if index >= 0:
+            self.go(index)
+        return index >= 0
+
+    def _seen(self) -> int:
+        return max(1, self.scrollable_content_region.height - self.heads)
+
+    def _reveal(self) -> None:
+        top = round(self.scroll_y)
+        seen = self._seen()
+        if self.cursor < top:
+            top = self.cursor
+        elif self.cursor >= top + seen:
+            top = self.cursor - seen + 1
+        if top != round(self.scroll_y):
+            self.scroll_to(y=top, animate=False, immediate=True)
+
+    def on_key(self, event: events.Key) -> None:
+        """Keys that move the cursor."""
+        page = self._seen()
+        moves = {
+            "up": -1, "k": -1, "down": 1, "j": 1,
+            "pageup": -page, "pagedown": page, "ctrl+u": -(page // 2), "ctrl+d": page // 2,
+            "home": -len(self.rows), "g": -len(self.rows), "end": len(self.rows), "G": len(self.rows),
+        }  # fmt: skip
+        if event.key in self.passed_on:
+            return
+        if event.key in moves:
+            event.stop()
+            self.go(self.cursor + moves[event.key])
+        elif event.key == "enter":
+            event.stop()
+            self.post_message(self.Opened(self))
+
+    def on_click(self, event: events.Click) -> None:
+        """A click moves the cursor; one on the row under the cursor opens it when it is the second."""
+        offset = event.get_content_offset(self)
+        if offset is None or offset.y < self.heads:
+            return
+        row = offset.y + round(self.scroll_y) - self.heads
+        if not 0 <= row < len(self.rows):
+            return
+        if row == self.cursor and event.chain == 2:
+            self.post_message(self.Opened(self))
+        self.go(row)
+
+    # -- drawing
+
+    def shown_columns(self, width: int) -> list[tuple[Column, int]]:
+        """The columns that fit in ``width`` and how wide each is."""
+        shown = [column for column in self.columns if column.from_width <= width]
+        left = width - sum(column.columns for column in shown) - GAP * (len(shown) - 1)
+        shares = sum(column.share for column in shown)
+        sized = []
+        for column in shown:
+            extra = max(0, left) * column.share // shares if shares else 0
+            sized.append((column, column.columns + extra))
+        return sized
+
+    def render_line(self, y: int) -> Strip:
+        """One line of the screen."""
+        width = self.scrollable_content_region.width
+        if self.heads and y == 0:
+            return self._head(width)
+        index = y - self.heads + round(self.scroll_y)
+        if not len(self.rows):
+            return self._empty(y - self.heads, width)
+        if index >= len(self.rows):
+            return strip((Span(" " * width),), palette_of(self))
+        return self._row(index, width)
+
+    def _head(self, width: int) -> Strip:
+        ellipsis = signs_of(self).ellipsis
+        spans: list[Span] = []
+        for column, columns in self.shown_columns(width):
+            spans += fit(Span(column.title, "head"), columns, ellipsis, column.right)
+            spans.append(Span(" " * GAP))
+        return strip(fit(tuple(spans[:-1]), width, ellipsis), palette_of(self))
+
+    def _empty(self, y: int, width: int) -> Strip:
+        lines = [part for text in self.empty for part in wrap(text, width)]
+        text = lines[y] if 0 <= y < len(lines) else ()
+        return strip(fit(text, width, signs_of(self).ellipsis), palette_of(self))
+
+    def _row(self, index: int, width: int) -> Strip:
+        ellipsis = signs_of(self).ellipsis
+        cells = self.rows.cells(index)
+        spans: list[Span] = []
+        for column, columns in self.shown_columns(width):
+            spans += fit(cells.get(column.name, ""), columns, ellipsis, column.right)
+            spans.append(Span(" " * GAP))
+        low, high = self._range()
+        ground = ""
+        if index == self.cursor:
+            ground = "cursor"
+        elif self.range_start >= 0 and low <= index <= high:
+            ground = "mark"
+        return strip(fit(tuple(spans[:-1]), width, ellipsis), palette_of(self), ground)

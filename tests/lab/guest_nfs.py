@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from engine.assembly import real_doors
@@ -27,10 +28,11 @@ def say(value: Any) -> None:
     print(json.dumps(value), flush=True)
 
 
-def outcome(call: Callable[[], Any]) -> str:
-    """ "" for success, else what was raised."""
+def outcome(*calls: Callable[[], Any]) -> str:
+    """What the first call that fails raises, "" for none."""
     try:
-        call()
+        for call in calls:
+            call()
     except (OSError, DiskwrightError) as error:
         return str(error)
     return ""
@@ -56,11 +58,12 @@ def hold(directory: str) -> None:
             session.flush()
         say("ready")
         sys.stdin.readline()
-        told = {"free": outcome(lambda: (free.write_at(0, b"z" * BLOCK), free.sync()))}
-        told["locked"] = outcome(lambda: (locked.write_at(0, b"z" * BLOCK), locked.sync()))
+        told = {}
+        for name, handle in (("free", free), ("locked", locked)):
+            told[name] = outcome(partial(handle.write_at, 0, b"z" * BLOCK), handle.sync)
         for format, session in sessions.items():
-            told[format] = outcome(lambda session=session: (session.write(0, b"z" * BLOCK), session.flush()))  # type: ignore[misc]
-            told[f"{format} read"] = outcome(lambda session=session: session.read(0, BLOCK))  # type: ignore[misc]
+            told[format] = outcome(partial(session.write, 0, b"z" * BLOCK), session.flush)
+            told[f"{format} read"] = outcome(partial(session.read, 0, BLOCK))
             session.close()
         say(told)
 
@@ -125,5 +128,7 @@ def seen(host: str, parameters: str, tag: str) -> None:
             return
 
 
+TASKS: dict[str, Callable[..., None]] = {"hold": hold, "take": take, "read": read, "add": add, "seen": seen}
+
 if __name__ == "__main__":
-    {"hold": hold, "take": take, "read": read, "add": add, "seen": seen}[sys.argv[1]](*sys.argv[2:])
+    TASKS[sys.argv[1]](*sys.argv[2:])

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from engine.errors import BadRequest
-from tui.model.snapshot import RepositoryView
 from tui.render import moment
 
 _LINES: dict[str, Callable[[dict[str, str]], list[str]]] = {
@@ -47,11 +46,6 @@ def line(act: str, **arguments: str) -> str:
         return shlex.join(["diskwright", *build(arguments)])
     except KeyError as error:
         raise BadRequest(f"the command for {act} needs {error.args[0]}") from None
-
-
-def for_plan(view: RepositoryView, plan: str) -> str:
-    """What the foot of a plan says."""
-    return line("run", repo=view.name, plan=plan)
 
 
 class Entry(NamedTuple):

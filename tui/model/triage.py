@@ -57,16 +57,6 @@ class TriageRow(NamedTuple):
         return f"P{self.priority}{'*' if self.pinned else ''}"
 
     @property
-    def queue_text(self) -> str:
-        """The place in the queue, or "-"."""
-        return str(self.position or "-")
-
-    @property
-    def run_on(self) -> str:
-        """yes, or SRM, or no; ``run_note`` says why."""
-        return "yes" if self.fix.can_run else "no"
-
-    @property
     def run_note(self) -> str:
         """Why it cannot run here now, "" when it can."""
         return f"it waits for {self.fix.waits_for}" if self.fix.waits_for else ""

@@ -121,8 +121,10 @@ class Choose(Dialog):
         """Arrows move in the list while one types."""
         if self.hot and any(choice.key == event.key for choice in self.choices()):
             event.stop()
+            event.prevent_default()
             self._take(event.key)
         elif event.key in _MOVES:
+            event.prevent_default()
             self._table.on_key(event)
         else:
             super().on_key(event)

@@ -120,7 +120,6 @@ class ImagesPage(Page):
 
     def on_mount(self) -> None:
         """The table has the keys."""
-        super().on_mount()
         self.set_focus(self.table_widget)
 
     def on_input_changed(self, event: Input.Changed) -> None:

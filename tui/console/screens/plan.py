@@ -187,7 +187,6 @@ class PlanPage(Page):
 
     def on_mount(self) -> None:
         """The table has the keys."""
-        super().on_mount()
         self.set_focus(self.table_widget)
 
     # -- acts

@@ -39,7 +39,6 @@ class RecordPage(Page):
 
     def on_mount(self) -> None:
         """Read it."""
-        super().on_mount()
         self.set_focus(self.query_one("#record", Pane))
         self.act_reload()
 

@@ -257,7 +257,6 @@ class RunsPage(Page):
 
     def on_mount(self) -> None:
         """The steps have the keys."""
-        super().on_mount()
         self.set_focus(self.query_one("#run-steps", Table))
 
     def on_table_moved(self, message: Table.Moved) -> None:

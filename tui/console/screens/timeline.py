@@ -141,7 +141,6 @@ class TimelinePage(Page):
 
     def on_mount(self) -> None:
         """The table has the keys."""
-        super().on_mount()
         self.set_focus(self.table_widget)
 
     def on_table_moved(self, message: Table.Moved) -> None:

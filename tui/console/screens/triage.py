@@ -216,7 +216,6 @@ class TriagePage(Page):
 
     def on_mount(self) -> None:
         """The table has the keys."""
-        super().on_mount()
         self.set_focus(self.table_widget)
 
     # -- filter

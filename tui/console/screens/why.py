@@ -130,7 +130,6 @@ class WhyPage(Page):
 
     def on_mount(self) -> None:
         """The facts have the keys."""
-        super().on_mount()
         self.set_focus(self.query_one("#facts", Table))
 
     def on_table_opened(self, message: Table.Opened) -> None:

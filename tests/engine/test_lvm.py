@@ -1,0 +1,263 @@
+"""Verbs and fixes on logical volumes: who may, what stays active, and how much room is taken."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine import changes
+from engine.errors import NoSpace, NotFound, Refused, StorageError
+from engine.model import FixType, Status
+from sim.stage import MiB, Stage
+from sim.volume_groups import groups_of
+from sim.world import DEVICE_BYTES, LVM, World
+
+EXTENT = 4 * MiB
+
+
+@pytest.fixture
+def world() -> World:
+    """Repositories a and b on a volume group each, made by the host setup."""
+    world = World(format=LVM)
+    world.create("a", "b")
+    return world
+
+
+@pytest.fixture
+def stage(world) -> Stage:
+    world.host("one")
+    return Stage(world)
+
+
+def active(world: World) -> set[str]:
+    """Names of volumes that are active on the host, without the records."""
+    here = world.machine("one").active
+    return {
+        name
+        for group in groups_of(world.storage).values()
+        for name, volume in group.volumes.items()
+        if volume.uuid in here and name != "dw-meta"
+    }
+
+
+def volume_name(engine, image: str) -> str:
+    volume = changes.read(engine.context.repository("a"), image).record.volume
+    assert volume is not None
+    return f"dwv-{volume.id}"
+
+
+def test_no_verb_leaves_a_volume_active(world, stage):
+    """Create, snapshot, copy, export, deep check, digest and fixes: all is inactive when they have returned."""
+    engine = stage.engine()
+    world.storage.make_directory("/files")
+    disk = stage.create("a", 6 * MiB)
+    assert not active(world)
+    stage.write("a", disk, 0, b"x" * 4096)
+    snapshot = stage.snapshot("a", disk)
+    assert not active(world)
+    engine.export_image("a", disk, "/files/out", "raw")
+    engine.inspect_repository("a", {"deep": True})
+    engine.get_image_status("a", disk, {"deep": True})
+    engine.record_digest("a", snapshot)
+    assert not active(world)
+    stage.copy(("a", snapshot), "b")
+    stage.wait()
+    stage.set_strategy("a", disk, "performance")
+    stage.fix("a", "O-FLAT")
+    assert not active(world)
+    with pytest.raises(NotFound):
+        engine.create_snapshot("a", "f" * 32)
+    engine.create_snapshot("a", disk)
+    assert not active(world)
+
+
+def test_a_prepared_chain_is_active_as_long_as_its_holder_lives(world, stage):
+    """Every layer of it; teardown takes them away, and so does the next one that looks when the holder died."""
+    engine = stage.engine()
+    disk = stage.create("a", 6 * MiB)
+    stage.snapshot("a", disk)
+    entry = engine.prepare_image("a", disk)
+    assert len(active(world)) == 2
+    engine.inspect_repository("a", {"deep": True})
+    assert len(active(world)) == 2
+    engine.teardown_image("a", disk)
+    assert not active(world)
+    entry = engine.prepare_image("a", disk)
+    engine.doors.processes.kill(entry.process)
+    assert len(active(world)) == 2
+    engine.create_snapshot("a", disk)
+    assert not active(world)
+
+
+def test_disconnect_leaves_nothing_active(world, stage):
+    """Not even the volume of the records."""
+    engine = stage.engine()
+    disk = stage.create("a", 6 * MiB)
+    engine.doors.processes.kill(engine.prepare_image("a", disk).process)
+    for repo in ("a", "b"):
+        engine.disconnect_storage_repository(repo)
+    assert not world.machine("one").active
+
+
+def test_what_does_not_fit_is_refused_and_nothing_is_made(world, stage):
+    """The verb says so before its intent is on disk."""
+    engine = stage.engine()
+    before = world.storage.fingerprint()
+    for strategy in ("space", "performance"):
+        with pytest.raises(NoSpace, match="free bytes"):
+            engine.create_virtual_disk("a", DEVICE_BYTES, options={"strategy": strategy})
+    assert world.storage.fingerprint() == before
+    assert engine.list_images("a") == []
+    half = DEVICE_BYTES // 2
+    disk = stage.create("a", half)
+    with pytest.raises(NoSpace):
+        engine.create_snapshot("a", disk)
+    with pytest.raises(NoSpace):
+        engine.copy_image("a", disk, None, None, {"auto_fix": False})
+    assert [image.status for image in engine.list_images("a")] == [Status.OPTIMIZED]
+
+
+def test_a_snapshot_gives_back_what_it_will_never_use(world, stage):
+    """A fix of type optimize with the exact bytes; a disk is never offered one, and the data stays."""
+    engine = stage.engine()
+    disk = stage.create("a", 16 * MiB)
+    stage.write("a", disk, 5 * MiB, b"d" * 4096)
+    assert engine.check_storage_repository("a") == []
+    snapshot = stage.snapshot("a", disk)
+    (fix,) = engine.check_storage_repository("a")
+    assert (fix.rule, fix.type, fix.target, fix.needs_srm) == ("O-REDUCE", FixType.OPTIMIZE, snapshot, True)
+    free = engine.context.repository("a").space()[1]
+    engine.run_fix_here("a", fix)
+    assert engine.context.repository("a").space()[1] == free + fix.cost.reclaimed_bytes
+    assert fix.cost.reclaimed_bytes % EXTENT == 0 and fix.cost.reclaimed_bytes >= 12 * MiB
+    assert engine.check_storage_repository("a") == []
+    assert engine.get_image_status("a", snapshot).status == Status.OPTIMIZED
+
+
+def test_a_disk_on_a_merged_down_base_has_all_its_room(world, stage):
+    """The base was reduced as a snapshot; before the merge writes into it, it is extended."""
+    engine = stage.engine()
+    disk = stage.create("a", 16 * MiB, strategy="performance")
+    snapshot = stage.snapshot("a", disk, strategy="space")
+    stage.write("a", disk, 0, b"1" * 4096)
+    second = stage.snapshot("a", disk, strategy="space")
+    stage.fix("a", "O-REDUCE", second)
+    stage.remove("a", second)
+    merge = stage.fix("a", "M-CHAIN", second)
+    group = engine.doors.volume_groups.report("a")
+    assert group.volumes[volume_name(engine, disk)].size >= 16 * MiB, merge.plan
+    stage.write("a", disk, 9 * MiB, b"2" * 4096)
+    assert snapshot
+
+
+def test_the_bytes_of_removed_disks_never_come_back(world, stage):
+    """Raw and qcow2 volumes made where others were read as zeros."""
+    engine = stage.engine()
+    world.storage.make_directory("/files")
+    for strategy in ("performance", "space"):
+        disk = stage.create("a", 6 * MiB, strategy="performance")
+        for at in range(0, 6 * MiB, MiB):
+            stage.write("a", disk, at, b"s" * 4096)
+        stage.remove("a", disk)
+        stage.fix("a", "C-REMOVED")
+        fresh = engine.create_virtual_disk("a", 6 * MiB, options={"strategy": strategy})
+        engine.export_image("a", fresh, f"/files/{strategy}", "raw")
+        content = world.storage.file(f"/files/{strategy}")[1].content
+        assert content.read(0, 6 * MiB) == bytes(6 * MiB)
+        engine.remove_image("a", fresh)
+        engine.run_fix_here("a", engine.check_storage_repository("a")[0])
+
+
+# -- the manager
+
+
+@pytest.fixture
+def two() -> World:
+    """Two hosts: the repository is made and managed by host one."""
+    world = World(format=LVM)
+    world.create("a")
+    world.only_host = ""
+    return world
+
+
+def test_a_host_that_is_not_the_manager_looks_and_is_refused(two):
+    """Every verb names the manager, before anything is written; check, status and constraints work."""
+    one, other = two.host("one"), two.host("other")
+    disk = one.create_virtual_disk("a", MiB)
+    removed = one.create_virtual_disk("a", MiB)
+    one.remove_image("a", removed)
+    fix = other.check_storage_repository("a")[0]
+    assert other.get_image_status("a", disk).status == Status.OPTIMIZED
+    assert other.get_srm("a") == "one" and other.get_storage_repository_constraints("a").needs_srm
+    before = two.storage.fingerprint()
+    for call in (
+        lambda: other.create_virtual_disk("a", MiB),
+        lambda: other.create_snapshot("a", disk),
+        lambda: other.copy_image("a", disk),
+        lambda: other.remove_image("a", disk),
+        lambda: other.restore_image("a", removed),
+        lambda: other.set_user_data("a", disk, {}),
+        lambda: other.prepare_image("a", disk),
+        lambda: other.run_fix_here("a", fix),
+        lambda: other.fix_storage_repository("a", fix),
+        lambda: other.take_srm("a"),
+        lambda: other.release_srm("a"),
+    ):
+        with pytest.raises(Refused, match=r"\bone\b"):
+            call()
+    assert two.storage.fingerprint() == before
+    one.run_fix_here("a", fix)
+
+
+def test_work_of_a_dead_manager_is_finished_by_the_next(two):
+    """Its death is asserted by name; what it had under way goes on."""
+    one = two.host("one")
+    disk = one.create_virtual_disk("a", MiB, options={"auto_fix": False})
+    two.bury("one")
+    other = two.host("other")
+    with pytest.raises(Refused, match="--dead one"):
+        other.take_srm("a")
+    other.take_srm("a", "one")
+    assert other.get_srm("a") == "other"
+    (fix,) = other.check_storage_repository("a")
+    other.run_fix_here("a", fix)
+    assert other.get_image_status("a", disk).status == Status.OPTIMIZED
+    back = two.host("one")
+    assert back.get_srm("a") == "other"
+    with pytest.raises(Refused, match="other"):
+        back.create_virtual_disk("a", MiB)
+
+
+def test_the_role_is_given_up_only_when_nothing_is_in_use(two):
+    """Prepared images are named; afterwards another host takes it without asserting anything."""
+    one, other = two.host("one"), two.host("other")
+    disk = one.create_virtual_disk("a", MiB)
+    one.prepare_image("a", disk)
+    with pytest.raises(Refused, match=disk):
+        one.release_srm("a")
+    one.teardown_image("a", disk)
+    one.release_srm("a")
+    assert one.get_srm("a") == ""
+    with pytest.raises(Refused, match="nobody"):
+        one.create_snapshot("a", disk)
+    other.take_srm("a")
+    other.create_snapshot("a", disk)
+
+
+def test_a_repository_of_files_has_no_manager():
+    """The three calls say so."""
+    world = World()
+    world.create("a")
+    engine = world.host("one")
+    for call in (engine.take_srm, engine.release_srm, engine.get_srm):
+        with pytest.raises(Refused, match="no storage repository manager"):
+            call("a")
+
+
+def test_a_group_that_is_gone_is_an_operating_error(two):
+    """And other repositories go on."""
+    one = two.host("one")
+    two.storage.unlink("/srv/a/metadata")
+    fresh = two.host("one")
+    with pytest.raises(StorageError):
+        fresh.list_images("a")
+    assert one.list_repositories().keys() == {"a"}

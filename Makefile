@@ -10,6 +10,7 @@ explore: ## every crash of every story and of every recovery, until nothing new 
 	@.ci/setup.sh dev
 	@.venv/bin/python -m sim.explore
 	@.venv/bin/python -m sim.explore --races 1
+	@.venv/bin/python -m sim.explore --races 1 --profile nfs
 
 bench: ## measure; on an otherwise idle machine
 	@.ci/setup.sh dev
@@ -17,6 +18,12 @@ bench: ## measure; on an otherwise idle machine
 
 demo:
 	@./demo
+
+ROUNDS ?= 30
+FORMAT ?= nfs
+torture: ## random operations on hosts that are killed and frozen: ROUNDS=30 FORMAT=nfs|lvm|local SEED=…
+	@.ci/setup.sh dev
+	@.venv/bin/diskwright lab torture --rounds $(ROUNDS) --format $(FORMAT) $(if $(SEED),--seed $(SEED))
 
 format: ## put the code in its one form
 	@.ci/setup.sh dev

@@ -20,7 +20,7 @@ from sim.explorer import Explorer, Tally, Violation
 from sim.profiles import PROFILES
 from sim.races import PASSINGS, RACES, Found, Passed, run_passed, run_race
 from sim.replay import Account, Replay, from_case, to_case
-from sim.stories import STORIES
+from sim.stories import ALL, STORIES
 
 COMMAND = "diskwright sim explore"
 _WRONG_AT_MOST = 3
@@ -38,7 +38,7 @@ class Job(NamedTuple):
 
 def explore(job: Job) -> Tally:
     """Do it; its violations are shrunk."""
-    tally = Explorer(STORIES[job.story], job.profile, job.max_states, job.seconds, recover=job.recover).run()
+    tally = Explorer(ALL[job.story], job.profile, job.max_states, job.seconds, recover=job.recover).run()
     shrunk = {to_case(small): small for small in map(_shrink, tally.violations[:3])}
     found = sorted(shrunk.values(), key=lambda violation: violation.weight)
     # What did not survive is told by the replay: it is no plain data.
@@ -55,6 +55,7 @@ class RaceJob(NamedTuple):
 
     race: str
     swapped: bool
+    profile: str
     switches: int
     """At most so many changes of turn; 0: the first is passed once by the other, which may die."""
 
@@ -75,7 +76,7 @@ def run_races(job: RaceJob) -> RaceTally:
     wrong: list[tuple[str, tuple[str, ...]]] = []
     found: Iterator[Found | Passed | None]
     if job.switches:
-        found = run_race(RACES[job.race], job.swapped, job.switches)
+        found = run_race(RACES[job.race], job.swapped, job.switches, job.profile)
     else:
         found = run_passed(PASSINGS[job.race], job.swapped)
     for one in found:
@@ -86,10 +87,11 @@ def run_races(job: RaceJob) -> RaceTally:
     return RaceTally(job, count, time.perf_counter() - started, tuple(wrong))
 
 
-def _races(switches: int) -> list[RaceJob]:
+def _races(switches: int, profile: str) -> list[RaceJob]:
     both = [(name, swapped) for name in RACES for swapped in (False, True)]
     passed = [*both, *((name, False) for name in PASSINGS if name not in RACES)]
-    return [RaceJob(*pair, switches) for pair in both] + [RaceJob(*pair, 0) for pair in passed]
+    schedules = [RaceJob(*pair, profile, switches) for pair in both]
+    return schedules + ([RaceJob(*pair, profile, 0) for pair in passed] if profile == "posix" else [])
 
 
 def explore_all(jobs: Sequence[Job], processes: int) -> Iterator[Tally]:
@@ -117,7 +119,7 @@ def main(argv: Sequence[str]) -> int:
     except SystemExit as done:  # --help
         return int(done.code or 0)
     if options.list:
-        for story in STORIES.values():
+        for story in ALL.values():
             print(story.name)  # noqa: T201 - this is a command
         return 0
     if options.replay:
@@ -139,7 +141,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _explore_races(options: argparse.Namespace) -> int:
     tallies = []
-    for tally in races_all(_races(options.races), options.jobs or os.cpu_count() or 1):
+    for tally in races_all(_races(options.races, options.profile or "posix"), options.jobs or os.cpu_count() or 1):
         tallies.append(tally)
         if not options.json:
             _say(*_race_lines(tally))
@@ -170,7 +172,11 @@ def make_parser() -> Parser:
         "exit codes: 0 nothing found, 1 a violation, 2 wrong usage",
     )
     parser.add_argument("--story", action="append", metavar="NAME", help="only this story (may be repeated)")
-    parser.add_argument("--profile", choices=sorted(PROFILES), help="only this kind of storage (default: all)")
+    parser.add_argument(
+        "--profile",
+        choices=sorted(PROFILES),
+        help="only this kind of storage (default: all but nfs, whose states are among those of posix; of races: posix)",
+    )
     parser.add_argument("--max-states", type=int, default=1_000_000, metavar="N", help="a bound for each story")
     parser.add_argument("--seconds", type=float, default=1e9, metavar="S", help="a bound for each story")
     parser.add_argument("--shallow", action="store_true", help="check recovery, but do not crash it")
@@ -188,7 +194,7 @@ def make_parser() -> Parser:
 def _jobs(options: argparse.Namespace) -> list[Job]:
     names = options.story or list(STORIES)
     for name in names:
-        if name not in STORIES:
+        if name not in ALL:
             raise BadRequest(f"there is no story {name!r:.60}", f"{COMMAND} --list names them")
     profiles = [options.profile] if options.profile else ["posix", "journal", "process"]
     return [

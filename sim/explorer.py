@@ -182,9 +182,9 @@ class Recorder:
         return self.points
 
 
-def prepared(story: Story) -> Stage:
+def prepared(story: Story, profile: Profile | str = "posix") -> Stage:
     """The world of a story before its act: everything durable, no process alive."""
-    world = World(least_ids=True, format=story.format, images=slow_tool if story.slow else None)
+    world = World(profile=profile, least_ids=True, format=story.format, images=slow_tool if story.slow else None)
     world.storage.make_directory(FILES)
     world.create(*story.repositories)
     stage = Stage(world)
@@ -237,7 +237,7 @@ class Explorer:
         self.story = story
         self.profile = PROFILES[profile] if isinstance(profile, str) else profile
         self.recorder = Recorder()
-        self.stage = prepared(story)
+        self.stage = prepared(story, self.profile)
         self.violations: list[Violation] = []
         self.rules: Counter[str] = Counter()
         self.states = self.cuts = self.uncut = self.depth = self.max_pending = 0

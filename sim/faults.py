@@ -1,8 +1,8 @@
 """Faults at door calls: which may happen where, and how often.
 
-One choice per call while the budget lasts; 0 is none. A failed call does nothing (EIO, ENOSPC,
-ESTALE, EACCES) or carries its fault out itself (a short write; a sync that fails and loses what it
-should have written). Others befall the caller: it is killed, or frozen for a while; the power of
+One choice per call while the budget lasts; 0 is none. A failed call does nothing (EIO, ENOSPC, ESTALE, EACCES) or
+carries its fault out itself (a short write; a sync that fails and loses what it should have written; a link that is
+made and reported as impossible). Others befall the caller: it is killed, or frozen for a while; the power of
 everything is cut; the wall clock of its host jumps.
 """
 
@@ -24,7 +24,7 @@ _NAMED = frozenset(
     "files.list_directory files.stat files.read_file files.open files.create files.link files.rename files.unlink "
     "files.make_directory files.remove_directory files.symlink".split()
 )
-KINDS = ("eio", "enospc", "estale", "eacces", "short", "sync", "kill", "freeze", "clock", "power")
+KINDS = ("eio", "enospc", "estale", "eacces", "short", "sync", "reply", "kill", "freeze", "clock", "power")
 FREEZES_S = (0.01, 5.0, 600.0)
 CLOCK_JUMPS_S = (-3600.0, 60.0, 86400.0)
 
@@ -85,6 +85,8 @@ class FaultSource:
             return Fault.SHORT
         if kind == "sync":
             return Fault.SYNC_FAILS
+        if kind == "reply":
+            return Fault.REPLY_LOST
         if kind == "kill":
             process.kill()
         if kind == "power":
@@ -108,6 +110,8 @@ def possible(kind: str, call: str) -> bool:
         return call in _NEED_ROOM
     if kind == "short":
         return call == "handle.write_at"
+    if kind == "reply":
+        return call == "files.link"
     if kind == "sync":
         return call in ("handle.sync", "files.sync_directory")
     if kind == "eacces":

@@ -21,7 +21,10 @@ from sim.profiles import POSIX
 from sim.recovery import recover
 from sim.world import World
 
-KINDS = ("eio", "enospc", "short", "sync")
+KINDS = ("eio", "enospc", "short", "sync", "reply")
+
+
+_FAULTS = {"short": Fault.SHORT, "sync": Fault.SYNC_FAILS, "reply": Fault.REPLY_LOST}
 
 
 class Failure(NamedTuple):
@@ -52,7 +55,7 @@ class _Fault:
             return Fault.NONE
         if self._kind in ERRORS:
             raise fail(ERRORS[self._kind], what)
-        return Fault.SHORT if self._kind == "short" else Fault.SYNC_FAILS
+        return _FAULTS[self._kind]
 
 
 def failures(story: Story) -> Iterator[Failure]:

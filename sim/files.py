@@ -31,6 +31,8 @@ class Fault(IntEnum):
     """Write half, then ask the gate again before the rest."""
     SYNC_FAILS = 2
     """EIO; what was written since the last sync counts as clean and will be lost."""
+    REPLY_LOST = 3
+    """Of a link: it is made, and the answer is that the name is taken, as when a request is sent twice."""
 
 
 class Gate(Protocol):
@@ -238,7 +240,9 @@ class SimFiles:
     def list_directory(self, path: str) -> list[Entry]:
         self.gate.enter("files.list_directory", path)
         storage, inside = self.locate(path)
-        entries = storage.list_directory(inside)
+        return self._in_order(storage.list_directory(inside))
+
+    def _in_order(self, entries: list[Entry]) -> list[Entry]:
         return entries if not self.order else _shuffled(entries, self.order)
 
     def stat(self, path: str) -> Stat:
@@ -273,9 +277,11 @@ class SimFiles:
         return SimHandle(self, storage, storage.create(inside), path, True)
 
     def link(self, source: str, target: str) -> None:
-        self.gate.enter("files.link", f"{source} {target}")
+        fault = self.gate.enter("files.link", f"{source} {target}")
         storage, old, new = self._one(source, target)
         storage.link(old, new)
+        if fault is Fault.REPLY_LOST:
+            raise fail(errno.EEXIST, source, target)
 
     def rename(self, source: str, target: str) -> None:
         self.gate.enter("files.rename", f"{source} {target}")

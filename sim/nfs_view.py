@@ -1,4 +1,4 @@
-"""What one NFS client believes of a server's names and attributes, which others change meanwhile (measured: kernel 6.1).
+"""What one NFS client believes of a server's names and attributes, which others change meanwhile (as measured).
 
 * A name that was looked up and not found is not found for 30 s, though another host has made it.
 * A name that was found means the same file for 30 s, though another host has replaced or removed it. When the
@@ -12,6 +12,7 @@ Virtual time may stand still between two steps: then nothing that is believed be
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Callable, Iterator
 
@@ -39,11 +40,9 @@ class HostView:
             if self._known(storage, folder) == 0:
                 raise fail(errno.ENOENT, path)
         inode = self._known(storage, path)
-        if not inode or inode not in storage.nodes:
-            if inode == 0:
-                raise fail(errno.ENOENT, path)
-            inode = self._ask(storage, path)
-        return inode
+        if inode == 0:
+            raise fail(errno.ENOENT, path)
+        return inode if inode and not _is_gone(storage, inode) else self._ask(storage, path)
 
     def _known(self, storage: SimStorage, path: str) -> int | None:
         until, inode = self._names.get((storage.device, path), (0.0, 0))
@@ -86,6 +85,11 @@ class HostView:
                 del self._names[key]
 
 
+def _is_gone(storage: SimStorage, inode: int) -> bool:
+    node = storage.nodes.get(inode)
+    return node is None or (isinstance(node, FileNode) and not node.links)
+
+
 def _above(path: str) -> Iterator[str]:
     """The directories on the way to a path."""
     end = path.find("/", 1)
@@ -95,26 +99,37 @@ def _above(path: str) -> Iterator[str]:
 
 
 class NfsFiles(SimFiles):
-    """The files of a process on a host that sees them through its caches."""
+    """The files of a process; the shared storage is seen through the caches of its host."""
 
     view: HostView
 
-    def list_directory(self, path: str) -> list[Entry]:
+    def _remote(self, path: str) -> str:
+        """What the path is called on the server; "" when it is on a storage of the host's own."""
         storage, inside = self.locate(path)
-        listed = super().list_directory(path)
-        if any(self.view._known(storage, folder) == 0 for folder in (*_above(inside), inside)):
-            raise fail(errno.ENOENT, path)
-        self.view.listed(storage, inside)
-        return listed
+        return inside if storage is self.storage else ""
+
+    def list_directory(self, path: str) -> list[Entry]:
+        inside = self._remote(path)
+        if not inside:
+            return super().list_directory(path)
+        self.gate.enter("files.list_directory", path)
+        self.view.find(self.storage, inside)
+        self.view.listed(self.storage, inside)
+        return self._in_order(self.storage.list_directory(inside))
 
     def stat(self, path: str) -> Stat:
+        inside = self._remote(path)
+        if not inside:
+            return super().stat(path)
         self.gate.enter("files.stat", path)
-        return self.view.stat(*self.locate(path))
+        return self.view.stat(self.storage, inside)
 
     def read_file(self, path: str, limit: int) -> bytes:
+        inside = self._remote(path)
+        if not inside:
+            return super().read_file(path, limit)
         self.gate.enter("files.read_file", path)
-        storage, inside = self.locate(path)
-        node = storage.nodes[self._inode(storage, inside, False)]
+        node = self.storage.nodes[self._opened(inside, False)]
         assert isinstance(node, FileNode)
         data = node.content.read(0, limit + 1)
         if len(data) > limit:
@@ -122,56 +137,52 @@ class NfsFiles(SimFiles):
         return data
 
     def open(self, path: str, writable: bool = False) -> SimHandle:
+        inside = self._remote(path)
+        if not inside:
+            return super().open(path, writable)
         self.gate.enter("files.open", path)
-        storage, inside = self.locate(path)
-        return SimHandle(self, storage, self._inode(storage, inside, writable), path, writable)
+        return SimHandle(self, self.storage, self._opened(inside, writable), path, writable)
 
-    def _inode(self, storage: SimStorage, inside: str, writable: bool) -> int:
-        inode = self.view.find(storage, inside)
-        self.view.opened(storage, inode)
-        if not isinstance(storage.nodes[inode], FileNode):
-            return storage.file(inside, writable)[0]  # says what it is instead
+    def _opened(self, inside: str, writable: bool) -> int:
+        inode = self.view.find(self.storage, inside)
+        self.view.opened(self.storage, inode)
+        if not isinstance(self.storage.nodes[inode], FileNode):
+            return self.storage.file(inside, writable)[0]  # says what it is instead
         return inode
 
     def create(self, path: str) -> SimHandle:
-        with _asked(self, path):
+        with self._asking(path):
             return super().create(path)
 
     def link(self, source: str, target: str) -> None:
-        with _asked(self, source, target):
+        with self._asking(source, target):
             super().link(source, target)
 
     def rename(self, source: str, target: str) -> None:
-        with _asked(self, source, target):
+        with self._asking(source, target):
             super().rename(source, target)
 
     def unlink(self, path: str) -> None:
-        with _asked(self, path):
+        with self._asking(path):
             super().unlink(path)
 
     def make_directory(self, path: str) -> None:
-        with _asked(self, path):
+        with self._asking(path):
             super().make_directory(path)
 
     def remove_directory(self, path: str) -> None:
-        with _asked(self, path):
+        with self._asking(path):
             super().remove_directory(path)
 
     def symlink(self, target: str, path: str) -> None:
-        with _asked(self, path):
+        with self._asking(path):
             super().symlink(target, path)
 
-
-class _asked:
-    """Whatever the server answers about names, it is known then."""
-
-    def __init__(self, files: NfsFiles, *paths: str) -> None:
-        self._files, self._paths = files, paths
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, *error: object) -> None:
-        for path in self._paths:
-            storage, inside = self._files.locate(path)
-            self._files.view.did(storage, inside)
+    @contextlib.contextmanager
+    def _asking(self, *paths: str) -> Iterator[None]:
+        """Whatever the server answers about names, it is known then."""
+        try:
+            yield
+        finally:
+            for inside in filter(None, map(self._remote, paths)):
+                self.view.did(self.storage, inside)

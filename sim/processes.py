@@ -31,7 +31,9 @@ from sim.crash import Crashed
 from sim.files import Fault, FileLocks, SimFiles
 from sim.leases import LockTable, SimLease, SimLeases
 from sim.mounts import MountTable, SimMounts
+from sim.nfs_view import HostView, NfsFiles
 from sim.nodes import DataOp, fail
+from sim.profiles import Profile
 from sim.storage import SimStorage
 from sim.volume_groups import SimVolumeGroups
 
@@ -62,6 +64,7 @@ class Surroundings(Protocol):
 
     storage: SimStorage
     locks: LockTable
+    profile: Profile
     executor: Executor
     hook: Hook | None
     order: int
@@ -100,7 +103,10 @@ class SimProcess:
         self.hook = host.world.hook
         mounts = {STATE_MOUNT: host.state_storage, RUN_MOUNT: host.run_storage}
         world = host.world
-        self.files = SimFiles(world.storage, self, mounts, world.order, world.image_locks, host.mounts.binds)
+        kind = NfsFiles if world.profile.remote else SimFiles
+        self.files = kind(world.storage, self, mounts, world.order, world.image_locks, host.mounts.binds)
+        if isinstance(self.files, NfsFiles):
+            self.files.view = host.view
         self._groups = SimVolumeGroups(self)
         self.files.devices = self._groups.open_block
         self.leases = SimLeases(host.world.locks, self.files, self)
@@ -184,6 +190,8 @@ class SimHost:
         self.run_storage = self._fresh_run()
         """Empty after each boot."""
         self.mounts = MountTable()
+        self.view = HostView(lambda: world.now)
+        """What it believes of the shared storage, where that is remote."""
         self.active: set[str] = set()
         """Logical volumes (their uuids) that are devices here."""
         self.opened: dict[str, int] = {}

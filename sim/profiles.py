@@ -324,10 +324,24 @@ def _possible(node: FileNode, base: Content, ops: list[DataOp], rules: Profile) 
     for count, op in enumerate(ops, 1):
         if op.kind == "truncate" and count < len(ops):
             yield Class(_applied(base, ops[:count]), f"everything after: {op}")
+    yield from _wiped(base, ops, rules.sector)
     if node.content.size <= rules.torn_bytes and base.size:
         yield from _torn(base, ops, rules.sector)
 
 
+def _wiped(base: Content, ops: Sequence[DataOp], sector: int) -> Iterator[Class]:
+    """Before a file is shorter, what is behind its new end in the last block may be zeros already (seen on xfs)."""
+    for count, op in enumerate(ops):
+        if op.kind != "truncate":
+            continue
+        before = _applied(base, ops[:count])
+        end = min(before.size, -(-op.length // _BLOCK_BYTES) * _BLOCK_BYTES)
+        for cut in range(op.length + sector - op.length % sector, end + sector, sector):
+            wiped = before.fill(op.length, min(cut, end) - op.length, 0) if op.length < end else before
+            yield Class(wiped, f"the size, with zeros up to {min(cut, end)}: {op}")
+
+
+_BLOCK_BYTES = 4096
 _ALONE = 4
 """So many writes to a device are also left out, or kept, one by one."""
 

@@ -17,7 +17,7 @@ from sim.cuts import Cut, cuts
 from sim.explorer import ENDED, KILLED, Explorer, Point, Step, Violation
 from sim.reference import Model
 from sim.storage import SimStorage
-from sim.stories import STORIES
+from sim.stories import ALL
 
 _MOST_FIXES = 60
 _ENGINE = f"{os.sep}engine{os.sep}"
@@ -65,7 +65,7 @@ def from_case(text: str) -> Violation:
         data = json.loads(text)
         path = tuple(Step(str(run), int(effect), int(state)) for run, effect, state in data["path"])
         story, profile = data["story"], data["profile"]
-        if story not in STORIES:
+        if story not in ALL:
             raise ValueError(f"there is no story {story!r:.60}")
     except (KeyError, TypeError) as error:
         raise ValueError(f"this is no case of an exploration ({error})") from None
@@ -76,7 +76,7 @@ class Replay:
     """Follows the path of a case."""
 
     def __init__(self, violation: Violation) -> None:
-        self.explorer = Explorer(STORIES[violation.story], violation.profile)
+        self.explorer = Explorer(ALL[violation.story], violation.profile)
         self.violation = violation
         self._lines: list[str] = []
         self._done: list[tuple[int, int, str]] = []

@@ -165,3 +165,5 @@ ON_LVM = {
     for story in [_on_lvm(story) for story in (*STORIES.values(), *ONLY_ON_LVM) if story.name not in _NOT_ON_LVM]
 }
 """The same on logical volumes."""
+
+ALL = {**STORIES, **ON_LVM}

@@ -84,12 +84,15 @@ class World:
             storage.make_directory(REPOSITORIES)
             storage.settle()
         self.storage = storage
+        self.storage.flush_on_close = self.profile.remote
         self.hook = hook
         self.order = 0
         self.locks = LockTable()
         self.trace = Trace()
         self.hosts: dict[str, SimHost] = {}
         self.format = format
+        self.only_host = ONLY_HOST if format == LVM else ""
+        """Where one host alone may change anything, stories of several are told of that one."""
         self._images = images
         self.image_locks = ImageLocks()
         self._seed = seed
@@ -140,10 +143,8 @@ class World:
     # -- hosts
 
     def machine(self, name: str) -> SimHost:
-        """The host of that name, new when there was none. Where only one host may use the storage it is always the
-        same machine."""
-        if self.format == LVM:
-            name = ONLY_HOST
+        """The host of that name, new when there was none; ``only_host`` whatever the name, where there is one."""
+        name = self.only_host or name
         if name not in self.hosts:
             self.hosts[name] = SimHost(self, name)
         return self.hosts[name]
@@ -175,7 +176,7 @@ class World:
             Tape(), self.profile, format=self.format, storage=storage, images=self._images, seed=self._seed,
             least_ids=self._least_ids, hook=hook,
         )  # fmt: skip
-        other.order = self.order
+        other.order, other.only_host = self.order, self.only_host
         other._now, other._skew = self._now, dict(self._skew)
         other._sources = {n: source.fork() for n, source in self._sources.items() if isinstance(source, IdSource)}
         for name, host in self.hosts.items():

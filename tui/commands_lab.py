@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 from tui.arguments import Parser, UsageError, parse_size
 from tui.printable import printable
 from tui.render import OutputClosed
-from tui.session import Session
+from tui.session import Session, require
 
 if TYPE_CHECKING:
     from sim.lab.client import Client
 
 WITH_HOST = ("run", "console", "kill", "freeze", "thaw", "cut", "mend", "boot", "shutdown")
-ACTIONS = ("up", "status", *WITH_HOST, "down")
+TESTS = ("torture", "powercut")
+ACTIONS = ("up", "status", *WITH_HOST, "down", *TESTS)
+WRONG = 1
+"""Exit code of a test that found something."""
 
 
 def add_lab(parser: Parser) -> None:
@@ -30,6 +33,16 @@ def add_lab(parser: Parser) -> None:
     up.add_argument("--nfs", action="store_true", help="also an NFS server, mounted at /srv/nfs on every host")
     up.add_argument("--disk", metavar="SIZE", default="2G", help="size of every disk (default: 2G)")
     up.add_argument("--memory", metavar="SIZE", default="512M", help="of each host (default: 512M)")
+    tests = parser.add_argument_group("torture and powercut: in a lab of their own")
+    tests.add_argument("--seed", metavar="N", type=int, help="repeats the choices (default: another each time)")
+    tests.add_argument("--rounds", metavar="N", type=int, default=20, help="torture: how many (default: 20)")
+    tests.add_argument(
+        "--format", choices=("nfs", "lvm", "local"), default="nfs", help="torture: of the repositories (default: nfs)"
+    )
+    tests.add_argument("--states", metavar="N", type=int, default=60, help="powercut: how many (default: 60)")
+    tests.add_argument(
+        "--file-system", choices=("ext4", "xfs"), default="ext4", help="powercut: on which (default: ext4)"
+    )
     other = parser.add_argument_group("other actions")
     other.add_argument("-i", "--input", action="store_true", help="run: pass standard input on to the command")
     other.add_argument("--keep", action="store_true", help="down: leave disks and consoles for the next up")
@@ -39,11 +52,13 @@ def run_lab(session: Session, arguments: argparse.Namespace) -> int:
     """The exit code of ``run`` is that of the command."""
     from sim.lab.client import Client, default_directory
 
-    action = arguments.action
+    action: str = arguments.action
     if (action in WITH_HOST) != (arguments.target is not None):
         raise UsageError(f"{action} needs a host" if action in WITH_HOST else f"{action} is for the whole lab")
     if arguments.command and action != "run":
         raise UsageError(f"only run takes a command, not {action}")
+    if action in TESTS:
+        return (_torture if action == "torture" else _powercut)(session, arguments)
     client = Client(arguments.dir or default_directory())
     if action == "up":
         return _up(session, client, arguments)
@@ -125,3 +140,54 @@ def _run(client: Client, arguments: argparse.Namespace) -> int:
     if arguments.input:
         feed = sys.stdin.fileno() if sys.stdin else os.open(os.devnull, os.O_RDONLY)
     return client.run(arguments.target, arguments.command, tell, feed)
+
+
+# -- tests
+
+
+def _seed(arguments: argparse.Namespace) -> int:
+    import random
+
+    return int(arguments.seed) if arguments.seed is not None else random.SystemRandom().randrange(1 << 32)
+
+
+def _torture(session: Session, arguments: argparse.Namespace) -> int:
+    from sim.lab.torture import torture
+
+    seed = _seed(arguments)
+    require(arguments.rounds > 0, "there must be at least one round")
+    session.out.say(f"Torture of {arguments.format}, seed {seed}, {arguments.rounds} rounds; booting…")
+    result = torture(arguments.format, arguments.rounds, seed, lambda line: session.out.say(printable(line)))
+    session.out.document(result._asdict())
+    for text in result.wrong:
+        session.out.line(f"WRONG  {printable(text)}")
+    session.out.line(
+        f"seed {seed}: {result.rounds} rounds, {result.operations} operations, {result.acknowledged} acknowledged, "
+        f"{result.deaths} deaths, {result.freezes} freezes, {result.contents} contents compared: "
+        f"{'WRONG' if result.wrong else 'all as it must be'}"
+    )
+    return WRONG if result.wrong else 0
+
+
+def _powercut(session: Session, arguments: argparse.Namespace) -> int:
+    from sim.lab.cluster import Cluster
+    from sim.lab.lab import Lab
+    from sim.lab.powercut import KINDS, cut
+
+    seed = _seed(arguments)
+    require(arguments.states > 0, "there must be at least one state")
+    session.out.say(f"Power cuts on {arguments.file_system}, seed {seed}; booting…")
+    reports = []
+    with Lab() as lab:
+        cluster = Cluster(lab, ["host-a"], memory="768M")
+        cluster.up()
+        for kind in KINDS:
+            session.out.say(f"Recording {kind}, then judging {arguments.states} states…")
+            reports.append(cut(cluster.hosts[0], kind, arguments.file_system, arguments.states, seed))
+    session.out.document({"seed": seed, "reports": [report._asdict() for report in reports]})
+    for report in reports:
+        for text in report.wrong:
+            session.out.line(f"WRONG  {printable(text)}")
+        found = f"{len(report.wrong)} WRONG" if report.wrong else "all as it must be"
+        session.out.line(f"seed {seed}: {report.kind}, {report.states} states in {report.seconds:.0f} s: {found}")
+    return WRONG if any(report.wrong for report in reports) else 0

@@ -130,9 +130,10 @@ def run_srm(session: Session, arguments: argparse.Namespace) -> int:
     manager = session.engine.get_srm(arguments.repo)
     session.out.document({"repository": arguments.repo, "manager": manager, "srm": manager == session.host})
     if manager:
-        session.out.say(f"{printable(manager)} manages {repo}{' (this host)' if manager == session.host else ''}.")
+        session.out.line(f"{printable(manager)} manages {repo}{' (this host)' if manager == session.host else ''}.")
     else:
-        session.out.say(f"Nobody manages {repo}; nothing in it can be changed. Next: diskwright srm take {repo}")
+        session.out.line(f"Nobody manages {repo}.")
+        session.out.say(f"Nothing in it can be changed. Next: diskwright srm take {repo}")
     return 0
 
 

@@ -52,6 +52,9 @@ boot HOST     boot it again, with the same disks; shutdown HOST switches it off 
 freeze, thaw HOST     time stops for it, and goes on
 cut, mend HOST        pull its network cable, plug it in
 down          kill all and delete the lab; --keep leaves the disks for the next up
+torture       random operations on hosts that are killed and frozen: --format, --rounds, --seed
+powercut      what a real kernel may lose in a power cut: --file-system, --states, --seed
+              Both have a lab of their own, print their seed, and end with 1 when something is wrong.
 
 A host sees the files of this machine read-only; /run /tmp /srv /mnt /var/tmp are its own, in memory.
 /run/lab/keep survives its death. It has its own name, notes and connections (diskwright --host is set)."""

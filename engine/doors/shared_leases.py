@@ -88,7 +88,11 @@ class SharedLeases(Protocol):
         """The number of this host in the area, 0 when it does not take part."""
 
     def hosts(self, area: LeaseArea) -> dict[int, SharedHost]:
-        """Every host that was seen since this one takes part, itself included, by number."""
+        """Every host that was seen to renew its presence since this one takes part, itself included, by number.
+        One that has left is not among them."""
+
+    def host(self, area: LeaseArea, number: int) -> SharedHost:
+        """What is known of one host, also of one that was never there (free, generation 0)."""
 
     def try_acquire(self, area: LeaseArea, key: int, shared: bool) -> SharedLease | None:
         """Take it now or return None. A lease of a host that is not proven gone is held."""

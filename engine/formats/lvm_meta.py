@@ -58,7 +58,10 @@ class Meta:
         return handle
 
     def _open_ours(self) -> BlockHandle | None:
-        report = self.group.report()
+        return self.reach(self.group.report())
+
+    def reach(self, report: VolumeGroup) -> BlockHandle | None:
+        """Open the device, or note where it lies when another host manages the group. NotFound, StorageError."""
         volume = self.volume(report)
         if not volume.ranges:
             raise StorageError(
@@ -92,15 +95,25 @@ class Meta:
 
     # -- the header
 
-    def header(self) -> MetaHeader:
-        """As it is now. Damaged, Refused (newer major), StorageError."""
-        self._elsewhere = None  # it may have been moved, and may be ours by now
+    def header(self, reached: bool = False) -> MetaHeader:
+        """As it is now. ``reached``: it was looked for just now. Damaged, Refused (newer major), StorageError."""
+        if not reached:
+            self._elsewhere = None  # it may have been moved, and may be ours by now
         with doing(f"read the records in {self.group.name}"):
             raw = self.read(0, 2 * PAGE_BYTES)
         found = layout.newest_header(raw, self.group.name)
         if found is None:
             raise Damaged(f"{layout.META} of {self.group.name} is empty", "Put back what was there")
+        if layout.meta_bytes(found.chunks) > self._length():
+            self.close()  # another process may have made it longer
+            self.read(0, PAGE_BYTES)
+            if layout.meta_bytes(found.chunks) > self._length():
+                raise Damaged(f"{layout.META} of {self.group.name} is shorter than it says", "Put back what was there")
         return found
+
+    def _length(self) -> int:
+        reached = self._handle or self._elsewhere
+        return reached.size if reached is not None else 0
 
     def write_header(self, header: MetaHeader) -> MetaHeader:
         """The next one, durable on return; the one before is kept until then."""

@@ -176,8 +176,8 @@ def attach(doors: Doors, parameters: Parameters) -> tuple[Group, Meta, layout.Me
     group = Group(doors, report.name, report.uuid)
     meta = Meta(group)
     try:
-        meta.volume(report)
-        header = meta.header()
+        meta.reach(report)
+        header = meta.header(reached=True)
         if header.mode != layout.EXCLUSIVE:
             raise Refused(
                 f"the repository in {report.name} is shared between hosts, which this program does not know",

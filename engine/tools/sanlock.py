@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 from engine.doors.shared_leases import MAX_HOSTS, SLOT_BYTES, HostState, LeaseArea, SharedHost
-from engine.errors import BadRequest, Conflict, Refused, Superseded, ToolMissing, from_os_error
+from engine.errors import BadRequest, Conflict, Refused, StorageError, Superseded, ToolMissing, from_os_error
 from engine.tools.command import CommandRunner
 from engine.tools.sanlock_codes import (
     HELD_HERE,
@@ -126,6 +126,17 @@ class SanlockLeases:
             return
         if present:
             raise Conflict(f"this host takes part in the lease area {area.name} as number {present}", "Leave it first")
+        deadline = time.monotonic() + _PATIENCE_S
+        while not self._try_join(area, number):
+            if time.monotonic() > deadline:
+                raise StorageError(
+                    f"another process of this host joins or leaves the lease area {area.name} and does not finish",
+                    "See what sanlock says (sanlock client log_dump), and try again",
+                )
+            time.sleep(_LOOK_AGAIN_S)
+
+    def _try_join(self, area: LeaseArea, number: int) -> bool:
+        """False while it is being left or joined at the moment."""
         try:
             self._library.add_lockspace(area.name, number, area.path, self._io_timeout_s)
         except SanlockError as error:
@@ -134,18 +145,10 @@ class SanlockLeases:
                     f"another host takes part in the lease area {area.name} as number {number}",
                     "Give this host another number",
                 ) from None
-            if error.code in JOINED_ALREADY and self._wait_joined(area, number):
-                return
-            raise failure(error, f"take part in the lease area {area.name}") from None
-
-    def _wait_joined(self, area: LeaseArea, number: int) -> bool:
-        """Another process of this host is joining at the moment."""
-        deadline = time.monotonic() + _PATIENCE_S
-        while time.monotonic() < deadline:
-            if self.joined(area) == number:
-                return True
-            time.sleep(_LOOK_AGAIN_S)
-        return False
+            if error.code not in (*JOINED_ALREADY, IN_TRANSIT):
+                raise failure(error, f"take part in the lease area {area.name}") from None
+            return self.joined(area) == number
+        return True
 
     def leave(self, area: LeaseArea) -> None:
         """``sanlock_rem_lockspace``, unless it is in use."""
@@ -171,6 +174,17 @@ class SanlockLeases:
 
     def hosts(self, area: LeaseArea) -> dict[int, SharedHost]:
         """``sanlock_get_hosts``."""
+        return {host.number: host for host in self._seen(area, 0)}
+
+    def host(self, area: LeaseArea, number: int) -> SharedHost:
+        """``sanlock_get_hosts`` of one."""
+        for host in self._seen(area, number):
+            if host.number == number:
+                return host
+        return SharedHost(number, 0, HostState.UNKNOWN)
+
+    def _seen(self, area: LeaseArea, number: int) -> list[SharedHost]:
+        """Nothing is known before the first renewal after joining, so that is waited for."""
         if not self.joined(area):
             raise Refused(
                 f"this host does not take part in the lease area {area.name}", "Connect the repository on this host"
@@ -178,17 +192,12 @@ class SanlockLeases:
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             try:
-                seen = self._library.hosts(area.name)
-                break
+                seen = self._library.hosts(area.name, number)
+                return [SharedHost(who, count, _STATES.get(state, HostState.UNKNOWN)) for who, count, state in seen]
             except SanlockError as error:
-                # Nothing is known before the first renewal after joining.
                 if error.code != IN_TRANSIT or time.monotonic() > deadline:
                     raise failure(error, f"look at the hosts in the lease area {area.name}") from None
             time.sleep(_LOOK_AGAIN_S)
-        return {
-            number: SharedHost(number, generation, _STATES.get(state, HostState.UNKNOWN))
-            for number, generation, state in seen
-        }
 
     # -- leases
 
@@ -233,19 +242,14 @@ class SanlockLeases:
         return bool({host.number for host in self.holders(area, key)} - {self.joined(area)})
 
     def holders(self, area: LeaseArea, key: int) -> list[SharedHost]:
-        """Owners on the disk that are not gone. One that was not seen since this host takes part is unknown."""
+        """Owners on the disk that are not gone."""
         _check(area)
         try:
             owners = self._library.owners(self._resource(area, key))
         except SanlockError as error:
             raise failure(error, f"look at lease {key} in {area.name}") from None
-        hosts = self.hosts(area)
-        found = []
-        for number, generation in owners:
-            host = hosts.get(number, SharedHost(number, generation, HostState.UNKNOWN))
-            if host.generation == generation and not host.gone:
-                found.append(host)
-        return found
+        found = [(self.host(area, number), generation) for number, generation in owners]
+        return [host for host, generation in found if host.generation == generation and not host.gone]
 
     def adopt(self, token: str) -> SanlockLease:
         """Shared: taken once more in the name of this process, then given up in that of the other. Exclusive: given

@@ -20,7 +20,6 @@ LIBRARIES = ("libsanlock_client.so.1", "libsanlock.so.1")
 """Either will do: reading and writing disks is the daemon's work."""
 PACKAGE = "sanlock"
 
-ANY_HOST = 0
 NOT_REGISTERED = -1
 
 NO_WAIT = 0x8
@@ -30,6 +29,7 @@ _ALIGN_1M = 0x10
 _SECTORS = {512: 0x100, 4096: 0x200}
 _BEING_ADDED_OR_REMOVED = 0x3
 _UNUSED = 0x2
+_RESTRICT_SIGTERM = 0x4
 _STATE_MASK = 0xF
 
 
@@ -129,12 +129,13 @@ class Library:
                 if not space.flags & _BEING_ADDED_OR_REMOVED
             }
 
-    def hosts(self, name: str) -> list[tuple[int, int, int]]:
-        """(number, generation, state) of the hosts seen in a lockspace; states are those of sanlock_admin.h."""
+    def hosts(self, name: str, number: int = 0) -> list[tuple[int, int, int]]:
+        """(number, generation, state) of one host, or (0) of all that were seen alive, in a lockspace that is
+        joined; states are those of sanlock_admin.h."""
         found = ctypes.POINTER(_Host)()
         count = ctypes.c_int(0)
-        everyone = ctypes.c_uint64(ANY_HOST)
-        arguments = (ctypes.c_char_p(name.encode()), everyone, ctypes.byref(found), ctypes.byref(count))
+        which = ctypes.c_uint64(number)
+        arguments = (ctypes.c_char_p(name.encode()), which, ctypes.byref(found), ctypes.byref(count))
         self._run("get_hosts", *arguments, ctypes.c_uint32(0))
         with self._given(found):
             hosts = [found[index] for index in range(count.value)]
@@ -143,9 +144,16 @@ class Library:
     # -- leases
 
     def register(self) -> int:
-        """A connection in the name of this process, which is killed if its leases are lost. Not inherited."""
+        """A connection in the name of this process, which is killed when its leases are about to be lost: at once
+        and not asked to end, which it would do by writing. Not inherited."""
         descriptor = self._run("register")
-        os.set_inheritable(descriptor, False)
+        try:
+            os.set_inheritable(descriptor, False)
+            with _signals_held():
+                self._run("restrict", descriptor, ctypes.c_uint32(_RESTRICT_SIGTERM))
+        except BaseException:
+            os.close(descriptor)
+            raise
         return descriptor
 
     def acquire(self, connection: int, resource: Resource) -> None:

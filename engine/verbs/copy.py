@@ -11,7 +11,7 @@ from typing import Any
 
 from engine import chains, changes, leasing, sources
 from engine.context import Context, Found
-from engine.errors import BadRequest, Conflict, ImageBusy, NotFound, Overtaken, Refused
+from engine.errors import BadRequest, Conflict, ImageBusy, NotFound, OutcomeUnknown, Overtaken, Refused
 from engine.fixes.mend import inspect_file, new_copy_record
 from engine.formats.base import Repository
 from engine.model import Strategy, VolumeFormat, require_id, require_path, require_size
@@ -126,6 +126,8 @@ def _commit(
     with leasing.take(context.doors, repository, [tag]):
         try:
             repository.publish(copy, entry.generation if entry else 0)
+        except OutcomeUnknown:
+            raise  # perhaps nobody has it
         except Overtaken:
             if record.mutable:
                 raise

@@ -35,8 +35,7 @@ class SimBackend:
     name = "sim"
 
     def __init__(self, scenario: Scenario, seed: int = 0) -> None:
-        self._world = World(seed=seed)
-        self._world.profile = PROFILES[scenario.profile]
+        self._world = World(profile=scenario.profile, seed=seed)
         self._world.order = seed
         self._roots = {plan.name: f"{REPOSITORIES}/{plan.directory}" for plan in scenario.repositories}
         self._looking: tuple[ActiveFault, ...] = ()

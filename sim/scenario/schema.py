@@ -14,12 +14,12 @@ from sim.crash import FILE_EFFECTS, HANDLE_EFFECTS, SESSION_EFFECTS, TOOL_EFFECT
 
 BACKENDS = ("sim", "local", "lab")
 FORMATS = ("localfs-1.0", "nfs-1.0", "lvm-1.0")
-PROFILES = ("posix", "journal")
+PROFILES = ("posix", "journal", "nfs")
 RULES = tuple(
     "B-BASE B-COPY B-CORRUPT B-CREATE B-DATA B-DIGEST B-GONE B-IMPORT B-LOOP B-PARENT B-PURGING B-RECORD B-REPLICA "
     "B-SALVAGE B-SNAPSHOT B-UNFINISHED U-BASE U-DATA U-PARENT U-RECORD O-DEPTH O-DIRTY O-FLAT O-FORMAT O-HEADER "
-    "O-LEAKS O-OVERSIZE D-LOST M-CHAIN C-ATTEMPT C-EVIDENCE C-HIDDEN C-LITTER C-LOSSES C-LOST C-RECORD C-REMOVED "
-    "C-SCRAP C-UNNAMED".split()
+    "O-LEAKS O-OVERSIZE O-REDUCE D-LOST M-CHAIN C-ATTEMPT C-EVIDENCE C-HIDDEN C-LITTER C-LOSSES C-LOST C-RECORD "
+    "C-REMOVED C-SCRAP C-UNNAMED".split()
 )
 """Rules of statuses and fixes, as the engine's triage names them."""
 
@@ -381,7 +381,7 @@ TOP = {
     "title": "one line",
     "story": "why this is worth a scenario, for people",
     "backends": "where it can be played: sim, local, lab",
-    "profile": "sim: the rules for power cuts, posix (default) or journal",
+    "profile": "sim: the rules for power cuts, posix (default), journal or nfs; nfs: hosts also see names late",
     "repositories": "a list of names, or names with fields (see Repositories)",
     "hosts": "names; each has all repositories connected at the beginning",
     "steps": "what happens, in order",

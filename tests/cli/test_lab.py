@@ -42,6 +42,9 @@ def test_the_console_of_an_unknown_host(run: Command, place: Path):
         (("status", "--", "ls"), "only run takes a command"),
         (("fly",), "invalid choice: 'fly'"),
         (("up", "--hosts", "many"), "--hosts"),
+        (("torture", "--rounds", "0"), "at least one round"),
+        (("torture", "--format", "zfs"), "--format"),
+        (("powercut", "--states", "-1"), "at least one state"),
     ],
 )
 def test_wrong_usage_is_told(run: Command, place: Path, words: tuple[str, ...], says: str):
@@ -84,5 +87,5 @@ def test_a_lab_needs_a_plain_directory(run: Command, tmp_path: Path):
 def test_help_explains_every_action(run: Command):
     """The command's own help suffices to use it."""
     text = run("lab", "--help").out
-    for word in "up status run console kill freeze thaw cut mend boot shutdown down --hosts --nfs --disk".split():
+    for word in "up status run console kill freeze thaw cut mend boot shutdown down torture powercut --hosts --nfs --disk --seed".split():
         assert word in text

@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.contracts.source import ROOT
 
-PATIENCE_S = 60.0
+PATIENCE_S = 20.0
 COMMAND = [sys.executable, "-m", "tui.cli"]
 
 
@@ -37,8 +37,8 @@ class Terminal:
 
     def start(self, *words: str, size: tuple[int, int] = (80, 24), **environment: str) -> None:
         """Begin a console at a prompt of its own; the prompt tells the exit code when it has ended."""
-        self.environment |= environment
-        console = shlex.join([*COMMAND, "tui", *words])
+        given = [f"{name}={value}" for name, value in environment.items()]
+        console = shlex.join(["env", *given, *COMMAND, "tui", *words])
         shell = f"echo BEFORE; {console}; echo ENDED $?; exec sleep 1000"
         width, height = map(str, size)
         self.tmux("new-session", "-d", "-s", "a", "-x", width, "-y", height, f"sh -c {shlex.quote(shell)}")

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from textual.app import App, ComposeResult
-from textual.events import MouseScrollDown
+from textual.events import Event, Key, MouseScrollDown
 
 from tui.console.lines import Cell, Span, line, plain
 from tui.console.palette import DARK
@@ -47,6 +47,11 @@ class TableApp(App[None]):
 
     def compose(self) -> ComposeResult:
         yield Table(COLUMNS)
+
+    async def on_event(self, event: Event) -> None:
+        """Keys go to the table first, as in the console."""
+        if not (isinstance(event, Key) and self.query_one(Table).take_key(event.key)):
+            await super().on_event(event)
 
 
 def text_of(app: App[None]) -> list[str]:

@@ -95,11 +95,10 @@ def test_without_a_terminal_it_is_a_table(words: tuple[str, ...], terminal: Term
 def test_a_dumb_terminal_gets_the_table_and_a_poor_one_ascii(demo: Terminal) -> None:
     """TERM=dumb; and a locale without UTF-8 gets the console in ASCII."""
     demo.start(TERM="dumb")
-    demo.environment.pop("TERM")
     shown = demo.wait("ENDED 0")
     assert "demo" in shown and "Traceback" not in shown
-    demo.environment |= {"LANG": "C", "LC_ALL": "C"}
-    demo.again()
+    demo.close()
+    demo.start(LANG="C", LC_ALL="C")
     shown = demo.wait("Fixes 15", "x BRK=4")
     assert shown.isascii()
 

@@ -9,7 +9,9 @@ from engine.progress import MAX_LINE_BYTES, Progress, decode, encode
 def test_the_reason_of_a_long_error_is_kept():
     """Long paths are shortened before the text is cut: the reason stands behind them."""
     path = "/srv/" + "very-long/" * 12 + "f" * 32 + ".qcow2"
-    text = f"writing 2097152 bytes at 4194304 of {path} failed: No space left on device [ENOSPC]. Make room and try again."
+    text = (
+        f"writing 2097152 bytes at 4194304 of {path} failed: No space left on device [ENOSPC]. Make room and try again."
+    )
     line = encode(Progress(OperationStatus("copy", "host-a", 1, 2, 50, text, 1.5)))
     found = decode(line)
     assert len(line) <= MAX_LINE_BYTES and found is not None

@@ -104,6 +104,7 @@ class LvmStorage:
                 self.opened.pop().close()
             with contextlib.suppress(NotFound):
                 emptied(self.groups("host-1"), "dwtest")
+                return
         create_repository(self.format, {**self.parameters, "devices": [device or "/dev/one"]}, self.doors())
 
     def groups(self, host: str) -> VolumeGroups:

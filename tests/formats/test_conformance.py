@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
@@ -238,7 +240,8 @@ def test_a_qcow2_volume_is_what_qemu_understands(storage: Storage):
     info = json.loads(_qemu_img("info", "--output=json", path))
     assert (info["virtual-size"], info["backing-filename"]) == (SIZE, backing_name(T2))
     assert info["backing-filename-format"] == "raw"
-    alone = {"driver": "qcow2", "backing": None, "file": {"driver": "file", "filename": path}}
+    driver = "host_device" if stat.S_ISBLK(os.stat(path).st_mode) else "file"
+    alone = {"driver": "qcow2", "backing": None, "file": {"driver": driver, "filename": path}}
     _qemu_img("check", f"json:{json.dumps(alone)}")
 
 

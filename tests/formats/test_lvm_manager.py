@@ -10,6 +10,7 @@ from engine.errors import BadRequest, Conflict, Damaged, NotFound, Refused, Stor
 from engine.formats import lvm_layout as layout
 from engine.formats.lvm import LvmRepository
 from engine.formats.lvm_group import NOBODY
+from engine.formats.lvm_meta import sealed_header
 from engine.formats.registry import create_repository, detach_repository, open_repository
 from engine.model import VolumeFormat
 from sim import group_model
@@ -246,8 +247,6 @@ def test_the_version_on_disk_decides(lvm, version, error):
     on(lvm, "host-1").close()
     header = layout.newest_header(meta_content(lvm), "")
     assert header is not None
-    from engine.formats.lvm_meta import sealed_header
-
     write_meta(lvm, 0, sealed_header(header._replace(version=version)))
     before = meta_content(lvm)
     if error is None:
@@ -267,6 +266,24 @@ def test_a_header_that_makes_no_sense_is_damage_and_nothing_is_overwritten(lvm, 
     with pytest.raises(Damaged):
         lvm.open()
     assert meta_content(lvm) == before
+
+
+def test_a_header_that_promises_more_than_there_is_is_damage(lvm):
+    """Not a quarter of a million records that cannot be read."""
+    header = on(lvm, "host-1")._meta.header()
+    write_meta(lvm, 0, sealed_header(header._replace(chunks=layout.MAX_CHUNKS, sequence=9)))
+    for host in ("host-1", "host-2"):
+        with pytest.raises(Damaged, match="shorter than it says"):
+            on(lvm, host)
+
+
+def test_records_that_another_process_made_room_for_are_seen(lvm):
+    """A handle that was open before the volume of the records grew reads the new part."""
+    early, late = on(lvm, "host-1"), on(lvm, "host-1")
+    tags = [f"{number:02x}" * 16 for number in range(1, layout.SLOTS + 2)]
+    for tag in tags:
+        late.publish(record(tag), 0)
+    assert set(early.scan_tags()) == set(tags)
 
 
 def test_a_torn_header_leaves_the_one_before(lvm):

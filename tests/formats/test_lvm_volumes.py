@@ -8,11 +8,13 @@ from typing import cast
 
 import pytest
 
+from engine.doors.images import Layer
 from engine.errors import Conflict, NoSpace, StorageError
 from engine.formats import lvm_layout as layout
 from engine.formats.lvm import LvmRepository
 from engine.model import VolumeFormat, aligned
 from engine.records import VolumeRef
+from engine.tools.qemu import QemuImageTool
 from sim import group_model
 from tests.formats.kit import SIZE, T2, V1, V2, LvmStorage, qcow2, raw
 
@@ -115,6 +117,24 @@ def test_tags_that_contradict_the_record_are_a_problem(lvm, repository):
     assert scan.volumes == {}
     assert repository.remove_litter(scan.litter) == 0
     assert "root" in report(lvm).volumes
+
+
+def test_tools_see_a_raw_volume_as_long_as_its_image_is(tmp_path):
+    """Whatever is behind it on the device: maps, sessions and copies end where the image does."""
+    path = tmp_path / "raw"
+    path.write_bytes(b"i" * 8192 + b"?" * 8192)
+    tool = QemuImageTool()
+    layer = Layer(str(path), VolumeFormat.RAW, length=8192)
+    assert sum(extent.length for extent in tool.map_chain([layer])) == 8192
+    assert tool.required_bytes([layer], VolumeFormat.RAW) == 8192
+    session = tool.open_session([layer], writable=True, direct=False)
+    try:
+        assert session.size == 8192
+        session.write(4096, b"w" * 4096)
+        session.flush()
+    finally:
+        session.close()
+    assert path.read_bytes() == b"i" * 4096 + b"w" * 4096 + b"?" * 8192
 
 
 # -- room

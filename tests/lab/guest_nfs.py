@@ -89,7 +89,7 @@ def take(directory: str) -> None:
 def read(directory: str) -> None:
     """The letter that each file begins with."""
     files, images = RealFiles(), QemuImageTool()
-    found = {name: files.read_file(f"{directory}/{name}", 1 << 30)[:1].decode() for name in ("locked", "free")}
+    found = {name: files.read_file(f"{directory}/{name}", BLOCK)[:1].decode() for name in ("locked", "free")}
     for format in VolumeFormat:
         session = images.open_session([Layer(f"{directory}/image.{format}", format)], writable=False, direct=True)
         found[format] = session.read(0, 1).decode()

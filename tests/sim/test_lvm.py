@@ -10,6 +10,7 @@ from engine.errors import Conflict, NoSpace, NotFound, Refused, StorageError
 from engine.formats import lvm_group, lvm_layout, lvm_meta, lvm_records
 from sim import group_model, volume_groups
 from sim.explorer import Explorer
+from sim.faulty import failures
 from sim.profiles import POSIX, crash_states
 from sim.stories import ON_LVM
 from sim.world import DEVICE, LVM, REPOSITORIES, World
@@ -35,6 +36,12 @@ def test_short_stories_survive_everything_until_no_new_state_appears(story, prof
 def test_every_verb_and_every_fix_survives_power_cuts_at_every_effect(story):
     """Bounded in time; what is reached has no violation."""
     assert not Explorer(ON_LVM[story], "posix", seconds=6, recover=False).run().violations
+
+
+@pytest.mark.parametrize("story", ["copy-committed", "user-data", "remove", "clean-removed", "optimize-reduce"])
+def test_whatever_fails_what_was_acknowledged_is_there(story):
+    """EIO, no room, short writes and failed syncs at each effect: a verb that does not know its outcome says so."""
+    assert list(failures(ON_LVM[f"lvm:{story}"])) == []
 
 
 def _unsynced(real):

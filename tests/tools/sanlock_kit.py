@@ -86,8 +86,10 @@ def holders(area, key):
 def hosts(area):
     return {number: [host.generation, host.state, host.gone] for number, host in leases.hosts(area).items()}
 
-OTHERS = {"acquire": acquire, "release": release, "drop": drop, "spawn": spawn, "go": go, "end_child": end_child,
-          "holders": holders, "hosts": hosts}
+def host(area, number):
+    return list(leases.host(area, number))
+
+OTHERS = {call.__name__: call for call in (acquire, release, drop, spawn, go, end_child, holders, hosts, host)}
 for line in sys.stdin:
     verb, area, arguments = json.loads(line)
     area = LeaseArea(*area)

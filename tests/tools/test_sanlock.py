@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -26,38 +27,43 @@ def hosts(tmp_path_factory):
         pytest.skip("needs root and the package sanlock")
     directory = tmp_path_factory.mktemp("sanlock")
     made: list[SharingHost] = []
-    # In memory where that can be: a disk that others keep busy is a disk that is lost, with timeouts this short.
-    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
-    with tempfile.TemporaryDirectory(dir=memory) as place:
+    with memory_disk(SLOTS + 1) as device:
+        try:
+            area = LeaseArea("area", device)
+            made += [SharingHost(name, directory / name, area) for name in ("a", "b")]
+            first, second = (host.actor() for host in made)
+            first("make_area")
+            first("make_slots", 0, SLOTS)
+            for actor, number in ((first, ONE), (second, TWO)):
+                actor.begin("join", number)
+            for actor in (first, second):
+                actor.answer()
+            yield made
+        finally:
+            for host in made:
+                import subprocess, pathlib
+                pathlib.Path(f"/tmp/lvmg/log-{os.getpid()}-{host.name}").write_text(subprocess.run(["sanlock","client","log_dump"],env=os.environ|{"SANLOCK_RUN_DIR":str(host.directory)},capture_output=True,text=True).stdout)
+                host.end()
+
+
+@contextlib.contextmanager
+def memory_disk(slots, sector_bytes=512):
+    """A device in memory where that can be: a disk that others keep busy is lost, with timeouts as short as here."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as place:
         loops, path = LoopDevices(), f"{place}/disk"
-        loops.create_file(path, (SLOTS + 1) * SLOT_BYTES)
-        yield from _sharing(made, directory, loops, path)
+        loops.create_file(path, slots * SLOT_BYTES)
+        try:
+            yield loops.attach(path, sector_bytes).device
+        finally:
+            wait_until(lambda: detached(loops, path))
 
 
-def _sharing(made, directory, loops, path):
-    try:
-        area = LeaseArea("area", loops.attach(path).device)
-        made += [SharingHost(name, directory / name, area) for name in ("a", "b")]
-        first, second = (host.actor() for host in made)
-        first("make_area")
-        first("make_slots", 0, SLOTS)
-        for actor, number in ((first, ONE), (second, TWO)):
-            actor.begin("join", number)
-        for actor in (first, second):
-            actor.answer()
-        yield made
-    finally:
-        for host in made:
-            host.end()
-        wait_until(lambda: not _detached(loops, path))
-
-
-def _detached(loops, path):
+def detached(loops, path):
     try:
         loops.detach(path)
     except StorageError:
-        return True
-    return bool(loops.find(path))
+        return False
+    return True
 
 
 def left(actor, area):
@@ -137,7 +143,8 @@ def test_who_holds_it_is_told_without_taking_it(on_a, on_b):
     """From the disk, on any host."""
     assert on_b("holders", 3) == []
     on_a("acquire", 3, False, "x")
-    assert on_b("holders", 3) == on_a("holders", 3) == [[ONE, "live"]]
+    assert on_b("holders", 3)[0][0] == ONE
+    wait_until(lambda: on_b("holders", 3) == on_a("holders", 3) == [[ONE, "live"]])  # once it was seen to renew
     assert on_b("holders", 4) == []
     on_a("release", "x")
     wait_until(lambda: on_b("holders", 3) == [])
@@ -227,30 +234,28 @@ def test_leaving_and_coming_back(hosts, on_a, on_b):
     on_b("leave")
     on_b("leave")
     assert on_b("joined") == 0
-    for verb, *arguments in (("acquire", 11, False, "x"), ("holders", 11), ("hosts",)):
+    for verb, *arguments in (("acquire", 11, False, "x"), ("hosts",), ("host", ONE)):
         with pytest.raises(Failed, match="take part") as raised:
             on_b(verb, *arguments)
         assert raised.value.code == "refused"
-    wait_until(lambda: on_a("hosts")["2"][1:] == ["free", True])
+    wait_until(lambda: on_a("host", TWO)[2] == "free")
+    wait_until(lambda: "2" not in on_a("hosts"))
+    assert on_a("host", 77)[1:] == [0, "free"]
     on_b("join", TWO)
     assert on_b("hosts")["2"][0] > before
     assert on_b("acquire", 11, False, "x")
 
 
-def test_what_is_no_lease_is_an_error(on_a, tmp_path):
+def test_what_is_no_lease_is_an_error(on_a):
     """Slots that were never made, and areas on what is no device."""
-    loops, path = LoopDevices(), str(tmp_path / "other")
-    loops.create_file(path, 4 * SLOT_BYTES)
-    other = LeaseArea("area", loops.attach(path).device)
-    try:
+    with memory_disk(4) as device:
+        other = LeaseArea("area", device)
         with pytest.raises(Failed, match="is not this lease"):
             on_a("acquire", 0, False, "x", area=other)
         with pytest.raises(Failed, match="is not this lease"):
             on_a("holders", 0, area=other)
-        with pytest.raises(Failed):
-            on_a("holders", 0, area=LeaseArea("area", "/dev/nothing"))
-    finally:
-        loops.detach(path)
+    with pytest.raises(Failed):
+        on_a("holders", 0, area=LeaseArea("area", "/dev/nothing"))
     for name, where in (("", "/dev/x"), ("a:b", "/dev/x"), ("A" * 48, "/dev/x"), ("a", "relative")):
         with pytest.raises(BadRequest):
             SanlockLeases().try_acquire(LeaseArea(name, where), 0, False)
@@ -259,23 +264,20 @@ def test_what_is_no_lease_is_an_error(on_a, tmp_path):
             SanlockLeases().join(LeaseArea("a", "/dev/x"), number)
 
 
-def test_sectors_of_4096_bytes_have_slots_of_the_same_size(on_a, tmp_path):
+def test_sectors_of_4096_bytes_have_slots_of_the_same_size(on_a):
     """A slot is 1 MiB on every disk."""
-    loops, path = LoopDevices(), str(tmp_path / "other")
-    loops.create_file(path, 4 * SLOT_BYTES)
-    device = loops.attach(path, 4096).device
-    try:
+    with memory_disk(4, 4096) as device:
         other = LeaseArea("other", device)
         on_a("make_area", area=other)
         on_a("make_slots", 0, 3, area=other)
         on_a("join", 250, area=other)
-        assert on_a("acquire", 2, False, "x", area=other) == 1
-        assert on_a("holders", 2, area=other) == [[250, "live"]]
-        assert on_a("holders", 1, area=other) == []
-    finally:
-        on_a("release", "x")
-        wait_until(lambda: left(on_a, other))
-        wait_until(lambda: not _detached(loops, path))
+        try:
+            assert on_a("acquire", 2, False, "x", area=other) == 1
+            wait_until(lambda: on_a("holders", 2, area=other) == [[250, "live"]])
+            assert on_a("holders", 1, area=other) == []
+            on_a("release", "x")
+        finally:
+            wait_until(lambda: left(on_a, other))
 
 
 def test_a_host_without_a_watchdog_is_told_about(on_a):

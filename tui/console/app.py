@@ -7,8 +7,9 @@ import signal
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from textual import events
 from textual.app import App
 from textual.timer import Timer
 
@@ -16,27 +17,25 @@ from engine.errors import DiskwrightError
 from tui.console import headers
 from tui.console.acts import Act
 from tui.console.doing import GlobalActs
+from tui.console.going import GoingActs
 from tui.console.jobs import JobDone, Jobs
 from tui.console.lines import Line, Span
 from tui.console.pages import make_page
 from tui.console.palette import MONO, PALETTES, Palette
 from tui.console.running import RunActs
+from tui.console.screens.acting import Acting
 from tui.console.screens.message import Message
 from tui.console.screens.page import Page
 from tui.console.signs import Signs
 from tui.console.site import Site
 from tui.console.widgets.bar import Button
 from tui.model.commands import SessionLog
-from tui.model.config import Config, choice, keep_choice
+from tui.model.config import Config, choice
 from tui.model.snapshot import RepositoryView
 from tui.printable import printable
 
 if TYPE_CHECKING:
-    from tui.console.screens.runs import RunsPage
-    from tui.console.screens.timeline import TimelinePage
-    from tui.console.screens.triage import TriagePage
     from tui.console.tour import Player
-    from tui.model.replay import Replay
 
 IDLE_TICK_S = 1.0
 LIVE_TICK_S = 0.33
@@ -62,7 +61,7 @@ class Options(NamedTuple):
     """Make the demo at once, or open the one there is."""
 
 
-class ConsoleApp(GlobalActs, RunActs, App[int]):
+class ConsoleApp(GlobalActs, RunActs, GoingActs, App[int]):
     """The console. Pages read ``site``; whatever blocks goes through ``jobs``."""
 
     CSS_PATH = "console.tcss"
@@ -93,6 +92,7 @@ class ConsoleApp(GlobalActs, RunActs, App[int]):
         self._pace = 0.0
         self._last_scan = 0.0
         self._echo = 0
+        self._held: list[events.Key] | None = None
 
     # -- lifecycle
 
@@ -119,7 +119,10 @@ class ConsoleApp(GlobalActs, RunActs, App[int]):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             with suppress(ValueError, RuntimeError, NotImplementedError):  # not in the main thread
-                loop.add_signal_handler(number, self.exit, 128 + number)
+                loop.add_signal_handler(number, self._end, 128 + number)
+
+    def _end(self, code: int) -> None:
+        self.exit(code, return_code=code)
 
     def page(self, name: str) -> Page:
         """The page of a tab; made when it is first shown."""
@@ -144,6 +147,35 @@ class ConsoleApp(GlobalActs, RunActs, App[int]):
         self.show_page("triage" if self.site.current else "first_run")
         if self.site.current and self.site.replay is None and not self.site.view.known:
             self.rescan()
+
+    # -- keys
+
+    async def on_event(self, event: events.Event) -> None:
+        """Keys are taken here, one after the other, before Textual hands them around between its queues."""
+        if isinstance(event, events.Key) and not event.is_forwarded and self.take_key(event):
+            return
+        await super().on_event(event)
+
+    def take_key(self, event: events.Key) -> bool:
+        """Give a key to the screen on top; False when it means nothing there."""
+        if self._held is not None:
+            self._held.append(event)
+            return True
+        screen = self.screen
+        return isinstance(screen, Acting) and screen.take_key(event)
+
+    def hold(self, then: Callable[[], None]) -> None:
+        """Do something once all decisions are saved; keys that are typed meanwhile wait behind it."""
+        self._held = []
+
+        def go_on(value: Any, error: BaseException | None) -> None:
+            del value, error
+            held, self._held = self._held or [], None
+            then()
+            for event in held:
+                self.take_key(event)
+
+        self.jobs.in_turn(lambda: None, go_on)
 
     # -- time
 
@@ -281,126 +313,6 @@ class ConsoleApp(GlobalActs, RunActs, App[int]):
             at = f"step {step.number} of {len(run.steps)}: {step.type} {step.name}" if step is not None else ""
             found.append((Span(f"Run {run.id[:8]} "), Span(str(run.state), "bold"), Span(f" {at}")))
         return found or [(Span("Nothing is running.", "quiet"),)]
-
-    # -- going somewhere
-
-    def look_at(self, name: str) -> None:
-        """Look at another repository."""
-        self.site.current = name
-        self.site.poll()
-        self.show_page("triage")
-        self.refresh_pages()
-        self.rescan(told=False)
-
-    def show_fix(self, key: str) -> None:
-        """Triage with the cursor on a fix; whatever hides it is cleared."""
-        page = cast("TriagePage", self.page("triage"))
-        self.show_page("triage")
-        page.call_after_refresh(page.show_fix, key)
-
-    def show_plan(self) -> None:
-        """The plan of what is queued."""
-        from tui.console.screens.plan import PlanPage
-
-        self.push_screen(PlanPage())
-
-    def show_run(self, run_id: str) -> None:
-        """The run."""
-        page = cast("RunsPage", self.page("runs"))
-        page.run_id = run_id
-        self.show_page("runs")
-
-    def show_lane(self, image: str) -> None:
-        """What happened to one image."""
-        page = cast("TimelinePage", self.page("timeline"))
-        page.image = image
-        self.show_page("timeline")
-
-    def use_palette(self, word: str) -> None:
-        """Other colours, kept for the next start."""
-        self.palette = PALETTES[word]
-        self.theme = self.palette.name
-        self.tell(f"Colours: {self.palette.title}")
-        notes = self.site.notes
-        self.do("theme", lambda: keep_choice(notes, "theme", word), lambda value: None, "The theme was not saved")
-        for widget in self.screen.query("*"):
-            widget.refresh()
-
-    def leave(self) -> None:
-        """End the console at once; what runs goes on, and that is said."""
-        runs = self.site.live_runs()
-        if runs:
-            self.last_words = f"Run {runs[0].short} goes on. Look: diskwright tasks, or diskwright tui"
-        self.exit(0)
-
-    def begin_demo(self) -> None:
-        """Open the demo, or make it."""
-        from tui.console.demo import make
-
-        make(self, fresh=False)
-
-    def begin_branch(self) -> None:
-        """A live simulation from the step that is shown."""
-        from tui.console.branching import begin
-
-        begin(self)
-
-    def demo_place(self) -> str:
-        """Where a demo would be made."""
-        from tui.demo import default_path
-
-        return printable(default_path().replace(os.path.expanduser("~"), "~", 1))
-
-    # -- replay
-
-    def open_trace(self, path: str, then: Callable[[], None] = lambda: None) -> None:
-        """Read a trace and replay it."""
-        from tui.model.replay import open_trace
-
-        def done(replay: Replay) -> None:
-            self.site.begin_replay(replay)
-            self.show_page("timeline")
-            self.refresh_pages()
-            then()
-
-        self.do("trace", lambda: open_trace(path), done, "The trace could not be opened")
-
-    # -- tours
-
-    def play(self, player: Player, hand_over: str) -> None:
-        """Play a tour, beside everything else; one at a time."""
-        from tui.console.tour import run
-
-        self.tour = player
-        self.run_worker(run(self, player, hand_over), group="tour", exclusive=True, exit_on_error=False)
-
-    def act_tour_next(self) -> None:
-        """The next step of the tour now."""
-        if self.tour is not None:
-            self.tour.next()
-
-    def act_tour_end(self) -> None:
-        """End the tour."""
-        self.workers.cancel_group(self, "tour")
-
-    def screen_text(self) -> str:
-        """What is on the screen, as plain text."""
-        return "\n".join(strip.text for strip in self.screen._compositor.render_strips())
-
-    def leave_replay(self) -> None:
-        """From a simulation back to its replay, from a replay back to what is real."""
-        if self.site.branch is not None:
-            self.site.end_branch()
-            self.show_page("timeline")
-            self.refresh_pages()
-            return
-        self.site.end_replay()
-        self.go_home()
-        self.refresh_pages()
-
-    def note(self, command: str) -> None:
-        """Remember the command that does the same, for the runbook of this session."""
-        self.session_log.add(self.site.clock(), command)
 
     # -- telling
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 
 from sim.lab.inside import logwrites
@@ -26,20 +28,37 @@ _LOOP_CTL_GET_FREE, _LOOP_CONFIGURE, _LOOP_CLR_FD = 0x4C82, 0x4C0A, 0x4C01  # li
 _LOOP_CONFIG_BYTES = 304
 _FICLONE = 0x40049409  # linux/fs.h
 _AUTOCLEAR = 4
+_PATIENCE_S = 10.0
+_LOOK_AGAIN_S = 0.02
 
 
-def run(*words: str) -> None:
-    """A program that has to succeed; RuntimeError has its words."""
+def run(*words: str) -> str:
+    """The output of a program that has to succeed; RuntimeError has its words."""
     done = subprocess.run(words, capture_output=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(words)} failed: {(done.stderr + done.stdout).decode(errors='replace')[-300:]}")
+        said = (done.stderr + done.stdout).decode(errors="replace")
+        raise RuntimeError(f"{' '.join(words)} failed: {said[:300]}")
+    return done.stdout.decode()
 
 
 def unmount(path: str) -> None:
-    """umount(2); OSError."""
+    """umount(2); OSError. The kernel lets go of a loop device, or of a file, some moments after its last user did."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.umount2(path.encode(), 0):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+    deadline = time.monotonic() + _PATIENCE_S
+    while libc.umount2(path.encode(), 0):
+        code = ctypes.get_errno()
+        if code != errno.EBUSY or time.monotonic() > deadline:
+            raise OSError(code, os.strerror(code), path)
+        time.sleep(_LOOK_AGAIN_S)
+
+
+def clear() -> None:
+    """Take away what an earlier recording has left."""
+    for path in (MOUNT, ROOM):
+        if os.path.ismount(path):
+            if path == ROOM:
+                subprocess.run(["dmsetup", "remove", NAME], capture_output=True, check=False)
+            unmount(path)
 
 
 class Recorder:
@@ -49,6 +68,7 @@ class Recorder:
         self.file_system = file_system
         self.log_disk = log_disk
         self.marks: list[str] = []
+        clear()
         for path in (ROOM, MOUNT):
             os.makedirs(path, exist_ok=True)
         run("mkfs.xfs", "-q", "-f", room_disk)
@@ -58,10 +78,10 @@ class Recorder:
             stream.truncate(size)
         self._device, self._descriptor = attach(f"{ROOM}/device")
         table = f"0 {size // logwrites.SECTOR} log-writes {self._device} {log_disk}"
-        run("dmsetup", "create", "--noudevsync", NAME, "--table", table)
-        run("dmsetup", "mknodes", NAME)
-        run(*_MAKE[file_system], f"/dev/mapper/{NAME}")
-        mount(f"/dev/mapper/{NAME}", MOUNT, file_system)
+        run("dmsetup", "create", NAME, "--table", table)
+        minor = run("dmsetup", "info", "-c", "--noheadings", "-o", "minor", NAME).strip()
+        run(*_MAKE[file_system], f"/dev/dm-{minor}")  # without udev that is its only reliable name
+        mount(f"/dev/dm-{minor}", MOUNT, file_system)
 
     def mark(self, text: str) -> None:
         """Put a mark into the log: what is after it in the log happened after this call."""
@@ -71,7 +91,7 @@ class Recorder:
     def finish(self) -> Recording:
         """Unmount, end the log, and read it."""
         unmount(MOUNT)
-        run("dmsetup", "remove", "--noudevsync", NAME)
+        run("dmsetup", "remove", NAME)
         os.close(self._descriptor)
         return Recording(self.file_system, self.log_disk, logwrites.read_log(self.log_disk))
 
@@ -86,6 +106,12 @@ class Recording:
         self._base = os.open(f"{ROOM}/base", os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)
         os.ftruncate(self._base, SIZES[file_system])
         self._applied = 0
+
+    def close(self) -> None:
+        """Give the disks back."""
+        os.close(self._log)
+        os.close(self._base)
+        clear()
 
     def entry_of_mark(self, number: int) -> int:
         """Index of the mark of that number (from 1)."""

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual import events
 from textual.screen import Screen
+from textual.widgets import Input
 
 from tui.console.acts import Act, KeyMap, shown_key
 from tui.console.lines import Span, plain
 from tui.console.widgets.bar import Bar, Button
+from tui.console.widgets.pane import Pane
+from tui.console.widgets.table import Table
 from tui.printable import width
 
 if TYPE_CHECKING:
@@ -27,6 +30,12 @@ class Acting(Screen[Any]):
     """Acts at the end of the footer, which are never left out."""
 
     _key_map: KeyMap | None = None
+    _ready = False
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._ahead: list[events.Key] = []
+        """Keys that were typed before the screen was there."""
 
     @property
     def console(self) -> ConsoleApp:
@@ -68,14 +77,53 @@ class Acting(Screen[Any]):
         except Exception as error:  # noqa: BLE001 - told in a dialog; no key may end the console
             self.console.failed(act.label, error)
 
-    def on_key(self, event: events.Key) -> None:
-        """Find what the key does here."""
-        act = self.keys.find(event.key)
-        if act is None:
-            return
-        event.stop()
-        event.prevent_default()
-        self.press(act)
+    # -- keys
+
+    def take_key(self, event: events.Key) -> bool:
+        """Do what a key does here; False when it means nothing here.
+
+        The application calls this for each key in the order in which they were typed, and everything that
+        decides what the next key means (focus, fields, screens) has changed on return."""
+        if not self._ready:
+            self._ahead.append(event)
+            return True
+        focused = self.focused
+        if isinstance(focused, Input):
+            return self.take_field_key(focused, event)
+        if isinstance(focused, Table | Pane) and focused.take_key(event.key):
+            return True
+        return self._take_tab(event.key) or self.take_act_key(event.key)
+
+    def take_field_key(self, field: Input, event: events.Key) -> bool:
+        """As ``take_key``, while a field is typed into."""
+        if event.is_printable and event.character:
+            field.insert_text_at_cursor(event.character)
+            return True
+        if event.key == "backspace":
+            field.action_delete_left()
+            return True
+        return self._take_tab(event.key) or self.take_act_key(event.key)
+
+    def take_act_key(self, key: str) -> bool:
+        """Do the act of a key."""
+        act = self.keys.find(key)
+        if act is not None:
+            self.press(act)
+        return act is not None
+
+    def _take_tab(self, key: str) -> bool:
+        if key == "tab":
+            self.focus_next()
+        elif key == "shift+tab":
+            self.focus_previous()
+        return key in ("tab", "shift+tab")
+
+    def become_ready(self) -> None:
+        """Everything is there: do what was typed ahead."""
+        self._ready = True
+        ahead, self._ahead = self._ahead, []
+        for event in ahead:
+            self.console.take_key(event)
 
     def on_bar_pressed(self, message: Bar.Pressed) -> None:
         """A button of a bar is as its key."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 from textual.widget import Widget
 from textual.widgets import Input
 
-from tui.console.screens.dialog import Dialog
+from tui.console.acts import Act
+from tui.console.screens.dialog import CLOSE, Dialog
 
 
 class AskStep(Dialog):
     """Dismissed with a number from 1 to ``steps``."""
 
-    TYPES = True
+    ACTS: ClassVar[Sequence[Act]] = (Act("answer", "enter", "Go there", "Go to that step."), CLOSE)
 
     def __init__(self, steps: int) -> None:
         super().__init__(f"Go to step (1 to {steps})", columns=44)
@@ -25,12 +27,11 @@ class AskStep(Dialog):
 
     def on_mount(self) -> None:
         """The cursor is in it."""
-        self.type_into(self.query_one("#typed", Input))
+        self.set_focus(self.query_one("#typed", Input))
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
+    def act_answer(self) -> None:
         """Enter goes there; what is no step of it is told."""
-        event.stop()
-        text = event.value.strip()
+        text = self.query_one("#typed", Input).value.strip()
         if text.isdigit() and 1 <= int(text[:9]) <= self.steps:
             self.dismiss(int(text))
         else:

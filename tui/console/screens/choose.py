@@ -73,6 +73,7 @@ class Choose(Dialog):
         self.search = search
         self.empty = empty
         self.hot = hot
+        self._query = ""
 
     def body(self) -> Iterable[Widget]:
         """Where to type, and the list."""
@@ -89,10 +90,7 @@ class Choose(Dialog):
         count = len(self.choices())
         self._table.styles.height = max(1, min(count, self.app.size.height - 8))
         self._show("")
-        if self.search:
-            self.type_into(self.query_one("#typed", Input))
-        else:
-            self.set_focus(self._table)
+        self.set_focus(self.query_one("#typed", Input) if self.search else self._table)
 
     @property
     def _table(self) -> Table:
@@ -104,36 +102,37 @@ class Choose(Dialog):
     def on_input_changed(self, event: Input.Changed) -> None:
         """Search while typing."""
         event.stop()
-        self._show(event.value)
-        self._table.go(0)
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Take the line under the cursor."""
-        event.stop()
-        self.act_take()
+        self._search()
 
     def on_table_opened(self, message: Table.Opened) -> None:
         """Take the line under the cursor."""
         message.stop()
         self.act_take()
 
-    def on_key(self, event: events.Key) -> None:
-        """Arrows move in the list while one types."""
-        if self.hot and any(choice.key == event.key for choice in self.choices()):
-            event.stop()
-            event.prevent_default()
+    def take_key(self, event: events.Key) -> bool:
+        """The keys of a short list take at once."""
+        if self._ready and self.hot and any(choice.key == event.key for choice in self.choices()):
             self._take(event.key)
-        elif event.key in _MOVES:
-            event.prevent_default()
-            self._table.on_key(event)
-        else:
-            super().on_key(event)
+            return True
+        return super().take_key(event)
 
-    def _waits_for_field(self) -> bool:
-        return self.search and self.focused is None
+    def take_field_key(self, field: Input, event: events.Key) -> bool:
+        """Arrows move in the list while one types."""
+        if event.key in _MOVES:
+            return self._table.take_key(event.key)
+        return super().take_field_key(field, event)
+
+    def _search(self) -> None:
+        query = self.query_one("#typed", Input).value
+        if query != self._query:
+            self._query = query
+            self._show(query)
+            self._table.go(0)
 
     def act_take(self) -> None:
         """Take the line under the cursor, or tell why it cannot be taken."""
+        if self.search:
+            self._search()
         if self._table.key:
             self._take(self._table.key)
 

@@ -19,9 +19,10 @@ KEEP = Act("keep", "escape", "Keep it", "Leave everything as it is.")
 class Confirm(Dialog):
     """Dismissed with True only after ``word`` was typed and enter pressed; every other way keeps."""
 
-    TYPES = True
-
-    ACTS: ClassVar[Sequence[Act]] = (KEEP,)
+    ACTS: ClassVar[Sequence[Act]] = (
+        KEEP,
+        Act("answer", "enter", "Answer", "Only the very word means yes.", footer=False),
+    )
     ALWAYS: ClassVar[Sequence[str]] = ("keep",)
 
     def __init__(self, title: str, told: Sequence[Cell], word: str, label: str) -> None:
@@ -47,17 +48,17 @@ class Confirm(Dialog):
         ask.can_focus = False
         ask.styles.height = 2
         ask.show([(), self._question()])
-        self.type_into(self.query_one("#typed", Input))
+        self.set_focus(self.query_one("#typed", Input))
 
     def _question(self) -> Line:
         return (Span("Type "), Span(self.word, "bold"), Span(f" and enter to {self.label}. Enter alone keeps it:"))
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
+    def act_answer(self) -> None:
         """Only the very word means yes; nothing typed means no; a wrong word means nothing."""
-        event.stop()
-        if event.value.strip() == self.word:
+        typed = self.query_one("#typed", Input).value.strip()
+        if typed == self.word:
             self.dismiss(True)
-        elif not event.value.strip():
+        elif not typed:
             self.dismiss(False)
         else:
             self.console.tell(f"That is not {self.word}. Nothing was done.", "warning")

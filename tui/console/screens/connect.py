@@ -27,8 +27,6 @@ _EXAMPLES = {
 class Connect(Dialog):
     """Three fields. Dismissed with the name when it is connected; errors stay in the dialog."""
 
-    TYPES = True
-
     ACTS: ClassVar[Sequence[Act]] = (
         Act("connect_now", "enter", "Connect", "Connect it, and look at it."),
         Act("next_format", "ctrl+f", "Other format", "The next format."),
@@ -56,7 +54,7 @@ class Connect(Dialog):
             self.query_one(name, Pane).can_focus = False
         self._show_format()
         self.tell_here(f"Formats this program knows: {', '.join(self.formats)}. tab goes to the next field.")
-        self.type_into(self.query_one("#repo-name", Input))
+        self.set_focus(self.query_one("#repo-name", Input))
 
     def _show_format(self) -> None:
         name = self.formats[self.format]
@@ -69,11 +67,6 @@ class Connect(Dialog):
         """Write below the fields."""
         self.query_one("#told", Pane).show([Paragraph("", Span(text, role))])
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Enter connects when all is filled in."""
-        event.stop()
-        self.act_connect_now()
-
     def act_next_format(self) -> None:
         """The next format."""
         self.format = (self.format + 1) % len(self.formats)
@@ -81,16 +74,16 @@ class Connect(Dialog):
 
     def act_connect_now(self) -> None:
         """Connect it."""
-        self._begin(create=False)
+        self._connect(create=False)
 
     def act_create(self) -> None:
         """Make an empty repository first."""
         if locked := self.console.why_locked():
             self.tell_here(f"Nothing is created: {locked}.", "warning")
             return
-        self._begin(create=True)
+        self._connect(create=True)
 
-    def _begin(self, create: bool) -> None:
+    def _connect(self, create: bool) -> None:
         name = self.query_one("#repo-name", Input).value.strip()
         words = self.query_one("#where", Input).value.split()
         if not name or not words:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
-from textual import events
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widget import Widget
-from textual.widgets import Input
 
 from tui.console.acts import Act
 from tui.console.screens.acting import Acting
@@ -26,13 +24,9 @@ class Dialog(ModalScreen[Any], Acting):
 
     ACTS: ClassVar[Sequence[Act]] = (CLOSE,)
     ALWAYS: ClassVar[Sequence[str]] = ("close",)
-    TYPES: ClassVar[bool] = False
-    """It has a field to type into."""
 
     def __init__(self, title: str, columns: int = 72) -> None:
         super().__init__()
-        self._ahead = ""
-        """What was typed before the field was there."""
         self.box_title = title
         self.columns = columns
 
@@ -51,26 +45,11 @@ class Dialog(ModalScreen[Any], Acting):
         box = self.query_one("#box")
         box.styles.width = min(self.columns, max(20, self.app.size.width - 2))
         set_title(box, self.box_title)
-        self.call_after_refresh(self.fill_footer)
+        self.call_after_refresh(self._begin)
 
-    def type_into(self, field: Input) -> None:
-        """Give the keys to a field, with what was typed ahead."""
-        self.set_focus(field)
-        if self._ahead:
-            field.insert_text_at_cursor(self._ahead)
-            self._ahead = ""
-
-    def on_key(self, event: events.Key) -> None:
-        """Letters that come before the field is there are kept for it."""
-        if event.is_printable and event.character and self._waits_for_field():
-            event.stop()
-            event.prevent_default()
-            self._ahead += event.character
-        else:
-            super().on_key(event)
-
-    def _waits_for_field(self) -> bool:
-        return self.focused is None and self.TYPES
+    def _begin(self) -> None:
+        self.fill_footer()
+        self.become_ready()
 
     def act_close(self) -> None:
         """Leave everything as it is."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
+from textual import events
 from textual.containers import Container, Vertical
 from textual.widget import Widget
 from textual.widgets import Input
@@ -127,12 +128,12 @@ class ImagesPage(Page):
         event.stop()
         self.fill()
 
-    def on_filter_line_left(self, message: FilterLine.Left) -> None:
-        """The table has the keys again."""
-        message.stop()
-        self.fill_all()
-
-    # -- acts
+    def take_field_key(self, field: Input, event: events.Key) -> bool:
+        """Enter keeps the filter, esc clears it; the table shows it before the next key is looked at."""
+        if self.filter_line.take_key(event.key):
+            self.fill_all()
+            return True
+        return super().take_field_key(field, event)
 
     def why_not(self, act: Act) -> str:
         """What the act needs."""

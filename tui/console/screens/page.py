@@ -134,7 +134,11 @@ class Page(Acting):
 
     def on_mount(self) -> None:
         """Draw what is known."""
-        self.call_after_refresh(self.fill_all)
+        self.call_after_refresh(self._begin)
+
+    def _begin(self) -> None:
+        self.fill_all()
+        self.become_ready()
 
     def on_screen_resume(self) -> None:
         """What changed while another screen was shown."""

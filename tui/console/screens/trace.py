@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from textual.widget import Widget
 from textual.widgets import Input
 
-from tui.console.screens.dialog import Dialog
+from tui.console.acts import Act
+from tui.console.screens.dialog import CLOSE, Dialog
 from tui.console.widgets.pane import Pane, Paragraph
 
 
 class OpenTrace(Dialog):
     """Dismissed with the path that was typed."""
 
-    TYPES = True
+    ACTS: ClassVar[Sequence[Act]] = (Act("open", "enter", "Open", "Open it and replay it."), CLOSE)
 
     def __init__(self) -> None:
         super().__init__("Open a simulation trace")
@@ -33,10 +35,10 @@ class OpenTrace(Dialog):
         found = sorted(str(path) for path in Path().glob("*.jsonl"))[:3]
         here = f" Here: {', '.join(found)}." if found else ""
         pane.show([Paragraph("", f"diskwright sim run --trace FILE writes one; it is only read.{here}")])
-        self.type_into(self.query_one("#typed", Input))
+        self.set_focus(self.query_one("#typed", Input))
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
+    def act_open(self) -> None:
         """Enter opens it."""
-        event.stop()
-        if event.value.strip():
-            self.dismiss(str(Path(event.value.strip()).expanduser()))
+        typed = self.query_one("#typed", Input).value.strip()
+        if typed:
+            self.dismiss(str(Path(typed).expanduser()))

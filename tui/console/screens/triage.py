@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
+from textual import events
 from textual.containers import Container, Horizontal, Vertical
 from textual.widget import Widget
 from textual.widgets import Input
@@ -30,7 +31,7 @@ from tui.model.triage import Triage, TriageOrder, TriageRow, same_kind, triage
 _AFTER_DECISIONS = frozenset(("plan", "run", "undo", "redo"))
 _SIMULATED = frozenset(("run", "drill", "power_cut"))
 _NEEDS_ROW = frozenset(
-    ("queue", "why", "queue_kind", "range", "priority", "snooze", "earlier", "later", "drill"),
+    ("queue", "why", "open", "queue_kind", "range", "priority", "snooze", "earlier", "later", "drill"),
 )
 
 
@@ -56,6 +57,7 @@ class TriagePage(Page):
         Act("redo", "Z", "Redo", "Redo what was undone.", "", changes=True),
         Act("sort", "o", "Sort", "Sort by the next: priority, space, time, image, type.", "order"),
         Act("reverse", "O", "Reverse", "Turn the order round.", "sort"),
+        Act("open", "enter", "Why", "Tell why it is so, on a full page with its facts.", footer=False),
         Act("larger", "plus", "Larger", "Make the lower pane larger.", "resize pane", footer=False),
         Act("smaller", "underscore", "Smaller", "Make the lower pane smaller.", "resize pane", footer=False),
         Act("only_mend", "", "Mend fixes", "Show only what makes broken images usable.", "repair broken"),
@@ -209,10 +211,14 @@ class TriagePage(Page):
         self.fill_footer()
 
     def on_table_opened(self, message: Table.Opened) -> None:
-        """Enter tells why."""
+        """A second click tells why."""
         message.stop()
         if self.row():
             self.act_why()
+
+    def act_open(self) -> None:
+        """Enter tells why."""
+        self.act_why()
 
     def on_mount(self) -> None:
         """The table has the keys."""
@@ -225,10 +231,12 @@ class TriagePage(Page):
         event.stop()
         self.fill()
 
-    def on_filter_line_left(self, message: FilterLine.Left) -> None:
-        """The table has the keys again."""
-        message.stop()
-        self.fill_all()
+    def take_field_key(self, field: Input, event: events.Key) -> bool:
+        """Enter keeps the filter, esc clears it; the table shows it before the next key is looked at."""
+        if self.filter_line.take_key(event.key):
+            self.fill_all()
+            return True
+        return super().take_field_key(field, event)
 
     def act_filter(self) -> None:
         """Type a filter."""
@@ -265,7 +273,7 @@ class TriagePage(Page):
         """What depends on the whole queue waits until earlier keys have been saved."""
         jobs = self.console.jobs
         if act.name in _AFTER_DECISIONS and jobs.deciding:
-            jobs.in_turn(lambda: None, lambda value, error: super(TriagePage, self).press(act))
+            self.console.hold(lambda: super(TriagePage, self).press(act))
         else:
             super().press(act)
 

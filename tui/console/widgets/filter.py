@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from textual import events
-from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input
 
@@ -13,9 +11,6 @@ class FilterLine(Input):
 
     The focus changes at once and not by a message: whoever types fast has typed the next letter already.
     """
-
-    class Left(Message):
-        """Enter or esc: the table has the keys again."""
 
     def __init__(self, table: Widget) -> None:
         super().__init__(
@@ -44,14 +39,12 @@ class FilterLine(Input):
             self.screen.set_focus(self._table)
         self.can_focus = False
 
-    def on_key(self, event: events.Key) -> None:
-        """Enter and the arrows keep the filter, esc clears it."""
-        if event.key in ("enter", "down", "up"):
+    def take_key(self, key: str) -> bool:
+        """Enter and the arrows keep the filter, esc clears it; False for other keys."""
+        if key in ("enter", "down", "up"):
             self.close()
-        elif event.key == "escape":
+        elif key == "escape":
             self.clear_filter()
         else:
-            return
-        event.stop()
-        event.prevent_default()
-        self.post_message(self.Left())
+            return False
+        return True

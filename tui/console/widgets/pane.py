@@ -90,17 +90,17 @@ class Pane(ScrollView, can_focus=True):
         """The first line of an item."""
         return self._sources.index(index) if index in self._sources else 0
 
-    def on_key(self, event: events.Key) -> None:
-        """Keys that scroll."""
+    def take_key(self, key: str) -> bool:
+        """Keys that scroll; False for others."""
         page = max(1, self.scrollable_content_region.height)
         end = len(self._lines)
         moves = {
             "up": -1, "k": -1, "down": 1, "j": 1, "pageup": -page, "pagedown": page,
             "ctrl+u": -(page // 2), "ctrl+d": page // 2, "home": -end, "g": -end, "end": end, "G": end,
         }  # fmt: skip
-        if event.key in moves:
-            event.stop()
-            self.scroll_to(y=self.scroll_y + moves[event.key], animate=False, immediate=True)
+        if key in moves:
+            self.scroll_to(y=self.scroll_y + moves[key], animate=False, immediate=True)
+        return key in moves
 
     def on_click(self, event: events.Click) -> None:
         """Tell which item was clicked."""

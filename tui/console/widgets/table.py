@@ -99,6 +99,8 @@ class Table(ScrollView, can_focus=True):
         """Where a range began, -1 for none."""
         self.empty: Sequence[Line] = ()
         """What is written when there is no row."""
+        self.opens = False
+        """Enter opens a row by a message; else it belongs to the screen."""
         self.passed_on: frozenset[str] = frozenset()
         """Keys that would move the cursor and belong to the screen."""
 
@@ -181,22 +183,23 @@ class Table(ScrollView, can_focus=True):
         if top != round(self.scroll_y):
             self.scroll_to(y=top, animate=False, immediate=True)
 
-    def on_key(self, event: events.Key) -> None:
-        """Keys that move the cursor."""
+    def take_key(self, key: str) -> bool:
+        """Keys that move the cursor or open the row; False for others."""
         page = self._seen()
         moves = {
             "up": -1, "k": -1, "down": 1, "j": 1,
             "pageup": -page, "pagedown": page, "ctrl+u": -(page // 2), "ctrl+d": page // 2,
             "home": -len(self.rows), "g": -len(self.rows), "end": len(self.rows), "G": len(self.rows),
         }  # fmt: skip
-        if event.key in self.passed_on:
-            return
-        if event.key in moves:
-            event.stop()
-            self.go(self.cursor + moves[event.key])
-        elif event.key == "enter":
-            event.stop()
+        if key in self.passed_on:
+            return False
+        if key in moves:
+            self.go(self.cursor + moves[key])
+        elif key == "enter" and self.opens:
             self.post_message(self.Opened(self))
+        else:
+            return False
+        return True
 
     def on_click(self, event: events.Click) -> None:
         """A click moves the cursor; one on the row under the cursor opens it when it is the second."""

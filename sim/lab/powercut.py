@@ -1,0 +1,57 @@
+"""Power cuts of a real kernel: what dm-log-writes says that a disk could have lost, mounted and judged.
+
+Unlike the death of a host, which loses memory only, this finds a flush that is missing. ``micro``: small sequences of
+file operations against the simulation's model of storage. ``verbs``: every verb and fix of the engine, whose
+acknowledged work must be there, readable and right, and whose leftovers must be cleaned by its own fixes.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+from engine.errors import BadRequest
+from sim.lab.cluster import PRIVATE, SHARED_TOO
+from sim.lab.guest import Guest
+from sim.lab.needs import require
+
+KINDS = ("micro", "verbs")
+FILE_SYSTEMS = ("ext4", "xfs")
+_TIMEOUT_S = 3600.0
+_PRELOAD = ["engine.api", "engine.assembly", "sim.lab.inside.powercut", "sim.lab.inside.powercut_verbs"]
+
+
+class Report(NamedTuple):
+    """What came of one run."""
+
+    kind: str
+    file_system: str
+    states: int
+    """Power cuts that were looked at."""
+    seconds: float
+    wrong: tuple[str, ...]
+
+
+def cut(
+    guest: Guest,
+    kind: str,
+    file_system: str,
+    most_states: int,
+    seed: int = 0,
+    *,
+    profile: str = "journal",
+    careless: bool = False,
+) -> Report:
+    """Record on a host, whose private disk and one of the shared disks are overwritten, and judge at most so many
+    states, chosen by ``seed``. CommandFailed: it cannot be done. To see that the judge judges: with the
+    ``profile`` "process" nothing may be lost, and ``careless`` makes verbs sync nothing."""
+    if kind not in KINDS or file_system not in FILE_SYSTEMS:
+        raise BadRequest(f"there are no power cuts of {kind!r:.40} on {file_system!r:.40}", "See sim.lab.powercut")
+    require("lvm", "file systems")
+    asked = {
+        "kind": kind, "file_system": file_system, "log_disk": PRIVATE, "room_disk": SHARED_TOO,
+        "most_states": most_states, "seed": seed, "profile": profile, "careless": careless,
+    }  # fmt: skip
+    running = guest.begin_call("sim.lab.inside.powercut:main", [json.dumps(asked)], preload=_PRELOAD)
+    answer = json.loads(running.checked(_TIMEOUT_S).stdout)
+    return Report(kind, file_system, answer["states"], answer["seconds"], tuple(answer["wrong"]))

@@ -170,4 +170,9 @@ def from_os_error(error: OSError, doing: str) -> StorageError:
         return NoSpace(message, "Make room (check lists what can be cleaned) and try again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return StorageError(message, "Check who owns the storage and how it is mounted")
+    if error.errno == errno.ESTALE:
+        return StorageError(message, "Check what the server exports; if it is another file system now, connect anew")
+    if error.errno in (errno.EIO, errno.ETIMEDOUT):
+        step = "Check the storage (on NFS: the server, and whether this host was cut off from it) and try again"
+        return StorageError(message, step)
     return StorageError(message, "Check the storage and try again")

@@ -1,7 +1,7 @@
 """Doors that fail at a chosen effect, round the real ones.
 
-Effects are numbered from 1 in the order in which a host causes them: changes to files, and
-writes, flushes and repairs through qemu's tools. ``Effects`` either counts, or ends the host
+Effects are numbered from 1 in the order in which a host causes them: changes to files and volume
+groups, and writes, flushes and repairs through qemu's tools. ``Effects`` either counts, or ends the host
 just *before* effect number N. Ending means either ``Crashed`` (in this process: every door is
 dead from then on, so no clean-up of the dead host can touch the storage) or whatever ``end``
 does (a real SIGKILL). What was done before stays: this is the death of a process, not of power.
@@ -102,4 +102,7 @@ def crashing(doors: Doors, effects: Effects) -> Doors:
     """``doors`` whose changing calls go through ``effects``. Leases, clock and ids cause no effect."""
     files = _Door(doors.files, effects, "files", FILE_EFFECTS, {"create": HANDLE_EFFECTS, "open": HANDLE_EFFECTS})
     images = _Door(doors.images, effects, "images", TOOL_EFFECTS, {"open_session": SESSION_EFFECTS})
-    return doors._replace(files=cast(Any, files), images=cast(Any, images))
+    groups = _Door(
+        doors.volume_groups, effects, "volume_groups", GROUP_EFFECTS, {"open_device": HANDLE_EFFECTS | {"zero"}}
+    )
+    return doors._replace(files=cast(Any, files), images=cast(Any, images), volume_groups=cast(Any, groups))

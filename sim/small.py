@@ -14,7 +14,7 @@ from engine.records import VolumeRef
 from sim.cuts import cuts
 from sim.explorer import Point, Recorder
 from sim.files import Fault
-from sim.nodes import DataOp, FileNode
+from sim.nodes import FileNode
 from sim.processes import Hook, SimProcess
 from sim.profiles import POSIX
 from sim.storage import SimStorage
@@ -104,8 +104,7 @@ class _Promise(NamedTuple):
     holds: Callable[[Repository, SimStorage], bool]
 
 
-_TAG, _KEPT, _FILLED, _EMPTY, _NEW, _STRAY = (f"{number}{number}" * 16 for number in range(1, 7))
-_DATA = b"7" * 4096
+_TAG, _KEPT, _NEW, _STRAY = (f"{number}{number}" * 16 for number in range(1, 5))
 
 
 def _raw(volume: str) -> VolumeRef:
@@ -114,11 +113,6 @@ def _raw(volume: str) -> VolumeRef:
 
 def _there(volume: str) -> Callable[[Repository, SimStorage], bool]:
     return lambda repository, storage: repository.volume_facts(volume, VolumeFormat.RAW).present
-
-
-def _content_of(storage: SimStorage, volume: str) -> bytes:
-    found = [node for path, _, node in storage.walk() if f"/volumes/{volume[:2]}/{volume}." in path]
-    return found[0].content.read(0, len(_DATA)) if found and isinstance(found[0], FileNode) else b""
 
 
 def _room_for_progress(repository: Repository, storage: SimStorage) -> bool:
@@ -138,11 +132,6 @@ _PROMISES = (
         lambda r: r.quarantine_volume(_STRAY, VolumeFormat.RAW),
         lambda r, storage: not _there(_STRAY)(r, storage) and any(one.kind == "lost" for one in r.scan().litter),
     ),
-    _Promise(
-        "clone_volume",
-        lambda r: r.clone_volume(_raw(_FILLED), _raw(_EMPTY)),
-        lambda r, storage: _content_of(storage, _EMPTY) == _DATA,
-    ),
     _Promise("start_progress", lambda r: r.start_progress(_TAG, 2), _room_for_progress),
     _Promise(
         "write_progress",
@@ -160,13 +149,10 @@ _PROMISES = (
 def promises() -> list[str]:
     """Calls that say to be durable on return, or to have made room, and are not so after a power cut."""
     world = World(least_ids=True)
-    world.storage.reflink = True
     world.create("a")
     repository = world.host("setup").context.repository("a")
-    for volume in (_KEPT, _FILLED, _EMPTY, _STRAY):
+    for volume in (_KEPT, _STRAY):
         repository.make_volume(_raw(volume), 65536, None)
-    inode = world.storage.file(repository.layer(_raw(_FILLED)).path)[0]
-    world.storage.change(inode, DataOp(0, "write", 0, len(_DATA), _DATA))
     repository.start_progress(_TAG, 1)
     world.storage.settle()
     return [f"{one.name} is not durable on return" for one in _PROMISES if not _kept(world, one)]

@@ -78,7 +78,7 @@ class SharedLeases(Protocol):
         """Make slots of free leases, whatever stood there. Nobody may hold one of them."""
 
     def join(self, area: LeaseArea, number: int) -> None:
-        """Take part as host ``number`` until ``leave`` or the end of this host; takes 20 s and more the first time.
+        """Take part as host ``number`` until ``leave`` or the end of this host; takes 20 s, more after a crash.
         Success when it does already. Conflict: another host has the number, or this host has another one."""
 
     def leave(self, area: LeaseArea) -> None:

@@ -203,9 +203,6 @@ class Repository(Protocol):
         """The image in it is not written from here on, and may become the base of a longer one: nothing shows behind
         its end. Durable. The caller holds the lease."""
 
-    def clone_volume(self, source: VolumeRef, target: VolumeRef) -> bool:
-        """Make ``target`` (which exists) share all blocks of ``source``, durable; False: cannot."""
-
     # -- progress of one attempt, one writer
 
     def start_progress(self, tag: str, epoch: int) -> None:

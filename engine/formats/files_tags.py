@@ -17,7 +17,7 @@ from engine.doors.files import Kind
 from engine.errors import Damaged, OutcomeUnknown, Overtaken, Refused, from_os_error
 from engine.formats import files_layout as layout
 from engine.formats.base import TagEntry
-from engine.formats.files_tree import Temporary, Tree, doing
+from engine.formats.files_tree import Temporary, Tree, doing, is_gone
 from engine.records import (
     MAX_RECORD_BYTES,
     Record,
@@ -276,7 +276,7 @@ def _entry(tag: str, generation: int, content: bytes | OSError) -> TagEntry | No
 
 
 def _unread(tag: str, generation: int, error: OSError) -> TagEntry | None:
-    if isinstance(error, FileNotFoundError):
+    if is_gone(error):
         return None
     if error.errno == errno.EFBIG:
         return TagEntry(tag, generation, None, f"the record is longer than {MAX_RECORD_BYTES} bytes")

@@ -7,6 +7,7 @@ otherwise; ``doing`` turns it into an error that says what was being done.
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -26,6 +27,12 @@ def doing(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise from_os_error(error, what) from error
+
+
+def is_gone(error: OSError) -> bool:
+    """Whether a name that was there is not any more: ESTALE is what an NFS client says of a file that it knows and that
+    another host has just removed (measured). A fresh listing tells for certain."""
+    return error.errno in (errno.ENOENT, errno.ESTALE)
 
 
 class Temporary(NamedTuple):

@@ -13,13 +13,13 @@ from engine.doors import Doors
 from engine.doors.files import Abilities, FileHandle, Kind, Stat
 from engine.doors.images import Layer
 from engine.doors.leases import Lease
-from engine.errors import Damaged, ImageBusy, StorageError, from_os_error
+from engine.errors import Damaged, StorageError, from_os_error
 from engine.formats import files_layout as layout
 from engine.formats.base import Litter, Scan, TagEntry, VolumeFacts, backing_name, unverified
 from engine.formats.files_litter import FOREIGN as FOREIGN_LITTER
 from engine.formats.files_litter import OLD_GENERATION, LitterBox
 from engine.formats.files_tags import Tags
-from engine.formats.files_tree import Tree, doing, kind_text
+from engine.formats.files_tree import Tree, doing, is_gone, kind_text
 from engine.formats.unmanaged import Unmanaged
 from engine.model import ALIGNMENT_BYTES, MAX_IMAGE_BYTES, Constraints, VolumeFormat, aligned, require_id
 from engine.records import Record, VolumeRef
@@ -156,9 +156,9 @@ class FileStore(Unmanaged):
         path = self._volume_path(volume, format)
         try:
             return self._look(path, volume, format)
-        except FileNotFoundError:
-            return self._absent(volume, format)
         except OSError as error:
+            if is_gone(error):
+                return self._absent(volume, format)
             if error.errno in (errno.ELOOP, errno.EINVAL, errno.ENXIO):
                 return self._not_a_file(path, volume, format, error)
             return self._unreadable(volume, format, error)
@@ -249,21 +249,6 @@ class FileStore(Unmanaged):
             raise Damaged(f"volume {path} is {kind_text(kind)}, not a file")
         return Layer(path, volume.format)
 
-    def clone_volume(self, source: VolumeRef, target: VolumeRef) -> bool:
-        """FICLONE of the whole file."""
-        assert source.format is target.format, "blocks can be shared between volumes of one format only"
-        with (
-            doing(f"clone volume {source.id}"),
-            self._files.open(self._volume_path(source.id, source.format)) as original,
-            self._files.open(self._volume_path(target.id, target.format), writable=True) as copy,
-        ):
-            if not copy.lock():
-                raise ImageBusy(f"somebody uses volume {target.id}", "Look at the image, then try again")
-            if not self._files.clone(original, copy):
-                return False
-            copy.sync()
-            return True
-
     # -- progress
 
     def start_progress(self, tag: str, epoch: int) -> None:
@@ -290,9 +275,9 @@ class FileStore(Unmanaged):
         try:
             with self._files.open(self._progress_path(tag, epoch)) as handle:
                 return layout.newest_line(handle.read_at(0, layout.PROGRESS_BYTES))
-        except FileNotFoundError:
-            return None
         except OSError as error:
+            if is_gone(error):
+                return None
             raise from_os_error(error, f"read the progress of image {tag}") from error
 
     def remove_progress(self, tag: str, epoch: int) -> None:
@@ -320,9 +305,9 @@ class FileStore(Unmanaged):
         path = self._tree.path(layout.digests_path(require_id(volume, "volume")))
         try:
             return self._files.read_file(path, MAX_DIGEST_BYTES)
-        except FileNotFoundError:
-            return None
         except OSError as error:
+            if is_gone(error):
+                return None
             if error.errno == errno.EFBIG:
                 return None
             raise from_os_error(error, f"read the digests of volume {volume}") from error

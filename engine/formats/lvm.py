@@ -176,10 +176,6 @@ class LvmRepository:
         """Zeros the rest of the last extent of a raw volume: whoever had it prepared may have written there."""
         self._volumes.freeze(volume)
 
-    def clone_volume(self, source: VolumeRef, target: VolumeRef) -> bool:
-        """LVM shares no blocks between volumes."""
-        return False
-
     # -- progress and digests
 
     def start_progress(self, tag: str, epoch: int) -> None:

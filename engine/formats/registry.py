@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from importlib import import_module
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
 from engine.doors import Doors
 from engine.errors import BadRequest
@@ -32,11 +31,22 @@ class Type(Protocol):
 
 
 _TYPES = ("localfs", "lvm", "nfs")
-"""Modules beside this one. Only those that are needed are imported: a command must start quickly."""
+"""Modules beside this one."""
 
 
 def _type(name: str) -> Type:
-    return cast(Type, import_module(f"engine.formats.{name}"))
+    """Imported when it is needed: a command must start quickly."""
+    if name == "lvm":
+        from engine.formats import lvm
+
+        return lvm
+    if name == "nfs":
+        from engine.formats import nfs
+
+        return nfs
+    from engine.formats import localfs
+
+    return localfs
 
 
 class Format(NamedTuple):

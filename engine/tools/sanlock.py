@@ -98,10 +98,12 @@ class SanlockLeases:
     # -- storage
 
     def make_area(self, area: LeaseArea) -> None:
-        """``sanlock_write_lockspace``."""
+        """``sanlock_write_lockspace``, with our timeout: a host that joins waits for twice the timeout that it finds
+        there, and if that is longer than its own presence lasts, it has lost it when it has joined."""
         _check(area)
         try:
-            self._library.write_lockspace(area.name, area.path, self._sector_bytes(area.path))
+            sectors = self._sector_bytes(area.path)
+            self._library.write_lockspace(area.name, area.path, sectors, self._io_timeout_s)
         except SanlockError as error:
             raise failure(error, f"make the lease area {area.name}") from None
 

@@ -87,11 +87,11 @@ class Library:
 
     # -- storage
 
-    def write_lockspace(self, name: str, path: str, sector_bytes: int) -> None:
-        """Make an empty lockspace at the beginning of a device."""
+    def write_lockspace(self, name: str, path: str, sector_bytes: int, io_timeout_s: int) -> None:
+        """Make an empty lockspace at the beginning of a device, for hosts with that timeout."""
         flags = _ALIGN_1M | _SECTORS[sector_bytes]
         space = _lockspace(name, 0, path, flags)
-        self._run("write_lockspace", ctypes.byref(space), 0, ctypes.c_uint32(0), ctypes.c_uint32(0))
+        self._run("write_lockspace", ctypes.byref(space), 0, ctypes.c_uint32(0), ctypes.c_uint32(io_timeout_s))
 
     def write_resource(self, resource: Resource) -> None:
         """Make a resource that nobody holds."""

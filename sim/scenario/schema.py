@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from engine.errors import DiskwrightError
 from engine.model import FixType, Risk, Status
-from sim.crash import FILE_EFFECTS, HANDLE_EFFECTS, SESSION_EFFECTS, TOOL_EFFECTS
+from sim.crash import FILE_EFFECTS, GROUP_EFFECTS, HANDLE_EFFECTS, SESSION_EFFECTS, TOOL_EFFECTS
 
 BACKENDS = ("sim", "local", "lab")
 FORMATS = ("localfs-1.0", "nfs-1.0", "lvm-1.0")
@@ -400,6 +400,8 @@ def _effects() -> Iterator[str]:
         yield from (f"files.{how}.{name}" for name in sorted(HANDLE_EFFECTS))
     yield from (f"images.{name}" for name in sorted(TOOL_EFFECTS))
     yield from (f"images.open_session.{name}" for name in sorted(SESSION_EFFECTS))
+    yield from (f"volume_groups.{name}" for name in sorted(GROUP_EFFECTS))
+    yield from (f"volume_groups.open_device.{name}" for name in ("sync", "write_at", "zero"))
 
 
 EFFECTS = tuple(_effects())

@@ -220,14 +220,16 @@ async def press(pilot: Pilot[Any], *keys: str) -> None:
 
 def screen_lines(app: ConsoleApp) -> list[str]:
     """The screen as it is, a string for each line."""
-    height = app.size.height
-    lines = [strip.text for strip in app.screen._compositor.render_strips()]
-    assert len(lines) == height
-    return [line.rstrip() for line in lines]
+    return [line.rstrip() for line in app.screen_text().split("\n")]
 
 
 def screen_text(app: ConsoleApp) -> str:
     return "\n".join(screen_lines(app)) + "\n"
+
+
+def told(app: ConsoleApp) -> str:
+    """What the last message in the corner says."""
+    return " ".join(message.message for message in app._notifications)
 
 
 def golden(name: str, text: str) -> None:

@@ -19,6 +19,7 @@ from tests.console.kit import (
     sample_report,
     sample_view,
     screen_text,
+    told,
 )
 from tui.console.app import ConsoleApp
 from tui.console.screens.triage import TriagePage
@@ -123,13 +124,13 @@ async def test_a_key_that_cannot_work_says_why(tmp_path: Path) -> None:
     """In one sentence, and nothing happens."""
     async with running(console(site_of(tmp_path))) as pilot:
         await press(pilot, "p")
-        assert "the plan is empty" in screen_text(pilot.app)
+        assert "the plan is empty" in told(pilot.app)
         page_of(pilot.app).table_widget.go(2)
         await press(pilot, "space")
-        assert "it waits for image 99 to copy from" in " ".join(screen_text(pilot.app).split())
+        assert "it waits for image 99 to copy from" in told(pilot.app)
         assert names(pilot.app) == []
         await press(pilot, "exclamation_mark")
-        assert "only in the demo repository" in " ".join(screen_text(pilot.app).split())
+        assert "only in the demo repository" in told(pilot.app)
 
 
 async def test_read_only_dims_every_change(tmp_path: Path) -> None:
@@ -244,8 +245,7 @@ async def test_a_plan_goes_stale_and_is_made_again_before_it_runs(tmp_path: Path
         assert "STALE" in screen_text(pilot.app)
         assert "1 image has changed since" in screen_text(pilot.app)
         await press(pilot, "r")
-        text = screen_text(pilot.app)
-        assert "VALID" in text and "made again" in " ".join(text.split())
+        assert "VALID" in screen_text(pilot.app) and "made again" in told(pilot.app)
 
 
 async def test_what_cannot_be_undone_needs_the_name_typed(tmp_path: Path) -> None:

@@ -310,19 +310,6 @@ def test_a_quarantined_volume_is_litter_with_its_data(storage: Storage):
     assert repository.scan().litter == []
 
 
-def test_a_clone_shares_content_or_says_that_it_cannot(storage: Storage):
-    """clone_volume makes the target equal to the source exactly when the storage has reflinks."""
-    repository = storage.open()
-    for volume in (V1, V2):
-        repository.make_volume(raw(volume), SIZE, None)
-    with open(repository.layer(raw(V1)).path, "r+b") as file:
-        file.write(b"content" * 10000)
-    done = repository.clone_volume(raw(V1), raw(V2))
-    with open(repository.layer(raw(V1)).path, "rb") as one, open(repository.layer(raw(V2)).path, "rb") as two:
-        assert (one.read() == two.read()) is done
-    assert done is repository.constraints().reflink
-
-
 # -- progress
 
 

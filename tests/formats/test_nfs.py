@@ -19,7 +19,19 @@ from sim.files import Fault
 from sim.processes import SimProcess
 from sim.tape import Tape
 from sim.world import World
-from tests.formats.kit import SIZE, T1, V1, NfsStorage, PretendedMounts, SpyFiles, failing, raw, real_doors, record
+from tests.formats.kit import (
+    SIZE,
+    T1,
+    V1,
+    NfsStorage,
+    PretendedMounts,
+    SpyFiles,
+    failing,
+    once,
+    raw,
+    real_doors,
+    record,
+)
 
 NFS = "nfs-1.0"
 PLACE = {"server": "nas", "export": "/srv/exp", "directory": "main"}
@@ -116,6 +128,22 @@ def test_a_progress_log_that_was_not_there_is_asked_for_again(nfs: NfsStorage, s
     spy.before = negative
     assert nfs.open(spy).read_progress(T1, 1) == b"{}"
     assert nfs.open(spy).read_progress(T1, 2) is None
+
+
+def test_a_record_that_was_replaced_under_our_eyes_is_read_anew(nfs: NfsStorage, spy: SpyFiles):
+    """Another host has just removed the generation that was listed: the client says ESTALE, the next listing tells."""
+    repository = nfs.open(spy)
+    generation = repository.publish(record(), 0)
+
+    def replaced() -> None:
+        nfs.open().publish(record(epoch=5), generation)
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    for look in (lambda: repository.read_tag(T1), lambda: repository.scan().tags[T1]):
+        spy.before = once("read", replaced, "tags/")
+        entry = look()
+        assert entry is not None and entry.record is not None and entry.record.epoch == 5
+        generation = nfs.open().publish(record(), entry.generation)
 
 
 @pytest.mark.parametrize("number", [errno.EEXIST, errno.EIO, errno.ETIMEDOUT])

@@ -89,14 +89,14 @@ def test_the_mount_is_soft_fresh_and_version_4():
     """By default a server that is away becomes an error, an absent name is asked for again, NFSv3 is not tried, and
     nothing on the export is a program or a device."""
     assert parse(GOOD).mount_options.split(",") == [
-        *("vers=4", "soft", "timeo=100", "retrans=3", "lookupcache=positive"),
+        *("vers=4", "soft", "timeo=100", "retrans=2", "lookupcache=positive"),
         *("nosuid", "nodev", "noexec", "retry=0"),
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("given", "gone"),
-    [("hard", "softerr"), ("timeo=600", "timeo=100"), ("retrans=9", "retrans=3"), ("nfsvers=4.1", "vers=4")],
+    [("hard", "softerr"), ("timeo=600", "timeo=100"), ("retrans=9", "retrans=2"), ("nfsvers=4.1", "vers=4")],
 )
 def test_an_option_of_the_operator_replaces_ours(given: str, gone: str):
     """Not both stand there: which of two counts depends on the program."""

@@ -20,8 +20,8 @@ FORMAT = "nfs-1.0"
 NAME = "main"
 SOURCE = "source"
 SOURCE_BYTES = 64 << 20
-QUICK = "timeo=10,retrans=2"
-"""A server that is away is given up after 3 seconds."""
+QUICK = "timeo=10,retrans=1"
+"""A call that the server does not answer fails after 2 seconds."""
 
 
 class Told:
@@ -57,8 +57,23 @@ class Told:
         self.running.write(b"\n")
 
     def end(self) -> None:
-        self.running.close_input()
-        self.running.wait(60)
+        if not self.running.ended:
+            self.running.close_input()
+            self.running.wait(60)
+
+
+@pytest.fixture
+def tell(shared: dict[str, str]) -> Iterator[Callable[..., Told]]:
+    """Starts such programs; none outlives the test, for they have the repository open."""
+    started: list[Told] = []
+
+    def start(guest: Guest, what: str, *arguments: str) -> Told:
+        started.append(Told(guest, what, *arguments))
+        return started[-1]
+
+    yield start
+    for told in started:
+        told.end()
 
 
 def words(parameters: dict[str, str]) -> list[str]:
@@ -196,58 +211,56 @@ def test_a_mount_that_is_not_to_be_trusted_is_refused(cluster: Cluster, host: Gu
         host.run(["umount", "/mnt/ro"])
 
 
-def test_hosts_that_change_one_record_lose_nothing(host: Guest, other: Guest, shared: dict[str, str]):
+def test_hosts_that_change_one_record_lose_nothing(
+    host: Guest, other: Guest, shared: dict[str, str], tell: Callable[..., Told]
+):
     """Two hosts count one number up as fast as they can: each acknowledged change is in the result, and nothing else
     but changes that were reported as unknown."""
     disk = said(host, "create-disk", NAME, "1M", "--user-data", "0")["image"]
-    both = [Told(guest, "add", guest.name, json.dumps(shared), disk, "40") for guest in (host, other)]
+    both = [tell(guest, "add", guest.name, json.dumps(shared), disk, "40") for guest in (host, other)]
     for told in both:
         assert told.line() == "ready"
     for told in both:
         told.go()
     done, unknown = (sum(numbers) for numbers in zip(*(told.line() for told in both), strict=True))
-    for told in both:
-        told.end()
     final = int(other.diskwright("user-data", "get", NAME, disk).stdout)
     assert done <= final <= done + unknown and done + unknown == 80
 
 
-def test_a_change_is_seen_at_once(host: Guest, other: Guest, shared: dict[str, str]):
+def test_a_change_is_seen_at_once(host: Guest, other: Guest, shared: dict[str, str], tell: Callable[..., Told]):
     """What one host has published, a process of another host that looked just before sees at its next look."""
     disk = said(host, "create-disk", NAME, "1M", "--user-data", "0")["image"]
-    reader = Told(other, "seen", "reader", json.dumps(shared), disk)
+    reader = tell(other, "seen", "reader", json.dumps(shared), disk)
     assert reader.line() == 0
     for number in range(1, 8):
         host.diskwright("user-data", "set", NAME, disk, str(number))
         reader.go()
         assert reader.line() == number
-    reader.end()
 
 
-def test_a_frozen_host_is_fenced(host: Guest, other: Guest, shared: dict[str, str], source: Source):
+def test_a_frozen_host_is_fenced(
+    host: Guest, other: Guest, shared: dict[str, str], source: Source, tell: Callable[..., Told]
+):
     """A host is frozen for longer than its leases live; another takes over; the first wakes up. Whatever it has open
     and locked fails for ever with EIO, a session of qemu-nbd too; what it has open without a lock does not, which
     is why there is no such thing. A copy that it was making is finished by the other, and it stops."""
     directory = f"{MOUNT}/{uuid4().hex}"
     make = "mkdir {0} && cd {0} && touch locks locked free && qemu-img create -q -f raw image.raw 1M"
     host.run(["sh", "-c", f"{make.format(directory)} && qemu-img create -q -f qcow2 image.qcow2 1M"])
-    holder = Told(host, "hold", directory)
+    holder = tell(host, "hold", directory)
     assert holder.line() == "ready"
     copy = begun_copy(host, other, source.image)
     host.freeze()
-    taker = Told(other, "take", directory)
+    taker = tell(other, "take", directory)
     assert taker.line() == "taken"
-    taker.end()
     mended(other, copy)
     host.thaw()
     holder.go()
     told = holder.line()
-    holder.end()
     assert told.pop("free") == ""
     assert len(told) == 5 and all("Input/output error" in words for words in told.values()), told
-    reading = Told(other, "read", directory)
+    reading = tell(other, "read", directory)
     assert reading.line() == {"locked": "b", "free": "z", "raw": "b", "qcow2": "b"}
-    reading.end()
     ended(host)
     intact(host, source)
 

@@ -51,7 +51,6 @@ KILLERS = {
     "formats.files_tree.Tree.ensure_shard:self.files.sync_directory": "create-performance",
     "formats.files_tree.Tree.write_temporary:handle.sync": "user-data",
     "formats.filestore.FileStore._sync_if_there:self._files.sync_directory": "clean-evidence",
-    "formats.filestore.FileStore.clone_volume:copy.sync": "small",
     "formats.filestore.FileStore.make_volume:handle.sync": "create-performance",
     "formats.filestore.FileStore.make_volume:self._files.sync_directory": "create-performance",
     "formats.filestore.FileStore.quarantine_volume:self._files.sync_directory": "clean-unnamed",
@@ -88,7 +87,7 @@ def found_by(name: str) -> bool:
         return next(failures(STORIES[subject]), None) is not None
     if kind == "passed":
         return any(found is not None for found in run_passed(PASSINGS[subject]))
-    return bool(Explorer(STORIES[name], max_violations=1, seconds=60).run().violations)
+    return bool(Explorer(STORIES[name], max_violations=1).run().violations)
 
 
 def candidates(site: Site) -> list[str]:

@@ -1,4 +1,4 @@
-.PHONY: check test explore bench demo format clean
+.PHONY: check test explore bench demo torture format clean
 
 check: ## style, types, imports and the fast tests: under a minute
 	@./test --fast

@@ -38,9 +38,7 @@ def run(doors: Doors, spec: dict[str, Any], narrate: Narrate, stopping: Callable
     Returns 0 when all were done (or had become unnecessary), else the exit code of the last error.
     """
     state = HostState(doors, spec["state"])
-    context = Context(
-        doors, state.connections(), stopping, state.throughput, state.note_throughput, state.is_connected
-    )
+    context = Context(doors, state.connections(), stopping, state.throughput, state.note_throughput, state.is_connected)
     code = 0
     adopted = {tag: doors.leases.adopt(token) for tag, token in spec["leases"].items()}
     try:

@@ -10,11 +10,12 @@ from tui.printable import printable
 from tui.render import compact
 from tui.session import Session
 
-_FORMAT_HELP = "such as localfs-1.0, lvm-1.0"
+_FORMAT_HELP = "such as localfs-1.0, nfs-1.0, lvm-1.0"
 _PARAMETERS_HELP = (
-    "connection parameters; localfs takes path=DIRECTORY, lvm takes volume_group=NAME, and to make that group "
-    "devices=/dev/sdb,/dev/sdc or files=/srv/one.img,/srv/two.img file_bytes=N [sector_bytes=4096]; give files again "
-    "to connect"
+    "connection parameters; localfs takes path=DIRECTORY; nfs takes server=HOST export=/PATH [directory=BELOW] "
+    "[options=timeo=600,...], or path=DIRECTORY in an NFSv4 mount of yours; lvm takes volume_group=NAME, and to make "
+    "that group devices=/dev/sdb,/dev/sdc or files=/srv/one.img,/srv/two.img file_bytes=N [sector_bytes=4096]; give "
+    "files again to connect"
 )
 
 

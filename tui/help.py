@@ -74,7 +74,10 @@ COMMANDS: dict[str, Command] = {
     ),
     "connect": _command(
         0, "repos", "connect", "give a repository a name on this host",
-        "diskwright connect main localfs-1.0 path=/srv/images",
+        "diskwright connect main localfs-1.0 path=/srv/images\n"
+        "  diskwright connect nas nfs-1.0 server=nas.example export=/srv/images directory=web\n\n"
+        "An NFS export is mounted when it is needed, and unmounted by disconnect. By default a call that the server\n"
+        "does not answer for 30 s is an error; options=timeo=600 or options=hard change that.",
     ),
     "disconnect": _command(
         0, "repos", "disconnect", "forget that name; the repository stays as it is",

@@ -152,9 +152,15 @@ def _repository(stage: Stage, engine: Engine, step: Step) -> str:
 
 
 def leftovers(stage: Stage, engine: Engine, repo: str) -> list[str]:
-    """Files of a repository that no image needs."""
+    """Files or volumes of a repository that no image needs."""
+    repository = engine.context.repository(repo)
+    if repository.format.startswith("lvm"):
+        scan = repository.scan()
+        records = [entry.record for entry in scan.tags.values() if entry.record]
+        needed = {volume.id for record in records for volume in record.volumes()}
+        return sorted([*(scan.volumes.keys() - needed), *(item.name for item in scan.litter)])
     files, root = stage.backend.files, stage.backend.root(repo)
-    entries = engine.context.repository(repo).scan_tags().values()
+    entries = repository.scan_tags().values()
     named = {f"{volume.id}.{volume.format}" for entry in entries if entry.record for volume in entry.record.volumes()}
     found = []
     for shard in files.list_directory(f"{root}/volumes"):

@@ -116,8 +116,9 @@ class _Parser(Reader):
             self.wrong(where, f"two repositories have the directory {plan.directory!r:.60}")
         if plan.server and not plan.format.startswith("nfs-"):
             self.wrong(where, f"the format {plan.format} has no server")
-        if plan.format != schema.FORMATS[0] and self.backends != ("lab",):
-            self.wrong(where, f"the format {plan.format} needs backends: [lab]")
+        backends = schema.BACKENDS_OF[plan.format]
+        if not set(self.backends) <= set(backends):
+            self.wrong(where, f"the format {plan.format} needs backends: [{', '.join(backends)}]")
         self.repositories[name] = plan
 
     # -- a step

@@ -14,6 +14,7 @@ from sim.crash import FILE_EFFECTS, GROUP_EFFECTS, HANDLE_EFFECTS, SESSION_EFFEC
 
 BACKENDS = ("sim", "local", "lab")
 FORMATS = ("localfs-1.0", "nfs-1.0", "lvm-1.0")
+BACKENDS_OF = {"localfs-1.0": ("sim", "local", "lab"), "nfs-1.0": ("sim", "lab"), "lvm-1.0": ("lab",)}
 PROFILES = ("posix", "journal", "nfs")
 RULES = tuple(
     "B-BASE B-COPY B-CORRUPT B-CREATE B-DATA B-DIGEST B-GONE B-IMPORT B-LOOP B-PARENT B-PURGING B-RECORD B-REPLICA "
@@ -374,7 +375,7 @@ MODIFIERS = {
 }
 REPOSITORY = {
     "directory": Field("text", "its name on disk, if it is not the same"),
-    "format": Field("choice", "its format (default localfs-1.0); the others need `backends: [lab]`", choices=FORMATS),
+    "format": Field("choice", "its format (default localfs-1.0); nfs-1.0 needs `backends: [sim, lab]`, lvm-1.0 `[lab]`", choices=FORMATS),
     "server": Field("text", "nfs: the name of the server, as mount takes it"),
 }
 TOP = {

@@ -48,9 +48,6 @@ async def test_steps_and_crashes_and_back(tmp_path: Path, trace: str) -> None:
         assert "Lost" in text and "Saved" in text
         while app.site.step != 2:
             await press(pilot, "left_square_bracket")
-        app.site.current = replay.repositories[0]
-        app.refresh_pages()
-        await idle(pilot)
         assert screen_text(app) == third
         await press(pilot, "g", *str(last), "enter")
         assert app.site.step == last - 1

@@ -268,3 +268,31 @@ for package in ("engine", "sim", "tui"):
         text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_runner_is_told_and_resumed(demo: Terminal) -> None:
+    """FAILED or OLD within ten seconds, with the key that goes on."""
+    slow_tools(demo, 4)
+    demo.start()
+    demo.wait("Fixes 15")
+    demo.keys("/", *"web-db", "Enter", "Space", "p")
+    demo.wait("VALID")
+    demo.keys("r")
+    demo.wait("RUNNING")
+    for task in demo.json("tasks")["tasks"]:
+        os.kill(task["pid"], signal.SIGKILL)
+    demo.wait("FAILED", "Resume", patience_s=10)
+    demo.keys("r")
+    demo.wait("DONE", "attempt 2")
+
+
+@pytest.mark.slow
+def test_settings_with_a_wrong_key_are_told(demo: Terminal) -> None:
+    """File, key, line and the nearest right name; the rest of the file counts."""
+    folder = demo.home / "config" / "diskwright"
+    folder.mkdir(parents=True)
+    (folder / "console.toml").write_text('theme = "light"\n\n[keys]\nresacn = "x"\nrescan = "f2"\n')
+    demo.start()
+    shown = " ".join(demo.wait("line 4", "did you").replace("│", " ").split())
+    assert "did you mean rescan?" in shown

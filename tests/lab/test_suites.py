@@ -25,13 +25,6 @@ def test_nfs_conforms_on_a_real_server(host: Guest):
     assert run_tests(host, [CONFORMANCE], "nfs-1.0", environment={"DISKWRIGHT_TEST_NFS": MOUNT}).passed > 30
 
 
-def test_tools_work_where_device_mapper_is(host: Guest):
-    """LVM with activation, loop devices and direct I/O."""
-    files = [f"tests/tools/test_{name}.py" for name in ("lvm", "loop", "block")]
-    names = "test_loop or test_block or born or resizing_up or renaming or removing_twice"
-    assert run_tests(host, files, names).passed > 20
-
-
 def test_a_suite_that_fails_inside_fails_outside(host: Guest):
     """The runner is not to be believed otherwise: a red test inside is an AssertionError that shows its output."""
     host.run(["sh", "-c", "echo 'def test_no(): assert not \"this is shown\"' >/tmp/test_red.py"])

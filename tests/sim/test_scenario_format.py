@@ -124,7 +124,7 @@ def test_a_wrong_step_of_the_simulator_is_told(step: str, words: str):
     (HEAD.replace("[sim, local]", "[sim, locla]"), 2, "did you mean local?"),
     (HEAD.replace("[sim, local]", "[]"), 2, "no backend is named"),
     (HEAD.replace("[main, backup]", "[main, main]"), 3, "the repository main is named twice"),
-    (HEAD.replace("[main, backup]", "{main: {format: nfs-1.0}}"), 3, "the format nfs-1.0 needs backends: [lab]"),
+    (HEAD.replace("[main, backup]", "{main: {format: nfs-1.0}}"), 3, "the format nfs-1.0 needs backends: [sim, lab]"),
     (HEAD.replace("[main, backup]", "{main: {directory: a/b}}"), 3, "cannot be the name of a directory"),
     (HEAD.replace("[a, b]", "[a, a]"), 4, "at least one host, each name once"),
     (HEAD.partition("  -")[0] + "  []\n", 6, "expected 1 to 500 steps, found 0"),

@@ -217,13 +217,13 @@ class ConsoleApp(GlobalActs, RunActs, GoingActs, App[int]):
 
     # -- looking
 
-    def rescan(self, told: bool = True) -> None:
-        """Look at the repository again, beside everything else."""
+    def rescan(self, told: bool = True, deep: bool = False) -> None:
+        """Look at the repository again, beside everything else; ``deep``: read the data too."""
         name = self.site.current
         if not name or self.site.replay is not None:
             return
         self._last_scan = self.site.clock()
-        started = self.jobs.start(f"scan {name}", lambda: self.site.scan(name), self._scanned)
+        started = self.jobs.start(f"scan {name}", lambda: self.site.scan(name, deep), self._scanned)
         if not started and told:
             self.tell("A scan is under way.")
 

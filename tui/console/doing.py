@@ -12,6 +12,7 @@ from tui.console.headers import TABS
 from tui.console.lines import Cell, Span
 from tui.console.screens.choose import Choice, Choose
 from tui.console.screens.page import Page
+from tui.model.commands import line
 from tui.printable import printable
 
 if TYPE_CHECKING:
@@ -77,6 +78,52 @@ class GlobalActs:
         from tui.console.screens.connect import Connect
 
         self._console.push_screen(Connect(), self._look_at)
+
+    def act_disconnect(self) -> None:
+        """Ask, then forget the repository on this host."""
+        from tui.console.screens.confirm import Ask
+
+        console = self._console
+        name = console.site.current
+        if not name:
+            console.tell("No repository is connected.")
+            return
+        site = console.site
+
+        def call() -> None:
+            with site.engine() as engine:
+                engine.disconnect_storage_repository(name)
+
+        def done(value: None) -> None:
+            del value
+            console.note(line("disconnect", repo=name))
+            site.reload()
+            console.go_home()
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                console.do("disconnect", call, done, "The repository was not disconnected")
+
+        told = [f"{name} is forgotten on this host. Nothing in it is changed; it can be connected again."]
+        console.push_screen(Ask(f"Disconnect {name}", told, "D", "Disconnect"), answered)
+
+    def act_deep_rescan(self) -> None:
+        """Look again and read the data too."""
+        self._console.rescan(deep=True)
+
+    def act_stop_scan(self) -> None:
+        """Give up the scan that is under way."""
+        cancel = self._console.site.cancel
+        if cancel is not None:
+            cancel.cancel()
+
+    def act_runbook(self) -> None:
+        """Write the commands of this session."""
+        console = self._console
+        if not console.session_log.entries:
+            console.tell("Nothing was done in this session that a command would repeat.")
+            return
+        self._save("session", "sh", console.session_log.script(console.site.host))
 
     def act_demo(self) -> None:
         """Create the demo repository and connect it."""

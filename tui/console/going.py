@@ -29,6 +29,7 @@ class GoingActs:
     def look_at(self, name: str) -> None:
         """Look at another repository."""
         self._going.site.current = name
+        self._going.site.chosen = True
         self._going.site.poll()
         self._going.show_page("triage")
         self._going.refresh_pages()

@@ -6,6 +6,7 @@ may be cut off at any point, as by a crash, and the engine's records are made fo
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -80,7 +81,8 @@ class Jobs:
                 value = call()
             except BaseException as caught:  # noqa: BLE001 - told to the operator by ``finish``, whatever it was
                 error = caught
-            self._app.post_message(JobDone(ended, value, error))
+            with contextlib.suppress(RuntimeError):  # the console has ended meanwhile: nobody is to be told
+                self._app.post_message(JobDone(ended, value, error))
 
         threading.Thread(target=work, name=f"console-{name}", daemon=True).start()
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import cast
 
-from tui.console.screens.page import Page
+from tui.console.screens.page import GLOBAL, Page
 
 _WHERE = {
     "first_run": "FirstRun",
@@ -14,6 +14,15 @@ _WHERE = {
     "runs": "Runs",
     "timeline": "Timeline",
 }
+
+
+def act_names() -> set[str]:
+    """The names of all acts that a key can be given to."""
+    names = {act.name for act in GLOBAL}
+    for name, title in (*_WHERE.items(), ("plan", "Plan"), ("why", "Why"), ("record", "Record")):
+        page = getattr(import_module(f"tui.console.screens.{name}"), f"{title}Page")
+        names |= {act.name for act in page.ACTS}
+    return names
 
 
 def make_page(name: str) -> Page:

@@ -45,13 +45,14 @@ def brief(plan: Plan | None, signs: Signs, columns: int) -> list[Item]:
     if plan is None:
         return [(Span(_EMPTY, "quiet"),)]
     name = max(8, columns - 40)
-    lines: list[Item] = [_brief(step, name) for step in plan.steps[:6]]
-    if len(plan.steps) > 6:
-        lines.append((Span(f"and {len(plan.steps) - 6} more", "quiet"),))
+    lines: list[Item] = [_brief(step, name) for step in plan.steps[:5]]
+    if len(plan.steps) > 5:
+        lines.append((Span(f"and {len(plan.steps) - 5} more", "quiet"),))
     lines.append(())
     lines += problems(plan)
     lines.append(counts(plan.counts_before, plan.counts_after, signs, only_changed=True))
-    lines.append(line(f"free {curve(plan, signs)}   {plan.time.text}"))
+    lines.append(line(f"free {curve(plan, signs)}"))
+    lines.append(line(f"time {plan.time.text}"))
     return lines
 
 

@@ -49,6 +49,8 @@ class Site:
         self.decisions = Decisions()
         self.replay: Replay | None = None
         self.step = 0
+        self.chosen = False
+        """In a replay: the operator chose the repository."""
         self.branch: Branch | None = None
         self.branch_views: dict[str, RepositoryView] = {}
         self.cancel: Cancel | None = None
@@ -201,6 +203,7 @@ class Site:
     def begin_replay(self, replay: Replay) -> None:
         """Look at a trace from its first step on."""
         self.replay, self.step = replay, 0
+        self.chosen = False
         self.current = next(iter(replay.repositories), "")
         self.decisions, self.runs = Decisions(), ()
 
@@ -212,17 +215,15 @@ class Site:
         self.reload()
         self.poll()
 
-    def worst_repository(self) -> str:
-        """In a replay: the repository with the most broken images at this step, the one that is looked at if
-        none has more."""
-        if self.replay is None:
-            return self.current
+    def go_to(self, step: int) -> None:
+        """Another step of the replay. Unless the operator chose a repository, the one with the most broken
+        images then is looked at: where it is depends on the step alone, so going back shows the same."""
         replay = self.replay
-
-        def broken(name: str) -> int:
-            return replay.view(self.step, name).counts.broken
-
-        return max((self.current, *replay.repositories), key=broken)
+        if replay is None:
+            return
+        self.step = max(0, min(step, len(replay.steps) - 1))
+        if not self.chosen and replay.repositories:
+            self.current = max(replay.repositories, key=lambda name: replay.view(self.step, name).counts.broken)
 
     def begin_branch(self, branch: Branch, views: dict[str, RepositoryView]) -> None:
         """Look at a simulated world instead of the trace."""

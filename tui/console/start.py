@@ -9,6 +9,8 @@ import sys
 import time
 
 from tui.console.app import ConsoleApp, Options
+from tui.console.pages import act_names
+from tui.console.palette import PALETTES
 from tui.console.site import Site
 from tui.model import config
 from tui.session import Session
@@ -16,7 +18,9 @@ from tui.session import Session
 
 def start(session: Session, arguments: argparse.Namespace) -> int:
     """Run the console until it is left; the terminal is as before then."""
-    settings = config.load()
+    path = config.default_path()
+    known = act_names() if os.path.exists(path) else ()
+    settings = config.load(path, known, tuple(PALETTES))
     site = Site(session.host, session.state, time.time, settings.reserve_share)
     app = ConsoleApp(site, settings, options(session, arguments))
     app.run(mouse=not arguments.no_mouse)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tui.console.formats import clock, share
 from tui.console.headers import counts_of
-from tui.console.lines import Cell, Line, Span, line, plain
+from tui.console.lines import Cell, Line, Span, plain
 from tui.console.signs import Signs
 from tui.console.widgets.pane import Item, Paragraph
 from tui.console.widgets.table import Column
@@ -122,19 +122,18 @@ def event_text(event: Event) -> str:
     return f"{moment(event.when)}  {event.host}  {event.kind}  {event.name or event.image}  {event.text}"
 
 
-def changed(replay: Replay, step: int, signs: Signs) -> list[Item]:
+def changed(replay: Replay, step: int) -> list[Item]:
     """What the step changed; at a crash also what was lost, what was saved, who goes on."""
-    del signs
     at = replay.steps[step]
-    lines: list[Item] = [Paragraph("", text) for text in replay.changed(step)]
+    lines: list[Item] = [Paragraph("What", f"{at.verb}: {at.text}")]
     if at.crash:
-        lines.append(Paragraph("Crash", Span(at.how or "the host died", "broken")))
         lines.append(Paragraph("Lost", at.lost or "nothing"))
         lines.append(Paragraph("Saved", at.saved or "nothing yet"))
         lines.append(Paragraph("Resumed", at.resumed or "by nobody in this trace"))
     if at.checks:
         lines.append(Paragraph("Checks", at.checks))
-    return lines or [line(Span("Nothing that can be seen from outside.", "quiet"))]
+    lines += [Paragraph("Changed", text) for text in replay.changed(step)]
+    return lines
 
 
 def repository(view: RepositoryView, signs: Signs) -> Line:

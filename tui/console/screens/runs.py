@@ -260,8 +260,10 @@ class RunsPage(Page):
         self.set_focus(self.query_one("#run-steps", Table))
 
     def on_table_moved(self, message: Table.Moved) -> None:
-        """The log may be that of another step."""
+        """The log may be that of another step; whoever goes up in it holds it."""
         message.stop()
+        if message.table.id == "log":
+            self.following = message.table.cursor >= len(message.table.rows) - 1
         self.fill_footer()
         if self.only_step and message.table.id == "run-steps":
             self._fill_log(self.shown_run())

@@ -67,7 +67,7 @@ class TimelinePage(Page):
     def body(self) -> Iterable[Widget]:
         """Steps, what changed, the repository then, and the line of all steps."""
         table = Table(timeline_rows.COLUMNS, name="events")
-        changed, then = Pane("changed"), Pane("then")
+        changed, then = Pane("changed", label_columns=8), Pane("then")
         for widget in (table, changed, then):
             widget.add_class("panel")
         then.can_focus = False
@@ -101,11 +101,11 @@ class TimelinePage(Page):
         site, table = self.console.site, self.table_widget
         if not isinstance(table.rows, timeline_rows.StepRows) or table.rows.replay is not replay:
             table.show(timeline_rows.StepRows(replay))
-        table.go(site.step)
+        table.centre(site.step)
         set_title(table, "Steps")
         changed, then = self.query_one("#changed", Pane), self.query_one("#then", Pane)
         set_title(changed, f"Changed at step {site.step + 1}")
-        changed.show(timeline_rows.changed(replay, site.step, self.console.signs))
+        changed.show(timeline_rows.changed(replay, site.step))
         set_title(then, f"Repository {site.current} at step {site.step + 1}")
         then.show([timeline_rows.repository(site.view, self.console.signs)])
         self.query_one(Scrub).show(len(replay.steps), site.step, replay.crashes, self.marked)
@@ -196,9 +196,8 @@ class TimelinePage(Page):
         return image if image and self.console.site.view.image(image) is not None else ""
 
     def _go(self, step: int) -> None:
-        replay = self.replay
-        if replay is not None:
-            self.console.site.step = max(0, min(step, len(replay.steps) - 1))
+        if self.replay is not None:
+            self.console.site.go_to(step)
             self.fill_all()
 
     def act_step_back(self) -> None:
@@ -214,20 +213,14 @@ class TimelinePage(Page):
         assert self.replay is not None
         found = self.replay.previous_crash(self.console.site.step)
         if found is not None:
-            self._go_to_crash(found)
+            self._go(found)
 
     def act_crash_on(self) -> None:
         """To the next crash."""
         assert self.replay is not None
         found = self.replay.next_crash(self.console.site.step)
         if found is not None:
-            self._go_to_crash(found)
-
-    def _go_to_crash(self, step: int) -> None:
-        site = self.console.site
-        site.step = step
-        site.current = site.worst_repository()
-        self.fill_all()
+            self._go(found)
 
     def act_play(self) -> None:
         """Play or hold."""

@@ -99,6 +99,7 @@ class Table(ScrollView, can_focus=True):
         """Where a range began, -1 for none."""
         self.empty: Sequence[Line] = ()
         """What is written when there is no row."""
+        self._centred = False
         self.opens = False
         """Enter opens a row by a message; else it belongs to the screen."""
         self.passed_on: frozenset[str] = frozenset()
@@ -109,6 +110,7 @@ class Table(ScrollView, can_focus=True):
     def show(self, rows: Rows, empty: Sequence[Line] = ()) -> None:
         """Show other rows; the cursor stays on the row that it was on, or where it was."""
         key = self.key
+        self._centred = False
         self.rows = rows
         self.empty = empty
         found = rows.find(key) if key else -1
@@ -117,6 +119,7 @@ class Table(ScrollView, can_focus=True):
             self.range_start = -1
         self._measure()
         self.refresh()
+        self.call_after_refresh(self._reveal)
 
     @property
     def key(self) -> str:
@@ -163,6 +166,13 @@ class Table(ScrollView, can_focus=True):
         self.refresh()
         self.post_message(self.Moved(self))
 
+    def centre(self, index: int) -> None:
+        """Put the cursor on a row in the middle: what is seen depends on the row alone, not on the way to it."""
+        self.cursor = max(0, min(index, len(self.rows) - 1))
+        self._centred = True
+        self._reveal()
+        self.refresh()
+
     def go_key(self, key: str) -> bool:
         """Put the cursor on the row of a key; False when it is not shown."""
         index = self.rows.find(key)
@@ -174,6 +184,9 @@ class Table(ScrollView, can_focus=True):
         return max(1, self.scrollable_content_region.height - self.heads)
 
     def _reveal(self) -> None:
+        if self._centred:
+            self.scroll_to(y=max(0, self.cursor - self._seen() // 2), animate=False, immediate=True)
+            return
         top = round(self.scroll_y)
         seen = self._seen()
         if self.cursor < top:

@@ -375,7 +375,11 @@ MODIFIERS = {
 }
 REPOSITORY = {
     "directory": Field("text", "its name on disk, if it is not the same"),
-    "format": Field("choice", "its format (default localfs-1.0); nfs-1.0 needs `backends: [sim, lab]`, lvm-1.0 `[lab]`", choices=FORMATS),
+    "format": Field(
+        "choice",
+        "its format (default localfs-1.0); nfs-1.0 needs `backends: [sim, lab]`, lvm-1.0 `[lab]`",
+        choices=FORMATS,
+    ),
     "server": Field("text", "nfs: the name of the server, as mount takes it"),
 }
 TOP = {

@@ -211,8 +211,8 @@ def test_a_crash_drill_kills_and_explains(demo: Terminal) -> None:
 
 @pytest.mark.slow
 def test_resizing_in_one_session(demo: Terminal) -> None:
-    """160x50, 80x24, 60x18 and back, with the cursor and the filter as they were."""
-    demo.start(size=(160, 50))
+    """160x50, 80x24, 60x18 and back, with the cursor and the filter as they were, whatever size is exported."""
+    demo.start(size=(160, 50), COLUMNS="80", LINES="24")
     demo.wait("Fixes 15", "Repos", "Why")
     demo.keys("/", *"web", "Enter", "j")
     shown = demo.wait("filter: web")

@@ -18,6 +18,8 @@ from tui.session import Session
 
 def start(session: Session, arguments: argparse.Namespace) -> int:
     """Run the console until it is left; the terminal is as before then."""
+    for name in ("COLUMNS", "LINES"):  # an exported size would count for more than the window, whatever becomes of it
+        os.environ.pop(name, None)
     path = config.default_path()
     known = act_names() if os.path.exists(path) else ()
     settings = config.load(path, known, tuple(PALETTES))

@@ -21,7 +21,7 @@ from engine.doors import Doors
 from engine.doors.processes import ProcessState
 from engine.errors import BadRequest, Conflict, DiskwrightError, NotFound, Refused, StorageError, from_os_error
 from engine.formats.base import Repository
-from engine.formats.registry import create_repository, detach_repository, open_repository
+from engine.formats.registry import create_repository, detach_repository, open_repository, same_on_host
 from engine.host import HostState, Prepared, Task
 from engine.model import Constraints, Fix, FixType, ImageReport, RepositoryReport, Strategy, require_id
 from engine.options import parse
@@ -65,11 +65,16 @@ class Engine:
             repository.close()
             self._add_connection(repo_id, repository, parameters)
         except BaseException:
-            if all(other.parameters != parameters for other in self.state.connections().values()):
-                with contextlib.suppress(DiskwrightError):  # the error to report is another
-                    detach_repository(repo_format, parameters, self.doors)
+            with contextlib.suppress(DiskwrightError):  # the error to report is another
+                self._detach_unless_connected(repo_format, parameters)
             raise
         self._forget()
+
+    def _detach_unless_connected(self, repo_format: str, parameters: dict[str, Any]) -> None:
+        for other in self.state.connections().values():
+            if same_on_host((repo_format, parameters), (other.format, other.parameters), self.doors):
+                return
+        detach_repository(repo_format, parameters, self.doors)
 
     def _add_connection(self, repo_id: str, repository: Repository, parameters: dict[str, Any]) -> None:
         with self.state.alone("connections.json"):

@@ -132,7 +132,7 @@ RUNNERS: dict[str, Runner] = {
     ),
     "B-SALVAGE": _salvage,
     "O-HEADER": lambda context, repository, fix, view: small.header(context, repository, fix.target),
-    "O-REDUCE": lambda context, repository, fix, view: small.reduce(repository, fix.target),
+    "O-REDUCE": lambda context, repository, fix, view: small.reduce(context, repository, fix.target),
     "O-LEAKS": lambda context, repository, fix, view: small.leaks(context, repository, fix.target),
     **dict.fromkeys(REBUILDS, _flatten),
 }

@@ -37,12 +37,18 @@ def leaks(context: Context, repository: Repository, tag: str) -> None:
         raise
 
 
-def reduce(repository: Repository, tag: str) -> None:
+def reduce(context: Context, repository: Repository, tag: str) -> None:
     """Give back what a snapshot's volume will never use. Nothing is recorded: the volume itself shows it. The lease
-    is held."""
+    is held. Damaged when its reference counts, which tell what it uses, cannot be trusted."""
     record = changes.read(repository, tag).record
     if record.mutable or record.volume is None or record.operation is not None:
         raise StaleFix(f"the data of image {tag} may still change", "Check again")
+    report = context.doors.images.check(repository.layer(record.volume))
+    if report.corruptions:
+        raise Damaged(
+            f"what the volume of image {tag} uses is not known: qemu-img check finds {report.corruptions} corruptions",
+            "Nothing was cut off; check with --deep tells what can be done",
+        )
     repository.reduce(record.volume)
 
 

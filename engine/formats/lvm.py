@@ -237,6 +237,10 @@ class LvmRepository:
         self._meta.close()
         setup.deactivate_meta(self._group)
         self._guard.release()
+        if any(layout.is_ours(volume.name) and volume.active for volume in self._group.report().volumes.values()):
+            # A process of this host was quicker than LVM's mark, after which none can begin to use any.
+            self._guard.take("")
+            raise setup.still_in_use(self._group.name)
 
     def remove_litter(self, items: Iterable[Litter]) -> int:
         """Each after a fresh look."""
@@ -277,3 +281,9 @@ def open(doors: Doors, parameters: dict[str, object], threads: bool) -> LvmRepos
 def detach(doors: Doors, parameters: dict[str, object]) -> None:
     """Deactivate all volumes and take away what the devices stand on."""
     setup.detach(doors, setup.parse(parameters))
+
+
+def reached(doors: Doors, parameters: dict[str, object]) -> object:
+    """Active volumes of the group, and devices over files."""
+    parsed = setup.parse(parameters)
+    return parsed.volume_group, parsed.files

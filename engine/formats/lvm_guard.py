@@ -121,6 +121,8 @@ class ExclusiveGuard:
             return host
         if report.system_id == NOBODY:
             return ""
+        if not report.system_id:
+            return header.manager  # somebody took the mark away; that changes no manager
         return header.manager if header.manager != host else report.system_id
 
     def is_manager(self) -> bool:
@@ -132,14 +134,17 @@ class ExclusiveGuard:
         report = self._group.report()
         groups, host = self._group.doors.volume_groups, self._group.doors.ids.host_id
         if report.system_id != groups.system_id:
-            manager = self.manager()
-            if report.system_id != NOBODY and dead not in (manager, report.system_id):
+            manager = self.manager() or report.system_id
+            asserted = bool(dead) and dead in (manager, report.system_id)
+            if report.system_id != NOBODY and manager != host and not asserted:
                 raise Refused(
                     f"host {manager} manages the repository in {report.name}",
                     f"Release it there; or, when that host is certainly dead, say so: --dead {manager}",
                 )
             groups.set_system_id(report.name, groups.system_id, report.system_id)
             self._group.sync()
+            if not self.is_manager():  # LVM has no lock between hosts
+                raise Conflict(f"another host took the repository in {report.name} over at this moment", "Ask it who")
             self._meta.close()
         with self.records() as header:
             if header.manager != host:

@@ -146,7 +146,10 @@ class LitterBox:
         if found is None:
             return None
         try:
-            self._volumes.remove_unused(name.split("-")[1], name)
+            if name == layout.META_UNFINISHED:
+                self._group.doors.volume_groups.remove(self._group.name, name)
+            else:
+                self._volumes.remove_unused(name.split("-")[1], name)
         except Conflict:
             return None
         except StorageError:

@@ -72,7 +72,8 @@ class Meta:
             return None
         groups = self.group.doors.volume_groups
         path = groups.activate(self.group.name, layout.META)
-        self._handle = groups.open_device(path, writable=True)
+        with doing(f"open {layout.META} of {self.group.name}"):
+            self._handle = groups.open_device(path, writable=True)
         return self._handle
 
     def volume(self, report: VolumeGroup) -> LogicalVolume:
@@ -116,11 +117,13 @@ class Meta:
         return reached.size if reached is not None else 0
 
     def write_header(self, header: MetaHeader) -> MetaHeader:
-        """The next one, durable on return; the one before is kept until then."""
-        header = header._replace(sequence=header.sequence + 1)
+        """The next one, durable on return; the one before is kept until then. It is in both places in the end: where
+        only one knew of the last chunk, damage to that one would hide its records and have them written over."""
         with doing(f"write the header of the repository in {self.group.name}"):
-            self.write(header.sequence % 2 * PAGE_BYTES, sealed_header(header))
-            self.sync()
+            for _ in range(2):
+                header = header._replace(sequence=header.sequence + 1)
+                self.write(header.sequence % 2 * PAGE_BYTES, sealed_header(header))
+                self.sync()
         return header
 
     def extend(self, header: MetaHeader) -> MetaHeader:

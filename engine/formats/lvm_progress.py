@@ -7,6 +7,7 @@ lease; slots are given away under the lock of the records.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from hashlib import blake2b
@@ -111,15 +112,24 @@ class ProgressLogs:
             return [log for log in self._logs(self._meta.header()) if log.tag]
 
     def _logs(self, header: MetaHeader) -> Iterator[Log]:
-        for chunk in range(header.chunks):
-            first = chunk * SLOTS
-            raw = self._meta.read(layout.line_offset(first, 0), layout.HEADS_BYTES)
+        """Without those in slots that cannot be read: neither known nor free."""
+        for number, slot in self._slots(header):
+            log = Log(number) if is_blank(slot) else read_log(number, slot)
+            if log.tag:
+                self._hints[log.tag, log.epoch] = log.number
+            yield log
+
+    def _slots(self, header: MetaHeader) -> Iterator[tuple[int, bytes]]:
+        for first in range(0, header.chunks * SLOTS, SLOTS):
+            try:
+                raw = self._meta.read(layout.line_offset(first, 0), layout.HEADS_BYTES)
+            except OSError:
+                for number in range(first, first + SLOTS):
+                    with contextlib.suppress(OSError):
+                        yield number, self._meta.read(layout.line_offset(number, 0), SLOT_BYTES)
+                continue
             for index in range(SLOTS):
-                slot = raw[index * SLOT_BYTES : (index + 1) * SLOT_BYTES]
-                log = Log(first + index) if is_blank(slot) else read_log(first + index, slot)
-                if log.tag:
-                    self._hints[log.tag, log.epoch] = log.number
-                yield log
+                yield first + index, raw[index * SLOT_BYTES : (index + 1) * SLOT_BYTES]
 
     def _locate(self, tag: str, epoch: int, header: MetaHeader | None = None) -> Log | None:
         number = self._hints.get((tag, epoch))

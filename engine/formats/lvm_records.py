@@ -266,9 +266,12 @@ class Records:
             _check_room(tag, expected)
             self._put(tag, expected, tombstone_generation(expected), b"")
             return
-        entry = self.read(tag)
-        if (entry.generation if entry else 0) != expected:
-            raise _overtaken(tag)
+        with self._guard.records() as header:
+            slot = self._locate(tag, header)
+            if (slot.generation if slot else 0) != expected:
+                raise _overtaken(tag)
+            if slot is not None and slot.problem and not slot.unreadable:  # it was given up, and we died in between
+                self._blank_others(slot, header)
 
     def settle(self) -> None:
         """Make all that is visible durable."""

@@ -93,6 +93,8 @@ def create(doors: Doors, parameters: Parameters) -> None:
     is taken away again. Conflict when there is one."""
     groups = doors.volume_groups
     devices = list(parameters.devices)
+    with contextlib.suppress(NotFound):  # before anything is attached: who has it connected would lose it afterwards
+        _require_no_repository(groups.report(parameters.volume_group))
     with contextlib.ExitStack() as undo:
         if parameters.files:
             undo.callback(groups.detach_files, parameters.files)
@@ -115,8 +117,7 @@ def _group(doors: Doors, name: str, devices: list[str]) -> VolumeGroup:
         groups.create_group(name, devices, groups.system_id)
         groups.sync(name)
         return groups.report(name)
-    if layout.META in report.volumes:
-        raise Conflict(f"there is a repository in the volume group {name} already", "Connect it")
+    _require_no_repository(report)
     if report.system_id not in ("", groups.system_id):
         raise Refused(f"the volume group {name} belongs to host {report.system_id}", "Do it there, or use another")
     if report.system_id == "":
@@ -129,6 +130,17 @@ def _group(doors: Doors, name: str, devices: list[str]) -> VolumeGroup:
         groups.set_system_id(name, groups.system_id, "")
         groups.sync(name)
     return groups.report(name)
+
+
+def _require_no_repository(report: VolumeGroup) -> None:
+    if layout.META in report.volumes:
+        raise Conflict(f"there is a repository in the volume group {report.name} already", "Connect it")
+    data = sorted(name for name in report.volumes if layout.is_ours(name) and name != layout.META_UNFINISHED)
+    if data:
+        raise Conflict(
+            f"the volume group {report.name} has data of a repository ({data[0]}) and no {layout.META}",
+            f"If it lost its {layout.META}, restore that volume; if the data is not needed, remove it with lvremove",
+        )
 
 
 def _make_meta(group: Group, report: VolumeGroup) -> None:

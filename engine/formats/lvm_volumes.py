@@ -187,6 +187,7 @@ class Volumes:
         if lease is None:
             raise Conflict(f"volume {volume.id} is in use on this host", "Wait for what uses it, and try again")
         try:
+            self._group.sync()  # what is written in it may still be on its way: a killed machine flushed nothing
             self._groups.resize(self._group.name, layout.volume_name(volume.id), length)
             self._group.sync()
         finally:

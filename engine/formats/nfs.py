@@ -147,6 +147,12 @@ def detach(doors: Doors, parameters: dict[str, object]) -> None:
         alone.release()
 
 
+def reached(doors: Doors, parameters: dict[str, object]) -> object:
+    """The mount point; of an operator's mount nothing."""
+    where = nfs_place.parse(parameters)
+    return None if where.path else where.mount_point(doors.ids.host_id)
+
+
 def _attach(doors: Doors, where: Place) -> Lease | None:
     """Have it mounted, by us or by the operator. Ours stays at least until the lease is released."""
     if where.path:

@@ -29,6 +29,9 @@ class Type(Protocol):
         """Take away what ``open`` did to this host: mounts, loop devices, active volumes. Nothing is open.
         Success when there is nothing, also when the storage is not there. StorageError while it is in use."""
 
+    def reached(self, doors: Doors, parameters: dict[str, object]) -> object:
+        """What ``detach`` takes away, as something that is equal where two sets of parameters mean the same."""
+
 
 _TYPES = ("localfs", "lvm", "nfs")
 """Modules beside this one."""
@@ -109,3 +112,9 @@ def detach_repository(format: str, parameters: dict[str, object], doors: Doors) 
 
     StorageError while something is in use."""
     _type(parse_format(format).type).detach(doors, parameters)
+
+
+def same_on_host(first: tuple[str, dict[str, object]], second: tuple[str, dict[str, object]], doors: Doors) -> bool:
+    """Whether detaching one (format, parameters) would take away what the other stands on. BadRequest."""
+    (one, other), (left, right) = (parse_format(first[0]), parse_format(second[0])), (first[1], second[1])
+    return one.type == other.type and _type(one.type).reached(doors, left) == _type(one.type).reached(doors, right)

@@ -34,11 +34,11 @@ def prepare(context: Context, state: HostState, repo_id: str, image: str, writab
     _refuse_unusable(record, writable)
     _refuse_second(state, repository, image)
     links = chains.usable(repository, record)
-    _mend_headers(context, repository, links)
     below = [link.tag for link in links[1:]]
     own, rest = ([image], below) if writable else ([], [image, *below])
     with contextlib.ExitStack() as stack:
         stack.callback(context.deactivate)
+        _mend_headers(context, repository, links)
         leases = stack.enter_context(leasing.take(context.doors, repository, own, rest))
         chains.usable(repository, visible(context, repo_id, image))
         chains.unchanged(repository, links)  # and from here on nobody changes it

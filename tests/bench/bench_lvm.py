@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ def guest(place: Path) -> Iterator[Guest]:
 
 def measure(guest: Guest, what: str, number: int) -> dict[str, list[Any]]:
     """What ``lvm_inside`` says."""
+    faulthandler.cancel_dump_traceback_later()  # minutes of work, in another machine
     words = [sys.executable, "-m", "tests.bench.lvm_inside", what, "/dev/ubda", str(number)]
     done = guest.run(words, cwd=str(ROOT), timeout_s=1800)
     result: dict[str, list[Any]] = json.loads(done.stdout.splitlines()[-1])

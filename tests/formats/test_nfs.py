@@ -11,7 +11,16 @@ import pytest
 
 from engine.api import Engine
 from engine.doors.mounts import Mount
-from engine.errors import BadRequest, Conflict, DiskwrightError, ImageBusy, NotFound, StorageError, Superseded
+from engine.errors import (
+    BadRequest,
+    Conflict,
+    DiskwrightError,
+    ImageBusy,
+    NotFound,
+    ReadFailed,
+    StorageError,
+    Superseded,
+)
 from engine.formats.registry import open_repository
 from engine.model import VolumeFormat
 from sim.crash import Crashed
@@ -165,6 +174,24 @@ def test_what_the_server_does_not_give_is_unknown(nfs: NfsStorage, spy: SpyFiles
     entry = nfs.open(spy).scan().tags[T1] if number == errno.EIO else nfs.open(spy).read_tag(T1)
     assert entry is not None and entry.unreadable and entry.record is None
     assert nfs.open(spy).volume_facts(V1, VolumeFormat.RAW).unreadable
+
+
+@pytest.mark.parametrize(("format", "offered"), [("localfs-1.0", True), (NFS, False)])
+def test_an_error_of_reading_gives_nothing_up(monkeypatch: pytest.MonkeyPatch, format: str, offered: bool):
+    """A local disk that cannot be read is damaged, and salvage is offered; over NFS the server may be away, or have
+    taken the lock: the image is unknown, with the error, and nothing is offered for it."""
+
+    def unreadable(*_: object) -> None:
+        raise ReadFailed("reading 65536 bytes at 0 failed: Input/output error [EIO]")
+
+    world = World(format=format)
+    world.create("main")
+    engine = world.host("a")
+    image = engine.create_snapshot("main", engine.create_virtual_disk("main", SIZE))
+    monkeypatch.setattr("engine.deep.compute", unreadable)
+    report = engine.inspect_repository("main", {"deep": True})
+    assert [fix.rule for fix in report.fixes if fix.target == image] == (["B-SALVAGE"] if offered else [])
+    assert offered or [finding.kind for finding in report.findings if "[EIO]" in finding.text] == ["unknown"]
 
 
 # -- a mount of the operator's

@@ -16,6 +16,7 @@ HERE = Path(__file__).parent
 DISK_BYTES = 1 << 30
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All of this directory is slow, and one worker runs it: a machine has room for one lab."""
     for item in items:

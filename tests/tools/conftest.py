@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from engine.errors import StorageError
 from engine.tools.loop import LoopDevices
+from engine.tools.lvm import LvmVolumeGroups
 from tests.tools.lvm_kit import Bench
 
 LoopMaker = Callable[..., tuple[str, str]]
@@ -35,7 +38,8 @@ def loop_device(root_user: None, tmp_path: Path) -> Iterator[LoopMaker]:
 
     yield make
     for path in files:
-        loops.detach(path)
+        with contextlib.suppress(StorageError):  # somebody's LVM looks at it: the kernel takes it away afterwards
+            loops.detach(path)
 
 
 @pytest.fixture
@@ -47,3 +51,17 @@ def bench(root_user: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     made = Bench(directory)
     yield made
     made.end()
+
+
+@pytest.fixture
+def door() -> LvmVolumeGroups:
+    """LVM of host-a."""
+    return LvmVolumeGroups("host-a")
+
+
+@pytest.fixture
+def group(bench: Bench, door: LvmVolumeGroups) -> str:
+    """The device of 512 MiB of a group "g" that belongs to host-a."""
+    device = bench.device()
+    door.create_group("g", [device], door.system_id)
+    return device

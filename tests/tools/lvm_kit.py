@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
+from engine.errors import StorageError
 from engine.tools.command import environment
 from engine.tools.loop import LoopDevices
 from engine.tools.lvm import LvmVolumeGroups
@@ -59,7 +61,8 @@ class Bench:
     def end(self) -> None:
         """Take all devices away."""
         for path in self.paths:
-            self.loops.detach(path)
+            with contextlib.suppress(StorageError):  # somebody's LVM looks at it: the kernel takes it away afterwards
+                self.loops.detach(path)
 
 
 def lvm(directory: Path, *arguments: str, system_id: str = "") -> str:

@@ -15,7 +15,6 @@ from textual.timer import Timer
 
 from engine.errors import DiskwrightError
 from tui.console import headers
-from tui.console.acts import Act
 from tui.console.doing import GlobalActs
 from tui.console.going import GoingActs
 from tui.console.jobs import JobDone, Jobs
@@ -161,7 +160,7 @@ class ConsoleApp(GlobalActs, RunActs, GoingActs, App[int]):
         if self._held is not None:
             self._held.append(event)
             return True
-        screen = self.screen
+        screen = self.screen_stack[-1] if self.screen_stack else None
         return isinstance(screen, Acting) and screen.take_key(event)
 
     def hold(self, then: Callable[[], None]) -> None:
@@ -195,6 +194,8 @@ class ConsoleApp(GlobalActs, RunActs, GoingActs, App[int]):
 
     def tick(self) -> None:
         """Read what others wrote on this host, look at the repository again when it is time, draw."""
+        if not any(isinstance(screen, Page) for screen in self.screen_stack):
+            return  # it begins, or it ends
         was_live = bool(self.site.live_runs())
         changed = self.site.poll()
         live = bool(self.site.live_runs())
@@ -355,7 +356,3 @@ class ConsoleApp(GlobalActs, RunActs, GoingActs, App[int]):
         elif told:
             self.tell(told)
         self._set_pace()
-
-    def press(self, act: Act) -> None:
-        """Do an act on the page that is shown."""
-        self.page_shown.press(act)

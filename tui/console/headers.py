@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len as width
+
 from tui.console.formats import clock, share
 from tui.console.lines import Line, Span, plain
 from tui.console.signs import Signs
 from tui.console.widgets.bar import Button
 from tui.model.snapshot import RepositoryView
 from tui.model.words import OLD_AFTER_S, SHOWN
-from tui.printable import width
 from tui.render import compact
 
 WIDE = 120

@@ -2,7 +2,7 @@
 
 A line is a tuple of spans; a span is text and the name of a role of the palette. No markup is ever
 parsed, and everything that is drawn passes ``printable`` here once more: whatever the model let
-through cannot reach the terminal as a control character.
+through cannot reach the terminal as a control character. Widths are those that Textual lays out by.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
 from tui.console.palette import Palette
-from tui.printable import cut, pad, printable, width
+from tui.printable import printable
 
 
 class Span(NamedTuple):
@@ -60,7 +61,7 @@ def plain(cell: Cell) -> str:
 def fit(cell: Cell, columns: int, ellipsis: str, right: bool = False) -> Line:
     """``cell`` in exactly ``columns`` columns: cut with ``ellipsis``, or filled with spaces."""
     spans = [Span(printable(span.text), span.role) for span in spans_of(cell)]
-    total = sum(width(span.text) for span in spans)
+    total = sum(cell_len(span.text) for span in spans)
     if total > columns:
         return _cut(spans, columns, ellipsis)
     space = Span(" " * (columns - total))
@@ -70,18 +71,33 @@ def fit(cell: Cell, columns: int, ellipsis: str, right: bool = False) -> Line:
 
 
 def _cut(spans: Sequence[Span], columns: int, ellipsis: str) -> Line:
+    """As many whole characters as there is room for before ``ellipsis``."""
     kept: list[Span] = []
-    room = columns
-    for index, span in enumerate(spans):
-        taken = width(span.text)
-        more = any(later.text for later in spans[index + 1 :])
-        if taken > room or (taken == room and more):
-            text = cut(span.text, room, ellipsis) if taken > room else cut(span.text + " ", room, ellipsis)
-            kept.append(Span(pad(text, room), span.role))
-            return tuple(kept)
+    room = columns - cell_len(ellipsis)
+    for span in spans:
+        taken = cell_len(span.text)
+        if taken > room:
+            head = span.text[: _prefix(span.text, max(0, room))].rstrip()
+            text = head + ellipsis if columns >= cell_len(ellipsis) else ""
+            kept.append(Span(text + " " * max(0, columns - _cells(kept) - cell_len(text)), span.role))
+            break
         kept.append(span)
         room -= taken
     return tuple(kept)
+
+
+def _cells(spans: Sequence[Span]) -> int:
+    return sum(cell_len(span.text) for span in spans)
+
+
+def _prefix(text: str, columns: int) -> int:
+    """How many characters fit."""
+    fitting = 0
+    for end in range(1, len(text) + 1):
+        if cell_len(text[:end]) > columns:
+            break
+        fitting = end
+    return fitting
 
 
 def wrap(cell: Cell, columns: int, indent: int = 0) -> list[Line]:
@@ -91,18 +107,17 @@ def wrap(cell: Cell, columns: int, indent: int = 0) -> list[Line]:
     room = columns
     for span in spans_of(cell):
         for word in _words(printable(span.text)):
-            size = width(word)
+            size = cell_len(word)
             if size > room and room < columns - indent and word.strip():
                 rows.append([Span(" " * indent)] if indent else [])
                 room = columns - indent
                 word = word.lstrip()
-                size = width(word)
+                size = cell_len(word)
             while size > room:
-                head = cut(word, room, "")
-                head = head or word[:1]
+                head = word[: max(1, _prefix(word, room))]
                 rows[-1].append(Span(head, span.role))
                 word = word[len(head) :]
-                size = width(word)
+                size = cell_len(word)
                 rows.append([Span(" " * indent)] if indent else [])
                 room = columns - indent
                 if not word.strip():

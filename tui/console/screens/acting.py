@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from rich.cells import cell_len as width
 from textual import events
 from textual.screen import Screen
 from textual.widgets import Input
@@ -14,7 +15,6 @@ from tui.console.lines import Span, plain
 from tui.console.widgets.bar import Bar, Button
 from tui.console.widgets.pane import Pane
 from tui.console.widgets.table import Table
-from tui.printable import width
 
 if TYPE_CHECKING:
     from tui.console.app import ConsoleApp

@@ -64,6 +64,8 @@ class Page(Acting):
     VERTICAL_BREAKPOINTS = [(0, "-short"), (TALL_ROWS, "-tall")]  # noqa: RUF012 - declared by Textual
     tab = ""
     """Which tab it belongs to."""
+    _there = False
+    """Its widgets are made."""
     watched = False
     """Changes of others are looked for often while it is shown."""
 
@@ -105,7 +107,7 @@ class Page(Acting):
 
     def fill_all(self) -> None:
         """Header, tabs, body and footer; nothing while the screen is too small or not there yet."""
-        if not self.is_mounted or self.too_small:
+        if not self._there or self.too_small:
             return
         self.query_one(Caption).fill()
         self.fill_header()
@@ -138,6 +140,7 @@ class Page(Acting):
 
     def on_mount(self) -> None:
         """Draw what is known."""
+        self._there = True
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from rich.cells import cell_len as width_of
 from textual import events
 from textual.message import Message
 from textual.strip import Strip
@@ -12,7 +13,6 @@ from textual.widget import Widget
 
 from tui.console.lines import Line, Span, fit, plain, strip
 from tui.console.widgets.base import palette_of, signs_of
-from tui.printable import width as width_of
 
 
 class Button(NamedTuple):

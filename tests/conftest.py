@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -45,6 +46,18 @@ def nothing_past_pyfakefs(request: pytest.FixtureRequest, own_host: None) -> Ite
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast tests come first, so that what breaks often is told early."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.hookimpl(optionalhook=True)  # without xdist there is no such hook
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One worker gets all tests of the lab, as a machine has room for one; all others go where there is time."""
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+    class OneLab(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/lab" if nodeid.startswith("tests/lab/") else nodeid
+
+    return OneLab(config, log)
 
 
 def _skipped(config: pytest.Config) -> int:

@@ -67,16 +67,19 @@ class Tags:
 
     def read(self, tag: str) -> TagEntry | None:
         """The newest generation, listed afresh; None when there never was one."""
-        newest = 0
+        newest, problem = 0, "the record is listed but not found"
         for _ in range(_LOOKS):
             with doing(f"list the generations of image {tag}"):
                 newest = self._newest(tag)
             if not newest:
                 return None
-            entry = _entry(tag, newest, self._fetch(self._path(tag, newest), newest))
+            content = self._fetch(self._path(tag, newest), newest)
+            entry = _entry(tag, newest, content)
             if entry is not None:
                 return entry
-        return TagEntry(tag, newest, None, "the record is listed but not found", unreadable=True)
+            if isinstance(content, OSError) and content.errno == errno.ESTALE:
+                problem = from_os_error(content, "read the record").message
+        return TagEntry(tag, newest, None, problem, unreadable=True)
 
     def scan(self) -> list[ShardOfTags]:
         """All shards. A slow (cold) storage is read by several threads, a fast one by this one.

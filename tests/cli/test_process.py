@@ -82,6 +82,7 @@ def on_terminal(*words: object, columns: int = 100, check: Callable[[str], bool]
 
     def own_terminal() -> None:
         os.setsid()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background was started with it ignored
         import fcntl
         import termios
 

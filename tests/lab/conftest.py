@@ -16,12 +16,11 @@ HERE = Path(__file__).parent
 DISK_BYTES = 1 << 30
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of this directory is slow, and one worker runs it: a machine has room for one lab."""
+    """All of this directory is slow. (One worker runs all of it: see ``tests/conftest.py``.)"""
     for item in items:
         if HERE in item.path.parents:
-            for mark in (pytest.mark.lab, pytest.mark.slow, pytest.mark.xdist_group("lab")):
+            for mark in (pytest.mark.lab, pytest.mark.slow):
                 item.add_marker(mark)
 
 

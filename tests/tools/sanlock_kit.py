@@ -32,6 +32,7 @@ import json, os, signal, sys
 from engine.errors import DiskwrightError
 from engine.tools.sanlock import SanlockLeases
 leases = SanlockLeases()
+signal.alarm(120)
 print("up", flush=True)
 if not sys.stdin.readline():
     signal.pause()

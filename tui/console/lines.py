@@ -113,6 +113,8 @@ def wrap(cell: Cell, columns: int, indent: int = 0) -> list[Line]:
                 room = columns - indent
                 word = word.lstrip()
                 size = cell_len(word)
+            if size > room and not word.strip():
+                continue  # spaces at the end of a line
             while size > room:
                 head = word[: max(1, _prefix(word, room))]
                 rows[-1].append(Span(head, span.role))

@@ -19,7 +19,7 @@ from tui.console.widgets.pane import Pane, Paragraph
 _EXAMPLES = {
     "localfs": "path=/srv/images",
     "nfs": "server=10.0.0.4 export=/srv/images",
-    "lvm": "vg=images",
+    "lvm": "volume_group=images",
 }
 """What the parameters of a type look like."""
 

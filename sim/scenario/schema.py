@@ -416,7 +416,8 @@ EFFECTS = tuple(_effects())
 def _codes(kind: type[DiskwrightError]) -> Iterator[str]:
     yield kind.code
     for below in kind.__subclasses__():
-        yield from _codes(below)
+        if below.__module__ == DiskwrightError.__module__:  # others' errors may be imported or not
+            yield from _codes(below)
 
 
 ERROR_CODES = tuple(dict.fromkeys(_codes(DiskwrightError)))

@@ -35,18 +35,28 @@ def session_cluster() -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.fixture(scope="module")
+def tidy_cluster(session_cluster: Cluster) -> Cluster:
+    """Hosts on which the module before has left devices active or its disk mounted are killed first."""
+    for host in session_cluster.hosts:
+        in_use = f"dmsetup ls | grep -q '(' || grep -q '^{PRIVATE}' /proc/mounts"
+        if host.state == "running" and host.run(["sh", "-c", in_use], check=False).code == 0:
+            host.kill()
+    return session_cluster
+
+
 @pytest.fixture
-def cluster(session_cluster: Cluster) -> Cluster:
+def cluster(tidy_cluster: Cluster) -> Cluster:
     """The lab with every host running, whatever the test before did to them."""
-    for guest in session_cluster.lab.guests.values():
+    for guest in tidy_cluster.lab.guests.values():
         if guest.cable_cut:
             guest.mend()
         if guest.state == "frozen":
             guest.kill()
-    for name, guest in session_cluster.lab.guests.items():
+    for name, guest in tidy_cluster.lab.guests.items():
         if guest.state == "off":
-            session_cluster.boot(name)
-    return session_cluster
+            tidy_cluster.boot(name)
+    return tidy_cluster
 
 
 @contextmanager

@@ -10,9 +10,7 @@ import pytest
 from engine.errors import NotFound, StorageError
 from engine.tools.block import DirectBlockHandle, flush_device, is_block_device
 from engine.tools.lvm import LvmVolumeGroups
-from tests.tools.lvm_kit import EXTENT, Bench, MiB, commands, lvm
-
-DISK = "/dev/ubdb"
+from tests.tools.lvm_kit import EXTENT, Bench, commands, lvm
 
 
 @pytest.fixture
@@ -198,24 +196,17 @@ def test_volumes_on_sectors_of_4096_bytes(bench, door):
 
 def test_a_flush_of_a_volume_reaches_its_device(bench, door):
     """fsync of the mapped device flushes the disk below, and so does ``sync`` of the group; LVM itself does not."""
-    bench.show([DISK])
-    with DirectBlockHandle(DISK, writable=True) as handle:
-        handle.zero(0, MiB)
-    door.create_group("g", [DISK], door.system_id)
-    try:
-        flush_device(DISK)
-        before = flushes(DISK)
-        door.create("g", "v", EXTENT, [])
-        path = door.activate("g", "v")
-        with door.open_device(path, writable=True) as handle:
-            handle.write_at(0, b"f" * 4096)
-            assert flushes(DISK) == before
-            handle.sync()
-            assert flushes(DISK) > before
-        before = flushes(DISK)
-        door.sync("g")
-        assert flushes(DISK) > before
-    finally:
-        lvm(bench.directory, "vgremove", "-ff", "-y", "g", system_id=door.system_id)
-        with DirectBlockHandle(DISK, writable=True) as handle:
-            handle.zero(0, MiB)
+    disk = bench.device()
+    door.create_group("g", [disk], door.system_id)
+    flush_device(disk)
+    before = flushes(disk)
+    door.create("g", "v", EXTENT, [])
+    path = door.activate("g", "v")
+    with door.open_device(path, writable=True) as handle:
+        handle.write_at(0, b"f" * 4096)
+        assert flushes(disk) == before
+        handle.sync()
+        assert flushes(disk) > before
+    before = flushes(disk)
+    door.sync("g")
+    assert flushes(disk) > before

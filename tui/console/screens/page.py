@@ -106,10 +106,11 @@ class Page(Acting):
         return (), []
 
     def fill_all(self) -> None:
-        """Header, tabs, body and footer; nothing while the screen is too small or not there yet."""
-        if not self._there or self.too_small:
+        """Header, tabs, body and footer; nothing while the screen is too small, not there yet or going."""
+        captions = self.query(Caption)
+        if not self._there or self.too_small or not captions:  # none: the screen is being taken away
             return
-        self.query_one(Caption).fill()
+        captions.first().fill()
         self.fill_header()
         self.fill()
         self.fill_footer()

@@ -111,7 +111,7 @@ REPAIR = Tour(
         TourStep(
             "The images are fine now: the same screen, the truth from the disk.",
             keys=("2",),
-            expect="web-db",
+            expect="[2 Images]",
             pause_s=12,
         ),
         TourStep(

@@ -8,9 +8,9 @@ test: ## everything
 
 explore: ## every crash of every story and of every recovery, until nothing new appears; races; some 15 minutes
 	@.ci/setup.sh dev
-	@.venv/bin/python -m sim.explore
-	@.venv/bin/python -m sim.explore --races 1
-	@.venv/bin/python -m sim.explore --races 1 --profile nfs
+	@.venv/bin/python -m sim.explore.command
+	@.venv/bin/python -m sim.explore.command --races 1
+	@.venv/bin/python -m sim.explore.command --races 1 --profile nfs
 
 bench: ## measure; on an otherwise idle machine
 	@.ci/setup.sh dev

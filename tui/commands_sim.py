@@ -9,7 +9,7 @@ from tui.arguments import Parser
 from tui.render import OutputClosed
 from tui.session import Session
 
-MODULES = {"run": "sim.scenario.command", "explore": "sim.explore", "fuzz": "sim.fuzz"}
+MODULES = {"run": "sim.scenario.command", "explore": "sim.explore.command", "fuzz": "sim.explore.fuzz"}
 """Each has ``main(argv) -> int`` (writes to standard output, raises the engine's errors) and ``make_parser()``."""
 
 

@@ -1,7 +1,7 @@
 """What is in a demo: images in every state that an operator can meet, made by the engine itself.
 
 Nothing is painted. Each image is the work of a verb or a fix; what is unfinished was worked on by
-a process that really got a SIGKILL (``sim.victim``); what is damaged had bytes of its file
+a process that really got a SIGKILL (``sim.hosts.victim``); what is damaged had bytes of its file
 overwritten, as a bad disk or a wrong command would. Content is the same in each demo, ids are not.
 
 Three repositories: "demo" is the one to repair, "demo-offsite" has replicas and the source of a
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from engine.api import Engine
 from engine.assembly import real_doors
 from engine.errors import StorageError, ToolFailed, ToolMissing
-from sim.victim import sacrifice
+from sim.hosts.victim import sacrifice
 
 MAIN, OFFSITE, ARCHIVE = "demo", "demo-offsite", "demo-archive"
 FOLDERS = {MAIN: "repository", OFFSITE: "offsite", ARCHIVE: "archive"}

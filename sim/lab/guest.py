@@ -102,6 +102,7 @@ class Guest:
             except OSError:
                 ours.close()
                 raise
+        self._pin(process.pid)
         self._process = process
         self._channel = Channel(self.name, ours, os.pidfd_open(process.pid), lambda: self._bury(process))
 
@@ -251,6 +252,13 @@ class Guest:
         assert self._process is not None
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._process.pid, number)  # only the main one: stopping those it traces is a panic
+
+    def _pin(self, pid: int) -> None:
+        """A guest's processes take turns all the time. On one processor that costs a third of what it does on two,
+        the one waking the other (measured: 0.14 s instead of 0.42 for a command of LVM)."""
+        processors = sorted(os.sched_getaffinity(0))
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(pid, {processors[self.number % len(processors)]})
 
     def _bury(self, process: subprocess.Popen[bytes]) -> None:
         sessions.end(process.pid)

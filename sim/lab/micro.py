@@ -10,10 +10,10 @@ import os
 from collections.abc import Callable, Iterator
 
 from engine.doors.files import Files
-from sim.files import SimFiles
-from sim.nodes import DirectoryNode, FileNode
-from sim.profiles import PROFILES, crash_states
-from sim.storage import SimStorage
+from sim.disk.files import SimFiles
+from sim.disk.nodes import DirectoryNode, FileNode
+from sim.disk.profiles import PROFILES, crash_states
+from sim.disk.storage import SimStorage
 
 OLD = b"o" * 2048
 Tree = frozenset[tuple[str, bytes | None]]

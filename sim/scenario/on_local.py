@@ -24,7 +24,7 @@ from engine.doors import Doors
 from engine.doors.files import Abilities, FileHandle, RealFiles
 from engine.doors.processes import ProcessState
 from engine.errors import DiskwrightError, StorageError, ToolMissing
-from sim.hosts import uuid4
+from sim.hosts.clock import uuid4
 from sim.scenario.backend import ActiveFault, Ended, Failure
 from sim.scenario.deeds import do, is_by_runner
 from sim.scenario.model import Interruption, Scenario
@@ -61,7 +61,7 @@ class CountedIds:
             os.pwrite(descriptor, b"%020d" % count, 0)
         finally:
             os.close(descriptor)
-        return uuid4(f"{self._seed}/{self.host_id}/{count}")  # as sim.hosts.IdSource
+        return uuid4(f"{self._seed}/{self.host_id}/{count}")  # as sim.hosts.clock.IdSource
 
 
 def local_doors(host: str, top: str, seed: int) -> Doors:

@@ -1,4 +1,4 @@
-"""Scenarios on the simulator: ``sim.world`` with its model of storage, qemu, leases and time."""
+"""Scenarios on the simulator: ``sim.hosts.world`` with its model of storage, qemu, leases and time."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from engine.api import Engine
 from engine.doors.leases import Lease
 from engine.doors.processes import ProcessIdentity
 from engine.errors import DiskwrightError
-from sim.crash import Crashed
-from sim.files import Fault, SimFiles
-from sim.nodes import fail
-from sim.processes import SimProcess
-from sim.profiles import PROFILES
+from sim.disk.files import Fault, SimFiles
+from sim.disk.nodes import fail
+from sim.disk.profiles import PROFILES
+from sim.disk.storage import DEFAULT_CAPACITY
+from sim.hosts.crash import Crashed
+from sim.hosts.processes import SimProcess
+from sim.hosts.tape import Tape
+from sim.hosts.world import REPOSITORIES, World
 from sim.scenario.backend import ActiveFault, Ended, Failure
 from sim.scenario.deeds import RUNNER, do, is_by_runner
 from sim.scenario.model import Interruption, Scenario
 from sim.scenario.watch import Reached, Watch, watching
-from sim.storage import DEFAULT_CAPACITY
-from sim.tape import Tape
-from sim.world import REPOSITORIES, World
 
 _SCRATCH = "/scratch"
 

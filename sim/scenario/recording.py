@@ -20,8 +20,8 @@ from engine.errors import DiskwrightError
 from engine.model import RepositoryReport
 from engine.triage.judge import judge
 from engine.triage.view import Graph
-from sim.files import Fault
-from sim.processes import SimProcess
+from sim.disk.files import Fault
+from sim.hosts.processes import SimProcess
 from sim.scenario.backend import Backend
 from sim.scenario.model import Scenario
 
@@ -56,7 +56,7 @@ class Recorder:
         world.hook = self
 
     def __call__(self, process: SimProcess, call: str, what: str) -> Fault:
-        """As ``sim.processes.Hook``: what was noted at the call before is durable now."""
+        """As ``sim.hosts.processes.Hook``: what was noted at the call before is durable now."""
         if not self._inside:
             self.flush()
             self._note(process, call, what)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from engine.errors import DiskwrightError
 from engine.model import FixType, Risk, Status
-from sim.crash import FILE_EFFECTS, GROUP_EFFECTS, HANDLE_EFFECTS, SESSION_EFFECTS, TOOL_EFFECTS
+from sim.hosts.crash import FILE_EFFECTS, GROUP_EFFECTS, HANDLE_EFFECTS, SESSION_EFFECTS, TOOL_EFFECTS
 
 BACKENDS = ("sim", "local", "lab")
 FORMATS = ("localfs-1.0", "nfs-1.0", "lvm-1.0")
@@ -410,7 +410,7 @@ def _effects() -> Iterator[str]:
 
 
 EFFECTS = tuple(_effects())
-"""Names of effects, as ``sim.crash`` gives them."""
+"""Names of effects, as ``sim.hosts.crash`` gives them."""
 
 
 def _codes(kind: type[DiskwrightError]) -> Iterator[str]:

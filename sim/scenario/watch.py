@@ -1,6 +1,6 @@
 """Interrupting a process at a chosen effect, the same on simulated and on real doors.
 
-Effects are numbered as in ``sim.crash``, so a number or a name means the same place everywhere.
+Effects are numbered as in ``sim.hosts.crash``, so a number or a name means the same place everywhere.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 from engine.doors import Doors
-from sim.crash import Effects, crashing
+from sim.hosts.crash import Effects, crashing
 from sim.scenario.model import Point
 
 

@@ -23,11 +23,11 @@ from engine.api import Engine
 from engine.doors.leases import Lease
 from engine.doors.processes import ProcessIdentity, RealProcesses
 from engine.errors import DiskwrightError
+from sim.hosts.victim import die, die_with_parent
 from sim.scenario.deeds import RUNNER, do, is_by_runner
 from sim.scenario.model import Point
 from sim.scenario.on_local import local_doors
 from sim.scenario.watch import Reached, Watch, watching
-from sim.victim import die, die_with_parent
 
 SIGNALS: dict[str, Callable[[], None]] = {
     "crash": die,

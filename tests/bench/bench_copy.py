@@ -14,7 +14,7 @@ import pytest
 from engine.api import Engine
 from engine.doors.leases import OfdLeases
 from engine.model import FixType
-from sim.crash import Crashed, Effects, crashing
+from sim.hosts.crash import Crashed, Effects, crashing
 from tests.bench.kit import (
     PIECE_BYTES,
     PIECES,

@@ -11,7 +11,7 @@ from engine.api import Engine
 from engine.assembly import real_doors
 from engine.doors.leases import Leases, OfdLeases
 from engine.model import Fix, RepositoryReport, Risk, Status
-from sim.crash import Effects, crashing
+from sim.hosts.crash import Effects, crashing
 
 MiB = 1 << 20
 SIZE = 3 * MiB

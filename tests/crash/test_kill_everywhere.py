@@ -14,7 +14,7 @@ import pytest
 
 from engine.api import Engine
 from engine.model import Strategy
-from sim.crash import Crashed
+from sim.hosts.crash import Crashed
 from tests.crash.kit import SIZE, World, content, contents, nothing_left_over, settle, write
 
 

@@ -1,6 +1,6 @@
 """Processes that really get a SIGKILL, and other hosts that go on where those were.
 
-Each victim is ``python -m sim.victim``: it dies just before an effect that is named, so every run
+Each victim is ``python -m sim.hosts.victim``: it dies just before an effect that is named, so every run
 dies at the same place. How much is read again is counted at the door through which it is read.
 """
 
@@ -26,7 +26,7 @@ from engine.copying.pump import MIN_WINDOW_BYTES
 from engine.doors.images import Chain
 from engine.errors import ToolFailed
 from engine.model import Strategy
-from sim.victim import Outcome, sacrifice
+from sim.hosts.victim import Outcome, sacrifice
 from tests.contracts.source import ROOT
 from tests.crash.kit import MiB, World, content, nothing_left_over, settle, write
 
@@ -120,7 +120,7 @@ def run_rule(engine: Engine, repo: str, rule: str, image: str) -> None:
 
 def run_victim(spec: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "sim.victim", "/dev/stdin"],
+        [sys.executable, "-m", "sim.hosts.victim", "/dev/stdin"],
         input=json.dumps(spec),
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -13,7 +13,7 @@ from engine.api import Engine
 from engine.copying import pump
 from engine.model import Fix
 from engine.records import Record
-from sim.crash import Crashed
+from sim.hosts.crash import Crashed
 from tests.crash.kit import MiB, World, write
 
 NO_FIX = {"auto_fix": False}

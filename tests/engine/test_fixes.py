@@ -12,7 +12,7 @@ import pytest
 from engine.errors import BadRequest, Damaged, ImageBusy, NoSpace, Refused, StaleFix, Stopped, StorageError
 from engine.model import Fix, Risk, Status
 from engine.triage.health import MAX_CHAIN
-from sim.crash import Crashed, Effects, crashing
+from sim.hosts.crash import Crashed, Effects, crashing
 from tests.crash.kit import SIZE, MiB, World, content, nothing_left_over, settle, write
 
 NO_FIX = {"auto_fix": False}

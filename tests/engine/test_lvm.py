@@ -7,9 +7,9 @@ import pytest
 from engine import changes
 from engine.errors import NoSpace, NotFound, Refused, StorageError
 from engine.model import FixType, Status
-from sim.stage import MiB, Stage
-from sim.volume_groups import groups_of
-from sim.world import DEVICE_BYTES, LVM, World
+from sim.explore.stage import MiB, Stage
+from sim.hosts.world import DEVICE_BYTES, LVM, World
+from sim.lvm.volume_groups import groups_of
 
 EXTENT = 4 * MiB
 

@@ -14,7 +14,7 @@ from engine.doors.volume_groups import PhysicalRange, VolumeGroup, VolumeGroups
 from engine.errors import Conflict, NotFound, Refused, StorageError
 from engine.formats import lvm_layout as layout
 from engine.formats.lvm_meta import sealed_header
-from sim import group_model as model
+from sim.lvm import group_model as model
 
 GARBAGE = b"\xa5"
 

@@ -19,9 +19,9 @@ from engine.formats.lvm_pages import PAGE_BYTES
 from engine.formats.lvm_records import Records
 from engine.formats.registry import create_repository, open_repository
 from engine.records import is_tombstone
-from sim import group_model
-from sim.stage import MiB, Stage
-from sim.world import LVM, World
+from sim.explore.stage import MiB, Stage
+from sim.hosts.world import LVM, World
+from sim.lvm import group_model
 from tests.formats.kit import SIZE, T1, T2, V1, LvmStorage, qcow2, raw, record
 from tests.formats.lvm_kit import FileGroups, FileHandle
 

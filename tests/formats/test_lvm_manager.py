@@ -13,7 +13,7 @@ from engine.formats.lvm_group import NOBODY
 from engine.formats.lvm_meta import sealed_header
 from engine.formats.registry import create_repository, detach_repository, open_repository
 from engine.model import VolumeFormat
-from sim import group_model
+from sim.lvm import group_model
 from tests.formats.kit import SIZE, T1, T2, V1, LvmStorage, qcow2, raw, record
 from tests.formats.lvm_kit import FileGroups
 

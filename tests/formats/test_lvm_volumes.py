@@ -15,7 +15,7 @@ from engine.formats.lvm import LvmRepository
 from engine.model import VolumeFormat, aligned
 from engine.records import VolumeRef
 from engine.tools.qemu import QemuImageTool
-from sim import group_model
+from sim.lvm import group_model
 from tests.formats.kit import SIZE, T2, V1, V2, LvmStorage, qcow2, raw
 
 MiB = 1 << 20

@@ -23,11 +23,11 @@ from engine.errors import (
 )
 from engine.formats.registry import open_repository
 from engine.model import VolumeFormat
-from sim.crash import Crashed
-from sim.files import Fault
-from sim.processes import SimProcess
-from sim.tape import Tape
-from sim.world import World
+from sim.disk.files import Fault
+from sim.hosts.crash import Crashed
+from sim.hosts.processes import SimProcess
+from sim.hosts.tape import Tape
+from sim.hosts.world import World
 from tests.formats.kit import (
     SIZE,
     T1,

@@ -19,9 +19,9 @@ from engine.errors import ToolFailed
 from engine.model import VolumeFormat
 from engine.tools.qcow2 import fresh_image
 from engine.tools.qemu import QemuImageTool
-from sim.content import Segment
-from sim.crash import Effects, crashing
-from sim.images import SimImageTool
+from sim.disk.content import Segment
+from sim.hosts.crash import Effects, crashing
+from sim.qemu.images import SimImageTool
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 CLUSTER = 64 * KIB

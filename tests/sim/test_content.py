@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.content import BLOCK, EMPTY, Content
+from sim.disk.content import BLOCK, EMPTY, Content
 
 SPAN = 5 * BLOCK
 OFFSETS = st.one_of(

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.files import SimFiles
-from sim.nodes import DirectoryNode, FileNode, LinkNode
-from sim.profiles import POSIX, TooManyPending, crash_states, one_state, pending_count
-from sim.storage import SimStorage
-from sim.tape import Tape, explore
+from sim.disk.files import SimFiles
+from sim.disk.nodes import DirectoryNode, FileNode, LinkNode
+from sim.disk.profiles import POSIX, TooManyPending, crash_states, one_state, pending_count
+from sim.disk.storage import SimStorage
+from sim.hosts.tape import Tape, explore
 
 State = frozenset
 MAX = POSIX._replace(max_pending=12)

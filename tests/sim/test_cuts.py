@@ -5,11 +5,11 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.cuts import cuts
-from sim.files import SimFiles
-from sim.nodes import FileNode
-from sim.profiles import JOURNAL, POSIX, Profile, crash_states
-from sim.storage import SimStorage
+from sim.disk.files import SimFiles
+from sim.disk.nodes import FileNode
+from sim.disk.profiles import JOURNAL, POSIX, Profile, crash_states
+from sim.disk.storage import SimStorage
+from sim.explore.cuts import cuts
 
 PATHS = ["/d/a", "/d/b", "/e/a", "/e/b"]
 OPS = st.one_of(

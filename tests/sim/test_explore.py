@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from sim.explore import main
+from sim.explore.command import main
 
 QUICK = ["create-empty", "remove", "restore", "user-data", "clean-removed", "clean-lost", "clean-unnamed"]
 
@@ -36,7 +36,7 @@ def test_every_verb_and_every_fix_survives_power_cuts_at_every_effect(capsys, pr
 
 def test_a_mutant_that_forgets_a_sync_is_found(capsys, monkeypatch):
     """Without the sync of the record's file a power cut leaves an empty record, and the explorer says where."""
-    from sim.files import SimHandle
+    from sim.disk.files import SimHandle
 
     monkeypatch.setattr(SimHandle, "sync", lambda handle: None)
     code, text = explored(capsys, "--profile", "posix", "--shallow", "--jobs", "1", "--story", "user-data")

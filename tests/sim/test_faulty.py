@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sim.faulty import failures
-from sim.stories import STORIES
+from sim.explore.faulty import failures
+from sim.explore.stories import STORIES
 
 QUICK = ("create-space", "snapshot", "remove", "user-data", "clean-removed", "mend-copy-windows")
 FLUSH_FAILED_IN_PLACE = {

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.doors.files import FileHandle, Files, Kind, RealFiles
-from sim.files import SimFiles
-from sim.storage import SimStorage
+from sim.disk.files import SimFiles
+from sim.disk.storage import SimStorage
 
 NAMES = ["a", "b", "c", "d"]
 PATHS = st.one_of(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sim.fuzz import fuzz
+from sim.explore.fuzz import fuzz
 
 
 @pytest.mark.parametrize("seed", range(11, 31))

@@ -13,13 +13,13 @@ from engine.doors.files import Files, RealFiles
 from engine.doors.images import Layer, Session
 from engine.errors import BadRequest, NoSpace, ToolFailed
 from engine.tools.qemu import QemuImageTool
-from sim.crash import Crashed, Effects
-from sim.files import Fault, SimFiles
-from sim.images import SimImageTool
-from sim.layers import ImageLocks
-from sim.profiles import crash_states
-from sim.qcow2_cache import Cache
-from sim.storage import SimStorage
+from sim.disk.files import Fault, SimFiles
+from sim.disk.profiles import crash_states
+from sim.disk.storage import SimStorage
+from sim.hosts.crash import Crashed, Effects
+from sim.qemu.images import SimImageTool
+from sim.qemu.layers import ImageLocks
+from sim.qemu.qcow2_cache import Cache
 from tests.sim.images_kit import CLUSTER, MIB, QCOW2, RAW, SparseFiles, Step, crashing_files, make_layer
 
 SIZE = 1 << 40

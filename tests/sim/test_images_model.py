@@ -17,7 +17,7 @@ from engine.errors import ToolFailed
 from engine.model import VolumeFormat
 from engine.tools.qcow2 import HEADER_READ_BYTES, parse_header
 from engine.tools.qemu import QemuImageTool
-from sim.images import SimImageTool
+from sim.qemu.images import SimImageTool
 from tests.sim.images_kit import (
     CLUSTER,
     MIB,

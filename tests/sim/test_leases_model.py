@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.doors.leases import OfdLease, OfdLeases
-from sim.files import SimFiles
-from sim.leases import LockTable, SimLease, SimLeases
-from sim.storage import SimStorage
+from sim.disk.files import SimFiles
+from sim.disk.storage import SimStorage
+from sim.hosts.leases import LockTable, SimLease, SimLeases
 
 PROCESSES = st.integers(0, 3)
 KEYS = st.sampled_from([0, 1, (1 << 60) - 1])

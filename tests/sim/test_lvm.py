@@ -8,12 +8,12 @@ import pytest
 
 from engine.errors import Conflict, NoSpace, NotFound, Refused, StorageError
 from engine.formats import lvm_group, lvm_layout, lvm_meta, lvm_records
-from sim import group_model, volume_groups
-from sim.explorer import Explorer
-from sim.faulty import failures
-from sim.profiles import POSIX, crash_states
-from sim.stories import ON_LVM
-from sim.world import DEVICE, LVM, REPOSITORIES, World
+from sim.disk.profiles import POSIX, crash_states
+from sim.explore.explorer import Explorer
+from sim.explore.faulty import failures
+from sim.explore.stories import ON_LVM
+from sim.hosts.world import DEVICE, LVM, REPOSITORIES, World
+from sim.lvm import group_model, volume_groups
 
 EXTENT = group_model.EXTENT_BYTES
 QUICK = ["user-data", "remove", "restore", "create-unmade", "clean-removed", "clean-scrap", "optimize-reduce"]

@@ -18,11 +18,11 @@ from engine.api import Engine
 from engine.assembly import real_doors
 from engine.errors import NoSpace
 from engine.fixes import fill
-from sim import small
-from sim.explorer import Explorer
-from sim.faulty import failures
-from sim.races import PASSINGS, RACES, run_passed, run_race
-from sim.stories import STORIES
+from sim.explore import small
+from sim.explore.explorer import Explorer
+from sim.explore.faulty import failures
+from sim.explore.races import PASSINGS, RACES, run_passed, run_race
+from sim.explore.stories import STORIES
 from tests.sim.mutants_kit import Site, deleted, hidden_syncs, hit, patched, sites, statement
 
 pytestmark = pytest.mark.slow

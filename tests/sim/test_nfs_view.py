@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from sim.cuts import cuts
-from sim.files import SimFiles
-from sim.profiles import NFS
-from sim.races import RACES, run_race
-from sim.world import World
+from sim.disk.files import SimFiles
+from sim.disk.profiles import NFS
+from sim.explore.cuts import cuts
+from sim.explore.races import RACES, run_race
+from sim.hosts.world import World
 
 ROOT = "/srv"
 

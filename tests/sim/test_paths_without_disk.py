@@ -9,9 +9,10 @@ import pytest
 from pyfakefs.fake_filesystem import FakeFilesystem
 
 from engine.errors import BadRequest, NotFound, StorageError
-from sim import explore, fuzz
+from sim.explore import command as explore
+from sim.explore import fuzz
+from sim.explore.stories import STORIES
 from sim.scenario import command
-from sim.stories import STORIES
 from tests.unfaked import Unfaked
 from tui import arguments, cli
 from tui.session import state_directory

@@ -207,7 +207,7 @@ def test_an_engine_that_forgets_a_sync_violates_a_scenario(monkeypatch: pytest.M
     """The stories about power cuts notice when directories are not synced, and when files are not."""
     for call in ("SimFiles.sync_directory", "SimHandle.sync"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"sim.files.{call}", lambda *arguments: None)
+            patch.setattr(f"sim.disk.files.{call}", lambda *arguments: None)
             results = {play(SCENARIOS[name], "sim").result for name in ON_SIM if name.startswith("power_cut")}
         assert VIOLATED in results, call
 

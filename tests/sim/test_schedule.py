@@ -15,12 +15,12 @@ import pytest
 
 from engine.api import Engine
 from engine.doors.processes import ProcessState
-from sim.crash import Crashed
-from sim.faults import Faults, possible
-from sim.guard import Escaped, watched
-from sim.schedule import Endless, StrayThread
-from sim.tape import Tape, explore
-from sim.world import World
+from sim.hosts.crash import Crashed
+from sim.hosts.faults import Faults, possible
+from sim.hosts.guard import Escaped, watched
+from sim.hosts.schedule import Endless, StrayThread
+from sim.hosts.tape import Tape, explore
+from sim.hosts.world import World
 
 PATH = "/srv/counter"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sim import small
+from sim.explore import small
 
 
 def test_creating_a_repository_is_all_or_nothing():

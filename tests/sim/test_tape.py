@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.tape import Tape, explore
+from sim.hosts.tape import Tape, explore
 
 
 def play(tape: Tape) -> list[int]:

@@ -11,15 +11,15 @@ from engine.api import Engine
 from engine.doors.processes import ProcessState
 from engine.errors import DiskwrightError, ImageBusy, Overtaken
 from engine.model import RepositoryReport, Risk, Status
-from sim.crash import FILE_EFFECTS, HANDLE_EFFECTS, Crashed
-from sim.faults import Faults
-from sim.files import Fault
-from sim.guard import watched
-from sim.processes import SimProcess
-from sim.profiles import POSIX, crash_states, pending_count
-from sim.storage import SimStorage
-from sim.tape import Tape
-from sim.world import World
+from sim.disk.files import Fault
+from sim.disk.profiles import POSIX, crash_states, pending_count
+from sim.disk.storage import SimStorage
+from sim.hosts.crash import FILE_EFFECTS, HANDLE_EFFECTS, Crashed
+from sim.hosts.faults import Faults
+from sim.hosts.guard import watched
+from sim.hosts.processes import SimProcess
+from sim.hosts.tape import Tape
+from sim.hosts.world import World
 
 MiB = 1 << 20
 SIZE = 3 * MiB
@@ -220,7 +220,7 @@ def test_every_crash_state_of_a_snapshot_is_recovered(profile: str):
 @pytest.mark.parametrize("call", ["SimHandle.sync", "SimFiles.sync_directory"])
 def test_the_model_notices_an_engine_that_does_not_sync(call: str, monkeypatch: pytest.MonkeyPatch):
     """With one kind of sync doing nothing, some state after the acknowledgement has lost the snapshot or is bad."""
-    monkeypatch.setattr(f"sim.files.{call}", lambda *arguments: None)
+    monkeypatch.setattr(f"sim.disk.files.{call}", lambda *arguments: None)
     world, disk, snapshot, shots = shots_of_a_snapshot()
     monkeypatch.undo()
     bad: list[object] = []

@@ -204,7 +204,7 @@ def test_a_lease_that_was_lost_before_it_was_adopted_is_not_adopted(hosts, on_a,
     code, message = on_a("go")
     assert code == "superseded"
     assert "held no more" in message
-    assert on_a("holders", 9) == [[TWO, "live"]]
+    wait_until(lambda: on_a("holders", 9) == [[TWO, "live"]], 60)  # "unknown" until it was seen to renew
 
 
 def test_taking_part_is_told_and_repeated_without_harm(on_a, on_b):

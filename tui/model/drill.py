@@ -56,7 +56,7 @@ def crash_drill(engine: Engine, repo_id: str, row: FixRow, seed: int | None = No
     """Start a fix, kill it at a random effect, and say what that did. Blocks for about a second.
 
     Refused outside of a demo, and for a fix that cannot run."""
-    from sim.victim import sacrifice
+    from sim.hosts.victim import sacrifice
 
     if not is_demo(engine, repo_id):
         raise Refused(f"{repo_id} is no demo", "Crash drills are for the demo only: diskwright demo makes one")

@@ -1,0 +1,119 @@
+"""Faults at door calls: which may happen where, and how often.
+
+One choice per call while the budget lasts; 0 is none. A failed call does nothing (EIO, ENOSPC, ESTALE, EACCES) or
+carries its fault out itself (a short write; a sync that fails and loses what it should have written; a link that is
+made and reported as impossible). Others befall the caller: it is killed, or frozen for a while; the power of
+everything is cut; the wall clock of its host jumps.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import NamedTuple, Protocol
+
+from sim.disk.files import Fault
+from sim.disk.nodes import fail
+from sim.hosts.processes import SimProcess
+from sim.hosts.tape import Tape
+
+ERRORS = {"eio": errno.EIO, "enospc": errno.ENOSPC, "estale": errno.ESTALE, "eacces": errno.EACCES}
+_NEED_ROOM = frozenset(
+    "files.create files.link files.rename files.make_directory files.symlink files.clone handle.write_at".split()
+)
+_NAMED = frozenset(
+    "files.list_directory files.stat files.read_file files.open files.create files.link files.rename files.unlink "
+    "files.make_directory files.remove_directory files.symlink".split()
+)
+KINDS = ("eio", "enospc", "estale", "eacces", "short", "sync", "reply", "kill", "freeze", "clock", "power")
+FREEZES_S = (0.01, 5.0, 600.0)
+CLOCK_JUMPS_S = (-3600.0, 60.0, 86400.0)
+
+
+class Faults(NamedTuple):
+    """What may go wrong in a run."""
+
+    kinds: tuple[str, ...] = ()
+    rarity: int = 200
+    """A random run has one in so many calls."""
+    budget: int = 3
+    """And no more than so many."""
+
+
+class Powers(Protocol):
+    """What a fault may do to the world."""
+
+    def power_cut(self) -> None: ...
+
+    def jump_clock(self, host: str, seconds: float) -> None: ...
+
+    @property
+    def now(self) -> float: ...
+
+
+class FaultSource:
+    """Draws faults from the tape and carries them out."""
+
+    def __init__(self, faults: Faults, tape: Tape, world: Powers) -> None:
+        unknown = set(faults.kinds) - set(KINDS)
+        assert not unknown, f"unknown faults: {unknown}"
+        self._faults = faults
+        self._tape = tape
+        self._world = world
+        self._left = faults.budget
+        self._options: dict[str, list[str]] = {}
+        self.happened: list[str] = []
+
+    def strike(self, process: SimProcess, call: str, what: str) -> Fault:
+        """What happens to this call. Raises OSError, or Crashed after a death."""
+        if self._left <= 0:
+            return Fault.NONE
+        options = self._options.get(call)
+        if options is None:
+            options = self._options[call] = [kind for kind in self._faults.kinds if possible(kind, call)]
+        chosen = self._tape.choose(len(options) + 1, f"fault at {call}", self._faults.rarity)
+        if not chosen:
+            return Fault.NONE
+        self._left -= 1
+        kind = options[chosen - 1]
+        self.happened.append(f"{kind} at {process!r} {call} {what}")
+        return self._carry_out(kind, process, what)
+
+    def _carry_out(self, kind: str, process: SimProcess, what: str) -> Fault:
+        if kind in ERRORS:
+            raise fail(ERRORS[kind], what)
+        if kind == "short":
+            return Fault.SHORT
+        if kind == "sync":
+            return Fault.SYNC_FAILS
+        if kind == "reply":
+            return Fault.REPLY_LOST
+        if kind == "kill":
+            process.kill()
+        if kind == "power":
+            self._world.power_cut()
+            process.kill()
+        if kind == "freeze":
+            seconds = FREEZES_S[self._tape.choose(len(FREEZES_S), "how long frozen")]
+            process.frozen_until = self._world.now + seconds
+        if kind == "clock":
+            seconds = CLOCK_JUMPS_S[self._tape.choose(len(CLOCK_JUMPS_S), "how far the clock jumps")]
+            self._world.jump_clock(process.host.name, seconds)
+        return Fault.NONE
+
+
+def possible(kind: str, call: str) -> bool:
+    """Whether that call can have that fault."""
+    door = call.partition(".")[0]
+    if kind in ("kill", "freeze", "clock", "power"):
+        return True
+    if kind == "enospc":
+        return call in _NEED_ROOM
+    if kind == "short":
+        return call == "handle.write_at"
+    if kind == "reply":
+        return call == "files.link"
+    if kind == "sync":
+        return call in ("handle.sync", "files.sync_directory")
+    if kind == "eacces":
+        return call in _NAMED
+    return door in ("files", "handle")

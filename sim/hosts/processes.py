@@ -1,0 +1,350 @@
+"""Simulated processes and hosts: who runs, who is frozen, who is dead, and what a death frees.
+
+A process is the gate before its own doors: once it is dead every call raises ``sim.hosts.crash.Crashed``
+and reaches nothing, so the ``finally`` blocks of a killed process are harmless. Its death closes
+its files, gives its leases up and calls what was registered with ``at_death`` (programs that it had
+started and that end with it). What it did before counts.
+
+``spawn`` starts ``engine.runner`` (the same code, called as a function with doors of this host; its
+output goes to the log) and ``engine.holder`` (a process that only has leases). Who runs when is the
+business of the executor: ``sim.hosts.schedule.Scheduler``, or ``Direct``, which lets spawned processes run to
+their end when somebody sleeps. Process groups, sessions, limits and the exit code of a child are
+not modelled; pids are never reused.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable
+from typing import Any, NoReturn, Protocol
+from zlib import crc32
+
+from engine import runner
+from engine.doors import Doors
+from engine.doors.clock import Clock, Ids
+from engine.doors.images import ImageTool
+from engine.doors.leases import Lease
+from engine.doors.processes import ProcessIdentity, ProcessState
+from engine.errors import DiskwrightError
+from sim.disk.files import Fault, FileLocks, SimFiles
+from sim.disk.nfs_view import HostView, NfsFiles
+from sim.disk.nodes import DataOp, fail
+from sim.disk.profiles import Profile
+from sim.disk.storage import SimStorage
+from sim.hosts.crash import Crashed
+from sim.hosts.leases import LockTable, SimLease, SimLeases
+from sim.hosts.mounts import MountTable, SimMounts
+from sim.lvm.volume_groups import SimVolumeGroups
+
+RUN_MOUNT = "/run"
+"""Where each host has what is gone when it boots."""
+
+STATE_MOUNT = "/state"
+"""Where each host has its own storage for what it remembers."""
+
+_FIRST_RUN_DEVICE = 1 << 40
+
+Hook = Callable[["SimProcess", str, str], Fault]
+"""Called before each door call with (process, call, what); may raise OSError, or kill and raise Crashed."""
+
+
+class Executor(Protocol):
+    """Decides who runs."""
+
+    def launch(self, process: SimProcess) -> None:
+        """A process with something to do is new."""
+
+    def sleep(self, process: SimProcess, seconds: float) -> None:
+        """A process waits."""
+
+
+class Surroundings(Protocol):
+    """What the world gives to its hosts."""
+
+    storage: SimStorage
+    locks: LockTable
+    profile: Profile
+    executor: Executor
+    hook: Hook | None
+    order: int
+
+    @property
+    def image_locks(self) -> FileLocks: ...
+
+    def clock(self, process: SimProcess) -> Clock: ...
+
+    def ids(self, process: SimProcess) -> Ids: ...
+
+    def image_tool(self, process: SimProcess) -> ImageTool: ...
+
+    @property
+    def now(self) -> float:
+        """Virtual seconds since the beginning."""
+
+
+class SimProcess:
+    """One process: a gate, and the doors behind it."""
+
+    def __init__(self, host: SimHost, identity: ProcessIdentity, name: str) -> None:
+        self.host = host
+        self.identity = identity
+        self.name = name
+        self.dead = False
+        """Killed or ended."""
+        self.killed = False
+        self.terminating = False
+        self.asleep_until: float | None = None
+        self.frozen_until: float | None = None
+        self.main: Callable[[], Any] | None = None
+        """What it does; None: it only has leases, or it is driven from outside."""
+        self.error: BaseException | None = None
+        """What ended it that should not have."""
+        self.hook = host.world.hook
+        mounts = {STATE_MOUNT: host.state_storage, RUN_MOUNT: host.run_storage}
+        world = host.world
+        kind = NfsFiles if world.profile.remote else SimFiles
+        self.files = kind(world.storage, self, mounts, world.order, world.image_locks, host.mounts.binds)
+        if isinstance(self.files, NfsFiles):
+            self.files.view = host.view
+        self._groups = SimVolumeGroups(self)
+        self.files.devices = self._groups.open_block
+        self.leases = SimLeases(host.world.locks, self.files, self)
+        self._at_death: dict[Callable[[], None], None] = {}
+        self._doors: Doors | None = None
+
+    @property
+    def doors(self) -> Doors:
+        """Its doors, all behind itself as the gate."""
+        if self._doors is None:
+            world = self.host.world
+            self._doors = Doors(
+                files=self.files,
+                leases=self.leases,
+                images=world.image_tool(self),
+                processes=SimProcesses(self),
+                clock=world.clock(self),
+                ids=world.ids(self),
+                mounts=SimMounts(self),
+                volume_groups=self._groups,
+            )
+        return self._doors
+
+    def behind(self, wrap: Callable[[Doors], Doors]) -> None:
+        """Put something before its doors."""
+        self._doors = wrap(self.doors)
+
+    @property
+    def frozen(self) -> bool:
+        """Stopped by a signal: it is not run, and keeps its leases."""
+        return self.frozen_until is not None
+
+    def enter(self, call: str, what: str) -> Fault:
+        """As ``sim.disk.files.Gate``."""
+        if self.dead:
+            raise Crashed
+        hook = self.hook
+        return hook(self, call, what) if hook is not None else Fault.NONE
+
+    def at_death(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called when it ends, however it ends. It may touch no door."""
+        self._at_death[call] = None
+
+    def not_at_death(self, call: Callable[[], None]) -> None:
+        """Take that back; idempotent."""
+        self._at_death.pop(call, None)
+
+    def end(self, killed: bool = False) -> None:
+        """It is gone; idempotent. Nothing of it touches the storage after this."""
+        if self.dead:
+            return
+        self.dead, self.killed = True, killed
+        self.host.processes.pop(self.identity.pid, None)
+        for call in list(self._at_death):
+            call()
+        self.files.close_all()
+        self.host.world.locks.bury(self)
+
+    def kill(self) -> NoReturn:
+        """End the running process itself, now."""
+        self.end(killed=True)
+        raise Crashed
+
+    def __repr__(self) -> str:
+        return f"{self.host.name}:{self.identity.pid}"
+
+
+class SimHost:
+    """A host: its private storage, its boot, its processes."""
+
+    def __init__(self, world: Surroundings, name: str, state_storage: SimStorage | None = None) -> None:
+        self.world = world
+        self.name = name
+        if state_storage is None:
+            state_storage = SimStorage(device=1000)
+            state_storage.make_directory(STATE_MOUNT)
+            state_storage.make_directory(f"{STATE_MOUNT}/{name}")
+        self.state_storage = state_storage
+        self.processes: dict[int, SimProcess] = {}
+        self.boots = 1
+        self.run_storage = self._fresh_run()
+        """Empty after each boot."""
+        self.mounts = MountTable()
+        self.view = HostView(lambda: world.now)
+        """What it believes of the shared storage, where that is remote."""
+        self.active: set[str] = set()
+        """Logical volumes (their uuids) that are devices here."""
+        self.opened: dict[str, int] = {}
+        """How often each is open."""
+        self._next_pid = 1000
+
+    @property
+    def state_directory(self) -> str:
+        """What to give to an ``Engine`` of this host."""
+        return f"{STATE_MOUNT}/{self.name}"
+
+    @property
+    def boot_id(self) -> str:
+        """Changes with each boot."""
+        return f"{self.name}-boot-{self.boots}"
+
+    def process(self, name: str, main: Callable[[], Any] | None = None) -> SimProcess:
+        """A new process; with ``main`` the executor runs it, else it is driven by whoever has it."""
+        self._next_pid += 1
+        identity = ProcessIdentity(self.boot_id, self._next_pid, self._next_pid)
+        process = SimProcess(self, identity, name)
+        process.main = main
+        self.processes[identity.pid] = process
+        if main is not None:
+            self.world.executor.launch(process)
+        return process
+
+    def crash(self) -> None:
+        """All its processes die, and it boots again. Its private storage stays as it is."""
+        for process in list(self.processes.values()):
+            process.end(killed=True)
+        self.boots += 1
+        self.run_storage = self._fresh_run()
+        self.mounts.clear()
+        self.active.clear()
+        self.opened.clear()
+
+    def _fresh_run(self) -> SimStorage:
+        # Locks belong to a device number: no two hosts and no two boots may have the same.
+        storage = SimStorage(device=_FIRST_RUN_DEVICE + crc32(self.boot_id.encode()))
+        storage.make_directory(RUN_MOUNT)
+        return storage
+
+    def find(self, identity: ProcessIdentity) -> SimProcess | None:
+        """The living process of that identity on this boot."""
+        process = self.processes.get(identity.pid)
+        return process if process is not None and process.identity == identity else None
+
+
+class SimProcesses:
+    """The process door of one process."""
+
+    def __init__(self, process: SimProcess) -> None:
+        self._process = process
+        self._host = process.host
+
+    def own(self) -> ProcessIdentity:
+        return self._process.identity
+
+    def spawn(self, module: str, arguments: list[str], leases: list[Lease], log: str) -> ProcessIdentity:
+        self._process.enter("processes.spawn", module)
+        storage = self._process.files.storage_of(log)
+        append(storage, log, b"")
+        programs: dict[str, Callable[[SimProcess], Any] | None] = {
+            "engine.runner": lambda child: run_engine_runner(child, arguments[0], log),
+            "engine.holder": None,
+        }
+        if module not in programs:
+            raise fail(errno.ENOENT, module)
+        program = programs[module]
+        child = self._host.process(module)
+        for lease in leases:
+            assert isinstance(lease, SimLease)
+            self._host.world.locks.share(lease.lock, child)
+        if program is not None:
+            child.main = lambda: program(child)
+            self._host.world.executor.launch(child)
+        return child.identity
+
+    def state(self, identity: ProcessIdentity) -> ProcessState:
+        self._process.enter("processes.state", str(identity.pid))
+        found = self._host.find(identity)
+        if found is None:
+            return ProcessState.GONE
+        return ProcessState.STOPPED if found.frozen else ProcessState.RUNNING
+
+    def terminate(self, identity: ProcessIdentity) -> None:
+        self._process.enter("processes.terminate", str(identity.pid))
+        found = self._host.find(identity)
+        if found is not None:
+            found.terminating, found.frozen_until = True, None
+            if found.main is None:
+                found.end()
+
+    def kill(self, identity: ProcessIdentity) -> None:
+        self._process.enter("processes.kill", str(identity.pid))
+        found = self._host.find(identity)
+        if found is not None:
+            found.end(killed=True)
+
+
+def run_engine_runner(process: SimProcess, spec: str, log: str) -> int:
+    """What ``python -m engine.runner SPEC`` does, with simulated doors."""
+    storage = process.files.storage_of(log)
+
+    def narrate(event: dict[str, Any]) -> None:
+        if not process.dead:
+            append(storage, log, json.dumps(event).encode() + b"\n")
+
+    try:
+        return runner.run(process.doors, runner.read_spec(process.doors, spec), narrate, lambda: process.terminating)
+    except DiskwrightError as error:
+        narrate({"event": "failed", "error": str(error), "code": error.code})
+        return error.exit_code
+
+
+def append(storage: SimStorage, path: str, data: bytes) -> None:
+    """Add to a file as an inherited descriptor does: made if need be, past every gate."""
+    try:
+        inode, node = storage.file(path, True)
+    except FileNotFoundError:
+        inode = storage.create(path)
+        _, node = storage.file(path, True)
+    if data:
+        storage.change(inode, DataOp(0, "write", node.content.size, len(data), data), path)
+
+
+class Direct:
+    """No threads: whoever is called runs, and spawned processes run to their end when somebody sleeps."""
+
+    def __init__(self, advance: Callable[[float], None]) -> None:
+        self._advance = advance
+        self._waiting: list[SimProcess] = []
+
+    def launch(self, process: SimProcess) -> None:
+        self._waiting.append(process)
+
+    def sleep(self, process: SimProcess, seconds: float) -> None:
+        self.run_waiting()
+        self._advance(seconds)
+        if process.dead:
+            raise Crashed
+
+    def run_waiting(self) -> None:
+        """Run everything that was spawned and has not run."""
+        while self._waiting:
+            process = self._waiting.pop(0)
+            if process.dead or process.main is None:
+                continue
+            try:
+                process.main()
+            except Crashed:
+                if not process.dead:
+                    raise
+            finally:
+                process.end()

@@ -1,0 +1,330 @@
+"""The image door of the simulator: what qemu's tools do, on the files of any ``Files`` door.
+
+Images are real: a qcow2 file written here is one that qemu opens, and the other way round. What
+a tool does to a file are calls of the file door, in qemu's order, so whatever a simulated storage
+does to files and syncs it does to images: a power cut between any two of them, an error of any.
+``OSError`` becomes what the real tool raises; ``Crashed`` passes.
+
+A process is one ``SimImageTool``. When it dies ``abandon`` drops its locks and open images as they
+are; ``close`` of a session instead is the end of a server that goes on living until it has written
+back its caches, as qemu-nbd does when its client is gone, also when the client was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from engine.doors.files import Files
+from engine.doors.images import Chain, CheckReport, Extent, Layer
+from engine.errors import BadRequest, NoSpace, StorageError, ToolFailed, from_os_error
+from engine.model import VolumeFormat
+from engine.tools.qcow2 import MAX_BACKING_NAME_BYTES
+from sim.qemu import layers as model
+from sim.qemu.image_file import ImageFile
+from sim.qemu.layers import ImageLocks, OpenLayer, Permissions, Raw, View
+from sim.qemu.qcow2_check import Findings, repair_all, repair_leaks
+from sim.qemu.qcow2_model import Qcow2
+
+PIECE_BYTES = 2 << 20
+"""Largest read or write at once, as over NBD."""
+
+_CLUSTER = 65536  # of images that do not exist yet
+
+
+class _Opened(NamedTuple):
+    layer: OpenLayer
+    permissions: Permissions
+
+
+class SimSession:
+    """A ``Session``. A failed write, zero or flush is final, as with the real one."""
+
+    def __init__(self, opened: list[_Opened], writable: bool, label: str, ended: Callable[[SimSession], None]) -> None:
+        """Owns what is ``opened``, top first. ``ended`` is called once, when it is over."""
+        self._opened = opened
+        self._writable = writable
+        self._label = label
+        self._ended = ended
+        self._top = opened[0].layer
+        self._view = View([entry.layer for entry in opened])
+        self._below = View([entry.layer for entry in opened[1:]])
+        self._error: StorageError | None = None
+        self._closed = False
+
+    @property
+    def size(self) -> int:
+        return self._view.size
+
+    def stream(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
+        for start, length in ranges:
+            self._check_range(start, length)
+            for at in range(start, start + length, PIECE_BYTES):
+                count = min(PIECE_BYTES, start + length - at)
+                self._require_open()
+                try:
+                    data = self._view.read(at, count)
+                except OSError as error:
+                    raise _failed(error, f"reading {count} bytes at {at} of {self._label}") from None
+                yield at, data
+
+    def read(self, start: int, length: int) -> bytes:
+        return b"".join([data for _, data in self.stream([(start, length)])])
+
+    def write(self, start: int, data: bytes) -> None:
+        self._check_range(start, len(data))
+        view = memoryview(data)
+        for at in range(0, len(data), PIECE_BYTES):
+            piece = view[at : at + PIECE_BYTES]
+            doing = f"writing {len(piece)} bytes at {start + at} of {self._label}"
+            with self._changing(doing):
+                self._top.write(start + at, piece, self._below)
+
+    def zero(self, start: int, length: int) -> None:
+        self._check_range(start, length)
+        with self._changing(f"zeroing {length} bytes at {start} of {self._label}"):
+            self._top.zero(start, length, self._below)
+
+    def flush(self) -> None:
+        with self._changing(f"flushing {self._label}"):
+            self._top.flush()
+
+    def close(self) -> None:
+        """The server ends: it writes back what it holds, and nobody is told when that fails."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._writable:
+                with contextlib.suppress(OSError, StorageError):
+                    self._top.flush()
+        finally:
+            self._end()
+
+    def abandon(self) -> None:
+        """The server is gone: nothing more reaches the file. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._end()
+
+    def _end(self) -> None:
+        self._ended(self)
+
+    @contextlib.contextmanager
+    def _changing(self, doing: str) -> Iterator[None]:
+        self._require_open()
+        if self._error is not None:
+            raise self._error
+        try:
+            if not self._writable:
+                raise OSError(errno.EPERM, "the session is for reading only")
+            yield
+        except OSError as error:
+            self._error = _failed(error, doing)
+            raise self._error from None
+        except StorageError as error:
+            self._error = error
+            raise
+
+    def _check_range(self, start: int, length: int) -> None:
+        if start < 0 or length < 0 or start + length > self.size:
+            raise BadRequest(f"{length} bytes at {start} are not inside {self._label} of {self.size} bytes")
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ToolFailed(f"the session on {self._label} is over", "Open a new one")
+
+
+class SimImageTool:
+    """An ``ImageTool``, for one process."""
+
+    def __init__(self, files: Files, locks: ImageLocks | None = None) -> None:
+        """``locks`` are shared with the other processes and hosts that could see qemu's locks on these files."""
+        self._files = files
+        self._locks = locks if locks is not None else ImageLocks()
+        self._sessions: dict[SimSession, list[_Opened]] = {}
+
+    def abandon(self) -> None:
+        """The process is dead with all that it started: locks are free, nothing is written any more."""
+        for session in list(self._sessions):
+            session.abandon()
+
+    # -- reading
+
+    def map_layer(self, layer: Layer) -> list[Extent]:
+        return self.map_chain([layer])
+
+    def map_chain(self, chain: Chain) -> list[Extent]:
+        with self._tool("map", chain) as opened:
+            return View(opened).extents()
+
+    def required_bytes(self, chain: Chain, format: VolumeFormat) -> int:
+        with self._tool("measure", chain) as opened:
+            view = View(opened)
+            if format is VolumeFormat.RAW:
+                return view.size
+            return _measure(view)
+
+    def check(self, layer: Layer) -> CheckReport:
+        with self._checking(layer, False) as image:
+            found = Findings(image)
+        return CheckReport(len(found.corruptions), len(found.leaks), found.allocated, found.end_offset, found.detail)
+
+    def open_session(self, chain: Chain, writable: bool, direct: bool) -> SimSession:
+        """``direct`` makes no difference here: the simulated storage knows no page cache of its own."""
+        try:
+            opened = self._open(chain, writable, served=True)
+        except OSError as error:
+            raise _cannot_open(error, chain[0].path) from None
+        session = SimSession(opened, writable, chain[0].path, self._session_ended)
+        self._sessions[session] = opened
+        return session
+
+    def _session_ended(self, session: SimSession) -> None:
+        self._release(self._sessions.pop(session))
+
+    # -- changing
+
+    def repair_leaks(self, layer: Layer) -> None:
+        with self._checking(layer, True) as image:
+            found = repair_leaks(image)
+        if found.corruptions or found.leaks:
+            raise ToolFailed(f"qemu-img check of {layer.path} failed with exit code 2: {found.detail}")
+
+    def repair_all(self, layer: Layer) -> None:
+        with self._checking(layer, True) as image:
+            found = repair_all(image)
+        if found.corruptions:
+            raise ToolFailed(f"qemu-img check of {layer.path} failed with exit code 2: {found.detail}")
+
+    def set_backing(self, layer: Layer, name: str | None, format: VolumeFormat | None) -> None:
+        if layer.format is not VolumeFormat.QCOW2:
+            raise BadRequest(f"raw layer {layer.path!r:.200} cannot have a backing name")
+        if name is not None and (not name or "\0" in name or len(name.encode()) > MAX_BACKING_NAME_BYTES):
+            raise BadRequest(f"backing name {name!r:.80} must have 1 to {MAX_BACKING_NAME_BYTES} bytes")
+        if (name is None) != (format is None):
+            raise BadRequest(f"backing name {name!r:.80} with format {format}: both are needed or none")
+        with self._tool("rebase", [layer], writable=True) as opened:
+            image = opened[0]
+            assert isinstance(image, Qcow2)
+            image.rewrite_backing((name or "").encode(), format.value.encode() if format else b"")
+
+    def resize(self, layer: Layer, size: int) -> None:
+        with self._tool("resize", [layer], writable=True) as opened:
+            image = opened[0]
+            if size < image.size or size <= 0 or (isinstance(image, Qcow2) and size % 512):
+                raise ToolFailed(f"qemu-img resize of {layer.path} failed with exit code 1: cannot be {size} bytes")
+            if isinstance(image, Qcow2):
+                image.resize(size)
+            elif size > image.file.length:
+                image.file.truncate(size)
+            image.flush()
+
+    # -- opening
+
+    @contextlib.contextmanager
+    def _tool(self, verb: str, chain: Chain, writable: bool = False) -> Iterator[list[OpenLayer]]:
+        """One run of qemu-img."""
+        path = chain[0].path if chain else ""
+        try:
+            opened = self._open(chain, writable, served=False)
+        except OSError as error:
+            raise _cannot_open(error, path) from None
+        try:
+            yield [entry.layer for entry in opened]
+        except OSError as error:
+            raise _failed(error, f"qemu-img {verb} of {path}") from None
+        finally:
+            self._release(opened)
+
+    @contextlib.contextmanager
+    def _checking(self, layer: Layer, writable: bool) -> Iterator[Qcow2]:
+        if layer.format is not VolumeFormat.QCOW2:
+            raise ToolFailed(f"{layer.path} has a format that cannot be checked")
+        with self._tool("check", [layer], writable) as opened:
+            image = opened[0]
+            assert isinstance(image, Qcow2)
+            yield image
+
+    def _open(self, chain: Chain, writable: bool, served: bool) -> list[_Opened]:
+        """Open and lock each layer; a writable image that was not closed cleanly is repaired first."""
+        if not chain:
+            raise BadRequest("a chain has at least one layer")
+        if any(layer.format is VolumeFormat.RAW for layer in chain[:-1]):
+            raise BadRequest("a raw layer cannot have another below it")
+        repairing = writable and not served
+        with contextlib.ExitStack() as undo:
+            opened: list[_Opened] = []
+            undo.callback(self._release, opened)
+            for index, layer in enumerate(chain):
+                opened.append(self._open_layer(layer, writable and index == 0, served and index == 0, repairing))
+            top = opened[0].layer
+            if writable and served and isinstance(top, Qcow2) and top.header.dirty:
+                repair_all(top)
+            undo.pop_all()
+        return opened
+
+    def _open_layer(self, layer: Layer, writable: bool, served: bool, repairing: bool) -> _Opened:
+        file = ImageFile(self._files, layer.path, writable, layer.device)
+        permissions = _permissions(layer.format, writable, served)
+        with contextlib.ExitStack() as undo:
+            undo.callback(file.close)
+            self._locks.take(file, permissions)
+            undo.callback(self._locks.release, file, permissions)
+            opened: OpenLayer = (
+                Raw(file, layer.length) if layer.format is VolumeFormat.RAW else Qcow2(file, writable, repairing)
+            )
+            undo.pop_all()
+        return _Opened(opened, permissions)
+
+    def _release(self, opened: Sequence[_Opened]) -> None:
+        for entry in opened:
+            self._locks.release(entry.layer.file, entry.permissions)
+            with contextlib.suppress(OSError):
+                entry.layer.file.close()
+
+
+def _permissions(format: VolumeFormat, writable: bool, served: bool) -> Permissions:
+    if format is VolumeFormat.QCOW2:
+        return model.QCOW2_WRITER if writable else model.QCOW2_READER
+    if served:
+        return model.RAW_SERVED_WRITER if writable else model.RAW_SERVED_READER
+    return model.RAW_RESIZER if writable else model.RAW_READER
+
+
+def _cannot_open(error: OSError, path: str) -> ToolFailed:
+    return ToolFailed(from_os_error(error, f"open the layer {path!r:.200}").message)
+
+
+def _failed(error: OSError, doing: str) -> StorageError:
+    reason = f"{error.strerror or error} [{errno.errorcode.get(error.errno or 0, '')}]"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(f"{doing} failed: {reason}", "Make room (check lists what can be cleaned) and try again")
+    return ToolFailed(f"{doing} failed: {reason}", "Check the storage and try again")
+
+
+def _measure(view: View) -> int:
+    """Length of a qcow2 file for what the view shows: metadata as for a full image, and the clusters with data."""
+    size = -(-view.size // _CLUSTER) * _CLUSTER
+    needed, done = 0, 0
+    for extent in view.extents():
+        if extent.data and extent.start + extent.length > done:
+            first = max(done, extent.start // _CLUSTER * _CLUSTER)
+            done = -(-(extent.start + extent.length) // _CLUSTER) * _CLUSTER
+            needed += done - first
+    return _metadata_bytes(size) + needed
+
+
+def _metadata_bytes(size: int) -> int:
+    entries = _CLUSTER // 8
+    tables = -(-(size // _CLUSTER) // entries)
+    clusters = 1 + tables + -(-tables // entries) + size // _CLUSTER
+    counts = table = 0
+    while True:
+        total = clusters + counts + table
+        counts = -(-total // (_CLUSTER // 2))
+        table = -(-counts // entries)
+        if clusters + counts + table == total:
+            return (1 + tables + -(-tables // entries) + counts + table) * _CLUSTER

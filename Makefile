@@ -1,4 +1,4 @@
-.PHONY: check test explore bench demo torture format clean
+.PHONY: check test explore bench demo pictures torture format clean
 
 check: ## style, types, imports and the fast tests: under a minute
 	@./test --fast
@@ -19,11 +19,21 @@ bench: ## measure; on an otherwise idle machine
 demo:
 	@./demo
 
+pictures: ## draw the pictures and the film of the documentation anew, from the real console
+	@.ci/setup.sh dev
+	@.venv/bin/python -m tests.console.pictures
+
 ROUNDS ?= 30
 FORMAT ?= nfs
 torture: ## random operations on hosts that are killed and frozen: ROUNDS=30 FORMAT=nfs|lvm|local SEED=…
 	@.ci/setup.sh dev
 	@.venv/bin/diskwright lab torture --rounds $(ROUNDS) --format $(FORMAT) $(if $(SEED),--seed $(SEED))
+
+STATES ?= 500
+ON ?= ext4
+powercut: ## power cuts of a real kernel, by replay of what it wrote: STATES=500 ON=ext4|xfs SEED=…
+	@.ci/setup.sh dev
+	@.venv/bin/diskwright lab powercut --states $(STATES) --file-system $(ON) $(if $(SEED),--seed $(SEED))
 
 format: ## put the code in its one form
 	@.ci/setup.sh dev

@@ -18,6 +18,7 @@ from typing import Any
 from engine import leasing, sources, survey
 from engine.context import Connection, Context
 from engine.doors import Doors
+from engine.doors.leases import Lease
 from engine.doors.processes import ProcessState
 from engine.errors import BadRequest, Conflict, DiskwrightError, NotFound, Refused, StorageError, from_os_error
 from engine.formats.base import Repository
@@ -101,6 +102,7 @@ class Engine:
         # First what is on this host, then the note that says so: a crash in between leaves nothing that nobody knows.
         detach_repository(connection.format, connection.parameters, self.doors)
         with self.state.alone("connections.json"):
+            self._not_in_use(repo_id, connection.identity)  # by what was started since; nothing more can be now
             connections = self.state.connections()
             self.state.save_connections({name: other for name, other in connections.items() if name != repo_id})
             try:  # another command that knew of the connection may have made its storage reachable again
@@ -116,6 +118,12 @@ class Engine:
     def get_storage_repository_constraints(self, repo_id: str) -> Constraints:
         """What the repository needs and can do."""
         return self.context.repository(repo_id).constraints()
+
+    def host_warnings(self, repo_id: str) -> list[str]:
+        """What this host lacks to keep the other hosts of a shared repository safe from it, a sentence each."""
+        repository = self.context.repository(repo_id)
+        shared = repository.managed and repository.constraints().shared
+        return self.doors.shared_leases.warnings() if shared else []
 
     def take_srm(self, repo_id: str, dead_host: str = "") -> None:
         """Make this host the manager (SRM) of a repository that needs one; success when it is already.
@@ -336,7 +344,8 @@ class Engine:
     # -- images and their data
 
     def list_images(self, repo_id: str) -> list[ImageReport]:
-        """The images of a repository with their statuses, removed ones that hold space included."""
+        """The images of a repository with their statuses, removed ones that hold space included. Their used bytes
+        do not add up to what the storage gave out where it shares blocks between files: then each is "at most"."""
         return [image for image in self.inspect_repository(repo_id).images if not image.hidden]
 
     def get_user_data(self, repo_id: str, image_id: str) -> Any:
@@ -475,14 +484,10 @@ class Engine:
             "leases": {tag: lease.token for tag, lease in leases.leases.items()},
         }
         path = self.state.save_spec(task_id, spec)
-        try:
-            process = self.doors.processes.spawn("engine.runner", [path], list(leases.leases.values()), log)
-        except OSError as error:
-            raise from_os_error(error, "start a process for the fix") from error
         single = len(todo) == 1
         task = Task(
             id=task_id,
-            process=process,
+            process=self.doors.processes.own(),
             repository=repository.identity,
             repo_id=repo_id,
             image=(todo[0].images or ("",))[0] if single else "",
@@ -493,6 +498,16 @@ class Engine:
             images=tuple(sorted({image for fix in todo for image in fix.images})),
             uses=tuple(sorted(uses)),
         )
+        with self.state.starting(self.context.connections[repo_id]):
+            return self._started(task, path, list(leases.leases.values()))
+
+    def _started(self, task: Task, spec: str, leases: list[Lease]) -> Task:
+        """The same with the process that was started for it, noted."""
+        try:
+            process = self.doors.processes.spawn("engine.runner", [spec], leases, task.log)
+        except OSError as error:
+            raise from_os_error(error, "start a process for the fix") from error
+        task = task._replace(process=process)
         try:
             self.state.save_task(task)
         except DiskwrightError:

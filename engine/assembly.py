@@ -11,6 +11,7 @@ from engine.errors import BadRequest
 from engine.tools.lvm import LvmVolumeGroups
 from engine.tools.nfs_mount import NfsMounts
 from engine.tools.qemu import QemuImageTool
+from engine.tools.sanlock import SanlockLeases
 
 MAX_HOST_BYTES = 64
 
@@ -31,4 +32,5 @@ def real_doors(host_id: str) -> Doors:
         ids=RealIds(host_id),
         mounts=NfsMounts(leases.descriptors),
         volume_groups=LvmVolumeGroups(host_id),
+        shared_leases=SanlockLeases(leases.descriptors),
     )

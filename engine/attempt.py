@@ -162,7 +162,7 @@ class Attempt:
                 return None
             fresh = operation.attempt._replace(id=self.context.doors.ids.new_id())
             scrap = (*record.scrap, operation.attempt)
-            return record._replace(operation=operation._replace(attempt=fresh, cursor=0), scrap=scrap)
+            return record._replace(operation=operation._replace(attempt=fresh, cursor=0, made=""), scrap=scrap)
 
         with contextlib.suppress(DiskwrightError):  # then the next attempt goes on in it, as after a power cut
             self._follow(changes.change(self.repository, self.tag, afresh))

@@ -3,10 +3,13 @@ have, and the content digest of every snapshot that has one."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from engine import chains, digests
 from engine.context import Context
 from engine.copying import pump, ranges
-from engine.doors.images import Chain, ImageTool, Session
+from engine.doors.images import Chain, Extent, ImageTool, Session
 from engine.errors import DiskwrightError, ReadFailed, ToolFailed, ToolMissing
 from engine.formats.base import Repository
 from engine.model import VolumeFormat, aligned
@@ -32,14 +35,51 @@ def look_deep(context: Context, repository: Repository, record: Record, depths: 
             _verify(repository, record, found, depths)
     except ToolMissing:
         raise
-    except ReadFailed as error:
-        if not repository.read_errors_count:
-            depths.failed[record.id] = error.message
-            return
-        depths.wrong[record.id] = error.message
-        depths.lost[record.id] = ()  # which ranges, a salvage finds out
+    except ReadFailed as error:  # it proves nothing: a cable, a path, a drive that tries again
+        depths.unreadable[record.id] = (error.message, *_where(context, repository, record, error))
+        if repository.read_errors_count:
+            depths.lost[record.id] = ()  # which ranges, a salvage finds out
     except DiskwrightError as error:  # a tool that could not start says nothing about the image
         depths.failed[record.id] = error.message
+
+
+def _where(context: Context, repository: Repository, record: Record, error: ReadFailed) -> list[str]:
+    """Files and offsets of the blocks that cannot be read, of the range that ``error`` is about."""
+    if not error.length:
+        return []
+    found: list[str] = []
+    with contextlib.suppress(DiskwrightError):  # then the error itself has to do
+        layers = chains.layers(repository, chains.load(repository, record))
+        maps = [context.doors.images.map_layer(layer) for layer in layers]
+        session = _open(context.doors.images, layers)
+        try:
+            for start, length, reason in _bad_blocks(session, error):
+                path, offset = _in_file(layers, maps, start)
+                found.append(f"{path}: {length} bytes at {offset}: {reason} (byte {start} of the image)")
+        finally:
+            session.close()
+    return found
+
+
+def _bad_blocks(session: Session, error: ReadFailed) -> Iterator[tuple[int, int, str]]:
+    """(start, length, why) of each block of the range that cannot be read alone."""
+    end = min(error.start + error.length, session.size)
+    for start in range(error.start // digests.BLOCK_BYTES * digests.BLOCK_BYTES, end, digests.BLOCK_BYTES):
+        length = min(digests.BLOCK_BYTES, session.size - start)
+        try:
+            session.read(start, length)
+        except ReadFailed as again:
+            yield start, length, again.reason
+
+
+def _in_file(layers: Chain, maps: list[list[Extent]], start: int) -> tuple[str, int]:
+    """The file that has this byte of the image, and where."""
+    for layer, extents in zip(layers, maps, strict=True):
+        for extent in extents:
+            if extent.present and extent.start <= start < extent.start + extent.length:
+                inside = start - extent.start
+                return layer.path, inside + (extent.offset if extent.offset is not None else extent.start)
+    return layers[0].path, start
 
 
 def _measure(

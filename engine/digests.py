@@ -17,7 +17,7 @@ DIGEST_BYTES = 32
 
 _BLOCKS = CHUNK_BYTES // BLOCK_BYTES
 _ZERO_BLOCK = bytes(BLOCK_BYTES)
-_SAMPLES = (0, 511, 4096, 32768, 65535)
+_ZERO_BYTES = bytes(CHUNK_BYTES)
 
 ZERO_CHUNK = sha256(bytes(4)).digest()
 """Digest of a chunk that reads as zeros, whatever its length."""
@@ -25,13 +25,17 @@ ZERO_CHUNK = sha256(bytes(4)).digest()
 
 def is_zero_block(data: bytes | memoryview, start: int, length: int) -> bool:
     """Whether ``length`` bytes (at most a block) at ``start`` are all zero."""
-    if length == BLOCK_BYTES and any(data[start + sample] for sample in _SAMPLES):
+    if length == BLOCK_BYTES and (
+        data[start] or data[start + 511] or data[start + 4096] or data[start + 32768] or data[start + 65535]
+    ):
         return False  # a few bytes decide for nearly all blocks of data
     return bytes(data[start : start + length]) == _ZERO_BLOCK[:length]
 
 
 def data_runs(data: bytes, zero_too: bool = False) -> list[tuple[int, int, bool]]:
     """Runs of blocks as (start, length, is_data); runs of zeros only when ``zero_too``."""
+    if data and not data[0] and data == _ZERO_BYTES[: len(data)]:
+        return [(0, len(data), False)] if zero_too else []
     runs: list[tuple[int, int, bool]] = []
     for start in range(0, len(data), BLOCK_BYTES):
         length = min(BLOCK_BYTES, len(data) - start)

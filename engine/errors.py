@@ -123,6 +123,12 @@ class ReadFailed(ToolFailed):
 
     code = "read-failed"
 
+    def __init__(self, message: str, next_step: str = "", start: int = 0, length: int = 0, reason: str = "") -> None:
+        """``start``, ``length``: the range in the image, of length 0 when it is not known. ``reason``: with the
+        name of the errno."""
+        super().__init__(message, next_step)
+        self.start, self.length, self.reason = start, length, reason
+
 
 class Damaged(DiskwrightError):
     """Bytes on disk that cannot be understood by this version. Nothing was overwritten."""

@@ -15,7 +15,7 @@ from engine.context import Connection
 from engine.doors import Doors
 from engine.doors.files import Kind
 from engine.doors.processes import ProcessIdentity, ProcessState
-from engine.errors import Conflict, DiskwrightError, from_os_error
+from engine.errors import Conflict, DiskwrightError, NotFound, from_os_error
 
 _LIMIT = 4 * 1024 * 1024
 _LOCK = "lock"
@@ -76,6 +76,15 @@ class HostState:
     def is_connected(self, connection: Connection) -> bool:
         """Whether that one is connected now."""
         return self.connections().get(connection.repo_id) == connection
+
+    @contextlib.contextmanager
+    def starting(self, connection: Connection) -> Iterator[None]:
+        """While a process is started that uses a repository, and until it is noted: nobody on this host disconnects
+        that meanwhile. NotFound when somebody has."""
+        with self.alone("connections.json"):
+            if not self.is_connected(connection):
+                raise NotFound(f"{connection.repo_id} was disconnected at this moment", "Connect it again")
+            yield
 
     def save_connections(self, connections: dict[str, Connection]) -> None:
         """Replace the list of connections."""

@@ -55,6 +55,18 @@ def take(doors: Doors, repository: Repository, exclusive: Iterable[str], shared:
     return held
 
 
+def adopt(repository: Repository, tokens: dict[str, str]) -> LeaseSet:
+    """The leases that the process which spawned this one has taken. Superseded when one of them is lost."""
+    held = LeaseSet({})
+    try:
+        for tag in sorted(tokens):
+            held.leases[tag] = repository.adopt_lease(tag, tokens[tag])
+    except BaseException:
+        held.release()
+        raise
+    return held
+
+
 def holder(doors: Doors, repository: Repository, tag: str) -> str:
     """Who works on ``tag``, as far as its records can be read and tell. Ask only when its lease is held."""
     record, line = None, None

@@ -117,7 +117,8 @@ class Constraints(NamedTuple):
     shared: bool
     """More than one host may have it connected."""
     fencing: str
-    """How a writer that lost its lease is stopped: "kernel-lock", "nfs4-lock", "exclusive", "none"."""
+    """How a writer that lost its lease is stopped: "kernel-lock", "nfs4-lock", "exclusive", "sanlock" (killed, and what
+    it had under way may still arrive where the host has no watchdog), "none"."""
 
 
 class OperationStatus(NamedTuple):
@@ -147,7 +148,8 @@ class ImageReport(NamedTuple):
     mutable: bool
     size_bytes: int
     used_bytes: int
-    """Bytes that this image's own volumes occupy."""
+    """Bytes that this image's own volumes occupy; at most, where files can share blocks (reflink): each volume is
+    asked by itself, so a shared block counts for each of them."""
     strategy: Strategy
     removed: bool
     """Removed, still holding space (not an image status)."""
@@ -168,10 +170,11 @@ class FixCost(NamedTuple):
     peak_extra_bytes: int = 0
     fits: bool = True
     reclaimed_bytes: int = 0
-    """Freed by this fix itself."""
+    """Freed by this fix itself; at most, where files can share blocks: what another volume shares stays."""
     reclaimed_later_bytes: int = 0
     """Freed by fixes that it unlocks; not additive over fixes."""
     exact: bool = True
+    """The bytes are what volumes occupy, and not an estimate."""
     eta_s: float | None = None
     """From throughput measured on this host, None: no estimate."""
 

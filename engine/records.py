@@ -73,8 +73,20 @@ class Operation(NamedTuple):
     source_format: str = ""
     digest: bool = True
     """Compute the content digest while copying."""
+    made: str = ""
+    """Id of the volume that was made before the work began, empty and durable: it is filled from 0 on as it is."""
     extra: tuple[tuple[str, Any], ...] = ()
     """Fields of a newer minor version, kept as they are."""
+
+    @property
+    def fills(self) -> bool:
+        """The volume of the attempt is made first and then filled; where not, making it is the last that is done."""
+        return self.verb != "create_disk" or (bool(self.source) and not self.base)
+
+    @property
+    def is_made(self) -> bool:
+        """The volume of the attempt is there to be filled, whatever the cursor is."""
+        return self.attempt is not None and self.made == self.attempt.id
 
     @property
     def target(self) -> str:
@@ -110,7 +122,7 @@ class Record(NamedTuple):
     removed: float | None = None
     """When it was removed by a user; None for other weak tags."""
     purging: bool = False
-    """Deletion has begun: no way back."""
+    """Deletion has begun: nothing new may build on it, and it is not restored. See ``destroyed``."""
     absorbed_by: str = ""
     """A merge writes into our volume on behalf of that tag: no way back. Our own id while one is being prepared:
     nothing new may build on us, and who does so already can still read."""
@@ -137,6 +149,12 @@ class Record(NamedTuple):
     def absorber(self) -> str:
         """The tag whose data our volume is about to hold, or holds already; "" when there is none."""
         return "" if self.absorbed_by == self.id else self.absorbed_by
+
+    @property
+    def destroyed(self) -> bool:
+        """Its deletion cannot be taken back: it has no data of its own any more, all its volumes are scrap. Before
+        that no volume of a purging tag is deleted, so what deletes them late deletes nothing that came back."""
+        return self.purging and self.volume is None and self.operation is None
 
     def parents(self) -> tuple[str, ...]:
         """Every tag this record depends on for data, now or when its operation ends."""
@@ -322,9 +340,9 @@ def _operation(data: Any) -> Operation | None:
     known["path_facts"] = tuple(known.get("path_facts", ()))
     known["pinned"] = tuple(known.get("pinned", ()))
     operation = Operation(**known, extra=extra)
-    for name in ("verb", "source", "source_repository", "base", "other", "direction", "path", "source_format"):
+    for name in ("verb", "made", "source", "source_repository", "base", "other", "direction", "path", "source_format"):
         _expect(isinstance(getattr(operation, name), str), name)
-    for name in ("source", "source_repository", "base", "other"):
+    for name in ("made", "source", "source_repository", "base", "other"):
         _expect(getattr(operation, name) == "" or is_id(getattr(operation, name)), name)
     _expect(all(is_id(volume) for volume in operation.pinned), "pinned")
     _expect(operation.source_format in ("", *_FORMATS) and "\0" not in operation.path, "imported file")

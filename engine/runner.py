@@ -40,26 +40,25 @@ def run(doors: Doors, spec: dict[str, Any], narrate: Narrate, stopping: Callable
     state = HostState(doors, spec["state"])
     context = Context(doors, state.connections(), stopping, state.throughput, state.note_throughput, state.is_connected)
     code = 0
-    adopted = {tag: doors.leases.adopt(token) for tag, token in spec["leases"].items()}
+    tokens: dict[str, str] = spec["leases"]
     try:
         for data in spec["fixes"]:
             if stopping():
                 break
-            code = _one(context, spec["repo_id"], Fix.from_json(data), leasing.LeaseSet(adopted), narrate) or code
-            adopted = {}
+            code = _one(context, spec["repo_id"], Fix.from_json(data), tokens, narrate) or code
+            tokens = {}
     finally:
-        leasing.LeaseSet(adopted).release()
         context.close()
     narrate({"event": "end", "code": code})
     return code
 
 
-def _one(context: Context, repo_id: str, fix: Fix, adopted: leasing.LeaseSet, narrate: Narrate) -> int:
+def _one(context: Context, repo_id: str, fix: Fix, tokens: dict[str, str], narrate: Narrate) -> int:
     about = {"fix": fix.id, "type": fix.type, "rule": fix.rule, "image": fix.target, "images": fix.images}
     narrate({"event": "start", **about})
     try:
         repository = context.repository(repo_id)
-        with adopted if adopted.leases else fixes.take_leases(context, repository, fix):
+        with leasing.adopt(repository, tokens) if tokens else fixes.take_leases(context, repository, fix):
             _execute(context, repository, fix)
     except StaleFix as error:
         narrate({"event": "stale", **about, "error": str(error), "code": error.code})

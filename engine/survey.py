@@ -15,11 +15,11 @@ from engine.context import Context
 from engine.errors import DiskwrightError
 from engine.formats.base import Repository, Scan, TagEntry, VolumeFacts
 from engine.model import Finding, Fix, RepositoryReport, VolumeFormat
-from engine.records import Record
+from engine.records import Record, VolumeRef
 from engine.tools.threads import collector_off, map_files
 from engine.triage.health import Judge
 from engine.triage.judge import judge
-from engine.triage.view import NO_DEPTHS, Depths, Graph, Replica, View
+from engine.triage.view import NO_DEPTHS, Depths, Graph, Replica, View, no_depths
 
 _GROUP = 32
 """Volumes that one thread looks at in one go."""
@@ -42,6 +42,7 @@ def look(
     facts = _facts(repository, scan, only, context.doors.clock.monotonic)
     scan = _second_look(repository, scan, facts)
     total, free = repository.space()
+    shared = repository.managed and repository.constraints().shared
     view = View(
         repository=repository.identity,
         scan=scan,
@@ -56,6 +57,8 @@ def look(
         depths=NO_DEPTHS,
         deep=deep,
         managed=repository.managed,
+        shared=shared,
+        stuck=_stuck(repository, scan, facts, only) if shared else frozenset(),
     )
     _sources(context, view, only)
     if deep:
@@ -176,12 +179,29 @@ def _progress(repository: Repository, scan: Scan, only: str | None) -> dict[str,
     return found
 
 
+def _stuck(repository: Repository, scan: Scan, facts: dict[str, VolumeFacts], only: str | None) -> frozenset[str]:
+    """Volumes that a fix would go on with or reduce, in which another host may still write."""
+    asked: list[VolumeRef] = []
+    for tag, entry in scan.tags.items():
+        record = entry.record
+        if record is None or (only is not None and tag != only):
+            continue
+        if record.operation is not None and record.operation.attempt is not None:
+            asked.append(record.operation.attempt)
+        known = facts.get(record.volume.id) if record.volume is not None and not record.mutable else None
+        if record.volume is not None and known is not None and known.in_use is not None and known.in_use < known.length:
+            asked.append(record.volume)
+    return frozenset(volume.id for volume in asked if not repository.may_continue(volume))
+
+
 def _sources(context: Context, view: View, only: str | None) -> None:
     for tag, entry in view.scan.tags.items():
         record = entry.record
         if record is None or record.whole or record.operation is None or (only is not None and tag != only):
             continue
         if not record.operation.source:
+            if record.operation.base and _is_gone(view.scan, record.operation.base):
+                view.waits[tag] = f"its base {record.operation.base}, which is gone"
             continue
         try:
             source, reason = sources.find(context, record.operation)
@@ -191,6 +211,13 @@ def _sources(context: Context, view: View, only: str | None) -> None:
             source, reason = None, error.message
         if source is None:
             view.waits[tag] = f"image {record.operation.source} to copy from ({reason})"
+
+
+def _is_gone(scan: Scan, base: str) -> bool:
+    entry = scan.tags.get(base)
+    if entry is None:
+        return not scan.unlisted
+    return entry.tombstone or (entry.record is not None and entry.record.destroyed)
 
 
 def _replicas(context: Context, view: View, only: str | None) -> None:
@@ -223,7 +250,7 @@ def _depths(context: Context, repository: Repository, view: View, only: str | No
     from engine.deep import look_deep  # it needs all that moves data, and a look usually is not deep
 
     judged = Judge(Graph(view))
-    depths = Depths({}, {}, {}, {}, {})
+    depths = no_depths()
     for tag, entry in view.scan.tags.items():
         record = entry.record
         if record is None or not record.whole or record.volume is None or (only is not None and tag != only):

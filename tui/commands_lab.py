@@ -27,6 +27,7 @@ def add_lab(parser: Parser) -> None:
     parser.mixed = True
     parser.add_argument("action", choices=ACTIONS, metavar="ACTION", help=", ".join(ACTIONS))
     parser.add_argument("target", metavar="HOST", nargs="?", help="a host of the lab, as host-a")
+    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)  # only to say what they lack
     parser.add_argument("--dir", metavar="DIR", help="where the lab is (default: $DISKWRIGHT_LAB, or one per user)")
     up = parser.add_argument_group("up")
     up.add_argument("--hosts", metavar="N", type=int, default=2, help="how many (default: 2)")
@@ -41,7 +42,10 @@ def add_lab(parser: Parser) -> None:
     )
     tests.add_argument("--states", metavar="N", type=int, default=60, help="powercut: how many (default: 60)")
     tests.add_argument(
-        "--file-system", choices=("ext4", "xfs"), default="ext4", help="powercut: on which (default: ext4)"
+        "--file-system",
+        choices=("ext4", "xfs"),
+        default="ext4",
+        help="powercut: on which (default: ext4)",
     )
     other = parser.add_argument_group("other actions")
     other.add_argument("-i", "--input", action="store_true", help="run: pass standard input on to the command")
@@ -54,7 +58,13 @@ def run_lab(session: Session, arguments: argparse.Namespace) -> int:
 
     action: str = arguments.action
     if (action in WITH_HOST) != (arguments.target is not None):
-        raise UsageError(f"{action} needs a host" if action in WITH_HOST else f"{action} is for the whole lab")
+        about = f"{action} needs a host" if action in WITH_HOST else f"{action} is for the whole lab"
+        raise UsageError(about, "See diskwright lab --help")
+    if arguments.words and action == "run":
+        command = " ".join(arguments.words)
+        raise UsageError("the command has to stand behind --", f"diskwright lab run {arguments.target} -- {command}")
+    if arguments.words:
+        raise UsageError(f"{action} takes one host, not also {arguments.words[0]!r:.60}", "See diskwright lab --help")
     if arguments.command and action != "run":
         raise UsageError(f"only run takes a command, not {action}")
     if action in TESTS:
@@ -183,7 +193,12 @@ def _powercut(session: Session, arguments: argparse.Namespace) -> int:
         cluster.up()
         for kind in KINDS:
             session.out.say(f"Recording {kind}, then judging {arguments.states} states…")
-            reports.append(cut(cluster.hosts[0], kind, arguments.file_system, arguments.states, seed))
+            reports.append(
+                cut(
+                    cluster.hosts[0], kind, arguments.file_system, arguments.states, seed,
+                    tell=lambda line: session.out.say(printable(line)),
+                )
+            )  # fmt: skip
     session.out.document({"seed": seed, "reports": [report._asdict() for report in reports]})
     for report in reports:
         for text in report.wrong:

@@ -121,7 +121,8 @@ def run_why(session: Session, arguments: argparse.Namespace) -> int:
         raise NotFound(f"image {image} went away just now", "Look again")
     state = shown_status(report)
     fixes = [row.fix() for row in told.fixes]
-    steps = _what_to_do(arguments.repo, report, fixes)
+    elsewhere = {row.id: why for row in told.fixes if (why := view.runs_elsewhere(row))}
+    steps = _what_to_do(arguments.repo, report, fixes, elsewhere)
     out.document(
         {
             "repository": arguments.repo,
@@ -151,11 +152,15 @@ def _waiting_for(view: RepositoryView, image: str) -> list[str]:
     return [row.id for row in rows if row.id != image and image in row.reason]
 
 
-def _what_to_do(repo_id: str, image: ImageReport, fixes: list[Fix]) -> list[str]:
+def _what_to_do(repo_id: str, image: ImageReport, fixes: list[Fix], elsewhere: dict[str, str]) -> list[str]:
     name = printable(repo_id)
     if image.busy:
         return [f"Wait: somebody works on it. diskwright status {name} {image.id}"]
-    steps = [f"diskwright fix {name} {fix.id}" for fix in fixes if not fix.waits_for]
+    steps = [
+        f"diskwright fix {name} {fix.id}" + (f" there: {printable(elsewhere[fix.id])}" if fix.id in elsewhere else "")
+        for fix in fixes
+        if not fix.waits_for
+    ]
     steps += [f"Provide what fix {fix.id} waits for: {printable(fix.waits_for)}" for fix in fixes if fix.waits_for]
     if image.removed:
         steps.append(f"diskwright restore {name} {image.id}")
@@ -271,7 +276,7 @@ def fix_table(out: Output, fixes: tuple[Fix, ...] | list[Fix]) -> None:
             change(out, fix, short),
             space(fix),
             f"~{duration(fix.cost.eta_s)}" if fix.cost.eta_s is not None else "-",
-            f"{fix.risk}" + ("; waits" if fix.waits_for else ""),
+            f"{fix.risk}" + ("; SRM" if fix.needs_srm else "") + ("; waits" if fix.waits_for else ""),
         )
         for fix in fixes
     ]

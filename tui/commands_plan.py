@@ -104,7 +104,7 @@ def _print_step(out: Output, step: Step, shown: str) -> None:
     out.line(f"{step.number:3d}. {shown}  {row.type} {row.rule}  {row.target or '-'}")
     room = "" if step.lowest >= 0 else "  does not fit"
     time_left = f"   time: {step.time.text}" if step.time.known else ""
-    needs = f"   after: {step.needs}" if step.after_steps else ""
+    needs = f"   needs: {step.needs}" if step.needs != "-" else ""
     out.line(
         f"     {change(out, fix, False)}   space: {space(fix)}   free afterwards: {compact(step.free_after)}{room}"
         f"   {row.risk}{time_left}{needs}"

@@ -15,7 +15,7 @@ _PARAMETERS_HELP = (
     "connection parameters; localfs takes path=DIRECTORY; nfs takes server=HOST export=/PATH [directory=BELOW] "
     "[options=timeo=600,...], or path=DIRECTORY in an NFSv4 mount of yours; lvm takes volume_group=NAME, and to make "
     "that group devices=/dev/sdb,/dev/sdc or files=/srv/one.img,/srv/two.img file_bytes=N [sector_bytes=4096]; give "
-    "files again to connect"
+    "files again to connect; shared=true hosts=8 for a group that up to so many hosts use at once"
 )
 
 
@@ -45,7 +45,12 @@ def run_connect(session: Session, arguments: argparse.Namespace) -> int:
     given = parameters(arguments.parameters)
     session.engine.connect_storage_repository(arguments.repo, arguments.format, given)
     connection = session.engine.list_repositories()[arguments.repo]
-    session.out.document({"repository": arguments.repo, "format": connection.format, "parameters": given})
+    warnings = session.engine.host_warnings(arguments.repo)
+    session.out.document(
+        {"repository": arguments.repo, "format": connection.format, "parameters": given, "warnings": warnings}
+    )
+    for text in warnings:
+        session.out.say(f"Warning: {printable(text)}.")
     session.out.say(f"Connected {printable(arguments.repo)}. Next: diskwright images {printable(arguments.repo)}")
     return 0
 

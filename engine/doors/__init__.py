@@ -1,7 +1,8 @@
 """The doors: everything the engine does to the world goes through one of these.
 
 ``files`` (real or simulated storage), ``leases`` (who may write), ``images`` (qemu's tools),
-``processes`` (runners and holders), ``clock``, ``ids``, ``mounts`` (NFS), ``volume_groups`` (LVM).
+``processes`` (runners and holders), ``clock``, ``ids``, ``mounts`` (NFS), ``volume_groups`` (LVM),
+``shared_leases`` (who may write, between hosts).
 The simulator replaces the doors and never the engine, so nothing else in ``engine`` may touch
 ``os``, ``subprocess`` or ``time``.
 """
@@ -16,6 +17,7 @@ from engine.doors.images import ImageTool
 from engine.doors.leases import Leases
 from engine.doors.mounts import Mounts
 from engine.doors.processes import Processes
+from engine.doors.shared_leases import SharedLeases
 from engine.doors.volume_groups import VolumeGroups
 
 
@@ -30,3 +32,4 @@ class Doors(NamedTuple):
     ids: Ids
     mounts: Mounts
     volume_groups: VolumeGroups
+    shared_leases: SharedLeases

@@ -9,6 +9,7 @@ POSIX record locks are lost at any ``close`` of the file. Both were ruled out fo
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -17,6 +18,7 @@ from typing import Protocol
 
 _F_OFD_GETLK = 36  # fcntl.h; the names came to Python's fcntl only in some builds
 _F_OFD_SETLK = 37
+_CLOSE_S = 1.0
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock on 64-bit Linux
 
 
@@ -36,7 +38,8 @@ class Lease(Protocol):
 
     @property
     def token(self) -> str:
-        """What a spawned process gives to ``Leases.adopt``."""
+        """What a spawned process gives to ``Leases.adopt``: ends in the number of the descriptor that holds it, after a
+        colon where it is of another door."""
 
     def release(self) -> None:
         """Give it up in this process; a child that inherited it keeps it. Idempotent."""
@@ -53,6 +56,23 @@ class Leases(Protocol):
 
     def adopt(self, token: str) -> Lease:
         """The lease that the process which spawned this one handed over."""
+
+
+def _close(descriptor: int) -> None:
+    """Close it; where that asks a server, wait for a second and no longer: one that is away frees the lock by itself,
+    and a process that ends is not held up by it."""
+    if os.major(os.fstat(descriptor).st_dev):
+        os.close(descriptor)  # a file system on a disk
+        return
+    import threading
+
+    def close() -> None:
+        with contextlib.suppress(OSError):  # nothing was written through it
+            os.close(descriptor)
+
+    thread = threading.Thread(target=close, daemon=True)
+    thread.start()
+    thread.join(_CLOSE_S)
 
 
 class OfdLease:
@@ -73,7 +93,7 @@ class OfdLease:
         if self.descriptor >= 0:
             descriptor, self.descriptor = self.descriptor, -1
             self._held.remove(descriptor)
-            os.close(descriptor)
+            _close(descriptor)
 
 
 class OfdLeases:

@@ -6,7 +6,10 @@ Errors: ``ToolMissing``, ``BadRequest`` (an option or version the kernel or the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
+
+_SHOWN_USERS = 4
 
 
 class Mount(NamedTuple):
@@ -19,6 +22,22 @@ class Mount(NamedTuple):
     """Such as "nfs4"."""
     options: tuple[str, ...]
     """Of the mount and of the file system."""
+
+
+class User(NamedTuple):
+    """A process that uses a mount."""
+
+    pid: int
+    command: str
+    """Its command line, shortened and printable; "" when it is not known."""
+
+
+def told(users: Sequence[User]) -> str:
+    """Who it is, for a message."""
+    shown = [f"process {user.pid}{f' ({user.command})' if user.command else ''}" for user in users[:_SHOWN_USERS]]
+    if len(users) > _SHOWN_USERS:
+        shown.append(f"{len(users) - _SHOWN_USERS} more")
+    return ", ".join(shown) or "a process that is not seen from here"
 
 
 class Mounts(Protocol):
@@ -36,4 +55,8 @@ class Mounts(Protocol):
 
     def unmount(self, path: str) -> None:
         """Take the mount away and its empty directory with it; success when nothing is mounted.
-        StorageError while it is in use. Never lazy and never forced."""
+        StorageError naming who uses it while it is in use. Never lazy and never forced."""
+
+    def users(self, path: str, also: str = "") -> list[User]:
+        """Other processes of this host that use ``path`` or anything below it, or have the file ``also`` open, as far
+        as they may be looked at. Does not ask the server."""

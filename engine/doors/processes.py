@@ -78,7 +78,7 @@ class RealProcesses:
         import subprocess
 
         _reap()
-        descriptors = [int(lease.token) for lease in leases]
+        descriptors = [int(lease.token.rpartition(":")[2]) for lease in leases]
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         output = os.open(log, flags, 0o600)
         try:

@@ -22,6 +22,10 @@ MAX_HOSTS = 250
 """Numbers of hosts are 1 to this: what fits into a slot with sectors of 4096 bytes."""
 
 
+TOKEN_PREFIX = "sanlock:"
+"""Begins the token of a lease of this door: those of the local kernel are numbers."""
+
+
 class LeaseArea(NamedTuple):
     """A part of a shared disk with leases, the same for all hosts but for the path."""
 

@@ -7,7 +7,7 @@ group's extent where they are about logical volumes.
 
 Errors: ``BadRequest`` (LVM takes no such name), ``NotFound`` (no such group or volume), ``Conflict``
 (the name is taken), ``Ambiguous`` (two groups have the name), ``Refused`` (the group belongs to another
-host; all but ``report``, ``sync`` and ``set_system_id``), ``NoSpace`` (on the devices, or in the metadata
+host; by all that changes it, and by ``activate``), ``NoSpace`` (on the devices, or in the metadata
 areas), ``ToolMissing``, ``StorageError`` for the rest (a device is gone, the volume is open, LVM says no).
 """
 
@@ -98,7 +98,8 @@ class VolumeGroups(Protocol):
         """LVM's mark of this host, never empty; different hosts have different ones."""
 
     def report(self, group: str) -> VolumeGroup:
-        """Everything about one group, in a constant number of commands; also about one of another host."""
+        """Everything about one group as it is now, in at most a constant number of commands; also about one of
+        another host."""
 
     def create_group(self, group: str, devices: Sequence[str], system_id: str) -> None:
         """Make physical volumes of unused devices and a group of them: two metadata areas of 16 MiB at least,
@@ -108,9 +109,9 @@ class VolumeGroups(Protocol):
         """Change the only host that may use the group ("" for none), given that it is ``present`` now.
         Conflict when it is another; success when it is both already."""
 
-    def create(self, group: str, name: str, size: int, tags: Sequence[str]) -> None:
+    def create(self, group: str, name: str, size: int, tags: Sequence[str]) -> tuple[PhysicalRange, ...]:
         """Make a linear volume with its tags in one command, not active, its bytes as they are on the devices.
-        The size is rounded up to whole extents."""
+        The size is rounded up to whole extents. Returns where it lies; () when a report has to tell that."""
 
     def resize(self, group: str, name: str, size: int) -> None:
         """Extend or reduce to ``size``, rounded up to whole extents; what is cut off is lost."""
@@ -129,7 +130,12 @@ class VolumeGroups(Protocol):
         place and size that the group gives it now, which another host may have changed."""
 
     def deactivate(self, group: str, name: str) -> None:
-        """Take the device away; success when it is not there, StorageError while it is open."""
+        """Take the device away; success when it is not there, StorageError while it is open. Also of a group that
+        belongs to another host by now."""
+
+    def remove_devices(self, uuid: str) -> list[str]:
+        """Take away every device that this host has of the group with that uuid, whoever may use the group now and
+        whatever has become of their volumes. Returns what is open and stays. For a host that leaves."""
 
     def sync(self, group: str) -> None:
         """Make every change to the group durable: flush each of its devices."""

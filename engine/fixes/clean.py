@@ -1,15 +1,23 @@
 """Clean: delete what no image needs, under its lease, after a second look.
 
-The order for a tag is: publish ``purging`` (no way back from here), look for dependants once
-more, delete the volumes, then the small files, then replace the record by a tombstone. A crash
-leaves a record that says ``purging``, and the same fix goes on where it was.
+The order for a tag is: publish ``purging``; look for dependants once more; publish that it is ``destroyed`` (no way
+back from here: its volumes are scrap); delete the volumes, then the small files, then replace the record by a
+tombstone. A crash leaves one of these records, and the same fix goes on where it was.
+
+Two steps, because on a shared storage whoever executes this may freeze anywhere, lose its lease and go on late. Until
+the second step nothing is deleted and others may take the deletion back; the second step counts only on top of the
+very generation that the look at the dependants was made under. After it no record will ever name these volumes
+again, so an unlink may come as late as it likes.
 """
 
 from __future__ import annotations
 
+import contextlib
+
 from engine import changes
+from engine.attempt import with_cursor
 from engine.context import Context
-from engine.errors import Refused, StaleFix
+from engine.errors import NotFound, Refused, StaleFix
 from engine.fixes.dependants import known, named_elsewhere, of
 from engine.formats.base import Litter, Repository, TagEntry
 from engine.model import VolumeFormat, is_id
@@ -24,43 +32,79 @@ def tag(context: Context, repository: Repository, target: str) -> None:
             raise StaleFix(f"image {target} is in use again", "Check again")
         return None if record.purging else record._replace(purging=True, epoch=record.epoch + 1)
 
-    begun = changes.read(repository, target).record.purging
-    record = changes.change(repository, target, purging)
+    before = changes.read(repository, target).record
+    begun = before.purging
+    if begun and before.strong:  # its snapshot was sealed meanwhile
+        changes.change(repository, target, _taken_back)
+        return
+    changes.change(repository, target, purging)
+    found = changes.read(repository, target)
+    if not found.record.purging:
+        raise StaleFix(f"the deletion of image {target} was taken back", "Check again")
+    _stop_snapshot(repository, found.record)
     # Whoever bases something on this tag publishes first and looks at us afterwards; we
     # published first and look at them now: at least one of the two sees the other.
     tags = repository.scan_tags()
     dependants = of(tags, target)
-    if dependants and not (begun and _has_no_data(repository, record) and _all_unfinished(tags, dependants)):
-        changes.change(repository, target, lambda record: record._replace(purging=False))
+    if found.record.destroyed:
+        _only_unfinished(tags, dependants, target)
+    elif dependants:
+        changes.change(repository, target, _taken_back)
         if begun:
             return  # taking an interrupted deletion back is what was left to do
         raise StaleFix(f"image {dependants[0]} depends on {target} now", "Check again")
-    delete(repository, target, record)
+    delete(repository, target, found)
 
 
-def _has_no_data(repository: Repository, record: Record) -> bool:
-    volume = record.volume
-    return volume is None or not repository.volume_facts(volume.id, volume.format).present
+def _taken_back(record: Record) -> Record | None:
+    return None if record.destroyed else record._replace(purging=False)
 
 
-def _all_unfinished(tags: dict[str, TagEntry], dependants: list[str]) -> bool:
-    """They came after the deletion had begun, have not used the data, and will fetch the base anew."""
-    records = [tags[tag].record for tag in dependants]
-    return not any(record is None or record.whole for record in records)
+def _stop_snapshot(repository: Repository, record: Record) -> None:
+    """Whoever began this snapshot may be frozen before it moves the disk onto it: it must find the disk changed."""
+    operation = record.operation
+    if operation is None or operation.verb != "create_snapshot":
+        return
+
+    def passed(disk: Record) -> Record | None:
+        return with_cursor(repository, disk)._replace(epoch=disk.epoch + 1) if disk.volume == record.volume else None
+
+    with contextlib.suppress(NotFound):
+        changes.change(repository, operation.other, passed)
 
 
-def delete(repository: Repository, target: str, record: Record) -> None:
-    """Delete the volumes that only this purging tag names, its small files, and its record."""
+def _only_unfinished(tags: dict[str, TagEntry], dependants: list[str], target: str) -> None:
+    """They came after the point of no return, have not used the data, and will fetch the base anew."""
+    for tag in dependants:
+        record = tags[tag].record
+        if record is None or record.whole:
+            raise Refused(f"image {tag} needs image {target}, whose data was given up", "Keep what is left of it")
+
+
+def destroyed(record: Record) -> Record:
+    """The record of a purging tag that has no data any more: what it had is scrap."""
+    return record._replace(
+        purging=True, volume=None, operation=None, scrap=tuple(dict.fromkeys(record.volumes())), evidence=()
+    )
+
+
+def delete(repository: Repository, target: str, found: changes.Tag) -> None:
+    """Delete the volumes that only this purging tag names, its small files, and its record. Overtaken when the tag
+    was changed since ``found`` was read: then nothing is deleted, or what was deleted is nobody's."""
+    record, generation = found.record, found.generation
     assert record.purging
     shared = named_elsewhere(repository.scan_tags(), target)
     repository.settle_all()
-    for volume in dict.fromkeys(record.volumes()):
+    if not record.destroyed:
+        record = destroyed(record)
+        generation = repository.publish(record, generation)
+    for volume in record.scrap:
         if volume.id not in shared:
             repository.remove_digests(volume.id)
             repository.remove_volume(volume.id, volume.format)
     repository.remove_progress(target, record.epoch)
     repository.remove_progress(target, record.epoch - 1)
-    repository.purge_tag(target, changes.read(repository, target).generation)
+    repository.purge_tag(target, generation)
 
 
 def leftovers(context: Context, repository: Repository, target: str, kind: str) -> None:
@@ -71,9 +115,11 @@ def leftovers(context: Context, repository: Repository, target: str, kind: str) 
     if kind == "attempt":
         if record.operation is None or not record.whole:
             raise StaleFix(f"image {target} has no attempt to give up", "Check again")
-        attempt = record.operation.attempt
+        attempt, target_volume = record.operation.attempt, record.operation.target
 
         def given_up(record: Record) -> Record:
+            if record.operation is None or record.operation.target != target_volume:
+                raise StaleFix(f"image {target} has another attempt now", "Check again")
             scrap = (*record.scrap, attempt) if attempt is not None and attempt != record.volume else record.scrap
             return record._replace(operation=None, scrap=scrap, epoch=record.epoch + 1)
 

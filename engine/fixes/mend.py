@@ -56,7 +56,7 @@ def resume(context: Context, repository: Repository, tag: str, also: Callable[[]
             attempt.join(record)
             _create_disk(attempt, record)
             return
-        record = attempt.claim()
+        record = attempt.claim(lambda now: _unfinished(now, operation))
         if operation.verb == "create_disk":
             _create_disk(attempt, record)
         elif operation.verb == "copy":
@@ -66,6 +66,13 @@ def resume(context: Context, repository: Repository, tag: str, also: Callable[[]
     except DiskwrightError as error:
         attempt.fail(error)
         raise
+
+
+def _unfinished(now: Record, begun: Operation) -> Record:
+    """Whoever lost the lease unnoticed finds that the work was done meanwhile."""
+    if now.operation is None or now.operation.verb != begun.verb:
+        raise Superseded(f"the {begun.verb} of image {now.id} was finished by somebody else")
+    return now
 
 
 # -- create_disk
@@ -127,8 +134,9 @@ def make_disk_volume(repository: Repository, record: Record) -> None:
 
 
 def sealed(record: Record) -> Record:
-    """The record of an image whose operation is done."""
-    assert record.operation is not None
+    """The record of an image whose operation is done. Superseded: a host that took over has finished it already."""
+    if record.operation is None:
+        raise Superseded(f"image {record.id} was finished by somebody else")
     return record._replace(whole=True, volume=record.operation.attempt, operation=None)
 
 
@@ -138,7 +146,7 @@ def _flat_from_elsewhere(attempt: Attempt, record: Record, operation: Operation)
         lost = chains.lost(source.links)
         if lost != record.lost:
             record = _start_again(attempt, source, "another source is there")
-        target = _fresh_target(attempt, record)
+        target = fresh_target(attempt, record)
         read = fill.reading(source.repository, source.record, source.links)
         fill.copy_all(attempt, read, target, want_digest=False)
         fill.grow(attempt, target, record.size)
@@ -215,7 +223,7 @@ def _copy(attempt: Attempt, record: Record) -> None:
         if source.record.size != record.size:
             raise Refused(f"image {source.record.id} has another size now", "Remove the copy and make a new one")
         attempt.stage("make volume")
-        target = _fresh_target(attempt, record)
+        target = fresh_target(attempt, record)
         attempt.stage("copy data")
         read = fill.reading(source.repository, source.record, source.links)
         if operation.base:
@@ -266,14 +274,21 @@ def _tell_source(source: sources.Source, digest: str, attempt: Attempt, target: 
 
 
 def _start_again(attempt: Attempt, source: sources.Source, why: str) -> Record:
-    """What was copied is void, and says so. A fresh volume, from 0; what this source has lost is known."""
+    """What was copied is void. What this source has lost is known."""
+    lost = chains.lost(source.links)
+    return _from_the_start(attempt, why, lambda record: record._replace(lost=lost), source.record.write_epoch)
+
+
+def _from_the_start(
+    attempt: Attempt, why: str, derive: Callable[[Record], Record], write_epoch: int | None = None
+) -> Record:
+    """A fresh volume, from 0, and the image says why. What was written so far goes as soon as it can."""
     note = attempt.status(f"started again: {why}")
     record = attempt.publish(
-        lambda record: record._replace(
-            operation=_afresh(attempt, record, source.record.write_epoch),
+        lambda record: derive(record)._replace(
+            operation=_afresh(attempt, record, write_epoch),
             scrap=(*record.scrap, *_attempt_of(record)),
             last=note,
-            lost=chains.lost(source.links),
         )
     )
     attempt.start_over()
@@ -284,11 +299,12 @@ def _attempt_of(record: Record) -> tuple[VolumeRef, ...]:
     return (record.operation.attempt,) if record.operation and record.operation.attempt else ()
 
 
-def _afresh(attempt: Attempt, record: Record, source_write_epoch: int) -> Operation:
+def _afresh(attempt: Attempt, record: Record, write_epoch: int | None = None) -> Operation:
     """The operation with another volume: a cursor is about one volume, and that one only."""
     assert record.operation is not None and record.operation.attempt is not None
     fresh = record.operation.attempt._replace(id=attempt.context.doors.ids.new_id())
-    return record.operation._replace(attempt=fresh, cursor=0, source_write_epoch=source_write_epoch)
+    source = record.operation.source_write_epoch if write_epoch is None else write_epoch
+    return record.operation._replace(attempt=fresh, cursor=0, made="", source_write_epoch=source)
 
 
 def drop_scrap(attempt: Attempt, record: Record) -> Record:
@@ -302,32 +318,57 @@ def drop_scrap(attempt: Attempt, record: Record) -> Record:
     )
 
 
-def _fresh_target(attempt: Attempt, record: Record) -> VolumeRef:
+def fresh_target(attempt: Attempt, record: Record) -> VolumeRef:
+    """The volume of the operation, there to be filled from the cursor on."""
     target, usable = made_before(attempt, record)
-    if usable:
-        return target
-    base_format = None
-    if target.parent:
-        base = changes.read(attempt.repository, target.parent).record
-        base_format = chains.load(attempt.repository, base)[0].volume.format
-    attempt.repository.make_volume(target, record.size, base_format, attempt.check)
+    if not usable:
+        _make_target(attempt.repository, target, record.size, attempt.check)
     return target
 
 
+def _make_target(repository: Repository, target: VolumeRef, size: int, verify: Callable[[], None]) -> None:
+    base_format = None
+    if target.parent:
+        base = changes.read(repository, target.parent).record
+        base_format = chains.load(repository, base)[0].volume.format
+    repository.make_volume(target, size, base_format, verify)
+
+
+def make_ahead(repository: Repository, tag: str) -> None:
+    """Make the volume that an image still to be filled will need, so that any host can fill it. The caller holds its
+    lease. Nothing happens where no volume is filled."""
+    record = changes.read(repository, tag).record
+    operation = record.operation
+    if operation is None or operation.attempt is None or record.whole or not operation.fills:
+        return
+
+    def still_wanted() -> None:
+        if changes.read(repository, tag).record.operation != operation:
+            raise Superseded(f"the {operation.verb} of image {tag} is done by somebody else by now")
+
+    made = operation._replace(made=operation.attempt.id)
+    _make_target(repository, operation.attempt, record.size, still_wanted)
+    changes.change(repository, tag, lambda now: now._replace(operation=made) if now.operation == operation else None)
+
+
 def made_before(attempt: Attempt, record: Record) -> tuple[VolumeRef, bool]:
-    """The volume to fill, and whether what the cursor says is in it. Where a cursor is recorded and
-    its volume is gone, another volume takes its place, so the old cursor can never count again."""
+    """The volume to fill, and whether it is there with what the cursor says in it. Where a cursor is recorded and
+    its volume is gone, another volume takes its place, so the old cursor can never count again; also where somebody
+    else may still write to it."""
     operation = record.operation
     assert operation is not None and operation.attempt is not None
     facts = attempt.repository.volume_facts(operation.attempt.id, operation.attempt.format)
-    if attempt.cursor > 0 and not facts.present:
-        record = attempt.publish(
-            lambda now: now._replace(operation=_afresh(attempt, now, operation.source_write_epoch))
-        )
-        assert record.operation is not None and record.operation.attempt is not None
+    begun = attempt.cursor > 0 or operation.is_made
+    if begun and not facts.present:
+        record = attempt.publish(lambda now: now._replace(operation=_afresh(attempt, now)))
         attempt.start_over()
-        return record.operation.attempt, False
-    return operation.attempt, attempt.cursor > 0
+    elif begun and not attempt.repository.may_continue(operation.attempt):
+        why = "a host that is not proven to have stopped may still write to what it had begun"
+        record = _from_the_start(attempt, why, lambda now: now)
+    else:
+        return operation.attempt, begun
+    assert record.operation is not None and record.operation.attempt is not None
+    return record.operation.attempt, False
 
 
 # -- import
@@ -338,7 +379,7 @@ def _import(attempt: Attempt, record: Record) -> None:
     assert operation is not None
     read = source_file(attempt.context, operation)
     attempt.stage("make volume")
-    target = _fresh_target(attempt, record)
+    target = fresh_target(attempt, record)
     attempt.stage("copy data")
     digest = fill.copy_all(attempt, read._replace(size=record.size), target, operation.digest)
     source_file(attempt.context, operation)  # changed while it was read: not sealed

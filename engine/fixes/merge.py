@@ -1,10 +1,13 @@
-"""Merge hidden data with its only dependant, down or up, in place.
+"""Merge hidden data with its only dependant: down or up, in place, or into a fresh volume.
 
 In place is safe here because the writer is fenced: the leases of both tags are held, and
 qemu's own lock on the file keeps every other qemu out. *Down*: the upper image reads the same
 at every moment because the upper layer hides every range that is being copied; the lower tag
 is marked ``absorbed_by`` first, since its own content is not what it was from then on. *Up*:
 the upper layer only gains what shows through it anyway.
+
+*Fresh* is for a storage on which what a writer had under way may arrive after it has lost its
+lease: the layers of both are copied into a new volume, and no volume that an image has is written.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from engine.doors.images import Layer
 from engine.errors import DiskwrightError, StaleFix
 from engine.fixes import clean, fill
 from engine.fixes.dependants import of
-from engine.fixes.mend import drop_scrap
+from engine.fixes.mend import drop_scrap, fresh_target
 from engine.formats.base import Repository, backing_name
 from engine.records import Operation, Record, VolumeRef
 
@@ -31,11 +34,13 @@ def merge(context: Context, repository: Repository, below: str, above: str, dire
         if direction == "down":
             _reserve(repository, below, above)
         lower = changes.read(repository, below).record
-        record = attempt.claim(lambda record: _merging(record, lower, direction))
+        record = attempt.claim(lambda record: _merging(context, record, lower, direction))
         assert record.volume is not None and lower.volume is not None
         attempt.stage("copy data")
         if direction == "down":
             _down(attempt, record, record.volume, lower, lower.volume)
+        elif direction == "fresh":
+            _fresh(attempt, record, record.volume, lower)
         else:
             _up(attempt, record, record.volume, lower, lower.volume)
     except DiskwrightError as error:
@@ -58,7 +63,7 @@ def _reserve(repository: Repository, below: str, above: str) -> None:
     In two steps: whoever came between our looks at its dependants must still be able to read it, also after a crash."""
 
     def reserved(record: Record) -> Record | None:
-        if record.strong or record.absorbed_by not in ("", below, above):
+        if record.strong or record.purging or record.absorbed_by not in ("", below, above):
             raise StaleFix(f"image {below} is not free to be merged any more", "Check again")
         return None if record.absorbed_by else record._replace(absorbed_by=below)
 
@@ -75,7 +80,7 @@ def _reserve(repository: Repository, below: str, above: str) -> None:
     changes.change(repository, below, absorbed)
 
 
-def _merging(record: Record, lower: Record, direction: str) -> Record:
+def _merging(context: Context, record: Record, lower: Record, direction: str) -> Record:
     operation = record.operation
     if record.volume is None or record.volume.parent != lower.id or lower.volume is None:
         raise StaleFix(f"image {record.id} is not based on {lower.id} any more", "Check again")
@@ -88,9 +93,15 @@ def _merging(record: Record, lower: Record, direction: str) -> Record:
         source_write_epoch=record.write_epoch,
         pinned=(record.volume.id, lower.volume.id),
     )
-    if operation is not None and operation._replace(cursor=0) == fresh:
-        return record  # the same volumes, unwritten since: it goes on at its cursor
-    return record._replace(operation=fresh)
+    scrap = record.scrap
+    if operation is not None:
+        if operation._replace(cursor=0, attempt=None) == fresh:
+            return record  # the same volumes, unwritten since: it goes on at its cursor
+        scrap += (operation.attempt,) if operation.attempt is not None else ()
+    if direction == "fresh":
+        target = VolumeRef(context.doors.ids.new_id(), record.volume.format, lower.volume.parent)
+        fresh = fresh._replace(attempt=target)
+    return record._replace(operation=fresh, scrap=scrap)
 
 
 def _down(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, bottom: VolumeRef) -> None:
@@ -123,8 +134,8 @@ def _purge_absorbed(repository: Repository, below: str, above: str) -> None:
 
     if of(repository.scan_tags(), below):
         return  # somebody bases something on it at this moment; check says what becomes of it
-    record = changes.change(repository, below, purging)
-    clean.delete(repository, below, record)
+    changes.change(repository, below, purging)
+    clean.delete(repository, below, changes.read(repository, below))
 
 
 def _up(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, bottom: VolumeRef) -> None:
@@ -141,6 +152,28 @@ def _up(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, bottom:
     attempt.publish(lambda record: record._replace(volume=merged, operation=None, lost=lost))
     attempt.stage("clean")
     rewrite_header(attempt.context, repository, merged)
+    attempt.finish(lambda record: record)
+
+
+def _fresh(attempt: Attempt, record: Record, top: VolumeRef, lower: Record) -> None:
+    """Nothing is changed but the volume that the operation names; where nothing stands below, all of it is copied."""
+    repository, images = attempt.repository, attempt.context.doors.images
+    links = chains.load(repository, record)
+    target = fresh_target(attempt, record)
+    mine = ranges.present_ranges(images.map_layer(repository.layer(top)))
+    if not target.parent:
+        fill.copy_all(attempt, fill.reading(repository, record, links), target, want_digest=False)
+    else:
+        layers = chains.layers(repository, links)
+        theirs = ranges.present_ranges(images.map_layer(layers[1]))
+        fill.copy_into(attempt, layers[:2], [*mine, *theirs], [repository.layer(target), *layers[2:]])
+    attempt.stage("replace")
+    lost = _lost(record, lower, mine)
+    replaced = attempt.publish(
+        lambda record: record._replace(volume=target, operation=None, scrap=(*record.scrap, top), lost=lost)
+    )
+    attempt.stage("clean")
+    drop_scrap(attempt, replaced)
     attempt.finish(lambda record: record)
 
 

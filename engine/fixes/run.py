@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from engine import leasing, survey
 from engine.context import Context
-from engine.errors import BadRequest, Refused, StaleFix
+from engine.errors import BadRequest, Refused, StaleFix, StorageError
 from engine.fixes import clean, mend, merge, rebuild, small
 from engine.formats.base import Repository
 from engine.model import Fix
@@ -43,6 +43,8 @@ def verify(context: Context, repository: Repository, fix: Fix) -> tuple[Fix, Vie
                 raise BadRequest(f"fix {fix.id} was edited", "Send a fix exactly as check returned it")
             _may_run_here(context, repository, found)
             return found, view
+    if view.scan.unlisted:
+        raise StorageError(f"fix {fix.id} cannot be verified: {view.scan.unlisted[0][1]}", "Check the storage")
     raise StaleFix(f"fix {fix.id} is out of date: {_what_changed(fix, view)}", "Check again")
 
 

@@ -52,7 +52,7 @@ class VolumeFacts(NamedTuple):
     length: int = 0
     """Length of the file or device."""
     used: int = 0
-    """Bytes it occupies on the storage."""
+    """Bytes it occupies on the storage, blocks that it shares with others (reflink) included."""
     header: Header | None = None
     """Parsed header of a qcow2 volume."""
     problem: str = ""
@@ -77,12 +77,15 @@ class Litter(NamedTuple):
     """A leftover that no record needs."""
 
     kind: str
-    """"temporary", "old-generation", "progress", "digest", "lost" (quarantined volume) or "foreign"."""
+    """"temporary", "old-generation", "progress", "digest", "lost" (quarantined volume), "parked" (its space cannot be
+    given away yet) or "foreign"."""
     name: str
     """Path inside the repository; the key for ``remove_litter``."""
     size: int
     busy: bool = False
     """Somebody has it locked at this moment."""
+    host: str = ""
+    """Of something parked: the host whose last write may still arrive there."""
 
 
 class Scan(NamedTuple):
@@ -236,11 +239,19 @@ class Repository(Protocol):
     def lease_held(self, tag: str) -> bool:
         """Ask whether anybody holds it; takes nothing."""
 
+    def adopt_lease(self, tag: str, token: str) -> Lease:
+        """The lease of ``tag`` that the process which spawned this one handed over. Superseded: it is not held any
+        more. Adopted once; it is this process that ends if the lease is lost."""
+
     # -- the manager (SRM), where there is one
 
     @property
     def managed(self) -> bool:
         """Volumes can be made, removed and resized by one host only, the manager."""
+
+    def may_continue(self, volume: VolumeRef) -> bool:
+        """Whether only this process can still write to a volume whose lease it has taken over. False: the host that
+        began to fill it is not proven to have stopped, so what it writes may still arrive there."""
 
     def require_able_to_make(self, format: VolumeFormat, size: int) -> None:
         """Return if a volume for an image of that size can be made here and now: Refused naming the manager, or

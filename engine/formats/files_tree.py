@@ -88,6 +88,13 @@ class Tree:
         except OSError as error:
             raise from_os_error(error, "take a lease") from error
 
+    def adopt_lease(self, token: str) -> Lease:
+        """The lease that the process which spawned this one handed over. StorageError when it is not there."""
+        try:
+            return self.doors.leases.adopt(token)
+        except OSError as error:
+            raise from_os_error(error, "take over a lease") from error
+
     def lease_held(self, name: str) -> bool:
         """Whether anybody holds the lease. Raises Damaged or StorageError."""
         try:

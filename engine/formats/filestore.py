@@ -328,6 +328,11 @@ class FileStore(Unmanaged):
         """One byte of the file ``locks``."""
         return self._tree.lease_held(require_id(tag, "image"))
 
+    def adopt_lease(self, tag: str, token: str) -> Lease:
+        """An inherited descriptor."""
+        require_id(tag, "image")
+        return self._tree.adopt_lease(token)
+
     def remove_litter(self, items: Iterable[Litter]) -> int:
         """Names are parsed anew and each condition is looked at afresh."""
         return self._litter.remove(items)

@@ -1,7 +1,9 @@
 """The format ``lvm``: logical volumes of one volume group, with their records in one of them.
 
 ``exclusive`` mode: LVM's system ID says which host may use the group. That host is the manager; every
-other one can look at the repository and do nothing in it until it takes the group over.
+other one can look at the repository and do nothing in it until it takes the group over. ``shared``
+mode: every host that takes part may change records and use volumes; the manager alone changes LVM's
+metadata.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from engine.formats.lvm_litter import LitterBox
 from engine.formats.lvm_meta import Meta
 from engine.formats.lvm_progress import ProgressLogs
 from engine.formats.lvm_records import Records
+from engine.formats.lvm_shared import SharedGuard
 from engine.formats.lvm_volumes import Volumes
 from engine.model import ALIGNMENT_BYTES, MAX_IMAGE_BYTES, Constraints, VolumeFormat, require_id
 from engine.records import Record, VolumeRef
@@ -38,14 +41,18 @@ class LvmRepository:
     managed = True
     read_errors_count = True
 
-    def __init__(self, group: Group, meta: Meta, header: layout.MetaHeader) -> None:
+    def __init__(
+        self, group: Group, meta: Meta, header: layout.MetaHeader, guard: ExclusiveGuard | SharedGuard
+    ) -> None:
         self._group = group
         self._meta = meta
         self._header = header
-        self._guard = ExclusiveGuard(group, meta)
-        self._records = Records(meta, self._guard)
+        self._guard = guard
+        self._records = Records(meta, guard)
+        if isinstance(guard, SharedGuard):
+            guard.places = self._records
         self._logs = ProgressLogs(meta, self._guard)
-        self._volumes = Volumes(group, self._guard, meta)
+        self._volumes = Volumes(group, self._guard)
         self._digests = HostDigests(group)
         self._litter = LitterBox(group, self._guard, self._records, self._logs, self._volumes, self._digests)
 
@@ -75,7 +82,7 @@ class LvmRepository:
             hole_punching=False,
             discard=False,
             write_zeroes=True,
-            shared=False,
+            shared=bool(self._header.hosts),
             fencing=self._guard.fencing,
         )
 
@@ -216,6 +223,14 @@ class LvmRepository:
         """As the guard has it."""
         return self._guard.lease_held(require_id(tag, "image"))
 
+    def adopt_lease(self, tag: str, token: str) -> Lease:
+        """As the guard has it."""
+        return self._guard.adopt_lease(require_id(tag, "image"), token)
+
+    def may_continue(self, volume: VolumeRef) -> bool:
+        """As the hosts say themselves what they have active."""
+        return not self._guard.may_be_written(require_id(volume.id, "volume"))
+
     def require_able_to_make(self, format: VolumeFormat, size: int) -> None:
         """This host is the manager, and the group has the room and all its devices."""
         self._volumes.require_room(format, size)
@@ -229,7 +244,10 @@ class LvmRepository:
         self._guard.take(dead)
 
     def release_management(self) -> None:
-        """Nothing of it stays active here."""
+        """Nothing of it stays active here, where the next one is the only host to use it."""
+        if self._header.hosts:
+            self._guard.release()
+            return
         if not self._guard.is_manager():
             raise self._meta.not_managed(self._group.report(), self._guard.manager())
         if self._volumes.deactivate_unused(every=True):
@@ -273,13 +291,14 @@ def create(doors: Doors, parameters: dict[str, object]) -> None:
 
 
 def open(doors: Doors, parameters: dict[str, object], threads: bool) -> LvmRepository:
-    """Open the repository in a volume group, read-only where another host manages it."""
+    """Open the repository in a volume group; an exclusive one read-only where another host manages it. Where hosts
+    share it this one takes part from then on, until ``detach``."""
     del threads  # one sequential read needs none
     return LvmRepository(*setup.attach(doors, setup.parse(parameters)))
 
 
 def detach(doors: Doors, parameters: dict[str, object]) -> None:
-    """Deactivate all volumes and take away what the devices stand on."""
+    """Deactivate all volumes, take part no more, and take away what the devices stand on."""
     setup.detach(doors, setup.parse(parameters))
 
 

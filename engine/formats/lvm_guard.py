@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from engine.doors.leases import Lease
-from engine.errors import Conflict, Refused
+from engine.doors.volume_groups import VolumeGroup
+from engine.errors import Conflict, DiskwrightError, Refused
 from engine.formats.files_layout import lease_key
 from engine.formats.lvm_group import NOBODY, Group, HostLocks
 from engine.formats.lvm_layout import MetaHeader
@@ -35,12 +36,52 @@ class Guard(Protocol):
     def lease_held(self, tag: str) -> bool:
         """Whether anybody holds it."""
 
+    def adopt_lease(self, tag: str, token: str) -> Lease:
+        """The lease of a tag that the process which spawned this one handed over."""
+
     def records(self) -> contextlib.AbstractContextManager[MetaHeader]:
         """The lock under which records change, held for the body: nobody else writes any. ``term`` of the header
         is the version to write with. Refused where this host may write no record; Conflict when it is held too long."""
 
+    def lane(self, version: int) -> int:
+        """Where in a slot a change under that version of the lock is written."""
+
+    def extend(self, header: MetaHeader) -> MetaHeader:
+        """Room for more records, while this process holds the lock of ``records``. NoSpace; Refused naming the manager
+        where this host is not it."""
+
+    def reserved(self, tag: str) -> int | None:
+        """The slot that was set apart when this process took the lease of a tag without a record; None: none was."""
+
+    def may_fill(self, slot: int) -> bool:
+        """Whether this process may put a tag into a slot that no tag has, while it holds the lock of ``records``."""
+
     def still_ours(self, header: MetaHeader) -> bool:
         """Whether the lock that ``records`` gave was not taken away meanwhile."""
+
+    def changing(self) -> contextlib.AbstractContextManager[VolumeGroup]:
+        """The right to change LVM's metadata of the group, for the body, and a fresh report. Refused naming the manager
+        when this host is not it; Conflict when another process keeps it for too long. May be nested. What takes long
+        and changes no metadata (zeroing, copying) does not belong in the body."""
+
+    def using(self, report: VolumeGroup) -> None:
+        """Return if this host may activate volumes. Refused."""
+
+    def note(self, volume: str) -> None:
+        """Before this host makes a volume active: say so durably to the other hosts. Again is a success."""
+
+    def unnote(self, volume: str) -> None:
+        """After it was made inactive, or before it is known that it ever was: take that back."""
+
+    def may_be_written(self, volume: str) -> str:
+        """Another host from which a write to the volume may still arrive, although nobody holds a lease: it had the
+        volume active and is not proven to have stopped. "" when there is none."""
+
+    def bad_header_pages(self) -> list[int]:
+        """Numbers of those that are damaged and that this host may write anew."""
+
+    def renew_header(self) -> None:
+        """Write the header once more, onto both pages. Refused where this host may not."""
 
     def manager(self) -> str:
         """The host that manages the repository, "" for nobody known."""
@@ -74,6 +115,10 @@ class ExclusiveGuard:
         """One byte of a file of this host."""
         return self._locks.held(lease_key(tag))
 
+    def adopt_lease(self, tag: str, token: str) -> Lease:
+        """An inherited descriptor."""
+        return self._group.doors.leases.adopt(token)
+
     @contextlib.contextmanager
     def records(self) -> Iterator[MetaHeader]:
         """Another byte of that file; the version counts the managers there were."""
@@ -106,10 +151,61 @@ class ExclusiveGuard:
         # Taking over was interrupted after its seal, the system ID.
         return self._meta.write_header(header._replace(manager=host, term=header.term + 1))
 
+    def lane(self, version: int) -> int:
+        """Every second manager has the same one."""
+        return version & 1
+
+    def extend(self, header: MetaHeader) -> MetaHeader:
+        """This host is the manager."""
+        return self._meta.extend(header)
+
+    def reserved(self, tag: str) -> int | None:
+        """Leases here are of tags, not of slots."""
+        return None
+
+    def may_fill(self, slot: int) -> bool:
+        """The lock is enough."""
+        return True
+
     def still_ours(self, header: MetaHeader) -> bool:
         """Nobody took the group over by then."""
         now = self._meta.header()
         return (now.term, now.manager) == (header.term, header.manager)
+
+    def bad_header_pages(self) -> list[int]:
+        """Both are the manager's."""
+        header = self._meta.header()
+        return self._meta.bad_header_pages(header) if header.manager == self._group.doors.ids.host_id else []
+
+    def renew_header(self) -> None:
+        """Under the lock of the records."""
+        with self.records() as header:
+            self._meta.write_header(header)
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[VolumeGroup]:
+        """LVM's mark decides, and LVM locks commands of one host against each other."""
+        report = self._group.report()
+        self.using(report)
+        yield report
+
+    def using(self, report: VolumeGroup) -> None:
+        """The manager may."""
+        if not self._group.is_ours(report):
+            manager = ""
+            with contextlib.suppress(DiskwrightError):
+                manager = self.manager()
+            raise self._meta.not_managed(report, manager)
+
+    def note(self, volume: str) -> None:
+        """LVM lets nobody else use it."""
+
+    def unnote(self, volume: str) -> None:
+        """Nothing was noted."""
+
+    def may_be_written(self, volume: str) -> str:
+        """No other host could."""
+        return ""
 
     def manager(self) -> str:
         """As the header says; LVM's mark where that is of another."""

@@ -12,7 +12,8 @@ from engine.formats.base import Litter, TagEntry, attempt_is_over
 from engine.formats.lvm_digests import HostDigests
 from engine.formats.lvm_group import Group
 from engine.formats.lvm_guard import Guard
-from engine.formats.lvm_layout import SLOT_BYTES
+from engine.formats.lvm_layout import LOG_BYTES
+from engine.formats.lvm_pages import PAGE_BYTES
 from engine.formats.lvm_progress import ProgressLogs
 from engine.formats.lvm_records import Records
 from engine.formats.lvm_volumes import Volumes
@@ -23,6 +24,8 @@ PROGRESS = "progress"
 DIGEST = "digest"
 LOST = "lost"
 FOREIGN = "foreign"
+PARKED = "parked"
+_BAD_HEADER = f"{layout.META}: damaged header page "
 
 
 class LitterBox:
@@ -48,15 +51,22 @@ class LitterBox:
 
     def find(self, report: VolumeGroup, tags: dict[str, TagEntry]) -> list[Litter]:
         """What no record of ``tags`` needs, in a group that was listed before them."""
-        return [*self._in_group(report), *self._progress(tags), *self._unneeded_digests(report, tags)]
+        return [
+            *self._in_group(report),
+            *self._headers(),
+            *self._progress(tags),
+            *self._unneeded_digests(report, tags),
+        ]
 
-    @staticmethod
-    def _in_group(report: VolumeGroup) -> list[Litter]:
+    def _in_group(self, report: VolumeGroup) -> list[Litter]:
         found = []
         for name, volume in sorted(report.volumes.items()):
-            if name == layout.META:
+            if name in (layout.META, layout.LEASES):
                 continue
-            if layout.is_lost(name):
+            host = self._waits_for(name)
+            if host:
+                found.append(Litter(PARKED, name, volume.size, True, host))
+            elif layout.is_lost(name):
                 found.append(Litter(LOST, name, volume.size))
             elif layout.is_old(name) or name == layout.META_UNFINISHED:
                 found.append(Litter(TEMPORARY, name, volume.size, volume.open))
@@ -64,12 +74,25 @@ class LitterBox:
                 found.append(Litter(FOREIGN, name, volume.size))
         return found
 
+    def _headers(self) -> list[Litter]:
+        """The other one of the two still tells everything; without it there would be nothing to read."""
+        return [Litter(TEMPORARY, f"{_BAD_HEADER}{page}", PAGE_BYTES) for page in self._guard.bad_header_pages()]
+
+    def _waits_for(self, name: str) -> str:
+        """The host whose last write may still come, of a volume that was put away."""
+        if not layout.is_old(name) and not layout.is_lost(name):
+            return ""
+        try:
+            return self._guard.may_be_written(_volume_of(name))
+        except DiskwrightError:
+            return ""  # not known: looked at again before it is removed
+
     def _progress(self, tags: dict[str, TagEntry]) -> list[Litter]:
         found = []
         for log in self._logs.all():
             if attempt_is_over(tags.get(log.tag), log.epoch) and self._over_now(log.tag, log.epoch):
                 name = files_layout.progress_path(log.tag, log.epoch)
-                found.append(Litter(PROGRESS, name, SLOT_BYTES, self._held(log.tag)))
+                found.append(Litter(PROGRESS, name, LOG_BYTES, self._held(log.tag)))
         return found
 
     def _over_now(self, tag: str, epoch: int) -> bool:
@@ -110,6 +133,8 @@ class LitterBox:
                 gained = self._remove_progress(item.name)
             elif item.kind == DIGEST:
                 gained = self._remove_digest(item.name)
+            elif item.kind == TEMPORARY and item.name.startswith(_BAD_HEADER):
+                gained = self._renew_header(item.name)
             elif _is_removable(item.kind, item.name):
                 gained = self._remove_volume(item.name)
             if gained is not None:
@@ -133,6 +158,12 @@ class LitterBox:
         finally:
             lease.release()
 
+    def _renew_header(self, name: str) -> int | None:
+        if name not in {item.name for item in self._headers()}:
+            return None
+        self._guard.renew_header()
+        return 0
+
     def _remove_digest(self, name: str) -> int | None:
         directory, _, volume = name.rpartition("/")
         if directory != "digests" or not is_id(volume):
@@ -142,21 +173,27 @@ class LitterBox:
         return self._digests.remove(volume)
 
     def _remove_volume(self, name: str) -> int | None:
-        found = self._group.report().volumes.get(name)
-        if found is None:
-            return None
-        try:
-            if name == layout.META_UNFINISHED:
-                self._group.doors.volume_groups.remove(self._group.name, name)
-            else:
-                self._volumes.remove_unused(name.split("-")[1], name)
-        except Conflict:
-            return None
-        except StorageError:
-            if found.open:
-                return None  # it goes when it is closed
-            raise
-        return found.size
+        with self._guard.changing() as report:
+            found = report.volumes.get(name)
+            if found is None:
+                return None
+            try:
+                if name == layout.META_UNFINISHED:
+                    self._group.doors.volume_groups.remove(self._group.name, name)
+                elif not self._volumes.remove_unused(_volume_of(name), name):
+                    return None
+            except Conflict:
+                return None
+            except StorageError:
+                if found.open:
+                    return None  # it goes when it is closed
+                raise
+            return found.size
+
+
+def _volume_of(name: str) -> str:
+    """Of a volume that was put away."""
+    return name.split("-")[1]
 
 
 def _is_removable(kind: str, name: str) -> bool:

@@ -1,6 +1,6 @@
 """The volume ``dw-meta`` as bytes: its header, its length, and how this host reaches it.
 
-The host that manages the group reads and writes it as an active device. Another host reads it
+A host that LVM lets use the group reads and writes it as an active device. Another host reads it
 where it lies, without activation, and writes nothing.
 """
 
@@ -14,6 +14,8 @@ from engine.formats.lvm_group import NOBODY, Group
 from engine.formats.lvm_layout import MetaHeader
 from engine.formats.lvm_pages import PAGE_BYTES, Stamp, seal
 
+_UNREADABLE = b"?" * PAGE_BYTES
+
 
 class Meta:
     """``dw-meta`` of one group, opened when it is first needed."""
@@ -22,7 +24,10 @@ class Meta:
         self.group = group
         self._handle: BlockHandle | None = None
         self._elsewhere: LogicalVolume | None = None
-        """Where it lies, while another host manages the group."""
+        """Where it lies, while this host may not use the group."""
+        self.geometry = layout.EXCLUSIVE_GEOMETRY
+        """As the header says; before that was read, of any repository."""
+        self._header_pages = layout.HEADER_PAGES
 
     # -- bytes
 
@@ -61,13 +66,14 @@ class Meta:
         return self.reach(self.group.report())
 
     def reach(self, report: VolumeGroup) -> BlockHandle | None:
-        """Open the device, or note where it lies when another host manages the group. NotFound, StorageError."""
+        """Open the device, or note where it lies when this host may not use the group. NotFound, StorageError."""
         volume = self.volume(report)
         if not volume.ranges:
             raise StorageError(
                 f"{layout.META} of {self.group.name} is not linear, or lies on a missing device", "Bring it back"
             )
-        if not self.group.is_ours(report):
+        shared = bool(self.geometry.hosts) and not report.system_id
+        if not (shared or self.group.is_ours(report)):
             self._elsewhere = volume
             return None
         groups = self.group.doors.volume_groups
@@ -101,14 +107,21 @@ class Meta:
         if not reached:
             self._elsewhere = None  # it may have been moved, and may be ours by now
         with doing(f"read the records in {self.group.name}"):
-            raw = self.read(0, 2 * PAGE_BYTES)
-        found = layout.newest_header(raw, self.group.name)
+            raw = self._headers()
+            try:
+                found = layout.newest_header(raw, self.group.name)
+            except Damaged:
+                if _UNREADABLE in raw:
+                    self.read(0, len(raw))  # tells why
+                raise
         if found is None:
             raise Damaged(f"{layout.META} of {self.group.name} is empty", "Put back what was there")
-        if layout.meta_bytes(found.chunks) > self._length():
+        self._know(found.geometry)
+        length = found.geometry.meta_bytes(found.chunks)
+        if length > self._length():
             self.close()  # another process may have made it longer
             self.read(0, PAGE_BYTES)
-            if layout.meta_bytes(found.chunks) > self._length():
+            if length > self._length():
                 raise Damaged(f"{layout.META} of {self.group.name} is shorter than it says", "Put back what was there")
         return found
 
@@ -116,40 +129,74 @@ class Meta:
         reached = self._handle or self._elsewhere
         return reached.size if reached is not None else 0
 
-    def write_header(self, header: MetaHeader) -> MetaHeader:
-        """The next one, durable on return; the one before is kept until then. It is in both places in the end: where
-        only one knew of the last chunk, damage to that one would hide its records and have them written over."""
+    def _headers(self) -> bytes:
+        """All header pages. One that cannot be read is as a damaged one, which does no harm while its twin is sound."""
+        count = self._header_pages
+        try:
+            return self.read(0, count * PAGE_BYTES)
+        except OSError:
+            return b"".join(self._page(index) for index in range(count))
+
+    def _page(self, index: int) -> bytes:
+        try:
+            return self.read(index * PAGE_BYTES, PAGE_BYTES)
+        except OSError:
+            return _UNREADABLE
+
+    def _know(self, geometry: layout.Geometry) -> None:
+        if geometry != self.geometry:
+            self._elsewhere = None  # of a shared one this host may use the device
+        self.geometry = geometry
+        self._header_pages = geometry.header_pages
+
+    def bad_header_pages(self, header: MetaHeader) -> list[int]:
+        """Numbers of header pages that are damaged or cannot be read."""
+        with doing(f"read the records in {self.group.name}"):
+            return layout.bad_header_pages(self._headers(), header)
+
+    def write_header(self, header: MetaHeader, lane: int = 0) -> MetaHeader:
+        """The next one, durable on return; the one before is kept until then. It is on both pages of the lane in the
+        end: where only one knew of the last chunk, damage to that one would hide its records and have them written
+        over."""
         with doing(f"write the header of the repository in {self.group.name}"):
             for _ in range(2):
                 header = header._replace(sequence=header.sequence + 1)
-                self.write(header.sequence % 2 * PAGE_BYTES, sealed_header(header))
+                self.write(layout.copy_of(lane, header.sequence) * PAGE_BYTES, sealed_header(header))
                 self.sync()
         return header
 
-    def extend(self, header: MetaHeader) -> MetaHeader:
-        """Room for one chunk more, zeroed, durable on return. NoSpace. The caller holds the lock of the records."""
-        groups, name = self.group.doors.volume_groups, self.group.name
-        if header.chunks >= layout.MAX_CHUNKS:
-            raise NoSpace(f"there is no room for more records in {name}", "Remove images, and clean")
-        start = layout.chunk_start(header.chunks)
-        report = self.group.report()
-        if self.volume(report).size < start + layout.CHUNK_BYTES:
-            if report.free < layout.CHUNK_BYTES:
-                raise NoSpace(
-                    f"{name} has {report.free} free bytes, {layout.CHUNK_BYTES} more are needed for records",
-                    "Make room (check lists what can be cleaned), or add a device to the group",
-                )
-            groups.resize(name, layout.META, start + layout.CHUNK_BYTES)
+    def extend(self, header: MetaHeader, lane: int = 0) -> MetaHeader:
+        """Room for one chunk more, zeroed, durable on return. NoSpace. The caller holds the lock of the records, and
+        may change the group."""
+        name, geometry = self.group.name, header.geometry
+        start = geometry.chunk_start(header.chunks)
+        self.require_chunk(header)
+        if self.volume(self.group.report()).size < start + geometry.chunk_bytes:
+            self.group.doors.volume_groups.resize(name, layout.META, start + geometry.chunk_bytes)
             self.group.sync()
             self.close()  # the device is opened again with its new size
         with doing(f"make room for records in {name}"):
-            self.zero(start, layout.CHUNK_BYTES)
+            self.zero(start, geometry.chunk_bytes)
             self.sync()
-        return self.write_header(header._replace(chunks=header.chunks + 1))
+        return self.write_header(header._replace(chunks=header.chunks + 1), lane)
+
+    def require_chunk(self, header: MetaHeader, beside: int = 0) -> None:
+        """Return if the group has room for one chunk more and ``beside`` bytes. NoSpace."""
+        if header.chunks >= layout.MAX_CHUNKS:
+            raise NoSpace(f"there is no room for more records in {self.group.name}", "Remove images, and clean")
+        report = self.group.report()
+        wanted = beside
+        if self.volume(report).size < header.geometry.meta_bytes(header.chunks + 1):
+            wanted += header.geometry.chunk_bytes
+        if report.free < wanted:
+            raise NoSpace(
+                f"{report.name} has {report.free} free bytes, {wanted} more are needed for records",
+                "Make room (check lists what can be cleaned), or add a device to the group",
+            )
 
     def not_managed(self, report: VolumeGroup, manager: str = "") -> Refused:
         """The error for what only the manager may do."""
-        if report.system_id == NOBODY:
+        if report.system_id == NOBODY or (self.geometry.hosts and not manager):
             return Refused(
                 f"nobody manages the repository in {report.name}, so nothing in it can be changed",
                 "diskwright srm take REPO makes this host the manager",

@@ -14,10 +14,9 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from engine.errors import StorageError
-from engine.formats import lvm_layout as layout
 from engine.formats.files_tree import doing
 from engine.formats.lvm_guard import Guard
-from engine.formats.lvm_layout import SLOT_BYTES, SLOTS, MetaHeader
+from engine.formats.lvm_layout import LOG_BYTES, SLOTS, MetaHeader
 from engine.formats.lvm_meta import Meta
 from engine.formats.lvm_pages import PAGE_BYTES, PAYLOAD_BYTES, Stamp, is_blank, look, seal
 
@@ -76,7 +75,9 @@ class ProgressLogs:
             if log is None:
                 log, header = self._room(header)
             log = Log(log.number, tag, epoch, log.life + 1)
-            self._meta.write(layout.line_offset(log.number, 0), _sealed(log, 0, b"").ljust(SLOT_BYTES, b"\0"))
+            self._meta.write(
+                self._meta.geometry.line_offset(log.number, 0), _sealed(log, 0, b"").ljust(LOG_BYTES, b"\0")
+            )
             self._meta.sync()
         self._hints[tag, epoch] = log.number
 
@@ -87,7 +88,9 @@ class ProgressLogs:
             log = self._locate(tag, epoch)
             if log is None:
                 raise StorageError(f"image {tag} has no progress log of attempt {epoch}", "Run its fix again")
-            self._meta.write(layout.line_offset(log.number, sequence % _LINES), _sealed(log, sequence + 1, line))
+            self._meta.write(
+                self._meta.geometry.line_offset(log.number, sequence % _LINES), _sealed(log, sequence + 1, line)
+            )
             self._meta.sync()
 
     def read(self, tag: str, epoch: int) -> bytes | None:
@@ -102,9 +105,9 @@ class ProgressLogs:
             log = self._locate(tag, epoch)
             if log is None:
                 return 0
-            self._meta.write(layout.line_offset(log.number, 0), bytes(SLOT_BYTES))
+            self._meta.write(self._meta.geometry.line_offset(log.number, 0), bytes(LOG_BYTES))
         self._hints.pop((tag, epoch), None)
-        return SLOT_BYTES
+        return LOG_BYTES
 
     def all(self) -> list[Log]:
         """Every log there is."""
@@ -122,19 +125,19 @@ class ProgressLogs:
     def _slots(self, header: MetaHeader) -> Iterator[tuple[int, bytes]]:
         for first in range(0, header.chunks * SLOTS, SLOTS):
             try:
-                raw = self._meta.read(layout.line_offset(first, 0), layout.HEADS_BYTES)
+                raw = self._meta.read(self._meta.geometry.line_offset(first, 0), SLOTS * LOG_BYTES)
             except OSError:
                 for number in range(first, first + SLOTS):
                     with contextlib.suppress(OSError):
-                        yield number, self._meta.read(layout.line_offset(number, 0), SLOT_BYTES)
+                        yield number, self._meta.read(self._meta.geometry.line_offset(number, 0), LOG_BYTES)
                 continue
             for index in range(SLOTS):
-                yield first + index, raw[index * SLOT_BYTES : (index + 1) * SLOT_BYTES]
+                yield first + index, raw[index * LOG_BYTES : (index + 1) * LOG_BYTES]
 
     def _locate(self, tag: str, epoch: int, header: MetaHeader | None = None) -> Log | None:
         number = self._hints.get((tag, epoch))
         if number is not None:
-            log = read_log(number, self._meta.read(layout.line_offset(number, 0), SLOT_BYTES))
+            log = read_log(number, self._meta.read(self._meta.geometry.line_offset(number, 0), LOG_BYTES))
             if (log.tag, log.epoch) == (tag, epoch):
                 return log
             del self._hints[tag, epoch]
@@ -147,5 +150,5 @@ class ProgressLogs:
         for log in self._logs(header):
             if not log.tag:
                 return log, header
-        header = self._meta.extend(header)
+        header = self._guard.extend(header)
         return Log((header.chunks - 1) * SLOTS), header

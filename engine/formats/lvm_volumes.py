@@ -11,19 +11,17 @@ that goes on using it; who gets the exclusive one may deactivate it.
 
 from __future__ import annotations
 
-import contextlib
-
 from engine.doors.images import Layer
 from engine.doors.leases import Lease
-from engine.doors.volume_groups import BlockHandle, LogicalVolume, VolumeGroup
-from engine.errors import Conflict, Damaged, DiskwrightError, NoSpace, StorageError, from_os_error
+from engine.doors.volume_groups import BlockHandle, LogicalVolume, PhysicalRange, VolumeGroup
+from engine.errors import Conflict, Damaged, NoSpace, StorageError, from_os_error
 from engine.formats import lvm_layout as layout
 from engine.formats.base import VolumeFacts, backing_name
 from engine.formats.files_layout import lease_key
 from engine.formats.files_tree import doing
 from engine.formats.lvm_group import Group, HostLocks
 from engine.formats.lvm_guard import Guard
-from engine.formats.lvm_meta import Meta
+from engine.formats.lvm_places import Places, opened
 from engine.formats.lvm_refcounts import end_of_data
 from engine.model import VolumeFormat, aligned
 from engine.records import VolumeRef
@@ -40,13 +38,15 @@ _LOOK_AGAIN_S = 0.02
 class Volumes:
     """The volumes of one repository."""
 
-    def __init__(self, group: Group, guard: Guard, meta: Meta) -> None:
+    def __init__(self, group: Group, guard: Guard) -> None:
         self._group = group
         self._groups = group.doors.volume_groups
         self._guard = guard
-        self._meta = meta
         self._users = HostLocks(group.doors, group.run_path("users"))
         self._used: dict[str, tuple[Lease, Layer]] = {}
+        self._noted: set[str] = set()
+        self._some_active = False
+        """When a volume was made here, others were active: what uses them may be dead."""
 
     # -- looking
 
@@ -87,118 +87,155 @@ class Volumes:
 
     # -- making and removing
 
-    def require_room(self, format: VolumeFormat, size: int, report: VolumeGroup | None = None) -> None:
+    def require_room(self, format: VolumeFormat, size: int) -> None:
         """Return if a volume for an image of that size can be made now and here. Refused, NoSpace, StorageError."""
-        report = report or self._managed()
-        self._require_free(report, _rounded(_bytes(format, size), report))
+        with self._guard.changing() as report:
+            self._require_free(report, _rounded(_bytes(format, size), report))
 
     def make(self, volume: VolumeRef, size: int, backing_format: VolumeFormat | None) -> None:
         """See ``Repository.make_volume``."""
         assert volume.format is VolumeFormat.QCOW2 or not volume.parent, "a raw volume has no parent"
         size = aligned(size)
-        name = layout.volume_name(volume.id)
-        report = self._managed()
-        length = _rounded(_bytes(volume.format, size), report)
-        there = report.volumes.get(name)
-        self._require_free(report, length - (there.size if there else 0))
-        if there is not None:
-            self._out_of_the_way(volume.id, name)
-        self._groups.create(self._group.name, name, length, layout.volume_tags(volume.format, size))
-        self._group.sync()
-        with doing(f"make volume {volume.id}"), self._device(volume) as device:
+        with self._guard.changing() as report:
+            length = _rounded(_bytes(volume.format, size), report)
+            lies = self._make_room_for(volume, size, length, report)
+        with doing(f"make volume {volume.id}"), opened(self._groups, lies) as device:
             if volume.format is VolumeFormat.RAW:
                 device.zero(0, length)
             else:
                 _write_empty(device, volume, size, backing_format)
             device.sync()
 
+    def _make_room_for(
+        self, volume: VolumeRef, size: int, length: int, report: VolumeGroup
+    ) -> tuple[PhysicalRange, ...]:
+        """A logical volume of its name, whose bytes are whatever is there; where it lies."""
+        name = layout.volume_name(volume.id)
+        there = report.volumes.get(name)
+        self._some_active = any(found.active and layout.parse_volume(found.name) for found in report.volumes.values())
+        self._require_free(report, length - (there.size if there else 0))
+        if there is not None:
+            self._out_of_the_way(volume.id, name)
+        self._note(volume.id)
+        lies = self._groups.create(self._group.name, name, length, layout.volume_tags(volume.format, size))
+        self._group.sync()  # before anything is written there: a power cut must not give the place back to another
+        return lies or self._known(volume, self._group.report())[0].ranges
+
     def _out_of_the_way(self, volume: str, name: str) -> None:
         """Who still has the old one open goes on using that, and nothing else."""
         self._let_go(volume)
-        try:
-            self._groups.remove(self._group.name, name)
-        except StorageError:
-            old = layout.old_name(volume, self._group.doors.ids.new_id()[:8])
-            self._groups.rename(self._group.name, name, old)
+        if not self._guard.may_be_written(volume):
+            try:
+                self._groups.remove(self._group.name, name)
+            except StorageError:
+                pass
+            else:
+                return
+        self._park(volume, name)
+
+    def _park(self, volume: str, name: str) -> None:
+        """Its space is not given away before nobody can write there any more."""
+        old = layout.old_name(volume, self._group.doors.ids.new_id()[:8])
+        self._groups.rename(self._group.name, name, old)
 
     def remove(self, volume: str) -> None:
         """See ``Repository.remove_volume``."""
         name = layout.volume_name(volume)
-        if name in self._managed().volumes:
-            self.remove_unused(volume, name)
-        self._group.sync()
+        with self._guard.changing() as report:
+            if name in report.volumes:
+                self.remove_unused(volume, name)
+            self._group.sync()
 
-    def remove_unused(self, volume: str, name: str) -> None:
-        """Remove a logical volume that stands for ``volume``. Conflict while a process of this host uses it."""
+    def remove_unused(self, volume: str, name: str) -> bool:
+        """Remove a logical volume that stands for ``volume``, or park it while another host may write to it: then
+        False. Conflict while a process of this host uses it. The caller may change the group."""
         self._let_go(volume)
         lease = self._users.try_acquire(lease_key(volume))
         if lease is None:
             raise Conflict(f"volume {volume} is in use on this host", "Wait for what uses it, and try again")
         try:
-            self._groups.remove(self._group.name, name)
+            if not self._guard.may_be_written(volume):
+                self._groups.remove(self._group.name, name)
+                self._unnote(volume)
+                return True
+            if not layout.is_old(name):
+                self._groups.deactivate(self._group.name, name)
+                self._park(volume, name)
+            return False
         finally:
             lease.release()
 
     def quarantine(self, volume: str) -> None:
         """See ``Repository.quarantine_volume``."""
-        report = self._managed()
         name, lost = layout.volume_name(volume), layout.lost_name(volume)
-        if name in report.volumes:
-            self._let_go(volume)
-            self._groups.rename(self._group.name, name, lost)
-        elif lost not in report.volumes:
-            raise StorageError(f"volume {volume} is not there", "Check again")
-        self._group.sync()
+        with self._guard.changing() as report:
+            if name in report.volumes:
+                self._let_go(volume)
+                self._groups.rename(self._group.name, name, lost)
+            elif lost not in report.volumes:
+                raise StorageError(f"volume {volume} is not there", "Check again")
+            self._group.sync()
 
     # -- sizes
 
     def make_room(self, volume: VolumeRef, size: int) -> None:
         """See ``Repository.make_room``."""
         size = aligned(size)
-        report = self._managed()
+        report = self._usable()
         found, known = self._known(volume, report)
         length = _rounded(_bytes(volume.format, size), report)
         if found.size < length:
-            self._require_free(report, length - found.size)
-            self._groups.resize(self._group.name, found.name, length)
-            self._group.sync()
+            self._extend(volume, length)
         if volume.format is VolumeFormat.QCOW2 or known >= size:
             return
         with doing(f"grow volume {volume.id}"), self._device(volume) as device:
             device.zero(known, max(length, found.size) - known)
             device.sync()
-        self._groups.change_tags(self._group.name, found.name, [layout.size_tag(size)], [layout.size_tag(known)])
-        self._group.sync()
+        with self._guard.changing():
+            self._groups.change_tags(self._group.name, found.name, [layout.size_tag(size)], [layout.size_tag(known)])
+            self._group.sync()
         if volume.id in self._used:
             lease, layer = self._used[volume.id]
             self._used[volume.id] = lease, layer._replace(length=size)
 
+    def _extend(self, volume: VolumeRef, length: int) -> None:
+        with self._guard.changing() as report:
+            found, _ = self._known(volume, report)
+            if found.size < length:
+                self._require_free(report, length - found.size)
+                self._groups.resize(self._group.name, found.name, length)
+                self._group.sync()
+
     def reduce(self, volume: VolumeRef) -> int:
         """See ``Repository.reduce``."""
-        report = self._managed()
-        facts = self.facts(volume.id, volume.format, report)
-        if facts.problem or facts.in_use is None:
-            raise Damaged(f"how much of volume {volume.id} is in use is not known: {facts.problem or 'no qcow2'}")
-        length = facts.in_use
-        if length >= facts.length:
-            return 0
-        self._let_go(volume.id)
-        lease = self._users.try_acquire(lease_key(volume.id))
-        if lease is None:
-            raise Conflict(f"volume {volume.id} is in use on this host", "Wait for what uses it, and try again")
-        try:
-            self._group.sync()  # what is written in it may still be on its way: a killed machine flushed nothing
-            self._groups.resize(self._group.name, layout.volume_name(volume.id), length)
-            self._group.sync()
-        finally:
-            lease.release()
-        return facts.length - length
+        with self._guard.changing() as report:
+            facts = self.facts(volume.id, volume.format, report)
+            if facts.problem or facts.in_use is None:
+                raise Damaged(f"how much of volume {volume.id} is in use is not known: {facts.problem or 'no qcow2'}")
+            if facts.in_use >= facts.length:
+                return 0
+            host = self._guard.may_be_written(volume.id)
+            if host:
+                raise Conflict(
+                    f"host {host} may still write to volume {volume.id}", "Try again when it is back, or was restarted"
+                )
+            self._let_go(volume.id)
+            lease = self._users.try_acquire(lease_key(volume.id))
+            if lease is None:
+                raise Conflict(f"volume {volume.id} is in use on this host", "Wait for what uses it, and try again")
+            try:
+                self._group.sync()  # what is written in it may be on its way: a killed machine flushed nothing
+                self._groups.resize(self._group.name, layout.volume_name(volume.id), facts.in_use)
+                self._group.sync()
+            finally:
+                lease.release()
+            return facts.length - facts.in_use
 
     def freeze(self, volume: VolumeRef) -> None:
         """See ``Repository.freeze``."""
         if volume.format is VolumeFormat.QCOW2:
             return
-        found, size = self._known(volume, self._managed())
+        found, size = self._known(volume, self._usable())
         if size < found.size:
             with doing(f"clear the end of volume {volume.id}"), self._device(volume) as device:
                 device.zero(size, found.size - size)
@@ -220,9 +257,10 @@ class Volumes:
         used = self._used.get(volume.id)
         if used is not None:
             return used[1]
-        found, size = self._known(volume, self._managed())
+        found, size = self._known(volume, self._usable())
         lease = self.hold(volume)
         try:
+            self._note(volume.id)
             path = self._groups.activate(self._group.name, found.name)
         except BaseException:
             lease.release()
@@ -249,27 +287,35 @@ class Volumes:
 
     def deactivate_unused(self, every: bool) -> list[str]:
         """Deactivate what nobody on this host uses; returns the names of what is still in use. Without ``every``
-        only when this object has used something; what processes that died left is then found too."""
-        if not self._used and not every:
+        only when this object has used or made something; what processes that died left is then found too."""
+        if not self._used and not self._some_active and not every:
+            for volume in list(self._noted):  # made, and never active
+                self._deactivate(volume, "")
             return []
         for volume in list(self._used):
             self._let_go(volume)
-        report = self._group.report()
-        if not self._group.is_ours(report):
-            return []
+        self._some_active = False
         busy = []
-        for found in report.volumes.values():
+        noted = set(self._noted)
+        for found in self._group.report().volumes.values():
             id = layout.parse_volume(found.name)
-            if id is not None and found.active and not self._deactivate(id, found.name):
-                busy.append(found.name)
+            if id is not None and found.active:
+                noted.discard(id)
+                if not self._deactivate(id, found.name):
+                    busy.append(found.name)
+        for volume in noted:
+            self._deactivate(volume, "")
         return busy
 
     def _deactivate(self, volume: str, name: str) -> bool:
+        """Whether nobody uses it; "" for the name of one that is not active."""
         lease = self._users.try_acquire(lease_key(volume))
         if lease is None:
             return False
         try:
-            self._groups.deactivate(self._group.name, name)
+            if name:
+                self._groups.deactivate(self._group.name, name)
+            self._unnote(volume)
         except StorageError:
             return False  # a program that knows nothing of our locks has it open
         finally:
@@ -281,15 +327,20 @@ class Volumes:
     def _device(self, volume: VolumeRef) -> BlockHandle:
         return self._groups.open_device(self.layer(volume).path, writable=True)
 
-    def _managed(self) -> VolumeGroup:
-        """The group, if this host may change it and all of it is there."""
+    def _usable(self) -> VolumeGroup:
+        """The group, if this host may use volumes of it."""
         report = self._group.report()
-        if not self._group.is_ours(report):
-            manager = ""
-            with contextlib.suppress(DiskwrightError):
-                manager = self._guard.manager()
-            raise self._meta.not_managed(report, manager)
+        self._guard.using(report)
         return report
+
+    def _note(self, volume: str) -> None:
+        """Other hosts know that this one may write to it. Before it can."""
+        self._guard.note(volume)
+        self._noted.add(volume)
+
+    def _unnote(self, volume: str) -> None:
+        self._noted.discard(volume)
+        self._guard.unnote(volume)
 
     @staticmethod
     def _require_free(report: VolumeGroup, wanted: int) -> None:
@@ -330,7 +381,7 @@ def _rounded(length: int, report: VolumeGroup) -> int:
     return -(-length // report.extent_bytes) * report.extent_bytes
 
 
-def _write_empty(device: BlockHandle, volume: VolumeRef, size: int, backing_format: VolumeFormat | None) -> None:
+def _write_empty(device: Places, volume: VolumeRef, size: int, backing_format: VolumeFormat | None) -> None:
     name = backing_name(volume.parent) if volume.parent else None
     image = fresh_image(size, name, str(backing_format) if name and backing_format else None)
     device.zero(0, image.length)

@@ -21,12 +21,13 @@ from collections.abc import Callable, Iterator
 from engine.doors import Doors
 from engine.doors.files import FileHandle
 from engine.doors.leases import Lease
-from engine.doors.mounts import Mount
+from engine.doors.mounts import Mount, told
 from engine.errors import BadRequest, Conflict, DiskwrightError, ImageBusy, StorageError
 from engine.formats import files_layout, files_setup, nfs_place
 from engine.formats.base import VolumeFacts
 from engine.formats.files_tree import doing
 from engine.formats.filestore import FileStore
+from engine.formats.nfs_patience import with_patience
 from engine.formats.nfs_place import Place
 from engine.model import VolumeFormat
 
@@ -34,6 +35,7 @@ VERSION = (files_layout.MAJOR, files_layout.MINOR)
 
 _USERS, _MOUNTER = 0, 1  # bytes of the lock file beside a mount point
 _PATIENCE_S = 90.0  # longer than a mount or an unmount may take while the server is away
+_READERS_S = 3.0  # so long a check may take that is under way
 _LOOK_AGAIN_S = 0.05
 
 
@@ -49,7 +51,7 @@ class NfsRepository(FileStore):
         self, doors: Doors, where: Place, found: files_layout.Identity, threads: bool, using: Lease | None
     ) -> None:
         """``using`` keeps the mount in place until ``close``."""
-        super().__init__(doors, where.root(doors.ids.host_id), found, threads)
+        super().__init__(with_patience(doors), where.root(doors.ids.host_id), found, threads)
         self._shown = where.shown
         self._using = using
 
@@ -136,10 +138,12 @@ def detach(doors: Doors, parameters: dict[str, object]) -> None:
         return
     point = where.mount_point(doors.ids.host_id)
     with doing(f"lock the mount point of {where.shown}"):
-        alone = doors.leases.try_acquire(_lock_file(doors, point), _USERS, shared=False)
+        lock = _lock_file(doors, point)
+        alone = _soon(doors, _READERS_S, lambda: doors.leases.try_acquire(lock, _USERS, shared=False))
     if alone is None:
+        who = told(doors.mounts.users(point, lock))
         raise StorageError(
-            f"another command of this host works with {where.shown}", "Wait for it to end, then try again"
+            f"another command of this host works with {where.shown}: {who}", "Wait for it or end it, then try again"
         )
     try:
         doors.mounts.unmount(point)
@@ -177,10 +181,15 @@ def _attach(doors: Doors, where: Place) -> Lease | None:
 
 
 def _wait(doors: Doors, where: Place, take: Callable[[], Lease | None]) -> Lease:
-    deadline = doors.clock.monotonic() + _PATIENCE_S
-    while (lease := take()) is None:
-        if doors.clock.monotonic() > deadline:
-            raise Conflict(f"another command of this host mounts or unmounts {where.shown} all the time", "Try again")
+    lease = _soon(doors, _PATIENCE_S, take)
+    if lease is None:
+        raise Conflict(f"another command of this host mounts or unmounts {where.shown} all the time", "Try again")
+    return lease
+
+
+def _soon(doors: Doors, patience_s: float, take: Callable[[], Lease | None]) -> Lease | None:
+    deadline = doors.clock.monotonic() + patience_s
+    while (lease := take()) is None and doors.clock.monotonic() <= deadline:
         doors.clock.sleep(_LOOK_AGAIN_S)
     return lease
 

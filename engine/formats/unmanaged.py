@@ -24,6 +24,10 @@ class Unmanaged:
     def deactivate(self, every: bool = False) -> None:
         """Nothing to undo."""
 
+    def may_continue(self, volume: VolumeRef) -> bool:
+        """Whoever writes to a file has it locked, and writes nothing more when that lock is lost."""
+        return True
+
     def make_room(self, volume: VolumeRef, size: int) -> None:
         """A file grows when it is written."""
 

@@ -12,7 +12,7 @@ import os
 import stat
 import struct
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from engine.doors.volume_groups import BLOCK_BYTES
 
@@ -25,6 +25,46 @@ PIECE_BYTES = 1024 * 1024
 
 ZERO_PIECE_BYTES = 256 * 1024 * 1024
 """The most that one command zeroes: the kernel does not let itself be interrupted in it."""
+
+
+class AlignedBuffer:
+    """Memory that direct I/O can use. Fresh memory is costly: keep one for many transfers."""
+
+    def __init__(self, length: int) -> None:
+        import mmap
+
+        self._memory = mmap.mmap(-1, length)
+        self._start: Any = None
+
+    def of(self, length: int) -> memoryview:
+        """Its first ``length`` bytes; to be released before ``close``."""
+        with memoryview(self._memory) as whole:
+            return whole[:length]
+
+    def is_zero(self, length: int) -> bool:
+        """Whether its first ``length`` bytes are zeros, told without a copy and without the interpreter's lock."""
+        import ctypes
+
+        if self._start is None:
+            self._start = ctypes.c_char.from_buffer(self._memory)
+            self._compare = ctypes.CDLL(None).memcmp
+            self._compare.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+        at = ctypes.addressof(self._start)
+        return self._start.value == b"\0" and not self._compare(at, at + 1, length - 1)
+
+    def close(self) -> None:
+        """Give it back."""
+        self._start = None
+        self._memory.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:  # a traceback may still refer to a part of it
+            self.close()
 
 
 class DirectBlockHandle:
@@ -48,40 +88,52 @@ class DirectBlockHandle:
         """As it was when it was opened."""
         return self._size
 
+    def fileno(self) -> int:
+        """The descriptor, for locks on it."""
+        return self._descriptor
+
     def read_at(self, offset: int, length: int) -> bytes:
         """Short reads are continued; the end of the device within the range is EIO."""
-        import mmap
-
         self._check(offset, length)
         pieces = []
-        with mmap.mmap(-1, max(BLOCK_BYTES, min(length, PIECE_BYTES))) as memory, memoryview(memory) as view:
-            done = 0
-            while done < length:
-                wanted = min(length - done, PIECE_BYTES)
-                with view[:wanted] as part:
-                    count = os.preadv(self._descriptor, [part], offset + done)
-                    if count <= 0 or (count % BLOCK_BYTES and done + count < length):
-                        raise OSError(errno.EIO, f"{done + count} of {length} bytes at {offset}", self.path)
-                    pieces.append(bytes(part[:count]))
-                done += count
+        with AlignedBuffer(max(BLOCK_BYTES, min(length, PIECE_BYTES))) as buffer:
+            for done in range(0, length, PIECE_BYTES):
+                with buffer.of(min(length - done, PIECE_BYTES)) as view:
+                    self.read_into(offset + done, view)
+                    pieces.append(bytes(view))
         return b"".join(pieces)
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """As ``read_at``, into aligned memory."""
+        length, done = len(view), 0
+        self._check(offset, length)
+        while done < length:
+            with view[done:] as rest:
+                count = os.preadv(self._descriptor, [rest], offset + done)
+            done += count
+            if count <= 0 or (count % BLOCK_BYTES and done < length):
+                raise OSError(errno.EIO, f"{done} of {length} bytes at {offset}", self.path)
 
     def write_at(self, offset: int, data: bytes) -> None:
         """Short writes are continued."""
-        import mmap
-
         length = len(data)
         self._check(offset, length)
-        with mmap.mmap(-1, max(BLOCK_BYTES, min(length, PIECE_BYTES))) as memory, memoryview(memory) as view:
-            done = 0
-            while done < length:
-                wanted = min(length - done, PIECE_BYTES)
-                with view[:wanted] as part:
-                    part[:] = data[done : done + wanted]
-                    count = os.pwritev(self._descriptor, [part], offset + done)
-                if count <= 0 or count % BLOCK_BYTES:
-                    raise OSError(errno.EIO, f"{done + count} of {length} bytes at {offset}", self.path)
-                done += count
+        with AlignedBuffer(max(BLOCK_BYTES, min(length, PIECE_BYTES))) as buffer:
+            for done in range(0, length, PIECE_BYTES):
+                with buffer.of(min(length - done, PIECE_BYTES)) as view:
+                    view[:] = data[done : done + len(view)]
+                    self.write_from(offset + done, view)
+
+    def write_from(self, offset: int, view: memoryview) -> None:
+        """As ``write_at``, from aligned memory."""
+        length, done = len(view), 0
+        self._check(offset, length)
+        while done < length:
+            with view[done:] as rest:
+                count = os.pwritev(self._descriptor, [rest], offset + done)
+            done += count
+            if count <= 0 or count % BLOCK_BYTES:
+                raise OSError(errno.EIO, f"{done} of {length} bytes at {offset}", self.path)
 
     def zero(self, offset: int, length: int) -> None:
         """BLKZEROOUT: write-zeroes where the device has it, else zeros that the kernel writes. Reading them

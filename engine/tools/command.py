@@ -57,11 +57,13 @@ def environment() -> dict[str, str]:
 class CommandRunner:
     """Runs programs of one package and remembers the last ones in ``recent``."""
 
-    def __init__(self, package: str, variables: Sequence[str] = ()) -> None:
+    def __init__(self, package: str, variables: Sequence[str] = (), die_with_us: bool = False) -> None:
         """``package`` is the Debian package named when a program is missing, ``variables`` those of our
-        environment that its programs see as well."""
+        environment that its programs see as well. ``die_with_us``: a program is killed when this process ends,
+        however it ends: what it changes is ours to change only as long as we live."""
         self.package = package
         self.variables = tuple(variables)
+        self.die_with_us = die_with_us
         self.recent: list[Command] = []
 
     def run(self, arguments: Sequence[str], inherit: Sequence[int] = (), patience_s: float | None = None) -> Result:
@@ -81,7 +83,7 @@ class CommandRunner:
                 stderr=subprocess.PIPE,
                 env=environment() | passed,
                 pass_fds=tuple(inherit),
-                process_group=0,
+                process_group=self._group(),
             )
         except FileNotFoundError:
             raise self.missing(arguments[0]) from None
@@ -102,6 +104,14 @@ class CommandRunner:
         words = shortened(errors)
         self.remember(arguments, process.returncode, words)
         return Result(process.returncode, output, words, errors)
+
+    def _group(self) -> int:
+        """0: one of its own."""
+        if not self.die_with_us:
+            return 0
+        from engine.tools import guardian
+
+        return guardian.group()
 
     def remember(self, arguments: Sequence[str], exit_code: int | None, words: str) -> None:
         """Add a command to ``recent``."""

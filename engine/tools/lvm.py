@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 
-from engine.doors.volume_groups import BlockHandle, VolumeGroup
-from engine.errors import BadRequest, Conflict, NotFound, ToolFailed, from_os_error
+from engine.doors.volume_groups import BlockHandle, PhysicalRange, VolumeGroup
+from engine.errors import BadRequest, Conflict, NotFound, Refused, ToolFailed, from_os_error
 from engine.tools.block import DirectBlockHandle, flush_device, is_block_device
 from engine.tools.command import Command
+from engine.tools.device_mapper import Mapped, devices_of, remove, tidy
 from engine.tools.loop import LoopDevices
 from engine.tools.lvm_commands import LvmCommands, failure, no_such_volume, says
+from engine.tools.lvm_label import commit_mark
 from engine.tools.lvm_names import check_device, check_group, check_system_id, check_tag, check_volume, system_id_of
-from engine.tools.lvm_report import parse, report_arguments, rows
+from engine.tools.lvm_report import Told, parse, report_arguments, rows
+from engine.tools.lvm_seen import Seen
 
 METADATA_AREA = "16m"
 """Of 500 volumes with the tags of ours about 0.3 MiB are used; LVM's default of 1 MiB holds the text twice."""
@@ -31,6 +34,7 @@ class LvmVolumeGroups:
     def __init__(self, host: str) -> None:
         self._commands = LvmCommands(system_id_of(host))
         self._version: tuple[int, ...] = ()
+        self._seen: dict[str, Seen] = {}
 
     @property
     def system_id(self) -> str:
@@ -45,12 +49,27 @@ class LvmVolumeGroups:
     # -- reading
 
     def report(self, group: str) -> VolumeGroup:
-        """One ``fullreport``; the first time a ``vgs`` before it finds the devices."""
-        arguments = ["--foreign", *report_arguments(), check_group(group)]
+        """One ``fullreport``; the first time a ``vgs`` before it finds the devices. No command at all as long as
+        nobody has committed a change to the group since the last one."""
+        seen = self._seen.get(check_group(group))
+        found = seen.now() if seen is not None else None
+        if found is not None:
+            return found
+        return self._told(group).group
+
+    def _told(self, group: str) -> Told:
+        """What LVM says now."""
+        devices = self._commands.devices(group, missing_ok=True)
+        mark = commit_mark(devices)  # before LVM looks: what is committed in between is another one
+        arguments = ["--foreign", *report_arguments(), group]
         result = self._commands.on_group("fullreport", group, arguments, missing_ok=True)
         if result.exit_code:
             raise failure("fullreport", group, result)
-        return parse(result.output, group)
+        told = parse(result.output, group)
+        self._seen.pop(group, None)
+        if mark is not None and not told.group.partial and sorted(told.group.devices) == sorted(devices):
+            self._seen[group] = Seen(devices, mark, told)
+        return told
 
     # -- groups
 
@@ -104,13 +123,24 @@ class LvmVolumeGroups:
 
     # -- volumes
 
-    def create(self, group: str, name: str, size: int, tags: Sequence[str]) -> None:
-        """One ``lvcreate``: a volume is never seen without its tags."""
+    def create(self, group: str, name: str, size: int, tags: Sequence[str]) -> tuple[PhysicalRange, ...]:
+        """One ``lvcreate``: a volume is never seen without its tags. Where it will lie is said to LVM when the last
+        report tells of room in one piece; LVM looks itself whether that is free."""
         kind = ["--type", "linear", "--activate", "n", "--zero", "n", "--wipesignatures", "n"]
         kind += ["--setautoactivation", "n", "--yes"]
         marks = [part for tag in tags for part in ("--addtag", check_tag(tag))]
         arguments = [*kind, *marks, "--size", _bytes(size), "--name", check_volume(name), check_group(group)]
-        self._change("lvcreate", group, name, arguments)
+        seen = self._seen.get(group)
+        place = seen.place(size) if seen is not None else None
+        if place is not None:
+            result = self._commands.on_group("lvcreate", group, [*arguments, place.argument])
+            if not result.exit_code:
+                return (place.range,) if place.still_there() else ()
+            error = failure("lvcreate", f"{group}/{name}", result)
+            if isinstance(error, Conflict | Refused | NotFound):
+                raise error
+        self._change("lvcreate", group, name, arguments)  # no such room, or not any more: wherever LVM finds some
+        return ()
 
     def resize(self, group: str, name: str, size: int) -> None:
         """One ``lvresize``. Success when it has that size already."""
@@ -139,9 +169,12 @@ class LvmVolumeGroups:
             raise failure("lvremove", f"{group}/{name}", result)
 
     def activate(self, group: str, name: str) -> str:
-        """``lvchange``; the device of one that is active here gets the place and size it has by now."""
+        """``lvchange``, where the device is not there yet, or not with the place and size that it has by now."""
         where = _path(group, name)
         path = f"/dev/{where}"
+        seen = self._seen.get(group)
+        if seen is not None and is_block_device(path) and seen.is_device(name, path, self.system_id):
+            return path
         if not is_block_device(path):
             self._change("lvchange", group, name, ["--ignoreactivationskip", "--activate", "y", where])
         else:
@@ -156,10 +189,33 @@ class LvmVolumeGroups:
         return path
 
     def deactivate(self, group: str, name: str) -> None:
-        """``lvchange``. A volume that is gone is not active."""
+        """``lvchange``. A volume that is gone is not active. Of a group that LVM does not let us touch any more:
+        device-mapper is told."""
         result = self._commands.on_group("lvchange", group, ["--activate", "n", _path(group, name)])
-        if result.exit_code and not no_such_volume(result):
-            raise failure("lvchange", f"{group}/{name}", result)
+        if not result.exit_code or no_such_volume(result):
+            return
+        error = failure("lvchange", f"{group}/{name}", result)
+        if not isinstance(error, Refused):
+            raise error
+        told = self._told(group)
+        self._remove(group, [device for device in _devices_of(told.group.uuid) if device.volume == told.plain(name)])
+
+    def remove_devices(self, uuid: str) -> list[str]:
+        """By device-mapper: LVM knows nothing of a volume that another host removed."""
+        busy = []
+        for device in _devices_of(uuid):
+            try:
+                self._remove("", [device])
+            except ToolFailed:
+                if not device.opened:
+                    raise
+                busy.append(device.name)
+        return busy
+
+    def _remove(self, group: str, devices: Sequence[Mapped]) -> None:
+        for device in devices:
+            remove(device)
+            tidy(f"/dev/{group or device.group}")
 
     # -- bytes
 
@@ -203,6 +259,13 @@ class LvmVolumeGroups:
             result = self._commands.runner.run(["lvm", "version"])
             self._version = _version(result.output)
         return self._version
+
+
+def _devices_of(uuid: str) -> list[Mapped]:
+    try:
+        return devices_of(uuid)
+    except OSError as error:
+        raise from_os_error(error, "ask the kernel for active volumes") from error
 
 
 def _path(group: str, name: str) -> str:

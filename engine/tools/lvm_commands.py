@@ -39,10 +39,10 @@ report { list_item_separator="," }
 # Copies of metadata on a host are old as soon as another host changes the group; the group has several itself.
 
 _WITHOUT_UDEV = (
-    "activation { udev_rules=0 udev_sync=0 } "
+    "activation { retry_deactivation=0 udev_rules=0 udev_sync=0 } "
     'devices { external_device_info_source="none" obtain_device_list_from_udev=0 } '
 )
-# With udev_sync and nobody who answers, a command waits for ever.
+# With udev_sync and nobody who answers, a command waits for ever; and nobody opens a device for a moment only.
 
 _FOREIGN = r"Cannot access VG \S+ with system ID (\S+)"
 _SEVERAL = r"VG name \S+ is used by VGs|Multiple VGs found"
@@ -89,7 +89,7 @@ class LvmCommands:
 
     def __init__(self, system_id: str) -> None:
         self.system_id = check_system_id(system_id)
-        self.runner = CommandRunner(PACKAGE, [SYSTEM_DIRECTORY])
+        self.runner = CommandRunner(PACKAGE, [SYSTEM_DIRECTORY], die_with_us=True)
         self._devices: dict[str, tuple[str, ...]] = {}
 
     # -- the devices of groups

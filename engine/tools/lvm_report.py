@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from engine.doors.volume_groups import LogicalVolume, PhysicalRange, VolumeGroup
 from engine.errors import ToolFailed
+from engine.tools.device_mapper import plain
 
 MISSING_DEVICE = "[unknown]"
 """What LVM calls a physical volume that it does not find."""
@@ -20,9 +21,9 @@ _LINEAR = "linear"
 COLUMNS = {
     "vg": "vg_name,vg_uuid,vg_systemid,vg_extent_size,vg_size,vg_free,vg_partial,vg_mda_free",
     "pv": "pv_name,pe_start,pv_missing",
-    "lv": "lv_name,lv_size,lv_tags,lv_active,lv_device_open",
+    "lv": "lv_name,lv_uuid,lv_size,lv_tags,lv_active,lv_device_open",
     "seg": "lv_name,seg_start,seg_size,segtype,seg_pe_ranges",
-    "pvseg": "pvseg_start",
+    "pvseg": "pv_name,pvseg_start,pvseg_size,segtype",
 }
 
 
@@ -31,8 +32,23 @@ def report_arguments() -> list[str]:
     arguments = ["--reportformat", "json", "--units", "b", "--nosuffix", "--binary"]
     for kind, columns in COLUMNS.items():
         arguments += ["--configreport", kind, "-o", columns]
-    # The last kind is of no use and cannot be left out, so no line of it is selected.
-    return [*arguments, "-S", "pvseg_size=0"]
+    return [*arguments, "-S", "segtype=free"]  # of the last kind only what is not used
+
+
+class Told(NamedTuple):
+    """A report as it was printed."""
+
+    group: VolumeGroup
+    uuids: dict[str, str]
+    """Of volumes, by their names."""
+    room: tuple[PhysicalRange, ...]
+    """Where there is free space, in whole extents."""
+    starts: dict[str, int]
+    """Where the first extent of each device begins."""
+
+    def plain(self, name: str) -> str:
+        """The uuid of a volume as device-mapper has it, "" when there is no such volume."""
+        return plain(self.uuids.get(name, ""))
 
 
 class _Segment(NamedTuple):
@@ -42,7 +58,7 @@ class _Segment(NamedTuple):
     place: str
 
 
-def parse(output: bytes, group: str) -> VolumeGroup:
+def parse(output: bytes, group: str) -> Told:
     """The group in a report. ToolFailed when it is not what ``report_arguments`` ask for."""
     try:
         tables = _tables(output)
@@ -58,7 +74,7 @@ def parse(output: bytes, group: str) -> VolumeGroup:
                 int(row["seg_start"]), int(row["seg_size"]), row["segtype"] == _LINEAR, row["seg_pe_ranges"]
             )
             segments.setdefault(row["lv_name"], []).append(segment)
-        return VolumeGroup(
+        told = VolumeGroup(
             name=group,
             uuid=_text(facts["vg_uuid"]),
             system_id=_text(facts["vg_systemid"]),
@@ -72,6 +88,8 @@ def parse(output: bytes, group: str) -> VolumeGroup:
                 row["lv_name"]: _volume(row, segments.get(row["lv_name"], []), extent, starts) for row in tables["lv"]
             },
         )
+        room = tuple(_room(row, extent, starts) for row in tables.get("pvseg", ()) if row["pv_name"] in starts)
+        return Told(told, {row["lv_name"]: _text(row["lv_uuid"]) for row in tables["lv"]}, room, starts)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ToolFailed(f"LVM's report of {group} is not understood: {error!s:.80}") from None
 
@@ -124,6 +142,11 @@ def _ranges(segments: list[_Segment], size: int, extent: int, starts: dict[str, 
         found.append(PhysicalRange(device, starts[device] + int(first) * extent, segment.size))
         position += segment.size
     return tuple(found) if position == size else ()
+
+
+def _room(row: dict[str, Any], extent: int, starts: dict[str, int]) -> PhysicalRange:
+    device = row["pv_name"]
+    return PhysicalRange(device, starts[device] + int(row["pvseg_start"]) * extent, int(row["pvseg_size"]) * extent)
 
 
 def _flag(value: Any) -> bool:

@@ -24,6 +24,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from engine.errors import BadRequest, NoSpace, ReadFailed, StorageError, ToolFailed
+from engine.tools.server import STOP_TIMEOUT_S
 
 PIECE_BYTES = 2 << 20
 """Largest read or write sent, and largest piece that ``stream`` yields."""
@@ -61,6 +62,8 @@ _REQUEST = struct.Struct(">IHHQQI")
 _REPLY = struct.Struct(">IIQ")
 
 _NO_SPACE_CODES = (errno.ENOSPC, errno.EDQUOT)
+_UNANSWERED_CODES = (errno.EIO, errno.ETIMEDOUT)  # of a storage that is away, as of one that is damaged
+_UNANSWERED_S = 1.0
 _ABOUT_THE_SERVER = (errno.ENOMEM, errno.ESHUTDOWN, errno.EPERM)  # and nothing about what was to be read
 
 
@@ -73,8 +76,9 @@ class Server(Protocol):
     def words(self) -> str:
         """What it said on its standard error, shortened; waits for its end when it is ending."""
 
-    def stop(self) -> None:
-        """End it; the socket is closed already. Idempotent, never raises."""
+    def stop(self, patience_s: float = STOP_TIMEOUT_S) -> None:
+        """End it, by force when it does not end within that time; the socket is closed already. Idempotent, never
+        raises."""
 
 
 class _Kind(IntEnum):
@@ -124,6 +128,7 @@ class NbdSession:
         self._writes_in_flight = 0
         self._next_cookie = 1
         self._write_error: StorageError | None = None
+        self._unanswered = False
         self._usable = True
         self._lost_error: ToolFailed | None = None
         self._closed = False
@@ -203,7 +208,8 @@ class NbdSession:
             self._usable = False
             with contextlib.suppress(OSError):
                 self._connection.close()
-            self._server.stop()
+            # One whose storage does not answer would wait for it once more, to write out what does not count any more.
+            self._server.stop(_UNANSWERED_S if self._unanswered else STOP_TIMEOUT_S)
 
     # -- requests
 
@@ -320,10 +326,13 @@ class NbdSession:
         if request.kind is _Kind.FLUSH:
             what = f"flushing {self._label}"
         reason = f"{os.strerror(code)} [{errno.errorcode.get(code, code)}]"
+        self._unanswered = self._unanswered or code in _UNANSWERED_CODES
         if code in _NO_SPACE_CODES:
             return NoSpace(f"{what} failed: {reason}", "Make room (check lists what can be cleaned) and try again")
-        kind = ReadFailed if request.kind is _Kind.READ and code not in _ABOUT_THE_SERVER else ToolFailed
-        return kind(f"{what} failed: {reason}", "Check the storage and try again")
+        message, step = f"{what} failed: {reason}", "Check the storage and try again"
+        if request.kind is _Kind.READ and code not in _ABOUT_THE_SERVER:
+            return ReadFailed(message, step, request.start, request.length, reason)
+        return ToolFailed(message, step)
 
     # -- the handshake
 

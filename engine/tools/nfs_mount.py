@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from engine.doors.mounts import Mount
+from engine.doors.mounts import Mount, User, told
 from engine.errors import BadRequest, Conflict, DiskwrightError, NotFound, Refused, StorageError, from_os_error
 from engine.tools.command import CommandRunner, Result
 
@@ -82,13 +82,19 @@ class NfsMounts:
         """Deepest first: the client mounts file systems below the exported one by itself when somebody goes there."""
         inside = [mount.path for mount in mounts() if mount.path == path or mount.path.startswith(f"{path}/")]
         for point in sorted(inside, key=len, reverse=True):
-            _unmount(point)
+            _unmount(point, path)
         try:
             os.rmdir(path)
         except FileNotFoundError:
             pass
         except OSError as error:
             raise from_os_error(error, f"remove the mount point {path}") from None
+
+    def users(self, path: str, also: str = "") -> list[User]:
+        """From /proc."""
+        from engine.tools.mount_users import users
+
+        return users(path, also)
 
 
 def mounts() -> list[Mount]:
@@ -142,7 +148,8 @@ def _refusal(source: str, result: Result) -> DiskwrightError:
     return StorageError(message, "Check the server and try again")
 
 
-def _unmount(path: str) -> None:
+def _unmount(path: str, whole: str) -> None:
+    """``whole``: what is taken away with it."""
     import ctypes  # Python has no umount2(2)
 
     function = ctypes.CDLL(None, use_errno=True).umount2
@@ -153,7 +160,9 @@ def _unmount(path: str) -> None:
     if number in (errno.EINVAL, errno.ENOENT):
         return  # somebody was quicker
     if number == errno.EBUSY:
-        raise StorageError(f"{path} is in use by some program", f"Find it with fuser -vm {path}, then try again")
+        from engine.tools.mount_users import users
+
+        raise StorageError(f"{path} is in use by {told(users(whole))}", "Wait for it or end it, then try again")
     if number == errno.EPERM:
         raise Refused(f"only root can unmount {path}", "Run this as root")
     raise from_os_error(OSError(number, os.strerror(number), path), "unmount it")

@@ -9,17 +9,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from engine.doors.images import Chain, CheckReport, Extent, Layer
+from engine.doors.images import Chain, CheckReport, Extent, Layer, Session
 from engine.errors import BadRequest, ToolFailed, ToolMissing, from_os_error
 from engine.model import VolumeFormat
 from engine.tools.command import Command, CommandRunner, Result, failure
 from engine.tools.layers import checked_path, describe
 from engine.tools.qcow2 import MAX_BACKING_NAME_BYTES
-
-if TYPE_CHECKING:
-    from engine.tools.nbd import NbdSession
 
 PACKAGE = "qemu-utils"
 MINIMUM_VERSION = (6, 1)
@@ -80,12 +77,16 @@ class QemuImageTool:
             detail=result.words,
         )
 
-    def open_session(self, chain: Chain, writable: bool, direct: bool) -> NbdSession:
-        """Start a qemu-nbd for the chain and shake hands with it.
+    def open_session(self, chain: Chain, writable: bool, direct: bool) -> Session:
+        """Start a qemu-nbd for the chain and shake hands with it; a raw device alone needs none and is always direct.
 
         With ``direct`` false a writable session uses the page cache; ``flush`` syncs in both cases. ToolFailed also
         when the storage cannot do direct I/O or another process has the image locked.
         """
+        if len(chain) == 1 and chain[0].device and chain[0].format is VolumeFormat.RAW:
+            from engine.tools.block_session import BlockSession
+
+            return BlockSession(chain[0], writable)
         from engine.tools.nbd import NbdSession  # with sockets; not for a command that only looks
         from engine.tools.server import QemuNbd
 

@@ -14,7 +14,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from engine.doors.shared_leases import MAX_HOSTS, SLOT_BYTES, HostState, LeaseArea, SharedHost
+from engine.doors.shared_leases import MAX_HOSTS, SLOT_BYTES, TOKEN_PREFIX, HostState, LeaseArea, SharedHost
 from engine.errors import BadRequest, Conflict, Refused, StorageError, Superseded, ToolMissing, from_os_error
 from engine.tools.command import CommandRunner
 from engine.tools.sanlock_codes import (
@@ -67,7 +67,7 @@ class SanlockLease:
     @property
     def token(self) -> str:
         """The number of the connection, the same in the child."""
-        return str(self.descriptor)
+        return f"{TOKEN_PREFIX}{self.descriptor}"
 
     def release(self) -> None:
         """Close our copy of the connection. The daemon releases the lease when that was the last one."""
@@ -256,7 +256,7 @@ class SanlockLeases:
     def adopt(self, token: str) -> SanlockLease:
         """Shared: taken once more in the name of this process, then given up in that of the other. Exclusive: given
         up and taken at the version it had, so that nobody can have had it in between unnoticed."""
-        inherited = int(token)
+        inherited = int(token.removeprefix(TOKEN_PREFIX))
         connection = self._register()
         try:
             self._take_over(inherited, connection)

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from engine.errors import ToolFailed
 from engine.tools.command import READ_WORDS_BYTES, environment, shortened
 
-STOP_TIMEOUT_S = 30
+STOP_TIMEOUT_S = 30.0
 """How long a server may take to write out what it knows after its client has gone."""
 
 _WORDS_TIMEOUT_S = 2
@@ -108,12 +108,12 @@ class QemuNbd:
         code: int | None = self._process.poll()
         return code
 
-    def stop(self) -> None:
+    def stop(self, patience_s: float = STOP_TIMEOUT_S) -> None:
         """Wait for its end, which the closed socket asked for; kill it when that takes too long. Nobody has what
         was inherited afterwards, the guardian neither."""
         if self._stderr < 0:
             return
-        if not self._dismissed or not self._wait(STOP_TIMEOUT_S):
+        if not self._dismissed or not self._wait(patience_s):
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             self._wait(_WORDS_TIMEOUT_S)  # a process stuck in the kernel must not take us with it

@@ -56,6 +56,20 @@ def _in_threads(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
                 future.cancel()
 
 
+def no_longer_than(seconds: float, work: Callable[[], object]) -> None:
+    """Have ``work`` done, and wait for it so long: what takes longer goes on by itself and ends with the process. Its
+    OSError is nobody's."""
+    import threading
+
+    def run() -> None:
+        with contextlib.suppress(OSError):
+            work()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+
+
 @contextlib.contextmanager
 def collector_off() -> Iterator[None]:
     """No garbage collection meanwhile: building thousands of records that all stay sets it off again

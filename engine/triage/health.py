@@ -142,6 +142,10 @@ class Judge:
         problem = facts.problem or contradiction(record, volume, facts)
         if problem:
             return _of_data(Status.BROKEN, f"its data is damaged: {problem}", "B-DATA", record)
+        unreadable = view.depths.unreadable.get(record.id)
+        if unreadable:
+            reason = f"some of its data cannot be read: {unreadable[0]}"
+            return _of_data(Status.UNKNOWN, reason, "U-READ", record, *unreadable[1:])
         wrong = view.depths.wrong.get(record.id)
         if wrong:
             return _of_data(Status.BROKEN, f"its data is wrong: {wrong}", "B-DIGEST", record)

@@ -46,6 +46,10 @@ def judge(view: View) -> RepositoryReport:
         Finding("foreign", item.name, "not a name of this repository; left alone", item.size)
         for item in graph.litter("foreign")
     ]
+    findings += [
+        Finding("note", item.name, f"space waiting for host {item.host}, which may still write there", item.size)
+        for item in graph.litter("parked")
+    ]
     images.sort(key=lambda image: image.id)
     return RepositoryReport(
         tuple(images), tuple(in_order(linked(graph, fixes))), tuple(findings), view.total_bytes, view.free_bytes

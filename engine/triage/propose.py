@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import Any
 
 from engine.model import Fix, FixCost, FixType, Risk, VolumeFormat, aligned
-from engine.records import VolumeRef, canonical
+from engine.records import Record, VolumeRef, canonical
 from engine.triage.view import Graph
 
 RESERVE_BYTES = 1 << 20
@@ -54,6 +54,20 @@ def cost(
     )
 
 
+def removes(graph: Graph, volumes: Iterable[VolumeRef]) -> bool:
+    """Whether one of them is there to be removed, because no other tag names it."""
+    return any(graph.present(volume) and len(set(graph.namers[volume.id])) == 1 for volume in volumes)
+
+
+def makes(graph: Graph, record: Record, cursor: int) -> bool:
+    """Whether the volume of an unfinished operation has to be made before it can go on."""
+    operation = record.operation
+    if operation is None or operation.attempt is None:
+        return True
+    begun = cursor > 0 or operation.is_made
+    return not (begun and graph.present(operation.attempt) and operation.attempt.id not in graph.view.stuck)
+
+
 def room(graph: Graph, size: int, format: VolumeFormat, present: VolumeRef | None = None) -> int | None:
     """Bytes that a volume for an image of ``size`` takes from the start, less what ``present`` has already; None
     where it takes only what is written to it."""
@@ -83,8 +97,9 @@ def fix(  # noqa: PLR0913 - a fix has that many sides; callers name each
     after: str = "",
     waits_for: str = "",
     deep: bool = False,
+    volumes: bool = False,
 ) -> Fix:
-    """A fix with its identity."""
+    """A fix with its identity. ``volumes``: to execute it volumes are made, removed, renamed or resized."""
     plan = plan or {}
     if not waits_for and not cost.fits:
         waits_for = f"{cost.peak_extra_bytes} bytes of free space"
@@ -104,7 +119,7 @@ def fix(  # noqa: PLR0913 - a fix has that many sides; callers name each
         risk=risk,
         status_before=before,
         status_after=after,
-        needs_srm=graph.view.managed,
+        needs_srm=graph.view.managed and (volumes or not graph.view.shared),
         waits_for=waits_for,
         deep=deep,
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from engine.model import Fix, FixType, Risk
 from engine.records import Record
 from engine.triage.health import degradations
-from engine.triage.propose import cost, fix, reads_of
+from engine.triage.propose import cost, fix, reads_of, removes
 from engine.triage.view import Graph
 
 LITTER_KINDS = ("temporary", "old-generation", "progress", "digest")
@@ -61,6 +61,7 @@ def _weak(graph: Graph, record: Record) -> Fix:
         risk=Risk.IRREVERSIBLE if removed else Risk.REVERSIBLE,
         before="removed" if removed else "hidden",
         after="gone",
+        volumes=removes(graph, record.volumes()),
     )
 
 
@@ -74,6 +75,7 @@ def _leftovers(graph: Graph, record: Record, healthy: bool) -> Iterator[Fix]:
             "An older representation of the image is left over from a finished operation",
             reads=reads_of(graph, [record.id]),
             cost=cost(graph, reclaimed=sum(graph.used(volume) for volume in record.scrap)),
+            volumes=removes(graph, record.scrap),
         )
     if record.evidence:
         yield fix(
@@ -85,6 +87,7 @@ def _leftovers(graph: Graph, record: Record, healthy: bool) -> Iterator[Fix]:
             reads=reads_of(graph, [record.id]),
             cost=cost(graph, reclaimed=sum(graph.used(volume) for volume in record.evidence)),
             risk=Risk.LOSES_DATA,
+            volumes=removes(graph, record.evidence),
         )
     attempt = record.operation.attempt if record.operation else None
     in_use = attempt is not None and any(tag != record.id for tag in graph.namers[attempt.id])
@@ -98,6 +101,7 @@ def _leftovers(graph: Graph, record: Record, healthy: bool) -> Iterator[Fix]:
             f"An unfinished {record.operation.verb} is not wanted any more; its partial volume holds space",
             reads=reads_of(graph, [record.id]),
             cost=cost(graph, reclaimed=graph.used(attempt)),
+            volumes=removes(graph, [*record.scrap, *([attempt] if attempt is not None else [])]),
         )
 
 
@@ -130,6 +134,7 @@ def of_repository(graph: Graph) -> Iterator[Fix]:
             reads=(("litter", "each item is looked at again"),),
             facts=tuple(f"{item.kind} {item.name}" for item in sorted(litter)[:20]),
             cost=cost(graph, reclaimed=sum(item.size for item in litter)),
+            volumes=any(item.kind == "temporary" for item in litter),
         )
     for item in graph.litter("lost"):
         yield fix(
@@ -142,6 +147,7 @@ def of_repository(graph: Graph) -> Iterator[Fix]:
             plan={"name": item.name},
             cost=cost(graph, reclaimed=item.size),
             risk=Risk.LOSES_DATA,
+            volumes=True,
         )
     if any(entry.problem for entry in graph.view.scan.tags.values()):
         return  # a record that cannot be understood may name any volume
@@ -158,4 +164,5 @@ def of_repository(graph: Graph) -> Iterator[Fix]:
                 plan={"volume": volume, "format": str(graph.view.scan.volumes[volume])},
                 facts=(f"volume {volume}.{graph.view.scan.volumes[volume]}",),
                 cost=cost(graph, later=facts.used if facts else 0),
+                volumes=True,
             )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from engine.model import Fix, FixCost, FixType, ImageReport, Risk, Status, Strategy, VolumeFormat
 from engine.records import Record
 from engine.triage.health import Degradation, Health, Judge, degradations, wanted_format
-from engine.triage.propose import cost, fix, reads_of, room
+from engine.triage.propose import cost, fix, makes, reads_of, removes, room
 from engine.triage.rules_clean import REBUILDS
 from engine.triage.view import Graph, Replica
 
@@ -18,7 +18,9 @@ def mend(judge: Judge, tag: str) -> Iterator[Fix]:
     """The way back for an image whose own data or operation is the trouble."""
     health = judge.health(tag)
     record = judge.graph.record(tag)
-    if health.status is not Status.BROKEN or health.culprit != tag or record is None or health.rule == "B-BASE":
+    if health.culprit != tag or record is None or health.rule == "B-BASE":
+        return
+    if health.status is not Status.BROKEN and health.rule != "U-READ":
         return
     if not record.strong and not judge.graph.children(tag):
         return
@@ -28,18 +30,27 @@ def mend(judge: Judge, tag: str) -> Iterator[Fix]:
         yield _resume(judge, record, health)
     elif health.rule in ("B-GONE", "B-DATA", "B-DIGEST", "B-CORRUPT"):
         yield from _damage(judge, record, health)
+    elif tag in judge.graph.view.depths.lost:
+        # Not proven to be damaged: what the operator may choose overwrites nothing and keeps the volume.
+        yield from _damage(judge, record, health)
 
 
 def _take_back(graph: Graph, record: Record) -> Fix:
+    whose = next(iter(graph.children(record.id)), "a user")
+    if record.destroyed:
+        why, after = f"Its deletion was begun and goes on; {whose} needs it and was begun later", "gone"
+    else:
+        why, after = f"Its deletion was begun, and {whose} depends on it: this takes the deletion back", "removed"
     return fix(
         graph,
         FixType.MEND,
         "B-PURGING",
         record.id,
-        f"Its deletion was begun, and {graph.children(record.id)[0]} depends on it: this takes the deletion back",
+        why,
         reads=reads_of(graph, [record.id], [record.id]),
+        volumes=record.destroyed and removes(graph, record.scrap),
         before="removed",
-        after="removed",
+        after=after,
     )
 
 
@@ -47,8 +58,7 @@ def _resume(judge: Judge, record: Record, health: Health) -> Fix:
     graph = judge.graph
     operation = record.operation
     assert operation is not None
-    line = graph.view.progress.get(record.id)
-    cursor = max(operation.cursor, line.cursor if line else 0)
+    cursor = graph.cursor(record)
     pending = graph.view.pending.get(record.id)
     if operation.verb == "create_disk" and not operation.source:
         bytes_left, exact = 0, True
@@ -76,6 +86,7 @@ def _resume(judge: Judge, record: Record, health: Health) -> Fix:
         before=Status.BROKEN,
         after=_after(record),
         waits_for=graph.view.waits.get(record.id, ""),
+        volumes=not operation.fills or makes(graph, record, cursor),
     )
 
 
@@ -90,7 +101,7 @@ def _after(record: Record) -> str:
 def _damage(judge: Judge, record: Record, health: Health) -> Iterator[Fix]:
     graph = judge.graph
     reads = reads_of(graph, [record.id])
-    deep = health.rule in ("B-DIGEST", "B-CORRUPT")
+    deep = health.rule in ("B-DIGEST", "B-CORRUPT", "U-READ")
     replica = usable_replica(graph, record)
     why = health.reason[:1].upper() + health.reason[1:]
     if replica is not None:
@@ -104,9 +115,10 @@ def _damage(judge: Judge, record: Record, health: Health) -> Iterator[Fix]:
             plan={"source": replica.repository},
             facts=health.facts,
             cost=_copy_cost(graph, record),
-            before=Status.BROKEN,
+            before=health.status,
             after=Status.OPTIMIZED,
             deep=deep,
+            volumes=_replaces(graph, record),
         )
     elif _salvageable(judge, record, health):
         yield fix(
@@ -119,11 +131,12 @@ def _damage(judge: Judge, record: Record, health: Health) -> Iterator[Fix]:
             facts=(*health.facts, *_lost_facts(graph, record)),
             cost=_copy_cost(graph, record),
             risk=Risk.LOSES_DATA,
-            before=Status.BROKEN,
+            before=health.status,
             after=Status.DEGRADED,
             deep=deep,
+            volumes=True,
         )
-    elif not record.mutable:
+    elif not record.mutable and health.status is Status.BROKEN:
         yield fix(
             graph,
             FixType.MEND,
@@ -137,6 +150,7 @@ def _damage(judge: Judge, record: Record, health: Health) -> Iterator[Fix]:
             after=Status.OPTIMIZED,
             waits_for=f"a connected repository that has snapshot {record.id} intact",
             deep=deep,
+            volumes=_replaces(graph, record),
         )
 
 
@@ -204,6 +218,7 @@ def reduce(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]:
     shared = graph.namers[record.volume.id] != [tag]
     if shared or record.purging or record.absorbed_by or judge.health(tag).status is not Status.OPTIMIZED:
         return
+    stuck = record.volume.id in graph.view.stuck
     yield fix(
         graph,
         FixType.OPTIMIZE,
@@ -214,8 +229,10 @@ def reduce(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]:
         facts=(f"volume {record.volume.id}: {facts.in_use} of {facts.length} bytes are in use",),
         unavailable=(tag,),
         cost=cost(graph, reclaimed=facts.length - facts.in_use),
+        volumes=True,
         before=report.status,
         after=report.status,
+        waits_for="the host that may still write to it: until it is back, or restarted" * stuck,
     )
 
 
@@ -239,6 +256,7 @@ def _rebuild(judge: Judge, record: Record, item: Degradation) -> Fix:
         cost=cost(graph, read=size, write=size, extra=extra, reclaimed=gained, exact=False),
         before=Status.DEGRADED,
         after=Status.OPTIMIZED,
+        volumes=True,
         deep=item.rule == "O-OVERSIZE" and record.id in graph.view.depths.required,
     )
 
@@ -276,7 +294,15 @@ def _restore(judge: Judge, record: Record, item: Degradation) -> Iterator[Fix]:
         cost=_copy_cost(judge.graph, record),
         before=Status.DEGRADED,
         after=Status.OPTIMIZED,
+        volumes=_replaces(judge.graph, record),
     )
+
+
+def _replaces(graph: Graph, record: Record) -> bool:
+    """Whether bringing the data of a replica in makes a volume, or removes one."""
+    operation = record.operation
+    begun = operation is not None and operation.verb == "restore_data"
+    return not begun or makes(graph, record, graph.cursor(record)) or removes(graph, record.scrap)
 
 
 def _accept(judge: Judge, record: Record, item: Degradation) -> Fix:

@@ -3,7 +3,9 @@
 Direction is a planned choice. *Down* writes what the upper layer has into the lower volume and
 gives that volume to the upper image: right when the upper layer is the smaller one. *Up* pulls
 what the lower layer alone has into the upper volume: right when the lower one is smaller, and
-the only way when the upper image has dependants whose headers name its format.
+the only way when the upper image has dependants whose headers name its format. *Fresh* copies both
+into a new volume: where hosts share a repository and a late write of one of them would hit the volume
+that the image has.
 """
 
 from __future__ import annotations
@@ -41,10 +43,12 @@ def _free_to_merge(above: Record, tag: str) -> bool:
 
 
 def direction(graph: Graph, below: Record, above: Record) -> str:
-    """Which way, "down" or "up"; a merge that was begun goes on in the direction it has."""
+    """Which way: "down", "up" or "fresh"; a merge that was begun goes on in the direction it has."""
     assert below.volume is not None and above.volume is not None
     if above.operation is not None and above.operation.verb == "merge":
         return above.operation.direction
+    if graph.view.shared:
+        return "fresh"
     if graph.children(above.id) and below.volume.format is not above.volume.format:
         return "up"
     if above.strategy is Strategy.PERFORMANCE and not below.volume.parent and below.volume.format is VolumeFormat.RAW:
@@ -53,17 +57,11 @@ def direction(graph: Graph, below: Record, above: Record) -> str:
 
 
 def _fix(graph: Graph, below: Record, above: Record, way: str) -> Fix:
-    moved = graph.used(above.volume if way == "down" else below.volume)
-    kept = graph.used(below.volume if way == "down" else above.volume)
-    room = max(0, min(moved, above.size + (1 << 20) - kept))
-    grown = (below if way == "down" else above).volume
-    assert grown is not None
-    more = room_for(graph, above.size, grown.format, grown)
-    if more is not None:
-        room = more
-    freed = moved
-    operation = above.operation
-    share = " (goes on where it was interrupted)" if operation is not None else ""
+    moved = {"down": graph.used(above.volume), "up": graph.used(below.volume)}.get(
+        way, graph.used(above.volume) + graph.used(below.volume)
+    )
+    share = " (goes on where it was interrupted)" if above.operation is not None else ""
+    freed = graph.used(below.volume if way == "up" else above.volume)
     return fix(
         graph,
         FixType.MERGE,
@@ -79,12 +77,24 @@ def _fix(graph: Graph, below: Record, above: Record, way: str) -> Fix:
             graph,
             read=moved,
             write=moved,
-            extra=room,
-            reclaimed=freed if way == "down" else 0,
-            later=freed if way == "up" else 0,
+            extra=_room(graph, below, above, way, moved),
+            reclaimed=0 if way == "up" else freed,
+            later={"down": 0, "up": freed}.get(way, graph.used(below.volume)),
             exact=False,
         ),
-        risk=Risk.REWRITES_BASE if way == "down" else Risk.IRREVERSIBLE,
+        risk={"down": Risk.REWRITES_BASE, "up": Risk.IRREVERSIBLE}.get(way, Risk.REVERSIBLE),
         before="optimized",
         after="optimized",
+        volumes=True,
     )
+
+
+def _room(graph: Graph, below: Record, above: Record, way: str, moved: int) -> int:
+    """Bytes that the storage must have for it."""
+    assert above.volume is not None and below.volume is not None
+    if way == "fresh":
+        begun = above.operation.attempt if above.operation else None
+        return room_for(graph, above.size, above.volume.format, begun) or moved
+    grown = above.volume if way == "up" else below.volume
+    more = room_for(graph, above.size, grown.format, grown)
+    return max(0, min(moved, above.size + (1 << 20) - graph.used(grown))) if more is None else more

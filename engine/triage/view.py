@@ -29,14 +29,22 @@ class Depths(NamedTuple):
     required: dict[str, int]
     """Bytes a fresh flat copy of a tag would need."""
     wrong: dict[str, str]
-    """Tags whose content cannot be read or is not what their digest says, with the reason."""
+    """Tags whose content is not what their digest says, with the reason."""
     lost: dict[str, tuple[tuple[int, int], ...]]
-    """Ranges of a tag known to be wrong; none when all that is known is that some cannot be read."""
+    """Ranges of a tag known to be wrong; none when all that is known is that some cannot be read, and a salvage may
+    find out which."""
     failed: dict[str, str]
     """Tags that could not be looked at more deeply, with the reason: nothing may be concluded."""
+    unreadable: dict[str, tuple[str, ...]]
+    """Tags of which a part could not be read just now: the reason, and then where (file, offset, errno)."""
 
 
-NO_DEPTHS = Depths({}, {}, {}, {}, {})
+def no_depths() -> Depths:
+    """Nothing is known yet."""
+    return Depths({}, {}, {}, {}, {}, {})
+
+
+NO_DEPTHS = no_depths()
 
 
 class View(NamedTuple):
@@ -59,6 +67,11 @@ class View(NamedTuple):
     deep: bool = False
     managed: bool = False
     """One host, the manager, makes, removes and resizes the volumes, which take all their room at once."""
+    shared: bool = False
+    """Managed, and the other hosts may do everything else there. What one of them had under way when it lost a lease
+    may still arrive."""
+    stuck: frozenset[str] = frozenset()
+    """Of the volumes that a fix would go on with or reduce, those in which another host may still write."""
 
 
 class Graph:
@@ -94,6 +107,18 @@ class Graph:
         """Bytes the volume occupies, 0 when it is not there."""
         facts = self.view.facts.get(volume.id) if volume else None
         return facts.used if facts else 0
+
+    def present(self, volume: VolumeRef) -> bool:
+        """Whether the volume is there, as far as can be seen."""
+        facts = self.view.facts.get(volume.id)
+        return facts is not None and facts.present
+
+    def cursor(self, record: Record) -> int:
+        """How far its unfinished operation is known to be."""
+        operation, line = record.operation, self.view.progress.get(record.id)
+        if operation is None:
+            return 0
+        return max(operation.cursor, line.cursor if line and line.volume == operation.target else 0)
 
     def used_by(self, record: Record) -> int:
         """Bytes of all volumes of a tag. One that several tags name counts for one of them only."""

@@ -18,7 +18,7 @@ from engine.model import Strategy, VolumeFormat, require_id, require_path, requi
 from engine.options import Options
 from engine.records import Operation, Record, VolumeRef, check_user_data
 from engine.triage.health import wanted_format
-from engine.verbs.create import committed, require_fits, switch
+from engine.verbs.create import committed, ready_for_any_host, require_fits, switch
 
 
 def image(context: Context, repo_id: str, image_id: str, base: str | None, user_data: Any, options: Options) -> str:
@@ -135,6 +135,7 @@ def _commit(
             return tag  # another host began the very same copy: one image, same id
         if copy.operation is not None and copy.operation.base:
             _base_still_there(repository, tag, copy.operation.base, base)
+        ready_for_any_host(context, repository, tag, options)
     return tag
 
 
@@ -214,4 +215,5 @@ def from_file(context: Context, repo_id: str, path: str, format: str, user_data:
     )
     with leasing.take(context.doors, repository, [record.id]):
         repository.publish(record, 0)
+        ready_for_any_host(context, repository, record.id, options)
     return record.id

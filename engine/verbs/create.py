@@ -16,6 +16,7 @@ from typing import Any
 from engine import chains, changes, leasing
 from engine.context import Context
 from engine.errors import BadRequest, DiskwrightError, NotFound, Refused
+from engine.fixes import mend
 from engine.formats.base import Repository
 from engine.model import OperationStatus, Strategy, VolumeFormat, require_id, require_size
 from engine.options import Options
@@ -48,6 +49,7 @@ def virtual_disk(context: Context, repo_id: str, size: int, base: str | None, us
         repository.publish(record, 0)
         if base is not None:
             _base_is_still_there(repository, record.id, operation)
+        ready_for_any_host(context, repository, record.id, options)
     return record.id
 
 
@@ -57,6 +59,19 @@ def require_fits(repository: Repository, size: int) -> int:
     if size > limit:
         raise BadRequest(f"size {size} is over the {limit} bytes that {repository.place} can hold in one image")
     return size
+
+
+def ready_for_any_host(context: Context, repository: Repository, tag: str, options: Options) -> None:
+    """Where the manager alone can make volumes, and nobody fills the new image now, make its volume: then any host can
+    fill it. The caller holds its lease. What prevents it is no error of the verb, whose intent is on disk."""
+    if not repository.managed or options.auto_fix:
+        return
+    try:
+        mend.make_ahead(repository, tag)
+    except DiskwrightError:
+        return  # check says what is missing, and who can do it
+    finally:
+        context.deactivate()
 
 
 def committed(context: Context, verb: str) -> OperationStatus:
@@ -144,13 +159,25 @@ def switch(
     with leasing.take(context.doors, repository, [frozen]):
         repository.publish(hidden, 0)
         try:
-            repository.make_volume(overlay, record.size, volume.format)
-            changes.change(repository, disk, lambda now: _moved(now, volume, overlay))
+            repository.make_volume(overlay, record.size, volume.format, lambda: _still_begun(repository, frozen))
+            changes.change(repository, disk, lambda now: _moved(now, record, overlay))
         except DiskwrightError:
             _drop_unused(repository, frozen, disk, overlay)
             raise
-        changes.change(repository, frozen, lambda now: now._replace(strong=strong, operation=None))
+        changes.change(repository, frozen, lambda now: _complete(now, strong))
     return frozen
+
+
+def _still_begun(repository: Repository, frozen: str) -> None:
+    if changes.read(repository, frozen).record.purging:
+        raise Refused(f"the unfinished snapshot {frozen} is being cleaned away", "Make the snapshot again")
+
+
+def _complete(now: Record, strong: bool) -> Record:
+    if now.destroyed:
+        raise Refused(f"the snapshot {now.id} was cleaned away", "Look at the disk's status, then make it again")
+    # The disk stands on it: a deletion that was begun is void.
+    return now._replace(strong=strong, operation=None, purging=False)
 
 
 def _may_switch(record: Record) -> VolumeRef:
@@ -165,8 +192,9 @@ def _may_switch(record: Record) -> VolumeRef:
     return record.volume
 
 
-def _moved(now: Record, volume: VolumeRef, overlay: VolumeRef) -> Record:
-    if now.volume != volume or not now.strong:
+def _moved(now: Record, before: Record, overlay: VolumeRef) -> Record:
+    # The epoch too: whoever cleans away what we have begun raises it first (we were frozen, and have lost our leases).
+    if (now.volume, now.epoch) != (before.volume, before.epoch) or not now.strong:
         raise Refused(f"image {now.id} was changed at the same moment", "Look at its status and try again")
     return now._replace(volume=overlay, prepared_by="")
 
@@ -176,8 +204,7 @@ def _drop_unused(repository: Repository, frozen: str, disk: str, overlay: Volume
     try:
         if changes.read(repository, disk).record.volume == overlay:
             return
-        entry = changes.read(repository, frozen)
         repository.remove_volume(overlay.id, overlay.format)
-        repository.purge_tag(frozen, entry.generation)
+        repository.purge_tag(frozen, changes.read(repository, frozen).generation)
     except DiskwrightError:
         return

@@ -13,6 +13,7 @@ from engine import chains, changes, leasing
 from engine.context import Context
 from engine.doors.leases import Lease
 from engine.doors.processes import ProcessState
+from engine.doors.shared_leases import TOKEN_PREFIX
 from engine.errors import Conflict, DiskwrightError, NotFound, Refused, StorageError, from_os_error
 from engine.fixes.merge import rewrite_header
 from engine.formats.base import Repository, backing_name
@@ -49,7 +50,9 @@ def prepare(context: Context, state: HostState, repo_id: str, image: str, writab
         entry = Prepared(
             repository.identity, image, context.doors.processes.own(), path, str(links[0].volume.format), writable
         )
-        return _hold(context, state, entry, [*leases.leases.values(), *_uses(stack, repository, links)])
+        uses = _uses(stack, repository, links)
+        with state.starting(context.connections[repo_id]):
+            return _hold(context, state, entry, [*leases.leases.values(), *uses])
 
 
 def _uses(stack: contextlib.ExitStack, repository: Repository, links: list[chains.Link]) -> list[Lease]:
@@ -65,7 +68,8 @@ def _uses(stack: contextlib.ExitStack, repository: Repository, links: list[chain
 
 def _hold(context: Context, state: HostState, entry: Prepared, leases: list[Lease]) -> Prepared:
     """Hand the leases to a holder. It ends by itself when we die before the note that names it is saved."""
-    arguments = [entry.image, state.prepared_note(entry), *map(str, context.doors.processes.own())]
+    tokens = [lease.token for lease in leases if lease.token.startswith(TOKEN_PREFIX)]
+    arguments = [entry.image, state.prepared_note(entry), *map(str, context.doors.processes.own()), *tokens]
     try:
         log = state.task_log(f"holder-{entry.image}")
         process = context.doors.processes.spawn("engine.holder", arguments, leases, log)

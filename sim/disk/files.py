@@ -85,6 +85,7 @@ class SimHandle:
         self._writable = writable
         self._closed = False
         self._locked = False
+        self._revoked = False
         storage.opened(inode)
         files.handles.add(self)
 
@@ -118,6 +119,12 @@ class SimHandle:
         if not self._locked:
             self._locked = self._files.locks.take_whole((self.storage.device, self.inode))
         return self._locked
+
+    def revoke(self) -> None:
+        """Its lock, if it has one, was given to others: from here on it fails (EIO), as an NFS client has it."""
+        if self._locked:
+            self._files.locks.release_whole((self.storage.device, self.inode))
+            self._locked, self._revoked = False, True
 
     def sync(self) -> None:
         if self._enter("handle.sync") is Fault.SYNC_FAILS:
@@ -178,6 +185,8 @@ class SimHandle:
         fault = self._gate.enter(call, self.path)
         if self._closed:
             raise fail(errno.EBADF, self.path)
+        if self._revoked:
+            raise fail(errno.EIO, self.path)
         return fault
 
     def _change(self, op: DataOp) -> None:

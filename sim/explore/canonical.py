@@ -338,7 +338,7 @@ def _read_record(content: Content) -> _Record:
         (data.get("last") or {}).pop(name, None)
     if data.get("removed") is not None:
         data["removed"] = 1
-    making = attempt["id"] if attempt and not operation.get("cursor") else ""
+    making = attempt["id"] if attempt and not operation.get("cursor") and not operation.get("made") else ""
     return _Record(json.dumps(data, sort_keys=True), epoch, tuple(ids), bool(operation), making)
 
 

@@ -188,6 +188,8 @@ def prepared(story: Story, profile: Profile | str = "posix") -> Stage:
     world.storage.make_directory(FILES)
     world.create(*story.repositories)
     stage = Stage(world)
+    if world.sharing:
+        world.manage("one")
     for host in ("one", *RESCUERS):
         world.host(host)
     story.prepare(stage)

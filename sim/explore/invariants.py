@@ -31,7 +31,7 @@ from sim.disk.nodes import DirectoryNode, FileNode
 from sim.disk.storage import SimStorage
 from sim.explore.reference import USABLE, Key, Model, Seen, fitting
 from sim.explore.stage import read
-from sim.hosts.world import REPOSITORIES, World
+from sim.hosts.world import REPOSITORIES, World, on_server
 from sim.lvm.lvm_view import as_files, disks
 from sim.lvm.volume_groups import DEVICE_ROOT
 
@@ -67,7 +67,10 @@ def observe(world: World, engine: Engine, models: Sequence[Model], strangers: bo
     rank = [0, 0, 0, 0, 0]
     for repo in engine.list_repositories():
         try:
+            unchanged = world.storage.sequence
             report = engine.inspect_repository(repo)
+            if world.sharing and world.storage.sequence != unchanged:
+                problems.append("I15 check changed the storage")
             records = {tag: entry.record for tag, entry in engine.context.repository(repo).scan_tags().items()}
         except DiskwrightError as error:
             problems.append(f"I11 {repo} cannot be checked: {error}")
@@ -82,7 +85,7 @@ def observe(world: World, engine: Engine, models: Sequence[Model], strangers: bo
             if fix.rule == "C-UNNAMED" and not strangers:
                 problems.append(f"I5 normal work left a volume that no record names: {fix.facts[0]}")
         _add_rank(rank, report, records)
-    if world.storage.sequence != before:
+    if world.storage.sequence != before and not world.sharing:  # there, who reads an image says so first
         problems.append("I15 check changed the storage")
     final = not runnable
     waiting = {(repo, fix.target) for repo, fix in others if fix.waits_for}
@@ -138,7 +141,7 @@ def _content(world: World, engine: Engine, repo: str, record: Record) -> Content
 
 def _bytes_of(storage: SimStorage, path: str) -> Content:
     if not path.startswith(DEVICE_ROOT):
-        return storage.file(path)[1].content
+        return storage.file(on_server(path))[1].content
     group, _, name = path.removeprefix(DEVICE_ROOT).partition("/")
     return next(disk.volumes[name] for disk in disks(storage) if disk.group is not None and disk.group.name == group)
 

@@ -205,7 +205,7 @@ def run_passed(race: Race, swapped: bool = False) -> Iterator[Passed | None]:
             yield Passed(race.name, swapped, call, effect, tuple(problems)) if problems else None
 
 
-_LOOKS = ("files.list_directory", "leases.try_acquire")
+LOOKS = ("files.list_directory", "leases.try_acquire")
 """Beside effects: between two of all these it does not matter when others act."""
 
 
@@ -268,7 +268,7 @@ class _Passing:
             return
 
     def _hook(self, process: SimProcess, call: str, what: str) -> Fault:
-        if not self._on or not (call in EFFECTS or call in _LOOKS):
+        if not self._on or not (call in EFFECTS or call in LOOKS):
             return Fault.NONE
         if process.host.name == "one":
             self._calls += 1

@@ -14,6 +14,8 @@ MOST_FIXES = 80
 
 def recover(world: World, models: Sequence[Model], host: str = "rescuer", strangers: bool = False) -> list[str]:
     """Fix everything and compare at every step; what is wrong. Nothing else may run."""
+    if world.sharing:
+        world.manage(host)
     engine = world.host(host)
     rank: Rank | None = None
     for _ in range(MOST_FIXES):

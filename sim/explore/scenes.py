@@ -18,7 +18,7 @@ from sim.explore.reference import Image, Model
 from sim.explore.stage import FILES, KiB, MiB, Stage
 from sim.hosts.crash import Crashed
 from sim.hosts.processes import SimProcess
-from sim.hosts.world import LVM, REPOSITORIES
+from sim.hosts.world import LVM, REPOSITORIES, on_server
 from sim.lvm.volume_groups import DEVICE_ROOT
 
 SIZE = 256 * KiB
@@ -388,12 +388,12 @@ def interrupted(stage: Stage, repo: str, rule: str, before: str, nth: int = 1, t
 
     def hook(process: SimProcess, call: str, what: str) -> Fault:
         nonlocal count
-        count += f"{call} {what}".startswith(before)
+        count += f"{call} {on_server(what)}".startswith(before)
         if count == nth:
             process.kill()
         return Fault.NONE
 
-    engine = stage.world.host("three")
+    engine = stage.world.host("one" if stage.world.sharing else "three")
     offered = engine.check_storage_repository(repo)
     fix = next(fix for fix in offered if fix.rule == rule and target in ("", fix.target))
     stage.world.process_of(engine).hook = hook

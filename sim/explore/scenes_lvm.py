@@ -76,10 +76,10 @@ def a_damaged_record(stage: Stage) -> None:
     stage.named["second"] = stage.create("a", SIZE)
     with _meta(stage) as device:
         for slot in range(layout.SLOTS):
-            heads = device.read_at(layout.head_offset(slot, 0), layout.SLOT_BYTES)
+            heads = device.read_at(layout.EXCLUSIVE_GEOMETRY.head_offset(slot, 0), layout.EXCLUSIVE_GEOMETRY.slot_bytes)
             if bytes.fromhex(disk(stage)) in heads:
-                for copy in range(layout.COPIES):
-                    offset = layout.head_offset(slot, copy)
+                for copy in range(layout.EXCLUSIVE_GEOMETRY.copies):
+                    offset = layout.EXCLUSIVE_GEOMETRY.head_offset(slot, copy)
                     page = bytearray(device.read_at(offset, 4 * KiB))
                     if any(page):
                         page[600] ^= 0xFF  # not in the sector that tells whose it is

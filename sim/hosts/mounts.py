@@ -12,7 +12,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from engine.doors.files import Kind
-from engine.doors.mounts import Mount
+from engine.doors.mounts import Mount, User, told
 from engine.errors import Conflict, NotFound, StorageError
 from sim.disk.files import Bind
 
@@ -77,13 +77,28 @@ class SimMounts:
 
     def unmount(self, path: str) -> None:
         self._process.enter("mounts.unmount", path)
-        for process in self._host.processes.values():
-            if any(handle.path.startswith(f"{path}/") for handle in process.files.handles):
-                raise StorageError(f"{path} is in use by some program", "Wait for it, then try again")
+        used = [p for p in self._host.processes.values() if self._uses(p, path, "")]
+        if used:
+            who = told([User(process.identity.pid, process.name) for process in used])
+            raise StorageError(f"{path} is in use by {who}", "Wait for it or end it, then try again")
         self._table.binds.pop(path, None)
         self._table.sources.pop(path, None)
         with contextlib.suppress(FileNotFoundError):
             self._host.run_storage.remove_directory(path)
+
+    def users(self, path: str, also: str = "") -> list[User]:
+        self._process.enter("mounts.users", path)
+        others = [process for process in self._host.processes.values() if process is not self._process]
+        return [User(process.identity.pid, process.name) for process in others if self._uses(process, path, also)]
+
+    def _uses(self, process: SimProcess, path: str, also: str) -> bool:
+        if any(handle.path.startswith(f"{path}/") for handle in process.files.handles):
+            return True
+        if not also:
+            return False
+        storage, inside = process.files.locate(also)
+        file = (storage.device, storage.stat(inside).inode)
+        return any(lock.place[:2] == file for lock in self._host.world.locks.owned(process))
 
     def _mount(self, path: str) -> Mount | None:
         source = self._table.sources.get(path)

@@ -26,6 +26,7 @@ from engine.doors.clock import Clock, Ids
 from engine.doors.images import ImageTool
 from engine.doors.leases import Lease
 from engine.doors.processes import ProcessIdentity, ProcessState
+from engine.doors.shared_leases import TOKEN_PREFIX
 from engine.errors import DiskwrightError
 from sim.disk.files import Fault, FileLocks, SimFiles
 from sim.disk.nfs_view import HostView, NfsFiles
@@ -33,8 +34,9 @@ from sim.disk.nodes import DataOp, fail
 from sim.disk.profiles import Profile
 from sim.disk.storage import SimStorage
 from sim.hosts.crash import Crashed
-from sim.hosts.leases import LockTable, SimLease, SimLeases
+from sim.hosts.leases import Description, LockTable, SimLeases
 from sim.hosts.mounts import MountTable, SimMounts
+from sim.hosts.shared_leases import SharedTable, SimSharedLeases
 from sim.lvm.volume_groups import SimVolumeGroups
 
 RUN_MOUNT = "/run"
@@ -44,6 +46,7 @@ STATE_MOUNT = "/state"
 """Where each host has its own storage for what it remembers."""
 
 _FIRST_RUN_DEVICE = 1 << 40
+HOLDER = "engine.holder"
 
 Hook = Callable[["SimProcess", str, str], Fault]
 """Called before each door call with (process, call, what); may raise OSError, or kill and raise Crashed."""
@@ -64,6 +67,7 @@ class Surroundings(Protocol):
 
     storage: SimStorage
     locks: LockTable
+    shared: SharedTable
     profile: Profile
     executor: Executor
     hook: Hook | None
@@ -94,6 +98,7 @@ class SimProcess:
         """Killed or ended."""
         self.killed = False
         self.terminating = False
+        self._doomed = False
         self.asleep_until: float | None = None
         self.frozen_until: float | None = None
         self.main: Callable[[], Any] | None = None
@@ -107,8 +112,8 @@ class SimProcess:
         self.files = kind(world.storage, self, mounts, world.order, world.image_locks, host.mounts.binds)
         if isinstance(self.files, NfsFiles):
             self.files.view = host.view
-        self._groups = SimVolumeGroups(self)
-        self.files.devices = self._groups.open_block
+        self.groups = SimVolumeGroups(self)
+        self.files.devices = self.groups.open_block
         self.leases = SimLeases(host.world.locks, self.files, self)
         self._at_death: dict[Callable[[], None], None] = {}
         self._doors: Doors | None = None
@@ -126,7 +131,8 @@ class SimProcess:
                 clock=world.clock(self),
                 ids=world.ids(self),
                 mounts=SimMounts(self),
-                volume_groups=self._groups,
+                volume_groups=self.groups,
+                shared_leases=SimSharedLeases(self),
             )
         return self._doors
 
@@ -143,6 +149,8 @@ class SimProcess:
         """As ``sim.disk.files.Gate``."""
         if self.dead:
             raise Crashed
+        if self._doomed:
+            self.kill()
         hook = self.hook
         return hook(self, call, what) if hook is not None else Fault.NONE
 
@@ -164,6 +172,25 @@ class SimProcess:
             call()
         self.files.close_all()
         self.host.world.locks.bury(self)
+        self.host.world.shared.bury(self)
+
+    def lose_locks(self) -> None:
+        """The server has not heard of its host for the length of a lease: what it had locked is free for others, and
+        fails here for ever. Its open images are such files. What it wrote before counts."""
+        for handle in list(self.files.handles):
+            handle.revoke()
+        for call in list(self._at_death):  # qemu's sessions: they live, and can do nothing any more
+            call()
+        locks, server = self.host.world.locks, self.host.world.storage.device
+        for lock in locks.owned(self):
+            if lock.place[0] == server:
+                locks.release(lock, self)
+
+    def doom(self) -> None:
+        """It will be killed before its next call: the one that it is in the middle of happens."""
+        self._doomed = True
+        if self.name == HOLDER:
+            self.end(killed=True)
 
     def kill(self) -> NoReturn:
         """End the running process itself, now."""
@@ -196,6 +223,7 @@ class SimHost:
         """Logical volumes (their uuids) that are devices here."""
         self.opened: dict[str, int] = {}
         """How often each is open."""
+        self.frozen = False
         self._next_pid = 1000
 
     @property
@@ -219,10 +247,33 @@ class SimHost:
             self.world.executor.launch(process)
         return process
 
+    def lose_power(self) -> None:
+        """As ``crash``, and nobody gives up what it held: leases between hosts are free when it is proven gone."""
+        self.world.shared.silence(self)
+        self.crash()
+
+    def freeze(self, seconds: float = float("inf")) -> None:
+        """It stands still as a whole: all its processes, and what renews its presence where hosts share leases."""
+        self.frozen = True
+        self.world.shared.silence(self)
+        for process in self.processes.values():
+            process.frozen_until = self.world.now + seconds
+
+    def thaw(self) -> None:
+        """It goes on."""
+        if not self.frozen:
+            return
+        self.frozen = False
+        for process in self.processes.values():
+            process.frozen_until = None
+        self.world.shared.resume(self)
+
     def crash(self) -> None:
         """All its processes die, and it boots again. Its private storage stays as it is."""
         for process in list(self.processes.values()):
             process.end(killed=True)
+        self.world.shared.silence(self, for_ever=True)
+        self.frozen = False
         self.boots += 1
         self.run_storage = self._fresh_run()
         self.mounts.clear()
@@ -257,19 +308,29 @@ class SimProcesses:
         append(storage, log, b"")
         programs: dict[str, Callable[[SimProcess], Any] | None] = {
             "engine.runner": lambda child: run_engine_runner(child, arguments[0], log),
-            "engine.holder": None,
+            HOLDER: None,
         }
         if module not in programs:
             raise fail(errno.ENOENT, module)
         program = programs[module]
         child = self._host.process(module)
         for lease in leases:
-            assert isinstance(lease, SimLease)
-            self._host.world.locks.share(lease.lock, child)
+            if lease.token.startswith(TOKEN_PREFIX):
+                number = int(lease.token.removeprefix(TOKEN_PREFIX))
+                self._host.world.shared.share(number, self._process, child)
+                if module == HOLDER:
+                    self._host.world.shared.adopt(number, child)
+            else:
+                self._host.world.locks.share(self._lock(lease), child)
         if program is not None:
             child.main = lambda: program(child)
             self._host.world.executor.launch(child)
         return child.identity
+
+    def _lock(self, lease: Lease) -> Description:
+        lock = self._host.world.locks.get(int(lease.token), self._process)
+        assert lock is not None, "a lease that is not held is handed over"
+        return lock
 
     def state(self, identity: ProcessIdentity) -> ProcessState:
         self._process.enter("processes.state", str(identity.pid))

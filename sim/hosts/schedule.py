@@ -258,3 +258,4 @@ class Scheduler:
                     process.asleep_until = None
                 if process.frozen_until is not None and process.frozen_until <= self._now():
                     process.frozen_until = None
+                    process.host.thaw()

@@ -13,6 +13,7 @@ Repositories are directories below ``/srv``. Each host keeps its own notes on a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from engine.api import Engine
 from engine.doors.clock import Clock, Ids
 from engine.doors.images import ImageTool
 from engine.errors import DiskwrightError
+from engine.formats.nfs_place import MOUNTS
 from sim.disk.profiles import PROFILES, CrashState, Profile, crash_states, one_state
 from sim.disk.storage import DEFAULT_CAPACITY, SimStorage
 from sim.hosts.clock import IdSource, LeastUnused, SimClock, SimIds
@@ -27,6 +29,7 @@ from sim.hosts.faults import Faults, FaultSource
 from sim.hosts.leases import LockTable
 from sim.hosts.processes import Direct, Executor, Hook, SimHost, SimProcess
 from sim.hosts.schedule import MAX_STEPS, Pct, Scheduler, Strategy, Uniform
+from sim.hosts.shared_leases import DEAD_S, SharedTable
 from sim.hosts.tape import Tape
 from sim.hosts.trace import Trace
 from sim.lvm.volume_groups import make_device
@@ -36,6 +39,9 @@ from sim.qemu.layers import ImageLocks
 REPOSITORIES = "/srv"
 FORMAT = "localfs-1.0"
 LVM = "lvm-1.0"
+SHARED = "lvm-1.0 shared"
+"""The same for several hosts at once; the engine has no name of its own for it."""
+SHARING_HOSTS = 4
 NFS = "nfs-1.0"
 DEVICE = "device"
 DEVICE_BYTES = 1 << 30
@@ -45,6 +51,12 @@ ImageToolFactory = Callable[[SimProcess], ImageTool]
 """Makes the image door of a process; it may use ``process.files``, ``process.leases`` and ``process.at_death``."""
 
 _T = TypeVar("_T")
+_MOUNTED = re.compile(f"{MOUNTS}/[0-9a-f]{{32}}(?=/)")
+
+
+def on_server(text: str) -> str:
+    """Paths below the engine's own mounts as the shared storage has them."""
+    return _MOUNTED.sub(REPOSITORIES, text)
 
 
 class Job:
@@ -88,9 +100,11 @@ class World:
         self.hook = hook
         self.order = 0
         self.locks = LockTable()
+        self.shared = SharedTable()
         self.trace = Trace()
         self.hosts: dict[str, SimHost] = {}
-        self.format = format
+        self.sharing = format == SHARED
+        self.format = LVM if self.sharing else format
         self.only_host = ONLY_HOST if format == LVM else ""
         """Where one host alone may change anything, stories of several are told of that one."""
         self._images = images
@@ -112,7 +126,22 @@ class World:
         for name in names:
             engine.create_repository(self.format, self._made(name))
         engine.close()
+        if self.sharing:
+            self._hand_over(engine)
         self.storage.settle()
+
+    def _hand_over(self, engine: Engine) -> None:
+        """Nobody manages them, and the host that made them takes part no more."""
+        self.connect(engine)
+        for name in self.repositories():
+            engine.release_srm(name)
+            engine.disconnect_storage_repository(name)
+
+    def manage(self, host: str) -> None:
+        """Have a host manage all repositories. Nobody else may be alive who does."""
+        engine = self.host(host)
+        for name in self.repositories():
+            engine.take_srm(name)
 
     def repositories(self) -> list[str]:
         """Names of the directories that may be repositories."""
@@ -138,7 +167,8 @@ class World:
             return self._place(name)
         self.storage.make_directory(f"{REPOSITORIES}/{name}")
         make_device(self.storage, f"{REPOSITORIES}/{name}/{DEVICE}", DEVICE_BYTES)
-        return {**self._place(name), "devices": [f"{REPOSITORIES}/{name}/{DEVICE}"]}
+        made = {**self._place(name), "devices": [f"{REPOSITORIES}/{name}/{DEVICE}"]}
+        return {**made, "shared": True, "hosts": SHARING_HOSTS} if self.sharing else made
 
     # -- hosts
 
@@ -155,7 +185,21 @@ class World:
         engine = Engine(process.doors, process.host.state_directory)
         if connect:
             self.connect(engine)
+            self._take_part(engine)
         return engine
+
+    def _take_part(self, engine: Engine) -> None:
+        """Where hosts share leases a host that has just come waits until it knows of every other whether it lives."""
+        if not self.sharing:
+            return
+        for name in self.repositories():
+            engine.context.repository(name)
+        host = self.process_of(engine).host.name
+        if any(
+            (since := self.shared.since(area, host)) is not None and self.now < since + DEAD_S
+            for area in self.shared.areas
+        ):
+            self.advance(DEAD_S + 1)
 
     def bury(self, name: str) -> None:
         """Every process of that host is killed: its leases are free, its files closed; nothing is lost."""
@@ -173,11 +217,12 @@ class World:
         """A world around another state of the storage: no process runs and nothing is leased. Hosts keep their notes
         (and so their connections), but both worlds may write them independently."""
         other = World(
-            Tape(), self.profile, format=self.format, storage=storage, images=self._images, seed=self._seed,
-            least_ids=self._least_ids, hook=hook,
+            Tape(), self.profile, format=SHARED if self.sharing else self.format, storage=storage,
+            images=self._images, seed=self._seed, least_ids=self._least_ids, hook=hook,
         )  # fmt: skip
         other.order, other.only_host = self.order, self.only_host
         other._now, other._skew = self._now, dict(self._skew)
+        other.shared = self.shared.fork(self._now)
         other._sources = {n: source.fork() for n, source in self._sources.items() if isinstance(source, IdSource)}
         for name, host in self.hosts.items():
             copy = SimHost(other, name, host.state_storage.clone())
@@ -194,7 +239,7 @@ class World:
         choice, 0 for "it survived". What hosts remember for themselves stays."""
         state, lost = one_state(self.storage, self.profile, self.tape.choose)
         for host in self.hosts.values():
-            host.crash()
+            host.lose_power()
         self.storage.become(state)
         self.trace.event(f"power cut, lost: {'; '.join(lost) or 'nothing'}")
 

@@ -8,17 +8,25 @@ acknowledged work must be there, readable and right, and whose leftovers must be
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import NamedTuple
 
 from engine.errors import BadRequest
+from sim.lab import wire
 from sim.lab.cluster import PRIVATE, SHARED_TOO
+from sim.lab.errors import LabError
 from sim.lab.guest import Guest
 from sim.lab.needs import require
 
 KINDS = ("micro", "verbs")
 FILE_SYSTEMS = ("ext4", "xfs")
-_TIMEOUT_S = 3600.0
+PLACES = (*FILE_SYSTEMS, "lvm")
+PROGRESS = b"progress: "
+"""A line of standard error that begins so tells how far it is."""
+_TIMEOUT_S = 6 * 3600.0
 _PRELOAD = ["engine.api", "engine.assembly", "sim.lab.inside.powercut", "sim.lab.inside.powercut_verbs"]
+
+Tell = Callable[[str], None]
 
 
 class Report(NamedTuple):
@@ -41,17 +49,34 @@ def cut(
     *,
     profile: str = "journal",
     careless: bool = False,
+    tell: Tell = lambda line: None,
 ) -> Report:
     """Record on a host, whose private disk and one of the shared disks are overwritten, and judge at most so many
-    states, chosen by ``seed``. CommandFailed: it cannot be done. To see that the judge judges: with the
-    ``profile`` "process" nothing may be lost, and ``careless`` makes verbs sync nothing."""
-    if kind not in KINDS or file_system not in FILE_SYSTEMS:
+    states, chosen by ``seed``. LabError: it cannot be done. ``tell`` hears how far it is, in a thread of the lab.
+
+    To see that the judge judges: with the ``profile`` "process" nothing may be lost, and ``careless`` makes verbs sync
+    nothing. ``file_system`` "lvm" (verbs only): two volume groups, one for each repository."""
+    if kind not in KINDS or file_system not in (PLACES if kind == "verbs" else FILE_SYSTEMS):
         raise BadRequest(f"there are no power cuts of {kind!r:.40} on {file_system!r:.40}", "See sim.lab.powercut")
     require("lvm", "file systems")
     asked = {
         "kind": kind, "file_system": file_system, "log_disk": PRIVATE, "room_disk": SHARED_TOO,
         "most_states": most_states, "seed": seed, "profile": profile, "careless": careless,
     }  # fmt: skip
-    running = guest.begin_call("sim.lab.inside.powercut:main", [json.dumps(asked)], preload=_PRELOAD)
-    answer = json.loads(running.checked(_TIMEOUT_S).stdout)
+    output, errors = bytearray(), bytearray()
+
+    def hear(kind: int, data: bytes) -> None:
+        if kind == wire.ERR and data.startswith(PROGRESS):
+            tell(data.decode(errors="replace").splitlines()[-1].removeprefix(PROGRESS.decode()))
+        else:
+            (output if kind == wire.OUT else errors).extend(data)
+
+    words = [json.dumps(asked)]
+    running = guest.begin_call("sim.lab.inside.powercut:main", words, preload=_PRELOAD, on_output=hear)
+    done = running.wait(_TIMEOUT_S)
+    if done.code:
+        raise LabError(
+            f"the power cuts on {guest.name} ended with {done.code}: {errors[-900:].decode(errors='replace')}"
+        )
+    answer = json.loads(output)
     return Report(kind, file_system, answer["states"], answer["seconds"], tuple(answer["wrong"]))

@@ -9,10 +9,10 @@ from typing import NamedTuple
 from engine.errors import DiskwrightError
 from engine.formats import files_layout
 from engine.formats import lvm_layout as layout
-from engine.formats.lvm_layout import SLOT_BYTES, SLOTS, MetaHeader
+from engine.formats.lvm_layout import HEADER_PAGES, LOG_BYTES, SLOTS, MetaHeader
 from engine.formats.lvm_pages import PAGE_BYTES, is_blank
 from engine.formats.lvm_progress import Log, read_log
-from engine.formats.lvm_records import Slot, read_slot
+from engine.formats.lvm_slots import Slot, read_slot
 from engine.model import VolumeFormat
 from sim.disk.content import Content
 from sim.disk.nodes import FileNode
@@ -103,23 +103,28 @@ def _put(whole: Content, position: int, source: Content, start: int, length: int
 
 def _header(meta: Content) -> MetaHeader | None:
     try:
-        return layout.newest_header(meta.read(0, 2 * PAGE_BYTES), "")
+        return layout.newest_header(meta.read(0, HEADER_PAGES * PAGE_BYTES), "")
     except DiskwrightError:
         return None
 
 
 def _slots(meta: Content, header: MetaHeader) -> Iterator[Slot]:
+    geometry = header.geometry
     for number in range(header.chunks * SLOTS):
-        raw = meta.read(layout.head_offset(number, 0), SLOT_BYTES)
+        raw = meta.read(geometry.head_offset(number, 0), geometry.slot_bytes)
         if not is_blank(raw):
-            slot = read_slot(number, raw, lambda copy, length, n=number: meta.read(layout.body_offset(n, copy), length))  # type: ignore[misc]
+
+            def body(copy: int, length: int, slot: int = number) -> bytes:
+                return meta.read(geometry.body_offset(slot, copy), length)
+
+            slot = read_slot(number, raw, body, geometry)
             if slot.tag:
                 yield slot
 
 
 def _logs(meta: Content, header: MetaHeader) -> Iterator[Log]:
     for number in range(header.chunks * SLOTS):
-        raw = meta.read(layout.line_offset(number, 0), SLOT_BYTES)
+        raw = meta.read(header.geometry.line_offset(number, 0), LOG_BYTES)
         if not is_blank(raw):
             log = read_log(number, raw)
             if log.tag:
@@ -159,7 +164,7 @@ def _files(disk: Disk) -> Iterator[tuple[str, Content]]:
         yield files_layout.progress_path(log.tag, log.epoch), _text(line)
     for name, content in disk.volumes.items():
         id, parsed = layout.parse_volume(name), layout.parse_tags(disk.group.volumes[name].tags)
-        if name == layout.META:
+        if name in (layout.META, layout.LEASES):
             continue
         if id is None or parsed is None:
             raw = parsed is not None and parsed[0] is VolumeFormat.RAW

@@ -22,7 +22,7 @@ from zlib import crc32
 
 from engine.doors.files import Kind, Stat
 from engine.doors.volume_groups import BLOCK_BYTES, PhysicalRange, VolumeGroup
-from engine.errors import BadRequest, Conflict, NotFound, Refused, StorageError
+from engine.errors import BadRequest, Conflict, NotFound, Refused, StorageError, ToolFailed
 from sim.disk.content import Content, Segment
 from sim.disk.files import Fault
 from sim.disk.nodes import DataOp, fail
@@ -85,7 +85,7 @@ class SimDevice:
         self._process = owner.process
         self._storage = owner.storage
         self._writable = writable
-        self._uuid = uuid
+        self.uuid = uuid
         self._closed = False
         self._count(+1)
         self._process.files.handles.add(self)  # type: ignore[arg-type] # closed when the process ends
@@ -157,7 +157,7 @@ class SimDevice:
 
     def stat(self) -> Stat:
         self._enter("handle.stat")
-        identity = crc32(self._uuid.encode())
+        identity = crc32(self.uuid.encode())
         return Stat(Kind.OTHER, self.size, self.size, identity, 1, 0, -1)
 
     def lock(self) -> bool:
@@ -178,7 +178,7 @@ class SimDevice:
     # -- inside
 
     def _ranges(self) -> tuple[PhysicalRange, ...]:
-        return self._owner.ranges(self._uuid, self.path)
+        return self._owner.ranges(self.uuid, self.path)
 
     def _pieces(self, offset: int, length: int, beyond: int) -> list[PhysicalRange]:
         found, start = [], 0
@@ -205,7 +205,7 @@ class SimDevice:
 
     def _count(self, change: int) -> None:
         opened = self._process.host.opened
-        opened[self._uuid] = opened.get(self._uuid, 0) + change
+        opened[self.uuid] = opened.get(self.uuid, 0) + change
 
 
 class _Aligned(SimDevice):
@@ -287,8 +287,10 @@ class SimVolumeGroups:
 
     # -- volumes
 
-    def create(self, group: str, name: str, size: int, tags: Sequence[str]) -> None:
+    def create(self, group: str, name: str, size: int, tags: Sequence[str]) -> tuple[PhysicalRange, ...]:
         self._change("create", group, name, lambda found: found.created(name, size, tags))
+        _, made = self._find(group)
+        return made.ranges(made.volume(name))
 
     def resize(self, group: str, name: str, size: int) -> None:
         self._change("resize", group, name, lambda found: found.resized(name, size))
@@ -316,10 +318,17 @@ class SimVolumeGroups:
 
     def deactivate(self, group: str, name: str) -> None:
         self.process.enter("volume_groups.deactivate", f"{DEVICE_ROOT}{group}/{name}")
-        volume = self._ours(group)[1].volumes.get(name)
+        volume = self._find(group)[1].volumes.get(name)
         if volume is not None:
             self._not_open(group, name, volume.uuid)
             self._active.discard(volume.uuid)
+
+    def remove_devices(self, uuid: str) -> list[str]:
+        self.process.enter("volume_groups.remove_devices", uuid)
+        here = sorted(volume for volume in self._active if volume.startswith(f"{uuid}-"))
+        busy = [volume for volume in here if self._opened.get(volume, 0)]
+        self._active.difference_update(set(here) - set(busy))
+        return busy
 
     # -- devices
 
@@ -390,4 +399,4 @@ class SimVolumeGroups:
 
     def _not_open(self, group: str, name: str, uuid: str) -> None:
         if self._opened.get(uuid, 0):
-            raise StorageError(f"the volume {group}/{name} is open", "Close it first")
+            raise ToolFailed(f"logical volume {group}/{name} in use", "Close what has it open on this host")

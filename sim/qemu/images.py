@@ -92,12 +92,13 @@ class SimSession:
             self._top.flush()
 
     def close(self) -> None:
-        """The server ends: it writes back what it holds, and nobody is told when that fails."""
+        """The server ends: it writes back what it holds, and nobody is told when that fails; one whose storage failed
+        otherwise is killed."""
         if self._closed:
             return
         self._closed = True
         try:
-            if self._writable:
+            if self._writable and (self._error is None or isinstance(self._error, NoSpace)):
                 with contextlib.suppress(OSError, StorageError):
                     self._top.flush()
         finally:

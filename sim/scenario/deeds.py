@@ -179,6 +179,13 @@ def _record(repository: Repository, tag: str) -> Record:
     return entry.record
 
 
+def volume_path(repository: Repository, image: str) -> str:
+    """Where the data of an image can be opened, as long as the repository is."""
+    volume = _record(repository, image).volume
+    assert volume is not None
+    return repository.layer(volume).path
+
+
 def layers(repository: Repository, image: str) -> list[Layer]:
     """The chain of an image as records tell it, top first, without a judgement."""
     found: list[Layer] = []

@@ -1,4 +1,5 @@
-"""The machines that scenarios of the lab are played on: one cluster, used by one scenario after the other.
+"""The machines that scenarios of the lab are played on: one cluster, used by one scenario after the other, for each
+thread that plays some.
 
 Where things are in a guest: ``/srv/local`` is ext4 on the host's own disk (repositories of the format for local
 files, image files), ``/run/lab/keep/story`` what the host notes for itself.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import shutil
+from threading import get_ident
 
 from engine.errors import Refused
 from sim.lab.cluster import PRIVATE, SHARED, SHARED_TOO, Cluster, host_names
@@ -39,27 +41,29 @@ pvcreate -qff -y --metadatasize 16m "$2" >/dev/null
 vgcreate -q "$1" "$2" >/dev/null
 """
 
-_clusters: list[Cluster] = []
+_clusters: dict[int, Cluster] = {}  # by thread
 
 
 def cluster_for(scenario: Scenario) -> Cluster:
     """The cluster, running, with all that the scenario needs and nothing of the one before; booted when there is none
     yet, or the one there is has too few hosts."""
     nfs = any(plan.format.startswith("nfs") for plan in scenario.repositories)
-    if _clusters and (len(_clusters[0].hosts) < len(scenario.hosts) or (nfs and not _clusters[0].nfs)):
+    found = _clusters.get(get_ident())
+    if found and (len(found.hosts) < len(scenario.hosts) or (nfs and not found.nfs)):
         close()
-    if not _clusters:
+        found = None
+    if found is None:
         lab = Lab()
         try:
             names = host_names(max(_FEWEST_HOSTS, len(scenario.hosts)))
-            cluster = Cluster(lab, names, nfs, DISK_BYTES, mounted=False)
-            cluster.up()
+            found = Cluster(lab, names, nfs, DISK_BYTES, mounted=False)
+            found.up()
         except BaseException:
             lab.close()
             raise
-        _clusters.append(cluster)
-    _refresh(_clusters[0], scenario)
-    return _clusters[0]
+        _clusters[get_ident()] = found
+    _refresh(found, scenario)
+    return found
 
 
 def groups(scenario: Scenario) -> dict[str, str]:
@@ -71,12 +75,19 @@ def groups(scenario: Scenario) -> dict[str, str]:
 
 
 def close() -> None:
-    """Kill the cluster, if there is one."""
+    """Kill this thread's cluster, if there is one."""
+    found = _clusters.pop(get_ident(), None)
+    if found is not None:
+        found.lab.close()
+
+
+def close_all() -> None:
+    """Kill those of all threads."""
     while _clusters:
-        _clusters.pop().lab.close()
+        _clusters.popitem()[1].lab.close()
 
 
-atexit.register(close)
+atexit.register(close_all)
 
 
 def _refresh(cluster: Cluster, scenario: Scenario) -> None:

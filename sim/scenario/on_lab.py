@@ -64,8 +64,8 @@ class Worker(NamedTuple):
     running: Running
     note: str
     """A file of this machine."""
-    busy: set[tuple[str, str]]
-    """Leases that others held when it began."""
+    busy: set[tuple[str, str]] | None
+    """Leases that others held when it began; None: ``end`` does not wait for those of this one."""
 
 
 class LabBackend:
@@ -164,8 +164,17 @@ class LabBackend:
             return Ended("frozen", reached=_reached(started.note))
         return self.end(started)
 
-    def begin(self, host: str, verb: str, arguments: dict[str, Any], interruption: Interruption | None) -> Worker:
-        """Start a deed; ``end`` waits for it."""
+    def begin(
+        self,
+        host: str,
+        verb: str,
+        arguments: dict[str, Any],
+        interruption: Interruption | None,
+        *,
+        look: bool = True,
+    ) -> Worker:
+        """Start a deed; ``end`` waits for it. ``look``: first, who else has leases, since ``end`` waits for all that
+        an interrupted deed had."""
         self._count += 1
         guest = self._guests[host]
         name = f"work/{self._count}"
@@ -182,7 +191,7 @@ class LabBackend:
         }
         with open(f"{guest.keep}/story/{name}.spec", "w", encoding="utf-8") as stream:
             json.dump(spec, stream)
-        busy = self._held(host) if interruption else set()
+        busy = self._held(host) if interruption and look else None
         running = guest.begin_call("sim.scenario.on_lab:work", [f"{TOP}/{name}.spec"], preload=_PRELOAD)
         return Worker(host, running, f"{guest.keep}/story/{name}.note", busy)
 
@@ -229,7 +238,7 @@ class LabBackend:
 
     def _leases_gone(self, started: Worker) -> None:
         """Programs that a dead process had started carry its leases on for some milliseconds more."""
-        if self._guests[started.host].cable_cut:
+        if started.busy is None or self._guests[started.host].cable_cut:
             return
         deadline = time.monotonic() + _PATIENCE_S
         while left := self._held(started.host) - started.busy:

@@ -20,9 +20,10 @@ from sim.disk.storage import DEFAULT_CAPACITY
 from sim.hosts.crash import Crashed
 from sim.hosts.processes import SimProcess
 from sim.hosts.tape import Tape
-from sim.hosts.world import REPOSITORIES, World
+from sim.hosts.world import DEVICE, DEVICE_BYTES, LVM, REPOSITORIES, World
+from sim.lvm.volume_groups import make_device
 from sim.scenario.backend import ActiveFault, Ended, Failure
-from sim.scenario.deeds import RUNNER, do, is_by_runner
+from sim.scenario.deeds import RUNNER, do, is_by_runner, volume_path
 from sim.scenario.model import Interruption, Scenario
 from sim.scenario.watch import Reached, Watch, watching
 
@@ -37,18 +38,19 @@ class SimBackend:
     def __init__(self, scenario: Scenario, seed: int = 0) -> None:
         self._world = World(profile=scenario.profile, seed=seed)
         self._world.order = seed
-        self._roots = {plan.name: f"{REPOSITORIES}/{plan.directory}" for plan in scenario.repositories}
+        self._plans = {plan.name: plan for plan in scenario.repositories}
         self._looking: tuple[ActiveFault, ...] = ()
         self._jobs: dict[str, _Frozen] = {}
+        self._open: dict[str, SimProcess] = {}
         self._world.storage.make_directory(_SCRATCH)
         self._vandal = self._world.machine("somebody").process("vandal")
         with self.engine(scenario.hosts[0]) as engine:
             for plan in scenario.repositories:
-                engine.create_repository(plan.format, {"path": self._roots[plan.name]})
+                engine.create_repository(plan.format, self._made_of(plan.name))
         for host in scenario.hosts:
             with self.engine(host) as engine:
                 for plan in scenario.repositories:
-                    engine.connect_storage_repository(plan.name, plan.format, {"path": self._roots[plan.name]})
+                    engine.connect_storage_repository(plan.name, plan.format, self.parameters(plan.name))
         self._world.storage.settle()
 
     @property
@@ -57,10 +59,20 @@ class SimBackend:
         return self._world
 
     def root(self, repository: str) -> str:
-        return self._roots[repository]
+        return f"{REPOSITORIES}/{self._plans[repository].directory}"
 
     def parameters(self, repository: str) -> dict[str, Any]:
-        return {"path": self.root(repository)}
+        plan = self._plans[repository]
+        return {"volume_group": plan.directory} if plan.format == LVM else {"path": self.root(repository)}
+
+    def _made_of(self, repository: str) -> dict[str, Any]:
+        """Connection parameters, and for a volume group its device, which is made."""
+        if self._plans[repository].format != LVM:
+            return self.parameters(repository)
+        device = f"{self.root(repository)}/{DEVICE}"
+        self._world.storage.make_directory(self.root(repository))
+        make_device(self._world.storage, device, DEVICE_BYTES)
+        return {**self.parameters(repository), "devices": [device]}
 
     def scratch(self, name: str) -> str:
         return f"{_SCRATCH}/{name}"
@@ -154,6 +166,18 @@ class SimBackend:
 
     def wait(self, seconds: float) -> None:
         self._world.advance(seconds)
+
+    def open_volume(self, host: str, repository: str, image: str) -> None:
+        """Some program opens the data of an image and keeps it open."""
+        process = self._world.machine(host).process("reader")
+        with self.engine(host) as engine:
+            repo = engine.context.repository(repository)
+            process.doors.volume_groups.open_device(volume_path(repo, image))
+        self._open[image] = process
+
+    def close_volume(self, image: str) -> None:
+        """That program ends."""
+        self._open.pop(image).end()
 
     def close(self) -> None:
         for host in list(self._world.hosts):

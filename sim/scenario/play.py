@@ -452,9 +452,14 @@ def _lab(run: _Run) -> LabBackend:
     return run.backend
 
 
+def _volumes(run: _Run) -> SimBackend | LabBackend:
+    """The same for steps about logical volumes."""
+    return run.backend if isinstance(run.backend, SimBackend) else _lab(run)
+
+
 def _open_volume(run: _Run, step: Step) -> None:
     image = run.stage.of_step(step, "image")
-    _lab(run).open_volume(step.host, image.repository, image.id)
+    _volumes(run).open_volume(step.host, image.repository, image.id)
 
 
 def _only_repository(run: _Run, step: Step) -> dict[str, Any]:
@@ -492,5 +497,5 @@ _WORLD: dict[str, Callable[[_Run, Step], Any]] = {
     "rejoin": lambda run, step: _lab(run).rejoin(step.values["name"]),
     "server": lambda run, step: _lab(run).server(step.values["of"], step.values["does"]),
     "open_volume": _open_volume,
-    "close_volume": lambda run, step: _lab(run).close_volume(run.stage.of_step(step, "image").id),
+    "close_volume": lambda run, step: _volumes(run).close_volume(run.stage.of_step(step, "image").id),
 }

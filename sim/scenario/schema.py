@@ -14,11 +14,11 @@ from sim.hosts.crash import FILE_EFFECTS, GROUP_EFFECTS, HANDLE_EFFECTS, SESSION
 
 BACKENDS = ("sim", "local", "lab")
 FORMATS = ("localfs-1.0", "nfs-1.0", "lvm-1.0")
-BACKENDS_OF = {"localfs-1.0": ("sim", "local", "lab"), "nfs-1.0": ("sim", "lab"), "lvm-1.0": ("lab",)}
+BACKENDS_OF = {"localfs-1.0": ("sim", "local", "lab"), "nfs-1.0": ("sim", "lab"), "lvm-1.0": ("sim", "lab")}
 PROFILES = ("posix", "journal", "nfs")
 RULES = tuple(
     "B-BASE B-COPY B-CORRUPT B-CREATE B-DATA B-DIGEST B-GONE B-IMPORT B-LOOP B-PARENT B-PURGING B-RECORD B-REPLICA "
-    "B-SALVAGE B-SNAPSHOT B-UNFINISHED U-BASE U-DATA U-PARENT U-RECORD O-DEPTH O-DIRTY O-FLAT O-FORMAT O-HEADER "
+    "B-SALVAGE B-SNAPSHOT B-UNFINISHED U-BASE U-DATA U-PARENT U-READ U-RECORD O-DEPTH O-DIRTY O-FLAT O-FORMAT O-HEADER "
     "O-LEAKS O-OVERSIZE O-REDUCE D-LOST M-CHAIN C-ATTEMPT C-EVIDENCE C-HIDDEN C-LITTER C-LOSSES C-LOST C-RECORD "
     "C-REMOVED C-SCRAP C-UNNAMED".split()
 )
@@ -264,6 +264,15 @@ VERBS: dict[str, Verb] = {
     ),
     "save": Verb("remember the content of an image", {"image": _IMAGE, "in": _IN, "as": Field("new", "as", True)}),
     "expect": Verb("what must be so now; see below", {}),
+    "reset_host": Verb(
+        "a machine is switched off and on", {"name": Field("host", "which one", True)}, "name",
+        backends=("sim", "lab"),
+    ),
+    "open_volume": Verb(
+        "somebody keeps the logical volume of an image open", {"image": _IMAGE, "in": _IN}, "image",
+        backends=("sim", "lab"),
+    ),
+    "close_volume": Verb("and closes it", {"image": _IMAGE, "in": _IN}, "image", backends=("sim", "lab")),
     # Only real machines have these.
     "server": Verb(
         "what happens to the server of a repository",
@@ -273,18 +282,11 @@ VERBS: dict[str, Verb] = {
         },
         backends=("lab",),
     ),
-    "reset_host": Verb(
-        "a machine is switched off and on", {"name": Field("host", "which one", True)}, "name", backends=("lab",)
-    ),
     "isolate": Verb(
         "a host cannot reach the storage any more", {"name": Field("host", "which one", True)}, "name",
         backends=("lab",),
     ),
     "rejoin": Verb("it can again", {"name": Field("host", "which one", True)}, "name", backends=("lab",)),
-    "open_volume": Verb(
-        "somebody keeps the volume of an image open", {"image": _IMAGE, "in": _IN}, "image", backends=("lab",)
-    ),
-    "close_volume": Verb("and closes it", {"image": _IMAGE, "in": _IN}, "image", backends=("lab",)),
 }  # fmt: skip
 
 EXPECT_IMAGE = {
@@ -377,7 +379,7 @@ REPOSITORY = {
     "directory": Field("text", "its name on disk, if it is not the same"),
     "format": Field(
         "choice",
-        "its format (default localfs-1.0); nfs-1.0 needs `backends: [sim, lab]`, lvm-1.0 `[lab]`",
+        "its format (default localfs-1.0); nfs-1.0 and lvm-1.0 need `backends: [sim, lab]`, or one of them",
         choices=FORMATS,
     ),
     "server": Field("text", "nfs: the name of the server, as mount takes it"),

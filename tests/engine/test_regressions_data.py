@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +19,7 @@ from engine.errors import Conflict, DiskwrightError, NotFound, ReadFailed, Refus
 from engine.fixes import mend, merge, rebuild
 from engine.formats.filestore import FileStore
 from engine.formats.localfs import LocalRepository
-from engine.model import Status
+from engine.model import Risk, Status
 from engine.verbs import create
 from tests.crash.kit import MiB, content, settle, write
 from tests.engine.regress_kit import (
@@ -344,12 +346,44 @@ class BadBlock:
 
     def read(self, start: int, length: int) -> Any:
         if start < self._bad[1] and self._bad[0] < start + length:
-            raise ReadFailed("made up: a bad block")
+            raise ReadFailed("made up: a bad block", "", start, length, "Input/output error [EIO]")
         return self._inner.read(start, length)
 
     def stream(self, wanted: Any) -> Any:
         for start, length in wanted:
             yield start, self.read(start, length)
+
+
+@pytest.mark.parametrize("strategy", ["performance", "space"])
+def test_a_bad_block_is_unknown_and_told_by_file_and_offset(engine, world, strategy):
+    """It proves nothing about the data: the status is unknown, the evidence is where it is, and what may be done is
+    the operator's choice. When it can be read again the image is as good as before."""
+    disk = engine.create_virtual_disk("a", 4 * MiB, options={"strategy": strategy})
+    write(engine, "a", disk, "write -P 1 0 4M")
+    bad = Engine(engine.doors._replace(images=BadBlock(engine.doors.images, MiB + 4096, 512)), engine.state.directory)
+    report = bad.inspect_repository("a", {"deep": True})
+    (image,) = report.images
+    assert (image.status, image.rule) == (Status.UNKNOWN, "U-READ")
+    volume = volume_of(world, engine, "a", disk)
+    (where,) = [fact for fact in image.facts if "[EIO]" in fact]
+    at = {"performance": MiB}.get(strategy) or qemu_offset(str(volume), MiB)
+    assert where == f"{volume}: 65536 bytes at {at}: Input/output error [EIO] (byte {MiB} of the image)"
+    assert [(fix.rule, fix.risk, fix.status_before) for fix in report.fixes] == [
+        ("B-SALVAGE", Risk.LOSES_DATA, Status.UNKNOWN)
+    ]
+    assert [finding.kind for finding in report.findings] == ["unknown"]
+    assert engine.get_image_status("a", disk, {"deep": True}).status == Status.OPTIMIZED
+
+
+def qemu_offset(path: str, start: int) -> int:
+    """Where in a qcow2 file a byte of the image is, as qemu-img says."""
+    found = subprocess.run(
+        ["qemu-img", "map", "-U", "--output=json", "-f", "qcow2", path], capture_output=True, text=True, check=True
+    )
+    for extent in json.loads(found.stdout):
+        if extent["start"] <= start < extent["start"] + extent["length"]:
+            return int(extent["offset"]) + start - int(extent["start"])
+    raise AssertionError("it is not there")
 
 
 def test_a_disk_with_a_bad_block_can_be_salvaged(engine, tmp_path):

@@ -206,7 +206,7 @@ def test_a_tool_that_cannot_start_makes_nothing_broken(engine, monkeypatch):
 def test_only_what_is_about_the_data_counts_as_unreadable_data(code, kind):
     """A server without memory has not lost a byte: salvage would call everything behind it lost."""
     session = nbd.NbdSession.__new__(nbd.NbdSession)
-    session._label = "x"
+    session._label, session._unanswered = "x", False
     error = session._failure(nbd._Request(nbd._Kind.READ, 0, 512), code)
     assert type(error) is kind
 

@@ -59,7 +59,7 @@ def until_free(engine: Any, repo: str, image: str) -> bool:
 def prepare_and_die(world: Any, disk: str, kill: dict[str, Any]) -> None:
     """``prepare_image`` in a process that gets a SIGKILL."""
     script = (
-        "import sys; from sim import victim; from engine.api import Engine;"
+        "import sys; from sim.hosts import victim; from engine.api import Engine;"
         "victim.VERBS['prepare_image'] = Engine.prepare_image; sys.exit(victim.main(['/dev/stdin']))"
     )
     spec: dict[str, Any] = {"host": "host-a", "state": str(world.root / "state-host-a"), "verb": "prepare_image"}

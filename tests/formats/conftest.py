@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from engine.formats import lvm_group
-from tests.formats.kit import STORAGES, LocalStorage, SpyFiles, Storage
+from sim.hosts.processes import RUN_MOUNT
+from tests.formats.kit import STORAGES, LocalStorage, SharedLvmStorage, SpyFiles, Storage
 
 
 @pytest.fixture(autouse=True)
@@ -17,8 +18,10 @@ def run_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(params=sorted(STORAGES))
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+def storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
     """One of each kind of storage, with an empty repository on it."""
+    if STORAGES[request.param] is SharedLvmStorage:
+        monkeypatch.setattr(lvm_group, "RUN_DIRECTORY", f"{RUN_MOUNT}/test")
     return STORAGES[request.param](tmp_path)
 
 

@@ -12,8 +12,9 @@ from engine.doors import Doors
 from engine.doors.clock import RealClock, RealIds
 from engine.doors.files import Abilities, Entry, FileHandle, Files, RealFiles, Space, Stat
 from engine.doors.leases import OfdLeases
-from engine.doors.mounts import Mount, Mounts
+from engine.doors.mounts import Mount, Mounts, User
 from engine.doors.processes import RealProcesses
+from engine.doors.shared_leases import SharedLeases
 from engine.doors.volume_groups import VolumeGroups
 from engine.errors import NotFound
 from engine.formats.base import Repository
@@ -22,6 +23,7 @@ from engine.model import OperationStatus, Strategy, VolumeFormat
 from engine.records import Record, VolumeRef
 from engine.tools.lvm import LvmVolumeGroups
 from engine.tools.nfs_mount import NfsMounts
+from sim.hosts.world import SHARED, World
 from tests.formats.lvm_kit import FileGroups, GroupState, emptied
 
 T1 = "1" * 32
@@ -36,14 +38,16 @@ def real_doors(
     files: Files | None = None,
     groups: VolumeGroups | None = None,
     mounts: Mounts | None = None,
+    shared: SharedLeases | None = None,
 ) -> Doors:
     """The doors of this machine; nothing in these tests uses the image tool."""
     nothing = cast(Any, None)
     processes = RealProcesses()
     clock, ids = RealClock(), RealIds(host)
     return Doors(
-        files or RealFiles(), OfdLeases(), nothing, processes, clock, ids, mounts or nothing, groups or nothing
-    )
+        files or RealFiles(), OfdLeases(), nothing, processes, clock, ids, mounts or nothing, groups or nothing,
+        shared or nothing,
+    )  # fmt: skip
 
 
 def record(tag: str = T1, **fields: Any) -> Record:
@@ -93,6 +97,8 @@ class LvmStorage:
     format = "lvm-1.0"
     opened: ClassVar[list[Repository]] = []
     """On real LVM, so far: while they are open their volumes cannot be removed."""
+    known: ClassVar[dict[str, VolumeGroups]] = {}
+    """Real LVM as each host has it: it need not find the devices again."""
 
     def __init__(self, directory: Path) -> None:
         device = os.environ.get("DISKWRIGHT_TEST_LVM_DEVICE")
@@ -109,7 +115,9 @@ class LvmStorage:
 
     def groups(self, host: str) -> VolumeGroups:
         """LVM as that host has it."""
-        return LvmVolumeGroups(host) if self._real else FileGroups(self.state, host)
+        if not self._real:
+            return FileGroups(self.state, host)
+        return self.known.setdefault(host, LvmVolumeGroups(host))
 
     def doors(self, host: str = "host-1", files: Files | None = None) -> Doors:
         """Of a host that sees the group."""
@@ -121,6 +129,23 @@ class LvmStorage:
         if self._real:
             self.opened.append(repository)
         return repository
+
+
+class SharedLvmStorage:
+    """A volume group of the simulator that several hosts share. The host that opens it first manages it."""
+
+    format = "lvm-1.0"
+
+    def __init__(self, directory: Path) -> None:
+        self.parameters: dict[str, object] = {"volume_group": "a"}
+        self.world = World(format=SHARED)
+        self.world.create("a")
+        self.world.manage("host-1")
+
+    def open(self, files: Files | None = None, host: str = "host-1") -> Repository:
+        """In a process of its own of a host."""
+        assert files is None, "these files are simulated"
+        return open_repository(self.format, self.parameters, self.world.machine(host).process("direct").doors)
 
 
 class PretendedMounts:
@@ -136,6 +161,9 @@ class PretendedMounts:
         raise AssertionError("nothing is mounted here")
 
     def unmount(self, path: str) -> None:
+        raise AssertionError("nothing is mounted here")
+
+    def users(self, path: str, also: str = "") -> list[User]:
         raise AssertionError("nothing is mounted here")
 
 
@@ -159,9 +187,13 @@ class NfsStorage:
 STORAGES: dict[str, Callable[[Path], Storage]] = {
     "localfs-1.0": LocalStorage,
     "lvm-1.0": LvmStorage,
+    "lvm-1.0 shared": SharedLvmStorage,
     "nfs-1.0": NfsStorage,
 }
 """Formats whose storage can be made here; the conformance suite runs over all."""
+
+SIMULATED = frozenset(["lvm-1.0 shared"])
+"""Those that are nowhere on this machine, and whose doors are for one thread."""
 
 
 class SpyHandle:

@@ -14,6 +14,7 @@ from engine.doors.volume_groups import PhysicalRange, VolumeGroup, VolumeGroups
 from engine.errors import Conflict, NotFound, Refused, StorageError
 from engine.formats import lvm_layout as layout
 from engine.formats.lvm_meta import sealed_header
+from engine.tools.lvm import LvmVolumeGroups
 from sim.lvm import group_model as model
 
 GARBAGE = b"\xa5"
@@ -94,10 +95,11 @@ class FileGroups:
                 raise Conflict("it is another")
             self._state.group = found._replace(system_id=system_id)
 
-    def create(self, group: str, name: str, size: int, tags: Sequence[str]) -> None:
+    def create(self, group: str, name: str, size: int, tags: Sequence[str]) -> tuple[PhysicalRange, ...]:
         with self._state.lock:
             self._state.group = self._ours(group).created(name, size, tags)
             self._lengthen(name)
+            return ()
 
     def resize(self, group: str, name: str, size: int) -> None:
         with self._state.lock:
@@ -139,11 +141,16 @@ class FileGroups:
         return self._state.path(uuid)
 
     def deactivate(self, group: str, name: str) -> None:
-        found = self._ours(group)
+        found = self._state.named(group)
         if name in found.volumes:
             if found.volumes[name].uuid in self._state.busy:
                 raise StorageError("it is open")
             self._state.active.discard(found.volumes[name].uuid)
+
+    def remove_devices(self, uuid: str) -> list[str]:
+        busy = sorted(self._state.active & self._state.busy)
+        self._state.active.intersection_update(busy)
+        return busy
 
     def sync(self, group: str) -> None:
         pass
@@ -188,12 +195,14 @@ class GroupState:
 
 def emptied(groups: VolumeGroups, group: str) -> None:
     """Make the repository in a real group as new: to create one each time takes a minute in a lab. NotFound."""
-    for name in groups.report(group).volumes:
-        if name != layout.META:
-            groups.remove(group, name)
+    volumes = [f"{group}/{name}" for name in groups.report(group).volumes if name != layout.META]
+    if volumes:
+        assert isinstance(groups, LvmVolumeGroups)
+        done = groups._commands.on_group("lvremove", group, ["--force", "--yes", *volumes])
+        assert done.exit_code == 0, done.words
     with groups.open_device(groups.activate(group, layout.META), writable=True) as device:
         found = layout.newest_header(device.read_at(0, 8192), group)
         assert found is not None
-        device.zero(0, layout.meta_bytes(found.chunks))
+        device.zero(0, found.geometry.meta_bytes(found.chunks))
         device.write_at(0, sealed_header(found._replace(identity=RealIds("").new_id(), chunks=1)))
         device.sync()

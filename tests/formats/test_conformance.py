@@ -14,7 +14,10 @@ from engine.errors import BadRequest, OutcomeUnknown, Overtaken, StorageError
 from engine.formats.base import Litter, backing_name
 from engine.model import MAX_USER_DATA_BYTES, VolumeFormat, is_id
 from engine.records import Operation, check_user_data, is_tombstone
-from tests.formats.kit import SIZE, T1, T2, V1, V2, Storage, qcow2, raw, record, status
+from tests.formats.kit import SIMULATED, SIZE, STORAGES, T1, T2, V1, V2, Storage, qcow2, raw, record, status
+
+on_this_machine = pytest.mark.parametrize("storage", sorted(set(STORAGES) - SIMULATED), indirect=True)
+"""For what is looked at with other means than the doors."""
 
 
 def test_an_empty_repository_has_nothing_in_it(storage: Storage):
@@ -39,7 +42,7 @@ def test_constraints_are_probed_data(storage: Storage):
     constraints = repository.constraints()
     assert constraints == repository.constraints()
     assert constraints.alignment_bytes % 512 == 0 and constraints.max_image_bytes >= 1 << 40
-    assert constraints.fencing in {"kernel-lock", "nfs4-lock", "exclusive", "none"}
+    assert constraints.fencing in {"kernel-lock", "nfs4-lock", "exclusive", "sanlock", "none"}
     assert repository.scan().litter == []
 
 
@@ -106,10 +109,10 @@ def test_a_stale_handle_is_overtaken(storage: Storage):
     assert entry is not None and entry.record == record(epoch=2)
 
 
-def test_concurrent_changes_are_never_lost(storage: Storage):
+def test_concurrent_changes_are_never_lost(storage: Storage, request: pytest.FixtureRequest):
     """Handles that change one tag at once: every acknowledged change is in the result, and nothing else
     but changes whose outcome was reported as unknown."""
-    start = storage.open()
+    start, threadless = storage.open(), request.node.callspec.params["storage"] in SIMULATED
     start.publish(record(user_data=0), 0)
 
     def add(times: int) -> tuple[int, int]:
@@ -127,7 +130,7 @@ def test_concurrent_changes_are_never_lost(storage: Storage):
                 continue
         return done, unknown
 
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(1 if threadless else 3) as pool:
         results = list(pool.map(add, [15] * 3))
     done, unknown = (sum(column) for column in zip(*results, strict=True))
     entry = start.read_tag(T1)
@@ -216,6 +219,7 @@ def test_what_is_no_id_never_becomes_a_path(storage: Storage, bad: str):
 # -- volumes
 
 
+@on_this_machine
 def test_a_raw_volume_is_made_empty_and_aligned(storage: Storage):
     """make_volume: present, listed, size rounded up to the alignment, reads as zeros."""
     repository = storage.open()
@@ -228,6 +232,7 @@ def test_a_raw_volume_is_made_empty_and_aligned(storage: Storage):
         assert file.read(SIZE) == bytes(SIZE)
 
 
+@on_this_machine
 def test_a_qcow2_volume_is_what_qemu_understands(storage: Storage):
     """A qcow2 has the aligned virtual size, passes qemu-img check, and names its parent's tag only."""
     repository = storage.open()
@@ -245,6 +250,7 @@ def test_a_qcow2_volume_is_what_qemu_understands(storage: Storage):
     _qemu_img("check", f"json:{json.dumps(alone)}")
 
 
+@on_this_machine
 def test_a_qcow2_without_parent_has_no_backing(storage: Storage):
     """No parent, no backing name, whatever backing format is given."""
     repository = storage.open()
@@ -254,6 +260,7 @@ def test_a_qcow2_without_parent_has_no_backing(storage: Storage):
     _qemu_img("check", "-f", "qcow2", repository.layer(qcow2()).path)
 
 
+@on_this_machine
 def test_an_unfinished_volume_is_replaced(storage: Storage):
     """make_volume of a name that is there makes it empty again."""
     repository = storage.open()
@@ -275,6 +282,7 @@ def test_an_absent_volume_is_known_to_be_absent(storage: Storage):
         repository.layer(qcow2())
 
 
+@on_this_machine
 def test_a_qcow2_that_is_none_has_a_problem(storage: Storage):
     """Bytes that are no qcow2 header are a problem and not a reading error."""
     repository = storage.open()
@@ -295,6 +303,7 @@ def test_removing_a_volume_can_be_repeated(storage: Storage):
     assert not repository.volume_facts(V1, VolumeFormat.RAW).present
 
 
+@on_this_machine
 def test_a_quarantined_volume_is_litter_with_its_data(storage: Storage):
     """quarantine_volume takes it out of the volumes; it is "lost" litter until that is removed."""
     repository = storage.open()
@@ -372,6 +381,7 @@ def test_digests_are_replaced_whole(storage: Storage):
 def test_a_lease_excludes_everybody_else(storage: Storage):
     """One handle holds it: others get None and see it held, until it is released."""
     first, second = storage.open(), storage.open()
+    first.publish(record(), 0)
     assert not second.lease_held(T1)
     lease = first.try_lease(T1)
     assert lease is not None
@@ -390,6 +400,7 @@ def test_a_lease_excludes_everybody_else(storage: Storage):
 def test_a_shared_lease_admits_readers_only(storage: Storage):
     """Shared leases go together; an exclusive one waits for the last of them."""
     first, second = storage.open(), storage.open()
+    first.publish(record(), 0)
     one, two = first.try_lease(T1, shared=True), second.try_lease(T1, shared=True)
     assert one is not None and two is not None
     assert first.try_lease(T1) is None
@@ -462,6 +473,7 @@ def test_litter_that_came_to_be_needed_is_kept(storage: Storage):
 def test_progress_of_a_leased_tag_is_busy(storage: Storage):
     """Who holds a tag's lease may be about to claim an epoch: its progress is busy and stays."""
     repository = storage.open()
+    repository.publish(record(), 0)
     repository.start_progress(T1, 1)
     lease = storage.open().try_lease(T1)
     assert lease is not None

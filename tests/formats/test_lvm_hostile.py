@@ -83,7 +83,7 @@ def test_a_sector_of_the_progress_that_cannot_be_read_stops_nothing(lvm, monkeyp
     repository.publish(record(T1), 0)
     repository.start_progress(T1, 1)
     repository.write_progress(T1, 1, 1, b"one")
-    bad = layout.line_offset(0, 0)
+    bad = layout.EXCLUSIVE_GEOMETRY.line_offset(0, 0)
     real = FileHandle.read_at
 
     def read_at(handle: FileHandle, offset: int, length: int) -> bytes:
@@ -108,10 +108,13 @@ def test_giving_up_a_damaged_record_is_finished_after_a_crash(lvm, monkeypatch):
     slot = next(
         number
         for number in range(layout.SLOTS)
-        if bytes.fromhex(T1) in raw_meta[layout.head_offset(number, 0) : layout.head_offset(number + 1, 0)]
+        if bytes.fromhex(T1)
+        in raw_meta[
+            layout.EXCLUSIVE_GEOMETRY.head_offset(number, 0) : layout.EXCLUSIVE_GEOMETRY.head_offset(number + 1, 0)
+        ]
     )
-    for copy in range(layout.COPIES):
-        at = layout.head_offset(slot, copy)
+    for copy in range(layout.EXCLUSIVE_GEOMETRY.copies):
+        at = layout.EXCLUSIVE_GEOMETRY.head_offset(slot, copy)
         if raw_meta[at : at + PAGE_BYTES] != bytes(PAGE_BYTES):
             write_meta(lvm, at + 40, b"?")
     damaged = on(lvm)

@@ -162,6 +162,20 @@ def test_detaching_leaves_nothing_active(lvm):
     detach_repository(FORMAT, lvm.parameters, lvm.doors())
 
 
+def test_a_host_that_lost_the_group_leaves_nothing_active_either(lvm):
+    """Declared dead by mistake: nobody but itself can take its devices away."""
+    repository = on(lvm, "host-1")
+    repository.make_volume(raw(), SIZE, None)
+    repository.layer(raw())
+    on(lvm, "host-2").take_management("host-1")
+    with pytest.raises(StorageError, match="in use on this host"):
+        detach_repository(FORMAT, lvm.parameters, lvm.doors())
+    repository.close()
+    lvm.state.active.add("uuid-dwtest-99")  # of a volume that host-2 removed meanwhile
+    detach_repository(FORMAT, lvm.parameters, lvm.doors())
+    assert not lvm.state.active
+
+
 def test_detaching_is_refused_while_a_volume_is_in_use(lvm):
     """As an operating error."""
     repository = on(lvm, "host-1")
@@ -231,7 +245,12 @@ def test_no_group_and_no_devices(lvm):
         ({"volume_group": "g", "file_bytes": "-1"}, "number of bytes"),
         ({"volume_group": "g", "file_bytes": True}, "number of bytes"),
         ({"volume_group": "g", "sector_bytes": "1024"}, "neither 512 nor 4096"),
-        ({"volume_group": "g", "exclusive": "false"}, "one host at a time"),
+        ({"volume_group": "g", "exclusive": "false"}, "either shared or exclusive"),
+        ({"volume_group": "g", "exclusive": True, "shared": True}, "either shared or exclusive"),
+        ({"volume_group": "g", "shared": "maybe"}, "neither true nor false"),
+        ({"volume_group": "g", "hosts": 3}, "that hosts share"),
+        ({"volume_group": "g", "shared": True, "hosts": "65"}, "2 to 64"),
+        ({"volume_group": "g", "shared": True, "hosts": 1}, "2 to 64"),
     ],
 )
 def test_parameters_that_cannot_be_right(lvm, parameters, words):

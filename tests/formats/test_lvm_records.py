@@ -10,9 +10,10 @@ import pytest
 from engine.errors import NoSpace, OutcomeUnknown, Overtaken, StorageError
 from engine.formats import lvm_layout as layout
 from engine.formats.lvm import LvmRepository
-from engine.formats.lvm_layout import COPIES, SLOT_BYTES
+from engine.formats.lvm_layout import EXCLUSIVE_GEOMETRY
 from engine.formats.lvm_pages import PAGE_BYTES, SECTOR_BYTES, Stamp, State, newest_stamp, seal, unseal
-from engine.formats.lvm_records import Records, read_slot, stand_in
+from engine.formats.lvm_records import Records
+from engine.formats.lvm_slots import read_slot, stand_in
 from engine.records import is_tombstone
 from tests.formats.kit import T1, T2, LvmStorage, record
 
@@ -45,8 +46,8 @@ class Meta:
         """Of a tag."""
         raw = self.content()
         for number in range(layout.SLOTS):
-            at = layout.head_offset(number, 0)
-            if bytes.fromhex(tag) in raw[at : at + SLOT_BYTES]:
+            at = EXCLUSIVE_GEOMETRY.head_offset(number, 0)
+            if bytes.fromhex(tag) in raw[at : at + EXCLUSIVE_GEOMETRY.slot_bytes]:
                 return number
         raise AssertionError("there is no record of it")
 
@@ -141,12 +142,14 @@ def test_damage_of_an_older_copy_does_no_harm(lvm):
     meta = Meta(lvm)
     slot = meta.slot(T1)
     raw = meta.content()
-    newest = read_slot(slot, raw[layout.head_offset(slot, 0) :][:SLOT_BYTES], lambda copy, length: b"").newest
+    newest = read_slot(
+        slot, raw[EXCLUSIVE_GEOMETRY.head_offset(slot, 0) :][: EXCLUSIVE_GEOMETRY.slot_bytes], lambda copy, length: b""
+    ).newest
     assert newest is not None
-    for copy in range(COPIES):
-        page = raw[layout.head_offset(slot, copy) :][:PAGE_BYTES]
+    for copy in range(EXCLUSIVE_GEOMETRY.copies):
+        page = raw[EXCLUSIVE_GEOMETRY.head_offset(slot, copy) :][:PAGE_BYTES]
         if copy != newest.copy and any(page):
-            meta.write(layout.head_offset(slot, copy) + 600, b"?")
+            meta.write(EXCLUSIVE_GEOMETRY.head_offset(slot, copy) + 600, b"?")
     entry = lvm.open().read_tag(T1)
     assert entry is not None and entry.record == record(epoch=2, user_data=LONG) and not entry.problem
 
@@ -158,9 +161,9 @@ def test_a_damaged_record_can_be_given_up_and_its_tag_used_again(lvm):
     repository.publish(record(epoch=2, user_data=LONG), generation)
     meta = Meta(lvm)
     slot = meta.slot(T1)
-    for copy in range(COPIES):
-        if any(meta.content()[layout.head_offset(slot, copy) :][:PAGE_BYTES]):
-            meta.write(layout.head_offset(slot, copy) + 600, b"?")
+    for copy in range(EXCLUSIVE_GEOMETRY.copies):
+        if any(meta.content()[EXCLUSIVE_GEOMETRY.head_offset(slot, copy) :][:PAGE_BYTES]):
+            meta.write(EXCLUSIVE_GEOMETRY.head_offset(slot, copy) + 600, b"?")
     entry = lvm.open().read_tag(T1)
     assert entry is not None and entry.problem
     repository.purge_tag(T1, entry.generation)
@@ -177,8 +180,8 @@ def test_a_slot_of_which_nobody_can_tell_whose_it_is_stays_in_sight(lvm):
     repository.publish(record(), 0)
     meta = Meta(lvm)
     slot = meta.slot(T1)
-    for copy in range(COPIES):
-        meta.write(layout.head_offset(slot, copy), b"noise" * 800)
+    for copy in range(EXCLUSIVE_GEOMETRY.copies):
+        meta.write(EXCLUSIVE_GEOMETRY.head_offset(slot, copy), b"noise" * 800)
     tags = lvm.open().scan_tags()
     assert list(tags) == [stand_in(slot)]
     assert tags[stand_in(slot)].problem
@@ -194,7 +197,10 @@ def test_two_slots_of_one_tag_are_a_problem_of_that_tag(lvm):
     repository.publish(record(T2), 0)
     meta = Meta(lvm)
     slot = meta.slot(T1)
-    meta.write(layout.head_offset(60, 0), meta.content()[layout.head_offset(slot, 0) :][:SLOT_BYTES])
+    meta.write(
+        EXCLUSIVE_GEOMETRY.head_offset(60, 0),
+        meta.content()[EXCLUSIVE_GEOMETRY.head_offset(slot, 0) :][: EXCLUSIVE_GEOMETRY.slot_bytes],
+    )
     tags = lvm.open().scan_tags()
     assert "two records" in tags[T1].problem and not tags[T2].problem
 
@@ -206,7 +212,7 @@ def test_room_for_records_grows_and_the_oldest_tombstones_go_last(lvm, monkeypat
     generations = {tag: repository.publish(record(tag), 0) for tag in tags}
     assert set(lvm.open().scan_tags()) == set(tags)
     meta_size = lvm.doors().volume_groups.report("dwtest").volumes[layout.META].size
-    assert meta_size >= layout.meta_bytes(2)
+    assert meta_size >= EXCLUSIVE_GEOMETRY.meta_bytes(2)
     monkeypatch.setattr(type(_records(repository)._meta), "extend", _no_room)
     for tag in tags[:3]:
         repository.purge_tag(tag, generations[tag])
@@ -251,7 +257,10 @@ def test_what_cannot_be_read_is_unknown_and_never_overwritten(lvm, monkeypatch):
     real = repository._meta.read
 
     def read(offset: int, length: int) -> bytes:
-        low, high = layout.head_offset(slot, 0), layout.head_offset(slot, COPIES)
+        low, high = (
+            EXCLUSIVE_GEOMETRY.head_offset(slot, 0),
+            EXCLUSIVE_GEOMETRY.head_offset(slot, EXCLUSIVE_GEOMETRY.copies),
+        )
         if offset < high and low < offset + length:
             raise OSError(5, "Input/output error")
         return real(offset, length)

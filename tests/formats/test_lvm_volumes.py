@@ -231,6 +231,7 @@ def test_nothing_stays_active_that_nobody_uses(lvm, repository):
 def test_a_hold_keeps_a_volume_active(lvm, repository):
     """As the process that keeps a prepared image does; nobody removes or reduces it meanwhile."""
     repository.make_volume(qcow2(), SIZE, None)
+    repository.layer(qcow2())
     hold = repository.hold(qcow2())
     assert hold is not None
     repository.deactivate()

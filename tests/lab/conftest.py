@@ -11,6 +11,7 @@ import pytest
 from sim.lab import Guest, Lab
 from sim.lab.cluster import PRIVATE, Cluster
 from sim.lab.needs import missing_packages
+from tests.lab.ahead import Ahead
 
 HERE = Path(__file__).parent
 DISK_BYTES = 1 << 30
@@ -33,6 +34,20 @@ def session_cluster() -> Iterator[Cluster]:
         cluster = Cluster(lab, ["host-a", "host-b"], nfs=True, disk_bytes=DISK_BYTES)
         cluster.up()
         yield cluster
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ahead(request: pytest.FixtureRequest) -> Iterator[Ahead]:
+    """Plays those scenarios that tests of this session are about, from its beginning on."""
+    names = set() if missing_packages("lvm", "nfs", "file systems") else _scenarios(request.session.items)
+    found = Ahead(sorted(names))
+    yield found
+    found.close()
+
+
+def _scenarios(items: list[pytest.Item]) -> set[str]:
+    calls = [item.callspec for item in items if item.path == HERE / "test_scenarios.py" and hasattr(item, "callspec")]
+    return {call.params["name"] for call in calls}
 
 
 @pytest.fixture(scope="module")

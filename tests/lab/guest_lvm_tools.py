@@ -2,39 +2,70 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
 
-from engine.errors import NotFound, StorageError
+from engine.errors import NotFound, Refused, StorageError
 from engine.tools.block import DirectBlockHandle, flush_device, is_block_device
 from engine.tools.lvm import LvmVolumeGroups
 from tests.tools.lvm_kit import EXTENT, Bench, commands, lvm
 
-
-@pytest.fixture
-def bench(tmp_path, monkeypatch):
-    directory = tmp_path / "lvm"
-    directory.mkdir()
-    monkeypatch.setenv("LVM_SYSTEM_DIR", str(directory))
-    made = Bench(directory, activation=True)
-    yield made
-    lvm(directory, "vgremove", "-ff", "-y", "-S", "vg_name=g", system_id=LvmVolumeGroups("host-a").system_id)
-    made.end()
+OWNER = LvmVolumeGroups("host-a").system_id
 
 
-@pytest.fixture
-def door():
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """LVM's configuration and a device with the group ``g``, once: to make one takes seconds here."""
+    directory = tmp_path_factory.mktemp("lvm")
+    with pytest.MonkeyPatch.context() as surroundings:
+        surroundings.setenv("LVM_SYSTEM_DIR", str(directory))
+        made = Bench(directory, activation=True)
+        device = made.device()
+        LvmVolumeGroups("host-a").create_group("g", [device], OWNER)
+        yield made, device
+        lvm(directory, "vgremove", "-ff", "-y", "g", system_id=OWNER)
+        made.end()
+
+
+@pytest.fixture(scope="module")
+def known(made):
     return LvmVolumeGroups("host-a")
 
 
 @pytest.fixture
-def group(bench, door):
-    device = bench.device()
-    door.create_group("g", [device], door.system_id)
+def bench(made):
+    return made[0]
+
+
+@pytest.fixture
+def door(known):
+    """It knows the devices of the group."""
+    known.recent_commands.clear()
+    return known
+
+
+@pytest.fixture
+def group(made, door):
+    """The device of the group; in it there is ``v``, and after the test nothing."""
     door.create("g", "v", 2 * EXTENT, ["t"])
-    return device
+    yield made[1]
+    lvm(made[0].directory, "lvremove", "-ff", "-y", "g", system_id=OWNER)
+
+
+@pytest.fixture
+def another(bench, door):
+    """Makes a group ``h`` on a device of its own; returns the device."""
+
+    def make(**options):
+        device = bench.device(**options)
+        door.create_group("h", [device], OWNER)
+        return device
+
+    yield make
+    lvm(bench.directory, "vgremove", "-ff", "-y", "h", system_id=OWNER)
 
 
 def flushes(device: str) -> int:
@@ -68,6 +99,54 @@ def test_activating_and_deactivating_twice_changes_nothing(group, door):
     assert not door.report("g").volumes["v"].active
 
 
+def test_what_is_active_and_open_is_told_without_asking_lvm(group, door):
+    """It changes no metadata, so whatever LVM said before still holds; the kernel tells the rest."""
+    door.report("g")
+    path = door.activate("g", "v")
+    before = len(commands(door))
+    for opened in (False, True, False):
+        with contextlib.ExitStack() as stack:
+            if opened:
+                stack.enter_context(DirectBlockHandle(path))
+            volume = door.report("g").volumes["v"]
+            assert (volume.active, volume.open) == (True, opened)
+    assert commands(door)[before:] == []
+    assert door.report("g") == LvmVolumeGroups("host-a").report("g")
+    door.deactivate("g", "v")
+    assert not door.report("g").volumes["v"].active
+
+
+def test_a_host_that_lost_the_group_can_still_let_go_of_it(bench, group, door):
+    """LVM refuses; what is open stays, and other groups too. Volumes that are gone from the group leave devices."""
+
+    def elsewhere(owner, verb, *arguments):
+        lvm(bench.directory, verb, "--yes", "--driverloaded", "n", *arguments, system_id=owner)
+
+    other = LvmVolumeGroups("host-b").system_id
+    for name in ("w", "gone"):
+        door.create("g", name, EXTENT, [])
+    paths = [door.activate("g", name) for name in ("v", "w", "gone")]
+    elsewhere(OWNER, "vgchange", "--systemid", other, "g")
+    try:
+        with pytest.raises(Refused):
+            door.activate("g", "v")
+        door.deactivate("g", "v")
+        assert not os.path.lexists(paths[0])
+        elsewhere(other, "lvremove", "g/gone")
+        report = door.report("g")
+        assert [volume.name for volume in report.volumes.values() if volume.active] == ["w"]
+        with DirectBlockHandle(paths[1]):
+            with pytest.raises(StorageError, match="in use"):
+                door.deactivate("g", "w")
+            assert door.remove_devices("x" * 32) == []
+            assert door.remove_devices(report.uuid) == ["g-w"]
+        assert not os.path.lexists("/dev/mapper/g-gone")
+        assert door.remove_devices(report.uuid) == []
+        assert not any(os.path.lexists(path) for path in paths)
+    finally:
+        elsewhere(other, "vgchange", "--systemid", OWNER, "g")
+
+
 def test_hyphens_in_names_lead_to_the_right_device(group, door):
     """Device-mapper doubles them."""
     door.create("g", "dwv-a--b", EXTENT, [])
@@ -81,8 +160,8 @@ def test_hyphens_in_names_lead_to_the_right_device(group, door):
 def test_a_volume_that_another_host_extended_gets_its_new_size(group, door, bench):
     """The kernel's table is of the time when it was activated; activating again renews it."""
     path = door.activate("g", "v")
-    system_id = door.system_id
-    lvm(bench.directory, "lvresize", "--driverloaded", "n", "-L", f"{4 * EXTENT}b", "g/v", system_id=system_id)
+    lvm(bench.directory, "lvresize", "--driverloaded", "n", "-L", f"{4 * EXTENT}b", "g/v", system_id=OWNER)
+    assert door.report("g").volumes["v"].size == 4 * EXTENT
     with DirectBlockHandle(path) as handle:
         assert handle.size == 2 * EXTENT
     assert door.activate("g", "v") == path
@@ -158,12 +237,19 @@ def test_no_volume_is_activated_but_the_one_asked_for(group, door):
     assert {name for name in os.listdir("/dev/mapper") if name.startswith("g-")} == {"g-v"}
 
 
-def test_an_existing_device_costs_one_command(group, door):
-    """As does one that is to be made."""
+def test_an_existing_device_costs_one_command_or_none(group, door):
+    """One to make it or where it lies is not known; none when it lies where the report says."""
     for _ in range(2):
         before = len(commands(door))
         door.activate("g", "v")
         assert commands(door)[before:] == ["lvchange"]
+    door.create("g", "w", EXTENT, [])
+    door.resize("g", "v", 3 * EXTENT)
+    assert len(door.report("g").volumes["v"].ranges) == 2
+    before = len(commands(door))
+    with DirectBlockHandle(door.activate("g", "v")) as handle:
+        assert handle.size == 3 * EXTENT
+    assert commands(door)[before:] == []
 
 
 def test_zeroing_a_volume_zeroes_that_range_of_its_device(group, door):
@@ -179,34 +265,33 @@ def test_zeroing_a_volume_zeroes_that_range_of_its_device(group, door):
         assert handle.read_at(place.start + place.length, 4096) == b"z" * 4096
 
 
-def test_volumes_on_sectors_of_4096_bytes(bench, door):
+def test_volumes_on_sectors_of_4096_bytes(another, door):
     """The mapping has the sectors of its device, and reads and writes as any other."""
-    door.create_group("g", [bench.device(sector_bytes=4096)], door.system_id)
-    door.create("g", "v", EXTENT, [])
-    path = door.activate("g", "v")
+    another(sector_bytes=4096)
+    door.create("h", "v", EXTENT, [])
+    path = door.activate("h", "v")
     name = os.path.basename(os.path.realpath(path))
     number = os.stat(path).st_rdev
     queue = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/queue/logical_block_size")
-    assert (name, queue.read_text().strip()) == ("g-v", "4096")
+    assert (name, queue.read_text().strip()) == ("h-v", "4096")
     with door.open_device(path, writable=True) as handle:
         handle.write_at(4096, b"s" * 8192)
         handle.zero(8192, 4096)
         assert handle.read_at(0, 12288) == bytes(4096) + b"s" * 4096 + bytes(4096)
 
 
-def test_a_flush_of_a_volume_reaches_its_device(bench, door):
+def test_a_flush_of_a_volume_reaches_its_device(another, door):
     """fsync of the mapped device flushes the disk below, and so does ``sync`` of the group; LVM itself does not."""
-    disk = bench.device()
-    door.create_group("g", [disk], door.system_id)
+    disk = another()
     flush_device(disk)
     before = flushes(disk)
-    door.create("g", "v", EXTENT, [])
-    path = door.activate("g", "v")
+    door.create("h", "v", EXTENT, [])
+    path = door.activate("h", "v")
     with door.open_device(path, writable=True) as handle:
         handle.write_at(0, b"f" * 4096)
         assert flushes(disk) == before
         handle.sync()
         assert flushes(disk) > before
     before = flushes(disk)
-    door.sync("g")
+    door.sync("h")
     assert flushes(disk) > before

@@ -78,6 +78,12 @@ def test_a_command_is_run_as_if_it_were_here(lab: Lab):
     assert lab("run", "host-a", "--", "sh", "-c", "kill -9 $$", code=137).stdout == b""
 
 
+def test_a_command_without_its_dashes_is_told_how(lab: Lab):
+    """Exit code 2, and the line to type."""
+    assert b"diskwright lab run host-a -- uname" in lab("run", "host-a", "uname", code=2).stderr
+    assert b"one host" in lab("kill", "host-a", "host-b", code=2).stderr
+
+
 def test_diskwright_runs_on_a_host(lab: Lab):
     """With the host's own name, notes and repositories; what is in ``/run/lab/keep`` survives its death."""
     lab("run", "host-a", "--", "diskwright", "create-repo", "localfs-1.0", "path=/run/lab/keep/images")

@@ -1,35 +1,44 @@
-"""Scenarios that need real machines, played on them."""
+"""Scenarios that can be played on real machines, played on them; the simulator agrees with what came of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from sim.lab.needs import missing_packages
-from sim.scenario import lab_world, parse
 from sim.scenario.outcome import PASSED
 from sim.scenario.play import play
-from tests.contracts.source import ROOT
+from tests.lab.ahead import IN_LAB, SCENARIOS, Ahead
 
-SCENARIOS = {path.stem: parse.load(str(path)) for path in sorted((ROOT / "scenarios").glob("*.yaml"))}
-IN_LAB = sorted(name for name, scenario in SCENARIOS.items() if "lab" in scenario.backends)
+ON_BOTH = [name for name in IN_LAB if "sim" in SCENARIOS[name].backends]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def machines() -> Iterator[None]:
-    """They stay for all scenarios of this file."""
+def packages() -> None:
     if missing := missing_packages("lvm", "nfs", "file systems"):
         pytest.skip(f"the lab needs Debian packages: {' '.join(missing)}")
-    yield
-    lab_world.close()
 
 
 @pytest.mark.parametrize("name", IN_LAB)
-def test_every_scenario_of_the_lab_passes(name: str):
+def test_every_scenario_of_the_lab_passes(ahead: Ahead, name: str):
     """On other kernels, with real NFS and LVM, and machines that die."""
-    verdict = play(SCENARIOS[name], "lab")
+    verdict = ahead.verdict(name)
     assert verdict.result == PASSED, f"{verdict.path}:{verdict.line}: {verdict.message}"
+
+
+@pytest.mark.parametrize("name", ON_BOTH)
+def test_the_simulator_comes_to_the_same_outcome(ahead: Ahead, name: str):
+    """Errors, interruptions, fixes, statuses and contents are those of real NFS and LVM. How many effects it took is
+    not: real mounts and devices need some of their own."""
+    simulated, real = play(SCENARIOS[name], "sim", compare=True).outcome, ahead.verdict(name).outcome
+    assert simulated is not None and real is not None
+    assert _steps(simulated) == _steps(real)
+    assert simulated["repositories"] == real["repositories"]
+
+
+def _steps(outcome: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{key: step[key] for key in step if key not in ("effects", "number")} for step in outcome["steps"]]
 
 
 def test_what_needs_no_lab_is_not_played_there():

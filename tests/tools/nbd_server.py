@@ -55,7 +55,7 @@ class ScriptedServer:
     def words(self) -> str:
         return self.last_words
 
-    def stop(self) -> None:
+    def stop(self, patience_s: float = 0) -> None:
         self.was_stopped = True
         self.thread.join(10)
         assert not self.thread.is_alive()

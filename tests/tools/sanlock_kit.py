@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,8 @@ def drop(area, name):
 def spawn(area, name):
     token = held[name].token
     arguments = [sys.executable, "-c", ADOPT, token, sys.argv[1], CHILD]
-    child = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[int(token)])
+    inherited = [int(token.rpartition(":")[2])]
+    child = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=inherited)
     assert child.stdout.readline() == "up\\n"
     held["child"] = child
     return child.pid
@@ -110,11 +111,11 @@ for line in sys.stdin:
 class Actor:
     """A process on a host. ``Failed`` carries what it raised."""
 
-    def __init__(self, area: LeaseArea, directory: Path) -> None:
+    def __init__(self, area: LeaseArea, directory: Path, program: Sequence[str] = ("-c", WORKER, str(ROOT))) -> None:
         self.area = area
         surroundings = os.environ | {"SANLOCK_RUN_DIR": str(directory), "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(ROOT)],
+            [sys.executable, *program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -183,9 +184,17 @@ class SharingHost:
         """Send one to the daemon."""
         os.kill(self.pid, number)
 
-    def actor(self) -> Actor:
-        """A new process on this host."""
-        made = Actor(self.area, self.directory)
+    def until(self, condition: Callable[[], object], timeout_s: float = 60.0) -> None:
+        """See ``wait_until``."""
+        wait_until(condition, timeout_s)
+
+    def kill(self, pid: int) -> None:
+        """Kill a process of this host."""
+        os.kill(pid, signal.SIGKILL)
+
+    def actor(self, *program: str) -> Actor:
+        """A new process on this host; another program than ``WORKER`` where one is given."""
+        made = Actor(self.area, self.directory, program) if program else Actor(self.area, self.directory)
         self.actors.append(made)
         return made
 

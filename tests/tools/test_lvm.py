@@ -18,6 +18,7 @@ from engine.errors import (
 )
 from engine.tools.loop import LoopDevices
 from engine.tools.lvm import LvmVolumeGroups
+from engine.tools.lvm_seen import Seen
 from tests.tools.lvm_kit import EXTENT, MiB, commands, lvm
 
 # -- groups
@@ -172,6 +173,35 @@ def test_a_volume_is_born_with_its_tags_in_one_command(bench, door, group):
     assert volume.tags == {"dw.f=qcow2", "a.b"}
     assert (volume.active, volume.open) == (False, False)
     assert volume.ranges == (PhysicalRange(group, 17 * MiB, 2 * EXTENT),)
+
+
+def test_a_new_volume_lies_where_it_was_said_to(door, group):
+    """Known before LVM is asked again, in one piece of the smallest room; or not known, when there is none."""
+    for name, extents in (("a", 3), ("b", 2), ("c", 1)):
+        door.create("g", name, extents * EXTENT, [])
+    door.remove("g", "b")
+    room = door.report("g").volumes["a"].ranges[0]
+    before = len(commands(door))
+    assert door.create("g", "d", 2 * EXTENT, []) == ((group, room.start + room.length, 2 * EXTENT),)
+    assert commands(door)[before:] == ["lvcreate"]
+    report = door.report("g")
+    assert report.volumes["d"].ranges == ((group, room.start + room.length, 2 * EXTENT),)
+    door.remove("g", "a")
+    assert door.create("g", "e", door.report("g").free, []) == ()
+    assert len(door.report("g").volumes["e"].ranges) == 2
+
+
+def test_a_place_that_another_took_meanwhile_is_not_taken_twice(door, group, monkeypatch):
+    """LVM looks, under its own lock, and the volume lies somewhere else."""
+    door.report("g")
+    monkeypatch.setattr(Seen, "holds", lambda seen: True)
+    (first,) = door.create("g", "a", EXTENT, [])
+    assert door.create("g", "b", EXTENT, []) == ()
+    volumes = door.report("g").volumes
+    assert volumes == {}, "the report that pretends to hold"
+    monkeypatch.undo()
+    volumes = door.report("g").volumes
+    assert volumes["a"].ranges == (first,) != volumes["b"].ranges
 
 
 def test_the_bytes_of_a_new_volume_are_left_as_they_are(bench, door, group):

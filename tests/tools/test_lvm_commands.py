@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from engine.errors import (
@@ -24,6 +31,44 @@ def test_a_report_is_one_command_whatever_the_group_holds(bench, door, group):
         door.create("g", f"v{number}", EXTENT, ["t"])
     assert len(fresh.report("g").volumes) == 5
     assert commands(fresh) == ["vgs", "fullreport", "fullreport"]
+
+
+def test_nothing_is_asked_twice_while_nobody_commits(bench, door, group):
+    """Two sectors of each device tell whether anybody has; every kind of change is seen at once."""
+    other = LvmVolumeGroups("host-a")
+    assert door.report("g") == door.report("g")
+    before = len(commands(door))
+    assert door.report("g").volumes == {}
+    assert commands(door)[before:] == []
+    for change in (
+        lambda: other.create("g", "v", EXTENT, ["t"]),
+        lambda: other.change_tags("g", "v", ["u"], []),
+        lambda: other.resize("g", "v", 2 * EXTENT),
+        lambda: other.rename("g", "v", "w"),
+        lambda: other.remove("g", "w"),
+        lambda: lvm(bench.directory, "vgextend", "g", bench.device(), system_id=door.system_id),
+        lambda: other.set_system_id("g", "somebody", door.system_id),
+    ):
+        change()
+        assert door.report("g") == LvmVolumeGroups("host-a").report("g")
+    assert door.report("g").system_id == "somebody"
+
+
+def test_a_command_dies_with_the_process_that_started_it(monkeypatch, tmp_path):
+    """However that one ends: nobody may change a group on behalf of who is gone."""
+    os.mkfifo(tmp_path / "pid")
+    fake_lvm(tmp_path, monkeypatch, f"echo $$ >{tmp_path}/pid; exec sleep 60")
+    source = "from engine.tools.lvm import LvmVolumeGroups; LvmVolumeGroups('h').report('g')"
+    process = subprocess.Popen([sys.executable, "-c", source])
+    command = os.pidfd_open(int((tmp_path / "pid").read_text()))
+    try:
+        process.kill()
+        process.wait()
+        assert select.select([command], [], [], 10)[0], "it still runs"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(command, signal.SIGKILL)
+        os.close(command)
 
 
 def test_a_large_group_is_reported_whole_by_the_same_command(bench, door):
@@ -120,6 +165,7 @@ def test_a_missing_device_is_told_and_nothing_is_changed(bench, door):
 def test_a_device_under_another_name_is_found(bench, door, group):
     """Names of devices change with each start of a host and each new path to the storage."""
     door.create("g", "v", EXTENT, [])
+    assert door.report("g").devices == (group,)
     path = bench.detach(group)
     bench.device(64 * MiB)  # may take the old name
     device = bench.attach(path)

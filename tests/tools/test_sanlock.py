@@ -1,4 +1,4 @@
-"""Leases between hosts with sanlock's own daemons, two of them on this machine."""
+"""Leases between hosts: with sanlock's own daemons, two of them on this machine, and as the simulator has them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,45 @@ from engine.errors import BadRequest, StorageError
 from engine.tools.loop import LoopDevices
 from engine.tools.sanlock import SanlockLeases
 from tests.tools.sanlock_kit import Actor, Failed, SharingHost, wait_until
+from tests.tools.sanlock_sim import sharing_hosts
 
 SLOTS = 16
 ONE, TWO = 1, 2
 
 
-@pytest.fixture(scope="module")
-def hosts(tmp_path_factory):
+SANLOCK = pytest.param("sanlock", marks=(pytest.mark.slow, pytest.mark.xdist_group("sanlock")))
+only_sanlock = pytest.mark.parametrize("hosts", [SANLOCK], indirect=True)
+"""For what the simulator does not have."""
+
+
+@pytest.fixture(scope="module", params=[SANLOCK, "simulator"])
+def hosts(request, tmp_path_factory):
     """Two hosts that take part in one area with 16 slots."""
+    if request.param == "simulator":
+        yield joined(sharing_hosts(SLOTS))
+    else:
+        yield from real_hosts(tmp_path_factory)
+
+
+@pytest.fixture
+def until(hosts):
+    """Look until it is so."""
+    return hosts[0].until
+
+
+def joined(made):
+    """With an area, in which both take part."""
+    first, second = (host.actor() for host in made)
+    first("make_area")
+    first("make_slots", 0, SLOTS)
+    for actor, number in ((first, ONE), (second, TWO)):
+        actor.begin("join", number)
+    for actor in (first, second):
+        actor.answer()
+    return made
+
+
+def real_hosts(tmp_path_factory):
     if os.geteuid() != 0 or shutil.which("sanlock") is None:
         pytest.skip("needs root and the package sanlock")
     directory = tmp_path_factory.mktemp("sanlock")
@@ -31,14 +62,7 @@ def hosts(tmp_path_factory):
         try:
             area = LeaseArea("area", device)
             made += [SharingHost(name, directory / name, area) for name in ("a", "b")]
-            first, second = (host.actor() for host in made)
-            first("make_area")
-            first("make_slots", 0, SLOTS)
-            for actor, number in ((first, ONE), (second, TWO)):
-                actor.begin("join", number)
-            for actor in (first, second):
-                actor.answer()
-            yield made
+            yield joined(made)
         finally:
             for host in made:
                 host.end()
@@ -92,10 +116,7 @@ def on_b(pair):
     return pair[1]
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sanlock")]
-
-
-def test_an_exclusive_lease_is_held_by_one_process_of_all_hosts(hosts, on_a, on_b):
+def test_an_exclusive_lease_is_held_by_one_process_of_all_hosts(hosts, on_a, on_b, until):
     """Neither another host nor another process of the same host gets it, shared or not, until it is released."""
     neighbour = hosts[0].actor()
     assert on_a("acquire", 0, False, "x") > 0
@@ -103,7 +124,7 @@ def test_an_exclusive_lease_is_held_by_one_process_of_all_hosts(hosts, on_a, on_
         for shared in (False, True):
             assert other("acquire", 0, shared, "x") is None
     on_a("release", "x")
-    wait_until(lambda: on_b("acquire", 0, False, "x"))
+    until(lambda: on_b("acquire", 0, False, "x"))
     assert neighbour("acquire", 0, True, "x") is None
 
 
@@ -114,7 +135,7 @@ def test_a_released_lease_is_free_at_once_on_the_same_host(on_a):
         on_a("release", "x")
 
 
-def test_a_shared_lease_is_held_by_many_and_keeps_a_writer_out(hosts, on_a, on_b):
+def test_a_shared_lease_is_held_by_many_and_keeps_a_writer_out(hosts, on_a, on_b, until):
     """On the same host and on others."""
     neighbour = hosts[0].actor()
     for actor in (on_a, neighbour, on_b):
@@ -126,7 +147,7 @@ def test_a_shared_lease_is_held_by_many_and_keeps_a_writer_out(hosts, on_a, on_b
         actor("release", "s")
     assert on_a("acquire", 2, False, "x") is None
     on_b("release", "s")
-    wait_until(lambda: on_a("acquire", 2, False, "x"))
+    until(lambda: on_a("acquire", 2, False, "x"))
 
 
 def test_slots_do_not_disturb_each_other(on_a, on_b):
@@ -137,15 +158,15 @@ def test_slots_do_not_disturb_each_other(on_a, on_b):
         assert (on_b if key % 2 else on_a)("acquire", key, False, "y") is None
 
 
-def test_who_holds_it_is_told_without_taking_it(on_a, on_b):
+def test_who_holds_it_is_told_without_taking_it(on_a, on_b, until):
     """From the disk, on any host."""
     assert on_b("holders", 3) == []
     on_a("acquire", 3, False, "x")
     assert on_b("holders", 3)[0][0] == ONE
-    wait_until(lambda: on_b("holders", 3) == on_a("holders", 3) == [[ONE, "live"]])  # once it was seen to renew
+    until(lambda: on_b("holders", 3) == on_a("holders", 3) == [[ONE, "live"]])  # once it was seen to renew
     assert on_b("holders", 4) == []
     on_a("release", "x")
-    wait_until(lambda: on_b("holders", 3) == [])
+    until(lambda: on_b("holders", 3) == [])
 
 
 def test_the_version_grows_with_each_owner(on_a, on_b):
@@ -159,7 +180,7 @@ def test_the_version_grows_with_each_owner(on_a, on_b):
     assert versions == sorted(set(versions))
 
 
-def test_the_death_of_a_process_frees_its_lease(hosts, on_a, on_b):
+def test_the_death_of_a_process_frees_its_lease(hosts, on_a, on_b, until):
     """Nobody has to clean up."""
     victim = hosts[0].actor()
     assert victim("acquire", 6, False, "x")
@@ -167,11 +188,11 @@ def test_the_death_of_a_process_frees_its_lease(hosts, on_a, on_b):
     victim.process.send_signal(signal.SIGSTOP)
     assert on_b("acquire", 6, False, "x") is None  # a stopped one keeps it
     victim.process.kill()
-    wait_until(lambda: on_b("acquire", 6, False, "x"), 10)
+    until(lambda: on_b("acquire", 6, False, "x"), 10)
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_spawned_process_takes_the_lease_over(on_a, on_b, shared):
+def test_a_spawned_process_takes_the_lease_over(on_a, on_b, shared, until):
     """The parent may release it, or be killed, before or after: the child holds it under its own name."""
     on_a("acquire", 7, shared, "x")
     child = on_a("spawn", "x")
@@ -180,10 +201,10 @@ def test_a_spawned_process_takes_the_lease_over(on_a, on_b, shared):
     assert on_a("go")[0] == child
     assert on_b("acquire", 7, False, "y") is None
     on_a("end_child")
-    wait_until(lambda: on_b("acquire", 7, False, "y"), 10)
+    until(lambda: on_b("acquire", 7, False, "y"), 10)
 
 
-def test_a_child_holds_it_on_when_its_parent_is_killed(hosts, on_b):
+def test_a_child_holds_it_on_when_its_parent_is_killed(hosts, on_b, until):
     """Before it has adopted it, too."""
     parent = hosts[0].actor()
     parent("acquire", 8, False, "x")
@@ -191,11 +212,11 @@ def test_a_child_holds_it_on_when_its_parent_is_killed(hosts, on_b):
     parent.process.kill()
     parent.process.wait()
     assert on_b("acquire", 8, False, "y") is None
-    os.kill(child, signal.SIGKILL)
-    wait_until(lambda: on_b("acquire", 8, False, "y"), 10)
+    hosts[0].kill(child)
+    until(lambda: on_b("acquire", 8, False, "y"), 10)
 
 
-def test_a_lease_that_was_lost_before_it_was_adopted_is_not_adopted(hosts, on_a, on_b):
+def test_a_lease_that_was_lost_before_it_was_adopted_is_not_adopted(hosts, on_a, on_b, until):
     """The child is told that it is superseded; the one who has it by then keeps it."""
     on_a("acquire", 9, False, "x")
     on_a("spawn", "x")
@@ -204,7 +225,7 @@ def test_a_lease_that_was_lost_before_it_was_adopted_is_not_adopted(hosts, on_a,
     code, message = on_a("go")
     assert code == "superseded"
     assert "held no more" in message
-    wait_until(lambda: on_a("holders", 9) == [[TWO, "live"]], 60)  # "unknown" until it was seen to renew
+    until(lambda: on_a("holders", 9) == [[TWO, "live"]], 60)  # "unknown" until it was seen to renew
 
 
 def test_taking_part_is_told_and_repeated_without_harm(on_a, on_b):
@@ -226,7 +247,7 @@ def test_an_area_in_use_is_not_left(on_a):
     assert on_a("joined") == ONE
 
 
-def test_leaving_and_coming_back(hosts, on_a, on_b):
+def test_leaving_and_coming_back(hosts, on_a, on_b, until):
     """Whoever left is gone at once, and of a new generation when it comes back."""
     before = on_b("hosts")["2"][0]
     on_b("leave")
@@ -236,14 +257,15 @@ def test_leaving_and_coming_back(hosts, on_a, on_b):
         with pytest.raises(Failed, match="take part") as raised:
             on_b(verb, *arguments)
         assert raised.value.code == "refused"
-    wait_until(lambda: on_a("host", TWO)[2] == "free")
-    wait_until(lambda: "2" not in on_a("hosts"))
+    until(lambda: on_a("host", TWO)[2] == "free")
+    until(lambda: "2" not in on_a("hosts"))
     assert on_a("host", 77)[1:] == [0, "free"]
     on_b("join", TWO)
     assert on_b("hosts")["2"][0] > before
     assert on_b("acquire", 11, False, "x")
 
 
+@only_sanlock
 def test_what_is_no_lease_is_an_error(on_a):
     """Slots that were never made, and areas on what is no device."""
     with memory_disk(4) as device:
@@ -262,7 +284,8 @@ def test_what_is_no_lease_is_an_error(on_a):
             SanlockLeases().join(LeaseArea("a", "/dev/x"), number)
 
 
-def test_sectors_of_4096_bytes_have_slots_of_the_same_size(on_a):
+@only_sanlock
+def test_sectors_of_4096_bytes_have_slots_of_the_same_size(on_a, until):
     """A slot is 1 MiB on every disk."""
     with memory_disk(4, 4096) as device:
         other = LeaseArea("other", device)
@@ -271,11 +294,11 @@ def test_sectors_of_4096_bytes_have_slots_of_the_same_size(on_a):
         on_a("join", 250, area=other)
         try:
             assert on_a("acquire", 2, False, "x", area=other) == 1
-            wait_until(lambda: on_a("holders", 2, area=other) == [[250, "live"]])
+            until(lambda: on_a("holders", 2, area=other) == [[250, "live"]])
             assert on_a("holders", 1, area=other) == []
             on_a("release", "x")
         finally:
-            wait_until(lambda: left(on_a, other))
+            until(lambda: left(on_a, other))
 
 
 def test_a_host_without_a_watchdog_is_told_about(on_a):
@@ -283,14 +306,14 @@ def test_a_host_without_a_watchdog_is_told_about(on_a):
     assert [words for words in on_a("warnings") if "watchdog" in words]
 
 
-def test_a_host_whose_presence_lapses_loses_its_processes(hosts, on_a, on_b):
+def test_a_host_whose_presence_lapses_loses_its_processes(hosts, on_a, on_b, until):
     """Frozen too long: its process is killed before anything else happens when it goes on, and the other host
     sees it fail in the meantime and does not get the lease."""
     generation = on_b("hosts")["1"][0]
     assert on_a("acquire", 12, False, "x")
     hosts[0].signal(signal.SIGSTOP)
     try:
-        wait_until(lambda: on_b("hosts")["1"][1] == "failing")
+        until(lambda: on_b("hosts")["1"][1] == "failing")
         assert on_b("acquire", 12, False, "y") is None
         assert on_b("holders", 12) == [[ONE, "failing"]]
         assert on_a.process.poll() is None
@@ -298,12 +321,13 @@ def test_a_host_whose_presence_lapses_loses_its_processes(hosts, on_a, on_b):
         hosts[0].signal(signal.SIGCONT)
     assert on_a.process.wait(20) == -signal.SIGKILL
     again = hosts[0].actor()
-    wait_until(lambda: again("joined") == 0)
+    until(lambda: again("joined") == 0)
     again("join", ONE)
     assert on_b("acquire", 12, False, "y")
     assert again("hosts")["1"][0] > generation
 
 
+@only_sanlock
 def test_without_a_daemon_the_error_says_what_to_start(hosts, tmp_path):
     """No traceback, and a warning at connect."""
     lonely = Actor(hosts[0].area, tmp_path)

@@ -15,6 +15,7 @@ import pytest
 
 from engine.doors.leases import OfdLeases
 from engine.errors import ToolFailed
+from engine.tools.nbd import NbdSession
 from engine.tools.qemu import QemuImageTool
 from engine.tools.server import QemuNbd
 from tests.tools.qcow2_kit import MIB, make, qcow2
@@ -173,6 +174,7 @@ def test_a_temporary_directory_may_have_a_long_name(
 def test_a_server_that_is_killed_is_reported(image: Path) -> None:
     """When the server dies the next call says so, and close still works."""
     session = QemuImageTool().open_session([qcow2(image)], writable=True, direct=False)
+    assert isinstance(session, NbdSession)
     server = session._server
     assert isinstance(server, QemuNbd)
     os.kill(server.pid, signal.SIGKILL)

@@ -17,9 +17,11 @@ from engine.doors.files import RealFiles
 from sim.lab import micro
 from sim.lab.inside import logwrites
 from sim.lab.inside.logwrites import State
-from sim.lab.inside.replay import MOUNT, Recorder, Recording
+from sim.lab.inside.places import MOUNT, place_of
+from sim.lab.inside.replay import Recorder, Recording
 
 MOST_WRONG = 5
+_TOLD_EVERY = 20
 
 
 class Asked(NamedTuple):
@@ -66,7 +68,11 @@ def chosen(asked: Asked, recording: Recording, first: int, last: int) -> Iterato
     if len(found) > asked.most_states:
         picked = sorted(chance.sample(range(len(found)), asked.most_states))
         found = [found[index] for index in picked]
-    yield from found
+    for number, state in enumerate(found):
+        if number % _TOLD_EVERY == 0:
+            sys.stderr.write(f"progress: {number} of {len(found)} states were looked at\n")
+            sys.stderr.flush()
+        yield state
 
 
 # -- small sequences of file operations
@@ -80,7 +86,7 @@ class _Done(NamedTuple):
 
 
 def _micro(asked: Asked) -> Found:
-    recorder = Recorder(asked.file_system, asked.log_disk, asked.room_disk)
+    recorder = Recorder(place_of(asked.file_system), asked.log_disk, asked.room_disk)
     files = RealFiles()
     done = []
     for name, workload in micro.WORKLOADS.items():
@@ -105,12 +111,12 @@ def _compare(asked: Asked, recording: Recording, done: list[_Done]) -> Found:
     first = recording.entry_of_mark(1)
     count, wrong = 0, []
     for state in chosen(asked, recording, first, len(recording.entries)):
-        with recording.mounted(state) as place:
+        with recording.found(state):
             for one in done:
                 acknowledged = min(state.marks - one.first, len(one.legal) - 1)
                 if acknowledged < 0:
                     continue
-                found = micro.real_tree(f"{place}/{one.name}")
+                found = micro.real_tree(f"{MOUNT}/{one.name}")
                 allowed = set.union(*one.legal[acknowledged : acknowledged + 2])
                 if state.marks >= one.first + len(one.legal):  # what came after it was preceded by a sync of everything
                     allowed = one.legal[-1]

@@ -17,7 +17,8 @@ from engine.assembly import real_doors
 from engine.doors.files import RealFileHandle, RealFiles
 from engine.errors import DiskwrightError
 from sim.lab.inside.logwrites import State
-from sim.lab.inside.replay import MOUNT, Recorder, Recording
+from sim.lab.inside.places import Place, place_of
+from sim.lab.inside.replay import Recorder, Recording
 from sim.lab.torture_model import Model, Possible
 from sim.scenario import deeds
 from sim.scenario.deeds import HERE
@@ -27,7 +28,6 @@ from sim.scenario.patterns import data as pattern_data
 if TYPE_CHECKING:
     from sim.lab.inside.powercut import Asked, Found
 
-FORMAT = "localfs-1.0"
 REPOSITORIES = ("a", "b")
 _STATE = "/tmp/powercut-state"
 _ODD = 300 * 1024 + 512
@@ -52,11 +52,12 @@ def verbs(asked: Asked) -> Found:
     """Record everything, then judge."""
     from sim.lab.inside.powercut import Found, chosen
 
-    recorder = Recorder(asked.file_system, asked.log_disk, asked.room_disk)
+    place = place_of(asked.file_system)
+    recorder = Recorder(place, asked.log_disk, asked.room_disk)
     with _careless() if asked.careless else contextlib.nullcontext(), _Engine() as engine:
         for repo in REPOSITORIES:
-            engine.create_repository(FORMAT, {"path": f"{MOUNT}/{repo}"})
-        _connect(engine)
+            engine.create_repository(place.format, place.parameters(repo))
+        _connect(engine, place)
         os.sync()
         recorder.mark("begin")
         steps = list(_Story(engine, recorder).steps())
@@ -65,7 +66,7 @@ def verbs(asked: Asked) -> Found:
     count, wrong = 0, list[str]()
     try:
         for state in chosen(asked, recording, recording.entry_of_mark(1), len(recording.entries)):
-            wrong += _judge(recording, state, steps)
+            wrong += _judge(recording, place, state, steps)
             count += 1
             if len(wrong) >= _MOST_WRONG:
                 break
@@ -101,9 +102,11 @@ class _Engine:
         self._engine.close()
 
 
-def _connect(engine: Engine) -> None:
+def _connect(engine: Engine, place: Place) -> None:
     for repo in REPOSITORIES:
-        engine.connect_storage_repository(repo, FORMAT, {"path": f"{MOUNT}/{repo}"})
+        engine.connect_storage_repository(repo, place.format, place.parameters(repo))
+        if place.format.startswith("lvm"):
+            engine.take_srm(repo)
 
 
 # -- what is recorded
@@ -269,12 +272,12 @@ def _model_at(steps: list[Step], marks: int) -> tuple[Model, str]:
     return model, "at the end"
 
 
-def _judge(recording: Recording, state: State, steps: list[Step]) -> list[str]:
+def _judge(recording: Recording, place: Place, state: State, steps: list[Step]) -> list[str]:
     model, moment = _model_at(steps, state.marks)
     where = f"{moment} (entry {state.position}: {state.about})"
     try:
-        with recording.mounted(state), _Engine() as engine:
-            _connect(engine)
+        with recording.found(state), _Engine() as engine:
+            _connect(engine, place)
             wrong = [text for repo in REPOSITORIES for text in _at_once(engine, repo, model)]
             for repo in REPOSITORIES:
                 _fix_all(engine, repo)

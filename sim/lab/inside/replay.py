@@ -1,4 +1,4 @@
-"""Records what happens to a file system on dm-log-writes, and mounts what a power cut could have left of it.
+"""Records what happens to a place on dm-log-writes, and gives back what a power cut could have left of it.
 
 Two disks of the guest are used up: one for the log, one (xfs, for its shared blocks) for images of the device.
 """
@@ -6,82 +6,51 @@ Two disks of the guest are used up: one for the log, one (xfs, for its shared bl
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import fcntl
 import os
 import struct
 import subprocess
-import time
 from collections.abc import Iterator
 
 from sim.lab.inside import logwrites
 from sim.lab.inside.logwrites import Entry, State
+from sim.lab.inside.places import Place, run, unmount, used
 from sim.lab.inside.prepare import mount
 
 NAME = "lab-recorded"
 ROOM = "/srv/room"
-MOUNT = "/srv/recorded"
-SIZES = {"ext4": 64 << 20, "xfs": 320 << 20}  # mkfs.xfs makes nothing below 300 MiB
-_MAKE = {"ext4": ["mkfs.ext4", "-q", "-m", "0"], "xfs": ["mkfs.xfs", "-q", "-K"]}
 _LOOP_CTL_GET_FREE, _LOOP_CONFIGURE, _LOOP_CLR_FD = 0x4C82, 0x4C0A, 0x4C01  # linux/loop.h
 _LOOP_CONFIG_BYTES = 304
 _FICLONE = 0x40049409  # linux/fs.h
 _AUTOCLEAR = 4
-_PATIENCE_S = 10.0
-_LOOK_AGAIN_S = 0.02
 
 
-def run(*words: str) -> str:
-    """The output of a program that has to succeed; RuntimeError has its words."""
-    done = subprocess.run(words, capture_output=True, check=False)
-    if done.returncode:
-        said = (done.stderr + done.stdout).decode(errors="replace")
-        raise RuntimeError(f"{' '.join(words)} failed: {said[:300]}")
-    return done.stdout.decode()
-
-
-def unmount(path: str) -> None:
-    """umount(2); OSError. The kernel lets go of a loop device, or of a file, some moments after its last user did."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    deadline = time.monotonic() + _PATIENCE_S
-    while libc.umount2(path.encode(), 0):
-        code = ctypes.get_errno()
-        if code != errno.EBUSY or time.monotonic() > deadline:
-            raise OSError(code, os.strerror(code), path)
-        time.sleep(_LOOK_AGAIN_S)
-
-
-def clear() -> None:
+def clear(place: Place) -> None:
     """Take away what an earlier recording has left."""
-    for path in (MOUNT, ROOM):
-        if os.path.ismount(path):
-            if path == ROOM:
-                subprocess.run(["dmsetup", "remove", NAME], capture_output=True, check=False)
-            unmount(path)
+    place.leave()
+    if os.path.ismount(ROOM):
+        subprocess.run(["dmsetup", "remove", NAME], capture_output=True, check=False)
+        unmount(ROOM)
 
 
 class Recorder:
-    """A file system at ``MOUNT`` whose every write is logged."""
+    """A place whose every write is logged."""
 
-    def __init__(self, file_system: str, log_disk: str, room_disk: str) -> None:
-        self.file_system = file_system
+    def __init__(self, place: Place, log_disk: str, room_disk: str) -> None:
+        self.place = place
         self.log_disk = log_disk
         self.marks: list[str] = []
-        clear()
-        for path in (ROOM, MOUNT):
-            os.makedirs(path, exist_ok=True)
+        clear(place)
+        os.makedirs(ROOM, exist_ok=True)
         run("mkfs.xfs", "-q", "-f", room_disk)
         mount(room_disk, ROOM, "xfs")
-        size = SIZES[file_system]
         with open(f"{ROOM}/device", "wb") as stream:
-            stream.truncate(size)
+            stream.truncate(place.size)
         self._device, self._descriptor = attach(f"{ROOM}/device")
-        table = f"0 {size // logwrites.SECTOR} log-writes {self._device} {log_disk}"
+        table = f"0 {place.size // logwrites.SECTOR} log-writes {self._device} {log_disk}"
         run("dmsetup", "create", NAME, "--table", table)
         minor = run("dmsetup", "info", "-c", "--noheadings", "-o", "minor", NAME).strip()
-        run(*_MAKE[file_system], f"/dev/dm-{minor}")  # without udev that is its only reliable name
-        mount(f"/dev/dm-{minor}", MOUNT, file_system)
+        place.make(f"/dev/dm-{minor}")  # without udev that is its only reliable name
 
     def mark(self, text: str) -> None:
         """Put a mark into the log: what is after it in the log happened after this call."""
@@ -89,29 +58,29 @@ class Recorder:
         run("dmsetup", "message", NAME, "0", "mark", str(len(self.marks)))
 
     def finish(self) -> Recording:
-        """Unmount, end the log, and read it."""
-        unmount(MOUNT)
+        """Leave the place, end the log, and read it."""
+        self.place.leave()
         run("dmsetup", "remove", NAME)
         os.close(self._descriptor)
-        return Recording(self.file_system, self.log_disk, logwrites.read_log(self.log_disk))
+        return Recording(self.place, self.log_disk, logwrites.read_log(self.log_disk))
 
 
 class Recording:
     """A log, and images of what it can leave."""
 
-    def __init__(self, file_system: str, log_disk: str, entries: list[Entry]) -> None:
+    def __init__(self, place: Place, log_disk: str, entries: list[Entry]) -> None:
         self.entries = entries
-        self._file_system = file_system
+        self._place = place
         self._log = os.open(log_disk, os.O_RDONLY | os.O_CLOEXEC)
         self._base = os.open(f"{ROOM}/base", os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)
-        os.ftruncate(self._base, SIZES[file_system])
+        os.ftruncate(self._base, place.size)
         self._applied = 0
 
     def close(self) -> None:
         """Give the disks back."""
         os.close(self._log)
         os.close(self._base)
-        clear()
+        clear(self._place)
 
     def entry_of_mark(self, number: int) -> int:
         """Index of the mark of that number (from 1)."""
@@ -119,8 +88,8 @@ class Recording:
         return marks[number - 1]
 
     @contextlib.contextmanager
-    def mounted(self, state: State) -> Iterator[str]:
-        """The file system as it is found after the power cut, at ``MOUNT``. States are asked for in order."""
+    def found(self, state: State) -> Iterator[None]:
+        """The place as it is after the power cut, in use. States are asked for in order."""
         if state.durable < self._applied:
             raise ValueError("states come in order")
         logwrites.apply(self._log, self._base, logwrites.pieces(self.entries[self._applied : state.durable]))
@@ -133,11 +102,8 @@ class Recording:
             os.close(image)
         device, descriptor = attach(f"{ROOM}/state")
         try:
-            mount(device, MOUNT, self._file_system)
-            try:
-                yield MOUNT
-            finally:
-                unmount(MOUNT)
+            with used(self._place, device):
+                yield
         finally:
             fcntl.ioctl(descriptor, _LOOP_CLR_FD)
             os.close(descriptor)

@@ -1,0 +1,172 @@
+"""Which host has which number in a repository that hosts share, and how a host takes part and leaves.
+
+Each number has a page of its own in ``dw-meta``. Only the host that takes part in the lease area
+with that number writes it, which sanlock keeps to one at a time. A host keeps its number for ever
+unless it leaves in order: what one that died had under way may still arrive in its lane, so nobody
+else gets that lane.
+"""
+
+from __future__ import annotations
+
+import json
+from hashlib import blake2b
+from typing import NamedTuple
+
+from engine.doors.shared_leases import LeaseArea
+from engine.errors import Conflict, DiskwrightError, Refused
+from engine.formats.files_tree import doing
+from engine.formats.lvm_meta import Meta
+from engine.formats.lvm_pages import PAGE_BYTES, Stamp, State, look, seal
+from engine.records import canonical
+
+_MAX_HOST_CHARACTERS = 256
+
+
+class Membership(NamedTuple):
+    """How this host takes part."""
+
+    area: LeaseArea
+    number: int
+    generation: int
+
+
+class Entry(NamedTuple):
+    """A page of the roster."""
+
+    number: int
+    host: str = ""
+    """"": nobody ever had the number."""
+    left: bool = False
+    """In order: nothing of it is under way."""
+    damaged: bool = False
+
+    def free_for(self, host: str) -> bool:
+        """Whether that host may try to get the number."""
+        return not self.damaged and (not self.host or self.left or self.host == host)
+
+
+def read_entry(number: int, raw: bytes) -> Entry:
+    """What a page says."""
+    state, stamp, payload = look(raw)
+    if stamp is None:
+        return Entry(number, damaged=state is State.BAD)
+    try:
+        data = json.loads(payload.rstrip(b"\0"))
+        host, left = data["host"], data["left"]
+        if not isinstance(host, str) or not 0 < len(host) <= _MAX_HOST_CHARACTERS or not isinstance(left, bool):
+            raise ValueError("it makes no sense")
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return Entry(number, damaged=True)
+    return Entry(number, host, left)
+
+
+class Roster:
+    """The numbers of one repository."""
+
+    def __init__(self, meta: Meta, area: LeaseArea) -> None:
+        self._meta = meta
+        self._area = area
+        self._leases = meta.group.doors.shared_leases
+        self._host = meta.group.doors.ids.host_id
+
+    # -- looking
+
+    def entries(self) -> list[Entry]:
+        """Of all numbers, in order. StorageError."""
+        geometry = self._meta.geometry
+        with doing(f"read which hosts share {self._meta.group.name}"):
+            raw = self._meta.read(geometry.roster_offset(1), geometry.hosts * PAGE_BYTES)
+        return [
+            read_entry(number, raw[(number - 1) * PAGE_BYTES : number * PAGE_BYTES])
+            for number in range(1, geometry.hosts + 1)
+        ]
+
+    def name(self, number: int) -> str:
+        """The host of a number, for messages."""
+        return self.entries()[number - 1].host or f"number {number}"
+
+    # -- taking part
+
+    def takes_part(self) -> bool:
+        """Whether this host does, as sanlock has it. StorageError, ToolMissing."""
+        return bool(self._leases.joined(self._area))
+
+    def join(self) -> Membership:
+        """Take part, as the number that this host has or a new one. Success at once when it does already, else sanlock
+        takes 20 s. Refused when all numbers are taken; Conflict; StorageError without sanlock's daemon."""
+        present = self._leases.joined(self._area)
+        if present and self._registered(present):
+            return self._member(present)
+        if present:
+            self._leases.leave(self._area)  # somebody else's: we died before we had looked
+        tried: set[int] = set()
+        while True:
+            number = self._next(tried)
+            tried.add(number)
+            own = self.entries()[number - 1].host == self._host
+            try:
+                self._leases.join(self._area, number)
+            except Conflict:
+                if own and not self._leases.joined(self._area):
+                    raise Conflict(
+                        f"another host takes part in the repository in {self._meta.group.name} as {self._host}",
+                        "Give each host an id of its own",
+                    ) from None
+                if number == self._leases.joined(self._area) or not self._leases.joined(self._area):
+                    continue
+                return self.join()  # another process of this host was quicker, with another number
+            if self._registered(number):
+                return self._member(number)
+            self._leases.leave(self._area)
+
+    def _next(self, tried: set[int]) -> int:
+        """Ours, one that nobody ever had, or one that was given back. Each host tries them in an order of its own: who
+        loses a number to another one that joins at the same time is told only after minutes."""
+        entries = [entry for entry in self.entries() if entry.number not in tried and entry.free_for(self._host)]
+        entries.sort(key=lambda entry: blake2b(f"{self._host} {entry.number}".encode(), digest_size=8).digest())
+        for wanted in (lambda e: e.host == self._host, lambda e: not e.host, lambda e: e.left):
+            for entry in entries:
+                if wanted(entry):
+                    return entry.number
+        hosts = ", ".join(entry.host or f"number {entry.number} (damaged)" for entry in self.entries())
+        raise Refused(
+            f"the repository in {self._meta.group.name} has no number left for this host: {hosts} share it",
+            "Disconnect it on one of them that needs it no more; one that died keeps its number until it comes back",
+        )
+
+    def _registered(self, number: int) -> bool:
+        """With the number ours in the area, nobody else writes its page."""
+        found = self.entries()[number - 1] if number <= self._meta.geometry.hosts else Entry(number, damaged=True)
+        if not found.free_for(self._host):
+            return False
+        if found.host != self._host or found.left:
+            self._write(Entry(number, self._host))
+        return True
+
+    def _member(self, number: int) -> Membership:
+        return Membership(self._area, number, self._leases.host(self._area, number).generation)
+
+    def _write(self, entry: Entry) -> None:
+        payload = canonical({"host": entry.host, "left": entry.left})
+        stamp = Stamp(1, int(entry.left), blake2b(payload, digest_size=8).digest())
+        with doing(f"write which hosts share {self._meta.group.name}"):
+            self._meta.write(self._meta.geometry.roster_offset(entry.number), seal(stamp, payload))
+            self._meta.sync()
+
+    # -- leaving
+
+    def leave(self) -> None:
+        """Take part no more, and give the number back: nothing of this host is under way. Success when it does not take
+        part. Conflict while a process of this host holds a lease."""
+        number = self._leases.joined(self._area)
+        if not number:
+            return
+        ours = self.entries()[number - 1].host == self._host
+        if ours:
+            self._write(Entry(number, self._host, left=True))
+        try:
+            self._leases.leave(self._area)
+        except DiskwrightError:
+            if ours:
+                self._write(Entry(number, self._host))
+            raise

@@ -1,0 +1,56 @@
+"""Which processes of this host use something below a directory, or have a file open: what /proc tells.
+
+Only names of links are read, so a server that is away does not block the look. Processes that end meanwhile, or that
+may not be looked at, are left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from engine.doors.mounts import User
+
+_PROC = "/proc"
+_SHOWN_CHARACTERS = 80
+
+
+def users(path: str, also: str = "") -> list[User]:
+    """Processes other than this one that use ``path`` or anything below it, or have the file ``also`` open."""
+    found = []
+    for name in os.listdir(_PROC):
+        if name.isdigit() and int(name) != os.getpid() and _uses(name, path, also):
+            found.append(User(int(name), _command(name)))
+    return sorted(found)
+
+
+def _uses(process: str, path: str, also: str) -> bool:
+    return any(used in (path, also) or used.startswith(f"{path}/") for used in _links(process))
+
+
+def _links(process: str) -> Iterator[str]:
+    """What it has open, runs and stands in."""
+    names = ["cwd", "root", "exe"]
+    for folder in ("fd", "map_files"):
+        with contextlib.suppress(OSError):
+            names += [f"{folder}/{name}" for name in os.listdir(f"{_PROC}/{process}/{folder}")]
+    for name in names:
+        with contextlib.suppress(OSError):
+            yield os.readlink(f"{_PROC}/{process}/{name}")
+
+
+def _command(process: str) -> str:
+    try:
+        descriptor = os.open(f"{_PROC}/{process}/cmdline", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        raw = os.read(descriptor, 4096)
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
+    text = raw.rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", "replace")
+    shown = "".join(character if character.isprintable() else "?" for character in text)
+    return shown if len(shown) <= _SHOWN_CHARACTERS else f"{shown[: _SHOWN_CHARACTERS - 1]}…"

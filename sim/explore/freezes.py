@@ -1,0 +1,206 @@
+"""A host of several freezes for longer than the server keeps its locks, others go on, and then it wakes up.
+
+For every call of the first host that is an effect or a look, from its first lease on: it stands still before it, the
+server gives its locks away, the second host does its act to the end, and the first one goes on as if nothing had
+happened. Then a third host compares with everything that may have counted, fixes all, and compares again. Hosts see
+the storage as NFS clients do: time stands still, so what a host has looked up it goes on believing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from engine.api import Engine
+from engine.errors import DiskwrightError
+from sim.disk.files import Fault
+from sim.explore import acts, scenes
+from sim.explore.acts import Act, outcomes
+from sim.explore.explorer import EFFECTS, Story, prepared
+from sim.explore.races import LOOKS, ActOf
+from sim.explore.recovery import recover
+from sim.explore.stage import REFUSALS, Stage
+from sim.hosts.processes import SimProcess
+from sim.hosts.world import NFS, REPOSITORIES, Job, on_server
+
+_MOST_FIXES = 8
+
+
+class Freeze(NamedTuple):
+    """What one host does when it freezes, and what another does until it wakes up."""
+
+    name: str
+    prepare: Callable[[Stage], object]
+    frozen: ActOf
+    meanwhile: ActOf
+
+
+class Woken(NamedTuple):
+    """A freeze after which something was wrong."""
+
+    name: str
+    call: int
+    """Of the first host, before which it stood still."""
+    before: str
+    problems: tuple[str, ...]
+
+
+def _removed_here_whole_there(stage: Stage) -> None:
+    scenes.a_chain(stage)
+    stage.set_user_data("a", scenes.snap(stage), {})  # what it will have when it is copied in again
+    stage.copy(("a", scenes.snap(stage)), "b")
+    stage.wait()
+    stage.remove("a", scenes.disk(stage))
+    stage.fix("a", "C-REMOVED")
+    stage.remove("a", scenes.snap(stage))
+
+
+def _fix_all(repo: str) -> Act:
+    """Run what check offers until it offers nothing that loses nothing."""
+
+    def run(engine: Engine) -> None:
+        for _ in range(_MOST_FIXES):
+            offered = [fix for fix in engine.check_storage_repository(repo) if not fix.waits_for]
+            if not offered:
+                return
+            engine.run_fix_here(repo, offered[0])
+
+    return Act(f"fix all of {repo}", run)
+
+
+def _try(act: Act) -> Act:
+    """The same; refused, it was not done."""
+
+    def run(engine: Engine) -> object:
+        try:
+            return act.run(engine), True
+        except REFUSALS:
+            return None, False
+
+    return Act(
+        act.name,
+        run,
+        lambda model, result: act.effect(model, result and result[0]) if not result or result[1] else model,
+    )
+
+
+def _restored_if_possible(stage: Stage) -> Act:
+    return acts.both(_fix_all("a"), _try(acts.restore("a", scenes.snap(stage))))
+
+
+def _based_on_it_and_restored(stage: Stage) -> Act:
+    """A disk needs the removed snapshot again, by its replica; a fix may take its deletion back."""
+    made = acts.create("a", scenes.SIZE, ("b", scenes.snap(stage)), auto_fix=False)
+    return acts.both(made, _restored_if_possible(stage))
+
+
+def _copied_in_again(stage: Stage) -> Act:
+    """It is deleted for good, and comes again from its replica under the same id."""
+    copied = acts.copy("b", scenes.snap(stage), "a", auto_fix=False)
+    return acts.both(_fix_all("a"), acts.both(copied, _fix_all("a")))
+
+
+def _fixed_and_written(stage: Stage, repo: str, image: str) -> Act:
+    """Others finish it, and then a machine uses it."""
+    return acts.both(_fix_all(repo), acts.write(repo, stage.named[image], 0, scenes.data(9)))
+
+
+def _rule(repo: str, name: str) -> ActOf:
+    return lambda stage: acts.rule(repo, name)
+
+
+_ALL = (
+    Freeze("create", scenes.a_disk, lambda stage: acts.create("a", scenes.SIZE), lambda stage: _fix_all("a")),
+    Freeze("clean-and-base", _removed_here_whole_there, _rule("a", "C-REMOVED"), _based_on_it_and_restored),
+    Freeze("clean-and-copy-in-again", _removed_here_whole_there, _rule("a", "C-REMOVED"), _copied_in_again),
+    Freeze(
+        "clean-and-restore",
+        scenes.a_removed_disk,
+        _rule("a", "C-REMOVED"),
+        lambda stage: _try(acts.restore("a", scenes.disk(stage))),
+    ),
+    Freeze("clean-scrap", scenes.a_replaced_volume, _rule("a", "C-SCRAP"), lambda stage: _fix_all("a")),
+    Freeze(
+        "clean-attempt",
+        scenes.an_unwanted_attempt,
+        _rule("a", "C-ATTEMPT"),
+        lambda stage: acts.both(acts.strategy("a", scenes.disk(stage), "performance"), _fix_all("a")),
+    ),
+    Freeze(
+        "snapshot-and-clean",
+        scenes.a_disk,
+        lambda stage: acts.snapshot("a", scenes.disk(stage)),
+        lambda stage: _fix_all("a"),
+    ),
+    Freeze("merge", scenes.a_raw_chain, _rule("a", "M-CHAIN"), lambda stage: _fix_all("a")),
+    Freeze("copy", scenes.a_mutable_copy, _rule("b", "B-COPY"), lambda stage: _fixed_and_written(stage, "b", "copy")),
+    Freeze(
+        "flatten",
+        scenes.an_overlay_that_wants_to_be_flat,
+        _rule("a", "O-FLAT"),
+        lambda stage: _fixed_and_written(stage, "a", "disk"),
+    ),
+)
+FREEZES = {freeze.name: freeze for freeze in _ALL}
+
+
+def run_frozen(freeze: Freeze) -> Iterator[Woken | None]:
+    """What went wrong, None for nothing, for each place at which the first host can freeze."""
+    stage = prepared(Story(freeze.name, freeze.prepare, lambda stage: None, format=NFS), "nfs")
+    call = 0
+    while True:
+        call += 1
+        run = _Run(stage, freeze, call)
+        problems = run.play()
+        if not run.before:
+            return
+        yield Woken(freeze.name, call, run.before, tuple(problems)) if problems else None
+
+
+class _Run:
+    """One of them."""
+
+    def __init__(self, stage: Stage, freeze: Freeze, call: int) -> None:
+        self._stage = stage
+        self._acts = (freeze.frozen(stage), freeze.meanwhile(stage))
+        self._call = call
+        self._jobs = (Job(), Job())
+        self._world = stage.world.fork(stage.world.storage.clone(), self._hook)
+        self._one: SimProcess | None = None
+        self._calls = 0
+        self.before = ""
+        """The call before which the first host stood still; "" when it did not come to it."""
+
+    def play(self) -> list[str]:
+        """What is wrong after it."""
+        world = self._world
+        engine = world.host("one")
+        self._one = world.process_of(engine)
+        self._do(engine, 0)
+        if not self.before:
+            return []
+        for host in list(world.hosts):
+            world.bury(host)
+        world.storage.settle()
+        models = outcomes(self._stage.models, self._acts, self._jobs)
+        if not models:
+            return ["no order of the acts explains what was acknowledged"]
+        found = recover(world, models)
+        return [f"{problem} ({'; '.join(acts.told(self._acts, self._jobs))})" for problem in found]
+
+    def _do(self, engine: Engine, number: int) -> None:
+        job = self._jobs[number]
+        try:
+            job.result = self._acts[number].run(engine)
+        except DiskwrightError as error:
+            job.error = error
+        job.done = True
+
+    def _hook(self, process: SimProcess, call: str, what: str) -> Fault:
+        if process is self._one and (call in EFFECTS or call in LOOKS) and REPOSITORIES in on_server(what):
+            self._calls += bool(self._calls) or call == "leases.try_acquire"
+            if self._calls == self._call:
+                self.before = f"{call} {what}"
+                process.lose_locks()
+                self._do(self._world.host("two"), 1)
+        return Fault.NONE

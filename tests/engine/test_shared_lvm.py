@@ -1,0 +1,268 @@
+"""Several hosts on one volume group: what each may do, and what becomes of a host that dies or freezes."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from engine.api import Engine
+from engine.errors import DiskwrightError, ImageBusy, Refused
+from engine.model import Fix, Status
+from sim.disk.files import Fault
+from sim.explore.explorer import slow_tool
+from sim.explore.stage import MiB, Stage, read
+from sim.hosts.crash import Crashed
+from sim.hosts.processes import SimProcess
+from sim.hosts.shared_leases import DEAD_S, FAILING_S
+from sim.hosts.world import SHARED, World
+from tests.engine.test_srm import attempt_of, volume_of
+
+SIZE = 6 * MiB
+
+
+@pytest.fixture
+def world() -> World:
+    """Repositories a and b, which the hosts one, two and three share; one manages them."""
+    world = World(format=SHARED, images=slow_tool)
+    world.create("a", "b")
+    world.manage("one")
+    world.host("two")
+    world.host("three")
+    return world
+
+
+@pytest.fixture
+def stage(world: World) -> Stage:
+    return Stage(world)
+
+
+def the_fix(engine: Engine, repo: str, rule: str) -> Fix:
+    """The first one of that rule that check offers."""
+    return next(fix for fix in engine.check_storage_repository(repo) if fix.rule == rule)
+
+
+def a_snapshot(stage: Stage) -> str:
+    """Of a disk with some data, in a."""
+    disk = stage.create("a", SIZE)
+    for offset in range(0, SIZE, 2 * MiB):
+        stage.write("a", disk, offset, bytes([offset // MiB + 1]) * 4096)
+    return stage.snapshot("a", disk)
+
+
+def a_copy_to_be_filled(stage: Stage) -> str:
+    """Committed on the manager, with its volume made."""
+    snapshot = a_snapshot(stage)
+    stage.copy(("a", snapshot), "b", auto_fix=False)
+    return snapshot
+
+
+def dies_after(world: World, engine: Engine, lines: int, host_too: bool) -> None:
+    """The process of an engine dies before it writes that progress line, alone or with its host."""
+    process, left = world.process_of(engine), lines
+    repository = engine.context.repository("b")
+    write = repository.write_progress
+
+    def dying(tag: str, epoch: int, sequence: int, line: bytes) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            if host_too:
+                process.host.lose_power()
+            process.kill()
+        write(tag, epoch, sequence, line)
+
+    repository.write_progress = dying  # type: ignore[method-assign]
+
+
+def begun_by_two(world: World, stage: Stage, host_too: bool = False) -> str:
+    """A copy that a process of host two has filled up to some cursor when it died."""
+    snapshot = a_copy_to_be_filled(stage)
+    two = stage.engine("two")
+    fix = the_fix(two, "b", "B-COPY")
+    dies_after(world, two, 3, host_too)
+    with pytest.raises(Crashed):
+        two.run_fix_here("b", fix)
+    return snapshot
+
+
+def test_records_change_on_every_host_and_volumes_on_the_manager_alone(stage):
+    """What another host must not do is refused naming the manager, and nothing is done."""
+    disk, kept = stage.create("a", SIZE, user_data={"by": 1}), stage.create("a", SIZE)
+    two = stage.engine("two")
+    two.set_user_data("a", disk, {"by": 2})
+    assert stage.engine("three").get_user_data("a", disk) == {"by": 2}
+    two.remove_image("a", disk)
+    removed = the_fix(two, "a", "C-REMOVED")
+    assert removed.needs_srm
+    for refused in (
+        lambda: two.run_fix_here("a", removed),
+        lambda: two.fix_storage_repository("a", removed),
+        lambda: two.create_virtual_disk("a", SIZE),
+        lambda: two.create_snapshot("a", kept),
+        lambda: two.copy_image("a", kept),
+    ):
+        with pytest.raises(Refused, match="one"):
+            refused()
+    stage.engine("three").restore_image("a", disk)
+    assert stage.engine().get_image_status("a", disk).status is Status.OPTIMIZED
+    assert len(stage.engine().list_images("a")) == 2
+
+
+def test_the_format_itself_refuses_what_the_manager_alone_may_do(world, stage):
+    """Also where a fix was computed before the role changed hands."""
+    disk = stage.create("a", SIZE)
+    stage.remove("a", disk)
+    engine = stage.engine()
+    volume = volume_of(engine, "a", disk)
+    engine.release_srm("a")
+    world.host("two").take_srm("a")
+    repository = stage.engine().context.repository("a")
+    with pytest.raises(Refused, match="two"):
+        repository.remove_volume(volume.id, volume.format)
+    with pytest.raises(Refused, match="two"):
+        repository.make_volume(volume._replace(id="ab" * 16), SIZE, None)
+    assert repository.volume_facts(volume.id, volume.format).present
+
+
+def test_any_host_fills_a_copy_that_the_manager_has_committed(stage):
+    """In a runner, which holds the lease in its own name; the volume that it fills is the one that was made."""
+    snapshot = a_copy_to_be_filled(stage)
+    two = stage.engine("two")
+    made = attempt_of(two, "b", snapshot)
+    fix = the_fix(two, "b", "B-COPY")
+    assert not fix.needs_srm
+    two.wait_for_task(two.fix_storage_repository("b", fix))
+    assert volume_of(stage.engine("three"), "b", snapshot) == made
+    assert read(stage.engine(), "b", snapshot, SIZE).digest == stage.image("a", snapshot).content.digest
+
+
+def test_a_copy_goes_on_on_another_host_where_a_killed_process_left_it(stage):
+    """Its host lives, so its processes that had the lease are gone: the same volume, from the cursor on."""
+    snapshot = begun_by_two(stage.world, stage)
+    three = stage.engine("three")
+    made, fix = attempt_of(three, "b", snapshot), the_fix(three, "b", "B-COPY")
+    assert not fix.needs_srm and "it goes on at byte" in fix.why
+    three.run_fix_here("b", fix)
+    assert volume_of(three, "b", snapshot) == made
+    assert read(three, "b", snapshot, SIZE).digest == stage.image("a", snapshot).content.digest
+
+
+def test_what_a_dead_host_was_filling_is_made_anew_by_the_manager(stage):
+    """Nobody gets its lease before it is proven dead, and what it wrote last may still arrive: so the fix needs the
+    manager, begins at 0 in another volume, and says why. When that host is back, its volume goes."""
+    world = stage.world
+    snapshot = begun_by_two(world, stage, host_too=True)
+    three = stage.engine("three")
+    before = attempt_of(three, "b", snapshot)
+    assert not three.check_storage_repository("b"), "somebody has its lease"
+    world.advance(DEAD_S + 1)
+    fix = the_fix(three, "b", "B-COPY")
+    assert fix.needs_srm
+    with pytest.raises(Refused, match="one"):
+        three.run_fix_here("b", fix)
+    one = stage.engine()
+    one.run_fix_here("b", the_fix(one, "b", "B-COPY"))
+    assert volume_of(one, "b", snapshot) != before
+    assert read(three, "b", snapshot, SIZE).digest == stage.image("a", snapshot).content.digest
+    group = one.doors.volume_groups.report("b")
+    assert any(before.id in name for name in group.volumes), "its space is kept"
+    world.host("two")
+    for fix in one.check_storage_repository("b"):
+        one.run_fix_here("b", fix)
+    assert not any(before.id in name for name in one.doors.volume_groups.report("b").volumes)
+
+
+def test_the_role_of_a_dead_manager_is_taken_when_it_is_proven_dead(stage):
+    """Not before; and when that host comes back it is the manager no more."""
+    world, two = stage.world, stage.engine("two")
+    disk = stage.create("a", SIZE)
+    stage.remove("a", disk)
+    world.machine("one").lose_power()
+    for seconds in (0.0, FAILING_S):
+        world.advance(seconds)
+        with pytest.raises(Refused, match="one"):
+            two.take_srm("a")
+    world.advance(DEAD_S)
+    two.take_srm("a")
+    two.run_fix_here("a", the_fix(two, "a", "C-REMOVED"))
+    one = world.host("one")
+    assert one.get_srm("a") == "two"
+    with pytest.raises(Refused, match="two"):
+        one.create_virtual_disk("a", SIZE)
+
+
+def test_a_manager_that_boots_is_the_manager_again(stage):
+    """When it opens the repository, if nobody took the role meanwhile."""
+    stage.world.machine("one").lose_power()
+    one = stage.world.host("one")
+    assert one.get_srm("a") == "one"
+    one.create_virtual_disk("a", SIZE)
+
+
+def test_an_image_in_use_on_another_host_is_busy(stage):
+    """Prepared there: by the lease that its holder has, until that ends or the host is proven dead."""
+    world, one, two = stage.world, stage.engine(), stage.engine("two")
+    disk = stage.create("a", SIZE)
+    two.prepare_image("a", disk)
+    world.bury("three")
+    for _ in range(2):
+        with pytest.raises(ImageBusy, match="prepare by host two"):
+            one.create_snapshot("a", disk)
+        for process in list(world.machine("two").processes.values()):
+            if process.name != "engine.holder":
+                process.end(killed=True)
+    world.machine("two").lose_power()
+    with pytest.raises(ImageBusy):
+        one.create_snapshot("a", disk)
+    world.advance(DEAD_S + 1)
+    one.create_snapshot("a", disk)
+
+
+def test_two_processes_never_hold_the_lease_of_a_new_image_at_once(stage):
+    """Before it has a record, too: the slot that it will get is reserved."""
+    one = stage.engine()
+    first, second = (engine.context.repository("a") for engine in (one, stage.engine("two")))
+    lease = first.try_lease("ab" * 16)
+    assert lease is not None
+    assert first.try_lease("ab" * 16) is None
+    other = second.try_lease("cd" * 16)
+    assert other is not None
+    other.release()
+    lease.release()
+
+
+@pytest.mark.parametrize("call", (1, 5, 9, 17, 25, 33, 41, 53))
+def test_a_host_that_froze_while_it_filled_a_copy_harms_nobody_when_it_goes_on(stage, call):
+    """The manager has made the copy meanwhile. What was under way arrives, and its process is killed before more."""
+    world, one, two = stage.world, stage.engine(), stage.engine("two")
+    snapshot = a_copy_to_be_filled(stage)
+    fix, calls = the_fix(two, "b", "B-COPY"), 0
+
+    def hook(process: SimProcess, name: str, what: str) -> Fault:
+        nonlocal calls
+        if name in ("handle.write_at", "handle.sync", "shared_leases.try_acquire"):
+            calls += 1
+            if calls == call:
+                world.machine("two").freeze()
+                world.advance(DEAD_S + 1)
+                done_by_the_manager()
+                world.machine("two").thaw()
+        return Fault.NONE
+
+    def done_by_the_manager() -> None:
+        for offered in one.check_storage_repository("b"):
+            if not offered.waits_for:
+                one.run_fix_here("b", offered)
+
+    world.process_of(two).hook = hook
+    with contextlib.suppress(Crashed, DiskwrightError):
+        two.run_fix_here("b", fix)
+    assert one.get_image_status("b", snapshot, {"deep": True}).status is Status.OPTIMIZED
+    assert read(one, "b", snapshot, SIZE).digest == stage.image("a", snapshot).content.digest
+    world.host("two")
+    for offered in one.check_storage_repository("b"):
+        assert not offered.waits_for
+        one.run_fix_here("b", offered)
+    assert read(one, "b", snapshot, SIZE).digest == stage.image("a", snapshot).content.digest
+    assert not one.check_storage_repository("b")

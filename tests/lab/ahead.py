@@ -1,0 +1,45 @@
+"""Scenarios of the lab, played in two threads beside everything else that a session does: many tests mostly wait."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from sim.scenario import lab_world, parse
+from sim.scenario.outcome import Verdict
+from sim.scenario.play import play
+from tests.contracts.source import ROOT
+
+SCENARIOS = {path.stem: parse.load(str(path)) for path in sorted((ROOT / "scenarios").glob("*.yaml"))}
+IN_LAB = sorted(name for name, scenario in SCENARIOS.items() if "lab" in scenario.backends)
+
+
+class Ahead:
+    """Begins to play when it is made. The threads have machines of their own: one those for LVM, one those for the
+    rest, which have a server."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._found: dict[str, Future[Verdict]] = {}
+        self._pools: list[ThreadPoolExecutor] = []
+        on_lvm = [name for name in names if _on_lvm(name)]
+        for those in (on_lvm, [name for name in names if name not in on_lvm]):
+            if those:
+                pool = ThreadPoolExecutor(1, "scenarios")
+                self._pools.append(pool)
+                self._found |= {name: pool.submit(play, SCENARIOS[name], "lab", compare=True) for name in those}
+
+    def verdict(self, name: str) -> Verdict:
+        """What came of it, as soon as it is known."""
+        return self._found[name].result()
+
+    def close(self) -> None:
+        """What has not begun is not played; the machines die."""
+        for pool in self._pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+        lab_world.close_all()
+        for pool in self._pools:
+            pool.shutdown()
+
+
+def _on_lvm(name: str) -> bool:
+    return any(plan.format.startswith("lvm") for plan in SCENARIOS[name].repositories)

@@ -50,12 +50,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)  # without xdist there is no such hook
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """One worker gets all tests of the lab, as a machine has room for one; all others go where there is time."""
+    """One worker gets all tests of the lab, as a machine has room for one, and those of the browser, which would starve
+    beside it; all others go where there is time."""
     from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     class OneLab(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            return "tests/lab" if nodeid.startswith("tests/lab/") else nodeid
+            return "machine" if nodeid.startswith(("tests/lab/", "tests/browser/")) else nodeid
 
     return OneLab(config, log)
 

@@ -209,16 +209,15 @@ async def test_copying_says_what(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("key", "ending"), [("j", "json"), ("c", "csv"), ("t", "txt"), ("s", "svg")])
-async def test_exports_are_written_and_their_path_told(
-    key: str, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In the current directory, never over anything."""
-    monkeypatch.chdir(tmp_path)
+async def test_exports_are_written_and_their_path_told(key: str, ending: str, tmp_path: Path) -> None:
+    """In a folder of the user's that nobody else can read, never over anything, with the whole path on the screen."""
+    folder = tmp_path / "data" / "diskwright" / "exports"
     async with running(console(site_of(tmp_path)), (120, 30)) as pilot:
         await press(pilot, "e", key)
-        found = list(tmp_path.glob(f"*.{ending}"))
+        found = list(folder.glob(f"*.{ending}"))
         assert len(found) == 1
-        assert "Written: " in told(pilot.app) and found[0].name in told(pilot.app)
+        assert f"Written: {found[0]}" in told(pilot.app)
+        assert folder.stat().st_mode & 0o077 == 0
         text = found[0].read_text()
         assert "mail-spool" in text
         if ending == "json":
@@ -228,11 +227,18 @@ async def test_exports_are_written_and_their_path_told(
 # -- errors
 
 
-async def test_an_error_in_a_call_is_a_dialog_and_the_console_lives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_every_repository_is_looked_at_without_being_asked_for(tmp_path: Path) -> None:
+    """The list tells of all; the one on the screen comes first, and none is scanned twice."""
+    site = FixedSite(tmp_path / "state", [sample_view(), sample_view("pool-2")])
+    async with running(console(site)) as pilot:
+        assert list(site.views) == ["pool-nfs", "pool-2"] and site.scans == 2
+        pilot.app.tick()
+        await idle(pilot)
+        assert site.scans == 2
+
+
+async def test_an_error_in_a_call_is_a_dialog_and_the_console_lives(tmp_path: Path) -> None:
     """With a report that can be written."""
-    monkeypatch.chdir(tmp_path)
     async with running(console(site_of(tmp_path))) as pilot:
         app = pilot.app
 
@@ -244,7 +250,8 @@ async def test_an_error_in_a_call_is_a_dialog_and_the_console_lives(
         assert isinstance(app.screen, Message)
         assert "nobody foresaw this" in screen_text(app)
         await press(pilot, "e")
-        assert [path for path in tmp_path.glob("*.txt") if "ZeroDivisionError" in path.read_text()]
+        reports = tmp_path.glob("data/diskwright/exports/*.txt")
+        assert [path for path in reports if "ZeroDivisionError" in path.read_text()]
         await press(pilot, "2")
         assert isinstance(app.screen, ImagesPage)
 

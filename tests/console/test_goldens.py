@@ -8,37 +8,42 @@ import pytest
 
 from tests.console.kit import FixedSite, console, golden, press, running, sample_run, sample_view, screen_text
 
-SIZES = [(80, 24), (160, 50)]
-TABS = {"triage": (), "images": ("2",), "runs": ("3",), "timeline": ("4",)}
-OTHERS = {
-    "triage-queued": ("space", "space"),
-    "triage-filter": ("slash", *"type:mend"),
-    "plan": ("space", "space", "down", "space", "p"),
-    "plan-confirm": ("down", "down", "down", "down", "down", "down", "down", "down", "down", "space", "p", "r"),
-    "why": ("w",),
-    "help": ("question_mark",),
-    "commands": ("colon",),
-    "repositories": ("0",),
-    "copy": ("y",),
-    "connect": ("c",),
-    "priority": ("P",),
+BOTH = ((80, 24), (160, 50))
+ALL = (*BOTH, (100, 30), (250, 60))
+SCREENS: dict[str, tuple[tuple[str, ...], tuple[tuple[int, int], ...]]] = {
+    "triage": ((), ALL),
+    "images": (("2",), ALL),
+    "runs": (("3",), BOTH),
+    "timeline": (("4",), BOTH),
+    "triage-queued": (("space", "space"), BOTH),
+    "plan": (("space", "space", "down", "space", "p"), BOTH),
+    "why": (("w",), BOTH),
+    "triage-filter": (("slash", *"type:mend"), BOTH[:1]),
+    "plan-confirm": ((*["down"] * 8, "space", "p", "r"), BOTH[:1]),
+    "help": (("question_mark",), BOTH[:1]),
+    "commands": (("colon",), BOTH[:1]),
+    "repositories": (("0",), BOTH[:1]),
+    "copy": (("y",), BOTH[:1]),
+    "connect": (("c",), BOTH[:1]),
+    "priority": (("P",), BOTH[:1]),
 }
+"""Keys, and the sizes at which the screen is looked at: a dialog is the same at every size."""
+CASES = [(name, size) for name, (_, sizes) in SCREENS.items() for size in sizes]
 
 
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-@pytest.mark.parametrize("name", [*TABS, *OTHERS])
+@pytest.mark.parametrize(("name", "size"), CASES, ids=[f"{name}-{size[0]}x{size[1]}" for name, size in CASES])
 async def test_screen(name: str, size: tuple[int, int], tmp_path: Path) -> None:
     """It looks as it was accepted, no line is too long, and the footer is whole."""
     site = FixedSite(
         tmp_path / "state", [sample_view(), sample_view("pool-2")], [sample_run()] if name == "runs" else []
     )
     async with running(console(site), size) as pilot:
-        await press(pilot, *(TABS.get(name) or OTHERS.get(name) or ()))
+        await press(pilot, *SCREENS[name][0])
         text = screen_text(pilot.app)
     golden(f"{name}-{size[0]}x{size[1]}", text)
 
 
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("size", BOTH, ids=lambda size: f"{size[0]}x{size[1]}")
 async def test_first_run(size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is shown when nothing is connected."""
     monkeypatch.setenv("XDG_DATA_HOME", "/home/operator/.local/share")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
+from textual.pilot import Pilot
 
 from tests.console.kit import console, idle, press, screen_text, told
 from tui.console.app import ConsoleApp
@@ -27,11 +28,22 @@ def replaying(tmp_path: Path, trace: str) -> ConsoleApp:
     return console(Site("host-a", str(tmp_path / "state"), time.time), trace=trace)
 
 
+async def opened(pilot: Pilot[Any]) -> None:
+    """Wait until the trace is on the screen: keys that come before mean what they mean on the first page."""
+    app = cast(ConsoleApp, pilot.app)
+    for _ in range(500):
+        await idle(pilot)
+        if app.site.replay is not None and app.screen is app.page("timeline") and app.page("timeline")._ready:
+            return
+        await pilot.pause(0.02)
+    raise AssertionError("the trace was not opened")
+
+
 async def test_steps_and_crashes_and_back(tmp_path: Path, trace: str) -> None:
     """Both ends hold, and going back shows exactly the screen that was there."""
     app = replaying(tmp_path, trace)
     async with app.run_test(size=(80, 24)) as pilot:
-        await idle(pilot)
+        await opened(pilot)
         replay = app.site.replay
         assert replay is not None
         last = len(replay.steps)
@@ -51,13 +63,15 @@ async def test_steps_and_crashes_and_back(tmp_path: Path, trace: str) -> None:
         assert screen_text(app) == third
         await press(pilot, "g", *str(last), "enter")
         assert app.site.step == last - 1
+        await pilot.click("#scrub", offset=(40, 0))
+        assert 0 < app.site.step < last - 1, "a click on the line of all steps goes there"
 
 
 async def test_nothing_can_be_changed_and_every_screen_says_so(tmp_path: Path, trace: str) -> None:
     """REPLAY and READ ONLY on all four tabs; a key that changes says why it does not."""
     app = replaying(tmp_path, trace)
     async with app.run_test(size=(80, 24)) as pilot:
-        await idle(pilot)
+        await opened(pilot)
         await press(pilot, "right_curly_bracket")
         for tab in ("1", "2", "3", "4"):
             await press(pilot, tab)
@@ -73,7 +87,7 @@ async def test_the_pages_show_the_repository_as_it_was(tmp_path: Path, trace: st
     """At the crash the copy is broken and offered to be mended; at the end it is whole."""
     app = replaying(tmp_path, trace)
     async with app.run_test(size=(80, 24)) as pilot:
-        await idle(pilot)
+        await opened(pilot)
         await press(pilot, "right_curly_bracket", "1")
         assert "B-COPY" in screen_text(app)
         assert "BRK=1" in screen_text(app)
@@ -87,7 +101,7 @@ async def test_playing_goes_on_by_itself_and_ends_at_the_end(tmp_path: Path, tra
     """space plays, dot makes it faster, and it holds at the last step."""
     app = replaying(tmp_path, trace)
     async with app.run_test(size=(80, 24)) as pilot:
-        await idle(pilot)
+        await opened(pilot)
         page = cast(TimelinePage, app.page("timeline"))
         await press(pilot, "full_stop", "full_stop", "full_stop", "full_stop", "space")
         deadline = time.monotonic() + 30
@@ -105,7 +119,7 @@ async def test_mark_and_compare(tmp_path: Path, trace: str) -> None:
     """What differs between two steps is told in words."""
     app = replaying(tmp_path, trace)
     async with app.run_test(size=(80, 24)) as pilot:
-        await idle(pilot)
+        await opened(pilot)
         await press(pilot, "m", "right_curly_bracket", "d")
         assert "compared with step" in screen_text(app)
         assert "new: BRK" in screen_text(app)
@@ -115,7 +129,7 @@ async def test_a_branch_is_a_live_simulation(tmp_path: Path, trace: str) -> None
     """b at the crash, r mends in the simulation, esc goes back to the trace, which is as it was."""
     app = replaying(tmp_path, trace)
     async with app.run_test(size=(80, 24)) as pilot:
-        await idle(pilot)
+        await opened(pilot)
         await press(pilot, "right_curly_bracket", "b")
         assert "A live simulation" in screen_text(app)
         await press(pilot, "escape")
@@ -132,7 +146,7 @@ async def test_leaving_a_replay_goes_home(tmp_path: Path, trace: str) -> None:
     """Without a repository: to the ways to begin."""
     app = replaying(tmp_path, trace)
     async with app.run_test(size=(80, 24)) as pilot:
-        await idle(pilot)
+        await opened(pilot)
         await press(pilot, "escape")
         assert "No repository is connected" in screen_text(app)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
+import pytest
+from textual import events
+
 from engine.model import RepositoryReport, Status
 from tests.console.kit import (
     NAMES,
@@ -161,6 +164,41 @@ async def test_filter_works_while_one_types(tmp_path: Path) -> None:
         await press(pilot, "escape", "slash", *"type:mend !web", "enter")
         found = page_of(pilot.app).found
         assert found is not None and {row.fix.name for row in found.rows} == {"mail-spool", "erp-data"}
+
+
+async def test_a_filter_typed_at_once_leaves_the_field_with_enter(tmp_path: Path) -> None:
+    """Every key has its effect before the next one is looked at, however quickly they come."""
+    site = site_of(tmp_path)
+    async with running(console(site)) as pilot:
+        app = pilot.app
+        page_of(app).act_filter()
+        for character in "web-db":
+            app.take_key(events.Key(character, character))
+        for key in ("enter", "space"):
+            app.take_key(events.Key(key, " " if key == "space" else None))
+        await idle(pilot)
+        assert page_of(app).filter_line.value == "web-db" and names(app) == ["web-db"]
+
+
+@pytest.mark.parametrize(("tab", "word", "first"), [("1", "web-0", "web-01"), ("2", "app-0", "app-00")])
+async def test_finding_goes_from_match_to_match_among_all_rows(tab: str, word: str, first: str, tmp_path: Path) -> None:
+    """n and N after the filter was cleared, around at both ends, on both pages that have a filter."""
+    async with running(console(site_of(tmp_path))) as pilot:
+        await press(pilot, tab, "n")
+        assert "nothing was looked for yet" in told(pilot.app)
+        await press(pilot, "slash", *word, "escape")
+        table = pilot.app.page_shown.table_widget
+        found = [pilot.app.page_shown.row()]
+        for _ in range(3):
+            await press(pilot, "n")
+            found.append(pilot.app.page_shown.row())
+        labels = [row.fix.name if tab == "1" else row.label for row in found]
+        assert labels[0] == first and len(set(labels)) == 4 and all(label.startswith(word) for label in labels)
+        end = table.cursor
+        await press(pilot, "N", "n")
+        assert table.cursor == end
+        await press(pilot, "G", "n")
+        assert pilot.app.page_shown.row() == found[0]
 
 
 async def test_a_queued_fix_that_is_not_offered_any_more_is_gone(tmp_path: Path) -> None:

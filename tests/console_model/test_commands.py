@@ -86,4 +86,4 @@ def test_exports_never_overwrite(tmp_path: Path):
     with pytest.raises(BadRequest):
         table(HEADS, ROWS, "xls")
     with pytest.raises(StorageError):
-        write(str(tmp_path / "nowhere"), "x", "txt", "x")
+        write(f"{first}/below a file", "x", "txt", "x")

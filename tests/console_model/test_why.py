@@ -177,3 +177,16 @@ def test_the_whole_text_of_a_real_image(demo: Demo):
     labels = [line[:7].strip() for line in found.text()[1:]]
     assert [label for label in labels if label] == ["State", "Why", "Impact", "Action", "After", "Later", "Facts"]
     assert found.text()[-1].strip().startswith("5 lease")
+
+
+def test_facts_of_a_rule_name_the_file_that_they_are_from():
+    """The volume that they speak of, else the record; so each fact can be opened."""
+    volume = "b" * 32
+    evidence = (
+        Fact("record", "record: visible", "/srv/main/t/r", "generation 3", image_id(1)),
+        Fact("volume", "data: damaged", "/srv/main/v/b", "1.0G long", f"{volume}.qcow2"),
+    )
+    for seen, path in ((f"volume {volume}.qcow2 is damaged", "/srv/main/v/b"), ("2 layers", "/srv/main/t/r")):
+        found = explain(view([image(1, Status.BROKEN, facts=(seen,))]), image_id(1), NOW, evidence)
+        assert found is not None
+        assert (found.facts[0].text, found.facts[0].path) == (seen, path) and found.facts[0].kind != "rule"

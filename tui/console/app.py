@@ -19,6 +19,7 @@ from tui.console.doing import GlobalActs
 from tui.console.going import GoingActs
 from tui.console.jobs import JobDone, Jobs
 from tui.console.lines import Line, Span
+from tui.console.managing import ManagerActs
 from tui.console.pages import make_page
 from tui.console.palette import MONO, PALETTES, Palette
 from tui.console.running import RunActs
@@ -40,10 +41,15 @@ IDLE_TICK_S = 1.0
 LIVE_TICK_S = 0.33
 QUIET_RESCAN_S = 30.0
 WATCHED_RESCAN_S = 2.0
-"""While a plan is shown or something runs, changes of others are seen within about this time."""
+"""While a plan is shown, changes of others are seen within about this time."""
+LIVE_RESCAN_S = 6.0
+"""While something runs: each scan is a process, and the bar does not come from scans."""
 RESCAN_SHARE = 20
 """A scan that takes long is repeated less often: at most this share of the time is spent scanning."""
 RETRY_LOST_S = 30.0
+OTHERS_RESCAN_S = 300.0
+"""Repositories that are not looked at are scanned as often, one after the other."""
+_OTHERS = "scan of another repository"
 _ECHO_TICKS = 3
 """So often is drawn again after a run has ended: its log ends a moment after it."""
 
@@ -60,7 +66,7 @@ class Options(NamedTuple):
     """Make the demo at once, or open the one there is."""
 
 
-class ConsoleApp(GlobalActs, RunActs, GoingActs, App[int]):
+class ConsoleApp(GlobalActs, RunActs, GoingActs, ManagerActs, App[int]):
     """The console. Pages read ``site``; whatever blocks goes through ``jobs``."""
 
     CSS_PATH = "console.tcss"
@@ -91,6 +97,8 @@ class ConsoleApp(GlobalActs, RunActs, GoingActs, App[int]):
         self._pace = 0.0
         self._last_scan = 0.0
         self._echo = 0
+        self._others: dict[str, float] = {}
+        """When a repository that is not looked at was last begun to be scanned, by name."""
         self._held: list[events.Key] | None = None
 
     # -- lifecycle
@@ -204,14 +212,18 @@ class ConsoleApp(GlobalActs, RunActs, GoingActs, App[int]):
             self.refresh_pages()
         if (was_live and not live) or self._scan_is_due():
             self.rescan(told=False)
+        self._scan_another()
         self._set_pace()
 
     def _scan_is_due(self) -> bool:
         if not self.site.current or self.site.replay is not None:
             return False
         view = self.site.view
-        watched = self.page_shown.watched or bool(self.site.live_runs())
-        pause = max(WATCHED_RESCAN_S if watched else QUIET_RESCAN_S, RESCAN_SHARE * view.took_s if not watched else 0)
+        if self.page_shown.watched:
+            pause = WATCHED_RESCAN_S
+        else:
+            usual = LIVE_RESCAN_S if self.site.live_runs() else QUIET_RESCAN_S
+            pause = max(usual, RESCAN_SHARE * view.took_s)
         if view.problem:
             pause = RETRY_LOST_S
         return self.site.clock() - self._last_scan >= pause
@@ -229,7 +241,8 @@ class ConsoleApp(GlobalActs, RunActs, GoingActs, App[int]):
             self.tell("A scan is under way.")
 
     def _scanned(self, view: RepositoryView | None, error: BaseException | None) -> None:
-        self._last_scan = self.site.clock()
+        if view is None or view.name == self.site.current:
+            self._last_scan = self.site.clock()
         if error is not None:
             if type(error).__name__ != "Cancelled":
                 self.failed("The repository could not be scanned", error)
@@ -241,6 +254,19 @@ class ConsoleApp(GlobalActs, RunActs, GoingActs, App[int]):
         if journal is not None and view.name == self.site.current:
             self.jobs.start("journal", lambda: journal.note_scan(old, view), self._noted)
         self.refresh_pages()
+        self._scan_another()
+
+    def _scan_another(self) -> None:
+        """Scan a repository that is not looked at and was not for long: the list tells of all of them."""
+        site = self.site
+        if site.replay is not None or self.jobs.busy(_OTHERS) or not site.view.known:
+            return
+        due = site.clock() - OTHERS_RESCAN_S
+        names = [entry.name for entry in site.entries if entry.name != site.current]
+        name = next((name for name in names if self._others.get(name, 0.0) <= due), "")
+        if name:
+            self._others[name] = site.clock()
+            self.jobs.start(_OTHERS, lambda: site.scan(name), self._scanned)
 
     def _noted(self, value: object, error: BaseException | None) -> None:
         del value
@@ -288,6 +314,9 @@ class ConsoleApp(GlobalActs, RunActs, GoingActs, App[int]):
         if site.replay is not None:
             step = f"step {site.step + 1} of {len(site.replay.steps)}"
             return (Span(" REPLAY ", "danger"), Span(f" {step}  READ ONLY"))
+        if site.lens:
+            plan = site.plan_now()
+            return (Span(" AFTER PLAN ", "danger"), Span(f" {plan.short if plan is not None else '(empty)'}"))
         return (Span(" READ ONLY ", "danger"),) if self.options.readonly else ()
 
     def why_locked(self) -> str:
@@ -296,7 +325,17 @@ class ConsoleApp(GlobalActs, RunActs, GoingActs, App[int]):
             return "this is a simulation: r runs the fix under the cursor in it, ! kills it, esc goes back"
         if self.site.replay is not None:
             return "this is a replay, nothing in it can be changed"
+        if self.site.lens:
+            return "this is how it will be after the plan, L shows it as it is"
         return "the console was started with --readonly" if self.options.readonly else ""
+
+    def why_no_lens(self) -> str:
+        """Why the pages cannot be shown as after the plan, "" when they can."""
+        if self.site.replay is not None:
+            return "a replay has no plan"
+        return (
+            "" if self.site.lens or self.site.queued() else "the plan is empty, space queues the fix under the cursor"
+        )
 
     def summary(self) -> list[Line]:
         """The least there is to say, for a terminal that is too small."""
@@ -313,7 +352,14 @@ class ConsoleApp(GlobalActs, RunActs, GoingActs, App[int]):
             step = run.current
             at = f"step {step.number} of {len(run.steps)}: {step.type} {step.name}" if step is not None else ""
             found.append((Span(f"Run {run.id[:8]} "), Span(str(run.state), "bold"), Span(f" {at}")))
+        if self.jobs.busy("demo"):
+            found.append((Span("The demo is being made: every crash in it is a real one.", "bold"),))
         return found or [(Span("Nothing is running.", "quiet"),)]
+
+    @property
+    def in_browser(self) -> bool:
+        """Files that are written here are not where the operator is."""
+        return self._driver is not None and self._driver.is_web
 
     # -- telling
 
@@ -355,4 +401,5 @@ class ConsoleApp(GlobalActs, RunActs, GoingActs, App[int]):
             self.tell("That is under way already.")
         elif told:
             self.tell(told)
+            self.refresh_pages()
         self._set_pace()

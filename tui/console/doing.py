@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -14,6 +14,7 @@ from tui.console.screens.choose import Choice, Choose
 from tui.console.screens.page import Page
 from tui.model.commands import line
 from tui.printable import printable
+from tui.session import user_directory
 
 if TYPE_CHECKING:
     from tui.console.app import ConsoleApp
@@ -61,13 +62,10 @@ class GlobalActs:
 
     def act_repositories(self) -> None:
         """Choose another repository."""
-        from tui.console.screens.repositories import choices
+        from tui.console.screens.repositories import Repositories
 
         console = self._console
-        console.push_screen(
-            Choose("Repositories", lambda: choices(console), left=16, empty="No repository is connected: c"),
-            self._look_at,
-        )
+        console.push_screen(Repositories(console), self._look_at)
 
     def _look_at(self, name: str | None) -> None:
         if name:
@@ -248,11 +246,16 @@ class GlobalActs:
         self._save("error", "txt", text)
 
     def _save(self, name: str, form: str, text: str) -> None:
-        from tui.model.export import write
+        from tui.model.export import file_name, write
 
         console = self._console
+        if console.in_browser:
+            console.deliver_text(io.StringIO(text), save_filename=file_name(name, form), mime_type="text/plain")
+            console.tell(f"Downloaded: {file_name(name, form)}")
+            return
+        folder = user_directory("XDG_DATA_HOME", ".local/share") + "/exports"
         console.do(
-            "export", lambda: write(os.getcwd(), name, form, text),
+            "export", lambda: write(folder, name, form, text),
             lambda path: console.tell(f"Written: {path}"), "The file could not be written",
         )  # fmt: skip
 

@@ -29,6 +29,7 @@ class GoingActs:
     def look_at(self, name: str) -> None:
         """Look at another repository."""
         self._going.site.current = name
+        self._going.site.lens = False
         self._going.site.chosen = True
         self._going.site.poll()
         self._going.show_page("triage")
@@ -95,6 +96,14 @@ class GoingActs:
         from tui.demo import default_path
 
         return printable(default_path().replace(os.path.expanduser("~"), "~", 1))
+
+    def act_lens(self) -> None:
+        """All pages as they will be after the plan of the queue, or as they are."""
+        site = self._going.site
+        site.lens = not site.lens
+        if self._going.page_shown.tab == "plan":
+            self._going.show_page("images")
+        self._going.refresh_pages()
 
     # -- replay
 

@@ -31,22 +31,23 @@ def header(
     first = [Button((Span(" "), *mode, Span(" ")))] if mode else []
     if not view.name:
         return [*first, Button((Span(" diskwright", "title"),))], (Span("no repository ", "quiet"),)
-    kinds = ("",) if mode or not view.format else (f" ({view.format})", "")
-    made = [[*first, *_parts(view, signs, columns, now, hidden, mode, kind)] for kind in kinds]
+    forms = ((f" ({view.format})", True), ("", True), ("", False))
+    made = [[*first, *_parts(view, signs, columns, now, hidden, mode, kind, space)] for kind, space in forms]
     fitting = [parts for parts in made if sum(width(plain(part.text)) for part in parts) <= columns]
     return (fitting or made)[-1 if not fitting else 0], where(view) if columns >= WIDE else ()
 
 
 def _parts(
-    view: RepositoryView, signs: Signs, columns: int, now: float, hidden: str, mode: Sequence[Span], kind: str
-) -> list[Button]:
+    view: RepositoryView, signs: Signs, columns: int, now: float, hidden: str, mode: Sequence[Span], kind: str,
+    space: bool,
+) -> list[Button]:  # fmt: skip
     parts = [Button((Span(f" {view.name}", "title"), Span(f"{kind}  ", "quiet")), "repositories")]
     if not view.known:
         told = Span(view.problem, "broken") if view.problem else Span("not scanned yet", "unknown")
         return [*parts, Button((told,))]
     wide = columns >= WIDE
     parts.append(Button((*signs.counts(counts_of(view), "  " if wide else " "), Span("  "))))
-    if not mode or wide:
+    if space:
         parts.append(Button(_space(view, columns)))
     if hidden:
         parts.append(Button((Span(f"  {hidden}", "warning"),)))
@@ -90,8 +91,19 @@ def scanned(view: RepositoryView, now: float, long: bool) -> Line:
 
 def where(view: RepositoryView) -> Line:
     """This host and the manager of the repository."""
-    srm = f"  SRM: {view.srm}" if view.srm not in ("", "-") else ""
-    return (Span(f"{view.host}{srm} ", "quiet"),)
+    if view.srm in ("", "-"):
+        return (Span(f"{view.host} ", "quiet"),)
+    return (
+        Span(f"{view.host} ", "quiet"),
+        Span(f" SRM: {srm_of(view)} ", "text" if view.srm == view.host else "warning"),
+    )
+
+
+def srm_of(view: RepositoryView) -> str:
+    """Who manages a repository that needs somebody to: a host, or what stands for nobody."""
+    if view.srm == "?":
+        return "nobody"
+    return "this host" if view.srm == view.host else view.srm
 
 
 def tabs(view: RepositoryView, active: str, live_runs: int, columns: int, now: float) -> tuple[list[Button], Line]:
@@ -103,5 +115,14 @@ def tabs(view: RepositoryView, active: str, live_runs: int, columns: int, now: f
         buttons.append(Button((shown, Span(" ")), f"tab_{key}"))
     if columns >= WIDE or not view.name:
         return buttons, ()
-    short = where(view) if not view.known else (*where(view), *scanned(view, now, long=False), Span(" "))
-    return buttons, short
+    return buttons, _fitting(view, columns - sum(width(plain(button.text)) for button in buttons) - 2, now)
+
+
+def _fitting(view: RepositoryView, columns: int, now: float) -> Line:
+    """Host, manager and time of the scan; where there is no room for all, the host is known best."""
+    if not view.known:
+        return where(view)
+    when = (*scanned(view, now, long=False), Span(" "))
+    host, *manager = where(view)
+    forms: tuple[Line, ...] = ((host, *manager, *when), (*manager, *when), when)
+    return next((form for form in forms if width(plain(form)) <= columns), when)

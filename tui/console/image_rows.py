@@ -38,6 +38,10 @@ class ImageRows:
     def __len__(self) -> int:
         return len(self._selected)
 
+    def number(self, index: int) -> int:
+        """The place of a row's image among all images."""
+        return self._selected[index]
+
     def row(self, index: int) -> ImageRow:
         """The image of a row."""
         return self._images[self._selected[index]]

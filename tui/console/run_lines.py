@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tui.console.lines import Line, Span
+from rich.cells import cell_len
+
+from tui.console.lines import Line, Span, plain, wrap
 from tui.console.signs import Signs
 from tui.console.site import Site
 from tui.console.widgets.pane import Item
@@ -22,7 +24,8 @@ _ROLES = {
 }
 
 
-BAR_INDENT = " " * 5
+INDENT = " " * 5
+_BADLY = (RunState.FAILED, RunState.REJECTED, RunState.STOPPED, RunState.WAITING)
 
 
 def role_of(state: RunState) -> str:
@@ -85,30 +88,36 @@ def progress(step: RunStep, signs: Signs, columns: int, now: float) -> Line:
     return (bar, Span(f" {step.percent:>3}%{done}{rate}{left}{saved}"), old)
 
 
-def steps(run: Run, signs: Signs, columns: int, now: float) -> list[Line]:
-    """Every step of a run, the running one with its bar."""
-    lines: list[Line] = []
+def steps(run: Run, signs: Signs, columns: int, now: float) -> list[list[Line]]:
+    """The lines of every step of a run: the running one with its bar, one that ended badly with all of its reason."""
+    found: list[list[Line]] = []
     for step in run.steps:
-        lines.append(_step(step, columns, now))
+        lines = [_step(step, columns, now)]
         if step.state in (RunState.RUNNING, RunState.STOPPING, RunState.OLD):
-            lines.append((Span(BAR_INDENT), *progress(step, signs, max(8, columns - 68), now)))
-    return lines
+            lines.append((Span(INDENT), *progress(step, signs, max(8, columns - 68), now)))
+        elif step.state in _BADLY and cell_len(plain(lines[0])) > columns:
+            lines = [_step(step, columns, now, told=False)]
+            lines += [(Span(INDENT), *text) for text in wrap(Span(step.reason or step.error), columns - len(INDENT))]
+        found.append(lines)
+    return found
 
 
-def _step(step: RunStep, columns: int, now: float) -> Line:
+def _step(step: RunStep, columns: int, now: float, told: bool = True) -> Line:
+    text = _told(step) if told else ""
     name = max(12, min(28, columns - 62))
     label = step.name if len(step.name) <= name else step.name[: name - 1] + "~"
     took = duration(step.seconds(now)) if step.started else ""
-    told = step.reason or step.error
-    if not told and step.state is RunState.WAITING:
-        told = "waits for its turn"
-    if step.state is RunState.DONE and step.freed_bytes:
-        told = f"freed {compact(step.freed_bytes)}"
-    if step.state is RunState.RUNNING and step.stages:
-        told = f"stage {step.stage}/{step.stages} {step.stage_name}"
     again = f"  attempt {step.attempts}" if step.attempts > 1 else ""
     return (
         Span(f" {step.state:<9}", role_of(step.state)),
         Span(f"{step.number:>3} {step.type:<8} {label:<{name}} {took:>6}  "),
-        Span(f"{told}{again}", "quiet" if step.state in (RunState.WAITING, RunState.DONE) else "text"),
+        Span(f"{text}{again}", "quiet" if step.state in (RunState.WAITING, RunState.DONE) else "text"),
     )
+
+
+def _told(step: RunStep) -> str:
+    if step.state is RunState.DONE and step.freed_bytes:
+        return f"freed {compact(step.freed_bytes)}"
+    if step.state is RunState.RUNNING and step.stages:
+        return f"stage {step.stage}/{step.stages} {step.stage_name}"
+    return step.reason or step.error or ("waits for its turn" if step.state is RunState.WAITING else "")

@@ -15,7 +15,6 @@ from tui.model.fixes import FixRow
 from tui.model.plan import Plan
 from tui.model.runs import Run
 from tui.model.snapshot import HostOperation
-from tui.model.triage import queued_rows
 
 if TYPE_CHECKING:
     from tui.console.app import ConsoleApp
@@ -29,11 +28,6 @@ class RunActs:
         return cast("ConsoleApp", self)
 
     # -- decisions
-
-    def queued(self) -> list[FixRow]:
-        """The fixes of the queue that check offers now, in its order."""
-        site = self._app.site
-        return queued_rows(site.view, site.decisions)
 
     def decide(self, change: Callable[[Desk], object], done: Callable[[], None] = lambda: None) -> None:
         """Change what the operator decided; on disk before it is shown. A text that ``change`` returns is told."""
@@ -81,6 +75,7 @@ class RunActs:
             return started
 
         def done(run_id: str) -> None:
+            site.lens = False
             app.tell(f"Run {plan.short} was started. You can quit: it goes on.")
             site.poll()
             app.show_run(run_id)

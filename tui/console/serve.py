@@ -1,7 +1,9 @@
-"""The console in browsers, by textual-serve: each tab is a console of its own on the same repositories.
+"""The console in browsers: each tab is a console of its own on the same repositories.
 
-There is no login: whoever reaches the port is the operator. So it listens on this machine only unless
-another address is named. Closing a tab ends its console; what runs goes on.
+There is no login. Whoever knows the address acts as the operator who started the server, so the address ends
+in a secret that is made anew at each start, and the server listens on this machine only unless another address
+is named. What a stranger's page in the same browser can do is said in ``tui.console.web.guard``. Closing a tab
+ends its console, and the end of the server ends them all; what runs goes on.
 """
 
 from __future__ import annotations
@@ -10,22 +12,34 @@ import argparse
 import shlex
 import sys
 
-from engine.errors import ToolMissing
+from engine.errors import Refused, ToolMissing
 from tui.session import Session
 
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 def serve(session: Session, arguments: argparse.Namespace, host: str, port: int) -> int:
-    """Serve until Ctrl-C. ToolMissing without textual-serve."""
+    """Serve until Ctrl-C or SIGTERM; the address is told once it can be opened. ToolMissing without textual-serve,
+    Refused when the address cannot be had."""
     try:
-        from textual_serve.server import Server
+        from tui.console.web.server import ConsoleServer
     except ImportError:
         raise ToolMissing("textual-serve is not installed", "pip install 'diskwright[browser]'") from None
     if host not in _LOCAL:
-        session.out.say(f"diskwright: there is no login; whoever reaches {host}:{port} can change the repositories")
-    server = Server(shlex.join(_command(arguments)), host=host, port=port, title="diskwright")
-    server.serve()
+        session.out.say(f"diskwright: {host} is not this machine alone, and nothing is encrypted on the way")
+    server = ConsoleServer(shlex.join(_command(arguments)), host, port)
+
+    def tell() -> None:
+        session.out.document({"url": server.url})
+        session.out.line(f"Open {server.url}")
+        session.out.flush()
+        session.out.say("Whoever has this address can do what you can. Ctrl-C ends it; what runs goes on.")
+
+    try:
+        server.run(tell)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise Refused(f"cannot listen on {host}:{port}: {reason}", "Name another one: --serve [HOST:]PORT") from error
     return 0
 
 

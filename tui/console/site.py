@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tui.model import estimates, run_notes
+from tui.model import estimates, lens, run_notes
 from tui.model import plan as plan_model
 from tui.model import runs as runs_model
 from tui.model.desk import Decisions, Desk
@@ -20,7 +20,7 @@ from tui.model.notes import Notes, notes_of
 from tui.model.plan import Plan
 from tui.model.scanner import Cancel, RepositoryEntry, Scanner, connected
 from tui.model.snapshot import RepositoryView, never_read
-from tui.model.triage import Marked
+from tui.model.triage import Marked, queued_rows
 
 if TYPE_CHECKING:
     from engine.api import Engine
@@ -55,6 +55,10 @@ class Site:
         self.branch_views: dict[str, RepositoryView] = {}
         self.cancel: Cancel | None = None
         """To stop the scan that is under way."""
+        self.lens = False
+        """The pages show what will be after the plan."""
+        self._plan: tuple[tuple[RepositoryView, tuple[str, ...]], Plan] | None = None
+        self._lens_view: tuple[Plan, RepositoryView] | None = None
         self._desks: dict[str, Desk] = {}
         self._journals: dict[str, Journal] = {}
 
@@ -103,6 +107,11 @@ class Site:
 
     @property
     def view(self) -> RepositoryView:
+        """What the pages show: ``seen``, and through the lens what the plan makes of it."""
+        return self._after_plan(self.seen) if self.lens and self.replay is None else self.seen
+
+    @property
+    def seen(self) -> RepositoryView:
         """The repository that is looked at, as it is known; in a replay as it was at that step."""
         if self.branch is not None:
             return self.branch_views[self.current]
@@ -125,8 +134,10 @@ class Site:
 
     def scan(self, name: str, deep: bool = False) -> RepositoryView:
         """Look at a repository (blocks)."""
-        self.cancel = Cancel()
-        return self.scanner.scan(name, self.views.get(name), deep, self.cancel)
+        cancel = Cancel()
+        if name == self.current:
+            self.cancel = cancel
+        return self.scanner.scan(name, self.views.get(name), deep, cancel)
 
     def accept(self, view: RepositoryView) -> None:
         """Keep what a scan saw."""
@@ -192,9 +203,31 @@ class Site:
 
     # -- plans
 
+    def queued(self) -> list[FixRow]:
+        """The fixes of the queue that check offers now, in its order."""
+        return queued_rows(self.seen, self.decisions)
+
+    def plan_now(self) -> Plan | None:
+        """What the queue amounts to; made again only when the queue or the repository has changed."""
+        chosen = self.queued()
+        if not chosen:
+            return None
+        key = (self.seen, tuple(row.id for row in chosen))
+        if self._plan is None or self._plan[0][0] is not key[0] or self._plan[0][1] != key[1]:
+            self._plan = (key, self.make_plan(chosen))
+        return self._plan[1]
+
+    def _after_plan(self, view: RepositoryView) -> RepositoryView:
+        plan = self.plan_now()
+        if plan is None:
+            return view
+        if self._lens_view is None or self._lens_view[0] is not plan:
+            self._lens_view = (plan, lens.after(view, plan))
+        return self._lens_view[1]
+
     def make_plan(self, chosen: Sequence[FixRow]) -> Plan:
         """The plan for these fixes from what is known now."""
-        view = self.view
+        view = self.seen
         times = estimates.load(self.notes, view.identity)
         return plan_model.make(view, chosen, times, self.clock(), self.reserve_share)
 
@@ -202,7 +235,7 @@ class Site:
 
     def begin_replay(self, replay: Replay) -> None:
         """Look at a trace from its first step on."""
-        self.replay, self.step = replay, 0
+        self.replay, self.step, self.lens = replay, 0, False
         self.chosen = False
         self.current = next(iter(replay.repositories), "")
         self.decisions, self.runs = Decisions(), ()

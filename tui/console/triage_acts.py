@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tui.console.acts import Act
+from tui.console.screens.filtered import FIND_ACTS
 
 TRIAGE_ACTS: tuple[Act, ...] = (
     Act("queue", "space", "Queue", "Put the fix into the plan, or take it out.", "select choose", changes=True),
@@ -23,8 +24,7 @@ TRIAGE_ACTS: tuple[Act, ...] = (
     Act("sort", "o", "Sort", "Sort by the next: priority, space, time, image, type.", "order"),
     Act("reverse", "O", "Reverse", "Turn the order round.", "sort"),
     Act("open", "enter", "Why", "Tell why it is so, on a full page with its facts.", footer=False),
-    Act("larger", "plus", "Larger", "Make the lower pane larger.", "resize pane", footer=False),
-    Act("smaller", "underscore", "Smaller", "Make the lower pane smaller.", "resize pane", footer=False),
+    *FIND_ACTS,
     Act("only_mend", "", "Mend fixes", "Show only what makes broken images usable.", "repair broken"),
     Act("only_clean", "", "Clean fixes", "Show only what frees space.", "make space free room delete removed"),
     Act("only_merge", "", "Merge fixes", "Show only what joins snapshots.", "chain space"),

@@ -24,6 +24,7 @@ COLUMNS = (
     Column("io", "IO", 6, right=True, from_width=90),
     Column("undo", "UNDO", 5, from_width=90),
     Column("run", "RUN ON", 8),
+    Column("why", "WHY", 40, share=2, from_width=120),
 )
 HEADS = tuple(column.title for column in COLUMNS)
 
@@ -67,6 +68,7 @@ class TriageRows:
             "io": compact(fix.io_bytes) if fix.io_bytes else "-",
             "undo": Span(str(fix.undo), "warning" if fix.undo is Undo.NEVER else "text"),
             "run": self._run_on(row),
+            "why": Span(fix.why or "-", "quiet"),
         }
 
     def _gone(self, row: TriageRow) -> dict[str, Cell]:
@@ -78,6 +80,7 @@ class TriageRows:
             "image": Span(fix.label, "quiet"),
             "change": Span(f"GONE {row.note}", "quiet"),
             "run": Span("-", "quiet"),
+            "why": Span(row.note, "quiet"),
         }
 
     def _run_on(self, row: TriageRow) -> Cell:
@@ -86,10 +89,10 @@ class TriageRows:
             return Span(str(row.state), "bold")
         if row.snoozed:
             return Span("snoozed", "quiet")
+        if row.elsewhere:
+            return Span("no SRM" if self._view.srm == "?" else self._view.srm, "warning")
         if fix.can_run:
             return "yes"
-        if fix.needs_srm and self._view.srm not in ("", "-", "?"):
-            return Span(self._view.srm, "quiet")
         return Span("no room" if fix.needs_room else "waits", "warning")
 
     def text(self, index: int) -> list[str]:

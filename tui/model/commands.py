@@ -29,7 +29,7 @@ _LINES: dict[str, Callable[[dict[str, str]], list[str]]] = {
     "restore": lambda a: ["restore", a["repo"], a["image"]],
     "tasks": lambda a: ["tasks"],
     "create_disk": lambda a: ["create-disk", a["repo"], a.get("size", "10G")],
-    "take_srm": lambda a: ["srm", "take", a["repo"]],
+    "take_srm": lambda a: ["srm", "take", a["repo"], *(["--dead", a["dead"]] if a.get("dead") else [])],
     "release_srm": lambda a: ["srm", "release", a["repo"]],
     "replay": lambda a: ["tui", "--trace", a["trace"]],
 }

@@ -65,13 +65,15 @@ def _txt(heads: Sequence[str], rows: list[list[str]]) -> str:
 
 def write(directory: str, name: str, form: str, text: str) -> str:
     """Write ``text`` into a new file ``diskwright-NAME-TIME.FORM`` and return its path; nothing is overwritten.
+    The directory is made, for its owner alone, where it is not there.
 
     Raises StorageError."""
-    safe = "".join(character if character.isalnum() or character in "-_" else "-" for character in name)[:60]
-    stamp = time.strftime("%Y%m%d-%H%M%S")
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise from_os_error(error, f"make {directory}") from error
     for number in range(_TRIES):
-        again = f"-{number}" if number else ""
-        path = os.path.join(directory, f"diskwright-{safe}-{stamp}{again}.{form}")
+        path = os.path.join(directory, file_name(name, form, number))
         try:
             with open(path, "x", encoding="utf-8", errors="backslashreplace") as stream:
                 stream.write(text)
@@ -81,3 +83,10 @@ def write(directory: str, name: str, form: str, text: str) -> str:
             raise from_os_error(error, f"write {path}") from error
         return path
     raise BadRequest(f"{directory} is full of exports of this second", "Try again")
+
+
+def file_name(name: str, form: str, number: int = 0) -> str:
+    """``diskwright-NAME-TIME.FORM``, with a number after the first of a second; safe whatever the name is."""
+    safe = "".join(character if character.isalnum() or character in "-_" else "-" for character in name)[:60]
+    again = f"-{number}" if number else ""
+    return f"diskwright-{safe}-{time.strftime('%Y%m%d-%H%M%S')}{again}.{form}"

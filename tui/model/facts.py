@@ -11,6 +11,7 @@ from engine import progress
 from engine.api import Engine
 from engine.errors import DiskwrightError
 from engine.formats import files_layout as layout
+from engine.formats import lvm_layout
 from engine.formats.base import Repository, TagEntry, VolumeFacts
 from engine.formats.filestore import FileStore
 from engine.model import require_id
@@ -28,7 +29,7 @@ class Fact(NamedTuple):
     """One piece of evidence. Texts are printable."""
 
     kind: str
-    """rule, record, progress, volume, lease; a ``rule`` cannot be opened."""
+    """rule, record, progress, volume, lease; a ``rule`` is only known to the check and cannot be opened."""
     text: str
     path: str = ""
     """The file on this host that it is in, "" where there is none."""
@@ -64,20 +65,26 @@ def _path(repository: Repository, inside: str) -> str:
     return printable(f"{repository.place}/{inside}") if isinstance(repository, FileStore) else ""
 
 
+def _on_lvm(repository: Repository, volume: str) -> str:
+    """Where a fact is that is in no file: a logical volume of a group."""
+    return "" if isinstance(repository, FileStore) else printable(f"{volume} in {repository.place}, ")
+
+
 def _record_fact(repository: Repository, entry: TagEntry) -> Fact:
     path = _path(repository, f"{layout.tag_shard(entry.id)}/{layout.tag_name(entry.id, entry.generation)}")
     record = entry.record
-    place = f"generation {entry.generation:x}"
+    where = _on_lvm(repository, lvm_layout.META)
+    place = f"{where}generation {entry.generation:x}"
     if record is None:
         return Fact("record", f"record: {printable(entry.problem) or 'deleted for good'}", path, place, entry.id)
     words = ["visible" if record.strong else "not visible", "whole" if record.whole else "data not whole"]
     if record.operation is not None:
         operation = record.operation
         words.append(f"unfinished {printable(operation.verb)}")
-        place = f"operation.cursor {operation.cursor}, epoch {record.epoch}"
+        place = f"{where}operation.cursor {operation.cursor}, epoch {record.epoch}"
     elif record.removed is not None:
         words.append(f"removed {moment(record.removed)}")
-        place = "removed"
+        place = f"{where}removed"
     return Fact("record", f"record: {', '.join(words)}", path, place, entry.id)
 
 
@@ -91,7 +98,8 @@ def _progress_facts(repository: Repository, record: Record) -> Iterator[Fact]:
             when = moment(line.status.when)
             text = f"progress: {share}, saved {when} by {printable(line.status.host)}"
             path = _path(repository, layout.progress_path(record.id, record.epoch))
-            yield Fact("progress", text, path, f"cursor {line.cursor}", record.id)
+            place = f"{_on_lvm(repository, lvm_layout.META)}cursor {line.cursor}"
+            yield Fact("progress", text, path, place, record.id)
 
 
 def _volumes(record: Record) -> list[tuple[VolumeRef, str]]:
@@ -104,11 +112,14 @@ def _volumes(record: Record) -> list[tuple[VolumeRef, str]]:
 
 def _volume_fact(repository: Repository, volume: VolumeRef, role: str) -> Fact:
     path = _path(repository, layout.volume_path(volume.id, volume.format))
+    where = _on_lvm(repository, lvm_layout.volume_name(volume.id))
     try:
         seen = repository.volume_facts(volume.id, volume.format)
     except DiskwrightError as error:
         return Fact("volume", f"{role}: {printable(error.message)}", path, "", _volume_key(volume))
-    return Fact("volume", f"{role}: {_condition(seen)}", path, _size(seen), _volume_key(volume))
+    return Fact(
+        "volume", f"{role}: {_condition(seen)}", path, f"{where}{_size(seen)}".rstrip(", "), _volume_key(volume)
+    )
 
 
 def _condition(seen: VolumeFacts) -> str:
@@ -123,6 +134,13 @@ def _size(seen: VolumeFacts) -> str:
 
 def _volume_key(volume: VolumeRef) -> str:
     return f"{volume.id}.{volume.format}"
+
+
+def grounded(rule: Fact, evidence: tuple[Fact, ...]) -> Fact:
+    """A fact of a rule with the file it is from: the one it names, else the record, which rules go by first."""
+    named = (fact for fact in evidence if fact.kind == "volume" and fact.key and fact.key in rule.text)
+    source = next(named, None) or next((fact for fact in evidence if fact.kind == "record"), None)
+    return source._replace(text=rule.text) if source is not None else rule
 
 
 # -- opening one

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from engine import survey
 from engine.api import Engine
-from engine.errors import BadRequest
+from engine.errors import BadRequest, StorageError
+from engine.formats.base import Repository
 from engine.model import Finding, Fix, ImageReport, OperationStatus, RepositoryReport
 from engine.tools.threads import collector_off
 from engine.triage.judge import judge
@@ -68,12 +69,22 @@ def gather(engine: Engine, repo_id: str, deep: bool = False, known: ConstraintRo
         format=printable(repository.format),
         place=printable(repository.place),
         constraints=constraints,
-        srm="?" if constraints.needs_srm else "-",
+        srm=manager_of(repository),
         deep=deep,
         tasks=_tasks(engine, repository.identity, names.names),
         scanned_at=clock.wall(),
     )
     return with_report(view, report, names)._replace(took_s=clock.monotonic() - started)
+
+
+def manager_of(repository: Repository) -> str:
+    """Who manages it as a view says it: a host, "-" where nobody needs to, "?" where nobody known does."""
+    if not repository.managed:
+        return "-"
+    try:
+        return printable(repository.manager()) or "?"
+    except StorageError:
+        return "?"
 
 
 def names_in(seen: Any) -> Names:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -137,6 +137,23 @@ class ImageTable:
         self._lines += part["lines"]
         for name, column in self._columns.items():
             column.extend(part[name])
+
+    def changed(self, states: Mapping[str, tuple[State, str]], gone: Collection[str] = ()) -> ImageTable:
+        """A copy with other states, each with its reason, and without the images that are gone."""
+        copy = ImageTable()
+        copy._lines, copy._texts, copy._known = list(self._lines), list(self._texts), dict(self._known)
+        copy._columns = {name: column[:] for name, column in self._columns.items()}
+        for id, (state, reason) in states.items():
+            if (index := self.find(id)) >= 0:
+                copy._columns["state"][index] = SHOWN.index(state)
+                for name, text in (("reason", reason), ("rule", ""), ("facts", "")):
+                    copy._columns[name][index] = copy._text(text)
+        for index in sorted((self.find(id) for id in gone), reverse=True):
+            if index >= 0:
+                del copy._lines[index]
+                for column in copy._columns.values():
+                    del column[index]
+        return copy
 
     # -- reading
 

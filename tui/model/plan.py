@@ -144,7 +144,7 @@ def make(
             lowest, lowest_at = step.lowest, step.number
     if ordered.stuck is not None:
         offers += _offers_of_room(view, todo, ordered.missing_bytes)
-    states = _states_after(view, steps)
+    states = states_after(view, steps)
     return Plan(
         id=plan_id(view.identity, [step.row.id for step in steps]),
         repo_id=view.name,
@@ -224,8 +224,8 @@ def _possible(view: RepositoryView, chosen: Sequence[FixRow]) -> tuple[list[FixR
     for row in unique:
         if not row.can_run and not row.needs_room:
             skipped.append(Skipped(row, f"it waits for {row.waits_for}"))
-        elif row.needs_srm and view.srm not in ("", "-", view.host):
-            skipped.append(Skipped(row, f"it needs the SRM, {'which is not known' if view.srm == '?' else view.srm}"))
+        elif elsewhere := view.runs_elsewhere(row):
+            skipped.append(Skipped(row, elsewhere))
         else:
             todo.append(row)
     offers: list[Offer] = []
@@ -281,7 +281,7 @@ def _offers_of_room(view: RepositoryView, todo: list[FixRow], missing: int) -> l
     return found
 
 
-def _states_after(view: RepositoryView, steps: tuple[Step, ...]) -> dict[str, State]:
+def states_after(view: RepositoryView, steps: Sequence[Step]) -> dict[str, State]:
     """States of images that the steps change, by id. Images above a mended one become usable with it."""
     states: dict[str, State] = {}
     waiting = _waiting(view) if any(_carries(step.row) for step in steps) else []

@@ -96,7 +96,7 @@ class Scanner:
                 view = gather.from_lines(lines)
         except DiskwrightError as error:
             return lost(before, error.code, printable(error.message), printable(error.next_step), self._wall())
-        return view._replace(constraints=before.constraints, srm=before.srm) if known else view
+        return view._replace(constraints=before.constraints) if known else view
 
 
 def _lines_of(words: list[str], cancel: Cancel) -> Generator[str, None, None]:

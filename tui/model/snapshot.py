@@ -114,7 +114,7 @@ class RepositoryView(NamedTuple):
     """Of all images that are not optimized, whoever worked on them."""
     constraints: ConstraintRow | None = None
     srm: str = ""
-    """Who manages it, "-" when it needs nobody, "?" when it needs somebody who is not known."""
+    """Who manages it, "-" when it needs nobody, "?" when it needs somebody and nobody known does."""
     deep: bool = False
     problem: str = ""
     """Why the last look failed, "" when it did not."""
@@ -123,7 +123,7 @@ class RepositoryView(NamedTuple):
     problem_code: str = ""
     """The stable code of the error."""
     read_only: str = ""
-    """Why nothing can be changed: "REPLAY", or ""."""
+    """Why nothing can be changed: "REPLAY", "AFTER PLAN", or ""."""
 
     @property
     def known(self) -> bool:
@@ -146,6 +146,12 @@ class RepositoryView(NamedTuple):
     def fixes_of(self, image: str) -> tuple[FixRow, ...]:
         """Fixes about an image, or that change it."""
         return tuple(row for row in self.fixes if image in (row.target, *row.images))
+
+    def runs_elsewhere(self, row: FixRow) -> str:
+        """Why a fix cannot run on this host though it could on the manager (SRM), "" when it is no matter of that."""
+        if not row.needs_srm or self.srm in ("", "-", self.host):
+            return ""
+        return "it needs the SRM, and nobody known is it" if self.srm == "?" else f"it needs the SRM, {self.srm}"
 
     def image(self, id: str) -> ImageRow | None:
         """The row of an image, None when it is not there."""

@@ -45,6 +45,8 @@ class TriageRow(NamedTuple):
     """RUNNING, GONE and the like; None: it waits for the operator."""
     note: str
     """Why it has that state."""
+    elsewhere: str = ""
+    """Why only another host can run it now, "" when it is no matter of hosts."""
 
     @property
     def key(self) -> str:
@@ -59,7 +61,7 @@ class TriageRow(NamedTuple):
     @property
     def run_note(self) -> str:
         """Why it cannot run here now, "" when it can."""
-        return f"it waits for {self.fix.waits_for}" if self.fix.waits_for else ""
+        return f"it waits for {self.fix.waits_for}" if self.fix.waits_for else self.elsewhere
 
 
 class Triage(NamedTuple):
@@ -84,7 +86,9 @@ def triage(
 ) -> Triage:
     """What the home screen shows. ``marked``: what runs say of fixes, by key."""
     positions = {item.key: number for number, item in enumerate(decisions.queue, 1)}
-    rows = [_row(row, decisions, positions, marked or {}) for row in view.fixes]
+    rows = [
+        _row(row, decisions, positions, marked or {})._replace(elsewhere=view.runs_elsewhere(row)) for row in view.fixes
+    ]
     rows += _not_offered(view, decisions, positions, marked or {})
     awake = [row for row in rows if show_snoozed or not row.snoozed]
     passing = [row for row in awake if all(_passes(term, row, view) for term in query.terms)]

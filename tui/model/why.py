@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tui.model.facts import Fact
+from tui.model.facts import Fact, grounded
 from tui.model.fixes import FixRow
 from tui.model.images import ImageRow
 from tui.model.snapshot import RepositoryView
@@ -72,7 +72,7 @@ def explain(view: RepositoryView, image: str, now: float, facts: tuple[Fact, ...
     if row is None:
         return None
     fixes = _useful(view.fixes_of(image))
-    rule_facts = (Fact("rule", row.facts),) if row.facts else ()
+    rule_facts = (grounded(Fact("rule", row.facts), facts),) if row.facts else ()
     lines = [
         Line("State", _state(row, now)),
         Line("Why", f"{row.reason}{f'; rule {row.rule}' if row.rule else ''}"),

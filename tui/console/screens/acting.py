@@ -64,6 +64,8 @@ class Acting(Screen[Any]):
         """As ``why_not``, with the reasons that hold for every screen."""
         if act.changes and (locked := self.console.why_locked()):
             return locked
+        if act.name == "lens" and (none := self.console.why_no_lens()):
+            return none
         return self.why_not(act)
 
     def press(self, act: Act) -> None:

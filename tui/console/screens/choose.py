@@ -93,6 +93,16 @@ class Choose(Dialog):
         self.set_focus(self.query_one("#typed", Input) if self.search else self._table)
 
     @property
+    def chosen(self) -> str:
+        """The key of the line under the cursor, "" for none."""
+        return self._table.key
+
+    def on_table_moved(self, message: Table.Moved) -> None:
+        """What can be done may depend on the line."""
+        message.stop()
+        self.fill_footer()
+
+    @property
     def _table(self) -> Table:
         return self.query_one("#list", Table)
 

@@ -13,7 +13,7 @@ from tui.console.screens.page import Page
 from tui.console.widgets.pane import Pane
 
 _WAYS = (
-    ("d", "Create a demo repository with broken images", "some seconds, 40 MB"),
+    ("d", "Create a demo repository with broken images", "seconds, 40 MB"),
     ("c", "Connect a repository (localfs, nfs, lvm)", ""),
     ("t", "Take the tour: 5 minutes, uses the demo repository", ""),
     ("o", "Open a simulation trace", ""),
@@ -50,9 +50,10 @@ class FirstRunPage(Page):
             (),
             *ways,
             (),
-            (Span(f"   The demo is written to {self.console.demo_place()}. Delete it at any time."),),
-            (Span("   It has 15 images in every state, and removed images that still hold space."),),
-            (Span("   The broken ones come from real crashes. Nothing outside that folder changes."),),
+            (Span(f"   The demo is written to {self.console.demo_place()}."),),
+            (Span("   Delete it at any time; nothing outside that folder changes."),),
+            (Span("   It has 15 images in every state; some are removed and still hold space."),),
+            (Span("   What is broken in it was broken by real crashes."),),
             (),
             *((Span("   "), *told) for told in self.console.what_goes_on()),
         ]

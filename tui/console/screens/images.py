@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
-
-from textual import events
-from textual.containers import Container, Vertical
-from textual.widget import Widget
-from textual.widgets import Input
 
 from tui.console import why_lines
 from tui.console.acts import Act
 from tui.console.image_rows import COLUMNS, HEADS, ImageRows
 from tui.console.lines import Line, Span, line
-from tui.console.screens.page import CopyItem, Page
+from tui.console.screens.filtered import FIND_ACTS, FilteredPage
+from tui.console.screens.page import CopyItem
 from tui.console.widgets.base import set_title
-from tui.console.widgets.filter import FilterLine
 from tui.console.widgets.pane import Pane
-from tui.console.widgets.repos import Repos
 from tui.console.widgets.table import Table
 from tui.model.commands import line as command_line
 from tui.model.images import ImageOrder, ImageRow
-from tui.model.query import parse
+from tui.model.query import Query
 
 _EXPORT_ROWS = 200_000
+_FAULTS = "!status:optimized"
 
 
-class ImagesPage(Page):
+class ImagesPage(FilteredPage):
     """The table of images and the reason."""
 
     tab = "images"
@@ -39,31 +34,15 @@ class ImagesPage(Page):
         Act("sort", "o", "Sort", "Sort by the next: state, name, size, used, time, id.", "order"),
         Act("reverse", "O", "Reverse", "Turn the order round.", "sort"),
         Act("history", "h", "History", "Show in the timeline what happened to this image.", "provenance lane"),
+        *FIND_ACTS,
     )
+    COLUMNS = COLUMNS
+    ORDERS = ImageOrder
+    WHAT = "Images"
 
     def __init__(self) -> None:
         super().__init__()
-        self.order = ImageOrder.STATE
-        self.reversed = False
         self.rows: ImageRows | None = None
-
-    def body(self) -> Iterable[Widget]:
-        """Repositories, images, reason."""
-        table = Table(COLUMNS, name="images")
-        table.add_class("panel")
-        why = Pane("why")
-        why.add_class("panel")
-        yield Container(Repos(), Vertical(table, FilterLine(table), id="middle"), why, id="columns")
-
-    @property
-    def table_widget(self) -> Table:
-        """The table of images."""
-        return self.query_one("#images", Table)
-
-    @property
-    def filter_line(self) -> FilterLine:
-        """Where the filter is typed."""
-        return self.query_one(FilterLine)
 
     def row(self) -> ImageRow | None:
         """The image under the cursor."""
@@ -74,19 +53,20 @@ class ImagesPage(Page):
 
     def fill(self) -> None:
         """Everything, from what is known now."""
-        view = self.console.site.view
-        query = parse(self.filter_line.value)
-        selected = view.images.select(query, self.order, self.reversed)
-        self.rows = ImageRows(view.images, selected, self.console.signs)
+        images, query = self.console.site.view.images, self.query_now()
+        selected = images.select(query, ImageOrder(self.order), self.reversed)
+        self.rows = ImageRows(images, selected, self.console.signs)
         self.table_widget.show(self.rows, self._nothing())
-        number, total = len(selected), len(view.images)
-        shown = str(total) if number == total else f"{number} of {total}"
-        order = f"sort: {self.order.value}{' reversed' if self.reversed else ''}"
-        about = query.hints[0] if query.hints else f"filter: {self.filter_line.value.strip() or 'none'}"
-        set_title(self.table_widget, f"Images {shown}   {order}   {about}")
+        self.fill_title(len(selected), len(images), query)
         self._fill_why()
-        if self.wide:
-            self.query_one(Repos).fill(self.console)
+        self.fill_repositories()
+
+    def matching(self, query: Query) -> Callable[[int], bool]:
+        """By its place among all images."""
+        rows = self.rows
+        assert rows is not None
+        found = set(self.console.site.view.images.select(query, ImageOrder(self.order), self.reversed))
+        return lambda index: rows.number(index) in found
 
     def _nothing(self) -> list[Line]:
         view = self.console.site.view
@@ -119,22 +99,6 @@ class ImagesPage(Page):
         if act is not None:
             self.press(act)
 
-    def on_mount(self) -> None:
-        """The table has the keys."""
-        self.set_focus(self.table_widget)
-
-    def on_input_changed(self, event: Input.Changed) -> None:
-        """The filter works while one types."""
-        event.stop()
-        self.fill()
-
-    def take_field_key(self, field: Input, event: events.Key) -> bool:
-        """Enter keeps the filter, esc clears it; the table shows it before the next key is looked at."""
-        if self.filter_line.take_key(event.key):
-            self.fill_all()
-            return True
-        return super().take_field_key(field, event)
-
     def why_not(self, act: Act) -> str:
         """What the act needs."""
         row = self.row()
@@ -142,29 +106,11 @@ class ImagesPage(Page):
             return "nothing is under the cursor"
         if act.name == "fixes" and row is not None and not self.console.site.view.fixes_of(row.id):
             return f"check offers no fix for {row.label}, w tells why"
-        return ""
-
-    def act_filter(self) -> None:
-        """Type a filter."""
-        self.filter_line.open()
+        return super().why_not(act)
 
     def act_faults(self) -> None:
         """Only what is not optimized."""
-        text = "!status:optimized"
-        self.filter_line.value = "" if self.filter_line.value == text else text
-        self.filter_line.close()
-        self.fill()
-
-    def act_sort(self) -> None:
-        """Sort by the next."""
-        orders = list(ImageOrder)
-        self.order = orders[(orders.index(self.order) + 1) % len(orders)]
-        self.fill()
-
-    def act_reverse(self) -> None:
-        """Turn the order round."""
-        self.reversed = not self.reversed
-        self.fill()
+        self.set_filter("" if self.filter_line.value == _FAULTS else _FAULTS)
 
     def act_why(self) -> None:
         """Tell why, on a full page."""
@@ -185,14 +131,6 @@ class ImagesPage(Page):
         row = self.row()
         assert row is not None
         self.console.show_lane(row.id)
-
-    def act_back(self) -> None:
-        """Clear the filter."""
-        if self.filter_line.value:
-            self.filter_line.clear_filter()
-            self.fill()
-        elif self.console.site.replay is not None:
-            self.console.leave_replay()
 
     # -- taking out
 

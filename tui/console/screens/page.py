@@ -17,7 +17,7 @@ from tui.console.widgets.caption import Caption
 from tui.console.widgets.small import Small
 
 LEAST_COLUMNS, LEAST_ROWS = 80, 24
-MEDIUM_COLUMNS, WIDE_COLUMNS, TALL_ROWS = 100, 120, 40
+WIDE_COLUMNS, THREE_COLUMNS, HUGE_COLUMNS, TALL_ROWS = 120, 140, 200, 40
 
 CopyItem = tuple[str, str, str]
 """Something that can be copied: key, name, text."""
@@ -33,11 +33,15 @@ GLOBAL: tuple[Act, ...] = (
     Act("connect", "c", "Connect", "Connect a repository to this host.", "add storage nfs lvm localfs", footer=False),
     Act("copy", "y", "Copy", "Copy an id, a command, the reason or the row.", "clipboard yank", footer=False),
     Act("export", "e", "Export", "Write what is shown to a file.", "save json csv txt svg report", footer=False),
+    Act("lens", "L", "Lens", "Show every page as it will be after the plan, or as it is.", "preview future after",
+        footer=False),
     Act("theme", "T", "Theme", "Change the colours: dark, light, high contrast, terminal.", "color", footer=False),
     Act("tours", "t", "Tours", "Take a guided tour in the demo repository.", "learn training demo", footer=False),
     Act("open_trace", "", "Open trace", "Open a simulation trace and replay it.", "replay simulation", footer=False),
     Act("demo", "", "Demo", "Create the demo repository and connect it.", "training practice", footer=False),
     Act("disconnect", "", "Disconnect", "Forget the repository on this host; it stays as it is.", changes=True),
+    Act("manager", "", "SRM", "Become the manager (SRM) of the repository, or give the role up. Asks first.",
+        "take release fence", changes=True),
     Act("deep_rescan", "", "Deep rescan", "Look at the repository and read its data too: slow.", "check digest verify"),
     Act("stop_scan", "", "Stop scan", "Give up the scan that is under way.", "cancel"),
     Act("runbook", "", "Runbook", "Write what was done in this session as a script.", "export history commands"),
@@ -48,7 +52,7 @@ GLOBAL: tuple[Act, ...] = (
     Act("tour_next", "ctrl+n", "Next", "Go on to the next step of the tour.", footer=False),
     Act("tour_end", "ctrl+t", "End tour", "End the tour; everything stays as it is.", footer=False),
     Act("back", "escape", "Back", "Close what is open, clear the filter or the range.", footer=False),
-)
+)  # fmt: skip
 
 
 class Page(Acting):
@@ -58,8 +62,9 @@ class Page(Acting):
     TABS: ClassVar[bool] = True
     HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 - declared by Textual
         (0, "-narrow"),
-        (MEDIUM_COLUMNS, "-medium"),
         (WIDE_COLUMNS, "-wide"),
+        (THREE_COLUMNS, "-three"),
+        (HUGE_COLUMNS, "-huge"),
     ]
     VERTICAL_BREAKPOINTS = [(0, "-short"), (TALL_ROWS, "-tall")]  # noqa: RUF012 - declared by Textual
     tab = ""
@@ -131,7 +136,7 @@ class Page(Acting):
 
     @property
     def wide(self) -> bool:
-        """Whether there is room for three columns."""
+        """Whether the reason stands beside the table."""
         return self.size.width >= WIDE_COLUMNS
 
     @property

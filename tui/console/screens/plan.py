@@ -100,13 +100,15 @@ class PlanPage(Page):
         Act("earlier", "K", "Up", "Move the step towards the start.", "order", changes=True),
         Act("later", "J", "Down", "Move the step towards the end.", "order", changes=True),
         Act("drop", "x", "Drop", "Take the step out of the plan.", "remove unqueue", changes=True),
-        Act("offer", "a", "Add offer", "Add the fix that would make the plan possible.", "space room", changes=True),
+        Act("lens", "L", "Lens", "Show every page as it will be after the plan.", "preview future after"),
+        Act("offer", "a", "Add offer", "Add the fix that would make the plan possible.", "space room", changes=True,
+            footer=False),
         Act("copy_command", "y", "Copy CLI", "Copy the command that runs the same plan.", "clipboard"),
         Act("save", "e", "Export", "Write the plan to a file.", "save"),
         Act("replan", "p", "Plan again", "Make the plan again from what is true now.", "refresh", footer=False),
         Act("why", "w", "Why", "Tell why this fix is offered.", "explain", footer=False),
         Act("back", "escape", "Back", "Back to Triage; the queue stays."),
-    )
+    )  # fmt: skip
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,7 +150,7 @@ class PlanPage(Page):
         """Why the plan does not hold any more, "" when it does."""
         if self.plan is None:
             return ""
-        found = validity(self.plan, self.console.site.view)
+        found = validity(self.plan, self.console.site.seen)
         return "" if found.valid else found.reason
 
     def fill(self) -> None:
@@ -177,7 +179,7 @@ class PlanPage(Page):
 
     def make(self) -> None:
         """Make the plan from what is queued and known now."""
-        self.plan = self.console.site.make_plan(self.console.queued())
+        self.plan = self.console.site.make_plan(self.console.site.queued())
         self.console.save_plan(self.plan)
 
     def command(self) -> str:
@@ -186,7 +188,8 @@ class PlanPage(Page):
         return command_line("run", repo=plan.repo_id, plan=plan.short) if plan is not None else ""
 
     def on_mount(self) -> None:
-        """The table has the keys."""
+        """The table has the keys; a plan is made from what is, not from what will be."""
+        self.console.site.lens = False
         self.set_focus(self.table_widget)
 
     # -- acts
@@ -245,7 +248,7 @@ class PlanPage(Page):
         self.console.decide(lambda desk: desk.unqueue([key]), self._dropped)
 
     def _dropped(self) -> None:
-        if self.console.queued():
+        if self.console.site.queued():
             self.act_replan()
         else:
             self.act_back()

@@ -11,7 +11,7 @@ from tui.console.acts import Act
 from tui.console.lines import Span, line
 from tui.console.screens.page import CopyItem, Page
 from tui.console.widgets.base import set_title
-from tui.console.widgets.pane import Item, Pane
+from tui.console.widgets.pane import Item, Pane, Paragraph
 from tui.model.facts import Fact, open_fact
 
 
@@ -46,7 +46,8 @@ class RecordPage(Page):
         """What was read."""
         pane = self.query_one("#record", Pane)
         set_title(pane, self.fact.text)
-        place: list[Item] = [line(Span(self.fact.path or "no file", "title")), line(Span(self.fact.place, "quiet")), ()]
+        where = Paragraph("", Span(self.fact.path or "no file", "title"))  # all of it, however narrow the screen
+        place: list[Item] = [where, line(Span(self.fact.place, "quiet")), ()]
         pane.show([*place, *(line(text) for text in self._lines)])
 
     def act_reload(self) -> None:

@@ -11,7 +11,7 @@ from textual.widget import Widget
 from tui.console import run_lines
 from tui.console.acts import Act
 from tui.console.formats import clock
-from tui.console.lines import Cell, Line, Span, line, plain
+from tui.console.lines import Cell, Line, Span, line
 from tui.console.screens.page import CopyItem, Page
 from tui.console.widgets.bar import Bar, Button
 from tui.console.widgets.base import set_title
@@ -166,8 +166,7 @@ class RunsPage(Page):
 
     def step_number(self) -> int:
         """The step under the cursor, 0 when there is none."""
-        key = self.query_one("#run-steps", Table).key
-        return int(key) if key.isdigit() else 0
+        return int(self.query_one("#run-steps", Table).key.partition(".")[0] or 0)
 
     # -- drawing
 
@@ -186,12 +185,12 @@ class RunsPage(Page):
             set_title(table, "Steps")
             table.show(Entries(()), [(), line("Nothing has run here. Queue fixes in Triage (1), p shows the plan.")])
             return
-        entries: list[tuple[str, Line]] = []
-        number = 0
-        for row in run_lines.steps(run, self.console.signs, max(40, table.size.width - 4), now):
-            is_bar = plain(row).startswith(run_lines.BAR_INDENT)
-            number += 0 if is_bar else 1
-            entries.append((f"bar {number}" if is_bar else str(number), row))
+        found = run_lines.steps(run, self.console.signs, max(40, table.size.width - 4), now)
+        entries = [
+            (f"{step.number}.{part}", row)
+            for step, rows in zip(run.steps, found, strict=True)
+            for part, row in enumerate(rows)
+        ]
         table.show(Entries(entries))
         set_title(table, self._run_title(run, now), self._which(run))
 

@@ -2,84 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
-from textual import events
-from textual.containers import Container, Horizontal, Vertical
+from textual.containers import Horizontal
 from textual.widget import Widget
-from textual.widgets import Input
 
 from tui.console import branching, plan_lines, run_lines, why_lines
 from tui.console.acts import Act
 from tui.console.formats import clock
 from tui.console.lines import Line, Span, line
-from tui.console.screens.page import CopyItem, Page
+from tui.console.screens.filtered import FilteredPage
+from tui.console.screens.page import CopyItem
 from tui.console.triage_acts import TRIAGE_ACTS
 from tui.console.triage_rows import COLUMNS, HEADS, TriageRows
 from tui.console.widgets.bar import Bar, Button
 from tui.console.widgets.base import set_title
-from tui.console.widgets.filter import FilterLine
 from tui.console.widgets.pane import Pane
-from tui.console.widgets.repos import Repos
 from tui.console.widgets.table import Table
 from tui.model.commands import line as command_line
 from tui.model.fixes import FixRow
-from tui.model.plan import Plan
-from tui.model.query import parse
+from tui.model.query import Query
 from tui.model.triage import Triage, TriageOrder, TriageRow, same_kind, triage
 
-_AFTER_DECISIONS = frozenset(("plan", "run", "undo", "redo"))
+_AFTER_DECISIONS = frozenset(("plan", "run", "undo", "redo", "lens"))
 _SIMULATED = frozenset(("run", "drill", "power_cut"))
 _NEEDS_ROW = frozenset(
     ("queue", "why", "open", "queue_kind", "range", "priority", "snooze", "earlier", "later", "drill"),
 )
 
 
-class TriagePage(Page):
+class TriagePage(FilteredPage):
     """The table of fixes, the reason of the one under the cursor, and the plan that the queue makes."""
 
     tab = "triage"
     ACTS: ClassVar[Sequence[Act]] = TRIAGE_ACTS
+    COLUMNS = COLUMNS
+    ORDERS = TriageOrder
+    WHAT = "Fixes"
 
     def __init__(self) -> None:
         super().__init__()
-        self.order = next(iter(TriageOrder))
-        self.reversed = False
         self.show_snoozed = False
         self.found: Triage | None = None
-        self._plan: tuple[object, Plan] | None = None
-        self._extra = 0
 
     # -- widgets
 
     def body(self) -> Iterable[Widget]:
         """Repositories, fixes and reason; below them plan and runs, where there is room."""
-        table = Table(COLUMNS, name="fixes")
-        table.add_class("panel")
-        why = Pane("why")
         plan, runs = Pane("plan"), Pane("running")
-        for pane in (why, plan, runs):
-            pane.add_class("panel")
         for pane in (plan, runs):
+            pane.add_class("panel")
             pane.can_focus = False
-        yield Container(
-            Repos(),
-            Vertical(table, FilterLine(table), Horizontal(plan, runs, id="lower"), id="middle"),
-            why,
-            id="columns",
-        )
+        yield self.columns_of(Horizontal(plan, runs, id="lower"))
         yield Bar("plan-strip")
-
-    @property
-    def table_widget(self) -> Table:
-        """The table of fixes."""
-        return self.query_one("#fixes", Table)
-
-    @property
-    def filter_line(self) -> FilterLine:
-        """Where the filter is typed."""
-        return self.query_one(FilterLine)
 
     # -- what is under the cursor
 
@@ -97,26 +73,23 @@ class TriagePage(Page):
 
     def fill(self) -> None:
         """Everything, from what is known now."""
-        site = self.console.site
-        view = site.view
-        query = parse(self.filter_line.value)
-        self.found = triage(view, site.decisions, query, self.order, self.reversed, self.show_snoozed, site.marked())
-        rows = TriageRows(self.found.rows, view, self.console.signs)
-        self.table_widget.show(rows, self._nothing())
-        self._title(query.hints)
+        query = self.query_now()
+        found = self.found = self._triage(query)
+        self.table_widget.show(TriageRows(found.rows, self.console.site.view, self.console.signs), self._nothing())
+        self.fill_title(len(found.rows), found.total, query)
         self._fill_why()
         self._fill_plan()
-        if self.wide:
-            self.query_one(Repos).fill(self.console)
+        self.fill_repositories()
 
-    def _title(self, hints: Sequence[str]) -> None:
-        found = self.found
-        assert found is not None
-        shown = f"{len(found.rows)} of {found.total}" if len(found.rows) != found.total else str(found.total)
-        text = self.filter_line.value.strip()
-        about = hints[0] if hints else f"filter: {text or 'none'}"
-        order = f"sort: {self.order.value}{' reversed' if self.reversed else ''}"
-        set_title(self.table_widget, f"Fixes {shown}   {order}   {about}")
+    def _triage(self, query: Query) -> Triage:
+        site, order = self.console.site, TriageOrder(self.order)
+        decisions = site.decisions._replace(queue=()) if site.lens else site.decisions
+        return triage(site.view, decisions, query, order, self.reversed, self.show_snoozed, site.marked())
+
+    def matching(self, query: Query) -> Callable[[int], bool]:
+        """By the key of its fix."""
+        rows, keys = self.table_widget.rows, {row.fix.key for row in self._triage(query).rows}
+        return lambda index: rows.key(index) in keys
 
     def _nothing(self) -> list[Line]:
         console = self.console
@@ -153,18 +126,8 @@ class TriagePage(Page):
 
     # -- plan
 
-    def plan_now(self) -> Plan | None:
-        """What the queue amounts to; made again only when the queue or the repository has changed."""
-        chosen = self.console.queued()
-        if not chosen:
-            return None
-        seen = (self.console.site.view, tuple(row.id for row in chosen))
-        if self._plan is None or self._plan[0] != seen:
-            self._plan = (seen, self.console.site.make_plan(chosen))
-        return self._plan[1]
-
     def _fill_plan(self) -> None:
-        plan = self.plan_now()
+        plan = self.console.site.plan_now()
         strip = self.query_one("#plan-strip", Bar)
         strip.show([Button(plan_lines.strip(plan, self.console.signs), "plan")])
         if self.wide and self.tall:
@@ -192,42 +155,6 @@ class TriagePage(Page):
     def act_open(self) -> None:
         """Enter tells why."""
         self.act_why()
-
-    def on_mount(self) -> None:
-        """The table has the keys."""
-        self.set_focus(self.table_widget)
-
-    # -- filter
-
-    def on_input_changed(self, event: Input.Changed) -> None:
-        """The filter works while one types."""
-        event.stop()
-        self.fill()
-
-    def take_field_key(self, field: Input, event: events.Key) -> bool:
-        """Enter keeps the filter, esc clears it; the table shows it before the next key is looked at."""
-        if self.filter_line.take_key(event.key):
-            self.fill_all()
-            return True
-        return super().take_field_key(field, event)
-
-    def act_filter(self) -> None:
-        """Type a filter."""
-        self.filter_line.open()
-
-    def act_back(self) -> None:
-        """End the range, else clear the filter, else give the panes their size back."""
-        table = self.table_widget
-        if table.range_start >= 0:
-            table.mark()
-        elif self.filter_line.value:
-            self.filter_line.clear_filter()
-            self.fill()
-        elif self._extra:
-            self._extra = 0
-            self._resize()
-        elif self.console.site.replay is not None:
-            self.console.leave_replay()
 
     def show_fix(self, key: str) -> None:
         """Put the cursor on a fix; whatever hides it is cleared."""
@@ -266,7 +193,7 @@ class TriagePage(Page):
             return "only in a simulation: open a trace, then b"
         if name in _NEEDS_ROW and self.row() is None:
             return "nothing is under the cursor"
-        if name in ("plan", "run") and not self.console.queued():
+        if name in ("plan", "run") and not self.console.site.queued():
             return "the plan is empty, space queues the fix under the cursor"
         if name == "stop" and not self.console.site.live_runs():
             return "nothing is running"
@@ -276,7 +203,7 @@ class TriagePage(Page):
             return "only a queued fix can be moved, space queues it"
         if name == "drill" and not self.console.is_demo():
             return "the crash drill works only in the demo repository"
-        return self._why_not_queue() if name == "queue" else ""
+        return self._why_not_queue() if name == "queue" else super().why_not(act)
 
     def row_position(self) -> int:
         """The place in the queue of the fix under the cursor, 0 when it is not queued."""
@@ -291,7 +218,7 @@ class TriagePage(Page):
             return f"check does not offer it now: {row.note}"
         if not row.fix.can_run and not row.fix.needs_room:
             return f"it waits for {row.fix.waits_for}"
-        return ""
+        return f"{row.elsewhere} (: and then SRM takes it)" if row.elsewhere else ""
 
     def act_queue(self) -> None:
         """Queue or unqueue the range, or the fix under the cursor."""
@@ -358,36 +285,6 @@ class TriagePage(Page):
         """Redo it."""
         self.console.decide(lambda desk: f"Done again: {desk.redo()}")
 
-    def act_sort(self) -> None:
-        """Sort by the next."""
-        orders = list(TriageOrder)
-        self.order = orders[(orders.index(self.order) + 1) % len(orders)]
-        self.fill()
-
-    def act_reverse(self) -> None:
-        """Turn the order round."""
-        self.reversed = not self.reversed
-        self.fill()
-
-    def act_larger(self) -> None:
-        """More room for the lower pane."""
-        self._extra = min(self._extra + 1, 6)
-        self._resize()
-
-    def act_smaller(self) -> None:
-        """Less room for the lower pane."""
-        self._extra = max(self._extra - 1, -4)
-        self._resize()
-
-    def _resize(self) -> None:
-        why = self.query_one("#why", Pane)
-        if self.size.width >= 100:
-            why.styles.width = 38 + 4 * self._extra if self._extra else None
-            why.styles.height = None
-        else:
-            why.styles.height = 9 + self._extra if self._extra else None
-            why.styles.width = None
-
     def act_plan(self) -> None:
         """Show what the queue will do."""
         self.console.show_plan()
@@ -408,26 +305,21 @@ class TriagePage(Page):
         assert row is not None
         self.console.push_screen(WhyPage(fix=row.fix.key))
 
-    def _only(self, kind: str) -> None:
-        self.filter_line.value = f"type:{kind}"
-        self.filter_line.close()
-        self.fill_all()
-
     def act_only_mend(self) -> None:
         """Only mends."""
-        self._only("mend")
+        self.set_filter("type:mend")
 
     def act_only_clean(self) -> None:
         """Only cleans."""
-        self._only("clean")
+        self.set_filter("type:clean")
 
     def act_only_merge(self) -> None:
         """Only merges."""
-        self._only("merge")
+        self.set_filter("type:merge")
 
     def act_only_optimize(self) -> None:
         """Only optimizes."""
-        self._only("optimize")
+        self.set_filter("type:optimize")
 
     def act_stop(self) -> None:
         """Stop what runs."""

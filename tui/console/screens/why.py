@@ -21,7 +21,7 @@ from tui.model.why import Explanation, explain, explain_fix
 
 COLUMNS = (
     Column("number", "#", 2, right=True),
-    Column("fact", "FACT", 30, share=2),
+    Column("fact", "FACT", 26, share=2),
     Column("where", "WHERE", 20, share=3),
 )
 
@@ -29,8 +29,9 @@ COLUMNS = (
 class FactRows:
     """The facts for a table."""
 
-    def __init__(self, facts: Sequence[Fact]) -> None:
+    def __init__(self, facts: Sequence[Fact], place: str = "") -> None:
         self._facts = facts
+        self._place = place
 
     def __len__(self) -> int:
         return len(self._facts)
@@ -44,9 +45,10 @@ class FactRows:
         return int(key) if int(key) < len(self._facts) else -1
 
     def cells(self, index: int) -> dict[str, Cell]:
-        """Number, text and place; the end of a path is what tells it apart."""
+        """Number, text and place; paths are below the place of the repository."""
         fact = self._facts[index]
-        where = " ".join(part for part in (fact.place, fact.path) if part)
+        path = fact.path.removeprefix(f"{self._place}/") if self._place else fact.path
+        where = "  ".join(part for part in (path, fact.place) if part)
         return {"number": str(index + 1), "fact": fact.text, "where": Span(where or "-", "quiet")}
 
 
@@ -101,7 +103,7 @@ class WhyPage(Page):
             return
         pane.show(why_lines.of(found, self.console.signs))
         set_title(table, f"Facts {len(found.facts)}   enter shows what the record or file itself says")
-        table.show(FactRows(found.facts), self._nothing())
+        table.show(FactRows(found.facts, self.console.site.view.place), self._nothing())
         if not self._asked:
             self._ask(found.image)
 

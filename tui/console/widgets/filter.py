@@ -35,7 +35,7 @@ class FilterLine(Input):
     def close(self) -> None:
         """The line stays only while there is a filter."""
         self.styles.display = "block" if self.value else "none"
-        if self.has_focus:
+        if self.screen.focused is self:  # ``has_focus`` changes only with a message
             self.screen.set_focus(self._table)
         self.can_focus = False
 

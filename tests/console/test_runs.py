@@ -1,0 +1,122 @@
+"""The page of runs: every step says why it is as it is, and what others did is only touched after a question."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from engine.api import Engine
+from tests.console.kit import (
+    NOW,
+    FixedSite,
+    MiB,
+    console,
+    ident,
+    idle,
+    press,
+    run_step,
+    running,
+    sample_run,
+    sample_view,
+    screen_text,
+    told,
+)
+from tui.console.screens.runs import RunsPage
+from tui.model import live, runs
+from tui.model.runs import Run
+from tui.model.words import RunState
+
+_LONG = "qemu-nbd is not installed on this host. Install the package qemu-utils, then resume the run with r"
+
+
+def batch_of_twenty() -> Run:
+    """One failed, one that needs it, eight that wait for their turn, ten done."""
+    failed = run_step(1, "mend", 1, RunState.FAILED, reason=_LONG, ended=NOW)
+    blocked = run_step(2, "optimize", 1, RunState.WAITING, reason="blocked: step 1, mend web-db, is FAILED")
+    done = [run_step(number, "optimize", 8 + number, RunState.DONE) for number in range(3, 13)]
+    rest = [run_step(number, "clean", 4, RunState.WAITING) for number in range(13, 21)]
+    return sample_run()._replace(
+        state=RunState.FAILED, reason="10 done, 1 failed, 9 not begun", alive=False, ended=NOW, resumable=True,
+        steps=(failed, blocked, *done, *rest),
+    )  # fmt: skip
+
+
+async def test_a_batch_of_twenty_tells_of_every_step(tmp_path: Path) -> None:
+    """What failed tells all of its reason however narrow the screen is, what waits tells for what, and the end is
+    summed up."""
+    site = FixedSite(tmp_path / "state", [sample_view()], [batch_of_twenty()])
+    async with running(console(site), (80, 60)) as pilot:
+        await press(pilot, "3")
+        shown = screen_text(pilot.app)
+        steps = shown.partition("Other unfinished")[0].replace("│", " ").replace("┃", " ")
+        assert _LONG in " ".join(steps.split())
+        assert "blocked: step 1, mend web-db, is FAILED" in " ".join(steps.split())
+        waiting = re.findall(r"WAITING +\d+ clean .*", steps)
+        assert len(waiting) == 8 and all("waits for its turn" in row for row in waiting)
+        assert "10 done, 1 failed, 9 not begun" in shown
+        page = cast(RunsPage, pilot.app.page("runs"))
+        await press(pilot, "down")
+        assert page.step_number() == 1, "the second line of a step is the step too"
+
+
+@pytest.mark.parametrize("percent", [-1, 41])
+async def test_a_number_is_shown_only_when_it_is_known(percent: int, tmp_path: Path) -> None:
+    """Without a percent no bar and no number; with one the bytes, the rate and a range of time too."""
+    run = sample_run()
+    step = run.steps[1]._replace(percent=percent, rate=96.0 * MiB if percent >= 0 else 0.0)
+    site = FixedSite(tmp_path / "state", [sample_view()], [run._replace(steps=(step,))])
+    async with running(console(site)) as pilot:
+        await press(pilot, "3")
+        bar = screen_text(pilot.app).splitlines()[4]
+        if percent < 0:
+            assert "no % is given" in bar and not re.search(r"\d+%|█|░", bar)
+        else:
+            assert re.search(r"█+░+ +41%  4.0G of 10.0G  96.0M/s  left 60s-2m", bar)
+
+
+async def test_giving_work_up_needs_the_name_and_is_not_stopping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X asks; enter, esc and a wrong word keep; s is another key and asks nothing."""
+    given_up: list[str] = []
+
+    def discard(engine: Engine, repo_id: str, image: str) -> str:
+        given_up.append(image)
+        return f"Removed {image}"
+
+    monkeypatch.setattr(runs, "discard", discard)
+    site = FixedSite(tmp_path / "state", [sample_view()], [batch_of_twenty()])
+    async with running(console(site)) as pilot:
+        await press(pilot, "3", "s")
+        assert "nothing is running" in told(pilot.app) and not given_up
+        for answer in (("enter",), ("escape",), (*"web", "enter", "escape")):
+            await press(pilot, "X")
+            assert "Type web-db" in screen_text(pilot.app)
+            await press(pilot, *answer)
+            assert not given_up
+        await press(pilot, "X", *"web-db", "enter")
+        assert given_up == [ident(1)]
+
+
+@pytest.mark.parametrize("held", [False, True])
+async def test_taking_over_shows_the_evidence_first(
+    held: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who worked on it, when it saved last, whether its lease is held; only then, and only if it is not, a again."""
+    lines = ("host-b worked on it: copy, stage 2/3.", "It saved last 4 min ago.", "Its lease: see above.")
+    evidence = live.Evidence(None, held, "host-b" if held else "", "", not held, lines)
+    monkeypatch.setattr(live, "evidence", lambda engine, repo, image: evidence)
+    site = FixedSite(tmp_path / "state", [sample_view()])
+    async with running(console(site)) as pilot:
+        await press(pilot, "3", "tab", "down", "a")
+        await idle(pilot)
+        shown = screen_text(pilot.app)
+        assert all(line in shown for line in lines)
+        await press(pilot, "enter")
+        assert not site.decisions.queue, "enter means no"
+        await press(pilot, "a")
+        await press(pilot, "a")
+        assert bool(site.decisions.queue) is not held

@@ -41,10 +41,6 @@ class Site(NamedTuple):
         return f"{self.module.removeprefix('engine.')}.{self.function}:{what}"
 
 
-ELSEWHERE = "engine.formats.lvm"
-"""Modules for volume groups: the stories are played on files."""
-
-
 def sites() -> list[Site]:
     """Every statement of the engine that is nothing but a call that makes something durable. Not the real doors,
     for which others are put, and not what is said to a terminal."""
@@ -52,7 +48,7 @@ def sites() -> list[Site]:
     for folder, _, names in sorted(os.walk(os.path.join(ROOT, "engine"))):
         for name in sorted(names):
             module = os.path.relpath(os.path.join(folder, name), ROOT)[:-3].replace(os.sep, ".")
-            if name.endswith(".py") and not module.startswith(("engine.doors.", "engine.tools.", ELSEWHERE)):
+            if name.endswith(".py") and not module.startswith(("engine.doors.", "engine.tools.")):
                 found += list(_sites_of(module))
     return sorted(found)
 

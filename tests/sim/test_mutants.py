@@ -22,7 +22,8 @@ from sim.explore import small
 from sim.explore.explorer import Explorer
 from sim.explore.faulty import failures
 from sim.explore.races import PASSINGS, RACES, run_passed, run_race
-from sim.explore.stories import STORIES
+from sim.explore.stories import ALL, ON_LVM, STORIES
+from sim.hosts.world import LVM
 from tests.sim.mutants_kit import Site, deleted, hidden_syncs, hit, patched, sites, statement
 
 pytestmark = pytest.mark.slow
@@ -60,6 +61,26 @@ KILLERS = {
     "formats.filestore.FileStore.start_progress:self._files.sync_directory": "small",
     "formats.filestore.FileStore.write_digests:self._files.sync_directory": "small",
     "formats.filestore.FileStore.write_progress:handle.sync": "small",
+    "formats.lvm.LvmRepository.settle:self._records.settle": "lvm:create-space",
+    "formats.lvm.LvmRepository.settle_all:self._records.settle": "lvm:remove-below",
+    "formats.lvm_group.Group.sync:self.doors.volume_groups.sync": "small lvm",
+    "formats.lvm_guard.ExclusiveGuard.release:self._group.sync": "small lvm",
+    "formats.lvm_guard.ExclusiveGuard.take:self._group.sync": "small lvm",
+    "formats.lvm_litter.LitterBox.remove:self._group.sync": "lvm:clean-lost",
+    "formats.lvm_meta.Meta.extend:self.group.sync": "small lvm",
+    "formats.lvm_meta.Meta.extend:self.sync": "small lvm",
+    "formats.lvm_meta.Meta.sync:self._ours": "small lvm",
+    "formats.lvm_places.Places.sync:device.sync": "lvm:create-space",
+    "formats.lvm_progress.ProgressLogs.write:self._meta.sync": "small lvm",
+    "formats.lvm_records.Records._write:self._meta.sync": "lvm:user-data",
+    "formats.lvm_records.Records.settle:self._meta.sync": "lvm:create-space",
+    "formats.lvm_setup._make_meta:device.sync": "small lvm",
+    "formats.lvm_setup._make_meta:group.sync": "small lvm",
+    "formats.lvm_volumes.Volumes._make_room_for:self._group.sync": "small lvm",
+    "formats.lvm_volumes.Volumes.make:device.sync": "lvm:create-performance",
+    "formats.lvm_volumes.Volumes.make_room:self._group.sync": "small lvm",
+    "formats.lvm_volumes.Volumes.quarantine:self._group.sync": "small lvm",
+    "formats.lvm_volumes.Volumes.remove:self._group.sync": "small lvm",
     "host.HostState._write:handle.sync": "small",
     "host.HostState._write:self._doors.files.sync_directory": "small",
     "verbs.copy._already_here:repository.settle": "copy-committed",
@@ -75,25 +96,45 @@ A site that is not here is looked for in all of them."""
 REDUNDANT = {
     "formats.files_setup.create_tree:handle.sync": "the file is empty; the model takes a synced name for a "
     "whole inode, which file systems without a journal do not promise",
+    "formats.lvm_litter.LitterBox.remove:self._records.settle": "a progress log that comes back is listed again",
+    "formats.lvm_meta.Meta.write_header:self.sync": "what it allows is written to the same device and synced",
+    "formats.lvm_notes.ActiveVolumes._write:self._meta.sync": "here hosts lose their power together with the storage; "
+    "a storage that restarts alone must not forget who may write",
+    "formats.lvm_progress.ProgressLogs.start:self._meta.sync": "an attempt without a log begins at 0",
+    "formats.lvm_records.Records._blank_others:self._meta.sync": "damaged copies that come back are given up again",
+    "formats.lvm_roster.Roster._write:self._meta.sync": "as with the notes: who is forgotten must have ended",
+    "formats.lvm_setup._group:groups.sync": "the repository is committed later, and synced",
+    "formats.lvm_setup._group:groups.sync#2": "the same",
+    "formats.lvm_setup._make_leases:group.sync": "the same",
+    "formats.lvm_shared.SharedGuard._more_leases:self._group.sync": "the chunk that needs them comes after another sync",
+    "formats.lvm_volumes.Volumes._extend:self._group.sync": "what is gained is cleared and told by a tag, and synced",
+    "formats.lvm_volumes.Volumes.freeze:device.sync": "layers end with the image; machines that open the device do not",
+    "formats.lvm_volumes.Volumes.make_room:device.sync": "the sync of the group flushes the same devices",
+    "formats.lvm_volumes.Volumes.reduce:self._group.sync": "the file of a snapshot was flushed when it became one",
+    "formats.lvm_volumes.Volumes.reduce:self._group.sync#2": "a reduction that is lost is offered again",
 }
 """Syncs without which nothing can be lost in this model, and why they may stay."""
 
 
 def found_by(name: str) -> bool:
     kind, _, subject = name.rpartition(" ")
+    if name == "small lvm":
+        return bool(small.promises(LVM) or small.more_room() or small.creation_on_lvm() or small.creation_on_lvm(True))
     if name == "small":
         return bool(small.creation() or small.creation(reply_lost=True) or small.notes() or small.promises())
     if kind == "faults":
         return next(failures(STORIES[subject]), None) is not None
     if kind == "passed":
         return any(found is not None for found in run_passed(PASSINGS[subject]))
-    return bool(Explorer(STORIES[name], max_violations=1).run().violations)
+    return bool(Explorer(ALL[name], max_violations=1).run().violations)
 
 
 def candidates(site: Site) -> list[str]:
     known = KILLERS.get(site.name)
     if known:
         return [known]
+    if site.module.startswith("engine.formats.lvm"):
+        return ["small lvm", *ON_LVM]
     return [*dict.fromkeys(KILLERS.values()), *STORIES, *(f"faults {name}" for name in STORIES)]
 
 
@@ -108,7 +149,15 @@ def test_a_deleted_sync_is_reported(site: Site):
 
 def test_what_finds_the_mutants_finds_nothing_else():
     """The shortest of them report nothing when nothing is deleted; the rest are explored by tests of their own."""
-    for name in ("small", "user-data", "create-performance", "clean-lost", "clean-unnamed-just-now", "export"):
+    for name in (
+        "small",
+        "small lvm",
+        "user-data",
+        "create-performance",
+        "clean-lost",
+        "clean-unnamed-just-now",
+        "export",
+    ):
         assert not found_by(name), name
 
 

@@ -106,7 +106,7 @@ REDUNDANT = {
     "formats.lvm_setup._group:groups.sync": "the repository is committed later, and synced",
     "formats.lvm_setup._group:groups.sync#2": "the same",
     "formats.lvm_setup._make_leases:group.sync": "the same",
-    "formats.lvm_shared.SharedGuard._more_leases:self._group.sync": "the chunk that needs them comes after another sync",
+    "formats.lvm_shared.SharedGuard._more_leases:self._group.sync": "the chunk that needs them follows another sync",
     "formats.lvm_volumes.Volumes._extend:self._group.sync": "what is gained is cleared and told by a tag, and synced",
     "formats.lvm_volumes.Volumes.freeze:device.sync": "layers end with the image; machines that open the device do not",
     "formats.lvm_volumes.Volumes.make_room:device.sync": "the sync of the group flushes the same devices",

@@ -106,7 +106,7 @@ def parse_header(raw: bytes, file_length: int) -> Header:
         l1_entries, l1_offset, table_offset, table_clusters, snapshots, snapshots_offset,
     ) = _V2.unpack_from(raw)  # fmt: skip
     if magic != _MAGIC:
-        raise Damaged(f"the file starts with {raw[:4]!r}, not with the magic of qcow2")
+        raise Damaged(f"the file starts with the bytes {raw[:4].hex(' ')}, not with the magic of qcow2")
     if not 9 <= cluster_bits <= 21:
         raise Damaged(f"cluster size of 2^{cluster_bits} bytes; 2^9 to 2^21 are possible")
     cluster = 1 << cluster_bits

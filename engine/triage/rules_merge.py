@@ -53,13 +53,13 @@ def direction(graph: Graph, below: Record, above: Record) -> str:
         return "up"
     if above.strategy is Strategy.PERFORMANCE and not below.volume.parent and below.volume.format is VolumeFormat.RAW:
         return "down"
-    return "down" if graph.used(above.volume) <= graph.used(below.volume) else "up"
+    return "down" if graph.data(above.volume) <= graph.data(below.volume) else "up"
 
 
 def _fix(graph: Graph, below: Record, above: Record, way: str) -> Fix:
-    moved = {"down": graph.used(above.volume), "up": graph.used(below.volume)}.get(
-        way, graph.used(above.volume) + graph.used(below.volume)
-    )
+    assert below.volume is not None and above.volume is not None
+    upper, lower = graph.data(above.volume), graph.data(below.volume)
+    moved = {"down": upper, "up": lower}.get(way, upper + lower)
     share = " (goes on where it was interrupted)" if above.operation is not None else ""
     freed = graph.used(below.volume if way == "up" else above.volume)
     return fix(

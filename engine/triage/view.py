@@ -108,6 +108,11 @@ class Graph:
         facts = self.view.facts.get(volume.id) if volume else None
         return facts.used if facts else 0
 
+    def data(self, volume: VolumeRef) -> int:
+        """Bytes that moving its data takes at most; a volume that takes all its room at once may hold much less."""
+        facts = self.view.facts.get(volume.id)
+        return 0 if facts is None else facts.used if facts.in_use is None else min(facts.in_use, facts.used)
+
     def present(self, volume: VolumeRef) -> bool:
         """Whether the volume is there, as far as can be seen."""
         facts = self.view.facts.get(volume.id)

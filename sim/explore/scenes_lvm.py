@@ -25,7 +25,7 @@ def a_large_snapshot(stage: Stage) -> None:
 
 
 def a_reduced_snapshot_with_a_larger_one(stage: Stage) -> None:
-    """Reduced, and then removed, with the disk on it: the merge needs room again."""
+    """Reduced, and then removed, with the disk on it: the merge goes down and needs room again."""
     a_large_snapshot(stage)
     stage.fix("a", "O-REDUCE")
     stage.write("a", disk(stage), 9 * MiB, data(3))

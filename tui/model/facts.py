@@ -188,10 +188,15 @@ def _volume_lines(engine: Engine, repository: Repository, fact: Fact) -> list[st
     if parsed is None:
         return [fact.text]
     seen = repository.volume_facts(*parsed)
-    lines = [f"{name}: {value}" for name, value in seen._asdict().items() if name != "header"]
+    lines = [f"{name}: {_plain(value)}" for name, value in seen._asdict().items() if name != "header"]
     if seen.header is not None:
-        lines += [f"header.{name}: {value!r:.200}" for name, value in seen.header._asdict().items()]
+        lines += [f"header.{name}: {_plain(value):.200}" for name, value in seen.header._asdict().items()]
     return [*lines, "", "Its first bytes:", *_dump(engine, fact.path, _HEAD_BYTES)]
+
+
+def _plain(value: object) -> str:
+    words = {None: "not known", True: "yes", False: "no", "": "-"}
+    return words[value] if value is None or isinstance(value, bool) or value == "" else str(value)
 
 
 def _dump(engine: Engine, path: str, limit: int = _RAW_BYTES) -> list[str]:

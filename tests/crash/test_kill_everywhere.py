@@ -100,6 +100,7 @@ def committed_then_fixed(repo: str, image: str, engine: Engine) -> str:
     return image
 
 
+_LONG = 40
 NO_FIX = {"auto_fix": False}
 STORIES = [
     Story("create disk", lambda e: {}, lambda e, i: e.create_virtual_disk("a", SIZE), makes=True),
@@ -143,7 +144,8 @@ STORIES = [
 @pytest.mark.slow
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
 def test_killed_before_any_effect_nothing_is_lost_and_nothing_is_left(story: Story, tmp_path: Path):
-    """For every effect of the story: kill, let another host check and fix, compare all contents."""
+    """For every effect of the story: kill, let another host check and fix, compare all contents. Of long stories for
+    every third one: the simulator takes the others."""
     template = World(tmp_path / "template", *story.repositories).create()
     setup = template.engine("setup")
     ids = story.prepare(setup)
@@ -158,7 +160,7 @@ def test_killed_before_any_effect_nothing_is_lost_and_nothing_is_left(story: Sto
     after = {repo: contents(whole.engine("host-b"), repo, tmp_path) for repo in story.repositories}
     made = {repo: after[repo].keys() - before[repo].keys() for repo in story.repositories}
 
-    for number in range(1, len(effects) + 1):
+    for number in range(1, len(effects) + 1, 1 if len(effects) <= _LONG else 3):
         world = template.copy(tmp_path / f"at-{number}")
         host = world.engine("host-a", crash_at=number)
         with pytest.raises(Crashed):

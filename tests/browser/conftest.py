@@ -56,11 +56,11 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def open_tab(context: BrowserContext, served: Served) -> Callable[[], Tab]:
-    """Opens tabs of one window, when Triage is on their screen."""
+    """Opens tabs of one window, when Triage with its first scan is on their screen."""
 
     def opened() -> Tab:
         tab = Tab(context, served.url)
-        tab.wait("Fixes ", "q Quit")
+        tab.wait("Fixes ", "q Quit", "OPT=")
         return tab
 
     return opened

@@ -26,9 +26,10 @@ class LeaseSet:
 
     def release(self) -> None:
         """Give all of them up in this process; idempotent."""
-        for tag in sorted(self.leases, reverse=True):
-            self.leases[tag].release()
-        self.leases = {}
+        leases, self.leases = self.leases, {}
+        with contextlib.ExitStack() as stack:  # all of them, whatever one says
+            for tag in sorted(leases):
+                stack.callback(leases[tag].release)
 
     def __enter__(self) -> Self:
         return self

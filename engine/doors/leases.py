@@ -58,11 +58,11 @@ class Leases(Protocol):
         """The lease that the process which spawned this one handed over."""
 
 
-def _close(descriptor: int) -> None:
-    """Close it; where that asks a server, wait for a second and no longer: one that is away frees the lock by itself,
-    and a process that ends is not held up by it."""
-    if os.major(os.fstat(descriptor).st_dev):
-        os.close(descriptor)  # a file system on a disk
+def _close(descriptor: int, remote: bool) -> None:
+    """Close it; where that may ask a server, wait for a second and no longer: one that is away frees the lock by
+    itself, and a process that ends is not held up by it."""
+    if not remote:
+        os.close(descriptor)
         return
     import threading
 
@@ -78,9 +78,11 @@ def _close(descriptor: int) -> None:
 class OfdLease:
     """An open file description with one byte locked; ``held`` lists the descriptors of all of them."""
 
-    def __init__(self, descriptor: int, held: list[int]) -> None:
+    def __init__(self, descriptor: int, held: list[int], remote: bool = True) -> None:
+        """``remote``: it may lie on a server, so closing it may take long."""
         self.descriptor = descriptor
         self._held = held
+        self._remote = remote
         held.append(descriptor)
 
     @property
@@ -93,7 +95,7 @@ class OfdLease:
         if self.descriptor >= 0:
             descriptor, self.descriptor = self.descriptor, -1
             self._held.remove(descriptor)
-            _close(descriptor)
+            _close(descriptor, self._remote)
 
 
 class OfdLeases:
@@ -108,11 +110,12 @@ class OfdLeases:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         taken = False
         try:
+            remote = not os.major(os.fstat(descriptor).st_dev)  # asked now: a release asks nothing
             taken = ofd_lock(descriptor, fcntl.F_RDLCK if shared else fcntl.F_WRLCK, key, 1)
         finally:
             if not taken:
                 os.close(descriptor)
-        return OfdLease(descriptor, self.descriptors) if taken else None
+        return OfdLease(descriptor, self.descriptors, remote) if taken else None
 
     def held(self, path: str, key: int) -> bool:
         """F_OFD_GETLK on a descriptor of our own."""

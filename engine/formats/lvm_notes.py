@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from engine.doors.shared_leases import HostState
 from engine.errors import Conflict, StorageError
+from engine.formats import lvm_layout as layout
 from engine.formats.files_tree import doing
 from engine.formats.lvm_group import HostLocks
 from engine.formats.lvm_layout import NOTES_BYTES
@@ -102,7 +103,7 @@ class ActiveVolumes:
         with self._locked():
             own = self._own()
             wanted = (own.volumes | added) - removed
-            if wanted != own.volumes:
+            if wanted != own.volumes or own.damaged:
                 self._write(own, wanted)
 
     @contextlib.contextmanager
@@ -124,9 +125,15 @@ class ActiveVolumes:
     def _own(self) -> Notes:
         """Those of an earlier presence are void."""
         now = self._read(self._member.number)
-        if now.generation == self._member.generation:
-            return now
-        return Notes(self._member.generation, now.sequence)
+        volumes = now.volumes if now.generation == self._member.generation else frozenset()
+        if now.damaged:  # what stood there is lost; what is active is not
+            volumes |= frozenset(self._active())
+        return Notes(self._member.generation, now.sequence, volumes, now.damaged)
+
+    def _active(self) -> Iterator[str]:
+        for name, volume in self._meta.group.report().volumes.items():
+            if volume.active and (layout.parse_volume(name) or layout.is_old(name) or layout.is_lost(name)):
+                yield name.split("-")[1]
 
     def _write(self, own: Notes, volumes: frozenset[str]) -> None:
         if len(volumes) > MAX_NOTES:

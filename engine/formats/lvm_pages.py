@@ -29,6 +29,8 @@ PAYLOAD_BYTES = SECTOR_BYTES - PREFIX_BYTES
 """Of one sector."""
 
 _BLANK = bytes(SECTOR_BYTES)
+_HIGHEST = 1 << 62
+"""Of counters: nobody ever counts that far, and after it there must be room."""
 
 
 class Stamp(NamedTuple):
@@ -79,7 +81,10 @@ def look(raw: bytes, index: int = 0) -> tuple[State, Stamp | None, bytes]:
     head, data = sector[: _STAMP.size], sector[PREFIX_BYTES:]
     if len(sector) < SECTOR_BYTES or _checksum(head, data) != sector[_STAMP.size : PREFIX_BYTES]:
         return State.BAD, None, b""
-    return State.WHOLE, Stamp(*_STAMP.unpack(head)), data
+    stamp = Stamp(*_STAMP.unpack(head))
+    if max(stamp.version, stamp.sequence) > _HIGHEST:
+        return State.BAD, None, b""
+    return State.WHOLE, stamp, data
 
 
 def unseal(raw: bytes, stamp: Stamp, length: int) -> tuple[State, bytes]:

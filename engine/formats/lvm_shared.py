@@ -155,9 +155,18 @@ class SharedGuard:
                 raise self._kept(key, doing)
             clock.sleep(_LOOK_AGAIN_S)
         try:
+            self._require_present()
             yield lease
         finally:
             lease.release()
+
+    def _require_present(self) -> None:
+        """Lane and notes are those of the presence with which the repository was opened."""
+        if not self._present():
+            raise Conflict(
+                f"this host has left {self._group.name} since the repository was opened, or come back to it",
+                "Try again",
+            )
 
     def _kept(self, key: int, doing: str) -> Conflict:
         holders = self._leases.holders(self._member.area, key)
@@ -173,6 +182,9 @@ class SharedGuard:
 
     def still_ours(self, header: MetaHeader) -> bool:
         """A lease is lost with the presence of its host, and with nothing else."""
+        return self._present()
+
+    def _present(self) -> bool:
         now = self._leases.host(self._member.area, self._member.number)
         return self._leases.joined(self._member.area) == now.number and self._is(now)
 
@@ -236,6 +248,7 @@ class SharedGuard:
 
     def note(self, volume: str) -> None:
         """In this host's own part of the notes."""
+        self._require_present()
         self._notes.add(volume)
 
     def unnote(self, volume: str) -> None:

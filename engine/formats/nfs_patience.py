@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -19,14 +20,13 @@ from engine.doors.files import FileHandle, Files
 from engine.doors.leases import Leases
 from engine.tools.threads import no_longer_than
 
-LATE_S = 1.0
-"""A call that fails with an error of reading or writing after so long has waited for the server."""
+LATE_S = {errno.ETIMEDOUT: 1.0, errno.EIO: 8.0}
+"""A call that fails so after so many seconds has waited for the server. A disk that the server cannot read is sooner,
+and says nothing about the rest."""
 REST_S = 20.0
 """So long nothing is asked after that."""
 
 _CLOSE_S = 1.0
-
-_UNANSWERED = (errno.EIO, errno.ETIMEDOUT)
 
 _T = TypeVar("_T")
 
@@ -52,7 +52,7 @@ class Patience:
             return work(*arguments, **named)
         except OSError as error:
             now = self._clock.monotonic()
-            if error.errno in _UNANSWERED and now - began >= LATE_S:
+            if now - began >= LATE_S.get(error.errno or 0, math.inf):
                 self._until = now + REST_S
             raise
 

@@ -13,7 +13,7 @@ from engine.doors.volume_groups import BlockHandle, PhysicalRange, VolumeGroup
 from engine.errors import BadRequest, Conflict, NotFound, Refused, ToolFailed, from_os_error
 from engine.tools.block import DirectBlockHandle, flush_device, is_block_device
 from engine.tools.command import Command
-from engine.tools.device_mapper import Mapped, devices_of, remove, tidy
+from engine.tools.device_mapper import Mapped, devices_of, remove, tidy, uuid_of
 from engine.tools.loop import LoopDevices
 from engine.tools.lvm_commands import LvmCommands, failure, no_such_volume, says
 from engine.tools.lvm_label import commit_mark
@@ -175,6 +175,8 @@ class LvmVolumeGroups:
         seen = self._seen.get(group)
         if seen is not None and is_block_device(path) and seen.is_device(name, path, self.system_id):
             return path
+        if is_block_device(path):
+            self._remove(group, self._others(group, name))
         if not is_block_device(path):
             self._change("lvchange", group, name, ["--ignoreactivationskip", "--activate", "y", where])
         else:
@@ -187,6 +189,14 @@ class LvmVolumeGroups:
                 message = f"{where} is active and {path} is not its device: {words}"
                 raise ToolFailed(message, "Remove what has that name in /dev, and check that udev works")
         return path
+
+    def _others(self, group: str, name: str) -> list[Mapped]:
+        """Devices of the volume's name that are not it: another host removed what they were of, and made it anew. LVM
+        refreshes a volume by its uuid, and says nothing when that is not active."""
+        told = self._told(group)
+        uuid = uuid_of(told.group.uuid, told.uuids.get(name, ""))
+        wanted = f"{group.replace('-', '--')}-{name.replace('-', '--')}"
+        return [device for device in _devices_of("") if device.name == wanted and device.uuid != uuid]
 
     def deactivate(self, group: str, name: str) -> None:
         """``lvchange``. A volume that is gone is not active. Of a group that LVM does not let us touch any more:

@@ -144,7 +144,7 @@ def test_names_origins_and_the_secret_are_checked(served: Served) -> None:
         assert _ask(served, path, Host=host)[0] == 200, host
     for host in ("stranger.example", "localhost.stranger.example", "127.0.0.1.example", "", "[", "a;b", "localhost,x"):
         assert _ask(served, path, Host=host)[0] in (400, 403), host
-    for origin in ("http://stranger.example", "http://localhost:1", "null"):
+    for origin in ("http://stranger.example", "http://localhost:1", "null", "http://["):
         assert _ask(served, path, Host="localhost", Origin=origin)[0] == 403, origin
         assert _ask(served, f"{path}ws", Host="localhost", Origin=origin, **socket)[0] == 403, origin
     assert _ask(served, f"{path}ws", Host="localhost", **socket)[0] == 403, "a browser always tells the origin"

@@ -148,7 +148,7 @@ def test_evidence_can_be_opened(demo: Demo):
     assert text.startswith("dw1 ") and '"verb": "copy"' in text
     assert '  "cursor": 16777216,' in open_fact(demo.engine, "demo", progress)
     lines = open_fact(demo.engine, "demo", volume)
-    assert "present: True" in lines and any(line.startswith("00000000  ") for line in lines)
+    assert "present: yes" in lines and any(line.startswith("00000000  ") for line in lines)
     assert any("Nobody holds its lease" in line for line in open_fact(demo.engine, "demo", lease))
 
 

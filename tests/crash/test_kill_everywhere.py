@@ -163,8 +163,12 @@ def test_killed_before_any_effect_nothing_is_lost_and_nothing_is_left(story: Sto
     for number in range(1, len(effects) + 1, 1 if len(effects) <= _LONG else 3):
         world = template.copy(tmp_path / f"at-{number}")
         host = world.engine("host-a", crash_at=number)
-        with pytest.raises(Crashed):
+        try:
             story.act(host, ids)
+        except Crashed:
+            pass
+        else:  # ids are random: where two share a directory there is less to do
+            assert len(world.effects.names) < number
         world.bury()
         _recovered(world, story, before, visible, after, made, tmp_path)
 

@@ -127,3 +127,17 @@ def test_a_lease_that_was_not_handed_over_ends_with_its_process(path: str, start
     told.line()
     lease.release()
     assert not LEASES.held(path, 9)
+
+
+def test_giving_up_asks_nothing(path: str, monkeypatch: pytest.MonkeyPatch):
+    """A server that is away could not answer, and the lease would be kept for as long as this process lives."""
+    lease = LEASES.try_acquire(path, KEY, shared=False)
+    assert lease is not None
+
+    def away(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", away)
+        lease.release()
+    assert not LEASES.held(path, KEY)

@@ -169,6 +169,25 @@ def test_a_volume_that_another_host_extended_gets_its_new_size(group, door, benc
         assert handle.size == 4 * EXTENT
 
 
+def test_the_device_of_a_removed_volume_is_not_taken_for_its_successor(group, door, bench):
+    """Another host removed the volume that is active here, gave its room away and made one of that name elsewhere."""
+    path = door.activate("g", "v")
+    for words in (
+        ["lvremove", "--yes", "g/v"],
+        ["lvcreate", "-an", "-Zn", "-l", "1", "-n", "taker", "g"],
+        ["lvcreate", "-an", "-Zn", "-l", "1", "-n", "v", "g"],
+    ):
+        lvm(bench.directory, words[0], "--driverloaded", "n", *words[1:], system_id=OWNER)
+    assert door.activate("g", "v") == path
+    with DirectBlockHandle(path, writable=True) as handle:
+        assert handle.size == EXTENT
+        handle.write_at(0, b"successor".ljust(4096))
+        handle.sync()
+    (place,) = door.report("g").volumes["v"].ranges
+    with DirectBlockHandle(place.device) as device:
+        assert device.read_at(place.start, 4096).startswith(b"successor")
+
+
 def test_names_that_were_lost_are_made_again(group, door):
     """Somebody tidied up /dev, or udev did not make them."""
     path = door.activate("g", "v")
@@ -238,11 +257,12 @@ def test_no_volume_is_activated_but_the_one_asked_for(group, door):
 
 
 def test_an_existing_device_costs_one_command_or_none(group, door):
-    """One to make it or where it lies is not known; none when it lies where the report says."""
-    for _ in range(2):
+    """One to make it; a report too where there is a device and it is not known whether it is that of the volume; none
+    when it lies where the report says."""
+    for expected in (["lvchange"], ["fullreport", "lvchange"]):
         before = len(commands(door))
         door.activate("g", "v")
-        assert commands(door)[before:] == ["lvchange"]
+        assert commands(door)[before:] == expected
     door.create("g", "w", EXTENT, [])
     door.resize("g", "v", 3 * EXTENT)
     assert len(door.report("g").volumes["v"].ranges) == 2

@@ -64,8 +64,8 @@ def _txt(heads: Sequence[str], rows: list[list[str]]) -> str:
 
 
 def write(directory: str, name: str, form: str, text: str) -> str:
-    """Write ``text`` into a new file ``diskwright-NAME-TIME.FORM`` and return its path; nothing is overwritten.
-    The directory is made, for its owner alone, where it is not there.
+    """Write ``text`` into a new file ``diskwright-NAME-TIME.FORM`` and return its path; nothing is overwritten. The
+    file, and the directory where it is not there, are made for their owner alone.
 
     Raises StorageError."""
     try:
@@ -75,7 +75,7 @@ def write(directory: str, name: str, form: str, text: str) -> str:
     for number in range(_TRIES):
         path = os.path.join(directory, file_name(name, form, number))
         try:
-            with open(path, "x", encoding="utf-8", errors="backslashreplace") as stream:
+            with open(path, "x", encoding="utf-8", errors="backslashreplace", opener=_for_its_owner) as stream:
                 stream.write(text)
         except FileExistsError:
             continue
@@ -85,8 +85,14 @@ def write(directory: str, name: str, form: str, text: str) -> str:
     raise BadRequest(f"{directory} is full of exports of this second", "Try again")
 
 
+def _for_its_owner(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
 def file_name(name: str, form: str, number: int = 0) -> str:
     """``diskwright-NAME-TIME.FORM``, with a number after the first of a second; safe whatever the name is."""
-    safe = "".join(character if character.isalnum() or character in "-_" else "-" for character in name)[:60]
+    safe = "".join(
+        character if character.isascii() and (character.isalnum() or character in "-_") else "-" for character in name
+    )[:60]
     again = f"-{number}" if number else ""
     return f"diskwright-{safe}-{time.strftime('%Y%m%d-%H%M%S')}{again}.{form}"

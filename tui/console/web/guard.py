@@ -56,7 +56,7 @@ def make_guard(name: str) -> Middleware:
         if not _is_ours(request.host, known):
             raise web.HTTPForbidden(text="This name is not one of this machine.")
         origin = request.headers.get("Origin", "")
-        if origin and urlsplit(origin).netloc.lower() != request.host.lower():
+        if origin and _place(origin) != request.host.lower():
             raise web.HTTPForbidden(text="Another page has no business here.")
         return await handler(request)
 
@@ -65,7 +65,15 @@ def make_guard(name: str) -> Middleware:
 
 def is_of_our_page(request: web.Request) -> bool:
     """Whether a browser says that the request comes from a page of ours; programs that say nothing are refused."""
-    return urlsplit(request.headers.get("Origin", "")).netloc.lower() == request.host.lower()
+    return _place(request.headers.get("Origin", "")) == request.host.lower()
+
+
+def _place(origin: str) -> str:
+    """Host and port of an origin, "" (which is equal to no host) when it makes no sense."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:

@@ -57,7 +57,8 @@ class ConsoleServer(Server):
 
     def run(self, when_ready: Callable[[], None]) -> None:
         """Serve until Ctrl-C or SIGTERM. OSError when the address cannot be had."""
-        logging.getLogger("textual-serve").setLevel(logging.CRITICAL)  # it writes to the terminal of the operator
+        for name in ("textual-serve", "aiohttp", "asyncio"):  # they write to the terminal of the operator
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         web.run_app(
             self._make_app(), host=self.host, port=self.port, access_log=None, shutdown_timeout=STOP_S,
             print=lambda text: when_ready(),

@@ -1,7 +1,8 @@
 """A process that is killed before any one of its effects leaves a repository that another host
 finishes with check and fix: nothing lost, nothing half done, nothing left over.
 
-Real files, real qemu-img; the story is run once to count its effects and then once for each.
+Real files, real qemu-img; the story is run once to count its effects and then once for each, or, where they are many,
+for every third one.
 """
 
 from __future__ import annotations

@@ -11,16 +11,13 @@ looks must start quickly.
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from engine import leasing, sources, survey
+from engine import leasing, survey, tasks
 from engine.context import Connection, Context
 from engine.doors import Doors
-from engine.doors.leases import Lease
-from engine.doors.processes import ProcessState
-from engine.errors import BadRequest, Conflict, DiskwrightError, NotFound, Refused, StorageError, from_os_error
+from engine.errors import BadRequest, Conflict, DiskwrightError, NotFound, Refused
 from engine.formats.base import Repository
 from engine.formats.registry import create_repository, detach_repository, open_repository, same_on_host
 from engine.host import HostState, Prepared, Task
@@ -30,10 +27,8 @@ from engine.triage.judge import judge
 
 OptionsArgument = Mapping[str, Any] | None
 _REPO_ID_CHARACTERS = 64
-_STOP_WAIT_S = 60.0
 _SOON_BYTES = 64 * 1024 * 1024
 """So much is quicker written than a process is started."""
-_LOG_LIMIT = 16 * 1024 * 1024
 
 
 class Engine:
@@ -252,14 +247,14 @@ class Engine:
             found, _ = fixes.verify(self.context, repository, wanted)
             if found.waits_for:
                 raise Refused(f"fix {found.id} cannot run now: it waits for {found.waits_for}", "Provide that first")
-            return self._spawn(repo_id, [found], leases)
+            return tasks.start(self.context, self.state, repo_id, [found], leases)
 
     def run_fixes(self, repo_id: str, wanted: Sequence[Fix]) -> Task:
         """Start several fixes, one after the other in one process; one that fails does not stop the rest."""
         if not wanted:
             raise BadRequest("no fix was named", "diskwright check lists them")
         self.context.repository(repo_id)
-        return self._spawn(repo_id, wanted, leasing.LeaseSet({}))
+        return tasks.start(self.context, self.state, repo_id, wanted, leasing.LeaseSet({}))
 
     def run_fix_here(self, repo_id: str, fix: Fix) -> None:
         """Run one fix to its end in this process."""
@@ -277,42 +272,21 @@ class Engine:
 
     def task_events(self, task: Task) -> list[dict[str, Any]]:
         """What a task has said so far: start, done, stale, failed, end."""
-        try:
-            raw = self.doors.files.read_file(task.log, _LOG_LIMIT)
-        except OSError as error:
-            raise from_os_error(error, "read the log of the task") from error
-        events = []
-        for line in raw.decode("utf-8", "replace").splitlines():
-            try:
-                event = json.loads(line)
-            except ValueError:
-                event = {"event": "output", "error": line}
-            events.append(event if isinstance(event, dict) else {"event": "output", "error": line})
-        return events
+        return tasks.events(self.doors, task)
 
     def task_image(self, task: Task) -> str:
         """The image a task works on now; "" between two fixes, and for a fix of the repository itself."""
-        image = task.image
-        for event in [] if image else self.task_events(task):
-            image = str(event.get("image", "")) if event.get("event") == "start" else ""
-        return image
-
-    def _working_on(self, task: Task) -> tuple[str, ...]:
-        """The images of the fix that a task runs now."""
-        if task.image:
-            return task.images
-        started = [event for event in self.task_events(task) if event.get("event") == "start"]
-        return tuple(started[-1].get("images", ())) if started else ()
+        return tasks.image(self.doors, task)
 
     def task_is_running(self, task: Task) -> bool:
         """Whether its process is alive (also when it is stopped by a signal)."""
-        return self.doors.processes.state(task.process) is not ProcessState.GONE
+        return tasks.is_running(self.doors, task)
 
     def wait_for_task(self, task: Task, tick: Callable[[], None] = lambda: None) -> None:
         """Return when the task's process has ended; ``tick`` is called several times a second."""
-        while self.task_is_running(task):
+        while tasks.is_running(self.doors, task):
             tick()
-            self.doors.clock.sleep(0.02)
+            self.doors.clock.sleep(tasks.LOOK_AGAIN_S)
 
     def stop_task(self, repo_id: str, image_id: str) -> None:
         """Stop what runs on an image on this host; returns when it has stopped. The work is kept.
@@ -322,24 +296,13 @@ class Engine:
 
         require_id(image_id, "image_id")
         repository = self.context.repository(repo_id)
-        here = [task for task in self.state.tasks() if task.repository == repository.identity]
-        tasks = [task for task in here if image_id in self._working_on(task)]
-        if not tasks:
-            if repository.lease_held(image_id):
-                who = leasing.holder(self.doors, repository, image_id)
-                raise Refused(f"image {image_id} is worked on, but not by a task of this host: {who}", "Stop it there")
-            change.visible(self.context, repo_id, image_id)
-            raise NotFound(f"nothing runs on image {image_id}", "diskwright tasks lists what runs here")
-        deadline = self.doors.clock.monotonic() + _STOP_WAIT_S
-        for task in tasks:
-            self.doors.processes.terminate(task.process)
-            while self.task_is_running(task):
-                if self.doors.clock.monotonic() > deadline:
-                    raise StorageError(
-                        f"process {task.process.pid} has not stopped in {_STOP_WAIT_S:.0f} s; the storage may hang",
-                        "It stops at its next step; or kill it, nothing is lost",
-                    )
-                self.doors.clock.sleep(0.02)
+        if tasks.stop(self.doors, self.state, repository.identity, image_id):
+            return
+        if repository.lease_held(image_id):
+            who = leasing.holder(self.doors, repository, image_id)
+            raise Refused(f"image {image_id} is worked on, but not by a task of this host: {who}", "Stop it there")
+        change.visible(self.context, repo_id, image_id)
+        raise NotFound(f"nothing runs on image {image_id}", "diskwright tasks lists what runs here")
 
     # -- images and their data
 
@@ -469,62 +432,6 @@ class Engine:
             self.run_fix_here(repo_id, found[0])  # quicker than starting a process
         else:
             self.fix_storage_repository(repo_id, found[0])
-
-    def _spawn(self, repo_id: str, wanted: Iterable[Fix], leases: leasing.LeaseSet) -> Task:
-        todo = list(wanted)
-        repository = self.context.repository(repo_id)
-        uses = {repository.identity, *(name for fix in todo for name in self._sources(repository, fix))}
-        task_id = self.doors.ids.new_id()
-        log = self.state.task_log(task_id)
-        spec = {
-            "host": self.doors.ids.host_id,
-            "state": self.state.directory,
-            "repo_id": repo_id,
-            "fixes": [fix.to_json() for fix in todo],
-            "leases": {tag: lease.token for tag, lease in leases.leases.items()},
-        }
-        path = self.state.save_spec(task_id, spec)
-        single = len(todo) == 1
-        task = Task(
-            id=task_id,
-            process=self.doors.processes.own(),
-            repository=repository.identity,
-            repo_id=repo_id,
-            image=(todo[0].images or ("",))[0] if single else "",
-            verb=str(todo[0].type) if single else f"{len(todo)} fixes",
-            rule=todo[0].rule if single else "",
-            started=self.doors.clock.wall(),
-            log=log,
-            images=tuple(sorted({image for fix in todo for image in fix.images})),
-            uses=tuple(sorted(uses)),
-        )
-        with self.state.starting(self.context.connections[repo_id]):
-            return self._started(task, path, list(leases.leases.values()))
-
-    def _started(self, task: Task, spec: str, leases: list[Lease]) -> Task:
-        """The same with the process that was started for it, noted."""
-        try:
-            process = self.doors.processes.spawn("engine.runner", [spec], leases, task.log)
-        except OSError as error:
-            raise from_os_error(error, "start a process for the fix") from error
-        task = task._replace(process=process)
-        try:
-            self.state.save_task(task)
-        except DiskwrightError:
-            self.doors.processes.terminate(process)  # nobody could see it, wait for it or stop it
-            raise
-        return task
-
-    def _sources(self, repository: Repository, fix: Fix) -> list[str]:
-        """Identities of the other storage that a fix reads from, as far as it can be told beforehand."""
-        found = [str(fix.plan.get("source", ""))]
-        with contextlib.suppress(DiskwrightError):
-            entry = repository.read_tag(fix.target) if fix.target else None
-            operation = entry.record.operation if entry and entry.record else None
-            if operation is not None and operation.source:
-                source, _ = sources.find(self.context, operation)
-                found += [operation.source_repository, source.repository.identity if source else ""]
-        return [identity for identity in found if identity]
 
 
 def _require_handle(repo_id: object) -> None:

@@ -107,14 +107,18 @@ def add_why(parser: Parser) -> None:
 def run_why(session: Session, arguments: argparse.Namespace) -> int:
     import time
 
+    from tui.model import estimates
     from tui.model.facts import facts_of
     from tui.model.gather import gather
+    from tui.model.notes import notes_of
     from tui.model.why import explain
 
     out, engine = session.out, session.engine
     image = session.image(arguments.repo, arguments.image)
     report = engine.get_image_status(arguments.repo, image, session.options(arguments))
     view = gather(engine, arguments.repo, arguments.deep)
+    times = estimates.load(notes_of(engine), view.identity)
+    view = view._replace(fixes=estimates.measured(view.fixes, times))
     facts = facts_of(engine, arguments.repo, image)
     told = explain(view, image, time.time(), facts)
     if told is None:

@@ -53,7 +53,7 @@ freeze, thaw HOST     time stops for it, and goes on
 cut, mend HOST        pull its network cable, plug it in
 down          kill all and delete the lab; --keep leaves the disks for the next up
 torture       random operations on hosts that are killed and frozen: --format, --rounds, --seed
-powercut      what a real kernel may lose in a power cut: --file-system, --states, --seed
+powercut      what a real kernel may lose in a power cut: --on, --kind, --states, --seed
               Both have a lab of their own, print their seed, and end with 1 when something is wrong.
 
 A host sees the files of this machine read-only; /run /tmp /srv /mnt /var/tmp are its own, in memory.

@@ -183,7 +183,7 @@ def console(site: Site, config: Config = Config(), **options: Any) -> ConsoleApp
 @asynccontextmanager
 async def running(app: ConsoleApp, size: tuple[int, int] = (80, 24)):
     """The console, idle, at a size."""
-    async with app.run_test(size=size, notifications=True) as pilot:
+    async with app.run_test(size=size) as pilot:
         await idle(pilot)
         yield pilot
 
@@ -228,8 +228,8 @@ def screen_text(app: ConsoleApp) -> str:
 
 
 def told(app: ConsoleApp) -> str:
-    """What the last message in the corner says."""
-    return " ".join(message.message for message in app._notifications)
+    """What the last message says."""
+    return app.messages.last.text if app.messages.last is not None else ""
 
 
 def golden(name: str, text: str) -> None:

@@ -50,7 +50,6 @@ async def test_steps_and_crashes_and_back(tmp_path: Path, trace: str) -> None:
         assert f"step 1 of {last}" in screen_text(app)
         await press(pilot, "left_square_bracket")
         assert app.site.step == 0 and "this is the first step" in told(app)
-        app.clear_notifications()
         await press(pilot, "right_square_bracket", "right_square_bracket")
         await idle(pilot)
         third = screen_text(app)
@@ -140,6 +139,19 @@ async def test_a_branch_is_a_live_simulation(tmp_path: Path, trace: str) -> None
         assert "BRK=0" in screen_text(app)
         await press(pilot, "escape")
         assert "REPLAY" in screen_text(app) and "BRK=1" in screen_text(app)
+
+
+async def test_a_simulation_begins_where_playing_was(tmp_path: Path, trace: str) -> None:
+    """b holds what plays, and the step that the simulation goes on from cannot be changed below it."""
+    app = replaying(tmp_path, trace)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        page = cast(TimelinePage, app.page("timeline"))
+        await press(pilot, "right_curly_bracket", "space", "b", "escape")
+        assert page._playing is None
+        step = app.site.step
+        await press(pilot, "4", "right_square_bracket", "down")
+        assert app.site.step == step and "SIMULATED" in screen_text(app)
 
 
 async def test_leaving_a_replay_goes_home(tmp_path: Path, trace: str) -> None:

@@ -25,8 +25,9 @@ from tests.console.kit import (
     told,
 )
 from tui.console.screens.runs import RunsPage
+from tui.console.widgets.table import Table
 from tui.model import live, runs
-from tui.model.runs import Run
+from tui.model.runs import LogLine, Run
 from tui.model.words import RunState
 
 _LONG = "qemu-nbd is not installed on this host. Install the package qemu-utils, then resume the run with r"
@@ -120,3 +121,46 @@ async def test_taking_over_shows_the_evidence_first(
         await press(pilot, "a")
         await press(pilot, "a")
         assert bool(site.decisions.queue) is not held
+
+
+async def test_a_log_is_searched_and_the_line_that_was_found_stays(tmp_path: Path) -> None:
+    """Only lines that match are shown; with all of them again the cursor is on the one that was found."""
+    site = FixedSite(tmp_path / "state", [sample_view()], [sample_run()])
+    lines = tuple(LogLine(NOW, 1, f"saved at {number} %" if number != 40 else "disk is slow") for number in range(90))
+    site.log_of = lambda run, since: lines[since:]  # type: ignore[method-assign]
+    async with running(console(site)) as pilot:
+        page = cast(RunsPage, pilot.app.page("runs"))
+        await press(pilot, "3", "slash", *"SLOW", "enter")
+        shown = screen_text(pilot.app)
+        assert "Log 1 of 90   find: SLOW" in shown and "saved at" not in shown.partition("Log 1 of")[2]
+        await press(pilot, "escape")
+        log = page.query_one("#log", Table)
+        assert (len(log.rows), log.key, page.following) == (90, "40", False)
+        await press(pilot, "slash", *"nothing", "enter")
+        assert "No line matches nothing" in screen_text(pilot.app)
+
+
+@pytest.mark.parametrize("state", [RunState.FAILED, RunState.STOPPING, RunState.RUNNING])
+async def test_a_run_that_is_about_to_end_can_be_resumed(
+    state: RunState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """r waits for its end instead of asking to be pressed again; while it works there is nothing to resume."""
+    resumed: list[float] = []
+    monkeypatch.setattr(runs, "resume", lambda *given: resumed.append(given[-1]))
+    run = sample_run()
+    site = FixedSite(tmp_path / "state", [sample_view()], [run._replace(steps=(run.steps[1]._replace(state=state),))])
+    async with running(console(site)) as pilot:
+        await press(pilot, "3", "r")
+        if state is RunState.RUNNING:
+            assert not resumed and "it is running" in told(pilot.app)
+        else:
+            assert resumed == [10.0] and "goes on" in told(pilot.app)
+
+
+async def test_names_are_whole_where_there_is_room(tmp_path: Path) -> None:
+    """Two removed images differ in their last digit, on the narrowest screen too."""
+    steps = tuple(run_step(n, "clean", 4, RunState.DONE)._replace(name=f"(removed) ci-441{n}") for n in (1, 2))
+    site = FixedSite(tmp_path / "state", [sample_view()], [sample_run()._replace(steps=steps)])
+    async with running(console(site)) as pilot:
+        await press(pilot, "3")
+        assert all(step.name in screen_text(pilot.app) for step in steps)

@@ -184,6 +184,18 @@ def test_a_killed_run_is_seen_and_resumed(waiting: tuple[Demo, str, Run]):
     assert states(ended(demo, run_id)) == ["DONE"]
 
 
+def test_resuming_a_run_that_is_about_to_end_waits_for_its_end(waiting: tuple[Demo, str, Run]):
+    """Asked to stop and resumed at once, it stops and goes on: nobody has to press the key again."""
+    demo, run_id, run = waiting
+    runs.stop(demo.engine, demo.notes, demo.identity, run_id)
+    runs.resume(demo.engine, demo.notes, demo.identity, run_id, patience_s=20.0)
+    demo.engine.teardown_image("demo", demo.ids["web-01"])
+    again = ended(demo, run_id)
+    assert states(again) == ["DONE"] and again.pid != run.pid
+    with pytest.raises(Refused):
+        runs.resume(demo.engine, demo.notes, demo.identity, run_id)
+
+
 def test_only_one_run_at_a_time(waiting: tuple[Demo, str, Run]):
     """A second run and a second executor of the same run are refused while one lives."""
     demo, run_id, _ = waiting

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.console_model.conftest import Host
+from tests.console_model.kit import clean, fix, view
 from tui.model import estimates
 from tui.model.estimates import Sample, TimeRange, Times, total
 
@@ -34,6 +35,13 @@ def test_the_engines_own_estimate_is_used_when_there_is_nothing_better():
     """Its throughput of this host gives a range, and is named as the source."""
     found = Times().range("mend", "B-COPY", 100 * MIB, 10.0)
     assert found.known and "throughput" in found.source
+
+
+def test_a_fix_shows_the_time_that_its_kind_took():
+    """The middle of the range stands beside the fix; where nothing is known what the engine says stays."""
+    known, unknown = sorted(view([], [clean(1, 0), fix(2, "merge")]).fixes, key=lambda row: row.type)
+    times = Times([Sample("clean", known.rule, 0, 3.0), Sample("clean", known.rule, 0, 5.0)])
+    assert [row.time_s for row in estimates.measured([known, unknown], times)] == [4.0, unknown.time_s]
 
 
 def test_a_sum_with_an_unknown_part_is_unknown():

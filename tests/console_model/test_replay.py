@@ -104,7 +104,7 @@ def test_a_branch_goes_on_from_a_step(run: Replay):
     world = branch(run, run.crashes[0])
     try:
         seen = world.view("backup", "b")
-        assert seen.counts.broken == 1 and "live from the end of step 4" in world.origin
+        assert seen.counts.broken == 1 and "live from where step 4 of the scenario ended" in world.origin
         assert world.crash("b", "backup", seen.fixes[0], 20).how == "killed"
         assert world.power_cut().how == "lost"
         again = world.view("backup", "b").fixes[0]

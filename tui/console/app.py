@@ -20,6 +20,7 @@ from tui.console.going import GoingActs
 from tui.console.jobs import JobDone, Jobs
 from tui.console.lines import Line, Span
 from tui.console.managing import ManagerActs
+from tui.console.messages import Messages, Told
 from tui.console.pages import make_page
 from tui.console.palette import MONO, PALETTES, Palette
 from tui.console.running import RunActs
@@ -32,6 +33,7 @@ from tui.console.widgets.bar import Button
 from tui.model.commands import SessionLog
 from tui.model.config import Config, choice
 from tui.model.snapshot import RepositoryView
+from tui.model.words import RunState
 from tui.printable import printable
 
 if TYPE_CHECKING:
@@ -66,6 +68,11 @@ class Options(NamedTuple):
     """Make the demo at once, or open the one there is."""
 
 
+def ended_as(state: RunState) -> str:
+    """Whether the end of a run is mere news."""
+    return "information" if state is RunState.DONE else "warning"
+
+
 class ConsoleApp(GlobalActs, RunActs, GoingActs, ManagerActs, App[int]):
     """The console. Pages read ``site``; whatever blocks goes through ``jobs``."""
 
@@ -89,6 +96,7 @@ class ConsoleApp(GlobalActs, RunActs, GoingActs, ManagerActs, App[int]):
         self.theme = self.palette.name
         self.key_changes: Mapping[str, Sequence[str]] = config.keys
         self.session_log = SessionLog()
+        self.messages = Messages()
         self.tour: Player | None = None
         self.last_words = ""
         """What is printed when the console has ended."""
@@ -100,6 +108,8 @@ class ConsoleApp(GlobalActs, RunActs, GoingActs, ManagerActs, App[int]):
         self._others: dict[str, float] = {}
         """When a repository that is not looked at was last begun to be scanned, by name."""
         self._held: list[events.Key] | None = None
+        self._answering = False
+        """A key is being looked at."""
 
     # -- lifecycle
 
@@ -153,7 +163,7 @@ class ConsoleApp(GlobalActs, RunActs, GoingActs, ManagerActs, App[int]):
         """Triage, or the ways to begin when there is nothing to look at."""
         self.show_page("triage" if self.site.current else "first_run")
         if self.site.current and self.site.replay is None and not self.site.view.known:
-            self.rescan()
+            self.rescan(told=False)
 
     # -- keys
 
@@ -169,7 +179,15 @@ class ConsoleApp(GlobalActs, RunActs, GoingActs, ManagerActs, App[int]):
             self._held.append(event)
             return True
         screen = self.screen_stack[-1] if self.screen_stack else None
-        return isinstance(screen, Acting) and screen.take_key(event)
+        if not isinstance(screen, Acting):
+            return False
+        if self.messages.key_pressed(self.site.clock()):
+            screen.show_told()
+        self._answering = True
+        try:
+            return screen.take_key(event)
+        finally:
+            self._answering = False
 
     def hold(self, then: Callable[[], None]) -> None:
         """Do something once all decisions are saved; keys that are typed meanwhile wait behind it."""
@@ -204,13 +222,18 @@ class ConsoleApp(GlobalActs, RunActs, GoingActs, ManagerActs, App[int]):
         """Read what others wrote on this host, look at the repository again when it is time, draw."""
         if not any(isinstance(screen, Page) for screen in self.screen_stack):
             return  # it begins, or it ends
-        was_live = bool(self.site.live_runs())
+        if self.messages.time_passed(self.site.clock()):
+            self.show_told()
+        were = {run.id for run in self.site.live_runs()}
         changed = self.site.poll()
         live = bool(self.site.live_runs())
+        for run in self.site.runs:
+            if run.id in were and not run.alive:
+                self.tell(f"Run {run.short} {run.state}: {run.reason}", ended_as(run.state))
         self._echo = _ECHO_TICKS if live else max(0, self._echo - 1)
         if changed or live or self._echo:
             self.refresh_pages()
-        if (was_live and not live) or self._scan_is_due():
+        if (were and not live) or self._scan_is_due():
             self.rescan(told=False)
         self._scan_another()
         self._set_pace()
@@ -364,9 +387,15 @@ class ConsoleApp(GlobalActs, RunActs, GoingActs, ManagerActs, App[int]):
     # -- telling
 
     def tell(self, text: str, severity: str = "information") -> None:
-        """A sentence in a corner, for some seconds."""
-        self.clear_notifications()
-        self.notify(printable(text), severity=severity, markup=False, timeout=6)  # type: ignore[arg-type]
+        """A sentence in the status line; ``M`` shows the last of them again."""
+        self.messages.add(Told(self.site.clock(), printable(text), severity == "warning", self._answering))
+        self.show_told()
+
+    def show_told(self) -> None:
+        """Write the newest message where it is seen now."""
+        screen = self.screen_stack[-1] if self.screen_stack else None
+        if isinstance(screen, Acting):
+            screen.show_told()
 
     def failed(self, what: str, error: BaseException) -> None:
         """Tell an error: what the engine foresaw is a sentence, all else is a dialog with a report."""

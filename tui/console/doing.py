@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -65,7 +66,10 @@ class GlobalActs:
         from tui.console.screens.repositories import Repositories
 
         console = self._console
-        console.push_screen(Repositories(console), self._look_at)
+        if console.site.names():
+            console.push_screen(Repositories(console), self._look_at)
+        else:
+            console.tell("No repository is connected, c connects one.", "warning")
 
     def _look_at(self, name: str | None) -> None:
         if name:
@@ -155,6 +159,14 @@ class GlobalActs:
             return
         word = console.palette.title.split()[0]
         console.use_palette(palette.next_name(word))
+
+    def act_messages(self) -> None:
+        """The last messages, the newest first."""
+        from tui.console.screens.message import Message
+
+        console = self._console
+        told = console.messages.listed()
+        console.push_screen(Message("Messages of this session", told or ["Nothing was told yet."], columns=78))
 
     def act_help(self) -> None:
         """Tell all keys of this screen."""
@@ -256,7 +268,7 @@ class GlobalActs:
         folder = user_directory("XDG_DATA_HOME", ".local/share") + "/exports"
         console.do(
             "export", lambda: write(folder, name, form, text),
-            lambda path: console.tell(f"Written: {path}"), "The file could not be written",
+            lambda path: console.tell(f"Written: {_at_home(path)}"), "The file could not be written",
         )  # fmt: skip
 
     # -- the end
@@ -264,6 +276,12 @@ class GlobalActs:
     def act_quit(self) -> None:
         """End the console at once; what runs goes on, and that is said."""
         self._console.leave()
+
+
+def _at_home(path: str) -> str:
+    """As a shell takes it, and short enough for a line."""
+    home = os.path.expanduser("~")
+    return f"~{path.removeprefix(home)}" if path.startswith(f"{home}/") else path
 
 
 def _choice(key: str, page: Page, act: Act, here: bool) -> Choice:

@@ -11,7 +11,14 @@ def signed(size_bytes: int) -> str:
     """Space that something takes (``+4.0G``) or frees (``-9.6G``)."""
     if size_bytes == 0:
         return "+0"
-    return f"{'+' if size_bytes > 0 else '-'}{compact(abs(size_bytes))}"
+    return f"{'+' if size_bytes > 0 else '-'}{short(abs(size_bytes))}"
+
+
+def short(size_bytes: int) -> str:
+    """Bytes in at most five characters: from three digits on without a fraction."""
+    text = compact(size_bytes)
+    whole, dot, rest = text.partition(".")
+    return f"{whole}{rest[1:]}" if dot and len(whole) >= 3 else text
 
 
 def about(seconds: float | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tui.console.lines import Line, Span, line
+from tui.console.lines import Line, Span, fit, line
 from tui.console.signs import Signs
 from tui.console.widgets.pane import Item, Paragraph
 from tui.model.plan import Plan, Step
@@ -45,7 +45,7 @@ def brief(plan: Plan | None, signs: Signs, columns: int) -> list[Item]:
     if plan is None:
         return [(Span(_EMPTY, "quiet"),)]
     name = max(8, columns - 40)
-    lines: list[Item] = [_brief(step, name) for step in plan.steps[:5]]
+    lines: list[Item] = [_brief(step, name, signs.ellipsis) for step in plan.steps[:5]]
     if len(plan.steps) > 5:
         lines.append((Span(f"and {len(plan.steps) - 5} more", "quiet"),))
     lines.append(())
@@ -56,12 +56,12 @@ def brief(plan: Plan | None, signs: Signs, columns: int) -> list[Item]:
     return lines
 
 
-def _brief(step: Step, name: int) -> Line:
+def _brief(step: Step, name: int, ellipsis: str) -> Line:
     row = step.row
     undo = Span(str(row.undo), "warning" if row.undo is Undo.NEVER else "quiet")
-    label = row.label if len(row.label) <= name else row.label[: name - 1] + "~"
     return (
-        Span(f"{step.number:>2} {row.type:<8} {label:<{name}} "),
+        Span(f"{step.number:>2} {row.type:<8} "),
+        *fit(Span(f"{row.short} "), name + 1, ellipsis),
         Span(f"free {compact(step.free_after):>6} {step.time.text:>7} "),
         undo,
     )
@@ -90,7 +90,7 @@ def outcome(plan: Plan, signs: Signs) -> list[Item]:
         )
     )
     if len(plan.steps) > 0:
-        lines.append(Paragraph("", (Span(" " * 7), Span(curve(plan, signs), "bar"))))
+        lines.append(Paragraph("", (Span(" " * 8), Span(curve(plan, signs), "bar"))))
     lines.append(Paragraph("Time", time(plan)))
     lines += [Paragraph("Moved", f"{text.rstrip('.')}.") for text in plan.moved]
     if plan.left:

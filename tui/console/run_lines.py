@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.cells import cell_len
 
-from tui.console.lines import Line, Span, plain, wrap
+from tui.console.lines import Line, Span, fit, plain, wrap
 from tui.console.signs import Signs
 from tui.console.site import Site
 from tui.console.widgets.pane import Item
@@ -41,7 +41,8 @@ def brief(site: Site, signs: Signs) -> list[Item]:
         what = f" step {step.number}/{len(run.steps)} {step.type} {step.name}" if step else f" {run.reason}"
         lines.append((Span(f"{run.state:<8}", role_of(run.state)), Span(f" {run.short}{what}")))
         if step is not None:
-            lines.append((Span("  "), *progress(step, signs, 12, site.now)))
+            stage = f"{step.stage_name}  " if step.percent < 0 and step.stage_name else ""
+            lines.append((Span(f"  {stage}"), *progress(step, signs, 12, site.now)))
     for operation in others(site):
         lines.append((Span(f"{operation.host}  "), Span(f"{operation.verb} {operation.name}")))
         lines.append((Span("  "), *last_saved(operation, site.now)))
@@ -76,9 +77,8 @@ def last_saved(operation: HostOperation, now: float) -> Line:
 
 def progress(step: RunStep, signs: Signs, columns: int, now: float) -> Line:
     """Bar, percent, rate and what is left; without a known percent no bar and no number."""
-    stage = f"stage {step.stage}/{step.stages} {step.stage_name}" if step.stages else step.stage_name
     if step.percent < 0:
-        return (Span(stage or "no % is given", "quiet"), Span("   no % is given" if stage else "", "quiet"))
+        return (Span("no % is given", "quiet"),)
     bar = Span(signs.gauge(step.percent / 100, columns), "bar")
     rate = f"  {compact(int(step.rate))}/s" if step.rate else ""
     left = f"  left {step.left.text}" if step.left.known else ""
@@ -91,26 +91,27 @@ def progress(step: RunStep, signs: Signs, columns: int, now: float) -> Line:
 def steps(run: Run, signs: Signs, columns: int, now: float) -> list[list[Line]]:
     """The lines of every step of a run: the running one with its bar, one that ended badly with all of its reason."""
     found: list[list[Line]] = []
+    name = max(12, min(columns - 54, max((cell_len(step.name) for step in run.steps), default=0)))
     for step in run.steps:
-        lines = [_step(step, columns, now)]
+        lines = [_step(step, signs, name, now)]
         if step.state in (RunState.RUNNING, RunState.STOPPING, RunState.OLD):
             lines.append((Span(INDENT), *progress(step, signs, max(8, columns - 68), now)))
         elif step.state in _BADLY and cell_len(plain(lines[0])) > columns:
-            lines = [_step(step, columns, now, told=False)]
+            lines = [_step(step, signs, name, now, told=False)]
             lines += [(Span(INDENT), *text) for text in wrap(Span(step.reason or step.error), columns - len(INDENT))]
         found.append(lines)
     return found
 
 
-def _step(step: RunStep, columns: int, now: float, told: bool = True) -> Line:
+def _step(step: RunStep, signs: Signs, name: int, now: float, told: bool = True) -> Line:
     text = _told(step) if told else ""
-    name = max(12, min(28, columns - 62))
-    label = step.name if len(step.name) <= name else step.name[: name - 1] + "~"
     took = duration(step.seconds(now)) if step.started else ""
     again = f"  attempt {step.attempts}" if step.attempts > 1 else ""
     return (
         Span(f" {step.state:<9}", role_of(step.state)),
-        Span(f"{step.number:>3} {step.type:<8} {label:<{name}} {took:>6}  "),
+        Span(f"{step.number:>3} {step.type:<8} "),
+        *fit(Span(step.name), name, signs.ellipsis),
+        Span(f" {took:>6}  "),
         Span(f"{text}{again}", "quiet" if step.state in (RunState.WAITING, RunState.DONE) else "text"),
     )
 

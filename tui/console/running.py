@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from tui.console.app import ConsoleApp
 
 
+_ENDING_S = 10.0
+"""A run that is to go on and has not quite ended yet is waited for so long."""
+
+
 class RunActs:
     """Methods of the application."""
 
@@ -109,9 +113,13 @@ class RunActs:
 
         def call() -> None:
             with site.engine() as engine:
-                runs_model.resume(engine, site.notes, run.repository, run.id)
+                runs_model.resume(engine, site.notes, run.repository, run.id, _ENDING_S)
 
-        app.do(f"resume {run.id}", call, lambda value: app.tell(f"Run {run.short} goes on."), "The run was not resumed")
+        told = f"Run {run.short} is about to end; it goes on after that." if run.ending else ""
+        app.do(
+            f"resume {run.id}", call, lambda value: app.tell(f"Run {run.short} goes on."), "The run was not resumed",
+            told,
+        )  # fmt: skip
 
     # -- work of others
 

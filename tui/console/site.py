@@ -137,7 +137,8 @@ class Site:
         cancel = Cancel()
         if name == self.current:
             self.cancel = cancel
-        return self.scanner.scan(name, self.views.get(name), deep, cancel)
+        view = self.scanner.scan(name, self.views.get(name), deep, cancel)
+        return view._replace(fixes=estimates.measured(view.fixes, estimates.load(self.notes, view.identity)))
 
     def accept(self, view: RepositoryView) -> None:
         """Keep what a scan saw."""

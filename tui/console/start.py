@@ -8,22 +8,30 @@ import os
 import sys
 import time
 
+from engine.errors import NotFound
 from tui.console.app import ConsoleApp, Options
 from tui.console.pages import act_names
 from tui.console.palette import PALETTES
 from tui.console.site import Site
 from tui.model import config
+from tui.printable import printable
 from tui.session import Session
 
 
 def start(session: Session, arguments: argparse.Namespace) -> int:
-    """Run the console until it is left; the terminal is as before then."""
+    """Run the console until it is left; the terminal is as before then. NotFound when the repository that is asked
+    for is not connected: the console would look for it without end."""
     for name in ("COLUMNS", "LINES"):  # an exported size would count for more than the window, whatever becomes of it
         os.environ.pop(name, None)
     path = config.default_path()
     known = act_names() if os.path.exists(path) else ()
     settings = config.load(path, known, tuple(PALETTES))
     site = Site(session.host, session.state, time.time, settings.reserve_share)
+    site.reload()
+    if arguments.repo and arguments.repo not in site.names():
+        raise NotFound(
+            f"repository {printable(arguments.repo)} is not connected", "diskwright repos lists those that are"
+        )
     app = ConsoleApp(site, settings, options(session, arguments))
     app.run(mouse=not arguments.no_mouse)
     if app.last_words:

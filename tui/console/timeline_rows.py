@@ -26,6 +26,14 @@ COLUMNS = (
     Column("image", "IMAGE", 12, share=1),
     Column("text", "", 30, share=4),
 )
+STEP_COLUMNS = (
+    Column("mark", "", 1),
+    Column("when", "STEP", 6),
+    Column("host", "HOST", 8),
+    Column("kind", "WHAT", 11),
+    *COLUMNS[4:],
+)
+"""Of a replay."""
 _ROLES = {"failed": "broken", "killed": "broken", "lost": "broken", "CRASH": "broken", "done": "optimized"}
 _LANE_SIGNS = {"killed": "!", "failed": "!", "resumed": ">", "done": "="}
 

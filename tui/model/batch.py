@@ -17,6 +17,7 @@ from typing import Any
 
 from engine.api import Engine
 from engine.assembly import real_doors
+from engine.doors.clock import Clock
 from engine.doors.leases import OfdLeases
 from engine.errors import Conflict, DiskwrightError, ImageBusy, NotFound, Refused, StaleFix, from_os_error
 from engine.host import Task
@@ -35,6 +36,7 @@ PATIENCE_S = 60.0
 """A step whose image is in use is tried again for so long after all others."""
 _AGAIN_S = 1.0
 _LOOK_S = 0.25
+_HANDOVER_S = 5.0
 _ENDINGS = (RunState.DONE, RunState.GONE, RunState.FAILED, RunState.REJECTED, RunState.STOPPED, RunState.WAITING)
 _ENDED_BADLY = "its process ended before it was done; what it did is kept"
 
@@ -56,7 +58,8 @@ class Batch:
     def execute(self) -> RunNote:
         """Do what is left of the run; returns it as it is persisted then."""
         self._save(state=RunState.RUNNING, reason="", ended=0.0, process=self._engine.doors.processes.own())
-        self._tell(None, f"{len(self._run.steps)} steps; {self._left()} to do", "run")
+        steps = len(self._run.steps)
+        self._tell(None, f"{steps} step{'' if steps == 1 else 's'}; {self._left()} to do", "run")
         pending = [step.number for step in self._run.steps if self._wanted(step)]
         deadline = self._clock.monotonic() + PATIENCE_S
         pending = self._round(pending)
@@ -221,9 +224,10 @@ class Batch:
         run_notes.save(self._notes, self._run)
 
     def _tell(self, step: StepNote | None, text: str, kind: str) -> None:
-        """A line of the log; one with a ``kind`` goes into the journal too."""
+        """A line of the log; one with a ``kind`` names its fix and goes into the journal too."""
         now = self._clock.wall()
-        self._say(json.dumps({"when": now, "step": step.number if step else 0, "text": text}))
+        shown = f"{step.what}: {text}" if step and kind else text
+        self._say(json.dumps({"when": now, "step": step.number if step else 0, "text": shown}))
         if kind:
             image, name = (step.fix.target, step.name) if step else ("", "")
             what = f"step {step.number}, {step.what}: {text}" if step else f"run {self._run.plan[:4]}: {text}"
@@ -278,15 +282,23 @@ def main(arguments: list[str]) -> int:
 
 def _lock(notes: Notes, identity: str, run_id: str) -> Any:
     """Only one process executes a run. Its own set of leases: no program that a fix starts may carry it on."""
-    path = notes.path(f"{run_notes.folder(identity)}/{run_id}.lock")
+    path, leases = notes.path(f"{run_notes.folder(identity)}/{run_id}.lock"), OfdLeases()
     try:
         with contextlib.suppress(FileExistsError):
             notes.doors.files.create(path).close()
-        lock = OfdLeases().try_acquire(path, 0, shared=False)
+        lock = _patiently(notes.doors.clock, lambda: leases.try_acquire(path, 0, shared=False))
     except OSError as error:
         raise from_os_error(error, "lock the run") from error
     if lock is None:
         raise Conflict(f"another process executes run {run_id}", "Wait for it")
+    return lock
+
+
+def _patiently(clock: Clock, acquire: Callable[[], Any]) -> Any:
+    """What ``acquire`` gives: the process that was before us lets go a moment after it has said that it is done."""
+    deadline = clock.monotonic() + _HANDOVER_S
+    while (lock := acquire()) is None and clock.monotonic() < deadline:
+        clock.sleep(_LOOK_S / 5)
     return lock
 
 

@@ -43,7 +43,7 @@ class Branch:
     @property
     def origin(self) -> str:
         """Where it begins, in words."""
-        return f"live from the end of step {self.steps} of {self.title}"
+        return f"live from where step {self.steps} of the scenario ended ({self.title})"
 
     def view(self, repository: str, host: str = "") -> RepositoryView:
         """A repository as a host sees it now."""

@@ -75,6 +75,17 @@ class Times:
         return NO_ESTIMATE
 
 
+def measured(rows: Iterable[FixRow], times: Times) -> tuple[FixRow, ...]:
+    """The rows with the middle of the range for the time of each that has one."""
+    return tuple(_measured(row, times.of(row)) for row in rows)
+
+
+def _measured(row: FixRow, found: TimeRange) -> FixRow:
+    if found.low_s is None or found.high_s is None:
+        return row
+    return row._replace(time_s=(found.low_s + found.high_s) / 2)
+
+
 def _much(sample: Sample) -> bool:
     return sample.io_bytes >= _MUCH_BYTES and sample.seconds > 0
 

@@ -71,6 +71,11 @@ class FixRow(NamedTuple):
         return f"(removed) {self.name}" if self.now is State.REMOVED else self.name
 
     @property
+    def short(self) -> str:
+        """The target as a word, beside its status."""
+        return self.name if self.target else self.label
+
+    @property
     def what(self) -> str:
         """In three words: "mend web-db"."""
         return f"{self.type} {self.label}"

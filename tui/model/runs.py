@@ -25,7 +25,9 @@ _LOG_LIMIT = 64 * 1024 * 1024
 _STARTING_S = 10.0
 """A process that was just started has this long to say that it lives."""
 _RATE_SPREAD = 0.3
+_LOOK_S = 0.1
 
+_OVER = (RunState.DONE, RunState.GONE)
 _UNDER_WAY = (RunState.RUNNING, RunState.STOPPING)
 
 
@@ -95,9 +97,15 @@ class Run(NamedTuple):
         return next((step for step in self.steps if step.state in _UNDER_WAY), None)
 
     @property
+    def ending(self) -> bool:
+        """No step of it is under way any more, or the one that is was asked to stop."""
+        step = self.current
+        return self.alive and self.pid > 0 and (step is None or step.state is RunState.STOPPING)
+
+    @property
     def done(self) -> int:
         """Steps that need nothing more."""
-        return sum(step.state in (RunState.DONE, RunState.GONE) for step in self.steps)
+        return sum(step.state in _OVER for step in self.steps)
 
 
 class LogLine(NamedTuple):
@@ -130,14 +138,28 @@ def start(engine: Engine, notes: Notes, plan: Plan) -> str:
     return run_id
 
 
-def resume(engine: Engine, notes: Notes, identity: str, run_id: str) -> None:
-    """Go on with what a run has not done; Conflict while a process executes it, NotFound."""
-    run = _noted(notes, identity, run_id)
-    if run.process is not None and notes.alive(run.process):
-        raise Conflict(f"run {run.plan[:4]} is executed by process {run.process.pid}", "Wait for it, or stop it")
+def resume(engine: Engine, notes: Notes, identity: str, run_id: str, patience_s: float = 0.0) -> None:
+    """Go on with what a run has not done; Conflict while a process executes it, NotFound.
+
+    A run that is about to end is waited for, at most ``patience_s``. Refused when nothing of it is left to do."""
+    run = _ended(notes, identity, run_id, patience_s)
+    if all(step.state in _OVER for step in run.steps):
+        raise Refused(f"everything in run {run.plan[:4]} is done", "Queue what check offers now")
     now = engine.doors.clock.wall()
     run_notes.save(notes, run._replace(state=RunState.WAITING, reason="", process=None, ended=0.0, saved=now))
     _spawn(engine, notes, identity, run_id)
+
+
+def _ended(notes: Notes, identity: str, run_id: str, patience_s: float) -> RunNote:
+    clock = notes.doors.clock
+    deadline = clock.monotonic() + patience_s
+    while True:
+        run = _noted(notes, identity, run_id)
+        if run.process is None or not notes.alive(run.process):
+            return run
+        if clock.monotonic() >= deadline:
+            raise Conflict(f"run {run.plan[:4]} is executed by process {run.process.pid}", "Wait for it, or stop it")
+        clock.sleep(_LOOK_S)
 
 
 def _spawn(engine: Engine, notes: Notes, identity: str, run_id: str) -> None:
@@ -238,7 +260,7 @@ def _run(notes: Notes, run: RunNote, now: float) -> Run:
             alive, reason = True, "its process starts"
     elif run.process is not None and not alive:
         state, reason = RunState.FAILED, _died(run, steps)
-    resumable = not alive and any(step.state not in (RunState.DONE, RunState.GONE) for step in steps)
+    resumable = not alive and any(step.state not in _OVER for step in steps)
     return Run(
         run.id, run.plan, printable(run.repo_id), run.repository, printable(run.host), run.started, run.ended,
         state, reason, steps, alive, run.process.pid if run.process else 0, run.saved, resumable,

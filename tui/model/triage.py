@@ -174,7 +174,7 @@ def _passes(term: Term, row: TriageRow, view: RepositoryView) -> bool:
     texts = {
         "type": fix.type,
         "rule": fix.rule,
-        "name": fix.label,
+        "name": fix.name,
         "pri": str(row.priority),
         "": f"{fix.label} {fix.target} {fix.id} {fix.type} {fix.rule} {CODES[fix.now]} {fix.why} {row.note}",
     }

@@ -139,7 +139,7 @@ def _actions(row: ImageRow, fixes: tuple[FixRow, ...]) -> list[Line]:
         return [Line("Action", _without_fix(row))]
     lines = []
     for fix in fixes[:1]:
-        lines += [Line("Action", _action(fix)), Line("After", _after(fix))]
+        lines += [Line("Action", _action(fix, row.reason)), Line("After", _after(fix))]
     return lines
 
 
@@ -155,9 +155,12 @@ def _without_fix(row: ImageRow) -> str:
     return "No fix is known here. Connect a repository that has it, or remove it"
 
 
-def _action(fix: FixRow) -> str:
-    wait = f"; it waits for {fix.waits_for}" if fix.waits_for and fix.waits_for not in fix.why else ""
-    return f"{fix.type} ({fix.rule}, fix {fix.id}): {fix.why}{wait}"
+def _action(fix: FixRow, reason: str = "") -> str:
+    """What the fix does, without the ``reason`` that was told already."""
+    why = fix.why.removeprefix(reason).lstrip("; ") if reason else fix.why
+    wait = f"it waits for {fix.waits_for}" if fix.waits_for and fix.waits_for not in fix.why else ""
+    told = "; ".join(part for part in (why, wait) if part)
+    return f"{fix.type} ({fix.rule}, fix {fix.id}){f': {told}' if told else ''}"
 
 
 def _after(fix: FixRow) -> str:
@@ -168,10 +171,13 @@ def _after(fix: FixRow) -> str:
         words.append(
             f"takes {compact(fix.space_bytes)}" if fix.space_bytes > 0 else f"frees {compact(-fix.space_bytes)}"
         )
-    if fix.time_s is not None:
-        words.append(f"about {duration(fix.time_s)}")
+    words.append("time unknown (nothing like it was measured here)" if fix.time_s is None else _about(fix.time_s))
     words.append("it cannot be undone" if fix.undo == "never" else "it can be stopped, and loses nothing")
     return ", ".join(words)
+
+
+def _about(seconds: float) -> str:
+    return f"about {duration(seconds)}"
 
 
 def _later(view: RepositoryView, row: ImageRow, fixes: tuple[FixRow, ...]) -> list[Line]:

@@ -136,10 +136,13 @@ class Acting(Screen[Any]):
 
     # -- telling
 
+    def show_told(self) -> None:
+        """Write what the console tells now, or that it tells nothing."""
+
     def fill_footer(self) -> None:
         """Write the footer: as many acts as fit, then those that are always there."""
         bar = self.query_one("#footer", Bar)
-        shown = [act for act in self.keys.acts if act.footer and act.key]
+        shown = [act for act in self.keys.acts if act.key and self.in_footer(act)]
         last = sorted((act for act in shown if act.name in self.ALWAYS), key=lambda act: self.ALWAYS.index(act.name))
         first = [act for act in shown if act.name not in self.ALWAYS]
         room = (bar.size.width or self.size.width) - 1 - sum(width(plain(self._button(act).text)) for act in last)
@@ -151,6 +154,10 @@ class Acting(Screen[Any]):
                 break
             buttons.append(button)
         bar.show([*buttons, *(self._button(act) for act in last)])
+
+    def in_footer(self, act: Act) -> bool:
+        """Whether an act is worth a place in the footer now."""
+        return act.footer
 
     def _button(self, act: Act) -> Button:
         off = bool(self.reason(act))

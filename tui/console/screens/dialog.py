@@ -44,12 +44,19 @@ class Dialog(ModalScreen[Any], Acting):
         """Title, width and keys."""
         box = self.query_one("#box")
         box.styles.width = min(self.columns, max(20, self.app.size.width - 2))
-        set_title(box, self.box_title)
+        self.show_told()
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
         self.fill_footer()
         self.become_ready()
+
+    def show_told(self) -> None:
+        """In the lower edge of the box: the page below is dimmed."""
+        told = self.console.messages.shown
+        box = self.query("#box")
+        if box:
+            set_title(box.first(), self.box_title, told.line()[1:] if told is not None else "")
 
     def act_close(self) -> None:
         """Leave everything as it is."""

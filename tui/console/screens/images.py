@@ -11,6 +11,7 @@ from tui.console.image_rows import COLUMNS, HEADS, ImageRows
 from tui.console.lines import Line, Span, line
 from tui.console.screens.filtered import FIND_ACTS, FilteredPage
 from tui.console.screens.page import CopyItem
+from tui.console.widgets.bar import Button
 from tui.console.widgets.base import set_title
 from tui.console.widgets.pane import Pane
 from tui.console.widgets.table import Table
@@ -82,8 +83,21 @@ class ImagesPage(FilteredPage):
         set_title(pane, "Why")
         row = self.row()
         pane.show(
-            why_lines.of_image(self.console.site.view, row.id, self.console.signs, self.console.site.now) if row else []
+            why_lines.of_image(
+                self.console.site.view, row.id, self.console.signs, self.console.site.now, pane.columns()
+            )
+            if row
+            else []
         )
+
+    def status(self) -> Button:
+        """What can be done for the image under the cursor."""
+        row = self.row()
+        fixes = self.console.site.view.fixes_of(row.id) if row is not None else ()
+        if row is None or not fixes:
+            return Button(())
+        more = f" and {len(fixes) - 1} more" if len(fixes) > 1 else ""
+        return Button((Span(f" {fixes[0].what}{more}: enter goes there in Triage", "quiet"),), "fixes")
 
     # -- moving
 
@@ -91,6 +105,7 @@ class ImagesPage(FilteredPage):
         """The reason is that of the image under the cursor."""
         message.stop()
         self._fill_why()
+        self.fill_status()
 
     def on_table_opened(self, message: Table.Opened) -> None:
         """Enter shows its fixes."""

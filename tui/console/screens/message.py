@@ -22,8 +22,8 @@ class Message(Dialog):
         Act("report", "e", "Write report", "Write the details to a file."),
     )
 
-    def __init__(self, title: str, told: Sequence[Cell], report: str = "") -> None:
-        super().__init__(title)
+    def __init__(self, title: str, told: Sequence[Cell], report: str = "", columns: int = 72) -> None:
+        super().__init__(title, columns)
         self.told = told
         self.report = report
 

@@ -12,9 +12,10 @@ from textual.widget import Widget
 
 from tui.console.acts import Act
 from tui.console.screens.acting import Acting
-from tui.console.widgets.bar import Bar
+from tui.console.widgets.bar import Bar, Button
 from tui.console.widgets.caption import Caption
 from tui.console.widgets.small import Small
+from tui.console.widgets.status import StatusLine
 
 LEAST_COLUMNS, LEAST_ROWS = 80, 24
 WIDE_COLUMNS, THREE_COLUMNS, HUGE_COLUMNS, TALL_ROWS = 120, 140, 200, 40
@@ -34,6 +35,8 @@ GLOBAL: tuple[Act, ...] = (
     Act("copy", "y", "Copy", "Copy an id, a command, the reason or the row.", "clipboard yank", footer=False),
     Act("export", "e", "Export", "Write what is shown to a file.", "save json csv txt svg report", footer=False),
     Act("lens", "L", "Lens", "Show every page as it will be after the plan, or as it is.", "preview future after",
+        footer=False),
+    Act("messages", "M", "Messages", "Show the last messages with their times.", "notes warnings errors told",
         footer=False),
     Act("theme", "T", "Theme", "Change the colours: dark, light, high contrast, terminal.", "color", footer=False),
     Act("tours", "t", "Tours", "Take a guided tour in the demo repository.", "learn training demo", footer=False),
@@ -71,6 +74,8 @@ class Page(Acting):
     """Which tab it belongs to."""
     _there = False
     """Its widgets are made."""
+    _to_fill = False
+    """It will be drawn before the next frame."""
     watched = False
     """Changes of others are looked for often while it is shown."""
 
@@ -92,6 +97,7 @@ class Page(Acting):
             with Vertical(id="body"):
                 yield from self.body()
             yield Caption()
+            yield StatusLine()
             yield Bar("footer")
         yield Small("small")
 
@@ -112,12 +118,14 @@ class Page(Acting):
 
     def fill_all(self) -> None:
         """Header, tabs, body and footer; nothing while the screen is too small, not there yet or going."""
+        self._to_fill = False
         captions = self.query(Caption)
         if not self._there or self.too_small or not captions:  # none: the screen is being taken away
             return
         captions.first().fill()
         self.fill_header()
         self.fill()
+        self.fill_status()
         self.fill_footer()
 
     def fill_header(self) -> None:
@@ -128,6 +136,19 @@ class Page(Acting):
         self.set_class(bool(problem := self.console.problem()), "-problem")
         for name, button in zip(("problem", "problem-next"), problem, strict=False):
             self.query_one(f"#{name}", Bar).show([button])
+
+    def status(self) -> Button:
+        """What stands above the footer while there is no message."""
+        return Button(())
+
+    def fill_status(self) -> None:
+        """The newest message until it was seen, else what the page has to say."""
+        self.query_one(StatusLine).say(self.status(), self.console.messages.shown, self.size.width)
+
+    def show_told(self) -> None:
+        """In the status line."""
+        if self._there and not self.too_small:
+            self.fill_status()
 
     @property
     def too_small(self) -> bool:
@@ -153,13 +174,24 @@ class Page(Acting):
         self.fill_all()
         self.become_ready()
 
+    def fill_soon(self) -> None:
+        """Draw once for everything that asks for it before the next frame."""
+        if not self._to_fill:
+            self._to_fill = True
+            self.call_after_refresh(self._fill_now)
+
+    def _fill_now(self) -> None:
+        if self._to_fill:
+            self.fill_all()
+
     def on_screen_resume(self) -> None:
         """What changed while another screen was shown."""
-        self.call_after_refresh(self.fill_all)
+        self._to_fill = False  # what was asked for then may have been dropped
+        self.fill_soon()
 
     def on_resize(self, event: events.Resize) -> None:
         """Change the layout; the cursor, the filter and all else stay."""
         small = event.size.width < LEAST_COLUMNS or event.size.height < LEAST_ROWS
         self.set_class(small, "-small")
         self.query_one("#small", Small).measure(event.size.width, event.size.height)
-        self.call_after_refresh(self.fill_all)
+        self.fill_soon()

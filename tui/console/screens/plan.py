@@ -10,7 +10,7 @@ from textual.widget import Widget
 
 from tui.console import plan_lines
 from tui.console.acts import Act
-from tui.console.formats import clock
+from tui.console.formats import clock, signed
 from tui.console.lines import Cell, Line, Span, line, plain
 from tui.console.screens.confirm import Confirm
 from tui.console.screens.page import CopyItem, Page
@@ -32,7 +32,7 @@ COLUMNS = (
     Column("change", "NOW / AFTER", 14),
     Column("space", "SPACE", 7, right=True, from_width=100),
     Column("lowest", "LOWEST", 7, right=True, from_width=100),
-    Column("free", "FREE AFT", 8, right=True),
+    Column("free", "FREE", 8, right=True),
     Column("time", "TIME", 7, right=True),
     Column("undo", "UNDO", 5),
     Column("needs", "NEEDS", 7, share=1),
@@ -65,9 +65,9 @@ class StepRows:
         return {
             "number": str(step.number),
             "type": row.type,
-            "image": row.label,
+            "image": row.short,
             "change": self._signs.change(row.now.value, row.after.value),
-            "space": compact(-row.space_bytes) if row.space_bytes < 0 else f"+{compact(row.space_bytes)}",
+            "space": signed(row.space_bytes),
             "lowest": compact(step.lowest),
             "free": compact(step.free_after),
             "time": step.time.text,
@@ -117,11 +117,10 @@ class PlanPage(Page):
     def body(self) -> Iterable[Widget]:
         """Steps and outcome."""
         table = Table(COLUMNS, name="steps")
-        outcome = Pane("outcome")
+        outcome = Pane("outcome", label_columns=8)
         for widget in (table, outcome):
             widget.add_class("panel")
         yield Vertical(table, outcome, id="plan-body")
-        yield Bar("same-as")
 
     @property
     def table_widget(self) -> Table:
@@ -132,11 +131,11 @@ class PlanPage(Page):
 
     def fill_header(self) -> None:
         """Which plan, and whether it holds."""
+        if self.plan is None:
+            self.make()
         plan = self.plan
+        assert plan is not None
         bar = self.query_one("#header", Bar)
-        if plan is None:
-            bar.show([Button((Span(" Plan", "title"),))])
-            return
         number = len(plan.steps)
         told = f"   {number} {'fix' if number == 1 else 'fixes'}   {plan.repo_id}"
         held = self.why_stale()
@@ -155,8 +154,6 @@ class PlanPage(Page):
 
     def fill(self) -> None:
         """Steps and outcome; the plan itself changes only when it is made again."""
-        if self.plan is None:
-            self.make()
         plan = self.plan
         assert plan is not None
         signs = self.console.signs
@@ -168,7 +165,10 @@ class PlanPage(Page):
         set_title(outcome, "Outcome")
         outcome.show(plan_lines.outcome(plan, signs))
         self._size_table(len(plan.steps))
-        self.query_one("#same-as", Bar).show([Button((Span(" Same as: ", "quiet"), Span(self.command())))])
+
+    def status(self) -> Button:
+        """The command that does the same."""
+        return Button((Span(" Same as: ", "quiet"), Span(self.command())), "copy_command")
 
     def _size_table(self, steps: int) -> None:
         room = self.size.height - 3

@@ -25,7 +25,7 @@ class Repositories(Choose):
     )
 
     def __init__(self, app: ConsoleApp) -> None:
-        super().__init__("Repositories", lambda: choices(app), left=16, empty="No repository is connected: c")
+        super().__init__("Repositories", lambda: choices(app), left=16)
 
     def why_not(self, act: Act) -> str:
         """What the act needs."""

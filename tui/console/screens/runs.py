@@ -5,116 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
+from textual import events
 from textual.containers import Vertical
 from textual.widget import Widget
+from textual.widgets import Input
 
 from tui.console import run_lines
 from tui.console.acts import Act
 from tui.console.formats import clock
-from tui.console.lines import Cell, Line, Span, line
+from tui.console.lines import Line, Span, line
+from tui.console.run_rows import COLUMNS, LOG_COLUMNS, OTHER_COLUMNS, Entries, LogRows, OtherRows
 from tui.console.screens.page import CopyItem, Page
-from tui.console.widgets.bar import Bar, Button
+from tui.console.widgets.bar import Button
 from tui.console.widgets.base import set_title
-from tui.console.widgets.table import Column, Table
+from tui.console.widgets.filter import FilterLine
+from tui.console.widgets.table import Table
 from tui.model.commands import line as command_line
+from tui.model.query import Query, parse
 from tui.model.runs import LogLine, Run
 from tui.model.snapshot import HostOperation
 from tui.render import duration
 
 _LAST_LINES_S = 3.0
 """The last lines of a log come a moment after the run has ended."""
-
-COLUMNS = (Column("line", "", 20, share=1),)
-OTHER_COLUMNS = (
-    Column("host", "HOST", 10),
-    Column("verb", "WORK", 8),
-    Column("image", "IMAGE", 12, share=1),
-    Column("stage", "STAGE", 9),
-    Column("share", "SO FAR", 10),
-    Column("saved", "SAVED", 8),
-    Column("age", "AGE", 4, right=True),
-    Column("state", "", 5),
-)
-LOG_COLUMNS = (Column("when", "", 8), Column("step", "", 4, right=True), Column("text", "", 20, share=1))
-
-
-class Entries:
-    """The lines of the upper table: each run with its steps, or each operation of another host."""
-
-    def __init__(self, entries: Sequence[tuple[str, Line]]) -> None:
-        self._entries = entries
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def key(self, index: int) -> str:
-        """The key of a line."""
-        return self._entries[index][0]
-
-    def find(self, key: str) -> int:
-        """Where it is."""
-        return next((index for index, entry in enumerate(self._entries) if entry[0] == key), -1)
-
-    def cells(self, index: int) -> dict[str, Cell]:
-        """The line."""
-        return {"line": self._entries[index][1]}
-
-
-class OtherRows:
-    """Unfinished work of other hosts."""
-
-    def __init__(self, operations: Sequence[HostOperation], now: float) -> None:
-        self._operations = operations
-        self._now = now
-
-    def __len__(self) -> int:
-        return len(self._operations)
-
-    def key(self, index: int) -> str:
-        """The image."""
-        return self._operations[index].image
-
-    def find(self, key: str) -> int:
-        """Where it is."""
-        return next((index for index, item in enumerate(self._operations) if item.image == key), -1)
-
-    def cells(self, index: int) -> dict[str, Cell]:
-        """Who, what, how far, and how long ago that was saved."""
-        item = self._operations[index]
-        old = Span("OLD", "warning") if item.old(self._now) else Span("")
-        return {
-            "host": item.host,
-            "verb": item.verb,
-            "image": item.name,
-            "stage": f"stage {item.stage}/{item.stages}" if item.stages else "-",
-            "share": f"{item.percent}%" if item.percent >= 0 else Span("no % given", "quiet"),
-            "saved": clock(item.when),
-            "age": duration(max(0.0, self._now - item.when)),
-            "state": Span("works", "bold") if item.busy else old,
-        }
-
-
-class LogRows:
-    """The lines of a log."""
-
-    def __init__(self, lines: Sequence[LogLine]) -> None:
-        self._lines = lines
-
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def key(self, index: int) -> str:
-        """Its number."""
-        return str(index)
-
-    def find(self, key: str) -> int:
-        """Where it is."""
-        return int(key) if int(key) < len(self._lines) else -1
-
-    def cells(self, index: int) -> dict[str, Cell]:
-        """Time, step and text."""
-        item = self._lines[index]
-        return {"when": Span(clock(item.when), "quiet"), "step": str(item.step or "-"), "text": item.text}
 
 
 class RunsPage(Page):
@@ -127,6 +40,7 @@ class RunsPage(Page):
         Act("discard", "X", "Discard", "Give up the unfinished work on an image. Asks first.", "remove", changes=True),
         Act("take_over", "a", "Take over", "Go on with work of a host that is gone.", "other host",
             changes=True),
+        Act("filter", "slash", "Find", "Show only lines of the log that match; esc shows all, there.", "search filter"),
         Act("follow", "f", "Follow", "Follow the log, or hold it.", "tail pause"),
         Act("earlier_run", "left", "Earlier", "Show the run before this one.", "previous history", footer=False),
         Act("later_run", "right", "Later", "Show the run after this one.", "next history", footer=False),
@@ -142,6 +56,8 @@ class RunsPage(Page):
         self._log: tuple[LogLine, ...] = ()
         self._log_read = 0.0
         self._log_of = ""
+        self._chosen: tuple[object, Sequence[int]] = (None, ())
+        """The numbers of the lines of the log that are shown, with what they were chosen by."""
 
     def body(self) -> Iterable[Widget]:
         """Steps, other hosts, log."""
@@ -149,8 +65,7 @@ class RunsPage(Page):
         log = Table(LOG_COLUMNS, name="log", heads=False)
         for widget in (steps, others, log):
             widget.add_class("panel")
-        yield Vertical(steps, others, log, id="run-body")
-        yield Bar("hint")
+        yield Vertical(steps, others, log, FilterLine(log, "words   !not   /expression/"), id="run-body")
 
     # -- what is shown
 
@@ -177,7 +92,6 @@ class RunsPage(Page):
         self._fill_steps(run, now)
         self._fill_others(now)
         self._fill_log(run)
-        self._fill_hint(run)
 
     def _fill_steps(self, run: Run | None, now: float) -> None:
         table = self.query_one("#run-steps", Table)
@@ -215,20 +129,37 @@ class RunsPage(Page):
         table = self.query_one("#log", Table)
         if run is None:
             set_title(table, "Log")
-            table.show(LogRows(()))
+            table.show(LogRows((), ()))
             return
         if run.id != self._log_of:
             self._log, self._log_of = (), run.id
             self._read_log(run)
-        elif (self.following and run.alive) or run.ended > self._log_read:
+        elif (self.following and run.alive) or run.ended + _LAST_LINES_S > self._log_read:
             self._read_log(run)
         step = self.step_number() if self.only_step else 0
+        query = parse(self.filter_line.value)
+        shown = self._lines_of(step, query)
         what = f"Log of step {step}" if step else "Log"
-        set_title(table, f"{what}   {'following' if self.following else 'held, f follows'}")
-        shown = [item for item in self._log if not step or item.step == step]
-        table.show(LogRows(shown), [line(Span(" nothing yet", "quiet"))])
+        found = f" {len(shown)} of {len(self._log)}   find: {query.text}" if not query.empty else ""
+        set_title(table, f"{what}{found}   {'following' if self.following else 'held, f follows'}")
+        nothing = " nothing yet" if query.empty else f" No line matches {query.text}. esc shows all."
+        table.show(LogRows(self._log, shown), [line(Span(nothing, "quiet"))])
         if self.following:
             table.go(len(shown) - 1)
+
+    def _lines_of(self, step: int, query: Query) -> Sequence[int]:
+        """The numbers of the lines of a step, 0 for all, that match; looked for again only when something changed."""
+        key = (self._log_of, len(self._log), step, query.text)
+        if self._chosen[0] != key:
+            wanted: Sequence[int] = range(len(self._log))
+            if step or not query.empty:
+                wanted = [
+                    number
+                    for number, item in enumerate(self._log)
+                    if (not step or item.step == step) and all(term.passes(item.text.lower()) for term in query.terms)
+                ]
+            self._chosen = (key, wanted)
+        return self._chosen[1]
 
     def _read_log(self, run: Run) -> None:
         """Fetch what is new, beside everything else."""
@@ -244,15 +175,16 @@ class RunsPage(Page):
 
         self.console.jobs.start("log", lambda: site.log_of(run, known), read)
 
-    def _fill_hint(self, run: Run | None) -> None:
-        bar = self.query_one("#hint", Bar)
+    def status(self) -> Button:
+        """How the run ended, or that nobody has to watch it."""
+        run = self.shown_run()
         if run is None:
             text = "Nothing is running."
         elif run.alive:
             text = "You can quit: the run goes on. Any host can resume it from the last save."
         else:
             text = run.reason or str(run.state)
-        bar.show([Button((Span(f" {text}", "quiet"),))])
+        return Button((Span(f" {text}", "quiet"),))
 
     def on_mount(self) -> None:
         """The steps have the keys."""
@@ -277,12 +209,14 @@ class RunsPage(Page):
         if act.name == "resume":
             if run is None:
                 return "there is no run"
-            if not run.resumable:
+            if not run.resumable and not run.ending:
                 return "it is running" if run.alive else "everything in it is done"
         if act.name == "discard" and self._discarded() is None:
             return "no unfinished work on an image is under the cursor"
         if act.name == "take_over" and self.operation() is None:
             return "no unfinished work of another host is known (tab goes to that list)"
+        if act.name == "filter" and run is None:
+            return "there is no log yet"
         if act.name in ("earlier_run", "later_run") and len(self.console.site.runs) < 2:
             return "there is only one run"
         return ""
@@ -327,6 +261,28 @@ class RunsPage(Page):
         self.following = not self.following
         self.fill()
 
+    @property
+    def filter_line(self) -> FilterLine:
+        """Where it is typed what to find in the log."""
+        return self.query_one(FilterLine)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """It is found while one types."""
+        event.stop()
+        self._fill_log(self.shown_run())
+
+    def take_field_key(self, field: Input, event: events.Key) -> bool:
+        """Enter keeps what is found, esc shows all lines; the cursor stays on the line it is on."""
+        if self.filter_line.take_key(event.key):
+            self.fill_all()
+            return True
+        return super().take_field_key(field, event)
+
+    def act_filter(self) -> None:
+        """Find in the log, which is held meanwhile."""
+        self.following = False
+        self.filter_line.open()
+
     def act_step_log(self) -> None:
         """One step, or all."""
         self.only_step = not self.only_step
@@ -350,7 +306,11 @@ class RunsPage(Page):
         self.fill_all()
 
     def act_back(self) -> None:
-        """Back to the newest run."""
+        """All lines of the log again, else the newest run."""
+        if self.filter_line.value:
+            self.filter_line.clear_filter()
+            self.fill_all()
+            return
         self.run_id = ""
         if self.console.site.replay is not None:
             self.console.leave_replay()

@@ -14,7 +14,7 @@ from tui.console.acts import Act
 from tui.console.lines import Line, Span, line
 from tui.console.screens.ask_step import AskStep
 from tui.console.screens.page import CopyItem, Page
-from tui.console.widgets.bar import Bar, Button
+from tui.console.widgets.bar import Button
 from tui.console.widgets.base import set_title
 from tui.console.widgets.pane import Pane
 from tui.console.widgets.scrub import Scrub
@@ -73,7 +73,6 @@ class TimelinePage(Page):
         then.can_focus = False
         yield Vertical(table, changed, then, id="timeline-body")
         yield Scrub()
-        yield Bar("crashes")
 
     @property
     def replay(self) -> Replay | None:
@@ -91,7 +90,9 @@ class TimelinePage(Page):
         """Everything, from what is known now."""
         replay = self.replay
         self.set_class(replay is not None, "-replay")
-        self.table_widget.passed_on = frozenset(("g",)) if replay is not None else frozenset()
+        table = self.table_widget
+        table.passed_on = frozenset(("g",)) if replay is not None else frozenset()
+        table.columns = timeline_rows.STEP_COLUMNS if replay is not None else timeline_rows.COLUMNS
         if replay is not None:
             self._fill_replay(replay)
         else:
@@ -109,7 +110,10 @@ class TimelinePage(Page):
         set_title(then, f"Repository {site.current} at step {site.step + 1}")
         then.show([timeline_rows.repository(site.view, self.console.signs)])
         self.query_one(Scrub).show(len(replay.steps), site.step, replay.crashes, self.marked)
-        self.query_one("#crashes", Bar).show([Button((Span(f" {timeline_rows.crashes(replay)}", "quiet"),))])
+
+    def status(self) -> Button:
+        """In a replay where the crashes are."""
+        return Button((Span(f" {timeline_rows.crashes(self.replay)}", "quiet"),) if self.replay is not None else ())
 
     def _fill_journal(self) -> None:
         journal, table = self.console.site.journal, self.table_widget
@@ -158,9 +162,9 @@ class TimelinePage(Page):
 
     # -- acts
 
-    def all_acts(self) -> Sequence[Act]:
-        """In a replay esc leaves it."""
-        return super().all_acts()
+    def in_footer(self, act: Act) -> bool:
+        """Stepping is for replays."""
+        return act.footer and (self.replay is not None or act.name not in _REPLAY_ONLY)
 
     def why_not(self, act: Act) -> str:
         """What the act needs."""
@@ -176,6 +180,8 @@ class TimelinePage(Page):
     def _why_not_replay(self, act: Act, replay: Replay | None) -> str:
         if replay is None:
             return "only in a replay: open a trace (: and then trace)"
+        if self.console.site.branch is not None:
+            return "this is a simulation, esc goes back to the replay"
         step = self.console.site.step
         if act.name == "crash_back" and replay.previous_crash(step) is None:
             return "there is no crash before this step"
@@ -196,8 +202,10 @@ class TimelinePage(Page):
         return image if image and self.console.site.view.image(image) is not None else ""
 
     def _go(self, step: int) -> None:
+        """Another step; while a simulation goes on from one, that one stays."""
         if self.replay is not None:
-            self.console.site.go_to(step)
+            if self.console.site.branch is None:
+                self.console.site.go_to(step)
             self.fill_all()
 
     def act_step_back(self) -> None:
@@ -229,7 +237,10 @@ class TimelinePage(Page):
             self.console.tell("Held.")
         else:
             self._begin_to_play()
-            self.console.tell(f"Playing, {self.speed} steps a second. space holds.")
+            self.console.tell(f"Playing, {self._pace()}. space holds.")
+
+    def _pace(self) -> str:
+        return f"{self.speed} step{'' if self.speed == 1 else 's'} a second"
 
     def _begin_to_play(self) -> None:
         self._playing = self.set_interval(1 / min(self.speed, _REPAINTS), self._play_on)
@@ -260,7 +271,7 @@ class TimelinePage(Page):
         if self._playing is not None:
             self._hold()
             self._begin_to_play()
-        self.console.tell(f"{self.speed} steps a second")
+        self.console.tell(f"{self._pace()[:1].upper()}{self._pace()[1:]}.")
 
     def act_go_to(self) -> None:
         """Ask for a step."""
@@ -274,6 +285,7 @@ class TimelinePage(Page):
 
     def act_branch(self) -> None:
         """Begin a live simulation."""
+        self._hold()
         self.console.begin_branch()
 
     def act_mark(self) -> None:

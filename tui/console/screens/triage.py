@@ -16,7 +16,7 @@ from tui.console.screens.filtered import FilteredPage
 from tui.console.screens.page import CopyItem
 from tui.console.triage_acts import TRIAGE_ACTS
 from tui.console.triage_rows import COLUMNS, HEADS, TriageRows
-from tui.console.widgets.bar import Bar, Button
+from tui.console.widgets.bar import Button
 from tui.console.widgets.base import set_title
 from tui.console.widgets.pane import Pane
 from tui.console.widgets.table import Table
@@ -55,7 +55,6 @@ class TriagePage(FilteredPage):
             pane.add_class("panel")
             pane.can_focus = False
         yield self.columns_of(Horizontal(plan, runs, id="lower"))
-        yield Bar("plan-strip")
 
     # -- what is under the cursor
 
@@ -121,22 +120,33 @@ class TriagePage(FilteredPage):
         pane = self.query_one("#why", Pane)
         set_title(pane, "Why")
         pane.show(
-            why_lines.of_fix(self.console.site.view, row, self.console.signs, self.console.site.now) if row else []
+            why_lines.of_fix(self.console.site.view, row, self.console.signs, self.console.site.now, pane.columns())
+            if row
+            else []
         )
 
     # -- plan
 
     def _fill_plan(self) -> None:
-        plan = self.console.site.plan_now()
-        strip = self.query_one("#plan-strip", Bar)
-        strip.show([Button(plan_lines.strip(plan, self.console.signs), "plan")])
         if self.wide and self.tall:
+            plan = self.console.site.plan_now()
             pane = self.query_one("#plan", Pane)
             set_title(pane, plan_lines.title(plan))
             pane.show(plan_lines.brief(plan, self.console.signs, pane.columns()))
             runs = self.query_one("#running", Pane)
             set_title(runs, f"Runs {len(self.console.site.live_runs())}")
             runs.show(run_lines.brief(self.console.site, self.console.signs))
+
+    def status(self) -> Button:
+        """What the queue amounts to, unless there is a pane for that; in a replay what can be done."""
+        site = self.console.site
+        if site.branch is not None:
+            return Button((Span(" r runs the fix under the cursor, ! kills it, esc goes back.", "quiet"),))
+        if site.replay is not None:
+            return Button((Span(" Nothing can be queued in a replay: 4 shows its steps, esc leaves it.", "quiet"),))
+        if self.wide and self.tall:
+            return Button(())
+        return Button(plan_lines.strip(site.plan_now(), self.console.signs), "plan")
 
     # -- moving
 
@@ -218,7 +228,7 @@ class TriagePage(FilteredPage):
             return f"check does not offer it now: {row.note}"
         if not row.fix.can_run and not row.fix.needs_room:
             return f"it waits for {row.fix.waits_for}"
-        return f"{row.elsewhere} (: and then SRM takes it)" if row.elsewhere else ""
+        return f"{row.elsewhere}: y copies the command for there, : then SRM takes the role" if row.elsewhere else ""
 
     def act_queue(self) -> None:
         """Queue or unqueue the range, or the fix under the cursor."""

@@ -12,6 +12,7 @@ from tui.console import why_lines
 from tui.console.acts import Act
 from tui.console.lines import Cell, Line, Span, line, plain
 from tui.console.screens.page import CopyItem, Page
+from tui.console.widgets.bar import Button
 from tui.console.widgets.base import set_title
 from tui.console.widgets.pane import Pane
 from tui.console.widgets.table import Column, Table
@@ -107,6 +108,16 @@ class WhyPage(Page):
         if not self._asked:
             self._ask(found.image)
 
+    def status(self) -> Button:
+        """Whether its fix is in the plan."""
+        found = self.explanation()
+        if found is None or not found.fixes or self.console.site.replay is not None:
+            return Button(())
+        fix = found.fixes[0]
+        place = self.console.site.decisions.position(fix.key)
+        told = f"is number {place} of the plan" if place else "is not in the plan, space queues it"
+        return Button((Span(f" {fix.what} {told}", "quiet"),), "queue")
+
     def _nothing(self) -> list[Line]:
         return [line(Span(self._problem or "reading the record", "quiet"))]
 
@@ -174,14 +185,7 @@ class WhyPage(Page):
         found = self.explanation()
         assert found is not None
         fix = found.fixes[0]
-
-        def done() -> None:
-            place = self.console.site.decisions.position(fix.key)
-            self.console.tell(
-                f"{fix.what} is number {place} of the plan" if place else f"{fix.what} is not in the plan"
-            )
-
-        self.console.decide(lambda desk: desk.toggle(fix) and None, done)
+        self.console.decide(lambda desk: desk.toggle(fix) and None)
 
     def act_show_fix(self) -> None:
         """Show it in Triage."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from textual.widget import Widget
 from textual.widgets import Input
 
+_PLACEHOLDER = "words   type:mend   status:brk   host:b   pri:1   !not   /expression/"
+
 
 class FilterLine(Input):
     """Shown while a filter is typed or set. ``table`` has the keys before and after.
@@ -12,12 +14,8 @@ class FilterLine(Input):
     The focus changes at once and not by a message: whoever types fast has typed the next letter already.
     """
 
-    def __init__(self, table: Widget) -> None:
-        super().__init__(
-            placeholder="words   type:mend   status:brk   host:b   pri:1   !not   /expression/",
-            id="filter",
-            select_on_focus=False,
-        )
+    def __init__(self, table: Widget, placeholder: str = _PLACEHOLDER) -> None:
+        super().__init__(placeholder=placeholder, id="filter", select_on_focus=False)
         self.can_focus = False
         self._table = table
 

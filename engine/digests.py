@@ -9,6 +9,7 @@ SHA-256 was faster than BLAKE2b here because processors have instructions for it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 
 BLOCK_BYTES = 64 * 1024
@@ -32,9 +33,10 @@ def is_zero_block(data: bytes | memoryview, start: int, length: int) -> bool:
     return bytes(data[start : start + length]) == _ZERO_BLOCK[:length]
 
 
-def data_runs(data: bytes, zero_too: bool = False) -> list[tuple[int, int, bool]]:
+def data_runs(data: bytes | memoryview, zero_too: bool = False) -> list[tuple[int, int, bool]]:
     """Runs of blocks as (start, length, is_data); runs of zeros only when ``zero_too``."""
-    if data and not data[0] and data == _ZERO_BYTES[: len(data)]:
+    # Not of a view: comparing one goes byte by byte.
+    if isinstance(data, bytes) and data and not data[0] and data == _ZERO_BYTES[: len(data)]:
         return [(0, len(data), False)] if zero_too else []
     runs: list[tuple[int, int, bool]] = []
     for start in range(0, len(data), BLOCK_BYTES):
@@ -48,7 +50,7 @@ def data_runs(data: bytes, zero_too: bool = False) -> list[tuple[int, int, bool]
     return runs if zero_too else [run for run in runs if run[2]]
 
 
-def chunk_digest(pieces: list[tuple[int, bytes]]) -> bytes:
+def chunk_digest(pieces: Sequence[tuple[int, bytes | memoryview]]) -> bytes:
     """Digest of one chunk from ``(start in the chunk, data)`` pieces in order.
 
     Pieces start at block boundaries; what they do not cover is zeros.

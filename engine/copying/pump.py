@@ -7,12 +7,13 @@ everything below the cursor is right, and at most one window is done again.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from engine.copying.ranges import Range, pieces, total
+from engine.copying.ranges import Range, pieces, subtract, total
 from engine.digests import CHUNK_BYTES, DigestList, chunk_digest, data_runs
-from engine.doors.images import Session
+from engine.doors.images import Data, Session
 from engine.errors import StorageError
 from engine.tools.hashing import HashThread
 
@@ -20,12 +21,16 @@ MIN_WINDOW_BYTES = 16 * 1024 * 1024
 WINDOW_FRACTION = 0.02
 WINDOW_SECONDS = 5.0
 MIN_TIMED_FRACTION = 0.002
+ZERO_BYTES = 64 * 1024 * 1024
+"""Most that one request zeroes: between two of them the cursor can stand, and the operator can stop."""
 
 Checkpoint = Callable[[int, int], None]
 """Called with (cursor, percent) after everything below ``cursor`` is durable. May raise to stop."""
 
-
 ReadBelow = Callable[[int, int], bytes]
+
+Part = tuple[int, Data]
+"""(start, data), never across the end of a chunk."""
 
 
 class Job(NamedTuple):
@@ -39,6 +44,9 @@ class Job(NamedTuple):
     """Virtual size of the source."""
     blank: bool
     """The target reads as zeros wherever nothing was written: zeros need no writing."""
+    zeroed_to: int = 0
+    """Of a target that shows anything where nothing was written: up to here, what is in no range is zeroed. 0: what
+    is in no range stays as it is."""
     compare: Session | None = None
     """Write only blocks that differ from this image."""
     compare_size: int = 0
@@ -48,36 +56,89 @@ class Job(NamedTuple):
     """Filled on the way; ranges not looked at must be zeros."""
 
 
+class _Step(NamedTuple):
+    """What is done between two places of the cursor."""
+
+    start: int
+    """Here the cursor can stand when all before it is done."""
+    parts: list[Part]
+    """What was read, of one chunk."""
+    zeros: list[Range]
+    """What becomes zeros without a look at the source."""
+
+
 def run(job: Job, cursor: int, checkpoint: Checkpoint, now: Callable[[], float]) -> int:
     """Move everything from ``cursor`` on, calling ``checkpoint`` at least once per window and
     once at the end. Returns the bytes read from the source. Errors propagate; what the last
     checkpoint recorded stays true."""
+    assert not (job.blank and job.zeroed_to), "a blank target has nothing to be zeroed"
     todo = pieces(job.ranges, cursor)
-    already = total(job.ranges) - total(todo)
-    all_bytes = max(1, total(job.ranges))
+    all_bytes = max(1, job.zeroed_to or total(job.ranges))
+    done = cursor if job.zeroed_to else all_bytes - total(todo)
     window = max(MIN_WINDOW_BYTES, int(job.size * WINDOW_FRACTION))
     hashing = HashThread(job.digests.set) if job.digests is not None else None
     below = _reader_below(job, todo)
+    zeros = _Zeros(job.target)
     read = since = 0
     last_time = now()
     try:
-        for chunk, parts in _by_chunk(job, todo):
-            position = chunk * CHUNK_BYTES
+        for step in _steps(job, todo, cursor):
             timed = now() - last_time >= WINDOW_SECONDS and since >= job.size * MIN_TIMED_FRACTION
             if since and (since >= window or timed):
-                _barrier(job, hashing)
-                checkpoint(position, min(99, (already + read) * 100 // all_bytes))
+                _barrier(job, zeros, hashing)
+                checkpoint(step.start, min(99, done * 100 // all_bytes))
                 since, last_time = 0, now()
-            _move(job, chunk, parts, hashing, below)
-            moved = sum(len(data) for _, data in parts)
+            _move(job, step, zeros, hashing, below)
+            moved = sum(len(data) for _, data in step.parts)
             read += moved
+            moved += total(step.zeros)
             since += moved
-        _barrier(job, hashing)
-        checkpoint(job.size, 100)
+            done += moved
+        _barrier(job, zeros, hashing)
+        checkpoint(max(job.size, job.zeroed_to), 100)
         return read
     finally:
         if hashing is not None:
             hashing.close()
+
+
+def _steps(job: Job, todo: list[Range], cursor: int) -> Iterator[_Step]:
+    done = cursor
+    for chunk, parts in _grouped(job.source.stream(todo)):
+        start = chunk * CHUNK_BYTES
+        yield from _gap(done, min(start, job.zeroed_to))
+        start, done = max(start, done), min(start + CHUNK_BYTES, job.zeroed_to)
+        seen = [(at, len(data)) for at, data in parts]
+        yield _Step(start, parts, subtract([(start, done - start)], seen) if start < done else [])
+    yield from _gap(done, job.zeroed_to)
+
+
+def _gap(start: int, end: int) -> Iterator[_Step]:
+    while start < end:
+        stop = min(end, (start // ZERO_BYTES + 1) * ZERO_BYTES)
+        yield _Step(start, [], [(start, stop - start)])
+        start = stop
+
+
+class _Zeros:
+    """Ranges that follow each other become one request: a device zeroes many blocks as fast as one."""
+
+    def __init__(self, target: Session) -> None:
+        self._target = target
+        self._start = self._end = 0
+
+    def add(self, start: int, length: int) -> None:
+        """Zero a range, at the latest with ``issue``."""
+        if start != self._end or self._end - self._start + length > ZERO_BYTES:
+            self.issue()
+            self._start = start
+        self._end = start + length
+
+    def issue(self) -> None:
+        """Ask the target for what is collected."""
+        if self._start < self._end:
+            self._target.zero(self._start, self._end - self._start)
+        self._start = self._end
 
 
 def digest_of(session: Session, ranges: list[Range], size: int, checkpoint: Checkpoint | None = None) -> DigestList:
@@ -98,9 +159,9 @@ def digest_of(session: Session, ranges: list[Range], size: int, checkpoint: Chec
     return digests
 
 
-def _grouped(stream: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
+def _grouped(stream: Iterable[Part]) -> Iterator[tuple[int, list[Part]]]:
     current = -1
-    parts: list[tuple[int, bytes]] = []
+    parts: list[Part] = []
     for start, data in stream:
         chunk = start // CHUNK_BYTES
         if chunk != current and parts:
@@ -112,17 +173,14 @@ def _grouped(stream: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, list[tu
         yield current, parts
 
 
-def _by_chunk(job: Job, todo: list[Range]) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
-    return _grouped(job.source.stream(todo))
-
-
-def _digest_work(chunk: int, parts: list[tuple[int, bytes]]) -> Callable[[], bytes]:
+def _digest_work(chunk: int, parts: list[Part]) -> Callable[[], bytes]:
     base = chunk * CHUNK_BYTES
     relative = [(start - base, data) for start, data in parts]
     return lambda: chunk_digest(relative)
 
 
-def _barrier(job: Job, hashing: HashThread | None) -> None:
+def _barrier(job: Job, zeros: _Zeros, hashing: HashThread | None) -> None:
+    zeros.issue()
     try:
         job.target.flush()
     except StorageError as error:
@@ -144,33 +202,37 @@ def _reader_below(job: Job, todo: list[Range]) -> ReadBelow | None:
         while length > 0:
             at, data = next(stream)
             assert at == start and len(data) <= length, "the two streams are out of step"
-            found.append(data)
+            found.append(bytes(data))
             start, length = start + len(data), length - len(data)
         return b"".join(found)
 
     return read
 
 
-def _move(
-    job: Job, chunk: int, parts: list[tuple[int, bytes]], hashing: HashThread | None, below: ReadBelow | None
-) -> None:
-    if hashing is not None:
+def _move(job: Job, step: _Step, zeros: _Zeros, hashing: HashThread | None, below: ReadBelow | None) -> None:
+    chunk, parts = step.start // CHUNK_BYTES, step.parts
+    if hashing is not None and parts:
         hashing.submit(chunk, _digest_work(chunk, parts))
     if job.compare_digests is not None and _agrees(job.compare_digests, chunk, parts):
         return
+    holes = deque(step.zeros)
     for start, data in parts:
+        while holes and holes[0][0] < start:
+            zeros.add(*holes.popleft())
         if below is not None:
             _write_differences(job, start, data, below)
         else:
-            _write(job, start, data)
+            _write(job, start, data, zeros)
+    for hole in holes:
+        zeros.add(*hole)
 
 
-def _agrees(known: DigestList, chunk: int, parts: list[tuple[int, bytes]]) -> bool:
+def _agrees(known: DigestList, chunk: int, parts: list[Part]) -> bool:
     inside = (chunk + 1) * CHUNK_BYTES <= known.size
     return inside and _digest_work(chunk, parts)() == known.get(chunk)
 
 
-def _write(job: Job, start: int, data: bytes) -> None:
+def _write(job: Job, start: int, data: Data, zeros: _Zeros) -> None:
     runs = data_runs(data, zero_too=not job.blank)
     if len(runs) == 1 and runs[0][1] == len(data) and runs[0][2]:
         job.target.write(start, data)
@@ -179,10 +241,11 @@ def _write(job: Job, start: int, data: bytes) -> None:
         if is_data:
             job.target.write(start + offset, data[offset : offset + length])
         else:
-            job.target.zero(start + offset, length)
+            zeros.add(start + offset, length)
 
 
-def _write_differences(job: Job, start: int, data: bytes, read_below: ReadBelow) -> None:
+def _write_differences(job: Job, start: int, read: Data, read_below: ReadBelow) -> None:
+    data = bytes(read)  # a view is compared byte by byte
     known = max(0, min(len(data), job.compare_size - start))
     below = read_below(start, known) if known else b""
     if known < len(data):

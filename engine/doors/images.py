@@ -53,6 +53,11 @@ class CheckReport(NamedTuple):
     """The tool's own words, shortened."""
 
 
+Data = bytes | memoryview
+"""What is read or written. A view that a session gives stays as it is as long as anybody refers to it; nobody writes
+into it."""
+
+
 class Session(Protocol):
     """One open of a chain by one process: one descriptor, one image lock, so that a writer that
     lost its lock cannot write through a fresh open. Errors of queued work surface at the next call."""
@@ -61,13 +66,13 @@ class Session(Protocol):
     def size(self) -> int:
         """Virtual size in bytes."""
 
-    def stream(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
+    def stream(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, Data]]:
         """Read ``(start, length)`` ranges in order, reading ahead. Yields ``(start, data)``."""
 
     def read(self, start: int, length: int) -> bytes:
         """Read one range."""
 
-    def write(self, start: int, data: bytes) -> None:
+    def write(self, start: int, data: Data) -> None:
         """Queue a write; complete and durable only after ``flush``."""
 
     def zero(self, start: int, length: int) -> None:

@@ -12,7 +12,7 @@ from engine.digests import CHUNK_BYTES, DIGEST_BYTES, DigestList, proven
 from engine.doors.images import Layer, Session
 from engine.errors import Damaged, DiskwrightError, from_os_error
 from engine.formats.base import Repository
-from engine.model import aligned
+from engine.model import VolumeFormat, aligned
 from engine.records import Record, VolumeRef
 
 
@@ -39,8 +39,10 @@ def reading(repository: Repository, record: Record, links: list[chains.Link]) ->
 def copy_all(attempt: Attempt, source: Reading, target: VolumeRef, want_digest: bool, prove: bool = False) -> str:
     """Fill the flat volume ``target`` with all of ``source`` from the attempt's cursor on.
 
-    Returns the content digest, "" when none was asked for or known. With ``prove`` it is computed from
-    what was read and never taken from the source's record. The data is durable on return.
+    A raw device, by whomever it was made, may show anything from there on: each byte of it is written or zeroed,
+    also behind the end of a shorter source. Returns the content digest, "" when none was asked for or known. With
+    ``prove`` it is computed from what was read and never taken from the source's record. The data is durable on
+    return.
     """
     size = aligned(source.size)
     layer = attempt.repository.layer(target)
@@ -56,7 +58,8 @@ def copy_all(attempt: Attempt, source: Reading, target: VolumeRef, want_digest: 
         write = _open(stack, images.open_session([layer], True, attempt.repository.constraints().direct_io))
         attempt.check()  # opened, locked, and only then verified: a stale executor cannot write through this
         wanted = ranges.merged(ranges.data_ranges(images.map_chain(source.layers)), min(read.size, size))
-        job = pump.Job(read, write, wanted, size, blank=True, digests=known)
+        zeroed_to = write.size if layer.device and layer.format is VolumeFormat.RAW else 0
+        job = pump.Job(read, write, wanted, size, blank=not zeroed_to, zeroed_to=zeroed_to, digests=known)
         _timed_run(attempt, job, target.id)
     if not want_digest:
         return ""

@@ -331,7 +331,7 @@ def _make_target(repository: Repository, target: VolumeRef, size: int, verify: C
     if target.parent:
         base = changes.read(repository, target.parent).record
         base_format = chains.load(repository, base)[0].volume.format
-    repository.make_volume(target, size, base_format, verify)
+    repository.make_volume(target, size, base_format, verify, filled=True)
 
 
 def make_ahead(repository: Repository, tag: str) -> None:

@@ -66,10 +66,11 @@ def _optimizing(context: Context, record: Record, keep_format: bool) -> Record:
     )
 
 
-def _target(attempt: Attempt, record: Record) -> VolumeRef:
+def _target(attempt: Attempt, record: Record, filled: bool = True) -> VolumeRef:
+    """The volume of the operation. ``filled``: as ``Repository.make_volume`` has it."""
     target, usable = made_before(attempt, record)
     if not usable:
-        attempt.repository.make_volume(target, record.size, None, attempt.check)
+        attempt.repository.make_volume(target, record.size, None, attempt.check, filled)
     return target
 
 
@@ -165,7 +166,7 @@ def salvage(context: Context, repository: Repository, tag: str, suspect: tuple[t
         links = chains.load(repository, record, record.absorbed_by)
         with leasing.take(context.doors, repository, [], [link.tag for link in links[1:]]):
             chains.unchanged(repository, links)
-            target = _target(attempt, record)
+            target = _target(attempt, record, filled=False)  # what cannot be read is zeros
             attempt.stage("copy data")
             lost = _read_what_can_be_read(attempt, record, links, target, suspect)
         lost = ranges.exact([*chains.lost(links), *lost])

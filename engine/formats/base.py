@@ -169,13 +169,20 @@ class Repository(Protocol):
         """A cheap look: presence, size, and the header of a qcow2. Activates nothing."""
 
     def make_volume(
-        self, volume: VolumeRef, size: int, backing_format: VolumeFormat | None, verify: Callable[[], None] = unverified
+        self,
+        volume: VolumeRef,
+        size: int,
+        backing_format: VolumeFormat | None,
+        verify: Callable[[], None] = unverified,
+        filled: bool = False,
     ) -> None:
         """Create the volume empty and durable: virtual size ``size`` (aligned), a qcow2 with a
         parent gets the backing name that ``backing_name(parent)`` tells and ``backing_format``.
         An unfinished volume of that name is replaced. Its record must name it already. ``verify`` is called when
         nobody else can write to it any more and nothing was overwritten yet, and raises unless the record still
-        says that the volume is the caller's to make: a lease may have been lost meanwhile, and the work be done."""
+        says that the volume is the caller's to make: a lease may have been lost meanwhile, and the work be done.
+        ``filled``: no image has it as its data before each of its ``size`` bytes was written or zeroed, so until
+        then a raw one may show what others have left on the storage."""
 
     def remove_volume(self, volume: str, format: VolumeFormat) -> None:
         """Delete the data, durable on return; success when it is gone already."""

@@ -197,9 +197,14 @@ class FileStore(Unmanaged):
         return VolumeFacts(volume, format, True, problem=from_os_error(error, "read it").message, unreadable=True)
 
     def make_volume(
-        self, volume: VolumeRef, size: int, backing_format: VolumeFormat | None, verify: Callable[[], None] = unverified
+        self,
+        volume: VolumeRef,
+        size: int,
+        backing_format: VolumeFormat | None,
+        verify: Callable[[], None] = unverified,
+        filled: bool = False,
     ) -> None:
-        """Two syncs: the file, and the directory that names it."""
+        """Two syncs: the file, and the directory that names it. A file that grows shows zeros, ``filled`` or not."""
         assert volume.format is VolumeFormat.QCOW2 or not volume.parent, "a raw volume has no parent"
         path = self._volume_path(volume.id, volume.format)
         shard = layout.volume_shard(volume.id)

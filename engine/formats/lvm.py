@@ -143,12 +143,17 @@ class LvmRepository:
             return VolumeFacts(volume, format, True, problem=error.message, unreadable=True)
 
     def make_volume(
-        self, volume: VolumeRef, size: int, backing_format: VolumeFormat | None, verify: Callable[[], None] = unverified
+        self,
+        volume: VolumeRef,
+        size: int,
+        backing_format: VolumeFormat | None,
+        verify: Callable[[], None] = unverified,
+        filled: bool = False,
     ) -> None:
         """Born with its tags, synced, then zeroed as far as needed, synced."""
         require_id(volume.id, "volume")
         verify()
-        self._volumes.make(volume, size, backing_format)
+        self._volumes.make(volume, size, backing_format, filled)
 
     def remove_volume(self, volume: str, format: VolumeFormat) -> None:
         """One commit of LVM and a sync of its devices, the latter also when it was gone."""

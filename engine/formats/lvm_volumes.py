@@ -1,9 +1,9 @@
 """Volumes of a repository on LVM: one linear logical volume each, active only while it is used.
 
-A volume that is made holds what was on the devices before: a raw one is zeroed as a whole, of a
-qcow2 one everything that is read before it is written. A raw volume is as long as the tag dw.s says;
-the rest of its last extent is nobody's. A qcow2 volume has room for all data that its image can hold
-(``make_room``) until ``reduce`` takes away what a snapshot will never use.
+A volume that is made holds what was on the devices before. A raw one is zeroed as a whole, but only behind the end of
+its image when whoever fills it leaves no byte of that as it is; of a qcow2 one everything that is read before it is
+written. A raw volume is as long as the tag dw.s says; the rest of its last extent is nobody's. A qcow2 volume has room
+for all data that its image can hold (``make_room``) until ``reduce`` takes away what a snapshot will never use.
 
 Whoever uses a volume on this host holds a shared lock on it (``hold``), and so does every process
 that goes on using it; who gets the exclusive one may deactivate it.
@@ -31,6 +31,7 @@ _FIRST_READ_BYTES = 4096
 _METADATA_RESERVE_BYTES = 16 * 1024
 """LVM writes its metadata twice and needs room for both; a volume takes some hundred bytes."""
 
+_ID_DIGITS = 32
 _PATIENCE_S = 20.0
 _LOOK_AGAIN_S = 0.02
 
@@ -92,19 +93,24 @@ class Volumes:
         with self._guard.changing() as report:
             self._require_free(report, _rounded(_bytes(format, size), report))
 
-    def make(self, volume: VolumeRef, size: int, backing_format: VolumeFormat | None) -> None:
+    def make(self, volume: VolumeRef, size: int, backing_format: VolumeFormat | None, filled: bool) -> None:
         """See ``Repository.make_volume``."""
         assert volume.format is VolumeFormat.QCOW2 or not volume.parent, "a raw volume has no parent"
         size = aligned(size)
-        with self._guard.changing() as report:
-            length = _rounded(_bytes(volume.format, size), report)
-            lies = self._make_room_for(volume, size, length, report)
-        with doing(f"make volume {volume.id}"), opened(self._groups, lies) as device:
-            if volume.format is VolumeFormat.RAW:
-                device.zero(0, length)
-            else:
-                _write_empty(device, volume, size, backing_format)
-            device.sync()
+        user = self.hold(volume)  # it is written where it lies: its note must not be taken back meanwhile
+        try:
+            with self._guard.changing() as report:
+                length = _rounded(_bytes(volume.format, size), report)
+                lies = self._make_room_for(volume, size, length, report)
+            with doing(f"make volume {volume.id}"), opened(self._groups, lies) as device:
+                if volume.format is VolumeFormat.RAW:
+                    first = size if filled else 0
+                    device.zero(first, length - first)
+                else:
+                    _write_empty(device, volume, size, backing_format)
+                device.sync()
+        finally:
+            user.release()
 
     def _make_room_for(
         self, volume: VolumeRef, size: int, length: int, report: VolumeGroup
@@ -296,14 +302,13 @@ class Volumes:
             self._let_go(volume)
         self._some_active = False
         busy = []
-        noted = set(self._noted)
-        for found in self._group.report().volumes.values():
-            id = layout.parse_volume(found.name)
-            if id is not None and found.active:
-                noted.discard(id)
-                if not self._deactivate(id, found.name):
-                    busy.append(found.name)
-        for volume in noted:
+        active = [found.name for found in self._group.report().volumes.values() if found.active]
+        for name in active:
+            id = layout.parse_volume(name)
+            if id is not None and not self._deactivate(id, name):
+                busy.append(name)
+        # Also of volumes that other hosts have removed since, or that a process noted and then died.
+        for volume in self._guard.noted().difference(name.partition("-")[2][:_ID_DIGITS] for name in active):
             self._deactivate(volume, "")
         return busy
 

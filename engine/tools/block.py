@@ -11,8 +11,9 @@ import fcntl
 import os
 import stat
 import struct
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from engine.doors.volume_groups import BLOCK_BYTES
 
@@ -34,27 +35,14 @@ class AlignedBuffer:
         import mmap
 
         self._memory = mmap.mmap(-1, length)
-        self._start: Any = None
 
     def of(self, length: int) -> memoryview:
         """Its first ``length`` bytes; to be released before ``close``."""
         with memoryview(self._memory) as whole:
             return whole[:length]
 
-    def is_zero(self, length: int) -> bool:
-        """Whether its first ``length`` bytes are zeros, told without a copy and without the interpreter's lock."""
-        import ctypes
-
-        if self._start is None:
-            self._start = ctypes.c_char.from_buffer(self._memory)
-            self._compare = ctypes.CDLL(None).memcmp
-            self._compare.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-        at = ctypes.addressof(self._start)
-        return self._start.value == b"\0" and not self._compare(at, at + 1, length - 1)
-
     def close(self) -> None:
         """Give it back."""
-        self._start = None
         self._memory.close()
 
     def __enter__(self) -> Self:
@@ -99,20 +87,13 @@ class DirectBlockHandle:
         with AlignedBuffer(max(BLOCK_BYTES, min(length, PIECE_BYTES))) as buffer:
             for done in range(0, length, PIECE_BYTES):
                 with buffer.of(min(length - done, PIECE_BYTES)) as view:
-                    self.read_into(offset + done, view)
+                    self.read_into(offset + done, [view])
                     pieces.append(bytes(view))
         return b"".join(pieces)
 
-    def read_into(self, offset: int, view: memoryview) -> None:
-        """As ``read_at``, into aligned memory."""
-        length, done = len(view), 0
-        self._check(offset, length)
-        while done < length:
-            with view[done:] as rest:
-                count = os.preadv(self._descriptor, [rest], offset + done)
-            done += count
-            if count <= 0 or (count % BLOCK_BYTES and done < length):
-                raise OSError(errno.EIO, f"{done} of {length} bytes at {offset}", self.path)
+    def read_into(self, offset: int, views: Sequence[memoryview]) -> None:
+        """As ``read_at``, into aligned memory, one piece after the other."""
+        self._move(os.preadv, offset, views)
 
     def write_at(self, offset: int, data: bytes) -> None:
         """Short writes are continued."""
@@ -122,17 +103,23 @@ class DirectBlockHandle:
             for done in range(0, length, PIECE_BYTES):
                 with buffer.of(min(length - done, PIECE_BYTES)) as view:
                     view[:] = data[done : done + len(view)]
-                    self.write_from(offset + done, view)
+                    self.write_from(offset + done, [view])
 
-    def write_from(self, offset: int, view: memoryview) -> None:
-        """As ``write_at``, from aligned memory."""
-        length, done = len(view), 0
+    def write_from(self, offset: int, views: Sequence[memoryview]) -> None:
+        """As ``write_at``, from aligned memory, one piece after the other."""
+        self._move(os.pwritev, offset, views)
+
+    def _move(
+        self, call: Callable[[int, Sequence[memoryview], int], int], offset: int, views: Sequence[memoryview]
+    ) -> None:
+        length, done = sum(len(view) for view in views), 0
         self._check(offset, length)
         while done < length:
-            with view[done:] as rest:
-                count = os.pwritev(self._descriptor, [rest], offset + done)
+            rest = views if not done else _behind(views, done)
+            count = call(self._descriptor, rest, offset + done)
+            del rest
             done += count
-            if count <= 0 or count % BLOCK_BYTES:
+            if count <= 0 or (count % BLOCK_BYTES and done < length):
                 raise OSError(errno.EIO, f"{done} of {length} bytes at {offset}", self.path)
 
     def zero(self, offset: int, length: int) -> None:
@@ -179,6 +166,16 @@ class DirectBlockHandle:
         if not 0 <= offset <= self._size - length:
             message = f"{length} bytes at {offset} do not lie in a device of {self._size}"
             raise OSError(errno.EIO, message, self.path)
+
+
+def _behind(views: Sequence[memoryview], done: int) -> list[memoryview]:
+    """What is left of the views behind the first ``done`` bytes."""
+    rest = []
+    for view in views:
+        if done < len(view):
+            rest.append(view[done:])
+        done = max(0, done - len(view))
+    return rest
 
 
 def flush_device(path: str) -> None:

@@ -23,14 +23,13 @@ from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import Protocol
 
+from engine.doors.images import Data
 from engine.errors import BadRequest, NoSpace, ReadFailed, StorageError, ToolFailed
+from engine.tools.lending import PIECE_BYTES, Lender, as_read
 from engine.tools.server import STOP_TIMEOUT_S
 
-PIECE_BYTES = 2 << 20
-"""Largest read or write sent, and largest piece that ``stream`` yields."""
-
 READ_DEPTH = 8
-"""Reads in flight per stream."""
+"""Reads in flight per stream, of a piece each."""
 
 WRITE_DEPTH = 8
 """Writes in flight per session."""
@@ -102,7 +101,7 @@ class _Request:
         self.kind = kind
         self.start = start
         self.length = length
-        self.data = b""
+        self.data: Data = b""
         self.error: StorageError | None = None
         self.done = False
         self.wanted = True
@@ -125,6 +124,7 @@ class NbdSession:
         self._label = label
         self._size = -1  # until the handshake tells
         self._pending: dict[int, _Request] = {}
+        self._memory = Lender(READ_DEPTH)
         self._writes_in_flight = 0
         self._next_cookie = 1
         self._write_error: StorageError | None = None
@@ -146,7 +146,7 @@ class NbdSession:
         """Virtual size in bytes, as the server told it at the start."""
         return self._size
 
-    def stream(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
+    def stream(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, Data]]:
         """Read in order with ``READ_DEPTH`` requests in flight; each piece has up to
         ``PIECE_BYTES``. May be abandoned at any point: what is still in flight is thrown away."""
         window: deque[_Request] = deque()
@@ -168,7 +168,7 @@ class NbdSession:
         """Read one range into memory."""
         return b"".join([data for _, data in self.stream([(start, length)])])
 
-    def write(self, start: int, data: bytes) -> None:
+    def write(self, start: int, data: Data) -> None:
         """Send now, answered later; waits while ``WRITE_DEPTH`` others are unanswered."""
         self._check_range(start, len(data))
         view = memoryview(data)
@@ -246,7 +246,7 @@ class NbdSession:
             if not (reading and other.kind is _Kind.READ)
         )
 
-    def _take(self, request: _Request) -> tuple[int, bytes]:
+    def _take(self, request: _Request) -> tuple[int, Data]:
         while not request.done:
             self._receive()
         if request.error:
@@ -280,7 +280,7 @@ class NbdSession:
             if magic != _REPLY_MAGIC or request is None:
                 raise self._lost("it answered something that was not asked")
             if request.kind is _Kind.READ and not code:
-                data = self._receive_exactly(request.length)
+                data = self._receive_piece(request.length)
                 if request.wanted:
                     request.data = data
         except BaseException:
@@ -294,8 +294,20 @@ class NbdSession:
             if request.kind is not _Kind.READ:
                 self._write_error = self._write_error or request.error
 
+    def _receive_piece(self, length: int) -> Data:
+        view = self._memory.lend()[:length]
+        try:
+            done = self._connection.recv_into(view, length, socket.MSG_WAITALL)
+            while done < length:
+                more = self._connection.recv_into(view[done:], length - done, socket.MSG_WAITALL)
+                if not more:
+                    raise self._lost("it closed the connection")
+                done += more
+        except OSError as error:
+            raise self._lost(os.strerror(error.errno or 0)) from None
+        return as_read(view, 0, length)
+
     def _receive_exactly(self, length: int) -> bytes:
-        # MSG_WAITALL fills one bytes object in the kernel: no second copy of the data here.
         try:
             data = self._connection.recv(length, socket.MSG_WAITALL)
             while len(data) < length:

@@ -112,9 +112,13 @@ class ImageFile:
             self._sparse.punch(offset, length)
 
     def zero(self, offset: int, length: int) -> None:
-        """Make a range of the file zeros, as holes where the handle can."""
-        if self._sparse is not None and not self.device:
-            self.punch(offset, length)
+        """Make a range of the file zeros, as holes where the handle can; of a device by its own command."""
+        if self._sparse is not None:
+            if self.device:
+                self._unsynced = True
+                self._sparse.fill(offset, length, 0)
+            else:
+                self.punch(offset, length)
             return
         for start, count in self.data_ranges(offset, offset + length):
             for at in range(start, start + count, _ZERO_PIECE_BYTES):

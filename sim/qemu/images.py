@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from engine.doors.files import Files
-from engine.doors.images import Chain, CheckReport, Extent, Layer
+from engine.doors.images import Chain, CheckReport, Data, Extent, Layer
 from engine.errors import BadRequest, NoSpace, StorageError, ToolFailed, from_os_error
 from engine.model import VolumeFormat
 from engine.tools.qcow2 import MAX_BACKING_NAME_BYTES
@@ -73,7 +73,7 @@ class SimSession:
     def read(self, start: int, length: int) -> bytes:
         return b"".join([data for _, data in self.stream([(start, length)])])
 
-    def write(self, start: int, data: bytes) -> None:
+    def write(self, start: int, data: Data) -> None:
         self._check_range(start, len(data))
         view = memoryview(data)
         for at in range(0, len(data), PIECE_BYTES):

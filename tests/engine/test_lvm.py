@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from engine import changes
+from engine.copying import pump
 from engine.errors import NoSpace, NotFound, Refused, StorageError
 from engine.model import FixType, Status
-from sim.explore.stage import MiB, Stage
+from sim.explore import scenes_lvm
+from sim.explore.stage import MiB, Stage, read
 from sim.hosts.world import DEVICE_BYTES, LVM, World
 from sim.lvm.volume_groups import groups_of
 
@@ -165,6 +167,76 @@ def test_the_bytes_of_removed_disks_never_come_back(world, stage):
         assert content.read(0, 6 * MiB) == bytes(6 * MiB)
         engine.remove_image("a", fresh)
         engine.run_fix_here("a", engine.check_storage_repository("a")[0])
+
+
+def filled(stage: Stage) -> list[tuple[str, str]]:
+    """Raw images with holes, each filled in another way on devices of garbage: what of them reads wrong."""
+    scenes_lvm.a_raw_copy_with_windows(stage)
+    snapshot = stage.named["snapshot"]
+    stage.fix("b", "B-COPY")
+    second = stage.snapshot("a", stage.named["disk"])
+    longer = stage.create("b", 9 * MiB, ("a", second), strategy="performance")
+    flat = stage.create("a", 8 * MiB, ("a", second))
+    stage.set_strategy("a", flat, "performance")
+    stage.fix("a", "O-FLAT")
+    engine = stage.engine()
+    stage.give_file("/files/odd", b"i" * (3 * MiB - 1000) + bytes(2 * MiB) + b"i" * 77)
+    imported = stage.import_raw("a", "/files/odd", strategy="performance")
+    stage.wait()
+    wrong = []
+    for repo, image in (("b", snapshot), ("b", longer), ("a", flat), ("a", imported)):
+        known = stage.image(repo, image)
+        assert engine.get_image_status(repo, image).status is Status.OPTIMIZED
+        if not read(engine, repo, image, known.size).same(known.content):
+            wrong.append((repo, image))
+    return wrong
+
+
+def test_no_fill_shows_what_was_on_the_device(world, stage):
+    """Copies, a base of another repository under a longer disk, a flattened disk, an import: holes are zeros."""
+    world.storage.make_directory("/files")
+    assert filled(stage) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "what", "instead"),
+    [
+        (pump, "_gap", lambda start, end: iter(())),
+        (pump, "subtract", lambda ranges, hidden: []),
+        (pump._Zeros, "issue", lambda zeros: None),
+    ],
+    ids=["a hole", "a hole beside data", "zeros that were read"],
+)
+def test_what_is_not_zeroed_shows(world, stage, monkeypatch, where, what, instead):
+    """The test above would not let it pass."""
+    world.storage.make_directory("/files")
+    monkeypatch.setattr(where, what, instead)
+    assert filled(stage)
+
+
+def test_a_copy_that_goes_on_trusts_nothing_above_its_cursor(world, stage, monkeypatch):
+    """Made ahead by whichever version, begun at whichever cursor: what is above the cursor is never trusted."""
+    scenes_lvm.a_raw_copy_with_windows(stage)
+    repository = stage.engine().context.repository("b")
+    entry = repository.read_tag(stage.named["snapshot"])
+    assert entry is not None and entry.record is not None and entry.record.operation is not None
+    operation = entry.record.operation
+    assert operation.is_made and operation.attempt is not None
+    with stage.engine().doors.volume_groups.open_device(repository.layer(operation.attempt).path, True) as device:
+        device.write_at(0, b"?" * 6 * MiB)
+        device.sync()
+    content = stage.image("b", stage.named["snapshot"]).content
+    with stage.engine().doors.volume_groups.open_device(repository.layer(operation.attempt).path, True) as device:
+        device.write_at(0, content.read(0, 2 * MiB))
+        device.sync()
+    changes.change(
+        repository,
+        stage.named["snapshot"],
+        lambda record: record._replace(operation=operation._replace(cursor=2 * MiB)),
+    )
+    repository.deactivate()
+    stage.fix("b", "B-COPY")
+    assert read(stage.engine(), "b", stage.named["snapshot"], 6 * MiB).same(content)
 
 
 # -- the manager

@@ -17,6 +17,7 @@ from engine.records import VolumeRef
 from engine.tools.qemu import QemuImageTool
 from sim.lvm import group_model
 from tests.formats.kit import SIZE, T2, V1, V2, LvmStorage, qcow2, raw
+from tests.formats.lvm_kit import GARBAGE
 
 MiB = 1 << 20
 EXTENT = group_model.EXTENT_BYTES
@@ -77,6 +78,16 @@ def test_a_raw_volume_is_zero_to_the_end_of_its_last_extent(lvm, repository):
     with open(layer.path, "rb") as file:
         content = file.read()
     assert content == bytes(volume(lvm, raw()).size)
+
+
+def test_of_a_volume_that_is_filled_only_the_end_of_its_last_extent_is_zeroed(lvm, repository):
+    """The rest is written once, by whoever fills it."""
+    repository.make_volume(raw(), SIZE + 1, None, filled=True)
+    layer = repository.layer(raw())
+    with open(layer.path, "rb") as file:
+        content = file.read()
+    length = SIZE + 4096
+    assert content[:length] == GARBAGE * length and content[length:] == bytes(volume(lvm, raw()).size - length)
 
 
 def test_a_volume_is_looked_at_without_being_activated(lvm, repository):

@@ -13,7 +13,8 @@ from engine.doors.images import Layer
 from engine.errors import BadRequest, NoSpace, ReadFailed, ToolFailed
 from engine.model import VolumeFormat
 from engine.tools.block import DirectBlockHandle
-from engine.tools.block_session import PIECE_BYTES, BlockSession
+from engine.tools.block_session import BlockSession
+from engine.tools.lending import PIECE_BYTES
 from engine.tools.qemu import QemuImageTool
 
 MIB = 1 << 20
@@ -104,6 +105,87 @@ def test_calls_take_effect_in_the_order_made(device):
         assert first == (number * 1000, data)
         assert session.read(number * 1000, MIB) == bytes(MIB)
     session.flush()
+    session.close()
+
+
+def test_a_piece_stays_as_it_is_while_somebody_has_it(device):
+    """Its memory is used again, but not before: pieces and parts of pieces of a stream that is long over."""
+    layer, file = device
+    file.write_bytes(content().ljust(10 * MIB, b"\0"))
+    session = BlockSession(layer, writable=False)
+    pieces = list(session.stream([(0, SIZE)]))
+    parts = [(start + 4096, data[4096:8192]) for start, data in session.stream([(0, SIZE)])]
+    for _ in range(4):
+        list(session.stream([(0, SIZE)]))
+    session.close()
+    assert b"".join(data for _, data in pieces) == content()
+    assert all(bytes(data) == content()[start : start + len(data)] for start, data in parts)
+
+
+def test_what_was_read_is_written_elsewhere_without_a_copy_or_with_one(loop_device, device):
+    """Pieces that follow each other are one request; what begins inside a block is moved to another place in memory."""
+    layer, file = device
+    file.write_bytes(content().ljust(10 * MIB, b"\0"))
+    path, copy = loop_device(10 * MIB)
+    for shift in (0, 4096, 512):
+        source = BlockSession(layer, writable=False)
+        target = BlockSession(Layer(path, VolumeFormat.RAW, True), writable=True)
+        for start, data in source.stream([(0, SIZE)]):
+            target.write(start + shift, data)
+        target.flush()
+        assert target.read(shift, SIZE) == content()
+        source.close()
+        target.close()
+        assert Path(copy).read_bytes()[shift : shift + SIZE] == content()
+
+
+def test_what_follows_each_other_is_one_request(device, monkeypatch):
+    """Read and written, up to the largest one."""
+    layer, _ = device
+    requests = []
+    for name in ("read_into", "write_from"):
+        real = getattr(DirectBlockHandle, name)
+
+        def noted(handle, offset, views, name=name, real=real):
+            requests.append((name, offset, sum(len(view) for view in views)))
+            real(handle, offset, views)
+
+        monkeypatch.setattr(DirectBlockHandle, name, noted)
+    session = BlockSession(layer, writable=True)
+    for start in range(0, 6 * MIB, MIB):
+        session.write(start, b"x" * MIB)
+    session.write(8 * MIB, b"y" * 4096)
+    session.flush()
+    assert requests == [("write_from", 0, 4 * MIB), ("write_from", 4 * MIB, 2 * MIB), ("write_from", 8 * MIB, 4096)]
+    requests.clear()
+    assert [start for start, _ in session.stream([(0, 2 * MIB), (2 * MIB, 4 * MIB), (8 * MIB, 4096)])][2:] == [
+        4 * MIB,
+        8 * MIB,
+    ]
+    wanted = [("read_into", 0, 4 * MIB), ("read_into", 4 * MIB, 2 * MIB), ("read_into", 8 * MIB, 4096)]
+    assert sorted(requests, key=lambda request: request[1]) == wanted
+    session.close()
+
+
+def test_of_a_request_that_fails_what_can_be_read_is_given(device, monkeypatch):
+    """And the error names the piece that could not be read."""
+    layer, file = device
+    file.write_bytes(content().ljust(10 * MIB, b"\0"))
+    real = DirectBlockHandle.read_into
+
+    def bad_at_7_mib(handle, offset, views):
+        if offset <= 7 * MIB < offset + sum(len(view) for view in views):
+            raise OSError(errno.EIO, "")
+        real(handle, offset, views)
+
+    monkeypatch.setattr(DirectBlockHandle, "read_into", bad_at_7_mib)
+    session = BlockSession(layer, writable=False)
+    found = []
+    with pytest.raises(ReadFailed, match=f"reading {2 * MIB} bytes at {6 * MIB}"):
+        for start, data in session.stream([(0, SIZE)]):
+            found.append((start, bytes(data)))
+    assert [start for start, _ in found] == [0, 2 * MIB, 4 * MIB]
+    assert b"".join(data for _, data in found) == content()[: 6 * MIB]
     session.close()
 
 

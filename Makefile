@@ -31,9 +31,9 @@ torture: ## random operations on hosts that are killed and frozen: ROUNDS=30 FOR
 
 STATES ?= 500
 ON ?= ext4
-powercut: ## power cuts of a real kernel, by replay of what it wrote: STATES=500 ON=ext4|xfs SEED=…
+powercut: ## power cuts of a real kernel, by replay of what it wrote: STATES=500 ON=ext4|xfs|lvm SEED=…
 	@.ci/setup.sh dev
-	@.venv/bin/diskwright lab powercut --states $(STATES) --file-system $(ON) $(if $(SEED),--seed $(SEED))
+	@.venv/bin/diskwright lab powercut --states $(STATES) --on $(ON) $(if $(SEED),--seed $(SEED))
 
 format: ## put the code in its one form
 	@.ci/setup.sh dev

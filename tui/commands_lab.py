@@ -42,10 +42,10 @@ def add_lab(parser: Parser) -> None:
     )
     tests.add_argument("--states", metavar="N", type=int, default=60, help="powercut: how many (default: 60)")
     tests.add_argument(
-        "--file-system",
-        choices=("ext4", "xfs"),
-        default="ext4",
-        help="powercut: on which (default: ext4)",
+        "--on", choices=("ext4", "xfs", "lvm"), default="ext4", help="powercut: what is cut off (default: ext4)"
+    )
+    tests.add_argument(
+        "--kind", choices=("micro", "verbs"), help="powercut: small sequences, or verbs and fixes (default: both)"
     )
     other = parser.add_argument_group("other actions")
     other.add_argument("-i", "--input", action="store_true", help="run: pass standard input on to the command")
@@ -186,16 +186,16 @@ def _powercut(session: Session, arguments: argparse.Namespace) -> int:
 
     seed = _seed(arguments)
     require(arguments.states > 0, "there must be at least one state")
-    session.out.say(f"Power cuts on {arguments.file_system}, seed {seed}; booting…")
+    session.out.say(f"Power cuts on {arguments.on}, seed {seed}; booting…")
     reports = []
     with Lab() as lab:
         cluster = Cluster(lab, ["host-a"], memory="768M")
         cluster.up()
-        for kind in KINDS:
+        for kind in [arguments.kind] if arguments.kind else KINDS:
             session.out.say(f"Recording {kind}, then judging {arguments.states} states…")
             reports.append(
                 cut(
-                    cluster.hosts[0], kind, arguments.file_system, arguments.states, seed,
+                    cluster.hosts[0], kind, arguments.on, arguments.states, seed,
                     tell=lambda line: session.out.say(printable(line)),
                 )
             )  # fmt: skip
@@ -204,5 +204,9 @@ def _powercut(session: Session, arguments: argparse.Namespace) -> int:
         for text in report.wrong:
             session.out.line(f"WRONG  {printable(text)}")
         found = f"{len(report.wrong)} WRONG" if report.wrong else "all as it must be"
-        session.out.line(f"seed {seed}: {report.kind}, {report.states} states in {report.seconds:.0f} s: {found}")
+        if report.repaired:
+            found += f" ({report.repaired} groups that LVM could not read were repaired first)"
+        session.out.line(
+            f"seed {seed}: {report.kind} on {report.on}, {report.states} states in {report.seconds:.0f} s: {found}"
+        )
     return WRONG if any(report.wrong for report in reports) else 0

@@ -15,7 +15,7 @@ from engine.tools.block import DirectBlockHandle, flush_device, is_block_device
 from engine.tools.command import Command
 from engine.tools.device_mapper import Mapped, devices_of, remove, tidy, uuid_of
 from engine.tools.loop import LoopDevices
-from engine.tools.lvm_commands import LvmCommands, failure, no_such_volume, says
+from engine.tools.lvm_commands import LvmCommands, failure, no_such_volume, recovery, says, torn_device
 from engine.tools.lvm_label import commit_mark
 from engine.tools.lvm_names import check_device, check_group, check_system_id, check_tag, check_volume, system_id_of
 from engine.tools.lvm_report import Told, parse, report_arguments, rows
@@ -103,6 +103,8 @@ class LvmVolumeGroups:
         if result.exit_code:
             raise failure("pvs", group, result)
         for device, owner in rows(result.output, "pv", "pv_name", "vg_name"):
+            if torn_device(result) == device:
+                raise Conflict(f"device {device} has a volume group that LVM cannot read", recovery(device))
             use = f"belongs to volume group {owner}" if owner else "is a physical volume of LVM"
             raise Conflict(f"device {device} {use}", "Use another device, or pvremove it first")
 

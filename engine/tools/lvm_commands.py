@@ -49,11 +49,13 @@ _SEVERAL = r"VG name \S+ is used by VGs|Multiple VGs found"
 _MISSES_DEVICE = (
     r"Volume group \S+ not found|Couldn't find device|[Mm]issing PV|PVs are missing|Cannot process volume group"
 )
+_UNREADABLE = r"bad metadata text on (\S+) in mda"
+_NO_GROUP = r"Volume group \S+ not found"
 _NO_VOLUME = r"[Ff]ailed to find logical volume|[Ll]ogical [Vv]olume \S+ not found"
 _MEANINGS: tuple[tuple[str, type[DiskwrightError], str], ...] = (
     (_NO_VOLUME, NotFound, "It may have been removed or renamed by another host"),
     (
-        r"Volume group \S+ not found",
+        _NO_GROUP,
         NotFound,
         "Check the name, and that its devices are attached to this host",
     ),
@@ -174,10 +176,30 @@ def failure(verb: str, subject: str, result: Result) -> DiskwrightError:
     if result.exit_code < 0:
         return ToolFailed(f"LVM's {verb} of {subject} was ended by signal {-result.exit_code}", "Look what it has done")
     message = f"LVM's {verb} of {subject} failed: {words or f'it said nothing, exit code {result.exit_code}'}"
+    torn = torn_device(result)
+    if torn and re.search(_NO_GROUP, words):
+        return NotFound(f"{message}; LVM cannot read what it has written on {torn}", recovery(torn))
     for pattern, kind, next_step in _MEANINGS:
         if re.search(pattern, words):
             return kind(message, next_step)
     return ToolFailed(message, "Look at what LVM says, and try again")
+
+
+def torn_device(result: Result) -> str:
+    """A device of which LVM says that it cannot read the metadata there, "" when there is none.
+
+    LVM writes the text of a change and the headers that refer to it without a flush in between, so a power cut may
+    keep the headers alone."""
+    found = re.search(_UNREADABLE, _text(result))
+    return found[1][:_MAX_WORDS] if found else ""
+
+
+def recovery(device: str) -> str:
+    """The next step for a group on such a device."""
+    return (
+        "If that is its device, a power cut has torn LVM's last change, and what was before is still there: "
+        f"pvck --dump metadata_search {device} lists it, pvck --repairtype metadata puts it back (see ARCHITECTURE.md)"
+    )
 
 
 def no_such_volume(result: Result) -> bool:

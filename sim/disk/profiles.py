@@ -16,7 +16,7 @@ others may see late (``sim.disk.nfs_view``).
 
 Classes of what may be left of a file whose content was changed since its last sync: nothing of it;
 all; all but the first or the last change (a hole); sizes alone (zeros where data should be); up to
-each truncation; and of a change that overwrites a small file in place each prefix of 512-byte
+each truncation or change of the whole; and of a change that overwrites a small file in place each prefix of 512-byte
 sectors (torn). ALICE's garbage in appended blocks is left out: no journalling file system that
 orders data shows it. Mixes of blocks beyond these classes are left out to keep the number of states
 enumerable; what is collapsed into classes counts as one pending operation. Files that were made and
@@ -322,7 +322,7 @@ def _possible(node: FileNode, base: Content, ops: list[DataOp], rules: Profile) 
             yield Class(_applied(base, rest, whole.size), f"a hole: {missing}")
     yield Class(_sizes_alone(base, ops), "all but the size")
     for count, op in enumerate(ops, 1):
-        if op.kind == "truncate" and count < len(ops):
+        if op.kind in ("truncate", "clone") and count < len(ops):
             yield Class(_applied(base, ops[:count]), f"everything after: {op}")
     yield from _wiped(base, ops, rules.sector)
     if node.content.size <= rules.torn_bytes and base.size:

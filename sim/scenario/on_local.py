@@ -16,20 +16,23 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from engine.api import Engine
 from engine.assembly import real_doors
 from engine.doors import Doors
 from engine.doors.files import Abilities, FileHandle, RealFiles
+from engine.doors.leases import OfdLeases
 from engine.doors.processes import ProcessState
 from engine.errors import DiskwrightError, StorageError, ToolMissing
+from engine.tools.sanlock import SanlockLeases
 from sim.hosts.clock import uuid4
 from sim.scenario.backend import ActiveFault, Ended, Failure
 from sim.scenario.deeds import do, is_by_runner
 from sim.scenario.model import Interruption, Scenario
 from sim.scenario.watch import Reached, Watch, watching
 
+SANLOCK_TIMEOUT_S = 1
 _PATIENCE_S = 30.0
 _LOOK_AGAIN_S = 0.002
 
@@ -65,8 +68,14 @@ class CountedIds:
 
 
 def local_doors(host: str, top: str, seed: int) -> Doors:
-    """The doors of a host of a scenario below the directory ``top``."""
-    return real_doors(host)._replace(files=PlainFiles(), ids=CountedIds(host, f"{top}/ids/{host}", seed))
+    """The doors of a host of a scenario below the directory ``top``. Where hosts share leases one that died is known
+    to be dead as soon as sanlock can be had to tell."""
+    doors = real_doors(host)
+    return doors._replace(
+        files=PlainFiles(),
+        ids=CountedIds(host, f"{top}/ids/{host}", seed),
+        shared_leases=SanlockLeases(cast(OfdLeases, doors.leases).descriptors, SANLOCK_TIMEOUT_S),
+    )
 
 
 class _Worker(NamedTuple):

@@ -45,6 +45,8 @@ def test_the_console_of_an_unknown_host(run: Command, place: Path):
         (("torture", "--rounds", "0"), "at least one round"),
         (("torture", "--format", "zfs"), "--format"),
         (("powercut", "--states", "-1"), "at least one state"),
+        (("powercut", "--on", "nfs"), "--on: invalid choice: 'nfs' (choose from 'ext4', 'xfs', 'lvm')"),
+        (("powercut", "--kind", "torture"), "--kind"),
     ],
 )
 def test_wrong_usage_is_told(run: Command, place: Path, words: tuple[str, ...], says: str):
@@ -88,5 +90,5 @@ def test_help_explains_every_action(run: Command):
     """The command's own help suffices to use it."""
     text = run("lab", "--help").out
     actions = "up status run console kill freeze thaw cut mend boot shutdown down torture powercut"
-    for word in f"{actions} --hosts --nfs --disk --seed".split():
+    for word in f"{actions} --hosts --nfs --disk --seed --on --kind".split():
         assert word in text

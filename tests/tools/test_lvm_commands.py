@@ -12,13 +12,17 @@ import sys
 import pytest
 
 from engine.errors import (
+    Conflict,
     DiskwrightError,
+    NotFound,
     StorageError,
     ToolFailed,
     ToolMissing,
 )
 from engine.tools import lvm_commands
+from engine.tools.block import DirectBlockHandle
 from engine.tools.lvm import LvmVolumeGroups
+from sim.lab.inside import lvm_repair
 from tests.tools.lvm_kit import EXTENT, MiB, commands, fill, lvm
 
 
@@ -225,6 +229,29 @@ def test_what_lvm_says_is_one_printable_sentence(door, monkeypatch, tmp_path):
     with pytest.raises(DiskwrightError) as raised:
         door.report("g")
     assert raised.value.message == "LVM's vgs of g failed: Bad ?[31mthing"
+
+
+def test_a_group_that_a_power_cut_has_torn_is_told_and_can_be_put_back(bench, door, group):
+    """LVM's last change is text in two areas and headers that refer to it; here the headers survived and the text did
+    not. The group counts as missing, the device is not given away, and LVM's own tools put back what was before."""
+    door.create("g", "before", EXTENT, ["t"])
+    before = door.report("g")
+    door.create("g", "after", EXTENT, [])
+    for line in lvm(bench.directory, "pvck", "--dump", "headers", group).splitlines():
+        if line.strip().startswith("metadata text at"):
+            at = int(line.split()[3])
+            with DirectBlockHandle(group, writable=True) as device:
+                page = device.read_at(at // 4096 * 4096, 8192)
+                device.write_at(at // 4096 * 4096, page[: at % 4096] + bytes(512) + page[at % 4096 + 512 :])
+    fresh = LvmVolumeGroups("host-a")
+    with pytest.raises(NotFound, match=f"cannot read what it has written on {group}.* pvck --dump metadata_search"):
+        fresh.report("g")
+    with pytest.raises(Conflict, match=r"cannot read.*, and what was before is still there"):
+        fresh.create_group("g", [group], fresh.system_id)
+    assert lvm_repair.unreadable(group, "g") and lvm_repair.repair(group, "g")
+    assert not lvm_repair.unreadable(group, "g")
+    assert LvmVolumeGroups("host-a").report("g")._replace(metadata_free=0) == before._replace(metadata_free=0)
+    door.create("g", "after", EXTENT, [])
 
 
 def test_a_command_ended_by_a_signal_says_so(door, monkeypatch, tmp_path):

@@ -5,22 +5,25 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import glob
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+from sim.lab.inside import lvm_repair
 from sim.lab.inside.prepare import mount
 
 MOUNT = "/srv/recorded"
 SECTOR = 512
 _MAKE = {"ext4": ["mkfs.ext4", "-q", "-m", "0"], "xfs": ["mkfs.xfs", "-q", "-K"]}
 _SIZES = {"ext4": 64 << 20, "xfs": 320 << 20}  # mkfs.xfs makes nothing below 300 MiB
-_PART_BYTES = 192 << 20
-_FIRST_BYTES = 1 << 20  # so the labels of the parts are at places where LVM looks on no other device
-_PARTS = ("a", "b")
+_REPOSITORIES = ("a", "b")
+_REPOSITORY_BYTES = 192 << 20
+_FIRST_BYTES = 1 << 20
+_PART, _GROUP = "lab-cut-", "cut-"
 _PATIENCE_S = 10.0
 _LOOK_AGAIN_S = 0.02
 
@@ -41,6 +44,9 @@ class Place(Protocol):
 
     def leave(self) -> None:
         """Give the device back. Idempotent."""
+
+    def repair(self) -> bool:
+        """Do what an operator has to do after some power cuts. False: nothing had to be done."""
 
     def parameters(self, repo: str) -> dict[str, Any]:
         """Of a repository here."""
@@ -72,40 +78,72 @@ class FileSystem:
         if os.path.ismount(MOUNT):
             unmount(MOUNT)
 
+    def repair(self) -> bool:
+        return False
+
     def parameters(self, repo: str) -> dict[str, Any]:
         return {"path": f"{MOUNT}/{repo}"}
 
 
-class Groups:
-    """A volume group for each repository, made by the engine when it makes the repository."""
+class Parts:
+    """Devices side by side on one, for volume groups whose names begin with "cut-". Their labels are where LVM looks on
+    no other device."""
 
     format = "lvm-1.0"
-    size = _FIRST_BYTES + len(_PARTS) * _PART_BYTES
+
+    def __init__(self, names: Sequence[str], part_bytes: int) -> None:
+        self._names = list(names)
+        self._part_bytes = part_bytes
+        self.size = _FIRST_BYTES + len(names) * part_bytes
+        self._device = ""
 
     def make(self, device: str) -> None:
         self.use(device)
 
     def use(self, device: str) -> None:
-        for number, part in enumerate(_PARTS):
-            start = (_FIRST_BYTES + number * _PART_BYTES) // SECTOR
-            table = f"0 {_PART_BYTES // SECTOR} linear {device} {start}"
-            run("dmsetup", "create", f"lab-cut-{part}", "--table", table)
-            run("dmsetup", "mknodes", f"lab-cut-{part}")  # without udev nobody else makes its name in /dev/mapper
+        self._device = device
+
+    def where(self, name: str) -> tuple[int, int]:
+        """Offset and length of one of the devices."""
+        return _FIRST_BYTES + self._names.index(name) * self._part_bytes, self._part_bytes
+
+    def part(self, name: str) -> str:
+        """Make one of the devices; its path. All of them go with ``leave``."""
+        start, length = self.where(name)
+        table = f"0 {length // SECTOR} linear {self._device} {start // SECTOR}"
+        # Told that there is no udev it makes the name in /dev/mapper itself.
+        run("dmsetup", "create", f"{_PART}{name}", "--table", table, DM_DISABLE_UDEV="1")
+        return f"/dev/mapper/{_PART}{name}"
 
     def leave(self) -> None:
         """Volumes that are active go with it."""
         names = [line.split()[0] for line in run("dmsetup", "ls").splitlines() if "(" in line]
-        for begin in ("cut--", "lab-cut-"):
-            for name in names:
-                if name.startswith(begin):
-                    run("dmsetup", "remove", name)
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(f"/dev/mapper/{name}")  # the next device of that name has another number
-        for part in _PARTS:
-            shutil.rmtree(f"/dev/cut-{part}", ignore_errors=True)
+        for begin in (_GROUP.replace("-", "--"), _PART):
+            if going := [name for name in names if name.startswith(begin)]:
+                run("dmsetup", "remove", *going, DM_DISABLE_UDEV="1")
+        for folder in glob.glob(f"/dev/{_GROUP}*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def repair(self) -> bool:
+        """Of groups whose names are those of the devices."""
+        pairs = [(f"/dev/mapper/{_PART}{name}", f"{_GROUP}{name}") for name in self._names]
+        bad = [pair for pair in pairs if lvm_repair.unreadable(*pair)]
+        return sum(lvm_repair.repair(*pair) for pair in bad) > 0
 
     def parameters(self, repo: str) -> dict[str, Any]:
-        return {"volume_group": f"cut-{repo}", "devices": [f"/dev/mapper/lab-cut-{repo}"]}
+        return {"volume_group": f"{_GROUP}{repo}", "devices": [f"/dev/mapper/{_PART}{repo}"]}
+
+
+class Groups(Parts):
+    """A volume group for each repository, made by the engine when it makes the repository."""
+
+    def __init__(self) -> None:
+        super().__init__(_REPOSITORIES, _REPOSITORY_BYTES)
+
+    def use(self, device: str) -> None:
+        super().use(device)
+        for name in _REPOSITORIES:
+            self.part(name)
 
 
 @contextlib.contextmanager
@@ -118,9 +156,9 @@ def used(place: Place, device: str) -> Iterator[None]:
         place.leave()
 
 
-def run(*words: str) -> str:
+def run(*words: str, **environment: str) -> str:
     """The output of a program that has to succeed; RuntimeError has its words."""
-    done = subprocess.run(words, capture_output=True, check=False)
+    done = subprocess.run(words, capture_output=True, check=False, env={**os.environ, **environment})
     if done.returncode:
         said = (done.stderr + done.stdout).decode(errors="replace")
         raise RuntimeError(f"{' '.join(words)} failed: {said[:300]}")

@@ -1,6 +1,6 @@
 """In a guest: records operations on dm-log-writes, cuts the power in many ways, and compares with what is legal.
 
-``main`` prints one JSON object: {"states", "seconds", "wrong": [...]}; see ``sim.lab.powercut``.
+``main`` prints one JSON object: {"states", "seconds", "repaired", "wrong": [...]}; see ``sim.lab.powercut``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Asked(NamedTuple):
     """What the outside wants."""
 
     kind: str
-    file_system: str
+    on: str
+    """ext4, xfs or lvm."""
     log_disk: str
     room_disk: str
     most_states: int
@@ -44,13 +45,19 @@ class Found(NamedTuple):
 
     states: int
     wrong: list[str]
+    repaired: int = 0
+    """So many times LVM could not read a group before its own tools had put back the last state."""
 
 
 def main(words: list[str]) -> int:
     """Do what the one argument, JSON, asks for."""
     asked = Asked(**json.loads(words[0]))
     started = time.monotonic()
-    if asked.kind == "micro":
+    if asked.kind == "micro" and asked.on == "lvm":
+        from sim.lab.inside.powercut_lvm import compared
+
+        found = compared(asked)
+    elif asked.kind == "micro":
         found = _micro(asked)
     else:
         from sim.lab.inside.powercut_verbs import verbs
@@ -61,10 +68,11 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def chosen(asked: Asked, recording: Recording, first: int, last: int) -> Iterator[State]:
-    """States of cuts between two entries, at most as many as were asked for, in order."""
+def chosen(asked: Asked, recording: Recording, first: int, last: int, each: int = 2) -> Iterator[State]:
+    """States of cuts between two entries, at most as many as were asked for, in order. ``each``: so many of them before
+    each flush keep some of the writes."""
     chance = random.Random(asked.seed)
-    found = [state for state in logwrites.states(recording.entries, first, chance, each=2) if state.position < last]
+    found = [state for state in logwrites.states(recording.entries, first, chance, each) if state.position < last]
     if len(found) > asked.most_states:
         picked = sorted(chance.sample(range(len(found)), asked.most_states))
         found = [found[index] for index in picked]
@@ -86,7 +94,7 @@ class _Done(NamedTuple):
 
 
 def _micro(asked: Asked) -> Found:
-    recorder = Recorder(place_of(asked.file_system), asked.log_disk, asked.room_disk)
+    recorder = Recorder(place_of(asked.on), asked.log_disk, asked.room_disk)
     files = RealFiles()
     done = []
     for name, workload in micro.WORKLOADS.items():

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from engine.api import Engine
 from engine.assembly import real_doors
 from engine.doors.files import RealFileHandle, RealFiles
-from engine.errors import DiskwrightError
+from engine.errors import DiskwrightError, NotFound
+from engine.tools.block import DirectBlockHandle
+from engine.tools.lvm import LvmVolumeGroups
 from sim.lab.inside.logwrites import State
 from sim.lab.inside.places import Place, place_of
 from sim.lab.inside.replay import Recorder, Recording
@@ -34,6 +36,9 @@ _ODD = 300 * 1024 + 512
 _EVEN = 256 * 1024
 _MOST_WRONG = 5
 _TURNS = 3
+_SYNCS: tuple[tuple[type, str], ...] = (
+    (RealFiles, "sync_directory"), (RealFileHandle, "sync"), (DirectBlockHandle, "sync"), (LvmVolumeGroups, "sync"),
+)  # fmt: skip
 
 Change = Callable[[Model], None]
 
@@ -52,7 +57,7 @@ def verbs(asked: Asked) -> Found:
     """Record everything, then judge."""
     from sim.lab.inside.powercut import Found, chosen
 
-    place = place_of(asked.file_system)
+    place = place_of(asked.on)
     recorder = Recorder(place, asked.log_disk, asked.room_disk)
     with _careless() if asked.careless else contextlib.nullcontext(), _Engine() as engine:
         for repo in REPOSITORIES:
@@ -63,27 +68,28 @@ def verbs(asked: Asked) -> Found:
         steps = list(_Story(engine, recorder).steps())
     recorder.mark("end")
     recording = recorder.finish()
-    count, wrong = 0, list[str]()
+    count, repaired, wrong = 0, 0, list[str]()
     try:
         for state in chosen(asked, recording, recording.entry_of_mark(1), len(recording.entries)):
-            wrong += _judge(recording, place, state, steps)
+            found, needed = _judge(recording, place, state, steps)
+            wrong += found
+            repaired += needed
             count += 1
             if len(wrong) >= _MOST_WRONG:
                 break
     finally:
         recording.close()
-    return Found(count, wrong)
+    return Found(count, wrong, repaired)
 
 
 @contextlib.contextmanager
 def _careless() -> Iterator[None]:
     """Doors of this process sync nothing meanwhile."""
-    before = RealFiles.sync_directory, RealFileHandle.sync
-    RealFiles.sync_directory, RealFileHandle.sync = _no_sync, _no_sync  # type: ignore[method-assign,assignment]
-    try:
+    with contextlib.ExitStack() as stack:
+        for owner, name in _SYNCS:
+            stack.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, _no_sync)
         yield
-    finally:
-        RealFiles.sync_directory, RealFileHandle.sync = before  # type: ignore[method-assign]
 
 
 def _no_sync(*arguments: object) -> None:
@@ -272,21 +278,33 @@ def _model_at(steps: list[Step], marks: int) -> tuple[Model, str]:
     return model, "at the end"
 
 
-def _judge(recording: Recording, place: Place, state: State, steps: list[Step]) -> list[str]:
+def _judge(recording: Recording, place: Place, state: State, steps: list[Step]) -> tuple[list[str], bool]:
+    """What is wrong, and whether an operator had to repair something first."""
     model, moment = _model_at(steps, state.marks)
-    where = f"{moment} (entry {state.position}: {state.about})"
+    repaired = False
     try:
-        with recording.found(state), _Engine() as engine:
-            _connect(engine, place)
-            wrong = [text for repo in REPOSITORIES for text in _at_once(engine, repo, model)]
-            for repo in REPOSITORIES:
-                _fix_all(engine, repo)
-            wrong += [text for repo in REPOSITORIES for text in _afterwards(engine, repo, model, state.position)]
+        with recording.found(state):
+            try:
+                wrong = _problems(place, model, state)
+            except NotFound:
+                repaired = place.repair()
+                if not repaired:
+                    raise
+                wrong = _problems(place, model, state)
     except DiskwrightError as error:
         wrong = [f"{error.code}: {error}"]
     except OSError as error:
         wrong = [f"the file system: {error}"]
-    return [f"{where}: {text}" for text in wrong]
+    return [f"{moment} (entry {state.position}: {state.about}): {text}" for text in wrong], repaired
+
+
+def _problems(place: Place, model: Model, state: State) -> list[str]:
+    with _Engine() as engine:
+        _connect(engine, place)
+        wrong = [text for repo in REPOSITORIES for text in _at_once(engine, repo, model)]
+        for repo in REPOSITORIES:
+            _fix_all(engine, repo)
+        return wrong + [text for repo in REPOSITORIES for text in _afterwards(engine, repo, model, state.position)]
 
 
 def _at_once(engine: Engine, repo: str, model: Model) -> list[str]:

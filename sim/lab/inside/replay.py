@@ -87,9 +87,8 @@ class Recording:
         marks = [index for index, entry in enumerate(self.entries) if entry.flags & logwrites.MARK]
         return marks[number - 1]
 
-    @contextlib.contextmanager
-    def found(self, state: State) -> Iterator[None]:
-        """The place as it is after the power cut, in use. States are asked for in order."""
+    def image(self, state: State) -> str:
+        """A file of the device as it is after the power cut, until the next one. States are asked for in order."""
         if state.durable < self._applied:
             raise ValueError("states come in order")
         logwrites.apply(self._log, self._base, logwrites.pieces(self.entries[self._applied : state.durable]))
@@ -100,17 +99,29 @@ class Recording:
             logwrites.apply(self._log, image, state.pieces)
         finally:
             os.close(image)
-        device, descriptor = attach(f"{ROOM}/state")
-        try:
-            with used(self._place, device):
-                yield
-        finally:
-            fcntl.ioctl(descriptor, _LOOP_CLR_FD)
-            os.close(descriptor)
+        return f"{ROOM}/state"
+
+    @contextlib.contextmanager
+    def found(self, state: State) -> Iterator[None]:
+        """The place as it is after the power cut, in use."""
+        with attached(self.image(state)) as device, used(self._place, device):
+            yield
 
 
-def attach(path: str) -> tuple[str, int]:
-    """A loop device over a file and its descriptor, which has to be kept open: the device goes with its last user."""
+@contextlib.contextmanager
+def attached(path: str, start: int = 0, length: int = 0) -> Iterator[str]:
+    """As ``attach``, for that time."""
+    device, descriptor = attach(path, start, length)
+    try:
+        yield device
+    finally:
+        fcntl.ioctl(descriptor, _LOOP_CLR_FD)
+        os.close(descriptor)
+
+
+def attach(path: str, start: int = 0, length: int = 0) -> tuple[str, int]:
+    """A loop device over a file, or a part of it, and its descriptor, which has to be kept open: the device goes with
+    its last user."""
     control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     try:
         number = fcntl.ioctl(control, _LOOP_CTL_GET_FREE)
@@ -122,7 +133,8 @@ def attach(path: str) -> tuple[str, int]:
     try:
         config = bytearray(_LOOP_CONFIG_BYTES)
         struct.pack_into("<II", config, 0, file, logwrites.SECTOR)
-        struct.pack_into("<I", config, 8 + 52, _AUTOCLEAR)  # lo_flags of struct loop_info64
+        struct.pack_into("<QQ", config, 8 + 24, start, length)  # lo_offset, lo_sizelimit of struct loop_info64
+        struct.pack_into("<I", config, 8 + 52, _AUTOCLEAR)  # its lo_flags
         fcntl.ioctl(descriptor, _LOOP_CONFIGURE, bytes(config))
     except OSError:
         os.close(descriptor)

@@ -12,6 +12,13 @@ from hypothesis import settings
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
+_OWN_MACHINES = (
+    "tests/lab/test_torture.py",
+    "tests/lab/test_powercut_lvm.py",
+    "tests/lab/test_command.py",
+    "tests/browser/",
+)
+
 # A run in CI tries the same examples each time, so a failure belongs to the change and not to chance.
 settings.register_profile("ci", derandomize=True, deadline=None, database=None, print_blob=True)
 # On a developer's machine each run looks somewhere else. No deadline: two cores, and a disk that others use.
@@ -50,15 +57,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)  # without xdist there is no such hook
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """One worker gets all tests of the lab, as a machine has room for one, and those of the browser, which would starve
-    beside it; all others go where there is time."""
+    """One worker gets the tests that share the lab, and one those that boot guests of their own or have a browser, as
+    both mostly wait; all others go where there is time."""
     from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
-    class OneLab(LoadScopeScheduling):  # type: ignore[misc]
+    class TwoLabs(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            return "machine" if nodeid.startswith(("tests/lab/", "tests/browser/")) else nodeid
+            if nodeid.startswith(_OWN_MACHINES):
+                return "machines of their own"
+            return "the lab" if nodeid.startswith("tests/lab/") else nodeid
 
-    return OneLab(config, log)
+    return TwoLabs(config, log)
 
 
 def _skipped(config: pytest.Config) -> int:

@@ -66,6 +66,17 @@ def cluster_for(scenario: Scenario) -> Cluster:
     return found
 
 
+def begin_sanlock(guest: Guest) -> None:
+    """Start its daemon, without a watchdog: a host that freezes goes on."""
+    words = ["sanlock", "daemon", "-w", "0", "-o", "1", "-h", "0", "-l", "0", "-U", "root", "-G", "root"]
+    guest.run([*words, "-e", guest.name])
+
+
+def is_shared(scenario: Scenario) -> bool:
+    """Whether its hosts need sanlock."""
+    return any(plan.shared for plan in scenario.repositories)
+
+
 def groups(scenario: Scenario) -> dict[str, str]:
     """The volume group of each repository on LVM; Refused when there are too many."""
     names = [plan.name for plan in scenario.repositories if plan.format.startswith("lvm")]
@@ -101,6 +112,8 @@ def _refresh(cluster: Cluster, scenario: Scenario) -> None:
         shutil.rmtree(f"{guest.keep}/story", ignore_errors=True)
         guest.run(["/bin/sh", "-c", _FRESH])
         guest.run(["mkdir", "-p", *(f"{TOP}/{name}" for name in ("state", "ids", "work"))])
+        if is_shared(scenario):
+            begin_sanlock(guest)
     for name in groups(scenario).values():
         cluster.hosts[0].run(["/bin/sh", "-c", _FRESH_GROUP, "sh", name, GROUPS[name]])
     if cluster.nfs:
@@ -108,7 +121,9 @@ def _refresh(cluster: Cluster, scenario: Scenario) -> None:
         cluster.nfs.guest.run(["/bin/sh", "-c", f"rm -rf {EXPORT}/* && chmod 755 {EXPORT}"])
 
 
-def revive(cluster: Cluster, guest: Guest) -> None:
+def revive(cluster: Cluster, guest: Guest, shared: bool) -> None:
     """Boot a host that is off, with its disk where it was."""
     cluster.boot(guest.name)
     guest.run(["/bin/sh", "-c", _MOUNT])
+    if shared:
+        begin_sanlock(guest)

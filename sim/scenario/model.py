@@ -14,6 +14,8 @@ class RepositoryPlan(NamedTuple):
     format: str
     server: str = ""
     """The name of the server that has it (nfs)."""
+    shared: bool = False
+    """All hosts work in it at once (lvm)."""
 
 
 class Point(NamedTuple):
@@ -76,6 +78,8 @@ class Step(NamedTuple):
     faults: tuple[FaultPlan, ...] = ()
     error: ExpectedError | None = None
     may_fail: tuple[str, ...] = ()
+    within_s: float = 0.0
+    """It is tried again for so long while it fails."""
     note: str = ""
     subject: str = ""
     """Of an expectation: image, in, fix or file."""

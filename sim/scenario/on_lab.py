@@ -11,6 +11,7 @@ import json
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, cast
 
 from engine.api import Engine
@@ -26,12 +27,14 @@ from sim.scenario import lab_world, worker
 from sim.scenario.backend import ActiveFault, Ended, Failure
 from sim.scenario.lab_world import LOCAL, TOP
 from sim.scenario.model import Interruption, RepositoryPlan, Scenario
-from sim.scenario.on_local import local_doors
+from sim.scenario.on_local import SANLOCK_TIMEOUT_S, local_doors
+from sim.scenario.schema import SHARING_HOSTS
 from sim.scenario.watch import Reached
 
 _DEED_TIMEOUT_S = 300.0
 _PATIENCE_S = 60.0
 _LOOK_AGAIN_S = 0.05
+_RENEWAL_FAILS_S = 10.0 * SANLOCK_TIMEOUT_S
 _PRELOAD = ["engine.api", "engine.assembly", "sim.scenario.worker", "sim.scenario.on_lab"]
 _SERVER_DOES = ("stop", "start", "restart", "unexport", "export", "hang", "go-on")
 _FILL = """
@@ -80,6 +83,8 @@ class LabBackend:
         self._guests = dict(zip(scenario.hosts, self._cluster.hosts, strict=False))
         self._plans = {plan.name: plan for plan in scenario.repositories}
         self._groups = lab_world.groups(scenario)
+        self._shared = lab_world.is_shared(scenario)
+        self._frozen_at: dict[str, float] = {}
         self._pythons: dict[str, RemotePython] = {}
         self._jobs: dict[str, Worker] = {}
         self._open: dict[str, Running] = {}
@@ -91,15 +96,19 @@ class LabBackend:
             raise
 
     def _make_repositories(self) -> None:
-        first = self._hosts[0]
-        with self.engine(first) as engine:
+        with self.engine(self._hosts[0]) as engine:
             for plan in self._plans.values():
-                engine.create_repository(plan.format, self.parameters(plan.name))
-        for host in self._hosts:
-            with self.engine(host) as engine:
-                for plan in self._plans.values():
-                    if host == first or not plan.format.startswith("localfs"):
-                        engine.connect_storage_repository(plan.name, plan.format, self.parameters(plan.name))
+                shared = {"shared": True, "hosts": SHARING_HOSTS} if plan.shared else {}
+                engine.create_repository(plan.format, {**self.parameters(plan.name), **shared})
+        with ThreadPoolExecutor(len(self._hosts)) as pool:  # sanlock takes 20 s for each
+            for _ in pool.map(self._connect_all, self._hosts):
+                pass
+
+    def _connect_all(self, host: str) -> None:
+        with self.engine(host) as engine:
+            for plan in self._plans.values():
+                if host == self._hosts[0] or not plan.format.startswith("localfs"):
+                    engine.connect_storage_repository(plan.name, plan.format, self.parameters(plan.name))
 
     # -- places
 
@@ -264,7 +273,25 @@ class LabBackend:
         guest = self._guests[host]
         if guest.cable_cut:
             guest.mend()
-        lab_world.revive(self._cluster, guest)
+        lab_world.revive(self._cluster, guest, self._shared)
+
+    def freeze_host(self, host: str) -> None:
+        """The machine stands still."""
+        self._pythons.pop(host, None)
+        self._guests[host].freeze()
+        self._frozen_at[host] = time.monotonic()
+
+    def thaw_host(self, host: str) -> None:
+        """It goes on. Returns when its sanlock has killed what it must: without a watchdog that takes a moment, in
+        which it might write."""
+        self._guests[host].thaw()
+        if not self._shared or time.monotonic() - self._frozen_at.pop(host) < _RENEWAL_FAILS_S:
+            return
+        deadline = time.monotonic() + _PATIENCE_S
+        while any(job.host == host and not job.running.ended for job in self._jobs.values()):
+            if time.monotonic() > deadline:
+                return  # it has no lease there
+            time.sleep(_LOOK_AGAIN_S)
 
     def guest(self, host: str) -> Guest:
         """The machine of a host."""

@@ -20,11 +20,12 @@ from sim.disk.storage import DEFAULT_CAPACITY
 from sim.hosts.crash import Crashed
 from sim.hosts.processes import SimProcess
 from sim.hosts.tape import Tape
-from sim.hosts.world import DEVICE, DEVICE_BYTES, LVM, REPOSITORIES, World
+from sim.hosts.world import DEVICE, DEVICE_BYTES, FORMAT, LVM, REPOSITORIES, SHARED, World
 from sim.lvm.volume_groups import make_device
 from sim.scenario.backend import ActiveFault, Ended, Failure
 from sim.scenario.deeds import RUNNER, do, is_by_runner, volume_path
 from sim.scenario.model import Interruption, Scenario
+from sim.scenario.schema import SHARING_HOSTS
 from sim.scenario.watch import Reached, Watch, watching
 
 _SCRATCH = "/scratch"
@@ -36,7 +37,8 @@ class SimBackend:
     name = "sim"
 
     def __init__(self, scenario: Scenario, seed: int = 0) -> None:
-        self._world = World(profile=scenario.profile, seed=seed)
+        shared = any(plan.shared for plan in scenario.repositories)
+        self._world = World(profile=scenario.profile, seed=seed, format=SHARED if shared else FORMAT)
         self._world.order = seed
         self._plans = {plan.name: plan for plan in scenario.repositories}
         self._looking: tuple[ActiveFault, ...] = ()
@@ -72,7 +74,8 @@ class SimBackend:
         device = f"{self.root(repository)}/{DEVICE}"
         self._world.storage.make_directory(self.root(repository))
         make_device(self._world.storage, device, DEVICE_BYTES)
-        return {**self.parameters(repository), "devices": [device]}
+        made = {**self.parameters(repository), "devices": [device]}
+        return {**made, "shared": True, "hosts": SHARING_HOSTS} if self._plans[repository].shared else made
 
     def scratch(self, name: str) -> str:
         return f"{_SCRATCH}/{name}"
@@ -142,7 +145,15 @@ class SimBackend:
     # -- the world
 
     def kill_host(self, host: str) -> None:
-        self._world.bury(host)
+        self._world.machine(host).lose_power()
+
+    def freeze_host(self, host: str) -> None:
+        """The machine stands still."""
+        self._world.machine(host).freeze()
+
+    def thaw_host(self, host: str) -> None:
+        """It goes on."""
+        self._world.machine(host).thaw()
 
     def power_cut(self, lose: str, profile: str, seed: int) -> tuple[str, ...]:
         world = self._world

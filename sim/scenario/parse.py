@@ -48,6 +48,10 @@ class _Parser(Reader):
         self.hosts: tuple[str, ...] = ()
         self.names: dict[str, tuple[str, str]] = {}
         """(kind, home repository) by name; kind is image, content, fixes, file or job."""
+        self.jobs: dict[str, str] = {}
+        """The host of each frozen process."""
+        self.frozen: set[str] = set()
+        """Hosts that stand still."""
 
     # -- the whole
 
@@ -89,6 +93,8 @@ class _Parser(Reader):
         names = tuple(self.name(item) for item in items)
         if not names or len(set(names)) < len(names):
             self.wrong(node, "expected at least one host, each name once")
+        if len(names) > schema.SHARING_HOSTS and any(plan.shared for plan in self.repositories.values()):
+            self.wrong(node, f"at most {schema.SHARING_HOSTS} hosts share a repository here")
         return names
 
     def _repositories(self, node: Node) -> None:
@@ -107,8 +113,9 @@ class _Parser(Reader):
         empty = value is None or (isinstance(value, Scalar) and value.kind == "null")
         values = {} if value is None or empty else self.fields(value, schema.REPOSITORY, f"repository {name}")[0]
         plan = RepositoryPlan(
-            name, values.get("directory", name), values.get("format", schema.FORMATS[0]), values.get("server", "")
-        )
+            name, values.get("directory", name), values.get("format", schema.FORMATS[0]), values.get("server", ""),
+            values.get("shared", False),
+        )  # fmt: skip
         bad = plan.directory in ("", ".", "..") or "/" in plan.directory or "\0" in plan.directory
         if bad or len(plan.directory.encode()) > 200:
             self.wrong(where, f"{plan.directory!r:.60} cannot be the name of a directory")
@@ -116,6 +123,8 @@ class _Parser(Reader):
             self.wrong(where, f"two repositories have the directory {plan.directory!r:.60}")
         if plan.server and not plan.format.startswith("nfs-"):
             self.wrong(where, f"the format {plan.format} has no server")
+        if plan.shared and not plan.format.startswith("lvm-"):
+            self.wrong(where, f"shared is for lvm-1.0; hosts use the format {plan.format} without it")
         backends = schema.BACKENDS_OF[plan.format]
         if not set(self.backends) <= set(backends):
             self.wrong(where, f"the format {plan.format} needs backends: [{', '.join(backends)}]")
@@ -150,6 +159,7 @@ class _Parser(Reader):
         step = Step(key.text, key.line, values, lines, _text(key.text, values, fields), self.hosts[0], subject=subject)
         step = self._modified(step, modifiers, verb.interruptible)
         self._check_step(step, value)
+        self._stand_still(step, key)
         self._give(step, value, fields)
         return step
 
@@ -180,9 +190,25 @@ class _Parser(Reader):
                 step = step._replace(error=self._error(value))
             elif name == "may_fail":
                 step = step._replace(may_fail=tuple(self._code(value, code) for code in self.words(value)))
+            elif name == "within":
+                step = step._replace(within_s=self._within(step, key, value))
             else:
                 step = step._replace(note=" ".join(self.text(value).split()))
+        if step.within_s and (step.interruption is not None or step.faults):
+            self.wrong(modifiers["within"][0], "within cannot stand beside crash, freeze, stop and faults")
+        if step.interruption is not None and step.interruption.job:
+            self.jobs[step.interruption.job] = step.host
         return step
+
+    def _within(self, step: Step, key: Scalar, node: Node) -> float:
+        if step.verb not in schema.PATIENT:
+            self.wrong(key, f"{step.verb} is not tried again; within is for {_list(schema.PATIENT)}")
+        if set(self.backends) & {"local"}:
+            self.wrong(key, "within cannot be played on local: time passes on sim and lab")
+        seconds = float(self.seconds(node))
+        if seconds <= 0:
+            self.wrong(node, f"expected a number of seconds above 0, found {seconds:g}")
+        return seconds
 
     def _host(self, node: Node) -> str:
         name = self.name(node)
@@ -325,6 +351,24 @@ class _Parser(Reader):
             self._check_expectation(step, node)
         elif step.verb == "wait" and values["seconds"] < 0:
             self.wrong(node, "time does not pass backwards")
+
+    def _stand_still(self, step: Step, key: Node) -> None:
+        """Hosts that are frozen do nothing."""
+        name = str(step.values.get("name", ""))
+        if step.verb == "thaw_host" and name not in self.frozen:
+            self.wrong(key, f"the host {name} is not frozen here")
+        if step.verb == "freeze_host":
+            if name in self.frozen:
+                self.wrong(key, f"the host {name} is frozen already")
+            self.frozen.add(name)
+        elif step.verb in ("thaw_host", "kill_host", "reset_host"):
+            self.frozen.discard(name)
+        elif step.verb == "power_cut":
+            self.frozen.clear()
+        else:
+            host = self.jobs.get(step.values["job"], "") if step.verb == "thaw" else step.host
+            if host in self.frozen:
+                self.wrong(key, f"the host {host} is frozen here: thaw_host comes first")
 
     def _check_expectation(self, step: Step, node: Node) -> None:
         about = {step.subject, "in", "deep", "image", "file", "fix"}

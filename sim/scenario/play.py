@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine.errors import DiskwrightError
 from sim.scenario import damaging, expecting, outcome, recording
-from sim.scenario.backend import Backend, Ended, Failure
+from sim.scenario.backend import ActiveFault, Backend, Ended, Failure
 from sim.scenario.deeds import BY_RUNNER, HERE, LATER, is_by_runner
+from sim.scenario.happenings import HAPPENINGS
 from sim.scenario.model import Interruption, Scenario, Step
 from sim.scenario.on_sim import SimBackend
 from sim.scenario.outcome import PASSED, SKIPPED, VIOLATED, WRONG, Verdict, Violation
@@ -18,11 +19,9 @@ from sim.scenario.recording import Recorder
 from sim.scenario.source import ScenarioError
 from sim.scenario.stage import Image, Stage
 
-if TYPE_CHECKING:
-    from sim.scenario.on_lab import LabBackend
-
 Tell = Callable[[dict[str, Any]], None]
 _NESTED_AT_MOST = 400
+_TRY_AGAIN_S = 4.0
 
 
 def play(
@@ -151,9 +150,9 @@ class _Run:
     # -- steps
 
     def _step(self, step: Step) -> None:
-        direct = _WORLD.get(step.verb)
+        direct = HAPPENINGS.get(step.verb)
         if direct is not None:
-            found = direct(self, step)
+            found = direct(self.stage, step, self._seed)
             self.event(verb=step.verb, text=step.text, note=step.note, **({"lost": found} if found else {}))
         elif step.verb in ("expect", "damage", "add_file", "make_file", "save", "unplug", "plug_in"):
             self._look(step)
@@ -209,7 +208,7 @@ class _Run:
         with self.backend.engine(step.host) as engine:
             faults = self.stage.active(step.faults, engine, step.line)
             known = _tags(engine, target) if makes else {}
-        ended = self.backend.run(step.host, verb, arguments, step.interruption, faults)
+        ended = self._tried(step, verb, arguments, faults)
         if makes:
             self._bind(step, target, makes, ended, known)
         self._told(step, ended)
@@ -217,6 +216,16 @@ class _Run:
             self.stage.waiting[step.interruption.job] = step
         self._keep(step, ended)
         self._judge(step, ended)
+
+    def _tried(self, step: Step, verb: str, arguments: dict[str, Any], faults: tuple[ActiveFault, ...]) -> Ended:
+        """Once, or while it fails until its time is over."""
+        ended = self.backend.run(step.host, verb, arguments, step.interruption, faults)
+        waited = 0.0
+        while ended.how == "failed" and waited < step.within_s:
+            self.backend.wait(_TRY_AGAIN_S)
+            waited += _TRY_AGAIN_S
+            ended = self.backend.run(step.host, verb, arguments, step.interruption, faults)
+        return ended
 
     def _thaw(self, step: Step) -> None:
         job = step.values["job"]
@@ -444,24 +453,6 @@ def _connect(run: _Run, step: Step) -> dict[str, Any]:
     return {"repo": name, "format": plan.format, "parameters": run.backend.parameters(name)}
 
 
-def _lab(run: _Run) -> LabBackend:
-    """The backend of steps that only the lab has; ``parse`` lets no other play them."""
-    from sim.scenario.on_lab import LabBackend
-
-    assert isinstance(run.backend, LabBackend)
-    return run.backend
-
-
-def _volumes(run: _Run) -> SimBackend | LabBackend:
-    """The same for steps about logical volumes."""
-    return run.backend if isinstance(run.backend, SimBackend) else _lab(run)
-
-
-def _open_volume(run: _Run, step: Step) -> None:
-    image = run.stage.of_step(step, "image")
-    _volumes(run).open_volume(step.host, image.repository, image.id)
-
-
 def _only_repository(run: _Run, step: Step) -> dict[str, Any]:
     return {"repo": step.values["repository"]}
 
@@ -482,20 +473,4 @@ _ARGUMENTS: dict[str, Callable[[_Run, Step], dict[str, Any]]] = {
     "disconnect": _only_repository,
     "take_srm": lambda run, step: {"repo": step.values["repository"], "dead": step.values.get("dead", "")},
     "release_srm": _only_repository,
-}
-
-_WORLD: dict[str, Callable[[_Run, Step], Any]] = {
-    "kill_host": lambda run, step: run.backend.kill_host(step.values["name"]),
-    "power_cut": lambda run, step: run.backend.power_cut(
-        step.values["lose"], step.values.get("profile", ""), run._seed
-    ),
-    "space_left": lambda run, step: run.backend.space_left(step.values["bytes"]),
-    "jump_clock": lambda run, step: run.backend.jump_clock(step.values["name"], step.values["seconds"]),
-    "wait": lambda run, step: run.backend.wait(step.values["seconds"]),
-    "reset_host": lambda run, step: run.backend.kill_host(step.values["name"]),
-    "isolate": lambda run, step: _lab(run).isolate(step.values["name"]),
-    "rejoin": lambda run, step: _lab(run).rejoin(step.values["name"]),
-    "server": lambda run, step: _lab(run).server(step.values["of"], step.values["does"]),
-    "open_volume": _open_volume,
-    "close_volume": lambda run, step: _volumes(run).close_volume(run.stage.of_step(step, "image").id),
 }

@@ -16,6 +16,11 @@ BACKENDS = ("sim", "local", "lab")
 FORMATS = ("localfs-1.0", "nfs-1.0", "lvm-1.0")
 BACKENDS_OF = {"localfs-1.0": ("sim", "local", "lab"), "nfs-1.0": ("sim", "lab"), "lvm-1.0": ("sim", "lab")}
 PROFILES = ("posix", "journal", "nfs")
+SHARING_HOSTS = 8
+"""Numbers that a shared repository has for hosts. With so many the hosts a, b and c begin with different ones, so they
+can join at once."""
+PATIENT = ("fix", "take_srm")
+"""Verbs that may be tried again for a while: what they need can come by itself."""
 RULES = tuple(
     "B-BASE B-COPY B-CORRUPT B-CREATE B-DATA B-DIGEST B-GONE B-IMPORT B-LOOP B-PARENT B-PURGING B-RECORD B-REPLICA "
     "B-SALVAGE B-SNAPSHOT B-UNFINISHED U-BASE U-DATA U-PARENT U-READ U-RECORD O-DEPTH O-DIRTY O-FLAT O-FORMAT O-HEADER "
@@ -264,6 +269,15 @@ VERBS: dict[str, Verb] = {
     ),
     "save": Verb("remember the content of an image", {"image": _IMAGE, "in": _IN, "as": Field("new", "as", True)}),
     "expect": Verb("what must be so now; see below", {}),
+    "freeze_host": Verb(
+        "a machine stands still as a whole, until `thaw_host`", {"name": Field("host", "which one", True)}, "name",
+        backends=("sim", "lab"),
+    ),
+    "thaw_host": Verb(
+        "it goes on; where it has lost its leases meanwhile, what had them is killed",
+        {"name": Field("host", "which one", True)}, "name",
+        backends=("sim", "lab"),
+    ),
     "reset_host": Verb(
         "a machine is switched off and on", {"name": Field("host", "which one", True)}, "name",
         backends=("sim", "lab"),
@@ -373,6 +387,7 @@ MODIFIERS = {
     "faults": "a list of faults that its door calls meet (`sim` only)",
     "error": "it must fail: the code of the error, or `code` and `says`",
     "may_fail": "a list of error codes that are as good as success",
+    "within": "while it fails it is tried again, for so many seconds (fix and take_srm)",
     "note": "a sentence for the trace",
 }
 REPOSITORY = {
@@ -383,6 +398,7 @@ REPOSITORY = {
         choices=FORMATS,
     ),
     "server": Field("text", "nfs: the name of the server, as mount takes it"),
+    "shared": Field("flag", "lvm: true: all hosts work in it at once, with sanlock (default false: one does)"),
 }
 TOP = {
     "title": "one line",

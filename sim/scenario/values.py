@@ -43,7 +43,7 @@ class Reader:
             "states": lambda node, field: self._listed(node, schema.STATES),
             "content": lambda node, field: self._content(node),
             "ranges": lambda node, field: self._ranges(node),
-            "seconds": lambda node, field: self._seconds(node),
+            "seconds": lambda node, field: self.seconds(node),
             "lose": lambda node, field: self._lose(node),
             "room": lambda node, field: self._room(node),
         }
@@ -137,7 +137,8 @@ class Reader:
             self.expected(node, "true or false")
         return text == "true"
 
-    def _seconds(self, node: Node) -> float:
+    def seconds(self, node: Node) -> float:
+        """Also negative."""
         try:
             number = float(self.scalar(node, "a number of seconds").text)
         except ValueError:

@@ -1,4 +1,4 @@
-"""Scenarios of the lab, played in two threads beside everything else that a session does: many tests mostly wait."""
+"""Scenarios of the lab, played in threads beside everything else that a session does: many tests mostly wait."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ IN_LAB = sorted(name for name, scenario in SCENARIOS.items() if "lab" in scenari
 
 
 class Ahead:
-    """Begins to play when it is made. The threads have machines of their own: one those for LVM, one those for the
-    rest, which have a server."""
+    """Begins to play when it is made. Each thread has machines of its own: one those for LVM, one those for what has a
+    server, two those that share a volume group, which wait most of their time."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._found: dict[str, Future[Verdict]] = {}
         self._pools: list[ThreadPoolExecutor] = []
-        on_lvm = [name for name in names if _on_lvm(name)]
-        for those in (on_lvm, [name for name in names if name not in on_lvm]):
+        shared = [name for name in names if lab_world.is_shared(SCENARIOS[name])]
+        on_lvm = [name for name in names if _on_lvm(name) and name not in shared]
+        others = [name for name in names if not _on_lvm(name)]
+        for those in (shared[::2], shared[1::2], on_lvm, others):
             if those:
                 pool = ThreadPoolExecutor(1, "scenarios")
                 self._pools.append(pool)

@@ -18,7 +18,7 @@ DISK_BYTES = 1 << 30
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of this directory is slow. (One worker runs all of it: see ``tests/conftest.py``.)"""
+    """All of this directory is slow. (Two workers run it: see ``tests/conftest.py``.)"""
     for item in items:
         if HERE in item.path.parents:
             for mark in (pytest.mark.lab, pytest.mark.slow):
@@ -26,8 +26,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def session_cluster() -> Iterator[Cluster]:
-    """Booted once; tests get it as ``cluster``."""
+def session_cluster(ahead: Ahead) -> Iterator[Cluster]:
+    """Booted once; tests get it as ``cluster``. Scenarios are played meanwhile."""
     if missing := missing_packages("lvm", "nfs", "file systems"):
         pytest.skip(f"the lab needs Debian packages: {' '.join(missing)}")
     with Lab() as lab:
@@ -36,7 +36,18 @@ def session_cluster() -> Iterator[Cluster]:
         yield cluster
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
+def lonely() -> Iterator[Guest]:
+    """A host whose disks may be overwritten."""
+    if missing := missing_packages("lvm", "nfs", "file systems"):
+        pytest.skip(f"the lab needs Debian packages: {' '.join(missing)}")
+    with Lab() as lab:
+        cluster = Cluster(lab, ["host-a"], memory="768M")
+        cluster.up()
+        yield cluster.hosts[0]
+
+
+@pytest.fixture(scope="session")
 def ahead(request: pytest.FixtureRequest) -> Iterator[Ahead]:
     """Plays those scenarios that tests of this session are about, from its beginning on."""
     names = set() if missing_packages("lvm", "nfs", "file systems") else _scenarios(request.session.items)

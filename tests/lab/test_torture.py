@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from engine.errors import BadRequest
 from engine.model import ImageReport, Status
-from sim.lab import Guest, Lab
-from sim.lab.cluster import Cluster
-from sim.lab.needs import missing_packages
+from sim.lab import Guest
 from sim.lab.powercut import cut
 from sim.lab.torture import torture
 from sim.lab.torture_model import Model, Possible
-
-
-@pytest.fixture(scope="module")
-def lonely() -> Iterator[Guest]:
-    """A host whose disks may be overwritten."""
-    if missing := missing_packages("lvm", "nfs", "file systems"):
-        pytest.skip(f"the lab needs Debian packages: {' '.join(missing)}")
-    with Lab() as lab:
-        cluster = Cluster(lab, ["host-a"], memory="768M")
-        cluster.up()
-        yield cluster.hosts[0]
 
 
 @pytest.mark.parametrize("file_system", ["ext4", "xfs"])

@@ -108,6 +108,17 @@ def test_a_wrong_step_is_told_with_its_line(step: str, line: int, words: str):
     ("space_left: much", "expected a size"),
     ("jump_clock: {name: a, seconds: soon}", "expected a number of seconds, found 'soon'"),
     ("wait: -1", "time does not pass backwards"),
+    ("remove: web\n    within: 5", "remove is not tried again; within is for fix, take_srm"),
+    ("fix: {in: main, all: true}\n    within: 0", "a number of seconds above 0, found 0"),
+    ("fix: {in: main, all: true}\n    within: 5\n    stop: {effect: 1}", "within cannot stand beside crash"),
+    ("freeze_host: c", "there is no host c"),
+    ("thaw_host: b", "the host b is not frozen here"),
+    ("freeze_host: b\n  - freeze_host: b", "the host b is frozen already"),
+    ("freeze_host: b\n  - remove: web\n    host: b", "the host b is frozen here: thaw_host comes first"),
+    (
+        "fix: {in: main, all: true}\n    freeze: {effect: 1, as: j}\n    host: b\n  - freeze_host: b\n  - thaw: j",
+        "the host b is frozen here",
+    ),
 ])  # fmt: skip
 def test_a_wrong_step_of_the_simulator_is_told(step: str, words: str):
     """The same for what only the simulator can do."""
@@ -126,6 +137,12 @@ def test_a_wrong_step_of_the_simulator_is_told(step: str, words: str):
     (HEAD.replace("[main, backup]", "[main, main]"), 3, "the repository main is named twice"),
     (HEAD.replace("[main, backup]", "{main: {format: nfs-1.0}}"), 3, "the format nfs-1.0 needs backends: [sim, lab]"),
     (HEAD.replace("[main, backup]", "{main: {directory: a/b}}"), 3, "cannot be the name of a directory"),
+    (HEAD.replace("[main, backup]", "{main: {shared: true}}"), 3, "shared is for lvm-1.0"),
+    (
+        SIM.replace("[main, backup]", "{main: {format: lvm-1.0, shared: true}}").replace("[a, b]", f"{[*'abcdefghi']}"),
+        4,
+        "at most 8 hosts share",
+    ),
     (HEAD.replace("[a, b]", "[a, a]"), 4, "at least one host, each name once"),
     (HEAD.partition("  -")[0] + "  []\n", 6, "expected 1 to 500 steps, found 0"),
     (HEAD + "---\ntitle: y\n", 7, "a second document begins"),

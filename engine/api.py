@@ -124,7 +124,8 @@ class Engine:
         """Make this host the manager (SRM) of a repository that needs one; success when it is already.
 
         Refused, naming it, while another host is; unless ``dead_host`` names that one, which asserts that it is
-        dead for certain and will not write any more."""
+        dead for certain and will not write any more. Where hosts share a repository any host that is not there can be
+        named so: what it was writing to can be used again."""
         self._needs_srm(repo_id).take_management(dead_host)
         self._forget()
 

@@ -96,6 +96,17 @@ def unchanged(repository: Repository, links: list[Link]) -> None:
         raise Conflict(f"image {links[0].tag} was changed at the same moment", "Try again")
 
 
+def require_no_late_writer(repository: Repository, tag: str, volume: VolumeRef) -> None:
+    """Return if nobody else can still write to the volume of ``tag``, else raise Conflict. To be called when its lease
+    is held, before it is written to or said to change no more."""
+    if not repository.may_continue(volume):
+        raise Conflict(
+            f"a host that used image {tag} is not proven to have stopped, so what it was writing may still arrive",
+            "Try again when it is back, or was restarted; or, when it is certainly dead, "
+            "diskwright srm take REPO --dead HOST",
+        )
+
+
 def lost(links: list[Link]) -> tuple[tuple[int, int], ...]:
     """Ranges known to be lost anywhere in the chain: some may be hidden by a layer above."""
     return tuple(exact(part for link in links for part in link.record.lost))

@@ -74,7 +74,7 @@ class Operation(NamedTuple):
     digest: bool = True
     """Compute the content digest while copying."""
     made: str = ""
-    """Id of the volume that was made before the work began, empty and durable: it is filled from 0 on as it is."""
+    """Id of the volume that was made before the work began, durable: it is filled from 0 on as it is."""
     extra: tuple[tuple[str, Any], ...] = ()
     """Fields of a newer minor version, kept as they are."""
 
@@ -345,6 +345,9 @@ def _operation(data: Any) -> Operation | None:
     for name in ("made", "source", "source_repository", "base", "other"):
         _expect(getattr(operation, name) == "" or is_id(getattr(operation, name)), name)
     _expect(all(is_id(volume) for volume in operation.pinned), "pinned")
+    if operation.verb == "merge":
+        _expect(operation.direction in ("down", "up", "fresh"), "direction")
+        _expect(operation.direction != "fresh" or operation.attempt is not None, "a merge into no volume")
     _expect(operation.source_format in ("", *_FORMATS) and "\0" not in operation.path, "imported file")
     for number in (operation.cursor, operation.source_write_epoch, *operation.path_facts):
         _whole_number(number, "number in operation", 1 << 70)
@@ -394,6 +397,7 @@ def _build(data: dict[str, Any]) -> Record:
     for flag in (record.strong, record.mutable, record.whole, record.purging):
         if flag is not True and flag is not False:
             raise ValueError("flag")
+    _expect(not record.purging or not (record.strong and record.destroyed), "an image that was given up")
     _whole_number(record.size, "size", MAX_IMAGE_BYTES + 1)
     for number in (record.epoch, record.write_epoch, record.digest_write_epoch, *(n for r in record.lost for n in r)):
         _whole_number(number, "counter")

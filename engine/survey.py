@@ -63,6 +63,8 @@ def look(
     _sources(context, view, only)
     if deep:
         view = view._replace(depths=_depths(context, repository, view, only, mine))
+        if shared:
+            view = view._replace(stuck=view.stuck | _stuck_with_leaks(repository, view))
     _replicas(context, view, only)
     return view
 
@@ -192,6 +194,15 @@ def _stuck(repository: Repository, scan: Scan, facts: dict[str, VolumeFacts], on
         if record.volume is not None and known is not None and known.in_use is not None and known.in_use < known.length:
             asked.append(record.volume)
     return frozenset(volume.id for volume in asked if not repository.may_continue(volume))
+
+
+def _stuck_with_leaks(repository: Repository, view: View) -> frozenset[str]:
+    """The same of those whose leaks a fix would repair."""
+    volumes = [entry.record.volume for entry in view.scan.tags.values() if entry.record is not None]
+    leaking = {id for id, report in view.depths.checks.items() if report.leaked_clusters}
+    return frozenset(
+        volume.id for volume in volumes if volume and volume.id in leaking and not repository.may_continue(volume)
+    )
 
 
 def _sources(context: Context, view: View, only: str | None) -> None:

@@ -121,7 +121,10 @@ def add_srm(parser: Parser) -> None:
     )
     parser.add_argument("repo", metavar="REPO")
     parser.add_argument(
-        "--dead", metavar="HOST", default="", help="take: that host, the manager, is dead for certain and stays so"
+        "--dead",
+        metavar="HOST",
+        default="",
+        help="take: that host, the manager or another, is dead for certain and stays so",
     )
 
 

@@ -30,6 +30,7 @@ def leaks(context: Context, repository: Repository, tag: str) -> None:
     try:
         record = attempt.claim()
         assert record.volume is not None
+        chains.require_no_late_writer(repository, tag, record.volume)
         context.doors.images.repair_leaks(repository.layer(record.volume))
         attempt.finish(lambda record: record)
     except DiskwrightError as error:

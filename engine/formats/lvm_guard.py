@@ -73,6 +73,9 @@ class Guard(Protocol):
     def unnote(self, volume: str) -> None:
         """After it was made inactive, or before it is known that it ever was: take that back."""
 
+    def noted(self) -> frozenset[str]:
+        """Volumes that this host has noted, also processes of it that ended before they could take that back."""
+
     def may_be_written(self, volume: str) -> str:
         """Another host from which a write to the volume may still arrive, although nobody holds a lease: it had the
         volume active and is not proven to have stopped. "" when there is none."""
@@ -90,8 +93,8 @@ class Guard(Protocol):
         """Whether this host does."""
 
     def take(self, dead: str) -> None:
-        """Become the manager. ``dead``: the host that is asserted to be dead, "" for none. Refused when another one
-        manages it and is not that one."""
+        """Become the manager. ``dead``: the host that is asserted to be dead, "" for none; where hosts share, what that
+        one had under way counts as over. Refused when another one manages it and is not that one."""
 
     def release(self) -> None:
         """Stop being the manager. Refused when this host is not."""
@@ -202,6 +205,10 @@ class ExclusiveGuard:
 
     def unnote(self, volume: str) -> None:
         """Nothing was noted."""
+
+    def noted(self) -> frozenset[str]:
+        """Nothing was noted."""
+        return frozenset()
 
     def may_be_written(self, volume: str) -> str:
         """No other host could."""

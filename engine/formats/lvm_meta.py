@@ -55,6 +55,16 @@ class Meta:
         """Make what was written durable. Plain OSError."""
         self._ours().sync()
 
+    def keep(self, *written: tuple[int, bytes]) -> None:
+        """Make durable what was just written, as (offset, data). A flush that failed may have lost it although all can
+        see it, so it is written once more then. Plain OSError."""
+        try:
+            self.sync()
+        except OSError:
+            for offset, data in written:
+                self.write(offset, data)
+            self.sync()
+
     def _ours(self) -> BlockHandle:
         self._elsewhere = None
         handle = self._handle or self._open_ours()
@@ -120,7 +130,8 @@ class Meta:
         length = found.geometry.meta_bytes(found.chunks)
         if length > self._length():
             self.close()  # another process may have made it longer
-            self.read(0, PAGE_BYTES)
+            with doing(f"read the records in {self.group.name}"):
+                self.read(0, PAGE_BYTES)
             if length > self._length():
                 raise Damaged(f"{layout.META} of {self.group.name} is shorter than it says", "Put back what was there")
         return found
@@ -161,8 +172,9 @@ class Meta:
         with doing(f"write the header of the repository in {self.group.name}"):
             for _ in range(2):
                 header = header._replace(sequence=header.sequence + 1)
-                self.write(layout.copy_of(lane, header.sequence) * PAGE_BYTES, sealed_header(header))
-                self.sync()
+                offset, page = layout.copy_of(lane, header.sequence) * PAGE_BYTES, sealed_header(header)
+                self.write(offset, page)
+                self.keep((offset, page))
         return header
 
     def extend(self, header: MetaHeader, lane: int = 0) -> MetaHeader:

@@ -26,10 +26,16 @@ from engine.formats.lvm_roster import Membership, Roster
 _COUNT = struct.Struct(">4sI")
 _MAGIC = b"DWN1"
 _ID_BYTES = 16
+_ROOM = "0" * 24
 MAX_NOTES = (NOTES_BYTES // 512 * PAYLOAD_BYTES - _COUNT.size) // _ID_BYTES
 _KEY = 0
 _PATIENCE_S = 20.0
 _LOOK_AGAIN_S = 0.01
+
+
+def room_for(chunk: int) -> str:
+    """What stands in notes for the room of a chunk of records that is being made; no volume has such an id."""
+    return _ROOM + f"{chunk:08x}"
 
 
 class Notes(NamedTuple):
@@ -92,6 +98,10 @@ class ActiveVolumes:
         """Success when it is not noted. StorageError, Conflict."""
         self._change(frozenset(), frozenset([volume]))
 
+    def volumes(self) -> frozenset[str]:
+        """That this host has noted. StorageError."""
+        return frozenset(volume for volume in self._own().volumes if not volume.startswith(_ROOM))
+
     def clear(self) -> None:
         """Nothing is active on this host. StorageError, Conflict."""
         with self._locked():
@@ -139,10 +149,10 @@ class ActiveVolumes:
         if len(volumes) > MAX_NOTES:
             raise StorageError(f"more than {MAX_NOTES} volumes are active on this host", "Deactivate some of them")
         new = Notes(self._member.generation, own.sequence + 1, volumes)
-        at = self._meta.geometry.notes_offset(self._member.number, new.sequence & 1)
+        page = self._meta.geometry.notes_offset(self._member.number, new.sequence & 1), _sealed(new)
         with doing("note which volumes are active on this host"):
-            self._meta.write(at, _sealed(new))
-            self._meta.sync()
+            self._meta.write(*page)
+            self._meta.keep(page)
 
     def _read(self, number: int) -> Notes:
         with doing("read which volumes are active"):
@@ -162,8 +172,10 @@ class ActiveVolumes:
         return ""
 
     def _has_stopped(self, number: int, notes: Notes) -> bool:
-        """Without a watchdog a host that is only silent may go on, and its last write arrive. One that is there renews
-        its presence, so those of its processes that had a lease have ended."""
+        """Without a watchdog a host that is only silent may go on, and its last write arrive, unless somebody says that
+        it is dead. One that is there renews its presence, so those of its processes that had a lease have ended."""
         host = self._meta.group.doors.shared_leases.host(self._member.area, number)
         since = not notes.damaged and host.generation > notes.generation
-        return since or host.state in (HostState.LIVE, HostState.FREE)
+        if since or host.state in (HostState.LIVE, HostState.FREE):
+            return True
+        return host.generation <= self._roster.entries()[number - 1].dead

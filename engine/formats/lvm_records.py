@@ -175,13 +175,14 @@ class Records:
             kept = slot.bad if slot.problem else tuple(one for one in slot.bad if one in slot.known_bad)
             write = write._replace(bad=kept)
         copy, stamp, head = write.sealed_head(slot, header.term, self._guard.lane(header.term))
-        offset = geometry.head_offset(slot.number, copy)
+        pieces = [(geometry.head_offset(slot.number, copy), head)]
         with doing(f"write a record of image {write.tag}"):
             if not write.inline:
-                self._meta.write(geometry.body_offset(slot.number, copy), seal(stamp, write.content))
+                pieces.append((geometry.body_offset(slot.number, copy), seal(stamp, write.content)))
+                self._meta.write(*pieces[-1])
         try:
-            self._meta.write(offset, head)
-            self._meta.sync()
+            self._meta.write(*pieces[0])
+            self._meta.keep(*pieces)
             there = self._slot_alone(slot.number)
         except OSError as error:
             raise _unknown(write.tag, f"writing it failed ({error.strerror})") from error
@@ -227,7 +228,7 @@ class Records:
         if len(graves) < _KEPT_TOMBSTONES:
             try:
                 header = self._guard.extend(header)
-            except (NoSpace, Refused) as error:
+            except (NoSpace, Refused, Conflict) as error:
                 trouble = error
             else:
                 first = (header.chunks - 1) * SLOTS

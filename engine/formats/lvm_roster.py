@@ -12,8 +12,9 @@ import json
 from hashlib import blake2b
 from typing import NamedTuple
 
-from engine.doors.shared_leases import LeaseArea
-from engine.errors import Conflict, DiskwrightError, Refused
+from engine.doors.shared_leases import HostState, LeaseArea
+from engine.errors import Conflict, Damaged, DiskwrightError, Refused
+from engine.formats import lvm_layout as layout
 from engine.formats.files_tree import doing
 from engine.formats.lvm_meta import Meta
 from engine.formats.lvm_pages import PAGE_BYTES, Stamp, State, look, seal
@@ -39,6 +40,8 @@ class Entry(NamedTuple):
     left: bool = False
     """In order: nothing of it is under way."""
     damaged: bool = False
+    dead: int = 0
+    """An operator has said that this presence of the host, and any before it, is dead for certain."""
 
     def free_for(self, host: str) -> bool:
         """Whether that host may try to get the number."""
@@ -52,12 +55,14 @@ def read_entry(number: int, raw: bytes) -> Entry:
         return Entry(number, damaged=state is State.BAD)
     try:
         data = json.loads(payload.rstrip(b"\0"))
-        host, left = data["host"], data["left"]
+        host, left, dead = data["host"], data["left"], data.get("dead", 0)
         if not isinstance(host, str) or not 0 < len(host) <= _MAX_HOST_CHARACTERS or not isinstance(left, bool):
+            raise ValueError("it makes no sense")
+        if type(dead) is not int or not 0 <= dead < 1 << 63:
             raise ValueError("it makes no sense")
     except (ValueError, TypeError, KeyError, RecursionError):
         return Entry(number, damaged=True)
-    return Entry(number, host, left)
+    return Entry(number, host, left, dead=dead)
 
 
 class Roster:
@@ -87,13 +92,15 @@ class Roster:
 
     # -- taking part
 
-    def takes_part(self) -> bool:
-        """Whether this host does, as sanlock has it. StorageError, ToolMissing."""
-        return bool(self._leases.joined(self._area))
+    def member(self) -> Membership | None:
+        """How this host takes part now, as sanlock has it, None when it does not. StorageError, ToolMissing."""
+        number = self._leases.joined(self._area)
+        return self._member(number) if number else None
 
     def join(self) -> Membership:
         """Take part, as the number that this host has or a new one. Success at once when it does already, else sanlock
-        takes 20 s. Refused when all numbers are taken; Conflict; StorageError without sanlock's daemon."""
+        takes 20 s. Refused when all numbers are taken; Damaged when it cannot be told whose number it is that it takes
+        part with; Conflict; StorageError without sanlock's daemon."""
         present = self._leases.joined(self._area)
         if present and self._registered(present):
             return self._member(present)
@@ -136,7 +143,15 @@ class Roster:
 
     def _registered(self, number: int) -> bool:
         """With the number ours in the area, nobody else writes its page."""
-        found = self.entries()[number - 1] if number <= self._meta.geometry.hosts else Entry(number, damaged=True)
+        if number > self._meta.geometry.hosts:
+            return False
+        found = self.entries()[number - 1]
+        if found.damaged:  # what this host has under way is in that lane, or what another one had
+            raise Damaged(
+                f"{layout.META} of {self._meta.group.name} does not tell any more whose number {number} is, with which "
+                "this host takes part",
+                "Stop what uses it on this host, disconnect it and connect it again: then it gets another number",
+            )
         if not found.free_for(self._host):
             return False
         if found.host != self._host or found.left:
@@ -147,11 +162,21 @@ class Roster:
         return Membership(self._area, number, self._leases.host(self._area, number).generation)
 
     def _write(self, entry: Entry) -> None:
-        payload = canonical({"host": entry.host, "left": entry.left})
+        payload = canonical({"host": entry.host, "left": entry.left} | ({"dead": entry.dead} if entry.dead else {}))
         stamp = Stamp(1, int(entry.left), blake2b(payload, digest_size=8).digest())
         with doing(f"write which hosts share {self._meta.group.name}"):
-            self._meta.write(self._meta.geometry.roster_offset(entry.number), seal(stamp, payload))
-            self._meta.sync()
+            page = self._meta.geometry.roster_offset(entry.number), seal(stamp, payload)
+            self._meta.write(*page)
+            self._meta.keep(page)
+
+    def bury(self, host: str) -> None:
+        """Believe an operator that what another host had under way is over. Nothing for "", and for one that lives or
+        that nobody knows. The caller holds the lease of the group; that host does not write its page any more."""
+        named = [entry for entry in self.entries() if host not in ("", self._host) and entry.host == host]
+        for entry in named:
+            found = self._leases.host(self._area, entry.number)
+            if found.state is not HostState.LIVE:
+                self._write(entry._replace(dead=found.generation))
 
     # -- leaving
 

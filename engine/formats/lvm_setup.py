@@ -268,7 +268,7 @@ def _roster(group: Group, meta: Meta, header: layout.MetaHeader, report: VolumeG
 
 def detach(doors: Doors, parameters: Parameters) -> None:
     """Leave nothing active or attached, and take part no more. Success when the group is not there. StorageError while
-    something is in use, Conflict while a process of this host holds a lease."""
+    something is in use, Conflict while a process of this host holds a lease: then this host takes part as before."""
     try:
         report = doors.volume_groups.report(parameters.volume_group)
     except NotFound:
@@ -297,9 +297,13 @@ def _leave(group: Group, meta: Meta, report: VolumeGroup) -> None:
         return
     header = meta.header()
     roster = _roster(group, meta, header, report)
-    if roster.takes_part():
-        guard = SharedGuard(group, meta, roster.join(), header.chunks)
+    member = roster.member()
+    if member is not None:
+        guard = SharedGuard(group, meta, member, header.chunks)
         if Volumes(group, guard).deactivate_unused(every=True):
+            raise still_in_use(report.name)
+        meta.close()  # so that who has it open is somebody else
+        if group.report().volumes[layout.META].open:
             raise still_in_use(report.name)
         guard.forget_notes()
         roster.leave()

@@ -21,7 +21,7 @@ from engine.formats import lvm_layout as layout
 from engine.formats.lvm_group import Group, HostLocks
 from engine.formats.lvm_layout import GROUP_LEASE, RECORDS_LEASE, MetaHeader, tag_lease
 from engine.formats.lvm_meta import Meta
-from engine.formats.lvm_notes import ActiveVolumes
+from engine.formats.lvm_notes import ActiveVolumes, room_for
 from engine.formats.lvm_roster import Membership, Roster
 from engine.formats.lvm_slots import Slot
 
@@ -197,9 +197,28 @@ class SharedGuard:
             now = self._meta.header()
             if now.chunks == header.chunks:
                 self._require_manager(now)
-                self._more_leases(now)
-                now = self._meta.extend(now._replace(term=lease.version), self.lane(lease.version))
+                with self._making_room(now.chunks):
+                    self._more_leases(now)
+                    now = self._meta.extend(now._replace(term=lease.version), self.lane(lease.version))
         return now._replace(term=header.term)
+
+    @contextlib.contextmanager
+    def _making_room(self, chunk: int) -> Iterator[None]:
+        """Zeros of a host that was given up may arrive over records that others have put there. So it notes the room
+        like a volume, and who finds the note of a host that may go on makes none."""
+        room = room_for(chunk)
+        host = self._notes.writer(room)
+        if host:
+            raise Conflict(
+                f"host {host} was making room for records in {self._group.name}, and may go on",
+                "Try again when it is back, or was restarted; or, when it is certainly dead, diskwright srm take REPO "
+                f"--dead {host}",
+            )
+        self._notes.add(room)
+        try:
+            yield
+        finally:
+            self._notes.remove(room)
 
     def _more_leases(self, header: MetaHeader) -> None:
         groups, name, length = self._group.doors.volume_groups, self._group.name, layout.leases_bytes(header.chunks + 1)
@@ -255,6 +274,10 @@ class SharedGuard:
         """In this host's own part of the notes."""
         self._notes.remove(volume)
 
+    def noted(self) -> frozenset[str]:
+        """In this host's own part of the notes."""
+        return self._notes.volumes()
+
     def forget_notes(self) -> None:
         """Nothing is active on this host."""
         self._notes.clear()
@@ -303,6 +326,7 @@ class SharedGuard:
         ):
             header = self._meta.header()
             if self._manages(header):
+                self._roster.bury(dead)
                 return
             if header.manager not in ("", host, dead) and not self._gone(header):
                 raise Refused(
@@ -310,6 +334,7 @@ class SharedGuard:
                     f"Release it there; or, when that host is certainly dead, say so: --dead {header.manager}",
                 )
             self._become(header, lease, host, self._member.number, self._member.generation)
+            self._roster.bury(dead)
 
     def _gone(self, header: MetaHeader) -> bool:
         if not header.number:

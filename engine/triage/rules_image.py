@@ -11,6 +11,7 @@ from engine.triage.propose import cost, fix, makes, reads_of, removes, room
 from engine.triage.rules_clean import REBUILDS
 from engine.triage.view import Graph, Replica
 
+_LATE_WRITER = "the host that may still write to it: until it is back, or restarted"
 _UNFINISHED = ("B-CREATE", "B-COPY", "B-IMPORT")
 
 
@@ -70,7 +71,7 @@ def _resume(judge: Judge, record: Record, health: Health) -> Fix:
     extra = room(graph, record.size, attempt.format, attempt) if attempt is not None else None
     written = bytes_left
     if extra and attempt is not None and attempt.format is VolumeFormat.RAW:
-        written = max(bytes_left, record.size)  # zeroed first
+        written = max(bytes_left, record.size)  # zeros too
     why = health.reason[:1].upper() + health.reason[1:]
     if cursor:
         why += f"; it goes on at byte {cursor} of {record.size}"
@@ -218,7 +219,6 @@ def reduce(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]:
     shared = graph.namers[record.volume.id] != [tag]
     if shared or record.purging or record.absorbed_by or judge.health(tag).status is not Status.OPTIMIZED:
         return
-    stuck = record.volume.id in graph.view.stuck
     yield fix(
         graph,
         FixType.OPTIMIZE,
@@ -232,7 +232,7 @@ def reduce(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]:
         volumes=True,
         before=report.status,
         after=report.status,
-        waits_for="the host that may still write to it: until it is back, or restarted" * stuck,
+        waits_for=_LATE_WRITER * _is_stuck(graph, record),
     )
 
 
@@ -275,7 +275,12 @@ def _small(judge: Judge, record: Record, item: Degradation, what: str) -> Fix:
         before=Status.DEGRADED,
         after=Status.OPTIMIZED,
         deep=item.rule == "O-LEAKS",
+        waits_for=_LATE_WRITER * (item.rule == "O-LEAKS" and _is_stuck(judge.graph, record)),
     )
+
+
+def _is_stuck(graph: Graph, record: Record) -> bool:
+    return record.volume is not None and record.volume.id in graph.view.stuck
 
 
 def _restore(judge: Judge, record: Record, item: Degradation) -> Iterator[Fix]:

@@ -139,6 +139,7 @@ def switch(
     if any(link.record.absorber for link in links[1:2]):
         raise Refused(f"image {disk} has an unfinished merge", "Run its merge fix first")
     repository.require_able_to_make(VolumeFormat.QCOW2, record.size)
+    chains.require_no_late_writer(repository, disk, volume)
     repository.freeze(volume)
     frozen = context.doors.ids.new_id()
     overlay = VolumeRef(context.doors.ids.new_id(), VolumeFormat.QCOW2, frozen)

@@ -44,6 +44,7 @@ def prepare(context: Context, state: HostState, repo_id: str, image: str, writab
         chains.usable(repository, visible(context, repo_id, image))
         chains.unchanged(repository, links)  # and from here on nobody changes it
         if writable:
+            chains.require_no_late_writer(repository, image, links[0].volume)
             repository.make_room(links[0].volume, record.size)
             _claim(context, repository, image)
         path = _links(context, state, repository, links)

@@ -24,8 +24,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from engine.doors.images import Layer
 from engine.errors import DiskwrightError
@@ -48,6 +49,7 @@ LITTER = re.compile(r"unlink /srv/[^/]+/(?:progress/|digests/|tags/[0-9a-f]{2}/[
 TEMPORARY = re.compile(r"(?:create|unlink) /srv/[^/]+/tmp/")
 _LARGEST_RECORD = 64 * 1024
 _FORGETFUL = 50_000
+_T = TypeVar("_T")
 _MAKING = " in the making"
 
 
@@ -306,13 +308,17 @@ def _change(storage: SimStorage, tree: _Tree, folder: str, op: NameOp, index: in
     return f"{shown}: {tokens[0]} -> {tokens[1]}"
 
 
+def _remembered(known: dict[bytes, _T], content: Content, read: Callable[[Content], _T]) -> _T:
+    """Read once for equal contents."""
+    if content.digest not in known:
+        if len(known) > _FORGETFUL:
+            known.clear()
+        known[content.digest] = read(content)
+    return known[content.digest]
+
+
 def _record(content: Content) -> _Record:
-    known = _records.get(content.digest)
-    if known is None:
-        if len(_records) > _FORGETFUL:
-            _records.clear()
-        known = _records[content.digest] = _read_record(content)
-    return known
+    return _remembered(_records, content, _read_record)
 
 
 def _read_record(content: Content) -> _Record:
@@ -345,12 +351,7 @@ def _read_record(content: Content) -> _Record:
 def _layer(content: Content) -> str:
     """A qcow2 file as its readers see it: what it holds itself, and what its header says. Where in the file that
     is, and which clusters are leaked, differs with every interrupted attempt."""
-    known = _layers.get(content.digest)
-    if known is None:
-        if len(_layers) > _FORGETFUL:
-            _layers.clear()
-        known = _layers[content.digest] = _read_layer(content)
-    return known
+    return _remembered(_layers, content, _read_layer)
 
 
 def _read_layer(content: Content) -> str:
@@ -369,12 +370,7 @@ def _read_layer(content: Content) -> str:
 
 
 def _lines(content: Content) -> _Line:
-    known = _progress.get(content.digest)
-    if known is None:
-        if len(_progress) > _FORGETFUL:
-            _progress.clear()
-        known = _progress[content.digest] = _read_lines(content)
-    return known
+    return _remembered(_progress, content, _read_lines)
 
 
 def _read_lines(content: Content) -> _Line:

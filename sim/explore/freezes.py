@@ -8,20 +8,19 @@ the storage as NFS clients do: time stands still, so what a host has looked up i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from engine.api import Engine
-from engine.errors import DiskwrightError
-from sim.disk.files import Fault
 from sim.explore import acts, scenes
-from sim.explore.acts import Act, outcomes
-from sim.explore.explorer import EFFECTS, Story, prepared
+from sim.explore.acts import Act
+from sim.explore.explorer import Story, prepared
+from sim.explore.overtaking import Overtaking
 from sim.explore.races import LOOKS, ActOf
-from sim.explore.recovery import recover
 from sim.explore.stage import REFUSALS, Stage
 from sim.hosts.processes import SimProcess
-from sim.hosts.world import NFS, REPOSITORIES, Job, on_server
+from sim.hosts.world import NFS, REPOSITORIES, on_server
 
 _MOST_FIXES = 8
 
@@ -147,60 +146,34 @@ FREEZES = {freeze.name: freeze for freeze in _ALL}
 def run_frozen(freeze: Freeze) -> Iterator[Woken | None]:
     """What went wrong, None for nothing, for each place at which the first host can freeze."""
     stage = prepared(Story(freeze.name, freeze.prepare, lambda stage: None, format=NFS), "nfs")
-    call = 0
-    while True:
-        call += 1
-        run = _Run(stage, freeze, call)
-        problems = run.play()
-        if not run.before:
+    return every_place(freeze.name, lambda call: _Run(stage, freeze, call), itertools.count(1))
+
+
+def every_place(name: str, run: Callable[[int], Overtaking], calls: Iterable[int]) -> Iterator[Woken | None]:
+    """What went wrong, None for nothing, at each of those calls, until there is none of that number."""
+    for call in calls:
+        one = run(call)
+        problems = one.play()
+        if not one.before:
             return
-        yield Woken(freeze.name, call, run.before, tuple(problems)) if problems else None
+        yield Woken(name, call, one.before, tuple(problems)) if problems else None
 
 
-class _Run:
+class _Run(Overtaking):
     """One of them."""
 
+    looks = LOOKS
+
     def __init__(self, stage: Stage, freeze: Freeze, call: int) -> None:
-        self._stage = stage
-        self._acts = (freeze.frozen(stage), freeze.meanwhile(stage))
-        self._call = call
-        self._jobs = (Job(), Job())
-        self._world = stage.world.fork(stage.world.storage.clone(), self._hook)
-        self._one: SimProcess | None = None
-        self._calls = 0
-        self.before = ""
-        """The call before which the first host stood still; "" when it did not come to it."""
+        super().__init__(stage, freeze.frozen(stage), freeze.meanwhile(stage), call)
+        self._leased = False
 
-    def play(self) -> list[str]:
-        """What is wrong after it."""
-        world = self._world
-        engine = world.host("one")
-        self._one = world.process_of(engine)
-        self._do(engine, 0)
-        if not self.before:
-            return []
-        for host in list(world.hosts):
-            world.bury(host)
-        world.storage.settle()
-        models = outcomes(self._stage.models, self._acts, self._jobs)
-        if not models:
-            return ["no order of the acts explains what was acknowledged"]
-        found = recover(world, models)
-        return [f"{problem} ({'; '.join(acts.told(self._acts, self._jobs))})" for problem in found]
+    def may_stop(self, process: SimProcess, call: str, what: str) -> bool:
+        if not super().may_stop(process, call, what) or REPOSITORIES not in on_server(what):
+            return False
+        self._leased = self._leased or call == "leases.try_acquire"
+        return self._leased
 
-    def _do(self, engine: Engine, number: int) -> None:
-        job = self._jobs[number]
-        try:
-            job.result = self._acts[number].run(engine)
-        except DiskwrightError as error:
-            job.error = error
-        job.done = True
-
-    def _hook(self, process: SimProcess, call: str, what: str) -> Fault:
-        if process is self._one and (call in EFFECTS or call in LOOKS) and REPOSITORIES in on_server(what):
-            self._calls += bool(self._calls) or call == "leases.try_acquire"
-            if self._calls == self._call:
-                self.before = f"{call} {what}"
-                process.lose_locks()
-                self._do(self._world.host("two"), 1)
-        return Fault.NONE
+    def meanwhile(self, process: SimProcess) -> None:
+        process.lose_locks()
+        self.do(self.world.host("two"), 1)

@@ -18,7 +18,7 @@ from comparing all images after every fix. I7, I8 and the rest of I16 are for ru
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from engine import chains, changes
@@ -185,7 +185,7 @@ def _add_rank(rank: list[int], report: RepositoryReport, records: dict[str, Reco
         if record is not None:
             rank[1] += (not record.strong) + 2 * (record.operation is not None) + len(record.scrap)
             rank[1] += len(record.evidence) + (not record.whole) + 3 * record.purging
-            rank[1] += len(record.parents())
+            rank[1] += len(_needed_by(record.id, records)) - 1
     rank[3] += any(fix.rule == "C-LITTER" for fix in report.fixes)
     rank[4] += sum(1 + (fix.rule == "C-UNNAMED") for fix in report.fixes)
 
@@ -227,13 +227,20 @@ def leftovers(storage: SimStorage, engine: Engine, repo: str, waiting: Sequence[
 
 def _needed(records: dict[str, Record], waiting: Sequence[str]) -> set[str]:
     """Images, what is below them, and what waits."""
-    todo = [tag for tag, record in records.items() if record.strong or tag in waiting]
+    roots = [tag for tag, record in records.items() if record.strong or tag in waiting]
+    return {tag for root in roots for tag in _needed_by(root, records) if tag in records}
+
+
+def _needed_by(tag: str, records: Mapping[str, Record | None]) -> set[str]:
+    """It, and all that is below it, there or not."""
     found: set[str] = set()
+    todo = [tag]
     while todo:
         tag = todo.pop()
-        if tag not in found and tag in records:
-            found.add(tag)
-            todo += records[tag].parents()
+        record = records.get(tag)
+        if record is not None and tag not in found:
+            todo += record.parents()
+        found.add(tag)
     return found
 
 

@@ -16,17 +16,16 @@ from typing import NamedTuple
 
 from engine.api import Engine
 from engine.changes import change, read
-from engine.errors import DiskwrightError, OutcomeUnknown, Refused
-from sim.disk.files import Fault
+from engine.errors import OutcomeUnknown, Refused
 from sim.disk.profiles import POSIX, one_state
 from sim.disk.storage import SimStorage
 from sim.explore import acts, scenes
 from sim.explore.acts import Act, outcomes
 from sim.explore.canonical import canonical_key
 from sim.explore.explorer import EFFECTS, Story, prepared
+from sim.explore.overtaking import Overtaking
 from sim.explore.recovery import recover
 from sim.explore.stage import Stage
-from sim.hosts.crash import Crashed
 from sim.hosts.processes import SimProcess
 from sim.hosts.schedule import Uniform
 from sim.hosts.tape import Tape, explore
@@ -197,7 +196,7 @@ def run_passed(race: Race, swapped: bool = False) -> Iterator[Passed | None]:
         call += 1
         whole = _Passing(stage, race, swapped, call, 0, seen)
         problems = whole.play()
-        if not whole.reached:
+        if not whole.before:
             return
         yield Passed(race.name, swapped, call, 0, tuple(problems)) if problems else None
         for effect in whole.unsafe:
@@ -209,83 +208,54 @@ LOOKS = ("files.list_directory", "leases.try_acquire")
 """Beside effects: between two of all these it does not matter when others act."""
 
 
-class _Passing:
+class _Passing(Overtaking):
     """One of them."""
 
+    looks = LOOKS
+
     def __init__(self, stage: Stage, race: Race, swapped: bool, call: int, effect: int, seen: set[bytes]) -> None:
-        self._stage = stage
+        first, second = race.first(stage), race.second(stage)
+        super().__init__(stage, *((second, first) if swapped else (first, second)), call)
         self._seen = seen
         self._moments: list[SimStorage] = []
-        first, second = race.first(stage), race.second(stage)
-        self._acts = (second, first) if swapped else (first, second)
-        self._call, self._effect = call, effect
-        self._jobs = [Job(), Job()]
-        self._world = stage.world.fork(stage.world.storage.clone(), self._hook)
-        self._calls = self._effects = 0
+        self._effect = effect
+        self._effects = 0
         self._passing: SimProcess | None = None
-        self._on = False
-        self.reached = False
         self.unsafe: list[int] = []
         """Effects of the second host before which a name is changed and not durable."""
 
-    def play(self) -> list[str]:
-        """What is wrong after it."""
-        world = self._world
-        engine = world.host("one")
-        self._on = True
-        self._do(engine, 0)
-        self._on = False
-        if not self.reached:
-            return []
-        for host in list(world.hosts):
-            world.bury(host)
-        problems = self._judge(world.storage)
-        self._jobs[0] = Job()
+    def judge(self) -> list[str]:
+        problems = self._judge(self.world.storage)
+        self.jobs[0] = Job()
         for storage in self._moments:
             problems += self._judge(storage)
         return problems
 
     def _judge(self, storage: SimStorage) -> list[str]:
-        models = outcomes(self._stage.models, self._acts, self._jobs)
-        if not models:
-            return ["no order of the acts explains what was acknowledged"]
         lost = _all_lost(storage)
-        key = b"".join([canonical_key(lost), *sorted(model.key() for model in models)])
+        key = b"".join([canonical_key(lost), *sorted(model.key() for model in self.outcomes())])
         if key in self._seen:
             return []
         self._seen.add(key)
-        problems = recover(self._world.fork(lost), models)
-        return [f"{problem} ({'; '.join(acts.told(self._acts, self._jobs))})" for problem in problems]
+        return self.recovered(self.world.fork(lost))
 
-    def _do(self, engine: Engine, number: int) -> None:
-        job = self._jobs[number]
-        try:
-            job.result = self._acts[number].run(engine)
-            job.done = True
-        except DiskwrightError as error:
-            job.error, job.done = error, True
-        except Crashed:
-            return
-
-    def _hook(self, process: SimProcess, call: str, what: str) -> Fault:
-        if not self._on or not (call in EFFECTS or call in LOOKS):
-            return Fault.NONE
+    def may_stop(self, process: SimProcess, call: str, what: str) -> bool:
         if process.host.name == "one":
-            self._calls += 1
-            if self._calls == self._call:
-                self.reached = True
-                engine = self._world.host("two")
-                self._passing = self._world.process_of(engine)
-                self._do(engine, 1)
-            elif self.reached and call == "files.link":
-                self._moments.append(self._world.storage.clone())
-        elif process is self._passing and call in EFFECTS:
+            if self.before and call == "files.link":
+                self._moments.append(self.world.storage.clone())
+            return call in EFFECTS or call in self.looks
+        if process is self._passing and call in EFFECTS:
             self._effects += 1
             if call == "files.sync_directory" and "/tags" in what:
                 self.unsafe.append(self._effects)
             if self._effects == self._effect:
                 process.kill()
-        return Fault.NONE
+        return False
+
+    def meanwhile(self, process: SimProcess) -> None:
+        engine = self.world.host("two")
+        self._passing = self.world.process_of(engine)
+        self.do(engine, 1)
 
 
 def _all_lost(storage: SimStorage) -> SimStorage:

@@ -32,6 +32,15 @@ def a_reduced_snapshot_with_a_larger_one(stage: Stage) -> None:
     stage.remove("a", stage.named["snapshot"])
 
 
+def a_raw_copy_with_windows(stage: Stage) -> None:
+    """A raw copy that takes several checkpoints, of an image with holes of less and of more than a chunk."""
+    stage.named["disk"] = stage.create("a", 6 * MiB)
+    for number, offset in enumerate((128 * KiB, MiB, 4 * MiB)):
+        stage.write("a", disk(stage), offset, data(4 + number))
+    stage.named["snapshot"] = stage.snapshot("a", disk(stage))
+    stage.copy(("a", stage.named["snapshot"]), "b", strategy="performance", auto_fix=False)
+
+
 def a_shortened_disk(stage: Stage) -> None:
     """The end of a raw disk is gone: somebody has reduced its volume."""
     stage.named["disk"] = stage.create("a", 6 * MiB, strategy="performance")

@@ -243,7 +243,7 @@ def read(engine: Engine, repo: str, image: str, size: int) -> Content:
     try:
         content = Content(0, ())
         for start, data in session.stream([(0, min(aligned(size), session.size))]):
-            content = content.write(start, data)
+            content = content.write(start, bytes(data))
     finally:
         session.close()
     return content.truncate(size)

@@ -153,6 +153,7 @@ def _on_lvm(story: Story) -> Story:
 
 
 ONLY_ON_LVM = (
+    Story("mend-copy-raw-windows", scenes_lvm.a_raw_copy_with_windows, _fix("b", "B-COPY"), format=LVM, slow=True),
     Story("optimize-reduce", scenes_lvm.a_large_snapshot, _fix("a", "O-REDUCE"), format=LVM),
     Story("merge-reduced", scenes_lvm.a_reduced_snapshot_with_a_larger_one, _fix("a", "M-CHAIN"), format=LVM),
 )

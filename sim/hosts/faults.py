@@ -1,9 +1,10 @@
 """Faults at door calls: which may happen where, and how often.
 
-One choice per call while the budget lasts; 0 is none. A failed call does nothing (EIO, ENOSPC, ESTALE, EACCES) or
-carries its fault out itself (a short write; a sync that fails and loses what it should have written; a link that is
-made and reported as impossible). Others befall the caller: it is killed, or frozen for a while; the power of
-everything is cut; the wall clock of its host jumps.
+One choice per call while the budget lasts; 0 is none. A failed call does nothing (EIO, ENOSPC, ESTALE, EACCES, a
+command of LVM that fails) or carries its fault out itself (a short write; a sync that fails and loses what it should
+have written; a link that is made and reported as impossible). Others befall the caller: it is killed, or frozen for a
+while; the power of everything is cut; the wall clock of its host jumps. Or its host: it stands still, loses its power,
+is apart from the storage for a while, or is evicted (its daemon ends, so it is present no more where hosts share).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import errno
 from typing import NamedTuple, Protocol
 
+from engine.errors import ToolFailed
 from sim.disk.files import Fault
 from sim.disk.nodes import fail
 from sim.hosts.processes import SimProcess
@@ -25,7 +27,10 @@ _NAMED = frozenset(
     "files.make_directory files.remove_directory files.symlink".split()
 )
 KINDS = ("eio", "enospc", "estale", "eacces", "short", "sync", "reply", "kill", "freeze", "clock", "power")
+SHARED_KINDS = tuple("eio sync kill freeze clock power tool stall off apart evicted".split())
+"""What may go wrong where hosts share a volume group."""
 FREEZES_S = (0.01, 5.0, 600.0)
+APART_S = (10.0, 100.0, 600.0)
 CLOCK_JUMPS_S = (-3600.0, 60.0, 86400.0)
 
 
@@ -54,7 +59,7 @@ class FaultSource:
     """Draws faults from the tape and carries them out."""
 
     def __init__(self, faults: Faults, tape: Tape, world: Powers) -> None:
-        unknown = set(faults.kinds) - set(KINDS)
+        unknown = set(faults.kinds) - {*KINDS, *SHARED_KINDS}
         assert not unknown, f"unknown faults: {unknown}"
         self._faults = faults
         self._tape = tape
@@ -76,11 +81,13 @@ class FaultSource:
         self._left -= 1
         kind = options[chosen - 1]
         self.happened.append(f"{kind} at {process!r} {call} {what}")
-        return self._carry_out(kind, process, what)
+        return self._carry_out(kind, process, call, what)
 
-    def _carry_out(self, kind: str, process: SimProcess, what: str) -> Fault:
+    def _carry_out(self, kind: str, process: SimProcess, call: str, what: str) -> Fault:
         if kind in ERRORS:
             raise fail(ERRORS[kind], what)
+        if kind == "tool":
+            raise ToolFailed(f"a command of LVM fails at {what}")
         if kind == "short":
             return Fault.SHORT
         if kind == "sync":
@@ -92,6 +99,8 @@ class FaultSource:
         if kind == "power":
             self._world.power_cut()
             process.kill()
+        if kind in _OF_HOSTS:
+            self._befall_host(kind, process, call, what)
         if kind == "freeze":
             seconds = FREEZES_S[self._tape.choose(len(FREEZES_S), "how long frozen")]
             process.frozen_until = self._world.now + seconds
@@ -100,12 +109,32 @@ class FaultSource:
             self._world.jump_clock(process.host.name, seconds)
         return Fault.NONE
 
+    def _befall_host(self, kind: str, process: SimProcess, call: str, what: str) -> None:
+        host = process.host
+        if kind == "stall":
+            host.freeze(FREEZES_S[self._tape.choose(len(FREEZES_S), "how long it stands still")])
+        if kind == "off":
+            host.lose_power()
+            process.kill()
+        if kind == "apart":
+            host.part(APART_S[self._tape.choose(len(APART_S), "how long apart")])
+            host.require_storage(call, what)
+        if kind == "evicted":
+            host.evict()
+            if process.dead:
+                process.kill()
+
+
+_OF_HOSTS = frozenset({"stall", "off", "apart", "evicted"})
+
 
 def possible(kind: str, call: str) -> bool:
     """Whether that call can have that fault."""
     door = call.partition(".")[0]
-    if kind in ("kill", "freeze", "clock", "power"):
+    if kind in ("kill", "freeze", "clock", "power") or kind in _OF_HOSTS:
         return True
+    if kind == "tool":
+        return door == "volume_groups" and call != "volume_groups.open_device"
     if kind == "enospc":
         return call in _NEED_ROOM
     if kind == "short":

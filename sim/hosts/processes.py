@@ -27,7 +27,7 @@ from engine.doors.images import ImageTool
 from engine.doors.leases import Lease
 from engine.doors.processes import ProcessIdentity, ProcessState
 from engine.doors.shared_leases import TOKEN_PREFIX
-from engine.errors import DiskwrightError
+from engine.errors import DiskwrightError, StorageError
 from sim.disk.files import Fault, FileLocks, SimFiles
 from sim.disk.nfs_view import HostView, NfsFiles
 from sim.disk.nodes import DataOp, fail
@@ -36,7 +36,7 @@ from sim.disk.storage import SimStorage
 from sim.hosts.crash import Crashed
 from sim.hosts.leases import Description, LockTable, SimLeases
 from sim.hosts.mounts import MountTable, SimMounts
-from sim.hosts.shared_leases import SharedTable, SimSharedLeases
+from sim.hosts.shared_leases import FAILING_S, SharedTable, SimSharedLeases
 from sim.lvm.volume_groups import SimVolumeGroups
 
 RUN_MOUNT = "/run"
@@ -45,6 +45,8 @@ RUN_MOUNT = "/run"
 STATE_MOUNT = "/state"
 """Where each host has its own storage for what it remembers."""
 
+_ON_SHARED = ("/dev/", "/srv/")
+_ASKS_DAEMON = frozenset(f"shared_leases.{call}" for call in "joined host hosts".split())
 _FIRST_RUN_DEVICE = 1 << 40
 HOLDER = "engine.holder"
 
@@ -72,6 +74,7 @@ class Surroundings(Protocol):
     executor: Executor
     hook: Hook | None
     order: int
+    watchdog: bool
 
     @property
     def image_locks(self) -> FileLocks: ...
@@ -151,6 +154,8 @@ class SimProcess:
             raise Crashed
         if self._doomed:
             self.kill()
+        if self.host.apart:
+            self.host.require_storage(call, what)
         hook = self.hook
         return hook(self, call, what) if hook is not None else Fault.NONE
 
@@ -224,6 +229,9 @@ class SimHost:
         self.opened: dict[str, int] = {}
         """How often each is open."""
         self.frozen = False
+        self.apart = False
+        """It does not reach the shared storage."""
+        self._since = self._until = 0.0
         self._next_pid = 1000
 
     @property
@@ -255,6 +263,7 @@ class SimHost:
     def freeze(self, seconds: float = float("inf")) -> None:
         """It stands still as a whole: all its processes, and what renews its presence where hosts share leases."""
         self.frozen = True
+        self._since = self.world.now
         self.world.shared.silence(self)
         for process in self.processes.values():
             process.frozen_until = self.world.now + seconds
@@ -268,12 +277,44 @@ class SimHost:
             process.frozen_until = None
         self.world.shared.resume(self)
 
+    def part(self, seconds: float) -> None:
+        """The shared storage is out of its reach for a while, and so it renews no presence there."""
+        self.apart, self._since, self._until = True, self.world.now, self.world.now + seconds
+        self.world.shared.silence(self)
+
+    def require_storage(self, call: str, what: str) -> None:
+        """Raise what a call meets whose storage is out of reach."""
+        if not what.startswith(_ON_SHARED) or call in _ASKS_DAEMON:
+            return
+        if call.startswith(("volume_groups", "shared_leases")) and call != "volume_groups.open_device":
+            raise StorageError(f"{what} is out of reach")
+        raise fail(errno.EIO, what)
+
+    def evict(self) -> None:
+        """Its daemon ends: it is present no more where hosts share, and what had leases is killed."""
+        if self.world.watchdog:
+            self.lose_power()
+        else:
+            self.world.shared.evict(self)
+
+    def pass_time(self) -> None:
+        """What becomes of it as time passes: who renews no presence for too long loses it, and is reset by its
+        watchdog; the storage is in reach again."""
+        if not self.frozen and not self.apart:
+            return
+        too_long = self.world.now >= self._since + FAILING_S
+        if too_long and (self.world.watchdog or self.apart) and (self.frozen or self._until > self._since + FAILING_S):
+            self.evict()
+        if self.apart and self.world.now >= self._until:
+            self.apart = False
+            self.world.shared.resume(self)
+
     def crash(self) -> None:
         """All its processes die, and it boots again. Its private storage stays as it is."""
         for process in list(self.processes.values()):
             process.end(killed=True)
         self.world.shared.silence(self, for_ever=True)
-        self.frozen = False
+        self.frozen = self.apart = False
         self.boots += 1
         self.run_storage = self._fresh_run()
         self.mounts.clear()

@@ -194,9 +194,11 @@ class Scheduler:
     def _pass_on(self, current: SimProcess | None) -> None:
         """Let somebody run, perhaps the same one; returns when ``current`` is to run (or is dead)."""
         runnable = self._runnable(current)
-        if not runnable:  # everybody has ended or is dead; then nobody is here but a thread that has just finished
-            assert current is None, f"{current!r} waits for nothing"
+        if not runnable:  # everybody has ended or is dead; who waited and died while time passed is unwound at the end
+            assert current is None or current.dead, f"{current!r} waits for nothing"
             self._main.give()
+            if current is not None:
+                self._workers[current].take()
             return
         chosen = runnable[0] if len(runnable) == 1 else self._strategy.pick(runnable, current)
         if chosen is not current:

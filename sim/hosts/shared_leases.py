@@ -98,6 +98,11 @@ class Area:
             return SharedHost(number, found.generation if found else 0, HostState.FREE)
         return SharedHost(number, found.generation, _state(found, by, now))
 
+    def forget_released(self, by: Presence) -> None:
+        """What its host could not release on the disk while it was silent is released now."""
+        for slot in self.slots.values():
+            slot.held = [held for held in slot.held if held.by is not by or held.owners]
+
     def in_the_way(self, slot: Slot, by: Presence, now: float) -> list[Held]:
         """Leases of a slot whose hosts are not gone."""
         return [held for held in slot.held if self._counts(held, by, now)]
@@ -153,17 +158,31 @@ class SharedTable:
 
     def resume(self, host: SimHost) -> None:
         """The host goes on. Where it was silent for too long it has lost its presence, and its processes are doomed."""
-        for name in self.areas:
+        for name, area in self.areas.items():
             presence = self.present(name, host.name)
             if presence is None or presence.silent is None:
                 continue
             if host.world.now - presence.silent < FAILING_S:
                 presence.silent = None
+                area.forget_released(presence)
                 continue
-            presence.over = True
-            host.opened[presence.device] -= 1
-            for held in list(presence.held):
+            for held in self._lost(host, presence):
                 held.registered.doom()
+
+    def evict(self, host: SimHost) -> None:
+        """The host has lost its presence everywhere; its processes that had leases end before others get any."""
+        for name in self.areas:
+            presence = self.present(name, host.name)
+            if presence is None:
+                continue
+            presence.silent = presence.silent if presence.silent is not None else host.world.now
+            for held in self._lost(host, presence):
+                held.registered.end(killed=True)
+
+    def _lost(self, host: SimHost, presence: Presence) -> list[Held]:
+        presence.over = True
+        host.opened[presence.device] -= 1
+        return list(presence.held)
 
     def find(self, number: int, process: SimProcess) -> tuple[str, Held] | None:
         """The lease of that number, if it is held and the process has its connection."""

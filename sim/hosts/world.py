@@ -104,6 +104,8 @@ class World:
         self.trace = Trace()
         self.hosts: dict[str, SimHost] = {}
         self.sharing = format == SHARED
+        self.watchdog = False
+        """Each host has one: it resets what has lost its presence where hosts share."""
         self.format = LVM if self.sharing else format
         self.only_host = ONLY_HOST if format == LVM else ""
         """Where one host alone may change anything, stories of several are told of that one."""
@@ -220,7 +222,7 @@ class World:
             Tape(), self.profile, format=SHARED if self.sharing else self.format, storage=storage,
             images=self._images, seed=self._seed, least_ids=self._least_ids, hook=hook,
         )  # fmt: skip
-        other.order, other.only_host = self.order, self.only_host
+        other.order, other.only_host, other.watchdog = self.order, self.only_host, self.watchdog
         other._now, other._skew = self._now, dict(self._skew)
         other.shared = self.shared.fork(self._now)
         other._sources = {n: source.fork() for n, source in self._sources.items() if isinstance(source, IdSource)}
@@ -287,6 +289,8 @@ class World:
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self._now += seconds
+        for host in list(self.hosts.values()):
+            host.pass_time()
 
     def jump_clock(self, host: str, seconds: float) -> None:
         """The wall clock of a host is set; its monotonic clock is not affected."""

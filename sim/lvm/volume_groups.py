@@ -2,13 +2,15 @@
 
 A device is a file ``/srv/<directory>/<name>``; LVM's metadata of a group is a file ``metadata`` beside
 its first device, so the crash states of both are those of the storage. A command changes the
-metadata in one operation, all of it or nothing, which is durable after ``sync`` only; what is written to a
+metadata in one operation, all of it or nothing, which is durable after ``sync`` only; of several that are not
+durable the first ones may survive, as many as there are. What is written to a
 device and not synced persists, vanishes or is torn sector by sector (``SimStorage.devices``). Nothing zeroes
 a new volume: it shows what was there.
 
 Which volumes are active, and who has them open, is this host's and gone when it boots. An open
 volume keeps meaning itself when it is renamed. Not modelled: missing devices, LVM's own locks,
-device tables that are older than the metadata, metadata that a power cut makes unreadable.
+device tables that are older than the metadata, metadata that a power cut makes unreadable (real LVM leaves
+that now and then; its own tools put the last state back, which is one of those here: ``sim.lab.powercut``).
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ TAG = "1" * 32
 
 def record(**fields):
     ref = VolumeRef("2" * 32, VolumeFormat.QCOW2, "3" * 32)
-    return Record(TAG, True, True, 4096, True, ref, Strategy.SPACE, Operation("merge", other="3" * 32))._replace(
-        **fields
-    )
+    return Record(
+        TAG, True, True, 4096, True, ref, Strategy.SPACE, Operation("merge", other="3" * 32, direction="up")
+    )._replace(**fields)
 
 
 def resealed(raw, change):
@@ -63,6 +63,21 @@ def test_a_field_of_the_wrong_kind_is_damage(field, value):
     """With a right checksum: records come from strangers."""
     with pytest.raises(Damaged):
         decode(resealed(encode(record()), lambda data: data.update({field: value})), TAG)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"strong": True, "purging": True, "volume": None, "operation": None},
+        {"operation": {"verb": "merge", "direction": "sideways"}},
+        {"operation": {"verb": "merge", "direction": "fresh", "attempt": None}},
+    ],
+)
+def test_fields_that_cannot_stand_together_are_damage(fields):
+    """An image whose data was given up, and a merge that is not told where to. Found so: the fix for the one ended well
+    and changed nothing, that for the other with a traceback."""
+    with pytest.raises(Damaged):
+        decode(resealed(encode(record()), lambda data: data.update(fields)), TAG)
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"1e999", b'"\\ud800"', b"[" * 100_000])

@@ -7,9 +7,11 @@ import contextlib
 import pytest
 
 from engine.api import Engine
-from engine.errors import DiskwrightError, ImageBusy, Refused
+from engine.errors import Conflict, DiskwrightError, ImageBusy, Refused
+from engine.fixes import small
 from engine.model import Fix, Status
 from sim.disk.files import Fault
+from sim.explore import scenes_lvm
 from sim.explore.explorer import slow_tool
 from sim.explore.stage import MiB, Stage, read
 from sim.hosts.crash import Crashed
@@ -216,7 +218,33 @@ def test_an_image_in_use_on_another_host_is_busy(stage):
     with pytest.raises(ImageBusy):
         one.create_snapshot("a", disk)
     world.advance(DEAD_S + 1)
+    before = one.check_storage_repository("a")
+    for late in (lambda: one.create_snapshot("a", disk), lambda: one.prepare_image("a", disk)):
+        with pytest.raises(Conflict, match="may still arrive"):
+            late()
+    assert one.check_storage_repository("a") == before
+    one.prepare_image("a", disk, writable=False)
+    one.teardown_image("a", disk)
+    one.take_srm("a", "two")  # the operator says that it will never go on
+    one.prepare_image("a", disk)
+    one.teardown_image("a", disk)
     one.create_snapshot("a", disk)
+
+
+def test_leaks_are_not_repaired_where_a_host_may_still_write(stage):
+    """Offered, and waiting for that host."""
+    scenes_lvm.leaked_clusters(stage)
+    disk, two = stage.named["disk"], stage.engine("two")
+    two.prepare_image("a", disk)
+    stage.world.machine("two").lose_power()
+    stage.world.advance(DEAD_S + 1)
+    one = stage.engine()
+    (fix,) = (fix for fix in one.check_storage_repository("a", {"deep": True}) if fix.rule == "O-LEAKS")
+    assert "may still write" in fix.waits_for
+    with pytest.raises(Conflict, match="may still arrive"):
+        small.leaks(one.context, one.context.repository("a"), disk)
+    stage.world.host("two")
+    stage.fix("a", "O-LEAKS", deep=True)
 
 
 def test_two_processes_never_hold_the_lease_of_a_new_image_at_once(stage):

@@ -142,7 +142,7 @@ def test_where_a_volume_does_not_fit_the_intent_of_a_copy_stays(stage):
     repository = engine.context.repository("b")
     made = repository.make_volume
 
-    def failing(*arguments: object) -> None:
+    def failing(*arguments: object, **named: object) -> None:
         raise NoSpace("there is no room any more")
 
     repository.make_volume = failing

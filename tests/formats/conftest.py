@@ -8,7 +8,9 @@ import pytest
 
 from engine.formats import lvm_group
 from sim.hosts.processes import RUN_MOUNT
+from sim.hosts.world import World
 from tests.formats.kit import STORAGES, LocalStorage, SharedLvmStorage, SpyFiles, Storage
+from tests.formats.lvm_shared_kit import shared_world
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +25,13 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     if STORAGES[request.param] is SharedLvmStorage:
         monkeypatch.setattr(lvm_group, "RUN_DIRECTORY", f"{RUN_MOUNT}/test")
     return STORAGES[request.param](tmp_path)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    """A group that four hosts of the simulator may share; host-1 manages it."""
+    monkeypatch.setattr(lvm_group, "RUN_DIRECTORY", f"{RUN_MOUNT}/test")
+    return shared_world()
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from engine.formats.lvm import LvmRepository
 from engine.formats.lvm_pages import SECTOR_BYTES
 from engine.formats.lvm_shared import SharedGuard
 from engine.formats.registry import create_repository, detach_repository, open_repository
+from sim.hosts.processes import SimProcess
 from sim.hosts.shared_leases import DEAD_S, RENEWED_S, SimSharedLeases
 from sim.hosts.world import DEVICE, DEVICE_BYTES, REPOSITORIES, SHARED, World
-from sim.lvm.volume_groups import make_device
+from sim.lvm.volume_groups import SimVolumeGroups, make_device
 
 FORMAT = "lvm-1.0"
 GROUP: dict[str, object] = {"volume_group": "a"}
@@ -44,6 +45,13 @@ def on(world: World, host: str) -> LvmRepository:
 
 def guard(repository: LvmRepository) -> SharedGuard:
     return cast(SharedGuard, repository._guard)
+
+
+def process(repository: LvmRepository) -> SimProcess:
+    """That has it open."""
+    groups = repository._group.doors.volume_groups
+    assert isinstance(groups, SimVolumeGroups)
+    return groups.process
 
 
 def number(repository: LvmRepository) -> int:

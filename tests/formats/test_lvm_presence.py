@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
-from engine.errors import Conflict, StorageError
-from engine.formats import lvm_group
+from engine.errors import Conflict, Damaged, StorageError
+from engine.formats import lvm_layout as layout
 from engine.formats.lvm_meta import sealed_header
 from engine.formats.lvm_notes import _COUNT, _MAGIC
 from engine.formats.lvm_pages import PAGE_BYTES, Stamp, seal
-from engine.formats.registry import detach_repository
-from sim.hosts.processes import RUN_MOUNT
+from engine.formats.registry import detach_repository, open_repository
+from engine.model import VolumeFormat
+from sim.disk.files import Fault
+from sim.hosts.crash import Crashed
+from sim.hosts.processes import SimProcess
+from sim.hosts.shared_leases import DEAD_S, RENEWED_S
 from tests.formats.kit import SIZE, T1, qcow2, raw, record
-from tests.formats.lvm_shared_kit import FORMAT, GROUP, ONE, TWO, dies, doors, guard, on, shared_world
-
-
-@pytest.fixture
-def world(monkeypatch):
-    monkeypatch.setattr(lvm_group, "RUN_DIRECTORY", f"{RUN_MOUNT}/test")
-    return shared_world()
+from tests.formats.lvm_shared_kit import (
+    FORMAT,
+    GROUP,
+    ONE,
+    THREE,
+    TWO,
+    dies,
+    doors,
+    guard,
+    leave,
+    number,
+    on,
+    pass_time,
+    process,
+    tags,
+)
 
 
 def rejoined(world):
     """A process of host-2 without a lease, whose host has left and come back."""
     two = on(world, TWO)
-    with pytest.raises(StorageError):
-        detach_repository(FORMAT, GROUP, doors(world, TWO))
+    guard(two)._roster.leave()
     on(world, TWO)
     return two
 
@@ -35,6 +49,146 @@ def with_volume(world):
     one.make_volume(qcow2(), SIZE, None)
     one.deactivate()
     return one
+
+
+def test_a_host_that_cannot_leave_takes_part_as_before(world):
+    """Another process of it has the repository open: nothing is taken from that one."""
+    assert on(world, ONE).publish(record(), 0) == 1
+    two = on(world, TWO)
+    with pytest.raises(StorageError, match="in use"):
+        detach_repository(FORMAT, GROUP, doors(world, TWO))
+    two.publish(record(epoch=5), 1)
+    two.close()
+    detach_repository(FORMAT, GROUP, doors(world, TWO))
+    assert not world.machine(TWO).active
+
+
+def test_a_host_whose_page_is_damaged_goes_on_until_it_is_disconnected(world):
+    """It is not told whose the number is, so nobody joins or leaves on a guess; then it gets another number."""
+    two = on(world, TWO)
+    start = two.publish(record(), 0)
+    before = number(two)
+    two._meta.write(two._meta.geometry.roster_offset(before), b"?" * PAGE_BYTES)
+    two._meta.sync()
+    with pytest.raises(Damaged, match=f"whose number {before} is"):
+        on(world, TWO)
+    two.publish(record(epoch=5), start)
+    leave(world, TWO)
+    assert number(on(world, TWO)) != before
+
+
+def test_notes_of_volumes_that_other_hosts_have_removed_are_dropped(world):
+    """A process died while it had them active, so it could not take its notes back."""
+    one = with_volume(world)
+    two = on(world, TWO)
+    two.layer(qcow2())
+    process(two).end(killed=True)
+    one.remove_volume(qcow2().id, VolumeFormat.QCOW2)
+    one.make_volume(raw("cc" * 16), SIZE, None)
+    two = on(world, TWO)
+    assert guard(two).noted() == {qcow2().id}
+    two.layer(raw("cc" * 16))
+    two.deactivate()
+    assert guard(two).noted() == frozenset()
+
+
+def test_a_volume_that_is_being_made_keeps_its_note(world):
+    """Another process of the same host cleans a parked twin of it away, and deactivates what is not in use."""
+    one = with_volume(world)
+    groups = one._group.doors.volume_groups
+    groups.rename("a", f"dwv-{qcow2().id}", layout.old_name(qcow2().id, "0" * 8))
+    other, noted = on(world, ONE), list[object]()
+
+    def meanwhile(process: SimProcess, call: str, what: str) -> Fault:
+        if call == "handle.write_at" and what.startswith("/srv") and not noted:
+            (twin,) = other.scan().litter
+            noted.append(twin)
+            assert other.remove_litter([twin]) == 0
+            other.deactivate(every=True)
+            noted.append(guard(other).noted())
+        return Fault.NONE
+
+    process(one).hook = meanwhile
+    one.make_volume(qcow2(), SIZE, None)
+    assert noted[1:] == [{qcow2().id}]
+    (twin,) = other.scan().litter
+    assert other.remove_litter([twin]) > 0
+
+
+def test_room_for_records_that_a_frozen_host_may_still_zero_is_not_used(world):
+    """It was making it when it was given up: another one makes none until it is back, or said to be dead."""
+    one, two = on(world, ONE), on(world, TWO)
+    for tag in tags(layout.SLOTS):
+        two.publish(record(tag), 0)
+
+    def frozen(process: SimProcess, call: str, what: str) -> Fault:
+        if call == "handle.write_at" and what.endswith(layout.META) and process.host.name == ONE:
+            written.append(what)
+            if len(written) > 2:  # the note, and what says which image the room is for: then the zeros
+                world.machine(ONE).lose_power()
+                process.kill()
+        return Fault.NONE
+
+    written: list[str] = []
+    process(one).hook = frozen
+    with pytest.raises(Crashed):
+        one.publish(record("e" * 32), 0)
+    pass_time(world, TWO, DEAD_S + RENEWED_S)
+    two.take_management("")
+    with pytest.raises(Conflict, match="host-1 was making room"):
+        two.publish(record("e" * 32), 0)
+    two.take_management(ONE)
+    two.publish(record("e" * 32), 0)
+    assert on(world, THREE).read_tag("e" * 32) is not None
+
+
+def test_a_host_that_is_said_to_be_dead_writes_nothing_any_more(world):
+    """The operator says so; it does not hold for its next presence, and not against what sanlock knows."""
+    one = with_volume(world)
+    two = on(world, TWO)
+    two.layer(qcow2())
+    one.take_management(TWO)
+    dies(world, TWO, ONE)
+    assert not one.may_continue(qcow2())
+    one.take_management(TWO)
+    assert one.may_continue(qcow2())
+    on(world, TWO).layer(qcow2())
+    dies(world, TWO, ONE)
+    assert not one.may_continue(qcow2())
+
+
+def test_records_that_cannot_be_read_when_a_host_comes_are_an_error_of_the_storage(world):
+    """It has seen where they lie, and has just made them active. Found so: the error came through as it was."""
+    coming = world.machine(TWO).process("coming")
+
+    def fails(process: SimProcess, call: str, what: str) -> Fault:
+        if call == "handle.read_at" and what.endswith(layout.META):
+            raise OSError(errno.EIO, "Input/output error")
+        return Fault.NONE
+
+    coming.hook = fails
+    with pytest.raises(StorageError, match="cannot read the records"):
+        open_repository(FORMAT, GROUP, coming.doors)
+
+
+@pytest.mark.parametrize("user_data", ["short", "long " * 5000])
+def test_a_record_whose_flush_failed_is_not_lost_though_others_saw_it(world, user_data):
+    """Found so: it was seen as removed, and after a power cut it was back."""
+    one, failed = on(world, ONE), list[str]()
+    start = one.publish(record(), 0)
+
+    def fails(process: SimProcess, call: str, what: str) -> Fault:
+        if call == "handle.sync" and not failed:
+            failed.append(what)
+            return Fault.SYNC_FAILS
+        return Fault.NONE
+
+    process(one).hook = fails
+    one.publish(record(user_data=user_data), start)
+    assert failed
+    world.power_cut()
+    entry = on(world, TWO).read_tag(T1)
+    assert entry is not None and entry.record == record(user_data=user_data)
 
 
 def test_a_presence_of_before_publishes_nothing(world):

@@ -6,12 +6,10 @@ import pytest
 
 from engine.doors.shared_leases import LeaseArea
 from engine.errors import Conflict, Refused
-from engine.formats import lvm_group
 from engine.formats import lvm_layout as layout
 from engine.formats.lvm_pages import PAGE_BYTES, SECTOR_BYTES
 from engine.formats.registry import create_repository, detach_repository, open_repository
 from engine.model import VolumeFormat
-from sim.hosts.processes import RUN_MOUNT
 from sim.hosts.shared_leases import DEAD_S, RENEWED_S, SimSharedLeases
 from sim.hosts.world import World
 from tests.formats.kit import SIZE, T1, V1, raw, record
@@ -30,17 +28,8 @@ from tests.formats.lvm_shared_kit import (
     number,
     on,
     pass_time,
-    shared_world,
     with_sectors,
 )
-
-
-@pytest.fixture
-def world(monkeypatch) -> World:
-    """A group that four hosts may share; host-1 manages it."""
-    monkeypatch.setattr(lvm_group, "RUN_DIRECTORY", f"{RUN_MOUNT}/test")
-    return shared_world()
-
 
 # -- taking part
 
@@ -117,9 +106,11 @@ def test_leaving_takes_everything_away_and_coming_back_is_possible(world):
     lease = two.try_lease(T1)
     assert lease is not None
     for _ in range(2):
+        two.close()
         with pytest.raises(Conflict, match="holds a lease"):
             detach_repository(FORMAT, GROUP, doors(world, TWO))
-        assert on(world, TWO).read_tag(T1) is not None
+        two = on(world, TWO)
+        assert two.read_tag(T1) is not None
     lease.release()
     for _ in range(2):
         leave(world, TWO)

@@ -10,13 +10,10 @@ import random
 import pytest
 
 from engine.errors import Conflict, OutcomeUnknown, Overtaken, Refused
-from engine.formats import lvm_group
 from engine.formats import lvm_layout as layout
 from engine.formats.lvm_meta import Meta
 from engine.formats.lvm_pages import PAGE_BYTES
 from engine.formats.lvm_slots import stand_in
-from sim.hosts.processes import RUN_MOUNT
-from sim.hosts.world import World
 from sim.lvm.volume_groups import SimVolumeGroups
 from tests.formats.kit import T1, T2, record
 from tests.formats.lvm_shared_kit import (
@@ -30,18 +27,9 @@ from tests.formats.lvm_shared_kit import (
     number,
     on,
     put_heads,
-    shared_world,
     tags,
     with_sectors,
 )
-
-
-@pytest.fixture
-def world(monkeypatch) -> World:
-    """A group that four hosts may share; host-1 manages it."""
-    monkeypatch.setattr(lvm_group, "RUN_DIRECTORY", f"{RUN_MOUNT}/test")
-    return shared_world()
-
 
 # -- records
 

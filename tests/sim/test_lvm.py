@@ -31,6 +31,12 @@ def test_short_stories_survive_everything_until_no_new_state_appears(story, prof
     assert tally.closed and not tally.violations and tally.states > 1
 
 
+def test_a_raw_copy_that_is_killed_anywhere_goes_on_and_shows_no_old_bytes():
+    """It has windows and holes."""
+    tally = explored("mend-copy-raw-windows", "process", recover=False)
+    assert tally.closed and not tally.violations and tally.states > 30
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("story", ON_LVM)
 def test_every_verb_and_every_fix_survives_power_cuts_at_every_effect(story):
@@ -117,6 +123,14 @@ def test_a_command_is_whole_or_not_at_all_and_durable_after_sync_only(world, gro
     groups.rename("a", "v", "w")
     found = {frozenset(names(state.storage)) for state in crash_states(world.storage, POSIX)}
     assert found == {frozenset({"dw-meta", "v"}), frozenset({"dw-meta", "w"})}
+
+
+def test_of_several_changes_without_a_sync_the_first_ones_survive(world, groups):
+    """As many as the power cut likes: real LVM left the first one of three (``sim.lab.micro_lvm``)."""
+    for name in ("u", "v", "w"):
+        groups.create("a", name, EXTENT, [])
+    found = {"".join(sorted(names(state.storage) - {"dw-meta"})) for state in crash_states(world.storage, POSIX)}
+    assert found == {"", "u", "uv", "uvw"}
 
 
 def names(storage) -> set[str]:

@@ -95,7 +95,7 @@ class ConsoleServer(Server):
             await socket.close()
 
         tab = TabService(
-            self.command, write_bytes=socket.send_bytes, write_str=socket.send_str, close=close,
+            f"exec {self.command}", write_bytes=socket.send_bytes, write_str=socket.send_str, close=close,
             download_manager=self.download_manager,
         )  # fmt: skip
         self._tabs.add(tab)

@@ -99,11 +99,12 @@ def unchanged(repository: Repository, links: list[Link]) -> None:
 def require_no_late_writer(repository: Repository, tag: str, volume: VolumeRef) -> None:
     """Return if nobody else can still write to the volume of ``tag``, else raise Conflict. To be called when its lease
     is held, before it is written to or said to change no more."""
-    if not repository.may_continue(volume):
+    host = repository.late_writer(volume)
+    if host:
         raise Conflict(
-            f"a host that used image {tag} is not proven to have stopped, so what it was writing may still arrive",
-            "Try again when it is back, or was restarted; or, when it is certainly dead, "
-            "diskwright srm take REPO --dead HOST",
+            f"host {host} used image {tag} and is not proven to have stopped: what it was writing may still arrive",
+            "Try again when it is back, or was restarted; or, when it is certainly dead, say so on the manager: "
+            f"diskwright srm take REPO --dead {host}",
         )
 
 

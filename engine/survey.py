@@ -58,13 +58,13 @@ def look(
         deep=deep,
         managed=repository.managed,
         shared=shared,
-        stuck=_stuck(repository, scan, facts, only) if shared else frozenset(),
+        late_writers=_late_writers(repository, scan, facts, only) if shared else {},
     )
     _sources(context, view, only)
     if deep:
         view = view._replace(depths=_depths(context, repository, view, only, mine))
         if shared:
-            view = view._replace(stuck=view.stuck | _stuck_with_leaks(repository, view))
+            view = view._replace(late_writers={**view.late_writers, **_late_writers_of_leaks(repository, view)})
     _replicas(context, view, only)
     return view
 
@@ -181,8 +181,10 @@ def _progress(repository: Repository, scan: Scan, only: str | None) -> dict[str,
     return found
 
 
-def _stuck(repository: Repository, scan: Scan, facts: dict[str, VolumeFacts], only: str | None) -> frozenset[str]:
-    """Volumes that a fix would go on with or reduce, in which another host may still write."""
+def _late_writers(
+    repository: Repository, scan: Scan, facts: dict[str, VolumeFacts], only: str | None
+) -> dict[str, str]:
+    """Of volumes that a fix would go on with or reduce, the host that may still write to them."""
     asked: list[VolumeRef] = []
     for tag, entry in scan.tags.items():
         record = entry.record
@@ -193,16 +195,15 @@ def _stuck(repository: Repository, scan: Scan, facts: dict[str, VolumeFacts], on
         known = facts.get(record.volume.id) if record.volume is not None and not record.mutable else None
         if record.volume is not None and known is not None and known.in_use is not None and known.in_use < known.length:
             asked.append(record.volume)
-    return frozenset(volume.id for volume in asked if not repository.may_continue(volume))
+    return {volume.id: host for volume in asked if (host := repository.late_writer(volume))}
 
 
-def _stuck_with_leaks(repository: Repository, view: View) -> frozenset[str]:
+def _late_writers_of_leaks(repository: Repository, view: View) -> dict[str, str]:
     """The same of those whose leaks a fix would repair."""
     volumes = [entry.record.volume for entry in view.scan.tags.values() if entry.record is not None]
     leaking = {id for id, report in view.depths.checks.items() if report.leaked_clusters}
-    return frozenset(
-        volume.id for volume in volumes if volume and volume.id in leaking and not repository.may_continue(volume)
-    )
+    asked = [volume for volume in volumes if volume and volume.id in leaking]
+    return {volume.id: host for volume in asked if (host := repository.late_writer(volume))}
 
 
 def _sources(context: Context, view: View, only: str | None) -> None:

@@ -362,8 +362,8 @@ def made_before(attempt: Attempt, record: Record) -> tuple[VolumeRef, bool]:
     if begun and not facts.present:
         record = attempt.publish(lambda now: now._replace(operation=_afresh(attempt, now)))
         attempt.start_over()
-    elif begun and not attempt.repository.may_continue(operation.attempt):
-        why = "a host that is not proven to have stopped may still write to what it had begun"
+    elif begun and (late := attempt.repository.late_writer(operation.attempt)):
+        why = f"host {late} is not proven to have stopped, and may still write to what it had begun"
         record = _from_the_start(attempt, why, lambda now: now)
     else:
         return operation.attempt, begun

@@ -256,9 +256,9 @@ class Repository(Protocol):
     def managed(self) -> bool:
         """Volumes can be made, removed and resized by one host only, the manager."""
 
-    def may_continue(self, volume: VolumeRef) -> bool:
-        """Whether only this process can still write to a volume whose lease it has taken over. False: the host that
-        began to fill it is not proven to have stopped, so what it writes may still arrive there."""
+    def late_writer(self, volume: VolumeRef) -> str:
+        """The host that used a volume and is not proven to have stopped: what it writes may still arrive there although
+        its lease is free. "": only who has the lease can write to it."""
 
     def require_able_to_make(self, format: VolumeFormat, size: int) -> None:
         """Return if a volume for an image of that size can be made here and now: Refused naming the manager, or

@@ -232,9 +232,9 @@ class LvmRepository:
         """As the guard has it."""
         return self._guard.adopt_lease(require_id(tag, "image"), token)
 
-    def may_continue(self, volume: VolumeRef) -> bool:
+    def late_writer(self, volume: VolumeRef) -> str:
         """As the hosts say themselves what they have active."""
-        return not self._guard.may_be_written(require_id(volume.id, "volume"))
+        return self._guard.may_be_written(require_id(volume.id, "volume"))
 
     def require_able_to_make(self, format: VolumeFormat, size: int) -> None:
         """This host is the manager, and the group has the room and all its devices."""

@@ -169,14 +169,15 @@ class Roster:
             self._meta.write(*page)
             self._meta.keep(page)
 
-    def bury(self, host: str) -> None:
-        """Believe an operator that what another host had under way is over. Nothing for "", and for one that lives or
-        that nobody knows. The caller holds the lease of the group; that host does not write its page any more."""
+    def bury(self, host: str) -> bool:
+        """Believe an operator that what another host had under way is over; False, and nothing is changed, for one that
+        lives or that nobody knows. The caller holds the lease of the group; that host writes its page no more."""
         named = [entry for entry in self.entries() if host not in ("", self._host) and entry.host == host]
-        for entry in named:
-            found = self._leases.host(self._area, entry.number)
-            if found.state is not HostState.LIVE:
-                self._write(entry._replace(dead=found.generation))
+        found = [(entry, self._leases.host(self._area, entry.number)) for entry in named]
+        silent = [(entry, seen) for entry, seen in found if seen.state is not HostState.LIVE]
+        for entry, seen in silent:
+            self._write(entry._replace(dead=seen.generation))
+        return bool(silent)
 
     # -- leaving
 

@@ -326,13 +326,17 @@ class SharedGuard:
         ):
             header = self._meta.header()
             if self._manages(header):
-                self._roster.bury(dead)
+                if dead and not self._roster.bury(dead):
+                    raise Refused(
+                        f"no host {dead!r:.80} that has fallen silent shares the repository in {self._group.name}",
+                        "Give the name that the refusal or the fix told; a host that lives needs nothing",
+                    )
                 return
             if header.manager not in ("", host, dead) and not self._gone(header):
-                raise Refused(
-                    f"host {header.manager} manages the repository in {self._group.name}",
-                    f"Release it there; or, when that host is certainly dead, say so: --dead {header.manager}",
-                )
+                step = f"Release it there; or, when that host is certainly dead, say so: --dead {header.manager}"
+                if dead:
+                    step = f"Say there that {dead} is dead"
+                raise Refused(f"host {header.manager} manages the repository in {self._group.name}", step)
             self._become(header, lease, host, self._member.number, self._member.generation)
             self._roster.bury(dead)
 

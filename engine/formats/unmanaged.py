@@ -24,9 +24,9 @@ class Unmanaged:
     def deactivate(self, every: bool = False) -> None:
         """Nothing to undo."""
 
-    def may_continue(self, volume: VolumeRef) -> bool:
+    def late_writer(self, volume: VolumeRef) -> str:
         """Whoever writes to a file has it locked, and writes nothing more when that lock is lost."""
-        return True
+        return ""
 
     def make_room(self, volume: VolumeRef, size: int) -> None:
         """A file grows when it is written."""

@@ -65,7 +65,7 @@ def makes(graph: Graph, record: Record, cursor: int) -> bool:
     if operation is None or operation.attempt is None:
         return True
     begun = cursor > 0 or operation.is_made
-    return not (begun and graph.present(operation.attempt) and operation.attempt.id not in graph.view.stuck)
+    return not (begun and graph.present(operation.attempt) and operation.attempt.id not in graph.view.late_writers)
 
 
 def room(graph: Graph, size: int, format: VolumeFormat, present: VolumeRef | None = None) -> int | None:

@@ -11,7 +11,6 @@ from engine.triage.propose import cost, fix, makes, reads_of, removes, room
 from engine.triage.rules_clean import REBUILDS
 from engine.triage.view import Graph, Replica
 
-_LATE_WRITER = "the host that may still write to it: until it is back, or restarted"
 _UNFINISHED = ("B-CREATE", "B-COPY", "B-IMPORT")
 
 
@@ -232,7 +231,7 @@ def reduce(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]:
         volumes=True,
         before=report.status,
         after=report.status,
-        waits_for=_LATE_WRITER * _is_stuck(graph, record),
+        waits_for=_late_writer(graph, record),
     )
 
 
@@ -275,12 +274,13 @@ def _small(judge: Judge, record: Record, item: Degradation, what: str) -> Fix:
         before=Status.DEGRADED,
         after=Status.OPTIMIZED,
         deep=item.rule == "O-LEAKS",
-        waits_for=_LATE_WRITER * (item.rule == "O-LEAKS" and _is_stuck(judge.graph, record)),
+        waits_for=_late_writer(judge.graph, record) if item.rule == "O-LEAKS" else "",
     )
 
 
-def _is_stuck(graph: Graph, record: Record) -> bool:
-    return record.volume is not None and record.volume.id in graph.view.stuck
+def _late_writer(graph: Graph, record: Record) -> str:
+    host = graph.view.late_writers.get(record.volume.id, "") if record.volume is not None else ""
+    return f"host {host}, which may still write to it: until it is back, or restarted" if host else ""
 
 
 def _restore(judge: Judge, record: Record, item: Degradation) -> Iterator[Fix]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from engine.copying.ranges import exact
@@ -70,8 +71,8 @@ class View(NamedTuple):
     shared: bool = False
     """Managed, and the other hosts may do everything else there. What one of them had under way when it lost a lease
     may still arrive."""
-    stuck: frozenset[str] = frozenset()
-    """Of the volumes that a fix would go on with or reduce, those in which another host may still write."""
+    late_writers: Mapping[str, str] = MappingProxyType({})
+    """Of the volumes that a fix would go on with or reduce, by id the host that may still write to them."""
 
 
 class Graph:

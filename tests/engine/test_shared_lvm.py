@@ -220,11 +220,13 @@ def test_an_image_in_use_on_another_host_is_busy(stage):
     world.advance(DEAD_S + 1)
     before = one.check_storage_repository("a")
     for late in (lambda: one.create_snapshot("a", disk), lambda: one.prepare_image("a", disk)):
-        with pytest.raises(Conflict, match="may still arrive"):
+        with pytest.raises(Conflict, match=r"host two .* may still arrive"):
             late()
     assert one.check_storage_repository("a") == before
     one.prepare_image("a", disk, writable=False)
     one.teardown_image("a", disk)
+    with pytest.raises(Refused, match="no host 'tow'"):
+        one.take_srm("a", "tow")
     one.take_srm("a", "two")  # the operator says that it will never go on
     one.prepare_image("a", disk)
     one.teardown_image("a", disk)
@@ -241,7 +243,7 @@ def test_leaks_are_not_repaired_where_a_host_may_still_write(stage):
     one = stage.engine()
     (fix,) = (fix for fix in one.check_storage_repository("a", {"deep": True}) if fix.rule == "O-LEAKS")
     assert "may still write" in fix.waits_for
-    with pytest.raises(Conflict, match="may still arrive"):
+    with pytest.raises(Conflict, match=r"host two .* may still arrive"):
         small.leaks(one.context, one.context.repository("a"), disk)
     stage.world.host("two")
     stage.fix("a", "O-LEAKS", deep=True)

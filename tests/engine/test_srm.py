@@ -159,9 +159,9 @@ def test_what_another_host_may_still_write_to_is_left_and_made_anew(stage, monke
     engine = stage.engine()
     repository = engine.context.repository("b")
     before = attempt_of(engine, "b", snapshot)
-    monkeypatch.setattr(repository, "may_continue", lambda volume: volume != before)
+    monkeypatch.setattr(repository, "late_writer", lambda volume: "host-x" * (volume == before))
     view = survey.look(engine.context, repository)
-    fix = next(fix for fix in judge(view._replace(shared=True, stuck=frozenset([before.id]))).fixes)
+    fix = next(fix for fix in judge(view._replace(shared=True, late_writers={before.id: "host-x"})).fixes)
     assert fix.needs_srm
     said: list[Record] = []
     publish = repository.publish

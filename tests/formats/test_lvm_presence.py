@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from engine.errors import Conflict, Damaged, StorageError
+from engine.errors import Conflict, Damaged, Refused, StorageError
 from engine.formats import lvm_layout as layout
 from engine.formats.lvm_meta import sealed_header
 from engine.formats.lvm_notes import _COUNT, _MAGIC
@@ -147,14 +147,15 @@ def test_a_host_that_is_said_to_be_dead_writes_nothing_any_more(world):
     one = with_volume(world)
     two = on(world, TWO)
     two.layer(qcow2())
-    one.take_management(TWO)
+    with pytest.raises(Refused, match="no host 'host-2' that has fallen silent"):
+        one.take_management(TWO)
     dies(world, TWO, ONE)
-    assert not one.may_continue(qcow2())
+    assert one.late_writer(qcow2())
     one.take_management(TWO)
-    assert one.may_continue(qcow2())
+    assert not one.late_writer(qcow2())
     on(world, TWO).layer(qcow2())
     dies(world, TWO, ONE)
-    assert not one.may_continue(qcow2())
+    assert one.late_writer(qcow2())
 
 
 def test_records_that_cannot_be_read_when_a_host_comes_are_an_error_of_the_storage(world):
@@ -225,7 +226,7 @@ def test_a_damaged_note_of_its_own_is_not_forgotten(world):
     two._meta.sync()
     two.layer(other)
     dies(world, TWO, ONE)
-    assert not one.may_continue(qcow2())
+    assert one.late_writer(qcow2())
 
 
 @pytest.mark.parametrize("stamp", [Stamp(1, 2**64 - 1, bytes(8)), Stamp(2**63, 1, bytes(8))])
@@ -238,7 +239,7 @@ def test_a_note_with_an_endless_number_is_damage(world, stamp):
     two._meta.sync()
     two.layer(qcow2())
     dies(world, TWO, ONE)
-    assert not one.may_continue(qcow2())
+    assert one.late_writer(qcow2())
 
 
 def test_a_header_with_an_endless_number_is_damage(world):

@@ -156,8 +156,8 @@ def test_only_the_manager_changes_the_group(world):
 def test_the_role_is_taken_from_a_host_that_is_proven_gone_or_said_to_be_dead(world):
     """From one that lives or may live only with the assertion that names it."""
     one, two, three = on(world, ONE), on(world, TWO), on(world, THREE)
-    for dead in ("", THREE):
-        with pytest.raises(Refused, match=r"host host-1 manages.*--dead host-1"):
+    for dead, told in (("", "--dead host-1"), (THREE, "there that host-3 is dead")):
+        with pytest.raises(Refused, match=rf"host host-1 manages.*{told}"):
             two.take_management(dead)
     two.take_management(ONE)
     assert (one.manager(), guard(one).is_manager(), guard(two).is_manager()) == (TWO, False, True)
@@ -209,18 +209,18 @@ def test_a_volume_may_be_written_until_its_host_is_proven_fine(world):
     """One that noted it and then died is not: without a watchdog it may only be frozen."""
     one, two = on(world, ONE), on(world, TWO)
     one.make_volume(raw(), SIZE, None)
-    assert one.may_continue(raw())
+    assert not one.late_writer(raw())
     two.layer(raw())
     pass_time(world, ONE, RENEWED_S)
-    assert one.may_continue(raw())  # it lives: who held a lease there has ended when the lease is free
+    assert not one.late_writer(raw())  # it lives: who held a lease there has ended when the lease is free
     dies(world, TWO, ONE)
-    assert guard(one).may_be_written(V1) == TWO and not one.may_continue(raw())
+    assert guard(one).may_be_written(V1) == TWO and one.late_writer(raw())
     assert guard(one).may_be_written("b" * 32) == ""
     on(world, TWO)
     pass_time(world, ONE, RENEWED_S)
-    assert one.may_continue(raw())  # it came back, as another presence
+    assert not one.late_writer(raw())  # it came back, as another presence
     leave(world, TWO)
-    assert one.may_continue(raw())
+    assert not one.late_writer(raw())
 
 
 def test_notes_are_written_in_turns_and_a_damaged_one_may_name_any_volume(world):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """The system's chromium. Names of strangers lead to this machine, as after a DNS rebinding."""
     playwright = pytest.importorskip("playwright.sync_api")
@@ -29,7 +29,7 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server on a host with a demo, whose copies of data wait a moment: a fix is seen while it runs."""
     home: Path = tmp_path_factory.mktemp("served")

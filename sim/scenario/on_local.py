@@ -103,7 +103,7 @@ class LocalBackend:
         self._jobs: dict[str, _Worker] = {}
         self._count = 0
         try:
-            for folder in ("srv", "scratch", "state", "work", "ids"):
+            for folder in ("srv", "scratch", "state", "jobs", "ids"):
                 os.mkdir(f"{self._top}/{folder}")
             with self.engine(scenario.hosts[0]) as engine:
                 for plan in scenario.repositories:
@@ -178,7 +178,7 @@ class LocalBackend:
 
     def _start(self, host: str, verb: str, arguments: dict[str, Any], interruption: Interruption | None) -> _Worker:
         self._count += 1
-        place = f"{self._top}/work/{self._count}"
+        place = f"{self._top}/jobs/{self._count}"
         spec = {
             "host": host,
             "top": self._top,

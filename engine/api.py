@@ -14,15 +14,17 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from engine import leasing, survey, tasks
-from engine.context import Connection, Context
+from engine.data.model import Constraints, Fix, FixType, ImageReport, RepositoryReport, Strategy, require_id
+from engine.data.options import parse
 from engine.doors import Doors
 from engine.errors import BadRequest, Conflict, DiskwrightError, NotFound, Refused
 from engine.formats.base import Repository
 from engine.formats.registry import create_repository, detach_repository, open_repository, same_on_host
-from engine.host import HostState, Prepared, Task
-from engine.model import Constraints, Fix, FixType, ImageReport, RepositoryReport, Strategy, require_id
-from engine.options import parse
+from engine.host import tasks
+from engine.host.state import HostState, Prepared, Task
+from engine.survey import survey
+from engine.tags import leasing
+from engine.tags.context import Connection, Context
 from engine.triage.judge import judge
 
 OptionsArgument = Mapping[str, Any] | None

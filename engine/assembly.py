@@ -8,10 +8,10 @@ from engine.doors.files import RealFiles
 from engine.doors.leases import OfdLeases
 from engine.doors.processes import RealProcesses
 from engine.errors import BadRequest
-from engine.tools.lvm import LvmVolumeGroups
-from engine.tools.nfs_mount import NfsMounts
-from engine.tools.qemu import QemuImageTool
-from engine.tools.sanlock import SanlockLeases
+from engine.tools.lvm.volume_groups import LvmVolumeGroups
+from engine.tools.nfs.mounts import NfsMounts
+from engine.tools.qemu.images import QemuImageTool
+from engine.tools.sanlock.shared_leases import SanlockLeases
 
 MAX_HOST_BYTES = 64
 

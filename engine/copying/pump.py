@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from engine.copying.ranges import Range, pieces, subtract, total
-from engine.digests import CHUNK_BYTES, DigestList, chunk_digest, data_runs
+from engine.data.digests import CHUNK_BYTES, DigestList, chunk_digest, data_runs
 from engine.doors.images import Data, Session
 from engine.errors import StorageError
-from engine.tools.hashing import HashThread
+from engine.tools.local.hashing import HashThread
 
 MIN_WINDOW_BYTES = 16 * 1024 * 1024
 WINDOW_FRACTION = 0.02

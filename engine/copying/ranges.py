@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from engine.digests import BLOCK_BYTES, CHUNK_BYTES
+from engine.data.digests import BLOCK_BYTES, CHUNK_BYTES
 from engine.doors.images import Extent
 
 Range = tuple[int, int]

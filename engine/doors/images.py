@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from engine.model import VolumeFormat
+from engine.data.model import VolumeFormat
 
 
 class Layer(NamedTuple):

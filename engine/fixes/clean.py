@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import contextlib
 
-from engine import changes
-from engine.attempt import with_cursor
-from engine.context import Context
+from engine.data.model import VolumeFormat, is_id
+from engine.data.records import Record
 from engine.errors import NotFound, Refused, StaleFix
 from engine.fixes.dependants import known, named_elsewhere, of
 from engine.formats.base import Litter, Repository, TagEntry
-from engine.model import VolumeFormat, is_id
-from engine.records import Record
+from engine.tags import changes
+from engine.tags.attempt import with_cursor
+from engine.tags.context import Context
 
 
 def tag(context: Context, repository: Repository, target: str) -> None:

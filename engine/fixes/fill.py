@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 from typing import NamedTuple
 
-from engine import chains, changes
-from engine.attempt import Attempt
 from engine.copying import pump, ranges
-from engine.digests import CHUNK_BYTES, DIGEST_BYTES, DigestList, proven
+from engine.data.digests import CHUNK_BYTES, DIGEST_BYTES, DigestList, proven
+from engine.data.model import VolumeFormat, aligned
+from engine.data.records import Record, VolumeRef
 from engine.doors.images import Layer, Session
 from engine.errors import Damaged, DiskwrightError, from_os_error
 from engine.formats.base import Repository
-from engine.model import VolumeFormat, aligned
-from engine.records import Record, VolumeRef
+from engine.tags import chains, changes
+from engine.tags.attempt import Attempt
 
 
 class Reading(NamedTuple):

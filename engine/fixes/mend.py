@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from engine import chains, changes, leasing, sources
-from engine.attempt import Attempt
-from engine.context import Context
+from engine.data.model import Strategy, VolumeFormat
+from engine.data.records import Operation, Record, VolumeRef
 from engine.doors.files import Stat
 from engine.doors.images import Layer
 from engine.errors import (
@@ -26,9 +25,10 @@ from engine.errors import (
 )
 from engine.fixes import fill
 from engine.formats.base import Repository
-from engine.model import Strategy, VolumeFormat
-from engine.records import Operation, Record, VolumeRef
-from engine.tools.qcow2 import Header, parse_header
+from engine.tags import chains, changes, leasing, sources
+from engine.tags.attempt import Attempt
+from engine.tags.context import Context
+from engine.tools.qemu.qcow2 import Header, parse_header
 from engine.triage.health import wanted_format
 
 _HEADER_BYTES = 65536

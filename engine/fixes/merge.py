@@ -12,17 +12,17 @@ lease: the layers of both are copied into a new volume, and no volume that an im
 
 from __future__ import annotations
 
-from engine import chains, changes
-from engine.attempt import Attempt
-from engine.context import Context
 from engine.copying import ranges
+from engine.data.records import Operation, Record, VolumeRef
 from engine.doors.images import Layer
 from engine.errors import DiskwrightError, StaleFix
 from engine.fixes import clean, fill
 from engine.fixes.dependants import of
 from engine.fixes.mend import drop_scrap, fresh_target
 from engine.formats.base import Repository, backing_name
-from engine.records import Operation, Record, VolumeRef
+from engine.tags import chains, changes
+from engine.tags.attempt import Attempt
+from engine.tags.context import Context
 
 
 def merge(context: Context, repository: Repository, below: str, above: str, direction: str) -> None:

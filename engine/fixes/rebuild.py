@@ -9,18 +9,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from engine import chains, leasing, sources
-from engine.attempt import Attempt
-from engine.context import Context
 from engine.copying import ranges
-from engine.digests import BLOCK_BYTES, CHUNK_BYTES
+from engine.data.digests import BLOCK_BYTES, CHUNK_BYTES
+from engine.data.model import VolumeFormat, aligned
+from engine.data.records import Operation, Record, VolumeRef
 from engine.doors.images import Extent, Session
 from engine.errors import Damaged, DiskwrightError, ReadFailed, Refused, ToolFailed
 from engine.fixes import fill
 from engine.fixes.mend import drop_scrap, made_before
 from engine.formats.base import Repository
-from engine.model import VolumeFormat, aligned
-from engine.records import Operation, Record, VolumeRef
+from engine.tags import chains, leasing, sources
+from engine.tags.attempt import Attempt
+from engine.tags.context import Context
 from engine.triage.health import wanted_format
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from engine import leasing, survey
-from engine.context import Context
+from engine.data.model import Fix
 from engine.errors import BadRequest, Refused, StaleFix, StorageError
 from engine.fixes import clean, mend, merge, rebuild, small
 from engine.formats.base import Repository
-from engine.model import Fix
+from engine.survey import survey
+from engine.tags import leasing
+from engine.tags.context import Context
 from engine.triage.judge import judge
 from engine.triage.rules_clean import LITTER_KINDS, REBUILDS
 from engine.triage.view import Graph, View

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from engine import chains, changes, deep, leasing
-from engine.attempt import Attempt
-from engine.context import Context
+from engine.data.records import Record
 from engine.errors import Damaged, DiskwrightError, Refused, StaleFix
 from engine.fixes.merge import rewrite_header
 from engine.formats.base import Repository
-from engine.records import Record
+from engine.survey import deep
+from engine.tags import chains, changes, leasing
+from engine.tags.attempt import Attempt
+from engine.tags.context import Context
 
 
 def header(context: Context, repository: Repository, tag: str) -> None:

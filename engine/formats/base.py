@@ -18,11 +18,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
+from engine.data.model import Constraints, VolumeFormat
+from engine.data.records import Record, VolumeRef
 from engine.doors.images import Layer
 from engine.doors.leases import Lease
-from engine.model import Constraints, VolumeFormat
-from engine.records import Record, VolumeRef
-from engine.tools.qcow2 import Header
+from engine.tools.qemu.qcow2 import Header
 
 
 class TagEntry(NamedTuple):

@@ -40,14 +40,14 @@ _TYPES = ("localfs", "lvm", "nfs")
 def _type(name: str) -> Type:
     """Imported when it is needed: a command must start quickly."""
     if name == "lvm":
-        from engine.formats import lvm
+        from engine.formats.lvm import repository
 
-        return lvm
+        return repository
     if name == "nfs":
-        from engine.formats import nfs
+        from engine.formats.nfs import repository as nfs
 
         return nfs
-    from engine.formats import localfs
+    from engine.formats.files import localfs
 
     return localfs
 

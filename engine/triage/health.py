@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from engine.chains import contradiction
+from engine.data.model import ImageReport, OperationStatus, Status, Strategy, VolumeFormat, aligned
+from engine.data.records import Record, VolumeRef
 from engine.formats.base import VolumeFacts, backing_name
-from engine.model import ImageReport, OperationStatus, Status, Strategy, VolumeFormat, aligned
-from engine.records import Record, VolumeRef
+from engine.tags.chains import contradiction
 from engine.triage.view import Graph
 
 MAX_CHAIN = 16

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from engine.model import Finding, Fix, FixType, ImageReport, RepositoryReport, Risk
-from engine.records import Record
+from engine.data.model import Finding, Fix, FixType, ImageReport, RepositoryReport, Risk
+from engine.data.records import Record
 from engine.triage import rules_clean, rules_image, rules_merge
 from engine.triage.health import Judge
 from engine.triage.view import Graph, View

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
 
-from engine.model import Fix, FixCost, FixType, Risk, VolumeFormat, aligned
-from engine.records import Record, VolumeRef, canonical
+from engine.data.model import Fix, FixCost, FixType, Risk, VolumeFormat, aligned
+from engine.data.records import Record, VolumeRef, canonical
 from engine.triage.view import Graph
 
 RESERVE_BYTES = 1 << 20

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.model import Fix, FixType, Risk
-from engine.records import Record
+from engine.data.model import Fix, FixType, Risk
+from engine.data.records import Record
 from engine.triage.health import degradations
 from engine.triage.propose import cost, fix, reads_of, removes
 from engine.triage.view import Graph

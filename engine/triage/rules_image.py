@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.model import Fix, FixCost, FixType, ImageReport, Risk, Status, Strategy, VolumeFormat
-from engine.records import Record
+from engine.data.model import Fix, FixCost, FixType, ImageReport, Risk, Status, Strategy, VolumeFormat
+from engine.data.records import Record
 from engine.triage.health import Degradation, Health, Judge, degradations, wanted_format
 from engine.triage.propose import cost, fix, makes, reads_of, removes, room
 from engine.triage.rules_clean import REBUILDS

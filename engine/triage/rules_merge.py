@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.model import Fix, FixType, Risk, Strategy, VolumeFormat
-from engine.records import Record
+from engine.data.model import Fix, FixType, Risk, Strategy, VolumeFormat
+from engine.data.records import Record
 from engine.triage.propose import cost, fix, reads_of
 from engine.triage.propose import room as room_for
 from engine.triage.view import Graph

@@ -7,10 +7,10 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from engine.copying.ranges import exact
+from engine.data.progress import Progress
+from engine.data.records import Record, VolumeRef
 from engine.doors.images import CheckReport
 from engine.formats.base import Litter, Scan, TagEntry, VolumeFacts
-from engine.progress import Progress
-from engine.records import Record, VolumeRef
 
 
 class Replica(NamedTuple):

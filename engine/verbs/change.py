@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine import changes, leasing
-from engine.attempt import with_cursor
-from engine.context import Context
+from engine.data.model import Strategy, require_id
+from engine.data.records import Record, check_user_data
 from engine.errors import ImageBusy, NotFound, Refused
-from engine.model import Strategy, require_id
-from engine.records import Record, check_user_data
+from engine.tags import changes, leasing
+from engine.tags.attempt import with_cursor
+from engine.tags.context import Context
 
 
 def remove(context: Context, repo_id: str, image: str) -> None:

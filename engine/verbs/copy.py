@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine import chains, changes, leasing, sources
-from engine.context import Context, Found
+from engine.data.model import Strategy, VolumeFormat, require_id, require_path, require_size
+from engine.data.options import Options
+from engine.data.records import Operation, Record, VolumeRef, check_user_data
 from engine.errors import BadRequest, Conflict, ImageBusy, NotFound, OutcomeUnknown, Overtaken, Refused
 from engine.fixes.mend import inspect_file, new_copy_record
 from engine.formats.base import Repository
-from engine.model import Strategy, VolumeFormat, require_id, require_path, require_size
-from engine.options import Options
-from engine.records import Operation, Record, VolumeRef, check_user_data
+from engine.tags import chains, changes, leasing, sources
+from engine.tags.context import Context, Found
 from engine.triage.health import wanted_format
 from engine.verbs.create import committed, ready_for_any_host, require_fits, switch
 

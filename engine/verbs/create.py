@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine import chains, changes, leasing
-from engine.context import Context
+from engine.data.model import OperationStatus, Strategy, VolumeFormat, require_id, require_size
+from engine.data.options import Options
+from engine.data.records import Operation, Record, VolumeRef, check_user_data
 from engine.errors import BadRequest, DiskwrightError, NotFound, Refused
 from engine.fixes import mend
 from engine.formats.base import Repository
-from engine.model import OperationStatus, Strategy, VolumeFormat, require_id, require_size
-from engine.options import Options
-from engine.records import Operation, Record, VolumeRef, check_user_data
+from engine.tags import chains, changes, leasing
+from engine.tags.context import Context
 from engine.triage.health import wanted_format
 
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from engine import chains, leasing
-from engine.context import Context
 from engine.copying import pump, ranges
+from engine.data.model import VolumeFormat, aligned, require_path
 from engine.doors.files import FileHandle
 from engine.doors.images import Layer
 from engine.errors import BadRequest, Conflict, Stopped, from_os_error
 from engine.fixes import fill
-from engine.model import VolumeFormat, aligned, require_path
-from engine.tools.qcow2 import fresh_image
+from engine.tags import chains, leasing
+from engine.tags.context import Context
+from engine.tools.qemu.qcow2 import fresh_image
 from engine.verbs.change import visible
 
 SECTOR_BYTES = 512

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import contextlib
 
-from engine import chains, changes, leasing
-from engine.context import Context
+from engine.data.model import VolumeFormat
+from engine.data.records import Record
 from engine.doors.leases import Lease
 from engine.doors.processes import ProcessState
 from engine.doors.shared_leases import TOKEN_PREFIX
 from engine.errors import Conflict, DiskwrightError, NotFound, Refused, StorageError, from_os_error
 from engine.fixes.merge import rewrite_header
 from engine.formats.base import Repository, backing_name
-from engine.host import HostState, Prepared
-from engine.model import VolumeFormat
-from engine.records import Record
+from engine.host.state import HostState, Prepared
+from engine.tags import chains, changes, leasing
+from engine.tags.context import Context
 from engine.verbs.change import visible
 from engine.verbs.create import committed
 
@@ -73,7 +73,7 @@ def _hold(context: Context, state: HostState, entry: Prepared, leases: list[Leas
     arguments = [entry.image, state.prepared_note(entry), *map(str, context.doors.processes.own()), *tokens]
     try:
         log = state.task_log(f"holder-{entry.image}")
-        process = context.doors.processes.spawn("engine.holder", arguments, leases, log)
+        process = context.doors.processes.spawn("engine.host.holder", arguments, leases, log)
     except OSError as error:
         raise from_os_error(error, f"start the holder of image {entry.image}") from error
     entry = entry._replace(process=process)

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 from engine.errors import BadRequest, from_os_error
 from sim.arguments import Parser
 from sim.disk.profiles import PROFILES
-from sim.explore.explorer import Explorer, Tally, Violation
-from sim.explore.races import PASSINGS, RACES, Found, Passed, run_passed, run_race
-from sim.explore.replay import Account, Replay, from_case, to_case
-from sim.explore.stories import ALL, STORIES
+from sim.explore.cases.catalog import ALL, STORIES
+from sim.explore.search.explorer import Explorer, Tally, Violation
+from sim.explore.search.violation import Account, Replay, from_case, to_case
+from sim.explore.together.races import PASSINGS, RACES, Found, Passed, run_passed, run_race
 
 COMMAND = "diskwright sim explore"
 _WRONG_AT_MOST = 3

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
 
-from engine.formats.lvm_pages import PREFIX_BYTES, SECTOR_BYTES
+from engine.formats.lvm.metadata.pages import PREFIX_BYTES, SECTOR_BYTES
 from sim.disk.content import Content
 from sim.disk.nodes import FileNode
 from sim.disk.storage import SimStorage

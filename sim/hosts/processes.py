@@ -5,8 +5,8 @@ and reaches nothing, so the ``finally`` blocks of a killed process are harmless.
 its files, gives its leases up and calls what was registered with ``at_death`` (programs that it had
 started and that end with it). What it did before counts.
 
-``spawn`` starts ``engine.runner`` (the same code, called as a function with doors of this host; its
-output goes to the log) and ``engine.holder`` (a process that only has leases). Who runs when is the
+``spawn`` starts ``engine.host.runner`` (the same code, called as a function with doors of this host; its
+output goes to the log) and ``engine.host.holder`` (a process that only has leases). Who runs when is the
 business of the executor: ``sim.hosts.schedule.Scheduler``, or ``Direct``, which lets spawned processes run to
 their end when somebody sleeps. Process groups, sessions, limits and the exit code of a child are
 not modelled; pids are never reused.
@@ -20,7 +20,6 @@ from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 from zlib import crc32
 
-from engine import runner
 from engine.doors import Doors
 from engine.doors.clock import Clock, Ids
 from engine.doors.images import ImageTool
@@ -28,6 +27,7 @@ from engine.doors.leases import Lease
 from engine.doors.processes import ProcessIdentity, ProcessState
 from engine.doors.shared_leases import TOKEN_PREFIX
 from engine.errors import DiskwrightError, StorageError
+from engine.host import runner
 from sim.disk.files import Fault, FileLocks, SimFiles
 from sim.disk.nfs_view import HostView, NfsFiles
 from sim.disk.nodes import DataOp, fail
@@ -48,7 +48,7 @@ STATE_MOUNT = "/state"
 _ON_SHARED = ("/dev/", "/srv/")
 _ASKS_DAEMON = frozenset(f"shared_leases.{call}" for call in "joined host hosts".split())
 _FIRST_RUN_DEVICE = 1 << 40
-HOLDER = "engine.holder"
+HOLDER = "engine.host.holder"
 
 Hook = Callable[["SimProcess", str, str], Fault]
 """Called before each door call with (process, call, what); may raise OSError, or kill and raise Crashed."""
@@ -348,7 +348,7 @@ class SimProcesses:
         storage = self._process.files.storage_of(log)
         append(storage, log, b"")
         programs: dict[str, Callable[[SimProcess], Any] | None] = {
-            "engine.runner": lambda child: run_engine_runner(child, arguments[0], log),
+            "engine.host.runner": lambda child: run_engine_runner(child, arguments[0], log),
             HOLDER: None,
         }
         if module not in programs:
@@ -396,7 +396,7 @@ class SimProcesses:
 
 
 def run_engine_runner(process: SimProcess, spec: str, log: str) -> int:
-    """What ``python -m engine.runner SPEC`` does, with simulated doors."""
+    """What ``python -m engine.host.runner SPEC`` does, with simulated doors."""
     storage = process.files.storage_of(log)
 
     def narrate(event: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from engine.api import Engine
 from engine.doors.clock import Clock, Ids
 from engine.doors.images import ImageTool
 from engine.errors import DiskwrightError
-from engine.formats.nfs_place import MOUNTS
+from engine.formats.nfs.place import MOUNTS
 from sim.disk.profiles import PROFILES, CrashState, Profile, crash_states, one_state
 from sim.disk.storage import DEFAULT_CAPACITY, SimStorage
 from sim.hosts.clock import IdSource, LeastUnused, SimClock, SimIds

@@ -29,8 +29,8 @@ _SHUTDOWN_TIMEOUT_S = 20.0
 _CONSOLE_TAIL_BYTES = 3000
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _PRELOAD = (
-    "engine.api engine.assembly engine.formats.localfs tui.session tui.arguments tui.help tui.follow "
-    "tui.commands_repos tui.commands_images tui.commands_look tui.commands_fix"
+    "engine.api engine.assembly engine.formats.files.localfs tui.cli.session tui.cli.arguments tui.cli.help "
+    "tui.cli.follow tui.cli.commands.repositories tui.cli.commands.images tui.cli.commands.look tui.cli.commands.fix"
 ).split()
 # The keeper can find the guest before the guest exists, whenever its starter is killed.
 _START = 'echo "$$" >"$0" && exec "$@"'
@@ -220,7 +220,7 @@ class Guest:
 
     def begin_diskwright(self, words: Sequence[str], on_output: Callable[[int, bytes], None] | None = None) -> Running:
         """Start a command of diskwright on this host, which has its own name and notes."""
-        return self.begin_call("tui.cli:main", words, preload=_PRELOAD, on_output=on_output)
+        return self.begin_call("tui.cli.main:main", words, preload=_PRELOAD, on_output=on_output)
 
     def diskwright(self, *words: str, check: bool = True, timeout_s: float | None = COMMAND_TIMEOUT_S) -> Done:
         """Run a command of diskwright on this host to its end."""

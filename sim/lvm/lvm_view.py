@@ -6,14 +6,14 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from engine.data.model import VolumeFormat
 from engine.errors import DiskwrightError
-from engine.formats import files_layout
-from engine.formats import lvm_layout as layout
-from engine.formats.lvm_layout import HEADER_PAGES, LOG_BYTES, SLOTS, MetaHeader
-from engine.formats.lvm_pages import PAGE_BYTES, is_blank
-from engine.formats.lvm_progress import Log, read_log
-from engine.formats.lvm_slots import Slot, read_slot
-from engine.model import VolumeFormat
+from engine.formats.files import layout as files_layout
+from engine.formats.lvm.metadata import layout
+from engine.formats.lvm.metadata.layout import HEADER_PAGES, LOG_BYTES, SLOTS, MetaHeader
+from engine.formats.lvm.metadata.pages import PAGE_BYTES, is_blank
+from engine.formats.lvm.metadata.progress import Log, read_log
+from engine.formats.lvm.metadata.slots import Slot, read_slot
 from sim.disk.content import Content
 from sim.disk.nodes import FileNode
 from sim.disk.storage import SimStorage

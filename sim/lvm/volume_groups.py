@@ -10,7 +10,7 @@ a new volume: it shows what was there.
 Which volumes are active, and who has them open, is this host's and gone when it boots. An open
 volume keeps meaning itself when it is renamed. Not modelled: missing devices, LVM's own locks,
 device tables that are older than the metadata, metadata that a power cut makes unreadable (real LVM leaves
-that now and then; its own tools put the last state back, which is one of those here: ``sim.lab.powercut``).
+that now and then; its own tools put the last state back, which is one of those here: ``sim.trials.powercut``).
 """
 
 from __future__ import annotations

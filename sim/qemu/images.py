@@ -17,11 +17,11 @@ import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from engine.data.model import VolumeFormat
 from engine.doors.files import Files
 from engine.doors.images import Chain, CheckReport, Data, Extent, Layer
 from engine.errors import BadRequest, NoSpace, StorageError, ToolFailed, from_os_error
-from engine.model import VolumeFormat
-from engine.tools.qcow2 import MAX_BACKING_NAME_BYTES
+from engine.tools.qemu.qcow2 import MAX_BACKING_NAME_BYTES
 from sim.qemu import layers as model
 from sim.qemu.image_file import ImageFile
 from sim.qemu.layers import ImageLocks, OpenLayer, Permissions, Raw, View

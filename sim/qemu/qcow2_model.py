@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from engine.errors import ToolFailed
-from engine.tools.qcow2 import MAX_L1_BYTES
+from engine.tools.qemu.qcow2 import MAX_L1_BYTES
 from sim.qemu.qcow2_cache import Cache
 from sim.qemu.qcow2_tables import COPIED, OFFSET_MASK, ZERO_FLAG, Kind, Tables
 

@@ -13,7 +13,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from engine.errors import Damaged, ToolFailed
-from engine.tools.qcow2 import CORRUPT, DIRTY, HEADER_READ_BYTES, Header, parse_header
+from engine.tools.qemu.qcow2 import CORRUPT, DIRTY, HEADER_READ_BYTES, Header, parse_header
 from sim.qemu.image_file import ImageFile
 from sim.qemu.qcow2_cache import Cache
 

@@ -11,12 +11,13 @@ from typing import Any
 
 from engine.errors import NotFound, from_os_error
 from sim.arguments import Parser
-from sim.scenario import parse, told
-from sim.scenario.model import Scenario
-from sim.scenario.outcome import PASSED, VIOLATED, WRONG, Verdict
-from sim.scenario.play import play
-from sim.scenario.schema import BACKENDS
-from sim.scenario.source import ScenarioError
+from sim.scenario.language import parse
+from sim.scenario.language.model import Scenario
+from sim.scenario.language.schema import BACKENDS
+from sim.scenario.language.source import ScenarioError
+from sim.scenario.play.play import play
+from sim.scenario.report import text
+from sim.scenario.report.outcome import PASSED, VIOLATED, WRONG, Verdict
 
 PROGRAM = "diskwright sim run"
 EXIT_PASSED, EXIT_VIOLATED, EXIT_WRONG, EXIT_NOT_PLAYED = 0, 1, 2, 3
@@ -54,9 +55,9 @@ def main(argv: Sequence[str]) -> int:
     verdicts = [_one(path, arguments) for path in _files(arguments.paths)]
     _write_results(arguments, verdicts)
     if arguments.json:
-        sys.stdout.write(json.dumps(told.as_json(verdicts), indent=2) + "\n")
+        sys.stdout.write(json.dumps(text.as_json(verdicts), indent=2) + "\n")
     elif len(verdicts) > 1:
-        sys.stdout.write(told.summary(verdicts) + "\n")
+        sys.stdout.write(text.summary(verdicts) + "\n")
     sys.stdout.flush()
     return _exit_code(verdicts)
 
@@ -95,7 +96,7 @@ def _one(path: str, arguments: argparse.Namespace) -> Verdict:
 
     def tell(event: dict[str, Any]) -> None:
         if not arguments.quiet:
-            for line in told.event_lines(event, names, arguments.verbose):
+            for line in text.event_lines(event, names, arguments.verbose):
                 out.write(f"{line}\n")
 
     try:
@@ -104,15 +105,15 @@ def _one(path: str, arguments: argparse.Namespace) -> Verdict:
         verdict = Verdict(path, os.path.basename(path), arguments.backend, WRONG, error.line, error.message)
     else:
         if not arguments.quiet:
-            out.write(told.printable(f"{path}: {scenario.title}") + "\n")
+            out.write(text.printable(f"{path}: {scenario.title}") + "\n")
         record = arguments.trace is not None
         verdict = play(scenario, arguments.backend, arguments.seed, tell, names=names, record=record)
-    out.write(told.verdict_line(verdict) + "\n")
+    out.write(text.verdict_line(verdict) + "\n")
     return verdict
 
 
 def _write_results(arguments: argparse.Namespace, verdicts: Sequence[Verdict]) -> None:
-    wanted = ((arguments.junit, told.junit), (arguments.trace, told.trace))
+    wanted = ((arguments.junit, text.junit), (arguments.trace, text.trace))
     for path, tell in wanted:
         if path:
             try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.model import FixType, VolumeFormat
+from engine.data.model import FixType, VolumeFormat
 from tests.bench.kit import (
     PIECE_BYTES,
     PIECES,

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import pytest
 
+from engine.data.model import OperationStatus, Strategy, VolumeFormat
+from engine.data.records import Record, VolumeRef, encode, next_generation
 from engine.formats.base import backing_name
-from engine.model import OperationStatus, Strategy, VolumeFormat
-from engine.records import Record, VolumeRef, encode, next_generation
-from engine.tools.qcow2 import fresh_image
+from engine.tools.qemu.qcow2 import fresh_image
 from tests.bench.kit import SCALE, GiB, Table, command, drop_caches, engine_with, side_by_side
 
 pytestmark = pytest.mark.bench
@@ -147,8 +147,8 @@ def growth(table: Table, sizes: dict[Path, int], runs: dict[Path, list[Run]], fe
 def test_command_start(room: Path, table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     """``diskwright images`` of 12 images, from start to exit."""
     work = "diskwright images, 12 images"
-    if find_spec("tui.cli") is None:
-        table.missing(work, "tui/cli.py does not exist yet")
+    if find_spec("tui.cli.main") is None:
+        table.missing(work, "tui/cli/main.py does not exist yet")
         return
     root = room / "cli"
     root.mkdir()
@@ -157,7 +157,7 @@ def test_command_start(room: Path, table: Table, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("XDG_STATE_HOME", str(root))
     (root / "diskwright").mkdir()
     (root / "state-bench").rename(root / "diskwright" / "bench")
-    entry = "import sys; from tui.cli import main; sys.exit(main())"
+    entry = "import sys; from tui.cli.main import main; sys.exit(main())"
     start = ["-c", entry, "--host", "bench", "images", "r"]
 
     def ours() -> float:

@@ -137,7 +137,7 @@ def console(room: Path) -> list[str]:
     images(room, COUNT)
     (room / "diskwright").mkdir()
     (room / "state-bench").rename(room / "diskwright" / "bench")
-    return [sys.executable, "-m", "tui.cli", "--host", "bench", "--state", str(room / "diskwright"), "tui", "r"]
+    return [sys.executable, "-m", "tui.cli.main", "--host", "bench", "--state", str(room / "diskwright"), "tui", "r"]
 
 
 BARE = [sys.executable, "-c", _BARE, str(COUNT)]

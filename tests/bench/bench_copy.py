@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, cast
 import pytest
 
 from engine.api import Engine
+from engine.data.model import FixType
 from engine.doors.leases import OfdLeases
-from engine.model import FixType
 from sim.hosts.crash import Crashed, Effects, crashing
 from tests.bench.kit import (
     PIECE_BYTES,

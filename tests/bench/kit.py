@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from engine.api import Engine
 from engine.assembly import real_doors
+from engine.data.model import FixType
 from engine.doors.images import Layer
-from engine.model import FixType
-from engine.tools.qemu import QemuImageTool
+from engine.tools.qemu.images import QemuImageTool
 
 KiB, MiB, GiB = 1 << 10, 1 << 20, 1 << 30
 
@@ -170,7 +170,7 @@ def layer_of(engine: Engine, repo: str, image: str) -> Layer:
 
 def chain_of(engine: Engine, repo: str, image: str) -> list[Layer]:
     """All layers of an image, top first."""
-    from engine import chains, changes
+    from engine.tags import chains, changes
 
     repository = engine.context.repository(repo)
     return chains.layers(repository, chains.load(repository, changes.read(repository, image).record))

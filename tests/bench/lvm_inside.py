@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.records import Record
+    from engine.data.records import Record
 
 GROUP = "bench"
 MiB = 1 << 20
@@ -39,7 +39,7 @@ class Bench:
     def __init__(self, device: str) -> None:
         from engine.api import Engine
         from engine.assembly import real_doors
-        from engine.tools.lvm import LvmVolumeGroups
+        from engine.tools.lvm.volume_groups import LvmVolumeGroups
 
         doors = real_doors("bench")
         assert isinstance(doors.volume_groups, LvmVolumeGroups)
@@ -83,7 +83,7 @@ class Bench:
 
     def volume(self, image: str) -> str:
         """The logical volume of an image."""
-        from engine.formats.lvm_layout import volume_name
+        from engine.formats.lvm.metadata.layout import volume_name
 
         entry = self.engine.context.repository("r").read_tag(image)
         assert entry and entry.record and entry.record.volume
@@ -91,7 +91,7 @@ class Bench:
 
     def finish(self, image: str) -> None:
         """Run what makes the image usable."""
-        from engine.model import FixType
+        from engine.data.model import FixType
 
         for fix in self.engine.check_storage_repository("r"):
             if fix.target == image and fix.type is FixType.MEND:
@@ -172,7 +172,7 @@ def snapshot(bench: Bench, mib: int) -> dict[str, list[Any]]:
 def check(bench: Bench, images: int) -> dict[str, list[Any]]:
     """``check`` of few and of many images, each with a volume. Volumes are made in one commit: 500 would take long."""
     result: dict[str, list[Any]] = {"images": [], "seconds": [], "commands": []}
-    from engine import changes
+    from engine.tags import changes
 
     repository = bench.engine.context.repository("r")
     made = []
@@ -199,8 +199,8 @@ def _sealed(record: Record) -> Record:
 
 def _make_volumes(bench: Bench, images: list[str]) -> None:
     """All volumes that records name and that are missing, through LVM's own restore of edited metadata."""
-    from engine.formats.lvm_layout import volume_tags
-    from engine.model import VolumeFormat
+    from engine.data.model import VolumeFormat
+    from engine.formats.lvm.metadata.layout import volume_tags
 
     backup = "/var/tmp/bench-backup"
     bench.lvm("vgcfgbackup", "-f", backup, GROUP)

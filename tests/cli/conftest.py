@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.contracts.source import ROOT
-from tui.cli import main
+from tui.cli.main import main
 
 
 class Done(NamedTuple):
@@ -83,7 +83,7 @@ def write_disk(run: Command, repo: str, image: str, what: str = "write -P 7 0 1M
     run("prepare", repo, image, "--", "sh", "-c", script, what)
 
 
-COMMAND = "import sys; from tui.cli import main; sys.exit(main())"
+COMMAND = "import sys; from tui.cli.main import main; sys.exit(main())"
 
 
 def start_script(script: str, *words: object, **options: Any) -> subprocess.Popen[bytes]:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from engine.errors import BadRequest
 from tests.cli.conftest import Command
-from tui.arguments import parse_size
-from tui.help import COMMANDS
-from tui.render import compact, duration, human
+from tui.cli.arguments import parse_size
+from tui.cli.help import COMMANDS
+from tui.cli.render import compact, duration, human
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ import pytest
 
 from engine.api import Engine
 from engine.assembly import real_doors
-from engine.deep import compute
+from engine.survey.deep import compute
 from tests.cli.conftest import Command, start
-from tui import demo_build
-from tui.demo import LOCK, MARKER
+from tui.training import demo_build
+from tui.training.demo import LOCK, MARKER
 
 pytestmark = pytest.mark.slow
 

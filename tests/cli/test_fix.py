@@ -178,7 +178,7 @@ def test_no_wait_starts_and_returns(run: Command, broken: dict[str, str]):
     assert len(started["started"]) == 2 and started["task"]["pid"] > 0
     from engine.api import Engine
     from engine.assembly import real_doors
-    from tui.session import state_directory
+    from tui.cli.session import state_directory
 
     engine = Engine(real_doors("host-a"), state_directory(None, "host-a"))
     for task in engine.list_tasks():

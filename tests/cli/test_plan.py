@@ -11,10 +11,10 @@ import pytest
 from engine.api import Engine
 from engine.assembly import real_doors
 from tests.cli.conftest import Command, write_disk
-from tui.model.facts import facts_of
-from tui.model.gather import gather
-from tui.model.why import explain
-from tui.session import state_directory
+from tui.cli.session import state_directory
+from tui.view.facts import facts_of
+from tui.view.gather import gather
+from tui.view.why import explain
 
 
 @pytest.fixture

@@ -34,7 +34,9 @@ HEAVY = {"asyncio", "dataclasses", "pathlib", "platformdirs", "shutil", "socket"
 
 def test_looking_imports_nothing_heavy(run: Command, main_repo: str):
     """The modules that would cost most at start-up are not loaded to list images."""
-    script = "import sys; from tui.cli import main; assert main(['images', 'main']) == 0; print(*sorted(sys.modules))"
+    script = (
+        "import sys; from tui.cli.main import main; assert main(['images', 'main']) == 0; print(*sorted(sys.modules))"
+    )
     # Without site (-S): what a .pth file of some package loads is not our doing.
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     done = subprocess.run(

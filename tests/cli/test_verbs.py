@@ -215,7 +215,7 @@ def test_a_state_directory_that_cannot_be_written_is_told(run: Command, tmp_path
 
 READ_ONLY = """
 import os, sys
-from tui.cli import main
+from tui.cli.main import main
 assert main(["repos"]) == 0 and main(["disconnect", "nowhere"]) == 3  # loads what it needs
 if os.geteuid() == 0:
     os.setgid(65534)
@@ -259,6 +259,6 @@ def test_what_nobody_foresaw_is_kept_in_a_file(
     assert "Traceback" in log.read_text(encoding="utf-8")
     assert run.json("images", main_repo, code=1)["error"]["code"] == "internal"
     monkeypatch.setenv("DISKWRIGHT_DEBUG", "1")
-    from tui.cli import main
+    from tui.cli.main import main
 
     assert main(["images", main_repo]) == 1

@@ -11,7 +11,7 @@ from typing import Any
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from engine.model import (
+from engine.data.model import (
     Fix,
     FixCost,
     FixType,
@@ -24,13 +24,13 @@ from engine.model import (
 )
 from tui.console.app import ConsoleApp, Options
 from tui.console.site import Site
-from tui.model.config import Config
-from tui.model.estimates import TimeRange
-from tui.model.gather import Names, with_report
-from tui.model.runs import Run, RunStep
-from tui.model.scanner import RepositoryEntry
-from tui.model.snapshot import ConstraintRow, RepositoryView
-from tui.model.words import RunState
+from tui.text.words import RunState
+from tui.view.estimates import TimeRange
+from tui.view.gather import Names, with_report
+from tui.view.snapshot import ConstraintRow, RepositoryView
+from tui.work.config import Config
+from tui.work.runs import Run, RunStep
+from tui.work.scanner import RepositoryEntry
 
 NOW = 1_735_732_800.0  # 2025-01-01 12:00:00 UTC
 GiB = 1 << 30

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from tests.console.svg import Frame, film, picture
 from tests.console.terminal import Terminal
-from tui.model.tours import make_trace
+from tui.training.tours import make_trace
 
 SIZE = (120, 34)
 FILM_SIZE = (80, 24)

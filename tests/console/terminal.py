@@ -14,7 +14,7 @@ from typing import Any
 from tests.contracts.source import ROOT
 
 PATIENCE_S = 20.0
-COMMAND = [sys.executable, "-m", "tui.cli"]
+COMMAND = [sys.executable, "-m", "tui.cli.main"]
 
 
 class Terminal:

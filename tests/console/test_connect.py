@@ -11,8 +11,8 @@ from textual.widgets import Input
 
 from tests.console.kit import FixedSite, console, golden, idle, press, running, screen_text
 from tui.console.app import ConsoleApp
-from tui.console.screens.connect import Connect
-from tui.model import places
+from tui.console.dialogs.connect import Connect
+from tui.work import places
 
 
 def dialog(app: ConsoleApp) -> Connect:

@@ -25,15 +25,15 @@ from tests.console.kit import (
     told,
 )
 from tests.console.test_lines import HOSTILE
+from tui.cli.render import LOOKS
 from tui.console.app import ConsoleApp
-from tui.console.screens.images import ImagesPage
-from tui.console.screens.message import Message
-from tui.console.screens.triage import TriagePage
-from tui.model.config import Config, load
-from tui.model.gather import Names, with_report
-from tui.model.snapshot import RepositoryView
-from tui.printable import printable
-from tui.render import LOOKS
+from tui.console.dialogs.message import Message
+from tui.console.pages.images.page import ImagesPage
+from tui.console.pages.triage.page import TriagePage
+from tui.text.printable import printable
+from tui.view.gather import Names, with_report
+from tui.view.snapshot import RepositoryView
+from tui.work.config import Config, load
 
 
 def site_of(tmp_path: Path) -> FixedSite:

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from tui.console.lines import Span, fit, plain, strip, wrap
-from tui.console.palette import DARK
-from tui.console.signs import Signs
-from tui.render import LOOKS
+from tui.cli.render import LOOKS
+from tui.console.draw.lines import Span, fit, plain, strip, wrap
+from tui.console.draw.palette import DARK
+from tui.console.draw.signs import Signs
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J[red]x[/x]\t\u202eevil\u202c\r\n漢字かな" + "A" * 500
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.model import FixType
+from engine.data.model import FixType
 from tests.console.kit import (
     FixedSite,
     console,

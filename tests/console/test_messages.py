@@ -12,7 +12,7 @@ from engine.errors import NotFound
 from tests.console.kit import FixedSite, console, press, running, sample_run, sample_view, screen_lines, screen_text
 from tui.console.app import ConsoleApp
 from tui.console.messages import NEWS_S, STANDS_S, Messages, Told
-from tui.model.words import RunState
+from tui.text.words import RunState
 
 
 def site_of(tmp_path: Path) -> FixedSite:

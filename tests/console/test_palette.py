@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tui.console.palette import MONO, PALETTES, Palette, contrast
+from tui.console.draw.palette import MONO, PALETTES, Palette, contrast
 
 FIXED = [palette for palette in PALETTES.values() if not palette.native]
 

@@ -11,9 +11,9 @@ from textual.pilot import Pilot
 
 from tests.console.kit import console, idle, press, screen_text, told
 from tui.console.app import ConsoleApp
-from tui.console.screens.timeline import TimelinePage
+from tui.console.pages.timeline.page import TimelinePage
 from tui.console.site import Site
-from tui.model.tours import make_trace
+from tui.training.tours import make_trace
 
 
 @pytest.fixture(scope="module")

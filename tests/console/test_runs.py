@@ -24,11 +24,12 @@ from tests.console.kit import (
     screen_text,
     told,
 )
-from tui.console.screens.runs import RunsPage
+from tui.console.pages.runs.page import RunsPage
 from tui.console.widgets.table import Table
-from tui.model import live, runs
-from tui.model.runs import LogLine, Run
-from tui.model.words import RunState
+from tui.text.words import RunState
+from tui.view import live
+from tui.work import runs
+from tui.work.runs import LogLine, Run
 
 _LONG = "qemu-nbd is not installed on this host. Install the package qemu-utils, then resume the run with r"
 

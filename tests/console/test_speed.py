@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import cast
 
 from tests.console.kit import NOW, FixedSite, console, idle, press, running, sample_run, sample_view, screen_text
-from tui.console.screens.images import ImagesPage
-from tui.console.screens.runs import RunsPage
-from tui.model.images import NUMBERS, TEXTS, ImageTable
-from tui.model.runs import LogLine
-from tui.model.snapshot import Counts, RepositoryView
-from tui.model.words import SHOWN, State
+from tui.console.pages.images.page import ImagesPage
+from tui.console.pages.runs.page import RunsPage
+from tui.text.words import SHOWN, State
+from tui.view.images import NUMBERS, TEXTS, ImageTable
+from tui.view.snapshot import Counts, RepositoryView
+from tui.work.runs import LogLine
 
 BUDGET_S = 2.0
 """A hundred thousand rows one by one would take many times this; what is seen takes a small part of it."""

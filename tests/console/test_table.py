@@ -8,9 +8,9 @@ import pytest
 from textual.app import App, ComposeResult
 from textual.events import Event, Key, MouseScrollDown
 
-from tui.console.lines import Cell, Span, line, plain
-from tui.console.palette import DARK
-from tui.console.signs import Signs
+from tui.console.draw.lines import Cell, Span, line, plain
+from tui.console.draw.palette import DARK
+from tui.console.draw.signs import Signs
 from tui.console.widgets.table import Column, NoRows, Table
 
 COLUMNS = (

@@ -11,10 +11,10 @@ import pytest
 from textual.pilot import Pilot
 
 from tests.console.kit import console, idle, press, screen_text
-from tui.console import tour as tour_module
 from tui.console.app import ConsoleApp
+from tui.console.control import tour as tour_module
 from tui.console.site import Site
-from tui.model.tours import TOURS
+from tui.training.tours import TOURS
 
 
 async def until(pilot: Pilot[Any], text: str, patience_s: float = 60.0) -> None:

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 from textual import events
 
-from engine.model import RepositoryReport, Status
+from engine.data.model import RepositoryReport, Status
 from tests.console.kit import (
     NAMES,
     NOW,
@@ -25,8 +25,8 @@ from tests.console.kit import (
     told,
 )
 from tui.console.app import ConsoleApp
-from tui.console.screens.triage import TriagePage
-from tui.model.words import State
+from tui.console.pages.triage.page import TriagePage
+from tui.text.words import State
 
 
 def site_of(tmp_path: Path, **more: object) -> FixedSite:

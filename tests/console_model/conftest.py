@@ -11,10 +11,10 @@ import pytest
 
 from engine.api import Engine
 from tests.console_model.kit import engine_of
-from tui import demo_build
-from tui.demo import Place, Site
-from tui.demo_build import FORMAT, MAIN, OFFSITE
-from tui.model.notes import Notes, notes_of
+from tui.notes import Notes, notes_of
+from tui.training import demo_build
+from tui.training.demo import Place, Site
+from tui.training.demo_build import FORMAT, MAIN, OFFSITE
 
 
 class Host(NamedTuple):

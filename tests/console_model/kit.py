@@ -7,9 +7,19 @@ from typing import Any
 
 from engine.api import Engine
 from engine.assembly import real_doors
-from engine.model import Fix, FixCost, FixType, ImageReport, OperationStatus, RepositoryReport, Risk, Status, Strategy
-from tui.model.gather import Names, with_report
-from tui.model.snapshot import RepositoryView, never_read
+from engine.data.model import (
+    Fix,
+    FixCost,
+    FixType,
+    ImageReport,
+    OperationStatus,
+    RepositoryReport,
+    Risk,
+    Status,
+    Strategy,
+)
+from tui.view.gather import Names, with_report
+from tui.view.snapshot import RepositoryView, never_read
 
 GIB = 1 << 30
 NOW = 1_800_000_000.0

@@ -11,16 +11,16 @@ import pytest
 from engine.errors import Conflict, NotFound, Refused
 from tests.console_model.conftest import Demo
 from tests.console_model.kit import until
-from tui.model import plans, run_notes, runs
-from tui.model.batch import Batch
-from tui.model.estimates import Times, load
-from tui.model.fixes import FixRow
-from tui.model.gather import gather
-from tui.model.journal import Journal
-from tui.model.plan import Plan, make
-from tui.model.run_notes import RunNote
-from tui.model.runs import Run
-from tui.model.words import RunState
+from tui.text.words import RunState
+from tui.view.estimates import Times, load
+from tui.view.fixes import FixRow
+from tui.view.gather import gather
+from tui.view.plan import Plan, make
+from tui.work import plans, run_notes, runs
+from tui.work.batch import Batch
+from tui.work.journal import Journal
+from tui.work.run_notes import RunNote
+from tui.work.runs import Run
 
 
 def plan_of(demo: Demo, *names: str) -> Plan:

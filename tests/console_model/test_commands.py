@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from engine.errors import BadRequest, StorageError
-from tui.arguments import Parser
-from tui.cli import _parser
-from tui.model.commands import ACTS, SessionLog, line
-from tui.model.export import Form, table, write
+from tui.cli.arguments import Parser
+from tui.cli.main import _parser
+from tui.view.command_lines import ACTS, SessionLog, line
+from tui.view.export import Form, table, write
 
 ARGUMENTS = {
     "repo": "my pool", "image": "a" * 32, "plan": "3f2a", "fix": "b" * 16, "fixes": "b1b1 c2c2", "type": "clean",

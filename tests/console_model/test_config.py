@@ -8,9 +8,9 @@ import pytest
 
 from tests.console_model.conftest import Host
 from tests.console_model.kit import clean, fix, view
-from tui.model import config
-from tui.model.config import load
-from tui.model.plan import DEFAULT_RESERVE_SHARE
+from tui.view.plan import DEFAULT_RESERVE_SHARE
+from tui.work import config
+from tui.work.config import load
 
 ACTS = ("queue", "plan", "run", "why")
 THEMES = ("dark", "light")

@@ -10,8 +10,8 @@ import pytest
 from engine.errors import BadRequest, Refused
 from tests.console_model.conftest import Host
 from tests.console_model.kit import clean, fix, image, image_id, view
-from tui.model.desk import MAX_QUEUED, Desk
-from tui.model.fixes import FixRow
+from tui.view.fixes import FixRow
+from tui.work.desk import MAX_QUEUED, Desk
 
 IDENTITY = "e" * 32
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tests.console_model.conftest import Host
 from tests.console_model.kit import clean, fix, view
-from tui.model import estimates
-from tui.model.estimates import Sample, TimeRange, Times, total
+from tui.view import estimates
+from tui.view.estimates import Sample, TimeRange, Times, total
 
 MIB = 1 << 20
 

@@ -8,12 +8,12 @@ import tracemalloc
 
 import pytest
 
-from engine.model import Status
+from engine.data.model import Status
 from tests.console_model.kit import fix, image, image_id, operation, view
-from tui.model.gather import Names, from_lines, to_lines, with_report
-from tui.model.images import ImageOrder, ImageTable
-from tui.model.query import parse
-from tui.model.words import SHOWN, State
+from tui.text.words import SHOWN, State
+from tui.view.gather import Names, from_lines, to_lines, with_report
+from tui.view.images import ImageOrder, ImageTable
+from tui.view.query import parse
 
 HOSTILE = "\x1b]0;x\x07\x1b[2J[red][/x]\t\u202eabc" + "Z" * 500 + "漢字"
 
@@ -131,6 +131,6 @@ def test_a_report_is_read_as_it_was_written():
 
 
 def _report():
-    from engine.model import RepositoryReport
+    from engine.data.model import RepositoryReport
 
     return RepositoryReport((image(1),), (), (), 200, 100)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.model import Status
+from engine.data.model import Status
 from tests.console_model.conftest import Demo, Host
 from tests.console_model.kit import NOW, image, image_id, operation, view
-from tui.model import live
-from tui.model.gather import gather
-from tui.model.journal import MAX_EVENTS, Event, Journal, changes
-from tui.model.snapshot import lost
+from tui.view import live
+from tui.view.gather import gather
+from tui.view.snapshot import lost
+from tui.work.journal import MAX_EVENTS, Event, Journal, changes
 
 IDENTITY = "e" * 32
 

@@ -9,9 +9,9 @@ import pytest
 from engine.api import Engine
 from tests.console_model.kit import NOW
 from tests.formats.kit import LvmStorage
-from tui.model.facts import facts_of
-from tui.model.gather import gather
-from tui.model.why import explain
+from tui.view.facts import facts_of
+from tui.view.gather import gather
+from tui.view.why import explain
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.data.model import FixCost, Risk, Status
 from engine.errors import Ambiguous, Damaged, NotFound
-from engine.model import FixCost, Risk, Status
 from tests.console_model.conftest import Host
 from tests.console_model.kit import GIB, NOW, clean, fix, image, image_id, taking, view
-from tui.model import plans
-from tui.model.estimates import Sample, Times
-from tui.model.plan import make, validity
-from tui.model.snapshot import Counts, lost
+from tui.view.estimates import Sample, Times
+from tui.view.plan import make, validity
+from tui.view.snapshot import Counts, lost
+from tui.work import plans
 
 NAMES = {image_id(1): "web", image_id(2): "mail", image_id(3): "ci", image_id(4): "erp"}
 UNMEASURED = Times()

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.model import Status
+from engine.data.model import Status
 from tests.console_model.kit import fix, image, image_id, operation, view
-from tui.model.desk import Decisions
-from tui.model.images import ImageOrder
-from tui.model.query import parse
-from tui.model.triage import triage
+from tui.view.images import ImageOrder
+from tui.view.query import parse
+from tui.work.desk import Decisions
+from tui.work.triage import triage
 
 VIEW = view(
     [

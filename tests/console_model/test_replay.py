@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from engine.errors import BadRequest, NotFound, Refused
-from tui.model import replay, tours
-from tui.model.branch import branch
-from tui.model.replay import Replay, open_trace
+from tui.training import replay, tours
+from tui.training.branch import branch
+from tui.training.replay import Replay, open_trace
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +86,8 @@ def test_crashes_are_found_in_both_directions(run: Replay):
 
 def test_recording_leaves_the_run_as_it_is():
     """The same events, with the same effects, are told with and without a recorder."""
-    from sim.scenario import parse
-    from sim.scenario.play import play
+    from sim.scenario.language import parse
+    from sim.scenario.play.play import play
 
     scenario = parse.parse("tour.yaml", tours.STORY)
     plain, recorded = play(scenario, "sim"), play(scenario, "sim", record=True)

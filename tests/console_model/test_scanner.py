@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.console_model.conftest import Demo, Host
-from tui.model import scanner
-from tui.model.gather import gather
-from tui.model.scanner import Cancel, Cancelled, Scanner, connected
-from tui.model.snapshot import RepositoryView
+from tui.view.gather import gather
+from tui.view.snapshot import RepositoryView
+from tui.work import scanner
+from tui.work.scanner import Cancel, Cancelled, Scanner, connected
 
 
 def scan(host: Host | Demo, repo_id: str, previous: RepositoryView | None = None) -> RepositoryView:

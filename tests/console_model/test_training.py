@@ -7,9 +7,9 @@ import pytest
 from engine.errors import Refused
 from tests.console_model.conftest import Demo, Host
 from tests.console_model.kit import fix, view
-from tui.model.drill import crash_drill, is_demo
-from tui.model.gather import gather
-from tui.model.tours import TOURS
+from tui.training.drill import crash_drill, is_demo
+from tui.training.tours import TOURS
+from tui.view.gather import gather
 
 
 @pytest.mark.parametrize("name", sorted(TOURS))

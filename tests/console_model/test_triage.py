@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from engine.model import FixCost, Risk, Status
+from engine.data.model import FixCost, Risk, Status
 from tests.console_model.conftest import Host
 from tests.console_model.kit import GIB, clean, fix, image, image_id, operation, taking, view
-from tui.model.desk import Decisions, Desk
-from tui.model.query import parse
-from tui.model.triage import Marked, TriageOrder, queued_rows, same_kind, triage
-from tui.model.words import RunState, Undo
+from tui.text.words import RunState, Undo
+from tui.view.query import parse
+from tui.work.desk import Decisions, Desk
+from tui.work.triage import Marked, TriageOrder, queued_rows, same_kind, triage
 
 
 def priorities(*fixes, **values) -> list[int]:

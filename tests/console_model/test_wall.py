@@ -15,9 +15,10 @@ class Absent:
         if name.partition(".")[0] in ("textual", "rich"):
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())
-import tui.model
-for found in pkgutil.iter_modules(tui.model.__path__):
-    importlib.import_module(f"tui.model.{found.name}")
+import tui.text, tui.view, tui.work
+for package in (tui.text, tui.view, tui.work):
+    for found in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{found.name}")
 print(sorted(name for name in sys.modules if name.startswith(("textual", "tui.console", "sim", "asyncio"))))
 """
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from engine.model import FixCost, Status
+from engine.data.model import FixCost, Status
 from tests.console_model.conftest import Demo
 from tests.console_model.kit import GIB, NOW, clean, fix, image, image_id, operation, taking, view
 from tests.console_model.test_images import HOSTILE
-from tui.model.facts import Fact, facts_of, open_fact
-from tui.model.gather import gather
-from tui.model.why import Explanation, explain, explain_fix
-from tui.model.words import State
+from tui.text.words import State
+from tui.view.facts import Fact, facts_of, open_fact
+from tui.view.gather import gather
+from tui.view.why import Explanation, explain, explain_fix
 
 
 def told(view, number: int = 1, now: float = NOW) -> dict[str, list[str]]:

@@ -35,8 +35,8 @@ def test_the_engine_loads_neither_faces_nor_heavy_modules():
 
 
 def test_the_command_line_starts_without_console_and_simulator():
-    """Importing tui.cli loads neither textual nor sim: the commands that need them import them."""
-    assert loaded_by("tui.cli") & HEAVY_FOR_THE_COMMAND == set()
+    """Importing tui.cli.main loads neither textual nor sim: the commands that need them import them."""
+    assert loaded_by("tui.cli.main") & HEAVY_FOR_THE_COMMAND == set()
 
 
 @pytest.mark.parametrize("module", ["asyncio", "dataclasses"])

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from engine.api import Engine
-from engine.model import Strategy
+from engine.data.model import Strategy
 from sim.hosts.crash import Crashed
 from tests.crash.kit import SIZE, World, content, contents, nothing_left_over, settle, write
 

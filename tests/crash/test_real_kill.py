@@ -21,11 +21,11 @@ import pytest
 
 from engine.api import Engine
 from engine.assembly import real_doors
-from engine.attempt import with_cursor
 from engine.copying.pump import MIN_WINDOW_BYTES
+from engine.data.model import Strategy
 from engine.doors.images import Chain
 from engine.errors import ToolFailed
-from engine.model import Strategy
+from engine.tags.attempt import with_cursor
 from sim.hosts.victim import Outcome, sacrifice
 from tests.contracts.source import ROOT
 from tests.crash.kit import MiB, World, content, nothing_left_over, settle, write

@@ -11,8 +11,8 @@ import pytest
 
 from engine.api import Engine
 from engine.copying import pump
-from engine.model import Fix
-from engine.records import Record
+from engine.data.model import Fix
+from engine.data.records import Record
 from sim.hosts.crash import Crashed
 from tests.crash.kit import MiB, World, write
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from engine.data.model import Fix, Risk, Status
 from engine.errors import BadRequest, Damaged, ImageBusy, NoSpace, Refused, StaleFix, Stopped, StorageError
-from engine.model import Fix, Risk, Status
 from engine.triage.health import MAX_CHAIN
 from sim.hosts.crash import Crashed, Effects, crashing
 from tests.crash.kit import SIZE, MiB, World, content, nothing_left_over, settle, write
@@ -544,8 +544,8 @@ def test_a_volume_that_no_record_names_is_quarantined_before_it_can_be_deleted(e
 
 def test_a_chain_that_runs_in_a_circle_is_detected(engine, world):
     """No endless loop; both images are broken and say why."""
-    from engine import changes
-    from engine.records import VolumeRef
+    from engine.data.records import VolumeRef
+    from engine.tags import changes
 
     disk = engine.create_virtual_disk("a", SIZE)
     base = engine.create_snapshot("a", disk)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from engine.assembly import real_doors
-from engine.host import HostState
+from engine.host.state import HostState
 
 
 def test_only_the_newest_logs_of_ended_tasks_are_kept(tmp_path):

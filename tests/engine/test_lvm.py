@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from engine import changes
 from engine.copying import pump
+from engine.data.model import FixType, Status
 from engine.errors import NoSpace, NotFound, Refused, StorageError
-from engine.model import FixType, Status
-from sim.explore import scenes_lvm
-from sim.explore.stage import MiB, Stage, read
+from engine.tags import changes
+from sim.explore.cases import fixtures_lvm
+from sim.explore.cases.driver import MiB, Stage, read
 from sim.hosts.world import DEVICE_BYTES, LVM, World
 from sim.lvm.volume_groups import groups_of
 
@@ -171,7 +171,7 @@ def test_the_bytes_of_removed_disks_never_come_back(world, stage):
 
 def filled(stage: Stage) -> list[tuple[str, str]]:
     """Raw images with holes, each filled in another way on devices of garbage: what of them reads wrong."""
-    scenes_lvm.a_raw_copy_with_windows(stage)
+    fixtures_lvm.a_raw_copy_with_windows(stage)
     snapshot = stage.named["snapshot"]
     stage.fix("b", "B-COPY")
     second = stage.snapshot("a", stage.named["disk"])
@@ -216,7 +216,7 @@ def test_what_is_not_zeroed_shows(world, stage, monkeypatch, where, what, instea
 
 def test_a_copy_that_goes_on_trusts_nothing_above_its_cursor(world, stage, monkeypatch):
     """Made ahead by whichever version, begun at whichever cursor: what is above the cursor is never trusted."""
-    scenes_lvm.a_raw_copy_with_windows(stage)
+    fixtures_lvm.a_raw_copy_with_windows(stage)
     repository = stage.engine().context.repository("b")
     entry = repository.read_tag(stage.named["snapshot"])
     assert entry is not None and entry.record is not None and entry.record.operation is not None

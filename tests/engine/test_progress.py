@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from engine.model import OperationStatus
-from engine.progress import MAX_LINE_BYTES, Progress, decode, encode
+from engine.data.model import OperationStatus
+from engine.data.progress import MAX_LINE_BYTES, Progress, decode, encode
 
 
 def test_the_reason_of_a_long_error_is_kept():

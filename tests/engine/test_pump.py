@@ -9,7 +9,7 @@ import pytest
 
 from engine.copying import pump
 from engine.copying.ranges import merged
-from engine.digests import CHUNK_BYTES, DigestList
+from engine.data.digests import CHUNK_BYTES, DigestList
 from engine.doors.images import Data
 
 KIB = 1 << 10

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from engine.data.model import Strategy, VolumeFormat
+from engine.data.records import Operation, Record, VolumeRef, canonical, decode, encode
 from engine.errors import Damaged
-from engine.model import Strategy, VolumeFormat
-from engine.records import Operation, Record, VolumeRef, canonical, decode, encode
 
 TAG = "1" * 32
 

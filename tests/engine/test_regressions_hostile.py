@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from engine import survey
 from engine.assembly import real_doors
+from engine.data.model import MAX_USER_DATA_BYTES, Fix, Status
+from engine.data.records import MAX_USER_DATA_DEPTH
 from engine.doors.files import RealFiles
 from engine.errors import BadRequest, Damaged, DiskwrightError, ImageBusy, ReadFailed, StorageError, ToolFailed
-from engine.formats import files_layout
-from engine.formats.localfs import LocalRepository
-from engine.model import MAX_USER_DATA_BYTES, Fix, Status
-from engine.records import MAX_USER_DATA_DEPTH
-from engine.tools import nbd
+from engine.formats.files import layout
+from engine.formats.files.localfs import LocalRepository
+from engine.survey import survey
+from engine.tools.qemu import nbd
 from engine.triage.judge import judge
 from tests.crash.kit import MiB, settle
 from tests.engine.regress_kit import FAST, NO_FIX, copied, fixes, record, run, snapshotted, state_of, volume_of
@@ -246,7 +246,7 @@ def test_a_progress_line_with_an_infinite_number_is_no_progress(engine, world):
     status = {"verb": "x", "host": "h", "stage": 1, "stages": 1, "percent": 1, "last_error": "", "when": 1, "cursor": 0}
     line = json.dumps({**status, "process": ["b", "INFINITE", 1]}).replace('"INFINITE"', "1e999").encode()
     path = world.root / "a" / "progress" / f"{disk}.{record(engine, 'a', disk).epoch}"
-    path.write_bytes(files_layout.encode_slot(32, line))
+    path.write_bytes(layout.encode_slot(32, line))
     assert state_of(engine, "a", disk) == Status.BROKEN
 
 

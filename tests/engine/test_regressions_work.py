@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from engine import runner
 from engine.copying import pump
+from engine.data.model import Status
 from engine.errors import Conflict, NoSpace, Refused, StorageError, Superseded
 from engine.fixes import clean, mend
-from engine.formats.filestore import FileStore
+from engine.formats.files.repository import FileStore
 from engine.formats.registry import open_repository
-from engine.host import HostState
-from engine.model import Status
-from engine.tools import server
+from engine.host import runner
+from engine.host.state import HostState
+from engine.tools.qemu import server
 from engine.verbs import export
 from tests.contracts.source import ROOT
 from tests.crash.kit import MiB, content, settle, write

@@ -7,13 +7,13 @@ import contextlib
 import pytest
 
 from engine.api import Engine
+from engine.data.model import Fix, Status
 from engine.errors import Conflict, DiskwrightError, ImageBusy, Refused
 from engine.fixes import small
-from engine.model import Fix, Status
 from sim.disk.files import Fault
-from sim.explore import scenes_lvm
-from sim.explore.explorer import slow_tool
-from sim.explore.stage import MiB, Stage, read
+from sim.explore.cases import fixtures_lvm
+from sim.explore.cases.driver import MiB, Stage, read
+from sim.explore.search.explorer import slow_tool
 from sim.hosts.crash import Crashed
 from sim.hosts.processes import SimProcess
 from sim.hosts.shared_leases import DEAD_S, FAILING_S
@@ -212,7 +212,7 @@ def test_an_image_in_use_on_another_host_is_busy(stage):
         with pytest.raises(ImageBusy, match="prepare by host two"):
             one.create_snapshot("a", disk)
         for process in list(world.machine("two").processes.values()):
-            if process.name != "engine.holder":
+            if process.name != "engine.host.holder":
                 process.end(killed=True)
     world.machine("two").lose_power()
     with pytest.raises(ImageBusy):
@@ -235,7 +235,7 @@ def test_an_image_in_use_on_another_host_is_busy(stage):
 
 def test_leaks_are_not_repaired_where_a_host_may_still_write(stage):
     """Offered, and waiting for that host."""
-    scenes_lvm.leaked_clusters(stage)
+    fixtures_lvm.leaked_clusters(stage)
     disk, two = stage.named["disk"], stage.engine("two")
     two.prepare_image("a", disk)
     stage.world.machine("two").lose_power()

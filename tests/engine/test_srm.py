@@ -6,18 +6,19 @@ from typing import Any
 
 import pytest
 
-from engine import changes, survey
 from engine.api import Engine
+from engine.data.model import Fix, FixType, Risk, Status
+from engine.data.records import Record, VolumeRef
 from engine.errors import NoSpace, StorageError
 from engine.fixes.merge import merge
 from engine.fixes.run import RUNNERS, take_leases
-from engine.model import Fix, FixType, Risk, Status
-from engine.records import Record, VolumeRef
+from engine.survey import survey
+from engine.tags import changes
 from engine.triage.judge import judge
 from sim.disk.files import Fault
-from sim.explore.explorer import prepared
-from sim.explore.stage import MiB, Stage, read
-from sim.explore.stories import ON_LVM
+from sim.explore.cases.catalog import ON_LVM
+from sim.explore.cases.driver import MiB, Stage, read
+from sim.explore.search.explorer import prepared
 from sim.hosts.processes import SimProcess
 from sim.hosts.world import LVM, World
 

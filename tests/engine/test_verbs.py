@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from engine.api import Engine
+from engine.data.model import MAX_USER_DATA_BYTES, Status
 from engine.errors import Ambiguous, BadRequest, Conflict, ImageBusy, NotFound, Refused, StorageError
-from engine.model import MAX_USER_DATA_BYTES, Status
 from tests.crash.kit import SIZE, MiB, content, settle, write
 
 NO_FIX = {"auto_fix": False}

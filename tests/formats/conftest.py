@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.formats import lvm_group
+from engine.formats.lvm import group
 from sim.hosts.processes import RUN_MOUNT
 from sim.hosts.world import World
 from tests.formats.kit import STORAGES, LocalStorage, SharedLvmStorage, SpyFiles, Storage
@@ -16,21 +16,21 @@ from tests.formats.lvm_shared_kit import shared_world
 @pytest.fixture(autouse=True)
 def run_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What a host keeps until it boots ends with the test."""
-    monkeypatch.setattr(lvm_group, "RUN_DIRECTORY", str(tmp_path / "run"))
+    monkeypatch.setattr(group, "RUN_DIRECTORY", str(tmp_path / "run"))
 
 
 @pytest.fixture(params=sorted(STORAGES))
 def storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
     """One of each kind of storage, with an empty repository on it."""
     if STORAGES[request.param] is SharedLvmStorage:
-        monkeypatch.setattr(lvm_group, "RUN_DIRECTORY", f"{RUN_MOUNT}/test")
+        monkeypatch.setattr(group, "RUN_DIRECTORY", f"{RUN_MOUNT}/test")
     return STORAGES[request.param](tmp_path)
 
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     """A group that four hosts of the simulator may share; host-1 manages it."""
-    monkeypatch.setattr(lvm_group, "RUN_DIRECTORY", f"{RUN_MOUNT}/test")
+    monkeypatch.setattr(group, "RUN_DIRECTORY", f"{RUN_MOUNT}/test")
     return shared_world()
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
+from engine.data.model import OperationStatus, Strategy, VolumeFormat
+from engine.data.records import Record, VolumeRef
 from engine.doors import Doors
 from engine.doors.clock import RealClock, RealIds
 from engine.doors.files import Abilities, Entry, FileHandle, Files, RealFiles, Space, Stat
@@ -19,10 +21,8 @@ from engine.doors.volume_groups import VolumeGroups
 from engine.errors import NotFound
 from engine.formats.base import Repository
 from engine.formats.registry import create_repository, open_repository
-from engine.model import OperationStatus, Strategy, VolumeFormat
-from engine.records import Record, VolumeRef
-from engine.tools.lvm import LvmVolumeGroups
-from engine.tools.nfs_mount import NfsMounts
+from engine.tools.lvm.volume_groups import LvmVolumeGroups
+from engine.tools.nfs.mounts import NfsMounts
 from sim.hosts.world import SHARED, World
 from tests.formats.lvm_kit import FileGroups, GroupState, emptied
 

@@ -12,9 +12,9 @@ from typing import Self
 from engine.doors.clock import RealIds
 from engine.doors.volume_groups import PhysicalRange, VolumeGroup, VolumeGroups
 from engine.errors import Conflict, NotFound, Refused, StorageError
-from engine.formats import lvm_layout as layout
-from engine.formats.lvm_meta import sealed_header
-from engine.tools.lvm import LvmVolumeGroups
+from engine.formats.lvm.metadata import layout
+from engine.formats.lvm.metadata.area import sealed_header
+from engine.tools.lvm.volume_groups import LvmVolumeGroups
 from sim.lvm import group_model as model
 
 GARBAGE = b"\xa5"

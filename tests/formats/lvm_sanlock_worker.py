@@ -15,11 +15,11 @@ from typing import Any
 
 from engine.doors.leases import Lease
 from engine.errors import DiskwrightError
-from engine.formats import lvm_group
-from engine.formats import lvm_layout as layout
-from engine.formats.lvm import LvmRepository, create, detach
-from engine.formats.lvm import open as open_lvm
-from engine.tools.sanlock import SanlockLeases
+from engine.formats.lvm import group as lvm_group
+from engine.formats.lvm.metadata import layout
+from engine.formats.lvm.repository import LvmRepository, create, detach
+from engine.formats.lvm.repository import open as open_lvm
+from engine.tools.sanlock.shared_leases import SanlockLeases
 from tests.formats.kit import T1, V1, real_doors, record
 from tests.formats.lvm_kit import FileGroups, GroupState
 

@@ -8,9 +8,9 @@ from typing import Any, cast
 import pytest
 
 from engine.doors import Doors
-from engine.formats.lvm import LvmRepository
-from engine.formats.lvm_pages import SECTOR_BYTES
-from engine.formats.lvm_shared import SharedGuard
+from engine.formats.lvm.metadata.pages import SECTOR_BYTES
+from engine.formats.lvm.repository import LvmRepository
+from engine.formats.lvm.shared.guard import SharedGuard
 from engine.formats.registry import create_repository, detach_repository, open_repository
 from sim.hosts.processes import SimProcess
 from sim.hosts.shared_leases import DEAD_S, RENEWED_S, SimSharedLeases

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from engine.data.model import MAX_USER_DATA_BYTES, VolumeFormat, is_id
+from engine.data.records import Operation, check_user_data, is_tombstone
 from engine.errors import BadRequest, OutcomeUnknown, Overtaken, StorageError
 from engine.formats.base import Litter, backing_name
-from engine.model import MAX_USER_DATA_BYTES, VolumeFormat, is_id
-from engine.records import Operation, check_user_data, is_tombstone
 from tests.formats.kit import SIMULATED, SIZE, STORAGES, T1, T2, V1, V2, Storage, qcow2, raw, record, status
 
 on_this_machine = pytest.mark.parametrize("storage", sorted(set(STORAGES) - SIMULATED), indirect=True)
@@ -337,7 +337,7 @@ def test_the_newest_line_is_read_back(storage: Storage):
 
 def test_a_long_line_fits(storage: Storage):
     """The longest line that the engine writes is kept whole, with a sequence of any length."""
-    from engine.progress import MAX_LINE_BYTES
+    from engine.data.progress import MAX_LINE_BYTES
 
     repository = storage.open()
     repository.start_progress(T1, 1)

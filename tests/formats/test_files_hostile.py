@@ -15,15 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.data.model import OperationStatus, VolumeFormat
+from engine.data.records import Operation, decode, encode
 from engine.doors.clock import RealClock
 from engine.doors.files import RealFiles
 from engine.doors.leases import OfdLeases
 from engine.errors import Damaged, StorageError
-from engine.formats import files_layout as layout
 from engine.formats.base import Litter, Repository, Scan
-from engine.formats.localfs import LocalRepository
-from engine.model import OperationStatus, VolumeFormat
-from engine.records import Operation, decode, encode
+from engine.formats.files import layout
+from engine.formats.files.localfs import LocalRepository
 from tests.formats.kit import (
     SIZE,
     T1,
@@ -388,7 +388,7 @@ def test_a_record_of_wrong_fields_hides_no_other(field: str, value: object):
 def _sealed(body: object) -> bytes:
     from hashlib import blake2b
 
-    from engine.records import canonical
+    from engine.data.records import canonical
 
     content = canonical(body)
     return b"dw1 %d %s\n%s\n" % (len(content), blake2b(content, digest_size=16).hexdigest().encode(), content)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
+from engine.data.model import VolumeFormat
+from engine.data.records import is_tombstone
 from engine.errors import Damaged, NoSpace, OutcomeUnknown, Overtaken, StorageError
 from engine.formats.base import Repository
-from engine.model import VolumeFormat
-from engine.records import is_tombstone
 from tests.formats.kit import (
     SIZE,
     T1,

@@ -8,9 +8,9 @@ from typing import cast
 import pytest
 
 from engine.errors import Refused, StorageError
-from engine.formats import lvm_layout as layout
-from engine.formats.lvm import LvmRepository
-from engine.formats.lvm_pages import PAGE_BYTES, Stamp, seal
+from engine.formats.lvm.metadata import layout
+from engine.formats.lvm.metadata.pages import PAGE_BYTES, Stamp, seal
+from engine.formats.lvm.repository import LvmRepository
 from tests.formats.kit import T1, LvmStorage, record
 from tests.formats.lvm_kit import FileHandle
 

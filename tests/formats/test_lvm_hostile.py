@@ -8,18 +8,18 @@ from typing import Any, cast
 
 import pytest
 
-from engine import changes
+from engine.data.records import is_tombstone
 from engine.errors import Conflict, Damaged, DiskwrightError, Refused, StorageError
-from engine.formats import lvm_layout as layout
 from engine.formats.base import Litter
-from engine.formats.lvm import LvmRepository
-from engine.formats.lvm_group import NOBODY
-from engine.formats.lvm_meta import sealed_header
-from engine.formats.lvm_pages import PAGE_BYTES
-from engine.formats.lvm_records import Records
+from engine.formats.lvm.group import NOBODY
+from engine.formats.lvm.metadata import layout
+from engine.formats.lvm.metadata.area import sealed_header
+from engine.formats.lvm.metadata.pages import PAGE_BYTES
+from engine.formats.lvm.metadata.records import Records
+from engine.formats.lvm.repository import LvmRepository
 from engine.formats.registry import create_repository, open_repository
-from engine.records import is_tombstone
-from sim.explore.stage import MiB, Stage
+from engine.tags import changes
+from sim.explore.cases.driver import MiB, Stage
 from sim.hosts.world import LVM, World
 from sim.lvm import group_model
 from tests.formats.kit import SIZE, T1, T2, V1, LvmStorage, qcow2, raw, record

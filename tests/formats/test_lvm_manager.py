@@ -6,13 +6,13 @@ from typing import cast
 
 import pytest
 
+from engine.data.model import VolumeFormat
 from engine.errors import BadRequest, Conflict, Damaged, NotFound, Refused, StorageError
-from engine.formats import lvm_layout as layout
-from engine.formats.lvm import LvmRepository
-from engine.formats.lvm_group import NOBODY
-from engine.formats.lvm_meta import sealed_header
+from engine.formats.lvm.group import NOBODY
+from engine.formats.lvm.metadata import layout
+from engine.formats.lvm.metadata.area import sealed_header
+from engine.formats.lvm.repository import LvmRepository
 from engine.formats.registry import create_repository, detach_repository, open_repository
-from engine.model import VolumeFormat
 from sim.lvm import group_model
 from tests.formats.kit import SIZE, T1, T2, V1, LvmStorage, qcow2, raw, record
 from tests.formats.lvm_kit import FileGroups

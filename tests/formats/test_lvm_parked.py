@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from engine.data.model import VolumeFormat
+from engine.data.records import VolumeRef
 from engine.doors.volume_groups import VolumeGroup
 from engine.errors import Conflict
-from engine.formats import lvm_layout as layout
 from engine.formats.base import Repository
-from engine.model import VolumeFormat
-from engine.records import VolumeRef
+from engine.formats.lvm.metadata import layout
 from sim.hosts.shared_leases import DEAD_S
 from tests.formats.kit import SIZE, V1, SharedLvmStorage, qcow2, raw
 

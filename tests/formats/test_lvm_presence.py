@@ -6,13 +6,13 @@ import errno
 
 import pytest
 
+from engine.data.model import VolumeFormat
 from engine.errors import Conflict, Damaged, Refused, StorageError
-from engine.formats import lvm_layout as layout
-from engine.formats.lvm_meta import sealed_header
-from engine.formats.lvm_notes import _COUNT, _MAGIC
-from engine.formats.lvm_pages import PAGE_BYTES, Stamp, seal
+from engine.formats.lvm.metadata import layout
+from engine.formats.lvm.metadata.area import sealed_header
+from engine.formats.lvm.metadata.pages import PAGE_BYTES, Stamp, seal
+from engine.formats.lvm.shared.notes import _COUNT, _MAGIC
 from engine.formats.registry import detach_repository, open_repository
-from engine.model import VolumeFormat
 from sim.disk.files import Fault
 from sim.hosts.crash import Crashed
 from sim.hosts.processes import SimProcess

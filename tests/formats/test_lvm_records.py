@@ -7,14 +7,14 @@ from typing import cast
 
 import pytest
 
+from engine.data.records import is_tombstone
 from engine.errors import NoSpace, OutcomeUnknown, Overtaken, StorageError
-from engine.formats import lvm_layout as layout
-from engine.formats.lvm import LvmRepository
-from engine.formats.lvm_layout import EXCLUSIVE_GEOMETRY
-from engine.formats.lvm_pages import PAGE_BYTES, SECTOR_BYTES, Stamp, State, newest_stamp, seal, unseal
-from engine.formats.lvm_records import Records
-from engine.formats.lvm_slots import read_slot, stand_in
-from engine.records import is_tombstone
+from engine.formats.lvm.metadata import layout
+from engine.formats.lvm.metadata.layout import EXCLUSIVE_GEOMETRY
+from engine.formats.lvm.metadata.pages import PAGE_BYTES, SECTOR_BYTES, Stamp, State, newest_stamp, seal, unseal
+from engine.formats.lvm.metadata.records import Records
+from engine.formats.lvm.metadata.slots import read_slot, stand_in
+from engine.formats.lvm.repository import LvmRepository
 from tests.formats.kit import T1, T2, LvmStorage, record
 
 LONG = "more than one sector " * 40

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from engine.data.model import VolumeFormat
 from engine.doors.shared_leases import LeaseArea
 from engine.errors import Conflict, Refused
-from engine.formats import lvm_layout as layout
-from engine.formats.lvm_pages import PAGE_BYTES, SECTOR_BYTES
+from engine.formats.lvm.metadata import layout
+from engine.formats.lvm.metadata.pages import PAGE_BYTES, SECTOR_BYTES
 from engine.formats.registry import create_repository, detach_repository, open_repository
-from engine.model import VolumeFormat
 from sim.hosts.shared_leases import DEAD_S, RENEWED_S, SimSharedLeases
 from sim.hosts.world import World
 from tests.formats.kit import SIZE, T1, V1, raw, record

@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from engine.doors.shared_leases import LeaseArea
-from engine.formats import lvm_layout as layout
+from engine.formats.lvm.metadata import layout
 from tests.tools.sanlock_kit import Actor, Failed, SharingHost, wait_until
 from tests.tools.test_sanlock import memory_disk
 

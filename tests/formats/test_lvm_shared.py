@@ -10,10 +10,10 @@ import random
 import pytest
 
 from engine.errors import Conflict, OutcomeUnknown, Overtaken, Refused
-from engine.formats import lvm_layout as layout
-from engine.formats.lvm_meta import Meta
-from engine.formats.lvm_pages import PAGE_BYTES
-from engine.formats.lvm_slots import stand_in
+from engine.formats.lvm.metadata import layout
+from engine.formats.lvm.metadata.area import Meta
+from engine.formats.lvm.metadata.pages import PAGE_BYTES
+from engine.formats.lvm.metadata.slots import stand_in
 from sim.lvm.volume_groups import SimVolumeGroups
 from tests.formats.kit import T1, T2, record
 from tests.formats.lvm_shared_kit import (

@@ -8,13 +8,13 @@ from typing import cast
 
 import pytest
 
+from engine.data.model import VolumeFormat, aligned
+from engine.data.records import VolumeRef
 from engine.doors.images import Layer
 from engine.errors import Conflict, NoSpace, StorageError
-from engine.formats import lvm_layout as layout
-from engine.formats.lvm import LvmRepository
-from engine.model import VolumeFormat, aligned
-from engine.records import VolumeRef
-from engine.tools.qemu import QemuImageTool
+from engine.formats.lvm.metadata import layout
+from engine.formats.lvm.repository import LvmRepository
+from engine.tools.qemu.images import QemuImageTool
 from sim.lvm import group_model
 from tests.formats.kit import SIZE, T2, V1, V2, LvmStorage, qcow2, raw
 from tests.formats.lvm_kit import GARBAGE

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.api import Engine
+from engine.data.model import VolumeFormat
 from engine.doors.mounts import Mount
 from engine.errors import (
     BadRequest,
@@ -22,7 +23,6 @@ from engine.errors import (
     Superseded,
 )
 from engine.formats.registry import open_repository
-from engine.model import VolumeFormat
 from sim.disk.files import Fault
 from sim.hosts.crash import Crashed
 from sim.hosts.processes import SimProcess
@@ -188,7 +188,7 @@ def test_an_error_of_reading_gives_nothing_up(monkeypatch: pytest.MonkeyPatch, f
     world.create("main")
     engine = world.host("a")
     image = engine.create_snapshot("main", engine.create_virtual_disk("main", SIZE))
-    monkeypatch.setattr("engine.deep.compute", unreadable)
+    monkeypatch.setattr("engine.survey.deep.compute", unreadable)
     report = engine.inspect_repository("main", {"deep": True})
     assert [fix.rule for fix in report.fixes if fix.target == image] == (["B-SALVAGE"] if offered else [])
     assert "unknown" in [finding.kind for finding in report.findings if "[EIO]" in finding.text]

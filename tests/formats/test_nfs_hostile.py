@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import Conflict
-from sim.explore.stage import MiB
+from sim.explore.cases.driver import MiB
 from tests.formats.test_nfs import NFS, PLACE, Site
 
 

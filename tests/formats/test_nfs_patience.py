@@ -8,12 +8,12 @@ import pytest
 
 from engine.doors.files import Stat
 from engine.errors import DiskwrightError, OutcomeUnknown
-from engine.formats.nfs_patience import LATE_S, REST_S, Patience, with_patience
+from engine.formats.nfs.patience import LATE_S, REST_S, Patience, with_patience
 from sim.disk.files import Fault
-from sim.explore import scenes
-from sim.explore.explorer import Story, prepared
-from sim.explore.recovery import recover
-from sim.explore.stage import Stage
+from sim.explore.cases import fixtures
+from sim.explore.cases.driver import Stage
+from sim.explore.oracle.recovery import recover
+from sim.explore.search.explorer import Story, prepared
 from sim.hosts.processes import SimProcess
 from sim.hosts.world import NFS, World, on_server
 
@@ -49,7 +49,7 @@ class Away:
 @pytest.fixture(scope="module")
 def stage() -> Stage:
     """A copy from a to b that has yet to be made."""
-    return prepared(Story("copy", scenes.a_committed_copy, lambda stage: None, format=NFS), "nfs")
+    return prepared(Story("copy", fixtures.a_committed_copy, lambda stage: None, format=NFS), "nfs")
 
 
 @pytest.mark.parametrize("repository", ["a", "b"])

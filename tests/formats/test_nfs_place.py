@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import BadRequest
-from engine.formats.nfs_place import MOUNTS, Place, parse
+from engine.formats.nfs.place import MOUNTS, Place, parse
 
 GOOD: dict[str, object] = {"server": "nas.example", "export": "/srv/images"}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import BadRequest, Conflict, Damaged, DiskwrightError, NotFound, Refused, StorageError
-from engine.formats import files_layout as layout
+from engine.formats.files import layout
 from engine.formats.registry import create_repository, known_formats, open_repository, parse_format
 from tests.formats.kit import LocalStorage, SpyFiles, failing, names_below, once, real_doors, record
 

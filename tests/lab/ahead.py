@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from sim.scenario import lab_world, parse
-from sim.scenario.outcome import Verdict
-from sim.scenario.play import play
+from sim.scenario.backends import lab_hosts
+from sim.scenario.language import parse
+from sim.scenario.play.play import play
+from sim.scenario.report.outcome import Verdict
 from tests.contracts.source import ROOT
 
 SCENARIOS = {path.stem: parse.load(str(path)) for path in sorted((ROOT / "scenarios").glob("*.yaml"))}
@@ -21,7 +22,7 @@ class Ahead:
     def __init__(self, names: Sequence[str]) -> None:
         self._found: dict[str, Future[Verdict]] = {}
         self._pools: list[ThreadPoolExecutor] = []
-        shared = [name for name in names if lab_world.is_shared(SCENARIOS[name])]
+        shared = [name for name in names if lab_hosts.is_shared(SCENARIOS[name])]
         on_lvm = [name for name in names if _on_lvm(name) and name not in shared]
         others = [name for name in names if not _on_lvm(name)]
         for those in (shared[::2], shared[1::2], on_lvm, others):
@@ -38,7 +39,7 @@ class Ahead:
         """What has not begun is not played; the machines die."""
         for pool in self._pools:
             pool.shutdown(wait=False, cancel_futures=True)
-        lab_world.close_all()
+        lab_hosts.close_all()
         for pool in self._pools:
             pool.shutdown()
 

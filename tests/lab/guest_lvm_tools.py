@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import NotFound, Refused, StorageError
-from engine.tools.block import DirectBlockHandle, flush_device, is_block_device
-from engine.tools.lvm import LvmVolumeGroups
+from engine.tools.block.device import DirectBlockHandle, flush_device, is_block_device
+from engine.tools.lvm.volume_groups import LvmVolumeGroups
 from tests.tools.lvm_kit import EXTENT, Bench, commands, lvm
 
 OWNER = LvmVolumeGroups("host-a").system_id

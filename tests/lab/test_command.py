@@ -22,7 +22,7 @@ class Lab:
         self.directory = directory
 
     def __call__(self, *words: str, code: int = 0, data: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-        script = "import sys; from tui.cli import main; sys.exit(main())"
+        script = "import sys; from tui.cli.main import main; sys.exit(main())"
         environment = {**os.environ, "DISKWRIGHT_LAB": self.directory, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(
             [sys.executable, "-c", script, "lab", *words],

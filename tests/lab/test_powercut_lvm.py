@@ -7,8 +7,9 @@ from typing import cast
 import pytest
 
 from engine.errors import BadRequest
-from sim.lab import Guest, micro_lvm
-from sim.lab.powercut import cut
+from sim.lab import Guest
+from sim.trials.powercut import cut
+from sim.trials.sequences import volume_groups
 
 
 def test_real_lvm_leaves_what_the_simulation_allows(lonely: Guest):
@@ -22,10 +23,10 @@ def test_real_lvm_leaves_what_the_simulation_allows(lonely: Guest):
 def test_every_workload_loses_something_when_nothing_is_flushed():
     """What is compared with is not everything: each number of operations done has few outcomes, and more than one only
     where something was not flushed."""
-    for name in micro_lvm.WORKLOADS:
-        allowed = micro_lvm.legal(name, "posix")
+    for name in volume_groups.WORKLOADS:
+        allowed = volume_groups.legal(name, "posix")
         assert len(allowed[0]) == 1 and max(map(len, allowed)) > 1
-        assert all(len(outcomes) == 1 for outcomes in micro_lvm.legal(name, "process"))
+        assert all(len(outcomes) == 1 for outcomes in volume_groups.legal(name, "process"))
 
 
 def test_there_are_no_other_power_cuts():

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from sim.lab.needs import missing_packages
-from sim.scenario.outcome import PASSED
-from sim.scenario.play import play
+from sim.scenario.play.play import play
+from sim.scenario.report.outcome import PASSED
 from tests.lab.ahead import IN_LAB, SCENARIOS, Ahead
 
 ON_BOTH = [name for name in IN_LAB if "sim" in SCENARIOS[name].backends]

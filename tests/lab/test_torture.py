@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from engine.data.model import ImageReport, Status
 from engine.errors import BadRequest
-from engine.model import ImageReport, Status
 from sim.lab import Guest
-from sim.lab.powercut import cut
-from sim.lab.torture import torture
-from sim.lab.torture_model import Model, Possible
+from sim.trials.powercut import cut
+from sim.trials.torture.model import Model, Possible
+from sim.trials.torture.torture import torture
 
 
 @pytest.mark.parametrize("file_system", ["ext4", "xfs"])

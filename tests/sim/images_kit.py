@@ -12,13 +12,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
+from engine.data.model import VolumeFormat
 from engine.doors import Doors
 from engine.doors.files import Files, RealFileHandle, RealFiles
 from engine.doors.images import Chain, Extent, ImageTool, Layer
 from engine.errors import ToolFailed
-from engine.model import VolumeFormat
-from engine.tools.qcow2 import fresh_image
-from engine.tools.qemu import QemuImageTool
+from engine.tools.qemu.images import QemuImageTool
+from engine.tools.qemu.qcow2 import fresh_image
 from sim.disk.content import Segment
 from sim.hosts.crash import Effects, crashing
 from sim.qemu.images import SimImageTool

@@ -9,7 +9,7 @@ from sim.disk.files import SimFiles
 from sim.disk.nodes import FileNode
 from sim.disk.profiles import JOURNAL, POSIX, Profile, crash_states
 from sim.disk.storage import SimStorage
-from sim.explore.cuts import cuts
+from sim.explore.search.cuts import cuts
 
 PATHS = ["/d/a", "/d/b", "/e/a", "/e/b"]
 OPS = st.one_of(

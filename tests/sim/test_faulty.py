@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sim.explore.faulty import failures
-from sim.explore.stories import STORIES
+from sim.explore.cases.catalog import STORIES
+from sim.explore.search.faulty import failures
 
 QUICK = ("create-space", "snapshot", "remove", "user-data", "clean-removed", "mend-copy-windows")
 FLUSH_FAILED_IN_PLACE = {

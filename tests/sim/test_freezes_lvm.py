@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sim.explore.freezes import FREEZES
-from sim.explore.freezes_lvm import run_frozen_hosts
+from sim.explore.together.freezes import FREEZES
+from sim.explore.together.freezes_lvm import run_frozen_hosts
 
 STEP = 61
 """Only so many-th places are tried here, each story from another one on."""

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from sim.explore.fuzz import fuzz, main
+from sim.explore.random.fuzz import fuzz, main
 
 SHARED = "lvm-shared"
 

@@ -12,7 +12,7 @@ import pytest
 from engine.doors.files import Files, RealFiles
 from engine.doors.images import Layer, Session
 from engine.errors import BadRequest, NoSpace, ToolFailed
-from engine.tools.qemu import QemuImageTool
+from engine.tools.qemu.images import QemuImageTool
 from sim.disk.files import Fault, SimFiles
 from sim.disk.profiles import crash_states
 from sim.disk.storage import SimStorage

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from engine.data.model import VolumeFormat
 from engine.doors.files import RealFiles
 from engine.doors.images import ImageTool, Layer
 from engine.errors import ToolFailed
-from engine.model import VolumeFormat
-from engine.tools.qcow2 import HEADER_READ_BYTES, parse_header
-from engine.tools.qemu import QemuImageTool
+from engine.tools.qemu.images import QemuImageTool
+from engine.tools.qemu.qcow2 import HEADER_READ_BYTES, parse_header
 from sim.qemu.images import SimImageTool
 from tests.sim.images_kit import (
     CLUSTER,

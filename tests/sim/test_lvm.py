@@ -7,11 +7,13 @@ import errno
 import pytest
 
 from engine.errors import Conflict, NoSpace, NotFound, Refused, StorageError
-from engine.formats import lvm_group, lvm_layout, lvm_meta, lvm_records
+from engine.formats.lvm import group as lvm_group
+from engine.formats.lvm.metadata import area, layout
+from engine.formats.lvm.metadata import records as lvm_records
 from sim.disk.profiles import POSIX, crash_states
-from sim.explore.explorer import Explorer
-from sim.explore.faulty import failures
-from sim.explore.stories import ON_LVM
+from sim.explore.cases.catalog import ON_LVM
+from sim.explore.search.explorer import Explorer
+from sim.explore.search.faulty import failures
 from sim.hosts.world import DEVICE, LVM, REPOSITORIES, World
 from sim.lvm import group_model, volume_groups
 
@@ -53,7 +55,7 @@ def test_whatever_fails_what_was_acknowledged_is_there(story):
 def _unsynced(real):
     def write(records, header, slot, change):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(lvm_meta.Meta, "sync", lambda meta: None)
+            patch.setattr(area.Meta, "sync", lambda meta: None)
             return real(records, header, slot, change)
 
     return write
@@ -63,7 +65,7 @@ MUTANTS = {
     "a record is not synced": ("user-data", lvm_records.Records, "_write", _unsynced(lvm_records.Records._write)),
     "LVM's metadata is not synced": ("create-space", lvm_group.Group, "sync", lambda group: None),
     "what was only seen is not settled": ("remove", lvm_records.Records, "settle", lambda records: None),
-    "every change goes to one copy": ("user-data", lvm_layout, "copy_of", lambda version, sequence: 2),
+    "every change goes to one copy": ("user-data", layout, "copy_of", lambda version, sequence: 2),
     "devices are not synced": ("create-performance", volume_groups.SimDevice, "sync", lambda device: None),
 }
 
@@ -126,7 +128,7 @@ def test_a_command_is_whole_or_not_at_all_and_durable_after_sync_only(world, gro
 
 
 def test_of_several_changes_without_a_sync_the_first_ones_survive(world, groups):
-    """As many as the power cut likes: real LVM left the first one of three (``sim.lab.micro_lvm``)."""
+    """As many as the power cut likes: real LVM left the first one of three (``sim.trials.sequences.volume_groups``)."""
     for name in ("u", "v", "w"):
         groups.create("a", name, EXTENT, [])
     found = {"".join(sorted(names(state.storage) - {"dw-meta"})) for state in crash_states(world.storage, POSIX)}

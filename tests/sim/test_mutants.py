@@ -13,24 +13,24 @@ from typing import Any
 
 import pytest
 
-from engine import changes
 from engine.api import Engine
 from engine.assembly import real_doors
 from engine.errors import NoSpace
 from engine.fixes import fill
-from sim.explore import small
-from sim.explore.explorer import Explorer
-from sim.explore.faulty import failures
-from sim.explore.races import PASSINGS, RACES, run_passed, run_race
-from sim.explore.stories import ALL, ON_LVM, STORIES
+from engine.tags import changes
+from sim.explore.cases.catalog import ALL, ON_LVM, STORIES
+from sim.explore.search import calls
+from sim.explore.search.explorer import Explorer
+from sim.explore.search.faulty import failures
+from sim.explore.together.races import PASSINGS, RACES, run_passed, run_race
 from sim.hosts.world import LVM
 from tests.sim.mutants_kit import Site, deleted, hidden_syncs, hit, patched, sites, statement
 
 pytestmark = pytest.mark.slow
 
 KILLERS = {
-    "attempt.Attempt.join:self.repository.settle": "create-unmade",
-    "changes.change:repository.settle": "user-data",
+    "tags.attempt.Attempt.join:self.repository.settle": "create-unmade",
+    "tags.changes.change:repository.settle": "user-data",
     "copying.pump._barrier:job.target.flush": "create-on-base-elsewhere-performance",
     "fixes.clean.delete:repository.settle_all": "remove-below",
     "fixes.clean.leftovers:repository.settle_all": "strategy",
@@ -40,49 +40,49 @@ KILLERS = {
     "fixes.merge._reserve:repository.settle_all": "passed merge-and-repoint",
     "fixes.merge._up:fill.settle": "remove-below",
     "fixes.rebuild._read_what_can_be_read:write.flush": "faults mend-salvage",
-    "formats.files_litter.LitterBox._remove_old_generation:self._tree.files.sync_directory": "user-data",
-    "formats.files_litter.LitterBox.remove:self._tree.files.sync_directory": "clean-lost",
-    "formats.files_setup._commit:tree.files.sync_directory": "small",
-    "formats.files_setup._commit:tree.files.sync_directory#2": "small",
-    "formats.files_setup._make_root:tree.files.sync_directory": "small",
-    "formats.files_setup.create_tree:tree.files.sync_directory": "small",
-    "formats.files_tags.Tags._sealed:self._tree.files.sync_directory": "user-data",
-    "formats.files_tags.Tags.settle:self._tree.files.sync_directory": "user-data",
-    "formats.files_tags.Tags.settle_all:self._tree.files.sync_directory": "remove-below",
-    "formats.files_tree.Tree.ensure_shard:self.files.sync_directory": "create-performance",
-    "formats.files_tree.Tree.write_temporary:handle.sync": "user-data",
-    "formats.filestore.FileStore._sync_if_there:self._files.sync_directory": "clean-evidence",
-    "formats.filestore.FileStore.make_volume:handle.sync": "create-performance",
-    "formats.filestore.FileStore.make_volume:self._files.sync_directory": "create-performance",
-    "formats.filestore.FileStore.quarantine_volume:self._files.sync_directory": "clean-unnamed",
-    "formats.filestore.FileStore.settle:self._tags.settle": "user-data",
-    "formats.filestore.FileStore.settle_all:self._tags.settle_all": "remove-below",
-    "formats.filestore.FileStore.start_progress:handle.sync": "small",
-    "formats.filestore.FileStore.start_progress:self._files.sync_directory": "small",
-    "formats.filestore.FileStore.write_digests:self._files.sync_directory": "small",
-    "formats.filestore.FileStore.write_progress:handle.sync": "small",
-    "formats.lvm.LvmRepository.settle:self._records.settle": "lvm:create-space",
-    "formats.lvm.LvmRepository.settle_all:self._records.settle": "lvm:remove-below",
-    "formats.lvm_group.Group.sync:self.doors.volume_groups.sync": "small lvm",
-    "formats.lvm_guard.ExclusiveGuard.release:self._group.sync": "small lvm",
-    "formats.lvm_guard.ExclusiveGuard.take:self._group.sync": "small lvm",
-    "formats.lvm_litter.LitterBox.remove:self._group.sync": "lvm:clean-lost",
-    "formats.lvm_meta.Meta.extend:self.group.sync": "small lvm",
-    "formats.lvm_meta.Meta.extend:self.sync": "small lvm",
-    "formats.lvm_meta.Meta.keep:self.sync": "lvm:user-data",
-    "formats.lvm_meta.Meta.sync:self._ours": "small lvm",
-    "formats.lvm_places.Places.sync:device.sync": "lvm:create-space",
-    "formats.lvm_progress.ProgressLogs.write:self._meta.sync": "small lvm",
-    "formats.lvm_records.Records.settle:self._meta.sync": "lvm:create-space",
-    "formats.lvm_setup._make_meta:device.sync": "small lvm",
-    "formats.lvm_setup._make_meta:group.sync": "small lvm",
-    "formats.lvm_volumes.Volumes._make_room_for:self._group.sync": "small lvm",
-    "formats.lvm_volumes.Volumes.make:device.sync": "lvm:create-performance",
-    "formats.lvm_volumes.Volumes.make_room:self._group.sync": "small lvm",
-    "formats.lvm_volumes.Volumes.quarantine:self._group.sync": "small lvm",
-    "formats.lvm_volumes.Volumes.remove:self._group.sync": "small lvm",
-    "host.HostState._write:handle.sync": "small",
-    "host.HostState._write:self._doors.files.sync_directory": "small",
+    "formats.files.litter.LitterBox._remove_old_generation:self._tree.files.sync_directory": "user-data",
+    "formats.files.litter.LitterBox.remove:self._tree.files.sync_directory": "clean-lost",
+    "formats.files.setup._commit:tree.files.sync_directory": "small",
+    "formats.files.setup._commit:tree.files.sync_directory#2": "small",
+    "formats.files.setup._make_root:tree.files.sync_directory": "small",
+    "formats.files.setup.create_tree:tree.files.sync_directory": "small",
+    "formats.files.tags.Tags._sealed:self._tree.files.sync_directory": "user-data",
+    "formats.files.tags.Tags.settle:self._tree.files.sync_directory": "user-data",
+    "formats.files.tags.Tags.settle_all:self._tree.files.sync_directory": "remove-below",
+    "formats.files.tree.Tree.ensure_shard:self.files.sync_directory": "create-performance",
+    "formats.files.tree.Tree.write_temporary:handle.sync": "user-data",
+    "formats.files.repository.FileStore._sync_if_there:self._files.sync_directory": "clean-evidence",
+    "formats.files.repository.FileStore.make_volume:handle.sync": "create-performance",
+    "formats.files.repository.FileStore.make_volume:self._files.sync_directory": "create-performance",
+    "formats.files.repository.FileStore.quarantine_volume:self._files.sync_directory": "clean-unnamed",
+    "formats.files.repository.FileStore.settle:self._tags.settle": "user-data",
+    "formats.files.repository.FileStore.settle_all:self._tags.settle_all": "remove-below",
+    "formats.files.repository.FileStore.start_progress:handle.sync": "small",
+    "formats.files.repository.FileStore.start_progress:self._files.sync_directory": "small",
+    "formats.files.repository.FileStore.write_digests:self._files.sync_directory": "small",
+    "formats.files.repository.FileStore.write_progress:handle.sync": "small",
+    "formats.lvm.repository.LvmRepository.settle:self._records.settle": "lvm:create-space",
+    "formats.lvm.repository.LvmRepository.settle_all:self._records.settle": "lvm:remove-below",
+    "formats.lvm.group.Group.sync:self.doors.volume_groups.sync": "small lvm",
+    "formats.lvm.guard.ExclusiveGuard.release:self._group.sync": "small lvm",
+    "formats.lvm.guard.ExclusiveGuard.take:self._group.sync": "small lvm",
+    "formats.lvm.litter.LitterBox.remove:self._group.sync": "lvm:clean-lost",
+    "formats.lvm.metadata.area.Meta.extend:self.group.sync": "small lvm",
+    "formats.lvm.metadata.area.Meta.extend:self.sync": "small lvm",
+    "formats.lvm.metadata.area.Meta.keep:self.sync": "lvm:user-data",
+    "formats.lvm.metadata.area.Meta.sync:self._ours": "small lvm",
+    "formats.lvm.places.Places.sync:device.sync": "lvm:create-space",
+    "formats.lvm.metadata.progress.ProgressLogs.write:self._meta.sync": "small lvm",
+    "formats.lvm.metadata.records.Records.settle:self._meta.sync": "lvm:create-space",
+    "formats.lvm.setup._make_meta:device.sync": "small lvm",
+    "formats.lvm.setup._make_meta:group.sync": "small lvm",
+    "formats.lvm.volumes.Volumes._make_room_for:self._group.sync": "small lvm",
+    "formats.lvm.volumes.Volumes.make:device.sync": "lvm:create-performance",
+    "formats.lvm.volumes.Volumes.make_room:self._group.sync": "small lvm",
+    "formats.lvm.volumes.Volumes.quarantine:self._group.sync": "small lvm",
+    "formats.lvm.volumes.Volumes.remove:self._group.sync": "small lvm",
+    "host.state.HostState._write:handle.sync": "small",
+    "host.state.HostState._write:self._doors.files.sync_directory": "small",
     "verbs.copy._already_here:repository.settle": "copy-committed",
     "verbs.copy._base:repository.settle": "snapshot-as-base-of-a-copy",
     "verbs.copy._commit:repository.settle": "passed copies",
@@ -94,21 +94,23 @@ KILLERS = {
 A site that is not here is looked for in all of them."""
 
 REDUNDANT = {
-    "formats.files_setup.create_tree:handle.sync": "the file is empty; the model takes a synced name for a "
+    "formats.files.setup.create_tree:handle.sync": "the file is empty; the model takes a synced name for a "
     "whole inode, which file systems without a journal do not promise",
-    "formats.lvm_litter.LitterBox.remove:self._records.settle": "a progress log that comes back is listed again",
-    "formats.lvm_meta.Meta.keep:self.sync#2": "after a flush that failed, which no story of these has",
-    "formats.lvm_progress.ProgressLogs.start:self._meta.sync": "an attempt without a log begins at 0",
-    "formats.lvm_records.Records._blank_others:self._meta.sync": "damaged copies that come back are given up again",
-    "formats.lvm_setup._group:groups.sync": "the repository is committed later, and synced",
-    "formats.lvm_setup._group:groups.sync#2": "the same",
-    "formats.lvm_setup._make_leases:group.sync": "the same",
-    "formats.lvm_shared.SharedGuard._more_leases:self._group.sync": "the chunk that needs them follows another sync",
-    "formats.lvm_volumes.Volumes._extend:self._group.sync": "what is gained is cleared and told by a tag, and synced",
-    "formats.lvm_volumes.Volumes.freeze:device.sync": "layers end with the image; machines that open the device do not",
-    "formats.lvm_volumes.Volumes.make_room:device.sync": "the sync of the group flushes the same devices",
-    "formats.lvm_volumes.Volumes.reduce:self._group.sync": "the file of a snapshot was flushed when it became one",
-    "formats.lvm_volumes.Volumes.reduce:self._group.sync#2": "a reduction that is lost is offered again",
+    "formats.lvm.litter.LitterBox.remove:self._records.settle": "a progress log that comes back is listed again",
+    "formats.lvm.metadata.area.Meta.keep:self.sync#2": "after a flush that failed, which no story of these has",
+    "formats.lvm.metadata.progress.ProgressLogs.start:self._meta.sync": "an attempt without a log begins at 0",
+    "formats.lvm.metadata.records.Records._blank_others:self._meta.sync": "damaged copies that come back are "
+    "given up again",
+    "formats.lvm.setup._group:groups.sync": "the repository is committed later, and synced",
+    "formats.lvm.setup._group:groups.sync#2": "the same",
+    "formats.lvm.setup._make_leases:group.sync": "the same",
+    "formats.lvm.shared.guard.SharedGuard._more_leases:self._group.sync": "the chunk that needs them follows "
+    "another sync",
+    "formats.lvm.volumes.Volumes._extend:self._group.sync": "what is gained is cleared and told by a tag, and synced",
+    "formats.lvm.volumes.Volumes.freeze:device.sync": "layers end with the image; machines that open the device do not",
+    "formats.lvm.volumes.Volumes.make_room:device.sync": "the sync of the group flushes the same devices",
+    "formats.lvm.volumes.Volumes.reduce:self._group.sync": "the file of a snapshot was flushed when it became one",
+    "formats.lvm.volumes.Volumes.reduce:self._group.sync#2": "a reduction that is lost is offered again",
 }
 """Syncs without which nothing can be lost in this model, and why they may stay."""
 
@@ -116,9 +118,9 @@ REDUNDANT = {
 def found_by(name: str) -> bool:
     kind, _, subject = name.rpartition(" ")
     if name == "small lvm":
-        return bool(small.promises(LVM) or small.more_room() or small.creation_on_lvm() or small.creation_on_lvm(True))
+        return bool(calls.promises(LVM) or calls.more_room() or calls.creation_on_lvm() or calls.creation_on_lvm(True))
     if name == "small":
-        return bool(small.creation() or small.creation(reply_lost=True) or small.notes() or small.promises())
+        return bool(calls.creation() or calls.creation(reply_lost=True) or calls.notes() or calls.promises())
     if kind == "faults":
         return next(failures(STORIES[subject]), None) is not None
     if kind == "passed":
@@ -130,7 +132,7 @@ def candidates(site: Site) -> list[str]:
     known = KILLERS.get(site.name)
     if known:
         return [known]
-    if site.module.startswith("engine.formats.lvm"):
+    if site.module.startswith("engine.formats.lvm."):
         return ["small lvm", *ON_LVM]
     return [*dict.fromkeys(KILLERS.values()), *STORIES, *(f"faults {name}" for name in STORIES)]
 
@@ -214,7 +216,7 @@ def raced(name: str, swapped: bool) -> bool:
 def test_publishing_without_a_look_at_the_newest_generation_is_reported():
     """Somebody who was passed before it began must not be left with an unknown outcome."""
     with patched(
-        "engine.formats.files_tags",
+        "engine.formats.files.tags",
         "Tags._put",
         lambda node: [hit()] if ast.unparse(node) == "self._require_newest(tag, expected)" else None,
     ) as hits:
@@ -225,7 +227,7 @@ def test_publishing_without_a_look_at_the_newest_generation_is_reported():
 def test_publishing_without_a_second_look_is_reported():
     """A late link under a generation that was superseded and removed succeeds, and does not count."""
     with patched(
-        "engine.formats.files_tags",
+        "engine.formats.files.tags",
         "Tags._sealed",
         lambda node: [hit()] if isinstance(node, ast.If) and "max(generations" in ast.unparse(node.test) else None,
     ) as hits:

@@ -6,8 +6,8 @@ import pytest
 
 from sim.disk.files import SimFiles
 from sim.disk.profiles import NFS
-from sim.explore.cuts import cuts
-from sim.explore.races import RACES, run_race
+from sim.explore.search.cuts import cuts
+from sim.explore.together.races import RACES, run_race
 from sim.hosts.world import World
 
 ROOT = "/srv"

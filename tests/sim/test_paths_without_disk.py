@@ -10,12 +10,12 @@ from pyfakefs.fake_filesystem import FakeFilesystem
 
 from engine.errors import BadRequest, NotFound, StorageError
 from sim.explore import command as explore
-from sim.explore import fuzz
-from sim.explore.stories import STORIES
+from sim.explore.cases.catalog import STORIES
+from sim.explore.random import fuzz
 from sim.scenario import command
 from tests.unfaked import Unfaked
-from tui import arguments, cli
-from tui.session import state_directory
+from tui.cli import arguments, main
+from tui.cli.session import state_directory
 
 SCENARIO = """\
 title: A disk
@@ -89,12 +89,12 @@ def test_the_notes_of_a_host_have_a_place_and_the_crash_log_an_end(fs: FakeFiles
     monkeypatch.setenv("XDG_STATE_HOME", "relative")
     state = state_directory(None, "h")
     assert state == "/home/u/.local/state/diskwright/h"
-    path = cli._write_crash(state, "first")
-    cli._write_crash(state, "second")
+    path = main._write_crash(state, "first")
+    main._write_crash(state, "second")
     with open(path, encoding="utf-8") as stream:
         assert "first" in stream.read()
-    os.truncate(path, cli._CRASH_LOG_BYTES + 1)
-    cli._write_crash(state, "third")
+    os.truncate(path, main._CRASH_LOG_BYTES + 1)
+    main._write_crash(state, "third")
     assert os.path.getsize(path) < 1000
     fs.set_disk_usage(os.path.getsize(path))
-    assert cli._write_crash(state, "x" * 10_000) == ""
+    assert main._write_crash(state, "x" * 10_000) == ""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from sim.explore.races import PASSINGS, RACES, run_passed, run_race
+from sim.explore.together.races import PASSINGS, RACES, run_passed, run_race
 
 QUICK = ("user-data", "snapshots", "copies", "restore-and-clean", "snapshot-and-remove")
 TWICE = ("user-data", "snapshots", "restore-and-clean")

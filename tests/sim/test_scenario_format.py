@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sim.scenario import parse
 from sim.scenario.command import main
-from sim.scenario.source import MAX_BYTES, ScenarioError
-from sim.scenario.values import MAX_DISK_BYTES
+from sim.scenario.language import parse
+from sim.scenario.language.source import MAX_BYTES, ScenarioError
+from sim.scenario.language.values import MAX_DISK_BYTES
 from tests.contracts.source import ROOT
 
 HEAD = """\

@@ -13,11 +13,11 @@ from xml.etree import ElementTree
 import pytest
 
 from engine.errors import DiskwrightError
-from sim.scenario import parse, schema
 from sim.scenario.command import main
-from sim.scenario.model import Scenario, Step
-from sim.scenario.outcome import PASSED, SKIPPED, VIOLATED, WRONG, Verdict
-from sim.scenario.play import play
+from sim.scenario.language import parse, schema
+from sim.scenario.language.model import Scenario, Step
+from sim.scenario.play.play import play
+from sim.scenario.report.outcome import PASSED, SKIPPED, VIOLATED, WRONG, Verdict
 from tests.contracts.source import ROOT
 
 DIRECTORY = ROOT / "scenarios"
@@ -134,7 +134,7 @@ WRONG_VALUES: dict[str, Any] = {
 
 
 def schema_piece() -> Any:
-    from sim.scenario.patterns import Piece
+    from sim.scenario.language.patterns import Piece
 
     return Piece("no such pattern", 0, 1)
 
@@ -326,7 +326,7 @@ def test_the_description_is_the_programs_own():
     """The reference in the README is what the tables say now."""
     text = (DIRECTORY / "README.md").read_text(encoding="utf-8")
     assert text.partition("<!-- reference -->\n")[2] == schema.reference(), (
-        "make it again: python -m sim.scenario.schema, below the mark in scenarios/README.md"
+        "make it again: python -m sim.scenario.language.schema, below the mark in scenarios/README.md"
     )
 
 

@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import pytest
 
-from sim.explore import small
+from sim.explore.search import calls
 from sim.hosts.world import FORMAT, LVM
 
 
 def test_creating_a_repository_is_all_or_nothing():
     """There is none and it can be created, or it is there; also where the answer of the server is lost."""
-    assert small.creation() == small.creation(reply_lost=True) == []
+    assert calls.creation() == calls.creation(reply_lost=True) == []
 
 
 @pytest.mark.parametrize("in_a_group", [False, True])
 def test_creating_a_repository_on_lvm_is_all_or_nothing(in_a_group):
     """On a bare device, and in a group that is there already."""
-    assert small.creation_on_lvm(in_a_group) == []
+    assert calls.creation_on_lvm(in_a_group) == []
 
 
 def test_room_for_more_records_is_made_or_not():
     """The first record of a new chunk, and the new chunk itself, are there where they were acknowledged."""
-    assert small.more_room() == []
+    assert calls.more_room() == []
 
 
 def test_what_a_host_notes_is_there_whole_or_not():
     """A connection that was acknowledged is known after a power cut of the host itself."""
-    assert small.notes() == []
+    assert calls.notes() == []
 
 
 @pytest.mark.parametrize("format", [FORMAT, LVM])
 def test_calls_that_say_so_are_durable_on_return(format):
     """Each call of a repository by itself, in every state that a power cut right after it leaves."""
-    assert small.promises(format) == []
+    assert calls.promises(format) == []

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from engine.api import Engine
+from engine.data.model import RepositoryReport, Risk, Status
 from engine.doors.processes import ProcessState
 from engine.errors import DiskwrightError, ImageBusy, Overtaken
-from engine.model import RepositoryReport, Risk, Status
 from sim.disk.files import Fault
 from sim.disk.profiles import POSIX, crash_states, pending_count
 from sim.disk.storage import SimStorage
@@ -35,8 +35,8 @@ def world() -> World:
 
 def write(engine: Engine, repo: str, disk: str, offset: int, data: bytes) -> None:
     """Write into a disk as its machine would: prepared, through the image tool."""
+    from engine.data.model import VolumeFormat
     from engine.doors.images import Layer
-    from engine.model import VolumeFormat
 
     engine.prepare_image(repo, disk)
     repository = engine.context.repository(repo)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import StorageError
-from engine.tools.loop import LoopDevices
-from engine.tools.lvm import LvmVolumeGroups
+from engine.tools.block.loop import LoopDevices
+from engine.tools.lvm.volume_groups import LvmVolumeGroups
 from tests.tools.lvm_kit import Bench
 
 LoopMaker = Callable[..., tuple[str, str]]

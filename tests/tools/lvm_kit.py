@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.errors import StorageError
-from engine.tools.command import environment
-from engine.tools.loop import LoopDevices
-from engine.tools.lvm import LvmVolumeGroups
+from engine.tools.block.loop import LoopDevices
+from engine.tools.local.command import environment
+from engine.tools.lvm.volume_groups import LvmVolumeGroups
 
 MiB = 1 << 20
 EXTENT = 4 * MiB

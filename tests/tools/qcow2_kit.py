@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from engine.data.model import VolumeFormat
 from engine.doors.images import Layer
-from engine.model import VolumeFormat
-from engine.tools.qcow2 import HEADER_READ_BYTES, Header, fresh_image, parse_header
+from engine.tools.qemu.qcow2 import HEADER_READ_BYTES, Header, fresh_image, parse_header
 
 MIB = 1 << 20
 

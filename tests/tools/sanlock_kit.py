@@ -23,14 +23,14 @@ WORKER = """
 import json, os, signal, subprocess, sys
 from engine.doors.shared_leases import LeaseArea
 from engine.errors import DiskwrightError
-from engine.tools.sanlock import SanlockLeases
+from engine.tools.sanlock.shared_leases import SanlockLeases
 
 leases, held = SanlockLeases(io_timeout_s=1), {}
 ADOPT = "import sys; sys.path.insert(0, sys.argv[2]); exec(sys.argv[3])"
 CHILD = '''
 import json, os, signal, sys
 from engine.errors import DiskwrightError
-from engine.tools.sanlock import SanlockLeases
+from engine.tools.sanlock.shared_leases import SanlockLeases
 leases = SanlockLeases()
 signal.alarm(120)
 print("up", flush=True)

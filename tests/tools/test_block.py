@@ -10,8 +10,8 @@ import random
 import pytest
 
 from engine.doors.volume_groups import BLOCK_BYTES
-from engine.tools import block
-from engine.tools.block import DirectBlockHandle, flush_device, is_block_device
+from engine.tools.block import device as block
+from engine.tools.block.device import DirectBlockHandle, flush_device, is_block_device
 
 MiB = 1 << 20
 

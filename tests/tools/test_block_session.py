@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from engine.data.model import VolumeFormat
 from engine.doors.images import Layer
 from engine.errors import BadRequest, NoSpace, ReadFailed, ToolFailed
-from engine.model import VolumeFormat
-from engine.tools.block import DirectBlockHandle
-from engine.tools.block_session import BlockSession
-from engine.tools.lending import PIECE_BYTES
-from engine.tools.qemu import QemuImageTool
+from engine.tools.block.device import DirectBlockHandle
+from engine.tools.block.session import BlockSession
+from engine.tools.local.lending import PIECE_BYTES
+from engine.tools.qemu.images import QemuImageTool
 
 MIB = 1 << 20
 SIZE = 9 * MIB + 4096

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from engine.data.model import VolumeFormat
 from engine.doors.images import Layer
 from engine.errors import BadRequest, ToolFailed
-from engine.model import VolumeFormat
-from engine.tools.layers import describe
-from engine.tools.qemu import QemuImageTool
+from engine.tools.qemu.images import QemuImageTool
+from engine.tools.qemu.layers import describe
 from tests.tools.qcow2_kit import MIB, make, patch, qcow2, qemu_img, raw
 
 SECRET = b"secret of the host"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from engine.errors import BadRequest, Conflict, NotFound, StorageError
-from engine.tools import loop
-from engine.tools.block import DirectBlockHandle
-from engine.tools.loop import LoopDevices
+from engine.tools.block import loop
+from engine.tools.block.device import DirectBlockHandle
+from engine.tools.block.loop import LoopDevices
 
 MiB = 1 << 20
 

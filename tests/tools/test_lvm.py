@@ -16,9 +16,9 @@ from engine.errors import (
     NotFound,
     Refused,
 )
-from engine.tools.loop import LoopDevices
-from engine.tools.lvm import LvmVolumeGroups
-from engine.tools.lvm_seen import Seen
+from engine.tools.block.loop import LoopDevices
+from engine.tools.lvm.seen import Seen
+from engine.tools.lvm.volume_groups import LvmVolumeGroups
 from tests.tools.lvm_kit import EXTENT, MiB, commands, lvm
 
 # -- groups

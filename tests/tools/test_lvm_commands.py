@@ -19,10 +19,10 @@ from engine.errors import (
     ToolFailed,
     ToolMissing,
 )
-from engine.tools import lvm_commands
-from engine.tools.block import DirectBlockHandle
-from engine.tools.lvm import LvmVolumeGroups
-from sim.lab.inside import lvm_repair
+from engine.tools.block.device import DirectBlockHandle
+from engine.tools.lvm import commands as lvm_commands
+from engine.tools.lvm.volume_groups import LvmVolumeGroups
+from sim.trials.inside import lvm_repair
 from tests.tools.lvm_kit import EXTENT, MiB, commands, fill, lvm
 
 
@@ -62,7 +62,7 @@ def test_a_command_dies_with_the_process_that_started_it(monkeypatch, tmp_path):
     """However that one ends: nobody may change a group on behalf of who is gone."""
     os.mkfifo(tmp_path / "pid")
     fake_lvm(tmp_path, monkeypatch, f"echo $$ >{tmp_path}/pid; exec sleep 60")
-    source = "from engine.tools.lvm import LvmVolumeGroups; LvmVolumeGroups('h').report('g')"
+    source = "from engine.tools.lvm.volume_groups import LvmVolumeGroups; LvmVolumeGroups('h').report('g')"
     process = subprocess.Popen([sys.executable, "-c", source])
     command = os.pidfd_open(int((tmp_path / "pid").read_text()))
     try:

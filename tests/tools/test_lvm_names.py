@@ -7,7 +7,7 @@ import pytest
 from engine.errors import (
     BadRequest,
 )
-from engine.tools.lvm_names import check_system_id, system_id_of
+from engine.tools.lvm.names import check_system_id, system_id_of
 from tests.tools.lvm_kit import EXTENT, commands
 
 BAD_NAMES = ["", "-n", "--config", "a/b", "..", ".", "a b", "a;b", 'a"b', "a\nb", "ä", "a\0b", "x" * 64, "-" * 40, "@t"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.doors.mounts import User, told
-from engine.tools.mount_users import users
+from engine.tools.nfs.users import users
 
 WAITING = "import sys; f = sys.argv[1] and open(sys.argv[1]); print(flush=True); sys.stdin.read()"
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from engine.errors import BadRequest, NoSpace, ToolFailed
-from engine.tools.lending import PIECE_BYTES
-from engine.tools.nbd import READ_DEPTH, WRITE_DEPTH, NbdSession
+from engine.tools.local.lending import PIECE_BYTES
+from engine.tools.qemu.nbd import READ_DEPTH, WRITE_DEPTH, NbdSession
 from tests.tools.nbd_server import FLAGS, FLUSH, READ, WRITE, ZERO, ScriptedServer
 
 SIZE = 24 * PIECE_BYTES + 4096

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import BadRequest, Conflict, DiskwrightError, NotFound, Refused, StorageError, ToolMissing
-from engine.tools import nfs_mount
-from engine.tools.nfs_mount import NfsMounts, parse_line
+from engine.tools.nfs import mounts as nfs_mount
+from engine.tools.nfs.mounts import NfsMounts, parse_line
 
 ROOT = "20 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw"
 NFS = (

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import BadRequest, Damaged
-from engine.tools.layers import describe
-from engine.tools.qcow2 import (
+from engine.tools.qemu.layers import describe
+from engine.tools.qemu.qcow2 import (
     CLUSTER_BYTES,
     MAX_FRESH_SIZE,
     MAX_L1_BYTES,

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from engine.data.model import VolumeFormat
 from engine.doors.images import CheckReport, Extent
 from engine.errors import BadRequest, NoSpace, ToolFailed, ToolMissing
-from engine.model import VolumeFormat
-from engine.tools.command import Result, failure, shortened
-from engine.tools.qemu import QemuImageTool
+from engine.tools.local.command import Result, failure, shortened
+from engine.tools.qemu.images import QemuImageTool
 from tests.tools.qcow2_kit import MIB, header_of, info, make, patch, qcow2, qemu_img, raw
 
 CLUSTER = 65536

@@ -12,8 +12,8 @@ import pytest
 
 from engine.doors.shared_leases import SLOT_BYTES, LeaseArea
 from engine.errors import BadRequest, StorageError
-from engine.tools.loop import LoopDevices
-from engine.tools.sanlock import SanlockLeases
+from engine.tools.block.loop import LoopDevices
+from engine.tools.sanlock.shared_leases import SanlockLeases
 from tests.tools.sanlock_kit import Actor, Failed, SharingHost, wait_until
 from tests.tools.sanlock_sim import sharing_hosts
 

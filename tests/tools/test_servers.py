@@ -15,9 +15,9 @@ import pytest
 
 from engine.doors.leases import OfdLeases
 from engine.errors import ToolFailed
-from engine.tools.nbd import NbdSession
-from engine.tools.qemu import QemuImageTool
-from engine.tools.server import QemuNbd
+from engine.tools.qemu.images import QemuImageTool
+from engine.tools.qemu.nbd import NbdSession
+from engine.tools.qemu.server import QemuNbd
 from tests.tools.qcow2_kit import MIB, make, qcow2
 
 ROOT = Path(__file__).parents[2]
@@ -27,10 +27,10 @@ CLIENT = """
 import json, signal, sys
 from engine.doors.images import Layer
 from engine.doors.leases import OfdLeases
-from engine.model import VolumeFormat
-from engine.tools.layers import describe
-from engine.tools.qemu import QemuImageTool
-from engine.tools.server import QemuNbd
+from engine.data.model import VolumeFormat
+from engine.tools.qemu.layers import describe
+from engine.tools.qemu.images import QemuImageTool
+from engine.tools.qemu.server import QemuNbd
 
 image, lock, shake_hands = sys.argv[1], sys.argv[2], sys.argv[3] == "shake"
 lease = OfdLeases().try_acquire(lock, 7, shared=False)

@@ -14,30 +14,30 @@ from textual.app import App
 from textual.timer import Timer
 
 from engine.errors import DiskwrightError
-from tui.console import headers
-from tui.console.doing import GlobalActs
-from tui.console.going import GoingActs
+from tui.console.control.anywhere import GlobalActs
+from tui.console.control.manager import ManagerActs
+from tui.console.control.navigation import GoingActs
+from tui.console.control.running import RunActs
+from tui.console.dialogs.message import Message
+from tui.console.draw import headers
+from tui.console.draw.lines import Line, Span
+from tui.console.draw.palette import MONO, PALETTES, Palette
+from tui.console.draw.signs import Signs
 from tui.console.jobs import JobDone, Jobs
-from tui.console.lines import Line, Span
-from tui.console.managing import ManagerActs
 from tui.console.messages import Messages, Told
-from tui.console.pages import make_page
-from tui.console.palette import MONO, PALETTES, Palette
-from tui.console.running import RunActs
-from tui.console.screens.acting import Acting
-from tui.console.screens.message import Message
-from tui.console.screens.page import Page
-from tui.console.signs import Signs
+from tui.console.pages.acting import Acting
+from tui.console.pages.page import Page
+from tui.console.pages.registry import make_page
 from tui.console.site import Site
 from tui.console.widgets.bar import Button
-from tui.model.commands import SessionLog
-from tui.model.config import Config, choice
-from tui.model.snapshot import RepositoryView
-from tui.model.words import RunState
-from tui.printable import printable
+from tui.text.printable import printable
+from tui.text.words import RunState
+from tui.view.command_lines import SessionLog
+from tui.view.snapshot import RepositoryView
+from tui.work.config import Config, choice
 
 if TYPE_CHECKING:
-    from tui.console.tour import Player
+    from tui.console.control.tour import Player
 
 IDLE_TICK_S = 1.0
 LIVE_TICK_S = 0.33

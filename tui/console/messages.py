@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tui.console.formats import clock
-from tui.console.lines import Cell, Line, Span
+from tui.console.draw.formats import clock
+from tui.console.draw.lines import Cell, Line, Span
 
 KEPT = 200
 STANDS_S = 1.0

@@ -10,22 +10,23 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tui.model import estimates, lens, run_notes
-from tui.model import plan as plan_model
-from tui.model import runs as runs_model
-from tui.model.desk import Decisions, Desk
-from tui.model.fixes import FixRow
-from tui.model.journal import Journal
-from tui.model.notes import Notes, notes_of
-from tui.model.plan import Plan
-from tui.model.scanner import Cancel, RepositoryEntry, Scanner, connected
-from tui.model.snapshot import RepositoryView, never_read
-from tui.model.triage import Marked, queued_rows
+from tui.notes import Notes, notes_of
+from tui.view import estimates, lens
+from tui.view import plan as plan_model
+from tui.view.fixes import FixRow
+from tui.view.plan import Plan
+from tui.view.snapshot import RepositoryView, never_read
+from tui.work import run_notes
+from tui.work import runs as runs_model
+from tui.work.desk import Decisions, Desk
+from tui.work.journal import Journal
+from tui.work.scanner import Cancel, RepositoryEntry, Scanner, connected
+from tui.work.triage import Marked, queued_rows
 
 if TYPE_CHECKING:
     from engine.api import Engine
-    from tui.model.branch import Branch
-    from tui.model.replay import Replay
+    from tui.training.branch import Branch
+    from tui.training.replay import Replay
 
 
 class Site:

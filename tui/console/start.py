@@ -9,13 +9,13 @@ import sys
 import time
 
 from engine.errors import NotFound
+from tui.cli.session import Session
 from tui.console.app import ConsoleApp, Options
-from tui.console.pages import act_names
-from tui.console.palette import PALETTES
+from tui.console.draw.palette import PALETTES
+from tui.console.pages.registry import act_names
 from tui.console.site import Site
-from tui.model import config
-from tui.printable import printable
-from tui.session import Session
+from tui.text.printable import printable
+from tui.work import config
 
 
 def start(session: Session, arguments: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from tui.console.lines import Line, Span, fit, plain, strip
+from tui.console.draw.lines import Line, Span, fit, plain, strip
 from tui.console.widgets.base import palette_of, signs_of
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, cast
 from textual.content import Content
 from textual.widget import Widget
 
-from tui.console.lines import Cell, plain
-from tui.console.palette import Palette
-from tui.console.signs import Signs
+from tui.console.draw.lines import Cell, plain
+from tui.console.draw.palette import Palette
+from tui.console.draw.signs import Signs
 
 if TYPE_CHECKING:
     from tui.console.app import ConsoleApp

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tui.console.formats import share
-from tui.console.headers import counts_of, srm_of
-from tui.console.lines import Line, Span
+from tui.console.draw.formats import share
+from tui.console.draw.headers import counts_of, srm_of
+from tui.console.draw.lines import Line, Span
 from tui.console.widgets.base import console, set_title
 from tui.console.widgets.pane import Pane
 

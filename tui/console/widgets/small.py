@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual.strip import Strip
 from textual.widget import Widget
 
-from tui.console.lines import Line, Span, fit, strip
+from tui.console.draw.lines import Line, Span, fit, strip
 from tui.console.widgets.base import console, palette_of, signs_of
 
 

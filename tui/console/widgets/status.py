@@ -6,7 +6,7 @@ from rich.cells import cell_len as width_of
 from textual import events
 from textual.strip import Strip
 
-from tui.console.lines import Line, Span, fit, plain, strip, wrap
+from tui.console.draw.lines import Line, Span, fit, plain, strip, wrap
 from tui.console.messages import Told
 from tui.console.widgets.bar import Bar, Button
 from tui.console.widgets.base import palette_of, signs_of

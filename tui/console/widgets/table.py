@@ -11,7 +11,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from tui.console.lines import Cell, Line, Span, fit, strip, wrap
+from tui.console.draw.lines import Cell, Line, Span, fit, strip, wrap
 from tui.console.widgets.base import palette_of, signs_of
 from tui.console.widgets.scroll import use_plain_bars
 

@@ -1,0 +1,408 @@
+"""The record of a tag: the one place where the truth about an image is kept.
+
+On disk a record is one header line and one line of JSON::
+
+    dw1 <length of the JSON in bytes> <BLAKE2b-128 of the JSON, hex>\\n
+    {...}\\n
+
+The JSON is canonical (sorted keys, no spaces, UTF-8, no NaN). Fields unknown to this version
+are kept when the record is changed. A tag names at most one volume as its data (``volume``),
+may be making another (``operation.attempt``) and may have some to delete (``scrap``); a volume
+exists only while one of these names it. The parent of a volume is a *tag* and stands here and
+nowhere else; a qcow2 header is derived from it.
+
+Generations are 64 bit: 16 bits incarnation, 48 bits counter. A purge leaves a tombstone with
+the next incarnation, so a writer that slept through it can never win.
+"""
+
+from __future__ import annotations
+
+import json
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+from engine.data.model import MAX_IMAGE_BYTES, MAX_USER_DATA_BYTES, OperationStatus, Strategy, VolumeFormat, is_id
+from engine.errors import BadRequest, Damaged
+
+MAX_RECORD_BYTES = 1024 * 1024
+"""Longest record read: 64 KiB of user data escapes to 384 KiB at worst; the rest is small."""
+
+MAX_USER_DATA_DEPTH = 64
+"""Deepest nesting of ``user_data``, far below what any reader's stack can take."""
+
+MAGIC = "dw1"
+INCARNATION_SHIFT = 48
+_COUNTER_MASK = (1 << INCARNATION_SHIFT) - 1
+
+
+class VolumeRef(NamedTuple):
+    """A volume as its tag names it."""
+
+    id: str
+    format: VolumeFormat
+    parent: str
+    """The tag below, "" for none."""
+
+
+class Operation(NamedTuple):
+    """What an image still needs, as data. Ids only; nothing here is code."""
+
+    verb: str
+    """create_disk, copy, import, create_snapshot, merge, optimize, restore_data."""
+    attempt: VolumeRef | None = None
+    """The volume being made or filled."""
+    cursor: int = 0
+    """Everything below is durable in ``attempt``; a lower bound."""
+    source: str = ""
+    """Image the data comes from."""
+    source_repository: str = ""
+    """Identity of the storage that held it."""
+    source_write_epoch: int = 0
+    base: str = ""
+    """Tag in this repository that the result is based on."""
+    other: str = ""
+    """The tag below, in a merge; the disk, in a snapshot."""
+    direction: str = ""
+    """"down" or "up", in a merge."""
+    pinned: tuple[str, ...] = ()
+    """Ids of the volumes a merge works on: (upper, lower). It starts over when they are others."""
+    path: str = ""
+    """The imported file."""
+    path_facts: tuple[int, ...] = ()
+    """(size, mtime in ns, inode) of the imported file: it must be the same to go on."""
+    source_format: str = ""
+    digest: bool = True
+    """Compute the content digest while copying."""
+    made: str = ""
+    """Id of the volume that was made before the work began, durable: it is filled from 0 on as it is."""
+    extra: tuple[tuple[str, Any], ...] = ()
+    """Fields of a newer minor version, kept as they are."""
+
+    @property
+    def fills(self) -> bool:
+        """The volume of the attempt is made first and then filled; where not, making it is the last that is done."""
+        return self.verb != "create_disk" or (bool(self.source) and not self.base)
+
+    @property
+    def is_made(self) -> bool:
+        """The volume of the attempt is there to be filled, whatever the cursor is."""
+        return self.attempt is not None and self.made == self.attempt.id
+
+    @property
+    def target(self) -> str:
+        """Id of the volume that is written: the cursor is about this one and no other."""
+        if self.attempt is not None:
+            return self.attempt.id
+        return self.pinned[self.direction == "down"] if len(self.pinned) == 2 else ""
+
+
+class Record(NamedTuple):
+    """One generation of a tag."""
+
+    id: str
+    strong: bool
+    """Visible as an image. Weak: removed, or hidden data."""
+    mutable: bool
+    size: int
+    """Exact logical size; the volume's is rounded up."""
+    whole: bool
+    """All data is there. False: forming."""
+    volume: VolumeRef | None
+    strategy: Strategy
+    operation: Operation | None = None
+    epoch: int = 1
+    """Counts attempts; a new claim, a removal or a stop by force raises it."""
+    write_epoch: int = 0
+    """Raised durably before anybody may write to a disk."""
+    scrap: tuple[VolumeRef, ...] = ()
+    """Volumes replaced and not yet deleted."""
+    evidence: tuple[VolumeRef, ...] = ()
+    """Damaged volumes kept until the operator says so."""
+    last: OperationStatus | None = None
+    removed: float | None = None
+    """When it was removed by a user; None for other weak tags."""
+    purging: bool = False
+    """Deletion has begun: nothing new may build on it, and it is not restored. See ``destroyed``."""
+    absorbed_by: str = ""
+    """A merge writes into our volume on behalf of that tag: no way back. Our own id while one is being prepared:
+    nothing new may build on us, and who does so already can still read."""
+    prepared_by: str = ""
+    """Host that last prepared it for writing. It *is* prepared only while its lease is held too."""
+    digest: str = ""
+    """Root of the content digest, "" when not known; valid while the content cannot change."""
+    digest_write_epoch: int = 0
+    lost: tuple[tuple[int, int], ...] = ()
+    user_data: Any = None
+    extra: tuple[tuple[str, Any], ...] = ()
+    """Fields of a newer minor version, kept as they are."""
+
+    def volumes(self) -> tuple[VolumeRef, ...]:
+        """Every volume this record names."""
+        if self.volume and not (self.operation or self.scrap or self.evidence):
+            return (self.volume,)  # nearly every record there is
+        named = [self.volume] if self.volume else []
+        if self.operation and self.operation.attempt:
+            named.append(self.operation.attempt)
+        return (*named, *self.scrap, *self.evidence)
+
+    @property
+    def absorber(self) -> str:
+        """The tag whose data our volume is about to hold, or holds already; "" when there is none."""
+        return "" if self.absorbed_by == self.id else self.absorbed_by
+
+    @property
+    def destroyed(self) -> bool:
+        """Its deletion cannot be taken back: it has no data of its own any more, all its volumes are scrap. Before
+        that no volume of a purging tag is deleted, so what deletes them late deletes nothing that came back."""
+        return self.purging and self.volume is None and self.operation is None
+
+    def parents(self) -> tuple[str, ...]:
+        """Every tag this record depends on for data, now or when its operation ends."""
+        if not self.operation:
+            return (self.volume.parent,) if self.volume and self.volume.parent else ()
+        found = []
+        if self.volume and self.volume.parent:
+            found.append(self.volume.parent)
+        if self.operation:
+            if self.operation.attempt and self.operation.attempt.parent:
+                found.append(self.operation.attempt.parent)
+            if self.operation.base:
+                found.append(self.operation.base)
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def digest_is_valid(self) -> bool:
+        """The recorded digest still describes the content. While ranges are lost it says what the image was:
+        what an intact replica must have."""
+        return bool(self.digest) and self.digest_write_epoch == self.write_epoch and not self.lost
+
+
+def next_generation(generation: int) -> int:
+    """The generation after this one; the counter never wraps into the incarnation."""
+    assert generation & _COUNTER_MASK != _COUNTER_MASK, "2^48 changes to one tag"
+    return generation + 1
+
+
+def has_room(generation: int) -> bool:
+    """Whether another generation and another incarnation can follow."""
+    return generation & _COUNTER_MASK != _COUNTER_MASK and generation >> INCARNATION_SHIFT < 0xFFFF
+
+
+def tombstone_generation(generation: int) -> int:
+    """Counter 0 of the next incarnation."""
+    return ((generation >> INCARNATION_SHIFT) + 1) << INCARNATION_SHIFT
+
+
+def is_tombstone(generation: int) -> bool:
+    """Whether a generation marks a purge."""
+    return generation & _COUNTER_MASK == 0
+
+
+def canonical(data: Any) -> bytes:
+    """Canonical JSON of ``data``; ValueError on NaN or infinity."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
+
+
+def check_user_data(user_data: object) -> Any:
+    """Return ``user_data`` as it will be read back, or raise BadRequest saying what is wrong."""
+    try:
+        _require_depth(user_data)
+        encoded = canonical(user_data)
+        decoded = json.loads(encoded)
+    except (TypeError, ValueError) as error:
+        raise BadRequest(f"user_data is not JSON: {error!s:.120}", "Give any JSON value without NaN") from None
+    if len(encoded) > MAX_USER_DATA_BYTES:
+        raise BadRequest(
+            f"user_data is {len(encoded)} bytes as JSON, over the limit MAX_USER_DATA_BYTES of {MAX_USER_DATA_BYTES}",
+            "Store the rest elsewhere and keep a reference here",
+        )
+    return decoded
+
+
+def _require_depth(data: object) -> None:
+    level = [data]
+    for _ in range(MAX_USER_DATA_DEPTH):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, dict | list | tuple)
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return
+    raise ValueError(f"it is nested deeper than {MAX_USER_DATA_DEPTH} levels")
+
+
+def _ref_json(ref: VolumeRef | None) -> Any:
+    return None if ref is None else {"id": ref.id, "format": str(ref.format), "parent": ref.parent}
+
+
+def encode(record: Record) -> bytes:
+    """The bytes of a record on disk."""
+    data = record._asdict()
+    del data["extra"]
+    data["volume"] = _ref_json(record.volume)
+    data["scrap"] = [_ref_json(ref) for ref in record.scrap]
+    data["evidence"] = [_ref_json(ref) for ref in record.evidence]
+    data["last"] = record.last._asdict() if record.last else None
+    if record.operation:
+        operation = record.operation._asdict() | {"attempt": _ref_json(record.operation.attempt)}
+        del operation["extra"]
+        operation.update((key, value) for key, value in record.operation.extra if key not in operation)
+        data["operation"] = operation
+    data.update((key, value) for key, value in record.extra if key not in data)
+    body = canonical(data)
+    checksum = blake2b(body, digest_size=16).hexdigest()
+    return b"%s %d %s\n%s\n" % (MAGIC.encode(), len(body), checksum.encode(), body)
+
+
+def decode(raw: bytes, tag: str) -> Record:
+    """The record in ``raw``, which was found under the name of ``tag``.
+
+    Raises Damaged saying what is wrong. Every field is checked: records come from strangers.
+    """
+    head, newline, body = raw.partition(b"\n")
+    parts = head.split(b" ")
+    if not raw:
+        raise Damaged("the record is empty")
+    if not newline or parts[0] != MAGIC.encode():
+        if parts[0][:2] == b"dw" and parts[0][2:].isdigit():
+            raise Damaged(f"the record has version {parts[0].decode()}, this program reads {MAGIC}")
+        raise Damaged("the record does not start as one")
+    if len(parts) != 3 or not parts[1].isdigit() or len(parts[1]) > 9 or len(body) < int(parts[1]):
+        raise Damaged("the record is truncated")
+    body = body[: int(parts[1])]
+    if blake2b(body, digest_size=16).hexdigest().encode() != parts[2]:
+        raise Damaged("the checksum of the record does not match")
+    try:
+        data = _DECODER.decode(body.decode())
+        if b"\\ud" in body or b"\\uD" in body:
+            canonical(data)  # half of a surrogate pair can be read and never be written again: ValueError
+        record = _build(data)
+    except (ArithmeticError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise Damaged(f"a field of the record is wrong ({type(error).__name__}: {error!s:.100})") from None
+    if record.id != tag:
+        raise Damaged(f"the record says it is of {record.id}")
+    return record
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} in a record")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(f"{text:.20} in a record")  # it could be read, and never be written again
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
+"""Made once: making one takes longer than reading a record with it."""
+
+
+def _expect(condition: bool, what: str) -> None:
+    if not condition:
+        raise ValueError(what)
+
+
+_FORMATS = {str(format): format for format in VolumeFormat}
+_STRATEGIES = {str(strategy): strategy for strategy in Strategy}
+"""Looked up before the class is called: a call costs as much as all that is around it."""
+
+
+def _ref(data: Any) -> VolumeRef | None:
+    if data is None:
+        return None
+    format = data["format"]
+    ref = VolumeRef(data["id"], _FORMATS.get(format) or VolumeFormat(format), data["parent"])
+    _expect(is_id(ref.id) and (ref.parent == "" or is_id(ref.parent)), "volume id")
+    _expect(not ref.parent or ref.format is VolumeFormat.QCOW2, "a raw volume with a parent")
+    return ref
+
+
+def _refs(data: Any) -> tuple[VolumeRef, ...]:
+    _expect(isinstance(data, list), "list of volumes")
+    return tuple(ref for ref in map(_ref, data) if ref is not None)
+
+
+def _whole_number(value: Any, what: str, limit: int = 1 << 63) -> None:
+    if type(value) is not int or not 0 <= value < limit:
+        raise ValueError(what)
+
+
+def _operation(data: Any) -> Operation | None:
+    if data is None:
+        return None
+    known = {key: value for key, value in data.items() if key in Operation._fields and key != "extra"}
+    extra = tuple((key, data[key]) for key in sorted(data.keys() - known.keys() - {"extra"}))
+    known["attempt"] = _ref(known.get("attempt"))
+    known["path_facts"] = tuple(known.get("path_facts", ()))
+    known["pinned"] = tuple(known.get("pinned", ()))
+    operation = Operation(**known, extra=extra)
+    for name in ("verb", "made", "source", "source_repository", "base", "other", "direction", "path", "source_format"):
+        _expect(isinstance(getattr(operation, name), str), name)
+    for name in ("made", "source", "source_repository", "base", "other"):
+        _expect(getattr(operation, name) == "" or is_id(getattr(operation, name)), name)
+    _expect(all(is_id(volume) for volume in operation.pinned), "pinned")
+    if operation.verb == "merge":
+        _expect(operation.direction in ("down", "up", "fresh"), "direction")
+        _expect(operation.direction != "fresh" or operation.attempt is not None, "a merge into no volume")
+    _expect(operation.source_format in ("", *_FORMATS) and "\0" not in operation.path, "imported file")
+    for number in (operation.cursor, operation.source_write_epoch, *operation.path_facts):
+        _whole_number(number, "number in operation", 1 << 70)
+    _expect(isinstance(operation.digest, bool), "digest")
+    return operation
+
+
+_DEFAULTS = [(name, Record._field_defaults.get(name)) for name in Record._fields[:-1]]
+"""What a field is when it is missing; None where that is not allowed, and then found out."""
+
+_FIELDS = frozenset(name for name, _ in _DEFAULTS)
+_STATUS_DEFAULTS = [(name, OperationStatus._field_defaults.get(name)) for name in OperationStatus._fields]
+
+
+def operation_status(data: Any) -> OperationStatus | None:
+    """The status in ``data``, checked; used for records and for progress lines."""
+    if data is None:
+        return None
+    status = OperationStatus._make([data.get(name, default) for name, default in _STATUS_DEFAULTS])
+    for text in (status.verb, status.host, status.last_error, status.stage_name):
+        if not isinstance(text, str) or len(text) > 4096:
+            raise ValueError("text in status")
+    _whole_number(status.stage, "stage")
+    _whole_number(status.stages, "stages")
+    _expect(isinstance(status.percent, int) and -1 <= status.percent <= 100, "percent")
+    _expect(type(status.when) in (int, float), "when")
+    return status
+
+
+def _build(data: dict[str, Any]) -> Record:
+    known = dict(data)
+    known.pop("extra", None)
+    unknown = known.keys() - _FIELDS
+    extra = tuple((key, known.pop(key)) for key in sorted(unknown)) if unknown else ()
+    known["volume"] = _ref(data["volume"])
+    for name in ("scrap", "evidence"):
+        known[name] = _refs(data[name]) if data.get(name, []) != [] else ()
+    strategy = data["strategy"]
+    known["strategy"] = _STRATEGIES.get(strategy) or Strategy(strategy)
+    known["operation"] = _operation(data.get("operation"))
+    known["last"] = operation_status(data.get("last"))
+    lost = data.get("lost", [])
+    known["lost"] = tuple((int(start), int(length)) for start, length in lost) if lost != [] else ()
+    # By position: keywords that come out of a JSON reader are compared letter by letter, all with all.
+    record = Record._make([*[known.get(name, default) for name, default in _DEFAULTS], extra])
+    _expect(is_id(record.id), "id")
+    for flag in (record.strong, record.mutable, record.whole, record.purging):
+        if flag is not True and flag is not False:
+            raise ValueError("flag")
+    _expect(not record.purging or not (record.strong and record.destroyed), "an image that was given up")
+    _whole_number(record.size, "size", MAX_IMAGE_BYTES + 1)
+    for number in (record.epoch, record.write_epoch, record.digest_write_epoch, *(n for r in record.lost for n in r)):
+        _whole_number(number, "counter")
+    _expect(record.absorbed_by == "" or is_id(record.absorbed_by), "absorbed_by")
+    _expect(isinstance(record.prepared_by, str) and len(record.prepared_by) <= 256, "prepared_by")
+    _expect(isinstance(record.digest, str) and len(record.digest) <= 128, "digest")
+    _expect(record.removed is None or type(record.removed) in (int, float), "removed")
+    return record

@@ -1,0 +1,208 @@
+"""Where everything is in a repository of files, and what the names and small files look like.
+
+::
+
+    repository.json                {"format":"1.0","identity":"<32 hex>"}: written last when a
+                                   repository is created, so its presence is the commit
+    locks                          empty; the lease of a tag or temporary file is one byte of it
+    tags/ab/<tag>.<generation>     a record, immutable once linked; the highest generation (16 hex
+                                   digits) wins; ab: the first two digits; empty: a tombstone
+    volumes/ab/<volume>.<format>   data, "raw" or "qcow2"
+    progress/<tag>.<epoch>         32 slots of 512 bytes, allocated in full at the start
+    digests/<volume>               chunk digests
+    tmp/<id>-<purpose>             a file being written; its writer holds the byte of its name
+    lost/<volume>.<format>         quarantined volumes
+
+Nothing here has an effect. Names come from strangers: what does not parse is foreign.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from hashlib import blake2b
+from typing import NamedTuple
+
+from engine.data.model import VolumeFormat, is_id
+from engine.data.records import canonical, has_room
+from engine.errors import Damaged, Refused
+
+MAJOR = 1
+MINOR = 0
+
+IDENTITY_FILE = "repository.json"
+LOCKS_FILE = "locks"
+DIRECTORIES = ("tags", "volumes", "progress", "digests", "tmp", "lost")
+
+MAX_IDENTITY_BYTES = 64 * 1024
+
+SLOT_BYTES = 512
+SLOTS = 32
+PROGRESS_BYTES = SLOT_BYTES * SLOTS
+MAX_LINE_BYTES = 440
+"""What fits into a slot beside the longest header."""
+
+_SHARD = re.compile(r"[0-9a-f]{2}\Z")
+_TAG = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{16})\Z")
+_VOLUME = re.compile(r"([0-9a-f]{32})\.(raw|qcow2)\Z")
+_PROGRESS = re.compile(r"([0-9a-f]{32})\.(0|[1-9][0-9]{0,18})\Z")
+_TEMPORARY = re.compile(r"[0-9a-f]{32}-[a-z]{1,16}\Z")
+_SLOT_HEAD = re.compile(rb"dwp1 (0|[1-9][0-9]{0,18}) (0|[1-9][0-9]{0,2}) ([0-9a-f]{32})\Z")
+_VERSION = re.compile(r"(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})\Z")
+
+
+class Identity(NamedTuple):
+    """What ``repository.json`` says."""
+
+    version: str
+    """Such as "1.0"; the minor may be newer than this program."""
+    identity: str
+
+
+# -- paths inside the repository
+
+
+def tag_shard(tag: str) -> str:
+    """Directory of the generations of a tag."""
+    return f"tags/{tag[:2]}"
+
+
+def tag_name(tag: str, generation: int) -> str:
+    """File name of one generation."""
+    return f"{tag}.{generation:016x}"
+
+
+def volume_shard(volume: str) -> str:
+    """Directory of a volume."""
+    return f"volumes/{volume[:2]}"
+
+
+def volume_name(volume: str, format: VolumeFormat) -> str:
+    """File name of a volume, the same under ``volumes`` and ``lost``."""
+    return f"{volume}.{format}"
+
+
+def volume_path(volume: str, format: VolumeFormat) -> str:
+    """Path of a volume."""
+    return f"volumes/{volume[:2]}/{volume}.{format}"
+
+
+def progress_path(tag: str, epoch: int) -> str:
+    """Path of the progress log of an attempt."""
+    return f"progress/{tag}.{epoch}"
+
+
+def digests_path(volume: str) -> str:
+    """Path of the digest list of a volume."""
+    return f"digests/{volume}"
+
+
+def lease_key(name: str) -> int:
+    """The byte of ``locks`` that stands for a tag or a temporary file: 60 bits of its id."""
+    return int(name[:15], 16)
+
+
+# -- names back to what they mean; None: foreign
+
+
+def is_shard(name: str) -> bool:
+    """Whether ``name`` is one of the 256 directories."""
+    return _SHARD.match(name) is not None
+
+
+def parse_tag_name(name: str, shard: str) -> tuple[str, int] | None:
+    """(tag, generation) of a file in ``tags/<shard>``; None for generations that are never written:
+    0, and those after which there is no room for another."""
+    match = _TAG.match(name)
+    if match is None or name[:2] != shard:
+        return None
+    generation = int(match[2], 16)
+    return (match[1], generation) if generation > 0 and has_room(generation) else None
+
+
+def parse_volume_name(name: str, shard: str = "") -> tuple[str, VolumeFormat] | None:
+    """(volume, format) of a file in ``volumes/<shard>``, or in ``lost`` when ``shard`` is ""."""
+    match = _VOLUME.match(name)
+    if match is None or not name.startswith(shard):
+        return None
+    return match[1], VolumeFormat(match[2])
+
+
+def parse_progress_name(name: str) -> tuple[str, int] | None:
+    """(tag, epoch) of a file in ``progress``."""
+    match = _PROGRESS.match(name)
+    return (match[1], int(match[2])) if match else None
+
+
+def is_temporary(name: str) -> bool:
+    """Whether ``name`` is one that a writer gives to a file in ``tmp``."""
+    return _TEMPORARY.match(name) is not None
+
+
+# -- progress slots
+
+
+def slot_of(sequence: int) -> int:
+    """Offset of the slot in which line number ``sequence`` is written."""
+    return sequence % SLOTS * SLOT_BYTES
+
+
+def encode_slot(sequence: int, line: bytes) -> bytes:
+    """One slot: header line, the line itself, zeros."""
+    assert 0 <= sequence < 1 << 62 and len(line) <= MAX_LINE_BYTES, "a progress line is too long for its slot"
+    head = b"dwp1 %d %d %s\n" % (sequence, len(line), _line_checksum(sequence, line))
+    return (head + line).ljust(SLOT_BYTES, b"\0")
+
+
+def newest_line(raw: bytes) -> bytes | None:
+    """The intact line with the highest sequence in a progress log, None when there is none."""
+    best: tuple[int, bytes] | None = None
+    for offset in range(0, min(len(raw), PROGRESS_BYTES), SLOT_BYTES):
+        found = _decode_slot(raw[offset : offset + SLOT_BYTES])
+        if found is not None and slot_of(found[0]) == offset and (best is None or found[0] > best[0]):
+            best = found
+    return best[1] if best else None
+
+
+def _decode_slot(slot: bytes) -> tuple[int, bytes] | None:
+    head, _, rest = slot.partition(b"\n")
+    match = _SLOT_HEAD.match(head)
+    if match is None:
+        return None
+    sequence, line = int(match[1]), rest[: int(match[2])]
+    if len(line) != int(match[2]) or _line_checksum(sequence, line) != match[3]:
+        return None
+    return sequence, line
+
+
+def _line_checksum(sequence: int, line: bytes) -> bytes:
+    # The sequence is covered too: a line must not become the newest by a flipped digit.
+    return blake2b(b"%d %s" % (sequence, line), digest_size=16).hexdigest().encode()
+
+
+# -- repository.json
+
+
+def encode_identity(identity: str) -> bytes:
+    """The bytes of ``repository.json`` of a new repository."""
+    return canonical({"format": f"{MAJOR}.{MINOR}", "identity": identity}) + b"\n"
+
+
+def decode_identity(raw: bytes, place: str) -> Identity:
+    """What ``repository.json`` says. Damaged when it makes no sense, Refused for a newer major."""
+    try:
+        data = json.loads(raw)
+        version, identity = data["format"], data["identity"]
+        match = _VERSION.match(version)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise Damaged(f"{place}/{IDENTITY_FILE} does not describe a repository") from None
+    if match is None:
+        raise Damaged(f"{place}/{IDENTITY_FILE} names no format version")
+    if int(match[1]) != MAJOR:
+        raise Refused(
+            f"the repository at {place} has format {version}, this program knows {MAJOR}.x",
+            "Use a version of diskwright that knows this format",
+        )
+    if not is_id(identity):
+        raise Damaged(f"{place}/{IDENTITY_FILE} has no valid identity")
+    return Identity(version, identity)

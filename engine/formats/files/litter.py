@@ -1,0 +1,224 @@
+"""Leftovers in a repository of files: finding them in a scan, removing them after a fresh look.
+
+A scan takes no lock, so what it names may be merely in progress. Removal therefore decides
+again for each item, under the item's lease where it has one, and never by age.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Set
+
+from engine.data.model import VolumeFormat
+from engine.doors.files import Entry, Kind
+from engine.errors import DiskwrightError, from_os_error
+from engine.formats.base import Litter, TagEntry, attempt_is_over
+from engine.formats.files import layout
+from engine.formats.files.tags import Tags
+from engine.formats.files.tree import Tree, doing
+
+TEMPORARY = "temporary"
+OLD_GENERATION = "old-generation"
+PROGRESS = "progress"
+DIGEST = "digest"
+LOST = "lost"
+FOREIGN = "foreign"
+
+
+class LitterBox:
+    """The leftovers of one repository."""
+
+    def __init__(self, tree: Tree, tags: Tags) -> None:
+        self._tree = tree
+        self._tags = tags
+
+    # -- finding
+
+    def named(self, kind: str, names: Iterable[str]) -> list[Litter]:
+        """Litter of one kind from paths inside the repository."""
+        return [Litter(kind, _shown(name), self._size(name)) for name in names]
+
+    def volumes(self) -> tuple[dict[str, VolumeFormat], list[Litter], list[tuple[str, str]]]:
+        """All volumes by id, what else is there, and the shards that cannot be listed with the reason.
+        StorageError when not even those can be named."""
+        found: dict[str, VolumeFormat] = {}
+        foreign: list[str] = []
+        unlisted: list[tuple[str, str]] = []
+        with doing("list the volumes"):
+            shards = self._tree.files.list_directory(self._tree.path("volumes"))
+        for shard in shards:
+            directory = f"volumes/{shard.name}"
+            if shard.kind is not Kind.DIRECTORY or not layout.is_shard(shard.name):
+                foreign.append(directory)
+                continue
+            try:
+                listed = self._tree.files.list_directory(self._tree.path(directory))
+            except OSError as error:
+                unlisted.append((directory, from_os_error(error, f"list {directory}").message))
+                continue
+            for name, kind, _ in listed:
+                parsed = layout.parse_volume_name(name, shard.name) if kind is Kind.FILE else None
+                if parsed is None or found.setdefault(*parsed) is not parsed[1]:
+                    foreign.append(f"{directory}/{name}")
+        return found, self.named(FOREIGN, sorted(foreign)), unlisted
+
+    def others(self, volumes: dict[str, VolumeFormat], tags: dict[str, TagEntry]) -> list[Litter]:
+        """Litter everywhere but among volumes and tags, which were listed before."""
+        named = {ref.id for entry in tags.values() if entry.record for ref in entry.record.volumes()}
+        return [
+            *self._among("progress", lambda name: self._progress_kind(name, tags)),
+            *self._among("digests", lambda name: self._digest_kind(name, volumes.keys() | named)),
+            *self._among("tmp", lambda name: TEMPORARY if layout.is_temporary(name) else FOREIGN),
+            *self._among("lost", lambda name: LOST if layout.parse_volume_name(name) else FOREIGN),
+            *self._top_level(),
+        ]
+
+    def _among(self, directory: str, kind_of: Callable[[str], str]) -> Iterator[Litter]:
+        """Litter of one flat directory; ``kind_of`` answers "" for what is in use."""
+        try:
+            entries = self._tree.files.list_directory(self._tree.path(directory))
+        except OSError:
+            # It holds nothing that an image needs to be judged; that it cannot be read is shown.
+            yield Litter(FOREIGN, directory, 0)
+            return
+        for entry in sorted(entries):
+            kind = kind_of(entry.name) if entry.kind is Kind.FILE else FOREIGN
+            if kind:
+                name = f"{directory}/{entry.name}"
+                yield Litter(kind, _shown(name), self._size(name), self._busy(kind, entry))
+
+    def _progress_kind(self, name: str, tags: dict[str, TagEntry]) -> str:
+        parsed = layout.parse_progress_name(name)
+        if parsed is None:
+            return FOREIGN
+        if attempt_is_over(tags.get(parsed[0]), parsed[1]) and self._over_now(*parsed):
+            return PROGRESS
+        return ""
+
+    def _over_now(self, tag: str, epoch: int) -> bool:
+        try:
+            return attempt_is_over(self._tags.read(tag), epoch)
+        except DiskwrightError:
+            return False  # nothing may be concluded from what cannot be read
+
+    def _digest_kind(self, name: str, needed: Set[str]) -> str:
+        if layout.parse_volume_name(f"{name}.{VolumeFormat.RAW}") is None:
+            return FOREIGN
+        return DIGEST if name not in needed and self._volume_is_gone(name) else ""
+
+    def _volume_is_gone(self, volume: str) -> bool:
+        try:
+            listed = {entry.name for entry in self._tree.list_shard(layout.volume_shard(volume))}
+        except OSError:
+            return False
+        return not any(layout.volume_name(volume, format) in listed for format in VolumeFormat)
+
+    def _top_level(self) -> list[Litter]:
+        known = {*layout.DIRECTORIES, layout.IDENTITY_FILE, layout.LOCKS_FILE}
+        try:
+            entries = self._tree.files.list_directory(self._tree.root)
+        except OSError:
+            return []  # it was listed when the repository was opened
+        return self.named(FOREIGN, sorted(entry.name for entry in entries if entry.name not in known))
+
+    def _busy(self, kind: str, entry: Entry) -> bool:
+        try:
+            if kind == TEMPORARY:
+                return self._tree.lease_held(entry.name)
+            if kind == PROGRESS:
+                return self._tree.lease_held(entry.name[:32])
+        except DiskwrightError:
+            return True  # not known to be free
+        return False
+
+    def _size(self, name: str) -> int:
+        with contextlib.suppress(OSError):
+            return self._tree.files.stat(self._tree.path(name)).allocated
+        return 0
+
+    # -- removing
+
+    def remove(self, items: Iterable[Litter]) -> int:
+        """See ``Repository.remove_litter``. Names are parsed again: they may come from another host."""
+        removers = {
+            TEMPORARY: self._remove_temporary,
+            OLD_GENERATION: self._remove_old_generation,
+            PROGRESS: self._remove_progress,
+            DIGEST: self._remove_digest,
+            LOST: self._remove_lost,
+        }
+        freed = 0
+        touched = set()
+        for item in items:
+            remover = removers.get(item.kind)
+            if remover is None:
+                continue
+            directory, _, name = item.name.rpartition("/")
+            with doing(f"remove {item.name}"):
+                gained = remover(directory, name)
+            if gained is not None:
+                freed += gained
+                touched.add(directory)
+        with doing("make a removal durable"):
+            for directory in sorted(touched):
+                self._tree.files.sync_directory(self._tree.path(directory))
+        return freed
+
+    def _unlink(self, directory: str, name: str) -> int | None:
+        """Bytes given back, None when there is no such regular file."""
+        path = self._tree.path(f"{directory}/{name}")
+        try:
+            stat = self._tree.files.stat(path)
+            if stat.kind is not Kind.FILE:
+                return None
+            self._tree.files.unlink(path)
+        except FileNotFoundError:
+            return None
+        return stat.allocated if stat.links == 1 else 0
+
+    def _remove_temporary(self, directory: str, name: str) -> int | None:
+        if directory != "tmp" or not layout.is_temporary(name):
+            return None
+        lease = self._tree.try_lease(name, shared=False)
+        if lease is None:
+            return None
+        try:
+            # A second name means that it was linked before its writer died: that one counts, this one never does.
+            return self._unlink(directory, name)
+        finally:
+            lease.release()
+
+    def _remove_old_generation(self, directory: str, name: str) -> int | None:
+        parsed = layout.parse_tag_name(name, directory[-2:])
+        if parsed is None or directory != layout.tag_shard(parsed[0]):
+            return None
+        newest = self._tags.read(parsed[0])
+        if newest is None or newest.problem or newest.generation <= parsed[1]:
+            return None
+        # The newest may be seen and not yet be durable; it must be before what it replaces goes.
+        self._tree.files.sync_directory(self._tree.path(directory))
+        return self._unlink(directory, name)
+
+    def _remove_progress(self, directory: str, name: str) -> int | None:
+        parsed = layout.parse_progress_name(name)
+        if directory != "progress" or parsed is None:
+            return None
+        lease = self._tree.try_lease(parsed[0], shared=False)
+        if lease is None:
+            return None  # somebody may be about to claim that epoch
+        try:
+            return self._unlink(directory, name) if self._over_now(*parsed) else None
+        finally:
+            lease.release()
+
+    def _remove_digest(self, directory: str, name: str) -> int | None:
+        is_digest = directory == "digests" and self._digest_kind(name, set()) == DIGEST
+        return self._unlink(directory, name) if is_digest else None
+
+    def _remove_lost(self, directory: str, name: str) -> int | None:
+        return self._unlink(directory, name) if directory == "lost" and layout.parse_volume_name(name) else None
+
+
+def _shown(name: str) -> str:
+    # Strangers' names need not be UTF-8; ours are, so nothing that may be removed changes its name here.
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

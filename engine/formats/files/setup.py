@@ -1,0 +1,129 @@
+"""Creating and opening the directory of a repository of files.
+
+``repository.json`` is linked last, after everything else is durable: a directory without it
+is no repository, and creating there again completes what was begun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterable
+
+from engine.doors import Doors
+from engine.doors.files import Entry, Kind
+from engine.errors import BadRequest, Conflict, Damaged, NotFound, from_os_error
+from engine.formats.files import layout
+from engine.formats.files.tree import Tree, doing, kind_text
+
+_BEGUN = {**dict.fromkeys(layout.DIRECTORIES, Kind.DIRECTORY), layout.LOCKS_FILE: Kind.FILE}
+
+
+def create_tree(doors: Doors, root: str) -> None:
+    """Make a new repository at ``root``, durable on return; its parent directory exists.
+
+    Atomic: until the last step there is none. Conflict: something else is there already.
+    """
+    tree = Tree(doors, root)
+    with doing(f"create a repository at {root}"):
+        _make_root(tree)
+        for name in layout.DIRECTORIES:
+            with contextlib.suppress(FileExistsError):
+                tree.files.make_directory(tree.path(name))
+        with contextlib.suppress(FileExistsError), tree.files.create(tree.path(layout.LOCKS_FILE)) as handle:
+            handle.sync()
+        tree.files.sync_directory(root)
+        _commit(tree)
+
+
+def _make_root(tree: Tree) -> None:
+    """An empty or begun directory whose own name is durable."""
+    parent = tree.root.rpartition("/")[0] or "/"
+    try:
+        tree.files.make_directory(tree.root)
+    except FileExistsError:
+        _require_begun(tree)
+    except FileNotFoundError:
+        raise NotFound(f"the directory {parent} does not exist", "Create it first") from None
+    tree.files.sync_directory(parent)
+
+
+def _require_begun(tree: Tree) -> None:
+    kind = tree.files.stat(tree.root).kind
+    if kind is not Kind.DIRECTORY:
+        raise Conflict(f"{tree.root} is {kind_text(kind)}, not a directory", "Choose another path")
+    for entry in sorted(tree.files.list_directory(tree.root)):
+        if entry.name == layout.IDENTITY_FILE:
+            raise Conflict(f"there is a repository at {tree.root} already", "Connect it, or choose another path")
+        if _BEGUN.get(entry.name) is not entry.kind:
+            raise Conflict(f"{tree.root} is not empty: it has {entry.name!r:.80}", "Choose an empty directory")
+        if entry.kind is Kind.DIRECTORY and entry.name != "tmp" and tree.files.list_directory(tree.path(entry.name)):
+            raise Conflict(
+                f"{tree.root} has no {layout.IDENTITY_FILE} but {entry.name} is not empty",
+                f"If it is a repository that lost its {layout.IDENTITY_FILE}, restore that file",
+            )
+
+
+def _commit(tree: Tree) -> None:
+    temporary = tree.write_temporary("repository", layout.encode_identity(tree.doors.ids.new_id()))
+    try:
+        tree.files.link(temporary.path, tree.path(layout.IDENTITY_FILE))
+        tree.files.sync_directory(tree.root)
+    except FileExistsError:
+        found = tree.files.stat(tree.path(layout.IDENTITY_FILE))
+        if (found.inode, found.device) != (temporary.inode, temporary.device):
+            raise Conflict(f"somebody else has just created a repository at {tree.root}", "Connect it") from None
+        tree.files.sync_directory(tree.root)
+    finally:
+        tree.discard(temporary)
+
+
+def open_tree(doors: Doors, root: str) -> layout.Identity:
+    """Look at what is at ``root`` and return who it is. Nothing is changed.
+
+    NotFound: no directory, or one that is no repository. Damaged: a part of it is missing or is
+    not what it must be. Refused: a newer major version.
+    """
+    tree = Tree(doors, root)
+    kinds = _kinds(_list_root(tree))
+    if layout.IDENTITY_FILE not in kinds:
+        begun = all(_BEGUN.get(name) is kind for name, kind in kinds.items()) and kinds
+        raise NotFound(
+            f"{root} is not a repository: it has no {layout.IDENTITY_FILE}",
+            "Its creation was interrupted: create it again" if begun else "Create one, or give the right path",
+        )
+    found = layout.decode_identity(_read_identity(tree), root)
+    for name, kind in _BEGUN.items():
+        if name == layout.LOCKS_FILE and name not in kinds:
+            raise tree.no_locks_file()
+        if kinds.get(name) is not kind:
+            seen = f"is {kind_text(kinds[name])}" if name in kinds else "is missing"
+            raise Damaged(f"{kind} {tree.path(name)} of the repository {seen}", "Put back what was there")
+    return found
+
+
+def _list_root(tree: Tree) -> list[Entry]:
+    try:
+        return tree.files.list_directory(tree.root)
+    except FileNotFoundError:
+        raise NotFound(f"there is no directory {tree.root}", "Give the path of a repository, or create one") from None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise BadRequest(
+                f"{tree.root} is not a directory (symbolic links are not followed)", "Give the path itself"
+            ) from None
+        raise from_os_error(error, f"open the repository at {tree.root}") from error
+
+
+def _read_identity(tree: Tree) -> bytes:
+    path = tree.path(layout.IDENTITY_FILE)
+    try:
+        return tree.files.read_file(path, layout.MAX_IDENTITY_BYTES)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EINVAL, errno.EFBIG):
+            raise Damaged(f"{path} is not a small regular file") from None
+        raise from_os_error(error, f"read {path}") from error
+
+
+def _kinds(entries: Iterable[Entry]) -> dict[str, Kind]:
+    return {entry.name: entry.kind for entry in entries}

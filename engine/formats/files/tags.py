@@ -1,0 +1,302 @@
+"""Tags as files: one immutable file per generation, the highest generation is the truth.
+
+``publish`` is link(temporary, "<tag>.<next>"), sync of the directory, and a second listing.
+The link arbitrates between hosts; the second listing is needed because the name of a
+generation becomes free again when it is superseded, so a slow writer's link can succeed late.
+Such a writer sees a higher generation there and must report an unknown outcome.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from engine.data.records import (
+    MAX_RECORD_BYTES,
+    Record,
+    decode,
+    encode,
+    has_room,
+    is_tombstone,
+    next_generation,
+    tombstone_generation,
+)
+from engine.doors.files import Kind
+from engine.errors import Damaged, OutcomeUnknown, Overtaken, Refused, from_os_error
+from engine.formats.base import TagEntry
+from engine.formats.files import layout
+from engine.formats.files.tree import Temporary, Tree, doing, is_gone
+from engine.tools.local.threads import map_files
+
+_LOOKS = 4
+"""How often a listed name that cannot be found is listed again."""
+
+
+class ShardOfTags(NamedTuple):
+    """What one of the 256 directories holds. Names are paths inside the repository."""
+
+    entries: list[TagEntry]
+    older: list[str]
+    """Superseded generations of tags whose newest one is readable."""
+    foreign: list[str]
+    name: str = ""
+    problem: str = ""
+    """Why it could not be listed."""
+
+
+class _ShardAsRead(NamedTuple):
+    """The same before anything is understood: that is not for the threads that read."""
+
+    shard: str
+    newest: list[tuple[str, int, bytes | OSError]]
+    older: list[tuple[str, int]]
+    foreign: list[str]
+    problem: str = ""
+
+
+class Tags:
+    """The tags of one repository."""
+
+    def __init__(self, tree: Tree, threads: bool) -> None:
+        self._tree = tree
+        self._threads = threads
+
+    # -- reading
+
+    def read(self, tag: str) -> TagEntry | None:
+        """The newest generation, listed afresh; None when there never was one."""
+        newest, problem = 0, "the record is listed but not found"
+        for _ in range(_LOOKS):
+            with doing(f"list the generations of image {tag}"):
+                newest = self._newest(tag)
+            if not newest:
+                return None
+            content = self._fetch(self._path(tag, newest), newest)
+            entry = _entry(tag, newest, content)
+            if entry is not None:
+                return entry
+            if isinstance(content, OSError) and content.errno == errno.ESTALE:
+                problem = from_os_error(content, "read the record").message
+        return TagEntry(tag, newest, None, problem, unreadable=True)
+
+    def scan(self) -> list[ShardOfTags]:
+        """All shards. A slow (cold) storage is read by several threads, a fast one by this one.
+
+        A shard that cannot be listed says so. StorageError when they cannot even be named.
+        """
+        with doing("list the tags"):
+            entries = self._tree.files.list_directory(self._tree.path("tags"))
+        shards = sorted(e.name for e in entries if e.kind is Kind.DIRECTORY and layout.is_shard(e.name))
+        strangers = [f"tags/{e.name}" for e in entries if e.kind is not Kind.DIRECTORY or not layout.is_shard(e.name)]
+        top = ShardOfTags([], [], strangers)
+        read: Iterable[_ShardAsRead] = map(self._read_shard, shards)
+        if self._threads:
+            now = self._tree.doors.clock.monotonic
+            read = map_files(self._read_shard, shards, lambda shard: len(shard.newest), now)
+        return [top, *map(self._understood, read)]
+
+    def _read_shard(self, shard: str) -> _ShardAsRead:
+        newest: dict[str, int] = {}
+        older: list[tuple[str, int]] = []
+        foreign = []
+        directory = self._tree.path(f"tags/{shard}")
+        try:
+            listed = self._tree.files.list_directory(directory)
+        except OSError as error:
+            return _ShardAsRead(shard, [], [], [], from_os_error(error, f"list tags/{shard}").message)
+        for name, kind, _ in listed:
+            parsed = layout.parse_tag_name(name, shard) if kind is Kind.FILE else None
+            if parsed is None:
+                foreign.append(f"tags/{shard}/{name}")
+                continue
+            tag, generation = parsed
+            known = newest.setdefault(tag, generation)
+            if known != generation:
+                newest[tag] = max(known, generation)
+                older.append((tag, min(known, generation)))
+        content = [
+            (tag, generation, self._fetch(f"{directory}/{layout.tag_name(tag, generation)}", generation))
+            for tag, generation in newest.items()
+        ]
+        return _ShardAsRead(shard, content, older, foreign)
+
+    def _understood(self, read: _ShardAsRead) -> ShardOfTags:
+        entries = []
+        for tag, generation, content in read.newest:
+            entry = _entry(tag, generation, content) or self.read(tag)
+            if entry is not None:
+                entries.append(entry)
+        older = self._superseded(read.shard, entries, read.older)
+        return ShardOfTags(entries, older, read.foreign, f"tags/{read.shard}", read.problem)
+
+    @staticmethod
+    def _superseded(shard: str, entries: list[TagEntry], older: list[tuple[str, int]]) -> list[str]:
+        if not older:
+            return []
+        # Below a newest generation that cannot be read the older ones are evidence, not litter.
+        readable = {entry.id: entry.generation for entry in entries if not entry.problem}
+        return [
+            f"tags/{shard}/{layout.tag_name(tag, generation)}"
+            for tag, generation in sorted(older)
+            if generation < readable.get(tag, 0)
+        ]
+
+    def _fetch(self, path: str, generation: int) -> bytes | OSError:
+        if is_tombstone(generation):
+            return b""  # its name says it; what is in it does not matter
+        try:
+            return self._tree.files.read_file(path, MAX_RECORD_BYTES)
+        except OSError as error:
+            return error
+
+    def _generations(self, tag: str) -> list[int]:
+        shard = layout.tag_shard(tag)
+        return [
+            parsed[1]
+            for name, kind, _ in self._tree.list_shard(shard)
+            if name.startswith(tag)
+            and kind is Kind.FILE
+            and (parsed := layout.parse_tag_name(name, tag[:2])) is not None
+        ]
+
+    def _newest(self, tag: str) -> int:
+        return max(self._generations(tag), default=0)
+
+    # -- changing
+
+    def publish(self, record: Record, expected: int) -> int:
+        """See ``Repository.publish``."""
+        content = encode(record)
+        if len(content) > MAX_RECORD_BYTES:
+            raise Refused(f"the record of image {record.id} would be {len(content)} bytes, over {MAX_RECORD_BYTES}")
+        _check_room(record.id, expected)
+        generation = next_generation(expected)
+        self._put(record.id, expected, generation, content)
+        return generation
+
+    def settle(self, tag: str) -> None:
+        """See ``Repository.settle``."""
+        with doing(f"make the record of image {tag} durable"), contextlib.suppress(FileNotFoundError):
+            self._tree.files.sync_directory(self._tree.path(layout.tag_shard(tag)))
+
+    def settle_all(self) -> None:
+        """See ``Repository.settle_all``. A generation goes only after its successor is durable, so a tag
+        that has one name is settled."""
+        with doing("make the records durable"):
+            for shard in self._tree.files.list_directory(self._tree.path("tags")):
+                if shard.kind is Kind.DIRECTORY and layout.is_shard(shard.name):
+                    directory = self._tree.path(f"tags/{shard.name}")
+                    parsed = [
+                        layout.parse_tag_name(e.name, shard.name) for e in self._tree.files.list_directory(directory)
+                    ]
+                    tags = [found[0] for found in parsed if found is not None]
+                    if len(set(tags)) < len(tags):
+                        self._tree.files.sync_directory(directory)
+
+    def purge(self, tag: str, expected: int) -> None:
+        """See ``Repository.purge_tag``."""
+        if is_tombstone(expected):
+            self._require_newest(tag, expected)
+            return
+        _check_room(tag, expected)
+        self._put(tag, expected, tombstone_generation(expected), b"")
+
+    def _put(self, tag: str, expected: int, generation: int, content: bytes) -> None:
+        self._require_newest(tag, expected)
+        with doing(f"write a record of image {tag}"):
+            self._tree.ensure_shard(layout.tag_shard(tag))
+            temporary = self._tree.write_temporary("record", content)
+        try:
+            self._link(temporary, tag, expected, generation)
+            older = self._sealed(tag, generation)
+            for old in older:
+                # Litter if it fails; the newest generation is durable already.
+                with contextlib.suppress(OSError):
+                    self._tree.files.unlink(self._path(tag, old))
+        finally:
+            self._tree.discard(temporary)
+
+    def _require_newest(self, tag: str, expected: int) -> None:
+        with doing(f"list the generations of image {tag}"):
+            newest = self._newest(tag)
+        if newest != expected:
+            raise _overtaken(tag)
+
+    def _link(self, temporary: Temporary, tag: str, expected: int, generation: int) -> None:
+        """Give the record its name; returns only when the name is ours."""
+        try:
+            self._tree.files.link(temporary.path, self._path(tag, generation))
+        except OSError as error:
+            self._judge_failed_link(error, temporary, tag, expected, generation)
+
+    def _judge_failed_link(
+        self, error: OSError, temporary: Temporary, tag: str, expected: int, generation: int
+    ) -> None:
+        """On NFS a link whose first reply was lost reports EEXIST, or EIO, for our own success."""
+        path = self._path(tag, generation)
+        try:
+            newest = self._newest(tag)  # the fresh listing also makes the look at the name fresh
+            found = self._tree.files.stat(path)
+        except FileNotFoundError:
+            if error.errno == errno.EEXIST:
+                raise _overtaken(tag) from None
+            raise from_os_error(error, f"write a record of image {tag}") from error
+        except OSError:
+            raise _unknown(tag, f"linking it failed ({error.strerror})") from error
+        if (found.inode, found.device) == (temporary.inode, temporary.device):
+            return
+        if newest == expected:
+            raise Damaged(f"something that is no record is in the way at {path}", "Move it elsewhere") from error
+        raise _overtaken(tag) from None
+
+    def _sealed(self, tag: str, generation: int) -> list[int]:
+        """Make the linked name durable and see that it is the newest; returns the older ones."""
+        try:
+            self._tree.files.sync_directory(self._tree.path(layout.tag_shard(tag)))
+            generations = self._generations(tag)
+        except OSError as error:
+            raise _unknown(tag, f"making it durable failed ({error.strerror})") from error
+        if max(generations, default=0) != generation:
+            raise _unknown(tag, "somebody else changed it at the same time")
+        return [old for old in generations if old < generation]
+
+    def _path(self, tag: str, generation: int) -> str:
+        return self._tree.path(f"{layout.tag_shard(tag)}/{layout.tag_name(tag, generation)}")
+
+
+def _entry(tag: str, generation: int, content: bytes | OSError) -> TagEntry | None:
+    """One generation; None when its name was gone."""
+    if isinstance(content, OSError):
+        return _unread(tag, generation, content)
+    if is_tombstone(generation):
+        return TagEntry(tag, generation, None)
+    try:
+        return TagEntry(tag, generation, decode(content, tag))
+    except Damaged as error:
+        return TagEntry(tag, generation, None, error.message)
+
+
+def _unread(tag: str, generation: int, error: OSError) -> TagEntry | None:
+    if is_gone(error):
+        return None
+    if error.errno == errno.EFBIG:
+        return TagEntry(tag, generation, None, f"the record is longer than {MAX_RECORD_BYTES} bytes")
+    return TagEntry(tag, generation, None, from_os_error(error, "read the record").message, unreadable=True)
+
+
+def _check_room(tag: str, expected: int) -> None:
+    # Only a stranger makes numbers this high: our own would take 2^48 changes or 65,535 purges.
+    if not has_room(expected):
+        raise Damaged(f"image {tag} has generation {expected:016x}, after which there is none")
+
+
+def _overtaken(tag: str) -> Overtaken:
+    return Overtaken(f"the record of image {tag} was changed by somebody else first", "Look at its status, then retry")
+
+
+def _unknown(tag: str, why: str) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"whether the change to image {tag} counts is not known: {why}", "Look at its status before anything else"
+    )

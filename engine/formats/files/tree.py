@@ -1,0 +1,153 @@
+"""The directory tree of a repository of files: paths, leases, temporary files, shards.
+
+What every part of a file format shares. Calls raise plain ``OSError`` unless they say
+otherwise; ``doing`` turns it into an error that says what was being done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from engine.doors import Doors
+from engine.doors.files import Entry, Kind
+from engine.doors.leases import Lease
+from engine.errors import Damaged, StorageError, from_os_error
+from engine.formats.files import layout
+
+_NAME_ATTEMPTS = 8
+
+
+@contextlib.contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Convert an OSError of the body; ``what`` completes "cannot …"."""
+    try:
+        yield
+    except OSError as error:
+        raise from_os_error(error, what) from error
+
+
+def is_gone(error: OSError) -> bool:
+    """Whether a name that was there is not any more: ESTALE is what an NFS client says of a file that it knows and that
+    another host has just removed (measured). A fresh listing tells for certain."""
+    return error.errno in (errno.ENOENT, errno.ESTALE)
+
+
+class Temporary(NamedTuple):
+    """A complete and synced file in ``tmp``, protected from cleaning by its lease."""
+
+    path: str
+    inode: int
+    device: int
+    lease: Lease
+
+
+class Tree:
+    """One repository's directory on one host."""
+
+    def __init__(self, doors: Doors, root: str) -> None:
+        self.doors = doors
+        self.files = doors.files
+        self.root = root
+        self._durable_shards: set[str] = set()
+
+    def path(self, name: str) -> str:
+        """Absolute path of a name inside the repository."""
+        return f"{self.root}/{name}"
+
+    def list_shard(self, shard: str) -> list[Entry]:
+        """Fresh listing of ``tags/ab`` or ``volumes/ab``; nothing when it was never made."""
+        try:
+            return self.files.list_directory(self.path(shard))
+        except FileNotFoundError:
+            # Another host may have just made it: the listing of its parent is the arbiter.
+            parent, _, name = shard.partition("/")
+            if all(entry.name != name for entry in self.files.list_directory(self.path(parent))):
+                return []
+            return self.files.list_directory(self.path(shard))
+
+    def ensure_shard(self, shard: str) -> None:
+        """Make the shard if need be; its name is durable on return, whoever made it."""
+        if shard in self._durable_shards:
+            return
+        with contextlib.suppress(FileExistsError):
+            self.files.make_directory(self.path(shard))
+        self.files.sync_directory(self.path(shard.partition("/")[0]))
+        self._durable_shards.add(shard)
+
+    # -- leases
+
+    def try_lease(self, name: str, shared: bool) -> Lease | None:
+        """The lease of a tag or temporary file, None when held. Raises Damaged or StorageError."""
+        try:
+            return self.doors.leases.try_acquire(self.path(layout.LOCKS_FILE), layout.lease_key(name), shared)
+        except FileNotFoundError:
+            raise self.no_locks_file() from None
+        except OSError as error:
+            raise from_os_error(error, "take a lease") from error
+
+    def adopt_lease(self, token: str) -> Lease:
+        """The lease that the process which spawned this one handed over. StorageError when it is not there."""
+        try:
+            return self.doors.leases.adopt(token)
+        except OSError as error:
+            raise from_os_error(error, "take over a lease") from error
+
+    def lease_held(self, name: str) -> bool:
+        """Whether anybody holds the lease. Raises Damaged or StorageError."""
+        try:
+            return self.doors.leases.held(self.path(layout.LOCKS_FILE), layout.lease_key(name))
+        except FileNotFoundError:
+            raise self.no_locks_file() from None
+        except OSError as error:
+            raise from_os_error(error, "ask who holds a lease") from error
+
+    def no_locks_file(self) -> Damaged:
+        """The error for a lost lock file; it is never made anew, for others may hold the old one."""
+        return Damaged(
+            f"the lock file {self.path(layout.LOCKS_FILE)} is missing",
+            "Disconnect the repository on every host, then create it empty",
+        )
+
+    # -- temporary files
+
+    def claim_temporary(self, purpose: str) -> tuple[str, Lease]:
+        """A fresh name in ``tmp``, as a path, and its lease. Nothing is made yet."""
+        for _ in range(_NAME_ATTEMPTS):
+            name = f"{self.doors.ids.new_id()}-{purpose}"
+            lease = self.try_lease(name, shared=False)
+            if lease is not None:
+                return self.path(f"tmp/{name}"), lease
+        raise StorageError("cannot find a free name for a temporary file", "Try again")
+
+    def write_temporary(self, purpose: str, content: bytes) -> Temporary:
+        """A new synced file with ``content``; removed again, as far as possible, on an error."""
+        path, lease = self.claim_temporary(purpose)
+        try:
+            with self.files.create(path) as handle:
+                handle.write_at(0, content)
+                handle.sync()
+                stat = handle.stat()
+        except BaseException:
+            self._remove_quietly(path)
+            lease.release()
+            raise
+        return Temporary(path, stat.inode, stat.device, lease)
+
+    def discard(self, temporary: Temporary) -> None:
+        """Remove the name and release its lease. Best effort: ``check`` reports what stays."""
+        self._remove_quietly(temporary.path)
+        temporary.lease.release()
+
+    def _remove_quietly(self, path: str) -> None:
+        with contextlib.suppress(OSError):
+            self.files.unlink(path)
+
+
+def kind_text(kind: Kind) -> str:
+    """What a name is, for people."""
+    return {Kind.DIRECTORY: "a directory", Kind.SYMLINK: "a symbolic link", Kind.FILE: "a file"}.get(
+        kind, "a special file"
+    )

@@ -1,0 +1,114 @@
+"""A volume group as one host sees it: reading without activation, and locks of this host.
+
+Nothing is read through a cache: of the group itself each ``report`` is fresh, devices are opened
+for direct I/O. What a host needs for itself only (locks, users of active volumes, digest lists)
+stands below ``/run/diskwright`` and is gone when it boots.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from engine.doors import Doors
+from engine.doors.leases import Lease
+from engine.doors.volume_groups import BlockHandle, LogicalVolume, VolumeGroup
+from engine.errors import StorageError, from_os_error
+from engine.formats.files.tree import doing
+
+RUN_DIRECTORY = "/run/diskwright"
+"""Gone at boot, as all that is kept there: leases, and which volumes are in use."""
+
+NOBODY = "diskwright.nobody"
+"""LVM's mark of a group that its manager gave up: LVM lets no host use it. Without a mark every host could."""
+
+
+class Group:
+    """One volume group."""
+
+    def __init__(self, doors: Doors, name: str, uuid: str) -> None:
+        self.doors = doors
+        self.name = name
+        self.uuid = uuid
+        self._devices: dict[str, BlockHandle] = {}
+
+    def report(self) -> VolumeGroup:
+        """As it is now. StorageError when another group has its name."""
+        found = self.doors.volume_groups.report(self.name)
+        if self.uuid and found.uuid != self.uuid:
+            raise StorageError(
+                f"the volume group {self.name} is not the one that was opened", "Disconnect the repository"
+            )
+        return found
+
+    def is_ours(self, report: VolumeGroup) -> bool:
+        """Whether LVM lets this host use it, and no other."""
+        return report.system_id == self.doors.volume_groups.system_id
+
+    def read(self, volume: LogicalVolume, offset: int, length: int) -> bytes:
+        """A piece of a volume, read from where it lies, whether it is active or not. Offset and length are
+        multiples of 4096; shorter at the end of the volume. Plain OSError."""
+        parts = []
+        end = min(offset + length, volume.size)
+        start = 0
+        for device, at, extent in volume.ranges:
+            low, high = max(offset, start), min(end, start + extent)
+            if low < high:
+                parts.append(self._device(device).read_at(at + low - start, high - low))
+            start += extent
+        return b"".join(parts)
+
+    def _device(self, path: str) -> BlockHandle:
+        handle = self._devices.get(path)
+        if handle is None:
+            handle = self._devices[path] = self.doors.volume_groups.open_device(path)
+        return handle
+
+    def sync(self) -> None:
+        """Make changes of the group durable."""
+        self.doors.volume_groups.sync(self.name)
+
+    def close(self) -> None:
+        """Close the devices that were read; idempotent."""
+        for handle in self._devices.values():
+            handle.close()
+        self._devices.clear()
+
+    def run_path(self, name: str) -> str:
+        """Path of something that this host keeps about the group until it boots."""
+        return f"{RUN_DIRECTORY}/lvm-{self.uuid}.{name}"
+
+
+class HostLocks:
+    """A file of this host whose bytes are locks, made when it is first needed."""
+
+    def __init__(self, doors: Doors, path: str) -> None:
+        self._doors = doors
+        self._path = path
+
+    def try_acquire(self, key: int, shared: bool = False) -> Lease | None:
+        """The lock, None when it is held. StorageError."""
+        with doing("take a lease"):
+            try:
+                return self._doors.leases.try_acquire(self._path, key, shared)
+            except FileNotFoundError:
+                make_directories(self._doors, self._path.rpartition("/")[0])
+                with contextlib.suppress(FileExistsError):
+                    self._doors.files.create(self._path).close()
+                return self._doors.leases.try_acquire(self._path, key, shared)
+
+    def held(self, key: int) -> bool:
+        """Whether anybody holds it. StorageError."""
+        try:
+            return self._doors.leases.held(self._path, key)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise from_os_error(error, "ask who holds a lease") from error
+
+
+def make_directories(doors: Doors, path: str) -> None:
+    """A directory of this host and those above it. Plain OSError."""
+    parts = path.split("/")
+    for count in range(2, len(parts) + 1):
+        with contextlib.suppress(FileExistsError):
+            doors.files.make_directory("/".join(parts[:count]))

@@ -1,0 +1,263 @@
+"""Who may change a repository on LVM: leases of images, the lock of the records, the manager.
+
+One class for each way of sharing. ``exclusive``: LVM's system ID says which host may use the group
+at all, and LVM itself refuses every other; so leases are locks of that host's kernel, as on files,
+and that host is the manager. Handing the group over is one change of the system ID.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Protocol
+
+from engine.doors.leases import Lease
+from engine.doors.volume_groups import VolumeGroup
+from engine.errors import Conflict, DiskwrightError, Refused
+from engine.formats.files.layout import lease_key
+from engine.formats.lvm.group import NOBODY, Group, HostLocks
+from engine.formats.lvm.metadata.area import Meta
+from engine.formats.lvm.metadata.layout import MetaHeader
+
+_RECORDS_KEY = 1 << 61  # above every key of a tag
+_PATIENCE_S = 20.0
+_LOOK_AGAIN_S = 0.01
+
+
+class Guard(Protocol):
+    """Leases and locks of one repository, as this host takes them."""
+
+    fencing: str
+    """As in ``Constraints``."""
+
+    def try_lease(self, tag: str, shared: bool) -> Lease | None:
+        """The lease of a tag, None when it is held."""
+
+    def lease_held(self, tag: str) -> bool:
+        """Whether anybody holds it."""
+
+    def adopt_lease(self, tag: str, token: str) -> Lease:
+        """The lease of a tag that the process which spawned this one handed over."""
+
+    def records(self) -> contextlib.AbstractContextManager[MetaHeader]:
+        """The lock under which records change, held for the body: nobody else writes any. ``term`` of the header
+        is the version to write with. Refused where this host may write no record; Conflict when it is held too long."""
+
+    def lane(self, version: int) -> int:
+        """Where in a slot a change under that version of the lock is written."""
+
+    def extend(self, header: MetaHeader) -> MetaHeader:
+        """Room for more records, while this process holds the lock of ``records``. NoSpace; Refused naming the manager
+        where this host is not it."""
+
+    def reserved(self, tag: str) -> int | None:
+        """The slot that was set apart when this process took the lease of a tag without a record; None: none was."""
+
+    def may_fill(self, slot: int) -> bool:
+        """Whether this process may put a tag into a slot that no tag has, while it holds the lock of ``records``."""
+
+    def still_ours(self, header: MetaHeader) -> bool:
+        """Whether the lock that ``records`` gave was not taken away meanwhile."""
+
+    def changing(self) -> contextlib.AbstractContextManager[VolumeGroup]:
+        """The right to change LVM's metadata of the group, for the body, and a fresh report. Refused naming the manager
+        when this host is not it; Conflict when another process keeps it for too long. May be nested. What takes long
+        and changes no metadata (zeroing, copying) does not belong in the body."""
+
+    def using(self, report: VolumeGroup) -> None:
+        """Return if this host may activate volumes. Refused."""
+
+    def note(self, volume: str) -> None:
+        """Before this host makes a volume active: say so durably to the other hosts. Again is a success."""
+
+    def unnote(self, volume: str) -> None:
+        """After it was made inactive, or before it is known that it ever was: take that back."""
+
+    def noted(self) -> frozenset[str]:
+        """Volumes that this host has noted, also processes of it that ended before they could take that back."""
+
+    def may_be_written(self, volume: str) -> str:
+        """Another host from which a write to the volume may still arrive, although nobody holds a lease: it had the
+        volume active and is not proven to have stopped. "" when there is none."""
+
+    def bad_header_pages(self) -> list[int]:
+        """Numbers of those that are damaged and that this host may write anew."""
+
+    def renew_header(self) -> None:
+        """Write the header once more, onto both pages. Refused where this host may not."""
+
+    def manager(self) -> str:
+        """The host that manages the repository, "" for nobody known."""
+
+    def is_manager(self) -> bool:
+        """Whether this host does."""
+
+    def take(self, dead: str) -> None:
+        """Become the manager. ``dead``: the host that is asserted to be dead, "" for none; where hosts share, what that
+        one had under way counts as over. Refused when another one manages it and is not that one."""
+
+    def release(self) -> None:
+        """Stop being the manager. Refused when this host is not."""
+
+
+class ExclusiveGuard:
+    """Only one host may use the group."""
+
+    fencing = "exclusive"
+
+    def __init__(self, group: Group, meta: Meta) -> None:
+        self._group = group
+        self._meta = meta
+        self._locks = HostLocks(group.doors, group.run_path("locks"))
+
+    def try_lease(self, tag: str, shared: bool) -> Lease | None:
+        """One byte of a file of this host."""
+        return self._locks.try_acquire(lease_key(tag), shared)
+
+    def lease_held(self, tag: str) -> bool:
+        """One byte of a file of this host."""
+        return self._locks.held(lease_key(tag))
+
+    def adopt_lease(self, tag: str, token: str) -> Lease:
+        """An inherited descriptor."""
+        return self._group.doors.leases.adopt(token)
+
+    @contextlib.contextmanager
+    def records(self) -> Iterator[MetaHeader]:
+        """Another byte of that file; the version counts the managers there were."""
+        lease = self._wait()
+        try:
+            yield self._own_header()
+        finally:
+            lease.release()
+
+    def _wait(self) -> Lease:
+        clock = self._group.doors.clock
+        deadline = clock.monotonic() + _PATIENCE_S
+        while (lease := self._locks.try_acquire(_RECORDS_KEY)) is None:
+            if clock.monotonic() > deadline:
+                raise Conflict(
+                    f"another process of this host does not finish changing the records in {self._group.name}",
+                    "See whether one is stopped, and try again",
+                )
+            clock.sleep(_LOOK_AGAIN_S)
+        return lease
+
+    def _own_header(self) -> MetaHeader:
+        header = self._meta.header()
+        host = self._group.doors.ids.host_id
+        if header.manager == host:
+            return header
+        report = self._group.report()
+        if report.system_id != self._group.doors.volume_groups.system_id:
+            raise self._meta.not_managed(report, header.manager)
+        # Taking over was interrupted after its seal, the system ID.
+        return self._meta.write_header(header._replace(manager=host, term=header.term + 1))
+
+    def lane(self, version: int) -> int:
+        """Every second manager has the same one."""
+        return version & 1
+
+    def extend(self, header: MetaHeader) -> MetaHeader:
+        """This host is the manager."""
+        return self._meta.extend(header)
+
+    def reserved(self, tag: str) -> int | None:
+        """Leases here are of tags, not of slots."""
+        return None
+
+    def may_fill(self, slot: int) -> bool:
+        """The lock is enough."""
+        return True
+
+    def still_ours(self, header: MetaHeader) -> bool:
+        """Nobody took the group over by then."""
+        now = self._meta.header()
+        return (now.term, now.manager) == (header.term, header.manager)
+
+    def bad_header_pages(self) -> list[int]:
+        """Both are the manager's."""
+        header = self._meta.header()
+        return self._meta.bad_header_pages(header) if header.manager == self._group.doors.ids.host_id else []
+
+    def renew_header(self) -> None:
+        """Under the lock of the records."""
+        with self.records() as header:
+            self._meta.write_header(header)
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[VolumeGroup]:
+        """LVM's mark decides, and LVM locks commands of one host against each other."""
+        report = self._group.report()
+        self.using(report)
+        yield report
+
+    def using(self, report: VolumeGroup) -> None:
+        """The manager may."""
+        if not self._group.is_ours(report):
+            manager = ""
+            with contextlib.suppress(DiskwrightError):
+                manager = self.manager()
+            raise self._meta.not_managed(report, manager)
+
+    def note(self, volume: str) -> None:
+        """LVM lets nobody else use it."""
+
+    def unnote(self, volume: str) -> None:
+        """Nothing was noted."""
+
+    def noted(self) -> frozenset[str]:
+        """Nothing was noted."""
+        return frozenset()
+
+    def may_be_written(self, volume: str) -> str:
+        """No other host could."""
+        return ""
+
+    def manager(self) -> str:
+        """As the header says; LVM's mark where that is of another."""
+        report = self._group.report()
+        header = self._meta.header()
+        mine = self._group.doors.volume_groups.system_id
+        host = self._group.doors.ids.host_id
+        if report.system_id == mine:
+            return host
+        if report.system_id == NOBODY:
+            return ""
+        if not report.system_id:
+            return header.manager  # somebody took the mark away; that changes no manager
+        return header.manager if header.manager != host else report.system_id
+
+    def is_manager(self) -> bool:
+        """LVM's mark decides."""
+        return self._group.report().system_id == self._group.doors.volume_groups.system_id
+
+    def take(self, dead: str) -> None:
+        """The change of LVM's mark is the seal; what the one before had under way ends there."""
+        report = self._group.report()
+        groups, host = self._group.doors.volume_groups, self._group.doors.ids.host_id
+        if report.system_id != groups.system_id:
+            manager = self.manager() or report.system_id
+            asserted = bool(dead) and dead in (manager, report.system_id)
+            if report.system_id != NOBODY and manager != host and not asserted:
+                raise Refused(
+                    f"host {manager} manages the repository in {report.name}",
+                    f"Release it there; or, when that host is certainly dead, say so: --dead {manager}",
+                )
+            groups.set_system_id(report.name, groups.system_id, report.system_id)
+            self._group.sync()
+            if not self.is_manager():  # LVM has no lock between hosts
+                raise Conflict(f"another host took the repository in {report.name} over at this moment", "Ask it who")
+            self._meta.close()
+        with self.records() as header:
+            if header.manager != host:
+                self._meta.write_header(header._replace(manager=host, term=header.term + 1))
+
+    def release(self) -> None:
+        """Nobody may use the group until a host takes it."""
+        report = self._group.report()
+        mine = self._group.doors.volume_groups.system_id
+        if report.system_id != mine:
+            raise self._meta.not_managed(report, self.manager())
+        self._group.doors.volume_groups.set_system_id(report.name, NOBODY, mine)
+        self._group.sync()

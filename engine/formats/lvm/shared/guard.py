@@ -1,0 +1,376 @@
+"""Who may change a repository on LVM that several hosts share: sanlock's leases, and the manager in the header.
+
+LVM lets every host use the group. So nothing of LVM's metadata is changed but under the lease of the
+group, by the host that the header names. Records change on any host, under the lease of the records;
+its version orders what was written. sanlock kills a process whose host lost its presence.
+
+Order: first leases of tags (only tried), then that of the records, then that of the group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from engine.doors.leases import Lease
+from engine.doors.shared_leases import SharedHost, SharedLease
+from engine.doors.volume_groups import VolumeGroup
+from engine.errors import Conflict, DiskwrightError, Refused
+from engine.formats.lvm.group import Group, HostLocks
+from engine.formats.lvm.metadata import layout
+from engine.formats.lvm.metadata.area import Meta
+from engine.formats.lvm.metadata.layout import GROUP_LEASE, RECORDS_LEASE, MetaHeader, tag_lease
+from engine.formats.lvm.metadata.slots import Slot
+from engine.formats.lvm.shared.notes import ActiveVolumes, room_for
+from engine.formats.lvm.shared.roster import Membership, Roster
+
+_PATIENCE_S = 20.0
+_LOOK_AGAIN_S = 0.05
+_MOVES = 5
+"""So often a tag may move to another slot while its lease is taken."""
+
+
+class Places(Protocol):
+    """Which slot of the records a tag has."""
+
+    def slot_of(self, tag: str) -> int | None:
+        """None: it has none."""
+
+    def room(self, tag: str, header: MetaHeader) -> tuple[Slot, MetaHeader]:
+        """One for a tag that has none; under the lease of the records."""
+
+
+class SharedGuard:
+    """Several hosts use the group; this one takes part as ``member``."""
+
+    fencing = "sanlock"
+
+    def __init__(self, group: Group, meta: Meta, member: Membership, chunks: int) -> None:
+        """``chunks``: of records, when ``dw-leases`` was made active."""
+        self._group = group
+        self._meta = meta
+        self._member = member
+        self._leases = group.doors.shared_leases
+        self._roster = Roster(meta, member.area)
+        self._notes = ActiveVolumes(meta, member, self._roster, HostLocks(group.doors, group.run_path("notes")))
+        self._filled: dict[int, SharedLease] = {}
+        """Leases of slots that this process is about to fill, while it has the lease of the records."""
+        self._reserved: dict[str, int] = {}
+        """Slots whose leases this process has, for tags that have no record yet."""
+        self._changing: SharedLease | None = None
+        self._chunks = chunks
+        self.places: Places | None = None
+        """The records, which need this guard themselves."""
+
+    # -- leases of tags
+
+    def try_lease(self, tag: str, shared: bool) -> Lease | None:
+        """That of the slot that the tag has. A tag that has none gets a free one reserved, for this process alone."""
+        for _ in range(_MOVES):
+            slot = self._slot_of(tag)
+            if slot is None:
+                if tag in self._reserved:
+                    return None
+                lease = self._reserve(tag)
+                if lease is not None:
+                    return lease
+                continue
+            found = self._leases.try_acquire(self._member.area, self._key(slot), shared)
+            if found is None:
+                return None
+            try:
+                if self._slot_of(tag) == slot:
+                    return found
+            except BaseException:
+                found.release()
+                raise
+            found.release()
+        raise Conflict(f"the record of image {tag} moves all the time", "Try again")
+
+    def _slot_of(self, tag: str) -> int | None:
+        assert self.places is not None
+        return self.places.slot_of(tag)
+
+    def _key(self, slot: int) -> int:
+        """The device of the leases is as long as it was when it was made active here, so that is done again."""
+        if slot >= self._chunks * layout.SLOTS:
+            self._group.doors.volume_groups.activate(self._group.name, layout.LEASES)
+            self._chunks = self._meta.header().chunks
+        return tag_lease(slot)
+
+    def _reserve(self, tag: str) -> Lease | None:
+        """None when it has got a record meanwhile."""
+        assert self.places is not None
+        with self.records() as header:
+            if self._slot_of(tag) is not None:
+                return None
+            slot, _ = self.places.room(tag, header)
+            lease = self._filled.pop(slot.number)
+        self._reserved[tag] = slot.number
+        return _Reservation(lease, lambda: self._reserved.pop(tag, None))
+
+    def lease_held(self, tag: str) -> bool:
+        """By a host that is not proven gone."""
+        slot = self._slot_of(tag)
+        if slot is None:
+            return tag in self._reserved
+        return bool(self._leases.holders(self._member.area, self._key(slot)))
+
+    def adopt_lease(self, tag: str, token: str) -> Lease:
+        """sanlock kills this process, from here on, if the lease is lost."""
+        return self._leases.adopt(token)
+
+    def reserved(self, tag: str) -> int | None:
+        """Its lease is held as long as the tag's."""
+        return self._reserved.get(tag)
+
+    def may_fill(self, slot: int) -> bool:
+        """Nobody has its lease: this process has it from now on."""
+        if slot not in self._filled:
+            lease = self._leases.try_acquire(self._member.area, self._key(slot), False)
+            if lease is None:
+                return False
+            self._filled[slot] = lease
+        return True
+
+    # -- locks
+
+    @contextlib.contextmanager
+    def records(self) -> Iterator[MetaHeader]:
+        """The lease of the records; ``term`` is its version."""
+        with self._locked(RECORDS_LEASE, "changing the records") as lease:
+            try:
+                yield self._meta.header()._replace(term=lease.version)
+            finally:
+                while self._filled:
+                    self._filled.popitem()[1].release()
+
+    @contextlib.contextmanager
+    def _locked(self, key: int, doing: str) -> Iterator[SharedLease]:
+        clock = self._group.doors.clock
+        deadline = clock.monotonic() + _PATIENCE_S
+        while (lease := self._leases.try_acquire(self._member.area, key, False)) is None:
+            if clock.monotonic() > deadline:
+                raise self._kept(key, doing)
+            clock.sleep(_LOOK_AGAIN_S)
+        try:
+            self._require_present()
+            yield lease
+        finally:
+            lease.release()
+
+    def _require_present(self) -> None:
+        """Lane and notes are those of the presence with which the repository was opened."""
+        if not self._present():
+            raise Conflict(
+                f"this host has left {self._group.name} since the repository was opened, or come back to it",
+                "Try again",
+            )
+
+    def _kept(self, key: int, doing: str) -> Conflict:
+        holders = self._leases.holders(self._member.area, key)
+        who = ", ".join(f"{self._roster.name(host.number)} ({host.state})" for host in holders) or "somebody"
+        return Conflict(
+            f"host {who} does not finish {doing} in {self._group.name}",
+            "See whether a process is stopped there; a host that died is known to be dead after a few minutes",
+        )
+
+    def lane(self, version: int) -> int:
+        """Of this host, always."""
+        return self._member.number - 1
+
+    def still_ours(self, header: MetaHeader) -> bool:
+        """A lease is lost with the presence of its host, and with nothing else."""
+        return self._present()
+
+    def _present(self) -> bool:
+        now = self._leases.host(self._member.area, self._member.number)
+        return self._leases.joined(self._member.area) == now.number and self._is(now)
+
+    def _is(self, host: SharedHost) -> bool:
+        return host.generation == self._member.generation and not host.gone
+
+    def extend(self, header: MetaHeader) -> MetaHeader:
+        """Leases first: what counts is the header that tells of them. Refused unless this host is the manager."""
+        with self._locked(GROUP_LEASE, "changing the volume group") as lease:
+            now = self._meta.header()
+            if now.chunks == header.chunks:
+                self._require_manager(now)
+                with self._making_room(now.chunks):
+                    self._more_leases(now)
+                    now = self._meta.extend(now._replace(term=lease.version), self.lane(lease.version))
+        return now._replace(term=header.term)
+
+    @contextlib.contextmanager
+    def _making_room(self, chunk: int) -> Iterator[None]:
+        """Zeros of a host that was given up may arrive over records that others have put there. So it notes the room
+        like a volume, and who finds the note of a host that may go on makes none."""
+        room = room_for(chunk)
+        host = self._notes.writer(room)
+        if host:
+            raise Conflict(
+                f"host {host} was making room for records in {self._group.name}, and may go on",
+                "Try again when it is back, or was restarted; or, when it is certainly dead, diskwright srm take REPO "
+                f"--dead {host}",
+            )
+        self._notes.add(room)
+        try:
+            yield
+        finally:
+            self._notes.remove(room)
+
+    def _more_leases(self, header: MetaHeader) -> None:
+        groups, name, length = self._group.doors.volume_groups, self._group.name, layout.leases_bytes(header.chunks + 1)
+        there = self._group.report().volumes[layout.LEASES].size
+        self._meta.require_chunk(header, beside=max(0, length - there))
+        if there < length:
+            groups.resize(name, layout.LEASES, length)
+            self._group.sync()
+        groups.activate(name, layout.LEASES)
+        self._leases.make_slots(self._member.area, tag_lease(header.chunks * layout.SLOTS), layout.SLOTS)
+
+    def bad_header_pages(self) -> list[int]:
+        """Of the two of this host. It may write the header of another manager anew, under the lease of the group."""
+        lane = self._member.number - 1
+        return [page for page in self._meta.bad_header_pages(self._meta.header()) if page // 2 == lane]
+
+    def renew_header(self) -> None:
+        """With a newer version of the lease, and nothing else in it."""
+        with self._locked(GROUP_LEASE, "changing the volume group") as lease:
+            header = self._meta.header()
+            self._become(header, lease, header.manager, header.number, header.generation)
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[VolumeGroup]:
+        """The lease of the group, and the header says that this host manages it."""
+        if self._changing is not None:
+            yield self._group.report()
+            return
+        with self._locked(GROUP_LEASE, "changing the volume group") as lease:
+            self._require_manager(self._meta.header())
+            self._changing = lease
+            try:
+                yield self._group.report()
+            finally:
+                self._changing = None
+
+    # -- using volumes
+
+    def using(self, report: VolumeGroup) -> None:
+        """Every host that takes part may. Refused when LVM's mark keeps them away."""
+        if report.system_id:
+            raise Refused(
+                f"LVM's mark of the volume group {report.name} says that it belongs to {report.system_id}",
+                f"Take it away there (vgchange --systemid '' {report.name}), for several hosts share it",
+            )
+
+    def note(self, volume: str) -> None:
+        """In this host's own part of the notes."""
+        self._require_present()
+        self._notes.add(volume)
+
+    def unnote(self, volume: str) -> None:
+        """In this host's own part of the notes."""
+        self._notes.remove(volume)
+
+    def noted(self) -> frozenset[str]:
+        """In this host's own part of the notes."""
+        return self._notes.volumes()
+
+    def forget_notes(self) -> None:
+        """Nothing is active on this host."""
+        self._notes.clear()
+
+    def may_be_written(self, volume: str) -> str:
+        """By a host that noted the volume and is not proven to have stopped."""
+        return self._notes.writer(volume)
+
+    # -- the manager
+
+    def manager(self) -> str:
+        """As the header says."""
+        return self._meta.header().manager
+
+    def is_manager(self) -> bool:
+        """As the header says, with the presence of now."""
+        return self._manages(self._meta.header())
+
+    def _manages(self, header: MetaHeader) -> bool:
+        host = self._group.doors.ids.host_id
+        return (header.manager, header.number, header.generation) == (
+            host,
+            self._member.number,
+            self._member.generation,
+        )
+
+    def _require_manager(self, header: MetaHeader) -> None:
+        if not self._manages(header):
+            raise self._meta.not_managed(self._group.report(), header.manager)
+
+    def resume(self, header: MetaHeader) -> MetaHeader:
+        """This host has booted or joined again since it became the manager: it is it again. Returns the header as it is
+        then. Where that cannot be done now, the next one to open the repository does it."""
+        if header.manager == self._group.doors.ids.host_id and not self._manages(header):
+            with contextlib.suppress(DiskwrightError):
+                self.take("")
+        return self._meta.header()
+
+    def take(self, dead: str) -> None:
+        """The header is the seal. What the manager before has under way is a command that its host's sanlock kills, or
+        that ended."""
+        host = self._group.doors.ids.host_id
+        with (
+            self._locked(RECORDS_LEASE, "changing the records"),
+            self._locked(GROUP_LEASE, "changing the volume group") as lease,
+        ):
+            header = self._meta.header()
+            if self._manages(header):
+                if dead and not self._roster.bury(dead):
+                    raise Refused(
+                        f"no host {dead!r:.80} that has fallen silent shares the repository in {self._group.name}",
+                        "Give the name that the refusal or the fix told; a host that lives needs nothing",
+                    )
+                return
+            if header.manager not in ("", host, dead) and not self._gone(header):
+                step = f"Release it there; or, when that host is certainly dead, say so: --dead {header.manager}"
+                if dead:
+                    step = f"Say there that {dead} is dead"
+                raise Refused(f"host {header.manager} manages the repository in {self._group.name}", step)
+            self._become(header, lease, host, self._member.number, self._member.generation)
+            self._roster.bury(dead)
+
+    def _gone(self, header: MetaHeader) -> bool:
+        if not header.number:
+            return False  # it never took part, so nothing is known of it
+        now = self._leases.host(self._member.area, header.number)
+        return now.generation > header.generation or now.gone
+
+    def _become(self, header: MetaHeader, lease: SharedLease, manager: str, number: int, generation: int) -> None:
+        new = header._replace(manager=manager, number=number, generation=generation, term=lease.version)
+        self._meta.write_header(new, self.lane(lease.version))
+
+    def release(self) -> None:
+        """Any host may take it then."""
+        with self._locked(GROUP_LEASE, "changing the volume group") as lease:
+            header = self._meta.header()
+            self._require_manager(header)
+            self._become(header, lease, "", 0, 0)
+
+
+class _Reservation:
+    """The lease of a slot for a tag that has no record yet."""
+
+    def __init__(self, lease: SharedLease, over: Callable[[], object]) -> None:
+        self._lease = lease
+        self._over = over
+
+    @property
+    def token(self) -> str:
+        """Of the lease."""
+        return self._lease.token
+
+    def release(self) -> None:
+        """The slot may be given to another tag, unless it was filled."""
+        self._over()
+        self._lease.release()

@@ -1,0 +1,181 @@
+"""Which volumes each host that shares a repository may be writing to, as that host says itself.
+
+A host notes a volume durably before it makes it active, and takes the note back afterwards. Notes
+are of one presence of the host (sanlock's generation): those of an earlier one are void, for it has
+booted or its processes were killed. Each host writes its own two copies in turns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import NamedTuple
+
+from engine.doors.shared_leases import HostState
+from engine.errors import Conflict, StorageError
+from engine.formats.files.tree import doing
+from engine.formats.lvm.group import HostLocks
+from engine.formats.lvm.metadata import layout
+from engine.formats.lvm.metadata.area import Meta
+from engine.formats.lvm.metadata.layout import NOTES_BYTES
+from engine.formats.lvm.metadata.pages import PAYLOAD_BYTES, Stamp, State, look, seal, unseal
+from engine.formats.lvm.shared.roster import Membership, Roster
+
+_COUNT = struct.Struct(">4sI")
+_MAGIC = b"DWN1"
+_ID_BYTES = 16
+_ROOM = "0" * 24
+MAX_NOTES = (NOTES_BYTES // 512 * PAYLOAD_BYTES - _COUNT.size) // _ID_BYTES
+_KEY = 0
+_PATIENCE_S = 20.0
+_LOOK_AGAIN_S = 0.01
+
+
+def room_for(chunk: int) -> str:
+    """What stands in notes for the room of a chunk of records that is being made; no volume has such an id."""
+    return _ROOM + f"{chunk:08x}"
+
+
+class Notes(NamedTuple):
+    """What a host says."""
+
+    generation: int = 0
+    sequence: int = 0
+    volumes: frozenset[str] = frozenset()
+    damaged: bool = False
+    """A copy is, so there may be others."""
+
+
+def read_notes(copies: list[bytes]) -> Notes:
+    """What counts in the copies of one host."""
+    found, damaged = Notes(), False
+    for raw in copies:
+        state, read = _read(raw)
+        damaged = damaged or state is State.BAD
+        if read is not None and (read.generation, read.sequence) > (found.generation, found.sequence):
+            found = read
+    return found._replace(damaged=damaged)
+
+
+def _read(raw: bytes) -> tuple[State, Notes | None]:
+    state, stamp, payload = look(raw)
+    if stamp is None:
+        return state, None
+    magic, count = _COUNT.unpack_from(payload)
+    if magic != _MAGIC or count > MAX_NOTES:
+        return State.BAD, None
+    state, payload = unseal(raw, stamp, _COUNT.size + count * _ID_BYTES)
+    if state is not State.WHOLE:
+        return state, None
+    ids = payload[_COUNT.size :]
+    volumes = frozenset(ids[at : at + _ID_BYTES].hex() for at in range(0, len(ids), _ID_BYTES))
+    return state, Notes(stamp.version, stamp.sequence, volumes)
+
+
+def _sealed(notes: Notes) -> bytes:
+    ids = b"".join(bytes.fromhex(volume) for volume in sorted(notes.volumes))
+    payload = _COUNT.pack(_MAGIC, len(notes.volumes)) + ids
+    stamp = Stamp(notes.generation, notes.sequence, blake2b(payload, digest_size=8).digest())
+    return seal(stamp, payload)
+
+
+class ActiveVolumes:
+    """The notes of all hosts of one repository; this host's are changed under a lock of this host."""
+
+    def __init__(self, meta: Meta, member: Membership, roster: Roster, locks: HostLocks) -> None:
+        self._meta = meta
+        self._member = member
+        self._roster = roster
+        self._locks = locks
+
+    def add(self, volume: str) -> None:
+        """Durable on return. StorageError, Conflict."""
+        self._change(frozenset([volume]), frozenset())
+
+    def remove(self, volume: str) -> None:
+        """Success when it is not noted. StorageError, Conflict."""
+        self._change(frozenset(), frozenset([volume]))
+
+    def volumes(self) -> frozenset[str]:
+        """That this host has noted. StorageError."""
+        return frozenset(volume for volume in self._own().volumes if not volume.startswith(_ROOM))
+
+    def clear(self) -> None:
+        """Nothing is active on this host. StorageError, Conflict."""
+        with self._locked():
+            own = self._own()
+            if own.volumes:
+                self._write(own, frozenset())
+
+    def _change(self, added: frozenset[str], removed: frozenset[str]) -> None:
+        with self._locked():
+            own = self._own()
+            wanted = (own.volumes | added) - removed
+            if wanted != own.volumes or own.damaged:
+                self._write(own, wanted)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        clock = self._meta.group.doors.clock
+        deadline = clock.monotonic() + _PATIENCE_S
+        while (lease := self._locks.try_acquire(_KEY)) is None:
+            if clock.monotonic() > deadline:
+                raise Conflict(
+                    f"another process of this host does not finish noting what is active in {self._meta.group.name}",
+                    "See whether one is stopped, and try again",
+                )
+            clock.sleep(_LOOK_AGAIN_S)
+        try:
+            yield
+        finally:
+            lease.release()
+
+    def _own(self) -> Notes:
+        """Those of an earlier presence are void."""
+        now = self._read(self._member.number)
+        volumes = now.volumes if now.generation == self._member.generation else frozenset()
+        if now.damaged:  # what stood there is lost; what is active is not
+            volumes |= frozenset(self._active())
+        return Notes(self._member.generation, now.sequence, volumes, now.damaged)
+
+    def _active(self) -> Iterator[str]:
+        for name, volume in self._meta.group.report().volumes.items():
+            if volume.active and (layout.parse_volume(name) or layout.is_old(name) or layout.is_lost(name)):
+                yield name.split("-")[1]
+
+    def _write(self, own: Notes, volumes: frozenset[str]) -> None:
+        if len(volumes) > MAX_NOTES:
+            raise StorageError(f"more than {MAX_NOTES} volumes are active on this host", "Deactivate some of them")
+        new = Notes(self._member.generation, own.sequence + 1, volumes)
+        page = self._meta.geometry.notes_offset(self._member.number, new.sequence & 1), _sealed(new)
+        with doing("note which volumes are active on this host"):
+            self._meta.write(*page)
+            self._meta.keep(page)
+
+    def _read(self, number: int) -> Notes:
+        with doing("read which volumes are active"):
+            raw = self._meta.read(self._meta.geometry.notes_offset(number, 0), 2 * NOTES_BYTES)
+        return read_notes([raw[:NOTES_BYTES], raw[NOTES_BYTES:]])
+
+    # -- the other hosts
+
+    def writer(self, volume: str) -> str:
+        """The other host that may still write to a volume whose lease is free or ours, "" for none. StorageError."""
+        for number in range(1, self._meta.geometry.hosts + 1):
+            if number == self._member.number:
+                continue
+            notes = self._read(number)
+            if (volume in notes.volumes or notes.damaged) and not self._has_stopped(number, notes):
+                return self._roster.name(number)
+        return ""
+
+    def _has_stopped(self, number: int, notes: Notes) -> bool:
+        """Without a watchdog a host that is only silent may go on, and its last write arrive, unless somebody says that
+        it is dead. One that is there renews its presence, so those of its processes that had a lease have ended."""
+        host = self._meta.group.doors.shared_leases.host(self._member.area, number)
+        since = not notes.damaged and host.generation > notes.generation
+        if since or host.state in (HostState.LIVE, HostState.FREE):
+            return True
+        return host.generation <= self._roster.entries()[number - 1].dead

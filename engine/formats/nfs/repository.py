@@ -1,0 +1,244 @@
+"""The format ``nfs``: a directory of an NFS server, shared by hosts that need not know each other.
+
+On the server it looks as ``localfs`` does. What differs is who may write: leases are locks of the
+server, which it gives to another host when it has not heard of ours for the length of its lease. A
+host that was cut off or frozen so long may go on at any moment. So whoever writes data has a lock on
+that very file, taken before it verified that the work is still its own; then the server refuses
+its writes for ever (EIO). Files are made and published by names that cannot replace others.
+
+NFS lies about time: an absent name is asked for again in a fresh listing of its directory before anything
+is concluded, and sizes are those of an opened file, never of a remembered one.
+
+An export is mounted by the engine when it is first needed and unmounted by ``detach``. Every open
+repository holds a shared lock on a file beside the mount point; whoever unmounts has it alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from engine.data.model import VolumeFormat
+from engine.doors import Doors
+from engine.doors.files import FileHandle
+from engine.doors.leases import Lease
+from engine.doors.mounts import Mount, told
+from engine.errors import BadRequest, Conflict, DiskwrightError, ImageBusy, StorageError
+from engine.formats.base import VolumeFacts
+from engine.formats.files import layout, setup
+from engine.formats.files.repository import FileStore
+from engine.formats.files.tree import doing
+from engine.formats.nfs import place as nfs_place
+from engine.formats.nfs.patience import with_patience
+from engine.formats.nfs.place import Place
+
+VERSION = (layout.MAJOR, layout.MINOR)
+
+_USERS, _MOUNTER = 0, 1  # bytes of the lock file beside a mount point
+_PATIENCE_S = 90.0  # longer than a mount or an unmount may take while the server is away
+_READERS_S = 3.0  # so long a check may take that is under way
+_LOOK_AGAIN_S = 0.05
+
+
+class NfsRepository(FileStore):
+    """An open repository on NFS."""
+
+    type_name = "nfs"
+    shared = True
+    fencing = "nfs4-lock"
+    read_errors_count = False
+
+    def __init__(self, doors: Doors, where: Place, found: layout.Identity, threads: bool, using: Lease | None) -> None:
+        """``using`` keeps the mount in place until ``close``."""
+        super().__init__(with_patience(doors), where.root(doors.ids.host_id), found, threads)
+        self._shown = where.shown
+        self._using = using
+
+    @property
+    def place(self) -> str:
+        """Server, export and directory; or the path in the operator's mount."""
+        return self._shown
+
+    def _look(self, path: str, volume: str, format: VolumeFormat) -> VolumeFacts:
+        """A raw volume is opened too: that makes the client ask for the size, which it may remember otherwise."""
+        if format is VolumeFormat.QCOW2:
+            return super()._look(path, volume, format)
+        with self._files.open(path) as handle:
+            stat = handle.stat()
+        return VolumeFacts(volume, format, True, stat.size, stat.allocated)
+
+    def _empty_file(self, path: str, verify: Callable[[], None]) -> FileHandle:
+        """One that is there is emptied and never unlinked: it may be another host's by now, and finished."""
+        try:
+            handle, fresh = self._files.create(path), True
+        except FileExistsError:
+            handle, fresh = self._files.open(path, writable=True), False
+        try:
+            if not handle.lock():
+                raise ImageBusy(f"somebody uses {path.rpartition('/')[2]} already", "Look at the image, then try again")
+            verify()
+            if not fresh:
+                handle.truncate(0)
+        except BaseException:
+            handle.close()
+            raise
+        return handle
+
+    def read_progress(self, tag: str, epoch: int) -> bytes | None:
+        """As on local files. Where the client remembers that there is none, a fresh listing makes it ask again."""
+        line = super().read_progress(tag, epoch)
+        if line is not None:
+            return line
+        with doing(f"read the progress of image {tag}"):
+            listed = {entry.name for entry in self._files.list_directory(self._tree.path("progress"))}
+        name = layout.progress_path(tag, epoch).rpartition("/")[2]
+        return super().read_progress(tag, epoch) if name in listed else None
+
+    def close(self) -> None:
+        """The mount stays; anybody may take it away now."""
+        if self._using is not None:
+            self._using.release()
+            self._using = None
+
+
+def create(doors: Doors, parameters: dict[str, object]) -> None:
+    """Make an empty repository in a directory of an export. The mount is taken away again."""
+    where = nfs_place.parse(parameters)
+    using = _attach(doors, where)
+    try:
+        with _named(where, doors):
+            setup.create_tree(doors, where.root(doors.ids.host_id))
+    finally:
+        if using is not None:
+            using.release()
+            with contextlib.suppress(StorageError):  # somebody uses it already; whoever is last takes it away
+                detach(doors, parameters)
+
+
+def open(doors: Doors, parameters: dict[str, object], threads: bool) -> NfsRepository:
+    """Open the repository, mounted first where that is ours to do."""
+    where = nfs_place.parse(parameters)
+    using = _attach(doors, where)
+    try:
+        with _named(where, doors):
+            found = setup.open_tree(doors, where.root(doors.ids.host_id))
+        return NfsRepository(doors, where, found, threads, using)
+    except BaseException:
+        if using is not None:
+            using.release()
+        raise
+
+
+def detach(doors: Doors, parameters: dict[str, object]) -> None:
+    """Unmount what ``open`` mounted. StorageError while a repository that was opened from there is open on this host,
+    or a program has a file of it open."""
+    where = nfs_place.parse(parameters)
+    if where.path or doors.mounts.at(where.mount_point(doors.ids.host_id)) is None:
+        return
+    point = where.mount_point(doors.ids.host_id)
+    with doing(f"lock the mount point of {where.shown}"):
+        lock = _lock_file(doors, point)
+        alone = _soon(doors, _READERS_S, lambda: doors.leases.try_acquire(lock, _USERS, shared=False))
+    if alone is None:
+        who = told(doors.mounts.users(point, lock))
+        raise StorageError(
+            f"another command of this host works with {where.shown}: {who}", "Wait for it or end it, then try again"
+        )
+    try:
+        doors.mounts.unmount(point)
+    finally:
+        alone.release()
+
+
+def reached(doors: Doors, parameters: dict[str, object]) -> object:
+    """The mount point; of an operator's mount nothing."""
+    where = nfs_place.parse(parameters)
+    return None if where.path else where.mount_point(doors.ids.host_id)
+
+
+def _attach(doors: Doors, where: Place) -> Lease | None:
+    """Have it mounted, by us or by the operator. Ours stays at least until the lease is released."""
+    if where.path:
+        _require_nfs(_holding(doors, where.path), where.path)
+        return None
+    point = where.mount_point(doors.ids.host_id)
+    with doing(f"lock the mount point of {where.shown}"):
+        lock = _lock_file(doors, point)
+        using = _wait(doors, where, lambda: doors.leases.try_acquire(lock, _USERS, shared=True))
+        try:
+            if doors.mounts.at(point) is None:
+                alone = _wait(doors, where, lambda: doors.leases.try_acquire(lock, _MOUNTER, shared=False))
+                try:
+                    doors.mounts.mount_nfs(where.source, point, where.mount_options)
+                finally:
+                    alone.release()
+            _require_nfs(doors.mounts.at(point), where.source)
+        except BaseException:
+            using.release()
+            raise
+    return using
+
+
+def _wait(doors: Doors, where: Place, take: Callable[[], Lease | None]) -> Lease:
+    lease = _soon(doors, _PATIENCE_S, take)
+    if lease is None:
+        raise Conflict(f"another command of this host mounts or unmounts {where.shown} all the time", "Try again")
+    return lease
+
+
+def _soon(doors: Doors, patience_s: float, take: Callable[[], Lease | None]) -> Lease | None:
+    deadline = doors.clock.monotonic() + patience_s
+    while (lease := take()) is None and doors.clock.monotonic() <= deadline:
+        doors.clock.sleep(_LOOK_AGAIN_S)
+    return lease
+
+
+def _lock_file(doors: Doors, point: str) -> str:
+    """An empty file beside the mount point; it is never unlinked, for then two could have it locked."""
+    mounts = point.rpartition("/")[0]
+    for directory in (mounts.rpartition("/")[0], mounts):
+        with contextlib.suppress(FileExistsError):
+            doors.files.make_directory(directory)
+    with contextlib.suppress(FileExistsError):
+        doors.files.create(f"{point}.lock").close()
+    return f"{point}.lock"
+
+
+def _holding(doors: Doors, path: str) -> Mount | None:
+    found = doors.mounts.holding(path)
+    if found is not None and found.type == "autofs":
+        with doing(f"look into {path}"):
+            doors.files.list_directory(path)  # makes the automounter mount it
+        found = doors.mounts.holding(path)
+    return found
+
+
+def _require_nfs(found: Mount | None, subject: str) -> None:
+    """BadRequest unless it is a mount that leases can be trusted on. The options of ours cannot be otherwise."""
+    if found is None or found.type not in ("nfs", "nfs4"):
+        kind = f"on {found.type}" if found else "mounted"
+        raise BadRequest(
+            f"{subject} is {'' if found else 'not '}{kind}, not on NFS",
+            "Give the path inside an NFS mount, without symbolic links; or server and export",
+        )
+    options = dict(option.partition("=")[::2] for option in found.options)
+    if found.type != "nfs4":
+        version = options.get("vers", "3")
+        raise BadRequest(
+            f"{subject} is mounted with NFS version {version}, whose locks outlive a dead host",
+            "Mount it with vers=4.2",
+        )
+    if options.get("local_lock", "none") != "none" or "nolock" in options:
+        raise BadRequest(f"{subject} is mounted with locks of this host only", "Mount it without local_lock and nolock")
+    if "ro" in options:
+        raise BadRequest(f"{subject} is mounted read-only", "Mount it with rw")
+
+
+@contextlib.contextmanager
+def _named(where: Place, doors: Doors) -> Iterator[None]:
+    """Errors of the body name the export, not the place where it happens to be mounted."""
+    try:
+        yield
+    except DiskwrightError as error:
+        error.message = error.message.replace(where.root(doors.ids.host_id), where.shown)
+        raise

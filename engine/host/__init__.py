@@ -1,0 +1,1 @@
+"""What this host remembers and runs for itself: connections, tasks, runners, holders. No repository needs any of it."""

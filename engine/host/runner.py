@@ -1,0 +1,129 @@
+"""The runner: a process of its own that executes fixes and may be killed at any moment.
+
+``python -m engine.host.runner SPEC`` reads what to do from the file SPEC (JSON) and writes events as
+JSON lines to its output. Leases it was started with are adopted, so nobody else can slip in
+between the verb that started it and the work. SIGTERM means: stop at the next step and keep
+everything.
+
+Spec: {"host", "state", "repo_id", "fixes": [...], "leases": {tag: token}}
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from engine.assembly import real_doors
+from engine.data.model import Fix, OperationStatus
+from engine.doors import Doors
+from engine.errors import BadRequest, DiskwrightError, StaleFix, from_os_error
+from engine.fixes import run as fixes
+from engine.formats.base import Repository
+from engine.host.state import HostState
+from engine.tags import leasing
+from engine.tags.attempt import ended
+from engine.tags.context import Context
+
+Narrate = Callable[[dict[str, Any]], None]
+_SPEC_LIMIT = 64 * 1024 * 1024
+_TRACE_DEPTH = -5  # the innermost calls
+
+
+def run(doors: Doors, spec: dict[str, Any], narrate: Narrate, stopping: Callable[[], bool]) -> int:
+    """Execute the fixes of ``spec`` in order; a failed one does not stop the rest.
+
+    Returns 0 when all were done (or had become unnecessary), else the exit code of the last error.
+    """
+    state = HostState(doors, spec["state"])
+    context = Context(doors, state.connections(), stopping, state.throughput, state.note_throughput, state.is_connected)
+    code = 0
+    tokens: dict[str, str] = spec["leases"]
+    try:
+        for data in spec["fixes"]:
+            if stopping():
+                break
+            code = _one(context, spec["repo_id"], Fix.from_json(data), tokens, narrate) or code
+            tokens = {}
+    finally:
+        context.close()
+    narrate({"event": "end", "code": code})
+    return code
+
+
+def _one(context: Context, repo_id: str, fix: Fix, tokens: dict[str, str], narrate: Narrate) -> int:
+    about = {"fix": fix.id, "type": fix.type, "rule": fix.rule, "image": fix.target, "images": fix.images}
+    narrate({"event": "start", **about})
+    try:
+        repository = context.repository(repo_id)
+        with leasing.adopt(repository, tokens) if tokens else fixes.take_leases(context, repository, fix):
+            _execute(context, repository, fix)
+    except StaleFix as error:
+        narrate({"event": "stale", **about, "error": str(error), "code": error.code})
+        return 0
+    except DiskwrightError as error:
+        narrate({"event": "failed", **about, "error": str(error), "code": error.code})
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - a fault of ours ends this fix and must be heard of, not the rest
+        import traceback
+
+        trace = traceback.format_exc(limit=_TRACE_DEPTH)
+        narrate({"event": "failed", **about, "error": _fault(error), "code": DiskwrightError.code, "trace": trace})
+        return DiskwrightError.exit_code
+    narrate({"event": "done", **about})
+    return 0
+
+
+def _execute(context: Context, repository: Repository, fix: Fix) -> None:
+    """Run a fix. What no executor expects becomes the last error of its image here, while its lease is held."""
+    try:
+        fixes.execute(context, repository, fix)
+    except DiskwrightError:
+        raise
+    except Exception as error:
+        if fix.images:
+            host, now = context.doors.ids.host_id, context.doors.clock.wall()
+            status = OperationStatus(str(fix.type), host, 0, 0, -1, _fault(error)[:200], now, fix.rule)
+            ended(repository, fix.images[0], status)
+        raise
+
+
+def _fault(error: Exception) -> str:
+    return f"a fault of this program: {type(error).__name__} {error}".strip()
+
+
+def read_spec(doors: Doors, path: str) -> dict[str, Any]:
+    """The spec, checked for shape only: it comes from this host's own state directory."""
+    try:
+        spec = json.loads(doors.files.read_file(path, _SPEC_LIMIT))
+        if not {"host", "state", "repo_id", "fixes", "leases"} <= spec.keys():
+            raise ValueError("fields are missing")
+    except OSError as error:
+        raise from_os_error(error, "read what to run") from error
+    except (ValueError, AttributeError) as error:
+        raise BadRequest(f"{path} is no task of diskwright ({error})") from None
+    return dict(spec)
+
+
+def _print(event: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
+
+
+def main(arguments: list[str]) -> int:
+    """Entry point of the process."""
+    requests: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: requests.append(number))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for its follower
+    try:
+        spec = read_spec(real_doors(""), arguments[0])
+        return run(real_doors(spec["host"]), spec, _print, lambda: bool(requests))
+    except DiskwrightError as error:
+        _print({"event": "failed", "error": str(error), "code": error.code})
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

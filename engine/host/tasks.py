@@ -1,0 +1,146 @@
+"""Tasks: the processes of this host that run fixes, found again by every other process of the host.
+
+A task is a convenience of its host and holds no truth: what it does is in the records of the images, and
+any host can carry it on when the process is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from engine.data.model import Fix
+from engine.doors import Doors
+from engine.doors.leases import Lease
+from engine.doors.processes import ProcessState
+from engine.errors import DiskwrightError, StorageError, from_os_error
+from engine.formats.base import Repository
+from engine.host.state import HostState, Task
+from engine.tags import sources
+from engine.tags.context import Context
+from engine.tags.leasing import LeaseSet
+
+LOOK_AGAIN_S = 0.02
+_STOP_WAIT_S = 60.0
+_LOG_LIMIT = 16 * 1024 * 1024
+
+
+def start(context: Context, state: HostState, repo_id: str, wanted: Sequence[Fix], leases: LeaseSet) -> Task:
+    """Run fixes one after the other in a process that inherits the leases; returns when it is noted on this host.
+
+    A process that could not be noted is ended: nobody could see it, wait for it or stop it."""
+    doors = context.doors
+    repository = context.repository(repo_id)
+    uses = {repository.identity, *(name for fix in wanted for name in _sources(context, repository, fix))}
+    task_id = doors.ids.new_id()
+    spec = {
+        "host": doors.ids.host_id,
+        "state": state.directory,
+        "repo_id": repo_id,
+        "fixes": [fix.to_json() for fix in wanted],
+        "leases": {tag: lease.token for tag, lease in leases.leases.items()},
+    }
+    path = state.save_spec(task_id, spec)
+    single = len(wanted) == 1
+    task = Task(
+        id=task_id,
+        process=doors.processes.own(),
+        repository=repository.identity,
+        repo_id=repo_id,
+        image=(wanted[0].images or ("",))[0] if single else "",
+        verb=str(wanted[0].type) if single else f"{len(wanted)} fixes",
+        rule=wanted[0].rule if single else "",
+        started=doors.clock.wall(),
+        log=state.task_log(task_id),
+        images=tuple(sorted({image for fix in wanted for image in fix.images})),
+        uses=tuple(sorted(uses)),
+    )
+    with state.starting(context.connections[repo_id]):
+        return _begin(doors, state, task, path, list(leases.leases.values()))
+
+
+def _begin(doors: Doors, state: HostState, task: Task, spec: str, leases: list[Lease]) -> Task:
+    """The same with the process that was started for it, noted."""
+    try:
+        process = doors.processes.spawn("engine.host.runner", [spec], leases, task.log)
+    except OSError as error:
+        raise from_os_error(error, "start a process for the fix") from error
+    task = task._replace(process=process)
+    try:
+        state.save_task(task)
+    except DiskwrightError:
+        doors.processes.terminate(process)
+        raise
+    return task
+
+
+def _sources(context: Context, repository: Repository, fix: Fix) -> list[str]:
+    """Identities of the other storage that a fix reads from, as far as it can be told beforehand."""
+    found = [str(fix.plan.get("source", ""))]
+    with contextlib.suppress(DiskwrightError):
+        entry = repository.read_tag(fix.target) if fix.target else None
+        operation = entry.record.operation if entry and entry.record else None
+        if operation is not None and operation.source:
+            source, _ = sources.find(context, operation)
+            found += [operation.source_repository, source.repository.identity if source else ""]
+    return [identity for identity in found if identity]
+
+
+def events(doors: Doors, task: Task) -> list[dict[str, Any]]:
+    """What a task has said so far, in its log: start, done, stale, failed, end; StorageError."""
+    try:
+        raw = doors.files.read_file(task.log, _LOG_LIMIT)
+    except OSError as error:
+        raise from_os_error(error, "read the log of the task") from error
+    found = []
+    for line in raw.decode("utf-8", "replace").splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            event = {"event": "output", "error": line}
+        found.append(event if isinstance(event, dict) else {"event": "output", "error": line})
+    return found
+
+
+def image(doors: Doors, task: Task) -> str:
+    """The image a task works on now; "" between two fixes, and for a fix of the repository itself."""
+    if task.image:
+        return task.image
+    now = ""
+    for event in events(doors, task):
+        now = str(event.get("image", "")) if event.get("event") == "start" else ""
+    return now
+
+
+def _images(doors: Doors, task: Task) -> tuple[str, ...]:
+    """The images of the fix that a task runs now."""
+    if task.image:
+        return task.images
+    started = [event for event in events(doors, task) if event.get("event") == "start"]
+    return tuple(started[-1].get("images", ())) if started else ()
+
+
+def is_running(doors: Doors, task: Task) -> bool:
+    """Whether its process is alive (also when it is stopped by a signal)."""
+    return doors.processes.state(task.process) is not ProcessState.GONE
+
+
+def stop(doors: Doors, state: HostState, repository: str, image_id: str) -> bool:
+    """Stop the tasks that work on an image; True when they have stopped, False when there was none.
+
+    StorageError: a process did not stop in a minute."""
+    here = [task for task in state.tasks() if task.repository == repository]
+    tasks = [task for task in here if image_id in _images(doors, task)]
+    deadline = doors.clock.monotonic() + _STOP_WAIT_S
+    for task in tasks:
+        doors.processes.terminate(task.process)
+        while is_running(doors, task):
+            if doors.clock.monotonic() > deadline:
+                raise StorageError(
+                    f"process {task.process.pid} has not stopped in {_STOP_WAIT_S:.0f} s; the storage may hang",
+                    "It stops at its next step; or kill it, nothing is lost",
+                )
+            doors.clock.sleep(LOOK_AGAIN_S)
+    return bool(tasks)

@@ -1,0 +1,277 @@
+"""Looking at a repository: gathers the view that triage judges. Read-only, takes no locks.
+
+Safe beside live work: volumes are listed before records, a suspect is looked at twice, and
+whether somebody works on it is asked of the lease and never guessed from age. One object that
+cannot be read never stops the survey.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from engine.data import progress
+from engine.data.model import Finding, Fix, RepositoryReport, VolumeFormat
+from engine.data.records import Record, VolumeRef
+from engine.errors import DiskwrightError
+from engine.formats.base import Repository, Scan, TagEntry, VolumeFacts
+from engine.tags import chains, changes, leasing, sources
+from engine.tags.context import Context
+from engine.tools.local.threads import collector_off, map_files
+from engine.triage.health import Judge
+from engine.triage.judge import judge
+from engine.triage.view import NO_DEPTHS, Depths, Graph, Replica, View, no_depths
+
+_GROUP = 32
+"""Volumes that one thread looks at in one go."""
+
+
+def report(context: Context, repository: Repository, deep: bool = False) -> RepositoryReport:
+    """Check the whole repository. Fixes on tags that somebody works on become findings."""
+    with collector_off():
+        view = look(context, repository, deep)
+        return without_busy(context, repository, judge(view))
+
+
+def look(
+    context: Context, repository: Repository, deep: bool = False, only: str | None = None, mine: bool = False
+) -> View:
+    """The view. ``only`` limits the look at data to the chain of one tag (records are all read).
+
+    A deep look leaves out images that somebody works on; ``mine``: the caller holds the lease."""
+    scan = repository.scan()
+    facts = _facts(repository, scan, only, context.doors.clock.monotonic)
+    scan = _second_look(repository, scan, facts)
+    total, free = repository.space()
+    shared = repository.managed and repository.constraints().shared
+    view = View(
+        repository=repository.identity,
+        scan=scan,
+        facts=facts,
+        progress=_progress(repository, scan, only),
+        replicas={},
+        waits={},
+        pending={},
+        total_bytes=total,
+        free_bytes=free,
+        throughput=context.throughput(repository.identity),
+        depths=NO_DEPTHS,
+        deep=deep,
+        managed=repository.managed,
+        shared=shared,
+        late_writers=_late_writers(repository, scan, facts, only) if shared else {},
+    )
+    _sources(context, view, only)
+    if deep:
+        view = view._replace(depths=_depths(context, repository, view, only, mine))
+        if shared:
+            view = view._replace(late_writers={**view.late_writers, **_late_writers_of_leaks(repository, view)})
+    _replicas(context, view, only)
+    return view
+
+
+def without_busy(context: Context, repository: Repository, found: RepositoryReport) -> RepositoryReport:
+    """Take out the fixes of tags whose lease is held, and say who works there."""
+    held: dict[str, str] = {}
+    asked: set[str] = set()
+    findings = list(found.findings)
+    fixes: list[Fix] = []
+    for fix in found.fixes:
+        for tag in fix.images:
+            if tag not in asked:
+                asked.add(tag)
+                if repository.lease_held(tag):
+                    held[tag] = leasing.holder(context.doors, repository, tag)
+                    findings.append(Finding("busy", tag, f"in progress: {held[tag]}"))
+        if not any(tag in held for tag in fix.images):
+            fixes.append(fix)
+    images = tuple(image._replace(busy=held[image.id]) if image.id in held else image for image in found.images)
+    return found._replace(images=images, fixes=tuple(fixes), findings=tuple(findings))
+
+
+def _facts(repository: Repository, scan: Scan, only: str | None, now: Callable[[], float]) -> dict[str, VolumeFacts]:
+    volumes: dict[str, VolumeFormat] = {}
+    wanted = _chain_tags(scan, only) if only is not None else None
+    for tag, entry in scan.tags.items():
+        if entry.record is None or (wanted is not None and tag not in wanted):
+            continue
+        for volume in entry.record.volumes():
+            volumes.setdefault(volume.id, volume.format)
+    if only is None:
+        volumes = scan.volumes | volumes
+
+    def look_at(some: list[tuple[str, VolumeFormat]]) -> list[VolumeFacts]:
+        return [repository.volume_facts(volume, format, scan.listing) for volume, format in some]
+
+    todo = list(volumes.items())
+    groups = [todo[start : start + _GROUP] for start in range(0, len(todo), _GROUP)]
+    return {found.id: found for group in map_files(look_at, groups, len, now) for found in group}
+
+
+def _chain_tags(scan: Scan, tag: str) -> set[str]:
+    """The chain of a tag, and those that depend on it directly (a merge looks at both)."""
+    found: set[str] = set()
+    todo = [tag]
+    for other, entry in scan.tags.items():
+        if entry.record is not None and tag in entry.record.parents():
+            todo.append(other)
+    while todo:
+        item = todo.pop()
+        record_entry = scan.tags.get(item)
+        if item in found or record_entry is None or record_entry.record is None:
+            continue
+        found.add(item)
+        todo.extend(record_entry.record.parents())
+    return found
+
+
+def _second_look(repository: Repository, scan: Scan, facts: dict[str, VolumeFacts]) -> Scan:
+    """What looks wrong may have changed while we looked: read those tags again."""
+    tags = dict(scan.tags)
+    volumes = dict(scan.volumes)
+    if not scan.unlisted and _unnamed(volumes, tags):
+        with contextlib.suppress(DiskwrightError):
+            tags = repository.scan_tags()
+        for volume in _unnamed(volumes, tags):
+            if not repository.volume_facts(volume, volumes[volume]).present:
+                del volumes[volume]
+                facts.pop(volume, None)
+    for tag, entry in list(tags.items()):
+        if entry.record is not None and _suspect(entry.record, tags, facts):
+            with contextlib.suppress(DiskwrightError):  # what was seen first has to do
+                _look_again(repository, tag, tags, facts)
+    return scan._replace(volumes=volumes, tags=tags)
+
+
+def _unnamed(volumes: dict[str, VolumeFormat], tags: dict[str, TagEntry]) -> list[str]:
+    named = {volume.id for entry in tags.values() if entry.record for volume in entry.record.volumes()}
+    return [volume for volume in volumes if volume not in named]
+
+
+def _suspect(record: Record, tags: dict[str, TagEntry], facts: dict[str, VolumeFacts]) -> bool:
+    found = facts.get(record.volume.id) if record.volume else None
+    if found is not None and (not found.present or found.problem or found.unreadable):
+        return True
+    return any(parent not in tags or tags[parent].tombstone for parent in record.parents())
+
+
+def _look_again(repository: Repository, tag: str, tags: dict[str, TagEntry], facts: dict[str, VolumeFacts]) -> None:
+    again = repository.read_tag(tag)
+    if again is None:
+        del tags[tag]
+    elif again.generation != tags[tag].generation:
+        tags[tag] = again
+        for volume in again.record.volumes() if again.record else ():
+            facts[volume.id] = repository.volume_facts(volume.id, volume.format)
+    for parent in again.record.parents() if again and again.record else ():
+        entry = repository.read_tag(parent) if parent not in tags or tags[parent].tombstone else None
+        if entry is not None:
+            tags[parent] = entry
+
+
+def _progress(repository: Repository, scan: Scan, only: str | None) -> dict[str, progress.Progress]:
+    found = {}
+    for tag, entry in scan.tags.items():
+        record = entry.record
+        if record is None or record.operation is None or (only is not None and tag != only):
+            continue
+        with contextlib.suppress(DiskwrightError):
+            line = progress.decode(repository.read_progress(tag, record.epoch))
+            if line is not None:
+                found[tag] = line
+    return found
+
+
+def _late_writers(
+    repository: Repository, scan: Scan, facts: dict[str, VolumeFacts], only: str | None
+) -> dict[str, str]:
+    """Of volumes that a fix would go on with or reduce, the host that may still write to them."""
+    asked: list[VolumeRef] = []
+    for tag, entry in scan.tags.items():
+        record = entry.record
+        if record is None or (only is not None and tag != only):
+            continue
+        if record.operation is not None and record.operation.attempt is not None:
+            asked.append(record.operation.attempt)
+        known = facts.get(record.volume.id) if record.volume is not None and not record.mutable else None
+        if record.volume is not None and known is not None and known.in_use is not None and known.in_use < known.length:
+            asked.append(record.volume)
+    return {volume.id: host for volume in asked if (host := repository.late_writer(volume))}
+
+
+def _late_writers_of_leaks(repository: Repository, view: View) -> dict[str, str]:
+    """The same of those whose leaks a fix would repair."""
+    volumes = [entry.record.volume for entry in view.scan.tags.values() if entry.record is not None]
+    leaking = {id for id, report in view.depths.checks.items() if report.leaked_clusters}
+    asked = [volume for volume in volumes if volume and volume.id in leaking]
+    return {volume.id: host for volume in asked if (host := repository.late_writer(volume))}
+
+
+def _sources(context: Context, view: View, only: str | None) -> None:
+    for tag, entry in view.scan.tags.items():
+        record = entry.record
+        if record is None or record.whole or record.operation is None or (only is not None and tag != only):
+            continue
+        if not record.operation.source:
+            if record.operation.base and _is_gone(view.scan, record.operation.base):
+                view.waits[tag] = f"its base {record.operation.base}, which is gone"
+            continue
+        try:
+            source, reason = sources.find(context, record.operation)
+            if source is not None:
+                view.pending[tag] = source.used_bytes()
+        except DiskwrightError as error:
+            source, reason = None, error.message
+        if source is None:
+            view.waits[tag] = f"image {record.operation.source} to copy from ({reason})"
+
+
+def _is_gone(scan: Scan, base: str) -> bool:
+    entry = scan.tags.get(base)
+    if entry is None:
+        return not scan.unlisted
+    return entry.tombstone or (entry.record is not None and entry.record.destroyed)
+
+
+def _replicas(context: Context, view: View, only: str | None) -> None:
+    if len(context.connections) < 2:
+        return
+    judged = Judge(Graph(view))
+    for tag, entry in view.scan.tags.items():
+        record = entry.record
+        if record is None or record.mutable or (only is not None and tag != only):
+            continue
+        health = judged.health(tag)
+        if (health.rule and health.culprit == tag) or record.lost:
+            view.replicas[tag] = replicas_of(context, view.repository, record)
+
+
+def replicas_of(context: Context, home: str, record: Record) -> list[Replica]:
+    """Connected repositories other than ``home`` that have this snapshot whole and readable."""
+    found = []
+    for repo_id, repository in context.reachable():
+        if repository.identity == home:
+            continue
+        with contextlib.suppress(DiskwrightError):
+            other = changes.read(repository, record.id).record
+            if not other.mutable and not chains.lost(chains.usable(repository, other)):
+                found.append(Replica(repository.identity, repo_id, other.size, other.digest))
+    return found
+
+
+def _depths(context: Context, repository: Repository, view: View, only: str | None, mine: bool) -> Depths:
+    from engine.survey.deep import look_deep  # it needs all that moves data, and a look usually is not deep
+
+    judged = Judge(Graph(view))
+    depths = no_depths()
+    for tag, entry in view.scan.tags.items():
+        record = entry.record
+        if record is None or not record.whole or record.volume is None or (only is not None and tag != only):
+            continue
+        if record.absorber or record.purging:
+            continue  # its volume holds another image's data, or is being deleted
+        if judged.health(tag).status != "optimized" or (not mine and repository.lease_held(tag)):
+            continue
+        look_deep(context, repository, record, depths)
+        repository.deactivate()
+    return depths

@@ -1,0 +1,139 @@
+"""The chain below an image: which volumes, in which order, make up its content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from engine.copying.ranges import exact
+from engine.data.model import VolumeFormat, aligned
+from engine.data.records import Record, VolumeRef
+from engine.doors.images import Layer
+from engine.errors import Conflict, Damaged, Refused, StorageError
+from engine.formats.base import Repository, VolumeFacts
+from engine.tags import changes
+
+MAX_DEPTH = 400
+"""A chain deeper than this is taken for damage (qemu itself gets slow long before)."""
+
+
+class Link(NamedTuple):
+    """One layer: a tag and the volume that it points to."""
+
+    record: Record
+    volume: VolumeRef
+
+    @property
+    def tag(self) -> str:
+        """The tag's id."""
+        return self.record.id
+
+
+def walk(record: Record, look_up: Callable[[str], Record], reader: str = "") -> list[Link]:
+    """The chain from ``record`` down to its root.
+
+    ``reader``: on whose behalf ``record`` is read. A tag that is being merged into another holds
+    that one's data already, so only that one may read through it.
+
+    Raises Damaged for a loop, an endless chain or a base larger than what is above it, Refused when
+    a layer is not whole or not its own any more, and whatever ``look_up`` raises for a missing parent.
+    """
+    links: list[Link] = []
+    seen: set[str] = set()
+    while True:
+        if record.id in seen or len(links) > MAX_DEPTH:
+            raise Damaged(f"the chain of image {links[0].tag} runs in a circle at {record.id}")
+        seen.add(record.id)
+        if not record.whole or record.volume is None:
+            raise Refused(f"image {record.id} is not complete", "Run its mend fix first")
+        if record.purging or record.absorber not in ("", reader):
+            what = "deleted" if record.purging else f"merged into {record.absorber}"
+            raise Refused(f"image {record.id} is being {what}", "Its data cannot be used any more; copy it again")
+        if links and aligned(record.size) > aligned(links[-1].record.size):
+            raise Damaged(f"image {links[-1].tag} is smaller than its base {record.id}")
+        links.append(Link(record, record.volume))
+        if not record.volume.parent:
+            return links
+        reader = record.id
+        record = look_up(record.volume.parent)
+
+
+def load(repository: Repository, record: Record, reader: str = "") -> list[Link]:
+    """The chain of ``record`` in its repository, read afresh."""
+
+    def look_up(tag: str) -> Record:
+        return changes.read(repository, tag).record
+
+    return walk(record, look_up, reader)
+
+
+def usable(repository: Repository, record: Record) -> list[Link]:
+    """The chain of ``record`` if each volume is there and can be what its record says.
+
+    A cheap look at each layer, before its data is read or given to anybody. Raises as ``walk``,
+    Damaged for data that is gone or contradicts its record, StorageError when it cannot be looked at.
+    """
+    links = load(repository, record)
+    listing = repository.listing()
+    for link in links:
+        facts = repository.volume_facts(link.volume.id, link.volume.format, listing)
+        if facts.unreadable:
+            raise StorageError(f"the data of image {link.tag} cannot be read: {facts.problem}", "Try again")
+        problem = facts.problem or contradiction(link.record, link.volume, facts)
+        if problem or not facts.present:
+            raise Damaged(
+                f"the data of image {link.tag} is {f'damaged: {problem}' if facts.present else 'gone'}",
+                "diskwright why tells what can be done",
+            )
+    return links
+
+
+def unchanged(repository: Repository, links: list[Link]) -> None:
+    """Return if the chain is still ``links``, else raise Conflict (or as ``walk``). To be called when the
+    leases are held: who looked before that and was paused may find other data in the same volumes."""
+    now = load(repository, changes.read(repository, links[0].tag).record, links[0].record.absorbed_by)
+    if [(link.tag, link.volume) for link in now] != [(link.tag, link.volume) for link in links]:
+        raise Conflict(f"image {links[0].tag} was changed at the same moment", "Try again")
+
+
+def require_no_late_writer(repository: Repository, tag: str, volume: VolumeRef) -> None:
+    """Return if nobody else can still write to the volume of ``tag``, else raise Conflict. To be called when its lease
+    is held, before it is written to or said to change no more."""
+    host = repository.late_writer(volume)
+    if host:
+        raise Conflict(
+            f"host {host} used image {tag} and is not proven to have stopped: what it was writing may still arrive",
+            "Try again when it is back, or was restarted; or, when it is certainly dead, say so on the manager: "
+            f"diskwright srm take REPO --dead {host}",
+        )
+
+
+def lost(links: list[Link]) -> tuple[tuple[int, int], ...]:
+    """Ranges known to be lost anywhere in the chain: some may be hidden by a layer above."""
+    return tuple(exact(part for link in links for part in link.record.lost))
+
+
+def contradiction(record: Record, volume: VolumeRef, facts: VolumeFacts) -> str:
+    """Why the volume cannot be what its record says, "" when it can."""
+    size = aligned(record.size)
+    if volume.format is VolumeFormat.RAW:
+        return f"the raw volume has {facts.length} of {size} bytes" if facts.length < size else ""
+    header = facts.header
+    if header is None:
+        return "it has no qcow2 header"
+    if header.size < size:
+        return f"the qcow2 header says {header.size} bytes, the record {size}"
+    if header.corrupt:
+        return "the corrupt bit is set in its qcow2 header"
+    if header.has_data_file:
+        return "its qcow2 header names an external data file, which is never followed"
+    if header.encrypted:
+        return "it is encrypted"
+    if header.unknown_incompatible:
+        return f"its qcow2 header has unknown features {header.unknown_incompatible:#x}"
+    return ""
+
+
+def layers(repository: Repository, links: list[Link]) -> list[Layer]:
+    """The chain as a tool opens it, top first."""
+    return [repository.layer(link.volume) for link in links]

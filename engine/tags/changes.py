@@ -1,0 +1,61 @@
+"""Reading and changing one tag: the newest generation, or a clear error.
+
+Every change is: read the newest generation, derive the next, publish it against the one that
+was read. Overtaken before it became visible, the change is derived again from what is there
+now; an unknown outcome is passed on, because doing it again could apply it twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from engine.data.records import Record
+from engine.errors import Damaged, NotFound, OutcomeUnknown, Overtaken, StorageError
+from engine.formats.base import Repository, TagEntry
+
+_ATTEMPTS = 16
+
+
+class Tag(NamedTuple):
+    """A readable tag."""
+
+    generation: int
+    record: Record
+
+
+def readable(entry: TagEntry | None, tag: str, place: str) -> Tag:
+    """The tag in ``entry``; NotFound, StorageError or Damaged when there is none to use."""
+    if entry is None or entry.tombstone:
+        raise NotFound(f"there is no image {tag} in {place}", "diskwright images lists what is there")
+    if entry.record is None:
+        if entry.unreadable:
+            raise StorageError(f"the record of image {tag} cannot be read: {entry.problem}", "Try again")
+        raise Damaged(f"the record of image {tag} is damaged: {entry.problem}", "diskwright why shows the evidence")
+    return Tag(entry.generation, entry.record)
+
+
+def read(repository: Repository, tag: str) -> Tag:
+    """The newest generation of ``tag``."""
+    return readable(repository.read_tag(tag), tag, repository.place)
+
+
+def change(repository: Repository, tag: str, derive: Callable[[Record], Record | None]) -> Record:
+    """Publish ``derive(newest)`` and return it; None from ``derive`` means nothing to do.
+
+    Atomic. ``derive`` may be called several times and may raise to refuse.
+    """
+    for _ in range(_ATTEMPTS):
+        current = read(repository, tag)
+        record = derive(current.record)
+        if record is None or record == current.record:
+            repository.settle(tag)  # seen is not durable yet: another host may have died in between
+            return current.record
+        try:
+            repository.publish(record, current.generation)
+        except OutcomeUnknown:
+            raise
+        except Overtaken:
+            continue
+        return record
+    raise Overtaken(f"image {tag} is being changed by others all the time", "Try again")

@@ -1,0 +1,165 @@
+"""What every verb works with: the doors, the connected repositories, and finding images in them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from engine.data.options import Options
+from engine.data.records import Record
+from engine.doors import Doors
+from engine.errors import Ambiguous, DiskwrightError, NotFound, StorageError
+from engine.formats.base import Repository
+from engine.formats.registry import detach_repository, open_repository
+from engine.tags import changes
+
+
+class Connection(NamedTuple):
+    """A repository as this host has it connected; the handle is not stored in the repository."""
+
+    repo_id: str
+    format: str
+    parameters: dict[str, object]
+    identity: str
+
+
+class Found(NamedTuple):
+    """An image and where it is."""
+
+    repo_id: str
+    repository: Repository
+    generation: int
+    record: Record
+
+
+class Context:
+    """Connected repositories, opened when first needed and kept open."""
+
+    def __init__(
+        self,
+        doors: Doors,
+        connections: dict[str, Connection],
+        stopping: Callable[[], bool] = lambda: False,
+        throughput: Callable[[str], float | None] = lambda identity: None,
+        report_throughput: Callable[[str, int, float], None] = lambda identity, read_bytes, seconds: None,
+        still_connected: Callable[[Connection], bool] = lambda connection: True,
+    ) -> None:
+        self.doors = doors
+        self.connections = connections
+        self.stopping = stopping
+        self.throughput = throughput
+        self.report_throughput = report_throughput
+        self._still_connected = still_connected
+        self._open: dict[str, Repository] = {}
+
+    def repository(self, repo_id: str) -> Repository:
+        """The open repository of a handle; NotFound when nothing is connected under it, StorageError when what was
+        connected is not there."""
+        if not isinstance(repo_id, str) or repo_id not in self.connections:
+            known = ", ".join(sorted(self.connections)) or "none"
+            raise NotFound(f"no repository is connected as {repo_id!r:.80}", f"Connected: {known}")
+        if repo_id not in self._open:
+            connection = self.connections[repo_id]
+            try:
+                repository = open_repository(connection.format, connection.parameters, self.doors)
+            except NotFound as error:  # it was there when it was connected: a mount that is gone, not a wrong name
+                raise StorageError(
+                    f"the storage of {repo_id} is not there: {error.message}", "Bring it back, or disconnect it"
+                ) from error
+            if not self._still_connected(connection):
+                # Opening may have mounted again what another command has just unmounted and forgotten.
+                self._undo(repository, connection)
+                raise NotFound(f"{repo_id} was disconnected at this moment", "Connect it again")
+            if repository.identity != connection.identity:
+                repository.close()
+                raise StorageError(
+                    f"what is at {repository.place} now is not the repository that was connected as {repo_id}",
+                    "Disconnect it and connect what is there now",
+                )
+            self._open[repo_id] = repository
+        return self._open[repo_id]
+
+    def _undo(self, repository: Repository, connection: Connection) -> None:
+        repository.close()
+        with contextlib.suppress(DiskwrightError):  # another user of it is left, and takes it away
+            detach_repository(connection.format, connection.parameters, self.doors)
+
+    def by_identity(self, identity: str) -> Repository | None:
+        """The connected repository with that identity, None when it is not connected or away."""
+        for connection in self.connections.values():
+            if connection.identity == identity:
+                try:
+                    return self.repository(connection.repo_id)
+                except DiskwrightError:
+                    return None
+        return None
+
+    def reachable(self, only: tuple[str, ...] | None = None) -> Iterator[tuple[str, Repository]]:
+        """Connected repositories that can be opened now; those in ``only`` must be connected."""
+        for repo_id in only if only is not None else sorted(self.connections):
+            if repo_id not in self.connections:
+                self.repository(repo_id)  # raises NotFound naming it
+            try:
+                yield repo_id, self.repository(repo_id)
+            except DiskwrightError:
+                continue  # one lost mount must not stop work on the others
+
+    def find(self, image: str, options: Options, prefer: str | None = None) -> Found:
+        """The repository in which ``image`` is to be read.
+
+        A hint decides and must be right. Else ``prefer`` (the target) wins, then the only other
+        repository that has it; two of them are reported, not guessed.
+        """
+        hint = options.hint(image)
+        if hint is not None:
+            found = self._look(hint, self.repository(hint), image)
+            if found is None:
+                raise NotFound(f"image {image} is not in {hint}, where image_hints says it is")
+            return found
+        if prefer is not None:
+            found = self._look(prefer, self.repository(prefer), image)
+            if found is not None:
+                return found
+        everywhere: list[Found] = []
+        trouble: list[DiskwrightError] = []
+        for repo_id, repository in self.reachable(options.participating_repositories):
+            try:
+                found = self._look(repo_id, repository, image)
+            except DiskwrightError as error:
+                trouble.append(error)  # a damaged record in one must not hide an intact replica in another
+                continue
+            if found is not None:
+                everywhere.append(found)
+        if trouble and not everywhere:
+            raise trouble[0]
+        whole = [found for found in everywhere if found.record.whole] or everywhere
+        if not whole:
+            raise NotFound(
+                f"image {image} is in none of the connected repositories",
+                "Connect the repository that has it, or look with diskwright images",
+            )
+        if len(whole) > 1:
+            names = ", ".join(found.repo_id for found in whole)
+            raise Ambiguous(f"image {image} is in {names}", "Say which one with image_hints")
+        return whole[0]
+
+    @staticmethod
+    def _look(repo_id: str, repository: Repository, image: str) -> Found | None:
+        entry = repository.read_tag(image)
+        if entry is None or entry.tombstone or (entry.record is not None and not entry.record.strong):
+            return None
+        tag = changes.readable(entry, image, repository.place)
+        return Found(repo_id, repository, tag.generation, tag.record)
+
+    def deactivate(self) -> None:
+        """No volume stays active on behalf of this process. What cannot be told now is told by whoever is next."""
+        for repository in self._open.values():
+            with contextlib.suppress(DiskwrightError):
+                repository.deactivate()
+
+    def close(self) -> None:
+        """Close what was opened."""
+        for repository in self._open.values():
+            repository.close()
+        self._open.clear()

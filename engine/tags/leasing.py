@@ -1,0 +1,92 @@
+"""Taking the leases of several tags, or telling who has one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+from engine.data import progress
+from engine.doors import Doors
+from engine.doors.leases import Lease
+from engine.doors.processes import ProcessIdentity, ProcessState
+from engine.errors import DiskwrightError, ImageBusy
+from engine.formats.base import Repository
+
+
+class LeaseSet:
+    """Leases of some tags of one repository, released together.
+
+    Taken in ascending order and only tried, so two hosts cannot wait for each other.
+    """
+
+    def __init__(self, leases: dict[str, Lease]) -> None:
+        self.leases = leases
+
+    def release(self) -> None:
+        """Give all of them up in this process; idempotent."""
+        leases, self.leases = self.leases, {}
+        with contextlib.ExitStack() as stack:  # all of them, whatever one says
+            for tag in sorted(leases):
+                stack.callback(leases[tag].release)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def take(doors: Doors, repository: Repository, exclusive: Iterable[str], shared: Iterable[str] = ()) -> LeaseSet:
+    """The leases of all these tags, or ImageBusy naming who has the first one that is taken."""
+    wanted = dict.fromkeys(shared, True) | dict.fromkeys(exclusive, False)
+    held = LeaseSet({})
+    for tag in sorted(wanted):
+        lease = repository.try_lease(tag, shared=wanted[tag])
+        if lease is None:
+            held.release()
+            raise ImageBusy(
+                f"image {tag} is in use: {holder(doors, repository, tag)}",
+                "Wait for it, or stop it there, and try again",
+            )
+        held.leases[tag] = lease
+    return held
+
+
+def adopt(repository: Repository, tokens: dict[str, str]) -> LeaseSet:
+    """The leases that the process which spawned this one has taken. Superseded when one of them is lost."""
+    held = LeaseSet({})
+    try:
+        for tag in sorted(tokens):
+            held.leases[tag] = repository.adopt_lease(tag, tokens[tag])
+    except BaseException:
+        held.release()
+        raise
+    return held
+
+
+def holder(doors: Doors, repository: Repository, tag: str) -> str:
+    """Who works on ``tag``, as far as its records can be read and tell. Ask only when its lease is held."""
+    record, line = None, None
+    with contextlib.suppress(DiskwrightError):
+        entry = repository.read_tag(tag)
+        record = entry.record if entry else None
+        line = progress.decode(repository.read_progress(tag, record.epoch)) if record else None
+    if record is None:
+        return "somebody holds its lease"
+    status = line.status if line else record.last
+    if status is None:
+        return "somebody is reading or changing it"
+    text = f"{status.verb} by host {status.host}"
+    if line and line.process and status.host == doors.ids.host_id:
+        identity = ProcessIdentity(*line.process)
+        state = doors.processes.state(identity)
+        if state is ProcessState.GONE:
+            return "somebody is reading or changing it"
+        text += f", process {identity.pid}"
+        if state is ProcessState.STOPPED:
+            text += ", which is stopped (kill -CONT or end that process)"
+    return text

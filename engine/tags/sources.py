@@ -1,0 +1,93 @@
+"""Where the data of an unfinished operation comes from, and whether it is there now.
+
+The record names the source image, the storage that held it, and, for a mutable source, the
+write epoch it had. A snapshot may come from any connected repository that has it whole, since
+it is the same everywhere; a disk only from where it was, unwritten since.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from engine.data.records import Operation, Record
+from engine.errors import Conflict, DiskwrightError, Refused
+from engine.formats.base import Repository
+from engine.tags import chains, changes, leasing
+from engine.tags.context import Context
+
+
+class Source(NamedTuple):
+    """An image to read from."""
+
+    repository: Repository
+    record: Record
+    links: list[chains.Link]
+    rewritten: bool = False
+    """A mutable source was written since the operation began: what was copied is void."""
+
+    def used_bytes(self) -> int:
+        """Upper estimate of the data in it."""
+        listing = self.repository.listing()
+        facts = [self.repository.volume_facts(link.volume.id, link.volume.format, listing) for link in self.links]
+        return min(self.record.size, sum(found.used for found in facts))
+
+
+def locate(context: Context, operation: Operation) -> Source:
+    """The source of ``operation``; Refused says why it is not there."""
+    source, reason = find(context, operation)
+    if source is None:
+        raise Refused(
+            f"image {operation.source} to copy from is not available: {reason}",
+            "Connect the repository that has it and run the fix again",
+        )
+    return source
+
+
+@contextlib.contextmanager
+def held(context: Context, operation: Operation) -> Iterator[Source]:
+    """The source of ``operation`` under shared leases of its whole chain: nobody writes to it, merges
+    it away or deletes it meanwhile. Refused as ``locate``; ImageBusy; Conflict when it changed just now."""
+    first = locate(context, operation)
+    with leasing.take(context.doors, first.repository, [], [link.tag for link in first.links]):
+        source = locate(context, operation)
+        if source.repository.identity != first.repository.identity:
+            raise Conflict(f"the source of image {operation.source} changed at the same moment", "Run the fix again")
+        chains.unchanged(source.repository, first.links)
+        yield source
+
+
+def find(context: Context, operation: Operation) -> tuple[Source | None, str]:
+    """The source of ``operation``, or None and why it is not there. One that has lost ranges only
+    when there is none without."""
+    first = context.by_identity(operation.source_repository)
+    reasons: list[str] = []
+    found = _look(first, operation, reasons) if first is not None else None
+    if found is not None and (found.record.mutable or not chains.lost(found.links)):
+        return found, ""
+    if first is None:
+        reasons.append("the repository that holds it is not connected")
+    for _, repository in context.reachable():
+        if repository.identity != operation.source_repository:
+            source = _look(repository, operation, [])
+            if source is None or source.record.mutable:
+                continue
+            if not chains.lost(source.links):
+                return source, ""
+            found = found or source
+    return found, "" if found else reasons[0]
+
+
+def _look(repository: Repository, operation: Operation, reasons: list[str]) -> Source | None:
+    try:
+        record = changes.read(repository, operation.source).record
+        if record.operation is not None and record.operation.verb == "create_snapshot":
+            reasons.append("its snapshot was never finished")
+            return None
+        links = chains.usable(repository, record)
+    except DiskwrightError as error:
+        reasons.append(error.message)
+        return None
+    rewritten = record.mutable and record.write_epoch != operation.source_write_epoch
+    return Source(repository, record, links, rewritten)

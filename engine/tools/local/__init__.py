@@ -1,0 +1,1 @@
+"""What this machine gives: programs, threads, memory for data on its way."""

@@ -1,0 +1,1 @@
+"""Mounts of NFS behind the mount door, and who uses them."""

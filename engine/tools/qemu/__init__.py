@@ -1,0 +1,1 @@
+"""qemu's image tools behind the image door, and qcow2 headers."""

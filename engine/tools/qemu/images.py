@@ -1,0 +1,223 @@
+"""qemu's image tools as the image door: a method per task, qemu-img or qemu-nbd behind each.
+
+Layers are always described in full (``layers.describe``), so no name in any header is followed
+and no format is probed. What a tool prints is checked before it is believed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from engine.data.model import VolumeFormat
+from engine.doors.images import Chain, CheckReport, Extent, Layer, Session
+from engine.errors import BadRequest, ToolFailed, ToolMissing, from_os_error
+from engine.tools.local.command import Command, CommandRunner, Result, failure
+from engine.tools.qemu.layers import checked_path, describe
+from engine.tools.qemu.qcow2 import MAX_BACKING_NAME_BYTES
+
+PACKAGE = "qemu-utils"
+MINIMUM_VERSION = (6, 1)
+"""The first whose ``map`` tells what is allocated in a layer (``present``)."""
+
+_CHECK_CLEAN = 0
+_CHECK_CORRUPT = 2
+_CHECK_LEAKS = 3
+_CHECK_UNSUPPORTED = 63
+_COMMAND_NOT_FOUND = 127
+
+
+class QemuImageTool:
+    """The real ``ImageTool``. ``inherit`` lists the descriptors (leases) that every process started to write gets
+    a copy of, so that the lease lives as long as the writer does even when we are killed; the owner of the
+    leases keeps the list up to date. Processes that only read get none."""
+
+    def __init__(self, inherit: list[int] | None = None) -> None:
+        self.inherit: list[int] = inherit if inherit is not None else []
+        self._commands = CommandRunner(PACKAGE)
+        self._version_known = False
+
+    @property
+    def recent_commands(self) -> list[Command]:
+        """The last commands run, oldest first, for diagnosis."""
+        return self._commands.recent
+
+    # -- reading
+
+    def map_layer(self, layer: Layer) -> list[Extent]:
+        """``qemu-img map`` of the layer with nothing below it."""
+        return self.map_chain([layer])
+
+    def map_chain(self, chain: Chain) -> list[Extent]:
+        """``qemu-img map``."""
+        result = self._run("map", chain, ["--output=json", describe(chain)])
+        return _extents(_json(result, "qemu-img map"))
+
+    def required_bytes(self, chain: Chain, format: VolumeFormat) -> int:
+        """``qemu-img measure``: the length of the file or device to be made."""
+        result = self._run("measure", chain, ["--output=json", "-O", format.value, describe(chain)])
+        report = _json(result, "qemu-img measure")
+        return _count(report, "required", "qemu-img measure")
+
+    def check(self, layer: Layer) -> CheckReport:
+        """``qemu-img check``; ToolFailed when the check itself could not be done (a raw layer, a read error)."""
+        name = describe([layer])
+        allowed = (_CHECK_CLEAN, _CHECK_CORRUPT, _CHECK_LEAKS)
+        result = self._run("check", [layer], ["--output=json", name], allowed)
+        report = _json(result, "qemu-img check")
+        if _count(report, "check-errors", "qemu-img check"):
+            raise failure("qemu-img check", layer.path, result)
+        return CheckReport(
+            corruptions=_count(report, "corruptions", "qemu-img check", 0),
+            leaked_clusters=_count(report, "leaks", "qemu-img check", 0),
+            allocated_clusters=_count(report, "allocated-clusters", "qemu-img check", 0),
+            end_offset=_count(report, "image-end-offset", "qemu-img check", 0),
+            detail=result.words,
+        )
+
+    def open_session(self, chain: Chain, writable: bool, direct: bool) -> Session:
+        """Start a qemu-nbd for the chain and shake hands with it; a raw device alone needs none and is always direct.
+
+        With ``direct`` false a writable session uses the page cache; ``flush`` syncs in both cases. ToolFailed also
+        when the storage cannot do direct I/O or another process has the image locked.
+        """
+        if len(chain) == 1 and chain[0].device and chain[0].format is VolumeFormat.RAW:
+            from engine.tools.block.session import BlockSession
+
+            return BlockSession(chain[0], writable)
+        from engine.tools.qemu.nbd import NbdSession  # with sockets; not for a command that only looks
+        from engine.tools.qemu.server import QemuNbd
+
+        self._require_version()
+        arguments = ["qemu-nbd", *([] if writable else ["-r"]), describe(chain, writable, direct)]
+        self._commands.remember(arguments, None, "")
+        server = QemuNbd(arguments, self.inherit if writable else ())
+        try:
+            return NbdSession(server.connection, server, chain[0].path)
+        except ToolFailed:
+            if server.exit_code == _COMMAND_NOT_FOUND:
+                raise self._commands.missing("qemu-nbd") from None
+            raise
+
+    # -- changing
+
+    def repair_leaks(self, layer: Layer) -> None:
+        """``qemu-img check -r leaks``; ToolFailed when leaks or corruptions are left, in the tool's words."""
+        self._run("check", [layer], ["-r", "leaks", describe([layer], writable=True)], writer=True)
+        _sync(layer)
+
+    def repair_all(self, layer: Layer) -> None:
+        """``qemu-img check -r all``; ToolFailed when corruptions are left. Leaks may be left."""
+        allowed = (_CHECK_CLEAN, _CHECK_LEAKS)
+        self._run("check", [layer], ["-r", "all", describe([layer], writable=True)], allowed, writer=True)
+        _sync(layer)
+
+    def set_backing(self, layer: Layer, name: str | None, format: VolumeFormat | None) -> None:
+        """``qemu-img rebase -u``; opens neither the old nor the new backing. One header write, so
+        atomic where a sector is."""
+        if layer.format is not VolumeFormat.QCOW2:
+            raise BadRequest(f"raw layer {layer.path!r:.200} cannot have a backing name")
+        if name is not None and (not name or len(checked_path(name).encode()) > MAX_BACKING_NAME_BYTES):
+            raise BadRequest(f"backing name {name!r:.80} must have 1 to {MAX_BACKING_NAME_BYTES} bytes")
+        if (name is None) != (format is None):
+            raise BadRequest(f"backing name {name!r:.80} with format {format}: both are needed or none")
+        options = [] if format is None else ["-F", format.value]
+        self._run("rebase", [layer], ["-u", "-b", name or "", *options, describe([layer], writable=True)], writer=True)
+        _sync(layer)
+
+    def resize(self, layer: Layer, size: int) -> None:
+        """``qemu-img resize``. Nothing below may be longer than the layer is now: growing would uncover it. (qemu can
+        zero such a range in the same command, but not atomically: the size was seen durable before the zeros.)"""
+        self._run("resize", [layer], [describe([layer], writable=True), str(size)], writer=True)
+        _sync(layer)
+
+    # -- the one way to run qemu-img
+
+    def _run(
+        self,
+        verb: str,
+        chain: Chain,
+        arguments: Sequence[str],
+        allowed: Iterable[int] = (0,),
+        inherit: Sequence[int] = (),
+        writer: bool = False,
+    ) -> Result:
+        """Run ``qemu-img verb arguments``; an exit code that is not ``allowed`` becomes an error about ``chain[0]``."""
+        self._require_version()
+        passed = [*inherit, *(self.inherit if writer else ())]
+        result = self._commands.run(["qemu-img", verb, *arguments], passed)
+        if result.exit_code not in allowed:
+            path = chain[0].path
+            if verb == "check" and result.exit_code == _CHECK_UNSUPPORTED:
+                raise ToolFailed(f"{path} has a format that cannot be checked")
+            raise failure(f"qemu-img {verb}", path, result)
+        return result
+
+    def _require_version(self) -> None:
+        """ToolMissing when qemu-img is not there or too old; asked once."""
+        if self._version_known:
+            return
+        result = self._commands.run(["qemu-img", "--version"])
+        if _version(result.output) < MINIMUM_VERSION:
+            found = result.output[:60].decode("ascii", "backslashreplace").split("\n")[0]
+            wanted = ".".join(str(number) for number in MINIMUM_VERSION)
+            raise ToolMissing(f"qemu-img is too old ({found})", f"Install {PACKAGE} {wanted} or newer")
+        self._version_known = True
+
+
+def _version(output: bytes) -> tuple[int, ...]:
+    """The version in "qemu-img version 7.2.22 (…)", (0,) when there is none."""
+    words = output.split(None, 3)
+    numbers = words[2].split(b".")[:2] if len(words) > 2 and words[1] == b"version" else []
+    return tuple(int(number) for number in numbers if number.isdigit()) or (0,)
+
+
+def _json(result: Result, name: str) -> Any:
+    try:
+        return json.loads(result.output)
+    except (ValueError, RecursionError):
+        raise ToolFailed(f"{name} printed no JSON: {result.output[:100]!r}") from None
+
+
+def _count(report: Any, key: str, name: str, default: int | None = None) -> int:
+    """A number that is 0 or more, or ``default`` when the key is missing."""
+    value = report.get(key, default) if isinstance(report, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ToolFailed(f"{name} printed {value!r:.60} as {key}")
+    return value
+
+
+def _extents(report: Any) -> list[Extent]:
+    """Checked: gapless from 0, flags are booleans."""
+    if not isinstance(report, list):
+        raise ToolFailed("qemu-img map printed no list")
+    extents = []
+    position = 0
+    try:
+        for item in report:
+            extent = Extent(
+                item["start"], item["length"], item["present"], item["zero"], item["data"], item.get("offset")
+            )
+            if type(extent.length) is not int or extent.start != position or extent.length <= 0:
+                raise ValueError("a gap or an overlap")
+            if not (type(extent.present) is type(extent.zero) is type(extent.data) is bool):
+                raise ValueError("a flag that is none")
+            position += extent.length
+            extents.append(extent)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ToolFailed(f"qemu-img map printed something unexpected at {position}: {error!s:.60}") from None
+    return extents
+
+
+def _sync(layer: Layer) -> None:
+    """Make what a tool wrote durable: an fsync of the file by any process covers all of it."""
+    try:
+        descriptor = os.open(layer.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise from_os_error(error, f"make {layer.path!r:.200} durable") from None

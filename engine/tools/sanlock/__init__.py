@@ -1,0 +1,1 @@
+"""sanlock behind the door to leases that hosts share."""

@@ -1,0 +1,249 @@
+"""Verbs that are done twice: by an engine of the simulated world, and by the reference model.
+
+Before a verb begins, ``models`` becomes the list of what may be found if it is interrupted; when
+it returns, only what it promised is left. Who watches the run (an exploration, a fuzzer) reads
+``models`` at each effect.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from engine.api import Engine
+from engine.data.model import Fix, aligned
+from engine.doors.images import Layer
+from engine.errors import BadRequest, Conflict, NotFound, Refused
+from engine.tags import chains, changes
+from sim.disk.content import Content
+from sim.explore.oracle.reference import Image, Model
+from sim.hosts.world import World
+
+KiB = 1 << 10
+MiB = 1 << 20
+REFUSALS = (BadRequest, NotFound, Conflict, Refused)
+"""Errors after which a verb has certainly not been done."""
+
+FILES = "/files"
+"""A directory beside the repositories, for what is imported and exported."""
+
+
+class Stage:
+    """A world, what must be true of it, and one host that acts."""
+
+    def __init__(self, world: World, models: tuple[Model, ...] = (Model(),), host: str = "one") -> None:
+        self.world = world
+        self.models = models
+        self.named: dict[str, str] = {}
+        """Images that a story remembers, by its own names for them."""
+        self._engines: dict[str, Engine] = {}
+        self._host = host
+
+    def fork(self, world: World) -> Stage:
+        """The same on another world."""
+        other = Stage(world, self.models, self._host)
+        other.named = dict(self.named)
+        return other
+
+    def engine(self, host: str = "") -> Engine:
+        """The engine of a host, all repositories connected."""
+        host = host or self._host
+        if host not in self._engines:
+            self._engines[host] = self.world.host(host)
+        return self._engines[host]
+
+    def on(self, host: str) -> Stage:
+        """From here on another host acts."""
+        self._host = host
+        return self
+
+    @property
+    def model(self) -> Model:
+        """What is known; AssertionError while an outcome is open."""
+        (model,) = self.models
+        return model
+
+    def image(self, repo: str, image: str) -> Image:
+        """What is known of an image."""
+        return self.model.images[repo, image]
+
+    @contextlib.contextmanager
+    def doing(self, *outcomes: Model) -> Iterator[Callable[[Model], None]]:
+        """A verb that leads from here to one of ``outcomes`` or, refused, nowhere; interrupted, or stopped by an error
+        of the storage, either. The body calls what it is given with the model that the answer promises."""
+        before = self.models
+        self.models = (*before, *outcomes)
+        done: list[Model] = []
+        try:
+            yield done.append
+        except REFUSALS:
+            self.models = before
+            raise
+        assert done, "a verb that returned promises something"
+        self.models = (done[-1],)
+
+    # -- the verbs of the RFC
+
+    def create(
+        self, repo: str, size: int, base: tuple[str, str] | None = None, user_data: Any = None, **options: Any
+    ) -> str:
+        """create_virtual_disk; ``base`` is (repository, image)."""
+        content = Content(size, ())
+        if base is not None:
+            content = self.image(*base).content.truncate(size)
+        made = Image(size, content, True, {} if user_data is None else user_data)
+        model = self.model
+        with self.doing(model.made(repo, None, made)) as done:
+            image = self.engine().create_virtual_disk(repo, size, base[1] if base else None, user_data, options)
+            done(model.made(repo, image, made))
+        return image
+
+    def snapshot(self, repo: str, disk: str, user_data: Any = None, **options: Any) -> str:
+        """create_snapshot."""
+        model = self.model
+        source = model.images[repo, disk]
+        made = source._replace(mutable=False, user_data={} if user_data is None else user_data)
+        with self.doing(model.made(repo, None, made)) as done:
+            image = self.engine().create_snapshot(repo, disk, user_data, options)
+            done(model.made(repo, image, made))
+        return image
+
+    def copy(self, source: tuple[str, str], target: str, base: str | None = None, **options: Any) -> str:
+        """copy_image from (repository, image)."""
+        model = self.model
+        original = model.images[source]
+        made = original._replace(user_data={})
+        known = None if original.mutable else source[1]
+        there = model.images.get((target, source[1]))
+        if there is not None and known:
+            made = there._replace(removed=False)
+        with self.doing(model.made(target, known, made)) as done:
+            image = self.engine().copy_image(target, source[1], base, None, options)
+            done(model.made(target, image, made))
+        return image
+
+    def remove(self, repo: str, image: str) -> None:
+        """remove_image."""
+        after = self.model.changed(repo, image, removed=True)
+        with self.doing(after) as done:
+            self.engine().remove_image(repo, image)
+            done(after)
+
+    def restore(self, repo: str, image: str) -> None:
+        """restore_image."""
+        after = self.model.changed(repo, image, removed=False)
+        with self.doing(after) as done:
+            self.engine().restore_image(repo, image)
+            done(after)
+
+    def set_user_data(self, repo: str, image: str, user_data: Any) -> None:
+        """set_user_data."""
+        after = self.model.changed(repo, image, user_data=user_data)
+        with self.doing(after) as done:
+            self.engine().set_user_data(repo, image, user_data)
+            done(after)
+
+    def set_strategy(self, repo: str, image: str, strategy: str) -> None:
+        """set_strategy: nothing that a model knows."""
+        self.engine().set_strategy(repo, image, strategy)
+
+    def record_digest(self, repo: str, image: str) -> None:
+        """record_digest: nothing that a model knows."""
+        self.engine().record_digest(repo, image)
+
+    # -- files
+
+    def give_file(self, path: str, content: bytes) -> None:
+        """A file of a user's, durable, to be imported."""
+        with self.engine().doors.files.create(path) as handle:
+            handle.write_at(0, content)
+            handle.sync()
+        self.engine().doors.files.sync_directory(FILES)
+
+    def import_raw(self, repo: str, path: str, **options: Any) -> str:
+        """import_image of a raw file."""
+        content = self.world.storage.file(path)[1].content
+        made = Image(content.size, content, True, {})
+        model = self.model
+        with self.doing(model.made(repo, None, made)) as done:
+            image = self.engine().import_image(repo, path, "raw", None, options)
+            done(model.made(repo, image, made))
+        return image
+
+    def export_raw(self, repo: str, image: str, path: str) -> None:
+        """export_image: the file is there, whole, or it is not."""
+        content = self.image(repo, image).content
+        after = self.model.exported(path, content)
+        with self.doing(after) as done:
+            self.engine().export_image(repo, image, path, "raw")
+            done(after)
+
+    # -- machines
+
+    def write(self, repo: str, disk: str, offset: int, data: bytes, host: str = "") -> None:
+        """Prepare a disk, write into it as its machine would, flush, tear it down.
+
+        What it wrote may be lost up to the flush; ``data`` should be no more than one block."""
+        engine = self.engine(host)
+        engine.prepare_image(repo, disk)
+        session = engine.doors.images.open_session(layers(engine, repo, disk), True, False)
+        after = self.model.changed(repo, disk, content=self.image(repo, disk).content.write(offset, data))
+        try:
+            with self.doing(after) as done:
+                session.write(offset, data)
+                session.flush()
+                done(after)
+        finally:
+            session.close()
+        engine.teardown_image(repo, disk)
+
+    # -- fixes
+
+    def fix(self, repo: str, rule: str, target: str = "", deep: bool = False) -> Fix:
+        """Run the first fix of that rule that check offers, here and to its end."""
+        offered = self.engine().check_storage_repository(repo, {"deep": True} if deep else None)
+        found = [fix for fix in offered if fix.rule == rule and target in ("", fix.target)]
+        assert found, f"check offers no {rule} in {repo} but {[fix.rule for fix in offered]}"
+        after = self.model
+        if rule == "C-LOST":
+            after = after.stray(re.findall("[0-9a-f]{32}", str(found[0].plan["name"]))[0], None)
+        with self.doing(after) as done:
+            self.engine().run_fix_here(repo, found[0])
+            done(after)
+        return found[0]
+
+    def wait(self) -> None:
+        """Let the tasks of the host run to their end."""
+        for task in self.engine().list_tasks():
+            self.engine().wait_for_task(task)
+
+    def close(self) -> None:
+        """Everything of all hosts ends; what they wrote is made durable."""
+        self.named_hosts_end()
+        self.world.storage.settle()
+
+    def named_hosts_end(self) -> None:
+        """Every process of every host is gone."""
+        self._engines.clear()
+        for name in list(self.world.hosts):
+            self.world.bury(name)
+
+
+def layers(engine: Engine, repo: str, image: str) -> list[Layer]:
+    """The chain of an image as tools open it."""
+    repository = engine.context.repository(repo)
+    return chains.layers(repository, chains.load(repository, changes.read(repository, image).record))
+
+
+def read(engine: Engine, repo: str, image: str, size: int) -> Content:
+    """The content of an image as a session shows it."""
+    session = engine.doors.images.open_session(layers(engine, repo, image), False, False)
+    try:
+        content = Content(0, ())
+        for start, data in session.stream([(0, min(aligned(size), session.size))]):
+            content = content.write(start, bytes(data))
+    finally:
+        session.close()
+    return content.truncate(size)

@@ -1,0 +1,234 @@
+"""Verbs as things that several hosts do at once: what is run, and what it does to the model.
+
+When hosts act together nobody knows in which order it counted, and of those that died or met an
+error of the storage nobody knows whether it did. ``outcomes`` gives every model that may be found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from itertools import permutations, product
+from typing import Any, NamedTuple
+
+from engine.api import Engine
+from engine.errors import DiskwrightError, OutcomeUnknown, Overtaken
+from sim.disk.content import Content
+from sim.explore.cases.driver import REFUSALS, layers
+from sim.explore.oracle.reference import Image, Model
+from sim.hosts.world import Job
+
+Effect = Callable[[Model, Any], Model | None]
+"""The model after the act; its result when it was acknowledged, else None. None: it cannot have been done now."""
+
+
+class Act(NamedTuple):
+    """One verb of one host."""
+
+    name: str
+    run: Callable[[Engine], Any]
+    effect: Effect = lambda model, result: model
+    halfway: Effect | None = None
+    """What may count instead when it did not come to its end."""
+
+
+def outcomes(models: Sequence[Model], acts: Sequence[Act], jobs: Sequence[Job]) -> tuple[Model, ...]:
+    """All that may be true after ``jobs``, which did ``acts``, have ended or died. An acknowledged act counts."""
+    choices = [_may_count(act, job) for act, job in zip(acts, jobs, strict=True)]
+    found: dict[bytes, Model] = {}
+    for model in models:
+        for counted in product(*choices):
+            chosen = [(effect, job) for effect, job in zip(counted, jobs, strict=True) if effect is not None]
+            for order in permutations(chosen):
+                after = _after(model, order)
+                if after is not None:
+                    found.setdefault(after.key(), after)
+    return tuple(found.values())
+
+
+def _after(model: Model, order: Sequence[tuple[Effect, Job]]) -> Model | None:
+    current: Model | None = model
+    for effect, job in order:
+        if current is not None:
+            current = effect(current, job.result if job.done and job.error is None else None)
+    return current
+
+
+def _may_count(act: Act, job: Job) -> tuple[Effect | None, ...]:
+    if job.done and job.error is None:
+        return (act.effect,)
+    error = job.error
+    if isinstance(error, REFUSALS) or (isinstance(error, Overtaken) and not isinstance(error, OutcomeUnknown)):
+        return (None,)
+    return (act.effect, act.halfway, None) if act.halfway is not None else (act.effect, None)
+
+
+# -- the verbs
+
+
+def create(repo: str, size: int, base: tuple[str, str] | None = None, **options: Any) -> Act:
+    """create_virtual_disk."""
+
+    def effect(model: Model, result: Any) -> Model | None:
+        content = Content(size, ())
+        if base is not None:
+            below = model.images.get(base)
+            if below is None:
+                return None
+            content = below.content.truncate(size)
+        return model.made(repo, result, Image(size, content, True, {}))
+
+    return Act(
+        f"create {repo}{f' on {base[1][:6]}' if base else ''}",
+        lambda engine: engine.create_virtual_disk(repo, size, base[1] if base else None, None, options),
+        effect,
+    )
+
+
+def snapshot(repo: str, disk: str) -> Act:
+    """create_snapshot."""
+
+    def effect(model: Model, result: Any) -> Model | None:
+        source = _visible(model, repo, disk)
+        return model.made(repo, result, source._replace(mutable=False, user_data={})) if source else None
+
+    return Act(f"snapshot {repo}/{disk[:6]}", lambda engine: engine.create_snapshot(repo, disk), effect)
+
+
+def copy(source: str, image: str, target: str, **options: Any) -> Act:
+    """copy_image of a snapshot."""
+
+    def effect(model: Model, result: Any) -> Model | None:
+        original = model.images.get((source, image))
+        there = model.images.get((target, image))
+        if there is not None:
+            return model.made(target, image, there._replace(removed=False))
+        return model.made(target, image, original._replace(user_data={}, removed=False)) if original else None
+
+    hints = {**options, "image_hints": {image: source}}
+    return Act(
+        f"copy {source}/{image[:6]} to {target}",
+        lambda engine: engine.copy_image(target, image, None, None, hints),
+        effect,
+    )
+
+
+def remove(repo: str, image: str) -> Act:
+    """remove_image."""
+    return Act(
+        f"remove {repo}/{image[:6]}",
+        lambda engine: engine.remove_image(repo, image),
+        lambda model, result: _changed(model, repo, image, removed=True),
+    )
+
+
+def restore(repo: str, image: str) -> Act:
+    """restore_image."""
+    return Act(
+        f"restore {repo}/{image[:6]}",
+        lambda engine: engine.restore_image(repo, image),
+        lambda model, result: _changed(model, repo, image, removed=False),
+    )
+
+
+def user_data(repo: str, image: str, value: Any) -> Act:
+    """set_user_data."""
+    return Act(
+        f"user data {repo}/{image[:6]}",
+        lambda engine: engine.set_user_data(repo, image, value),
+        lambda model, result: _changed(model, repo, image, user_data=value) if _visible(model, repo, image) else None,
+    )
+
+
+def strategy(repo: str, image: str, value: str) -> Act:
+    """set_strategy."""
+    return Act(f"strategy {repo}/{image[:6]} {value}", lambda engine: engine.set_strategy(repo, image, value))
+
+
+def write(repo: str, disk: str, offset: int, data: bytes) -> Act:
+    """Prepare a disk, write and flush one block, tear it down."""
+
+    def run(engine: Engine) -> None:
+        engine.prepare_image(repo, disk)
+        session = engine.doors.images.open_session(layers(engine, repo, disk), True, False)
+        try:
+            session.write(offset, data)
+            session.flush()
+        finally:
+            session.close()
+        with contextlib.suppress(DiskwrightError):  # what was flushed is written
+            engine.teardown_image(repo, disk)
+
+    def effect(model: Model, result: Any) -> Model | None:
+        image = _visible(model, repo, disk)
+        if image is None or offset + len(data) > image.size:
+            return None
+        return model.changed(repo, disk, content=image.content.write(offset, data))
+
+    return Act(f"write {repo}/{disk[:6]} at {offset}", run, effect)
+
+
+def fix(repo: str, number: int) -> Act:
+    """Run one of the fixes that check offers and that lose nothing."""
+
+    def run(engine: Engine) -> str:
+        offered = [
+            fix for fix in engine.check_storage_repository(repo) if not fix.waits_for and fix.risk != "loses data"
+        ]
+        if not offered:
+            return ""
+        engine.run_fix_here(repo, offered[number % len(offered)])
+        return offered[number % len(offered)].rule
+
+    return Act(f"fix {repo} {number}", run)
+
+
+def rule(repo: str, name: str) -> Act:
+    """Run the first fix of a rule, if it is offered."""
+
+    def run(engine: Engine) -> None:
+        for offered in engine.check_storage_repository(repo):
+            if offered.rule == name:
+                engine.run_fix_here(repo, offered)
+                return
+
+    return Act(f"fix {repo} {name}", run)
+
+
+def both(first: Act, second: Act) -> Act:
+    """One after the other; the second may be refused."""
+
+    def run(engine: Engine) -> tuple[Any, ...]:
+        made = first.run(engine)
+        try:
+            return made, second.run(engine)
+        except REFUSALS:
+            return (made,)
+
+    def effect(model: Model, result: Any) -> Model | None:
+        after = first.effect(model, result[0] if result else None)
+        if after is None or (result and len(result) == 1):
+            return after
+        return second.effect(after, result[1] if result else None)
+
+    return Act(f"{first.name}, {second.name}", run, effect, first.effect)
+
+
+def _visible(model: Model, repo: str, image: str) -> Image | None:
+    found = model.images.get((repo, image))
+    return found if found is not None and not found.removed else None
+
+
+def _changed(model: Model, repo: str, image: str, **fields: Any) -> Model | None:
+    return model.changed(repo, image, **fields) if (repo, image) in model.images else None
+
+
+def told(acts: Sequence[Act], jobs: Sequence[Job]) -> Iterator[str]:
+    """One line per act: what came of it."""
+    for act, job in zip(acts, jobs, strict=True):
+        if not job.done:
+            yield f"{act.name}: died"
+        elif isinstance(job.error, DiskwrightError):
+            yield f"{act.name}: {job.error.code}: {job.error.message:.100}"
+        else:
+            yield f"{act.name}: done"

@@ -1,0 +1,259 @@
+"""What must hold in every state that a crash can leave (the numbers are those of the project's list).
+
+``observe`` looks at a storage as a host that has just started does: connect, check, read every
+image that is said to be usable. It returns which models fit (I1 durability, I2 atomic visibility, I3
+identity, I4 status never better than truth, I6 content), what check offers, and every violation:
+
+* I5 after all fixes there is nothing but images, what they are based on and tombstones (``leftovers``),
+  and before them nothing unnamed: a volume that no record names is never made by normal work
+* I10 fixes come to an end (``rank`` falls with each one)
+* I11 every state can be connected, listed and checked
+* I14 every chain can be followed, and every layer is a sound image
+* I15 check writes nothing
+
+I9 (the same fix again is refused and changes nothing) and I12, I13 (nothing else is touched) follow
+from comparing all images after every fix. I7, I8 and the rest of I16 are for runs of several hosts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from engine.api import Engine
+from engine.data.model import Fix, ImageReport, RepositoryReport, Risk, Status, VolumeFormat
+from engine.data.records import Record
+from engine.errors import DiskwrightError
+from engine.tags import chains, changes
+from sim.disk.content import Content
+from sim.disk.nodes import DirectoryNode, FileNode
+from sim.disk.storage import SimStorage
+from sim.explore.cases.driver import read
+from sim.explore.oracle.reference import USABLE, Key, Model, Seen, fitting
+from sim.hosts.world import REPOSITORIES, World, on_server
+from sim.lvm.lvm_view import as_files, disks
+from sim.lvm.volume_groups import DEVICE_ROOT
+
+_VOLUME = re.compile(r"volumes/[0-9a-f]{2}/([0-9a-f]{32})\.(?:raw|qcow2)\Z")
+_TAG = re.compile(r"tags/[0-9a-f]{2}/([0-9a-f]{32})\.([0-9a-f]{16})\Z")
+_PROGRESS = re.compile(r"progress/([0-9a-f]{32})\.([0-9]+)\Z")
+_DIGESTS = re.compile(r"digests/([0-9a-f]{32})\Z")
+_REMEMBERED = 20_000
+
+Rank = tuple[int, ...]
+
+
+class Observation(NamedTuple):
+    """What a host that has just started finds."""
+
+    models: tuple[Model, ...]
+    """Those that fit, all of them when none does."""
+    fixes: tuple[tuple[str, Fix], ...]
+    """(repository, fix), in the order of check, those that can run now and lose nothing."""
+    others: tuple[tuple[str, Fix], ...]
+    """Those that wait for something, or lose data: for people to decide."""
+    rank: Rank
+    problems: tuple[str, ...]
+
+
+def observe(world: World, engine: Engine, models: Sequence[Model], strangers: bool = False) -> Observation:
+    """Look at everything and compare. ``strangers``: volumes that no record names are part of the story."""
+    before = world.storage.sequence
+    problems: list[str] = []
+    seen: dict[Key, Seen] = {}
+    runnable: list[tuple[str, Fix]] = []
+    others: list[tuple[str, Fix]] = []
+    rank = [0, 0, 0, 0, 0]
+    for repo in engine.list_repositories():
+        try:
+            unchanged = world.storage.sequence
+            report = engine.inspect_repository(repo)
+            if world.sharing and world.storage.sequence != unchanged:
+                problems.append("I15 check changed the storage")
+            records = {tag: entry.record for tag, entry in engine.context.repository(repo).scan_tags().items()}
+        except DiskwrightError as error:
+            problems.append(f"I11 {repo} cannot be checked: {error}")
+            continue
+        for image in report.images:
+            record = records.get(image.id)
+            if not image.hidden:
+                seen[repo, image.id] = _seen(world, engine, repo, image, record, problems)
+        for fix in report.fixes:
+            wanted = not fix.waits_for and fix.risk is not Risk.LOSES_DATA
+            (runnable if wanted else others).append((repo, fix))
+            if fix.rule == "C-UNNAMED" and not strangers:
+                problems.append(f"I5 normal work left a volume that no record names: {fix.facts[0]}")
+        _add_rank(rank, report, records)
+    if world.storage.sequence != before and not world.sharing:  # there, who reads an image says so first
+        problems.append("I15 check changed the storage")
+    final = not runnable
+    waiting = {(repo, fix.target) for repo, fix in others if fix.waits_for}
+    fit, reasons = fitting(models, seen, waiting if final else None)
+    problems += [f"I1-I6 {reason}" for reason in reasons]
+    problems += _files(world.storage, fit or list(models))
+    if final and not strangers:
+        for repo in engine.list_repositories():
+            named = [fix.target for where, fix in others if where == repo]
+            problems += [f"I5 after all fixes {text}" for text in leftovers(world.storage, engine, repo, named)]
+    return Observation(tuple(fit or models), tuple(runnable), tuple(others), tuple(rank), tuple(problems))
+
+
+def _seen(
+    world: World, engine: Engine, repo: str, image: ImageReport, record: Record | None, problems: list[str]
+) -> Seen:
+    content = None
+    if image.status in USABLE and not image.removed and record is not None:
+        try:
+            content = _content(world, engine, repo, record)
+        except (DiskwrightError, OSError) as error:
+            problems.append(f"I14 image {repo}/{image.id} is {image.status} and cannot be read: {error}")
+    return Seen(
+        image.size_bytes, image.mutable, record.user_data if record else None, image.status, image.removed, content,
+        image.lost,
+    )  # fmt: skip
+
+
+_contents: dict[tuple[object, ...], Content | str] = {}
+
+
+def _content(world: World, engine: Engine, repo: str, record: Record) -> Content:
+    """What a session reads, once for each set of equal files; StorageError of the engine when a layer is unsound."""
+    repository = engine.context.repository(repo)
+    links = chains.load(repository, record)
+    files = tuple(_bytes_of(world.storage, repository.layer(link.volume).path).digest for link in links)
+    key = (record.size, files, tuple(link.volume.format for link in links))
+    known = _contents.get(key)
+    if known is None:
+        if len(_contents) > _REMEMBERED:
+            _contents.clear()
+        known = read(engine, repo, record.id, record.size)
+        for link in links:
+            if link.volume.format is VolumeFormat.QCOW2:
+                report = engine.doors.images.check(repository.layer(link.volume))
+                if report.corruptions:
+                    known = f"qemu-img check finds corruptions in {link.volume.id}: {report.detail}"
+        _contents[key] = known
+    if isinstance(known, str):
+        raise OSError(0, known)
+    return known
+
+
+def _bytes_of(storage: SimStorage, path: str) -> Content:
+    if not path.startswith(DEVICE_ROOT):
+        return storage.file(on_server(path))[1].content
+    group, _, name = path.removeprefix(DEVICE_ROOT).partition("/")
+    return next(disk.volumes[name] for disk in disks(storage) if disk.group is not None and disk.group.name == group)
+
+
+def _files(storage: SimStorage, models: Sequence[Model]) -> list[str]:
+    """Why what is no image fits none of the models."""
+    reasons = []
+    for model in models:
+        wrong = next(_wrong_files(storage, model), "")
+        if not wrong:
+            return []
+        reasons.append(wrong)
+    return reasons[:1]
+
+
+def _wrong_files(storage: SimStorage, model: Model) -> Iterator[str]:
+    for path, content in model.files.items():
+        try:
+            found = storage.file(path)[1].content
+        except OSError as error:
+            yield f"I1 the exported file {path} is not there: {error}"
+            continue
+        if not found.same(content):
+            yield f"I6 the exported file {path} has other content"
+    if model.strays and storage.devices:
+        storage = as_files(storage)
+    for volume, wanted in model.strays.items():
+        there = [node for path, _, node in storage.walk() if volume in path and isinstance(node, FileNode)]
+        if wanted is None and there:
+            yield f"I1 the volume {volume} was deleted for good and is back"
+        if wanted is not None and not any(node.content.same(wanted) for node in there):
+            yield f"I12 the volume {volume}, which no record names, is {'changed' if there else 'gone'}"
+
+
+def _add_rank(rank: list[int], report: RepositoryReport, records: dict[str, Record | None]) -> None:
+    """Broken images, things that are only for the time being, degraded images, litter, fixes."""
+    for image in report.images:
+        rank[0] += image.status is Status.BROKEN and not image.removed and not image.hidden
+        rank[2] += image.status is Status.DEGRADED
+    for record in records.values():
+        if record is not None:
+            rank[1] += (not record.strong) + 2 * (record.operation is not None) + len(record.scrap)
+            rank[1] += len(record.evidence) + (not record.whole) + 3 * record.purging
+            rank[1] += len(_needed_by(record.id, records)) - 1
+    rank[3] += any(fix.rule == "C-LITTER" for fix in report.fixes)
+    rank[4] += sum(1 + (fix.rule == "C-UNNAMED") for fix in report.fixes)
+
+
+def leftovers(storage: SimStorage, engine: Engine, repo: str, waiting: Sequence[str] = ()) -> list[str]:
+    """What is in a repository and is neither an image's, nor below one, nor a tombstone. Read from the
+    names and records themselves, and not from what the engine concludes of them. What belongs to a tag in
+    ``waiting`` may stay."""
+    root = f"{REPOSITORIES}/{repo}"
+    if storage.devices:
+        storage = as_files(storage)
+    names = [path.removeprefix(root + "/") for path, _, node in storage.walk() if path.startswith(root + "/")
+             and not isinstance(node, DirectoryNode)]  # fmt: skip
+    repository = engine.context.repository(repo)
+    records = {tag: entry.record for tag, entry in repository.scan_tags().items() if entry.record is not None}
+    newest: dict[str, int] = {}
+    for match in filter(None, map(_TAG.match, names)):
+        newest[match[1]] = max(newest.get(match[1], 0), int(match[2], 16))
+    needed = _needed(records, waiting)
+    problems = [f"the hidden tag {tag} needs nothing and nobody needs it" for tag in records if tag not in needed]
+    volumes = {
+        volume.id
+        for tag in needed
+        for volume in (records[tag].volumes() if tag in waiting else (records[tag].volume,))
+        if tag in records and volume is not None
+    }
+    for name in names:
+        if name in ("repository.json", "locks"):
+            continue
+        if (tag := _TAG.match(name)) and int(tag[2], 16) == newest[tag[1]]:
+            continue
+        if (volume := _VOLUME.match(name) or _DIGESTS.match(name)) and volume[1] in volumes:
+            continue
+        if (attempt := _PROGRESS.match(name)) and attempt[1] in waiting:
+            continue
+        problems.append(f"{name} is left over")
+    return problems
+
+
+def _needed(records: dict[str, Record], waiting: Sequence[str]) -> set[str]:
+    """Images, what is below them, and what waits."""
+    roots = [tag for tag, record in records.items() if record.strong or tag in waiting]
+    return {tag for root in roots for tag in _needed_by(root, records) if tag in records}
+
+
+def _needed_by(tag: str, records: Mapping[str, Record | None]) -> set[str]:
+    """It, and all that is below it, there or not."""
+    found: set[str] = set()
+    todo = [tag]
+    while todo:
+        tag = todo.pop()
+        record = records.get(tag)
+        if record is not None and tag not in found:
+            todo += record.parents()
+        found.add(tag)
+    return found
+
+
+def volume_bytes(storage: SimStorage, repo: str) -> int:
+    """Bytes that all files of a repository occupy; a file with several names counts once."""
+    inodes = {
+        inode: node.content.allocated
+        for path, inode, node in storage.walk()
+        if path.startswith(f"{REPOSITORIES}/{repo}/") and isinstance(node, FileNode)
+    }
+    return sum(inodes.values())
+
+
+def record_of(engine: Engine, repo: str, image: str) -> Record:
+    """The newest record of an image."""
+    return changes.read(engine.context.repository(repo), image).record

@@ -1,0 +1,1 @@
+"""Random runs of several hosts under random faults."""

@@ -1,0 +1,109 @@
+"""Random runs of hosts that share a volume group on LVM.
+
+Beside what befalls processes, a whole host stands still, loses its power, is apart from the storage for a while or is
+evicted; with a watchdog it is reset when it has lost its presence, without one it goes on. The manager is another host
+in each round, hosts that others may have lost wait until that is proven and take its role, and between two rounds a
+host boots or only loses its processes, so that what it said is active there counts on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from engine.api import Engine
+from engine.errors import DiskwrightError
+from sim.explore.cases import fixtures
+from sim.explore.cases.driver import Stage
+from sim.explore.cases.operations import Act
+from sim.explore.oracle.reference import Model
+from sim.explore.random.rounds import HOSTS, REPOSITORIES, RESCUER, ROUNDS, Run
+from sim.hosts.faults import APART_S, SHARED_KINDS
+from sim.hosts.shared_leases import DEAD_S
+from sim.hosts.tape import Tape
+from sim.hosts.world import SHARED, Job
+
+_WAITS_S = (30.0, DEAD_S + 1)
+
+
+class SharedRun(Run):
+    """One run."""
+
+    format = SHARED
+    kinds = SHARED_KINDS
+    pace = 1000
+
+    def __init__(self, tape: Tape, rounds: int = ROUNDS) -> None:
+        super().__init__(tape, rounds)
+        self.world.watchdog = bool(tape.choose(2, "watchdogs"))
+        self.world.manage(HOSTS[0])
+        stage = Stage(self.world, host=HOSTS[0])
+        fixtures.a_chain(stage)
+        for repo in REPOSITORIES:
+            stage.engine().release_srm(repo)
+        stage.close()
+        self.models = stage.models
+
+    def _start(self, doing: list[Act]) -> list[Job]:
+        manager = HOSTS[self._tape.choose(len(HOSTS), "manager")]
+        self.told.append(f"{manager} manages")
+        hosts = sorted(HOSTS, key=lambda host: host != manager)[: len(doing)]
+        for host in hosts:
+            self.world.host(host)  # joined, and it knows who lives
+        self.world.manage(manager)
+        for host in hosts:
+            self._end_processes(host)
+        return [self.world.start(host, act.run) for host, act in zip(hosts, doing, strict=True)]
+
+    def _act(self, model: Model) -> Act:
+        act = super()._act(model)
+        late = self._tape.choose(4, "when")
+        return _later(act, _WAITS_S[late - 1]) if 0 < late <= len(_WAITS_S) else act
+
+    def _end(self) -> None:
+        if any(host.apart for host in self.world.hosts.values()):
+            self.world.advance(APART_S[-1])
+        for host in HOSTS:
+            if self._tape.choose(3, "boots"):
+                self._end_processes(host)
+            else:
+                self.world.bury(host)
+
+    def _end_processes(self, host: str) -> None:
+        for process in list(self.world.machine(host).processes.values()):
+            process.end(killed=True)
+
+    @contextlib.contextmanager
+    def _rescuer(self) -> Iterator[Engine]:
+        """Nobody else runs, so it may say that whoever manages is dead."""
+        for host in HOSTS:
+            self.world.host(host)
+            self._end_processes(host)
+        engine = self.world.host(RESCUER)
+        for repo in REPOSITORIES:
+            engine.take_srm(repo, engine.get_srm(repo))
+        yield engine
+        for repo in REPOSITORIES:
+            engine.release_srm(repo)
+        engine.close()
+        self._end_processes(RESCUER)
+
+    def _make_peace(self) -> None:
+        """Every host is back: what it had under way is over."""
+        for host in HOSTS:
+            self.world.host(host)
+            self._end_processes(host)
+
+
+def _later(act: Act, seconds: float) -> Act:
+    """The same after a while, by who is the manager then if it can be."""
+
+    def run(engine: Engine) -> Any:
+        engine.doors.clock.sleep(seconds)
+        for repo in engine.list_repositories():
+            with contextlib.suppress(DiskwrightError):
+                engine.take_srm(repo)
+        return act.run(engine)
+
+    return act._replace(name=f"{act.name} after {seconds:g} s", run=run)

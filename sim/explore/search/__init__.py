@@ -1,0 +1,1 @@
+"""One case, crashed everywhere: states of a power cut, which of them are alike, single calls that fail."""

@@ -1,0 +1,266 @@
+"""Crashes that are no stories about images: a repository that is being created, what a host notes for itself, and
+each call of a repository that says to be durable on return, by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from engine.data.model import Strategy, VolumeFormat
+from engine.data.records import Record, VolumeRef
+from engine.doors.volume_groups import VolumeGroup
+from engine.errors import DiskwrightError, NotFound
+from engine.formats.base import Repository
+from engine.formats.files.layout import PROGRESS_BYTES
+from engine.formats.lvm.metadata.layout import SLOTS, volume_name
+from sim.disk.files import Fault
+from sim.disk.nodes import FileNode
+from sim.disk.profiles import POSIX
+from sim.disk.storage import SimStorage
+from sim.explore.search.cuts import cuts
+from sim.explore.search.explorer import Point, Recorder
+from sim.hosts.processes import Hook, SimProcess
+from sim.hosts.world import DEVICE, FORMAT, LVM, REPOSITORIES, World
+from sim.lvm.volume_groups import make_device
+
+_DEVICE_BYTES = 64 << 20
+_GROWN_BYTES = 8 << 20
+_CONNECTION: dict[str, object] = {"path": f"{REPOSITORIES}/new"}
+_GROUP: dict[str, object] = {"volume_group": "new"}
+_DEVICE = f"{REPOSITORIES}/new/{DEVICE}"
+
+
+def creation(reply_lost: bool = False) -> list[str]:
+    """Create a repository and crash everywhere: there is none and it can be created, or it is there, for good.
+
+    ``reply_lost``: the link that commits it succeeds and reports that the name is taken, as NFS may."""
+    recorder = Recorder()
+    world = World(least_ids=True, hook=_losing_replies(recorder) if reply_lost else recorder)
+    return _creation(world, recorder, _CONNECTION, _CONNECTION)
+
+
+def creation_on_lvm(in_a_group: bool = False) -> list[str]:
+    """The same on a device of garbage; or in a group without anything that is there already."""
+    recorder = Recorder()
+    world = World(least_ids=True, hook=recorder, format=LVM)
+    world.storage.make_directory(f"{REPOSITORIES}/new")
+    make_device(world.storage, _DEVICE, _DEVICE_BYTES)
+    if in_a_group:
+        world.host("setup", False).doors.volume_groups.create_group("new", [_DEVICE], "")
+    world.storage.settle()
+    return _creation(world, recorder, _GROUP if in_a_group else {**_GROUP, "devices": [_DEVICE]}, _GROUP)
+
+
+def _creation(world: World, recorder: Recorder, made_of: dict[str, object], connection: dict[str, object]) -> list[str]:
+    engine = world.host("one", False)
+    points = recorder.run(world.storage, tuple, lambda: engine.create_repository(world.format, made_of))
+    return [
+        problem
+        for storage, done in _states(points)
+        for problem in _created(world.fork(storage), done, made_of, connection)
+    ]
+
+
+def _losing_replies(recorder: Recorder) -> Hook:
+    def hook(process: SimProcess, call: str, what: str) -> Fault:
+        recorder(process, call, what)
+        return Fault.REPLY_LOST if call == "files.link" else Fault.NONE
+
+    return hook
+
+
+def _states(points: list[Point]) -> Iterator[tuple[SimStorage, bool]]:
+    """(a state, whether all was acknowledged)"""
+    seen: set[tuple[int, bool]] = set()
+    for point in points:
+        done = point is points[-1]
+        for cut in cuts(point.storage, POSIX._replace(max_pending=20)):
+            if (cut.key, done) not in seen:
+                seen.add((cut.key, done))
+                yield cut.build(), done
+
+
+def _created(world: World, done: bool, made_of: dict[str, object], connection: dict[str, object]) -> Iterator[str]:
+    engine = world.host("two", False)
+    try:
+        engine.connect_storage_repository("new", world.format, connection)
+    except NotFound:
+        if done:
+            yield "the creation of a repository was acknowledged and is lost"
+            return
+        yield from _tried("to create it again", lambda: engine.create_repository(world.format, made_of))
+        yield from _tried("to connect it", lambda: engine.connect_storage_repository("new", world.format, connection))
+    except DiskwrightError as error:
+        yield f"what a creation left is neither a repository nor none: {error}"
+        return
+    yield from _tried("to make a disk in it", lambda: engine.create_virtual_disk("new", 65536))
+
+
+def notes() -> list[str]:
+    """Connect a repository and cut the power of the host itself everywhere: the note is there whole, or not."""
+    world = World(least_ids=True)
+    world.host("setup", False).create_repository(FORMAT, _CONNECTION)
+    world.storage.settle()
+    recorder = Recorder()
+    run = world.fork(world.storage.clone(), recorder)
+    host = run.machine("one")
+    host.state_storage.settle()
+    engine = run.host("one", False)
+    points = recorder.run(
+        host.state_storage, tuple, lambda: engine.connect_storage_repository("new", FORMAT, _CONNECTION)
+    )
+    problems = []
+    for storage, done in _states(points):
+        other = world.fork(world.storage.clone())
+        other.machine("one").state_storage = storage
+        try:
+            connected = other.host("one", False).list_repositories()
+        except DiskwrightError as error:
+            problems.append(f"the notes of a host cannot be read: {error}")
+            continue
+        if done and not connected:
+            problems.append("a connection was acknowledged and is forgotten")
+    return problems
+
+
+class _Promise(NamedTuple):
+    """A call, and how its effect is seen."""
+
+    name: str
+    act: Callable[[Repository], object]
+    holds: Callable[[Repository, SimStorage], bool]
+
+
+_TAG, _KEPT, _NEW, _STRAY = (f"{number}{number}" * 16 for number in range(1, 5))
+
+
+def _raw(volume: str) -> VolumeRef:
+    return VolumeRef(volume, VolumeFormat.RAW, "")
+
+
+def _there(volume: str) -> Callable[[Repository, SimStorage], bool]:
+    return lambda repository, storage: repository.volume_facts(volume, VolumeFormat.RAW).present
+
+
+def _room_for_progress(repository: Repository, storage: SimStorage) -> bool:
+    found = [node for path, _, node in storage.walk() if path.endswith(f"/progress/{_TAG}.2")]
+    return any(isinstance(node, FileNode) and node.content.allocated >= PROGRESS_BYTES for node in found)
+
+
+def _given_up_and_taken(repository: Repository) -> None:
+    repository.release_management()
+    repository.take_management("")
+
+
+def _record(tag: str) -> Record:
+    return Record(tag, False, False, 65536, False, None, Strategy.SPACE)
+
+
+def more_room() -> list[str]:
+    """One record more than a chunk of them has room for: after a power cut it is there where it was acknowledged,
+    the others are there anyhow, and another one can be published."""
+    world = World(least_ids=True, format=LVM)
+    world.create("a")
+    engine = world.host("setup")
+    repository = engine.context.repository("a")
+    tags = [f"{number:032x}" for number in range(1, SLOTS + 3)]
+    for tag in tags[:SLOTS]:
+        repository.publish(_record(tag), 0)
+    engine.close()
+    world.storage.settle()
+    recorder = Recorder()
+    run = world.fork(world.storage.clone(), recorder)
+    newcomer = run.host("one").context.repository("a")
+    points = recorder.run(run.storage, tuple, lambda: newcomer.publish(_record(tags[SLOTS]), 0))
+    return [problem for state, done in _states(points) for problem in _published(world.fork(state), tags, done)]
+
+
+def _published(world: World, tags: list[str], done: bool) -> Iterator[str]:
+    try:
+        repository = world.host("two").context.repository("a")
+        found = {tag for tag, entry in repository.scan_tags().items() if entry.record is not None}
+    except DiskwrightError as error:
+        yield f"the records cannot be read: {error}"
+        return
+    missing = set(tags[: SLOTS + done]) - found
+    if missing:
+        yield f"{len(missing)} records that were acknowledged are lost"
+    yield from _tried("to publish another", lambda: repository.publish(_record(tags[-1]), 0))
+
+
+def _grown(repository: Repository, storage: SimStorage) -> bool:
+    facts = repository.volume_facts(_KEPT, VolumeFormat.RAW)
+    if facts.length != _GROWN_BYTES:
+        return False
+    device = next(node for path, _, node in storage.walk() if path.endswith(f"/{DEVICE}"))
+    assert isinstance(device, FileNode)
+    report = repository.listing()
+    assert isinstance(report, VolumeGroup)
+    return all(
+        device.content.read(extent.start, extent.length) == bytes(extent.length)
+        for extent in report.volumes[volume_name(_KEPT)].ranges
+    )
+
+
+_PROMISES = (
+    _Promise("make_volume", lambda r: r.make_volume(_raw(_NEW), 65536, None), _there(_NEW)),
+    _Promise(
+        "remove_volume",
+        lambda r: r.remove_volume(_KEPT, VolumeFormat.RAW),
+        lambda r, storage: not _there(_KEPT)(r, storage),
+    ),
+    _Promise(
+        "quarantine_volume",
+        lambda r: r.quarantine_volume(_STRAY, VolumeFormat.RAW),
+        lambda r, storage: not _there(_STRAY)(r, storage) and any(one.kind == "lost" for one in r.scan().litter),
+    ),
+    _Promise(
+        "write_progress",
+        lambda r: r.write_progress(_TAG, 1, 1, b"{}"),
+        lambda r, storage: r.read_progress(_TAG, 1) == b"{}",
+    ),
+)
+_ON_FILES = (
+    _Promise("start_progress", lambda r: r.start_progress(_TAG, 2), _room_for_progress),
+    _Promise(
+        "write_digests",
+        lambda r: r.write_digests(_KEPT, b"d" * 32),
+        lambda r, storage: r.read_digests(_KEPT) == b"d" * 32,
+    ),
+)
+_ON_LVM = (
+    _Promise("take_management", _given_up_and_taken, lambda r, storage: r.manager() != ""),
+    _Promise("release_management", lambda r: r.release_management(), lambda r, storage: r.manager() == ""),
+    _Promise("make_room", lambda r: r.make_room(_raw(_KEPT), _GROWN_BYTES), _grown),
+)
+
+
+def promises(format: str = FORMAT) -> list[str]:
+    """Calls that say to be durable on return, or to have made room, and are not so after a power cut."""
+    world = World(least_ids=True, format=format)
+    world.create("a")
+    engine = world.host("setup")
+    repository = engine.context.repository("a")
+    for volume in (_KEPT, _STRAY):
+        repository.make_volume(_raw(volume), 65536, None)
+    repository.start_progress(_TAG, 1)
+    engine.close()
+    world.storage.settle()
+    promises = _PROMISES + (_ON_LVM if format == LVM else _ON_FILES)
+    return [f"{one.name} is not durable on return" for one in promises if not _kept(world, one)]
+
+
+def _kept(world: World, promise: _Promise) -> bool:
+    run = world.fork(world.storage.clone())
+    promise.act(run.host("one").context.repository("a"))
+    return all(
+        promise.holds(world.fork(state).host("two").context.repository("a"), state)
+        for state in (cut.build() for cut in cuts(run.storage, POSIX))
+    )
+
+
+def _tried(what: str, act: Callable[[], object]) -> Iterator[str]:
+    try:
+        act()
+    except DiskwrightError as error:
+        yield f"it is impossible {what}: {error}"

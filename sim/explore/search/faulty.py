@@ -1,0 +1,95 @@
+"""One call of a story fails: at every effect, in every way that such a call can fail.
+
+The story may then report an error, or go on; what it acknowledged must be there all the same, also
+after a power cut, and everything else must be as if it had been interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from engine.errors import DiskwrightError
+from sim.disk.files import Fault
+from sim.disk.nodes import fail
+from sim.disk.profiles import POSIX
+from sim.explore.oracle.recovery import recover
+from sim.explore.search.cuts import cuts
+from sim.explore.search.explorer import EFFECTS, Explorer, Story
+from sim.hosts.faults import ERRORS, possible
+from sim.hosts.processes import SimProcess
+from sim.hosts.world import World
+
+KINDS = ("eio", "enospc", "short", "sync", "reply")
+
+
+_FAULTS = {"short": Fault.SHORT, "sync": Fault.SYNC_FAILS, "reply": Fault.REPLY_LOST}
+
+
+class Failure(NamedTuple):
+    """A fault after which something was wrong."""
+
+    story: str
+    kind: str
+    effect: int
+    call: str
+    problems: tuple[str, ...]
+
+
+class _Fault:
+    """Lets one effect fail."""
+
+    def __init__(self, world: World, number: int, kind: str) -> None:
+        self._world, self._number, self._kind = world, number, kind
+        self.count = 0
+        self.on = False
+
+    def __call__(self, process: SimProcess, call: str, what: str) -> Fault:
+        if not self.on or call not in EFFECTS:
+            return Fault.NONE
+        if process.files.storage_of(what.partition(" ")[0]) is not self._world.storage:
+            return Fault.NONE
+        self.count += 1
+        if self.count != self._number:
+            return Fault.NONE
+        if self._kind in ERRORS:
+            raise fail(ERRORS[self._kind], what)
+        return _FAULTS[self._kind]
+
+
+def failures(story: Story) -> Iterator[Failure]:
+    """What goes wrong; nothing: whatever fails, the story holds."""
+    explorer = Explorer(story)
+    base = explorer.stage
+    points = explorer.points_of("act", base.world.storage, base.models, 0)
+    for point in points[:-1]:
+        for kind in KINDS:
+            if possible(kind, point.call):
+                problems = _play(explorer, story, point.number, kind)
+                if problems:
+                    yield Failure(story.name, kind, point.number, f"{point.call} {point.what}", tuple(problems))
+
+
+def _play(explorer: Explorer, story: Story, number: int, kind: str) -> list[str]:
+    world = explorer.stage.world.fork(explorer.stage.world.storage.clone())
+    fault = _Fault(world, number, kind)
+    world.hook = fault
+    stage = explorer.stage.fork(world)
+    stage.engine()
+    fault.on = True
+    try:
+        story.act(stage)
+    except DiskwrightError:
+        pass
+    except OSError as error:
+        return [f"an error of the system comes out as it is: {errno.errorcode.get(error.errno or 0, '')} {error}"]
+    fault.on = False
+    for host in list(world.hosts):
+        world.bury(host)
+    states = [cut.build for cut in cuts(world.storage, POSIX._replace(max_pending=30))]
+    for build in (states[0], states[-1]) if len(states) > 1 else states:
+        problems = recover(world.fork(build()), stage.models, strangers=story.strangers)
+        if problems:
+            return problems
+    return []

@@ -1,0 +1,1 @@
+"""Several hosts at once: races, one overtaken by another, hosts that freeze and wake up."""

@@ -1,0 +1,288 @@
+"""Two hosts at the same repository: every schedule with one change of turn, or as many as are asked for.
+
+The other way round is a race of its own (the acts swapped). After each schedule a third host checks,
+compares with every order in which the acts may have counted, fixes everything, and compares again.
+
+``run_passed`` is the other kind: the first host stands still at one of its calls, the second one does its act
+meanwhile, to its end or until it is killed with a name changed and not yet durable. The first goes on, and then,
+before each of its records counts and at its end, the power goes, and all is lost that was not durable. Who builds on
+what was only seen must have made it durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from engine.api import Engine
+from engine.errors import OutcomeUnknown, Refused
+from engine.tags.changes import change, read
+from sim.disk.profiles import POSIX, one_state
+from sim.disk.storage import SimStorage
+from sim.explore.cases import fixtures, operations
+from sim.explore.cases.driver import Stage
+from sim.explore.cases.operations import Act, outcomes
+from sim.explore.oracle.recovery import recover
+from sim.explore.search.canonical import canonical_key
+from sim.explore.search.explorer import EFFECTS, Story, prepared
+from sim.explore.together.overtaking import Overtaking
+from sim.hosts.processes import SimProcess
+from sim.hosts.schedule import Uniform
+from sim.hosts.tape import Tape, explore
+from sim.hosts.world import Job, World
+
+ActOf = Callable[[Stage], Act]
+
+
+class Race(NamedTuple):
+    """Two acts at once."""
+
+    name: str
+    prepare: Callable[[Stage], object]
+    first: ActOf
+    second: ActOf
+
+
+class Found(NamedTuple):
+    """A schedule that went wrong."""
+
+    race: str
+    swapped: bool
+    tape: tuple[int, ...]
+    problems: tuple[str, ...]
+
+
+def _removed_here_whole_there(stage: Stage) -> None:
+    fixtures.a_snapshot_in_b(stage)
+    stage.remove("a", fixtures.disk(stage))
+    stage.fix("a", "C-REMOVED")
+    stage.remove("a", fixtures.snap(stage))
+
+
+def _removed_with_a_child(stage: Stage) -> None:
+    """Raw and flat below: it will be merged down, into what the other one bases its disk on."""
+    fixtures.a_chain(stage, strategy="performance")
+    stage.copy(("a", fixtures.snap(stage)), "b")
+    stage.wait()
+    stage.remove("a", fixtures.snap(stage))
+
+
+def _rule(repo: str, name: str) -> ActOf:
+    return lambda stage: operations.rule(repo, name)
+
+
+def _disk_on_replica(stage: Stage) -> Act:
+    """Made by the same process: then it uses what is there before the other one goes on."""
+    made = operations.create("a", fixtures.SIZE, ("b", fixtures.snap(stage)), auto_fix=False)
+    return operations.both(made, operations.rule("a", "B-CREATE"))
+
+
+def _snapshot(stage: Stage) -> Act:
+    return operations.snapshot("a", fixtures.disk(stage))
+
+
+def _copy(stage: Stage) -> Act:
+    return operations.copy("a", fixtures.snap(stage), "b", auto_fix=False)
+
+
+def _on_its_overlay_and_back(stage: Stage) -> Act:
+    """What no verb does that quickly: a flat disk stands on its overlay again, and then does not."""
+    image = stage.named["second"]
+
+    def run(engine: Engine) -> None:
+        repository = engine.context.repository("a")
+        base = read(repository, fixtures.snap(stage)).record
+        if base.absorbed_by or base.purging:
+            raise Refused("too late")
+        flat = read(repository, image).record
+        (overlay,) = flat.scrap
+        own = flat.volume
+        assert own is not None
+        change(repository, image, lambda record: record._replace(volume=overlay, scrap=(own,)))
+        change(repository, image, lambda record: record._replace(volume=own, scrap=(overlay,)))
+
+    return Act("there and back", run)
+
+
+def _there_and_back(stage: Stage) -> Act:
+    return operations.both(operations.remove("a", fixtures.disk(stage)), operations.restore("a", fixtures.disk(stage)))
+
+
+def _remove_and_merge(stage: Stage) -> Act:
+    return operations.both(operations.remove("a", fixtures.snap(stage)), operations.rule("a", "M-CHAIN"))
+
+
+_ALL = (
+    Race(
+        "user-data", fixtures.a_disk, lambda s: operations.user_data("a", fixtures.disk(s), {"n": 1}), _there_and_back
+    ),
+    Race("snapshots", fixtures.a_disk, _snapshot, _snapshot),
+    Race("copies", fixtures.a_chain, _copy, _copy),
+    Race("clean-and-base", _removed_here_whole_there, _rule("a", "C-REMOVED"), _disk_on_replica),
+    Race("merge-and-base", _removed_with_a_child, _rule("a", "M-CHAIN"), _disk_on_replica),
+    Race(
+        "remove-and-base",
+        fixtures.a_chain,
+        _remove_and_merge,
+        lambda s: operations.create("a", fixtures.SIZE, ("a", fixtures.snap(s))),
+    ),
+    Race(
+        "restore-and-clean",
+        fixtures.a_removed_disk,
+        lambda s: operations.restore("a", fixtures.disk(s)),
+        _rule("a", "C-REMOVED"),
+    ),
+    Race("same-mend", fixtures.a_committed_copy, _rule("b", "B-COPY"), _rule("b", "B-COPY")),
+    Race(
+        "mend-and-user-data",
+        fixtures.a_mutable_copy,
+        _rule("b", "B-COPY"),
+        lambda s: operations.user_data("b", s.named["copy"], {"n": 2}),
+    ),
+    Race("snapshot-and-remove", fixtures.a_disk, _snapshot, lambda s: operations.remove("a", fixtures.disk(s))),
+)
+RACES = {race.name: race for race in _ALL}
+
+_MERGE = Race(
+    "merge-and-repoint", fixtures.one_that_stood_on_a_removed_one, _rule("a", "M-CHAIN"), _on_its_overlay_and_back
+)
+PASSINGS = {**RACES, _MERGE.name: _MERGE}
+"""For ``run_passed``."""
+
+
+def run_race(race: Race, swapped: bool = False, switches: int = 1, profile: str = "posix") -> Iterator[Found | None]:
+    """What went wrong, None for nothing, for each schedule. Under the profile ``nfs`` what a host has looked up before
+    stays what it believes."""
+    stage = prepared(Story(race.name, race.prepare, lambda stage: None), profile)
+    for tape in explore(changes=switches):
+        problems = play(stage, race, swapped, tape)
+        yield Found(race.name, swapped, tuple(tape.values), tuple(problems)) if problems else None
+
+
+def play(stage: Stage, race: Race, swapped: bool, tape: Tape) -> list[str]:
+    """One schedule, and what is wrong after it."""
+    world = stage.world.fork(stage.world.storage.clone())
+    world.tape = tape
+    first, second = race.first(stage), race.second(stage)
+    order = (second, first) if swapped else (first, second)
+    jobs = [world.start(host, act.run) for host, act in zip(("one", "two"), order, strict=True)]
+    world.run(Uniform(tape))
+    problems = list(_rash(world, jobs)) if sum(map(bool, tape.values)) <= 1 else []
+    models = outcomes(stage.models, order, jobs)
+    for host in list(world.hosts):
+        world.bury(host)
+    world.storage.settle()
+    if not models:
+        return [*problems, "no order of the acts explains what was acknowledged"]
+    return problems + [f"{problem} ({'; '.join(operations.told(order, jobs))})" for problem in recover(world, models)]
+
+
+class Passed(NamedTuple):
+    """A passing after which something was wrong."""
+
+    race: str
+    swapped: bool
+    call: int
+    """Of the first host, before which the other one passed."""
+    effect: int
+    """Of the second one, before which it was killed; 0: it came to its end."""
+    problems: tuple[str, ...]
+
+
+def run_passed(race: Race, swapped: bool = False) -> Iterator[Passed | None]:
+    """What went wrong, None for nothing, for each place and each death."""
+    stage = prepared(Story(race.name, race.prepare, lambda stage: None))
+    seen: set[bytes] = set()
+    call = 0
+    while True:
+        call += 1
+        whole = _Passing(stage, race, swapped, call, 0, seen)
+        problems = whole.play()
+        if not whole.before:
+            return
+        yield Passed(race.name, swapped, call, 0, tuple(problems)) if problems else None
+        for effect in whole.unsafe:
+            problems = _Passing(stage, race, swapped, call, effect, seen).play()
+            yield Passed(race.name, swapped, call, effect, tuple(problems)) if problems else None
+
+
+LOOKS = ("files.list_directory", "leases.try_acquire")
+"""Beside effects: between two of all these it does not matter when others act."""
+
+
+class _Passing(Overtaking):
+    """One of them."""
+
+    looks = LOOKS
+
+    def __init__(self, stage: Stage, race: Race, swapped: bool, call: int, effect: int, seen: set[bytes]) -> None:
+        first, second = race.first(stage), race.second(stage)
+        super().__init__(stage, *((second, first) if swapped else (first, second)), call)
+        self._seen = seen
+        self._moments: list[SimStorage] = []
+        self._effect = effect
+        self._effects = 0
+        self._passing: SimProcess | None = None
+        self.unsafe: list[int] = []
+        """Effects of the second host before which a name is changed and not durable."""
+
+    def judge(self) -> list[str]:
+        problems = self._judge(self.world.storage)
+        self.jobs[0] = Job()
+        for storage in self._moments:
+            problems += self._judge(storage)
+        return problems
+
+    def _judge(self, storage: SimStorage) -> list[str]:
+        lost = _all_lost(storage)
+        key = b"".join([canonical_key(lost), *sorted(model.key() for model in self.outcomes())])
+        if key in self._seen:
+            return []
+        self._seen.add(key)
+        return self.recovered(self.world.fork(lost))
+
+    def may_stop(self, process: SimProcess, call: str, what: str) -> bool:
+        if process.host.name == "one":
+            if self.before and call == "files.link":
+                self._moments.append(self.world.storage.clone())
+            return call in EFFECTS or call in self.looks
+        if process is self._passing and call in EFFECTS:
+            self._effects += 1
+            if call == "files.sync_directory" and "/tags" in what:
+                self.unsafe.append(self._effects)
+            if self._effects == self._effect:
+                process.kill()
+        return False
+
+    def meanwhile(self, process: SimProcess) -> None:
+        engine = self.world.host("two")
+        self._passing = self.world.process_of(engine)
+        self.do(engine, 1)
+
+
+def _all_lost(storage: SimStorage) -> SimStorage:
+    """After a loss of power that takes all that can be lost."""
+
+    def most(options: int, label: str) -> int:
+        return 1 if label.startswith("data of") else options - 1
+
+    return one_state(storage, POSIX, most)[0]
+
+
+def _rash(world: World, jobs: list[Job]) -> Iterator[str]:
+    """An outcome is unknown only to one who had looked which generation is the newest and was interrupted after
+    that: what others had done before it looked must be seen in time. For schedules with one change of turn."""
+    for job in jobs:
+        if isinstance(job.error, OutcomeUnknown):
+            calls = list(_calls(world))
+            others = [index for index, (who, _) in enumerate(calls) if who != repr(job.process)]
+            before = [call for who, call in calls[: others[0] if others else 0] if who == repr(job.process)]
+            if not others or (not EFFECTS.intersection(before) and before[-1:] != ["files.list_directory"]):
+                yield f"{job.error}: but nobody interrupted it where that can be"
+
+
+def _calls(world: World) -> Iterator[tuple[str, str]]:
+    for line in world.trace.lines:
+        parts = line.split()
+        if len(parts) > 3:
+            yield parts[2], parts[3]

@@ -1,0 +1,172 @@
+"""What happens to repositories behind the engine's back, by bad disks, wrong commands and strangers.
+
+Everything is durable afterwards, as damage usually is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any
+
+from engine.api import Engine
+from engine.data.model import VolumeFormat, aligned
+from engine.data.records import Record, canonical, encode
+from engine.doors.files import Files
+from engine.doors.images import Layer
+from engine.tools.qemu.qcow2 import fresh_image
+from sim.scenario.language.model import Step
+from sim.scenario.language.patterns import chunks
+from sim.scenario.play.names import Stage
+
+_FEATURES_OFFSET = 72  # incompatible features in a qcow2 header of version 3
+_FEATURES = {"dirty": 1 << 0, "corrupt": 1 << 1, "data-file": 1 << 2, "unknown-feature": 1 << 40}
+
+
+def damage(stage: Stage, engine: Engine, step: Step) -> None:
+    """Spoil an image as the step says."""
+    image = stage.of_step(step, "image")
+    values, files = step.values, stage.backend.files
+    if "record" in values or values.get("delete") == "record":
+        path = stage.record_path(engine, image, step.line)
+        if "delete" in values:
+            _delete(files, path)
+            return
+        kind = values["record"]
+        raw = files.read_file(path, 1 << 21)
+        if kind in _REBUILT:
+            record = stage.record(engine, image, step.line)
+            replace(files, path, _REBUILT[kind](record))
+        else:
+            replace(files, path, _RAW[kind](raw))
+        return
+    path = stage.data_path(engine, image, step.line)
+    if "delete" in values:
+        _delete(files, path)
+    elif "text" in values:
+        replace(files, path, values["text"].encode())
+    elif "truncate" in values:
+        with files.open(path, writable=True) as handle:
+            handle.truncate(values["truncate"])
+            handle.sync()
+    elif "overwrite" in values:
+        with files.open(path, writable=True) as handle:
+            for start, data in chunks(values["overwrite"]["pieces"]):
+                handle.write_at(start, data)
+            handle.sync()
+    else:
+        _damage_header(stage, step, files, path)
+
+
+def _damage_header(stage: Stage, step: Step, files: Files, path: str) -> None:
+    with files.open(path, writable=True) as handle:
+        if handle.read_at(0, 4) != b"QFI\xfb":
+            raise stage.impossible(step.line, "its data is raw and has no header")
+        kind = step.values["header"]
+        if kind == "backing":
+            name = b"/etc/passwd"
+            handle.write_at(1024, name)
+            handle.write_at(8, (1024).to_bytes(8, "big") + len(name).to_bytes(4, "big"))
+        else:
+            features = int.from_bytes(handle.read_at(_FEATURES_OFFSET, 8), "big") | _FEATURES[kind]
+            handle.write_at(_FEATURES_OFFSET, features.to_bytes(8, "big"))
+        handle.sync()
+
+
+def _with(record: Record, **fields: Any) -> bytes:
+    """The record with fields of wrong types or meaning, and a checksum that is right."""
+    import json
+
+    data = json.loads(encode(record).partition(b"\n")[2])
+    body = canonical({**data, **fields})
+    return b"dw1 %d %s\n%s\n" % (len(body), blake2b(body, digest_size=16).hexdigest().encode(), body)
+
+
+def _with_volume(record: Record, **fields: Any) -> bytes:
+    volume = {"id": record.volume.id, "format": str(record.volume.format), "parent": ""} if record.volume else {}
+    return _with(record, volume={**volume, **fields})
+
+
+_RAW: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda raw: b" ",  # an empty file would be a tombstone
+    "truncated": lambda raw: raw[: len(raw) // 2],
+    "zeros": lambda raw: bytes(len(raw)),
+    "garbage": lambda raw: b"\x8f\x00garbage " * 40,
+    "not-utf8": lambda raw: raw.replace(b'"id"', b'"\xff\xfe"'),
+    "huge": lambda raw: raw + b" " * (1 << 20),
+    "future-version": lambda raw: raw.replace(b"dw1 ", b"dw2 ", 1),
+    "checksum": lambda raw: raw.replace(b'"mutable":', b'"mutable": '),
+    "torn": lambda raw: raw[:512] + bytes(max(0, len(raw) - 512)),
+}
+_REBUILT: dict[str, Callable[[Record], bytes]] = {
+    "wrong-type": lambda record: _with(record, size="big"),
+    "unknown-field": lambda record: _with(record, colour="blue"),
+    "other-image": lambda record: _with(record, id="0" * 31 + "1"),
+    "loop": lambda record: _with_volume(record, parent=record.id, format="qcow2"),
+    "raw-format": lambda record: _with_volume(record, format="raw"),
+}
+
+
+def replace(files: Files, path: str, data: bytes) -> None:
+    """Have these bytes in a file that is there, durable."""
+    with files.open(path, writable=True) as handle:
+        handle.truncate(0)
+        if data:
+            handle.write_at(0, data)
+        handle.sync()
+
+
+def _delete(files: Files, path: str) -> None:
+    files.unlink(path)
+    files.sync_directory(path.rpartition("/")[0])
+
+
+def add_file(stage: Stage, step: Step) -> None:
+    """A file or link of a stranger."""
+    files, values = stage.backend.files, step.values
+    path = f"{stage.backend.root(values['in'])}/{values['path']}"
+    folder = path.rpartition("/")[0]
+    parts = values["path"].split("/")[:-1]
+    for count in range(1, len(parts) + 1):
+        with contextlib.suppress(FileExistsError):
+            files.make_directory("/".join([stage.backend.root(values["in"]), *parts[:count]]))
+    if "link_to" in values:
+        files.symlink(values["link_to"], path)
+    else:
+        with files.create(path) as handle:
+            if "text" in values:
+                handle.write_at(0, values["text"].encode())
+            else:
+                handle.truncate(values["length"])
+            handle.sync()
+    files.sync_directory(folder)
+
+
+def make_file(stage: Stage, engine: Engine, step: Step) -> None:
+    """An image file that no engine has made."""
+    values, files = step.values, stage.backend.files
+    path = stage.backend.scratch(values["as"])
+    format = VolumeFormat(values.get("format", "raw"))
+    pieces = chunks(values.get("content", {"pieces": []})["pieces"])
+    with files.create(path) as handle:
+        if format is VolumeFormat.RAW:
+            for start, data in pieces:
+                handle.write_at(start, data)
+            handle.truncate(values["size"])
+        else:
+            backing = values.get("backing")
+            fresh = fresh_image(aligned(values["size"]), backing, "raw" if backing else None)
+            for offset, data in fresh.pieces:
+                handle.write_at(offset, data)
+            handle.truncate(fresh.length)
+        handle.sync()
+    if format is VolumeFormat.QCOW2 and pieces and not values.get("backing"):
+        session = engine.doors.images.open_session([Layer(path, format)], True, False)
+        try:
+            for start, data in pieces:
+                session.write(start, data)
+            session.flush()
+        finally:
+            session.close()
+    stage.files.add(values["as"])

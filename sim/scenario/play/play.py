@@ -1,0 +1,477 @@
+"""Playing a scenario: step after step on a backend, up to the first thing that is not as expected."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from engine.errors import DiskwrightError
+from sim.scenario.backends.backend import ActiveFault, Backend, Ended, Failure
+from sim.scenario.backends.operations import BY_RUNNER, HERE, LATER, is_by_runner
+from sim.scenario.backends.simulated import SimBackend
+from sim.scenario.language.model import Interruption, Scenario, Step
+from sim.scenario.language.source import ScenarioError
+from sim.scenario.play import damage, expectations
+from sim.scenario.play.events import HAPPENINGS
+from sim.scenario.play.names import Image, Stage
+from sim.scenario.report import outcome, recording
+from sim.scenario.report.outcome import PASSED, SKIPPED, VIOLATED, WRONG, Verdict, Violation
+from sim.scenario.report.recording import Recorder
+
+Tell = Callable[[dict[str, Any]], None]
+_NESTED_AT_MOST = 400
+_TRY_AGAIN_S = 4.0
+
+
+def play(
+    scenario: Scenario,
+    backend: str,
+    seed: int = 0,
+    tell: Tell = lambda event: None,
+    *,
+    names: dict[str, str] | None = None,
+    compare: bool = False,
+    record: bool = False,
+) -> Verdict:
+    """Play it and say how it ended. ``tell`` gets each event as it happens; ``names`` is filled with
+    the names of images by id meanwhile. ``compare``: also say what became of everything, for comparing backends.
+    ``record``: the events also tell how the repositories were (``sim.scenario.report.recording``).
+
+    An error that is none of the engine's own is a violation too. DiskwrightError: this machine
+    lacks something."""
+    verdict = Verdict(scenario.path, scenario.title, backend, SKIPPED)
+    if backend not in scenario.backends:
+        needed = " or ".join(scenario.backends)
+        return verdict._replace(line=1, message=f"not played: it needs {needed}, this is {backend}")
+    started = time.monotonic()
+    run = _Run(scenario, _backend(scenario, backend, seed), seed, tell, names if names is not None else {})
+    try:
+        if record:
+            run.record(backend)
+        run.all()
+        result, line, message = PASSED, 0, ""
+        found = run.outcome() if compare else None
+    except Violation as error:
+        result, line, message, found = VIOLATED, error.line, error.message, None
+    except ScenarioError as error:
+        result, line, message, found = WRONG, error.line, error.message, None
+    except Exception as error:  # noqa: BLE001 - whatever the engine lets through is a finding about the engine
+        text = "".join(traceback.format_exception(error))
+        run.event(trouble=text)
+        result, line, found = VIOLATED, run.line, None
+        message = f"expected an error of the engine or none, found {type(error).__name__}: {error!s:.300}"
+    finally:
+        run.backend.close()
+    seconds = time.monotonic() - started
+    return verdict._replace(
+        result=result, line=line, message=message, seconds=seconds, events=tuple(run.events), outcome=found
+    )
+
+
+def play_up_to(scenario: Scenario, steps: int, seed: int = 0) -> tuple[SimBackend, dict[str, str]]:
+    """The simulated world as it is after the first ``steps`` steps, for going on in it, and the names of images by
+    id. What a step finds wrong is raised: ``Violation``, ``ScenarioError``, DiskwrightError."""
+    names: dict[str, str] = {}
+    backend = SimBackend(scenario, seed)
+    run = _Run(scenario, backend, seed, lambda event: None, names)
+    run.some(steps)
+    return backend, names
+
+
+def _backend(scenario: Scenario, name: str, seed: int) -> Backend:
+    if name == "sim":
+        return SimBackend(scenario, seed)
+    if name == "lab":
+        from sim.scenario.backends.lab import LabBackend
+
+        return LabBackend(scenario, seed)
+    from sim.scenario.backends.local import LocalBackend
+
+    return LocalBackend(scenario, seed)
+
+
+class _Run:
+    """One run of a scenario."""
+
+    def __init__(self, scenario: Scenario, backend: Backend, seed: int, tell: Tell, names: dict[str, str]) -> None:
+        self.scenario = scenario
+        self.backend = backend
+        self.stage = Stage(scenario, backend)
+        self.events: list[dict[str, Any]] = []
+        self.line = 1
+        self._number = 0
+        self._seed = seed
+        self._tell = tell
+        self._names = names
+        self._recorder: Recorder | None = None
+
+    def record(self, backend: str) -> None:
+        """Keep states of the repositories in the events from now on."""
+        self._recorder = Recorder(self.scenario, self.backend, lambda facts: self.event(**facts))
+        if isinstance(self.backend, SimBackend):
+            self._recorder.watch(self.backend.world)
+        self.event(**recording.header(self.scenario, backend, self._seed))
+
+    def all(self) -> None:
+        """Play all steps."""
+        self.some(len(self.scenario.steps))
+
+    def some(self, count: int) -> None:
+        """Play the first ``count`` steps."""
+        for number, step in enumerate(self.scenario.steps[:count], 1):
+            self._number, self.line = number, step.line
+            self._step(step)
+
+    def event(self, **facts: Any) -> None:
+        """Something happened."""
+        for name, image in self.stage.images.items():
+            self._names.setdefault(image.id, name)
+        if self._recorder is not None:
+            self._recorder.flush()
+            facts |= {"now": self._recorder.now(), "state": self._recorder.state(), "names": dict(self._names)}
+        event = {"step": self._number, "line": self.line, **facts}
+        self.events.append(event)
+        self._tell(event)
+
+    def outcome(self) -> dict[str, Any]:
+        """What became of everything, in terms that hold on every backend."""
+        found = {}
+        with self.backend.engine(self.scenario.hosts[0]) as engine:
+            for plan in self.scenario.repositories:
+                found[plan.name] = outcome.of_repository(engine, plan.name, self.stage.names_in(plan.name))
+        told = ("step", "verb", "host", "how", "error", "number", "effect", "rules", "effects")
+        steps = [{key: event[key] for key in told if key in event} for event in self.events if "verb" in event]
+        for step in steps:
+            if step["verb"] in _ON_THE_HOST:  # they make directories of the host, as many as its path has parts
+                step.pop("effects", None)
+        return {"steps": steps, "repositories": found}
+
+    # -- steps
+
+    def _step(self, step: Step) -> None:
+        direct = HAPPENINGS.get(step.verb)
+        if direct is not None:
+            found = direct(self.stage, step, self._seed)
+            self.event(verb=step.verb, text=step.text, note=step.note, **({"lost": found} if found else {}))
+        elif step.verb in ("expect", "damage", "add_file", "make_file", "save", "unplug", "plug_in"):
+            self._look(step)
+        elif step.verb == "thaw":
+            self._thaw(step)
+        else:
+            self._deed(step)
+
+    def _look(self, step: Step) -> None:
+        if step.faults:
+            with self.backend.engine(step.host) as engine:
+                faults = self.stage.active(step.faults, engine, step.line)
+            self.backend.looking(faults)
+        try:
+            with self.backend.engine(step.host) as engine:
+                found = self._looked(step, engine)
+        except OSError as error:
+            if step.verb == "expect":
+                raise
+            raise self.stage.impossible(step.line, f"{step.verb} cannot be done: {error}") from None
+        except DiskwrightError as error:
+            raise Violation(step.line, f"expected {step.verb} to be possible, found {error.code}: {error}") from None
+        finally:
+            self.backend.looking(())
+        self.event(verb=step.verb, host=step.host, text=step.text, note=step.note, told=found)
+
+    def _looked(self, step: Step, engine: Any) -> str:
+        stage, files = self.stage, self.backend.files
+        if step.verb == "expect":
+            return expectations.look(stage, engine, step)
+        if step.verb == "damage":
+            damage.damage(stage, engine, step)
+        elif step.verb == "add_file":
+            damage.add_file(stage, step)
+        elif step.verb == "make_file":
+            damage.make_file(stage, engine, step)
+        elif step.verb == "save":
+            image = stage.of_step(step, "image")
+            stage.contents[step.values["as"]] = stage.content_of(engine, image, step.line)
+        else:
+            root = self.backend.root(step.values["repository"])
+            away = f"{root}.away"
+            files.rename(*((root, away) if step.verb == "unplug" else (away, root)))
+            files.sync_directory(root.rpartition("/")[0])
+        return ""
+
+    def _deed(self, step: Step) -> None:
+        verb, arguments = self._arguments(step)
+        if is_by_runner(arguments) and step.interruption is not None and step.interruption.how != "crash":
+            raise self.stage.impossible(step.line, "a process that the engine starts can crash here, nothing else")
+        target = str(arguments.get("repo", ""))
+        makes = step.values.get("as") if step.verb in _MAKERS else None
+        with self.backend.engine(step.host) as engine:
+            faults = self.stage.active(step.faults, engine, step.line)
+            known = _tags(engine, target) if makes else {}
+        ended = self._tried(step, verb, arguments, faults)
+        if makes:
+            self._bind(step, target, makes, ended, known)
+        self._told(step, ended)
+        if ended.how == "frozen" and step.interruption is not None:
+            self.stage.waiting[step.interruption.job] = step
+        self._keep(step, ended)
+        self._judge(step, ended)
+
+    def _tried(self, step: Step, verb: str, arguments: dict[str, Any], faults: tuple[ActiveFault, ...]) -> Ended:
+        """Once, or while it fails until its time is over."""
+        ended = self.backend.run(step.host, verb, arguments, step.interruption, faults)
+        waited = 0.0
+        while ended.how == "failed" and waited < step.within_s:
+            self.backend.wait(_TRY_AGAIN_S)
+            waited += _TRY_AGAIN_S
+            ended = self.backend.run(step.host, verb, arguments, step.interruption, faults)
+        return ended
+
+    def _thaw(self, step: Step) -> None:
+        job = step.values["job"]
+        frozen = self.stage.waiting.pop(job, None)
+        if frozen is None:
+            raise self.stage.impossible(step.line, f"nothing is frozen as {job} now")
+        ended = self.backend.thaw(job)
+        self._told(step, ended)
+        self._keep(frozen, ended)
+        if ended.how != "killed":
+            self._judge(step, ended)
+
+    def _told(self, step: Step, ended: Ended) -> None:
+        facts: dict[str, Any] = {"verb": step.verb, "host": step.host, "text": step.text, "how": ended.how}
+        if step.note:
+            facts["note"] = step.note
+        if ended.failure:
+            facts["error"], facts["message"] = ended.failure
+        if ended.reached and step.verb != "thaw":
+            facts["number"], facts["effect"] = ended.reached
+        if isinstance(ended.result, list) and step.verb in ("fix", "check", "thaw"):
+            facts["rules"] = [one if isinstance(one, str) else one["rule"] for one in ended.result]
+        facts["effects"] = list(ended.effects)
+        self.event(**facts)
+
+    def _bind(self, step: Step, repo: str, name: str, ended: Ended, known: dict[str, bool]) -> None:
+        """Give the name to the image that was made, also by a process that did not live to tell its id."""
+        if isinstance(ended.result, str):
+            self.stage.images[name] = Image(repo, ended.result)
+            return
+        with self.backend.engine(self.scenario.hosts[0]) as engine:
+            now = _tags(engine, repo)
+        fresh = [tag for tag, strong in now.items() if strong and not known.get(tag)]
+        fresh = fresh or [tag for tag in now if tag not in known]
+        if len(fresh) == 1:
+            self.stage.images[name] = Image(repo, fresh[0])
+        else:
+            self.stage.unmade[name] = step.line
+
+    def _keep(self, step: Step, ended: Ended) -> None:
+        name = step.values.get("as")
+        if ended.how == "done" and step.verb == "check" and name:
+            self.stage.fixes[name] = ended.result
+        if ended.how == "done" and step.verb == "export":
+            self.stage.files.add(step.values["as"])
+
+    def _judge(self, step: Step, ended: Ended) -> None:
+        interruption = step.interruption
+        if interruption is not None and step.verb != "thaw":
+            if ended.reached is None:
+                raise self.stage.impossible(step.line, _never(interruption, ended))
+            if interruption.how != "stop":
+                return
+            if not step.error and (ended.failure is None or ended.failure.code != "stopped"):
+                raise Violation(step.line, f"expected it to stop when asked to, found {_how(ended.failure)}")
+            if not step.error:
+                return
+        _judge_failure(step, ended.failure)
+
+    # -- arguments of deeds
+
+    def _arguments(self, step: Step) -> tuple[str, dict[str, Any]]:
+        values = step.values
+        build = _ARGUMENTS.get(step.verb)
+        if build is not None:
+            return step.verb, build(self, step)
+        image = self.stage.of_step(step, "disk" if "disk" in values else "image")
+        return step.verb, {"repo": image.repository, "image": image.id}
+
+    def options(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Options of the API that the fields of a step say."""
+        found: dict[str, Any] = {name: values[name] for name in ("strategy", "full", "digest") if name in values}
+        if "only" in values:
+            found["participating_repositories"] = list(values["only"])
+        return found
+
+    def user_data(self, step: Step) -> Any:
+        """What ``set_user_data`` sets."""
+        values = step.values
+        if "bytes" in values:
+            return "x" * max(0, values["bytes"] - 2)
+        if "nested" in values:
+            data: Any = 1
+            for _ in range(min(values["nested"], _NESTED_AT_MOST)):
+                data = [data]
+            return data
+        return values["data"]
+
+
+def _never(interruption: Interruption, ended: Ended) -> str:
+    """That a point was not reached, and what there was instead."""
+    point = interruption.point
+    found = f"{len(ended.effects)} effects"
+    if point.before:
+        found += f", {ended.effects.count(point.before)} of that name"
+    failed = f" with {ended.failure.code}: {ended.failure.message}" if ended.failure else ""
+    return (
+        f"expected {interruption.how} {point}, found that the step has ended before that{failed}:"
+        f" it has {found} (-v shows them)"
+    )
+
+
+def _judge_failure(step: Step, failure: Failure | None) -> None:
+    if step.error is None:
+        if failure is not None and failure.code not in step.may_fail:
+            raise Violation(step.line, f"expected {step.verb} to succeed, found {_how(failure)}")
+        return
+    wanted = " ".join(filter(None, (step.error.code, step.error.says and f"saying {step.error.says!r}")))
+    if failure is None:
+        raise Violation(step.line, f"expected {step.verb} to fail with {wanted}, found that it succeeded")
+    right = step.error.code in ("", failure.code) and step.error.says.lower() in failure.message.lower()
+    if not right:
+        raise Violation(step.line, f"expected {step.verb} to fail with {wanted}, found {_how(failure)}")
+
+
+def _how(failure: Failure | None) -> str:
+    return f"{failure.code}: {failure.message}" if failure else "that it succeeded"
+
+
+def _tags(engine: Any, repo: str) -> dict[str, bool]:
+    """(whether it is strong) by tag; what cannot be listed is nothing."""
+    try:
+        entries = engine.context.repository(repo).scan_tags().values()
+    except DiskwrightError:
+        return {}
+    return {entry.id: bool(entry.record and entry.record.strong) for entry in entries if not entry.tombstone}
+
+
+_ON_THE_HOST = ("prepare", "teardown", "write", "connect", "disconnect")
+_MAKERS = ("create_disk", "create_snapshot", "copy", "import")
+
+
+def _work(values: dict[str, Any]) -> str:
+    if values.get("by_runner"):
+        return BY_RUNNER
+    return HERE if values.get("auto_fix", True) else LATER
+
+
+def _create_disk(run: _Run, step: Step) -> dict[str, Any]:
+    values = step.values
+    base = run.stage.image(values["base"], step.lines["base"]) if "base" in values else None
+    options = run.options(values)
+    if base is not None and base.repository != values["in"]:
+        options["image_hints"] = {base.id: base.repository}
+    return {
+        "repo": values["in"], "size": values["size"], "base": base.id if base else None,
+        "user_data": values.get("user_data"), "options": options, "work": _work(values),
+    }  # fmt: skip
+
+
+def _create_snapshot(run: _Run, step: Step) -> dict[str, Any]:
+    disk = run.stage.of_step(step, "of")
+    values = step.values
+    return {
+        "repo": disk.repository, "disk": disk.id, "user_data": values.get("user_data"), "options": run.options(values),
+    }  # fmt: skip
+
+
+def _copy(run: _Run, step: Step) -> dict[str, Any]:
+    values = step.values
+    image = run.stage.image(values["image"], step.lines["image"])
+    base = run.stage.image(values["base"], step.lines["base"]) if "base" in values else None
+    options = run.options(values)
+    if "hint" in values:
+        options["image_hints"] = {image.id: values["hint"]}
+    return {
+        "repo": values["to"], "image": image.id, "base": base.id if base else None,
+        "user_data": values.get("user_data"), "options": options, "work": _work(values),
+    }  # fmt: skip
+
+
+def _import(run: _Run, step: Step) -> dict[str, Any]:
+    values = step.values
+    return {
+        "repo": values["in"], "path": run.stage.file(values["file"], step.lines["file"]), "format": values["format"],
+        "user_data": values.get("user_data"), "options": run.options(values), "work": _work(values),
+    }  # fmt: skip
+
+
+def _export(run: _Run, step: Step) -> dict[str, Any]:
+    image = run.stage.of_step(step, "image")
+    path = run.backend.scratch(step.values["as"])
+    return {"repo": image.repository, "image": image.id, "path": path, "format": step.values.get("format", "raw")}
+
+
+def _set_user_data(run: _Run, step: Step) -> dict[str, Any]:
+    image = run.stage.of_step(step, "image")
+    return {"repo": image.repository, "image": image.id, "data": run.user_data(step)}
+
+
+def _set_strategy(run: _Run, step: Step) -> dict[str, Any]:
+    image = run.stage.of_step(step, "image")
+    return {"repo": image.repository, "image": image.id, "strategy": step.values["strategy"]}
+
+
+def _fix(run: _Run, step: Step) -> dict[str, Any]:
+    values = step.values
+    given = None
+    if "from" in values:
+        if values["from"] not in run.stage.fixes:
+            raise run.stage.impossible(step.line, f"no fixes were kept as {values['from']}")
+        given = run.stage.fixes[values["from"]]
+    return {
+        "repo": values["in"], "rule": values.get("rule", ""), "type": values.get("type", ""),
+        "image": run.stage.of_step(step, "image").id if "image" in values else "",
+        "lose_data": values.get("lose_data", False), "deep": values.get("deep", False), "given": given,
+    }  # fmt: skip
+
+
+def _write(run: _Run, step: Step) -> dict[str, Any]:
+    image = run.stage.of_step(step, "disk")
+    values = step.values
+    piece = [values["pattern"], values.get("at", 0), values["length"], values.get("every", 0), values.get("times", 1)]
+    return {"repo": image.repository, "disk": image.id, "pieces": [piece]}
+
+
+def _prepare(run: _Run, step: Step) -> dict[str, Any]:
+    image = run.stage.of_step(step, "image")
+    return {"repo": image.repository, "image": image.id, "writable": step.values.get("writable", True)}
+
+
+def _connect(run: _Run, step: Step) -> dict[str, Any]:
+    name = step.values["repository"]
+    plan = next(plan for plan in run.scenario.repositories if plan.name == name)
+    return {"repo": name, "format": plan.format, "parameters": run.backend.parameters(name)}
+
+
+def _only_repository(run: _Run, step: Step) -> dict[str, Any]:
+    return {"repo": step.values["repository"]}
+
+
+_ARGUMENTS: dict[str, Callable[[_Run, Step], dict[str, Any]]] = {
+    "create_disk": _create_disk,
+    "create_snapshot": _create_snapshot,
+    "copy": _copy,
+    "import": _import,
+    "export": _export,
+    "set_user_data": _set_user_data,
+    "set_strategy": _set_strategy,
+    "check": lambda run, step: {"repo": step.values["in"], "deep": step.values.get("deep", False)},
+    "fix": _fix,
+    "write": _write,
+    "prepare": _prepare,
+    "connect": _connect,
+    "disconnect": _only_repository,
+    "take_srm": lambda run, step: {"repo": step.values["repository"], "dead": step.values.get("dead", "")},
+    "release_srm": _only_repository,
+}

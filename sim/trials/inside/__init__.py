@@ -1,0 +1,1 @@
+"""The part of a trial that runs in a guest."""

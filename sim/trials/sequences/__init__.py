@@ -1,0 +1,1 @@
+"""Small sequences of operations that the models and real kernels must agree on."""

@@ -1,0 +1,1 @@
+"""Random operations on hosts that are killed and frozen at random moments."""

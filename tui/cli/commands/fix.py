@@ -1,0 +1,225 @@
+"""fix and stop: run fixes, and what they did."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from engine.data.model import Fix, RepositoryReport, Risk
+from engine.errors import Refused
+from tui.cli.arguments import Parser, UsageError
+from tui.cli.follow import INTERRUPTED, Event, Follower, exit_code, failures
+from tui.cli.render import Output
+from tui.cli.selection import Choice, add_selectors, chosen
+from tui.cli.session import Session
+from tui.text.printable import printable
+
+_SAME_AGAIN = 3
+"""A rule that fires on the same target so often after it was run does not get further that way."""
+
+
+# -- fix
+
+
+class Outcome:
+    """What became of the fixes that were run."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+        self.done: list[Event] = []
+        self.stale: list[Event] = []
+        self.failed: list[Event] = []
+        self.left: list[tuple[Fix, str]] = []
+
+    def note(self, event: Event) -> None:
+        """Tell an event and keep it."""
+        kind = event.get("event")
+        what = f"{event.get('type', '')} {event.get('rule', '')} {event.get('image', '') or event.get('fix', '')}"
+        if kind == "done":
+            self.done.append(event)
+            self._out.say(f"done      {printable(what)}")
+        elif kind == "stale":
+            self.stale.append(event)
+            self._out.say(f"outdated  {printable(what)}: {printable(event.get('error', ''))}")
+        elif kind == "failed":
+            self._out.say(f"failed    {printable(what)}: {printable(event.get('error', ''))}")
+
+    def report(self, repo_id: str) -> int:
+        """Print the summary; the exit code is that of the first failure."""
+        out = self._out
+        out.document(
+            {
+                "repository": repo_id,
+                "done": [event.get("fix") for event in self.done],
+                "outdated": [event.get("fix") for event in self.stale],
+                "failed": [{key: event.get(key) for key in ("fix", "code", "error")} for event in self.failed],
+                "left": [{"fix": fix.id, "rule": fix.rule, "image": fix.target, "why": why} for fix, why in self.left],
+            }
+        )
+        out.line(f"{len(self.done)} done, {len(self.failed)} failed, {len(self.left)} left.")
+        for event in self.failed:
+            out.line(f"failed  {printable(event.get('fix') or '-')}  {printable(event.get('error', ''))}")
+        for fix, why in self.left:
+            out.line(f"left    {fix.id}  {fix.type} {printable(fix.rule)} {fix.target or '-'}: {printable(why)}")
+        return exit_code(self.failed[0].get("code")) if self.failed else 0
+
+
+def add_fix(parser: Parser) -> None:
+    add_selectors(parser)
+    parser.add_argument("--plan", metavar="ID", help="exactly the steps of a plan that was shown here")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
+    parser.add_argument("--no-wait", action="store_true", help="start one round of fixes and return")
+
+
+def run_fix(session: Session, arguments: argparse.Namespace) -> int:
+    if arguments.plan is not None:
+        return _run_plan(session, arguments)
+    if arguments.dry_run:
+        return _dry_run(session, arguments)
+    report = _check(session, arguments)
+    choice = chosen(arguments, report.fixes, everything=False)
+    if arguments.no_wait:
+        return _start_only(session, arguments.repo, choice, report)
+    outcome = Outcome(session.out)
+    try:
+        if choice.by_kind:
+            _run_by_kind(session, arguments, choice, report, outcome)
+        else:
+            _run_named(session, arguments.repo, choice, outcome)
+    except KeyboardInterrupt:
+        session.out.document({"repository": arguments.repo, "detached": True})
+        session.out.say("Detached; what was started goes on, the rest was not started. Look: diskwright tasks")
+        return INTERRUPTED
+    return outcome.report(arguments.repo)
+
+
+def _dry_run(session: Session, arguments: argparse.Namespace) -> int:
+    from tui.cli.commands.plan import run_plan
+
+    return run_plan(session, arguments)
+
+
+def _run_plan(session: Session, arguments: argparse.Namespace) -> int:
+    """Run what was planned, if it still is what would be done."""
+    from tui.cli import follow_run
+    from tui.notes import notes_of
+    from tui.view.gather import gather
+    from tui.view.plan import validity
+    from tui.work import plans
+
+    others = (arguments.ids, arguments.type, arguments.all, arguments.file is not None, arguments.dry_run)
+    if any(others):
+        raise UsageError("a plan says itself what is run", "Give --plan ID and nothing else")
+    notes = notes_of(session.engine)
+    identity = session.engine.context.repository(arguments.repo).identity
+    plan = plans.load(notes, identity, arguments.plan)
+    view = gather(session.engine, arguments.repo, any(step.row.deep for step in plan.steps))
+    holds = validity(plan, view)
+    if not holds.valid:
+        name = printable(arguments.repo)
+        raise Refused(f"plan {plan.short} is out of date: {holds.reason}", f"Plan again: diskwright plan {name}")
+    return follow_run.run_plan(session, notes, plan._replace(repo_id=arguments.repo), not arguments.no_wait)
+
+
+def _check(session: Session, arguments: argparse.Namespace) -> RepositoryReport:
+    return session.engine.inspect_repository(arguments.repo, {"deep": True} if arguments.deep else {})
+
+
+def _start_only(session: Session, repo_id: str, choice: Choice, report: RepositoryReport) -> int:
+    todo = [fix for fix in choice.of(report.fixes) if not choice.skipped(fix)]
+    if not todo:
+        session.out.document({"repository": repo_id, "started": [], "task": None})
+        session.out.say("Nothing can be run now: diskwright plan tells why.")
+        return 0
+    engine = session.engine
+    task = engine.fix_storage_repository(repo_id, todo[0]) if len(todo) == 1 else engine.run_fixes(repo_id, todo)
+    session.out.document(
+        {"repository": repo_id, "started": [fix.id for fix in todo], "task": {"id": task.id, "pid": task.process.pid}}
+    )
+    noun = "fix" if len(todo) == 1 else "fixes"
+    session.out.say(f"Started {len(todo)} {noun} in process {task.process.pid}. Look: diskwright tasks")
+    return 0
+
+
+def _run_named(session: Session, repo_id: str, choice: Choice, outcome: Outcome) -> None:
+    """Run the named fixes. One that is alone is verified before it is started, so its refusal is an error."""
+    todo = []
+    for fix in choice.named:
+        why = choice.skipped(fix)
+        loses = fix.risk is Risk.LOSES_DATA and not choice.lose_data
+        if not why or (len(choice.named) == 1 and not loses):
+            todo.append(fix)
+            continue
+        outcome.left.append((fix, why))
+        if not loses:
+            outcome.failed.append({"event": "failed", "fix": fix.id, "error": why, "code": "refused"})
+    if len(todo) == 1:
+        task = session.engine.fix_storage_repository(repo_id, todo[0])
+    elif todo:
+        task = session.engine.run_fixes(repo_id, todo)
+    else:
+        return
+    events = Follower(session, task, outcome.note).run()
+    outcome.failed += failures(events)
+
+
+def _run_by_kind(
+    session: Session, arguments: argparse.Namespace, choice: Choice, report: RepositoryReport, outcome: Outcome
+) -> None:
+    """Run what can be run, check again, and go on until nothing new turns up."""
+    tried: set[str] = set()
+    runs: dict[str, int] = {}
+    given_up: dict[str, str] = {}
+    while True:
+        todo = []
+        for fix in choice.of(report.fixes):
+            again = _what(fix)
+            if runs.get(again, 0) >= _SAME_AGAIN:
+                given_up.setdefault(again, f"it came back {_SAME_AGAIN} times")
+            if fix.id not in tried and again not in given_up and not choice.skipped(fix):
+                todo.append(fix)
+        if not todo:
+            break
+        what = {fix.id: _what(fix) for fix in todo}
+        tried |= what.keys()
+        for again in what.values():
+            runs[again] = runs.get(again, 0) + 1
+        events = Follower(session, session.engine.run_fixes(arguments.repo, todo), outcome.note).run()
+        for event in failures(events):
+            outcome.failed.append(event)
+            given_up[what.get(str(event.get("fix")), "")] = f"it failed: {event.get('error', '')}"
+        report = _check(session, arguments)
+        if not any(event.get("event") == "end" for event in events) or _was_stopped(events):
+            break
+    outcome.left = [
+        (fix, given_up.get(_what(fix)) or choice.skipped(fix) or "it was not run") for fix in choice.of(report.fixes)
+    ]
+    busy = sum(finding.kind == "busy" for finding in report.findings)
+    if busy:
+        session.out.say(f"{busy} images are worked on now; diskwright check tells by whom.")
+
+
+def _was_stopped(events: list[Event]) -> bool:
+    return any(event.get("code") == "stopped" for event in events)
+
+
+def _what(fix: Fix) -> str:
+    """What a fix does to what: the same after a failure, although its id is another then."""
+    return json.dumps([fix.rule, fix.target, fix.plan], sort_keys=True)
+
+
+# -- stop
+
+
+def add_stop(parser: Parser) -> None:
+    parser.add_argument("repo", metavar="REPO")
+    parser.add_argument("image", metavar="IMAGE", help="what runs on it stops; the work done is kept")
+
+
+def run_stop(session: Session, arguments: argparse.Namespace) -> int:
+    image = session.image(arguments.repo, arguments.image)
+    session.engine.stop_task(arguments.repo, image)
+    name = printable(arguments.repo)
+    session.out.document({"repository": arguments.repo, "image": image, "stopped": True})
+    session.out.say(f"Stopped; the work done is kept. Go on with: diskwright fix {name} --type mend")
+    return 0

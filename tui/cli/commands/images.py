@@ -1,0 +1,238 @@
+"""Commands that make and change images: the verbs of the API."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from engine.errors import DiskwrightError
+from tui.cli.arguments import (
+    Parser,
+    UsageError,
+    add_user_data,
+    add_verb_options,
+    json_argument,
+    parse_size,
+)
+from tui.cli.render import json_text
+from tui.cli.session import Session, absolute, usable
+from tui.text.printable import printable
+
+_FORMATS_HELP = "raw or qcow2; it is stated, never guessed"
+
+
+def _add_wait(parser: Parser) -> None:
+    parser.add_argument("--wait", action="store_true", help="return when the work is done; Ctrl-C only detaches")
+
+
+def _answer(session: Session, arguments: argparse.Namespace, image: str) -> int:
+    """The id on standard output at once, then what goes on with the image; ``--wait`` follows it."""
+    session.out.line(image)
+    session.out.flush()
+    document: dict[str, Any] = {"repository": arguments.repo, "image": image}
+    if arguments.wait:
+        from tui.cli.follow import wait_for_image
+
+        return wait_for_image(session, arguments.repo, image, document)
+    session.out.document(document)
+    _tell(session, arguments.repo, image)
+    return 0
+
+
+def _tell(session: Session, repo_id: str, image: str) -> None:
+    """What goes on with an image that was just committed. The verb succeeded whatever this finds."""
+    name = printable(repo_id)
+    try:
+        task = session.task_on(repo_id, image)
+        if task is not None:
+            session.out.say(
+                f"Committed; the work goes on in process {task.process.pid}: diskwright status {name} {image}"
+            )
+            return
+        report = session.engine.get_image_status(repo_id, image)
+    except DiskwrightError:
+        return
+    if usable(report):
+        session.out.say("Committed and usable.")
+    else:
+        session.out.say(f"Committed, not usable yet: {printable(report.reason)}. Next: diskwright why {name} {image}")
+
+
+def add_create_disk(parser: Parser) -> None:
+    parser.add_argument("repo", metavar="REPO", help="where to create it")
+    parser.add_argument("size", metavar="SIZE", help="bytes, or 100M, 10G, 1.5T (1K is 1024); 10GiB is 10G")
+    parser.add_argument("--base", metavar="SNAPSHOT", help="start with the content of that snapshot")
+    add_user_data(parser)
+    _add_wait(parser)
+    add_verb_options(parser)
+
+
+def run_create_disk(session: Session, arguments: argparse.Namespace) -> int:
+    size = parse_size(arguments.size)
+    base = session.image_anywhere(arguments.base, arguments.participating) if arguments.base else None
+    options = session.options(arguments)
+    data = session.user_data(arguments)
+    image = session.engine.create_virtual_disk(arguments.repo, size, base, data, options)
+    return _answer(session, arguments, image)
+
+
+def add_create_snapshot(parser: Parser) -> None:
+    parser.add_argument("repo", metavar="REPO")
+    parser.add_argument("disk", metavar="DISK", help="the disk to freeze; it keeps its id")
+    add_user_data(parser)
+    add_verb_options(parser)
+
+
+def run_create_snapshot(session: Session, arguments: argparse.Namespace) -> int:
+    disk = session.image(arguments.repo, arguments.disk)
+    data = session.user_data(arguments)
+    image = session.engine.create_snapshot(arguments.repo, disk, data, session.options(arguments))
+    session.out.line(image)
+    session.out.document({"repository": arguments.repo, "image": image, "disk": disk})
+    return 0
+
+
+def add_copy(parser: Parser) -> None:
+    parser.add_argument("repo", metavar="REPO", help="where to copy it to")
+    parser.add_argument("image", metavar="IMAGE", help="an image of any connected repository")
+    parser.add_argument("--base", metavar="IMAGE", help="an image of REPO: copy only the difference")
+    parser.add_argument("--no-digest", action="store_true", help="do not compute the content digest on the way")
+    parser.add_argument("--full", action="store_true", help="copy all bits when the base cannot be used")
+    add_user_data(parser)
+    _add_wait(parser)
+    add_verb_options(parser)
+
+
+def run_copy(session: Session, arguments: argparse.Namespace) -> int:
+    image = session.image_anywhere(arguments.image, arguments.participating)
+    base = session.image(arguments.repo, arguments.base) if arguments.base else None
+    data = session.user_data(arguments)
+    made = session.engine.copy_image(arguments.repo, image, base, data, session.options(arguments))
+    return _answer(session, arguments, made)
+
+
+def add_import(parser: Parser) -> None:
+    parser.add_argument("repo", metavar="REPO", help="where to import it to")
+    parser.add_argument("file", metavar="FILE", help="an image file; one that refers to other files is refused")
+    parser.add_argument("--format", metavar="FORMAT", required=True, help=_FORMATS_HELP)
+    parser.add_argument("--no-digest", action="store_true", help="do not compute the content digest on the way")
+    add_user_data(parser)
+    _add_wait(parser)
+    add_verb_options(parser)
+
+
+def run_import(session: Session, arguments: argparse.Namespace) -> int:
+    data = session.user_data(arguments)
+    path = absolute(arguments.file)
+    made = session.engine.import_image(arguments.repo, path, arguments.format, data, session.options(arguments))
+    return _answer(session, arguments, made)
+
+
+def add_export(parser: Parser) -> None:
+    parser.add_argument("repo", metavar="REPO")
+    parser.add_argument("image", metavar="IMAGE")
+    parser.add_argument("file", metavar="FILE", help="a file that does not exist yet")
+    parser.add_argument("--format", metavar="FORMAT", required=True, help="raw (exact original length) or qcow2")
+
+
+def run_export(session: Session, arguments: argparse.Namespace) -> int:
+    from tui.cli.follow import Bar
+
+    image = session.image(arguments.repo, arguments.image)
+    path = absolute(arguments.file)
+    bar = Bar()
+    try:
+        session.engine.export_image(
+            arguments.repo, image, path, arguments.format, lambda percent: bar.percent(f"export {image[:8]}", percent)
+        )
+    finally:
+        bar.clear()
+    session.out.document({"repository": arguments.repo, "image": image, "file": path, "format": arguments.format})
+    session.out.say(f"Exported to {printable(path)}.")
+    return 0
+
+
+def _add_image(parser: Parser) -> None:
+    parser.add_argument("repo", metavar="REPO")
+    parser.add_argument("image", metavar="IMAGE", help="an id, or the first 4 digits of it or more")
+
+
+def add_remove(parser: Parser) -> None:
+    _add_image(parser)
+    add_verb_options(parser, auto_fix=False)
+
+
+def run_remove(session: Session, arguments: argparse.Namespace) -> int:
+    image = session.image(arguments.repo, arguments.image)
+    session.engine.remove_image(arguments.repo, image, session.options(arguments))
+    session.out.document({"repository": arguments.repo, "image": image, "removed": True})
+    name = printable(arguments.repo)
+    session.out.say(
+        f"Removed {image}; its space comes back with the next clean fix (diskwright fix {name} --type clean). "
+        f"Until then: diskwright restore {name} {image}"
+    )
+    return 0
+
+
+def add_restore(parser: Parser) -> None:
+    _add_image(parser)
+    add_verb_options(parser, auto_fix=False)
+
+
+def run_restore(session: Session, arguments: argparse.Namespace) -> int:
+    image = session.image(arguments.repo, arguments.image)
+    session.engine.restore_image(arguments.repo, image, session.options(arguments))
+    session.out.document({"repository": arguments.repo, "image": image, "removed": False})
+    session.out.say(f"{image} is there again.")
+    return 0
+
+
+def add_user_data_command(parser: Parser) -> None:
+    parser.add_argument("action", choices=("get", "set"))
+    _add_image(parser)
+    parser.add_argument("value", metavar="JSON", nargs="?", help="for set: JSON text, @FILE, or - for standard input")
+
+
+def run_user_data_command(session: Session, arguments: argparse.Namespace) -> int:
+    if arguments.action == "get":
+        if arguments.value is not None:
+            raise UsageError("user-data get takes no value", "See diskwright user-data --help")
+        image = session.image(arguments.repo, arguments.image)
+        data = session.engine.get_user_data(arguments.repo, image)
+        session.out.document(data)
+        session.out.line(json_text(data))
+        return 0
+    if arguments.value is None:
+        raise UsageError("user-data set needs a value", "See diskwright user-data --help")
+    data = json_argument(arguments.value, "user data")
+    image = session.image(arguments.repo, arguments.image)
+    session.engine.set_user_data(arguments.repo, image, data)
+    session.out.document({"repository": arguments.repo, "image": image, "user_data": data})
+    session.out.say(f"The user data of {image} was replaced.")
+    return 0
+
+
+def add_strategy(parser: Parser) -> None:
+    _add_image(parser)
+    parser.add_argument("strategy", metavar="WHAT", help="space or performance")
+
+
+def run_strategy(session: Session, arguments: argparse.Namespace) -> int:
+    image = session.image(arguments.repo, arguments.image)
+    session.engine.set_strategy(arguments.repo, image, arguments.strategy)
+    report = session.engine.get_image_status(arguments.repo, image)
+    session.out.document({"repository": arguments.repo, "image": image, "strategy": report.strategy})
+    session.out.say(f"{session.out.status(report.status)}: {printable(report.reason)}")
+    return 0
+
+
+def add_digest(parser: Parser) -> None:
+    _add_image(parser)
+
+
+def run_digest(session: Session, arguments: argparse.Namespace) -> int:
+    image = session.image(arguments.repo, arguments.image)
+    digest = session.engine.record_digest(arguments.repo, image)
+    session.out.line(printable(digest))
+    session.out.document({"repository": arguments.repo, "image": image, "digest": digest})
+    return 0

@@ -1,0 +1,354 @@
+"""Commands that only look: images, status, why, check, tasks."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from engine.data.model import Fix, ImageReport, RepositoryReport
+from engine.errors import NotFound
+from tui.cli.arguments import Parser, add_deep, add_verb_options
+from tui.cli.render import Output, compact, duration, human, moment
+from tui.cli.session import Session, image_json, kind, shown_status
+from tui.text.printable import printable
+
+if TYPE_CHECKING:
+    from tui.view.snapshot import RepositoryView
+
+_WIDE_COLUMNS = 110
+"""From this width on the table of fixes has room for whole status words."""
+
+
+def add_images(parser: Parser) -> None:
+    parser.add_argument("repo", metavar="REPO")
+
+
+def run_images(session: Session, arguments: argparse.Namespace) -> int:
+    out = session.out
+    images = session.engine.list_images(arguments.repo)
+    out.document({"repository": arguments.repo, "images": [image_json(image) for image in images]})
+    if out.json_wanted:
+        return 0
+    ids = out.short([image.id for image in images])
+    states = [shown_status(image) for image in images]
+    rows = [
+        (
+            ids[image.id],
+            out.status(state, usable=False),
+            kind(image),
+            compact(image.size_bytes),
+            compact(image.used_bytes),
+            str(image.strategy),
+            printable(image.reason),
+        )
+        for image, state in zip(images, states, strict=True)
+    ]
+    out.table(("ID", "STATUS", "KIND", "SIZE", "USED", "STRATEGY", "REASON"), rows, states, 1, frozenset({3, 4}))
+    if not rows:
+        out.say(
+            f"{printable(arguments.repo)} has no image. Next: diskwright create-disk {printable(arguments.repo)} SIZE"
+        )
+    return 0
+
+
+def add_status(parser: Parser) -> None:
+    parser.add_argument("repo", metavar="REPO")
+    parser.add_argument("image", metavar="IMAGE", help="an id, or the first 4 digits of it or more")
+    add_deep(parser)
+    add_verb_options(parser, auto_fix=False)
+
+
+def run_status(session: Session, arguments: argparse.Namespace) -> int:
+    image = session.image(arguments.repo, arguments.image)
+    report = session.engine.get_image_status(arguments.repo, image, session.options(arguments))
+    task = session.task_on(arguments.repo, image)
+    running = {"id": task.id, "pid": task.process.pid, "verb": task.verb} if task else None
+    session.out.document({"repository": arguments.repo, **image_json(report), "task": running})
+    for line in status_lines(session.out, report):
+        session.out.line(line)
+    if task is not None:
+        session.out.line(f"task      {printable(task.verb)} in process {task.process.pid} since {moment(task.started)}")
+    return 0
+
+
+def status_lines(out: Output, image: ImageReport) -> list[str]:
+    """Everything about one image, a line for each thing."""
+    state = shown_status(image)
+    lines = [
+        f"image     {image.id}",
+        f"status    {out.paint(state, out.status(state))}",
+        f"reason    {printable(image.reason)}",
+        f"kind      {kind(image)}, {human(image.size_bytes)}, {human(image.used_bytes)} used, for {image.strategy}",
+    ]
+    operation = image.operation
+    if operation is None:
+        lines.append("last      no operation is recorded")
+    else:
+        stage = f"stage {operation.stage}/{operation.stages}" if operation.stages else "stage -"
+        name = f" ({printable(operation.stage_name)})" if operation.stage_name else ""
+        share = f"{operation.percent} %" if operation.percent >= 0 else "no percentage"
+        who = f"{printable(operation.verb)} by {printable(operation.host)}"
+        lines.append(f"last      {who}, {stage}{name}, {share}, {moment(operation.when)}")
+        if operation.last_error:
+            lines.append(f"error     {printable(operation.last_error)}")
+    lines.append(f"busy      {printable(image.busy) or 'no'}")
+    lines += _lost_lines(image)
+    return lines
+
+
+def _lost_lines(image: ImageReport) -> list[str]:
+    return [f"lost      {length} bytes at {start} read as zeros" for start, length in image.lost]
+
+
+def add_why(parser: Parser) -> None:
+    add_status(parser)
+
+
+def run_why(session: Session, arguments: argparse.Namespace) -> int:
+    import time
+
+    from tui.notes import notes_of
+    from tui.view import estimates
+    from tui.view.facts import facts_of
+    from tui.view.gather import gather
+    from tui.view.why import explain
+
+    out, engine = session.out, session.engine
+    image = session.image(arguments.repo, arguments.image)
+    report = engine.get_image_status(arguments.repo, image, session.options(arguments))
+    view = gather(engine, arguments.repo, arguments.deep)
+    times = estimates.load(notes_of(engine), view.identity)
+    view = view._replace(fixes=estimates.measured(view.fixes, times))
+    facts = facts_of(engine, arguments.repo, image)
+    told = explain(view, image, time.time(), facts)
+    if told is None:
+        raise NotFound(f"image {image} went away just now", "Look again")
+    state = shown_status(report)
+    fixes = [row.fix() for row in told.fixes]
+    elsewhere = {row.id: why for row in told.fixes if (why := view.runs_elsewhere(row))}
+    steps = _what_to_do(arguments.repo, report, fixes, elsewhere)
+    out.document(
+        {
+            "repository": arguments.repo,
+            **image_json(report),
+            "impact": next((line.text for line in told.lines if line.label == "Impact"), ""),
+            "waiting_images": _waiting_for(view, image),
+            "explanation": [line._asdict() for line in told.lines],
+            "evidence": [fact._asdict() for fact in told.facts],
+            "fixes": [fix.to_json() for fix in fixes],
+            "next_steps": steps,
+        }
+    )
+    head, *lines = told.text()
+    out.line(out.paint(state, head))
+    for line in lines:
+        out.line(line)
+    for line in _lost_lines(report):
+        out.line(line)
+    for step in steps:
+        out.line(f"to do  {step}")
+    return 0
+
+
+def _waiting_for(view: RepositoryView, image: str) -> list[str]:
+    """Images that are as they are because of this one."""
+    rows = (view.images[index] for index in view.images.not_optimized())
+    return [row.id for row in rows if row.id != image and image in row.reason]
+
+
+def _what_to_do(repo_id: str, image: ImageReport, fixes: list[Fix], elsewhere: dict[str, str]) -> list[str]:
+    name = printable(repo_id)
+    if image.busy:
+        return [f"Wait: somebody works on it. diskwright status {name} {image.id}"]
+    steps = [
+        f"diskwright fix {name} {fix.id}" + (f" there: {printable(elsewhere[fix.id])}" if fix.id in elsewhere else "")
+        for fix in fixes
+        if not fix.waits_for
+    ]
+    steps += [f"Provide what fix {fix.id} waits for: {printable(fix.waits_for)}" for fix in fixes if fix.waits_for]
+    if image.removed:
+        steps.append(f"diskwright restore {name} {image.id}")
+    if steps:
+        return steps
+    if image.status == "optimized":
+        return ["Nothing."]
+    if image.rule in ("B-BASE", "U-BASE"):
+        return [f"Mend the image that it needs: diskwright plan {name} --type mend"]
+    if image.status == "unknown":
+        return ["Make the storage readable, then look again."]
+    return [
+        f"No fix is known here. Connect a repository that has it, or remove it: diskwright remove {name} {image.id}"
+    ]
+
+
+def add_check(parser: Parser) -> None:
+    parser.add_argument("repo", metavar="REPO")
+    add_deep(parser)
+    add_verb_options(parser, auto_fix=False)
+
+
+def run_check(session: Session, arguments: argparse.Namespace) -> int:
+    out = session.out
+    report = session.engine.inspect_repository(arguments.repo, session.options(arguments))
+    out.document(report_json(arguments.repo, report))
+    if out.json_wanted:
+        return 0
+    name = printable(arguments.repo)
+    out.line(f"{name}: {counts(report)}. {human(report.free_bytes)} of {human(report.total_bytes)} free.")
+    if report.fixes:
+        out.line()
+        fix_table(out, report.fixes)
+    if report.findings:
+        out.line()
+        for finding in report.findings:
+            size = f" ({human(finding.size_bytes)})" if finding.size_bytes else ""
+            out.line(f"{finding.kind}: {printable(finding.subject)}: {printable(finding.text)}{size}")
+    out.line()
+    out.line(_next(name, report))
+    return 0
+
+
+def _next(name: str, report: RepositoryReport) -> str:
+    if any(not fix.waits_for and fix.risk != "loses data" for fix in report.fixes):
+        return f"Next: diskwright plan {name}, then diskwright fix {name} --all"
+    if report.fixes:
+        return f"Next: diskwright plan {name} tells what each fix waits for or would lose"
+    if any(image.status != "optimized" and not image.hidden for image in report.images):
+        return f"Next: diskwright why {name} IMAGE"
+    return "Nothing to do."
+
+
+def report_json(repo_id: str, report: RepositoryReport) -> dict[str, Any]:
+    """A check as JSON data; ``fix --file`` takes it on any host."""
+    return {
+        "repository": repo_id,
+        "images": [image_json(image) for image in report.images if not image.hidden],
+        "fixes": [fix.to_json() for fix in report.fixes],
+        "findings": [finding._asdict() for finding in report.findings],
+        "total_bytes": report.total_bytes,
+        "free_bytes": report.free_bytes,
+    }
+
+
+def counts(report: RepositoryReport) -> str:
+    """How many images have which status."""
+    shown = [shown_status(image) for image in report.images if not image.hidden]
+    words = {"degraded": "degraded (usable)", "removed": "removed (holding space)"}
+    parts = [
+        f"{shown.count(state)} {words.get(state, state)}"
+        for state in ("broken", "degraded", "unknown", "optimized", "removed")
+        if state in shown
+    ]
+    number = len(shown) - shown.count("removed")
+    noun = "image" if number == 1 else "images"
+    return f"{number} {noun}" + (f": {', '.join(parts)}" if parts else "")
+
+
+def space(fix: Fix) -> str:
+    """What a fix does to free space: "frees 1.2G", "needs 300M", "+1.0G later"."""
+    cost = fix.cost
+    about = "" if cost.exact else "~"
+    parts = []
+    if cost.peak_extra_bytes:
+        parts.append(f"needs {about}{compact(cost.peak_extra_bytes)}")
+    if cost.reclaimed_bytes:
+        parts.append(f"frees {about}{compact(cost.reclaimed_bytes)}")
+    if cost.reclaimed_later_bytes:
+        parts.append(f"later {about}{compact(cost.reclaimed_later_bytes)}")
+    return ", ".join(parts) or "-"
+
+
+def change(out: Output, fix: Fix, short: bool) -> str:
+    """Status before → after."""
+    if not fix.status_before and not fix.status_after:
+        return "-"
+    before, after = (out.status(state, short) for state in (fix.status_before, fix.status_after))
+    return f"{before} {out.arrow} {after}"
+
+
+def fix_table(out: Output, fixes: tuple[Fix, ...] | list[Fix]) -> None:
+    """The fixes in the order to run them in, with the reason below each."""
+    short = out.terminal and out.columns < _WIDE_COLUMNS
+    ids = out.short([fix.id for fix in fixes])
+    tags = out.short([fix.target for fix in fixes if fix.target])
+    rows = [
+        (
+            ids[fix.id],
+            str(fix.type),
+            printable(fix.rule),
+            tags.get(fix.target, "-"),
+            change(out, fix, short),
+            space(fix),
+            f"~{duration(fix.cost.eta_s)}" if fix.cost.eta_s is not None else "-",
+            f"{fix.risk}" + ("; SRM" if fix.needs_srm else "") + ("; waits" if fix.waits_for else ""),
+        )
+        for fix in fixes
+    ]
+    heads = ("ID", "TYPE", "RULE", "IMAGE", f"NOW{out.arrow}AFTER", "SPACE", "TIME", "RISK")
+    out.table(heads, rows, [fix.status_before for fix in fixes], 4)
+    if short and any("degraded" in (fix.status_before, fix.status_after) for fix in fixes):
+        out.line("DEG is degraded: usable, and could be represented better.")
+
+
+def add_tasks(parser: Parser) -> None:
+    del parser
+
+
+def run_tasks(session: Session, arguments: argparse.Namespace) -> int:
+    del arguments
+    out, engine = session.out, session.engine
+    tasks = [(task, engine.task_image(task)) for task in engine.list_tasks()]
+    names = {connection.identity: name for name, connection in engine.list_repositories().items()}
+    prepared = engine.list_prepared()
+    out.document(
+        {
+            "host": session.host,
+            "tasks": [
+                {
+                    "id": task.id,
+                    "repository": task.repo_id,
+                    "image": image,
+                    "verb": task.verb,
+                    "rule": task.rule,
+                    "pid": task.process.pid,
+                    "started": task.started,
+                    "log": task.log,
+                }
+                for task, image in tasks
+            ],
+            "prepared": [
+                {
+                    "repository": names.get(entry.repository, ""),
+                    "image": entry.image,
+                    "path": entry.path,
+                    "format": entry.format,
+                    "writable": entry.writable,
+                    "pid": entry.process.pid,
+                }
+                for entry in prepared
+            ],
+        }
+    )
+    out.table(
+        ("PID", "REPOSITORY", "IMAGE", "TASK", "SINCE"),
+        [
+            (str(task.process.pid), printable(task.repo_id), image or "-", printable(task.verb), moment(task.started))
+            for task, image in tasks
+        ],
+    )
+    out.table(
+        ("PID", "REPOSITORY", "IMAGE", "PREPARED", "PATH"),
+        [
+            (
+                str(entry.process.pid),
+                printable(names.get(entry.repository, "?")),
+                entry.image,
+                f"{entry.format}, {'read-write' if entry.writable else 'read-only'}",
+                printable(entry.path),
+            )
+            for entry in prepared
+        ],
+    )
+    if not tasks and not prepared:
+        out.say("Nothing runs here, and no image is prepared.")
+    return 0

@@ -1,0 +1,127 @@
+"""prepare and teardown: an image as a path, for a command or until it is torn down."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from engine.errors import DiskwrightError, NotFound, StorageError, from_os_error
+from tui.cli.arguments import Parser
+from tui.cli.session import Session
+from tui.text.printable import printable
+
+if TYPE_CHECKING:
+    from engine.host.state import Prepared
+
+CANNOT_RUN = 126
+NOT_FOUND = 127
+SIGNAL_BASE = 128
+
+
+def add_prepare(parser: Parser) -> None:
+    parser.usage = "diskwright prepare [options] REPO IMAGE [-- COMMAND ...]"
+    parser.add_argument("repo", metavar="REPO")
+    parser.add_argument("image", metavar="IMAGE", help="an id, or the first 4 digits of it or more")
+    parser.add_argument("--read-only", action="store_true", help="snapshots can be prepared only so")
+
+
+def run_prepare(session: Session, arguments: argparse.Namespace) -> int:
+    image = session.image(arguments.repo, arguments.image)
+    prepared = session.engine.prepare_image(arguments.repo, image, not arguments.read_only)
+    if arguments.command:
+        return _run_command(session, arguments, image, prepared)
+    session.out.document(
+        {
+            "repository": arguments.repo,
+            "image": image,
+            "path": prepared.path,
+            "format": prepared.format,
+            "writable": prepared.writable,
+            "pid": prepared.process.pid,
+        }
+    )
+    session.out.line(printable(prepared.path))
+    session.out.line(printable(prepared.format))
+    session.out.say(f"Prepared until: diskwright teardown {printable(arguments.repo)} {image}")
+    return 0
+
+
+def _run_command(session: Session, arguments: argparse.Namespace, image: str, prepared: Prepared) -> int:
+    """Run the command, tear down whatever happens, and return the command's exit code."""
+    try:
+        code = _call([word.replace("{}", prepared.path) for word in arguments.command], prepared)
+    except BaseException:
+        with contextlib.suppress(DiskwrightError):  # the first trouble is the one to tell
+            session.engine.teardown_image(arguments.repo, image)
+        raise
+    try:
+        session.engine.teardown_image(arguments.repo, image)
+    except DiskwrightError as error:
+        if code == 0:
+            raise
+        session.out.say(f"diskwright: {printable(str(error))}")
+    return code
+
+
+def _call(words: list[str], prepared: Prepared) -> int:
+    """The exit code of a command that sees the image; 128 + n when signal n ended it.
+
+    Signals that would end us are the command's to answer: it gets the terminal's Ctrl-C itself,
+    and SIGTERM and SIGHUP are passed on, so that the image is torn down after it ended."""
+    import signal
+    import subprocess
+
+    environment = {**os.environ, "DISKWRIGHT_DISK": prepared.path, "DISKWRIGHT_DISK_FORMAT": prepared.format}
+    children: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
+
+    def pass_on(number: int, frame: object) -> None:
+        del frame
+        if number == signal.SIGINT:
+            return
+        if not children:
+            early.append(number)  # the child may run before we know of it
+        for child in children:
+            child.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        child = subprocess.Popen(words, env=environment)
+        children.append(child)
+        for number in early:
+            child.send_signal(number)
+        code = child.wait()
+    except FileNotFoundError:
+        raise CommandNotRun(NotFound(f"there is no command {words[0]!r:.200}", "Check its name"), NOT_FOUND) from None
+    except (OSError, ValueError) as error:
+        failed = from_os_error(error, f"run {words[0]!r:.200}") if isinstance(error, OSError) else None
+        raise CommandNotRun(failed or StorageError(f"cannot run {words[0]!r:.200}: {error}"), CANNOT_RUN) from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return code if code >= 0 else SIGNAL_BASE - code
+
+
+class CommandNotRun(DiskwrightError):
+    """The command could not be started; exit codes as a shell gives them."""
+
+    code = "command-not-run"
+
+    def __init__(self, cause: DiskwrightError, exit_code: int) -> None:
+        super().__init__(cause.message, cause.next_step)
+        self.exit_code = exit_code
+
+
+def add_teardown(parser: Parser) -> None:
+    parser.add_argument("repo", metavar="REPO")
+    parser.add_argument("image", metavar="IMAGE")
+
+
+def run_teardown(session: Session, arguments: argparse.Namespace) -> int:
+    image = session.image(arguments.repo, arguments.image)
+    session.engine.teardown_image(arguments.repo, image)
+    session.out.document({"repository": arguments.repo, "image": image, "prepared": False})
+    session.out.say(f"Torn down {image}.")
+    return 0

@@ -1,0 +1,229 @@
+"""What ``diskwright --help`` says: it must suffice alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A command: where it is, what it does in one line, and an example."""
+
+    group: str
+    summary: str
+    module: str
+    function: str
+    """``add_<function>`` fills the parser, ``run_<function>`` runs the command."""
+    example: str
+
+
+_SIM = """\
+diskwright sim run scenarios/
+  diskwright sim run --backend local scenarios/copy_killed_goes_on.yaml -v
+  diskwright sim explore
+  diskwright sim fuzz --seconds 60 --seed 7
+
+run FILE|DIR ...   play scenario files; scenarios/README.md describes the format
+  --backend sim|local|lab  the simulator (default); real files, tools and kills; machines of the lab
+  --junit OUT.xml        write JUnit XML
+  --trace OUT.jsonl      write each event with its effects and the repositories then, for `tui --trace`
+  --seed N               of ids and of what is left to chance
+  -q, -v                 verdicts only; also the numbered effects of each step
+  Exit codes: 0 what can be played here passed, 1 an expectation was violated, 2 a scenario is
+  wrong (file:line says where), 3 nothing was played: all of it needs another backend.
+explore ...        every crash state of each verb and fix, until no new state appears
+fuzz ...           random verbs by several hosts with faults, then recovery
+
+What is prepared, made or damaged there is never one of your repositories."""
+
+_LAB = """\
+diskwright lab up --hosts 3 --nfs
+  diskwright lab run host-a -- sh -c 'vgcreate lab /dev/ubda && vgs'
+  diskwright lab run host-a -- diskwright create-repo localfs-1.0 path=/run/lab/keep/images
+  diskwright lab kill host-a; diskwright lab boot host-a
+  diskwright lab down
+
+up            boot hosts (User-Mode Linux guests) that share the disks /dev/ubda and /dev/ubdc; /dev/ubdb is its own
+status        the hosts, whether they run, their addresses
+run HOST -- COMMAND   run it as root there; its exit code is ours (127: it could not be started)
+console HOST  what its kernel has said, in all its lives
+kill HOST     the host dies at once; what it had not written to its disks is lost
+boot HOST     boot it again, with the same disks; shutdown HOST switches it off in good order
+freeze, thaw HOST     time stops for it, and goes on
+cut, mend HOST        pull its network cable, plug it in
+down          kill all and delete the lab; --keep leaves the disks for the next up
+torture       random operations on hosts that are killed and frozen: --format, --rounds, --seed
+powercut      what a real kernel may lose in a power cut: --on, --kind, --states, --seed
+              Both have a lab of their own, print their seed, and end with 1 when something is wrong.
+
+A host sees the files of this machine read-only; /run /tmp /srv /mnt /var/tmp are its own, in memory.
+/run/lab/keep survives its death. It has its own name, notes and connections (diskwright --host is set)."""
+
+GROUPS = ("Repositories", "Images", "Looking", "Fixing", "Using", "Trying out")
+
+
+def _command(group: int, module: str, function: str, summary: str, example: str) -> Command:
+    return Command(GROUPS[group], summary, f"tui.cli.commands.{module}", function, example)
+
+
+COMMANDS: dict[str, Command] = {
+    "create-repo": _command(
+        0, "repositories", "create_repo", "make an empty repository",
+        "diskwright create-repo localfs-1.0 path=/srv/images\n"
+        "  diskwright create-repo lvm-1.0 volume_group=images devices=/dev/sdb",
+    ),
+    "connect": _command(
+        0, "repositories", "connect", "give a repository a name on this host",
+        "diskwright connect main localfs-1.0 path=/srv/images\n"
+        "  diskwright connect nas nfs-1.0 server=nas.example export=/srv/images directory=web\n\n"
+        "An NFS export is mounted when it is needed, and unmounted by disconnect. By default a call that the server\n"
+        "does not answer for 30 s is an error; options=timeo=600 or options=hard change that.",
+    ),
+    "disconnect": _command(
+        0, "repositories", "disconnect", "forget that name; the repository stays as it is",
+        "diskwright disconnect main",
+    ),
+    "repos": _command(0, "repositories", "repos", "list what is connected here", "diskwright repos"),
+    "constraints": _command(
+        0, "repositories", "constraints", "what a repository needs and can do", "diskwright constraints main --json"
+    ),
+    "srm": _command(
+        0, "repositories", "srm", "who manages a repository (SRM), where one host must: take, release, status",
+        "diskwright srm status main\n  diskwright srm take main\n  diskwright srm take main --dead host-a\n\n"
+        "On lvm the manager is the only host that changes anything; LVM itself (its system ID) keeps the others out.\n"
+        "--dead asserts that the host named is dead for certain: if it is not, both write and data is lost.",
+    ),
+    "create-disk": _command(
+        1, "images", "create_disk", "make a virtual disk, empty or from a snapshot",
+        "diskwright create-disk main 10G --user-data '{\"name\": \"web\"}'\n"
+        "  diskwright create-disk main 20G --base 3f2a --strategy performance --wait",
+    ),
+    "create-snapshot": _command(
+        1, "images", "create_snapshot", "freeze the present content of a disk", "diskwright create-snapshot main 3f2a"
+    ),
+    "copy": _command(
+        1, "images", "copy", "copy an image, all of it or the difference to a base",
+        "diskwright copy backup 3f2a --wait\n  diskwright copy backup 3f2a --base 91cc --hint 3f2a=main",
+    ),
+    "import": _command(
+        1, "images", "import", "make a disk of an image file",
+        "diskwright import main ./debian.qcow2 --format qcow2 --wait",
+    ),
+    "export": _command(
+        1, "images", "export", "write an image to a file", "diskwright export main 3f2a ./web.raw --format raw"
+    ),
+    "remove": _command(
+        1, "images", "remove", "remove an image; its data stay until a clean fix", "diskwright remove main 3f2a"
+    ),
+    "restore": _command(1, "images", "restore", "undo a removal", "diskwright restore main 3f2a"),
+    "user-data": _command(
+        1, "images", "user_data_command", "read or replace the JSON kept with an image",
+        "diskwright user-data get main 3f2a\n  diskwright user-data set main 3f2a @web.json",
+    ),
+    "strategy": _command(
+        1, "images", "strategy", "value space or performance for an image", "diskwright strategy main 3f2a performance"
+    ),
+    "digest": _command(
+        1, "images", "digest", "read a snapshot whole and record its digest", "diskwright digest main 3f2a"
+    ),
+    "images": _command(2, "look", "images", "list images with status and reason", "diskwright images main"),
+    "status": _command(
+        2, "look", "status", "one image, and the last operation on it", "diskwright status main 3f2a"
+    ),
+    "why": _command(
+        2, "look", "why", "why an image is as it is, and what to do about it", "diskwright why main 3f2a"
+    ),
+    "check": _command(
+        2, "look", "check", "look for problems and offer fixes; changes nothing",
+        "diskwright check main\n  diskwright check main --deep --json > fixes.json",
+    ),
+    "tasks": _command(2, "look", "tasks", "what runs and what is prepared on this host", "diskwright tasks"),
+    "plan": _command(
+        3, "plan", "plan", "what fixes would do, in order, with space and risk",
+        "diskwright plan main\n  diskwright plan main --type clean",
+    ),
+    "fix": _command(
+        3, "fix", "fix", "run fixes and follow them",
+        "diskwright fix main --all\n  diskwright fix main 8d21 --no-wait\n  diskwright fix main --file fixes.json\n"
+        "  diskwright fix main --plan 3f2a\n\n"
+        "--all and --type run, check and run again until nothing new can be run, and leave alone what loses\n"
+        "data unless --lose-data is given. Exit code 0: nothing failed; what is left is listed with its reason.\n"
+        "Ctrl-C detaches (130): the round that was started goes on.",
+    ),
+    "stop": _command(3, "fix", "stop", "stop what runs on an image; the work is kept", "diskwright stop main 3f2a"),
+    "prepare": _command(
+        4, "prepare", "prepare", "make an image usable as a path, for a command or until teardown",
+        "diskwright prepare main 3f2a\n  diskwright prepare main 3f2a --read-only -- qemu-img info {}\n\n"
+        "With a COMMAND, {} is replaced by the path, DISKWRIGHT_DISK and DISKWRIGHT_DISK_FORMAT are in its\n"
+        "environment, the image is torn down when it ends, and its exit code is ours (127: no such command).\n"
+        "Without, the path and the format are printed, a line each.",
+    ),
+    "teardown": _command(4, "prepare", "teardown", "undo prepare", "diskwright teardown main 3f2a"),
+    "demo": _command(
+        5, "repositories", "demo", "make a repository with broken images, see it mended", "diskwright demo --fresh"
+    ),
+    "tui": _command(
+        5, "console", "tui", "the console: all of this on one screen, with keys and a mouse",
+        "diskwright tui\n  diskwright tui --demo\n  diskwright tui main --readonly",
+    ),
+    "sim": _command(
+        5, "simulate", "sim", "play scenarios, explore crash states, fuzz: the same engine", _SIM,
+    ),
+    "lab": _command(
+        5, "lab", "lab", "hosts with real LVM and NFS on this machine, to try out and to crash", _LAB,
+    ),
+}  # fmt: skip
+
+_HEAD = """\
+usage: diskwright [options] COMMAND ...
+
+diskwright keeps the disk images of virtual machines in repositories that hold nothing else.
+  A verb returns when its intent is on disk; the work goes on in a process of its own.
+  Any crash leaves an image optimized, degraded (usable, can be better) or broken, with the reason.
+  There is no recovery mode: check finds what is to be done, fix does it, on any host.
+  Nothing is destroyed on a guess: removed images can be restored until a clean fix ran.
+  An image id is 32 hexadecimal digits; its first 4 or more do where they are unique.
+"""
+
+_TAIL = """\
+Options of every command
+  --json          one JSON document on standard output; narration goes to standard error
+  --host NAME     name of this host
+  --state DIR     where this host keeps its notes (in DIR/NAME); no repository depends on them
+  --no-color      no colours
+  --version       print the version
+  -h, --help      this help, or that of a command: diskwright COMMAND --help
+
+Exit codes
+  0  done                                   6  the storage or a tool failed; a retry is safe
+  1  unexpected; see crash.log              7  what is on disk cannot be understood
+  2  wrong usage or request                 8  another host was first; look and try again
+  3  no such repository, image, fix, file   9  stopped by an operator; the work is kept
+  4  somebody holds it, or it exists        130  Ctrl-C: the command ended, started work goes on
+  5  the state forbids it; the message      141  standard output was closed
+     says what to do first                  prepare -- COMMAND: that of COMMAND
+
+Environment
+  DISKWRIGHT_HOST    as --host              NO_COLOR           no colours
+  DISKWRIGHT_STATE   as --state             COLUMNS            width of tables
+  DISKWRIGHT_DEBUG   1: show tracebacks
+
+Examples
+  diskwright create-repo localfs-1.0 path=/srv/images
+  diskwright connect main localfs-1.0 path=/srv/images
+  disk=$(diskwright create-disk main 10G)
+  diskwright prepare main $disk -- qemu-io -c 'write 0 1M' {}
+  diskwright create-snapshot main $disk
+  diskwright images main
+  diskwright check main && diskwright fix main --all
+"""
+
+
+def top_help(commands: Mapping[str, Command] = COMMANDS) -> str:
+    """The help of the whole program."""
+    width = max(map(len, commands))
+    parts = [_HEAD]
+    for group in GROUPS:
+        lines = [f"  {name:<{width}}  {item.summary}" for name, item in commands.items() if item.group == group]
+        parts.append("\n".join([group, *lines]) + "\n")
+    return "\n".join([*parts, _TAIL]).rstrip("\n")

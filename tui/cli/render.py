@@ -1,0 +1,264 @@
+"""Where everything is written: data to standard output, narration to standard error.
+
+Decides once whether there is a terminal, colour and UTF-8. With ``--json`` standard output gets
+one JSON document and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TextIO
+
+from tui.text.printable import cut, pad, printable, width
+
+GAP = "  "
+
+
+class OutputClosed(Exception):
+    """Nobody reads our output any more (a closed pipe): end quietly."""
+
+
+class Look(NamedTuple):
+    """How a status is shown: shape, word and colour say the same."""
+
+    sign: str
+    ascii: str
+    code: str
+    word: str
+    attributes: str
+    colour: tuple[int, int, int] | None
+    nearest: int
+    """The nearest of the 256 colours."""
+
+
+LOOKS = {
+    "broken": Look("✖", "x", "BRK", "BROKEN", "1", (0xFF, 0x7F, 0x50), 209),
+    "degraded": Look("◐", "~", "DEG", "DEGRADED", "", (0xE6, 0x9F, 0x00), 178),
+    "optimized": Look("●", "+", "OPT", "OPTIMIZED", "", (0x56, 0xB4, 0xE9), 74),
+    "removed": Look("○", "o", "DEL", "REMOVED", "", (0x9A, 0xA5, 0xB1), 247),
+    "unknown": Look("?", "?", "UNK", "UNKNOWN", "3", None, 0),
+    "hidden": Look("·", ".", "HID", "HIDDEN", "2", None, 0),
+    "gone": Look("-", "-", "-", "GONE", "2", None, 0),
+}
+
+
+class Output:
+    """Standard output and standard error of one command."""
+
+    def __init__(self, json_wanted: bool = False, colour_wanted: bool = True) -> None:
+        self.json_wanted = json_wanted
+        self.answered = False
+        """A JSON document was written; there must not be a second one."""
+        for stream in (sys.stdout, sys.stderr):
+            reconfigure = getattr(stream, "reconfigure", None)
+            if reconfigure is not None:
+                reconfigure(errors="backslashreplace")
+        self.terminal = is_terminal(sys.stdout)
+        encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+        self.unicode = encoding.lower().replace("-", "").replace("_", "") == "utf8"
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        self.colour = colour_wanted and self.terminal and not plain
+        self.true_colour = os.environ.get("COLORTERM", "") in ("truecolor", "24bit")
+        self.columns = columns(sys.stdout)
+
+    # -- writing
+
+    def line(self, text: str = "") -> None:
+        """One line of data; nothing when JSON is wanted."""
+        if not self.json_wanted:
+            self._write(text + "\n")
+
+    def document(self, data: Any) -> None:
+        """The one JSON document, ASCII only, so nothing in it can reach the terminal as a control."""
+        if self.json_wanted:
+            self.answered = True
+            self._write(json_text(data) + "\n")
+
+    def flush(self) -> None:
+        """Everything is written, or an exception says so."""
+        self._guarded(lambda: sys.stdout.flush() if sys.stdout else None)
+
+    def _write(self, text: str) -> None:
+        self._guarded(lambda: sys.stdout.write(text) if sys.stdout else None)
+
+    @staticmethod
+    def _guarded(write: Any) -> None:
+        try:
+            write()
+        except BrokenPipeError:
+            raise OutputClosed from None
+        except OSError as error:
+            from engine.errors import from_os_error
+
+            raise from_os_error(error, "write the output") from error
+
+    @staticmethod
+    def say(text: str) -> None:
+        """Narration: one line on standard error. That nobody can read it is not an error."""
+        try:
+            if sys.stderr:
+                sys.stderr.write(text + "\n")
+                sys.stderr.flush()
+        except OSError:
+            return
+
+    # -- words and signs
+
+    @property
+    def arrow(self) -> str:
+        """Between before and after."""
+        return "→" if self.unicode else "->"
+
+    @property
+    def ellipsis(self) -> str:
+        """For what was cut off."""
+        return "…" if self.unicode else "..."
+
+    def status(self, name: str, short: bool = False, usable: bool = True) -> str:
+        """Sign and word of a status, without colour. "Degraded" is told to be usable."""
+        look = LOOKS.get(name)
+        if look is None:
+            return printable(name) or "-"
+        word = look.code if short else look.word
+        if name == "degraded" and usable and not short:
+            word += " (usable)"
+        return f"{look.sign if self.unicode else look.ascii} {word}"
+
+    def paint(self, name: str, text: str) -> str:
+        """``text`` in the colour of a status, where there is colour."""
+        look = LOOKS.get(name)
+        if not self.colour or look is None:
+            return text
+        codes = [look.attributes] if look.attributes else []
+        if look.colour is not None:
+            codes.append("38;2;{};{};{}".format(*look.colour) if self.true_colour else f"38;5;{look.nearest}")
+        return f"\x1b[{';'.join(codes)}m{text}\x1b[0m" if codes else text
+
+    def bold(self, text: str) -> str:
+        """``text`` in bold, where there is colour."""
+        return f"\x1b[1m{text}\x1b[0m" if self.colour else text
+
+    def table(
+        self,
+        heads: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        states: Sequence[str] = (),
+        painted: int = -1,
+        right: frozenset[int] = frozenset(),
+    ) -> None:
+        """A table; the last column is cut to the terminal's width. ``states[i]`` colours the cell
+        ``painted`` of row i. Cells are printable already."""
+        if not rows:
+            return
+        widths = [max(width(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
+        last = len(heads) - 1
+        if self.terminal:
+            room = self.columns - sum(widths[:last]) - len(GAP) * last
+            widths[last] = min(widths[last], max(room, 12))
+        self.line(self.bold(self._row(heads, widths, right)))
+        for number, row in enumerate(rows):
+            state = states[number] if number < len(states) else ""
+            self.line(self._row(row, widths, right, state, painted))
+
+    def _row(
+        self, row: Sequence[str], widths: list[int], right: frozenset[int], state: str = "", painted: int = -1
+    ) -> str:
+        cells = []
+        for column, cell in enumerate(row):
+            last = column == len(row) - 1
+            text = cut(cell, widths[column], self.ellipsis) if last and self.terminal else cell
+            text = text if last and column not in right else pad(text, widths[column], column in right)
+            cells.append(self.paint(state, text) if column == painted else text)
+        return GAP.join(cells).rstrip()
+
+    def short(self, identifiers: Sequence[str]) -> dict[str, str]:
+        """How ids are shown: whole in a pipe, on a terminal the shortest unambiguous 8 digits or more."""
+        if not self.terminal:
+            return {item: item for item in identifiers}
+        ordered = sorted(set(identifiers))
+        shown = {}
+        for index, item in enumerate(ordered):
+            around = ordered[max(0, index - 1) : index] + ordered[index + 1 : index + 2]
+            length = max([8, *(_common(item, other) + 1 for other in around)])
+            shown[item] = item[:length]
+        return shown
+
+
+def _common(one: str, other: str) -> int:
+    count = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether the stream is a terminal; a closed one is none."""
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:
+        return False
+
+
+def columns(stream: TextIO | None) -> int:
+    """Width to write for: COLUMNS, else the terminal's, else 80."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isascii() and given.isdigit() and int(given[:6]) > 0:
+        return int(given[:6])
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80 if stream is not None else 80
+    except (OSError, ValueError, AttributeError):
+        return 80
+
+
+def json_text(data: Any) -> str:
+    """``data`` as JSON in ASCII, without a raw DEL."""
+    import json
+
+    return json.dumps(data, indent=2, ensure_ascii=True).replace("\x7f", "\\u007f")
+
+
+_UNITS = "KMGTPE"
+
+
+def compact(count: int) -> str:
+    """Bytes in at most six characters, binary units: 512, 1.5K, 10.0G."""
+    return _scaled(count, "", "")
+
+
+def human(count: int) -> str:
+    """Bytes for a sentence: 512 bytes, 1.5 KiB, 10.0 GiB."""
+    return _scaled(count, " bytes", " ", "iB")
+
+
+def _scaled(count: int, plain: str, gap: str, ending: str = "") -> str:
+    if abs(count) < 1024:
+        return f"{count}{plain}"
+    value = float(count)
+    for unit in _UNITS:
+        value /= 1024
+        if abs(value) < 999.95 or unit == _UNITS[-1]:
+            return f"{value:.1f}{gap}{unit}{ending}"
+    raise AssertionError("unreachable: the last unit takes everything")
+
+
+def duration(seconds: float) -> str:
+    """A time span: 20s, 2m, 3h05m."""
+    whole = max(1, round(seconds))
+    if whole < 100:
+        return f"{whole}s"
+    minutes = round(whole / 60)
+    return f"{minutes}m" if minutes < 100 else f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def moment(when: float) -> str:
+    """Local time, or "unknown" for a number that is none."""
+    import time
+
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
+    except (OverflowError, ValueError, OSError):
+        return "unknown"

@@ -1,0 +1,191 @@
+"""What a command works with: its arguments, the engine of this host, the output."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import BadRequest, DiskwrightError, NotFound
+from tui.cli.arguments import UsageError, json_argument, key_values, option_value
+from tui.cli.render import Output
+
+if TYPE_CHECKING:
+    from engine.api import Engine
+    from engine.data.model import ImageReport
+    from engine.host.state import Task
+
+HOST_BYTES = 64
+ID_DIGITS = 32
+PREFIX_DIGITS = 4
+_HEX = frozenset("0123456789abcdef")
+
+
+def host_name(given: str | None) -> str:
+    """The name of this host as records will show it; BadRequest when it cannot be one."""
+    name = given if given is not None else os.environ.get("DISKWRIGHT_HOST") or os.uname().nodename
+    good = name.isprintable() and "/" not in name and name not in ("", ".", "..")
+    if not good or len(name.encode("utf-8")) > HOST_BYTES:
+        raise BadRequest(
+            f"{name!r:.100} cannot name a host", f"Use up to {HOST_BYTES} bytes of printable characters, no slash"
+        )
+    return name
+
+
+def user_directory(variable: str, default: str) -> str:
+    """Our folder in one of the user's base directories (XDG Base Directory Specification 0.8: a value
+    that is not absolute is to be ignored)."""
+    base = os.environ.get(variable, "")
+    return os.path.join(base if os.path.isabs(base) else os.path.expanduser(f"~/{default}"), "diskwright")
+
+
+def state_directory(given: str | None, host: str) -> str:
+    """Where this host keeps its notes: DIR/<host>, absolute. Several hosts may share one DIR."""
+    base = given or os.environ.get("DISKWRIGHT_STATE") or user_directory("XDG_STATE_HOME", ".local/state")
+    return os.path.join(os.path.abspath(base), host)
+
+
+class Session:
+    """One run of a command. The engine is made when it is first needed."""
+
+    def __init__(self, out: Output, host: str, state: str) -> None:
+        self.out = out
+        self.host = host
+        self.state = state
+        self._engine: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """This host's engine."""
+        if self._engine is None:
+            from engine.api import Engine
+            from engine.assembly import real_doors
+
+            self._engine = Engine(real_doors(self.host), self.state)
+        return self._engine
+
+    def close(self) -> None:
+        """Close what is open in this process."""
+        if self._engine is not None:
+            self._engine.close()
+
+    # -- what arguments mean
+
+    def image(self, repo_id: str, text: str) -> str:
+        """The id that ``text`` is, or is the beginning of among the images of ``repo_id``."""
+        if self._is_whole(text):
+            return text.lower()
+        return self._only(text, {image.id: repo_id for image in self.engine.list_images(repo_id)}, repo_id)
+
+    def image_anywhere(self, text: str, repositories: list[str] | None = None) -> str:
+        """As ``image``, among the images of all connected repositories (or of those named)."""
+        if self._is_whole(text):
+            return text.lower()
+        known: dict[str, str] = {}
+        silent = []
+        for repo_id in sorted(self.engine.list_repositories()) if repositories is None else repositories:
+            try:
+                images = self.engine.list_images(repo_id)
+            except DiskwrightError:
+                if repositories is not None:
+                    raise
+                silent.append(repo_id)
+                continue
+            for image in images:
+                known[image.id] = f"{known[image.id]}, {repo_id}" if image.id in known else repo_id
+        where = "the connected repositories" + (f" ({', '.join(silent)} cannot be read)" if silent else "")
+        return self._only(text, known, where)
+
+    @staticmethod
+    def _is_whole(text: str) -> bool:
+        digits = text.lower()
+        if not set(digits) <= _HEX or not PREFIX_DIGITS <= len(digits) <= ID_DIGITS:
+            raise BadRequest(
+                f"{text!r:.80} is not an image id",
+                f"An id is {ID_DIGITS} hexadecimal digits; its first {PREFIX_DIGITS} or more do when they are unique",
+            )
+        return len(digits) == ID_DIGITS
+
+    @staticmethod
+    def _only(text: str, known: dict[str, str], where: str) -> str:
+        found = sorted(item for item in known if item.startswith(text.lower()))
+        if not found:
+            raise NotFound(f"no image in {where} begins with {text}", "diskwright images lists what is there")
+        if len(found) > 1:
+            from engine.errors import Ambiguous
+
+            names = ", ".join(f"{item} ({known[item]})" for item in found[:8])
+            more = f" and {len(found) - 8} more" if len(found) > 8 else ""
+            raise Ambiguous(f"{text} is the beginning of {len(found)} images: {names}{more}", "Give more digits")
+        return found[0]
+
+    def options(self, arguments: argparse.Namespace, repo_id: str | None = None) -> dict[str, Any]:
+        """The options of the API that the flags say; only those that were given."""
+        found: dict[str, Any] = {}
+        for text, value in key_values(arguments.option or [], "option").items():
+            found[text] = option_value(value)
+        given = vars(arguments)
+        for flag, name in (("no_auto_fix", "auto_fix"), ("no_digest", "digest")):
+            if given.get(flag):
+                found[name] = False
+        for name in ("full", "deep"):
+            if given.get(name):
+                found[name] = True
+        if given.get("strategy"):
+            found["strategy"] = arguments.strategy
+        if given.get("participating"):
+            found["participating_repositories"] = arguments.participating
+        if given.get("hint"):
+            hints = key_values(arguments.hint, "hint")
+            found["image_hints"] = {self.image(repo, image): repo for image, repo in hints.items()}
+        return found
+
+    @staticmethod
+    def user_data(arguments: argparse.Namespace) -> Any:
+        """The value of ``--user-data``, None when it was not given."""
+        return None if arguments.user_data is None else json_argument(arguments.user_data, "user data")
+
+    # -- what goes on
+
+    def task_on(self, repo_id: str, image: str) -> Task | None:
+        """The task of this host that works on an image, None when there is none."""
+        for task in self.engine.list_tasks():
+            if task.repo_id == repo_id and image == (task.image or self.engine.task_image(task)):
+                return task
+        return None
+
+
+def image_json(image: ImageReport) -> dict[str, Any]:
+    """An image as JSON data."""
+    data = image._asdict()
+    data["operation"] = image.operation._asdict() if image.operation else None
+    data["kind"] = kind(image)
+    data["usable"] = usable(image)
+    del data["hidden"]
+    return data
+
+
+def kind(image: ImageReport) -> str:
+    """disk or snapshot."""
+    return "disk" if image.mutable else "snapshot"
+
+
+def usable(image: ImageReport) -> bool:
+    """Whether the image can be used now."""
+    return image.status in ("optimized", "degraded") and not image.removed
+
+
+def shown_status(image: ImageReport) -> str:
+    """The status that is shown: a removed image is REMOVED, whatever its data are."""
+    return "removed" if image.removed else str(image.status)
+
+
+def require(condition: object, message: str, next_step: str = "See diskwright --help") -> None:
+    """UsageError unless ``condition`` holds."""
+    if not condition:
+        raise UsageError(message, next_step)
+
+
+def absolute(path: str) -> str:
+    """A path of the operator as the engine wants it."""
+    return os.path.abspath(path)

@@ -1,0 +1,1 @@
+"""What acts of the console do, whatever page they were called from."""

@@ -1,0 +1,1 @@
+"""Dialogs: boxes over a page that wait for an answer."""

@@ -1,0 +1,111 @@
+"""Asking before something that cannot be undone: the id is to be typed. Enter keeps, esc keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from textual.widget import Widget
+from textual.widgets import Input
+
+from tui.console.acts import Act
+from tui.console.dialogs.dialog import Dialog
+from tui.console.draw.lines import Cell, Line, Span, spans_of
+from tui.console.widgets.pane import Pane, Paragraph
+
+KEEP = Act("keep", "escape", "Keep it", "Leave everything as it is.")
+
+
+class Confirm(Dialog):
+    """Dismissed with True only after ``word`` was typed and enter pressed; every other way keeps."""
+
+    ACTS: ClassVar[Sequence[Act]] = (
+        KEEP,
+        Act("answer", "enter", "Answer", "Only the very word means yes.", footer=False),
+    )
+    ALWAYS: ClassVar[Sequence[str]] = ("keep",)
+
+    def __init__(self, title: str, told: Sequence[Cell], word: str, label: str) -> None:
+        super().__init__(title)
+        self.told = told
+        self.word = word
+        self.label = label
+
+    def body(self) -> Iterable[Widget]:
+        """What would happen, and where to type."""
+        yield Pane("told")
+        yield Pane("ask")
+        yield Input(id="typed", select_on_focus=False, placeholder="nothing typed: it is kept")
+
+    def on_mount(self) -> None:
+        """The cursor is where the word is typed."""
+        pane = self.query_one("#told", Pane)
+        items = [Paragraph("", part) for part in self.told]
+        pane.styles.height = min(12, max(1, sum(1 + len(_text(part)) // 60 for part in self.told)))
+        pane.show(items)
+        pane.can_focus = False
+        ask = self.query_one("#ask", Pane)
+        ask.can_focus = False
+        ask.styles.height = 2
+        ask.show([(), self._question()])
+        self.set_focus(self.query_one("#typed", Input))
+
+    def _question(self) -> Line:
+        return (Span("Type "), Span(self.word, "bold"), Span(f" and enter to {self.label}. Enter alone keeps it:"))
+
+    def act_answer(self) -> None:
+        """Only the very word means yes; nothing typed means no; a wrong word means nothing."""
+        typed = self.query_one("#typed", Input).value.strip()
+        if typed == self.word:
+            self.dismiss(True)
+        elif not typed:
+            self.dismiss(False)
+        else:
+            self.console.tell(f"That is not {self.word}. Nothing was done.", "warning")
+
+    def act_keep(self) -> None:
+        """Leave everything as it is."""
+        self.dismiss(False)
+
+
+class Ask(Dialog):
+    """A question that is answered by a key; ``enter`` and ``esc`` mean no."""
+
+    ACTS: ClassVar[Sequence[Act]] = (
+        Act("no", "escape", "No", "Leave everything as it is."),
+        Act("no_too", "enter", "No", "Leave everything as it is.", footer=False),
+    )
+    ALWAYS: ClassVar[Sequence[str]] = ("no",)
+
+    def __init__(self, title: str, told: Sequence[Cell], key: str, label: str) -> None:
+        super().__init__(title)
+        self.told = told
+        self.yes = Act("yes", key, label, "Do it.")
+
+    def all_acts(self) -> Sequence[Act]:
+        """The key of the question comes first."""
+        return (self.yes, *self.ACTS)
+
+    def body(self) -> Iterable[Widget]:
+        """What would happen."""
+        yield Pane("told")
+
+    def on_mount(self) -> None:
+        """Write it."""
+        pane = self.query_one("#told", Pane)
+        pane.styles.height = min(14, 1 + sum(1 + len(_text(part)) // 60 for part in self.told))
+        pane.show([Paragraph("", part) for part in self.told])
+
+    def act_yes(self) -> None:
+        """Do it."""
+        self.dismiss(True)
+
+    def act_no(self) -> None:
+        """Leave everything as it is."""
+        self.dismiss(False)
+
+    act_no_too = act_no
+
+
+def _text(cell: Cell) -> str:
+    return "".join(span.text for span in spans_of(cell))

@@ -1,0 +1,174 @@
+"""Connecting a repository: a name for this host, the format, and a field for each of its parameters."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from textual import events
+from textual.containers import Horizontal
+from textual.widget import Widget
+from textual.widgets import Input, Label
+
+from engine.formats.registry import known_formats
+from tui.cli.arguments import UsageError
+from tui.console.acts import Act
+from tui.console.dialogs.dialog import Dialog
+from tui.console.draw.lines import Span, line
+from tui.console.widgets.pane import Pane, Paragraph
+from tui.view.command_lines import line as command_line
+from tui.work import places
+
+_ROWS = max(map(len, places.FIELDS.values()))
+_NAME = "repo-name"
+
+
+class Connect(Dialog):
+    """Dismissed with the name when it is connected; errors stay in the dialog, the cursor in what is wrong."""
+
+    ACTS: ClassVar[Sequence[Act]] = (
+        Act("connect_now", "enter", "Connect", "Connect it, and look at it."),
+        Act("next_format", "ctrl+f", "Other format", "The next format."),
+        Act("create", "ctrl+n", "Create empty", "Make an empty repository there, then connect it."),
+        Act("close", "escape", "Close", "Connect nothing."),
+    )
+
+    def __init__(self) -> None:
+        super().__init__("Connect a repository", columns=78)
+        self.formats = known_formats()
+        self.format = 0
+
+    @property
+    def format_name(self) -> str:
+        """The format that is chosen."""
+        return self.formats[self.format]
+
+    def body(self) -> Iterable[Widget]:
+        """Name, format, parameters, and what went wrong."""
+        yield Horizontal(Label("name"), Input(id=_NAME, placeholder="what it is called on this host"))
+        yield Pane("format")
+        for number in range(_ROWS):
+            yield Horizontal(Label("", id=f"label-{number}"), Input(id=f"field-{number}"), id=f"row-{number}")
+        yield Pane("told")
+
+    def on_mount(self) -> None:
+        """The cursor is in the first field."""
+        self.query_one("#format", Pane).styles.height = 1
+        self.query_one("#told", Pane).styles.height = 4
+        for name in ("#format", "#told"):
+            self.query_one(name, Pane).can_focus = False
+        self._show_format()
+        self.set_focus(self._input(_NAME))
+
+    def _input(self, name: str) -> Input:
+        return self.query_one(f"#{name}", Input)
+
+    # -- fields
+
+    def _show_format(self) -> None:
+        name = self.format_name
+        self.query_one("#format", Pane).show(
+            [line(f"{'format':<15}", Span(name, "bold"), Span("   ctrl+f: the next", "quiet"))]
+        )
+        fields = places.fields_of(name)
+        for number in range(_ROWS):
+            used = number < len(fields)
+            self.query_one(f"#row-{number}").display = used
+            self._input(f"field-{number}").can_focus = used
+            if used:
+                self.query_one(f"#label-{number}", Label).update(fields[number].name)
+                self._input(f"field-{number}").placeholder = fields[number].hint
+        self.tell_here(f"Formats: {', '.join(self.formats)}. tab and the arrows go from field to field.", "quiet")
+
+    def values(self) -> dict[str, str]:
+        """What was filled in, by field."""
+        fields = places.fields_of(self.format_name)
+        return {field.name: self._input(f"field-{number}").value.strip() for number, field in enumerate(fields)}
+
+    def tell_here(self, text: str, role: str = "text") -> None:
+        """Write below the fields."""
+        self.query_one("#told", Pane).show([Paragraph("", Span(text, role))])
+
+    def _wrong(self, field: str, text: str) -> None:
+        """Say what is wrong with a field, and go there."""
+        self.tell_here(text, "warning")
+        names = [item.name for item in places.fields_of(self.format_name)]
+        self.set_focus(self._input(f"field-{names.index(field)}" if field in names else _NAME))
+
+    def take_field_key(self, field: Input, event: events.Key) -> bool:
+        """The arrows go from field to field."""
+        if event.key in ("up", "down"):
+            (self.focus_previous if event.key == "up" else self.focus_next)()
+            return True
+        return super().take_field_key(field, event)
+
+    # -- acts
+
+    def act_next_format(self) -> None:
+        """The next format; what was typed belongs to the one before."""
+        self.format = (self.format + 1) % len(self.formats)
+        for number in range(_ROWS):
+            self._input(f"field-{number}").value = ""
+        self._show_format()
+        self.set_focus(self._input("field-0" if self._input(_NAME).value else _NAME))
+
+    def act_connect_now(self) -> None:
+        """Connect it."""
+        self._connect(create=False)
+
+    def act_create(self) -> None:
+        """Make an empty repository first."""
+        if locked := self.console.why_locked():
+            self.tell_here(f"Nothing is created: {locked}.", "warning")
+            return
+        self._connect(create=True)
+
+    def _connect(self, create: bool) -> None:
+        name, form, values = self._input(_NAME).value.strip(), self.format_name, self.values()
+        if not name:
+            self._wrong("", "It needs a name.")
+            return
+        if wrong := places.problem(form, values):
+            self._wrong(wrong.field, f"{wrong.text[:1].upper()}{wrong.text[1:]}.")
+            return
+        try:
+            given: dict[str, object] = dict(places.given(form, values))
+        except UsageError as error:
+            self.tell_here(f"{error.message}. {error.next_step}", "warning")
+            return
+        what = "Creating and connecting" if create else "Connecting"
+        self.tell_here(f"{what}…" if self.console.signs.unicode else f"{what}...")
+        site = self.console.site
+
+        def call() -> None:
+            with site.engine() as engine:
+                if create:
+                    engine.create_repository(form, dict(given))
+                engine.connect_storage_repository(name, form, dict(given))
+
+        def done(value: object, error: BaseException | None) -> None:
+            del value
+            self._ended(name, error)
+            if error is None:
+                words = shlex.join(f"{key}={value}" for key, value in given.items())
+                for verb in ("create_repo", "connect") if create else ("connect",):
+                    self.console.note(command_line(verb, repo=name, format=form, parameters=words))
+
+        if not self.console.jobs.start("connect", call, done):
+            self.tell_here("The last attempt is still under way.", "warning")
+
+    def _ended(self, name: str, error: BaseException | None) -> None:
+        from engine.errors import DiskwrightError
+
+        if isinstance(error, DiskwrightError):
+            if self.is_mounted:
+                told = f"{error.message}. {error.next_step}"
+                self.tell_here(f"{told[:1].upper()}{told[1:]}", "broken")
+            return
+        if error is not None:
+            self.console.failed("The repository could not be connected", error)
+            return
+        self.console.site.reload()
+        if self.is_mounted and self.is_current:
+            self.dismiss(name)

@@ -1,0 +1,63 @@
+"""Dialogs: a box over the screen that waits for an answer. ``esc`` always leaves everything as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widget import Widget
+
+from tui.console.acts import Act
+from tui.console.pages.acting import Acting
+from tui.console.widgets.bar import Bar
+from tui.console.widgets.base import set_title
+
+CLOSE = Act("close", "escape", "Close", "Leave everything as it is.")
+
+
+class Dialog(ModalScreen[Any], Acting):
+    """A box with a title, a body and its own footer. The answer is what it is dismissed with; None
+    for ``esc``."""
+
+    ACTS: ClassVar[Sequence[Act]] = (CLOSE,)
+    ALWAYS: ClassVar[Sequence[str]] = ("close",)
+
+    def __init__(self, title: str, columns: int = 72) -> None:
+        super().__init__()
+        self.box_title = title
+        self.columns = columns
+
+    def compose(self) -> ComposeResult:
+        """The box."""
+        with Vertical(id="box", classes="panel"):
+            yield from self.body()
+            yield Bar("footer")
+
+    def body(self) -> Iterable[Widget]:
+        """The widgets of the dialog."""
+        return ()
+
+    def on_mount(self) -> None:
+        """Title, width and keys."""
+        box = self.query_one("#box")
+        box.styles.width = min(self.columns, max(20, self.app.size.width - 2))
+        self.show_told()
+        self.call_after_refresh(self._begin)
+
+    def _begin(self) -> None:
+        self.fill_footer()
+        self.become_ready()
+
+    def show_told(self) -> None:
+        """In the lower edge of the box: the page below is dimmed."""
+        told = self.console.messages.shown
+        box = self.query("#box")
+        if box:
+            set_title(box.first(), self.box_title, told.line()[1:] if told is not None else "")
+
+    def act_close(self) -> None:
+        """Leave everything as it is."""
+        self.dismiss(None)

@@ -1,0 +1,44 @@
+"""Asking for the file of a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from textual.widget import Widget
+from textual.widgets import Input
+
+from tui.console.acts import Act
+from tui.console.dialogs.dialog import CLOSE, Dialog
+from tui.console.widgets.pane import Pane, Paragraph
+
+
+class OpenTrace(Dialog):
+    """Dismissed with the path that was typed."""
+
+    ACTS: ClassVar[Sequence[Act]] = (Act("open", "enter", "Open", "Open it and replay it."), CLOSE)
+
+    def __init__(self) -> None:
+        super().__init__("Open a simulation trace")
+
+    def body(self) -> Iterable[Widget]:
+        """One field."""
+        yield Input(id="typed", placeholder="trace.jsonl")
+        yield Pane("told")
+
+    def on_mount(self) -> None:
+        """Where traces come from."""
+        pane = self.query_one("#told", Pane)
+        pane.can_focus = False
+        pane.styles.height = 3
+        found = sorted(str(path) for path in Path().glob("*.jsonl"))[:3]
+        here = f" Here: {', '.join(found)}." if found else ""
+        pane.show([Paragraph("", f"diskwright sim run --trace FILE writes one; it is only read.{here}")])
+        self.set_focus(self.query_one("#typed", Input))
+
+    def act_open(self) -> None:
+        """Enter opens it."""
+        typed = self.query_one("#typed", Input).value.strip()
+        if typed:
+            self.dismiss(str(Path(typed).expanduser()))

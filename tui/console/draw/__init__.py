@@ -1,0 +1,1 @@
+"""How things look: lines with roles, colours, signs, headers. No widget."""

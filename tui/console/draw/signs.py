@@ -1,0 +1,112 @@
+"""Signs and words of statuses, in Unicode or in ASCII where the terminal has no more."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tui.cli.render import LOOKS
+from tui.console.draw.lines import Line, Span
+
+_ORDER = ("broken", "degraded", "unknown", "optimized", "removed")
+"""The order in which statuses matter."""
+
+_ROLES = {"broken": "broken", "degraded": "degraded", "optimized": "optimized", "removed": "removed", "gone": "quiet"}
+_MEANINGS = {
+    "broken": "cannot be used now",
+    "degraded": "usable, and can be made better",
+    "optimized": "usable, nothing to do",
+    "removed": "removed, still uses space until it is cleaned",
+    "unknown": "could not be read just now, nothing is concluded",
+}
+
+
+class Signs(NamedTuple):
+    """How this terminal is written to."""
+
+    unicode: bool = True
+
+    @property
+    def ellipsis(self) -> str:
+        """For what was cut off."""
+        return "…" if self.unicode else "~"
+
+    @property
+    def arrow(self) -> str:
+        """Between before and after."""
+        return "→" if self.unicode else "->"
+
+    @property
+    def bar(self) -> str:
+        """A filled cell of a bar."""
+        return "█" if self.unicode else "#"
+
+    @property
+    def room(self) -> str:
+        """An empty cell of a bar."""
+        return "░" if self.unicode else "."
+
+    @property
+    def levels(self) -> str:
+        """Heights of a curve, from the lowest to the highest."""
+        return "▁▂▃▄▅▆▇█" if self.unicode else "_.-=+*#%"
+
+    def sign(self, status: str) -> str:
+        """The shape of a status."""
+        look = LOOKS.get(status)
+        if look is None:
+            return "?"
+        return look.sign if self.unicode else look.ascii
+
+    def short(self, status: str) -> Span:
+        """Sign and three-letter code: ``✖ BRK``; "gone" and "" are words of their own."""
+        if not status:
+            return Span("-", "quiet")
+        look = LOOKS.get(status)
+        if look is None or status == "gone":
+            return Span(status, role_of(status))
+        return Span(f"{self.sign(status)} {look.code}", role_of(status))
+
+    def word(self, status: str) -> Line:
+        """Sign, word and what it means: ``◐ DEGRADED   usable, and can be made better``."""
+        look = LOOKS.get(status)
+        name = look.word if look is not None else status.upper()
+        meaning = _MEANINGS.get(status, "")
+        return (Span(f"{self.sign(status)} {name}", role_of(status)), Span(f"   {meaning}" if meaning else ""))
+
+    def change(self, before: str, after: str) -> Line:
+        """``✖ BRK → ◐ DEG``."""
+        if not before and not after:
+            return (Span("-", "quiet"),)
+        return (self.short(before), Span(f" {self.arrow} "), self.short(after))
+
+    def counts(self, counts: dict[str, int], gap: str = " ") -> Line:
+        """``✖ BRK=3 ◐ DEG=5``; a status that nothing has is left out, except the three an image can have."""
+        spans: list[Span] = []
+        for status in _ORDER:
+            number = counts.get(status, 0)
+            if not number and status in ("unknown", "removed"):
+                continue
+            code = LOOKS[status].code
+            role = role_of(status) if number else "quiet"
+            spans += [Span(f"{self.sign(status)} {code}={number}", role), Span(gap)]
+        return tuple(spans[:-1])
+
+    def gauge(self, share: float, columns: int) -> str:
+        """A bar of ``columns`` cells, filled to ``share`` (0 to 1)."""
+        full = round(max(0.0, min(1.0, share)) * columns)
+        return self.bar * full + self.room * (columns - full)
+
+    def curve(self, values: list[int], columns: int, floor: int = 0) -> str:
+        """``values`` as a line of heights in ``columns`` cells; ``floor`` is the bottom, the highest the top."""
+        if not values or columns <= 0:
+            return ""
+        low, high = min(floor, *values), max(values)
+        span = max(high - low, 1)
+        top = len(self.levels) - 1
+        picked = [values[min(len(values) - 1, index * len(values) // columns)] for index in range(columns)]
+        return "".join(self.levels[(value - low) * top // span] for value in picked)
+
+
+def role_of(status: str) -> str:
+    """The role of a status's colour."""
+    return _ROLES.get(status, "unknown")

@@ -1,0 +1,1 @@
+"""The pages, a folder for each that has more than one module."""

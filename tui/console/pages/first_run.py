@@ -1,0 +1,59 @@
+"""What is shown when no repository is connected: the four ways to begin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from textual.widget import Widget
+
+from tui.console.acts import Act
+from tui.console.draw.lines import Line, Span
+from tui.console.pages.page import Page
+from tui.console.widgets.pane import Pane
+
+_WAYS = (
+    ("d", "Create a demo repository with broken images", "seconds, 40 MB"),
+    ("c", "Connect a repository (localfs, nfs, lvm)", ""),
+    ("t", "Take the tour: 5 minutes, uses the demo repository", ""),
+    ("o", "Open a simulation trace", ""),
+)
+
+
+class FirstRunPage(Page):
+    """The ways to begin, and what was connected before on this machine."""
+
+    TABS = False
+    tab = "first run"
+    ACTS: ClassVar[Sequence[Act]] = (
+        Act("demo", "d", "Demo", "Create the demo repository and connect it."),
+        Act("connect", "c", "Connect", "Connect a repository to this host."),
+        Act("tours", "t", "Tour", "Take a guided tour in the demo repository."),
+        Act("open_trace", "o", "Open trace", "Open a simulation trace and replay it."),
+    )
+
+    def body(self) -> Iterable[Widget]:
+        """One pane."""
+        pane = Pane("ways")
+        pane.add_class("panel")
+        yield pane
+
+    def fill(self) -> None:
+        """Write it."""
+        self.query_one("#ways", Pane).show(self._lines())
+
+    def _lines(self) -> list[Line]:
+        ways = [(Span(f"   {key}", "key"), Span(f"   {what:<53}"), Span(costs, "quiet")) for key, what, costs in _WAYS]
+        return [
+            (),
+            (Span("   No repository is connected.", "bold"),),
+            (),
+            *ways,
+            (),
+            (Span(f"   The demo is written to {self.console.demo_place()}."),),
+            (Span("   Delete it at any time; nothing outside that folder changes."),),
+            (Span("   It has 15 images in every state; some are removed and still hold space."),),
+            (Span("   What is broken in it was broken by real crashes."),),
+            (),
+            *((Span("   "), *told) for told in self.console.what_goes_on()),
+        ]

@@ -1,0 +1,1 @@
+"""All images of a repository."""

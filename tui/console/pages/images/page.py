@@ -1,0 +1,169 @@
+"""All images of the repository, with a filter, and why the one under the cursor is as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from tui.console.acts import Act
+from tui.console.draw.lines import Line, Span, line
+from tui.console.pages.filtered import FIND_ACTS, FilteredPage
+from tui.console.pages.images.rows import COLUMNS, HEADS, ImageRows
+from tui.console.pages.page import CopyItem
+from tui.console.pages.why import lines
+from tui.console.widgets.bar import Button
+from tui.console.widgets.base import set_title
+from tui.console.widgets.pane import Pane
+from tui.console.widgets.table import Table
+from tui.view.command_lines import line as command_line
+from tui.view.images import ImageOrder, ImageRow
+from tui.view.query import Query
+
+_EXPORT_ROWS = 200_000
+_FAULTS = "!status:optimized"
+
+
+class ImagesPage(FilteredPage):
+    """The table of images and the reason."""
+
+    tab = "images"
+    ACTS: ClassVar[Sequence[Act]] = (
+        Act("why", "w", "Why", "Tell why it is so, on a full page with its facts.", "explain reason facts"),
+        Act("fixes", "enter", "Fixes", "Show the fixes of this image in Triage.", "mend open"),
+        Act("filter", "slash", "Filter", "Show only what matches: status: type: host: name: !not.", "search find"),
+        Act("faults", "f", "Faults", "Show only what is not optimized, or all again.", "broken degraded problems"),
+        Act("sort", "o", "Sort", "Sort by the next: state, name, size, used, time, id.", "order"),
+        Act("reverse", "O", "Reverse", "Turn the order round.", "sort"),
+        Act("history", "h", "History", "Show in the timeline what happened to this image.", "provenance lane"),
+        *FIND_ACTS,
+    )
+    COLUMNS = COLUMNS
+    ORDERS = ImageOrder
+    WHAT = "Images"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: ImageRows | None = None
+
+    def row(self) -> ImageRow | None:
+        """The image under the cursor."""
+        table = self.table_widget
+        return self.rows.row(table.cursor) if self.rows is not None and 0 <= table.cursor < len(self.rows) else None
+
+    # -- drawing
+
+    def fill(self) -> None:
+        """Everything, from what is known now."""
+        images, query = self.console.site.view.images, self.query_now()
+        selected = images.select(query, ImageOrder(self.order), self.reversed)
+        self.rows = ImageRows(images, selected, self.console.signs)
+        self.table_widget.show(self.rows, self._nothing())
+        self.fill_title(len(selected), len(images), query)
+        self._fill_why()
+        self.fill_repositories()
+
+    def matching(self, query: Query) -> Callable[[int], bool]:
+        """By its place among all images."""
+        rows = self.rows
+        assert rows is not None
+        found = set(self.console.site.view.images.select(query, ImageOrder(self.order), self.reversed))
+        return lambda index: rows.number(index) in found
+
+    def _nothing(self) -> list[Line]:
+        view = self.console.site.view
+        if not view.known:
+            told = f"{view.problem}." if view.problem else "Looking at the repository."
+            return [(), line(Span(told)), line(view.next_step)]
+        if len(view.images):
+            return [(), line(f"No image matches {self.filter_line.value}. {len(view.images)} hidden.  esc clears it.")]
+        return [(), line(f"{view.name} has no image."), line(Span(f"  diskwright create-disk {view.name} 10G", "key"))]
+
+    def _fill_why(self) -> None:
+        pane = self.query_one("#why", Pane)
+        set_title(pane, "Why")
+        row = self.row()
+        pane.show(
+            lines.of_image(self.console.site.view, row.id, self.console.signs, self.console.site.now, pane.columns())
+            if row
+            else []
+        )
+
+    def status(self) -> Button:
+        """What can be done for the image under the cursor."""
+        row = self.row()
+        fixes = self.console.site.view.fixes_of(row.id) if row is not None else ()
+        if row is None or not fixes:
+            return Button(())
+        more = f" and {len(fixes) - 1} more" if len(fixes) > 1 else ""
+        return Button((Span(f" {fixes[0].what}{more}: enter goes there in Triage", "quiet"),), "fixes")
+
+    # -- moving
+
+    def on_table_moved(self, message: Table.Moved) -> None:
+        """The reason is that of the image under the cursor."""
+        message.stop()
+        self._fill_why()
+        self.fill_status()
+
+    def on_table_opened(self, message: Table.Opened) -> None:
+        """Enter shows its fixes."""
+        message.stop()
+        act = self.keys.named("fixes")
+        if act is not None:
+            self.press(act)
+
+    def why_not(self, act: Act) -> str:
+        """What the act needs."""
+        row = self.row()
+        if act.name in ("why", "fixes", "history") and row is None:
+            return "nothing is under the cursor"
+        if act.name == "fixes" and row is not None and not self.console.site.view.fixes_of(row.id):
+            return f"check offers no fix for {row.label}, w tells why"
+        return super().why_not(act)
+
+    def act_faults(self) -> None:
+        """Only what is not optimized."""
+        self.set_filter("" if self.filter_line.value == _FAULTS else _FAULTS)
+
+    def act_why(self) -> None:
+        """Tell why, on a full page."""
+        from tui.console.pages.why.page import WhyPage
+
+        row = self.row()
+        assert row is not None
+        self.console.push_screen(WhyPage(image=row.id))
+
+    def act_fixes(self) -> None:
+        """Show its first fix in Triage."""
+        row = self.row()
+        assert row is not None
+        self.console.show_fix(self.console.site.view.fixes_of(row.id)[0].key)
+
+    def act_history(self) -> None:
+        """Show its lane in the timeline."""
+        row = self.row()
+        assert row is not None
+        self.console.show_lane(row.id)
+
+    # -- taking out
+
+    def copies(self) -> list[CopyItem]:
+        """Id, command, reason, row."""
+        row = self.row()
+        if row is None or self.rows is None:
+            return []
+        text = "  ".join(self.rows.text(self.table_widget.cursor))
+        name = self.console.site.view.name
+        return [
+            ("i", "id of the image", row.id),
+            ("c", "command", command_line("why", repo=name, image=row.id)),
+            ("w", "reason", row.reason),
+            ("r", "row", text),
+        ]
+
+    def table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
+        """All rows that pass the filter."""
+        rows = self.rows
+        if rows is None:
+            return HEADS, []
+        return HEADS, [rows.text(index) for index in range(min(len(rows), _EXPORT_ROWS))]

@@ -1,0 +1,131 @@
+"""A plan as lines: the strip of Triage, the pane below the table, the outcome of the plan page."""
+
+from __future__ import annotations
+
+from tui.cli.render import compact, duration
+from tui.console.draw.lines import Line, Span, fit, line
+from tui.console.draw.signs import Signs
+from tui.console.widgets.pane import Item, Paragraph
+from tui.text.words import SHOWN, Undo
+from tui.view.plan import Plan, Step
+from tui.view.snapshot import Counts
+
+_EMPTY = "Plan is empty. space queues the fix under the cursor."
+_CURVE_COLUMNS = 24
+
+
+def strip(plan: Plan | None, signs: Signs) -> Line:
+    """One line: how many fixes, what becomes of the broken ones, free space and its lowest point, time."""
+    if plan is None:
+        return (Span(f" {_EMPTY}", "quiet"),)
+    number = len(plan.steps)
+    head = Span(f" Plan {number} {_fixes(number)}  ", "title")
+    if plan.refused:
+        return (
+            head,
+            Span(f"does not fit: {compact(plan.missing_bytes)} missing", "warning"),
+            Span("  p tells more", "quiet"),
+        )
+    if not number:
+        return (head, Span("none of them can run now", "warning"), Span("  p tells why", "quiet"))
+    before, after = plan.counts_before, plan.counts_after
+    change = Span(f"{signs.sign('broken')} BRK {before.broken}{signs.arrow}{after.broken}", "broken")
+    free = f"  free {compact(plan.free_before)}{signs.arrow}{compact(plan.free_after)}"
+    low = f" (low {compact(plan.lowest_free)} at #{plan.lowest_at})" if plan.lowest_at else ""
+    return (head, change, Span(f"{free}{low}  {plan.time.text}"), Span("  p preview", "quiet"))
+
+
+def title(plan: Plan | None) -> str:
+    """The title of the pane."""
+    return f"Plan {plan.short}   {len(plan.steps)} {_fixes(len(plan.steps))}" if plan is not None else "Plan"
+
+
+def brief(plan: Plan | None, signs: Signs, columns: int) -> list[Item]:
+    """The steps and the outcome in short, for the pane below the table."""
+    if plan is None:
+        return [(Span(_EMPTY, "quiet"),)]
+    name = max(8, columns - 40)
+    lines: list[Item] = [_brief(step, name, signs.ellipsis) for step in plan.steps[:5]]
+    if len(plan.steps) > 5:
+        lines.append((Span(f"and {len(plan.steps) - 5} more", "quiet"),))
+    lines.append(())
+    lines += problems(plan)
+    lines.append(counts(plan.counts_before, plan.counts_after, signs, only_changed=True))
+    lines.append(line(f"free {curve(plan, signs)}"))
+    lines.append(line(f"time {plan.time.text}"))
+    return lines
+
+
+def _brief(step: Step, name: int, ellipsis: str) -> Line:
+    row = step.row
+    undo = Span(str(row.undo), "warning" if row.undo is Undo.NEVER else "quiet")
+    return (
+        Span(f"{step.number:>2} {row.type:<8} "),
+        *fit(Span(f"{row.short} "), name + 1, ellipsis),
+        Span(f"free {compact(step.free_after):>6} {step.time.text:>7} "),
+        undo,
+    )
+
+
+def problems(plan: Plan) -> list[Item]:
+    """What stands against it: too little room, fixes that cannot run, what would help."""
+    lines: list[Item] = []
+    if plan.refused:
+        lines.append(Paragraph("Refused", Span(f"{plan.refused}.", "warning")))
+    lines += [Paragraph("Offer", f"{offer.text}.  a adds it.") for offer in plan.offers]
+    lines += [Paragraph("Not in", f"{item.row.what}: {item.why}.") for item in plan.skipped]
+    return lines
+
+
+def outcome(plan: Plan, signs: Signs) -> list[Item]:
+    """What the repository will be, and at what price."""
+    lines: list[Item] = problems(plan)
+    lines.append(Paragraph("Status", counts(plan.counts_before, plan.counts_after, signs)))
+    low = f"lowest {compact(plan.lowest_free)}, " + (f"in step {plan.lowest_at}" if plan.lowest_at else "before step 1")
+    lines.append(
+        Paragraph(
+            "Space",
+            f"free {compact(plan.free_before)} {signs.arrow} {compact(plan.free_after)}   {low}   "
+            f"reserve {compact(plan.reserve_bytes)} kept",
+        )
+    )
+    if len(plan.steps) > 0:
+        lines.append(Paragraph("", (Span(" " * 8), Span(curve(plan, signs), "bar"))))
+    lines.append(Paragraph("Time", time(plan)))
+    lines += [Paragraph("Moved", f"{text.rstrip('.')}.") for text in plan.moved]
+    if plan.left:
+        lines += [Paragraph("Left", text) for text in plan.left]
+    else:
+        lines.append(Paragraph("Left", "nothing is broken afterwards"))
+    lines += [Paragraph("Never", Span(text, "warning")) for text in plan.never]
+    return lines
+
+
+def counts(before: Counts, after: Counts, signs: Signs, only_changed: bool = False) -> Line:
+    """How many images have which status, before and after."""
+    spans: list[Span] = []
+    for state in SHOWN:
+        old, new = before.of(state), after.of(state)
+        if (only_changed and old == new) or (not old and not new):
+            continue
+        spans += [signs.short(state.value), Span(f" {old} {signs.arrow} {new}    ")]
+    return tuple(spans) or (Span("no status changes", "quiet"),)
+
+
+def curve(plan: Plan, signs: Signs) -> str:
+    """Free space over the plan."""
+    points = plan.curve()
+    return f"{compact(points[0])} {signs.curve(points, _CURVE_COLUMNS, plan.reserve_bytes)} {compact(points[-1])}"
+
+
+def time(plan: Plan) -> str:
+    """The range with where it is from."""
+    found = plan.time
+    if found.low_s is None or found.high_s is None:
+        return found.source
+    low, high = duration(found.low_s), duration(found.high_s)
+    return f"{low if low == high else f'{low} to {high}'}   ({found.source})"
+
+
+def _fixes(number: int) -> str:
+    return "fix" if number == 1 else "fixes"

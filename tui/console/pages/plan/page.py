@@ -1,0 +1,302 @@
+"""The plan, before anything is done: steps in the order they will run, the outcome, and what cannot be undone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from textual.containers import Vertical
+from textual.widget import Widget
+
+from tui.cli.render import compact
+from tui.console.acts import Act
+from tui.console.dialogs.confirm import Confirm
+from tui.console.draw.formats import clock, signed
+from tui.console.draw.lines import Cell, Line, Span, line, plain
+from tui.console.draw.signs import Signs
+from tui.console.pages.page import CopyItem, Page
+from tui.console.pages.plan import lines
+from tui.console.widgets.bar import Bar, Button
+from tui.console.widgets.base import set_title
+from tui.console.widgets.pane import Pane
+from tui.console.widgets.table import Column, Table
+from tui.text.words import Undo
+from tui.view.command_lines import line as command_line
+from tui.view.fixes import FixRow
+from tui.view.plan import Plan, Step, validity
+
+COLUMNS = (
+    Column("number", "#", 2),
+    Column("type", "FIX", 8),
+    Column("image", "IMAGE", 15, share=1),
+    Column("change", "NOW / AFTER", 14),
+    Column("space", "SPACE", 7, right=True, from_width=100),
+    Column("lowest", "LOWEST", 7, right=True, from_width=100),
+    Column("free", "FREE", 8, right=True),
+    Column("time", "TIME", 7, right=True),
+    Column("undo", "UNDO", 5),
+    Column("needs", "NEEDS", 7, share=1),
+)
+HEADS = tuple(column.title for column in COLUMNS)
+
+
+class StepRows:
+    """The steps of a plan for a table."""
+
+    def __init__(self, steps: Sequence[Step], signs: Signs) -> None:
+        self._steps = steps
+        self._signs = signs
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def key(self, index: int) -> str:
+        """The key of the fix."""
+        return self._steps[index].row.key
+
+    def find(self, key: str) -> int:
+        """Where it is."""
+        return next((index for index, step in enumerate(self._steps) if step.row.key == key), -1)
+
+    def cells(self, index: int) -> dict[str, Cell]:
+        """The cells of a step."""
+        step = self._steps[index]
+        row = step.row
+        return {
+            "number": str(step.number),
+            "type": row.type,
+            "image": row.short,
+            "change": self._signs.change(row.now.value, row.after.value),
+            "space": signed(row.space_bytes),
+            "lowest": compact(step.lowest),
+            "free": compact(step.free_after),
+            "time": step.time.text,
+            "undo": Span(str(row.undo), "warning" if row.undo is Undo.NEVER else "text"),
+            "needs": step.needs,
+        }
+
+    def text(self, index: int) -> list[str]:
+        """The row in plain words."""
+        cells = self.cells(index)
+        return [plain(cells.get(column.name, "")) for column in COLUMNS]
+
+
+class PlanPage(Page):
+    """The plan of what is queued. It says when it does not hold any more, and is then made again first."""
+
+    tab = "plan"
+    TABS = False
+    watched = True
+    ALWAYS: ClassVar[Sequence[str]] = ("help", "commands", "back")
+    ACTS: ClassVar[Sequence[Act]] = (
+        Act(
+            "run",
+            "r",
+            "Run",
+            "Run the plan as shown; asks before what cannot be undone.",
+            "start go",
+            changes=True,
+        ),
+        Act("earlier", "K", "Up", "Move the step towards the start.", "order", changes=True),
+        Act("later", "J", "Down", "Move the step towards the end.", "order", changes=True),
+        Act("drop", "x", "Drop", "Take the step out of the plan.", "remove unqueue", changes=True),
+        Act("lens", "L", "Lens", "Show every page as it will be after the plan.", "preview future after"),
+        Act("offer", "a", "Add offer", "Add the fix that would make the plan possible.", "space room", changes=True,
+            footer=False),
+        Act("copy_command", "y", "Copy CLI", "Copy the command that runs the same plan.", "clipboard"),
+        Act("save", "e", "Export", "Write the plan to a file.", "save"),
+        Act("replan", "p", "Plan again", "Make the plan again from what is true now.", "refresh", footer=False),
+        Act("why", "w", "Why", "Tell why this fix is offered.", "explain", footer=False),
+        Act("back", "escape", "Back", "Back to Triage; the queue stays."),
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plan: Plan | None = None
+
+    def body(self) -> Iterable[Widget]:
+        """Steps and outcome."""
+        table = Table(COLUMNS, name="steps")
+        outcome = Pane("outcome", label_columns=8)
+        for widget in (table, outcome):
+            widget.add_class("panel")
+        yield Vertical(table, outcome, id="plan-body")
+
+    @property
+    def table_widget(self) -> Table:
+        """The table of steps."""
+        return self.query_one("#steps", Table)
+
+    # -- drawing
+
+    def fill_header(self) -> None:
+        """Which plan, and whether it holds."""
+        if self.plan is None:
+            self.make()
+        plan = self.plan
+        assert plan is not None
+        bar = self.query_one("#header", Bar)
+        number = len(plan.steps)
+        told = f"   {number} {'fix' if number == 1 else 'fixes'}   {plan.repo_id}"
+        held = self.why_stale()
+        word = Span("STALE ", "danger") if held else Span("VALID ", "optimized")
+        bar.show(
+            [Button((Span(f" Plan {plan.short}", "title"), Span(told)))],
+            (Span(f"made {clock(plan.made_at)}   ", "quiet"), word),
+        )
+
+    def why_stale(self) -> str:
+        """Why the plan does not hold any more, "" when it does."""
+        if self.plan is None:
+            return ""
+        found = validity(self.plan, self.console.site.seen)
+        return "" if found.valid else found.reason
+
+    def fill(self) -> None:
+        """Steps and outcome; the plan itself changes only when it is made again."""
+        plan = self.plan
+        assert plan is not None
+        signs = self.console.signs
+        self.table_widget.show(StepRows(plan.steps, signs), self._nothing())
+        stale = self.why_stale()
+        title = f"STALE: {stale}. r makes the plan again first" if stale else "Steps, in the order they will run"
+        set_title(self.table_widget, title)
+        outcome = self.query_one("#outcome", Pane)
+        set_title(outcome, "Outcome")
+        outcome.show(lines.outcome(plan, signs))
+        self._size_table(len(plan.steps))
+
+    def status(self) -> Button:
+        """The command that does the same."""
+        return Button((Span(" Same as: ", "quiet"), Span(self.command())), "copy_command")
+
+    def _size_table(self, steps: int) -> None:
+        room = self.size.height - 3
+        self.table_widget.styles.height = max(5, min(steps + 3, room // 2))
+
+    def _nothing(self) -> list[Line]:
+        return [(), line("No step can run now. Below is why.")]
+
+    def make(self) -> None:
+        """Make the plan from what is queued and known now."""
+        self.plan = self.console.site.make_plan(self.console.site.queued())
+        self.console.save_plan(self.plan)
+
+    def command(self) -> str:
+        """The command that runs the same plan."""
+        plan = self.plan
+        return command_line("run", repo=plan.repo_id, plan=plan.short) if plan is not None else ""
+
+    def on_mount(self) -> None:
+        """The table has the keys; a plan is made from what is, not from what will be."""
+        self.console.site.lens = False
+        self.set_focus(self.table_widget)
+
+    # -- acts
+
+    def why_not(self, act: Act) -> str:
+        """What the act needs."""
+        plan = self.plan
+        if plan is None:
+            return "there is no plan yet"
+        if act.name == "run" and not self.why_stale():
+            if plan.refused:
+                return f"{plan.refused[:1].lower()}{plan.refused[1:]}"
+            if not plan.steps:
+                return "no step of it can run now"
+        if act.name == "offer" and not plan.offers:
+            return "there is nothing to add"
+        if act.name in ("drop", "earlier", "later", "why") and not plan.steps:
+            return "there is no step"
+        return ""
+
+    def act_run(self) -> None:
+        """Run it; a plan that does not hold any more is made again and shown first."""
+        plan = self.plan
+        assert plan is not None
+        if self.why_stale():
+            self.act_replan()
+            self.console.tell("The plan was made again from what is true now. Look at it, then r runs it.", "warning")
+            return
+        never = [step for step in plan.steps if step.row.undo is Undo.NEVER]
+        if not never:
+            self._answered(True)
+            return
+        word = never[0].row.name if len(never) == 1 else plan.short
+        told: list[Cell] = [*plan.never, "It cannot be undone. Everything else can be stopped and is kept."]
+        self.console.push_screen(Confirm("This cannot be undone", told, word, "run the plan"), self._answered)
+
+    def _answered(self, yes: bool | None) -> None:
+        if yes and self.plan is not None:
+            if self.why_stale():
+                self.console.tell(f"Nothing was run: {self.why_stale()}.", "warning")
+                return
+            self.console.start_plan(self.plan)
+
+    def act_replan(self) -> None:
+        """Make the plan again."""
+        self.make()
+        self.fill_all()
+
+    def _changed(self, what: str) -> None:
+        del what
+        self.act_replan()
+
+    def act_drop(self) -> None:
+        """Take the step out."""
+        key = self.table_widget.key
+        self.console.decide(lambda desk: desk.unqueue([key]), self._dropped)
+
+    def _dropped(self) -> None:
+        if self.console.site.queued():
+            self.act_replan()
+        else:
+            self.act_back()
+
+    def act_earlier(self) -> None:
+        """Move towards the start."""
+        self._move(-1)
+
+    def act_later(self) -> None:
+        """Move towards the end."""
+        self._move(1)
+
+    def _move(self, by: int) -> None:
+        key = self.table_widget.key
+        self.console.decide(lambda desk: desk.move(key, by), self.act_replan)
+
+    def act_offer(self) -> None:
+        """Add the first offer."""
+        assert self.plan is not None
+        rows: list[FixRow] = [self.plan.offers[0].row]
+        self.console.decide(lambda desk: desk.queue(rows), self.act_replan)
+
+    def act_copy_command(self) -> None:
+        """Copy the command."""
+        self.console.copy_to_clipboard(self.command())
+        self.console.tell(f"Copied: {self.command()}")
+
+    def act_save(self) -> None:
+        """Write the steps to a file."""
+        self.console.act_export()
+
+    def act_why(self) -> None:
+        """Why this fix."""
+        from tui.console.pages.why.page import WhyPage
+
+        self.console.push_screen(WhyPage(fix=self.table_widget.key))
+
+    def act_back(self) -> None:
+        """Back to where it was opened."""
+        self.dismiss(None)
+
+    def copies(self) -> list[CopyItem]:
+        """The command."""
+        return [("c", "command", self.command())]
+
+    def table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
+        """The steps."""
+        if self.plan is None:
+            return HEADS, []
+        rows = StepRows(self.plan.steps, self.console.signs)
+        return HEADS, [rows.text(index) for index in range(len(rows))]

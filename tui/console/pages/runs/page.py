@@ -1,0 +1,335 @@
+"""What runs: the steps of a run with their progress, what other hosts saved last, and the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from textual import events
+from textual.containers import Vertical
+from textual.widget import Widget
+from textual.widgets import Input
+
+from tui.cli.render import duration
+from tui.console.acts import Act
+from tui.console.draw.formats import clock
+from tui.console.draw.lines import Line, Span, line
+from tui.console.pages.page import CopyItem, Page
+from tui.console.pages.runs import lines
+from tui.console.pages.runs.rows import COLUMNS, LOG_COLUMNS, OTHER_COLUMNS, Entries, LogRows, OtherRows
+from tui.console.widgets.bar import Button
+from tui.console.widgets.base import set_title
+from tui.console.widgets.filter import FilterLine
+from tui.console.widgets.table import Table
+from tui.view.command_lines import line as command_line
+from tui.view.query import Query, parse
+from tui.view.snapshot import HostOperation
+from tui.work.runs import LogLine, Run
+
+_LAST_LINES_S = 3.0
+"""The last lines of a log come a moment after the run has ended."""
+
+
+class RunsPage(Page):
+    """Runs of this host, work of others, log."""
+
+    tab = "runs"
+    ACTS: ClassVar[Sequence[Act]] = (
+        Act("stop", "s", "Stop, keep", "Stop at the next save; what was done is kept.", "halt pause", changes=True),
+        Act("resume", "r", "Resume", "Go on with what the run has not done.", "continue start", changes=True),
+        Act("discard", "X", "Discard", "Give up the unfinished work on an image. Asks first.", "remove", changes=True),
+        Act("take_over", "a", "Take over", "Go on with work of a host that is gone.", "other host",
+            changes=True),
+        Act("filter", "slash", "Find", "Show only lines of the log that match; esc shows all, there.", "search filter"),
+        Act("follow", "f", "Follow", "Follow the log, or hold it.", "tail pause"),
+        Act("earlier_run", "left", "Earlier", "Show the run before this one.", "previous history", footer=False),
+        Act("later_run", "right", "Later", "Show the run after this one.", "next history", footer=False),
+        Act("step_log", "l", "Log of step", "Show the log of the step alone, or of the whole run.", "lines"),
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.run_id = ""
+        """The run that is shown, "" for the newest."""
+        self.following = True
+        self.only_step = False
+        self._log: tuple[LogLine, ...] = ()
+        self._log_read = 0.0
+        self._log_of = ""
+        self._chosen: tuple[object, Sequence[int]] = (None, ())
+        """The numbers of the lines of the log that are shown, with what they were chosen by."""
+
+    def body(self) -> Iterable[Widget]:
+        """Steps, other hosts, log."""
+        steps, others = Table(COLUMNS, name="run-steps", heads=False), Table(OTHER_COLUMNS, name="others")
+        log = Table(LOG_COLUMNS, name="log", heads=False)
+        for widget in (steps, others, log):
+            widget.add_class("panel")
+        yield Vertical(steps, others, log, FilterLine(log, "words   !not   /expression/"), id="run-body")
+
+    # -- what is shown
+
+    def shown_run(self) -> Run | None:
+        """The run that is shown: one that was chosen, else the newest."""
+        runs = self.console.site.runs
+        return next((run for run in runs if run.id == self.run_id), runs[0] if runs else None)
+
+    def operation(self) -> HostOperation | None:
+        """The work of another host under the cursor."""
+        key = self.query_one("#others", Table).key
+        return next((item for item in lines.others(self.console.site) if item.image == key), None)
+
+    def step_number(self) -> int:
+        """The step under the cursor, 0 when there is none."""
+        return int(self.query_one("#run-steps", Table).key.partition(".")[0] or 0)
+
+    # -- drawing
+
+    def fill(self) -> None:
+        """Everything, from what is known now."""
+        run = self.shown_run()
+        now = self.console.site.now
+        self._fill_steps(run, now)
+        self._fill_others(now)
+        self._fill_log(run)
+
+    def _fill_steps(self, run: Run | None, now: float) -> None:
+        table = self.query_one("#run-steps", Table)
+        if run is None:
+            set_title(table, "Steps")
+            table.show(Entries(()), [(), line("Nothing has run here. Queue fixes in Triage (1), p shows the plan.")])
+            return
+        found = lines.steps(run, self.console.signs, max(40, table.size.width - 4), now)
+        entries = [
+            (f"{step.number}.{part}", row)
+            for step, rows in zip(run.steps, found, strict=True)
+            for part, row in enumerate(rows)
+        ]
+        table.show(Entries(entries))
+        set_title(table, self._run_title(run, now), self._which(run))
+
+    def _run_title(self, run: Run, now: float) -> Line:
+        took = duration((run.ended or now) - run.started)
+        when = f"{clock(run.started)}, {took}"
+        return line(f"Run {run.short}   {run.state}   {run.done} of {len(run.steps)} done   {when}")
+
+    def _which(self, run: Run) -> str:
+        runs = self.console.site.runs
+        if len(runs) < 2:
+            return ""
+        index = next(index for index, other in enumerate(runs) if other.id == run.id)
+        return f"run {len(runs) - index} of {len(runs)}: left and right"
+
+    def _fill_others(self, now: float) -> None:
+        table = self.query_one("#others", Table)
+        table.show(OtherRows(lines.others(self.console.site), now), [line(Span("None is known.", "quiet"))])
+        set_title(table, "Other unfinished work: last saved state")
+
+    def _fill_log(self, run: Run | None) -> None:
+        table = self.query_one("#log", Table)
+        if run is None:
+            set_title(table, "Log")
+            table.show(LogRows((), ()))
+            return
+        if run.id != self._log_of:
+            self._log, self._log_of = (), run.id
+            self._read_log(run)
+        elif (self.following and run.alive) or run.ended + _LAST_LINES_S > self._log_read:
+            self._read_log(run)
+        step = self.step_number() if self.only_step else 0
+        query = parse(self.filter_line.value)
+        shown = self._lines_of(step, query)
+        what = f"Log of step {step}" if step else "Log"
+        found = f" {len(shown)} of {len(self._log)}   find: {query.text}" if not query.empty else ""
+        set_title(table, f"{what}{found}   {'following' if self.following else 'held, f follows'}")
+        nothing = " nothing yet" if query.empty else f" No line matches {query.text}. esc shows all."
+        table.show(LogRows(self._log, shown), [line(Span(nothing, "quiet"))])
+        if self.following:
+            table.go(len(shown) - 1)
+
+    def _lines_of(self, step: int, query: Query) -> Sequence[int]:
+        """The numbers of the lines of a step, 0 for all, that match; looked for again only when something changed."""
+        key = (self._log_of, len(self._log), step, query.text)
+        if self._chosen[0] != key:
+            wanted: Sequence[int] = range(len(self._log))
+            if step or not query.empty:
+                wanted = [
+                    number
+                    for number, item in enumerate(self._log)
+                    if (not step or item.step == step) and all(term.passes(item.text.lower()) for term in query.terms)
+                ]
+            self._chosen = (key, wanted)
+        return self._chosen[1]
+
+    def _read_log(self, run: Run) -> None:
+        """Fetch what is new, beside everything else."""
+        site, known = self.console.site, len(self._log)
+        self._log_read = site.clock()
+
+        def read(value: tuple[LogLine, ...] | None, error: BaseException | None) -> None:
+            if error is not None:
+                self.console.failed("The log could not be read", error)
+            elif value and run.id == self._log_of and len(self._log) == known:
+                self._log = (*self._log, *value)
+                self._fill_log(run)
+
+        self.console.jobs.start("log", lambda: site.log_of(run, known), read)
+
+    def status(self) -> Button:
+        """How the run ended, or that nobody has to watch it."""
+        run = self.shown_run()
+        if run is None:
+            text = "Nothing is running."
+        elif run.alive:
+            text = "You can quit: the run goes on. Any host can resume it from the last save."
+        else:
+            text = run.reason or str(run.state)
+        return Button((Span(f" {text}", "quiet"),))
+
+    def on_mount(self) -> None:
+        """The steps have the keys."""
+        self.set_focus(self.query_one("#run-steps", Table))
+
+    def on_table_moved(self, message: Table.Moved) -> None:
+        """The log may be that of another step; whoever goes up in it holds it."""
+        message.stop()
+        if message.table.id == "log":
+            self.following = message.table.cursor >= len(message.table.rows) - 1
+        self.fill_footer()
+        if self.only_step and message.table.id == "run-steps":
+            self._fill_log(self.shown_run())
+
+    # -- acts
+
+    def why_not(self, act: Act) -> str:
+        """What the act needs."""
+        run = self.shown_run()
+        if act.name == "stop" and (run is None or not run.alive):
+            return "nothing is running in this run"
+        if act.name == "resume":
+            if run is None:
+                return "there is no run"
+            if not run.resumable and not run.ending:
+                return "it is running" if run.alive else "everything in it is done"
+        if act.name == "discard" and self._discarded() is None:
+            return "no unfinished work on an image is under the cursor"
+        if act.name == "take_over" and self.operation() is None:
+            return "no unfinished work of another host is known (tab goes to that list)"
+        if act.name == "filter" and run is None:
+            return "there is no log yet"
+        if act.name in ("earlier_run", "later_run") and len(self.console.site.runs) < 2:
+            return "there is only one run"
+        return ""
+
+    def act_stop(self) -> None:
+        """Stop the run."""
+        run = self.shown_run()
+        assert run is not None
+        self.console.stop_run(run)
+
+    def act_resume(self) -> None:
+        """Go on."""
+        run = self.shown_run()
+        assert run is not None
+        self.console.resume_run(run)
+
+    def _discarded(self) -> tuple[str, str] | None:
+        """Id and name of the image whose unfinished work is under the cursor."""
+        if self.focused is self.query_one("#others", Table):
+            operation = self.operation()
+            return (operation.image, operation.name or operation.image[:8]) if operation else None
+        run, number = self.shown_run(), self.step_number()
+        if run is None or not number or run.alive:
+            return None
+        step = run.steps[number - 1]
+        return (step.target, step.name) if step.target else None
+
+    def act_discard(self) -> None:
+        """Ask, then give the work up."""
+        found = self._discarded()
+        assert found is not None
+        self.console.discard(*found)
+
+    def act_take_over(self) -> None:
+        """Show the evidence, then ask."""
+        operation = self.operation()
+        assert operation is not None
+        self.console.take_over(operation)
+
+    def act_follow(self) -> None:
+        """Follow or hold."""
+        self.following = not self.following
+        self.fill()
+
+    @property
+    def filter_line(self) -> FilterLine:
+        """Where it is typed what to find in the log."""
+        return self.query_one(FilterLine)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """It is found while one types."""
+        event.stop()
+        self._fill_log(self.shown_run())
+
+    def take_field_key(self, field: Input, event: events.Key) -> bool:
+        """Enter keeps what is found, esc shows all lines; the cursor stays on the line it is on."""
+        if self.filter_line.take_key(event.key):
+            self.fill_all()
+            return True
+        return super().take_field_key(field, event)
+
+    def act_filter(self) -> None:
+        """Find in the log, which is held meanwhile."""
+        self.following = False
+        self.filter_line.open()
+
+    def act_step_log(self) -> None:
+        """One step, or all."""
+        self.only_step = not self.only_step
+        self.following = True
+        self.fill()
+
+    def act_earlier_run(self) -> None:
+        """The run before."""
+        self._choose(1)
+
+    def act_later_run(self) -> None:
+        """The run after."""
+        self._choose(-1)
+
+    def _choose(self, by: int) -> None:
+        runs, run = self.console.site.runs, self.shown_run()
+        assert run is not None
+        index = next(index for index, other in enumerate(runs) if other.id == run.id) + by
+        self.run_id = runs[max(0, min(index, len(runs) - 1))].id
+        self._log_of = ""
+        self.fill_all()
+
+    def act_back(self) -> None:
+        """All lines of the log again, else the newest run."""
+        if self.filter_line.value:
+            self.filter_line.clear_filter()
+            self.fill_all()
+            return
+        self.run_id = ""
+        if self.console.site.replay is not None:
+            self.console.leave_replay()
+        self.fill_all()
+
+    # -- taking out
+
+    def copies(self) -> list[CopyItem]:
+        """Ids and the command."""
+        run = self.shown_run()
+        if run is None:
+            return []
+        number = self.step_number()
+        items: list[CopyItem] = [("i", "id of the run", run.id), ("c", "command", command_line("tasks"))]
+        if number:
+            step = run.steps[number - 1]
+            items += [("w", "reason", step.reason or step.error or str(step.state)), ("r", "image", step.target)]
+        return items
+
+    def table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
+        """The log."""
+        return ("when", "step", "text"), [(clock(item.when), str(item.step), item.text) for item in self._log]

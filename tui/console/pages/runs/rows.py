@@ -1,0 +1,107 @@
+"""The rows of the page of runs: steps of a run, work of others, lines of a log."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+from tui.cli.render import duration
+from tui.console.draw.formats import clock
+from tui.console.draw.lines import Cell, Line, Span
+from tui.console.widgets.table import Column
+from tui.view.snapshot import HostOperation
+from tui.work.runs import LogLine
+
+COLUMNS = (Column("line", "", 20, share=1),)
+OTHER_COLUMNS = (
+    Column("host", "HOST", 10),
+    Column("verb", "WORK", 8),
+    Column("image", "IMAGE", 12, share=1),
+    Column("stage", "STAGE", 9),
+    Column("share", "SO FAR", 10),
+    Column("saved", "SAVED", 8),
+    Column("age", "AGE", 4, right=True),
+    Column("state", "", 5),
+)
+LOG_COLUMNS = (Column("when", "", 8), Column("step", "", 4, right=True), Column("text", "", 20, share=1))
+
+
+class Entries:
+    """The lines of the upper table: each run with its steps, or each operation of another host."""
+
+    def __init__(self, entries: Sequence[tuple[str, Line]]) -> None:
+        self._entries = entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def key(self, index: int) -> str:
+        """The key of a line."""
+        return self._entries[index][0]
+
+    def find(self, key: str) -> int:
+        """Where it is."""
+        return next((index for index, entry in enumerate(self._entries) if entry[0] == key), -1)
+
+    def cells(self, index: int) -> dict[str, Cell]:
+        """The line."""
+        return {"line": self._entries[index][1]}
+
+
+class OtherRows:
+    """Unfinished work of other hosts."""
+
+    def __init__(self, operations: Sequence[HostOperation], now: float) -> None:
+        self._operations = operations
+        self._now = now
+
+    def __len__(self) -> int:
+        return len(self._operations)
+
+    def key(self, index: int) -> str:
+        """The image."""
+        return self._operations[index].image
+
+    def find(self, key: str) -> int:
+        """Where it is."""
+        return next((index for index, item in enumerate(self._operations) if item.image == key), -1)
+
+    def cells(self, index: int) -> dict[str, Cell]:
+        """Who, what, how far, and how long ago that was saved."""
+        item = self._operations[index]
+        old = Span("OLD", "warning") if item.old(self._now) else Span("")
+        return {
+            "host": item.host,
+            "verb": item.verb,
+            "image": item.name,
+            "stage": f"stage {item.stage}/{item.stages}" if item.stages else "-",
+            "share": f"{item.percent}%" if item.percent >= 0 else Span("no % given", "quiet"),
+            "saved": clock(item.when),
+            "age": duration(max(0.0, self._now - item.when)),
+            "state": Span("works", "bold") if item.busy else old,
+        }
+
+
+class LogRows:
+    """Some lines of a log: those whose numbers are given, in order."""
+
+    def __init__(self, lines: Sequence[LogLine], numbers: Sequence[int]) -> None:
+        self._lines = lines
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def key(self, index: int) -> str:
+        """The number of the line in the log."""
+        return str(self._numbers[index])
+
+    def find(self, key: str) -> int:
+        """Where it is."""
+        index = bisect_left(self._numbers, int(key))
+        return index if index < len(self) and self._numbers[index] == int(key) else -1
+
+    def cells(self, index: int) -> dict[str, Cell]:
+        """Time, step and text."""
+        item = self._lines[self._numbers[index]]
+        return {"when": Span(clock(item.when), "quiet"), "step": str(item.step or "-"), "text": item.text}

@@ -1,0 +1,1 @@
+"""What happened: the journal, or the steps of a trace."""

@@ -1,0 +1,338 @@
+"""What happened: the journal of the repository, or in a replay the steps of the trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.containers import Vertical
+from textual.timer import Timer
+from textual.widget import Widget
+
+from tui.console.acts import Act
+from tui.console.dialogs.ask_step import AskStep
+from tui.console.draw.lines import Line, Span, line
+from tui.console.pages.page import CopyItem, Page
+from tui.console.pages.timeline import rows
+from tui.console.widgets.bar import Button
+from tui.console.widgets.base import set_title
+from tui.console.widgets.pane import Pane
+from tui.console.widgets.scrub import Scrub
+from tui.console.widgets.table import Table
+from tui.work.journal import Event
+
+if TYPE_CHECKING:
+    from tui.training.replay import Replay
+
+SPEEDS = (1, 2, 5, 10, 50)
+"""Steps per second."""
+_REPAINTS = 4
+_MOST_DIFFERENCES = 14
+
+_REPLAY_ONLY = frozenset(
+    ("step_back", "step_on", "crash_back", "crash_on", "play", "slower", "faster", "go_to", "branch", "mark", "compare")
+)
+
+
+class TimelinePage(Page):
+    """Events or steps, what is known of the one under the cursor, and in a replay the line of all steps."""
+
+    tab = "timeline"
+    ACTS: ClassVar[Sequence[Act]] = (
+        Act("step_back", "left_square_bracket", "Step", "One step back.", "previous replay", footer=False),
+        Act("step_on", "right_square_bracket", "Step", "One step on.", "next replay"),
+        Act("crash_back", "left_curly_bracket", "Crash", "Back to the crash before this step.", "", footer=False),
+        Act("crash_on", "right_curly_bracket", "Crash", "On to the next crash.", "kill power cut"),
+        Act("play", "space", "Play", "Play the steps one after the other, or hold.", "pause run"),
+        Act("slower", "comma", "Slower", "Play more slowly.", "speed", footer=False),
+        Act("faster", "full_stop", "Faster", "Play faster.", "speed", footer=False),
+        Act("go_to", "g", "Go to", "Go to a step by its number.", "jump"),
+        Act("branch", "b", "Branch", "Begin a live simulation from this step.", "what if"),
+        Act("mark", "m", "Mark", "Remember this step.", "bookmark", footer=False),
+        Act("compare", "d", "Compare", "Show what differs from the marked step.", "diff", footer=False),
+        Act("whole", "a", "All", "Show the events of all images again.", "lane filter"),
+        Act("why", "w", "Why", "Tell why the image of this event is as it is.", "explain"),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = ""
+        """Only the events of this image are shown, "" for all."""
+        self.speed = 1
+        self.marked = -1
+        self._playing: Timer | None = None
+        self._events: tuple[Event, ...] = ()
+        self._at_end = True
+
+    def body(self) -> Iterable[Widget]:
+        """Steps, what changed, the repository then, and the line of all steps."""
+        table = Table(rows.COLUMNS, name="events")
+        changed, then = Pane("changed", label_columns=8), Pane("then")
+        for widget in (table, changed, then):
+            widget.add_class("panel")
+        then.can_focus = False
+        yield Vertical(table, changed, then, id="timeline-body")
+        yield Scrub()
+
+    @property
+    def replay(self) -> Replay | None:
+        """The trace, None for the journal."""
+        return self.console.site.replay
+
+    @property
+    def table_widget(self) -> Table:
+        """The table of steps or events."""
+        return self.query_one("#events", Table)
+
+    # -- drawing
+
+    def fill(self) -> None:
+        """Everything, from what is known now."""
+        replay = self.replay
+        self.set_class(replay is not None, "-replay")
+        table = self.table_widget
+        table.passed_on = frozenset(("g",)) if replay is not None else frozenset()
+        table.columns = rows.STEP_COLUMNS if replay is not None else rows.COLUMNS
+        if replay is not None:
+            self._fill_replay(replay)
+        else:
+            self._fill_journal()
+
+    def _fill_replay(self, replay: Replay) -> None:
+        site, table = self.console.site, self.table_widget
+        if not isinstance(table.rows, rows.StepRows) or table.rows.replay is not replay:
+            table.show(rows.StepRows(replay))
+        table.centre(site.step)
+        set_title(table, "Steps")
+        changed, then = self.query_one("#changed", Pane), self.query_one("#then", Pane)
+        set_title(changed, f"Changed at step {site.step + 1}")
+        changed.show(rows.changed(replay, site.step))
+        set_title(then, f"Repository {site.current} at step {site.step + 1}")
+        then.show([rows.repository(site.view, self.console.signs)])
+        self.query_one(Scrub).show(len(replay.steps), site.step, replay.crashes, self.marked)
+
+    def status(self) -> Button:
+        """In a replay where the crashes are."""
+        return Button((Span(f" {rows.crashes(self.replay)}", "quiet"),) if self.replay is not None else ())
+
+    def _fill_journal(self) -> None:
+        journal, table = self.console.site.journal, self.table_widget
+        events = () if journal is None else journal.lane(self.image) if self.image else journal.events()
+        at_end = table.cursor >= len(self._events) - 1
+        self._events = events
+        table.show(rows.EventRows(events), self._nothing())
+        if at_end:
+            table.go(len(events) - 1)
+        name = self.console.site.view.images.label(self.image) if self.image else ""
+        set_title(table, f"What happened to {name}   a shows all" if self.image else f"Timeline {len(events)} events")
+        self._fill_event()
+
+    def _fill_event(self) -> None:
+        pane = self.query_one("#changed", Pane)
+        event = self.event()
+        set_title(pane, f"Lane of {event.name}" if event is not None and event.name else "Event")
+        journal = self.console.site.journal
+        lane = journal.lane(event.image) if journal is not None and event is not None and event.image else ()
+        pane.show(rows.lane(event, lane, self.console.signs))
+
+    def _nothing(self) -> list[Line]:
+        return [(), line("Nothing was noted yet. Scans and runs write here, also those of other consoles.")]
+
+    def event(self) -> Event | None:
+        """The event under the cursor."""
+        cursor = self.table_widget.cursor
+        return self._events[cursor] if self.replay is None and 0 <= cursor < len(self._events) else None
+
+    def on_mount(self) -> None:
+        """The table has the keys."""
+        self.set_focus(self.table_widget)
+
+    def on_table_moved(self, message: Table.Moved) -> None:
+        """In a replay the cursor is the step."""
+        message.stop()
+        if self.replay is None:
+            self._fill_event()
+        elif self.table_widget.cursor != self.console.site.step:
+            self._go(self.table_widget.cursor)
+
+    def on_scrub_picked(self, message: Scrub.Picked) -> None:
+        """A click on the line of all steps."""
+        message.stop()
+        self._go(message.step)
+
+    # -- acts
+
+    def in_footer(self, act: Act) -> bool:
+        """Stepping is for replays."""
+        return act.footer and (self.replay is not None or act.name not in _REPLAY_ONLY)
+
+    def why_not(self, act: Act) -> str:
+        """What the act needs."""
+        replay = self.replay
+        if act.name in _REPLAY_ONLY:
+            return self._why_not_replay(act, replay)
+        if act.name == "whole" and not self.image:
+            return "all events are shown"
+        if act.name == "why" and not (self.event() and self.event_image()):
+            return "no image is under the cursor"
+        return ""
+
+    def _why_not_replay(self, act: Act, replay: Replay | None) -> str:
+        if replay is None:
+            return "only in a replay: open a trace (: and then trace)"
+        if self.console.site.branch is not None:
+            return "this is a simulation, esc goes back to the replay"
+        step = self.console.site.step
+        if act.name == "crash_back" and replay.previous_crash(step) is None:
+            return "there is no crash before this step"
+        if act.name == "crash_on" and replay.next_crash(step) is None:
+            return "there is no crash after this step"
+        if act.name == "step_back" and step == 0:
+            return "this is the first step"
+        if act.name == "step_on" and step >= len(replay.steps) - 1:
+            return "this is the last step"
+        if act.name == "compare" and self.marked < 0:
+            return "mark a step first: m"
+        return ""
+
+    def event_image(self) -> str:
+        """The image of the event under the cursor, "" for none that is still there."""
+        event = self.event()
+        image = event.image if event is not None else ""
+        return image if image and self.console.site.view.image(image) is not None else ""
+
+    def _go(self, step: int) -> None:
+        """Another step; while a simulation goes on from one, that one stays."""
+        if self.replay is not None:
+            if self.console.site.branch is None:
+                self.console.site.go_to(step)
+            self.fill_all()
+
+    def act_step_back(self) -> None:
+        """One step back."""
+        self._go(self.console.site.step - 1)
+
+    def act_step_on(self) -> None:
+        """One step on."""
+        self._go(self.console.site.step + 1)
+
+    def act_crash_back(self) -> None:
+        """To the crash before."""
+        assert self.replay is not None
+        found = self.replay.previous_crash(self.console.site.step)
+        if found is not None:
+            self._go(found)
+
+    def act_crash_on(self) -> None:
+        """To the next crash."""
+        assert self.replay is not None
+        found = self.replay.next_crash(self.console.site.step)
+        if found is not None:
+            self._go(found)
+
+    def act_play(self) -> None:
+        """Play or hold."""
+        if self._playing is not None:
+            self._hold()
+            self.console.tell("Held.")
+        else:
+            self._begin_to_play()
+            self.console.tell(f"Playing, {self._pace()}. space holds.")
+
+    def _pace(self) -> str:
+        return f"{self.speed} step{'' if self.speed == 1 else 's'} a second"
+
+    def _begin_to_play(self) -> None:
+        self._playing = self.set_interval(1 / min(self.speed, _REPAINTS), self._play_on)
+
+    def _hold(self) -> None:
+        if self._playing is not None:
+            self._playing.stop()
+            self._playing = None
+
+    def _play_on(self) -> None:
+        replay = self.replay
+        if replay is None or self.console.site.step >= len(replay.steps) - 1:
+            self._hold()
+            return
+        self._go(self.console.site.step + max(1, self.speed // _REPAINTS))
+
+    def act_slower(self) -> None:
+        """Play more slowly."""
+        self._change_speed(-1)
+
+    def act_faster(self) -> None:
+        """Play faster."""
+        self._change_speed(1)
+
+    def _change_speed(self, by: int) -> None:
+        index = max(0, min(SPEEDS.index(self.speed) + by, len(SPEEDS) - 1))
+        self.speed = SPEEDS[index]
+        if self._playing is not None:
+            self._hold()
+            self._begin_to_play()
+        self.console.tell(f"{self._pace()[:1].upper()}{self._pace()[1:]}.")
+
+    def act_go_to(self) -> None:
+        """Ask for a step."""
+        assert self.replay is not None
+
+        def answered(step: int | None) -> None:
+            if step is not None:
+                self._go(step - 1)
+
+        self.console.push_screen(AskStep(len(self.replay.steps)), answered)
+
+    def act_branch(self) -> None:
+        """Begin a live simulation."""
+        self._hold()
+        self.console.begin_branch()
+
+    def act_mark(self) -> None:
+        """Remember this step."""
+        self.marked = self.console.site.step
+        self.console.tell(f"Step {self.marked + 1} is marked; d compares with it.")
+        self.fill_all()
+
+    def act_compare(self) -> None:
+        """What differs from the marked step."""
+        from tui.console.dialogs.message import Message
+        from tui.training.replay import differences
+
+        site, replay = self.console.site, self.replay
+        assert replay is not None
+        told = differences(replay.view(self.marked, site.current), site.view)[:_MOST_DIFFERENCES]
+        title = f"Step {self.marked + 1} compared with step {site.step + 1}"
+        self.console.push_screen(Message(title, told or ["Nothing differs."]))
+
+    def act_whole(self) -> None:
+        """All images again."""
+        self.image = ""
+        self.fill_all()
+
+    def act_why(self) -> None:
+        """Why its image is as it is."""
+        from tui.console.pages.why.page import WhyPage
+
+        self.console.push_screen(WhyPage(image=self.event_image()))
+
+    def act_back(self) -> None:
+        """Show all images; in a replay leave it."""
+        if self.replay is not None:
+            self._hold()
+            self.console.leave_replay()
+        elif self.image:
+            self.act_whole()
+
+    # -- taking out
+
+    def copies(self) -> list[CopyItem]:
+        """The event."""
+        event = self.event()
+        if event is None:
+            return []
+        return [("i", "id of the image", event.image), ("r", "row", rows.event_text(event))]
+
+    def table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
+        """All events or steps."""
+        return rows.export(self.replay, self._events)

@@ -1,0 +1,1 @@
+"""Triage, the first page: what can be fixed."""

@@ -1,0 +1,55 @@
+"""The reason of a status or a fix as lines of a pane."""
+
+from __future__ import annotations
+
+from rich.cells import cell_len
+
+from tui.console.draw.lines import Line, Span, plain
+from tui.console.draw.signs import Signs
+from tui.console.widgets.pane import Item, Paragraph
+from tui.view.snapshot import RepositoryView
+from tui.view.why import Explanation, explain, explain_fix
+from tui.work.triage import TriageRow
+
+
+def of_fix(view: RepositoryView, row: TriageRow, signs: Signs, now: float, columns: int) -> list[Item]:
+    """Why a fix is offered, or why it is gone."""
+    if not row.fix.raw:
+        lines: list[Item] = [(Span(row.fix.label, "title"),), Paragraph("State", row.note or str(row.state))]
+        found = explain(view, row.fix.target, now) if row.fix.target else None
+        return lines + (body(found) if found is not None else [])
+    explained = explain_fix(view, row.fix, now)
+    lines = title(explained, signs, columns)
+    if row.run_note:
+        lines.append(Paragraph("Waits", Span(row.run_note, "warning")))
+    if row.note:
+        lines.append(Paragraph("Run", f"{row.state}: {row.note}"))
+    return lines + body(explained)
+
+
+def of_image(view: RepositoryView, image: str, signs: Signs, now: float, columns: int) -> list[Item]:
+    """Why an image is as it is."""
+    found = explain(view, image, now)
+    return [*title(found, signs, columns), *body(found)] if found is not None else []
+
+
+def of(found: Explanation, signs: Signs) -> list[Item]:
+    """An explanation without its facts, the title with sign and word first."""
+    return [*title(found, signs), *body(found)]
+
+
+def title(found: Explanation, signs: Signs, columns: int = 0) -> list[Item]:
+    """What it is about, its status and what that means; in one line, with the first digits of the id, where
+    ``columns`` are enough for that."""
+    whole = (Span(found.title, "title"),)
+    if not found.state:
+        return [whole]
+    state = signs.word(found.state.value)
+    brief = found.title.replace(found.image, found.image[:8]) if found.image else found.title
+    one: Line = (Span(f"{brief}  ", "title"), *state)
+    return [one] if cell_len(plain(one)) <= columns else [whole, state]
+
+
+def body(found: Explanation) -> list[Item]:
+    """The labelled sentences."""
+    return [Paragraph(item.label, item.text) for item in found.lines]

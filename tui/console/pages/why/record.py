@@ -1,0 +1,78 @@
+"""One fact, opened: what the record, the progress or the data file itself says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from textual.widget import Widget
+
+from tui.console.acts import Act
+from tui.console.draw.lines import Span, line
+from tui.console.pages.page import CopyItem, Page
+from tui.console.widgets.base import set_title
+from tui.console.widgets.pane import Item, Pane, Paragraph
+from tui.view.facts import Fact, open_fact
+
+
+class RecordPage(Page):
+    """The lines of one piece of evidence."""
+
+    tab = "record"
+    TABS = False
+    ALWAYS: ClassVar[Sequence[str]] = ("help", "commands", "back")
+    ACTS: ClassVar[Sequence[Act]] = (
+        Act("reload", "r", "Read again", "Read it again.", "refresh"),
+        Act("back", "escape", "Back", "Back to the reason."),
+    )
+
+    def __init__(self, fact: Fact) -> None:
+        super().__init__()
+        self.fact = fact
+        self._lines: tuple[str, ...] = ()
+
+    def body(self) -> Iterable[Widget]:
+        """One pane."""
+        pane = Pane("record")
+        pane.add_class("panel")
+        yield pane
+
+    def on_mount(self) -> None:
+        """Read it."""
+        self.set_focus(self.query_one("#record", Pane))
+        self.act_reload()
+
+    def fill(self) -> None:
+        """What was read."""
+        pane = self.query_one("#record", Pane)
+        set_title(pane, self.fact.text)
+        where = Paragraph("", Span(self.fact.path or "no file", "title"))  # all of it, however narrow the screen
+        place: list[Item] = [where, line(Span(self.fact.place, "quiet")), ()]
+        pane.show([*place, *(line(text) for text in self._lines)])
+
+    def act_reload(self) -> None:
+        """Read it, beside the screen."""
+        site, repo, fact = self.console.site, self.console.site.current, self.fact
+
+        def call() -> tuple[str, ...]:
+            with site.engine() as engine:
+                return open_fact(engine, repo, fact)
+
+        def done(lines: tuple[str, ...]) -> None:
+            self._lines = lines
+            if self.is_mounted:
+                self.fill_all()
+
+        self.console.do("record", call, done, "It cannot be read")
+
+    def act_back(self) -> None:
+        """Back to the reason."""
+        self.dismiss(None)
+
+    def copies(self) -> list[CopyItem]:
+        """The path and the text."""
+        return [("i", "path", self.fact.path), ("r", "text", "\n".join(self._lines))]
+
+    def table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
+        """The lines."""
+        return ("line",), [(text,) for text in self._lines]

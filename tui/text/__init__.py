@@ -1,0 +1,1 @@
+"""Words for people: statuses and amounts, and text from disk made harmless."""

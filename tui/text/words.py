@@ -1,0 +1,74 @@
+"""The words of the console: states, run states, priorities, undo classes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """What an image is shown as; the keys of ``tui.cli.render.LOOKS``."""
+
+    BROKEN = "broken"
+    DEGRADED = "degraded"
+    OPTIMIZED = "optimized"
+    REMOVED = "removed"
+    """Removed and still holding space: not an image status, never counted as one."""
+    UNKNOWN = "unknown"
+    HIDDEN = "hidden"
+    """Only in ``now`` and ``after`` of fixes: data that no image shows."""
+    GONE = "gone"
+    """Only in ``after`` of fixes."""
+    NONE = ""
+    """Only in ``now`` and ``after`` of fixes that change no status."""
+
+
+CODES = {
+    State.BROKEN: "BRK",
+    State.DEGRADED: "DEG",
+    State.OPTIMIZED: "OPT",
+    State.REMOVED: "DEL",
+    State.UNKNOWN: "UNK",
+    State.HIDDEN: "HID",
+    State.GONE: "gone",
+    State.NONE: "-",
+}
+
+SHOWN = (State.BROKEN, State.DEGRADED, State.OPTIMIZED, State.REMOVED, State.UNKNOWN)
+"""What an image can be shown as, in the order of the header."""
+
+
+class RunState(StrEnum):
+    """What a run or a step of it is doing."""
+
+    WAITING = "WAITING"
+    """Not begun; the reason says what for."""
+    RUNNING = "RUNNING"
+    STOPPING = "STOPPING"
+    """Asked to stop; it does so at its next save."""
+    STOPPED = "STOPPED"
+    """Stopped by an operator; what was done is kept."""
+    DONE = "DONE"
+    FAILED = "FAILED"
+    REJECTED = "REJECTED"
+    """The engine refused to begin; nothing was touched."""
+    GONE = "GONE"
+    """Not needed any more: done already, or by somebody else."""
+    OLD = "OLD"
+    """Not heard of for a minute: its owner may be dead."""
+
+
+ENDED = frozenset({RunState.STOPPED, RunState.DONE, RunState.FAILED, RunState.REJECTED, RunState.GONE})
+
+PRIORITIES = {1: "now", 2: "soon", 3: "when idle", 4: "housekeeping"}
+
+OLD_AFTER_S = 60.0
+"""A persisted value older than this is shown as OLD."""
+
+
+class Undo(StrEnum):
+    """What an operator can still do about a fix once it was started."""
+
+    STOP = "stop"
+    """It can be stopped, and nothing that was there before is lost."""
+    NEVER = "never"
+    """What it deletes or overwrites does not come back."""

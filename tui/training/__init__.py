@@ -1,0 +1,1 @@
+"""To learn and to practise: the demo, tours, drills, replays of simulated crashes."""

@@ -1,0 +1,1 @@
+"""What is shown, as plain data for both faces. Reads; changes nothing."""

@@ -1,0 +1,173 @@
+"""One repository as it was seen at one moment: immutable, and kept with its time when the storage is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from tui.text.words import OLD_AFTER_S, State
+from tui.view.fixes import LOW_SPACE_SHARE, FixRow
+from tui.view.images import ImageRow, ImageTable
+
+
+class Counts(NamedTuple):
+    """How many images are in which state."""
+
+    broken: int = 0
+    degraded: int = 0
+    optimized: int = 0
+    removed: int = 0
+    unknown: int = 0
+
+    def of(self, state: State) -> int:
+        """The count of one of ``words.SHOWN``."""
+        found: int = getattr(self, state.value)
+        return found
+
+    @property
+    def total(self) -> int:
+        """Images; what is removed is none."""
+        return self.broken + self.degraded + self.optimized + self.unknown
+
+
+class HostOperation(NamedTuple):
+    """The last persisted operation on an image. Texts are printable."""
+
+    image: str
+    name: str
+    verb: str
+    host: str
+    stage: int
+    stages: int
+    stage_name: str
+    percent: int
+    """-1: not known, and then nothing may be shown as a bar."""
+    when: float
+    """When it was persisted, by that host's clock."""
+    last_error: str
+    busy: str
+    """Who holds the lease, "" for nobody."""
+    size_bytes: int
+    finished: bool
+
+    def old(self, now: float) -> bool:
+        """It was saved more than a minute ago."""
+        return now - self.when > OLD_AFTER_S
+
+    @property
+    def lease_held(self) -> bool:
+        """Somebody holds the lease of the image: it is not for taking over."""
+        return bool(self.busy)
+
+
+class FindingRow(NamedTuple):
+    """Something check saw and offers no fix for."""
+
+    kind: str
+    subject: str
+    text: str
+    size_bytes: int
+
+
+class TaskRow(NamedTuple):
+    """A process of this host that works on the repository."""
+
+    id: str
+    pid: int
+    image: str
+    name: str
+    verb: str
+    started: float
+
+
+class ConstraintRow(NamedTuple):
+    """What the repository needs and can do."""
+
+    needs_srm: bool
+    shared: bool
+    fencing: str
+    facts: tuple[tuple[str, str], ...]
+    """All of it as (name, value)."""
+
+
+class RepositoryView(NamedTuple):
+    """A repository at ``scanned_at``. While ``problem`` is set everything else is as it was then."""
+
+    name: str
+    """Its handle on this host."""
+    host: str
+    identity: str = ""
+    format: str = ""
+    place: str = ""
+    counts: Counts = Counts()
+    total_bytes: int = 0
+    free_bytes: int = 0
+    scanned_at: float = 0.0
+    """Wall time; 0: never read."""
+    took_s: float = 0.0
+    images: ImageTable = ImageTable()
+    fixes: tuple[FixRow, ...] = ()
+    """In a safe order to run them in."""
+    findings: tuple[FindingRow, ...] = ()
+    tasks: tuple[TaskRow, ...] = ()
+    operations: tuple[HostOperation, ...] = ()
+    """Of all images that are not optimized, whoever worked on them."""
+    constraints: ConstraintRow | None = None
+    srm: str = ""
+    """Who manages it, "-" when it needs nobody, "?" when it needs somebody and nobody known does."""
+    deep: bool = False
+    problem: str = ""
+    """Why the last look failed, "" when it did not."""
+    next_step: str = ""
+    problem_at: float = 0.0
+    problem_code: str = ""
+    """The stable code of the error."""
+    read_only: str = ""
+    """Why nothing can be changed: "REPLAY", "AFTER PLAN", or ""."""
+
+    @property
+    def known(self) -> bool:
+        """It was read at least once."""
+        return self.scanned_at > 0
+
+    @property
+    def low_space(self) -> bool:
+        """Less than a tenth is free."""
+        return self.known and self.free_bytes < self.total_bytes * LOW_SPACE_SHARE
+
+    def age_s(self, now: float) -> float:
+        """Seconds since it was read."""
+        return max(0.0, now - self.scanned_at)
+
+    def fix_row(self, key: str) -> FixRow | None:
+        """The fix with that key, None when check does not offer it now."""
+        return next((row for row in self.fixes if row.key == key), None)
+
+    def fixes_of(self, image: str) -> tuple[FixRow, ...]:
+        """Fixes about an image, or that change it."""
+        return tuple(row for row in self.fixes if image in (row.target, *row.images))
+
+    def runs_elsewhere(self, row: FixRow) -> str:
+        """Why a fix cannot run on this host though it could on the manager (SRM), "" when it is no matter of that."""
+        if not row.needs_srm or self.srm in ("", "-", self.host):
+            return ""
+        return "it needs the SRM, and nobody known is it" if self.srm == "?" else f"it needs the SRM, {self.srm}"
+
+    def image(self, id: str) -> ImageRow | None:
+        """The row of an image, None when it is not there."""
+        return self.images.get(id)
+
+    def operation_of(self, image: str) -> HostOperation | None:
+        """The last persisted operation on an image, None when none is recorded or it is optimized."""
+        return next((item for item in self.operations if item.image == image), None)
+
+
+def never_read(name: str, host: str, facts: Mapping[str, str] | None = None) -> RepositoryView:
+    """A repository of which nothing is known yet; ``facts``: identity, format and place, where known."""
+    return RepositoryView(name, host)._replace(**dict(facts or {}))  # type: ignore[arg-type]
+
+
+def lost(view: RepositoryView, code: str, message: str, next_step: str, when: float) -> RepositoryView:
+    """The view after a look that failed: the old data with its time, and the error."""
+    since = view.problem_at if view.problem else when
+    return view._replace(problem=message, problem_code=code, next_step=next_step, problem_at=since)

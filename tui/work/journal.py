@@ -1,0 +1,144 @@
+"""The timeline of one repository as this host knows it: its own runs, and what it saw others do.
+
+Bounded, shared by all consoles of the host, and kept over restarts. Times of other hosts are those
+of their clocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from tui.notes import Notes, folder_of
+from tui.text.printable import printable
+from tui.text.words import CODES, State
+from tui.view.snapshot import HostOperation, RepositoryView
+
+MAX_EVENTS = 1000
+_PER_SCAN = 100
+"""A scan that finds more changes than this tells how many there were."""
+
+
+class Event(NamedTuple):
+    """Something that happened. Texts are printable."""
+
+    when: float
+    host: str
+    kind: str
+    """run, done, failed, stopped, killed, resumed, status, seen, lost, back, act."""
+    image: str
+    name: str
+    text: str
+    mark: str = ""
+    """Tells an event that was noted before."""
+
+    @property
+    def crash(self) -> bool:
+        """Something died or failed."""
+        return self.kind in ("killed", "failed", "lost")
+
+
+class Journal:
+    """The events of one repository."""
+
+    def __init__(self, notes: Notes, identity: str) -> None:
+        self._notes = notes
+        self._name = f"{folder_of(identity)}/journal.json"
+        self._mark = (-1, -1)
+        self._events: tuple[Event, ...] = ()
+
+    def events(self) -> tuple[Event, ...]:
+        """All that is kept, the oldest first. One stat when nothing has changed."""
+        mark = self._notes.mark(self._name)
+        if mark != self._mark:
+            self._events, self._mark = tuple(_events(self._notes.read(self._name, []))), mark
+        return self._events
+
+    def lane(self, image: str) -> tuple[Event, ...]:
+        """What happened to one image: which host did what, where it died, who went on."""
+        return tuple(event for event in self.events() if event.image == image)
+
+    def add(self, events: Iterable[Event]) -> None:
+        """Keep events; one whose mark is known already is left out. Durable on return."""
+        fresh = list(events)
+        if not fresh:
+            return
+
+        def derive(data: list[Any]) -> list[Any] | None:
+            kept = _events(data)
+            known = {event.mark for event in kept if event.mark}
+            new = [event for event in fresh if not event.mark or event.mark not in known]
+            return [list(event) for event in (kept + new)[-MAX_EVENTS:]] if new else None
+
+        self._notes.change(self._name, [], derive)
+
+    def note_scan(self, before: RepositoryView | None, now: RepositoryView) -> None:
+        """Keep what a scan tells that the one before did not. Call it in the thread that scanned."""
+        self.add(changes(before, now))
+
+
+def changes(before: RepositoryView | None, now: RepositoryView) -> list[Event]:
+    """What happened between two views; without an earlier one, the unfinished work that was found."""
+    had_problem = bool(before and before.problem)
+    if now.problem:
+        lost = Event(now.problem_at, now.host, "lost", "", "", now.problem, f"lost {now.problem_at:.0f}")
+        return [] if had_problem else [lost]
+    events = []
+    if had_problem:
+        since = before.problem_at if before else 0.0
+        events.append(Event(now.scanned_at, now.host, "back", "", "", "it can be read again", f"back {since:.0f}"))
+    known = {(item.image, item.when, item.stage, item.percent) for item in before.operations} if before else set()
+    events += [
+        _seen(item)
+        for item in now.operations
+        if (item.image, item.when, item.stage, item.percent) not in known and (before or not item.finished)
+    ][:_PER_SCAN]
+    if before is not None and before.known:
+        events += _status_changes(before, now)
+    return sorted(events, key=lambda event: event.when)
+
+
+def _seen(item: HostOperation) -> Event:
+    stage = f", stage {item.stage}/{item.stages} {item.stage_name}" if item.stages else ""
+    share = f" at {item.percent} %" if item.percent >= 0 and not item.finished else ""
+    error = f"; {item.last_error}" if item.last_error else ""
+    text = f"{item.verb}{stage}{share}{error}"
+    kind = "failed" if item.last_error else "seen"
+    mark = f"{item.image} {item.verb} {item.host} {item.when:.3f} {item.stage} {item.percent}"
+    return Event(item.when, item.host, kind, item.image, item.name, text, mark)
+
+
+def _status_changes(before: RepositoryView, now: RepositoryView) -> list[Event]:
+    events: list[Event] = []
+    old: dict[str, State] = {}
+    for index in range(len(before.images)):
+        state = before.images.state(index)
+        old[before.images.id(index)] = state
+    for index in range(len(now.images)):
+        image, state = now.images.id(index), now.images.state(index)
+        was = old.pop(image, None)
+        if was is not state:
+            events.append(_changed(now, image, now.images.label(image), was, state))
+    events += [_changed(now, image, before.images.label(image), was, State.GONE) for image, was in old.items()]
+    if len(events) > _PER_SCAN:
+        more = len(events) - _PER_SCAN
+        text = f"{more} more images changed their state"
+        rest = Event(now.scanned_at, "", "status", "", "", text, f"more {now.scanned_at:.0f}")
+        events = [*events[:_PER_SCAN], rest]
+    return events
+
+
+def _changed(now: RepositoryView, image: str, name: str, was: State | None, state: State) -> Event:
+    row = now.image(image)
+    text = f"{CODES[was] if was else 'new'} to {CODES[state]}" + (f": {row.reason}" if row else "")
+    host = row.host if row else ""
+    moment = row.when if row and row.when else now.scanned_at
+    return Event(now.scanned_at, host, "status", image, name, text, f"{image} {was} {state} {moment:.0f}")
+
+
+def _events(data: Sequence[Any]) -> list[Event]:
+    found = []
+    for item in data:
+        if isinstance(item, list) and len(item) == len(Event._fields) and isinstance(item[0], int | float):
+            found.append(Event._make([float(item[0]), *map(printable, item[1:])]))
+    return found

@@ -1,0 +1,75 @@
+"""What a running step persists, seen from beside it: for the bar, the log and the rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.api import Engine
+from engine.errors import DiskwrightError
+from tui.cli.render import compact
+from tui.view import live
+from tui.view.snapshot import HostOperation
+from tui.work.run_notes import RunNote, StepNote
+
+_LOOK_S = 0.25
+
+
+class Watch:
+    """Looks at the image of one step while its task runs."""
+
+    def __init__(self, engine: Engine, run: RunNote, step: StepNote) -> None:
+        self._engine = engine
+        self._run = run
+        self._step = step
+        self._next = 0.0
+        self._first: tuple[float, int] | None = None
+        self._last: HostOperation | None = None
+        self.rate = 0.0
+        """Bytes per second in this stage, 0: not known."""
+        self.fresh: list[str] = []
+        """What is news since the last look, for the log."""
+
+    @property
+    def seen(self) -> bool:
+        """Something of this step was persisted."""
+        return self._last is not None
+
+    def look(self) -> bool:
+        """Whether there is something to note. Looks four times a second at most, whoever asks how often."""
+        self.fresh = []
+        now = self._engine.doors.clock.monotonic()
+        if now < self._next or not self._step.fix.images:
+            return False
+        self._next = now + _LOOK_S
+        try:
+            found = live.operation(self._engine, self._run.repo_id, self._step.fix.images[0])
+        except DiskwrightError:
+            return False  # the step itself will say what is wrong
+        if found is None or found.when < self._step.started - 1:
+            return False  # what is recorded is an earlier operation
+        self._see(found, now)
+        return True
+
+    def _see(self, found: HostOperation, now: float) -> None:
+        done = _done(found)
+        if self._first is None or self._last is None or self._last.stage_name != found.stage_name:
+            self._first = (now, done)
+            self.fresh.append(f"stage {found.stage}/{found.stages} {found.stage_name}")
+        elif found.percent != self._last.percent:
+            started, begun = self._first
+            self.rate = (done - begun) / (now - started) if now > started else 0.0
+            self.fresh.append(f"saved at {found.percent} %, {compact(done)} of {compact(found.size_bytes)}")
+        self._last = found
+
+    def note(self) -> dict[str, Any]:
+        """What was seen last, as the note that consoles read."""
+        assert self._last is not None
+        found = self._last
+        return {
+            "step": self._step.number, "stage": found.stage, "stages": found.stages, "stage_name": found.stage_name,
+            "percent": found.percent, "when": found.when, "size_bytes": found.size_bytes, "rate": self.rate,
+        }  # fmt: skip
+
+
+def _done(found: HostOperation) -> int:
+    return found.size_bytes * max(0, found.percent) // 100

@@ -11,7 +11,7 @@ import pytest
 from tests.cli.conftest import Command, start
 from tests.contracts.source import ROOT
 
-LESSON = ROOT / "scenarios" / "lesson_1_a_disk_and_its_snapshots.yaml"
+LESSON = ROOT / "scenarios" / "lessons" / "1_a_disk_and_its_snapshots.yaml"
 
 
 def test_a_scenario_is_played(run: Command):

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from sim.scenario.backends import lab_hosts
-from sim.scenario.language import parse
 from sim.scenario.play.play import play
 from sim.scenario.report.outcome import Verdict
-from tests.contracts.source import ROOT
+from tests.sim.scenario_files import SCENARIOS
 
-SCENARIOS = {path.stem: parse.load(str(path)) for path in sorted((ROOT / "scenarios").glob("*.yaml"))}
 IN_LAB = sorted(name for name, scenario in SCENARIOS.items() if "lab" in scenario.backends)
 
 

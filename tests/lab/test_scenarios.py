@@ -9,7 +9,8 @@ import pytest
 from sim.lab.needs import missing_packages
 from sim.scenario.play.play import play
 from sim.scenario.report.outcome import PASSED
-from tests.lab.ahead import IN_LAB, SCENARIOS, Ahead
+from tests.lab.ahead import IN_LAB, Ahead
+from tests.sim.scenario_files import SCENARIOS
 
 ON_BOTH = [name for name in IN_LAB if "sim" in SCENARIOS[name].backends]
 
@@ -43,5 +44,5 @@ def _steps(outcome: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_what_needs_no_lab_is_not_played_there():
     """A scenario says where it can be played."""
-    verdict = play(SCENARIOS["lesson_1_a_disk_and_its_snapshots"], "lab")
+    verdict = play(SCENARIOS["lessons/1_a_disk_and_its_snapshots"], "lab")
     assert "needs sim or local, this is lab" in verdict.message

@@ -13,7 +13,7 @@ from sim.scenario.command import main
 from sim.scenario.language import parse
 from sim.scenario.language.source import MAX_BYTES, ScenarioError
 from sim.scenario.language.values import MAX_DISK_BYTES
-from tests.contracts.source import ROOT
+from tests.sim.scenario_files import FILES
 
 HEAD = """\
 title: A story
@@ -206,7 +206,7 @@ def test_a_step_that_cannot_be_is_told_when_it_is_played(
 # -- mutated files
 
 
-SEEDS = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "scenarios").glob("*.yaml"))]
+SEEDS = [path.read_text(encoding="utf-8") for path in FILES]
 SHORT = [text for text in SEEDS if len(text) < 1800 and "backends: [lab]" not in text and "48MiB" not in text]
 WORDS = sorted({word for text in SEEDS for word in text.replace("{", " ").replace("}", " ").split()})
 

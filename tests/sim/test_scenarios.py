@@ -19,10 +19,8 @@ from sim.scenario.language.model import Scenario, Step
 from sim.scenario.play.play import play
 from sim.scenario.report.outcome import PASSED, SKIPPED, VIOLATED, WRONG, Verdict
 from tests.contracts.source import ROOT
+from tests.sim.scenario_files import DIRECTORY, SCENARIOS
 
-DIRECTORY = ROOT / "scenarios"
-FILES = sorted(DIRECTORY.glob("*.yaml"))
-SCENARIOS = {path.stem: parse.load(str(path)) for path in FILES}
 ON_SIM = sorted(name for name, scenario in SCENARIOS.items() if "sim" in scenario.backends)
 ON_BOTH = sorted(name for name in ON_SIM if "local" in SCENARIOS[name].backends)
 IN_LAB = sorted(SCENARIOS.keys() - set(ON_SIM))
@@ -76,7 +74,7 @@ def processes_about(text: str) -> list[bytes]:
     return found
 
 
-@pytest.mark.parametrize("name", ["host_frozen_blocks_and_is_named", "power_cut_in_every_fix", "copy_target_full"])
+@pytest.mark.parametrize("name", ["host/frozen_blocks_and_is_named", "power_cut/in_every_fix", "copy/target_full"])
 def test_a_scenario_can_be_repeated(name: str):
     """Twice with one seed: the same events, effect for effect. Another order of listings changes no verdict."""
     first, second = play(SCENARIOS[name], "sim", 3), play(SCENARIOS[name], "sim", 3)
@@ -86,9 +84,9 @@ def test_a_scenario_can_be_repeated(name: str):
 
 def test_the_range_of_cases():
     """There are stories about each kind of mishap, five to learn from, and each has a story to tell."""
-    topics = {name.partition("_")[0] for name in SCENARIOS}
-    assert topics >= set("copy create damage fix host lab lesson merge power record remove snapshot storage".split())
-    assert len([name for name in SCENARIOS if name.startswith("lesson_")]) == 5
+    topics = {name.partition("/")[0] for name in SCENARIOS}
+    assert topics >= set("copy create damage fix host import lab merge power_cut remove snapshot storage".split())
+    assert len([name for name in SCENARIOS if name.startswith("lessons/")]) == 5
     assert all(len(scenario.story) > 60 for scenario in SCENARIOS.values())
     assert len({scenario.title for scenario in SCENARIOS.values()}) == len(SCENARIOS) >= 60
     verbs = {step.verb for scenario in SCENARIOS.values() for step in scenario.steps}
@@ -140,11 +138,12 @@ def schema_piece() -> Any:
 
 
 CHANGED = [
-    "lesson_1_a_disk_and_its_snapshots", "copy_killed_goes_on", "copy_waits_for_its_source", "damage_without_a_replica",
-    "merge_needs_more_room_than_there_is", "remove_destroys_nothing", "sizes_that_are_not_round", "lesson_5_two_hosts",
-    "storage_has_strange_files", "user_data_limits", "remove_in_the_middle_of_a_family", "lesson_2_crash_and_mend",
-    "snapshot_interrupted_at_each_step", "copy_incremental_without_snapshots", "lesson_4_when_the_power_fails",
-    "copy_target_full_told_late", "strategy_from_overlay_to_flat",
+    "lessons/1_a_disk_and_its_snapshots", "copy/killed_goes_on", "copy/waits_for_its_source",
+    "damage/without_a_replica", "merge/needs_more_room_than_there_is", "remove/destroys_nothing",
+    "values/sizes_that_are_not_round", "lessons/5_two_hosts", "storage/has_strange_files", "values/user_data_limits",
+    "remove/in_the_middle_of_a_family", "lessons/2_crash_and_mend", "snapshot/interrupted_at_each_step",
+    "copy/incremental_without_snapshots", "lessons/4_when_the_power_fails", "copy/target_full_told_late",
+    "fix/strategy_from_overlay_to_flat",
 ]  # fmt: skip
 
 
@@ -191,7 +190,7 @@ def without(scenario: Scenario, number: int, **fields: Any) -> Scenario:
 
 def test_a_step_must_succeed_or_fail_as_it_is_said():
     """An error that was not expected, one that did not come, and another one than was expected are violations."""
-    scenario = SCENARIOS["remove_refused_while_in_use"]
+    scenario = SCENARIOS["remove/refused_while_in_use"]
     number = next(number for number, step in enumerate(scenario.steps) if step.error is not None)
     error = scenario.steps[number].error
     assert error is not None
@@ -208,14 +207,14 @@ def test_an_engine_that_forgets_a_sync_violates_a_scenario(monkeypatch: pytest.M
     for call in ("SimFiles.sync_directory", "SimHandle.sync"):
         with monkeypatch.context() as patch:
             patch.setattr(f"sim.disk.files.{call}", lambda *arguments: None)
-            results = {play(SCENARIOS[name], "sim").result for name in ON_SIM if name.startswith("power_cut")}
+            results = {play(SCENARIOS[name], "sim").result for name in ON_SIM if name.startswith("power_cut/")}
         assert VIOLATED in results, call
 
 
 def test_what_the_engine_lets_through_is_a_violation(monkeypatch: pytest.MonkeyPatch):
     """An exception that is none of the engine's own ends in a verdict with a line; its traceback is an event."""
     monkeypatch.setattr("engine.verbs.create.snapshot", lambda *arguments: int("boom"))
-    verdict = play(SCENARIOS["lesson_1_a_disk_and_its_snapshots"], "sim")
+    verdict = play(SCENARIOS["lessons/1_a_disk_and_its_snapshots"], "sim")
     assert verdict.result == VIOLATED and "ValueError: invalid literal" in verdict.message
     assert "Traceback" in verdict.events[-1]["trouble"]
 
@@ -223,7 +222,7 @@ def test_what_the_engine_lets_through_is_a_violation(monkeypatch: pytest.MonkeyP
 # -- the command
 
 
-GOOD, LAB = str(DIRECTORY / "lesson_2_crash_and_mend.yaml"), str(DIRECTORY / "lab_nfs_export_gone.yaml")
+GOOD, LAB = str(DIRECTORY / "lessons" / "2_crash_and_mend.yaml"), str(DIRECTORY / "lab" / "nfs" / "export_gone.yaml")
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ class Command(NamedTuple):
 
 _SIM = """\
 diskwright sim run scenarios/
-  diskwright sim run --backend local scenarios/copy_killed_goes_on.yaml -v
+  diskwright sim run --backend local scenarios/copy/killed_goes_on.yaml -v
   diskwright sim explore
   diskwright sim fuzz --seconds 60 --seed 7
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from engine.doors import Doors
-from engine.doors.clock import RealClock, RealIds
-from engine.doors.files import RealFiles
-from engine.doors.leases import OfdLeases
-from engine.doors.processes import RealProcesses
 from engine.errors import BadRequest
+from engine.tools.local.clock import RealClock, RealIds
+from engine.tools.local.files import RealFiles
+from engine.tools.local.leases import OfdLeases
+from engine.tools.local.processes import RealProcesses
 from engine.tools.lvm.volume_groups import LvmVolumeGroups
 from engine.tools.nfs.mounts import NfsMounts
 from engine.tools.qemu.images import QemuImageTool

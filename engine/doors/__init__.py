@@ -3,8 +3,8 @@
 ``files`` (real or simulated storage), ``leases`` (who may write), ``images`` (qemu's tools),
 ``processes`` (runners and holders), ``clock``, ``ids``, ``mounts`` (NFS), ``volume_groups`` (LVM),
 ``shared_leases`` (who may write, between hosts).
-The simulator replaces the doors and never the engine, so nothing else in ``engine`` may touch
-``os``, ``subprocess`` or ``time``.
+Here are interfaces and plain data alone. What is behind them on a real host is in ``engine.tools``, the only place that
+may touch ``os``, ``subprocess`` or ``time``; the simulator puts models there, and never replaces the engine.
 """
 
 from __future__ import annotations

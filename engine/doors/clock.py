@@ -1,9 +1,7 @@
-"""Time and identity. ``wall`` is for people only; no decision of the engine depends on it."""
+"""The doors of time and of names. ``wall`` is for people only; no decision of the engine depends on it."""
 
 from __future__ import annotations
 
-import os
-import time
 from typing import Protocol
 
 
@@ -29,38 +27,3 @@ class Ids(Protocol):
 
     def new_id(self) -> str:
         """A fresh random id: a version 4 UUID as 32 lower-case hexadecimal digits."""
-
-
-class RealClock:
-    """The machine's clocks."""
-
-    def wall(self) -> float:
-        """Seconds since the epoch."""
-        return time.time()
-
-    def monotonic(self) -> float:
-        """CLOCK_MONOTONIC."""
-        return time.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        """Really wait."""
-        time.sleep(seconds)
-
-
-class RealIds:
-    """Random ids from the kernel."""
-
-    def __init__(self, host_id: str) -> None:
-        self._host_id = host_id
-
-    @property
-    def host_id(self) -> str:
-        """The name given at start."""
-        return self._host_id
-
-    def new_id(self) -> str:
-        """16 random bytes with the version and variant bits of RFC 4122 set."""
-        raw = bytearray(os.urandom(16))
-        raw[6] = raw[6] & 0x0F | 0x40
-        raw[8] = raw[8] & 0x3F | 0x80
-        return raw.hex()

@@ -1,36 +1,8 @@
-"""The lease door: who may change an image.
-
-A lease is one byte of a lock file, locked through an open file description of its own
-(``F_OFD_SETLK``). The kernel keeps it as long as any process has that description open:
-children that inherit it carry it on when their parent is killed, and a process that is only
-stopped keeps it. ``flock`` cannot be asked who holds it and covers the whole file on NFS;
-POSIX record locks are lost at any ``close`` of the file. Both were ruled out for that.
-"""
+"""The lease door: who may change an image, on this host and on a file server."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
-import os
-import struct
 from typing import Protocol
-
-_F_OFD_GETLK = 36  # fcntl.h; the names came to Python's fcntl only in some builds
-_F_OFD_SETLK = 37
-_CLOSE_S = 1.0
-_FLOCK = struct.Struct("hhqqi4x")  # struct flock on 64-bit Linux
-
-
-def ofd_lock(descriptor: int, kind: int, start: int, length: int) -> bool:
-    """Lock a range through this open file description, or return False; never waits. OSError as fcntl(2)."""
-    try:
-        fcntl.fcntl(descriptor, _F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, start, length, 0))
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            return False
-        raise
-    return True
 
 
 class Lease(Protocol):
@@ -56,79 +28,3 @@ class Leases(Protocol):
 
     def adopt(self, token: str) -> Lease:
         """The lease that the process which spawned this one handed over."""
-
-
-def _close(descriptor: int, remote: bool) -> None:
-    """Close it; where that may ask a server, wait for a second and no longer: one that is away frees the lock by
-    itself, and a process that ends is not held up by it."""
-    if not remote:
-        os.close(descriptor)
-        return
-    import threading
-
-    def close() -> None:
-        with contextlib.suppress(OSError):  # nothing was written through it
-            os.close(descriptor)
-
-    thread = threading.Thread(target=close, daemon=True)
-    thread.start()
-    thread.join(_CLOSE_S)
-
-
-class OfdLease:
-    """An open file description with one byte locked; ``held`` lists the descriptors of all of them."""
-
-    def __init__(self, descriptor: int, held: list[int], remote: bool = True) -> None:
-        """``remote``: it may lie on a server, so closing it may take long."""
-        self.descriptor = descriptor
-        self._held = held
-        self._remote = remote
-        held.append(descriptor)
-
-    @property
-    def token(self) -> str:
-        """The descriptor number, the same in the child."""
-        return str(self.descriptor)
-
-    def release(self) -> None:
-        """Close our descriptor."""
-        if self.descriptor >= 0:
-            descriptor, self.descriptor = self.descriptor, -1
-            self._held.remove(descriptor)
-            _close(descriptor, self._remote)
-
-
-class OfdLeases:
-    """Open-file-description locks of the local kernel (and of an NFSv4 server)."""
-
-    def __init__(self) -> None:
-        self.descriptors: list[int] = []
-        """Descriptors of the leases this process has now, for programs that must carry them on."""
-
-    def try_acquire(self, path: str, key: int, shared: bool) -> OfdLease | None:
-        """One open and one fcntl."""
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        taken = False
-        try:
-            remote = not os.major(os.fstat(descriptor).st_dev)  # asked now: a release asks nothing
-            taken = ofd_lock(descriptor, fcntl.F_RDLCK if shared else fcntl.F_WRLCK, key, 1)
-        finally:
-            if not taken:
-                os.close(descriptor)
-        return OfdLease(descriptor, self.descriptors, remote) if taken else None
-
-    def held(self, path: str, key: int) -> bool:
-        """F_OFD_GETLK on a descriptor of our own."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            asked = fcntl.fcntl(descriptor, _F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, key, 1, 0))
-            kind: int = _FLOCK.unpack(asked)[0]
-            return kind != fcntl.F_UNLCK
-        finally:
-            os.close(descriptor)
-
-    def adopt(self, token: str) -> OfdLease:
-        """Wrap the inherited descriptor; it must not leak into programs we start unasked."""
-        descriptor = int(token)
-        os.set_inheritable(descriptor, False)
-        return OfdLease(descriptor, self.descriptors)

@@ -13,10 +13,11 @@ import json
 import signal
 import sys
 
-from engine.doors.clock import RealClock
-from engine.doors.files import RealFiles
-from engine.doors.processes import ProcessIdentity, ProcessState, RealProcesses
+from engine.doors.processes import ProcessIdentity, ProcessState
 from engine.errors import DiskwrightError
+from engine.tools.local.clock import RealClock
+from engine.tools.local.files import RealFiles
+from engine.tools.local.processes import RealProcesses
 
 _LOOK_AGAIN_S = 0.01
 _NOTE_LIMIT = 65536

@@ -13,7 +13,7 @@ import pytest
 
 from engine.api import Engine
 from engine.data.model import FixType
-from engine.doors.leases import OfdLeases
+from engine.tools.local.leases import OfdLeases
 from sim.hosts.crash import Crashed, Effects, crashing
 from tests.bench.kit import (
     PIECE_BYTES,

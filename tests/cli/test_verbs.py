@@ -85,7 +85,7 @@ def test_an_image_in_two_repositories_is_not_guessed(run: Command, main_repo: st
 
 def test_prefixes_must_be_unique(run: Command, main_repo: str, monkeypatch: pytest.MonkeyPatch):
     """The first digits of an id do where they are unique; else the candidates are named, exit code 4."""
-    from engine.doors.clock import RealIds
+    from engine.tools.local.clock import RealIds
 
     real = RealIds.new_id
     with monkeypatch.context() as patched:

@@ -65,7 +65,7 @@ def _import_findings(tree: ast.AST, modules: frozenset[str]) -> Iterator[Finding
 
 def _name_findings(tree: ast.AST) -> Iterator[Finding]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and (node.id in {"open", "input"} or node.id in IMPORTERS):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in {"open", "input", *IMPORTERS}:
             yield Finding(node.lineno, node.id, f"use of {node.id}")
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             whole = f"{node.value.id}.{node.attr}"

@@ -11,10 +11,7 @@ import pytest
 
 from tests.contracts.source import ROOT, effects, imported_modules, python_files, relative
 
-DOOR_PACKAGES = {
-    "engine/doors/": "the doors themselves",
-    "engine/tools/": "programs of the host, each behind one module",
-}
+BEHIND_THE_DOORS = "engine/tools/"
 
 
 class Exemption(NamedTuple):
@@ -33,12 +30,12 @@ EXEMPT: dict[str, Exemption] = {
     ),
 }
 
-PURE = ("data", "errors", "triage")
+PURE = ("data", "doors", "errors", "triage")
 UNKNOWN_TO_PURE = frozenset({"os", "subprocess", "time", "socket", "random"})
 
 
 def behind_a_door(path: str) -> bool:
-    return path.startswith(tuple(DOOR_PACKAGES))
+    return path.startswith(BEHIND_THE_DOORS)
 
 
 def violations(path: Path) -> list[str]:
@@ -57,7 +54,7 @@ def pure_files(module: str) -> list[Path]:
 
 
 def test_effects_happen_only_behind_doors():
-    """Outside engine/doors, engine/tools and the listed exemptions nothing in engine leaves memory."""
+    """Outside engine/tools and the listed exemptions nothing in engine leaves memory."""
     files = [path for path in python_files("engine") if not behind_a_door(relative(path))]
     found = [line for path in files for line in violations(path)]
     assert files
@@ -75,7 +72,7 @@ def test_each_exemption_is_in_use(name: str):
 
 @pytest.mark.parametrize("module", PURE)
 def test_pure_modules_have_no_way_out(module: str):
-    """engine.data, errors and triage are plain data in, plain data out, without exemption."""
+    """engine.data, doors, errors and triage are plain data in, plain data out, without exemption."""
     files = pure_files(module)
     assert files, f"engine.{module} does not exist"
     found = [
@@ -85,6 +82,15 @@ def test_pure_modules_have_no_way_out(module: str):
         if name.partition(".")[0] in UNKNOWN_TO_PURE
     ]
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("path", pure_files("doors"), ids=lambda path: path.stem)
+def test_a_door_is_a_protocol_and_plain_data(path: Path):
+    """Nothing in engine.doors does anything: its classes are interfaces, records and enumerations."""
+    classes = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]
+    kinds = {"Protocol", "NamedTuple", "StrEnum"}
+    others = [node.name for node in classes if not kinds & {ast.unparse(base) for base in node.bases}]
+    assert not others, f"{others} in {relative(path)} belong behind the door, into engine.tools"
 
 
 def test_a_broad_except_tells_its_reason():
@@ -132,6 +138,7 @@ def test_the_lint_sees_each_way_out(source: str, module: str):
         "import io\nio.BytesIO(b'')",
         "from datetime import datetime, UTC\ndatetime.fromtimestamp(0, UTC)",
         "files.open('x')",
+        "class Volume:\n    open: bool",
         "import json, re, errno, stat",
         "from engine.doors.files import Files",
     ],

@@ -10,7 +10,8 @@ from pathlib import Path
 from engine.api import Engine
 from engine.assembly import real_doors
 from engine.data.model import Fix, RepositoryReport, Risk, Status
-from engine.doors.leases import Leases, OfdLeases
+from engine.doors.leases import Leases
+from engine.tools.local.leases import OfdLeases
 from sim.hosts.crash import Effects, crashing
 
 MiB = 1 << 20

@@ -31,14 +31,14 @@ elif job == "wait":
     tell(str(os.getpid()))
     signal.pause()
 elif job == "adopt":
-    from engine.doors.leases import OfdLeases
+    from engine.tools.local.leases import OfdLeases
     lease = OfdLeases().adopt(sys.argv[3])
     tell(f"{os.getpid()} {os.get_inheritable(lease.descriptor)}")
     signal.pause()
 elif job == "parent":
     # Takes a lease, hands it to a child, and waits to be killed.
-    from engine.doors.leases import OfdLeases
-    from engine.doors.processes import RealProcesses
+    from engine.tools.local.leases import OfdLeases
+    from engine.tools.local.processes import RealProcesses
     lease = OfdLeases().try_acquire(sys.argv[3], int(sys.argv[4]), False)
     RealProcesses().spawn("diskwright_test_child", [sys.argv[1], "adopt", lease.token], [lease], sys.argv[5])
     signal.pause()

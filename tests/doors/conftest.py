@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from engine.doors.leases import Lease
-from engine.doors.processes import ProcessIdentity, ProcessState, RealProcesses
+from engine.doors.processes import ProcessIdentity, ProcessState
+from engine.tools.local.processes import RealProcesses
 from tests.doors.children import MODULE, Pipe, pipe, wait_ended
 
 

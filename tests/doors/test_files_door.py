@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.doors.files import Kind, RealFileHandle, RealFiles
+from engine.doors.files import Kind
+from engine.tools.local.files import RealFileHandle, RealFiles
 
 FILES = RealFiles()
 

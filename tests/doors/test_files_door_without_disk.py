@@ -7,7 +7,8 @@ import errno
 import pytest
 from pyfakefs.fake_filesystem import FakeFilesystem
 
-from engine.doors.files import Kind, RealFiles
+from engine.doors.files import Kind
+from engine.tools.local.files import RealFiles
 from tests.unfaked import Unfaked
 
 

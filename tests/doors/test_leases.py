@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.doors.leases import OfdLeases
+from engine.tools.local.leases import OfdLeases
 from tests.doors.children import Pipe, wait_ended
 from tests.doors.conftest import Start
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 import engine
-from engine.doors import processes as module
-from engine.doors.leases import OfdLeases
-from engine.doors.processes import ProcessIdentity, ProcessState, RealProcesses
+from engine.doors.processes import ProcessIdentity, ProcessState
+from engine.tools.local import processes as module
+from engine.tools.local.leases import OfdLeases
+from engine.tools.local.processes import RealProcesses
 from tests.doors.children import Pipe, wait_ended
 from tests.doors.conftest import Start
 

@@ -14,12 +14,12 @@ import pytest
 
 from engine.api import Engine
 from engine.data.model import Risk, Status
-from engine.doors.files import RealFiles
 from engine.errors import Conflict, DiskwrightError, NotFound, ReadFailed, Refused, StaleFix, ToolFailed
 from engine.fixes import mend, merge, rebuild
 from engine.formats.files.localfs import LocalRepository
 from engine.formats.files.repository import FileStore
 from engine.tags import leasing
+from engine.tools.local.files import RealFiles
 from engine.verbs import create
 from tests.crash.kit import MiB, content, settle, write
 from tests.engine.regress_kit import (

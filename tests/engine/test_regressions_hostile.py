@@ -16,11 +16,11 @@ import pytest
 from engine.assembly import real_doors
 from engine.data.model import MAX_USER_DATA_BYTES, Fix, Status
 from engine.data.records import MAX_USER_DATA_DEPTH
-from engine.doors.files import RealFiles
 from engine.errors import BadRequest, Damaged, DiskwrightError, ImageBusy, ReadFailed, StorageError, ToolFailed
 from engine.formats.files import layout
 from engine.formats.files.localfs import LocalRepository
 from engine.survey import survey
+from engine.tools.local.files import RealFiles
 from engine.tools.qemu import nbd
 from engine.triage.judge import judge
 from tests.crash.kit import MiB, settle

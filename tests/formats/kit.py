@@ -11,16 +11,17 @@ from typing import Any, ClassVar, Protocol, cast
 from engine.data.model import OperationStatus, Strategy, VolumeFormat
 from engine.data.records import Record, VolumeRef
 from engine.doors import Doors
-from engine.doors.clock import RealClock, RealIds
-from engine.doors.files import Abilities, Entry, FileHandle, Files, RealFiles, Space, Stat
-from engine.doors.leases import OfdLeases
+from engine.doors.files import Abilities, Entry, FileHandle, Files, Space, Stat
 from engine.doors.mounts import Mount, Mounts, User
-from engine.doors.processes import RealProcesses
 from engine.doors.shared_leases import SharedLeases
 from engine.doors.volume_groups import VolumeGroups
 from engine.errors import NotFound
 from engine.formats.base import Repository
 from engine.formats.registry import create_repository, open_repository
+from engine.tools.local.clock import RealClock, RealIds
+from engine.tools.local.files import RealFiles
+from engine.tools.local.leases import OfdLeases
+from engine.tools.local.processes import RealProcesses
 from engine.tools.lvm.volume_groups import LvmVolumeGroups
 from engine.tools.nfs.mounts import NfsMounts
 from sim.hosts.world import SHARED, World

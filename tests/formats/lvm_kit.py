@@ -9,11 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from engine.doors.clock import RealIds
 from engine.doors.volume_groups import PhysicalRange, VolumeGroup, VolumeGroups
 from engine.errors import Conflict, NotFound, Refused, StorageError
 from engine.formats.lvm.metadata import layout
 from engine.formats.lvm.metadata.area import sealed_header
+from engine.tools.local.clock import RealIds
 from engine.tools.lvm.volume_groups import LvmVolumeGroups
 from sim.lvm import group_model as model
 

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from engine.data.model import OperationStatus, VolumeFormat
 from engine.data.records import Operation, decode, encode
-from engine.doors.clock import RealClock
-from engine.doors.files import RealFiles
-from engine.doors.leases import OfdLeases
 from engine.errors import Damaged, StorageError
 from engine.formats.base import Litter, Repository, Scan
 from engine.formats.files import layout
 from engine.formats.files.localfs import LocalRepository
+from engine.tools.local.clock import RealClock
+from engine.tools.local.files import RealFiles
+from engine.tools.local.leases import OfdLeases
 from tests.formats.kit import (
     SIZE,
     T1,

@@ -12,12 +12,12 @@ from typing import Any
 from engine.assembly import real_doors
 from engine.data.model import VolumeFormat
 from engine.data.records import Record
-from engine.doors.files import RealFiles
 from engine.doors.images import Layer
-from engine.doors.leases import OfdLeases
 from engine.errors import DiskwrightError, OutcomeUnknown, Overtaken
 from engine.formats.registry import open_repository
 from engine.tags.changes import change
+from engine.tools.local.files import RealFiles
+from engine.tools.local.leases import OfdLeases
 from engine.tools.qemu.images import QemuImageTool
 
 KEY = (1 << 60) - 1  # the highest lease there is

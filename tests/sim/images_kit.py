@@ -14,9 +14,10 @@ from typing import Any, cast
 
 from engine.data.model import VolumeFormat
 from engine.doors import Doors
-from engine.doors.files import Files, RealFileHandle, RealFiles
+from engine.doors.files import Files
 from engine.doors.images import Chain, Extent, ImageTool, Layer
 from engine.errors import ToolFailed
+from engine.tools.local.files import RealFileHandle, RealFiles
 from engine.tools.qemu.images import QemuImageTool
 from engine.tools.qemu.qcow2 import fresh_image
 from sim.disk.content import Segment

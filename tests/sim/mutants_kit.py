@@ -42,13 +42,13 @@ class Site(NamedTuple):
 
 
 def sites() -> list[Site]:
-    """Every statement of the engine that is nothing but a call that makes something durable. Not the real doors,
-    for which others are put, and not what is said to a terminal."""
+    """Every statement of the engine that is nothing but a call that makes something durable. Not what stands
+    behind the doors, for which others are put, and not what is said to a terminal."""
     found = []
     for folder, _, names in sorted(os.walk(os.path.join(ROOT, "engine"))):
         for name in sorted(names):
             module = os.path.relpath(os.path.join(folder, name), ROOT)[:-3].replace(os.sep, ".")
-            if name.endswith(".py") and not module.startswith(("engine.doors.", "engine.tools.")):
+            if name.endswith(".py") and not module.startswith("engine.tools."):
                 found += list(_sites_of(module))
     return sorted(found)
 

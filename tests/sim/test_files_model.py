@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.doors.files import FileHandle, Files, Kind, RealFiles
+from engine.doors.files import FileHandle, Files, Kind
+from engine.tools.local.files import RealFiles
 from sim.disk.files import SimFiles
 from sim.disk.storage import SimStorage
 

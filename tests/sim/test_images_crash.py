@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.doors.files import Files, RealFiles
+from engine.doors.files import Files
 from engine.doors.images import Layer, Session
 from engine.errors import BadRequest, NoSpace, ToolFailed
+from engine.tools.local.files import RealFiles
 from engine.tools.qemu.images import QemuImageTool
 from sim.disk.files import Fault, SimFiles
 from sim.disk.profiles import crash_states

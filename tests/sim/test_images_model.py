@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from engine.data.model import VolumeFormat
-from engine.doors.files import RealFiles
 from engine.doors.images import ImageTool, Layer
 from engine.errors import ToolFailed
+from engine.tools.local.files import RealFiles
 from engine.tools.qemu.images import QemuImageTool
 from engine.tools.qemu.qcow2 import HEADER_READ_BYTES, parse_header
 from sim.qemu.images import SimImageTool

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.doors.leases import OfdLease, OfdLeases
+from engine.tools.local.leases import OfdLease, OfdLeases
 from sim.disk.files import SimFiles
 from sim.disk.storage import SimStorage
 from sim.hosts.leases import LockTable, SimLease, SimLeases

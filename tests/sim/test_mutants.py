@@ -308,6 +308,6 @@ def test_no_room_at_close_that_is_ignored_is_reported(tmp_path: Any, monkeypatch
             return [hit(), quiet]
         return None
 
-    with patched("engine.doors.files", "RealFileHandle.__exit__", deaf) as hits:
+    with patched("engine.tools.local.files", "RealFileHandle.__exit__", deaf) as hits:
         assert not refuses_when_full_at_close(str(tmp_path), monkeypatch)
     assert hits

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.errors import StorageError
 from engine.tools.block.loop import LoopDevices
-from engine.tools.local.command import environment
+from engine.tools.local.environment import of_a_tool
 from engine.tools.lvm.volume_groups import LvmVolumeGroups
 
 MiB = 1 << 20
@@ -69,7 +69,7 @@ def lvm(directory: Path, *arguments: str, system_id: str = "") -> str:
     """A command of somebody else's on the host with that mark."""
     import subprocess
 
-    surroundings = environment() | {"LVM_SYSTEM_DIR": str(directory)}
+    surroundings = of_a_tool() | {"LVM_SYSTEM_DIR": str(directory)}
     without_udev = (
         "devices { use_devicesfile=0 obtain_device_list_from_udev=0 } activation { udev_sync=0 udev_rules=0 }"
     )

@@ -13,8 +13,8 @@ from typing import IO
 
 import pytest
 
-from engine.doors.leases import OfdLeases
 from engine.errors import ToolFailed
+from engine.tools.local.leases import OfdLeases
 from engine.tools.qemu.images import QemuImageTool
 from engine.tools.qemu.nbd import NbdSession
 from engine.tools.qemu.server import QemuNbd
@@ -26,7 +26,7 @@ TIMEOUT_MS = 20_000
 CLIENT = """
 import json, signal, sys
 from engine.doors.images import Layer
-from engine.doors.leases import OfdLeases
+from engine.tools.local.leases import OfdLeases
 from engine.data.model import VolumeFormat
 from engine.tools.qemu.layers import describe
 from engine.tools.qemu.images import QemuImageTool

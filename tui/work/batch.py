@@ -19,9 +19,9 @@ from engine.api import Engine
 from engine.assembly import real_doors
 from engine.data.model import Fix
 from engine.doors.clock import Clock
-from engine.doors.leases import OfdLeases
 from engine.errors import Conflict, DiskwrightError, ImageBusy, NotFound, Refused, StaleFix, from_os_error
 from engine.host.state import Task
+from engine.tools.local.leases import OfdLeases
 from tui.cli.render import compact
 from tui.notes import Notes, notes_of
 from tui.text.printable import printable

@@ -14,17 +14,16 @@ import contextlib
 import errno
 import fcntl
 import os
-import struct
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
 from engine.doors.images import Data, Layer
-from engine.doors.leases import ofd_lock
 from engine.doors.volume_groups import BLOCK_BYTES
 from engine.errors import BadRequest, NoSpace, ReadFailed, StorageError, ToolFailed, from_os_error
 from engine.tools.block.device import DirectBlockHandle
+from engine.tools.local.leases import ofd_lock, ofd_locked
 from engine.tools.local.lending import PIECE_BYTES, Lender, as_read, is_lent
 
 REQUEST_BYTES = 4 << 20
@@ -41,8 +40,6 @@ _MAX_PIECES = 64
 
 # The bytes of an image that qemu locks, each as long as it does this.
 _READS, _WRITES, _SHARES_NO_WRITES = 100, 101, 201
-_F_OFD_GETLK = 36
-_FLOCK = struct.Struct("hhqqi4x")
 _NO_SPACE_CODES = (errno.ENOSPC, errno.EDQUOT)
 
 _Range = tuple[int, int]
@@ -302,13 +299,7 @@ def _alone(descriptor: int) -> bool:
     for byte in (_READS, _WRITES, _SHARES_NO_WRITES):
         if not ofd_lock(descriptor, fcntl.F_RDLCK, byte, 1):
             return False
-    return not any(_locked(descriptor, byte) for byte in (_WRITES, _SHARES_NO_WRITES))
-
-
-def _locked(descriptor: int, byte: int) -> bool:
-    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
-    kind: int = _FLOCK.unpack(fcntl.fcntl(descriptor, _F_OFD_GETLK, asked))[0]
-    return kind != fcntl.F_UNLCK
+    return not any(ofd_locked(descriptor, byte, 1) for byte in (_WRITES, _SHARES_NO_WRITES))
 
 
 def _outwards(start: int, length: int) -> tuple[int, int]:

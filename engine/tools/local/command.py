@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine.errors import NoSpace, StorageError, ToolFailed, ToolMissing
+from engine.tools.local.environment import of_a_tool
 
 if TYPE_CHECKING:
     import subprocess
@@ -26,7 +27,6 @@ READ_WORDS_BYTES = 65536
 _MAX_WORDS = 300
 _LAST_BREATH_S = 5.0
 """How long a killed program may take to go; one that the kernel holds for dead storage does not go."""
-_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Command(NamedTuple):
@@ -47,11 +47,6 @@ class Result(NamedTuple):
     words: str
     errors: bytes = b""
     """Its standard error, whole."""
-
-
-def environment() -> dict[str, str]:
-    """All that a tool gets to see: messages in English, UTF-8 names, our search path."""
-    return {"LC_ALL": "C.UTF-8", "PATH": os.environ.get("PATH") or _DEFAULT_PATH}
 
 
 class CommandRunner:
@@ -81,7 +76,7 @@ class CommandRunner:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=environment() | passed,
+                env=of_a_tool() | passed,
                 pass_fds=tuple(inherit),
                 process_group=self._group(),
             )

@@ -13,7 +13,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from engine.errors import ToolFailed
-from engine.tools.local.command import environment
+from engine.tools.local.environment import of_a_tool
 
 if TYPE_CHECKING:
     import subprocess
@@ -36,7 +36,7 @@ class _Guardian:
                     stdin=read_end,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
-                    env=environment(),
+                    env=of_a_tool(),
                     process_group=0,
                 )
         except OSError as error:

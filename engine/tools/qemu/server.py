@@ -21,7 +21,8 @@ import socket
 from collections.abc import Sequence
 
 from engine.errors import ToolFailed
-from engine.tools.local.command import READ_WORDS_BYTES, environment, shortened
+from engine.tools.local.command import READ_WORDS_BYTES, shortened
+from engine.tools.local.environment import of_a_tool
 
 STOP_TIMEOUT_S = 30.0
 """How long a server may take to write out what it knows after its client has gone."""
@@ -82,7 +83,7 @@ class QemuNbd:
                 stdin=listener.fileno(),
                 stdout=guard,
                 stderr=self._stderr,
-                env={**environment(), **_MALLOC},
+                env={**of_a_tool(), **_MALLOC},
                 pass_fds=leases,
                 process_group=0,
             )

@@ -22,10 +22,11 @@ import sim
 from engine.api import Engine
 from engine.assembly import real_doors
 from engine.doors import Doors
-from engine.doors.files import Abilities, FileHandle, RealFiles
-from engine.doors.leases import OfdLeases
+from engine.doors.files import Abilities, FileHandle
 from engine.doors.processes import ProcessState
 from engine.errors import DiskwrightError, StorageError, ToolMissing
+from engine.tools.local.files import RealFiles
+from engine.tools.local.leases import OfdLeases
 from engine.tools.sanlock.shared_leases import SanlockLeases
 from sim.hosts.clock import uuid4
 from sim.scenario.backends.backend import ActiveFault, Ended, Failure

@@ -21,9 +21,10 @@ from typing import Any
 
 from engine.api import Engine
 from engine.doors.leases import Lease
-from engine.doors.processes import ProcessIdentity, RealProcesses
+from engine.doors.processes import ProcessIdentity
 from engine.errors import DiskwrightError
 from engine.host import runner
+from engine.tools.local.processes import RealProcesses
 from sim.hosts.victim import die, die_with_parent
 from sim.scenario.backends.local import local_doors
 from sim.scenario.backends.operations import RUNNER, do, is_by_runner

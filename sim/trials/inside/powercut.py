@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from engine.doors.files import RealFiles
+from engine.tools.local.files import RealFiles
 from sim.trials.inside import logwrites
 from sim.trials.inside.logwrites import State
 from sim.trials.inside.places import MOUNT, place_of

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.api import Engine
 from engine.assembly import real_doors
-from engine.doors.files import RealFileHandle, RealFiles
 from engine.errors import DiskwrightError, NotFound
 from engine.tools.block.device import DirectBlockHandle
+from engine.tools.local.files import RealFileHandle, RealFiles
 from engine.tools.lvm.volume_groups import LvmVolumeGroups
 from sim.scenario.backends import operations
 from sim.scenario.backends.operations import HERE

@@ -198,7 +198,7 @@ def recovery(device: str) -> str:
     """The next step for a group on such a device."""
     return (
         "If that is its device, a power cut has torn LVM's last change, and what was before is still there: "
-        f"pvck --dump metadata_search {device} lists it, pvck --repairtype metadata puts it back (see ARCHITECTURE.md)"
+        f"pvck --dump metadata_search {device} lists it, pvck --repairtype metadata puts it back (see docs/lvm.md)"
     )
 
 

@@ -1,4 +1,4 @@
-"""What an operator does when LVM cannot read a group after a power cut, as ARCHITECTURE.md has it.
+"""What an operator does when LVM cannot read a group after a power cut, as docs/lvm.md has it.
 
 LVM writes a change as text into each metadata area and then the headers that refer to it, without a flush in
 between. A device whose cache loses any of that may keep the headers alone. The text before is where it was.

@@ -16,7 +16,7 @@ from engine.errors import BadRequest
 from tests.cli.conftest import Command
 from tui.cli.arguments import parse_size
 from tui.cli.help import COMMANDS
-from tui.cli.render import compact, duration, human
+from tui.text.amounts import compact, duration, human
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import Conflict, DiskwrightError, Refused, StorageError
-from tui.cli.render import columns, compact, human, is_terminal
+from tui.cli.render import columns, is_terminal
 from tui.cli.session import Session, image_json, usable
+from tui.text.amounts import compact, human
 from tui.text.printable import cut, printable
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 from tui.cli.follow import INTERRUPTED, Bar, exit_code
-from tui.cli.render import compact, duration
 from tui.cli.session import Session
 from tui.notes import Notes
+from tui.text.amounts import compact, duration
 from tui.text.printable import printable
 from tui.text.words import RunState
 from tui.view.plan import Plan

@@ -23,8 +23,9 @@ from engine.data.model import Fix, ImageReport, RepositoryReport
 from engine.errors import Conflict, DiskwrightError, ImageBusy, Refused, from_os_error
 from engine.tags.context import Connection
 from tui.cli.commands.look import change, counts, report_json
-from tui.cli.render import Output, compact, is_terminal
+from tui.cli.render import Output, is_terminal
 from tui.cli.session import Session, host_name, shown_status, state_directory, user_directory
+from tui.text.amounts import compact
 from tui.text.printable import printable
 from tui.training import demo_build
 from tui.training.demo_build import ARCHIVE, FOLDERS, FORMAT, MAIN, OFFSITE

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from engine.api import Engine
 from engine.errors import DiskwrightError, Refused
-from tui.cli.render import compact
+from tui.text.amounts import compact
 from tui.text.words import CODES
 from tui.view import live
 from tui.view.fixes import FixRow

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from engine.errors import BadRequest, NotFound, from_os_error
-from tui.cli.render import compact
+from tui.text.amounts import compact
 from tui.text.printable import printable
 from tui.text.words import CODES, SHOWN, State
 from tui.view.fixes import FixRow

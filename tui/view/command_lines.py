@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from engine.errors import BadRequest
-from tui.cli.render import moment
+from tui.text.amounts import moment
 
 _LINES: dict[str, Callable[[dict[str, str]], list[str]]] = {
     "demo": lambda a: ["demo"],

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from tui.cli.render import duration
 from tui.notes import Notes, folder_of
+from tui.text.amounts import duration
 from tui.view.fixes import FixRow
 
 _SAMPLES = 200

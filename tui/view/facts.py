@@ -16,7 +16,7 @@ from engine.formats.base import Repository, TagEntry, VolumeFacts
 from engine.formats.files import layout
 from engine.formats.files.repository import FileStore
 from engine.formats.lvm.metadata import layout as lvm_layout
-from tui.cli.render import compact, moment
+from tui.text.amounts import compact, moment
 from tui.text.printable import printable
 from tui.view import live
 

@@ -13,7 +13,7 @@ from engine.doors.processes import ProcessIdentity, ProcessState
 from engine.errors import DiskwrightError, NotFound
 from engine.formats.base import Repository
 from engine.tags import leasing
-from tui.cli.render import moment
+from tui.text.amounts import moment
 from tui.text.printable import printable
 from tui.text.words import OLD_AFTER_S
 from tui.view.gather import operation_row

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
-from tui.cli.render import compact
+from tui.text.amounts import compact
 from tui.text.words import SHOWN, State, Undo
 from tui.view import estimates
 from tui.view.estimates import TimeRange, Times

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tui.cli.render import compact, duration, moment
+from tui.text.amounts import compact, duration, moment
 from tui.text.words import OLD_AFTER_S, State
 from tui.view.facts import Fact, grounded
 from tui.view.fixes import FixRow

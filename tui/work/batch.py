@@ -22,8 +22,8 @@ from engine.doors.clock import Clock
 from engine.errors import Conflict, DiskwrightError, ImageBusy, NotFound, Refused, StaleFix, from_os_error
 from engine.host.state import Task
 from engine.tools.local.leases import OfdLeases
-from tui.cli.render import compact
 from tui.notes import Notes, notes_of
+from tui.text.amounts import compact
 from tui.text.printable import printable
 from tui.text.words import RunState
 from tui.view import estimates

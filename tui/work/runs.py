@@ -268,7 +268,7 @@ def _run(notes: Notes, run: RunNote, now: float) -> Run:
 
 
 def _died(run: RunNote, steps: tuple[RunStep, ...]) -> str:
-    from tui.cli.render import moment
+    from tui.text.amounts import moment
 
     pid = run.process.pid if run.process else 0
     goes_on = next((step for step in steps if step.state in _UNDER_WAY), None)

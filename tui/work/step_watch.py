@@ -6,7 +6,7 @@ from typing import Any
 
 from engine.api import Engine
 from engine.errors import DiskwrightError
-from tui.cli.render import compact
+from tui.text.amounts import compact
 from tui.view import live
 from tui.view.snapshot import HostOperation
 from tui.work.run_notes import RunNote, StepNote

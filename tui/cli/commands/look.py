@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from engine.data.model import Fix, ImageReport, RepositoryReport
 from engine.errors import NotFound
 from tui.cli.arguments import Parser, add_deep, add_verb_options
-from tui.cli.render import Output, compact, duration, human, moment
+from tui.cli.render import Output
 from tui.cli.session import Session, image_json, kind, shown_status
+from tui.text.amounts import compact, duration, human, moment
 from tui.text.printable import printable
 
 if TYPE_CHECKING:

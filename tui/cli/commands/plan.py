@@ -9,10 +9,11 @@ import time
 from engine.errors import DiskwrightError
 from tui.cli.arguments import Parser
 from tui.cli.commands.look import change, space
-from tui.cli.render import Output, compact, human
+from tui.cli.render import Output
 from tui.cli.selection import Choice, add_selectors, chosen, selection
 from tui.cli.session import Session
 from tui.notes import Notes, notes_of
+from tui.text.amounts import compact, human
 from tui.text.printable import printable
 from tui.text.words import SHOWN, State
 from tui.view import estimates

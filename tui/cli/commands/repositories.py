@@ -6,8 +6,8 @@ import argparse
 
 from engine.errors import DiskwrightError
 from tui.cli.arguments import Parser, UsageError, parameters
-from tui.cli.render import compact
 from tui.cli.session import Session
+from tui.text.amounts import compact
 from tui.text.printable import printable
 
 _FORMAT_HELP = "such as localfs-1.0, nfs-1.0, lvm-1.0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tui.cli.render import compact, duration
+from tui.text.amounts import compact, duration
 
 
 def signed(size_bytes: int) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len as width
 
-from tui.cli.render import compact
 from tui.console.draw.formats import clock, share
 from tui.console.draw.lines import Line, Span, plain
 from tui.console.draw.signs import Signs
 from tui.console.widgets.bar import Button
+from tui.text.amounts import compact
 from tui.text.words import OLD_AFTER_S, SHOWN
 from tui.view.snapshot import RepositoryView
 

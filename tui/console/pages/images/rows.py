@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tui.cli.render import compact
 from tui.console.draw.formats import clock
 from tui.console.draw.lines import Cell, Span, plain
 from tui.console.draw.signs import Signs
 from tui.console.widgets.table import Column
+from tui.text.amounts import compact
 from tui.view.images import ImageRow, ImageTable
 
 COLUMNS = (

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tui.cli.render import compact, duration
 from tui.console.draw.lines import Line, Span, fit, line
 from tui.console.draw.signs import Signs
 from tui.console.widgets.pane import Item, Paragraph
+from tui.text.amounts import compact, duration
 from tui.text.words import SHOWN, Undo
 from tui.view.plan import Plan, Step
 from tui.view.snapshot import Counts

@@ -8,7 +8,6 @@ from typing import ClassVar
 from textual.containers import Vertical
 from textual.widget import Widget
 
-from tui.cli.render import compact
 from tui.console.acts import Act
 from tui.console.dialogs.confirm import Confirm
 from tui.console.draw.formats import clock, signed
@@ -20,6 +19,7 @@ from tui.console.widgets.bar import Bar, Button
 from tui.console.widgets.base import set_title
 from tui.console.widgets.pane import Pane
 from tui.console.widgets.table import Column, Table
+from tui.text.amounts import compact
 from tui.text.words import Undo
 from tui.view.command_lines import line as command_line
 from tui.view.fixes import FixRow

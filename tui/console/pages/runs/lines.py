@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from rich.cells import cell_len
 
-from tui.cli.render import compact, duration
 from tui.console.draw.lines import Line, Span, fit, plain, wrap
 from tui.console.draw.signs import Signs
 from tui.console.site import Site
 from tui.console.widgets.pane import Item
+from tui.text.amounts import compact, duration
 from tui.text.words import RunState
 from tui.view.snapshot import HostOperation
 from tui.work.runs import Run, RunStep

@@ -10,7 +10,6 @@ from textual.containers import Vertical
 from textual.widget import Widget
 from textual.widgets import Input
 
-from tui.cli.render import duration
 from tui.console.acts import Act
 from tui.console.draw.formats import clock
 from tui.console.draw.lines import Line, Span, line
@@ -21,6 +20,7 @@ from tui.console.widgets.bar import Button
 from tui.console.widgets.base import set_title
 from tui.console.widgets.filter import FilterLine
 from tui.console.widgets.table import Table
+from tui.text.amounts import duration
 from tui.view.command_lines import line as command_line
 from tui.view.query import Query, parse
 from tui.view.snapshot import HostOperation

@@ -5,10 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from tui.cli.render import duration
 from tui.console.draw.formats import clock
 from tui.console.draw.lines import Cell, Line, Span
 from tui.console.widgets.table import Column
+from tui.text.amounts import duration
 from tui.view.snapshot import HostOperation
 from tui.work.runs import LogLine
 

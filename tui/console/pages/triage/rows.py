@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tui.cli.render import compact
 from tui.console.draw.formats import about, signed
 from tui.console.draw.lines import Cell, Span, plain
 from tui.console.draw.signs import Signs
 from tui.console.widgets.table import Column
+from tui.text.amounts import compact
 from tui.text.words import RunState, Undo
 from tui.view.snapshot import RepositoryView
 from tui.work.triage import TriageRow

@@ -13,7 +13,7 @@ from engine.api import Engine
 from tests.console_model.kit import engine_of
 from tui.notes import Notes, notes_of
 from tui.training import demo_build
-from tui.training.demo import Place, Site
+from tui.training.demo import DemoFolder, DemoState
 from tui.training.demo_build import FORMAT, MAIN, OFFSITE
 
 
@@ -56,12 +56,12 @@ def repo(host: Host, tmp_path: Path) -> str:
 @pytest.fixture(scope="session")
 def demo_template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """A demo that nobody changes."""
-    site = Site(str(tmp_path_factory.mktemp("demo") / "demo"))
-    site.claim()
-    names = demo_build.build(site.root, "host-a", lambda text: None)
-    site.delete(demo_build.STATE)
-    site.mark(Place.COMPLETE, names)
-    return Path(site.root), {name: image for image, name in names.items()}
+    folder = DemoFolder(str(tmp_path_factory.mktemp("demo") / "demo"))
+    folder.claim()
+    names = demo_build.build(folder.root, "host-a", lambda text: None)
+    folder.delete(demo_build.STATE)
+    folder.mark(DemoState.COMPLETE, names)
+    return Path(folder.root), {name: image for image, name in names.items()}
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from engine.data.model import Status
 from tests.console_model.kit import fix, image, image_id, operation, view
 from tui.view.images import ImageOrder
 from tui.view.query import parse
-from tui.work.desk import Decisions
+from tui.work.decisions import Decisions
 from tui.work.triage import triage
 
 VIEW = view(

@@ -9,7 +9,7 @@ from tests.console_model.conftest import Host
 from tests.console_model.kit import GIB, clean, fix, image, image_id, operation, taking, view
 from tui.text.words import RunState, Undo
 from tui.view.query import parse
-from tui.work.desk import Decisions, Desk
+from tui.work.decisions import Decisions, DecisionStore
 from tui.work.triage import Marked, TriageOrder, queued_rows, same_kind, triage
 
 
@@ -85,28 +85,28 @@ def test_the_filter_tells_how_many_it_hides():
 def test_a_queued_fix_that_vanished_is_gone_with_a_note(host: Host):
     """A fix that somebody else has done stays in the list as GONE, and the note says who worked there."""
     before = view([image(1, Status.BROKEN)], [fix(1)], names={image_id(1): "web"})
-    desk = Desk(host.notes, before.identity)
-    desk.queue(before.fixes)
+    store = DecisionStore(host.notes, before.identity)
+    store.queue(before.fixes)
     after = view([image(1, operation=operation("host-b"))], [], names={image_id(1): "web"})
-    row = triage(after, desk.now()).rows[0]
+    row = triage(after, store.now()).rows[0]
     assert (row.state, row.note) == (RunState.GONE, "web is OPTIMIZED now; last: copy by host-b")
-    assert queued_rows(after, desk.now()) == [] and queued_rows(before, desk.now()) == list(before.fixes)
+    assert queued_rows(after, store.now()) == [] and queued_rows(before, store.now()) == list(before.fixes)
 
 
 def test_a_queued_fix_whose_image_is_worked_on_is_running(host: Host):
     """While somebody holds the image check offers nothing; the row says who."""
     before = view([image(1, Status.BROKEN)], [fix(1)])
-    desk = Desk(host.notes, before.identity)
-    desk.queue(before.fixes)
-    row = triage(view([image(1, Status.BROKEN, busy="copy by host b")], []), desk.now()).rows[0]
+    store = DecisionStore(host.notes, before.identity)
+    store.queue(before.fixes)
+    row = triage(view([image(1, Status.BROKEN, busy="copy by host b")], []), store.now()).rows[0]
     assert (row.state, row.note) == (RunState.RUNNING, "copy by host b")
 
 
 def test_a_lost_repository_does_not_make_fixes_gone(host: Host):
     """A repository that was never read says nothing about queued fixes."""
-    desk = Desk(host.notes, "e" * 32)
-    desk.queue(view([], [fix(1)]).fixes)
-    assert triage(view()._replace(scanned_at=0.0), desk.now()).rows == ()
+    store = DecisionStore(host.notes, "e" * 32)
+    store.queue(view([], [fix(1)]).fixes)
+    assert triage(view()._replace(scanned_at=0.0), store.now()).rows == ()
 
 
 def test_what_a_run_says_is_shown():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -118,16 +117,6 @@ def key_values(items: Sequence[str], what: str) -> dict[str, str]:
         if key in found:
             raise UsageError(f"{what} {key!r:.60} was given twice")
         found[key] = value
-    return found
-
-
-def parameters(items: Sequence[str]) -> dict[str, str]:
-    """Connection parameters; paths may be relative to the current directory or begin with ~."""
-    found = key_values(items, "parameter")
-    for name in ("path", "devices", "files"):
-        if found.get(name):
-            parts = [found[name]] if name == "path" else [part for part in found[name].split(",") if part]
-            found[name] = ",".join(os.path.abspath(os.path.expanduser(part)) for part in parts)
     return found
 
 

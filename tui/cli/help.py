@@ -160,10 +160,10 @@ COMMANDS: dict[str, Command] = {
     ),
     "teardown": _command(4, "prepare", "teardown", "undo prepare", "diskwright teardown main 3f2a"),
     "demo": _command(
-        5, "repositories", "demo", "make a repository with broken images, see it mended", "diskwright demo --fresh"
+        5, "demo", "demo", "make a repository with broken images, see it mended", "diskwright demo --fresh"
     ),
-    "tui": _command(
-        5, "console", "tui", "the console: all of this on one screen, with keys and a mouse",
+    "tui": Command(
+        GROUPS[5], "the console: all of this on one screen, with keys and a mouse", "tui.console.command", "tui",
         "diskwright tui\n  diskwright tui --demo\n  diskwright tui main --readonly",
     ),
     "sim": _command(

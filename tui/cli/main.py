@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from engine.errors import DiskwrightError
+from tui.cli.arguments import GLOBAL_FLAGS, GLOBAL_VALUES, Parser, UsageError
 from tui.cli.render import Output, OutputClosed
 
 INTERNAL = 1
@@ -75,7 +76,6 @@ class Run:
         return 0
 
     def _no_command(self) -> int:
-        from tui.cli.arguments import UsageError
         from tui.cli.help import top_help
 
         if not self.words:
@@ -127,20 +127,16 @@ def _told(run: Run) -> int:
         code = run.failed("interrupted", "interrupted", "Work that was started goes on: diskwright tasks", INTERRUPTED)
     except OutputClosed:
         raise
-    except Exception as error:  # noqa: BLE001 - the last line of defence: told, kept in a file, never shown raw
-        code = _usage(run, error) if type(error).__name__ == "UsageError" else run.crashed()
+    except UsageError as error:
+        code = run.failed("usage", error.message, error.next_step, USAGE)
+    except Exception:  # noqa: BLE001 - the last line of defence: told, kept in a file, never shown raw
+        code = run.crashed()
     run.out.flush()
     return code
 
 
-def _usage(run: Run, error: Any) -> int:
-    return run.failed("usage", error.message, error.next_step, USAGE)
-
-
 def _split(words: list[str]) -> tuple[str, list[str]]:
     """The command's name ("" for none) and all other words; global options may stand before it."""
-    from tui.cli.arguments import GLOBAL_FLAGS, GLOBAL_VALUES
-
     index = 0
     while index < len(words):
         word = words[index]
@@ -149,8 +145,6 @@ def _split(words: list[str]) -> tuple[str, list[str]]:
         elif word in GLOBAL_FLAGS or word in ("-h", "--help", "--version") or _has_value(word):
             index += 1
         elif word.startswith("-") and len(word) > 1:
-            from tui.cli.arguments import UsageError
-
             raise UsageError(f"there is no option {word!r:.60} before the command")
         else:
             return word, words[:index] + words[index + 1 :]
@@ -165,7 +159,6 @@ def _parser(name: str) -> tuple[Any, Any, Any]:
     """The parser of one command, what is known about the command, and its module."""
     from importlib import import_module
 
-    from tui.cli.arguments import Parser, UsageError
     from tui.cli.help import COMMANDS
 
     spec = COMMANDS.get(name)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import BadRequest, DiskwrightError, NotFound
 from tui.cli.arguments import UsageError, json_argument, key_values, option_value
 from tui.cli.render import Output
+from tui.directories import user_directory
 
 if TYPE_CHECKING:
     from engine.api import Engine
@@ -30,13 +31,6 @@ def host_name(given: str | None) -> str:
             f"{name!r:.100} cannot name a host", f"Use up to {HOST_BYTES} bytes of printable characters, no slash"
         )
     return name
-
-
-def user_directory(variable: str, default: str) -> str:
-    """Our folder in one of the user's base directories (XDG Base Directory Specification 0.8: a value
-    that is not absolute is to be ignored)."""
-    base = os.environ.get(variable, "")
-    return os.path.join(base if os.path.isabs(base) else os.path.expanduser(f"~/{default}"), "diskwright")
 
 
 def state_directory(given: str | None, host: str) -> str:

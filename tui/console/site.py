@@ -18,7 +18,7 @@ from tui.view.plan import Plan
 from tui.view.snapshot import RepositoryView, never_read
 from tui.work import run_notes
 from tui.work import runs as runs_model
-from tui.work.desk import Decisions, Desk
+from tui.work.decisions import Decisions, DecisionStore
 from tui.work.journal import Journal
 from tui.work.scanner import Cancel, RepositoryEntry, Scanner, connected
 from tui.work.triage import Marked, queued_rows
@@ -60,7 +60,7 @@ class Site:
         """The pages show what will be after the plan."""
         self._plan: tuple[tuple[RepositoryView, tuple[str, ...]], Plan] | None = None
         self._lens_view: tuple[Plan, RepositoryView] | None = None
-        self._desks: dict[str, Desk] = {}
+        self._stores: dict[str, DecisionStore] = {}
         self._journals: dict[str, Journal] = {}
 
     @contextlib.contextmanager
@@ -148,14 +148,14 @@ class Site:
     # -- what belongs to the repository that is looked at
 
     @property
-    def desk(self) -> Desk | None:
+    def decision_store(self) -> DecisionStore | None:
         """The operator's decisions; None in a replay and without a repository."""
         entry = self.entry()
         if self.replay is not None or entry is None:
             return None
-        if entry.identity not in self._desks:
-            self._desks[entry.identity] = Desk(self.notes, entry.identity)
-        return self._desks[entry.identity]
+        if entry.identity not in self._stores:
+            self._stores[entry.identity] = DecisionStore(self.notes, entry.identity)
+        return self._stores[entry.identity]
 
     @property
     def journal(self) -> Journal | None:
@@ -170,11 +170,11 @@ class Site:
     def poll(self) -> bool:
         """Read what other consoles, commands and runners wrote; whether anything is new. Reads notes of
         this host only, and only those that have changed."""
-        desk, entry = self.desk, self.entry()
-        decisions = desk.now() if desk is not None else Decisions()
+        store, entry = self.decision_store, self.entry()
+        decisions = store.now() if store is not None else Decisions()
         changed = decisions != self.decisions
         self.decisions = decisions
-        if desk is None or entry is None:
+        if store is None or entry is None:
             runs: tuple[runs_model.Run, ...] = ()
         else:
             marks = self._marks(entry.identity)

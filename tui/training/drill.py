@@ -38,16 +38,16 @@ class DrillResult(NamedTuple):
 
 def is_demo(engine: Engine, repo_id: str) -> bool:
     """Whether a connected repository belongs to a demo that ``diskwright demo`` made."""
-    from tui.training.demo import Place, Site
+    from tui.training.demo import DemoFolder, DemoState
     from tui.training.demo_build import FOLDERS
 
     connection = engine.list_repositories().get(repo_id)
     path = connection.parameters.get("path") if connection else None
     if connection is None or not isinstance(path, str) or os.path.basename(path) not in FOLDERS.values():
         return False
-    site = Site(os.path.dirname(os.path.realpath(path)))
+    folder = DemoFolder(os.path.dirname(os.path.realpath(path)))
     try:
-        return site.owns(connection) and site.look() is Place.COMPLETE
+        return folder.owns(connection) and folder.look() is DemoState.COMPLETE
     except DiskwrightError:
         return False
 

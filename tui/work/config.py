@@ -25,6 +25,7 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from engine.data.model import FixType
+from tui.directories import user_directory
 from tui.notes import Notes
 from tui.text.printable import printable
 from tui.view.fixes import FixRow
@@ -60,9 +61,8 @@ class Config(NamedTuple):
 
 
 def default_path() -> str:
-    """Where the file is looked for (XDG Base Directory Specification)."""
-    base = os.environ.get("XDG_CONFIG_HOME", "")
-    return os.path.join(base if os.path.isabs(base) else os.path.expanduser("~/.config"), "diskwright", "console.toml")
+    """Where the file is looked for."""
+    return os.path.join(user_directory("XDG_CONFIG_HOME", ".config"), "console.toml")
 
 
 def load(path: str | None = None, acts: Collection[str] = (), themes: Collection[str] = ()) -> Config:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import NamedTuple
-
-from tui.cli.arguments import parameters
 
 
 class Field(NamedTuple):
@@ -70,6 +69,8 @@ def problem(format: str, values: Mapping[str, str]) -> Problem | None:
             return Problem(field.name, f"{field.name} is {' or '.join(field.choices)}")
         if value and field.high and not _within(value, field):
             return Problem(field.name, f"{field.name} is a number{_range(field)}")
+    if fields_of(format) is OTHER:
+        return _not_pairs(values.get("parameters", "").split())
     return _together(format.partition("-")[0], {name for name, value in values.items() if value not in ("", "no")})
 
 
@@ -97,8 +98,29 @@ def _together(type: str, given: set[str]) -> Problem | None:
     return None
 
 
+def _not_pairs(words: list[str]) -> Problem | None:
+    keys = [word.partition("=")[0] for word in words]
+    for word, key in zip(words, keys, strict=True):
+        if "=" not in word or not key:
+            return Problem("parameters", f"{word!r:.80} is not KEY=VALUE")
+        if keys.count(key) > 1:
+            return Problem("parameters", f"{key!r:.60} was given twice")
+    return None
+
+
 def given(format: str, values: Mapping[str, str]) -> dict[str, str]:
-    """The parameters for the engine: what was filled in, paths made absolute. UsageError."""
+    """Return the parameters for the engine: what was filled in and has no ``problem``, paths made absolute."""
     if fields_of(format) is OTHER:
-        return parameters(values.get("parameters", "").split())
-    return parameters([f"{field.name}={value}" for field in fields_of(format) if (value := values.get(field.name))])
+        pairs = (word.partition("=") for word in values.get("parameters", "").split())
+        return absolute({key: value for key, _, value in pairs})
+    return absolute({field.name: value for field in fields_of(format) if (value := values.get(field.name))})
+
+
+def absolute(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Return the parameters with paths that do not depend on the current directory; ~ is the user's home."""
+    found = dict(parameters)
+    for name in ("path", "devices", "files"):
+        if found.get(name):
+            parts = [found[name]] if name == "path" else [part for part in found[name].split(",") if part]
+            found[name] = ",".join(os.path.abspath(os.path.expanduser(part)) for part in parts)
+    return found

@@ -10,7 +10,7 @@ from tui.text.words import CODES, RunState, State, Undo
 from tui.view.fixes import FixRow
 from tui.view.query import EVERYTHING, Query, Term
 from tui.view.snapshot import RepositoryView
-from tui.work.desk import Decisions, Queued
+from tui.work.decisions import Decisions, Queued
 
 
 class TriageOrder(StrEnum):
@@ -50,7 +50,7 @@ class TriageRow(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Names the row for the desk."""
+        """What decisions about the row go by."""
         return self.fix.key
 
     @property

@@ -1,14 +1,15 @@
-"""Commands about whole repositories: create, connect, list, constraints, the SRM role, the demo."""
+"""Commands about whole repositories: create, connect, list, constraints, the SRM role."""
 
 from __future__ import annotations
 
 import argparse
 
 from engine.errors import DiskwrightError
-from tui.cli.arguments import Parser, UsageError, parameters
+from tui.cli.arguments import Parser, UsageError, key_values
 from tui.cli.session import Session
 from tui.text.amounts import compact
 from tui.text.printable import printable
+from tui.work.places import absolute
 
 _FORMAT_HELP = "such as localfs-1.0, nfs-1.0, lvm-1.0"
 _PARAMETERS_HELP = (
@@ -26,7 +27,7 @@ def add_create_repo(parser: Parser) -> None:
 
 
 def run_create_repo(session: Session, arguments: argparse.Namespace) -> int:
-    given = parameters(arguments.parameters)
+    given = absolute(key_values(arguments.parameters, "parameter"))
     session.engine.create_repository(arguments.format, given)
     session.out.document({"format": arguments.format, "parameters": given})
     words = " ".join(f"{printable(key)}={printable(value)}" for key, value in given.items())
@@ -42,7 +43,7 @@ def add_connect(parser: Parser) -> None:
 
 
 def run_connect(session: Session, arguments: argparse.Namespace) -> int:
-    given = parameters(arguments.parameters)
+    given = absolute(key_values(arguments.parameters, "parameter"))
     session.engine.connect_storage_repository(arguments.repo, arguments.format, given)
     connection = session.engine.list_repositories()[arguments.repo]
     warnings = session.engine.host_warnings(arguments.repo)
@@ -144,15 +145,3 @@ def run_srm(session: Session, arguments: argparse.Namespace) -> int:
         session.out.line(f"Nobody manages {repo}.")
         session.out.say(f"Nothing in it can be changed. Next: diskwright srm take {repo}")
     return 0
-
-
-def add_demo(parser: Parser) -> None:
-    parser.add_argument("--fresh", action="store_true", help="delete an earlier demo and make it again")
-    parser.add_argument("--path", metavar="DIR", help="where to make it (default: the data directory of the user)")
-
-
-def run_demo(session: Session, arguments: argparse.Namespace) -> int:
-    from tui.training import demo
-
-    del session  # the demo makes its own: it narrates differently
-    return demo.run(arguments)

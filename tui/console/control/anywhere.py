@@ -7,13 +7,13 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
-from tui.cli.session import user_directory
 from tui.console.acts import Act, shown_key
 from tui.console.dialogs.choose import Choice, Choose
 from tui.console.draw import palette
 from tui.console.draw.headers import TABS
 from tui.console.draw.lines import Cell, Span
 from tui.console.pages.page import Page
+from tui.directories import user_directory
 from tui.text.printable import printable
 from tui.view.command_lines import line
 

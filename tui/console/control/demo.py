@@ -13,7 +13,7 @@ import tui
 from engine.errors import DiskwrightError, StorageError
 from tui.console.dialogs.choose import Choice, Choose
 from tui.console.draw.lines import Span
-from tui.training.demo import Place, Site, default_path
+from tui.training.demo import DemoFolder, DemoState, default_path
 
 if TYPE_CHECKING:
     from tui.console.app import ConsoleApp
@@ -23,12 +23,12 @@ _HINT = "w tells why, space queues, p shows what will happen"
 
 def begin(app: ConsoleApp) -> None:
     """Make the demo; where there is one, ask whether to open it or to make it again."""
-    site = Site(os.path.realpath(default_path()))
+    folder = DemoFolder(os.path.realpath(default_path()))
     if locked := app.why_locked():
         app.tell(f"Demo: {locked}.", "warning")
-    elif site.look() is Place.COMPLETE:
+    elif folder.look() is DemoState.COMPLETE:
         choices = [
-            Choice("o", Span("o", "key"), f"Open the demo that is in {site.root}"),
+            Choice("o", Span("o", "key"), f"Open the demo that is in {folder.root}"),
             Choice("n", Span("n", "key"), "Delete it and make it again"),
         ]
         dialog = Choose("There is a demo already", lambda: choices, left=3, search=False, hot=True)

@@ -14,7 +14,7 @@ from tui.view.plan import Plan
 from tui.view.snapshot import HostOperation
 from tui.work import plans
 from tui.work import runs as runs_model
-from tui.work.desk import Desk
+from tui.work.decisions import DecisionStore
 from tui.work.runs import Run
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ class RunActs:
 
     # -- decisions
 
-    def decide(self, change: Callable[[Desk], object], done: Callable[[], None] = lambda: None) -> None:
+    def decide(self, change: Callable[[DecisionStore], object], done: Callable[[], None] = lambda: None) -> None:
         """Change what the operator decided; on disk before it is shown. A text that ``change`` returns is told."""
         app = self._app
-        desk = app.site.desk
-        if desk is None:
+        store = app.site.decision_store
+        if store is None:
             return
 
         def finish(value: object, error: BaseException | None) -> None:
@@ -50,7 +50,7 @@ class RunActs:
             app.refresh_pages()
             done()
 
-        app.jobs.in_turn(lambda: change(desk), finish)
+        app.jobs.in_turn(lambda: change(store), finish)
 
     # -- plans and runs
 
@@ -70,13 +70,13 @@ class RunActs:
     def start_plan(self, plan: Plan) -> None:
         """Start a run of the plan and show it; its fixes leave the queue."""
         app = self._app
-        site, desk = app.site, app.site.desk
+        site, store = app.site, app.site.decision_store
 
         def call() -> str:
             with site.engine() as engine:
                 started = runs_model.start(engine, site.notes, plan)
-            if desk is not None:
-                desk.unqueue([step.row.key for step in plan.steps])
+            if store is not None:
+                store.unqueue([step.row.key for step in plan.steps])
             return started
 
         def done(run_id: str) -> None:
@@ -181,7 +181,7 @@ class RunActs:
         app = self._app
         if yes:
             app.show_page("triage")
-            self.decide(lambda desk: desk.queue(fixes[:1]), app.show_plan)
+            self.decide(lambda store: store.queue(fixes[:1]), app.show_plan)
 
     # -- drill
 

@@ -12,7 +12,6 @@ from textual.widget import Widget
 from textual.widgets import Input, Label
 
 from engine.formats.registry import known_formats
-from tui.cli.arguments import UsageError
 from tui.console.acts import Act
 from tui.console.dialogs.dialog import Dialog
 from tui.console.draw.lines import Span, line
@@ -132,11 +131,7 @@ class Connect(Dialog):
         if wrong := places.problem(form, values):
             self._wrong(wrong.field, f"{wrong.text[:1].upper()}{wrong.text[1:]}.")
             return
-        try:
-            given: dict[str, object] = dict(places.given(form, values))
-        except UsageError as error:
-            self.tell_here(f"{error.message}. {error.next_step}", "warning")
-            return
+        given: dict[str, object] = dict(places.given(form, values))
         what = "Creating and connecting" if create else "Connecting"
         self.tell_here(f"{what}…" if self.console.signs.unicode else f"{what}...")
         site = self.console.site

@@ -245,7 +245,7 @@ class PlanPage(Page):
     def act_drop(self) -> None:
         """Take the step out."""
         key = self.table_widget.key
-        self.console.decide(lambda desk: desk.unqueue([key]), self._dropped)
+        self.console.decide(lambda store: store.unqueue([key]), self._dropped)
 
     def _dropped(self) -> None:
         if self.console.site.queued():
@@ -263,13 +263,13 @@ class PlanPage(Page):
 
     def _move(self, by: int) -> None:
         key = self.table_widget.key
-        self.console.decide(lambda desk: desk.move(key, by), self.act_replan)
+        self.console.decide(lambda store: store.move(key, by), self.act_replan)
 
     def act_offer(self) -> None:
         """Add the first offer."""
         assert self.plan is not None
         rows: list[FixRow] = [self.plan.offers[0].row]
-        self.console.decide(lambda desk: desk.queue(rows), self.act_replan)
+        self.console.decide(lambda store: store.queue(rows), self.act_replan)
 
     def act_copy_command(self) -> None:
         """Copy the command."""

@@ -240,9 +240,9 @@ class TriagePage(FilteredPage):
         keys = table.range()
         rows = [other for other in self.chosen() if other.can_run or other.needs_room]
         if row.position:
-            self.console.decide(lambda desk: desk.unqueue(keys))
+            self.console.decide(lambda store: store.unqueue(keys))
         else:
-            self.console.decide(lambda desk: desk.queue(rows))
+            self.console.decide(lambda store: store.queue(rows))
         if table.range_start >= 0:
             table.mark()
         else:
@@ -253,7 +253,7 @@ class TriagePage(FilteredPage):
         row = self.row()
         assert row is not None and self.found is not None
         kind = [fix for fix in same_kind(self.found.rows, row) if fix.can_run]
-        self.console.decide(lambda desk: desk.queue(kind))
+        self.console.decide(lambda store: store.queue(kind))
 
     def act_range(self) -> None:
         """Begin or end a range."""
@@ -269,21 +269,21 @@ class TriagePage(FilteredPage):
 
     def _move(self, by: int) -> None:
         key = self.table_widget.key
-        self.console.decide(lambda desk: desk.move(key, by))
+        self.console.decide(lambda store: store.move(key, by))
 
     def act_priority(self) -> None:
         """Ask for the priority."""
         from tui.console.dialogs.priority import ask
 
         rows = self.chosen()
-        ask(self.console, lambda number: self.console.decide(lambda desk: desk.set_priority(rows, number)))
+        ask(self.console, lambda number: self.console.decide(lambda store: store.set_priority(rows, number)))
 
     def act_snooze(self) -> None:
         """Snooze, or bring back what is snoozed."""
         row = self.row()
         assert row is not None
         rows = self.chosen()
-        self.console.decide(lambda desk: desk.snooze(rows, not row.snoozed))
+        self.console.decide(lambda store: store.snooze(rows, not row.snoozed))
 
     def act_snoozed(self) -> None:
         """Show also what is snoozed, or hide it."""
@@ -292,11 +292,11 @@ class TriagePage(FilteredPage):
 
     def act_undo(self) -> None:
         """Undo the last decision."""
-        self.console.decide(lambda desk: f"Undone: {desk.undo()}")
+        self.console.decide(lambda store: f"Undone: {store.undo()}")
 
     def act_redo(self) -> None:
         """Redo it."""
-        self.console.decide(lambda desk: f"Done again: {desk.redo()}")
+        self.console.decide(lambda store: f"Done again: {store.redo()}")
 
     def act_plan(self) -> None:
         """Show what the queue will do."""

@@ -185,7 +185,7 @@ class WhyPage(Page):
         found = self.explanation()
         assert found is not None
         fix = found.fixes[0]
-        self.console.decide(lambda desk: desk.toggle(fix) and None)
+        self.console.decide(lambda store: store.toggle(fix) and None)
 
     def act_show_fix(self) -> None:
         """Show it in Triage."""

@@ -63,12 +63,12 @@ class _Part(NamedTuple):
     snoozed: list[str]
 
 
-class Desk:
+class DecisionStore:
     """The decisions about one repository. Methods that change something are durable on return."""
 
     def __init__(self, notes: Notes, identity: str) -> None:
         self._notes = notes
-        self._name = f"{folder_of(identity)}/desk.json"
+        self._name = f"{folder_of(identity)}/desk.json"  # as the first consoles called it
         self._mark = (-1, -1)
         self._known = Decisions()
 

@@ -5,38 +5,28 @@ and reaches nothing, so the ``finally`` blocks of a killed process are harmless.
 its files, gives its leases up and calls what was registered with ``at_death`` (programs that it had
 started and that end with it). What it did before counts.
 
-``spawn`` starts ``engine.host.runner`` (the same code, called as a function with doors of this host; its
-output goes to the log) and ``engine.host.holder`` (a process that only has leases). Who runs when is the
-business of the executor: ``sim.hosts.schedule.Scheduler``, or ``Direct``, which lets spawned processes run to
-their end when somebody sleeps. Process groups, sessions, limits and the exit code of a child are
-not modelled; pids are never reused.
+Pids are never reused. Not here: who runs when (the executor, ``sim.hosts.schedule``), and what is behind the doors of a
+process (``sim.hosts.doors``; ``sim.hosts.world`` puts them together).
 """
 
 from __future__ import annotations
 
 import errno
-import json
 from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 from zlib import crc32
 
 from engine.doors import Doors
-from engine.doors.clock import Clock, Ids
-from engine.doors.images import ImageTool
-from engine.doors.leases import Lease
-from engine.doors.processes import ProcessIdentity, ProcessState
-from engine.doors.shared_leases import TOKEN_PREFIX
-from engine.errors import DiskwrightError, StorageError
-from engine.host import runner
-from sim.disk.files import Fault, FileLocks, SimFiles
+from engine.doors.processes import ProcessIdentity
+from engine.errors import StorageError
+from sim.disk.files import Bind, Fault, FileLocks, SimFiles
 from sim.disk.nfs_view import HostView, NfsFiles
-from sim.disk.nodes import DataOp, fail
+from sim.disk.nodes import fail
 from sim.disk.profiles import Profile
 from sim.disk.storage import SimStorage
 from sim.hosts.crash import Crashed
-from sim.hosts.leases import Description, LockTable, SimLeases
-from sim.hosts.mounts import MountTable, SimMounts
-from sim.hosts.shared_leases import FAILING_S, SharedTable, SimSharedLeases
+from sim.hosts.lease_areas import FAILING_S, SharedTable
+from sim.hosts.lock_table import LockTable
 from sim.lvm.volume_groups import SimVolumeGroups
 
 RUN_MOUNT = "/run"
@@ -79,11 +69,8 @@ class Surroundings(Protocol):
     @property
     def image_locks(self) -> FileLocks: ...
 
-    def clock(self, process: SimProcess) -> Clock: ...
-
-    def ids(self, process: SimProcess) -> Ids: ...
-
-    def image_tool(self, process: SimProcess) -> ImageTool: ...
+    def doors(self, process: SimProcess) -> Doors:
+        """All doors of a process of this world, with the process as their gate."""
 
     @property
     def now(self) -> float:
@@ -117,26 +104,14 @@ class SimProcess:
             self.files.view = host.view
         self.groups = SimVolumeGroups(self)
         self.files.devices = self.groups.open_block
-        self.leases = SimLeases(host.world.locks, self.files, self)
-        self._at_death: dict[Callable[[], None], None] = {}
+        self._at_death: list[Callable[[], None]] = []
         self._doors: Doors | None = None
 
     @property
     def doors(self) -> Doors:
         """Its doors, all behind itself as the gate."""
         if self._doors is None:
-            world = self.host.world
-            self._doors = Doors(
-                files=self.files,
-                leases=self.leases,
-                images=world.image_tool(self),
-                processes=SimProcesses(self),
-                clock=world.clock(self),
-                ids=world.ids(self),
-                mounts=SimMounts(self),
-                volume_groups=self.groups,
-                shared_leases=SimSharedLeases(self),
-            )
+            self._doors = self.host.world.doors(self)
         return self._doors
 
     def behind(self, wrap: Callable[[Doors], Doors]) -> None:
@@ -161,11 +136,7 @@ class SimProcess:
 
     def at_death(self, call: Callable[[], None]) -> None:
         """Have ``call`` called when it ends, however it ends. It may touch no door."""
-        self._at_death[call] = None
-
-    def not_at_death(self, call: Callable[[], None]) -> None:
-        """Take that back; idempotent."""
-        self._at_death.pop(call, None)
+        self._at_death.append(call)
 
     def end(self, killed: bool = False) -> None:
         """It is gone; idempotent. Nothing of it touches the storage after this."""
@@ -173,7 +144,7 @@ class SimProcess:
             return
         self.dead, self.killed = True, killed
         self.host.processes.pop(self.identity.pid, None)
-        for call in list(self._at_death):
+        for call in self._at_death:
             call()
         self.files.close_all()
         self.host.world.locks.bury(self)
@@ -184,7 +155,7 @@ class SimProcess:
         fails here for ever. Its open images are such files. What it wrote before counts."""
         for handle in list(self.files.handles):
             handle.revoke()
-        for call in list(self._at_death):  # qemu's sessions: they live, and can do nothing any more
+        for call in self._at_death:  # qemu's sessions: they live, and can do nothing any more
             call()
         locks, server = self.host.world.locks, self.host.world.storage.device
         for lock in locks.owned(self):
@@ -204,6 +175,20 @@ class SimProcess:
 
     def __repr__(self) -> str:
         return f"{self.host.name}:{self.identity.pid}"
+
+
+class MountTable:
+    """What one host has mounted."""
+
+    def __init__(self) -> None:
+        self.binds: dict[str, Bind] = {}
+        """By mount point; ``SimFiles`` looks it up at every call."""
+        self.sources: dict[str, str] = {}
+
+    def clear(self) -> None:
+        """Nothing is mounted any more."""
+        self.binds.clear()
+        self.sources.clear()
 
 
 class SimHost:
@@ -257,14 +242,14 @@ class SimHost:
 
     def lose_power(self) -> None:
         """As ``crash``, and nobody gives up what it held: leases between hosts are free when it is proven gone."""
-        self.world.shared.silence(self)
+        self.world.shared.silence(self, self.world.now)
         self.crash()
 
     def freeze(self, seconds: float = float("inf")) -> None:
         """It stands still as a whole: all its processes, and what renews its presence where hosts share leases."""
         self.frozen = True
         self._since = self.world.now
-        self.world.shared.silence(self)
+        self.world.shared.silence(self, self.world.now)
         for process in self.processes.values():
             process.frozen_until = self.world.now + seconds
 
@@ -275,12 +260,12 @@ class SimHost:
         self.frozen = False
         for process in self.processes.values():
             process.frozen_until = None
-        self.world.shared.resume(self)
+        self.world.shared.resume(self, self.world.now)
 
     def part(self, seconds: float) -> None:
         """The shared storage is out of its reach for a while, and so it renews no presence there."""
         self.apart, self._since, self._until = True, self.world.now, self.world.now + seconds
-        self.world.shared.silence(self)
+        self.world.shared.silence(self, self.world.now)
 
     def require_storage(self, call: str, what: str) -> None:
         """Raise what a call meets whose storage is out of reach."""
@@ -295,7 +280,7 @@ class SimHost:
         if self.world.watchdog:
             self.lose_power()
         else:
-            self.world.shared.evict(self)
+            self.world.shared.evict(self, self.world.now)
 
     def pass_time(self) -> None:
         """What becomes of it as time passes: who renews no presence for too long loses it, and is reset by its
@@ -307,13 +292,13 @@ class SimHost:
             self.evict()
         if self.apart and self.world.now >= self._until:
             self.apart = False
-            self.world.shared.resume(self)
+            self.world.shared.resume(self, self.world.now)
 
     def crash(self) -> None:
         """All its processes die, and it boots again. Its private storage stays as it is."""
         for process in list(self.processes.values()):
             process.end(killed=True)
-        self.world.shared.silence(self, for_ever=True)
+        self.world.shared.silence(self, self.world.now, for_ever=True)
         self.frozen = self.apart = False
         self.boots += 1
         self.run_storage = self._fresh_run()
@@ -331,122 +316,3 @@ class SimHost:
         """The living process of that identity on this boot."""
         process = self.processes.get(identity.pid)
         return process if process is not None and process.identity == identity else None
-
-
-class SimProcesses:
-    """The process door of one process."""
-
-    def __init__(self, process: SimProcess) -> None:
-        self._process = process
-        self._host = process.host
-
-    def own(self) -> ProcessIdentity:
-        return self._process.identity
-
-    def spawn(self, module: str, arguments: list[str], leases: list[Lease], log: str) -> ProcessIdentity:
-        self._process.enter("processes.spawn", module)
-        storage = self._process.files.storage_of(log)
-        append(storage, log, b"")
-        programs: dict[str, Callable[[SimProcess], Any] | None] = {
-            "engine.host.runner": lambda child: run_engine_runner(child, arguments[0], log),
-            HOLDER: None,
-        }
-        if module not in programs:
-            raise fail(errno.ENOENT, module)
-        program = programs[module]
-        child = self._host.process(module)
-        for lease in leases:
-            if lease.token.startswith(TOKEN_PREFIX):
-                number = int(lease.token.removeprefix(TOKEN_PREFIX))
-                self._host.world.shared.share(number, self._process, child)
-                if module == HOLDER:
-                    self._host.world.shared.adopt(number, child)
-            else:
-                self._host.world.locks.share(self._lock(lease), child)
-        if program is not None:
-            child.main = lambda: program(child)
-            self._host.world.executor.launch(child)
-        return child.identity
-
-    def _lock(self, lease: Lease) -> Description:
-        lock = self._host.world.locks.get(int(lease.token), self._process)
-        assert lock is not None, "a lease that is not held is handed over"
-        return lock
-
-    def state(self, identity: ProcessIdentity) -> ProcessState:
-        self._process.enter("processes.state", str(identity.pid))
-        found = self._host.find(identity)
-        if found is None:
-            return ProcessState.GONE
-        return ProcessState.STOPPED if found.frozen else ProcessState.RUNNING
-
-    def terminate(self, identity: ProcessIdentity) -> None:
-        self._process.enter("processes.terminate", str(identity.pid))
-        found = self._host.find(identity)
-        if found is not None:
-            found.terminating, found.frozen_until = True, None
-            if found.main is None:
-                found.end()
-
-    def kill(self, identity: ProcessIdentity) -> None:
-        self._process.enter("processes.kill", str(identity.pid))
-        found = self._host.find(identity)
-        if found is not None:
-            found.end(killed=True)
-
-
-def run_engine_runner(process: SimProcess, spec: str, log: str) -> int:
-    """What ``python -m engine.host.runner SPEC`` does, with simulated doors."""
-    storage = process.files.storage_of(log)
-
-    def narrate(event: dict[str, Any]) -> None:
-        if not process.dead:
-            append(storage, log, json.dumps(event).encode() + b"\n")
-
-    try:
-        return runner.run(process.doors, runner.read_spec(process.doors, spec), narrate, lambda: process.terminating)
-    except DiskwrightError as error:
-        narrate({"event": "failed", "error": str(error), "code": error.code})
-        return error.exit_code
-
-
-def append(storage: SimStorage, path: str, data: bytes) -> None:
-    """Add to a file as an inherited descriptor does: made if need be, past every gate."""
-    try:
-        inode, node = storage.file(path, True)
-    except FileNotFoundError:
-        inode = storage.create(path)
-        _, node = storage.file(path, True)
-    if data:
-        storage.change(inode, DataOp(0, "write", node.content.size, len(data), data), path)
-
-
-class Direct:
-    """No threads: whoever is called runs, and spawned processes run to their end when somebody sleeps."""
-
-    def __init__(self, advance: Callable[[float], None]) -> None:
-        self._advance = advance
-        self._waiting: list[SimProcess] = []
-
-    def launch(self, process: SimProcess) -> None:
-        self._waiting.append(process)
-
-    def sleep(self, process: SimProcess, seconds: float) -> None:
-        self.run_waiting()
-        self._advance(seconds)
-        if process.dead:
-            raise Crashed
-
-    def run_waiting(self) -> None:
-        """Run everything that was spawned and has not run."""
-        while self._waiting:
-            process = self._waiting.pop(0)
-            if process.dead or process.main is None:
-                continue
-            try:
-                process.main()
-            except Crashed:
-                if not process.dead:
-                    raise
-            finally:
-                process.end()

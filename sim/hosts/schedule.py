@@ -261,3 +261,34 @@ class Scheduler:
                 if process.frozen_until is not None and process.frozen_until <= self._now():
                     process.frozen_until = None
                     process.host.thaw()
+
+
+class Direct:
+    """No threads: whoever is called runs, and spawned processes run to their end when somebody sleeps."""
+
+    def __init__(self, advance: Callable[[float], None]) -> None:
+        self._advance = advance
+        self._waiting: list[SimProcess] = []
+
+    def launch(self, process: SimProcess) -> None:
+        self._waiting.append(process)
+
+    def sleep(self, process: SimProcess, seconds: float) -> None:
+        self.run_waiting()
+        self._advance(seconds)
+        if process.dead:
+            raise Crashed
+
+    def run_waiting(self) -> None:
+        """Run everything that was spawned and has not run."""
+        while self._waiting:
+            process = self._waiting.pop(0)
+            if process.dead or process.main is None:
+                continue
+            try:
+                process.main()
+            except Crashed:
+                if not process.dead:
+                    raise
+            finally:
+                process.end()

@@ -18,18 +18,23 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from engine.api import Engine
-from engine.doors.clock import Clock, Ids
+from engine.doors import Doors
+from engine.doors.clock import Ids
 from engine.doors.images import ImageTool
 from engine.errors import DiskwrightError
 from engine.formats.nfs.place import MOUNTS
 from sim.disk.profiles import PROFILES, CrashState, Profile, crash_states, one_state
 from sim.disk.storage import DEFAULT_CAPACITY, SimStorage
-from sim.hosts.clock import IdSource, LeastUnused, SimClock, SimIds
+from sim.hosts.doors.clock import IdSource, LeastUnused, SimClock, SimIds
+from sim.hosts.doors.leases import SimLeases
+from sim.hosts.doors.mounts import SimMounts
+from sim.hosts.doors.shared_leases import SimSharedLeases
+from sim.hosts.doors.spawning import SimProcesses
 from sim.hosts.faults import Faults, FaultSource
-from sim.hosts.leases import LockTable
-from sim.hosts.processes import Direct, Executor, Hook, SimHost, SimProcess
-from sim.hosts.schedule import MAX_STEPS, Pct, Scheduler, Strategy, Uniform
-from sim.hosts.shared_leases import DEAD_S, SharedTable
+from sim.hosts.lease_areas import DEAD_S, SharedTable
+from sim.hosts.lock_table import LockTable
+from sim.hosts.processes import Executor, Hook, SimHost, SimProcess
+from sim.hosts.schedule import MAX_STEPS, Direct, Pct, Scheduler, Strategy, Uniform
 from sim.hosts.tape import Tape
 from sim.hosts.trace import Trace
 from sim.lvm.volume_groups import make_device
@@ -48,7 +53,7 @@ DEVICE_BYTES = 1 << 30
 ONLY_HOST = "one"
 
 ImageToolFactory = Callable[[SimProcess], ImageTool]
-"""Makes the image door of a process; it may use ``process.files``, ``process.leases`` and ``process.at_death``."""
+"""Makes the image door of a process; it may use ``process.files`` and ``process.at_death``."""
 
 _T = TypeVar("_T")
 _MOUNTED = re.compile(f"{MOUNTS}/[0-9a-f]{{32}}(?=/)")
@@ -86,7 +91,7 @@ class World:
         least_ids: bool = False,
         hook: Hook | None = None,
     ) -> None:
-        """``seed`` decides about ids alone. ``least_ids``: see ``sim.hosts.clock.LeastUnused``. ``hook``: what is
+        """``seed`` decides about ids alone. ``least_ids``: see ``sim.hosts.doors.clock.LeastUnused``. ``hook``: what is
         called before each door call of processes that run directly. ``images``: another image door than
         the simulated qemu."""
         self.tape = tape if tape is not None else Tape()
@@ -296,11 +301,21 @@ class World:
         """The wall clock of a host is set; its monotonic clock is not affected."""
         self._skew[host] = self._skew.get(host, 0.0) + seconds
 
-    def clock(self, process: SimProcess) -> Clock:
+    def doors(self, process: SimProcess) -> Doors:
         name = process.host.name
-        return SimClock(process, lambda: self._skew.get(name, 0.0))
+        return Doors(
+            files=process.files,
+            leases=SimLeases(self.locks, process.files, process),
+            images=self._image_tool(process),
+            processes=SimProcesses(process),
+            clock=SimClock(process, lambda: self._skew.get(name, 0.0)),
+            ids=self._ids(process),
+            mounts=SimMounts(process),
+            volume_groups=process.groups,
+            shared_leases=SimSharedLeases(process),
+        )
 
-    def ids(self, process: SimProcess) -> Ids:
+    def _ids(self, process: SimProcess) -> Ids:
         name = process.host.name
         if self._least_ids:
             storages = [self.storage, *(host.state_storage for host in self.hosts.values())]
@@ -309,7 +324,7 @@ class World:
             source = self._sources.setdefault(name, IdSource(name, self._seed))
         return SimIds(name, source)
 
-    def image_tool(self, process: SimProcess) -> ImageTool:
+    def _image_tool(self, process: SimProcess) -> ImageTool:
         if self._images is not None:
             return self._images(process)
         tool = SimImageTool(process.files, self.image_locks)

@@ -12,16 +12,13 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from engine.errors import Refused
 from sim.lab import inside, sessions, wire
 from sim.lab.channel import Channel, Done, Running, shown
 from sim.lab.errors import LabError
 from sim.lab.needs import kernel
-
-if TYPE_CHECKING:
-    from sim.lab.lab import Lab
 
 BOOT_TIMEOUT_S = 60.0
 COMMAND_TIMEOUT_S = 120.0
@@ -44,10 +41,26 @@ class Disk(NamedTuple):
     """Several guests may have it at once; who writes where is up to them."""
 
 
+class Home(Protocol):
+    """What a host needs of the lab that it is in."""
+
+    directory: str
+    """Where hosts, disks and sockets are."""
+
+    def hosts_file(self) -> str:
+        """Return the names and addresses that each host shall know, as ``/etc/hosts`` has them."""
+
+    def port(self, name: str) -> str:
+        """Return the socket of the switch for a host's network card; make it when there is none yet."""
+
+    def keeper(self, *words: str) -> None:
+        """Tell the process that keeps the switch, and wait until it has obeyed."""
+
+
 class Guest:
     """A host. Made by ``Lab.boot``; every method may be called from any thread."""
 
-    def __init__(self, lab: Lab, name: str, number: int, disks: Sequence[Disk], memory: str) -> None:
+    def __init__(self, lab: Home, name: str, number: int, disks: Sequence[Disk], memory: str) -> None:
         self._lab = lab
         self.name = name
         self.number = number

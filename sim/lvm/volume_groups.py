@@ -19,21 +19,18 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 from zlib import crc32
 
 from engine.doors.files import Kind, Stat
 from engine.doors.volume_groups import BLOCK_BYTES, PhysicalRange, VolumeGroup
 from engine.errors import BadRequest, Conflict, NotFound, Refused, StorageError, ToolFailed
 from sim.disk.content import Content, Segment
-from sim.disk.files import Fault
+from sim.disk.files import Fault, SimFiles
 from sim.disk.nodes import DataOp, fail
 from sim.disk.storage import SimStorage
 from sim.lvm import group_model as model
 from sim.lvm.group_model import Group
-
-if TYPE_CHECKING:
-    from sim.hosts.processes import SimProcess
 
 DEVICE_ROOT = "/dev/"
 METADATA = "metadata"
@@ -76,6 +73,34 @@ def group_in(content: Content) -> Group | None:
             _known.clear()
         _known[content] = model.from_bytes(content.read(0, METADATA_FILE_BYTES))
     return _known[content]
+
+
+class Host(Protocol):
+    """A machine, and what it has of logical volumes until it boots."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def active(self) -> set[str]:
+        """Volumes, by their uuids, that are devices there."""
+
+    @property
+    def opened(self) -> dict[str, int]:
+        """How often each is open there."""
+
+
+class Process(Protocol):
+    """A process whose door to volume groups this is."""
+
+    @property
+    def host(self) -> Host: ...
+
+    @property
+    def files(self) -> SimFiles: ...
+
+    def enter(self, call: str, what: str) -> Fault:
+        """As ``sim.disk.files.Gate``."""
 
 
 class SimDevice:
@@ -233,7 +258,7 @@ def _require_aligned(offset: int, length: int) -> None:
 class SimVolumeGroups:
     """The ``VolumeGroups`` of one process."""
 
-    def __init__(self, process: SimProcess) -> None:
+    def __init__(self, process: Process) -> None:
         self.process = process
         self.storage: SimStorage = process.files.storage
         self._active = process.host.active

@@ -23,7 +23,7 @@ PLACES = ("ext4", "xfs", "lvm")
 PROGRESS = b"progress: "
 """A line of standard error that begins so tells how far it is."""
 _TIMEOUT_S = 6 * 3600.0
-_PRELOAD = ["engine.api", "engine.assembly", "sim.trials.inside.powercut", "sim.trials.inside.powercut_verbs"]
+_PRELOAD = ["engine.api", "engine.assembly", "sim.trials.inside.powercut.main"]
 
 Tell = Callable[[str], None]
 
@@ -73,7 +73,7 @@ def cut(
             (output if kind == wire.OUT else errors).extend(data)
 
     words = [json.dumps(asked)]
-    running = guest.begin_call("sim.trials.inside.powercut:main", words, preload=_PRELOAD, on_output=hear)
+    running = guest.begin_call("sim.trials.inside.powercut.main:main", words, preload=_PRELOAD, on_output=hear)
     done = running.wait(_TIMEOUT_S)
     if done.code:
         raise LabError(

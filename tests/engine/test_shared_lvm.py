@@ -15,8 +15,8 @@ from sim.explore.cases import fixtures_lvm
 from sim.explore.cases.driver import MiB, Stage, read
 from sim.explore.search.explorer import slow_tool
 from sim.hosts.crash import Crashed
+from sim.hosts.lease_areas import DEAD_S, FAILING_S
 from sim.hosts.processes import SimProcess
-from sim.hosts.shared_leases import DEAD_S, FAILING_S
 from sim.hosts.world import SHARED, World
 from tests.engine.test_srm import attempt_of, volume_of
 

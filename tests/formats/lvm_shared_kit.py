@@ -12,8 +12,9 @@ from engine.formats.lvm.metadata.pages import SECTOR_BYTES
 from engine.formats.lvm.repository import LvmRepository
 from engine.formats.lvm.shared.guard import SharedGuard
 from engine.formats.registry import create_repository, detach_repository, open_repository
+from sim.hosts.doors.shared_leases import SimSharedLeases
+from sim.hosts.lease_areas import DEAD_S, RENEWED_S
 from sim.hosts.processes import SimProcess
-from sim.hosts.shared_leases import DEAD_S, RENEWED_S, SimSharedLeases
 from sim.hosts.world import DEVICE, DEVICE_BYTES, REPOSITORIES, SHARED, World
 from sim.lvm.volume_groups import SimVolumeGroups, make_device
 
@@ -51,6 +52,7 @@ def process(repository: LvmRepository) -> SimProcess:
     """That has it open."""
     groups = repository._group.doors.volume_groups
     assert isinstance(groups, SimVolumeGroups)
+    assert isinstance(groups.process, SimProcess)
     return groups.process
 
 

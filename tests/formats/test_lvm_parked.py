@@ -12,7 +12,7 @@ from engine.doors.volume_groups import VolumeGroup
 from engine.errors import Conflict
 from engine.formats.base import Repository
 from engine.formats.lvm.metadata import layout
-from sim.hosts.shared_leases import DEAD_S
+from sim.hosts.lease_areas import DEAD_S
 from tests.formats.kit import SIZE, V1, SharedLvmStorage, qcow2, raw
 
 

@@ -15,8 +15,8 @@ from engine.formats.lvm.shared.notes import _COUNT, _MAGIC
 from engine.formats.registry import detach_repository, open_repository
 from sim.disk.files import Fault
 from sim.hosts.crash import Crashed
+from sim.hosts.lease_areas import DEAD_S, RENEWED_S
 from sim.hosts.processes import SimProcess
-from sim.hosts.shared_leases import DEAD_S, RENEWED_S
 from tests.formats.kit import SIZE, T1, qcow2, raw, record
 from tests.formats.lvm_shared_kit import (
     FORMAT,

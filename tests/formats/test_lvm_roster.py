@@ -10,7 +10,8 @@ from engine.errors import Conflict, Refused
 from engine.formats.lvm.metadata import layout
 from engine.formats.lvm.metadata.pages import PAGE_BYTES, SECTOR_BYTES
 from engine.formats.registry import create_repository, detach_repository, open_repository
-from sim.hosts.shared_leases import DEAD_S, RENEWED_S, SimSharedLeases
+from sim.hosts.doors.shared_leases import SimSharedLeases
+from sim.hosts.lease_areas import DEAD_S, RENEWED_S
 from sim.hosts.world import World
 from tests.formats.kit import SIZE, T1, V1, raw, record
 from tests.formats.lvm_shared_kit import (

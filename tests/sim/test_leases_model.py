@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from engine.tools.local.leases import OfdLease, OfdLeases
 from sim.disk.files import SimFiles
 from sim.disk.storage import SimStorage
-from sim.hosts.leases import LockTable, SimLease, SimLeases
+from sim.hosts.doors.leases import SimLease, SimLeases
+from sim.hosts.lock_table import LockTable
 
 PROCESSES = st.integers(0, 3)
 KEYS = st.sampled_from([0, 1, (1 << 60) - 1])

@@ -8,8 +8,8 @@ import pytest
 from engine.doors.shared_leases import HostState, LeaseArea
 from engine.errors import Refused, StorageError
 from sim.hosts.crash import Crashed
+from sim.hosts.lease_areas import DEAD_S, FAILING_S, RENEWED_S
 from sim.hosts.processes import SimProcess
-from sim.hosts.shared_leases import DEAD_S, FAILING_S, RENEWED_S
 from sim.hosts.world import SHARED, World
 
 LEASES = "/dev/a/dw-leases"

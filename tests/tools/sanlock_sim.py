@@ -11,8 +11,8 @@ from typing import Any
 from engine.doors.shared_leases import SLOT_BYTES, TOKEN_PREFIX, LeaseArea
 from engine.errors import DiskwrightError
 from sim.hosts.crash import Crashed
+from sim.hosts.doors.shared_leases import SimSharedLease
 from sim.hosts.processes import SimProcess
-from sim.hosts.shared_leases import SimSharedLease
 from sim.hosts.world import REPOSITORIES, World
 from sim.lvm.volume_groups import make_device
 from tests.tools.sanlock_kit import Failed

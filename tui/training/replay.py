@@ -21,7 +21,7 @@ from tui.view.snapshot import RepositoryView, lost, never_read
 
 READ_ONLY = "REPLAY"
 EPOCH = 1_700_000_000.0
-"""Wall time at the beginning of a simulated run (as ``sim.hosts.clock.EPOCH``)."""
+"""Wall time at the beginning of a simulated run (as ``sim.hosts.doors.clock.EPOCH``)."""
 MAX_BYTES = 1 << 30
 _MAX_STEPS = 100_000
 _REMEMBERED = 32

@@ -25,7 +25,7 @@ from engine.api import Engine
 from engine.data.model import Fix, ImageReport, RepositoryReport, Risk, Status, VolumeFormat
 from engine.data.records import Record
 from engine.errors import DiskwrightError
-from engine.tags import chains, changes
+from engine.tags import chains
 from sim.disk.content import Content
 from sim.disk.nodes import DirectoryNode, FileNode
 from sim.disk.storage import SimStorage
@@ -242,18 +242,3 @@ def _needed_by(tag: str, records: Mapping[str, Record | None]) -> set[str]:
             todo += record.parents()
         found.add(tag)
     return found
-
-
-def volume_bytes(storage: SimStorage, repo: str) -> int:
-    """Bytes that all files of a repository occupy; a file with several names counts once."""
-    inodes = {
-        inode: node.content.allocated
-        for path, inode, node in storage.walk()
-        if path.startswith(f"{REPOSITORIES}/{repo}/") and isinstance(node, FileNode)
-    }
-    return sum(inodes.values())
-
-
-def record_of(engine: Engine, repo: str, image: str) -> Record:
-    """The newest record of an image."""
-    return changes.read(engine.context.repository(repo), image).record

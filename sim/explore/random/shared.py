@@ -20,7 +20,7 @@ from sim.explore.cases.operations import Act
 from sim.explore.oracle.reference import Model
 from sim.explore.random.rounds import HOSTS, REPOSITORIES, RESCUER, ROUNDS, Run
 from sim.hosts.faults import APART_S, SHARED_KINDS
-from sim.hosts.shared_leases import DEAD_S
+from sim.hosts.lease_areas import DEAD_S
 from sim.hosts.tape import Tape
 from sim.hosts.world import SHARED, Job
 

@@ -15,8 +15,8 @@ from sim.explore.cases.driver import Stage
 from sim.explore.search.explorer import Story, prepared
 from sim.explore.together.freezes import Freeze, Woken, every_place
 from sim.explore.together.overtaking import Overtaking
+from sim.hosts.lease_areas import DEAD_S
 from sim.hosts.processes import SimProcess
-from sim.hosts.shared_leases import DEAD_S
 from sim.hosts.world import SHARED, World
 
 

@@ -28,7 +28,7 @@ from engine.errors import DiskwrightError, StorageError, ToolMissing
 from engine.tools.local.files import RealFiles
 from engine.tools.local.leases import OfdLeases
 from engine.tools.sanlock.shared_leases import SanlockLeases
-from sim.hosts.clock import uuid4
+from sim.hosts.doors.clock import uuid4
 from sim.scenario.backends.backend import ActiveFault, Ended, Failure
 from sim.scenario.backends.operations import do, is_by_runner
 from sim.scenario.backends.watch import Reached, Watch, watching
@@ -66,7 +66,7 @@ class CountedIds:
             os.pwrite(descriptor, b"%020d" % count, 0)
         finally:
             os.close(descriptor)
-        return uuid4(f"{self._seed}/{self.host_id}/{count}")  # as sim.hosts.clock.IdSource
+        return uuid4(f"{self._seed}/{self.host_id}/{count}")  # as sim.hosts.doors.clock.IdSource
 
 
 def local_doors(host: str, top: str, seed: int) -> Doors:

@@ -1,22 +1,18 @@
-"""Simulated leases: open file descriptions with one byte locked, owned by simulated processes.
+"""Open file descriptions with one byte locked, and the simulated processes that own them; the table that all hosts see.
 
 As the kernel has it for OFD locks: a lock belongs to a file (an inode, whatever its name) and one
 byte of it; two descriptions conflict even in one process, unless both are shared; a process that
 is spawned with a lease owns it too, and it is free when the last owner has released it or died. A
 frozen process keeps what it has. All hosts see one table: locks of the local kernel, or of a
-server that never forgets. Locks that expire or are taken away are not modelled.
+server that never forgets. Locks that expire or are taken away are not modelled. The door through which a process
+takes them is ``sim.hosts.doors.leases``.
 """
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Hashable
 
-from engine.doors.leases import Lease
-from sim.disk.files import Gate, SimFiles
-from sim.disk.nodes import DirectoryNode, LinkNode, fail
-
-Place = tuple[int, int, int]
+LockedByte = tuple[int, int, int]
 """(device, inode, key)"""
 
 
@@ -25,7 +21,7 @@ class Description:
 
     __slots__ = ("number", "owners", "place", "shared")
 
-    def __init__(self, number: int, place: Place, shared: bool, owner: Hashable) -> None:
+    def __init__(self, number: int, place: LockedByte, shared: bool, owner: Hashable) -> None:
         self.number = number
         self.place = place
         self.shared = shared
@@ -36,12 +32,12 @@ class LockTable:
     """All locks of the simulated world."""
 
     def __init__(self) -> None:
-        self._locks: dict[Place, list[Description]] = {}
+        self._locks: dict[LockedByte, list[Description]] = {}
         self._numbers: dict[int, Description] = {}
         self._owned: dict[Hashable, dict[int, Description]] = {}
         self._next = 3
 
-    def take(self, place: Place, shared: bool, owner: Hashable) -> Description | None:
+    def take(self, place: LockedByte, shared: bool, owner: Hashable) -> Description | None:
         """A new lock, None when another is in the way."""
         there = self._locks.setdefault(place, [])
         if there and not (shared and all(lock.shared for lock in there)):
@@ -53,7 +49,7 @@ class LockTable:
         self._owned.setdefault(owner, {})[lock.number] = lock
         return lock
 
-    def is_locked(self, place: Place) -> bool:
+    def is_locked(self, place: LockedByte) -> bool:
         """Whether anybody has it."""
         return bool(self._locks.get(place))
 
@@ -84,58 +80,3 @@ class LockTable:
         for lock in self.owned(owner):
             self.release(lock, owner)
         self._owned.pop(owner, None)
-
-
-class SimLease:
-    """A lease as one process has it."""
-
-    def __init__(self, table: LockTable, lock: Description, owner: Hashable) -> None:
-        self.lock = lock
-        self._table = table
-        self._owner = owner
-
-    @property
-    def token(self) -> str:
-        """The number of the lock."""
-        return str(self.lock.number)
-
-    def release(self) -> None:
-        """The gate is not asked: a dead process may do it, and has none any more."""
-        self._table.release(self.lock, self._owner)
-
-
-class SimLeases:
-    """The lease door of one process."""
-
-    def __init__(self, table: LockTable, files: SimFiles, owner: Hashable, gate: Gate | None = None) -> None:
-        self.table = table
-        self._files = files
-        self._owner = owner
-        self._gate: Gate = gate if gate is not None else files.gate
-
-    def try_acquire(self, path: str, key: int, shared: bool) -> Lease | None:
-        self._gate.enter("leases.try_acquire", path)
-        lock = self.table.take(self._place(path, key, True), shared, self._owner)
-        return SimLease(self.table, lock, self._owner) if lock is not None else None
-
-    def held(self, path: str, key: int) -> bool:
-        self._gate.enter("leases.held", path)
-        return self.table.is_locked(self._place(path, key, False))
-
-    def adopt(self, token: str) -> Lease:
-        lock = self.table.get(int(token), self._owner)
-        if lock is None:
-            raise fail(errno.EBADF, token)
-        return SimLease(self.table, lock, self._owner)
-
-    def _place(self, path: str, key: int, writable: bool) -> Place:
-        storage, inside = self._files.locate(path)
-        stat = storage.stat(inside)
-        node = storage.nodes[stat.inode]
-        if isinstance(node, LinkNode):
-            raise fail(errno.ELOOP, path)
-        if writable and isinstance(node, DirectoryNode):
-            raise fail(errno.EISDIR, path)
-        if not 0 <= key < 1 << 63:
-            raise fail(errno.EINVAL, path)
-        return storage.device, stat.inode, key

@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from engine.api import Engine
 from engine.assembly import real_doors
@@ -23,18 +23,15 @@ from sim.scenario.backends.operations import HERE
 from sim.scenario.language.patterns import data as pattern_data
 from sim.scenario.report.outcome import usable
 from sim.trials.inside.logwrites import State
-from sim.trials.inside.places import Place, place_of
-from sim.trials.inside.replay import Recorder, Recording
+from sim.trials.inside.media import Medium, medium_of
+from sim.trials.inside.powercut.request import MOST_WRONG, Asked, Found, chosen
+from sim.trials.inside.recorder import Recorder, Recording
 from sim.trials.torture.model import Model, Possible
-
-if TYPE_CHECKING:
-    from sim.trials.inside.powercut import Asked, Found
 
 REPOSITORIES = ("a", "b")
 _STATE = "/tmp/powercut-state"
 _ODD = 300 * 1024 + 512
 _EVEN = 256 * 1024
-_MOST_WRONG = 5
 _TURNS = 3
 _SYNCS: tuple[tuple[type, str], ...] = (
     (RealFiles, "sync_directory"), (RealFileHandle, "sync"), (DirectBlockHandle, "sync"), (LvmVolumeGroups, "sync"),
@@ -43,7 +40,7 @@ _SYNCS: tuple[tuple[type, str], ...] = (
 Change = Callable[[Model], None]
 
 
-class Step(NamedTuple):
+class Recorded(NamedTuple):
     """An operation that was recorded."""
 
     name: str
@@ -53,29 +50,27 @@ class Step(NamedTuple):
     unsure: Change
 
 
-def verbs(asked: Asked) -> Found:
+def compared(asked: Asked) -> Found:
     """Record everything, then judge."""
-    from sim.trials.inside.powercut import Found, chosen
-
-    place = place_of(asked.on)
-    recorder = Recorder(place, asked.log_disk, asked.room_disk)
+    medium = medium_of(asked.on)
+    recorder = Recorder(medium, asked.log_disk, asked.room_disk)
     with _careless() if asked.careless else contextlib.nullcontext(), _Engine() as engine:
         for repo in REPOSITORIES:
-            engine.create_repository(place.format, place.parameters(repo))
-        _connect(engine, place)
+            engine.create_repository(medium.format, medium.parameters(repo))
+        _connect(engine, medium)
         os.sync()
         recorder.mark("begin")
-        steps = list(_Story(engine, recorder).steps())
+        steps = list(_Workload(engine, recorder).steps())
     recorder.mark("end")
     recording = recorder.finish()
     count, repaired, wrong = 0, 0, list[str]()
     try:
         for state in chosen(asked, recording, recording.entry_of_mark(1), len(recording.entries)):
-            found, needed = _judge(recording, place, state, steps)
+            found, needed = _judge(recording, medium, state, steps)
             wrong += found
             repaired += needed
             count += 1
-            if len(wrong) >= _MOST_WRONG:
+            if len(wrong) >= MOST_WRONG:
                 break
     finally:
         recording.close()
@@ -108,17 +103,17 @@ class _Engine:
         self._engine.close()
 
 
-def _connect(engine: Engine, place: Place) -> None:
+def _connect(engine: Engine, medium: Medium) -> None:
     for repo in REPOSITORIES:
-        engine.connect_storage_repository(repo, place.format, place.parameters(repo))
-        if place.format.startswith("lvm"):
+        engine.connect_storage_repository(repo, medium.format, medium.parameters(repo))
+        if medium.format.startswith("lvm"):
             engine.take_srm(repo)
 
 
 # -- what is recorded
 
 
-class _Story:
+class _Workload:
     """Does one thing after the other, and keeps what each means for a model."""
 
     def __init__(self, engine: Engine, recorder: Recorder) -> None:
@@ -126,7 +121,7 @@ class _Story:
         self._recorder = recorder
         self._now = Model()
 
-    def steps(self) -> Iterator[Step]:
+    def steps(self) -> Iterator[Recorded]:
         """All of them, in order."""
         disk = yield from self._create("a", _ODD, "performance")
         yield self._write("a", disk, "one", 4096, 65536)
@@ -149,19 +144,21 @@ class _Story:
         yield self._strategy("a", thin, "performance")
         yield self._fix("a")
 
-    def _step(self, name: str, act: Callable[[], Any], done: Callable[[Any], Change], unsure: Change | None) -> Step:
+    def _step(
+        self, name: str, act: Callable[[], Any], done: Callable[[Any], Change], unsure: Change | None
+    ) -> Recorded:
         """Do it between two marks. ``done`` makes the change of its result; ``unsure`` defaults to none at all."""
         self._recorder.mark(name)
         mark = len(self._recorder.marks)
         change = done(act())
         self._recorder.mark(f"{name} acknowledged")
         change(self._now)
-        return Step(name, mark, change, unsure or (lambda model: None))
+        return Recorded(name, mark, change, unsure or (lambda model: None))
 
     def _do(self, verb: str, **arguments: Any) -> Callable[[], Any]:
         return lambda: operations.do(self._engine, verb, arguments, lambda: False)
 
-    def _maker(self, name: str, act: Callable[[], Any], made: Possible) -> tuple[Step, str]:
+    def _maker(self, name: str, act: Callable[[], Any], made: Possible) -> tuple[Recorded, str]:
         ids: list[str] = []
 
         def done(result: Any) -> Change:
@@ -201,7 +198,7 @@ class _Story:
         yield step
         return made
 
-    def _write(self, repo: str, disk: str, pattern: str, at: int, length: int) -> Step:
+    def _write(self, repo: str, disk: str, pattern: str, at: int, length: int) -> Recorded:
         new = bytearray(self._data(repo, disk))
         new[at : at + length] = pattern_data(pattern, at, length)
 
@@ -214,7 +211,7 @@ class _Story:
         act = self._do("write", repo=repo, disk=disk, pieces=[[pattern, at, length, 0, 1]])
         return self._step(f"write {pattern}", act, lambda result: change, unsure)
 
-    def _user_data(self, repo: str, image: str, value: Any) -> Step:
+    def _user_data(self, repo: str, image: str, value: Any) -> Recorded:
         def change(model: Model) -> None:
             model.images[repo, image].user_data = model.images[repo, image].user_data_maybe = value
 
@@ -224,13 +221,13 @@ class _Story:
         act = self._do("set_user_data", repo=repo, image=image, data=value)
         return self._step("user data", act, lambda result: change, unsure)
 
-    def _remove(self, repo: str, image: str) -> Step:
+    def _remove(self, repo: str, image: str) -> Recorded:
         return self._removal("remove", repo, image, True)
 
-    def _restore(self, repo: str, image: str) -> Step:
+    def _restore(self, repo: str, image: str) -> Recorded:
         return self._removal("restore", repo, image, False)
 
-    def _removal(self, verb: str, repo: str, image: str, removed: bool) -> Step:
+    def _removal(self, verb: str, repo: str, image: str, removed: bool) -> Recorded:
         def change(model: Model) -> None:
             model.images[repo, image].removed = removed
 
@@ -239,11 +236,11 @@ class _Story:
 
         return self._step(verb, self._do(verb, repo=repo, image=image), lambda result: change, unsure)
 
-    def _strategy(self, repo: str, image: str, strategy: str) -> Step:
+    def _strategy(self, repo: str, image: str, strategy: str) -> Recorded:
         act = self._do("set_strategy", repo=repo, image=image, strategy=strategy)
         return self._step("strategy", act, lambda result: lambda model: None, None)
 
-    def _fix(self, repo: str) -> Step:
+    def _fix(self, repo: str) -> Recorded:
         return self._step(f"fix all of {repo}", lambda: _fix_all(self._engine, repo), lambda result: _nothing, None)
 
     def _data(self, repo: str, image: str) -> bytes:
@@ -264,7 +261,7 @@ def _fix_all(engine: Engine, repo: str) -> None:
 # -- what is judged
 
 
-def _model_at(steps: list[Step], marks: int) -> tuple[Model, str]:
+def _model_at(steps: list[Recorded], marks: int) -> tuple[Model, str]:
     """What must be so when so many marks were set, and what was being done."""
     model = Model()
     for step in steps:
@@ -278,19 +275,19 @@ def _model_at(steps: list[Step], marks: int) -> tuple[Model, str]:
     return model, "at the end"
 
 
-def _judge(recording: Recording, place: Place, state: State, steps: list[Step]) -> tuple[list[str], bool]:
+def _judge(recording: Recording, medium: Medium, state: State, steps: list[Recorded]) -> tuple[list[str], bool]:
     """What is wrong, and whether an operator had to repair something first."""
     model, moment = _model_at(steps, state.marks)
     repaired = False
     try:
         with recording.found(state):
             try:
-                wrong = _problems(place, model, state)
+                wrong = _problems(medium, model, state)
             except NotFound:
-                repaired = place.repair()
+                repaired = medium.repair()
                 if not repaired:
                     raise
-                wrong = _problems(place, model, state)
+                wrong = _problems(medium, model, state)
     except DiskwrightError as error:
         wrong = [f"{error.code}: {error}"]
     except OSError as error:
@@ -298,9 +295,9 @@ def _judge(recording: Recording, place: Place, state: State, steps: list[Step]) 
     return [f"{moment} (entry {state.position}: {state.about}): {text}" for text in wrong], repaired
 
 
-def _problems(place: Place, model: Model, state: State) -> list[str]:
+def _problems(medium: Medium, model: Model, state: State) -> list[str]:
     with _Engine() as engine:
-        _connect(engine, place)
+        _connect(engine, medium)
         wrong = [text for repo in REPOSITORIES for text in _at_once(engine, repo, model)]
         for repo in REPOSITORIES:
             _fix_all(engine, repo)

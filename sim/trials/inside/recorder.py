@@ -1,4 +1,4 @@
-"""Records what happens to a place on dm-log-writes, and gives back what a power cut could have left of it.
+"""Records what happens to a medium on dm-log-writes, and gives back what a power cut could have left of it.
 
 Two disks of the guest are used up: one for the log, one (xfs, for its shared blocks) for images of the device.
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from sim.lab.inside.prepare import mount
 from sim.trials.inside import logwrites
 from sim.trials.inside.logwrites import Entry, State
-from sim.trials.inside.places import Place, run, unmount, used
+from sim.trials.inside.media import Medium, run, unmount, used
 
 NAME = "lab-recorded"
 ROOM = "/srv/room"
@@ -25,32 +25,32 @@ _FICLONE = 0x40049409  # linux/fs.h
 _AUTOCLEAR = 4
 
 
-def clear(place: Place) -> None:
+def clear(medium: Medium) -> None:
     """Take away what an earlier recording has left."""
-    place.leave()
+    medium.leave()
     if os.path.ismount(ROOM):
         subprocess.run(["dmsetup", "remove", NAME], capture_output=True, check=False)
         unmount(ROOM)
 
 
 class Recorder:
-    """A place whose every write is logged."""
+    """A medium whose every write is logged."""
 
-    def __init__(self, place: Place, log_disk: str, room_disk: str) -> None:
-        self.place = place
+    def __init__(self, medium: Medium, log_disk: str, room_disk: str) -> None:
+        self.medium = medium
         self.log_disk = log_disk
         self.marks: list[str] = []
-        clear(place)
+        clear(medium)
         os.makedirs(ROOM, exist_ok=True)
         run("mkfs.xfs", "-q", "-f", room_disk)
         mount(room_disk, ROOM, "xfs")
         with open(f"{ROOM}/device", "wb") as stream:
-            stream.truncate(place.size)
+            stream.truncate(medium.size)
         self._device, self._descriptor = attach(f"{ROOM}/device")
-        table = f"0 {place.size // logwrites.SECTOR} log-writes {self._device} {log_disk}"
+        table = f"0 {medium.size // logwrites.SECTOR} log-writes {self._device} {log_disk}"
         run("dmsetup", "create", NAME, "--table", table)
         minor = run("dmsetup", "info", "-c", "--noheadings", "-o", "minor", NAME).strip()
-        place.make(f"/dev/dm-{minor}")  # without udev that is its only reliable name
+        medium.make(f"/dev/dm-{minor}")  # without udev that is its only reliable name
 
     def mark(self, text: str) -> None:
         """Put a mark into the log: what is after it in the log happened after this call."""
@@ -58,29 +58,29 @@ class Recorder:
         run("dmsetup", "message", NAME, "0", "mark", str(len(self.marks)))
 
     def finish(self) -> Recording:
-        """Leave the place, end the log, and read it."""
-        self.place.leave()
+        """Leave the medium, end the log, and read it."""
+        self.medium.leave()
         run("dmsetup", "remove", NAME)
         os.close(self._descriptor)
-        return Recording(self.place, self.log_disk, logwrites.read_log(self.log_disk))
+        return Recording(self.medium, self.log_disk, logwrites.read_log(self.log_disk))
 
 
 class Recording:
     """A log, and images of what it can leave."""
 
-    def __init__(self, place: Place, log_disk: str, entries: list[Entry]) -> None:
+    def __init__(self, medium: Medium, log_disk: str, entries: list[Entry]) -> None:
         self.entries = entries
-        self._place = place
+        self._medium = medium
         self._log = os.open(log_disk, os.O_RDONLY | os.O_CLOEXEC)
         self._base = os.open(f"{ROOM}/base", os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)
-        os.ftruncate(self._base, place.size)
+        os.ftruncate(self._base, medium.size)
         self._applied = 0
 
     def close(self) -> None:
         """Give the disks back."""
         os.close(self._log)
         os.close(self._base)
-        clear(self._place)
+        clear(self._medium)
 
     def entry_of_mark(self, number: int) -> int:
         """Index of the mark of that number (from 1)."""
@@ -103,8 +103,8 @@ class Recording:
 
     @contextlib.contextmanager
     def found(self, state: State) -> Iterator[None]:
-        """The place as it is after the power cut, in use."""
-        with attached(self.image(state)) as device, used(self._place, device):
+        """The medium as it is after the power cut, in use."""
+        with attached(self.image(state)) as device, used(self._medium, device):
             yield
 
 

@@ -28,7 +28,7 @@ _PATIENCE_S = 10.0
 _LOOK_AGAIN_S = 0.02
 
 
-class Place(Protocol):
+class Medium(Protocol):
     """Where the repositories ``a`` and ``b`` can be."""
 
     size: int
@@ -52,7 +52,7 @@ class Place(Protocol):
         """Of a repository here."""
 
 
-def place_of(kind: str) -> Place:
+def medium_of(kind: str) -> Medium:
     """ext4, xfs or lvm."""
     return Groups() if kind == "lvm" else FileSystem(kind)
 
@@ -147,13 +147,13 @@ class Groups(Parts):
 
 
 @contextlib.contextmanager
-def used(place: Place, device: str) -> Iterator[None]:
+def used(medium: Medium, device: str) -> Iterator[None]:
     """In use for that time."""
     try:
-        place.use(device)
+        medium.use(device)
         yield
     finally:
-        place.leave()
+        medium.leave()
 
 
 def run(*words: str, **environment: str) -> str:

@@ -9,31 +9,13 @@ unmounts everything. Not modelled: a server that is away, options, caches, locks
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
 
 from engine.doors.files import Kind
 from engine.doors.mounts import Mount, User, told
 from engine.errors import Conflict, NotFound, StorageError
-from sim.disk.files import Bind
-
-if TYPE_CHECKING:
-    from sim.hosts.processes import SimProcess
+from sim.hosts.processes import SimProcess
 
 _SHOWN = ("rw", "vers=4.2", "local_lock=none")
-
-
-class MountTable:
-    """What one host has mounted."""
-
-    def __init__(self) -> None:
-        self.binds: dict[str, Bind] = {}
-        """By mount point; ``SimFiles`` looks it up at every call."""
-        self.sources: dict[str, str] = {}
-
-    def clear(self) -> None:
-        """Nothing is mounted any more."""
-        self.binds.clear()
-        self.sources.clear()
 
 
 class SimMounts:

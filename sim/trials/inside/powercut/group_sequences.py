@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import random
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from engine.doors.volume_groups import BlockHandle
 from engine.errors import DiskwrightError
@@ -14,13 +14,10 @@ from engine.tools.block.device import DirectBlockHandle
 from engine.tools.lvm.volume_groups import LvmVolumeGroups
 from sim.trials.inside.logwrites import State
 from sim.trials.inside.lvm_repair import repair, unreadable
-from sim.trials.inside.places import Parts
-from sim.trials.inside.replay import ROOM, Recorder, Recording, attach, attached
+from sim.trials.inside.media import Parts
+from sim.trials.inside.powercut.request import MOST_WRONG, Asked, Found, chosen
+from sim.trials.inside.recorder import ROOM, Recorder, Recording, attach, attached
 from sim.trials.sequences import volume_groups as micro
-
-if TYPE_CHECKING:
-    from sim.trials.inside.powercut import Asked
-    from sim.trials.inside.powercut import Found as Result
 
 HOST = "host-a"
 _GROUP = "cut-group"
@@ -46,23 +43,23 @@ class _Done(NamedTuple):
     legal: list[set[micro.Found]]
 
 
-def compared(asked: Asked) -> Result:
+def compared(asked: Asked) -> Found:
     """Record workloads, each on a device of its own, then compare. All of them, or a few where few states are asked
     for: recording takes its time."""
     count = min(len(micro.WORKLOADS), -(-asked.most_states // _STATES_EACH))
     picked = set(random.Random(asked.seed).sample(sorted(micro.WORKLOADS), count))
     names = [name for name in micro.WORKLOADS if name in picked]
-    place = Parts(names, _PART_BYTES)
-    recorder = Recorder(place, asked.log_disk, asked.room_disk)
+    medium = Parts(names, _PART_BYTES)
+    recorder = Recorder(medium, asked.log_disk, asked.room_disk)
     starts = {many: _template(many) for many in {micro.has_many(name) for name in names}}
     for name in names:
-        _copy(_template_path(micro.has_many(name)), place.part(name))
-        place.leave()
-    done = [_recorded(recorder, place, name, starts[micro.has_many(name)], asked.profile) for name in names]
+        _copy(_template_path(micro.has_many(name)), medium.part(name))
+        medium.leave()
+    done = [_recorded(recorder, medium, name, starts[micro.has_many(name)], asked.profile) for name in names]
     recorder.mark("the end")
     recording = recorder.finish()
     try:
-        return _compare(asked, recording, place, done)
+        return _compare(asked, recording, medium, done)
     finally:
         recording.close()
 
@@ -98,19 +95,17 @@ def _copy(source: str, target: str) -> None:
         os.fsync(device.fileno())
 
 
-def _recorded(recorder: Recorder, place: Parts, name: str, start: int, profile: str) -> _Done:
-    place.part(name)
+def _recorded(recorder: Recorder, medium: Parts, name: str, start: int, profile: str) -> _Done:
+    medium.part(name)
     recorder.mark(f"{name} begins")
     first = len(recorder.marks)
     for _ in micro.WORKLOADS[name](LvmVolumeGroups(HOST), _GROUP):
         recorder.mark(name)
-    place.leave()
+    medium.leave()
     return _Done(name, first, start, micro.legal(name, profile))
 
 
-def _compare(asked: Asked, recording: Recording, place: Parts, done: list[_Done]) -> Result:
-    from sim.trials.inside.powercut import MOST_WRONG, Found, chosen
-
+def _compare(asked: Asked, recording: Recording, medium: Parts, done: list[_Done]) -> Found:
     first = recording.entry_of_mark(1)
     count, repaired, wrong = 0, 0, list[str]()
     for state in chosen(asked, recording, first, len(recording.entries), _MIXED):
@@ -118,11 +113,11 @@ def _compare(asked: Asked, recording: Recording, place: Parts, done: list[_Done]
         for one in _looked_at(done, state):
             judge = _Judge(one, state)
             try:
-                with attached(image, *place.where(one.name)) as device:
+                with attached(image, *medium.where(one.name)) as device:
                     wrong += judge.judge(device)
             finally:
                 if judge.in_use:
-                    place.leave()
+                    medium.leave()
             repaired += judge.repaired
         count += 1
         if len(wrong) >= MOST_WRONG:

@@ -1,0 +1,66 @@
+"""The lease door of a simulated process: one byte of a file, locked in ``sim.hosts.lock_table``."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Hashable
+
+from engine.doors.leases import Lease
+from sim.disk.files import Gate, SimFiles
+from sim.disk.nodes import DirectoryNode, LinkNode, fail
+from sim.hosts.lock_table import Description, LockedByte, LockTable
+
+
+class SimLease:
+    """A lease as one process has it."""
+
+    def __init__(self, table: LockTable, lock: Description, owner: Hashable) -> None:
+        self.lock = lock
+        self._table = table
+        self._owner = owner
+
+    @property
+    def token(self) -> str:
+        """The number of the lock."""
+        return str(self.lock.number)
+
+    def release(self) -> None:
+        """The gate is not asked: a dead process may do it, and has none any more."""
+        self._table.release(self.lock, self._owner)
+
+
+class SimLeases:
+    """The lease door of one process."""
+
+    def __init__(self, table: LockTable, files: SimFiles, owner: Hashable, gate: Gate | None = None) -> None:
+        self.table = table
+        self._files = files
+        self._owner = owner
+        self._gate: Gate = gate if gate is not None else files.gate
+
+    def try_acquire(self, path: str, key: int, shared: bool) -> Lease | None:
+        self._gate.enter("leases.try_acquire", path)
+        lock = self.table.take(self._place(path, key, True), shared, self._owner)
+        return SimLease(self.table, lock, self._owner) if lock is not None else None
+
+    def held(self, path: str, key: int) -> bool:
+        self._gate.enter("leases.held", path)
+        return self.table.is_locked(self._place(path, key, False))
+
+    def adopt(self, token: str) -> Lease:
+        lock = self.table.get(int(token), self._owner)
+        if lock is None:
+            raise fail(errno.EBADF, token)
+        return SimLease(self.table, lock, self._owner)
+
+    def _place(self, path: str, key: int, writable: bool) -> LockedByte:
+        storage, inside = self._files.locate(path)
+        stat = storage.stat(inside)
+        node = storage.nodes[stat.inode]
+        if isinstance(node, LinkNode):
+            raise fail(errno.ELOOP, path)
+        if writable and isinstance(node, DirectoryNode):
+            raise fail(errno.EISDIR, path)
+        if not 0 <= key < 1 << 63:
+            raise fail(errno.EINVAL, path)
+        return storage.device, stat.inode, key

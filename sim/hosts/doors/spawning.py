@@ -1,0 +1,111 @@
+"""The process door of a simulated process: starts, finds, stops and kills others of its host.
+
+``spawn`` starts ``engine.host.runner`` (the same code, called as a function with doors of this host; its
+output goes to the log) and ``engine.host.holder`` (a process that only has leases). Process groups, sessions, limits
+and the exit code of a child are not modelled.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable
+from typing import Any
+
+from engine.doors.leases import Lease
+from engine.doors.processes import ProcessIdentity, ProcessState
+from engine.doors.shared_leases import TOKEN_PREFIX
+from engine.errors import DiskwrightError
+from engine.host import runner
+from sim.disk.nodes import DataOp, fail
+from sim.disk.storage import SimStorage
+from sim.hosts.lock_table import Description
+from sim.hosts.processes import HOLDER, SimProcess
+
+
+class SimProcesses:
+    """The process door of one process."""
+
+    def __init__(self, process: SimProcess) -> None:
+        self._process = process
+        self._host = process.host
+
+    def own(self) -> ProcessIdentity:
+        return self._process.identity
+
+    def spawn(self, module: str, arguments: list[str], leases: list[Lease], log: str) -> ProcessIdentity:
+        self._process.enter("processes.spawn", module)
+        storage = self._process.files.storage_of(log)
+        append(storage, log, b"")
+        programs: dict[str, Callable[[SimProcess], Any] | None] = {
+            "engine.host.runner": lambda child: run_engine_runner(child, arguments[0], log),
+            HOLDER: None,
+        }
+        if module not in programs:
+            raise fail(errno.ENOENT, module)
+        program = programs[module]
+        child = self._host.process(module)
+        for lease in leases:
+            if lease.token.startswith(TOKEN_PREFIX):
+                number = int(lease.token.removeprefix(TOKEN_PREFIX))
+                self._host.world.shared.share(number, self._process, child)
+                if module == HOLDER:
+                    self._host.world.shared.adopt(number, child)
+            else:
+                self._host.world.locks.share(self._lock(lease), child)
+        if program is not None:
+            child.main = lambda: program(child)
+            self._host.world.executor.launch(child)
+        return child.identity
+
+    def _lock(self, lease: Lease) -> Description:
+        lock = self._host.world.locks.get(int(lease.token), self._process)
+        assert lock is not None, "a lease that is not held is handed over"
+        return lock
+
+    def state(self, identity: ProcessIdentity) -> ProcessState:
+        self._process.enter("processes.state", str(identity.pid))
+        found = self._host.find(identity)
+        if found is None:
+            return ProcessState.GONE
+        return ProcessState.STOPPED if found.frozen else ProcessState.RUNNING
+
+    def terminate(self, identity: ProcessIdentity) -> None:
+        self._process.enter("processes.terminate", str(identity.pid))
+        found = self._host.find(identity)
+        if found is not None:
+            found.terminating, found.frozen_until = True, None
+            if found.main is None:
+                found.end()
+
+    def kill(self, identity: ProcessIdentity) -> None:
+        self._process.enter("processes.kill", str(identity.pid))
+        found = self._host.find(identity)
+        if found is not None:
+            found.end(killed=True)
+
+
+def run_engine_runner(process: SimProcess, spec: str, log: str) -> int:
+    """What ``python -m engine.host.runner SPEC`` does, with simulated doors."""
+    storage = process.files.storage_of(log)
+
+    def narrate(event: dict[str, Any]) -> None:
+        if not process.dead:
+            append(storage, log, json.dumps(event).encode() + b"\n")
+
+    try:
+        return runner.run(process.doors, runner.read_spec(process.doors, spec), narrate, lambda: process.terminating)
+    except DiskwrightError as error:
+        narrate({"event": "failed", "error": str(error), "code": error.code})
+        return error.exit_code
+
+
+def append(storage: SimStorage, path: str, data: bytes) -> None:
+    """Add to a file as an inherited descriptor does: made if need be, past every gate."""
+    try:
+        inode, node = storage.file(path, True)
+    except FileNotFoundError:
+        inode = storage.create(path)
+        _, node = storage.file(path, True)
+    if data:
+        storage.change(inode, DataOp(0, "write", node.content.size, len(data), data), path)

@@ -20,6 +20,7 @@ import shutil
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 
 _FRAME_BYTES = 65536
@@ -46,6 +47,7 @@ class Keeper:
         self._where: dict[bytes, Port] = {}
         self._rest = b""
         self._over = False
+        self._orders: dict[str, Callable[..., None]] = {"port": self._port, "cut": self._cut, "mend": self._mend}
         self._selector.register(0, selectors.EVENT_READ, self._on_input)
 
     def run(self) -> None:
@@ -62,7 +64,7 @@ class Keeper:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             word, *rest = line.decode().split(" ", 2)
-            getattr(self, f"_{word}")(*rest)
+            self._orders[word](*rest)
 
     def _port(self, name: str, path: str) -> None:
         port = self._ports[name] = Port(path)

@@ -11,8 +11,6 @@ from sim.lab.guest import Guest
 from sim.lab.needs import require
 
 EXPORT = "/srv/export"
-MIN_LEASE_S = 10
-"""What the kernel accepts at least, for lease and grace time."""
 _START_TIMEOUT_S = 60.0
 _OPTIONS = "rw,no_root_squash,insecure,fsid=0,no_subtree_check"
 

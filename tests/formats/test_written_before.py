@@ -17,7 +17,7 @@ from engine.assembly import real_doors
 from engine.data.model import ImageReport, Status
 from sim.disk.nodes import DataOp
 from sim.disk.storage import SimStorage
-from sim.hosts.shared_leases import Area, Presence, Slot
+from sim.hosts.lease_areas import Area, Presence, Slot
 from sim.hosts.world import LVM, SHARED, World
 
 DATA = Path(__file__).parent.parent / "data" / "before-rooms"

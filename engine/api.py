@@ -170,10 +170,10 @@ class Engine:
 
         No data is copied; the disk keeps its id. Refused while the disk is prepared for writing.
         The snapshot has the disk's strategy unless an option says otherwise."""
-        from engine.verbs import create
+        from engine.verbs import snapshot
 
         parsed = parse("create_snapshot", options)
-        return create.snapshot(self.context, target_repo_id, base_virtual_disk_id, _default(user_data), parsed)
+        return snapshot.snapshot(self.context, target_repo_id, base_virtual_disk_id, _default(user_data), parsed)
 
     def copy_image(
         self,
@@ -336,14 +336,14 @@ class Engine:
 
     def record_digest(self, repo_id: str, image_id: str) -> str:
         """Read a snapshot whole, record its content digest, and return it."""
-        from engine.fixes import small
+        from engine.fixes import repair
         from engine.verbs import change
 
         record = change.visible(self.context, repo_id, image_id)
         if record.mutable:
             raise Refused(f"image {image_id} is a virtual disk", "Only snapshots keep a digest: snapshot it first")
         repository = self.context.repository(repo_id)
-        return small.record_digest(self.context, repository, image_id)
+        return repair.record_digest(self.context, repository, image_id)
 
     def import_image(
         self, target_repo_id: str, path: str, format: str, user_data: Any = None, options: OptionsArgument = None
@@ -351,10 +351,10 @@ class Engine:
         """Commit the import of an image file as a new virtual disk and return its id.
 
         ``format`` (raw, qcow2) is stated, never probed; a file that refers to others is refused."""
-        from engine.verbs import copy
+        from engine.verbs import import_image
 
         parsed = parse("import_image", options)
-        image = copy.from_file(self.context, target_repo_id, path, format, _default(user_data), parsed)
+        image = import_image.disk(self.context, target_repo_id, path, format, _default(user_data), parsed)
         self._auto_fix(target_repo_id, image, parsed.auto_fix)
         return image
 

@@ -1,13 +1,19 @@
 """Merge hidden data with its only dependant: down or up, in place, or into a fresh volume.
 
-In place is safe here because the writer is fenced: the leases of both tags are held, and
-qemu's own lock on the file keeps every other qemu out. *Down*: the upper image reads the same
-at every moment because the upper layer hides every range that is being copied; the lower tag
-is marked ``absorbed_by`` first, since its own content is not what it was from then on. *Up*:
-the upper layer only gains what shows through it anyway.
+The order of writes; each step is durable before the next one begins, and after a crash the same rule goes on:
 
-*Fresh* is for a storage on which what a writer had under way may arrive after it has lost its
-lease: the layers of both are copied into a new volume, and no volume that an image has is written.
+1. *Down* only: the lower record is reserved (``absorbed_by``), since its content will not be what it was.
+2. The upper record names the operation and pins both volumes; for *fresh* it names the volume to come, too.
+3. Data. *Down*: what the upper layer holds, into the lower volume. *Up*: what shows through the upper layer, into it.
+   *Fresh*: the layers of both, into the new volume.
+4. The seal: the upper record points to the merged volume. Until here the image reads through both layers.
+5. What is left over goes. *Down*: the upper volume, then the lower record. *Up*: the header is rewritten, and the lower
+   image is hidden data that nothing needs. *Fresh*: the upper volume.
+
+In place is safe because the writer is fenced: the leases of both tags are held, and qemu's own lock on the file keeps
+every other qemu out. *Down* changes nothing that is seen, because the upper layer hides every range that is being
+copied; *up* adds only what shows through anyway. *Fresh* is for a storage on which what a writer had under way may
+arrive after it has lost its lease: no volume that an image has is written.
 """
 
 from __future__ import annotations
@@ -15,21 +21,21 @@ from __future__ import annotations
 from engine.copying import ranges
 from engine.data.records import Operation, Record, VolumeRef
 from engine.doors.images import Layer
-from engine.errors import DiskwrightError, StaleFix
+from engine.errors import StaleFix
 from engine.fixes import clean, fill
 from engine.fixes.dependants import of
-from engine.fixes.mend import drop_scrap, fresh_target
-from engine.formats.base import Repository, backing_name
-from engine.tags import chains, changes
+from engine.formats.base import Repository
+from engine.tags import chains, changes, target
 from engine.tags.attempt import Attempt
 from engine.tags.context import Context
 
 
 def merge(context: Context, repository: Repository, below: str, above: str, direction: str) -> None:
-    """Merge the weak tag ``below`` into ``above``. The caller holds both leases."""
+    """Merge the weak tag ``below`` into ``above`` (``direction``: down, up, fresh). The caller holds both leases.
+
+    StaleFix when ``below`` is not hidden data any more, or has other dependants than ``above``."""
     stages = ("reserve", "copy data", "replace", "clean")
-    attempt = Attempt(context, repository, above, "merge", stages)
-    try:
+    with Attempt(context, repository, above, "merge", stages) as attempt:
         _only_dependant(repository, below, above)
         if direction == "down":
             _reserve(repository, below, above)
@@ -43,9 +49,6 @@ def merge(context: Context, repository: Repository, below: str, above: str, dire
             _fresh(attempt, record, record.volume, lower)
         else:
             _up(attempt, record, record.volume, lower, lower.volume)
-    except DiskwrightError as error:
-        attempt.fail(error)
-        raise
 
 
 def _only_dependant(repository: Repository, below: str, above: str) -> None:
@@ -99,18 +102,18 @@ def _merging(context: Context, record: Record, lower: Record, direction: str) ->
             return record  # the same volumes, unwritten since: it goes on at its cursor
         scrap += (operation.attempt,) if operation.attempt is not None else ()
     if direction == "fresh":
-        target = VolumeRef(context.doors.ids.new_id(), record.volume.format, lower.volume.parent)
-        fresh = fresh._replace(attempt=target)
+        volume = VolumeRef(context.doors.ids.new_id(), record.volume.format, lower.volume.parent)
+        fresh = fresh._replace(attempt=volume)
     return record._replace(operation=fresh, scrap=scrap)
 
 
 def _down(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, bottom: VolumeRef) -> None:
     repository, images = attempt.repository, attempt.context.doors.images
     fill.grow(attempt, bottom, record.size)
-    target = _chain(repository, lower, record.id)
+    chain = _chain(repository, lower, record.id)
     wanted = ranges.present_ranges(images.map_layer(repository.layer(top)))
     # The upper layer alone: every wanted range is in it, and the lower one is open for writing.
-    fill.copy_into(attempt, [repository.layer(top)], wanted, target)
+    fill.copy_into(attempt, [repository.layer(top)], wanted, chain)
     attempt.stage("replace")
 
     def replaced(record: Record) -> Record:
@@ -119,7 +122,7 @@ def _down(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, botto
 
     record = attempt.publish(replaced)
     attempt.stage("clean")
-    drop_scrap(attempt, record)
+    target.drop_scrap(attempt, record)
     _purge_absorbed(repository, lower.id, attempt.tag)
     attempt.finish(lambda record: record)
 
@@ -151,7 +154,7 @@ def _up(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, bottom:
     lost = _lost(record, lower, mine)
     attempt.publish(lambda record: record._replace(volume=merged, operation=None, lost=lost))
     attempt.stage("clean")
-    rewrite_header(attempt.context, repository, merged)
+    chains.rewrite_header(attempt.context.doors.images, repository, merged)
     attempt.finish(lambda record: record)
 
 
@@ -159,21 +162,21 @@ def _fresh(attempt: Attempt, record: Record, top: VolumeRef, lower: Record) -> N
     """Nothing is changed but the volume that the operation names; where nothing stands below, all of it is copied."""
     repository, images = attempt.repository, attempt.context.doors.images
     links = chains.load(repository, record)
-    target = fresh_target(attempt, record)
+    filled = target.ready(attempt, record)
     mine = ranges.present_ranges(images.map_layer(repository.layer(top)))
-    if not target.parent:
-        fill.copy_all(attempt, fill.reading(repository, record, links), target, want_digest=False)
+    if not filled.parent:
+        fill.copy_all(attempt, fill.reading(repository, record, links), filled, want_digest=False)
     else:
         layers = chains.layers(repository, links)
         theirs = ranges.present_ranges(images.map_layer(layers[1]))
-        fill.copy_into(attempt, layers[:2], [*mine, *theirs], [repository.layer(target), *layers[2:]])
+        fill.copy_into(attempt, layers[:2], [*mine, *theirs], [repository.layer(filled), *layers[2:]])
     attempt.stage("replace")
     lost = _lost(record, lower, mine)
     replaced = attempt.publish(
-        lambda record: record._replace(volume=target, operation=None, scrap=(*record.scrap, top), lost=lost)
+        lambda record: record._replace(volume=filled, operation=None, scrap=(*record.scrap, top), lost=lost)
     )
     attempt.stage("clean")
-    drop_scrap(attempt, replaced)
+    target.drop_scrap(attempt, replaced)
     attempt.finish(lambda record: record)
 
 
@@ -185,13 +188,3 @@ def _lost(record: Record, lower: Record, hidden: list[ranges.Range]) -> tuple[ra
 
 def _chain(repository: Repository, record: Record, reader: str) -> list[Layer]:
     return chains.layers(repository, chains.load(repository, record, reader))
-
-
-def rewrite_header(context: Context, repository: Repository, volume: VolumeRef) -> None:
-    """Make a qcow2 header say what the records say. Content is untouched; durable on return."""
-    if not volume.parent:
-        context.doors.images.set_backing(repository.layer(volume), None, None)
-        return
-    parent = changes.read(repository, volume.parent).record
-    assert parent.volume is not None
-    context.doors.images.set_backing(repository.layer(volume), backing_name(volume.parent), parent.volume.format)

@@ -7,18 +7,16 @@ makes it the image's volume; the old one is then scrap (or evidence, when it is 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 
 from engine.copying import ranges
 from engine.data.digests import BLOCK_BYTES, CHUNK_BYTES
 from engine.data.model import VolumeFormat, aligned
 from engine.data.records import Operation, Record, VolumeRef
 from engine.doors.images import Extent, Session
-from engine.errors import Damaged, DiskwrightError, ReadFailed, Refused, ToolFailed
+from engine.errors import Damaged, ReadFailed, Refused, ToolFailed
 from engine.fixes import fill
-from engine.fixes.mend import drop_scrap, made_before
 from engine.formats.base import Repository
-from engine.tags import chains, leasing, sources
+from engine.tags import chains, leasing, sources, target
 from engine.tags.attempt import Attempt
 from engine.tags.context import Context
 from engine.triage.health import wanted_format
@@ -29,21 +27,20 @@ def flatten(context: Context, repository: Repository, tag: str, keep_format: boo
 
     ``keep_format``: it has dependants, whose headers name its format. The image reads the same
     at every moment. The caller holds its lease."""
-    attempt = Attempt(context, repository, tag, "optimize", ("make volume", "copy data", "replace"))
-    with _failing(attempt):
+    with Attempt(context, repository, tag, "optimize", ("make volume", "copy data", "replace")) as attempt:
         record = attempt.claim(lambda record: _optimizing(context, record, keep_format))
         assert record.operation is not None and record.operation.attempt is not None
         links = chains.usable(repository, record)
         lost = chains.lost(links)
         with leasing.take(context.doors, repository, [], [link.tag for link in links[1:]]):
             chains.unchanged(repository, links)
-            target = _target(attempt, record)
+            filled = target.ready(attempt, record)
             attempt.stage("copy data")
             read = fill.reading(repository, record, links)
-            digest = fill.copy_all(attempt, read, target, not record.mutable and not lost)
+            digest = fill.copy_all(attempt, read, filled, not record.mutable and not lost)
         if record.digest_is_valid and digest and digest != record.digest:
             raise Damaged(f"image {tag} does not have the content that its digest says", "Check it with --deep")
-        _replace(attempt, target, record.digest if lost else digest, lost=lost)
+        _replace(attempt, filled, record.digest if lost else digest, lost=lost)
 
 
 def _optimizing(context: Context, record: Record, keep_format: bool) -> Record:
@@ -66,17 +63,9 @@ def _optimizing(context: Context, record: Record, keep_format: bool) -> Record:
     )
 
 
-def _target(attempt: Attempt, record: Record, filled: bool = True) -> VolumeRef:
-    """The volume of the operation. ``filled``: as ``Repository.make_volume`` has it."""
-    target, usable = made_before(attempt, record)
-    if not usable:
-        attempt.repository.make_volume(target, record.size, None, attempt.check, filled)
-    return target
-
-
 def _replace(
     attempt: Attempt,
-    target: VolumeRef,
+    filled: VolumeRef,
     digest: str,
     evidence: bool = False,
     lost: tuple[tuple[int, int], ...] | None = None,
@@ -88,7 +77,7 @@ def _replace(
         assert record.volume is not None
         old = (record.volume,)
         return record._replace(
-            volume=target,
+            volume=filled,
             operation=None,
             scrap=record.scrap if evidence else (*record.scrap, *old),
             evidence=(*record.evidence, *old) if evidence else record.evidence,
@@ -99,15 +88,14 @@ def _replace(
 
     record = attempt.finish(replaced)
     if record.scrap:
-        drop_scrap(attempt, record)
+        target.drop_scrap(attempt, record)
 
 
 def from_replica(context: Context, repository: Repository, tag: str, source_identity: str) -> None:
     """Replace the data of a damaged snapshot by that of a replica in another connected repository.
 
     A recorded digest must be met or nothing is sealed. The damaged volume is kept as evidence."""
-    attempt = Attempt(context, repository, tag, "restore_data", ("make volume", "copy data", "replace"))
-    with _failing(attempt):
+    with Attempt(context, repository, tag, "restore_data", ("make volume", "copy data", "replace")) as attempt:
 
         def restoring(record: Record) -> Record:
             if record.operation is not None and record.operation.verb == "restore_data":
@@ -125,17 +113,17 @@ def from_replica(context: Context, repository: Repository, tag: str, source_iden
             home = source.repository.identity == repository.identity
             if home or source.record.mutable or chains.lost(source.links):
                 raise Refused(f"no connected repository has snapshot {tag} intact", "Connect the one that has it")
-            target = _target(attempt, record)
+            filled = target.ready(attempt, record)
             attempt.stage("copy data")
             read = fill.reading(source.repository, source.record, source.links)
-            digest = fill.copy_all(attempt, read, target, True, prove=True)
+            digest = fill.copy_all(attempt, read, filled, True, prove=True)
         wanted = record.digest or read.digest
         if wanted and digest != wanted:
             raise Damaged(
                 f"the replica of snapshot {tag} does not have the content that the digest says",
                 "Look for another replica; nothing was replaced",
             )
-        _replace(attempt, target, digest, evidence=_has_data(repository, record), lost=())
+        _replace(attempt, filled, digest, evidence=_has_data(repository, record), lost=())
 
 
 def _kept_format(record: Record) -> VolumeFormat:
@@ -152,8 +140,7 @@ def salvage(context: Context, repository: Repository, tag: str, suspect: tuple[t
     Ranges that cannot be read, that lie beyond the end of the damaged file, or that a digest
     proved wrong (``suspect``) read as zeros afterwards and are named in the record. The damaged
     volume itself is never written and is kept as evidence."""
-    attempt = Attempt(context, repository, tag, "salvage", ("make volume", "copy data", "replace"))
-    with _failing(attempt):
+    with Attempt(context, repository, tag, "salvage", ("make volume", "copy data", "replace")) as attempt:
 
         def salvaging(record: Record) -> Record:
             scrap = record.scrap
@@ -166,19 +153,19 @@ def salvage(context: Context, repository: Repository, tag: str, suspect: tuple[t
         links = chains.load(repository, record, record.absorbed_by)
         with leasing.take(context.doors, repository, [], [link.tag for link in links[1:]]):
             chains.unchanged(repository, links)
-            target = _target(attempt, record, filled=False)  # what cannot be read is zeros
+            filled = target.ready(attempt, record, filled=False)  # what cannot be read is zeros
             attempt.stage("copy data")
-            lost = _read_what_can_be_read(attempt, record, links, target, suspect)
+            lost = _read_what_can_be_read(attempt, record, links, filled, suspect)
         lost = ranges.exact([*chains.lost(links), *lost])
         known = record.digest if record.lost or record.digest_is_valid else ""
-        _replace(attempt, target, known, evidence=True, lost=tuple(lost))
+        _replace(attempt, filled, known, evidence=True, lost=tuple(lost))
 
 
 def _read_what_can_be_read(
     attempt: Attempt,
     record: Record,
     links: list[chains.Link],
-    target: VolumeRef,
+    filled: VolumeRef,
     suspect: tuple[tuple[int, int], ...],
 ) -> list[ranges.Range]:
     repository, images = attempt.repository, attempt.context.doors.images
@@ -189,7 +176,7 @@ def _read_what_can_be_read(
     with contextlib.ExitStack() as stack:
         read = images.open_session(layers, False, False)
         stack.callback(read.close)
-        write = images.open_session([repository.layer(target)], True, False)
+        write = images.open_session([repository.layer(filled)], True, False)
         stack.callback(write.close)
         attempt.check()
         try:
@@ -233,12 +220,3 @@ def _beyond_the_end(extents: list[Extent], length: int, size: int) -> list[range
     if end < size:
         lost.append((end, size - end))  # a raw file that became shorter
     return lost
-
-
-@contextlib.contextmanager
-def _failing(attempt: Attempt) -> Iterator[None]:
-    try:
-        yield
-    except DiskwrightError as error:
-        attempt.fail(error)
-        raise

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from engine.data.model import Fix
 from engine.errors import BadRequest, Refused, StaleFix, StorageError
-from engine.fixes import clean, mend, merge, rebuild, small
+from engine.fixes import clean, copy, create, import_image, merge, rebuild, repair
 from engine.formats.base import Repository
 from engine.survey import survey
 from engine.tags import leasing
@@ -119,7 +119,7 @@ RUNNERS: dict[str, Runner] = {
     "C-SCRAP": lambda context, repository, fix, view: clean.leftovers(context, repository, fix.target, "scrap"),
     "C-EVIDENCE": lambda context, repository, fix, view: clean.leftovers(context, repository, fix.target, "evidence"),
     "C-ATTEMPT": lambda context, repository, fix, view: clean.leftovers(context, repository, fix.target, "attempt"),
-    "C-LOSSES": lambda context, repository, fix, view: small.accept_losses(context, repository, fix.target),
+    "C-LOSSES": lambda context, repository, fix, view: repair.accept_losses(context, repository, fix.target),
     "C-RECORD": lambda context, repository, fix, view: clean.damaged_record(repository, fix.target),
     "C-LITTER": _litter,
     "C-LOST": lambda context, repository, fix, view: _ignore(clean.lost(repository, _text(fix, "name"))),
@@ -127,16 +127,16 @@ RUNNERS: dict[str, Runner] = {
         repository, _text(fix, "volume"), _text(fix, "format")
     ),
     "M-CHAIN": _merge,
-    "B-CREATE": lambda context, repository, fix, view: mend.resume(context, repository, fix.target),
-    "B-COPY": lambda context, repository, fix, view: mend.resume(context, repository, fix.target),
-    "B-IMPORT": lambda context, repository, fix, view: mend.resume(context, repository, fix.target),
+    "B-CREATE": lambda context, repository, fix, view: create.resume(context, repository, fix.target),
+    "B-COPY": lambda context, repository, fix, view: copy.resume(context, repository, fix.target),
+    "B-IMPORT": lambda context, repository, fix, view: import_image.resume(context, repository, fix.target),
     "B-REPLICA": lambda context, repository, fix, view: rebuild.from_replica(
         context, repository, fix.target, _text(fix, "source")
     ),
     "B-SALVAGE": _salvage,
-    "O-HEADER": lambda context, repository, fix, view: small.header(context, repository, fix.target),
-    "O-REDUCE": lambda context, repository, fix, view: small.reduce(context, repository, fix.target),
-    "O-LEAKS": lambda context, repository, fix, view: small.leaks(context, repository, fix.target),
+    "O-HEADER": lambda context, repository, fix, view: repair.header(context, repository, fix.target),
+    "O-REDUCE": lambda context, repository, fix, view: repair.reduce(context, repository, fix.target),
+    "O-LEAKS": lambda context, repository, fix, view: repair.leaks(context, repository, fix.target),
     **dict.fromkeys(REBUILDS, _flatten),
 }
 

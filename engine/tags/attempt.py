@@ -9,20 +9,32 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from types import TracebackType
+from typing import Self
 
 from engine.data import progress
 from engine.data.model import OperationStatus
-from engine.data.records import Record
-from engine.errors import DiskwrightError, Stopped, Superseded
+from engine.data.records import Operation, Record
+from engine.errors import Damaged, DiskwrightError, Stopped, Superseded
 from engine.formats.base import Repository
 from engine.tags import changes
 from engine.tags.context import Context
 
 
 class Attempt:
-    """Progress, guarded changes and the last error of one attempt."""
+    """Progress, guarded changes and the last error of one attempt.
 
-    def __init__(self, context: Context, repository: Repository, tag: str, verb: str, stages: tuple[str, ...]) -> None:
+    As a context manager it persists the error that ends it (``fail``)."""
+
+    def __init__(
+        self,
+        context: Context,
+        repository: Repository,
+        tag: str,
+        verb: str,
+        stages: tuple[str, ...],
+        also: Callable[[], None] | None = None,
+    ) -> None:
         self.context = context
         self.repository = repository
         self.tag = tag
@@ -30,14 +42,23 @@ class Attempt:
         self.stages = stages
         self.epoch = 0
         self.cursor = 0
-        self.also: Callable[[], None] | None = None
-        """Checked too at every step: the attempt that this one works for."""
+        self.also = also
+        """Called at every step too: checks the attempt that this one works for."""
         self._target = ""
         self._stage = 0
         self._percent = -1
         self._sequence = 0
         self._logging = False
         self._resumable = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, DiskwrightError):
+            self.fail(error)
 
     def join(self, record: Record) -> None:
         """Work in the present epoch without a claim: for work that is short and has no cursor. What the
@@ -71,6 +92,16 @@ class Attempt:
         with contextlib.suppress(DiskwrightError):  # only litter
             self.repository.remove_progress(self.tag, before)
         return record
+
+    def take_over(self) -> Record:
+        """Claim the operation as the record has it. Superseded when somebody else has finished it: whoever lost the
+        lease unnoticed finds out here."""
+
+        def still_unfinished(record: Record) -> Record:
+            unfinished(record, self.verb)
+            return record
+
+        return self.claim(still_unfinished)
 
     def status(self, last_error: str = "") -> OperationStatus:
         """The attempt as it is persisted."""
@@ -180,6 +211,17 @@ class Attempt:
         self._sequence += 1
         line = progress.Progress(self.status(error), self.cursor, self._target, self.context.doors.processes.own())
         self.repository.write_progress(self.tag, self.epoch, self._sequence, progress.encode(line))
+
+
+def unfinished(record: Record, verb: str) -> Operation:
+    """Return the operation of a record that is still to be finished. Superseded when it is not there any more,
+    Damaged when it names no volume."""
+    operation = record.operation
+    if operation is None or operation.verb != verb:
+        raise Superseded(f"the {verb} of image {record.id} was finished by somebody else")
+    if operation.attempt is None:
+        raise Damaged(f"image {record.id} is not complete and its record does not say what is missing")
+    return operation
 
 
 def ended(repository: Repository, tag: str, status: OperationStatus) -> None:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from engine.copying.ranges import exact
 from engine.data.model import VolumeFormat, aligned
 from engine.data.records import Record, VolumeRef
-from engine.doors.images import Layer
+from engine.doors.images import ImageTool, Layer
 from engine.errors import Conflict, Damaged, Refused, StorageError
-from engine.formats.base import Repository, VolumeFacts
+from engine.formats.base import Repository, VolumeFacts, backing_name
 from engine.tags import changes
 
 MAX_DEPTH = 400
@@ -137,3 +137,13 @@ def contradiction(record: Record, volume: VolumeRef, facts: VolumeFacts) -> str:
 def layers(repository: Repository, links: list[Link]) -> list[Layer]:
     """The chain as a tool opens it, top first."""
     return [repository.layer(link.volume) for link in links]
+
+
+def rewrite_header(images: ImageTool, repository: Repository, volume: VolumeRef) -> None:
+    """Make the qcow2 header of ``volume`` say what the records say. Content is untouched; durable on return."""
+    if not volume.parent:
+        images.set_backing(repository.layer(volume), None, None)
+        return
+    parent = changes.read(repository, volume.parent).record
+    assert parent.volume is not None
+    images.set_backing(repository.layer(volume), backing_name(volume.parent), parent.volume.format)

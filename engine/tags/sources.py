@@ -11,7 +11,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from engine.data.records import Operation, Record
+from engine.data.model import Strategy, VolumeFormat
+from engine.data.records import Operation, Record, VolumeRef
 from engine.errors import Conflict, DiskwrightError, Refused
 from engine.formats.base import Repository
 from engine.tags import chains, changes, leasing
@@ -91,3 +92,28 @@ def _look(repository: Repository, operation: Operation, reasons: list[str]) -> S
         return None
     rewritten = record.mutable and record.write_epoch != operation.source_write_epoch
     return Source(repository, record, links, rewritten)
+
+
+def copy_record(
+    context: Context, source: Source, tag: str, strategy: Strategy, strong: bool = True, digest: bool = True
+) -> Record:
+    """Return the record of a full copy of ``source`` that has yet to be made. What is known to be lost stays known."""
+    format = VolumeFormat.QCOW2 if strategy is Strategy.SPACE else VolumeFormat.RAW
+    return Record(
+        id=tag,
+        strong=strong,
+        mutable=source.record.mutable,
+        size=source.record.size,
+        whole=False,
+        volume=None,
+        strategy=strategy,
+        lost=chains.lost(source.links),
+        operation=Operation(
+            verb="copy",
+            attempt=VolumeRef(context.doors.ids.new_id(), format, ""),
+            source=source.record.id,
+            source_repository=source.repository.identity,
+            source_write_epoch=source.record.write_epoch,
+            digest=digest,
+        ),
+    )

@@ -1,4 +1,4 @@
-"""copy_image and import_image: one published record that says what is to be copied is the seal.
+"""copy_image: one published record that says what is to be copied is the seal.
 
 A snapshot keeps its id in the target, a disk's copy gets a new one. With a base, the copy is an
 overlay on it that holds only the difference; a base that is a disk is frozen under a hidden tag
@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.data.model import Strategy, VolumeFormat, require_id, require_path, require_size
+from engine.data.model import Strategy, VolumeFormat, require_id
 from engine.data.options import Options
 from engine.data.records import Operation, Record, VolumeRef, check_user_data
-from engine.errors import BadRequest, Conflict, ImageBusy, NotFound, OutcomeUnknown, Overtaken, Refused
-from engine.fixes.mend import inspect_file, new_copy_record
+from engine.errors import Conflict, ImageBusy, NotFound, OutcomeUnknown, Overtaken, Refused
 from engine.formats.base import Repository
 from engine.tags import chains, changes, leasing, sources
 from engine.tags.context import Context, Found
-from engine.triage.health import wanted_format
-from engine.verbs.create import committed, ready_for_any_host, require_fits, switch
+from engine.verbs.commit import committed, ready_for_any_host, require_base, require_fits
+from engine.verbs.snapshot import switch
 
 
 def image(context: Context, repo_id: str, image_id: str, base: str | None, user_data: Any, options: Options) -> str:
@@ -113,7 +112,7 @@ def _commit(
     record = source.record
     require_fits(repository, record.size)
     tag = context.doors.ids.new_id() if record.mutable else record.id
-    copy = new_copy_record(context, source, tag, options.strategy or Strategy.SPACE, digest=options.digest)
+    copy = sources.copy_record(context, source, tag, options.strategy or Strategy.SPACE, digest=options.digest)
     copy = copy._replace(user_data=user_data, last=committed(context, "copy"))
     assert copy.operation is not None and copy.operation.attempt is not None
     repository.require_able_to_make(copy.operation.attempt.format if base is None else VolumeFormat.QCOW2, record.size)
@@ -134,7 +133,7 @@ def _commit(
             repository.settle(tag)
             return tag  # another host began the very same copy: one image, same id
         if copy.operation is not None and copy.operation.base:
-            _base_still_there(repository, tag, copy.operation.base, base)
+            require_base(repository, tag, copy.operation.base, base or "", "Restore it or copy without a base")
         ready_for_any_host(context, repository, tag, options)
     return tag
 
@@ -169,51 +168,3 @@ def _base(context: Context, repository: Repository, base: str, size: int, option
         raise
     finally:
         context.deactivate()
-
-
-def _base_still_there(repository: Repository, tag: str, parent: str, asked: str | None) -> None:
-    try:
-        base = changes.read(repository, parent).record
-        gone = base.purging or bool(base.absorbed_by) or (parent == asked and not base.strong)
-    except NotFound:
-        gone = True
-    if gone:
-        changes.change(repository, tag, lambda record: record._replace(strong=False, epoch=record.epoch + 1))
-        raise Refused(f"the base {asked} was removed meanwhile", "Restore it or copy without a base")
-
-
-def from_file(context: Context, repo_id: str, path: str, format: str, user_data: Any, options: Options) -> str:
-    """Commit the import of an image file as a new virtual disk and return its id."""
-    repository = context.repository(repo_id)
-    user_data = check_user_data(user_data)
-    if format not in list(VolumeFormat):
-        raise BadRequest(f"image format {format!r:.40} is unknown", "State raw or qcow2; it is never guessed")
-    require_path(path)
-    facts, header = inspect_file(context, path, format)
-    size = require_fits(repository, require_size(header.size if header else facts.size))
-    strategy = options.strategy or Strategy.SPACE
-    repository.require_able_to_make(wanted_format(strategy), size)
-    operation = Operation(
-        "import",
-        VolumeRef(context.doors.ids.new_id(), wanted_format(strategy), ""),
-        path=path,
-        path_facts=(facts.size, facts.mtime_ns, facts.inode),
-        source_format=format,
-        digest=options.digest,
-    )
-    record = Record(
-        id=context.doors.ids.new_id(),
-        strong=True,
-        mutable=True,
-        size=size,
-        whole=False,
-        volume=None,
-        strategy=strategy,
-        operation=operation,
-        last=committed(context, "import"),
-        user_data=user_data,
-    )
-    with leasing.take(context.doors, repository, [record.id]):
-        repository.publish(record, 0)
-        ready_for_any_host(context, repository, record.id, options)
-    return record.id

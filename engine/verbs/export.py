@@ -14,7 +14,6 @@ from engine.data.model import VolumeFormat, aligned, require_path
 from engine.doors.files import FileHandle
 from engine.doors.images import Layer
 from engine.errors import BadRequest, Conflict, Stopped, from_os_error
-from engine.fixes import fill
 from engine.tags import chains, leasing
 from engine.tags.context import Context
 from engine.tools.qemu.qcow2 import fresh_image
@@ -40,12 +39,12 @@ def export(
     links = chains.usable(repository, record)
     with leasing.take(context.doors, repository, [], [link.tag for link in links]):
         chains.unchanged(repository, links)
-        read = fill.reading(repository, record, links)
+        layers, direct = chains.layers(repository, links), repository.constraints().direct_io
         partial = f"{path}.partial"
         try:
             _refuse_existing(context, path)
             with _created(context, partial, VolumeFormat(format), record.size) as handle:
-                _fill(context, read, Layer(partial, VolumeFormat(format)), progress)
+                _fill(context, layers, direct, Layer(partial, VolumeFormat(format)), progress)
                 if format == VolumeFormat.RAW:
                     handle.truncate(record.size)
                 handle.sync()
@@ -95,7 +94,7 @@ def _publish(context: Context, partial: str, path: str, inode: int) -> None:
     raise Conflict(f"another export to {path!r:.200} began meanwhile", "Wait for that one, or choose another name")
 
 
-def _fill(context: Context, read: fill.Reading, target: Layer, progress: Callable[[int], None]) -> None:
+def _fill(context: Context, layers: list[Layer], direct: bool, target: Layer, progress: Callable[[int], None]) -> None:
     images = context.doors.images
 
     def checkpoint(cursor: int, percent: int) -> None:
@@ -104,9 +103,9 @@ def _fill(context: Context, read: fill.Reading, target: Layer, progress: Callabl
             raise Stopped("the export was stopped", "Run it again; it starts over")
 
     with contextlib.ExitStack() as stack:
-        source = images.open_session(read.layers, False, read.direct)
+        source = images.open_session(layers, False, direct)
         stack.callback(source.close)
         sink = images.open_session([target], True, False)
         stack.callback(sink.close)
-        wanted = ranges.merged(ranges.data_ranges(images.map_chain(read.layers)), min(source.size, sink.size))
+        wanted = ranges.merged(ranges.data_ranges(images.map_chain(layers)), min(source.size, sink.size))
         pump.run(pump.Job(source, sink, wanted, sink.size, blank=True), 0, checkpoint, context.doors.clock.monotonic)

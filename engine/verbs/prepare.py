@@ -15,13 +15,12 @@ from engine.doors.leases import Lease
 from engine.doors.processes import ProcessState
 from engine.doors.shared_leases import TOKEN_PREFIX
 from engine.errors import Conflict, DiskwrightError, NotFound, Refused, StorageError, from_os_error
-from engine.fixes.merge import rewrite_header
 from engine.formats.base import Repository, backing_name
 from engine.host.state import HostState, Prepared
 from engine.tags import chains, changes, leasing
 from engine.tags.context import Context
 from engine.verbs.change import visible
-from engine.verbs.create import committed
+from engine.verbs.commit import committed
 
 DISK_NAME = "disk"
 _WAIT_S = 10.0
@@ -128,7 +127,7 @@ def _mend_headers(context: Context, repository: Repository, links: list[chains.L
         expected = (backing_name(below.tag), str(below.volume.format)) if below else (None, header.backing_format)
         if (header.backing_name, header.backing_format) != expected:
             with leasing.take(context.doors, repository, [link.tag]):
-                rewrite_header(context, repository, link.volume)
+                chains.rewrite_header(context.doors.images, repository, link.volume)
 
 
 def _links(context: Context, state: HostState, repository: Repository, links: list[chains.Link]) -> str:

@@ -15,12 +15,12 @@ import pytest
 from engine.api import Engine
 from engine.data.model import Risk, Status
 from engine.errors import Conflict, DiskwrightError, NotFound, ReadFailed, Refused, StaleFix, ToolFailed
-from engine.fixes import mend, merge, rebuild
+from engine.fixes import merge, rebuild
 from engine.formats.files.localfs import LocalRepository
 from engine.formats.files.repository import FileStore
-from engine.tags import leasing
+from engine.tags import leasing, target
 from engine.tools.local.files import RealFiles
-from engine.verbs import create
+from engine.verbs import snapshot as snapshot_verb
 from tests.crash.kit import MiB, content, settle, write
 from tests.engine.regress_kit import (
     FAST,
@@ -130,7 +130,7 @@ def test_a_copy_that_had_to_start_again_never_resumes_in_an_empty_volume(engine,
     copy = engine.copy_image("b", disk, options=NO_FIX)
     killer.at_checkpoint(3, "b", "B-COPY")
     write(engine, "a", disk, "write -P 5 0 1M")
-    killer.before(mend, "drop_scrap", lambda host: run(host, "b", "B-COPY"))
+    killer.before(target, "drop_scrap", lambda host: run(host, "b", "B-COPY"))
     killer.at_checkpoint(1, "b", "B-COPY")
     run(engine, "b", "B-COPY")
     assert content(engine, "b", copy, tmp_path) == content(engine, "a", disk, tmp_path)
@@ -424,7 +424,7 @@ def test_a_helper_that_dies_while_salvaging_loses_nothing(engine, world, monkeyp
 def test_the_leftover_of_an_interrupted_snapshot_never_becomes_an_image(engine, world, killer):
     """It shares the disk's volume, so it would change with the disk."""
     disk = engine.create_virtual_disk("a", MiB)
-    killer.before(create, "_moved", lambda host: host.create_snapshot("a", disk))
+    killer.before(snapshot_verb, "_moved", lambda host: host.create_snapshot("a", disk))
     (fix,) = fixes(engine, "a", "C-HIDDEN")
     with pytest.raises(NotFound):
         engine.copy_image("a", fix.target)

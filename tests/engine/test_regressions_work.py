@@ -15,7 +15,7 @@ import pytest
 from engine.copying import pump
 from engine.data.model import Status
 from engine.errors import Conflict, NoSpace, Refused, StorageError, Superseded
-from engine.fixes import clean, mend
+from engine.fixes import clean, create
 from engine.formats.files.repository import FileStore
 from engine.formats.registry import open_repository
 from engine.host import runner
@@ -359,14 +359,14 @@ def test_a_fault_of_the_program_is_told_persisted_and_ends_one_fix_only(engine, 
     """An event, the image's last_error, exit code 1; the next fix runs."""
     first, second = (engine.create_virtual_disk("a", MiB, options=NO_FIX) for _ in range(2))
     wanted = sorted(fixes(engine, "a", "B-CREATE"), key=lambda fix: fix.target != first)
-    original = mend.make_disk_volume
+    original = create.make_disk_volume
 
     def faulty(repository: Any, wanted: Any) -> None:
         if wanted.id == first:
             raise ZeroDivisionError("made up")
         original(repository, wanted)
 
-    monkeypatch.setattr(mend, "make_disk_volume", faulty)
+    monkeypatch.setattr(create, "make_disk_volume", faulty)
     events: list[dict[str, Any]] = []
     spec = {"host": "host-a", "state": engine.state.directory, "repo_id": "a", "leases": {}}
     spec["fixes"] = [fix.to_json() for fix in wanted]

@@ -9,7 +9,7 @@ import pytest
 from engine.api import Engine
 from engine.data.model import Fix, Status
 from engine.errors import Conflict, DiskwrightError, ImageBusy, Refused
-from engine.fixes import small
+from engine.fixes import repair
 from sim.disk.files import Fault
 from sim.explore.cases import fixtures_lvm
 from sim.explore.cases.driver import MiB, Stage, read
@@ -244,7 +244,7 @@ def test_leaks_are_not_repaired_where_a_host_may_still_write(stage):
     (fix,) = (fix for fix in one.check_storage_repository("a", {"deep": True}) if fix.rule == "O-LEAKS")
     assert "may still write" in fix.waits_for
     with pytest.raises(Conflict, match=r"host two .* may still arrive"):
-        small.leaks(one.context, one.context.repository("a"), disk)
+        repair.leaks(one.context, one.context.repository("a"), disk)
     stage.world.host("two")
     stage.fix("a", "O-LEAKS", deep=True)
 

@@ -213,7 +213,7 @@ def test_an_engine_that_forgets_a_sync_violates_a_scenario(monkeypatch: pytest.M
 
 def test_what_the_engine_lets_through_is_a_violation(monkeypatch: pytest.MonkeyPatch):
     """An exception that is none of the engine's own ends in a verdict with a line; its traceback is an event."""
-    monkeypatch.setattr("engine.verbs.create.snapshot", lambda *arguments: int("boom"))
+    monkeypatch.setattr("engine.verbs.snapshot.snapshot", lambda *arguments: int("boom"))
     verdict = play(SCENARIOS["lessons/1_a_disk_and_its_snapshots"], "sim")
     assert verdict.result == VIOLATED and "ValueError: invalid literal" in verdict.message
     assert "Traceback" in verdict.events[-1]["trouble"]

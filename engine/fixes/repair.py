@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from engine.data.records import Record
-from engine.errors import Damaged, DiskwrightError, Refused, StaleFix
-from engine.fixes.merge import rewrite_header
+from engine.errors import Damaged, Refused, StaleFix
 from engine.formats.base import Repository
 from engine.survey import deep
 from engine.tags import chains, changes, leasing
@@ -14,29 +13,21 @@ from engine.tags.context import Context
 
 def header(context: Context, repository: Repository, tag: str) -> None:
     """Make the qcow2 header of an image's volume say what its record says. The lease is held."""
-    attempt = Attempt(context, repository, tag, "rewrite header", ("rewrite header",))
-    try:
+    with Attempt(context, repository, tag, "rewrite header", ("rewrite header",)) as attempt:
         record = attempt.claim()
         if record.volume is not None:
-            rewrite_header(context, repository, record.volume)
+            chains.rewrite_header(context.doors.images, repository, record.volume)
         attempt.finish(lambda record: record)
-    except DiskwrightError as error:
-        attempt.fail(error)
-        raise
 
 
 def leaks(context: Context, repository: Repository, tag: str) -> None:
     """Give leaked clusters back (``qemu-img check -r leaks``), nothing else. The lease is held."""
-    attempt = Attempt(context, repository, tag, "repair leaks", ("repair leaks",))
-    try:
+    with Attempt(context, repository, tag, "repair leaks", ("repair leaks",)) as attempt:
         record = attempt.claim()
         assert record.volume is not None
         chains.require_no_late_writer(repository, tag, record.volume)
         context.doors.images.repair_leaks(repository.layer(record.volume))
         attempt.finish(lambda record: record)
-    except DiskwrightError as error:
-        attempt.fail(error)
-        raise
 
 
 def reduce(context: Context, repository: Repository, tag: str) -> None:

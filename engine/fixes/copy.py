@@ -1,0 +1,96 @@
+"""Finish a copy: make its volume, fill it from the cursor on, seal it whole.
+
+The seal is one published record: ``whole``, on the volume of the operation. Before it the image is broken and the
+operation names that volume; after it nothing is left to do. The source is leased meanwhile; where it is another one
+than the copy began with, or was written since, the copy starts again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from engine.data.records import Operation, Record, VolumeRef
+from engine.errors import Damaged, DiskwrightError, Refused
+from engine.fixes import fill
+from engine.formats.base import Repository
+from engine.tags import chains, changes, leasing, sources, target
+from engine.tags.attempt import Attempt, unfinished
+from engine.tags.context import Context
+
+
+def resume(context: Context, repository: Repository, tag: str, also: Callable[[], None] | None = None) -> None:
+    """Finish the copy ``tag``, from wherever the last attempt got. The caller holds its lease.
+
+    ``also`` is called at every step and may raise to end the copy: what it is made for is gone."""
+    with Attempt(context, repository, tag, "copy", ("make volume", "copy data", "seal"), also) as attempt:
+        _copy(attempt, attempt.take_over())
+
+
+def _copy(attempt: Attempt, record: Record) -> None:
+    operation = unfinished(record, "copy")
+    with sources.held(attempt.context, operation) as source:
+        lost = chains.lost(source.links)
+        if source.rewritten or lost != record.lost:  # what was copied from another one is void
+            why = f"disk {source.record.id} was written since the copy began"
+            record = start_again(attempt, source, why if source.rewritten else "another source is there")
+            operation = unfinished(record, "copy")
+        if source.record.size != record.size:
+            raise Refused(f"image {source.record.id} has another size now", "Remove the copy and make a new one")
+        attempt.stage("make volume")
+        filled = target.ready(attempt, record)
+        attempt.stage("copy data")
+        read = fill.reading(source.repository, source.record, source.links)
+        if operation.base:
+            _copy_onto_base(attempt, read, source, operation, filled)
+            digest = read.digest
+        else:
+            digest = fill.copy_all(attempt, read, filled, operation.digest)
+    attempt.stage("seal")
+    if digest and not record.mutable and read.digest and digest != read.digest:
+        raise Damaged(
+            f"image {source.record.id} does not have the content that its digest says",
+            "Check its repository with --deep; the copy was not sealed",
+        )
+    if lost:  # a digest of the zeros that stand for lost data would disown the intact replicas
+        digest = "" if record.mutable else source.record.digest
+    attempt.finish(
+        lambda now: target.sealed(now)._replace(digest=digest, digest_write_epoch=now.write_epoch, lost=lost)
+    )
+    if digest and not source.record.mutable and not source.record.digest:
+        _tell_source(source, digest, attempt, filled)
+
+
+def _copy_onto_base(
+    attempt: Attempt, read: fill.Reading, source: sources.Source, operation: Operation, filled: VolumeRef
+) -> None:
+    links = chains.load(attempt.repository, changes.read(attempt.repository, operation.base).record)
+    below = [link.tag for link in links]
+    if source.repository.identity == attempt.repository.identity:
+        below = [tag for tag in below if tag not in {link.tag for link in source.links}]
+    with leasing.take(attempt.context.doors, attempt.repository, [], below):
+        chains.unchanged(attempt.repository, links)
+        fill.copy_difference(attempt, read, source.links, links, filled)
+
+
+def _tell_source(source: sources.Source, digest: str, attempt: Attempt, filled: VolumeRef) -> None:
+    """The source snapshot was read whole anyway: record its digest there too. Best effort."""
+    chunks = attempt.repository.read_digests(filled.id)
+
+    def told(record: Record) -> Record | None:
+        if record.digest or record.volume is None or record.volume != source.links[0].volume:
+            return None
+        return record._replace(digest=digest, digest_write_epoch=record.write_epoch)
+
+    try:
+        if chunks is not None:
+            source.repository.write_digests(source.links[0].volume.id, chunks)
+        changes.change(source.repository, source.record.id, told)
+    except DiskwrightError:
+        return  # a read-only or full source keeps no digest; the copy is complete without it
+
+
+def start_again(attempt: Attempt, source: sources.Source, why: str) -> Record:
+    """Have the copy begin at 0 in a fresh volume, since what was copied is void. Return the record as it is then, with
+    what the source has lost. ``why`` is what the image says."""
+    lost = chains.lost(source.links)
+    return target.from_the_start(attempt, why, lambda record: record._replace(lost=lost), source.record.write_epoch)

@@ -1,0 +1,56 @@
+"""import_image: commit a new disk that is to be filled from an image file, whose state is noted in the record.
+
+One published record is the seal. The data is moved by a fix (``engine.fixes.import_image``), which refuses a file that
+is not the noted one any more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.copying import image_file
+from engine.data.model import Strategy, VolumeFormat, require_path, require_size
+from engine.data.options import Options
+from engine.data.records import Operation, Record, VolumeRef, check_user_data
+from engine.errors import BadRequest
+from engine.tags import leasing
+from engine.tags.context import Context
+from engine.triage.health import wanted_format
+from engine.verbs.commit import committed, ready_for_any_host, require_fits
+
+
+def disk(context: Context, repo_id: str, path: str, format: str, user_data: Any, options: Options) -> str:
+    """Commit the import of an image file as a new virtual disk and return its id."""
+    repository = context.repository(repo_id)
+    user_data = check_user_data(user_data)
+    if format not in list(VolumeFormat):
+        raise BadRequest(f"image format {format!r:.40} is unknown", "State raw or qcow2; it is never guessed")
+    require_path(path)
+    facts, header = image_file.inspect(context.doors.files, path, format)
+    size = require_fits(repository, require_size(header.size if header else facts.size))
+    strategy = options.strategy or Strategy.SPACE
+    repository.require_able_to_make(wanted_format(strategy), size)
+    operation = Operation(
+        "import",
+        VolumeRef(context.doors.ids.new_id(), wanted_format(strategy), ""),
+        path=path,
+        path_facts=(facts.size, facts.mtime_ns, facts.inode),
+        source_format=format,
+        digest=options.digest,
+    )
+    record = Record(
+        id=context.doors.ids.new_id(),
+        strong=True,
+        mutable=True,
+        size=size,
+        whole=False,
+        volume=None,
+        strategy=strategy,
+        operation=operation,
+        last=committed(context, "import"),
+        user_data=user_data,
+    )
+    with leasing.take(context.doors, repository, [record.id]):
+        repository.publish(record, 0)
+        ready_for_any_host(context, repository, record.id, options)
+    return record.id

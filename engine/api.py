@@ -17,7 +17,7 @@ from typing import Any
 from engine.data.model import Constraints, Fix, FixType, ImageReport, RepositoryReport, Strategy, require_id
 from engine.data.options import parse
 from engine.doors import Doors
-from engine.errors import BadRequest, Conflict, DiskwrightError, NotFound, Refused
+from engine.errors import BadRequest, Conflict, DiskwrightError, Irreversible, NotFound, Refused
 from engine.formats.base import Repository
 from engine.formats.registry import create_repository, detach_repository, open_repository, same_on_host
 from engine.host import tasks
@@ -240,27 +240,34 @@ class Engine:
     ) -> Task:
         """Start a fix in a process of its own and return its task.
 
-        The leases are taken and the fix is verified before this returns: StaleFix, ImageBusy."""
+        The leases are taken and the fix is verified before this returns: StaleFix, ImageBusy. Irreversible for one
+        that cannot be undone, unless the option ``irreversible`` is true."""
         from engine.fixes import run as fixes
 
-        parse("fix_storage_repository", options)
+        parsed = parse("fix_storage_repository", options)
         repository = self.context.repository(repo_id)
         wanted = fix if isinstance(fix, Fix) else Fix.from_json(fix)
         with fixes.take_leases(self.context, repository, wanted) as leases:
             found, _ = fixes.verify(self.context, repository, wanted)
+            _require_known([found], parsed.irreversible)
             if found.waits_for:
                 raise Refused(f"fix {found.id} cannot run now: it waits for {found.waits_for}", "Provide that first")
             return tasks.start(self.context, self.state, repo_id, [found], leases)
 
-    def run_fixes(self, repo_id: str, wanted: Sequence[Fix]) -> Task:
-        """Start several fixes, one after the other in one process; one that fails does not stop the rest."""
+    def run_fixes(self, repo_id: str, wanted: Sequence[Fix], options: OptionsArgument = None) -> Task:
+        """Start several fixes, one after the other in one process; one that fails does not stop the rest.
+
+        Irreversible, and none is started, if one of them cannot be undone, unless the option ``irreversible`` is true.
+        """
+        parsed = parse("run_fixes", options)
         if not wanted:
             raise BadRequest("no fix was named", "diskwright check lists them")
         self.context.repository(repo_id)
+        _require_known(wanted, parsed.irreversible)
         return tasks.start(self.context, self.state, repo_id, wanted, leasing.LeaseSet({}))
 
     def run_fix_here(self, repo_id: str, fix: Fix) -> None:
-        """Run one fix to its end in this process."""
+        """Run one fix to its end in this process. The caller has made sure that what cannot be undone is wanted."""
         from engine.fixes import run as fixes
 
         repository = self.context.repository(repo_id)
@@ -441,6 +448,16 @@ def _require_handle(repo_id: object) -> None:
     good = isinstance(repo_id, str) and 0 < len(repo_id) <= _REPO_ID_CHARACTERS and repo_id.isprintable()
     if not good or "/" in str(repo_id):
         raise BadRequest(f"{repo_id!r:.80} cannot name a repository", "Use up to 64 printable characters, no slash")
+
+
+def _require_known(wanted: Sequence[Fix], irreversible: bool) -> None:
+    """Irreversible, unless it was said that what cannot be undone may be done."""
+    never = [] if irreversible else [fix for fix in wanted if fix.irreversible]
+    if never:
+        raise Irreversible(
+            f"fix {never[0].id} ({never[0].rule}) cannot be undone: {never[0].why}",
+            "Say that it may be done: --irreversible, or the option irreversible of the API",
+        )
 
 
 def _require_free(repo_id: str, connections: Mapping[str, Connection]) -> None:

@@ -9,7 +9,8 @@
     │   ├── ImageBusy
     │   └── Ambiguous
     ├── Refused           5  allowed by nobody in this state; the message says what to do first
-    │   └── StaleFix
+    │   ├── StaleFix
+    │   └── Irreversible     it cannot be undone, and nobody said that it may be done
     ├── StorageError      6  the storage or a tool failed; what was done is kept, retry works
     │   ├── NoSpace
     │   ├── ToolMissing
@@ -91,6 +92,12 @@ class StaleFix(Refused):
     """What the fix was computed from has changed; check again."""
 
     code = "stale-fix"
+
+
+class Irreversible(Refused):
+    """What the fix does cannot be undone, and the request does not say that this is known."""
+
+    code = "irreversible"
 
 
 class StorageError(DiskwrightError):

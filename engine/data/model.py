@@ -212,6 +212,11 @@ class Fix(NamedTuple):
     deep: bool = False
     """Found only by a deep check, so it is recomputed by one."""
 
+    @property
+    def irreversible(self) -> bool:
+        """Whether what it does cannot be undone: a removed image is deleted, images become one, data are given up."""
+        return self.risk is not Risk.REVERSIBLE
+
     def to_json(self) -> dict[str, Any]:
         """Return the fix as JSON data; ``from_json`` of it on any host is equal."""
         data = self._asdict()

@@ -26,6 +26,8 @@ class Options(NamedTuple):
     """copy_image: copy all bits when the base cannot be used."""
     deep: bool = False
     """check_storage_repository, get_image_status: read the data too."""
+    irreversible: bool = False
+    """fix_storage_repository, run_fixes: also do what cannot be undone."""
 
     def hint(self, image: str) -> str | None:
         """The repository in which ``image`` must be looked for, if one was named."""
@@ -38,6 +40,8 @@ OF_VERB = {
     "import_image": frozenset({"digest"}),
     "check_storage_repository": frozenset({"deep"}),
     "get_image_status": frozenset({"deep"}),
+    "fix_storage_repository": frozenset({"irreversible"}),
+    "run_fixes": frozenset({"irreversible"}),
 }
 
 

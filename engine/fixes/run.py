@@ -40,13 +40,18 @@ def verify(context: Context, repository: Repository, fix: Fix) -> tuple[Fix, Vie
     view = survey.look(context, repository, deep=fix.deep, only=fix.target or None, mine=True)
     for found in judge(view).fixes:
         if found.id == fix.id:
-            if (found.rule, lease_tags(found), found.plan) != (fix.rule, lease_tags(fix), fix.plan):
+            if _promised(found) != _promised(fix):
                 raise BadRequest(f"fix {fix.id} was edited", "Send a fix exactly as check returned it")
             _may_run_here(context, repository, found)
             return found, view
     if view.scan.unlisted:
         raise StorageError(f"fix {fix.id} cannot be verified: {view.scan.unlisted[0][1]}", "Check the storage")
     raise StaleFix(f"fix {fix.id} is out of date: {_what_changed(fix, view)}", "Check again")
+
+
+def _promised(fix: Fix) -> tuple[object, ...]:
+    """What whoever chose the fix was told, and its identity does not hold."""
+    return fix.rule, lease_tags(fix), fix.plan, fix.risk
 
 
 def _may_run_here(context: Context, repository: Repository, fix: Fix) -> None:

@@ -189,7 +189,7 @@ def test_fix_all_mends_everything_but_what_needs_a_decision_or_waits(demo: Path,
     assert export.read_bytes() == raw(8 * MiB, demo_build.solid("mail-spool", 4 * MiB))
 
     run("connect", "demo-archive", "localfs-1.0", f"path={demo}/archive")
-    run("fix", "demo", "--all", "--lose-data")
+    run("fix", "demo", "--all", "--irreversible")
     assert run.json("check", "demo")["fixes"] == []
     assert {image["status"] for image in images(run).values()} == {"optimized"}
     archive = set(digests("demo-archive").values())

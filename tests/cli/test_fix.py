@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -39,20 +40,21 @@ def test_check_lists_counts_fixes_and_the_next_command(run: Command, broken: dic
 def test_plan_changes_nothing_and_adds_up(run: Command, broken: dict[str, str]):
     """plan and fix --dry-run print the same steps with the free space around each, and nothing changes."""
     before = run.json("check", "backup")
-    plan = run.json("plan", "backup")
+    assert [step["fix"]["rule"] for step in run.json("plan", "backup")["steps"]] == ["B-COPY"]
+    plan = run.json("plan", "backup", "--irreversible")
     assert [step["fix"]["rule"] for step in plan["steps"]] == ["B-COPY", "C-REMOVED"]
     assert plan["lowest_free_bytes"] == min(step["lowest_free_bytes"] for step in plan["steps"]) < plan["free_bytes"]
-    dry = run.json("fix", "backup", "--dry-run")
+    dry = run.json("fix", "backup", "--dry-run", "--irreversible")
     assert [step["fix"]["id"] for step in dry["steps"]] == [step["fix"]["id"] for step in plan["steps"]]
-    text = run("plan", "backup", "--type", "clean").out
-    assert "B-COPY" not in text and "Next: diskwright fix backup --type clean" in text
+    text = run("plan", "backup", "--type", "clean", "--irreversible").out
+    assert "B-COPY" not in text and "Next: diskwright fix backup --type clean --irreversible" in text
     after = run.json("check", "backup")
     assert [fix["id"] for fix in after["fixes"]] == [fix["id"] for fix in before["fixes"]]
 
 
 def test_fix_all_runs_everything_and_reports(run: Command, broken: dict[str, str]):
     """fix --all mends and cleans; the summary is data, the story narration, and nothing is left to do."""
-    done = run("fix", "backup", "--all")
+    done = run("fix", "backup", "--all", "--irreversible")
     assert done.out == "2 done, 0 failed, 0 left.\n"
     assert done.err.count("done      ") == 2
     assert run("check", "backup").out.endswith("Nothing to do.\n")
@@ -63,7 +65,7 @@ def test_fix_all_runs_everything_and_reports(run: Command, broken: dict[str, str
 
 def test_fix_by_type_leaves_the_rest_alone(run: Command, broken: dict[str, str]):
     """--type clean runs no mend."""
-    assert len(run.json("fix", "backup", "--type", "clean")["done"]) == 1
+    assert len(run.json("fix", "backup", "--type", "clean", "--irreversible")["done"]) == 1
     assert [fix["rule"] for fix in run.json("check", "backup")["fixes"]] == ["B-COPY"]
 
 
@@ -81,8 +83,9 @@ def test_fixes_travel_as_files(run: Command, broken: dict[str, str], tmp_path: P
     (tmp_path / "fixes.json").write_text(document, encoding="utf-8")
     for name in ("main", "backup"):
         run("--host", "host-b", "connect", f"{name}-b", "localfs-1.0", f"path={tmp_path}/{name}")
-    assert len(run.json("--host", "host-b", "fix", "backup-b", "--file", tmp_path / "fixes.json")["done"]) == 2
-    again = run.json("fix", "backup", "--file", tmp_path / "fixes.json")
+    file = ("--file", tmp_path / "fixes.json", "--irreversible")
+    assert len(run.json("--host", "host-b", "fix", "backup-b", *file)["done"]) == 2
+    again = run.json("fix", "backup", *file)
     assert (len(again["outdated"]), again["done"], again["failed"]) == (2, [], [])
     (tmp_path / "one.json").write_text(json.dumps(json.loads(document)["fixes"][0]), encoding="utf-8")
     assert "check again" in run("fix", "backup", "--file", tmp_path / "one.json", code=5).err.lower()
@@ -129,20 +132,62 @@ def test_a_garbled_fix_is_a_bad_request(
     run("fix", "backup", "--file", tmp_path / "bad.json", code=2)
 
 
+def test_what_cannot_be_undone_is_never_run_unasked(run: Command, broken: dict[str, str], tmp_path: Path):
+    """A removed image is deleted for ever only with --irreversible, however its fix was chosen: --all leaves it and
+    ends with 0, any other choice is refused with 5 after the rest has run, and so is the plan."""
+    fixes = {fix["rule"]: fix["id"] for fix in run.json("check", "backup")["fixes"]}
+    left = run.json("fix", "backup", "--all")["left"]
+    assert [(item["rule"], "--irreversible" in item["why"]) for item in left] == [("C-REMOVED", True)]
+    (tmp_path / "fixes.json").write_text(run("check", "backup", "--json").out, encoding="utf-8")
+    plan = run.json("plan", "backup", "--irreversible")
+    for words in (
+        ["--type", "clean"], ["--type", "clean", "--no-wait"], [fixes["C-REMOVED"]],
+        ["--file", tmp_path / "fixes.json"], ["--plan", plan["plan"]],
+    ):  # fmt: skip
+        done = run("fix", "backup", *words, code=5)
+        assert "--irreversible" in done.out + done.err or "--no-wait" in words
+    assert run.json("fix", "backup", fixes["C-REMOVED"], code=5)["error"]["code"] == "irreversible"
+    run("restore", "backup", broken["removed"])
+    run("remove", "backup", broken["removed"])
+    assert run.json("fix", "backup", "--type", "clean", "--irreversible")["left"] == []
+    run("restore", "backup", broken["removed"], code=3)
+
+
+def test_on_a_terminal_the_name_of_the_repository_is_typed(
+    run: Command, broken: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    """What cannot be undone is listed and asked for; only the very name means yes, and --all does not ask."""
+    monkeypatch.setattr("tui.cli.confirm.is_terminal", lambda stream: True)
+    monkeypatch.setattr("sys.stdin", io.StringIO("\nback\nbackup\n"))
+    assert "cannot be undone" not in run("fix", "backup", "--all").err
+    assert "Type backup" in run("fix", "backup", "--type", "clean", code=5).err
+    run("fix", "backup", "--type", "clean", code=5)
+    assert run("fix", "backup", "--type", "clean").out == "1 done, 0 failed, 0 left.\n"
+
+
+def test_a_file_cannot_say_that_a_deletion_is_reversible(run: Command, broken: dict[str, str], tmp_path: Path):
+    """What a stranger wrote about the risk of a fix is verified like the rest of it."""
+    (fix,) = (fix for fix in run.json("check", "backup")["fixes"] if fix["rule"] == "C-REMOVED")
+    run("--host", "host-b", "connect", "backup-b", "localfs-1.0", f"path={tmp_path}/backup")
+    (tmp_path / "one.json").write_text(json.dumps({**fix, "risk": "reversible"}), encoding="utf-8")
+    run("--host", "host-b", "fix", "backup-b", "--file", tmp_path / "one.json", code=5)
+    run("restore", "backup", broken["removed"])
+
+
 def test_what_loses_data_is_never_run_unasked(run: Command, main_repo: str, tmp_path: Path):
-    """--all and a file of several leave alone what loses data; --lose-data or its id runs it."""
+    """--all and a file of several leave alone what loses data; --irreversible runs it."""
     damage(tmp_path, main_repo)
     lost = tmp_path / main_repo / "lost" / ("e" * 32 + ".raw")
     left = run.json("fix", main_repo, "--all")["left"]
-    assert [item["rule"] for item in left] == ["C-LOST"] and "loses data" in left[0]["why"]
+    assert [item["rule"] for item in left] == ["C-LOST"] and "cannot be undone (loses data)" in left[0]["why"]
     assert "loses data" in run("plan", main_repo).out
     (tmp_path / "fixes.json").write_text(run("check", main_repo, "--json").out, encoding="utf-8")
-    run("fix", main_repo, "--file", tmp_path / "fixes.json")
+    run("fix", main_repo, "--file", tmp_path / "fixes.json", code=5)
     assert lost.exists()
-    run("fix", main_repo, left[0]["fix"])
+    run("fix", main_repo, left[0]["fix"], "--irreversible")
     assert not lost.exists()
     damage(tmp_path, main_repo)
-    assert len(run.json("fix", main_repo, "--all", "--lose-data")["done"]) == 1
+    assert len(run.json("fix", main_repo, "--all", "--irreversible")["done"]) == 1
     assert not lost.exists()
 
 
@@ -150,7 +195,7 @@ def test_a_fix_that_waits_is_left_and_says_for_what(run: Command, broken: dict[s
     """With the source away --all succeeds with what can be done and lists the mend with what it waits for;
     asked for by id it is refused."""
     run("disconnect", "main")
-    outcome = run.json("fix", "backup", "--all")
+    outcome = run.json("fix", "backup", "--all", "--irreversible")
     assert len(outcome["done"]) == 1
     assert [(item["rule"], item["image"]) for item in outcome["left"]] == [("B-COPY", broken["snapshot"])]
     assert "waits for" in outcome["left"][0]["why"]
@@ -166,7 +211,7 @@ def test_a_fix_that_fails_is_tried_once_and_ends_with_its_code(
     code of the failure with the reason in the summary."""
     (tmp_path / "empty").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
-    done = run("fix", "backup", "--all", code=6)
+    done = run("fix", "backup", "--all", "--irreversible", code=6)
     assert done.err.count("failed    ") == 1 and "qemu-" in done.out
     assert done.out.startswith("1 done, 1 failed, 1 left.")
     assert run.json("status", "backup", broken["snapshot"])["operation"]["last_error"]
@@ -174,7 +219,7 @@ def test_a_fix_that_fails_is_tried_once_and_ends_with_its_code(
 
 def test_no_wait_starts_and_returns(run: Command, broken: dict[str, str]):
     """--no-wait starts one process and returns at once; the work is done without us."""
-    started = run.json("fix", "backup", "--all", "--no-wait")
+    started = run.json("fix", "backup", "--all", "--no-wait", "--irreversible")
     assert len(started["started"]) == 2 and started["task"]["pid"] > 0
     from engine.api import Engine
     from engine.assembly import real_doors

@@ -32,8 +32,8 @@ def broken(run: Command, main_repo: str, backup_repo: str) -> dict[str, str]:
 
 def test_a_plan_is_run_exactly_and_its_numbers_come_true(run: Command, broken: dict[str, str]):
     """The run does the steps that were shown, in their order; statuses afterwards are those that the plan told."""
-    plan = run.json("plan", "backup")
-    done = run.json("fix", "backup", "--plan", plan["plan"])
+    plan = run.json("plan", "backup", "--irreversible")
+    done = run.json("fix", "backup", "--plan", plan["plan"], "--irreversible")
     assert [step["rule"] for step in done["steps"]] == [step["fix"]["rule"] for step in plan["steps"]]
     assert [step["state"] for step in done["steps"]] == ["DONE", "DONE"] and done["state"] == "DONE"
     images = run.json("images", "backup")["images"]
@@ -46,17 +46,18 @@ def test_a_plan_is_run_exactly_and_its_numbers_come_true(run: Command, broken: d
 
 def test_the_same_plan_from_the_first_digits_and_in_words(run: Command, broken: dict[str, str]):
     """The text names the command that runs it; its progress is told and the end is one line."""
-    text = run("plan", "backup").out
+    text = run("plan", "backup", "--irreversible").out
     command = next(line for line in text.splitlines() if line.startswith("Exactly these steps: "))
     words = command.removeprefix("Exactly these steps: diskwright ").split()
     assert "never     Step 2 deletes ci" in text
-    done = run(*words[:-1], words[-1][:6])
+    assert words[-1] == "--irreversible"
+    done = run(*words[:-2], words[-2][:6], words[-1])
     assert done.out == "DONE: 2 done.\n" and done.err.count("done      ") == 2
 
 
 def test_a_plan_that_does_not_hold_any_more_is_refused(run: Command, broken: dict[str, str]):
     """When something changed since, nothing is run, and the reason is told."""
-    plan = run.json("plan", "backup")["plan"]
+    plan = run.json("plan", "backup", "--irreversible")["plan"]
     run("restore", "backup", broken["removed"])
     done = run("fix", "backup", "--plan", plan, code=5)
     assert "1 image has changed since" in done.err and "Plan again" in done.err
@@ -76,7 +77,8 @@ def test_a_plan_is_for_one_repository(run: Command, broken: dict[str, str]):
 
 def test_a_run_can_be_left_alone(run: Command, broken: dict[str, str]):
     """--no-wait returns at once; the run is done without us."""
-    started = run.json("fix", "backup", "--plan", run.json("plan", "backup")["plan"], "--no-wait")
+    plan = run.json("plan", "backup", "--irreversible")["plan"]
+    started = run.json("fix", "backup", "--plan", plan, "--no-wait", "--irreversible")
     assert started["steps"] == 2
     deadline = time.monotonic() + 30
     while run.json("check", "backup")["fixes"] and time.monotonic() < deadline:
@@ -92,7 +94,7 @@ def test_what_there_is_no_room_for_is_left_out_of_a_plan_for_all(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     (tmp_path / "diskwright").mkdir()
     (tmp_path / "diskwright" / "console.toml").write_text("reserve = 50\n", encoding="utf-8")
-    plan = run.json("plan", "backup")
+    plan = run.json("plan", "backup", "--irreversible")
     if plan["free_bytes"] > plan["total_bytes"] * 0.5:
         assert len(plan["steps"]) == 2
         return

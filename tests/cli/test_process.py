@@ -181,7 +181,7 @@ def test_what_runs_can_be_stopped_and_goes_on(run: Command, source: str):
     run("copy", "backup", source, "--no-auto-fix")
     removed = run.id("create-disk", "backup", "1M")
     run("remove", "backup", removed)
-    run("fix", "backup", "--all", "--no-wait")
+    run("fix", "backup", "--all", "--irreversible", "--no-wait")
     pids: list[int] = []
     while not pids or run.json("tasks")["tasks"][0]["image"] != source:
         for pid in pids:
@@ -193,7 +193,7 @@ def test_what_runs_can_be_stopped_and_goes_on(run: Command, source: str):
     run("stop", "backup", source)
     assert run.json("tasks")["tasks"] == []
     assert "stopped" in run.json("status", "backup", source)["reason"]
-    assert len(run.json("fix", "backup", "--all")["done"]) == 2
+    assert len(run.json("fix", "backup", "--all", "--irreversible")["done"]) == 2
 
 
 def test_prepare_hands_ctrl_c_to_the_command(run: Command, main_repo: str, monkeypatch: pytest.MonkeyPatch):

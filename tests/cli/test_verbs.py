@@ -154,7 +154,9 @@ def test_prepare_runs_a_command_and_tears_down(run: Command, main_repo: str, tmp
 def test_prepared_images_are_listed_and_protected(run: Command, main_repo: str):
     """Until teardown a prepared disk is listed, and what would change it is refused naming the host."""
     disk = run.id("create-disk", main_repo, "1M")
-    path, form = run("prepare", main_repo, disk).out.splitlines()
+    done = run("prepare", main_repo, disk)
+    (path,) = done.out.splitlines()
+    form = done.err.removeprefix("Format ").partition(".")[0]
     assert os.path.exists(path) and form == "qcow2"
     try:
         listed = run.json("tasks")["prepared"]

@@ -56,7 +56,7 @@ def ended(demo: Demo, run_id: str) -> Run:
 def test_a_run_does_what_its_plan_says(demo: Demo):
     """A process of its own executes the steps, writes down each, and what it did is on the disk."""
     plan = plan_of(demo, "mail-spool", "web-db", "clean (removed) ci-4411")
-    run = ended(demo, runs.start(demo.engine, demo.notes, plan))
+    run = ended(demo, runs.start(demo.engine, demo.notes, plan, irreversible=True))
     assert run.state is RunState.DONE and run.reason == "3 done" and states(run) == ["DONE"] * 3
     view = gather(demo.engine, "demo")
     assert view.counts == plan.counts_after
@@ -134,7 +134,7 @@ def test_a_step_whose_image_is_in_use_waits_and_then_runs(demo: Demo):
     """WAITING names the holder; when that has gone the step is done."""
     plan = plan_of(demo, "web-01", "clean (removed) ci-4411")
     prepared = demo.engine.prepare_image("demo", demo.ids["web-01"], writable=False)
-    run_id = runs.start(demo.engine, demo.notes, plan)
+    run_id = runs.start(demo.engine, demo.notes, plan, irreversible=True)
 
     def waiting() -> Run | None:
         run = runs.get_run(demo.notes, demo.identity, run_id)
@@ -152,7 +152,7 @@ def waiting(demo: Demo) -> tuple[Demo, str, Run]:
     """A run whose only step waits for an image that is prepared."""
     plan = plan_of(demo, "web-01")
     demo.engine.prepare_image("demo", demo.ids["web-01"], writable=False)
-    run_id = runs.start(demo.engine, demo.notes, plan)
+    run_id = runs.start(demo.engine, demo.notes, plan, irreversible=True)
 
     def found() -> Run | None:
         run = runs.get_run(demo.notes, demo.identity, run_id)
@@ -200,7 +200,7 @@ def test_only_one_run_at_a_time(waiting: tuple[Demo, str, Run]):
     """A second run and a second executor of the same run are refused while one lives."""
     demo, run_id, _ = waiting
     with pytest.raises(Conflict):
-        runs.start(demo.engine, demo.notes, plan_of(demo, "web-db"))
+        runs.start(demo.engine, demo.notes, plan_of(demo, "web-db"), irreversible=False)
     with pytest.raises(Conflict):
         runs.resume(demo.engine, demo.notes, demo.identity, run_id)
     demo.engine.teardown_image("demo", demo.ids["web-01"])
@@ -269,7 +269,7 @@ def test_a_plan_that_must_not_run_is_refused(demo: Demo):
     plan = plan_of(demo, "web-db")
     for wrong in (plan._replace(refused="no room"), plan._replace(steps=())):
         with pytest.raises(Refused):
-            runs.start(demo.engine, demo.notes, wrong)
+            runs.start(demo.engine, demo.notes, wrong, irreversible=True)
     assert runs.list_runs(demo.notes, demo.identity) == ()
 
 

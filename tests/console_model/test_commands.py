@@ -8,6 +8,7 @@ import json
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from tui.cli.main import _parser
 from tui.view.command_lines import ACTS, SessionLog, line
 from tui.view.export import Form, table, write
 
-ARGUMENTS = {
+ARGUMENTS: Any = {
     "repo": "my pool", "image": "a" * 32, "plan": "3f2a", "fix": "b" * 16, "fixes": "b1b1 c2c2", "type": "clean",
     "format": "localfs-1.0", "parameters": "path='/srv/my images'", "trace": "a.jsonl",
 }  # fmt: skip

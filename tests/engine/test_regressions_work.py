@@ -171,7 +171,7 @@ def test_a_lease_is_free_when_the_work_is_done_however_slow_its_helpers_end(engi
 
 def stopped_task(engine: Any, repo: str, fix: Any) -> Any:
     """A task that is frozen, so that it neither ends nor gets anywhere."""
-    task = engine.fix_storage_repository(repo, fix)
+    task = engine.fix_storage_repository(repo, fix, {"irreversible": True})
     os.kill(task.process.pid, signal.SIGSTOP)
     return task
 

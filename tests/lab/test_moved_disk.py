@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -27,7 +28,8 @@ class Disk:
 
     def used(self, host: Guest, *commands: str) -> str:
         """Run commands of qemu-io on the prepared disk, as its machine would; then it is released. Its format."""
-        path, format = host.diskwright("prepare", REPO, self.image).stdout.splitlines()
+        prepared = json.loads(host.diskwright("prepare", REPO, self.image, "--json").stdout)
+        path, format = str(prepared["path"]), str(prepared["format"])
         try:
             words = [word for command in commands for word in ("-c", command)]
             done = host.run(["qemu-io", "-f", format, *words, path], check=False)

@@ -14,7 +14,7 @@ from engine.errors import Conflict, DiskwrightError, Refused, StorageError
 from tui.cli.render import columns, is_terminal
 from tui.cli.session import Session, image_json, usable
 from tui.text.amounts import compact, human
-from tui.text.printable import cut, printable
+from tui.text.printable import cut, printable, quoted
 
 if TYPE_CHECKING:
     from engine.data.model import ImageReport
@@ -178,7 +178,7 @@ def wait_for_image(session: Session, repo_id: str, image: str, document: dict[st
     """Follow the work on an image that was just committed; 0 when it is usable afterwards.
 
     ``document`` is completed with the final status and written as JSON."""
-    name = printable(repo_id)
+    name = quoted(repo_id)
     events: list[Event] = []
     try:
         task = session.task_on(repo_id, image)

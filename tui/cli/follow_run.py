@@ -9,7 +9,7 @@ from tui.cli.follow import INTERRUPTED, Bar, exit_code
 from tui.cli.session import Session
 from tui.notes import Notes
 from tui.text.amounts import compact, duration
-from tui.text.printable import printable
+from tui.text.printable import printable, quoted
 from tui.text.words import RunState
 from tui.view.plan import Plan
 from tui.work import runs
@@ -20,9 +20,10 @@ _BAD = (RunState.FAILED, RunState.REJECTED, RunState.STOPPED, RunState.WAITING)
 
 
 def run_plan(session: Session, notes: Notes, plan: Plan, wait: bool) -> int:
-    """Start a run of ``plan`` and, with ``wait``, follow it to its end. The exit code is that of the first failure."""
-    run_id = runs.start(session.engine, notes, plan)
-    name = printable(plan.repo_id)
+    """Start a run of ``plan``, whose operator allowed what cannot be undone, and, with ``wait``, follow it to its end.
+    The exit code is that of the first failure."""
+    run_id = runs.start(session.engine, notes, plan, irreversible=bool(plan.never))
+    name = quoted(plan.repo_id)
     if not wait:
         session.out.document({"repository": plan.repo_id, "plan": plan.id, "run": run_id, "steps": len(plan.steps)})
         session.out.say(f"Started plan {plan.short} with {len(plan.steps)} steps. Look: diskwright tasks")

@@ -146,8 +146,11 @@ COMMANDS: dict[str, Command] = {
         3, "fix", "fix", "run fixes and follow them",
         "diskwright fix main --all\n  diskwright fix main 8d21 --no-wait\n  diskwright fix main --file fixes.json\n"
         "  diskwright fix main --plan 3f2a\n\n"
-        "--all and --type run, check and run again until nothing new can be run, and leave alone what loses\n"
-        "data unless --lose-data is given. Exit code 0: nothing failed; what is left is listed with its reason.\n"
+        "--all and --type run, check and run again until nothing new can be run. What cannot be undone (removed\n"
+        "images are deleted, images merged, data given up) needs --irreversible; on a terminal you are asked and\n"
+        "type the repository's name instead. Without either it is left: --all never means it, and a fix that was\n"
+        "chosen in any other way ends with exit code 5 (after the others ran). Exit code 0: nothing failed; what\n"
+        "is left is listed with its reason.\n"
         "Ctrl-C detaches (130): the round that was started goes on.",
     ),
     "stop": _command(3, "fix", "stop", "stop what runs on an image; the work is kept", "diskwright stop main 3f2a"),
@@ -156,7 +159,7 @@ COMMANDS: dict[str, Command] = {
         "diskwright prepare main 3f2a\n  diskwright prepare main 3f2a --read-only -- qemu-img info {}\n\n"
         "With a COMMAND, {} is replaced by the path, DISKWRIGHT_DISK and DISKWRIGHT_DISK_FORMAT are in its\n"
         "environment, the image is torn down when it ends, and its exit code is ours (127: no such command).\n"
-        "Without, the path and the format are printed, a line each.",
+        "Without, the path alone is printed; its format is told on standard error, and with --json.",
     ),
     "teardown": _command(4, "prepare", "teardown", "undo prepare", "diskwright teardown main 3f2a"),
     "demo": _command(
@@ -200,8 +203,9 @@ Exit codes
   2  wrong usage or request                 8  another host was first; look and try again
   3  no such repository, image, fix, file   9  stopped by an operator; the work is kept
   4  somebody holds it, or it exists        130  Ctrl-C: the command ended, started work goes on
-  5  the state forbids it; the message      141  standard output was closed
-     says what to do first                  prepare -- COMMAND: that of COMMAND
+  5  the state forbids it, or it cannot     141  standard output was closed
+     be undone; the message says what       prepare -- COMMAND: that of COMMAND
+     to do first, or --irreversible
 
 Environment
   DISKWRIGHT_HOST    as --host              NO_COLOR           no colours

@@ -6,9 +6,10 @@ import argparse
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from engine.data.model import Fix, FixCost, FixType, Risk
+from engine.data.model import Fix, FixCost, FixType
 from engine.errors import Ambiguous, BadRequest, NotFound
 from tui.cli.arguments import Parser, UsageError, add_deep, fix_file
+from tui.text.printable import quoted
 
 _MIN_PREFIX = 4
 
@@ -18,8 +19,12 @@ def add_selectors(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO")
     parser.add_argument("ids", metavar="ID", nargs="*", help="fixes as check prints them; the first digits do")
     parser.add_argument("--type", action="append", choices=[str(item) for item in FixType], help="repeatable")
-    parser.add_argument("--all", action="store_true", help="every fix that loses no data")
-    parser.add_argument("--lose-data", action="store_true", help="with --all, --type, --file: also those that do")
+    parser.add_argument("--all", action="store_true", help="every fix that can be undone")
+    parser.add_argument(
+        "--irreversible",
+        action="store_true",
+        help="also what cannot be undone: removed images deleted, images merged, data given up",
+    )
     parser.add_argument(
         "--file",
         metavar="FILE",
@@ -35,7 +40,10 @@ class Choice(NamedTuple):
     """Named one by one; empty when they are chosen by kind."""
     types: frozenset[str]
     """Kinds of fixes; all when nothing else was said."""
-    lose_data: bool
+    irreversible: bool
+    """What cannot be undone may be done."""
+    every: bool = False
+    """Chosen by ``--all``, which never means what cannot be undone."""
 
     @property
     def by_kind(self) -> bool:
@@ -46,10 +54,14 @@ class Choice(NamedTuple):
         """The chosen ones of the fixes that check offers, in the order to run them in."""
         return list(self.named) if self.named else [fix for fix in fixes if str(fix.type) in self.types]
 
+    def forbids(self, fix: Fix) -> bool:
+        """Whether the fix cannot be undone, and nobody said that it may be done."""
+        return fix.irreversible and not self.irreversible
+
     def skipped(self, fix: Fix) -> str:
         """Why a chosen fix is not run now, "" when it is."""
-        if fix.risk is Risk.LOSES_DATA and not self.lose_data:
-            return f"it loses data: name it ({fix.id}) or give --lose-data"
+        if self.forbids(fix):
+            return f"it cannot be undone ({fix.risk}): --irreversible runs it"
         return f"it waits for {fix.waits_for}" if fix.waits_for else ""
 
 
@@ -59,17 +71,19 @@ def chosen(arguments: argparse.Namespace, fixes: Sequence[Fix], everything: bool
     if sum(ways) > 1:
         raise UsageError("name fixes by id, by --all or --type, or by --file; not in two ways at once")
     if not any(ways) and not everything:
-        raise UsageError("no fix was named", f"diskwright check {arguments.repo} lists them; --all means every one")
+        raise UsageError(
+            "no fix was named", f"diskwright check {quoted(arguments.repo)} lists them; --all means every one"
+        )
     if arguments.ids:
-        return Choice(tuple(_named(fixes, arguments.ids)), frozenset(), True)
+        return Choice(tuple(_named(fixes, arguments.ids)), frozenset(), arguments.irreversible)
     if arguments.file is not None:
-        given, single = _from_file(arguments.file)
+        given = _from_file(arguments.file)
         known = {fix.id: fix for fix in fixes}
         # What a stranger says a fix costs is not repeated; what it does is for the engine to verify.
         named = tuple(known.get(fix.id) or fix._replace(cost=FixCost()) for fix in given)
-        return Choice(named, frozenset(), single or arguments.lose_data)
+        return Choice(named, frozenset(), arguments.irreversible)
     types = frozenset(arguments.type) if arguments.type and not arguments.all else frozenset(map(str, FixType))
-    return Choice((), types, arguments.lose_data)
+    return Choice((), types, arguments.irreversible, not arguments.type or arguments.all)
 
 
 def _named(fixes: Sequence[Fix], texts: list[str]) -> list[Fix]:
@@ -88,22 +102,21 @@ def _named(fixes: Sequence[Fix], texts: list[str]) -> list[Fix]:
     return [fix for fix in fixes if fix.id in wanted]
 
 
-def _from_file(path: str) -> tuple[list[Fix], bool]:
-    """The fixes in a file, and whether it is a single one (which names it)."""
+def _from_file(path: str) -> list[Fix]:
+    """The fixes in a file."""
     data = fix_file(path)
     if isinstance(data, dict) and "fixes" in data:
         data = data["fixes"]
-    single = isinstance(data, dict)
-    items = [data] if single else data
+    items = [data] if isinstance(data, dict) else data
     if not isinstance(items, list) or not items:
         raise BadRequest("the file has no fix", "Give a fix, a list of fixes, or what check --json printed")
-    return [Fix.from_json(item) for item in items], single
+    return [Fix.from_json(item) for item in items]
 
 
 def selection(arguments: argparse.Namespace) -> str:
     """The selectors as they were given, for the command to type next."""
     words = [f"--type {kind}" for kind in arguments.type or ()] if not arguments.all else []
     words += arguments.ids
-    words += [f"--file {arguments.file}"] if arguments.file is not None else []
+    words += ["--file", quoted(arguments.file)] if arguments.file is not None else []
     words = words or ["--all"]
-    return " ".join(words + ["--lose-data"] * arguments.lose_data + ["--deep"] * arguments.deep)
+    return " ".join(words + ["--irreversible"] * arguments.irreversible + ["--deep"] * arguments.deep)

@@ -35,6 +35,13 @@ def _escape(code: int) -> str:
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
+def quoted(text: str) -> str:
+    """``text`` printable, and one word for a shell: for the commands that are told to be typed next."""
+    from shlex import quote
+
+    return quote(printable(text))
+
+
 def width(text: str) -> int:
     """Columns that ``text`` (printable already) takes: two for wide East Asian characters, none for marks."""
     if text.isascii():

@@ -36,14 +36,15 @@ _LINES: dict[str, Callable[[dict[str, str]], list[str]]] = {
 ACTS = tuple(_LINES)
 
 
-def line(act: str, **arguments: str) -> str:
-    """The command that does the same as an act, quoted for a shell. BadRequest for an act that has none,
+def line(act: str, *, irreversible: bool = False, **arguments: str) -> str:
+    """The command that does the same as an act, quoted for a shell; ``irreversible``: it does what cannot be undone,
+    and says so. BadRequest for an act that has none,
     or when something that it is about is missing."""
     build = _LINES.get(act)
     if build is None:
         raise BadRequest(f"no command does what {act!r:.40} does", f"Known: {', '.join(ACTS)}")
     try:
-        return shlex.join(["diskwright", *build(arguments)])
+        return shlex.join(["diskwright", *build(arguments), *["--irreversible"] * irreversible])
     except KeyError as error:
         raise BadRequest(f"the command for {act} needs {error.args[0]}") from None
 

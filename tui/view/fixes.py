@@ -64,6 +64,11 @@ class FixRow(NamedTuple):
     """The fix itself, as JSON."""
 
     @property
+    def irreversible(self) -> bool:
+        """What it does cannot be undone."""
+        return self.undo is Undo.NEVER
+
+    @property
     def label(self) -> str:
         """The target as a word: "(removed) ci-4411"."""
         if not self.target:
@@ -110,7 +115,7 @@ def row(fix: Fix, name: str, dependants: int) -> FixRow:
         io_bytes=cost.read_bytes + cost.write_bytes,
         time_s=cost.eta_s,
         exact=cost.exact,
-        undo=Undo.STOP if fix.risk is Risk.REVERSIBLE else Undo.NEVER,
+        undo=Undo.NEVER if fix.irreversible else Undo.STOP,
         can_run=not fix.waits_for,
         waits_for=printable(fix.waits_for),
         needs_room=needs_room,

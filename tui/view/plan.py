@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from tui.text.amounts import compact
-from tui.text.words import SHOWN, State, Undo
+from tui.text.words import SHOWN, State
 from tui.view import estimates
 from tui.view.estimates import TimeRange, Times
 from tui.view.fixes import FixRow
@@ -164,7 +164,7 @@ def make(
         time=estimates.total(step.time for step in steps),
         moved=ordered.moved,
         left=tuple(_left(view, states, steps)),
-        never=tuple(_never(step) for step in steps if step.row.undo is Undo.NEVER),
+        never=tuple(_never(step) for step in steps if step.row.irreversible),
         skipped=tuple(skipped),
         refused=_refusal(ordered, steps, reserve),
         stuck=ordered.stuck.key if ordered.stuck else "",

@@ -145,7 +145,9 @@ class Batch:
                 return task
         fix = same_fix(self._engine, self._run, step)
         self._require_room(fix)
-        task = self._engine.fix_storage_repository(self._run.repo_id, fix)
+        # The operator was shown the step as it was noted: what has become irreversible since then is refused.
+        allowed = {"irreversible": step.fix.irreversible}
+        task = self._engine.fix_storage_repository(self._run.repo_id, fix, allowed)
         now = self._clock.wall()
         self._put(
             step._replace(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from engine.api import Engine
 from engine.data.model import Status
-from engine.errors import Conflict, NotFound, Refused, from_os_error
+from engine.errors import Conflict, Irreversible, NotFound, Refused, from_os_error
 from tui.notes import Notes
 from tui.text.printable import printable
 from tui.text.words import OLD_AFTER_S, RunState
@@ -120,12 +120,15 @@ class LogLine(NamedTuple):
 # -- starting and ending
 
 
-def start(engine: Engine, notes: Notes, plan: Plan) -> str:
+def start(engine: Engine, notes: Notes, plan: Plan, irreversible: bool) -> str:
     """Start a run of a plan in a process of its own; returns its id. The plan is saved first.
 
-    Refused for a plan that must not run; Conflict while another run works on this repository here."""
+    Refused for a plan that must not run; Irreversible for one with a step that cannot be undone, unless
+    ``irreversible`` says that the operator knows; Conflict while another run works on this repository here."""
     if not plan.runnable:
         raise Refused(plan.refused or "the plan has no step", "Change the queue and plan again")
+    if plan.never and not irreversible:
+        raise Irreversible(plan.never[0].rstrip("."), "Confirm that, or give --irreversible")
     for run in list_runs(notes, plan.repository):
         if run.alive:
             raise Conflict(f"run {run.short} works on {plan.repo_id} now", "Wait for it, or stop it")

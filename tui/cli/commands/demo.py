@@ -159,6 +159,9 @@ def _commands(session: Session, folder: DemoFolder, shown: Shown, state: str | N
         found.append((f"{program} why {repo} {ids[first]}", f"what happened to {shown.name(first)}"))
     found.append((f"{program} plan {repo} --all", "what the fixes would do, step by step"))
     found.append((f"{program} fix {repo} --all", "do it"))
+    if any(fix.irreversible for fix in shown.report.fixes):
+        words = f"{program} fix {repo} --all --irreversible"
+        found.append((words, "also what cannot be undone: delete, merge, give up"))
     if any(fix.waits_for for fix in shown.report.fixes):
         path = shlex.quote(f"path={folder.parameters(ARCHIVE)['path']}")
         found.append((f"{program} connect {ARCHIVE} {FORMAT} {path}", "brings back what a fix waits for"))

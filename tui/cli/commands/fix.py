@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
-from engine.data.model import Fix, RepositoryReport, Risk
-from engine.errors import Refused
+from engine.data.model import Fix, RepositoryReport
+from engine.errors import Irreversible, Refused
 from tui.cli.arguments import Parser, UsageError
+from tui.cli.confirm import confirmed
 from tui.cli.follow import INTERRUPTED, Event, Follower, exit_code, failures
 from tui.cli.render import Output
 from tui.cli.selection import Choice, add_selectors, chosen
 from tui.cli.session import Session
-from tui.text.printable import printable
+from tui.text.printable import printable, quoted
+
+if TYPE_CHECKING:
+    from engine.host.state import Task
 
 _SAME_AGAIN = 3
 """A rule that fires on the same target so often after it was run does not get further that way."""
@@ -30,6 +35,8 @@ class Outcome:
         self.stale: list[Event] = []
         self.failed: list[Event] = []
         self.left: list[tuple[Fix, str]] = []
+        self.forbidden = 0
+        """So many were chosen, cannot be undone, and nobody said that they may be done."""
 
     def note(self, event: Event) -> None:
         """Tell an event and keep it."""
@@ -45,7 +52,7 @@ class Outcome:
             self._out.say(f"failed    {printable(what)}: {printable(event.get('error', ''))}")
 
     def report(self, repo_id: str) -> int:
-        """Print the summary; the exit code is that of the first failure."""
+        """Print the summary; the exit code is that of the first failure, then that of what nobody allowed."""
         out = self._out
         out.document(
             {
@@ -61,7 +68,9 @@ class Outcome:
             out.line(f"failed  {printable(event.get('fix') or '-')}  {printable(event.get('error', ''))}")
         for fix, why in self.left:
             out.line(f"left    {fix.id}  {fix.type} {printable(fix.rule)} {fix.target or '-'}: {printable(why)}")
-        return exit_code(self.failed[0].get("code")) if self.failed else 0
+        if self.failed:
+            return exit_code(self.failed[0].get("code"))
+        return Irreversible.exit_code if self.forbidden else 0
 
 
 def add_fix(parser: Parser) -> None:
@@ -77,20 +86,36 @@ def run_fix(session: Session, arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _dry_run(session, arguments)
     report = _check(session, arguments)
-    choice = chosen(arguments, report.fixes, everything=False)
+    choice = _allowed(session, arguments, chosen(arguments, report.fixes, everything=False), report)
     if arguments.no_wait:
         return _start_only(session, arguments.repo, choice, report)
     outcome = Outcome(session.out)
     try:
         if choice.by_kind:
             _run_by_kind(session, arguments, choice, report, outcome)
+            outcome.forbidden = 0 if choice.every else sum(choice.forbids(fix) for fix, _ in outcome.left)
         else:
             _run_named(session, arguments.repo, choice, outcome)
+            outcome.forbidden = sum(map(choice.forbids, choice.named))
     except KeyboardInterrupt:
         session.out.document({"repository": arguments.repo, "detached": True})
         session.out.say("Detached; what was started goes on, the rest was not started. Look: diskwright tasks")
         return INTERRUPTED
     return outcome.report(arguments.repo)
+
+
+def _allowed(session: Session, arguments: argparse.Namespace, choice: Choice, report: RepositoryReport) -> Choice:
+    """The choice, with what cannot be undone if the operator types that it may be done. ``--all`` never means that."""
+    never = [fix for fix in choice.of(report.fixes) if choice.forbids(fix) and not fix.waits_for]
+    if not never or choice.every:
+        return choice
+    if confirmed(session.out, arguments.repo, never):
+        return choice._replace(irreversible=True)
+    if len(choice.named) == 1:
+        raise Irreversible(
+            f"fix {never[0].id} ({never[0].rule}) cannot be undone: {never[0].why}", "Give --irreversible to run it"
+        )
+    return choice
 
 
 def _dry_run(session: Session, arguments: argparse.Namespace) -> int:
@@ -116,8 +141,11 @@ def _run_plan(session: Session, arguments: argparse.Namespace) -> int:
     view = gather(session.engine, arguments.repo, any(step.row.deep for step in plan.steps))
     holds = validity(plan, view)
     if not holds.valid:
-        name = printable(arguments.repo)
+        name = quoted(arguments.repo)
         raise Refused(f"plan {plan.short} is out of date: {holds.reason}", f"Plan again: diskwright plan {name}")
+    never = [fix for step in plan.steps if (fix := step.row.fix()).irreversible]
+    if never and not (arguments.irreversible or confirmed(session.out, arguments.repo, never)):
+        raise Irreversible(f"plan {plan.short}: {plan.never[0].rstrip('.')}", "Give --irreversible to run it")
     return follow_run.run_plan(session, notes, plan._replace(repo_id=arguments.repo), not arguments.no_wait)
 
 
@@ -127,18 +155,30 @@ def _check(session: Session, arguments: argparse.Namespace) -> RepositoryReport:
 
 def _start_only(session: Session, repo_id: str, choice: Choice, report: RepositoryReport) -> int:
     todo = [fix for fix in choice.of(report.fixes) if not choice.skipped(fix)]
+    forbidden = any(map(choice.forbids, choice.of(report.fixes)))
+    code = Irreversible.exit_code if forbidden and not choice.every else 0
     if not todo:
         session.out.document({"repository": repo_id, "started": [], "task": None})
         session.out.say("Nothing can be run now: diskwright plan tells why.")
-        return 0
-    engine = session.engine
-    task = engine.fix_storage_repository(repo_id, todo[0]) if len(todo) == 1 else engine.run_fixes(repo_id, todo)
+        return code
+    task = _start(session, repo_id, choice, todo)
     session.out.document(
         {"repository": repo_id, "started": [fix.id for fix in todo], "task": {"id": task.id, "pid": task.process.pid}}
     )
     noun = "fix" if len(todo) == 1 else "fixes"
     session.out.say(f"Started {len(todo)} {noun} in process {task.process.pid}. Look: diskwright tasks")
-    return 0
+    return code
+
+
+def _start(session: Session, repo_id: str, choice: Choice, todo: list[Fix]) -> Task:
+    """One fix is verified before its process starts; of several each is when its turn comes."""
+    if len(todo) == 1:
+        return session.engine.fix_storage_repository(repo_id, todo[0], {"irreversible": choice.irreversible})
+    return _several(session, repo_id, choice, todo)
+
+
+def _several(session: Session, repo_id: str, choice: Choice, todo: list[Fix]) -> Task:
+    return session.engine.run_fixes(repo_id, todo, {"irreversible": choice.irreversible})
 
 
 def _run_named(session: Session, repo_id: str, choice: Choice, outcome: Outcome) -> None:
@@ -146,21 +186,15 @@ def _run_named(session: Session, repo_id: str, choice: Choice, outcome: Outcome)
     todo = []
     for fix in choice.named:
         why = choice.skipped(fix)
-        loses = fix.risk is Risk.LOSES_DATA and not choice.lose_data
-        if not why or (len(choice.named) == 1 and not loses):
+        if not why or len(choice.named) == 1:
             todo.append(fix)
             continue
         outcome.left.append((fix, why))
-        if not loses:
+        if not choice.forbids(fix):
             outcome.failed.append({"event": "failed", "fix": fix.id, "error": why, "code": "refused"})
-    if len(todo) == 1:
-        task = session.engine.fix_storage_repository(repo_id, todo[0])
-    elif todo:
-        task = session.engine.run_fixes(repo_id, todo)
-    else:
-        return
-    events = Follower(session, task, outcome.note).run()
-    outcome.failed += failures(events)
+    if todo:
+        events = Follower(session, _start(session, repo_id, choice, todo), outcome.note).run()
+        outcome.failed += failures(events)
 
 
 def _run_by_kind(
@@ -184,7 +218,7 @@ def _run_by_kind(
         tried |= what.keys()
         for again in what.values():
             runs[again] = runs.get(again, 0) + 1
-        events = Follower(session, session.engine.run_fixes(arguments.repo, todo), outcome.note).run()
+        events = Follower(session, _several(session, arguments.repo, choice, todo), outcome.note).run()
         for event in failures(events):
             outcome.failed.append(event)
             given_up[what.get(str(event.get("fix")), "")] = f"it failed: {event.get('error', '')}"
@@ -219,7 +253,7 @@ def add_stop(parser: Parser) -> None:
 def run_stop(session: Session, arguments: argparse.Namespace) -> int:
     image = session.image(arguments.repo, arguments.image)
     session.engine.stop_task(arguments.repo, image)
-    name = printable(arguments.repo)
+    name = quoted(arguments.repo)
     session.out.document({"repository": arguments.repo, "image": image, "stopped": True})
     session.out.say(f"Stopped; the work done is kept. Go on with: diskwright fix {name} --type mend")
     return 0

@@ -16,7 +16,7 @@ from tui.cli.arguments import (
 )
 from tui.cli.render import json_text
 from tui.cli.session import Session, absolute, usable
-from tui.text.printable import printable
+from tui.text.printable import printable, quoted
 
 _FORMATS_HELP = "raw or qcow2; it is stated, never guessed"
 
@@ -41,7 +41,7 @@ def _answer(session: Session, arguments: argparse.Namespace, image: str) -> int:
 
 def _tell(session: Session, repo_id: str, image: str) -> None:
     """What goes on with an image that was just committed. The verb succeeded whatever this finds."""
-    name = printable(repo_id)
+    name = quoted(repo_id)
     try:
         task = session.task_on(repo_id, image)
         if task is not None:
@@ -166,9 +166,9 @@ def run_remove(session: Session, arguments: argparse.Namespace) -> int:
     image = session.image(arguments.repo, arguments.image)
     session.engine.remove_image(arguments.repo, image, session.options(arguments))
     session.out.document({"repository": arguments.repo, "image": image, "removed": True})
-    name = printable(arguments.repo)
+    name = quoted(arguments.repo)
     session.out.say(
-        f"Removed {image}; its space comes back with the next clean fix (diskwright fix {name} --type clean). "
+        f"Removed {image}; its space comes back with a clean fix (diskwright fix {name} --type clean --irreversible). "
         f"Until then: diskwright restore {name} {image}"
     )
     return 0

@@ -11,7 +11,7 @@ from tui.cli.arguments import Parser, add_deep, add_verb_options
 from tui.cli.render import Output
 from tui.cli.session import Session, image_json, kind, shown_status
 from tui.text.amounts import compact, duration, human, moment
-from tui.text.printable import printable
+from tui.text.printable import printable, quoted
 
 if TYPE_CHECKING:
     from tui.view.snapshot import RepositoryView
@@ -46,9 +46,7 @@ def run_images(session: Session, arguments: argparse.Namespace) -> int:
     ]
     out.table(("ID", "STATUS", "KIND", "SIZE", "USED", "STRATEGY", "REASON"), rows, states, 1, frozenset({3, 4}))
     if not rows:
-        out.say(
-            f"{printable(arguments.repo)} has no image. Next: diskwright create-disk {printable(arguments.repo)} SIZE"
-        )
+        out.say(f"{printable(arguments.repo)} has no image. Next: diskwright create-disk {quoted(arguments.repo)} SIZE")
     return 0
 
 
@@ -158,11 +156,12 @@ def _waiting_for(view: RepositoryView, image: str) -> list[str]:
 
 
 def _what_to_do(repo_id: str, image: ImageReport, fixes: list[Fix], elsewhere: dict[str, str]) -> list[str]:
-    name = printable(repo_id)
+    name = quoted(repo_id)
     if image.busy:
         return [f"Wait: somebody works on it. diskwright status {name} {image.id}"]
     steps = [
-        f"diskwright fix {name} {fix.id}" + (f" there: {printable(elsewhere[fix.id])}" if fix.id in elsewhere else "")
+        f"diskwright fix {name} {fix.id}{' --irreversible' if fix.irreversible else ''}"
+        + (f" there: {printable(elsewhere[fix.id])}" if fix.id in elsewhere else "")
         for fix in fixes
         if not fix.waits_for
     ]
@@ -205,15 +204,17 @@ def run_check(session: Session, arguments: argparse.Namespace) -> int:
             size = f" ({human(finding.size_bytes)})" if finding.size_bytes else ""
             out.line(f"{finding.kind}: {printable(finding.subject)}: {printable(finding.text)}{size}")
     out.line()
-    out.line(_next(name, report))
+    out.line(_next(quoted(arguments.repo), report))
     return 0
 
 
 def _next(name: str, report: RepositoryReport) -> str:
-    if any(not fix.waits_for and fix.risk != "loses data" for fix in report.fixes):
+    if any(not fix.waits_for and not fix.irreversible for fix in report.fixes):
         return f"Next: diskwright plan {name}, then diskwright fix {name} --all"
+    if any(not fix.waits_for for fix in report.fixes):
+        return f"Next: diskwright plan {name} --irreversible tells what is left to do, which cannot be undone"
     if report.fixes:
-        return f"Next: diskwright plan {name} tells what each fix waits for or would lose"
+        return f"Next: diskwright plan {name} tells what each fix waits for"
     if any(image.status != "optimized" and not image.hidden for image in report.images):
         return f"Next: diskwright why {name} IMAGE"
     return "Nothing to do."

@@ -14,7 +14,7 @@ from tui.cli.selection import Choice, add_selectors, chosen, selection
 from tui.cli.session import Session
 from tui.notes import Notes, notes_of
 from tui.text.amounts import compact, human
-from tui.text.printable import printable
+from tui.text.printable import printable, quoted
 from tui.text.words import SHOWN, State
 from tui.view import estimates
 from tui.view.fixes import FixRow
@@ -58,10 +58,16 @@ def show(session: Session, arguments: argparse.Namespace, view: RepositoryView, 
     if not plan.steps and not plan.skipped:
         out.line("Nothing to do.")
     elif plan.steps:
-        out.line(f"Next: diskwright fix {printable(arguments.repo)} {printable(selection(arguments))}")
+        out.line(f"Next: diskwright fix {quoted(arguments.repo)} {selection(arguments)}")
     if runnable:
-        out.line(f"Exactly these steps: diskwright fix {printable(arguments.repo)} --plan {plan.id}")
+        out.line(
+            f"Exactly these steps: diskwright fix {quoted(arguments.repo)} --plan {plan.id}{_flag(bool(plan.never))}"
+        )
     return 0
+
+
+def _flag(irreversible: bool) -> str:
+    return " --irreversible" if irreversible else ""
 
 
 def _make(notes: Notes, view: RepositoryView, choice: Choice) -> Plan:
@@ -135,4 +141,7 @@ def _print_outcome(out: Output, plan: Plan) -> None:
     if plan.refused:
         out.line(f"refused   {printable(plan.refused)}.")
         for offer in plan.offers:
-            out.line(f"          {printable(offer.text)}: diskwright fix {printable(plan.repo_id)} {offer.row.id}")
+            out.line(
+                f"          {printable(offer.text)}: diskwright fix {quoted(plan.repo_id)} {offer.row.id}"
+                f"{_flag(offer.row.irreversible)}"
+            )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from engine.errors import DiskwrightError, NotFound, StorageError, from_os_error
 from tui.cli.arguments import Parser
 from tui.cli.session import Session
-from tui.text.printable import printable
+from tui.text.printable import printable, quoted
 
 if TYPE_CHECKING:
     from engine.host.state import Prepared
@@ -43,8 +43,9 @@ def run_prepare(session: Session, arguments: argparse.Namespace) -> int:
         }
     )
     session.out.line(printable(prepared.path))
-    session.out.line(printable(prepared.format))
-    session.out.say(f"Prepared until: diskwright teardown {printable(arguments.repo)} {image}")
+    session.out.say(
+        f"Format {printable(prepared.format)}. Prepared until: diskwright teardown {quoted(arguments.repo)} {image}"
+    )
     return 0
 
 

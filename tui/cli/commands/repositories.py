@@ -8,7 +8,7 @@ from engine.errors import DiskwrightError
 from tui.cli.arguments import Parser, UsageError, key_values
 from tui.cli.session import Session
 from tui.text.amounts import compact
-from tui.text.printable import printable
+from tui.text.printable import printable, quoted
 from tui.work.places import absolute
 
 _FORMAT_HELP = "such as localfs-1.0, nfs-1.0, lvm-1.0"
@@ -30,7 +30,7 @@ def run_create_repo(session: Session, arguments: argparse.Namespace) -> int:
     given = absolute(key_values(arguments.parameters, "parameter"))
     session.engine.create_repository(arguments.format, given)
     session.out.document({"format": arguments.format, "parameters": given})
-    words = " ".join(f"{printable(key)}={printable(value)}" for key, value in given.items())
+    words = " ".join(quoted(f"{key}={value}") for key, value in given.items())
     session.out.say(f"An empty repository was created. Next: diskwright connect NAME {arguments.format} {words}")
     return 0
 
@@ -52,7 +52,7 @@ def run_connect(session: Session, arguments: argparse.Namespace) -> int:
     )
     for text in warnings:
         session.out.say(f"Warning: {printable(text)}.")
-    session.out.say(f"Connected {printable(arguments.repo)}. Next: diskwright images {printable(arguments.repo)}")
+    session.out.say(f"Connected {printable(arguments.repo)}. Next: diskwright images {quoted(arguments.repo)}")
     return 0
 
 
@@ -143,5 +143,5 @@ def run_srm(session: Session, arguments: argparse.Namespace) -> int:
         session.out.line(f"{printable(manager)} manages {repo}{' (this host)' if manager == session.host else ''}.")
     else:
         session.out.line(f"Nobody manages {repo}.")
-        session.out.say(f"Nothing in it can be changed. Next: diskwright srm take {repo}")
+        session.out.say(f"Nothing in it can be changed. Next: diskwright srm take {quoted(arguments.repo)}")
     return 0

@@ -9,6 +9,7 @@ from tui.console.dialogs.confirm import Ask, Confirm
 from tui.console.dialogs.message import Message
 from tui.console.draw.lines import Cell, Span
 from tui.view import live
+from tui.view.command_lines import line as command_line
 from tui.view.fixes import FixRow
 from tui.view.plan import Plan
 from tui.view.snapshot import HostOperation
@@ -67,14 +68,15 @@ class RunActs:
         if plan.steps:
             app.jobs.in_turn(lambda: plans.save(notes, plan), finish)
 
-    def start_plan(self, plan: Plan) -> None:
-        """Start a run of the plan and show it; its fixes leave the queue."""
+    def start_plan(self, plan: Plan, irreversible: bool) -> None:
+        """Start a run of the plan and show it; its fixes leave the queue. ``irreversible``: the operator typed that
+        what cannot be undone may be done."""
         app = self._app
         site, store = app.site, app.site.decision_store
 
         def call() -> str:
             with site.engine() as engine:
-                started = runs_model.start(engine, site.notes, plan)
+                started = runs_model.start(engine, site.notes, plan, irreversible)
             if store is not None:
                 store.unqueue([step.row.key for step in plan.steps])
             return started
@@ -85,7 +87,7 @@ class RunActs:
             site.poll()
             app.show_run(run_id)
 
-        app.note(f"diskwright fix {plan.repo_id} --plan {plan.short}")
+        app.note(command_line("run", repo=plan.repo_id, plan=plan.short, irreversible=irreversible))
         app.do("start", call, done, "The plan was not started")
 
     def stop_runs(self) -> None:

@@ -185,7 +185,9 @@ class PlanPage(Page):
     def command(self) -> str:
         """The command that runs the same plan."""
         plan = self.plan
-        return command_line("run", repo=plan.repo_id, plan=plan.short) if plan is not None else ""
+        if plan is None:
+            return ""
+        return command_line("run", repo=plan.repo_id, plan=plan.short, irreversible=bool(plan.never))
 
     def on_mount(self) -> None:
         """The table has the keys; a plan is made from what is, not from what will be."""
@@ -218,20 +220,25 @@ class PlanPage(Page):
             self.act_replan()
             self.console.tell("The plan was made again from what is true now. Look at it, then r runs it.", "warning")
             return
-        never = [step for step in plan.steps if step.row.undo is Undo.NEVER]
+        never = [step for step in plan.steps if step.row.irreversible]
         if not never:
-            self._answered(True)
+            self._start(irreversible=False)
             return
         word = never[0].row.name if len(never) == 1 else plan.short
         told: list[Cell] = [*plan.never, "It cannot be undone. Everything else can be stopped and is kept."]
         self.console.push_screen(Confirm("This cannot be undone", told, word, "run the plan"), self._answered)
 
     def _answered(self, yes: bool | None) -> None:
-        if yes and self.plan is not None:
-            if self.why_stale():
-                self.console.tell(f"Nothing was run: {self.why_stale()}.", "warning")
-                return
-            self.console.start_plan(self.plan)
+        if yes:
+            self._start(irreversible=True)
+
+    def _start(self, irreversible: bool) -> None:
+        if self.plan is None:
+            return
+        if self.why_stale():
+            self.console.tell(f"Nothing was run: {self.why_stale()}.", "warning")
+            return
+        self.console.start_plan(self.plan, irreversible)
 
     def act_replan(self) -> None:
         """Make the plan again."""

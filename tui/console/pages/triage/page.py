@@ -362,7 +362,7 @@ class TriagePage(FilteredPage):
         cells = TriageRows([row], view, self.console.signs).text(0)
         return [
             ("i", "id of the image", row.fix.target or row.fix.id),
-            ("c", "command", command_line("fix", repo=view.name, fix=row.fix.id)),
+            ("c", "command", command_line("fix", repo=view.name, fix=row.fix.id, irreversible=row.fix.irreversible)),
             ("w", "reason", row.fix.why),
             ("r", "row", "  ".join(cells)),
         ]

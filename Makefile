@@ -1,4 +1,4 @@
-.PHONY: check test explore bench demo pictures torture format clean
+.PHONY: check test explore bench demo pictures torture adversary format clean
 
 check: ## style, types, imports and the fast tests: under a minute
 	@./test --fast
@@ -28,6 +28,12 @@ FORMAT ?= nfs
 torture: ## random operations on hosts that are killed and frozen: ROUNDS=30 FORMAT=nfs|lvm|local SEED=…
 	@.ci/setup.sh dev
 	@.venv/bin/diskwright lab torture --rounds $(ROUNDS) --format $(FORMAT) $(if $(SEED),--seed $(SEED))
+
+MINUTES ?= 10
+adversary: FORMAT := local
+adversary: ## an outside tester of the real commands, with kills, machines, damage: MINUTES=10 SEED=… PLOTS=…
+	@.ci/setup.sh dev
+	@.venv/bin/python -m tests.adversary --minutes $(MINUTES) --format $(FORMAT) $(if $(SEED),--seed $(SEED)) $(if $(PLOTS),--only $(PLOTS))
 
 STATES ?= 500
 ON ?= ext4

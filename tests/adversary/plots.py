@@ -1,0 +1,225 @@
+"""What the world outside does to one image, as a sequence of rounds. Other work goes on beside it.
+
+A plot is told by its own random numbers: sizes, places, moments, hosts and what is damaged differ from run to run.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.adversary.choices import a_kill, extents
+from tests.adversary.damage import DAMAGES
+from tests.adversary.world import Action
+
+Rounds = list[list[Action]]
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A sequence of rounds, the storage that its repositories need, and whether other work may go on beside it."""
+
+    make: Callable[[random.Random], Rounds]
+    storage: str = "directory"
+    alone: bool = False
+    about: str = ""
+
+
+class _Teller:
+    """Tells actions about the repository `main` and the disk `plot`."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.size = rng.choice((2, 4, 8)) * MIB
+
+    def act(self, verb: str, **what: object) -> Action:
+        return {"do": verb, "repo": "main", "host": self.rng.randrange(2), **what}
+
+    def disk(self, **what: object) -> Action:
+        return self.act("create_disk", **({"as": "plot", "size": self.size, "wait": True} | what))
+
+    def write(self, **what: object) -> Action:
+        return self.act("write", **({"image": "plot", "extents": extents(self.rng, self.size), "flush": True} | what))
+
+    def whole(self, count: int = 1, **what: object) -> Action:
+        return self.write(extents=[[0, self.size // 4096]] * count, **what)
+
+    def machine(self, name: str = "machine", **what: object) -> Action:
+        return self.act("machine_start", image="plot", **({"as": name} | what))
+
+    def machine_writes(self) -> Action:
+        return self.act("machine_write", machine="machine", image="plot", extents=extents(self.rng, self.size))
+
+    def snapshot(self, name: str) -> Action:
+        return self.act("snapshot", image="plot", **{"as": name})
+
+    def about(self, verb: str, image: str = "plot", **what: object) -> Action:
+        return self.act(verb, image=image, **what)
+
+
+def _teardown(rng: random.Random) -> Rounds:
+    t = _Teller(rng)
+    after = [t.snapshot("s"), t.about("remove"), t.about("strategy", strategy="performance"), t.machine("second")]
+    second = rng.choice((after[0], after[0], after[1], after[3]))
+    return [
+        [t.disk()], [t.machine()], [t.machine_writes()], [t.act("teardown_under_machine", machine="machine")],
+        [second], [t.machine_writes()], [t.act("fix", how=["--all"])], [t.machine_writes()],
+    ]  # fmt: skip
+
+
+def _holder(rng: random.Random) -> Rounds:
+    t = _Teller(rng)
+    then: Rounds = rng.choice(
+        (
+            [[t.about("remove")], [t.act("fix", how=["--all"])], [t.act("fix", how=["--type", "clean"])]],
+            [[t.snapshot("s")], [t.machine_writes()]],
+            [
+                [t.snapshot("s")],
+                [t.about("remove", "s")],
+                [t.machine_writes()],
+                [t.act("fix", how=["--all"])],
+                [t.machine_writes()],
+            ],
+            [[t.about("strategy", strategy="performance")], [t.act("fix", how=["--all"])], [t.machine_writes()]],
+        )
+    )
+    return [[t.disk()], [t.machine()], [t.machine_writes()], [t.act("holder_kill", machine="machine")], *then]
+
+
+def _power_cut(rng: random.Random) -> Rounds:
+    t = _Teller(rng)
+    late = [t.about("digest", "s")] if rng.random() < 0.5 else []
+    return [
+        [t.disk(strategy=rng.choice(("space", "performance")))],
+        [t.write()],
+        [t.write(mode=rng.choice(("unsafe", "writeback")), flush=False)],
+        [t.snapshot("s")],
+        *([late] if late else []),
+        [t.act("power_cut")],
+    ]
+
+
+def _grow(rng: random.Random) -> Rounds:
+    t = _Teller(rng)
+    then = rng.choice(([t.about("strategy", strategy="performance")], [t.snapshot("s")], [t.write()]))
+    return [
+        [t.disk()],
+        [t.write()],
+        [t.about("grow", by=rng.choice((4096, MIB, 8 * MIB)))],
+        then,
+        [t.act("fix", how=["--all"])],
+    ]
+
+
+def _older_source(rng: random.Random) -> Rounds:
+    t = _Teller(rng)
+    t.size = 192 * MIB
+    killed = {"whom": "runners", "written": rng.randrange(40, 150) * MIB}
+    return [
+        [t.disk(strategy="performance")],
+        [t.whole()],
+        [t.act("backup")],
+        [t.whole()],
+        [t.act("copy", repo="other", image="plot", strategy="performance", later=True, **{"as": "c", "from": "main"})],
+        [t.act("fix", repo="other", how=["--type", "mend"], kill=killed)],
+        [t.act("restore_backup")],
+        [t.act("fix", repo="other", how=["--all"])],
+    ]
+
+
+def _locks(rng: random.Random) -> Rounds:
+    t = _Teller(rng)
+    return [[t.disk()], [t.machine(host=0)], [t.act("restore_locks")], [t.machine("second", host=1)], [t.snapshot("s")]]
+
+
+def _damage(what: str) -> Callable[[random.Random], Rounds]:
+    def make(rng: random.Random) -> Rounds:
+        t = _Teller(rng)
+        layers: Rounds = []
+        for name in ("s1", "s2")[: rng.randint(1, 2)]:
+            layers += [[t.write()], [t.snapshot(name)]]
+        other = t.disk(**{"as": "bystander"})
+        victim = rng.choice(("plot", "s1", "s1"))
+        return [
+            [t.disk(), other],
+            *layers,
+            [t.write()],
+            [t.about("damage", victim, what=what, at=rng.randrange(1, 1 << 20))],
+        ]
+
+    return make
+
+
+def _full(rng: random.Random) -> Rounds:
+    t = _Teller(rng)
+    t.size = 20 * MIB
+    room = "no room to free room"
+    first, second = [t.about("remove", "bystander")], [t.act("fix", how=["--type", "clean"], must=room)]
+    data = [[0, 2048]]
+    return [
+        [t.disk(), t.disk(**{"as": "bystander"})],
+        [t.write(extents=data), t.about("write", "bystander", extents=data, flush=True)],
+        first,
+        [t.act("fill")],
+        second,
+        [t.act("fill")],
+        [t.about("remove", must=room)],
+        [t.act("fix", how=["--all"], must=room)],
+    ]
+
+
+def _merges(rng: random.Random) -> Rounds:
+    t = _Teller(rng)
+    t.size = 48 * MIB
+    lower = {"rule": "M-CHAIN", "kill": a_kill(rng, "runners")}
+    lower["kill"] = (
+        {"whom": "runners", "names": rng.choice((1, 2, 2, 3))}
+        if rng.random() < 0.5
+        else {"whom": "runners", "written": 1}
+    )
+    return [
+        [t.disk()],
+        [t.write(extents=[[0, 4096]])],
+        [t.snapshot("s1")],
+        [t.write(extents=[[256, 8192]])],
+        [t.snapshot("s2")],
+        [t.write(extents=[[512, 16]])],
+        [t.about("remove", "s2")],
+        [t.about("remove", "s1")],
+        [t.about("fix", rng.choice(("s1", "s1", "s2")), **lower)],
+        [t.act("fix", how=["--all"])],
+        [t.act("fix", how=["--all"])],
+    ]
+
+
+def _record_late(rng: random.Random) -> Rounds:
+    t = _Teller(rng)
+    victim = rng.choice(("plot", "plot", "s"))
+    before = [[t.snapshot("s")]] if victim == "s" or rng.random() < 0.3 else []
+    fixes = t.act("fix", how=["--all"])
+    return [
+        [t.disk()],
+        [t.write()],
+        *before,
+        [t.about("record_away", victim)],
+        [fixes],
+        [t.about("record_back", victim)],
+        [fixes],
+    ]
+
+
+PLOTS = {
+    "teardown": Plot(_teardown, about="a disk is torn down while its machine runs"),
+    "holder": Plot(_holder, about="the holder of a machine's disk is killed"),
+    "power_cut": Plot(
+        _power_cut, "ext4", about="a disk is written without a flush, a snapshot is taken, the power is lost"
+    ),
+    "power_cut_xfs": Plot(_power_cut, "xfs", about="the same on xfs"),
+    "grow": Plot(_grow, about="a disk is made longer by another tool"),
+    "older_source": Plot(_older_source, alone=True, about="a copy is interrupted, its source comes back from a backup"),
+    "locks": Plot(_locks, about="the lock file is restored while a disk is prepared"),
+    "full": Plot(_full, "small", alone=True, about="the storage is full, and something is to be removed"),
+    "merges": Plot(_merges, alone=True, about="two removed snapshots; a merge is killed; the others run first"),
+    "record_late": Plot(_record_late, about="fixes run while a record is away; then it comes back"),
+    **{f"damage_{what}".replace("-", "_"): Plot(_damage(what), about=f"damage: {what}") for what in DAMAGES},
+}

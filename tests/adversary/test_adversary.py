@@ -1,0 +1,140 @@
+"""The adversary finds nothing, as far as it is not known; and it can tell wrong from right."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.adversary.__main__ import PLAIN, report, run
+from tests.adversary.choices import extents
+from tests.adversary.contents import BLOCK, Content, block_bytes, extent_bytes, judge
+from tests.adversary.findings import Finding
+from tests.adversary.known import KNOWN
+from tests.adversary.model import ABSENT, PRESENT, REMOVED, Change, Said, states_after
+from tests.adversary.plots import PLOTS
+from tests.adversary.shrinking import shrink
+from tests.adversary.stories import Played, Stage, Story
+
+SEED = 20_000
+
+
+@pytest.mark.slow
+def test_three_minutes_of_the_adversary_find_nothing(tmp_path):
+    """What several hosts do at once, killed anywhere, and what is mended of the world outside, shows nothing wrong."""
+    command = shutil.which("diskwright", path=str(Path(sys.executable).parent))
+    assert command
+    stage = Stage(tmp_path, command, print)
+    plots = [PLAIN, *(plot for plot in PLOTS if plot not in KNOWN)]
+    wrong = run(stage, seconds=180, seed=SEED, plots=plots, shrink_s=60)
+    assert not wrong, report(wrong[0])
+
+
+def test_what_is_known_is_a_plot():
+    """The list of what is known names plots that exist."""
+    assert set(KNOWN) <= set(PLOTS)
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_a_plot_is_told_by_its_seed_and_kept_in_a_file(plot):
+    """The same seed tells the same plot, and a story is the same after it was kept."""
+    import random
+
+    first, second = (PLOTS[plot].make(random.Random(7)) for _ in range(2))
+    assert first == second
+    story = Story(7, plot, {"main": "directory"}, first, {1})
+    assert Story.load(story.dump()) == story
+
+
+def test_a_lost_write_is_told(tmp_path):
+    """An older write, zeros, another length and a block in another's place are wrong; the right bytes are not."""
+    content = Content(4 * BLOCK)
+    content.write(1, 0, 4, certain=True, durable=True)
+    content.write(2, 1, 1, certain=True, durable=True)
+    path = tmp_path / "image"
+    path.write_bytes(block_bytes(1, 0) + block_bytes(2, 1) + extent_bytes(1, 2, 2))
+    assert content.wrong(path) == ""
+    path.write_bytes(extent_bytes(1, 0, 4))
+    assert "block 1 holds write 1, not write 2" in content.wrong(path)
+    path.write_bytes(block_bytes(1, 0) + bytes(BLOCK) + extent_bytes(1, 2, 2))
+    assert "block 1 holds zeros" in content.wrong(path)
+    path.write_bytes(block_bytes(1, 0) + block_bytes(2, 1) + extent_bytes(1, 2, 1))
+    assert "bytes instead of" in content.wrong(path)
+    path.write_bytes(block_bytes(1, 0) + block_bytes(2, 1) + extent_bytes(1, 3, 1) + extent_bytes(1, 2, 1))
+    assert "2 of 4 blocks differ" in content.wrong(path)
+
+
+def test_an_unfinished_write_may_be_there_or_not_and_then_stays(tmp_path):
+    """A killed machine's block may hold either write, each sector for itself; what was seen once is what is there."""
+    content = Content(BLOCK)
+    content.write(1, 0, 1, certain=True, durable=True)
+    content.write(2, 0, 1, certain=False, durable=False)
+    path = tmp_path / "image"
+    for data in (block_bytes(1, 0), block_bytes(2, 0), block_bytes(2, 0)[:512] + block_bytes(1, 0)[512:]):
+        path.write_bytes(data)
+        assert content.wrong(path) == ""
+    path.write_bytes(block_bytes(2, 0))
+    content.settle(path)
+    path.write_bytes(block_bytes(1, 0))
+    assert content.wrong(path)
+
+
+def test_a_power_cut_takes_only_what_was_not_flushed(tmp_path):
+    """After a cut a block that was not durable may be older; one that was durable may not."""
+    content = Content(2 * BLOCK)
+    content.write(1, 0, 2, certain=True, durable=True)
+    content.write(2, 0, 1, certain=True, durable=False)
+    content.write(3, 1, 1, certain=True, durable=True)
+    content.cut()
+    path = tmp_path / "image"
+    path.write_bytes(block_bytes(1, 0) + block_bytes(3, 1))
+    assert content.wrong(path) == ""
+    path.write_bytes(block_bytes(2, 0) + block_bytes(1, 1))
+    assert content.wrong(path)
+
+
+def test_a_mixture_of_two_moments_is_wrong(tmp_path):
+    """A copy may show one moment of its source or another, never some blocks of each."""
+    moments = [Content(2 * BLOCK), Content(2 * BLOCK)]
+    for write, moment in enumerate(moments, 1):
+        moment.write(write, 0, 2, certain=True, durable=True)
+    path = tmp_path / "image"
+    path.write_bytes(extent_bytes(2, 0, 2))
+    assert judge(moments, path) == (moments[1], "")
+    path.write_bytes(block_bytes(1, 0) + block_bytes(2, 1))
+    assert judge(moments, path)[0] is None
+
+
+def test_acknowledged_changes_are_there_and_refused_ones_are_not():
+    """After an acknowledged removal the image is removed; side by side with a restore it may be either."""
+    remove = Change("remove", Said.DONE, 1.0, 3.0)
+    assert states_after({PRESENT}, [remove], cleaned=False) == {REMOVED}
+    assert states_after({PRESENT}, [remove], cleaned=True) == {REMOVED, ABSENT}
+    assert states_after({PRESENT}, [Change("remove", Said.MAYBE, 1.0, 3.0)], cleaned=False) == {PRESENT, REMOVED}
+    assert states_after({PRESENT}, [Change("remove", Said.NO, 1.0, 3.0)], cleaned=True) == {PRESENT}
+    beside, after = (Change("restore", Said.DONE, began, 5.0) for began in (2.0, 4.0))
+    assert states_after({PRESENT}, [remove, beside], cleaned=False) == {PRESENT, REMOVED}
+    assert states_after({PRESENT}, [remove, after], cleaned=True) == {PRESENT}
+
+
+def test_a_story_is_shrunk_to_what_shows_it():
+    """Actions that are not needed for the finding are left out."""
+    rounds = [[{"do": "a"}, {"do": "b"}], [{"do": "c"}], [{"do": "d"}, {"do": "e"}], [{"do": "f"}]]
+    story = Story(1, "", {}, rounds, {2})
+
+    def replay(shorter: Story) -> Played:
+        verbs = {action["do"] for actions in shorter.rounds for action in actions}
+        found = [Finding("content", "main", "x", "")] if {"b", "e"} <= verbs else []
+        return Played(shorter, found, [], [])
+
+    small = shrink(replay(story), replay, 60).story
+    assert small.rounds == [[{"do": "b"}], [{"do": "e"}]]
+    assert small.settles == set()
+
+
+def test_extents_lie_in_the_image():
+    """What is chosen to be written ends before the image does."""
+    import random
+
+    for seed in range(200):
+        assert all(first + count <= 256 for first, count in extents(random.Random(seed), 256 * BLOCK))

@@ -1,0 +1,225 @@
+"""A world: storage, hosts, machines, and the model of what must be there; plays one round of actions after another.
+
+The actions of a round run side by side; the model changes after all of them have ended. What the actions are is in
+`verbs` and `outside`; what is looked at afterwards is in `judging`.
+"""
+
+import contextlib
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.adversary import processes
+from tests.adversary.contents import Content
+from tests.adversary.findings import CannotTry, Finding
+from tests.adversary.hosts import Done, Host
+from tests.adversary.machines import Machine, MachineError
+from tests.adversary.model import Change, Image, Model, states_after
+from tests.adversary.places import Place, make_place
+
+Action = dict[str, Any]
+HOSTS = ("anna", "bert")
+QUIET_S = 60.0
+_NARROW = "create_disk import_file write check read digest backup copy remove machine_start".split()
+
+
+@dataclass
+class Outcome:
+    """What one action did. Moments of disks (`writes`) come into the model first, then `makes`, then `changes`."""
+
+    done: list[Done] = field(default_factory=list)
+    writes: Callable[[], None] | None = None
+    makes: Callable[["Before"], None] | None = None
+    changes: list[tuple[str, str, Change]] = field(default_factory=list)
+    cleans: set[str] = field(default_factory=set)
+    findings: list[Finding] = field(default_factory=list)
+    note: str = ""
+
+
+@dataclass
+class Before:
+    """The moments of each image before the round."""
+
+    contents: dict[tuple[str, str], list[Content]]
+
+    def and_now(self, repository: str, image: Image) -> list[Content]:
+        """Return every moment of an image in this round."""
+        return [one.copy() for one in self.contents.get((repository, image.name), []) + image.contents]
+
+
+class World:
+    """One world in a directory of its own; `close` ends everything that was started in it."""
+
+    def __init__(self, directory: Path, command: str, storage: dict[str, str], say: Callable[[str], None]) -> None:
+        self.directory, self.say = directory, say
+        self.model = Model()
+        self.log: list[Done] = []
+        self.hosts = [Host(name, directory, command, self.log) for name in HOSTS]
+        self.places: dict[str, Place] = {}
+        self.machines: dict[str, Machine] = {}
+        self.backups: dict[str, dict[str, Image]] = {}
+        self.away: dict[str, tuple[Path, Path]] = {}  # records that are being restored
+        self.lock = threading.Lock()
+        self.noted: list[str] = []
+        self._numbers = 0
+        directory.mkdir(parents=True)
+        (directory / "home").mkdir()
+        (directory / "run").mkdir(mode=0o700)
+        try:
+            for name, kind in storage.items():
+                self._add(name, kind)
+        except CannotTry:
+            self.close()
+            raise
+
+    def host(self, action: Action) -> Host:
+        """Return the host that an action names."""
+        return self.hosts[int(action.get("host", 0)) % len(self.hosts)]
+
+    def file(self, suffix: str) -> Path:
+        """Return the path of a new file of the adversary's own."""
+        with self.lock:
+            self._numbers += 1
+            return self.directory / f"own-{self._numbers}{suffix}"
+
+    def play(self, actions: list[Action]) -> list[Finding]:
+        """Run the actions of a round side by side, take their outcomes over; return what was wrong at once."""
+        before = Before(
+            {
+                (repository, image.name): [one.copy() for one in image.contents]
+                for repository, images in self.model.repositories.items()
+                for image in images.values()
+            }
+        )
+        with ThreadPoolExecutor(max_workers=max(1, len(actions))) as pool:
+            outcomes = list(pool.map(self._perform, actions))
+        for outcome in outcomes:
+            if outcome.writes:
+                outcome.writes()
+        for outcome in outcomes:
+            if outcome.makes:
+                outcome.makes(before)
+        self._apply_changes(outcomes)
+        self._unchecked(actions)
+        findings = [finding for outcome in outcomes for finding in outcome.findings]
+        return findings + self._impossible(outcomes) + self.machines_hurt()
+
+    def quiet(self) -> None:
+        """Wait until nothing works any more but machines and what is prepared; end what is left after a minute."""
+        deadline = time.monotonic() + QUIET_S
+        known = {machine.holder for machine in self.machines.values()}
+        known |= {machine.process.pid for machine in self.machines.values()}
+        while working := [pid for pid in processes.marked(str(self.directory)) if pid not in known]:
+            idle = {entry["pid"] for host in self.hosts for entry in host.prepared()}
+            working = [pid for pid in working if pid not in idle]
+            if not working:
+                return
+            if not processes.wait_gone(working[0], min(1.0, QUIET_S)) and time.monotonic() > deadline:
+                self.noted.append(f"still at work after {QUIET_S:.0f} s: {processes.marked(str(self.directory))}")
+                for pid in working:
+                    processes.kill(pid)
+
+    def teardown_all(self) -> None:
+        """Stop all machines and give back everything that is prepared."""
+        for machine in self.machines.values():
+            with contextlib.suppress(MachineError):
+                machine.end(kill=False)
+        self.machines.clear()
+        for host in self.hosts:
+            for entry in host.prepared():
+                host.run("teardown", entry["repository"], entry["image"])
+
+    def accept(self, repository: str) -> None:
+        """Say on every host that what stands at the path of a repository now is meant to be there."""
+        place = self.places[repository]
+        for host in self.hosts:
+            if host.run("images", repository).code:
+                more = ["--accept-moved"] if "--accept-moved" in self._help("connect") else []
+                host.run("connect", repository, place.format, *place.parameters(), *more)
+
+    def _help(self, verb: str) -> str:
+        done = subprocess.run([self.hosts[0].command, verb, "--help"], capture_output=True, text=True, check=False)
+        return done.stdout
+
+    def in_use(self, repository: str, name: str) -> bool:
+        """Say whether a machine has the image open."""
+        return any(m.repository == repository and m.image == name and m.running() for m in self.machines.values())
+
+    def machines_hurt(self) -> list[Finding]:
+        """Look at each running machine: are the files that it has open still files of the repository?"""
+        found = []
+        for name, machine in self.machines.items():
+            if machine.running():
+                for path in processes.unlinked_files(machine.process.pid, self.directory):
+                    says = f"the running machine {name} (process {machine.process.pid}) has a deleted file open: {path}"
+                    found.append(Finding("file in use deleted", machine.repository, machine.image, says))
+        return found
+
+    def close(self) -> None:
+        """Kill what runs, unmount what is mounted, delete the directory."""
+        for machine in self.machines.values():
+            with contextlib.suppress(MachineError):
+                machine.end(kill=True)
+        for pid in processes.marked(str(self.directory)):
+            processes.kill(pid)
+        for place in self.places.values():
+            place.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _add(self, name: str, kind: str) -> None:
+        place = make_place(self.directory / name, kind)
+        self.places[name] = place
+        self.model.repositories[name] = {}
+        made = self.hosts[0].run("create-repo", place.format, *place.parameters())
+        joined = [host.run("connect", name, place.format, *place.parameters()) for host in self.hosts]
+        if any(done.code for done in [made, *joined]):
+            self.close()
+            raise CannotTry(f"no repository: {made.last_words} {joined[-1].last_words}")
+
+    def _perform(self, action: Action) -> Outcome:
+        from tests.adversary.outside import OUTSIDE
+        from tests.adversary.verbs import VERBS
+
+        try:
+            outcome = (VERBS | OUTSIDE)[action["do"]](self, action)
+        except MachineError as error:
+            return Outcome(note=str(error))
+        if action.get("must") and outcome.done and outcome.done[-1].code:
+            says = f"{' '.join(outcome.done[-1].argv)}: {outcome.done[-1].last_words}"
+            outcome.findings.append(Finding(action["must"], action["repo"], action.get("image", ""), says))
+        return outcome
+
+    def _apply_changes(self, outcomes: list[Outcome]) -> None:
+        cleans = set().union(*(outcome.cleans for outcome in outcomes))
+        changes: dict[tuple[str, str], list[Change]] = {}
+        for outcome in outcomes:
+            for repository, name, change in outcome.changes:
+                changes.setdefault((repository, name), []).append(change)
+        for repository, images in self.model.repositories.items():
+            for name, image in images.items():
+                told = changes.get((repository, name), [])
+                if told or repository in cleans:
+                    image.states = states_after(image.states, told, cleaned=repository in cleans)
+
+    def _unchecked(self, actions: list[Action]) -> None:
+        """Note what has to be compared again: the image of an action, or all that share the repository with it."""
+        for action in actions:
+            narrow = action["do"] in _NARROW and not action.get("kill")
+            for image in self.model.repositories.get(action.get("repo", ""), {}).values():
+                if not narrow or image.name in (action.get("image"), action.get("as")):
+                    image.checked = False
+
+    def _impossible(self, outcomes: list[Outcome]) -> list[Finding]:
+        found = []
+        for done in [one for outcome in outcomes for one in outcome.done]:
+            if "Traceback" in done.error or (done.code == 1 and "--" not in done.argv and not done.struck):
+                found.append(Finding("unexpected error", "", "", f"{' '.join(done.argv)}: {done.error[-600:]}"))
+            elif "it did not end in time" in done.error:
+                found.append(Finding("endless", "", "", f"{' '.join(done.argv)} did not end"))
+        return found

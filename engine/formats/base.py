@@ -66,13 +66,6 @@ class VolumeFacts(NamedTuple):
     back; None when that is not known."""
 
 
-class LitterKind(NamedTuple):
-    """A kind of leftover, and whether ``clean`` may remove it on sight once it is not in use."""
-
-    name: str
-    text: str
-
-
 class Litter(NamedTuple):
     """A leftover that no record needs."""
 

@@ -1,9 +1,12 @@
-"""What the verbs that make an image have in common: limits, the status of a commit, a second look at the base."""
+"""What the verbs that make an image have in common: limits, the record of a new disk, a second look at the base."""
 
 from __future__ import annotations
 
-from engine.data.model import OperationStatus
+from typing import Any
+
+from engine.data.model import OperationStatus, Strategy
 from engine.data.options import Options
+from engine.data.records import Operation, Record
 from engine.errors import BadRequest, DiskwrightError, NotFound, Refused
 from engine.formats.base import Repository
 from engine.tags import changes, target
@@ -11,8 +14,24 @@ from engine.tags.context import Context
 
 
 def committed(context: Context, verb: str) -> OperationStatus:
-    """The status of an operation whose intent was just committed."""
+    """Return the status of an operation whose intent is being committed."""
     return OperationStatus(verb, context.doors.ids.host_id, 0, 0, -1, "", context.doors.clock.wall(), "committed")
+
+
+def new_disk(context: Context, size: int, strategy: Strategy, operation: Operation, user_data: Any) -> Record:
+    """Return the record of a virtual disk that ``operation`` is to make: with it published the disk is committed."""
+    return Record(
+        id=context.doors.ids.new_id(),
+        strong=True,
+        mutable=True,
+        size=size,
+        whole=False,
+        volume=None,
+        strategy=strategy,
+        operation=operation,
+        last=committed(context, operation.verb),
+        user_data=user_data,
+    )
 
 
 def require_fits(repository: Repository, size: int) -> int:
@@ -39,8 +58,8 @@ def require_base(repository: Repository, tag: str, base: str, asked: str, advice
 
 
 def ready_for_any_host(context: Context, repository: Repository, tag: str, options: Options) -> None:
-    """Where the manager alone can make volumes, and nobody fills the new image now, make its volume: then any host can
-    fill it. The caller holds its lease. What prevents it is no error of the verb, whose intent is on disk."""
+    """Make the volume of the new image ``tag`` where the manager alone can and nobody fills it now: then any host can
+    fill it. The caller holds its lease. What prevents that is no error of the verb, whose intent is on disk."""
     if not repository.managed or options.auto_fix:
         return
     try:

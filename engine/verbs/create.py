@@ -10,12 +10,12 @@ from typing import Any
 
 from engine.data.model import Strategy, VolumeFormat, require_id, require_size
 from engine.data.options import Options
-from engine.data.records import Operation, Record, VolumeRef, check_user_data
+from engine.data.records import Operation, VolumeRef, check_user_data
 from engine.errors import BadRequest, Refused
 from engine.tags import chains, leasing
 from engine.tags.context import Context
 from engine.triage.health import wanted_format
-from engine.verbs.commit import committed, ready_for_any_host, require_base, require_fits
+from engine.verbs.commit import new_disk, ready_for_any_host, require_base, require_fits
 
 
 def virtual_disk(context: Context, repo_id: str, size: int, base: str | None, user_data: Any, options: Options) -> str:
@@ -27,18 +27,7 @@ def virtual_disk(context: Context, repo_id: str, size: int, base: str | None, us
     operation = _empty(context, strategy) if base is None else _on_base(context, repo_id, base, size, strategy, options)
     assert operation.attempt is not None
     repository.require_able_to_make(operation.attempt.format, size)
-    record = Record(
-        id=context.doors.ids.new_id(),
-        strong=True,
-        mutable=True,
-        size=size,
-        whole=False,
-        volume=None,
-        strategy=strategy,
-        operation=operation,
-        last=committed(context, "create_disk"),
-        user_data=user_data,
-    )
+    record = new_disk(context, size, strategy, operation, user_data)
     with leasing.take(context.doors, repository, [record.id]):
         repository.publish(record, 0)
         if operation.base and not operation.source:  # a base elsewhere is looked at when it is brought here

@@ -11,12 +11,12 @@ from typing import Any
 from engine.copying import image_file
 from engine.data.model import Strategy, VolumeFormat, require_path, require_size
 from engine.data.options import Options
-from engine.data.records import Operation, Record, VolumeRef, check_user_data
+from engine.data.records import Operation, VolumeRef, check_user_data
 from engine.errors import BadRequest
 from engine.tags import leasing
 from engine.tags.context import Context
 from engine.triage.health import wanted_format
-from engine.verbs.commit import committed, ready_for_any_host, require_fits
+from engine.verbs.commit import new_disk, ready_for_any_host, require_fits
 
 
 def disk(context: Context, repo_id: str, path: str, format: str, user_data: Any, options: Options) -> str:
@@ -38,18 +38,7 @@ def disk(context: Context, repo_id: str, path: str, format: str, user_data: Any,
         source_format=format,
         digest=options.digest,
     )
-    record = Record(
-        id=context.doors.ids.new_id(),
-        strong=True,
-        mutable=True,
-        size=size,
-        whole=False,
-        volume=None,
-        strategy=strategy,
-        operation=operation,
-        last=committed(context, "import"),
-        user_data=user_data,
-    )
+    record = new_disk(context, size, strategy, operation, user_data)
     with leasing.take(context.doors, repository, [record.id]):
         repository.publish(record, 0)
         ready_for_any_host(context, repository, record.id, options)

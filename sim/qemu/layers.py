@@ -141,16 +141,6 @@ class View:
         return found
 
 
-class Zeros:
-    """A layer below that holds only zeros."""
-
-    def read(self, start: int, length: int) -> bytes:
-        return bytes(length)
-
-    def is_zero(self, start: int, length: int) -> bool:
-        return True
-
-
 def _follows(run: Run, after: Run) -> bool:
     return run.host is not None and after.host == run.host + run.length
 

@@ -18,16 +18,16 @@ from engine.data.records import (
     Record,
     decode,
     encode,
-    has_room,
     is_tombstone,
     next_generation,
     tombstone_generation,
 )
 from engine.doors.files import Kind
-from engine.errors import Damaged, OutcomeUnknown, Overtaken, Refused, from_os_error
+from engine.errors import Damaged, Refused, from_os_error
 from engine.formats.base import TagEntry
 from engine.formats.files import layout
 from engine.formats.files.tree import Temporary, Tree, doing, is_gone
+from engine.formats.outcomes import outcome_unknown, overtaken, require_room
 from engine.tools.local.threads import map_files
 
 _LOOKS = 4
@@ -171,7 +171,7 @@ class Tags:
         content = encode(record)
         if len(content) > MAX_RECORD_BYTES:
             raise Refused(f"the record of image {record.id} would be {len(content)} bytes, over {MAX_RECORD_BYTES}")
-        _check_room(record.id, expected)
+        require_room(record.id, expected)
         generation = next_generation(expected)
         self._put(record.id, expected, generation, content)
         return generation
@@ -200,7 +200,7 @@ class Tags:
         if is_tombstone(expected):
             self._require_newest(tag, expected)
             return
-        _check_room(tag, expected)
+        require_room(tag, expected)
         self._put(tag, expected, tombstone_generation(expected), b"")
 
     def _put(self, tag: str, expected: int, generation: int, content: bytes) -> None:
@@ -222,7 +222,7 @@ class Tags:
         with doing(f"list the generations of image {tag}"):
             newest = self._newest(tag)
         if newest != expected:
-            raise _overtaken(tag)
+            raise overtaken(tag)
 
     def _link(self, temporary: Temporary, tag: str, expected: int, generation: int) -> None:
         """Give the record its name; returns only when the name is ours."""
@@ -241,15 +241,15 @@ class Tags:
             found = self._tree.files.stat(path)
         except FileNotFoundError:
             if error.errno == errno.EEXIST:
-                raise _overtaken(tag) from None
+                raise overtaken(tag) from None
             raise from_os_error(error, f"write a record of image {tag}") from error
         except OSError:
-            raise _unknown(tag, f"linking it failed ({error.strerror})") from error
+            raise outcome_unknown(tag, f"linking it failed ({error.strerror})") from error
         if (found.inode, found.device) == (temporary.inode, temporary.device):
             return
         if newest == expected:
             raise Damaged(f"something that is no record is in the way at {path}", "Move it elsewhere") from error
-        raise _overtaken(tag) from None
+        raise overtaken(tag) from None
 
     def _sealed(self, tag: str, generation: int) -> list[int]:
         """Make the linked name durable and see that it is the newest; returns the older ones."""
@@ -257,9 +257,9 @@ class Tags:
             self._tree.files.sync_directory(self._tree.path(layout.tag_shard(tag)))
             generations = self._generations(tag)
         except OSError as error:
-            raise _unknown(tag, f"making it durable failed ({error.strerror})") from error
+            raise outcome_unknown(tag, f"making it durable failed ({error.strerror})") from error
         if max(generations, default=0) != generation:
-            raise _unknown(tag, "somebody else changed it at the same time")
+            raise outcome_unknown(tag, "somebody else changed it at the same time")
         return [old for old in generations if old < generation]
 
     def _path(self, tag: str, generation: int) -> str:
@@ -284,19 +284,3 @@ def _unread(tag: str, generation: int, error: OSError) -> TagEntry | None:
     if error.errno == errno.EFBIG:
         return TagEntry(tag, generation, None, f"the record is longer than {MAX_RECORD_BYTES} bytes")
     return TagEntry(tag, generation, None, from_os_error(error, "read the record").message, unreadable=True)
-
-
-def _check_room(tag: str, expected: int) -> None:
-    # Only a stranger makes numbers this high: our own would take 2^48 changes or 65,535 purges.
-    if not has_room(expected):
-        raise Damaged(f"image {tag} has generation {expected:016x}, after which there is none")
-
-
-def _overtaken(tag: str) -> Overtaken:
-    return Overtaken(f"the record of image {tag} was changed by somebody else first", "Look at its status, then retry")
-
-
-def _unknown(tag: str, why: str) -> OutcomeUnknown:
-    return OutcomeUnknown(
-        f"whether the change to image {tag} counts is not known: {why}", "Look at its status before anything else"
-    )

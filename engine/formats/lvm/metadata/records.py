@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.data.records import Record, encode, has_room, is_tombstone, next_generation, tombstone_generation
+from engine.data.records import Record, encode, is_tombstone, next_generation, tombstone_generation
 from engine.errors import (
     Conflict,
-    Damaged,
     DiskwrightError,
     NoSpace,
-    OutcomeUnknown,
-    Overtaken,
     Refused,
     StorageError,
     from_os_error,
@@ -29,6 +26,7 @@ from engine.formats.lvm.metadata.area import Meta
 from engine.formats.lvm.metadata.layout import SLOTS, MetaHeader
 from engine.formats.lvm.metadata.pages import PAGE_BYTES, is_blank, seal
 from engine.formats.lvm.metadata.slots import Slot, Write, read_slot, stand_in
+from engine.formats.outcomes import outcome_unknown, overtaken, require_room
 
 _KEPT_TOMBSTONES = 64
 """So many are kept while room for more records can be made."""
@@ -125,7 +123,7 @@ class Records:
         content = encode(record)
         if len(content) > layout.MAX_BODY:
             raise Refused(f"the record of image {record.id} would be {len(content)} bytes, over {layout.MAX_BODY}")
-        _check_room(record.id, expected)
+        require_room(record.id, expected)
         generation = next_generation(expected)
         self._put(record.id, expected, generation, content)
         return generation
@@ -133,13 +131,13 @@ class Records:
     def purge(self, tag: str, expected: int) -> None:
         """See ``Repository.purge_tag``."""
         if not is_tombstone(expected):
-            _check_room(tag, expected)
+            require_room(tag, expected)
             self._put(tag, expected, tombstone_generation(expected), b"")
             return
         with self._guard.records() as header:
             slot = self._locate(tag, header)
             if (slot.generation if slot else 0) != expected:
-                raise _overtaken(tag)
+                raise overtaken(tag)
             if slot is not None and slot.problem and not slot.unreadable:  # it was given up, and we died in between
                 if header.geometry.hosts:
                     purge = slot.newest.purge if slot.newest else self._next_purge(header)
@@ -159,7 +157,7 @@ class Records:
             if slot is not None and slot.unreadable:
                 raise StorageError(f"the record of image {tag} cannot be read: {slot.problem}", "Try again")
             if (slot.generation if slot else 0) != expected:
-                raise _overtaken(tag)
+                raise overtaken(tag)
             purge = self._next_purge(header) if is_tombstone(generation) else 0
             if slot is None:
                 slot, header = self.room(tag, header)
@@ -185,16 +183,16 @@ class Records:
             self._meta.keep(*pieces)
             there = self._slot_alone(slot.number)
         except OSError as error:
-            raise _unknown(write.tag, f"writing it failed ({error.strerror})") from error
+            raise outcome_unknown(write.tag, f"writing it failed ({error.strerror})") from error
         newest = there.newest
         if newest is None or newest.stamp != stamp or (there.tag, there.generation) != (write.tag, write.generation):
-            raise _unknown(write.tag, "it is not what was written")
+            raise outcome_unknown(write.tag, "it is not what was written")
         try:
             ours = self._guard.still_ours(header)
         except DiskwrightError as error:
-            raise _unknown(write.tag, error.message) from error
+            raise outcome_unknown(write.tag, error.message) from error
         if not ours:
-            raise _unknown(write.tag, "another host took the repository over")
+            raise outcome_unknown(write.tag, "another host took the repository over")
 
     def _blank_others(self, slot: Slot) -> None:
         """The copies of a damaged record that was given up: what they hold must not make its successor doubtful."""
@@ -245,18 +243,3 @@ class Records:
         with doing(f"look for the record of image {tag}"):
             slot = self._locate(tag, self._meta.header())
         return slot.number if slot is not None else None
-
-
-def _check_room(tag: str, expected: int) -> None:
-    if not has_room(expected):
-        raise Damaged(f"image {tag} has generation {expected:016x}, after which there is none")
-
-
-def _overtaken(tag: str) -> Overtaken:
-    return Overtaken(f"the record of image {tag} was changed by somebody else first", "Look at its status, then retry")
-
-
-def _unknown(tag: str, why: str) -> OutcomeUnknown:
-    return OutcomeUnknown(
-        f"whether the change to image {tag} counts is not known: {why}", "Look at its status before anything else"
-    )

@@ -45,7 +45,8 @@ class Engine:
     # -- repositories
 
     def create_repository(self, repo_format: str, connection_parameters: Mapping[str, Any]) -> None:
-        """Make an empty repository, durable on return. Conflict when something is there already."""
+        """Make an empty repository of ``repo_format`` ("localfs-1.0"), durable on return. Conflict when something is
+        there already."""
         create_repository(repo_format, _parameters(connection_parameters), self.doors)
 
     def connect_storage_repository(
@@ -109,25 +110,25 @@ class Engine:
                 raise
 
     def list_repositories(self) -> dict[str, Connection]:
-        """What is connected on this host, by handle."""
+        """Return what is connected on this host, by handle."""
         return self.state.connections()
 
     def get_storage_repository_constraints(self, repo_id: str) -> Constraints:
-        """What the repository needs and can do."""
+        """Return what the repository needs and can do."""
         return self.context.repository(repo_id).constraints()
 
     def host_warnings(self, repo_id: str) -> list[str]:
-        """What this host lacks to keep the other hosts of a shared repository safe from it, a sentence each."""
+        """Return what this host lacks to keep the other hosts of a shared repository safe from it, a sentence each."""
         repository = self.context.repository(repo_id)
         shared = repository.managed and repository.constraints().shared
         return self.doors.shared_leases.warnings() if shared else []
 
     def take_srm(self, repo_id: str, dead_host: str = "") -> None:
-        """Make this host the manager (SRM) of a repository that needs one; success when it is already.
+        """Make this host the manager (SRM) of a repository that needs one; success when it is the manager already.
 
-        Refused, naming it, while another host is; unless ``dead_host`` names that one, which asserts that it is
-        dead for certain and will not write any more. Where hosts share a repository any host that is not there can be
-        named so: what it was writing to can be used again."""
+        Refused, naming the manager, while another host is; unless ``dead_host`` names that one, which asserts that it
+        is dead for certain and will not write any more. Where hosts share a repository any host that is not there can
+        be named so: what it was writing to can be used again."""
         self._needs_srm(repo_id).take_management(dead_host)
         self._forget()
 
@@ -140,7 +141,8 @@ class Engine:
         self._forget()
 
     def get_srm(self, repo_id: str) -> str:
-        """The host that manages the repository, "" for nobody known. Refused where there is none by design."""
+        """Return the host that manages the repository, "" when nobody is known to. Refused where nobody does by
+        design."""
         return self._needs_srm(repo_id).manager()
 
     # -- the four image operations
@@ -213,7 +215,7 @@ class Engine:
     # -- status, check, fix
 
     def get_image_status(self, repo_id: str, image_id: str, options: OptionsArgument = None) -> ImageReport:
-        """The status with its reason, the last persisted operation, and who works on it now."""
+        """Return the image's status with its reason, the last persisted operation, and who works on it now."""
         parsed = parse("get_image_status", options)
         require_id(image_id, "image_id")
         repository = self.context.repository(repo_id)
@@ -227,11 +229,12 @@ class Engine:
         raise NotFound(f"there is no image {image_id} in {repo_id}", "diskwright images lists what is there")
 
     def check_storage_repository(self, repo_id: str, options: OptionsArgument = None) -> list[Fix]:
-        """Scan for problems; read-only. Fixes in a safe order to run them in."""
+        """Look for problems and return fixes, in an order in which it is safe to run them. Nothing is changed."""
         return list(self.inspect_repository(repo_id, options).fixes)
 
     def inspect_repository(self, repo_id: str, options: OptionsArgument = None) -> RepositoryReport:
-        """What ``check_storage_repository`` saw: images, fixes, findings, space."""
+        """Look for problems as ``check_storage_repository`` does and return all that was seen: images, fixes, findings,
+        space."""
         parsed = parse("check_storage_repository", options)
         return survey.report(self.context, self.context.repository(repo_id), parsed.deep)
 
@@ -277,19 +280,19 @@ class Engine:
     # -- tasks
 
     def list_tasks(self) -> list[Task]:
-        """Tasks that run on this host."""
+        """Return the tasks that run on this host."""
         return self.state.tasks()
 
     def task_events(self, task: Task) -> list[dict[str, Any]]:
-        """What a task has said so far: start, done, stale, failed, end."""
+        """Return what a task has said so far: events start, done, stale, failed, end."""
         return tasks.events(self.doors, task)
 
     def task_image(self, task: Task) -> str:
-        """The image a task works on now; "" between two fixes, and for a fix of the repository itself."""
+        """Return the image a task works on now; "" between two fixes, and for a fix of the repository itself."""
         return tasks.image(self.doors, task)
 
     def task_is_running(self, task: Task) -> bool:
-        """Whether its process is alive (also when it is stopped by a signal)."""
+        """Tell whether the task's process is alive (also when it is stopped by a signal)."""
         return tasks.is_running(self.doors, task)
 
     def wait_for_task(self, task: Task, tick: Callable[[], None] = lambda: None) -> None:
@@ -299,9 +302,10 @@ class Engine:
             self.doors.clock.sleep(tasks.LOOK_AGAIN_S)
 
     def stop_task(self, repo_id: str, image_id: str) -> None:
-        """Stop what runs on an image on this host; returns when it has stopped. The work is kept.
+        """Stop what runs on an image on this host; return when it has stopped. The work is kept.
 
-        Of several fixes in one process those that have not begun are not run any more."""
+        Of several fixes in one process those that have not begun are not run any more. NotFound when nothing runs on
+        it, Refused when another host works on it."""
         from engine.verbs import change
 
         require_id(image_id, "image_id")
@@ -317,12 +321,13 @@ class Engine:
     # -- images and their data
 
     def list_images(self, repo_id: str) -> list[ImageReport]:
-        """The images of a repository with their statuses, removed ones that hold space included. Their used bytes
-        do not add up to what the storage gave out where it shares blocks between files: then each is "at most"."""
+        """Return the images of a repository with their statuses, removed ones that hold space included. Where the
+        storage shares blocks between files, each image's used bytes are "at most" and do not add up to what was given
+        out."""
         return [image for image in self.inspect_repository(repo_id).images if not image.hidden]
 
     def get_user_data(self, repo_id: str, image_id: str) -> Any:
-        """The user data of an image."""
+        """Return the user data of an image."""
         from engine.verbs import change
 
         return change.visible(self.context, repo_id, image_id).user_data
@@ -386,7 +391,7 @@ class Engine:
         prepare.teardown(self.context, self.state, repo_id, image_id)
 
     def list_prepared(self) -> list[Prepared]:
-        """Images that are prepared on this host."""
+        """Return the images that are prepared on this host."""
         return self.state.prepared()
 
     def close(self) -> None:
@@ -417,7 +422,7 @@ class Engine:
         return repository
 
     def _not_in_use(self, repo_id: str, identity: str) -> None:
-        """Refused while an image of it is prepared or a task runs on this host."""
+        """Raise Refused while an image of the repository is prepared or a task uses it on this host."""
         for entry in self.state.prepared():
             if entry.repository == identity:
                 raise Refused(f"image {entry.image} of {repo_id} is prepared here", "Tear it down first")

@@ -17,7 +17,7 @@ MAX_HOST_BYTES = 64
 
 
 def real_doors(host_id: str) -> Doors:
-    """Doors for a host of that name. Programs that write inherit the leases held at that moment.
+    """Return the doors for a host of that name. Programs that write inherit the leases held at that moment.
 
     BadRequest for a name that cannot stand in records: up to 64 bytes, printable, no slash."""
     if not host_id.isprintable() or "/" in host_id or len(host_id.encode("utf-8", "replace")) > MAX_HOST_BYTES:

@@ -142,7 +142,7 @@ class _Zeros:
 
 
 def digest_of(session: Session, ranges: list[Range], size: int, checkpoint: Checkpoint | None = None) -> DigestList:
-    """Digests of a whole image by reading ``ranges`` of it (everything else is zeros)."""
+    """Return the digests of a whole image by reading ``ranges`` of it (everything else is zeros)."""
     digests = DigestList(size)
     todo = pieces(ranges)
     all_bytes, read = max(1, total(todo)), 0
@@ -191,7 +191,7 @@ def _barrier(job: Job, zeros: _Zeros, hashing: HashThread | None) -> None:
 
 
 def _reader_below(job: Job, todo: list[Range]) -> ReadBelow | None:
-    """Reads the image to compare with: ahead, in step with the source, when all of it is wanted."""
+    """Return what reads the image to compare with: ahead, in step with the source, when all of it is wanted."""
     if job.compare is None or job.compare_digests is not None:
         return job.compare.read if job.compare is not None else None
     known = [(start, min(length, job.compare_size - start)) for start, length in todo if start < job.compare_size]

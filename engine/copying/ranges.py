@@ -15,7 +15,7 @@ Range = tuple[int, int]
 
 
 def merged(ranges: Iterable[Range], size: int) -> list[Range]:
-    """Align outwards to blocks, clip to ``size``, sort, and join what touches."""
+    """Return the ranges aligned outwards to blocks, clipped to ``size``, sorted, and joined where they touch."""
     result: list[list[int]] = []
     aligned = sorted(
         (start // BLOCK_BYTES * BLOCK_BYTES, -(-(start + length) // BLOCK_BYTES) * BLOCK_BYTES)
@@ -50,17 +50,17 @@ def total(ranges: Iterable[Range]) -> int:
 
 
 def data_ranges(extents: Iterable[Extent]) -> list[Range]:
-    """What must be read to know the content of the image the extents describe."""
+    """Return what must be read to know the content of the image the extents describe."""
     return [(e.start, e.length) for e in extents if e.data and not e.zero]
 
 
 def present_ranges(extents: Iterable[Extent]) -> list[Range]:
-    """What a layer alone decides, zeros included."""
+    """Return what a layer alone decides, zeros included."""
     return [(e.start, e.length) for e in extents if e.present]
 
 
 def subtract(ranges: Iterable[Range], hidden: Iterable[Range]) -> list[Range]:
-    """The parts of ``ranges`` outside ``hidden``; both ascending and without overlap."""
+    """Return the parts of ``ranges`` outside ``hidden``; both ascending and without overlap."""
     result: list[Range] = []
     holes = list(hidden)
     index = 0

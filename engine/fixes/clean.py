@@ -61,7 +61,8 @@ def _taken_back(record: Record) -> Record | None:
 
 
 def _stop_snapshot(repository: Repository, record: Record) -> None:
-    """Whoever began this snapshot may be frozen before it moves the disk onto it: it must find the disk changed."""
+    """Change the disk that this unfinished snapshot is of: whoever began it may be frozen before it moves the disk onto
+    it, and must find out."""
     operation = record.operation
     if operation is None or operation.verb != "create_snapshot":
         return
@@ -74,7 +75,8 @@ def _stop_snapshot(repository: Repository, record: Record) -> None:
 
 
 def _only_unfinished(tags: dict[str, TagEntry], dependants: list[str], target: str) -> None:
-    """They came after the point of no return, have not used the data, and will fetch the base anew."""
+    """Return if all dependants are unfinished: they came after the point of no return, have not used the data, and will
+    fetch the base anew. Else raise Refused."""
     for tag in dependants:
         record = tags[tag].record
         if record is None or record.whole:
@@ -82,7 +84,7 @@ def _only_unfinished(tags: dict[str, TagEntry], dependants: list[str], target: s
 
 
 def destroyed(record: Record) -> Record:
-    """The record of a purging tag that has no data any more: what it had is scrap."""
+    """Return the record of a purging tag that has no data any more: all its volumes are scrap."""
     return record._replace(
         purging=True, volume=None, operation=None, scrap=tuple(dict.fromkeys(record.volumes())), evidence=()
     )

@@ -73,7 +73,7 @@ def _copy_onto_base(
 
 
 def _tell_source(source: sources.Source, digest: str, attempt: Attempt, filled: VolumeRef) -> None:
-    """The source snapshot was read whole anyway: record its digest there too. Best effort."""
+    """Record the digest in the source snapshot too, since it was read whole anyway. Best effort."""
     chunks = attempt.repository.read_digests(filled.id)
 
     def told(record: Record) -> Record | None:

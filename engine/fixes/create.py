@@ -68,8 +68,8 @@ def _is_merged_away(repository: Repository, tag: str) -> bool:
 
 
 def _without_base(attempt: Attempt) -> Record:
-    """The base is being merged into another image here and cannot come back under its id as long as we
-    name it: the disk becomes a flat copy of the one elsewhere."""
+    """Make the disk a flat copy of the base elsewhere. Here the base is being merged into another image, and cannot
+    come back under its id as long as the disk names it."""
 
     def flat(record: Record) -> Record:
         assert record.operation is not None
@@ -83,7 +83,7 @@ def _without_base(attempt: Attempt) -> Record:
 
 
 def _bring_base(attempt: Attempt, operation: Operation) -> None:
-    """Have the base in this repository as hidden data under its own id, whole."""
+    """Have the base in this repository, whole: as hidden data under its own id where it was not here."""
     repository, context = attempt.repository, attempt.context
     attempt.stage("copy base")
     entry = repository.read_tag(operation.base)

@@ -10,20 +10,22 @@ from engine.formats.base import TagEntry
 
 
 def of(tags: dict[str, TagEntry], target: str) -> list[str]:
-    """Tags other than ``target`` whose data needs it, now or when their operation ends."""
+    """Return the tags other than ``target`` whose data needs it, now or when their operation ends. Refused while a
+    record cannot be read."""
     _all_readable(tags, target)
     return known(tags, target)
 
 
 def known(tags: dict[str, TagEntry], target: str) -> list[str]:
-    """As ``of``, of the records that can be read; others may depend on it too."""
+    """Return those of the readable records that need ``target``, as ``of`` does; unreadable ones may need it too."""
     return sorted(
         tag for tag, entry in tags.items() if entry.record and tag != target and target in entry.record.parents()
     )
 
 
 def named_elsewhere(tags: dict[str, TagEntry], target: str) -> set[str]:
-    """Ids of all volumes that records other than ``target``'s name."""
+    """Return the ids of all volumes that records other than ``target``'s name. Refused while a record cannot be
+    read."""
     _all_readable(tags, target)
     return {
         volume.id for tag, entry in tags.items() if entry.record and tag != target for volume in entry.record.volumes()

@@ -30,7 +30,7 @@ class Reading(NamedTuple):
 
 
 def reading(repository: Repository, record: Record, links: list[chains.Link]) -> Reading:
-    """How to read an image of a repository."""
+    """Return how to read an image of a repository."""
     digest = record.digest if record.digest_is_valid else ""
     chunks = repository.read_digests(links[0].volume.id) if digest else None
     return Reading(chains.layers(repository, links), record.size, repository.constraints().direct_io, digest, chunks)
@@ -203,8 +203,8 @@ def _digest_again(attempt: Attempt, layers: list[Layer], size: int, volume: str)
 
 
 def _same_below(ours: list[chains.Link], theirs: list[chains.Link]) -> bool:
-    """Whether two chains show the same image from here down without looking: the same snapshot,
-    with nothing lost in either and no digest that says otherwise."""
+    """Tell whether two chains show the same image from here down without looking: the same snapshot, with nothing lost
+    in either and no digest that says otherwise."""
     one, other = ours[0].record, theirs[0].record
     if one.mutable or other.mutable or chains.lost(ours) or chains.lost(theirs):
         return False

@@ -36,7 +36,7 @@ def _import(attempt: Attempt, record: Record) -> None:
 
 
 def _source(context: Context, operation: Operation) -> fill.Reading:
-    """The imported file, if it is still the one that the import began with."""
+    """Return the imported file, if it is still the one that the import began with."""
     facts, header = image_file.inspect(context.doors.files, operation.path, operation.source_format)
     if (facts.size, facts.mtime_ns, facts.inode) != operation.path_facts:
         raise Refused(

@@ -61,7 +61,7 @@ def _only_dependant(repository: Repository, below: str, above: str) -> None:
 
 
 def _reserve(repository: Repository, below: str, above: str) -> None:
-    """From here on nobody can restore ``below`` or base anything on it.
+    """Mark ``below`` so that nobody can restore it or base anything on it any more.
 
     In two steps: whoever came between our looks at its dependants must still be able to read it, also after a crash."""
 
@@ -128,7 +128,7 @@ def _down(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, botto
 
 
 def _purge_absorbed(repository: Repository, below: str, above: str) -> None:
-    """The lower tag's volume belongs to the upper image now: only its record goes."""
+    """Delete the lower tag's record alone: its volume belongs to the upper image now."""
 
     def purging(record: Record) -> Record | None:
         if record.absorbed_by != above:
@@ -159,7 +159,7 @@ def _up(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, bottom:
 
 
 def _fresh(attempt: Attempt, record: Record, top: VolumeRef, lower: Record) -> None:
-    """Nothing is changed but the volume that the operation names; where nothing stands below, all of it is copied."""
+    """Change nothing but the volume that the operation names; where nothing stands below, copy all of it."""
     repository, images = attempt.repository, attempt.context.doors.images
     links = chains.load(repository, record)
     filled = target.ready(attempt, record)
@@ -181,7 +181,7 @@ def _fresh(attempt: Attempt, record: Record, top: VolumeRef, lower: Record) -> N
 
 
 def _lost(record: Record, lower: Record, hidden: list[ranges.Range]) -> tuple[ranges.Range, ...]:
-    """What the upper image has lost, and what the lower one has where the upper layer does not hide it."""
+    """Return what the upper image has lost, and what the lower one has where the upper layer does not hide it."""
     shown = ranges.subtract(ranges.exact(lower.lost), ranges.exact(hidden))
     return tuple(ranges.exact([*record.lost, *shown]))
 

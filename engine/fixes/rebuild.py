@@ -70,7 +70,7 @@ def _replace(
     evidence: bool = False,
     lost: tuple[tuple[int, int], ...] | None = None,
 ) -> None:
-    """The seal: the new volume is the image's; then the old one goes, unless it is evidence."""
+    """Seal: make the new volume the image's; then delete the old one, unless it is evidence."""
     attempt.stage("replace")
 
     def replaced(record: Record) -> Record:

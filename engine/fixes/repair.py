@@ -12,7 +12,7 @@ from engine.tags.context import Context
 
 
 def header(context: Context, repository: Repository, tag: str) -> None:
-    """Make the qcow2 header of an image's volume say what its record says. The lease is held."""
+    """Make the qcow2 header of an image's volume say what its record says. The caller holds the lease."""
     with Attempt(context, repository, tag, "rewrite header", ("rewrite header",)) as attempt:
         record = attempt.claim()
         if record.volume is not None:
@@ -21,7 +21,7 @@ def header(context: Context, repository: Repository, tag: str) -> None:
 
 
 def leaks(context: Context, repository: Repository, tag: str) -> None:
-    """Give leaked clusters back (``qemu-img check -r leaks``), nothing else. The lease is held."""
+    """Give leaked clusters back (``qemu-img check -r leaks``), nothing else. The caller holds the lease."""
     with Attempt(context, repository, tag, "repair leaks", ("repair leaks",)) as attempt:
         record = attempt.claim()
         assert record.volume is not None
@@ -31,8 +31,8 @@ def leaks(context: Context, repository: Repository, tag: str) -> None:
 
 
 def reduce(context: Context, repository: Repository, tag: str) -> None:
-    """Give back what a snapshot's volume will never use. Nothing is recorded: the volume itself shows it. The lease
-    is held. Damaged when its reference counts, which tell what it uses, cannot be trusted."""
+    """Give back what a snapshot's volume will never use. Nothing is recorded: the volume itself shows it. The caller
+    holds the lease. Damaged when the volume's reference counts, which tell what it uses, cannot be trusted."""
     record = changes.read(repository, tag).record
     if record.mutable or record.volume is None or record.operation is not None:
         raise StaleFix(f"the data of image {tag} may still change", "Check again")
@@ -46,7 +46,7 @@ def reduce(context: Context, repository: Repository, tag: str) -> None:
 
 
 def accept_losses(context: Context, repository: Repository, tag: str) -> None:
-    """Take the zeros that stand for lost ranges as the image's content. The lease is held. A snapshot gets a
+    """Take the zeros that stand for lost ranges as the image's content. The caller holds the lease. A snapshot gets a
     digest of them, which tells it from the replicas under its id that have lost nothing."""
     record = changes.read(repository, tag).record
     digest = ""
@@ -65,8 +65,8 @@ def accept_losses(context: Context, repository: Repository, tag: str) -> None:
 
 
 def record_digest(context: Context, repository: Repository, tag: str) -> str:
-    """Compute and record the content digest of a snapshot, under shared leases of its chain. Damaged when
-    it has one already and that is another."""
+    """Compute and record the content digest of a snapshot under shared leases of its chain; return it. Damaged when it
+    has one already and that is another."""
     record = changes.read(repository, tag).record
     links = chains.usable(repository, record)
     if chains.lost(links):

@@ -19,20 +19,20 @@ Runner = Callable[[Context, Repository, Fix, View], None]
 
 
 def lease_tags(fix: Fix) -> tuple[str, ...]:
-    """Tags whose exclusive leases the fix needs, all taken before it is verified."""
+    """Return the tags whose exclusive leases the fix needs, all taken before it is verified."""
     if not fix.target:
         return ()
     return tuple(sorted(set(fix.images))) if fix.rule == "M-CHAIN" else (fix.target,)
 
 
 def take_leases(context: Context, repository: Repository, fix: Fix) -> leasing.LeaseSet:
-    """The leases, or ImageBusy naming who works there."""
+    """Take the leases of ``lease_tags``, or raise ImageBusy naming who works there."""
     return leasing.take(context.doors, repository, lease_tags(fix))
 
 
 def verify(context: Context, repository: Repository, fix: Fix) -> tuple[Fix, View]:
-    """The same fix recomputed from what is there now, or StaleFix saying what changed. The caller
-    holds the leases of ``lease_tags``."""
+    """Return the same fix recomputed from what is there now, or raise StaleFix saying what changed. The caller holds
+    the leases of ``lease_tags``."""
     if fix.repository != repository.identity:
         raise Refused("this fix was computed from another repository", "Send it to the one it came from")
     if fix.rule not in RUNNERS:

@@ -95,7 +95,7 @@ def _fault(error: Exception) -> str:
 
 
 def read_spec(doors: Doors, path: str) -> dict[str, Any]:
-    """The spec, checked for shape only: it comes from this host's own state directory."""
+    """Return the spec, checked for shape only: it comes from this host's own state directory."""
     try:
         spec = json.loads(doors.files.read_file(path, _SPEC_LIMIT))
         if not {"host", "state", "repo_id", "fixes", "leases"} <= spec.keys():
@@ -113,7 +113,7 @@ def _print(event: dict[str, Any]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Entry point of the process."""
+    """Run the fixes of a spec: the entry point of the process."""
     requests: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: requests.append(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for its follower

@@ -66,7 +66,7 @@ class HostState:
     # -- connections
 
     def connections(self) -> dict[str, Connection]:
-        """What is connected, by handle."""
+        """Return what is connected, by handle."""
         found = {}
         for repo_id, data in self._read("connections.json", {}).items():
             with contextlib.suppress(TypeError, KeyError):
@@ -74,13 +74,13 @@ class HostState:
         return found
 
     def is_connected(self, connection: Connection) -> bool:
-        """Whether that one is connected now."""
+        """Tell whether that connection is there now."""
         return self.connections().get(connection.repo_id) == connection
 
     @contextlib.contextmanager
     def starting(self, connection: Connection) -> Iterator[None]:
-        """While a process is started that uses a repository, and until it is noted: nobody on this host disconnects
-        that meanwhile. NotFound when somebody has."""
+        """Keep everybody on this host from disconnecting a repository while a process is started that uses it, until
+        that is noted. NotFound when somebody has disconnected it."""
         with self.alone("connections.json"):
             if not self.is_connected(connection):
                 raise NotFound(f"{connection.repo_id} was disconnected at this moment", "Connect it again")
@@ -97,7 +97,7 @@ class HostState:
     # -- tasks
 
     def tasks(self) -> list[Task]:
-        """Tasks whose process is alive; the files of others are removed (their logs stay)."""
+        """Return the tasks whose process is alive; remove the files of others (their logs stay)."""
         alive = []
         for name in self._names("tasks", ".json"):
             data = self._read(f"tasks/{name}", None)
@@ -114,7 +114,7 @@ class HostState:
         return sorted(alive, key=lambda task: task.started)
 
     def save_task(self, task: Task) -> None:
-        """Remember a task that was just started."""
+        """Note a task that was just started."""
         self._write(f"tasks/{task.id}.json", task._asdict())
 
     def save_spec(self, task: str, spec: dict[str, Any]) -> str:
@@ -125,7 +125,7 @@ class HostState:
         return f"{self.directory}/tasks/{task}.spec"
 
     def task_log(self, task: str) -> str:
-        """Path of the log of a task, in a directory that exists."""
+        """Return the path of the log of a task, in a directory that exists."""
         try:
             self._make_directories("tasks")
         except OSError as error:
@@ -135,7 +135,7 @@ class HostState:
     # -- prepared images
 
     def prepared(self) -> list[Prepared]:
-        """Images whose holder lives; what dead holders left is removed."""
+        """Return the images whose holder lives; remove what dead holders left."""
         alive = []
         for name in self._names("prepared", ".json"):
             data = self._read(f"prepared/{name}", None)
@@ -152,11 +152,11 @@ class HostState:
         return alive
 
     def prepared_note(self, entry: Prepared) -> str:
-        """Path of the note about a prepared image."""
+        """Return the path of the note about a prepared image."""
         return f"{self.directory}/prepared/{entry.repository}-{entry.image}.json"
 
     def save_prepared(self, entry: Prepared) -> None:
-        """Remember a prepared image."""
+        """Note a prepared image."""
         self._write(f"prepared/{entry.repository}-{entry.image}.json", entry._asdict())
 
     def forget_prepared(self, entry: Prepared) -> None:
@@ -174,11 +174,11 @@ class HostState:
             self._remove(name)
 
     def run_directory(self, repository: str, image: str) -> str:
-        """Where the links to a prepared image stand."""
+        """Return where the links to a prepared image stand."""
         return f"{self.directory}/run/{repository}/{image}"
 
     def make_run_directory(self, repository: str, image: str) -> str:
-        """An empty run directory."""
+        """Make an empty run directory and return its path."""
         self._make_directories(f"run/{repository}/{image}")
         run = self.run_directory(repository, image)
         for link in self._doors.files.list_directory(run):
@@ -188,12 +188,13 @@ class HostState:
     # -- throughput, for estimates
 
     def throughput(self, repository: str) -> float | None:
-        """Bytes per second that copies reached here on that repository, None: never measured."""
+        """Return the bytes per second that copies reached here on that repository; None when that was never
+        measured."""
         value = self._read("throughput.json", {}).get(repository)
         return value if isinstance(value, int | float) and value > 0 else None
 
     def note_throughput(self, repository: str, moved_bytes: int, seconds: float) -> None:
-        """Average a finished run in; runs under a second or 16 MiB say nothing."""
+        """Average a finished run into the throughput of a repository; runs under a second or 16 MiB say nothing."""
         if seconds < 1 or moved_bytes < 16 << 20:
             return
         known = self._read("throughput.json", {})
@@ -206,7 +207,8 @@ class HostState:
 
     @contextlib.contextmanager
     def alone(self, name: str) -> Iterator[None]:
-        """For a note that is read, changed and written back: other commands of this host wait. Conflict after 10 s."""
+        """Keep other commands of this host waiting while a note is read, changed and written back. Conflict after 10
+        s."""
         path = f"{self.directory}/{_LOCK}"
         try:
             self._make_directories("")

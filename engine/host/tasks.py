@@ -62,7 +62,7 @@ def start(context: Context, state: HostState, repo_id: str, wanted: Sequence[Fix
 
 
 def _begin(doors: Doors, state: HostState, task: Task, spec: str, leases: list[Lease]) -> Task:
-    """The same with the process that was started for it, noted."""
+    """Start the process of ``task`` and return the task with that process, noted."""
     try:
         process = doors.processes.spawn("engine.host.runner", [spec], leases, task.log)
     except OSError as error:
@@ -77,7 +77,7 @@ def _begin(doors: Doors, state: HostState, task: Task, spec: str, leases: list[L
 
 
 def _sources(context: Context, repository: Repository, fix: Fix) -> list[str]:
-    """Identities of the other storage that a fix reads from, as far as it can be told beforehand."""
+    """Return the identities of the other storage that a fix reads from, as far as it can be told beforehand."""
     found = [str(fix.plan.get("source", ""))]
     with contextlib.suppress(DiskwrightError):
         entry = repository.read_tag(fix.target) if fix.target else None
@@ -89,7 +89,7 @@ def _sources(context: Context, repository: Repository, fix: Fix) -> list[str]:
 
 
 def events(doors: Doors, task: Task) -> list[dict[str, Any]]:
-    """What a task has said so far, in its log: start, done, stale, failed, end; StorageError."""
+    """Return what a task has said so far in its log: events start, done, stale, failed, end. StorageError."""
     try:
         raw = doors.files.read_file(task.log, _LOG_LIMIT)
     except OSError as error:
@@ -105,7 +105,7 @@ def events(doors: Doors, task: Task) -> list[dict[str, Any]]:
 
 
 def image(doors: Doors, task: Task) -> str:
-    """The image a task works on now; "" between two fixes, and for a fix of the repository itself."""
+    """Return the image a task works on now; "" between two fixes, and for a fix of the repository itself."""
     if task.image:
         return task.image
     now = ""
@@ -115,7 +115,7 @@ def image(doors: Doors, task: Task) -> str:
 
 
 def _images(doors: Doors, task: Task) -> tuple[str, ...]:
-    """The images of the fix that a task runs now."""
+    """Return the images of the fix that a task runs now."""
     if task.image:
         return task.images
     started = [event for event in events(doors, task) if event.get("event") == "start"]
@@ -123,7 +123,7 @@ def _images(doors: Doors, task: Task) -> tuple[str, ...]:
 
 
 def is_running(doors: Doors, task: Task) -> bool:
-    """Whether its process is alive (also when it is stopped by a signal)."""
+    """Tell whether the task's process is alive (also when it is stopped by a signal)."""
     return doors.processes.state(task.process) is not ProcessState.GONE
 
 

@@ -45,7 +45,7 @@ def look_deep(context: Context, repository: Repository, record: Record, depths: 
 
 
 def _where(context: Context, repository: Repository, record: Record, error: ReadFailed) -> list[str]:
-    """Files and offsets of the blocks that cannot be read, of the range that ``error`` is about."""
+    """Return files and offsets of the blocks that cannot be read, of the range that ``error`` is about."""
     if not error.length:
         return []
     found: list[str] = []
@@ -63,7 +63,7 @@ def _where(context: Context, repository: Repository, record: Record, error: Read
 
 
 def _bad_blocks(session: Session, error: ReadFailed) -> Iterator[tuple[int, int, str]]:
-    """(start, length, why) of each block of the range that cannot be read alone."""
+    """Return (start, length, why) of each block of the range that cannot be read alone."""
     end = min(error.start + error.length, session.size)
     for start in range(error.start // digests.BLOCK_BYTES * digests.BLOCK_BYTES, end, digests.BLOCK_BYTES):
         length = min(digests.BLOCK_BYTES, session.size - start)
@@ -74,7 +74,7 @@ def _bad_blocks(session: Session, error: ReadFailed) -> Iterator[tuple[int, int,
 
 
 def _in_file(layers: Chain, maps: list[list[Extent]], start: int) -> tuple[str, int]:
-    """The file that has this byte of the image, and where."""
+    """Return the file that has this byte of the image, and where in it."""
     for layer, extents in zip(layers, maps, strict=True):
         for extent in extents:
             if extent.present and extent.start <= start < extent.start + extent.length:
@@ -91,7 +91,7 @@ def _measure(
     found: digests.DigestList,
     depths: Depths,
 ) -> None:
-    """What a fresh flat copy needs: what is allocated now, less the chunks that hold only zeros."""
+    """Return what a fresh flat copy needs: what is allocated now, less the chunks that hold only zeros."""
     allocated = context.doors.images.required_bytes(chains.layers(repository, links), links[0].volume.format)
     chunks = found.to_bytes()
     step = digests.DIGEST_BYTES
@@ -119,7 +119,7 @@ def _verify(repository: Repository, record: Record, found: digests.DigestList, d
 def compute(
     context: Context, repository: Repository, record: Record, checkpoint: pump.Checkpoint | None = None
 ) -> digests.DigestList:
-    """The chunk digests of an image by reading all of it."""
+    """Return the chunk digests of an image, of which everything is read."""
     size = aligned(record.size)
     chain = chains.layers(repository, chains.load(repository, record))
     wanted = ranges.merged(ranges.data_ranges(context.doors.images.map_chain(chain)), size)
@@ -131,8 +131,8 @@ def compute(
 
 
 def _open(images: ImageTool, chain: Chain) -> Session:
-    """Past the page cache where that works, to see what is on the disk. It is simply tried: to ask
-    the repository for its constraints would write a file into it, and a check writes nothing."""
+    """Open the image past the page cache where that works, to see what is on the disk. It is simply tried: to ask the
+    repository for its constraints would write a file into it, and a check writes nothing."""
     try:
         return images.open_session(chain, writable=False, direct=True)
     except ToolFailed:

@@ -36,8 +36,7 @@ def report(context: Context, repository: Repository, deep: bool = False) -> Repo
 def look(
     context: Context, repository: Repository, deep: bool = False, only: str | None = None, mine: bool = False
 ) -> View:
-    """The view. ``only`` limits the look at data to the chain of one tag (records are all read).
-
+    """Return a view of the repository. ``only`` limits the look at data to the chain of one tag (records are all read).
     A deep look leaves out images that somebody works on; ``mine``: the caller holds the lease."""
     scan = repository.scan()
     facts = _facts(repository, scan, only, context.doors.clock.monotonic)
@@ -109,7 +108,7 @@ def _facts(repository: Repository, scan: Scan, only: str | None, now: Callable[[
 
 
 def _chain_tags(scan: Scan, tag: str) -> set[str]:
-    """The chain of a tag, and those that depend on it directly (a merge looks at both)."""
+    """Return the chain of a tag, and those that depend on it directly (a merge looks at both)."""
     found: set[str] = set()
     todo = [tag]
     for other, entry in scan.tags.items():
@@ -126,7 +125,7 @@ def _chain_tags(scan: Scan, tag: str) -> set[str]:
 
 
 def _second_look(repository: Repository, scan: Scan, facts: dict[str, VolumeFacts]) -> Scan:
-    """What looks wrong may have changed while we looked: read those tags again."""
+    """Read tags again that look wrong: they may have changed while we looked."""
     tags = dict(scan.tags)
     volumes = dict(scan.volumes)
     if not scan.unlisted and _unnamed(volumes, tags):
@@ -185,7 +184,7 @@ def _progress(repository: Repository, scan: Scan, only: str | None) -> dict[str,
 def _late_writers(
     repository: Repository, scan: Scan, facts: dict[str, VolumeFacts], only: str | None
 ) -> dict[str, str]:
-    """Of volumes that a fix would go on with or reduce, the host that may still write to them."""
+    """Return the host that may still write to it, of each volume that a fix would go on with or reduce."""
     asked: list[VolumeRef] = []
     for tag, entry in scan.tags.items():
         record = entry.record
@@ -247,7 +246,7 @@ def _replicas(context: Context, view: View, only: str | None) -> None:
 
 
 def replicas_of(context: Context, home: str, record: Record) -> list[Replica]:
-    """Connected repositories other than ``home`` that have this snapshot whole and readable."""
+    """Return the connected repositories other than ``home`` that have this snapshot whole and readable."""
     found = []
     for repo_id, repository in context.reachable():
         if repository.identity == home:

@@ -61,8 +61,8 @@ class Attempt:
             self.fail(error)
 
     def join(self, record: Record) -> None:
-        """Work in the present epoch without a claim: for work that is short and has no cursor. What the
-        record names is durably named on return: its writer may have died before it was."""
+        """Work in the present epoch without a claim: for work that is short and has no cursor. What ``record`` names is
+        durably named on return: the host that wrote it may have died before it was."""
         self.repository.settle(self.tag)
         self.epoch = record.epoch
 
@@ -104,7 +104,7 @@ class Attempt:
         return self.claim(still_unfinished)
 
     def status(self, last_error: str = "") -> OperationStatus:
-        """The attempt as it is persisted."""
+        """Return the attempt's stage and percent as they are persisted, with ``last_error``."""
         return OperationStatus(
             verb=self.verb,
             host=self.context.doors.ids.host_id,
@@ -129,7 +129,7 @@ class Attempt:
             self._write_line("")
 
     def start_over(self) -> None:
-        """What was done so far does not count any more."""
+        """Begin at cursor 0: what was done so far does not count any more."""
         self.cursor = 0
         self._go_on_from(None)
 
@@ -159,7 +159,7 @@ class Attempt:
         return record
 
     def _follow(self, record: Record) -> None:
-        """The log is about the volume that the record says is being written."""
+        """Have the progress log be about the volume that ``record`` says is being written."""
         self._resumable = record.operation is not None
         self._target = record.operation.target if record.operation else ""
 
@@ -185,7 +185,7 @@ class Attempt:
         ended(self.repository, self.tag, self.status(error.message[:200]))
 
     def _give_volume_up(self) -> None:
-        """Nothing in the volume can be relied on after a flush of it failed: another takes its place, from 0."""
+        """Have another volume filled from 0: nothing in this one can be relied on after a flush of it failed."""
 
         def afresh(record: Record) -> Record | None:
             self._ours(record)
@@ -245,7 +245,8 @@ def _last_status(repository: Repository, record: Record) -> OperationStatus | No
 
 
 def _newest_line(repository: Repository, record: Record) -> progress.Progress | None:
-    """None also when the log cannot be read: then work is done again, and an image with a bad log is not stuck."""
+    """Return the newest progress line; None also when the log cannot be read: then work is done again, and an image
+    with a bad log is not stuck."""
     with contextlib.suppress(DiskwrightError):
         if record.operation is not None:
             return progress.decode(repository.read_progress(record.id, record.epoch))
@@ -253,7 +254,7 @@ def _newest_line(repository: Repository, record: Record) -> progress.Progress | 
 
 
 def with_cursor(repository: Repository, record: Record) -> Record:
-    """``record`` with the cursor of its newest progress line in its operation."""
+    """Return ``record`` with the cursor of its newest progress line in its operation."""
     line = _newest_line(repository, record)
     if (
         record.operation is None

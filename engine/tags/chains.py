@@ -30,14 +30,13 @@ class Link(NamedTuple):
 
 
 def walk(record: Record, look_up: Callable[[str], Record], reader: str = "") -> list[Link]:
-    """The chain from ``record`` down to its root.
+    """Return the chain from ``record`` down to its root, top first.
 
-    ``reader``: on whose behalf ``record`` is read. A tag that is being merged into another holds
-    that one's data already, so only that one may read through it.
+    ``reader``: on whose behalf ``record`` is read. A tag that is being merged into another holds that one's data
+    already, so only that one may read through it.
 
-    Raises Damaged for a loop, an endless chain or a base larger than what is above it, Refused when
-    a layer is not whole or not its own any more, and whatever ``look_up`` raises for a missing parent.
-    """
+    Raises Damaged for a loop, an endless chain or a base larger than what is above it, Refused when a layer is not
+    whole or not its own any more, and whatever ``look_up`` raises for a missing parent."""
     links: list[Link] = []
     seen: set[str] = set()
     while True:
@@ -59,7 +58,7 @@ def walk(record: Record, look_up: Callable[[str], Record], reader: str = "") -> 
 
 
 def load(repository: Repository, record: Record, reader: str = "") -> list[Link]:
-    """The chain of ``record`` in its repository, read afresh."""
+    """Return the chain of ``record`` in its repository, each record read afresh. Raises as ``walk``."""
 
     def look_up(tag: str) -> Record:
         return changes.read(repository, tag).record
@@ -68,11 +67,10 @@ def load(repository: Repository, record: Record, reader: str = "") -> list[Link]
 
 
 def usable(repository: Repository, record: Record) -> list[Link]:
-    """The chain of ``record`` if each volume is there and can be what its record says.
+    """Return the chain of ``record`` if each volume is there and can be what its record says.
 
-    A cheap look at each layer, before its data is read or given to anybody. Raises as ``walk``,
-    Damaged for data that is gone or contradicts its record, StorageError when it cannot be looked at.
-    """
+    Each layer gets a cheap look, before its data is read or given to anybody. Raises as ``walk``, Damaged for data that
+    is gone or contradicts its record, StorageError when it cannot be looked at."""
     links = load(repository, record)
     listing = repository.listing()
     for link in links:
@@ -109,12 +107,12 @@ def require_no_late_writer(repository: Repository, tag: str, volume: VolumeRef) 
 
 
 def lost(links: list[Link]) -> tuple[tuple[int, int], ...]:
-    """Ranges known to be lost anywhere in the chain: some may be hidden by a layer above."""
+    """Return the ranges known to be lost anywhere in the chain: some may be hidden by a layer above."""
     return tuple(exact(part for link in links for part in link.record.lost))
 
 
 def contradiction(record: Record, volume: VolumeRef, facts: VolumeFacts) -> str:
-    """Why the volume cannot be what its record says, "" when it can."""
+    """Tell why the volume cannot be what its record says, "" when it can."""
     size = aligned(record.size)
     if volume.format is VolumeFormat.RAW:
         return f"the raw volume has {facts.length} of {size} bytes" if facts.length < size else ""
@@ -135,7 +133,7 @@ def contradiction(record: Record, volume: VolumeRef, facts: VolumeFacts) -> str:
 
 
 def layers(repository: Repository, links: list[Link]) -> list[Layer]:
-    """The chain as a tool opens it, top first."""
+    """Return the chain as a tool opens it, top first."""
     return [repository.layer(link.volume) for link in links]
 
 

@@ -25,7 +25,7 @@ class Tag(NamedTuple):
 
 
 def readable(entry: TagEntry | None, tag: str, place: str) -> Tag:
-    """The tag in ``entry``; NotFound, StorageError or Damaged when there is none to use."""
+    """Return the tag in ``entry``; NotFound, StorageError or Damaged when there is none to use."""
     if entry is None or entry.tombstone:
         raise NotFound(f"there is no image {tag} in {place}", "diskwright images lists what is there")
     if entry.record is None:
@@ -36,7 +36,7 @@ def readable(entry: TagEntry | None, tag: str, place: str) -> Tag:
 
 
 def read(repository: Repository, tag: str) -> Tag:
-    """The newest generation of ``tag``."""
+    """Return the newest generation of ``tag``. NotFound, StorageError, Damaged."""
     return readable(repository.read_tag(tag), tag, repository.place)
 
 

@@ -54,8 +54,8 @@ class Context:
         self._open: dict[str, Repository] = {}
 
     def repository(self, repo_id: str) -> Repository:
-        """The open repository of a handle; NotFound when nothing is connected under it, StorageError when what was
-        connected is not there."""
+        """Return the open repository of a handle; NotFound when nothing is connected under it, StorageError when what
+        was connected is not there."""
         if not isinstance(repo_id, str) or repo_id not in self.connections:
             known = ", ".join(sorted(self.connections)) or "none"
             raise NotFound(f"no repository is connected as {repo_id!r:.80}", f"Connected: {known}")
@@ -86,7 +86,7 @@ class Context:
             detach_repository(connection.format, connection.parameters, self.doors)
 
     def by_identity(self, identity: str) -> Repository | None:
-        """The connected repository with that identity, None when it is not connected or away."""
+        """Return the connected repository with that identity, None when it is not connected or away."""
         for connection in self.connections.values():
             if connection.identity == identity:
                 try:
@@ -96,7 +96,7 @@ class Context:
         return None
 
     def reachable(self, only: tuple[str, ...] | None = None) -> Iterator[tuple[str, Repository]]:
-        """Connected repositories that can be opened now; those in ``only`` must be connected."""
+        """Return the connected repositories that can be opened now; those in ``only`` must be connected."""
         for repo_id in only if only is not None else sorted(self.connections):
             if repo_id not in self.connections:
                 self.repository(repo_id)  # raises NotFound naming it
@@ -106,11 +106,9 @@ class Context:
                 continue  # one lost mount must not stop work on the others
 
     def find(self, image: str, options: Options, prefer: str | None = None) -> Found:
-        """The repository in which ``image`` is to be read.
-
-        A hint decides and must be right. Else ``prefer`` (the target) wins, then the only other
-        repository that has it; two of them are reported, not guessed.
-        """
+        """Return the repository in which ``image`` is to be read, and its record there. A hint decides and must be
+        right. Else ``prefer`` (the target) wins, then the only other repository that has it; two of them are reported,
+        not guessed."""
         hint = options.hint(image)
         if hint is not None:
             found = self._look(hint, self.repository(hint), image)
@@ -153,7 +151,8 @@ class Context:
         return Found(repo_id, repository, tag.generation, tag.record)
 
     def deactivate(self) -> None:
-        """No volume stays active on behalf of this process. What cannot be told now is told by whoever is next."""
+        """Leave no volume active on behalf of this process. An error is not raised: whoever uses the volume next is
+        told."""
         for repository in self._open.values():
             with contextlib.suppress(DiskwrightError):
                 repository.deactivate()

@@ -41,7 +41,7 @@ class LeaseSet:
 
 
 def take(doors: Doors, repository: Repository, exclusive: Iterable[str], shared: Iterable[str] = ()) -> LeaseSet:
-    """The leases of all these tags, or ImageBusy naming who has the first one that is taken."""
+    """Take the leases of all these tags, or raise ImageBusy naming who has the first one that is taken."""
     wanted = dict.fromkeys(shared, True) | dict.fromkeys(exclusive, False)
     held = LeaseSet({})
     for tag in sorted(wanted):
@@ -57,7 +57,8 @@ def take(doors: Doors, repository: Repository, exclusive: Iterable[str], shared:
 
 
 def adopt(repository: Repository, tokens: dict[str, str]) -> LeaseSet:
-    """The leases that the process which spawned this one has taken. Superseded when one of them is lost."""
+    """Return the leases that the process which spawned this one has handed over. Superseded when one of them is
+    lost."""
     held = LeaseSet({})
     try:
         for tag in sorted(tokens):
@@ -69,7 +70,7 @@ def adopt(repository: Repository, tokens: dict[str, str]) -> LeaseSet:
 
 
 def holder(doors: Doors, repository: Repository, tag: str) -> str:
-    """Who works on ``tag``, as far as its records can be read and tell. Ask only when its lease is held."""
+    """Tell who works on ``tag``, as far as its records can be read and say so. Ask only when its lease is held."""
     record, line = None, None
     with contextlib.suppress(DiskwrightError):
         entry = repository.read_tag(tag)

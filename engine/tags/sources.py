@@ -29,14 +29,14 @@ class Source(NamedTuple):
     """A mutable source was written since the operation began: what was copied is void."""
 
     def used_bytes(self) -> int:
-        """Upper estimate of the data in it."""
+        """Return an upper estimate of the data in the source."""
         listing = self.repository.listing()
         facts = [self.repository.volume_facts(link.volume.id, link.volume.format, listing) for link in self.links]
         return min(self.record.size, sum(found.used for found in facts))
 
 
 def locate(context: Context, operation: Operation) -> Source:
-    """The source of ``operation``; Refused says why it is not there."""
+    """Return the source of ``operation``; Refused says why it is not there."""
     source, reason = find(context, operation)
     if source is None:
         raise Refused(
@@ -48,8 +48,8 @@ def locate(context: Context, operation: Operation) -> Source:
 
 @contextlib.contextmanager
 def held(context: Context, operation: Operation) -> Iterator[Source]:
-    """The source of ``operation`` under shared leases of its whole chain: nobody writes to it, merges
-    it away or deletes it meanwhile. Refused as ``locate``; ImageBusy; Conflict when it changed just now."""
+    """Hold the source of ``operation`` under shared leases of its whole chain: nobody writes to it, merges it away or
+    deletes it meanwhile. Refused as ``locate``; ImageBusy; Conflict when it changed just now."""
     first = locate(context, operation)
     with leasing.take(context.doors, first.repository, [], [link.tag for link in first.links]):
         source = locate(context, operation)
@@ -60,7 +60,7 @@ def held(context: Context, operation: Operation) -> Iterator[Source]:
 
 
 def find(context: Context, operation: Operation) -> tuple[Source | None, str]:
-    """The source of ``operation``, or None and why it is not there. One that has lost ranges only
+    """Return the source of ``operation``, or None and why it is not there. One that has lost ranges is returned only
     when there is none without."""
     first = context.by_identity(operation.source_repository)
     reasons: list[str] = []

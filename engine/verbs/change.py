@@ -63,7 +63,7 @@ def restore(context: Context, repo_id: str, image: str) -> None:
 
 
 def visible(context: Context, repo_id: str, image: str) -> Record:
-    """The record of an image that users can see; NotFound when it was removed or is hidden."""
+    """Return the record of an image that users can see; NotFound when it was removed or is hidden."""
     require_id(image, "image_id")
     record = changes.read(context.repository(repo_id), image).record
     if not record.strong:

@@ -67,7 +67,7 @@ def _same_snapshot(here: Record, source: Record) -> None:
 
 
 def _already_here(context: Context, repository: Repository, here: Record, user_data: Any, options: Options) -> str:
-    """The target has this snapshot: intact, unfinished, or removed and still there."""
+    """Return the id of the snapshot, which the target has: intact, unfinished, or removed and still there."""
     if here.operation is not None and here.operation.verb == "create_snapshot":
         raise NotFound(f"there is no image {here.id}", "A snapshot that was never finished left this; clean it")
     for _, other in context.reachable(options.participating_repositories):
@@ -139,7 +139,7 @@ def _commit(
 
 
 def _base(context: Context, repository: Repository, base: str, size: int, options: Options) -> str:
-    """The tag to build on: the base itself, or a hidden freeze of it; "" to copy all bits after all."""
+    """Return the tag to build on: the base itself, or a hidden freeze of it; "" to copy all bits after all."""
     try:
         record = changes.read(repository, base).record
     except NotFound:

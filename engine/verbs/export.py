@@ -64,7 +64,7 @@ def _refuse_existing(context: Context, path: str) -> None:
 
 
 def _created(context: Context, partial: str, format: VolumeFormat, size: int) -> FileHandle:
-    """The empty file, in place of what a crash left."""
+    """Make the empty file, in place of what a crash left."""
     with contextlib.suppress(FileNotFoundError):
         context.doors.files.unlink(partial)
     handle = context.doors.files.create(partial)

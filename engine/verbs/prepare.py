@@ -56,7 +56,7 @@ def prepare(context: Context, state: HostState, repo_id: str, image: str, writab
 
 
 def _uses(stack: contextlib.ExitStack, repository: Repository, links: list[chains.Link]) -> list[Lease]:
-    """What keeps the volumes active as long as the holder lives."""
+    """Return the leases that keep the volumes active as long as the holder lives."""
     found = []
     for link in links:
         use = repository.hold(link.volume)
@@ -67,7 +67,7 @@ def _uses(stack: contextlib.ExitStack, repository: Repository, links: list[chain
 
 
 def _hold(context: Context, state: HostState, entry: Prepared, leases: list[Lease]) -> Prepared:
-    """Hand the leases to a holder. It ends by itself when we die before the note that names it is saved."""
+    """Hand the leases to a holder, which ends by itself when we die before the note that names it is saved."""
     tokens = [lease.token for lease in leases if lease.token.startswith(TOKEN_PREFIX)]
     arguments = [entry.image, state.prepared_note(entry), *map(str, context.doors.processes.own()), *tokens]
     try:
@@ -131,7 +131,7 @@ def _mend_headers(context: Context, repository: Repository, links: list[chains.L
 
 
 def _links(context: Context, state: HostState, repository: Repository, links: list[chains.Link]) -> str:
-    """Symbolic links by which qemu finds each layer beside the one above it."""
+    """Make the symbolic links by which qemu finds each layer beside the one above it; return the path of the disk."""
     try:
         run = state.make_run_directory(repository.identity, links[0].tag)
         names = [DISK_NAME, *(backing_name(link.tag) for link in links[1:])]

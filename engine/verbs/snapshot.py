@@ -35,10 +35,9 @@ def snapshot(context: Context, repo_id: str, disk: str, user_data: Any, options:
 def switch(
     context: Context, repository: Repository, disk: str, user_data: Any, strategy: Strategy | None, strong: bool
 ) -> str:
-    """Freeze the disk's present content under a new tag and let the disk go on above it.
+    """Freeze what the disk contains now under a new tag, let the disk go on above it, and return the tag.
 
-    ``strong`` False: the new tag stays hidden (the base of a copy). The caller holds the disk's lease.
-    """
+    ``strong`` False: the new tag stays hidden (the base of a copy). The caller holds the disk's lease."""
     record = changes.read(repository, disk).record
     volume = _may_switch(record)
     links = chains.load(repository, record)
@@ -107,7 +106,7 @@ def _moved(now: Record, before: Record, overlay: VolumeRef) -> Record:
 
 
 def _drop_unused(repository: Repository, frozen: str, disk: str, overlay: VolumeRef) -> None:
-    """The disk did not move: take back what was made, as far as that works. Else check offers it."""
+    """Take back what was made, as far as that works, if the disk did not move. What stays is offered by check."""
     try:
         if changes.read(repository, disk).record.volume == overlay:
             return

@@ -9,13 +9,13 @@ class Clock(Protocol):
     """What time it is."""
 
     def wall(self) -> float:
-        """Seconds since the epoch, for ``when`` fields and throughput."""
+        """Return seconds since the epoch, for ``when`` fields and throughput."""
 
     def monotonic(self) -> float:
-        """Seconds that never go back within one process."""
+        """Return seconds that never go back within one process."""
 
     def sleep(self, seconds: float) -> None:
-        """Wait; only followers of another process's progress do that."""
+        """Wait so long; only followers of another process's progress do that."""
 
 
 class Ids(Protocol):
@@ -26,4 +26,4 @@ class Ids(Protocol):
         """The name of this host as it is written into records."""
 
     def new_id(self) -> str:
-        """A fresh random id: a version 4 UUID as 32 lower-case hexadecimal digits."""
+        """Return a fresh random id: a version 4 UUID as 32 lower-case hexadecimal digits."""

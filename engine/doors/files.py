@@ -66,7 +66,7 @@ class FileHandle(Protocol):
     """An open regular file."""
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Up to ``length`` bytes; shorter only at the end of the file."""
+        """Read up to ``length`` bytes; fewer only at the end of the file."""
 
     def write_at(self, offset: int, data: bytes) -> None:
         """Write all of ``data``; a short write is continued or raises."""
@@ -83,7 +83,7 @@ class FileHandle(Protocol):
         """Make content and size durable. After an error the content is unknown: never retry."""
 
     def stat(self) -> Stat:
-        """Stat of the open file."""
+        """Return what the file system says of the open file."""
 
     def close(self) -> None:
         """Close; idempotent."""
@@ -102,11 +102,11 @@ class Files(Protocol):
         """Open the directory and list it, on NFS as the server has it now. Order is arbitrary."""
 
     def stat(self, path: str) -> Stat:
-        """Stat without following a link."""
+        """Return what the file system says of a name, without following a link."""
 
     def read_file(self, path: str, limit: int) -> bytes:
-        """Whole content of a regular file; EFBIG when longer than ``limit``, ELOOP on a link,
-        EINVAL on anything that is no regular file. Never blocks on a FIFO."""
+        """Read the whole content of a regular file; EFBIG when longer than ``limit``, ELOOP on a link, EINVAL on
+        anything that is no regular file. Never blocks on a FIFO."""
 
     def open(self, path: str, writable: bool = False) -> FileHandle:
         """Open an existing regular file; the same refusals as ``read_file``."""
@@ -136,7 +136,7 @@ class Files(Protocol):
         """Make the names in a directory durable."""
 
     def space(self, path: str) -> Space:
-        """Total and available bytes of the file system that holds ``path``."""
+        """Return the total and the available bytes of the file system that holds ``path``."""
 
     def clone(self, source: FileHandle, target: FileHandle) -> bool:
         """Share all blocks of ``source`` with ``target`` (reflink); False when not supported."""

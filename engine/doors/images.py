@@ -89,17 +89,17 @@ class ImageTool(Protocol):
     """qemu's image tools. Raises ToolFailed, ToolMissing or NoSpace."""
 
     def map_layer(self, layer: Layer) -> list[Extent]:
-        """Extents of one layer alone, covering its whole virtual size in order."""
+        """Return the extents of one layer alone, covering its whole virtual size in order."""
 
     def map_chain(self, chain: Chain) -> list[Extent]:
-        """Extents of the image that the chain shows."""
+        """Return the extents of the image that the chain shows."""
 
     def open_session(self, chain: Chain, writable: bool, direct: bool) -> Session:
         """Open the chain in a process of its own that ends when we do. ``direct``: bypass the page
         cache. A writable session locks the top layer against every other qemu."""
 
     def check(self, layer: Layer) -> CheckReport:
-        """Consistency of one qcow2 layer, read-only."""
+        """Check the consistency of one qcow2 layer; write nothing."""
 
     def repair_leaks(self, layer: Layer) -> None:
         """Give leaked clusters back; touches nothing else. The result is durable."""
@@ -115,4 +115,4 @@ class ImageTool(Protocol):
         longer than it is now. Durable on return."""
 
     def required_bytes(self, chain: Chain, format: VolumeFormat) -> int:
-        """Bytes that a flat copy of the chain needs in ``format`` (``qemu-img measure``)."""
+        """Return the bytes that a flat copy of the chain needs in ``format`` (``qemu-img measure``)."""

@@ -14,17 +14,17 @@ class Lease(Protocol):
         colon where it is of another door."""
 
     def release(self) -> None:
-        """Give it up in this process; a child that inherited it keeps it. Idempotent."""
+        """Give the lease up in this process; a child that inherited it keeps it. Idempotent."""
 
 
 class Leases(Protocol):
     """Leases over numbered keys of a lock file."""
 
     def try_acquire(self, path: str, key: int, shared: bool) -> Lease | None:
-        """Take it now or return None; never waits. OSError when the lock file cannot be opened."""
+        """Take the lease now or return None; never wait. OSError when the lock file cannot be opened."""
 
     def held(self, path: str, key: int) -> bool:
-        """Whether anybody holds it, shared or not. Asks; takes nothing."""
+        """Tell whether anybody holds the lease, shared or not; take nothing."""
 
     def adopt(self, token: str) -> Lease:
-        """The lease that the process which spawned this one handed over."""
+        """Return the lease that the process which spawned this one handed over."""

@@ -44,10 +44,11 @@ class Mounts(Protocol):
     """What is mounted on this host."""
 
     def at(self, path: str) -> Mount | None:
-        """The mount whose root is exactly ``path`` (the uppermost one), None when there is none."""
+        """Return the mount whose root is exactly ``path`` (the uppermost one), None when there is none."""
 
     def holding(self, path: str) -> Mount | None:
-        """The mount that ``path`` lies in; asks the kernel's list only, so a dead server does not block it."""
+        """Return the mount that ``path`` lies in. Only the kernel's list is asked, so a dead server does not block
+        it."""
 
     def mount_nfs(self, source: str, path: str, options: str) -> None:
         """Mount an NFS export at ``path``, whose directories are made when they are missing. Conflict when
@@ -58,5 +59,5 @@ class Mounts(Protocol):
         StorageError naming who uses it while it is in use. Never lazy and never forced."""
 
     def users(self, path: str, also: str = "") -> list[User]:
-        """Other processes of this host that use ``path`` or anything below it, or have the file ``also`` open, as far
-        as they may be looked at. Does not ask the server."""
+        """Return other processes of this host that use ``path`` or anything below it, or have the file ``also`` open,
+        as far as they may be looked at. Does not ask the server."""

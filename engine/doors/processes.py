@@ -30,17 +30,18 @@ class Processes(Protocol):
     """This host's processes."""
 
     def own(self) -> ProcessIdentity:
-        """The identity of the calling process."""
+        """Return the identity of the calling process."""
 
     def spawn(self, module: str, arguments: list[str], leases: list[Lease], log: str) -> ProcessIdentity:
         """Start ``python -m module arguments…`` in a session of its own, with ``leases`` inherited
         (their tokens are valid there), stdin closed, both outputs appended to the file ``log``."""
 
     def state(self, identity: ProcessIdentity) -> ProcessState:
-        """GONE also when the host was rebooted or the pid belongs to another process now."""
+        """Tell what a process is doing; GONE also when the host was rebooted or the pid belongs to another process
+        now."""
 
     def terminate(self, identity: ProcessIdentity) -> None:
-        """Ask it to end (SIGTERM; SIGCONT too, so that a stopped one hears it). No error when gone."""
+        """Ask a process to end (SIGTERM; SIGCONT too, so that a stopped one hears it). No error when it is gone."""
 
     def kill(self, identity: ProcessIdentity) -> None:
-        """SIGKILL. No error when gone."""
+        """End a process at once (SIGKILL). No error when it is gone."""

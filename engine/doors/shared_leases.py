@@ -89,23 +89,24 @@ class SharedLeases(Protocol):
         """Take part no more; success when it does not. Conflict while a process of this host holds a lease."""
 
     def joined(self, area: LeaseArea) -> int:
-        """The number of this host in the area, 0 when it does not take part."""
+        """Return the number of this host in the area, 0 when it does not take part."""
 
     def hosts(self, area: LeaseArea) -> dict[int, SharedHost]:
-        """Every host that was seen to renew its presence since this one takes part, itself included, by number.
+        """Return every host that was seen to renew its presence since this one takes part, itself included, by number.
         One that has left is not among them."""
 
     def host(self, area: LeaseArea, number: int) -> SharedHost:
-        """What is known of one host, also of one that was never there (free, generation 0)."""
+        """Return what is known of one host, also of one that was never there (free, generation 0)."""
 
     def try_acquire(self, area: LeaseArea, key: int, shared: bool) -> SharedLease | None:
         """Take it now or return None. A lease of a host that is not proven gone is held."""
 
     def holders(self, area: LeaseArea, key: int) -> list[SharedHost]:
-        """The hosts that hold it as far as this one knows; asks, takes nothing."""
+        """Return the hosts that hold a lease as far as this one knows; take nothing."""
 
     def adopt(self, token: str) -> SharedLease:
-        """The lease that the process which spawned this one handed over. Superseded: another took it in between."""
+        """Return the lease that the process which spawned this one handed over. Superseded: another took it in
+        between."""
 
     def warnings(self) -> list[str]:
-        """What this host lacks to keep the promise, a sentence each; none where a watchdog is in use."""
+        """Return what this host lacks to keep the promise, a sentence each; none where a watchdog is in use."""

@@ -69,7 +69,7 @@ class BlockHandle(Protocol):
         """Bytes."""
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Exactly ``length`` bytes; OSError when they are not there."""
+        """Read exactly ``length`` bytes; OSError when they are not there."""
 
     def write_at(self, offset: int, data: bytes) -> None:
         """Write all of it. A power cut may leave any subset of its sectors written."""
@@ -81,7 +81,7 @@ class BlockHandle(Protocol):
         """Make what was written durable. After an error the content is unknown: never retry."""
 
     def close(self) -> None:
-        """Idempotent."""
+        """Close the device. Idempotent."""
 
     def __enter__(self) -> Self: ...
 
@@ -98,7 +98,7 @@ class VolumeGroups(Protocol):
         """LVM's mark of this host, never empty; different hosts have different ones."""
 
     def report(self, group: str) -> VolumeGroup:
-        """Everything about one group as it is now, in at most a constant number of commands; also about one of
+        """Return everything about one group as it is now, in at most a constant number of commands; also about one of
         another host."""
 
     def create_group(self, group: str, devices: Sequence[str], system_id: str) -> None:
@@ -117,10 +117,10 @@ class VolumeGroups(Protocol):
         """Extend or reduce to ``size``, rounded up to whole extents; what is cut off is lost."""
 
     def change_tags(self, group: str, name: str, add: Sequence[str], remove: Sequence[str]) -> None:
-        """One commit."""
+        """Add and remove tags of a volume in one commit."""
 
     def rename(self, group: str, name: str, new: str) -> None:
-        """One commit."""
+        """Give a volume another name in one commit."""
 
     def remove(self, group: str, name: str) -> None:
         """Deactivate and remove; success when it is gone already, StorageError while it is open."""
@@ -144,7 +144,7 @@ class VolumeGroups(Protocol):
         """Open a device (a volume's path, or a device of the group) for direct I/O. Plain OSError."""
 
     def attach_files(self, files: Sequence[str], sector_bytes: int, file_bytes: int = 0) -> list[str]:
-        """Devices over these files, in their order; success where they are attached already. With ``file_bytes``
+        """Return devices over these files, in their order; success where they are attached already. With ``file_bytes``
         files that are missing are made first, durable. NotFound when a file is missing."""
 
     def detach_files(self, files: Sequence[str]) -> None:

@@ -199,7 +199,7 @@ def _late_writers(
 
 
 def _late_writers_of_leaks(repository: Repository, view: View) -> dict[str, str]:
-    """The same of those whose leaks a fix would repair."""
+    """Return the host that may still write to it, of each volume whose leaks a fix would repair."""
     volumes = [entry.record.volume for entry in view.scan.tags.values() if entry.record is not None]
     leaking = {id for id, report in view.depths.checks.items() if report.leaked_clusters}
     asked = [volume for volume in volumes if volume and volume.id in leaking]

@@ -37,7 +37,7 @@ class AlignedBuffer:
         self._memory = mmap.mmap(-1, length)
 
     def of(self, length: int) -> memoryview:
-        """Its first ``length`` bytes; to be released before ``close``."""
+        """Return a view of the first ``length`` bytes; to be released before ``close``."""
         with memoryview(self._memory) as whole:
             return whole[:length]
 
@@ -59,7 +59,7 @@ class DirectBlockHandle:
     """The real ``BlockHandle``."""
 
     def __init__(self, path: str, writable: bool = False) -> None:
-        """OSError: not there, no block device, no right to it."""
+        """Open the device. OSError: not there, no block device, no right to it."""
         flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_DIRECT | os.O_CLOEXEC | os.O_NONBLOCK
         self.path = path
         self._descriptor = os.open(path, flags)
@@ -77,11 +77,11 @@ class DirectBlockHandle:
         return self._size
 
     def fileno(self) -> int:
-        """The descriptor, for locks on it."""
+        """Return the descriptor, for locks on it."""
         return self._descriptor
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Short reads are continued; the end of the device within the range is EIO."""
+        """Read all of the range, continuing short reads; EIO where the device ends within it."""
         self._check(offset, length)
         pieces = []
         with AlignedBuffer(max(BLOCK_BYTES, min(length, PIECE_BYTES))) as buffer:
@@ -92,11 +92,11 @@ class DirectBlockHandle:
         return b"".join(pieces)
 
     def read_into(self, offset: int, views: Sequence[memoryview]) -> None:
-        """As ``read_at``, into aligned memory, one piece after the other."""
+        """Read as ``read_at`` does, into aligned memory, one piece after the other."""
         self._move(os.preadv, offset, views)
 
     def write_at(self, offset: int, data: bytes) -> None:
-        """Short writes are continued."""
+        """Write all, continuing short writes."""
         length = len(data)
         self._check(offset, length)
         with AlignedBuffer(max(BLOCK_BYTES, min(length, PIECE_BYTES))) as buffer:
@@ -106,7 +106,7 @@ class DirectBlockHandle:
                     self.write_from(offset + done, [view])
 
     def write_from(self, offset: int, views: Sequence[memoryview]) -> None:
-        """As ``write_at``, from aligned memory, one piece after the other."""
+        """Write as ``write_at`` does, from aligned memory, one piece after the other."""
         self._move(os.pwritev, offset, views)
 
     def _move(
@@ -123,8 +123,8 @@ class DirectBlockHandle:
                 raise OSError(errno.EIO, f"{done} of {length} bytes at {offset}", self.path)
 
     def zero(self, offset: int, length: int) -> None:
-        """BLKZEROOUT: write-zeroes where the device has it, else zeros that the kernel writes. Reading them
-        back is promised in both cases, which discarding does not."""
+        """Zero the range by BLKZEROOUT: write-zeroes where the device has it, else zeros that the kernel writes.
+        Reading zeros back is promised in both cases, which discarding does not."""
         self._check(offset, length)
         end = offset + length
         while offset < end:
@@ -139,7 +139,7 @@ class DirectBlockHandle:
             offset += count
 
     def sync(self) -> None:
-        """fsync: the device's volatile cache is flushed."""
+        """Flush the device's volatile cache (fsync)."""
         try:
             os.fsync(self._descriptor)
         except OSError as error:
@@ -147,7 +147,7 @@ class DirectBlockHandle:
             raise
 
     def close(self) -> None:
-        """Idempotent."""
+        """Close the descriptor. Idempotent."""
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
@@ -161,7 +161,8 @@ class DirectBlockHandle:
         self.close()
 
     def _check(self, offset: int, length: int) -> None:
-        """Misaligned is a mistake of the caller; beyond the end is what a record or table from disk may say."""
+        """Assert that a range is aligned, which is the caller's to see to; EIO where it is beyond the end, which a
+        record or table from disk may say."""
         assert offset % BLOCK_BYTES == 0 and length % BLOCK_BYTES == 0 and length >= 0, (offset, length)
         if not 0 <= offset <= self._size - length:
             message = f"{length} bytes at {offset} do not lie in a device of {self._size}"
@@ -169,7 +170,7 @@ class DirectBlockHandle:
 
 
 def _behind(views: Sequence[memoryview], done: int) -> list[memoryview]:
-    """What is left of the views behind the first ``done`` bytes."""
+    """Return what is left of the views behind the first ``done`` bytes."""
     rest = []
     for view in views:
         if done < len(view):
@@ -193,7 +194,7 @@ def flush_device(path: str) -> None:
 
 
 def is_block_device(path: str) -> bool:
-    """Whether the name leads to a block device; OSError only when that cannot be found out."""
+    """Tell whether the name leads to a block device; OSError only when that cannot be found out."""
     try:
         return stat.S_ISBLK(os.stat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):

@@ -63,7 +63,8 @@ class LoopDevices:
             raise from_os_error(error, f"make the file {path}") from error
 
     def find(self, path: str) -> list[Attachment]:
-        """The devices that are attached to the whole of a file, in order of their names. NotFound: no such file."""
+        """Return the devices that are attached to the whole of a file, in order of their names. NotFound: no such
+        file."""
         _check_file(path)
         columns = "NAME,LOG-SEC,DIO,OFFSET,SIZELIMIT"
         arguments = ["losetup", "--list", "--json", "--output", columns, "--associated", path]
@@ -78,8 +79,8 @@ class LoopDevices:
         return sorted(found)
 
     def attach(self, path: str, sector_bytes: int = 512, direct: bool = True) -> Attachment:
-        """The device over the file, a new one when there is none. With ``direct`` past the page cache where the
-        file system can. Conflict when it is attached with other sectors; the first one of several."""
+        """Return the device over the file, a new one when there is none, the first of several. With ``direct`` past the
+        page cache where the file system can. Conflict when it is attached with other sectors."""
         if sector_bytes not in SECTOR_BYTES:
             raise BadRequest(f"a loop device cannot have sectors of {sector_bytes} bytes", "Use 512 or 4096")
         found = self.find(path)
@@ -126,7 +127,7 @@ def _attachment(row: dict[str, Any]) -> Attachment:
 
 
 def _number(value: Any) -> int:
-    """Older versions print numbers and flags as text."""
+    """Return a number that older versions print as text."""
     return int(value)
 
 

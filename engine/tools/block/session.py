@@ -61,7 +61,8 @@ class BlockSession:
     """
 
     def __init__(self, layer: Layer, writable: bool) -> None:
-        """ToolFailed: no such device, or (``writable``) a virtual machine or another writer has it open."""
+        """Open the device. ToolFailed: no such device, or (``writable``) a virtual machine or another writer has it
+        open."""
         self._label = layer.path
         try:
             self._handle = DirectBlockHandle(layer.path, writable)
@@ -122,7 +123,8 @@ class BlockSession:
             start += len(data)
 
     def _read(self, pieces: list[_Range]) -> list[Data | StorageError]:
-        """All at once, or, where that fails, as many as can be read and the error of the next."""
+        """Read all pieces at once, or, where that fails, as many as can be read and then raise the error of the
+        next."""
         try:
             return list(self._read_request(pieces))
         except OSError as error:
@@ -151,7 +153,7 @@ class BlockSession:
     # -- writing
 
     def write(self, start: int, data: Data) -> None:
-        """Written at the latest by ``flush``, together with what follows it."""
+        """Queue a write, which is done at the latest by ``flush``, together with what follows it."""
         self._check_range(start, len(data))
         for piece, count in _pieces(start, len(data), PIECE_BYTES):
             self._write_piece(piece, memoryview(data)[piece - start : piece - start + count])
@@ -174,7 +176,7 @@ class BlockSession:
         self._unwritten_end = high
 
     def _with_what_is_around(self, low: int, high: int, start: int, data: memoryview) -> memoryview:
-        """The blocks that a range is in, with the range changed."""
+        """Return the blocks that a range is in, with the range changed."""
         view = self._memory.lend()[: high - low]
         try:
             self._handle.read_into(low, [view])
@@ -185,7 +187,7 @@ class BlockSession:
         return view
 
     def zero(self, start: int, length: int) -> None:
-        """Done on return, by the device's own command where it has one."""
+        """Zero a range before returning, by the device's own command where it has one."""
         self._check_range(start, length)
         self._ready()
         self._write_out()
@@ -205,7 +207,7 @@ class BlockSession:
                 self.write(begin, bytes(end - begin))
 
     def flush(self) -> None:
-        """All is written, then an fsync."""
+        """Write all that is queued, then fsync."""
         self._ready()
         self._write_out()
         try:
@@ -235,7 +237,7 @@ class BlockSession:
             raise self._write_error from None
 
     def _wait_for_reads(self, start: int, end: int) -> None:
-        """Who asked before gets what was there before."""
+        """Wait for reads that were asked for before: they get what was there before."""
         for read in [read for read in self._reads if read.start < end and start < read.end]:
             self._reads.remove(read)
             wait([read.found])
@@ -252,7 +254,8 @@ class BlockSession:
     # -- inside
 
     def close(self) -> None:
-        """What is under way is waited for: a thread must not read through a descriptor that means something else."""
+        """Wait for what is under way, and close: a thread must not read through a descriptor that means something
+        else."""
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -276,7 +279,7 @@ class BlockSession:
 
 
 def _requests(pieces: Iterable[_Range]) -> Iterator[list[_Range]]:
-    """Those that follow each other, and meet where blocks do, are read at once."""
+    """Join pieces that follow each other, and meet where blocks do, to what is read at once."""
     request: list[_Range] = []
     size = 0
     for start, length in pieces:
@@ -303,7 +306,7 @@ def _alone(descriptor: int) -> bool:
 
 
 def _outwards(start: int, length: int) -> tuple[int, int]:
-    """The blocks that hold a range."""
+    """Return the blocks that hold a range, as (first byte, end)."""
     return start // BLOCK_BYTES * BLOCK_BYTES, -(-(start + length) // BLOCK_BYTES) * BLOCK_BYTES
 
 

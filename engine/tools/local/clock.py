@@ -10,15 +10,15 @@ class RealClock:
     """The machine's clocks."""
 
     def wall(self) -> float:
-        """Seconds since the epoch."""
+        """Return seconds since the epoch."""
         return time.time()
 
     def monotonic(self) -> float:
-        """CLOCK_MONOTONIC."""
+        """Return CLOCK_MONOTONIC."""
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Really wait."""
+        """Let the thread sleep."""
         time.sleep(seconds)
 
 
@@ -34,7 +34,7 @@ class RealIds:
         return self._host_id
 
     def new_id(self) -> str:
-        """16 random bytes with the version and variant bits of RFC 4122 set."""
+        """Take 16 random bytes, with the version and variant bits of RFC 4122 set."""
         raw = bytearray(os.urandom(16))
         raw[6] = raw[6] & 0x0F | 0x40
         raw[8] = raw[8] & 0x3F | 0x80

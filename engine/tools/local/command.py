@@ -101,7 +101,7 @@ class CommandRunner:
         return Result(process.returncode, output, words, errors)
 
     def _group(self) -> int:
-        """0: one of its own."""
+        """Return the process group to run a program in; 0: one of its own."""
         if not self.die_with_us:
             return 0
         from engine.tools.local import guardian
@@ -114,7 +114,7 @@ class CommandRunner:
         del self.recent[:-RECENT_COMMANDS]
 
     def missing(self, program: str) -> ToolMissing:
-        """The error for a program that is not installed."""
+        """Return the error for a program that is not installed."""
         return ToolMissing(f"{program} is not installed", f"Install the package {self.package}")
 
 
@@ -131,7 +131,7 @@ def _give_up(process: subprocess.Popen[bytes]) -> None:
 
 
 def failure(name: str, subject: str, result: Result) -> StorageError:
-    """The error for a program that failed: ``name`` such as "qemu-img map", ``subject`` what it worked on."""
+    """Return the error for a program that failed: ``name`` such as "qemu-img map", ``subject`` what it worked on."""
     if result.exit_code < 0:
         how = f"was ended by signal {-result.exit_code}"
     else:
@@ -143,10 +143,9 @@ def failure(name: str, subject: str, result: Result) -> StorageError:
 
 
 def shortened(raw: bytes) -> str:
-    """A tool's standard error as one short line of printable text, without its own name and our ``json:`` names.
+    """Return a tool's standard error as one short line of printable text, without its own name and our ``json:`` names.
 
-    Tools repeat names from images, which may be hostile, so nothing that is not printable is let through.
-    """
+    Tools repeat names from images, which may be hostile, so nothing that is not printable is let through."""
     text = _without_descriptions(raw[:READ_WORDS_BYTES].decode("utf-8", "backslashreplace"))
     lines = [line.split(": ", 1)[1] if line.startswith("qemu-") and ": " in line else line for line in text.split("\n")]
     joined = "; ".join(line.strip() for line in lines if line.strip())

@@ -63,19 +63,19 @@ class RealFileHandle:
             view = view[written:]
 
     def truncate(self, size: int) -> None:
-        """ftruncate."""
+        """Call ftruncate(2)."""
         os.ftruncate(self.descriptor, size)
 
     def lock(self) -> bool:
-        """One OFD lock over qemu's bytes and ours: it must keep qemu away, and qemu us."""
+        """Take one OFD lock over qemu's bytes and ours: it must keep qemu away, and qemu us."""
         return ofd_lock(self.descriptor, fcntl.F_WRLCK, *_WRITE_LOCK)
 
     def sync(self) -> None:
-        """fsync, not fdatasync: a new file's size and mode count too."""
+        """Call fsync(2), not fdatasync: a new file's size and mode count too."""
         os.fsync(self.descriptor)
 
     def stat(self) -> Stat:
-        """fstat."""
+        """Call fstat(2)."""
         return _stat(os.fstat(self.descriptor))
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class RealFiles:
     """The kernel's files."""
 
     def list_directory(self, path: str) -> list[Entry]:
-        """A fresh open (refusing a link) and one scan."""
+        """Open the directory afresh (refusing a link) and scan it once."""
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             # An NFS client asks at the open whether the directory has changed, and believes the server, whose answer
@@ -113,11 +113,11 @@ class RealFiles:
             os.close(descriptor)
 
     def stat(self, path: str) -> Stat:
-        """lstat."""
+        """Call lstat(2)."""
         return _stat(os.lstat(path))
 
     def read_file(self, path: str, limit: int) -> bytes:
-        """One open, one fstat, one read; more when that was short."""
+        """Read with one open, one fstat and one read; more when that was short."""
         descriptor, size = self._open_regular(path, os.O_RDONLY)
         try:
             # A read of 64 KiB is measurably faster than one of 128 KiB (malloc's mmap threshold).
@@ -136,36 +136,36 @@ class RealFiles:
         return RealFileHandle(descriptor, path)
 
     def create(self, path: str) -> RealFileHandle:
-        """O_CREAT | O_EXCL; mode 0660 under the umask: what is on a disk is not for everybody."""
+        """Open with O_CREAT | O_EXCL; mode 0660 under the umask: what is on a disk is not for everybody."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         return RealFileHandle(os.open(path, flags, 0o660), path)
 
     def link(self, source: str, target: str) -> None:
-        """link(2)."""
+        """Call link(2)."""
         os.link(source, target, follow_symlinks=False)
 
     def rename(self, source: str, target: str) -> None:
-        """rename(2)."""
+        """Call rename(2)."""
         os.rename(source, target)
 
     def unlink(self, path: str) -> None:
-        """unlink(2)."""
+        """Call unlink(2)."""
         os.unlink(path)
 
     def make_directory(self, path: str) -> None:
-        """mkdir(2)."""
+        """Call mkdir(2)."""
         os.mkdir(path, 0o770)
 
     def remove_directory(self, path: str) -> None:
-        """rmdir(2)."""
+        """Call rmdir(2)."""
         os.rmdir(path)
 
     def symlink(self, target: str, path: str) -> None:
-        """symlink(2)."""
+        """Call symlink(2)."""
         os.symlink(target, path)
 
     def sync_directory(self, path: str) -> None:
-        """fsync of the directory."""
+        """Call fsync(2) on the directory."""
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
@@ -173,12 +173,12 @@ class RealFiles:
             os.close(descriptor)
 
     def space(self, path: str) -> Space:
-        """statvfs; available to the caller, not to root only."""
+        """Call statvfs(3); what is free counts as available to the caller, not to root only."""
         result = os.statvfs(path)
         return Space(result.f_blocks * result.f_frsize, result.f_bavail * result.f_frsize)
 
     def clone(self, source: FileHandle, target: FileHandle) -> bool:
-        """ioctl FICLONE: all or nothing."""
+        """Share the blocks by ioctl FICLONE: all or nothing."""
         assert isinstance(source, RealFileHandle) and isinstance(target, RealFileHandle)
         try:
             fcntl.ioctl(target.descriptor, _FICLONE, source.descriptor)
@@ -189,7 +189,7 @@ class RealFiles:
         return True
 
     def probe(self, path: str) -> Abilities:
-        """Eight blocks of data, an open, an ioctl, an fallocate, some ftruncates."""
+        """Try with eight blocks of data, an open, an ioctl, an fallocate, some ftruncates."""
         with self.create(path) as handle:
             try:
                 handle.write_at(0, b"probe" * (2 * _PROBE_BYTES // 5 + 1))
@@ -204,7 +204,7 @@ class RealFiles:
 
     @staticmethod
     def _open_regular(path: str, access: int) -> tuple[int, int]:
-        """(descriptor, size) of a regular file."""
+        """Return (descriptor, size) of a regular file."""
         # O_NONBLOCK: opening a FIFO must not wait for a writer; it means nothing on regular files.
         descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         found = os.fstat(descriptor)

@@ -50,7 +50,7 @@ class _Guardian:
         return self.owner == os.getpid() and self._process.poll() is None
 
     def close(self) -> None:
-        """What is in its group is killed. A copy that a fork made is left alone."""
+        """Kill what is in the guardian's group. A copy that a fork made is left alone."""
         os.close(self._lifeline)
         if self.owner == os.getpid():
             self._process.wait()
@@ -61,7 +61,7 @@ _ours: _Guardian | None = None
 
 
 def group() -> int:
-    """The process group for such programs. ToolFailed: no process can be made."""
+    """Return the process group for programs that end when this process does. ToolFailed: no process can be made."""
     global _ours
     with _lock:
         if _ours is None or not _ours.alive:

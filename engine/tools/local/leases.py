@@ -44,7 +44,7 @@ class OfdLease:
     """An open file description with one byte locked; ``held`` lists the descriptors of all of them."""
 
     def __init__(self, descriptor: int, held: list[int], remote: bool = True) -> None:
-        """``remote``: it may lie on a server, so closing it may take long."""
+        """Note the descriptor in ``held``. ``remote``: it may lie on a server, so closing it may take long."""
         self.descriptor = descriptor
         self._held = held
         self._remote = remote
@@ -74,7 +74,7 @@ class OfdLeases:
         """Descriptors of the leases this process has now, for programs that must carry them on."""
 
     def try_acquire(self, path: str, key: int, shared: bool) -> OfdLease | None:
-        """One open and one fcntl."""
+        """Lock the byte with one open and one fcntl."""
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         taken = False
         try:
@@ -86,7 +86,7 @@ class OfdLeases:
         return OfdLease(descriptor, self.descriptors, remote) if taken else None
 
     def held(self, path: str, key: int) -> bool:
-        """F_OFD_GETLK on a descriptor of our own."""
+        """Ask with F_OFD_GETLK on a descriptor of our own."""
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             return ofd_locked(descriptor, key, 1)

@@ -25,12 +25,12 @@ class Lender:
     nobody refers to a view of it any more, in whichever thread that happens; how many are lent is not limited."""
 
     def __init__(self, keeps: int) -> None:
-        """Of what came back up to ``keeps`` are kept."""
+        """Keep up to ``keeps`` buffers that came back."""
         self._keeps = keeps
         self._free: SimpleQueue[mmap.mmap] = SimpleQueue()  # may be used by what runs when an object ends
 
     def lend(self) -> memoryview:
-        """A buffer, its bytes as they were left. A view of a part of it keeps all of it."""
+        """Lend a buffer, its bytes as they were left. A view of a part of it keeps all of it."""
         try:
             memory = self._free.get_nowait()
         except Empty:
@@ -45,15 +45,17 @@ class Lender:
 
 
 def is_lent(data: bytes | memoryview, alignment: int) -> bool:
-    """Whether it is in a lent buffer, so nobody changes it as long as anybody refers to it, and aligned there."""
+    """Tell whether ``data`` is in a lent buffer, so nobody changes it as long as anybody refers to it, and aligned
+    there."""
     if not isinstance(data, memoryview) or not isinstance(data.obj, _Lent):
         return False
     return not _address(data) % alignment
 
 
 def as_read(view: memoryview, first: int, length: int) -> bytes | memoryview:
-    """The part that was asked for of what was read into a lent buffer: without a copy, but of a few bytes, which would
-    keep much memory. Zeros of a whole piece are always the same object, which compares equal to itself at once."""
+    """Return the part that was asked for of what was read into a lent buffer: without a copy, but of a few bytes,
+    which would keep much memory. Zeros of a whole piece are always the same object, which compares equal to itself
+    at once."""
     if not view[0] and _is_zero(view):
         return _ZEROS[:length]
     asked = view[first : first + length]
@@ -61,7 +63,7 @@ def as_read(view: memoryview, first: int, length: int) -> bytes | memoryview:
 
 
 def _is_zero(view: memoryview) -> bool:
-    """Told without the interpreter's lock."""
+    """Tell whether all bytes are zero, without the interpreter's lock."""
     at = _address(view)
     return not _COMPARE(at, at + 1, len(view) - 1)
 

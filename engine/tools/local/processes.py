@@ -29,12 +29,12 @@ class RealProcesses:
         self._boot_id = ""
 
     def own(self) -> ProcessIdentity:
-        """From /proc/self."""
+        """Look the calling process up in /proc."""
         return self._identity(os.getpid())
 
     def spawn(self, module: str, arguments: list[str], leases: list[Lease], log: str) -> ProcessIdentity:
-        """fork and exec of this interpreter, in / and with a small environment. The log is created
-        when it is not there (mode 0600) and never a symbolic link."""
+        """Fork and exec this interpreter, in / and with a small environment. The log is created when it is not there
+        (mode 0600) and never a symbolic link."""
         import subprocess
 
         _reap()
@@ -60,7 +60,7 @@ class RealProcesses:
         return self._identity(child.pid)  # there even when it has ended: nobody else waits for it
 
     def state(self, identity: ProcessIdentity) -> ProcessState:
-        """GONE for a zombie too: it holds nothing any more."""
+        """Look in /proc; a zombie is GONE too: it holds nothing any more."""
         _reap()
         if identity.boot_id != self._boot():
             return ProcessState.GONE
@@ -70,11 +70,11 @@ class RealProcesses:
         return _STATES.get(found[0], ProcessState.RUNNING)
 
     def terminate(self, identity: ProcessIdentity) -> None:
-        """SIGTERM, then SIGCONT."""
+        """Send SIGTERM, then SIGCONT."""
         self._signal(identity, (signal.SIGTERM, signal.SIGCONT))
 
     def kill(self, identity: ProcessIdentity) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         self._signal(identity, (signal.SIGKILL,))
 
     def _signal(self, identity: ProcessIdentity, signals: tuple[signal.Signals, ...]) -> None:
@@ -113,7 +113,7 @@ def _reap() -> None:
 
 
 def _pidfd(pid: int) -> int | None:
-    """A descriptor of the process, None where the kernel or a sandbox has no such thing."""
+    """Return a descriptor of the process, None where the kernel or a sandbox has no such thing."""
     try:
         return os.pidfd_open(pid)
     except OSError as error:
@@ -123,7 +123,7 @@ def _pidfd(pid: int) -> int | None:
 
 
 def _stat_fields(pid: int) -> tuple[str, int] | None:
-    """(state, start time in ticks) of a process, None when there is none."""
+    """Return (state, start time in ticks) of a process, None when there is none."""
     try:
         raw = _read_proc(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):

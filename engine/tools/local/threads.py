@@ -20,12 +20,11 @@ _R = TypeVar("_R")
 def map_files(
     work: Callable[[_T], _R], items: Sequence[_T], files_in: Callable[[_R], int], now: Callable[[], float]
 ) -> Iterator[_R]:
-    """``work(item) for item in items``, in order, where ``work`` reads small files, ``files_in(result)`` of them.
+    """Yield ``work(item) for item in items``, in order, where ``work`` reads small files, ``files_in(result)`` of them.
 
-    Storage that turns out to be slow (cold) is read by several threads ahead of the caller, fast one by the
-    caller's own: then threads only take the interpreter away from each other. For the same reason ``work`` should
-    do little beside reading. The first error is raised.
-    """
+    Storage that turns out to be slow (cold) is read by several threads ahead of the caller, fast one by the caller's
+    own: then threads only take the interpreter away from each other. For the same reason ``work`` should do little
+    beside reading. The first error is raised."""
     files_slow = 0
     for position, item in enumerate(items):
         started = now()
@@ -57,8 +56,8 @@ def _in_threads(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
 
 
 def no_longer_than(seconds: float, work: Callable[[], object]) -> None:
-    """Have ``work`` done, and wait for it so long: what takes longer goes on by itself and ends with the process. Its
-    OSError is nobody's."""
+    """Have ``work`` done, and wait for it so long: what takes longer goes on by itself and ends with the process. An
+    OSError of it is swallowed."""
     import threading
 
     def run() -> None:
@@ -72,7 +71,7 @@ def no_longer_than(seconds: float, work: Callable[[], object]) -> None:
 
 @contextlib.contextmanager
 def collector_off() -> Iterator[None]:
-    """No garbage collection meanwhile: building thousands of records that all stay sets it off again
+    """Keep the garbage collector from running meanwhile: building thousands of records that all stay sets it off again
     and again (a third of a scan's time), and there are no cycles in them to find."""
     was_on = gc.isenabled()
     gc.disable()

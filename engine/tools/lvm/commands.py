@@ -97,12 +97,13 @@ class LvmCommands:
     # -- the devices of groups
 
     def devices(self, group: str, missing_ok: bool = False) -> tuple[str, ...]:
-        """The devices of the group that this host sees. NotFound, Ambiguous; StorageError when one is missing."""
+        """Return the devices of the group that this host sees. NotFound, Ambiguous; StorageError when one is
+        missing."""
         known = self._devices.get(group)
         return known if known is not None else self.find(group, missing_ok)
 
     def find(self, group: str, missing_ok: bool = True) -> tuple[str, ...]:
-        """As ``devices``, looked up afresh among all devices of the host."""
+        """Return the devices of the group as ``devices`` does, looked up afresh among all devices of the host."""
         self._devices.pop(group, None)
         columns = ["--reportformat", "json", "-o", "vg_uuid,pv_name"]
         result = self.run("vgs", ["--foreign", *columns, check_group(group)])
@@ -119,7 +120,7 @@ class LvmCommands:
         return found
 
     def know(self, group: str, devices: Sequence[str]) -> None:
-        """These are the devices of a group just made."""
+        """Remember the devices of a group that was just made."""
         self._devices[group] = tuple(sorted(devices))
 
     def _ambiguous(self, group: str) -> DiskwrightError:
@@ -163,7 +164,7 @@ class LvmCommands:
 
 
 def failure(verb: str, subject: str, result: Result) -> DiskwrightError:
-    """The error for a command that failed: ``subject`` such as "group/volume"."""
+    """Return the error for a command that failed: ``subject`` such as "group/volume"."""
     words = says(result.errors)
     text = _text(result)
     group = subject.partition("/")[0]
@@ -186,16 +187,16 @@ def failure(verb: str, subject: str, result: Result) -> DiskwrightError:
 
 
 def torn_device(result: Result) -> str:
-    """A device of which LVM says that it cannot read the metadata there, "" when there is none.
+    """Return a device of which LVM says that it cannot read the metadata there, "" when there is none.
 
-    LVM writes the text of a change and the headers that refer to it without a flush in between, so a power cut may
-    keep the headers alone."""
+    LVM writes the text of a change and the headers that refer to it without a flush in between, so a power cut may keep
+    the headers alone."""
     found = re.search(_UNREADABLE, _text(result))
     return found[1][:_MAX_WORDS] if found else ""
 
 
 def recovery(device: str) -> str:
-    """The next step for a group on such a device."""
+    """Return the next step for a group on a device that ``torn_device`` names."""
     return (
         "If that is its device, a power cut has torn LVM's last change, and what was before is still there: "
         f"pvck --dump metadata_search {device} lists it, pvck --repairtype metadata puts it back (see docs/lvm.md)"
@@ -203,12 +204,12 @@ def recovery(device: str) -> str:
 
 
 def no_such_volume(result: Result) -> bool:
-    """It failed because the group has no volume of that name."""
+    """Tell whether a command failed because the group has no volume of that name."""
     return bool(result.exit_code and re.search(_NO_VOLUME, _text(result)))
 
 
 def says(raw: bytes) -> str:
-    """What LVM said as one short line of printable text: its errors, or its warnings when these are all."""
+    """Return what LVM said as one short line of printable text: its errors, or its warnings when these are all."""
     text = raw.decode("utf-8", "backslashreplace")
     lines = [line.strip().rstrip(".") for line in text.split("\n") if line.strip()]
     lines = list(dict.fromkeys(line for line in lines if not line.startswith(("File descriptor", "Run `", "See "))))

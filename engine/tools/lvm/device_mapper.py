@@ -54,17 +54,17 @@ class Mapped(NamedTuple):
 
 
 def plain(uuid: str) -> str:
-    """LVM's uuid as device-mapper has it."""
+    """Return LVM's uuid as device-mapper has it."""
     return uuid.replace("-", "")
 
 
 def uuid_of(group: str, volume: str) -> str:
-    """The uuid of the device of a logical volume."""
+    """Return the uuid of the device of a logical volume."""
     return f"LVM-{plain(group)}{plain(volume)}"
 
 
 def devices_of(group: str) -> list[Mapped]:
-    """The active devices of the volume group with that uuid, in order of their names. Plain OSError."""
+    """Return the active devices of the volume group with that uuid, in order of their names. Plain OSError."""
     prefix = f"LVM-{plain(group)}"
     found = []
     for device in os.listdir(_SYSTEM):
@@ -106,7 +106,7 @@ def _line(path: str) -> str:
 
 
 def _opened(uuid: str) -> int:
-    """0 when it is gone meanwhile."""
+    """Return how often a device is open; 0 when it is gone meanwhile."""
     try:
         count: int = _REQUEST.unpack_from(_asked(_DEVICE_STATUS, uuid, 0))[6]
     except OSError as error:
@@ -117,7 +117,7 @@ def _opened(uuid: str) -> int:
 
 
 def _asked(command: int, uuid: str, flags: int) -> bytes:
-    """The kernel's answer about one device. Plain OSError; ENXIO: there is none."""
+    """Return the kernel's answer about one device. Plain OSError; ENXIO: there is none."""
     import fcntl
 
     length = _TABLE_BYTES
@@ -130,8 +130,8 @@ def _asked(command: int, uuid: str, flags: int) -> bytes:
 
 
 def lies_there(path: str, uuid: str, ranges: Sequence[PhysicalRange]) -> bool:
-    """Whether the device that ``path`` names is that one, and means exactly these ranges. False also when that cannot
-    be found out."""
+    """Tell whether the device that ``path`` names is that one, and means exactly these ranges. False also when that
+    cannot be found out."""
     try:
         answer = _asked(_TABLE_STATUS, uuid, _TABLE_NOT_STATUS)
         header = _REQUEST.unpack_from(answer)
@@ -146,12 +146,12 @@ def lies_there(path: str, uuid: str, ranges: Sequence[PhysicalRange]) -> bool:
 
 
 def _minor(number: int) -> int:
-    """Of the kernel's own number of a device, as it tells it in structures."""
+    """Return the minor number of a device out of the kernel's own number, as it stands in structures."""
     return (number & 0xFF) | ((number >> 12) & 0xFFF00)
 
 
 def _table(answer: bytes, start: int, targets: int) -> Iterator[tuple[int, int, int]]:
-    """(device, start, length) of each piece in order, in bytes. ValueError: it is not made of linear ones."""
+    """Return (device, start, length) of each piece in order, in bytes. ValueError: it is not made of linear ones."""
     at = start
     for _ in range(targets):
         _, length, _, following, kind = _TARGET.unpack_from(answer, at)
@@ -164,7 +164,7 @@ def _table(answer: bytes, start: int, targets: int) -> Iterator[tuple[int, int, 
 
 
 def _joined(pieces: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """With neighbours made one."""
+    """Return the ranges with neighbours made one."""
     found: list[tuple[int, int, int]] = []
     for device, start, length in pieces:
         if found and found[-1][0] == device and found[-1][1] + found[-1][2] == start:

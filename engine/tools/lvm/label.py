@@ -25,8 +25,8 @@ _MAX_AREAS = 8
 
 
 def commit_mark(devices: Sequence[str]) -> bytes | None:
-    """Other bytes after every commit to the group on these devices, and when they are other devices. None when
-    that cannot be told: one cannot be read, or has no label or an area that is not as expected."""
+    """Return bytes that differ after every commit to the group on these devices, and when these are other devices. None
+    when that cannot be told: one cannot be read, or has no label or an area that is not as expected."""
     parts = []
     areas = 0
     try:
@@ -43,13 +43,13 @@ def commit_mark(devices: Sequence[str]) -> bytes | None:
 
 
 def label_of(device: str) -> bytes:
-    """Which physical volume is on the device. Plain OSError; ValueError when there is none."""
+    """Return which physical volume is on the device. Plain OSError; ValueError when there is none."""
     with DirectBlockHandle(device) as handle:
         return _label(handle.read_at(0, BLOCK_BYTES))[0]
 
 
 def _label(start: bytes) -> tuple[bytes, list[int]]:
-    """(the physical volume's uuid, offsets of its metadata areas)"""
+    """Return (the physical volume's uuid, offsets of its metadata areas)."""
     for sector in range(_LABEL_SECTORS):
         at = sector * _SECTOR_BYTES
         magic, number, _, offset, kind = _LABEL.unpack_from(start, at)
@@ -60,7 +60,8 @@ def _label(start: bytes) -> tuple[bytes, list[int]]:
 
 
 def _areas(header: bytes) -> list[int]:
-    """After uuid and size come the data areas and the metadata areas, each list with a pair of zeros at its end."""
+    """Return offsets of the metadata areas. After uuid and size come the data areas and the metadata areas, each list
+    with a pair of zeros at its end."""
     position = _UUID_BYTES + 8
     lists: list[list[int]] = [[], []]
     for found in lists:

@@ -25,14 +25,14 @@ MAX_SYSTEM_ID_BYTES = 128
 
 
 def check_group(name: str) -> str:
-    """The name of a volume group, or BadRequest."""
+    """Return the name of a volume group, or raise BadRequest."""
     if not re.fullmatch(_NAME, name) or name in {".", ".."} or _mapped_bytes(name) > MAX_NAME_BYTES:
         raise BadRequest(f"{name!r:.80} cannot name a volume group", "Use letters, digits and _ . + -")
     return name
 
 
 def check_volume(name: str) -> str:
-    """The name of a logical volume, or BadRequest."""
+    """Return the name of a logical volume, or raise BadRequest."""
     reserved = name.startswith(_RESERVED_STARTS) or any(part in name for part in _RESERVED_PARTS)
     if not re.fullmatch(_NAME, name) or name in {".", ".."} or reserved or _mapped_bytes(name) > MAX_NAME_BYTES:
         raise BadRequest(f"{name!r:.80} cannot name a logical volume", "Use letters, digits and _ . + -")
@@ -40,21 +40,21 @@ def check_volume(name: str) -> str:
 
 
 def check_tag(tag: str) -> str:
-    """A tag of a volume, or BadRequest."""
+    """Return a tag of a volume, or raise BadRequest."""
     if not re.fullmatch(_TAG, tag) or len(tag) > MAX_TAG_BYTES:
         raise BadRequest(f"{tag!r:.80} cannot be a tag in LVM", "Use letters, digits and _ + . - / = ! : & #")
     return tag
 
 
 def check_device(path: str) -> str:
-    """The name of a device as it can stand in a list for LVM (which splits at commas), or BadRequest."""
+    """Return the name of a device as it can stand in a list for LVM (which splits at commas), or raise BadRequest."""
     if not re.fullmatch(_DEVICE, path) or ".." in path.split("/"):
         raise BadRequest(f"{path!r:.200} cannot name a device", "Use its name in /dev")
     return path
 
 
 def check_system_id(system_id: str) -> str:
-    """LVM's mark of a host, "" for none, or BadRequest."""
+    """Return LVM's mark of a host, "" for none, or raise BadRequest."""
     fits = re.fullmatch(_SYSTEM_ID, system_id) and len(system_id) <= MAX_SYSTEM_ID_BYTES
     if system_id and (not fits or system_id.startswith("localhost")):  # LVM ignores that name: every host has it
         raise BadRequest(f"{system_id!r:.200} cannot mark a host in LVM", "Use letters, digits and _ . + -")
@@ -62,7 +62,7 @@ def check_system_id(system_id: str) -> str:
 
 
 def system_id_of(host: str) -> str:
-    """The mark of a host of that name: different names have different marks, and a mark can be read."""
+    """Return the mark of a host of that name: different names have different marks, and a mark can be read."""
     escaped = "diskwright." + re.sub(
         _NOT_PLAIN, lambda found: "".join(f"+{byte:02x}" for byte in found[0].encode()), host
     )

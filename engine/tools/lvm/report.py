@@ -28,7 +28,7 @@ COLUMNS = {
 
 
 def report_arguments() -> list[str]:
-    """What ``fullreport`` has to be told to print what ``parse`` reads."""
+    """Return what ``fullreport`` has to be told to print what ``parse`` reads."""
     arguments = ["--reportformat", "json", "--units", "b", "--nosuffix", "--binary"]
     for kind, columns in COLUMNS.items():
         arguments += ["--configreport", kind, "-o", columns]
@@ -47,7 +47,7 @@ class Told(NamedTuple):
     """Where the first extent of each device begins."""
 
     def plain(self, name: str) -> str:
-        """The uuid of a volume as device-mapper has it, "" when there is no such volume."""
+        """Return the uuid of a volume as device-mapper has it, "" when there is no such volume."""
         return plain(self.uuids.get(name, ""))
 
 
@@ -59,7 +59,7 @@ class _Segment(NamedTuple):
 
 
 def parse(output: bytes, group: str) -> Told:
-    """The group in a report. ToolFailed when it is not what ``report_arguments`` ask for."""
+    """Return the group in a report. ToolFailed when it is not what ``report_arguments`` ask for."""
     try:
         tables = _tables(output)
         (facts,) = tables["vg"]
@@ -95,7 +95,7 @@ def parse(output: bytes, group: str) -> Told:
 
 
 def rows(output: bytes, kind: str, *columns: str) -> list[tuple[str, ...]]:
-    """These columns of a table of a report in JSON. ToolFailed when they are not there."""
+    """Return these columns of a table of a report in JSON. ToolFailed when they are not there."""
     try:
         return [tuple(_text(row[column]) for column in columns) for row in _tables(output)[kind]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -103,7 +103,7 @@ def rows(output: bytes, kind: str, *columns: str) -> list[tuple[str, ...]]:
 
 
 def _tables(output: bytes) -> dict[str, list[dict[str, Any]]]:
-    """The tables, joined over all groups of the report."""
+    """Return the tables, joined over all groups of the report."""
     joined: dict[str, list[dict[str, Any]]] = {}
     for part in json.loads(_without_remarks(output))["report"]:
         for kind, lines in part.items():
@@ -112,7 +112,8 @@ def _tables(output: bytes) -> dict[str, list[dict[str, Any]]]:
 
 
 def _without_remarks(output: bytes) -> bytes:
-    """LVM prints a line of words into its JSON when it has to look twice, however silent it is told to be."""
+    """Drop the line of words that LVM prints into its JSON when it has to look twice, however silent it is told to
+    be."""
     return b"\n".join(line for line in output.split(b"\n") if line.lstrip()[:1] in _JSON_STARTS)
 
 
@@ -129,7 +130,7 @@ def _volume(row: dict[str, Any], segments: list[_Segment], extent: int, starts: 
 
 
 def _ranges(segments: list[_Segment], size: int, extent: int, starts: dict[str, int]) -> tuple[PhysicalRange, ...]:
-    """Where the volume lies; () unless it is linear, whole, and on devices that are all there."""
+    """Return where the volume lies; () unless it is linear, whole, and on devices that are all there."""
     found = []
     position = 0
     for segment in segments:
@@ -150,7 +151,7 @@ def _room(row: dict[str, Any], extent: int, starts: dict[str, int]) -> PhysicalR
 
 
 def _flag(value: Any) -> bool:
-    """A yes or no as ``--binary`` makes them."""
+    """Parse a yes or no as ``--binary`` makes them."""
     if value not in ("0", "1"):
         raise ValueError(f"{value!r:.20} is no flag")
     return bool(value == "1")

@@ -20,7 +20,7 @@ class Place(NamedTuple):
     """Of the device."""
 
     def still_there(self) -> bool:
-        """The device of that name is the one that was reported. To be asked before writing there."""
+        """Tell whether the device of that name is the one that was reported. To be asked before writing there."""
         try:
             return label_of(self.range.device) == self.label
         except (OSError, ValueError):
@@ -35,11 +35,12 @@ class Seen(NamedTuple):
     told: Told
 
     def holds(self) -> bool:
-        """Nobody has committed since: the mark, which is read from the devices at this moment, is the same."""
+        """Tell whether nobody has committed since: the mark, which is read from the devices at this moment, is the
+        same."""
         return commit_mark(self.devices) == self.mark
 
     def now(self) -> VolumeGroup | None:
-        """The group as it is now, None when LVM must be asked again. What is active is asked of the kernel."""
+        """Return the group as it is now, None when LVM must be asked again. What is active is asked of the kernel."""
         if not self.holds():
             return None
         group = self.told.group
@@ -57,15 +58,15 @@ class Seen(NamedTuple):
         return group._replace(volumes={name: updated(volume) for name, volume in group.volumes.items()})
 
     def is_device(self, name: str, path: str, host: str) -> bool:
-        """The device of that name is the volume as it lies now, and the host may use the group."""
+        """Tell whether the device of that name is the volume as it lies now, and the host may use the group."""
         volume = self.told.group.volumes.get(name)
         if volume is None or not volume.ranges or self.told.group.system_id not in ("", host) or not self.holds():
             return False
         return lies_there(path, uuid_of(self.told.group.uuid, self.told.uuids[name]), volume.ranges)
 
     def place(self, size: int) -> Place | None:
-        """The smallest piece of free room in which a volume of that size fits, None when there is none or LVM must
-        be asked again."""
+        """Return the smallest piece of free room in which a volume of that size fits, None when there is none or LVM
+        must be asked again."""
         extent = self.told.group.extent_bytes
         wanted = -(-size // extent) * extent
         fitting = [room for room in self.told.room if room.length >= wanted > 0 and ":" not in room.device]

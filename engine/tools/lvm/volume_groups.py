@@ -49,7 +49,7 @@ class LvmVolumeGroups:
     # -- reading
 
     def report(self, group: str) -> VolumeGroup:
-        """One ``fullreport``; the first time a ``vgs`` before it finds the devices. No command at all as long as
+        """Run one ``fullreport``; the first time a ``vgs`` before it finds the devices. No command is run as long as
         nobody has committed a change to the group since the last one."""
         seen = self._seen.get(check_group(group))
         found = seen.now() if seen is not None else None
@@ -58,7 +58,7 @@ class LvmVolumeGroups:
         return self._told(group).group
 
     def _told(self, group: str) -> Told:
-        """What LVM says now."""
+        """Return what LVM says now."""
         devices = self._commands.devices(group, missing_ok=True)
         mark = commit_mark(devices)  # before LVM looks: what is committed in between is another one
         arguments = ["--foreign", *report_arguments(), group]
@@ -74,7 +74,7 @@ class LvmVolumeGroups:
     # -- groups
 
     def create_group(self, group: str, devices: Sequence[str], system_id: str) -> None:
-        """``vgcreate``, which makes the physical volumes as well. Signatures of another use are a conflict, never
+        """Run ``vgcreate``, which makes the physical volumes as well. Signatures of another use are a conflict, never
         wiped: LVM would ask, and nobody answers."""
         check_group(group)
         check_system_id(system_id)
@@ -92,7 +92,7 @@ class LvmVolumeGroups:
         self._commands.know(group, devices)
 
     def _require_free(self, group: str, devices: Sequence[str]) -> None:
-        """Conflict when the name is taken, or a device belongs to LVM: its metadata areas may be smaller."""
+        """Raise Conflict when the name is taken, or a device belongs to LVM: its metadata areas may be smaller."""
         try:
             self._commands.find(group)
         except NotFound:
@@ -109,7 +109,7 @@ class LvmVolumeGroups:
             raise Conflict(f"device {device} {use}", "Use another device, or pvremove it first")
 
     def set_system_id(self, group: str, system_id: str, present: str) -> None:
-        """``vgchange``, run as the host that is present, so LVM itself refuses when it is another by now."""
+        """Run ``vgchange`` as the host that is present, so LVM itself refuses when it is another by now."""
         check_system_id(system_id)
         check_system_id(present)
         found = self.report(group).system_id
@@ -126,7 +126,7 @@ class LvmVolumeGroups:
     # -- volumes
 
     def create(self, group: str, name: str, size: int, tags: Sequence[str]) -> tuple[PhysicalRange, ...]:
-        """One ``lvcreate``: a volume is never seen without its tags. Where it will lie is said to LVM when the last
+        """Run one ``lvcreate``: a volume is never seen without its tags. Where it will lie is said to LVM when the last
         report tells of room in one piece; LVM looks itself whether that is free."""
         kind = ["--type", "linear", "--activate", "n", "--zero", "n", "--wipesignatures", "n"]
         kind += ["--setautoactivation", "n", "--yes"]
@@ -145,7 +145,7 @@ class LvmVolumeGroups:
         return ()
 
     def resize(self, group: str, name: str, size: int) -> None:
-        """One ``lvresize``. Success when it has that size already."""
+        """Run one ``lvresize``. Success when the volume has that size already."""
         arguments = ["--force", "--size", _bytes(size), _path(group, name)]
         if self._lvm_version() >= _FILE_SYSTEM_AWARE:
             arguments = ["--fs", "ignore", *arguments]
@@ -154,24 +154,24 @@ class LvmVolumeGroups:
             raise failure("lvresize", f"{group}/{name}", result)
 
     def change_tags(self, group: str, name: str, add: Sequence[str], remove: Sequence[str]) -> None:
-        """One ``lvchange``."""
+        """Run one ``lvchange``."""
         marks = [part for tag in add for part in ("--addtag", check_tag(tag))]
         marks += [part for tag in remove for part in ("--deltag", check_tag(tag))]
         if marks:
             self._change("lvchange", group, name, [*marks, _path(group, name)])
 
     def rename(self, group: str, name: str, new: str) -> None:
-        """One ``lvrename``."""
+        """Run one ``lvrename``."""
         self._change("lvrename", group, name, [_path(group, name), _path(group, new)])
 
     def remove(self, group: str, name: str) -> None:
-        """One ``lvremove``, which deactivates. What is gone already is success."""
+        """Run one ``lvremove``, which deactivates. What is gone already is success."""
         result = self._commands.on_group("lvremove", group, ["--force", "--yes", _path(group, name)])
         if result.exit_code and not no_such_volume(result):
             raise failure("lvremove", f"{group}/{name}", result)
 
     def activate(self, group: str, name: str) -> str:
-        """``lvchange``, where the device is not there yet, or not with the place and size that it has by now."""
+        """Run ``lvchange`` where the device is not there yet, or not with the place and size that it has by now."""
         where = _path(group, name)
         path = f"/dev/{where}"
         seen = self._seen.get(group)
@@ -193,15 +193,15 @@ class LvmVolumeGroups:
         return path
 
     def _others(self, group: str, name: str) -> list[Mapped]:
-        """Devices of the volume's name that are not it: another host removed what they were of, and made it anew. LVM
-        refreshes a volume by its uuid, and says nothing when that is not active."""
+        """Return devices of the volume's name that are not it: another host removed what they were of, and made it
+        anew. LVM refreshes a volume by its uuid, and says nothing when that is not active."""
         told = self._told(group)
         uuid = uuid_of(told.group.uuid, told.uuids.get(name, ""))
         wanted = f"{group.replace('-', '--')}-{name.replace('-', '--')}"
         return [device for device in _devices_of("") if device.name == wanted and device.uuid != uuid]
 
     def deactivate(self, group: str, name: str) -> None:
-        """``lvchange``. A volume that is gone is not active. Of a group that LVM does not let us touch any more:
+        """Run ``lvchange``. A volume that is gone is not active. Of a group that LVM does not let us touch any more
         device-mapper is told."""
         result = self._commands.on_group("lvchange", group, ["--activate", "n", _path(group, name)])
         if not result.exit_code or no_such_volume(result):
@@ -213,7 +213,7 @@ class LvmVolumeGroups:
         self._remove(group, [device for device in _devices_of(told.group.uuid) if device.volume == told.plain(name)])
 
     def remove_devices(self, uuid: str) -> list[str]:
-        """By device-mapper: LVM knows nothing of a volume that another host removed."""
+        """Have device-mapper remove them: LVM knows nothing of a volume that another host removed."""
         busy = []
         for device in _devices_of(uuid):
             try:
@@ -232,7 +232,7 @@ class LvmVolumeGroups:
     # -- bytes
 
     def sync(self, group: str) -> None:
-        """An fsync of each device: LVM itself flushes nothing."""
+        """Call fsync(2) on each device: LVM itself flushes nothing."""
         for device in self._commands.devices(group):
             try:
                 flush_device(device)
@@ -242,13 +242,13 @@ class LvmVolumeGroups:
                 raise failed from error
 
     def open_device(self, path: str, writable: bool = False) -> BlockHandle:
-        """O_DIRECT."""
+        """Open the device with O_DIRECT."""
         return DirectBlockHandle(path, writable)
 
     # -- running
 
     def attach_files(self, files: Sequence[str], sector_bytes: int, file_bytes: int = 0) -> list[str]:
-        """Loop devices."""
+        """Attach loop devices."""
         loops = LoopDevices()
         for path in files if file_bytes else ():
             with contextlib.suppress(Conflict):
@@ -256,7 +256,7 @@ class LvmVolumeGroups:
         return [loops.attach(path, sector_bytes).device for path in files]
 
     def detach_files(self, files: Sequence[str]) -> None:
-        """Each of them."""
+        """Detach the loop device of each file."""
         for path in files:
             with contextlib.suppress(NotFound):
                 LoopDevices().detach(path)
@@ -285,14 +285,14 @@ def _path(group: str, name: str) -> str:
 
 
 def _bytes(size: int) -> str:
-    """A size for LVM, which takes whole sectors and rounds them up to extents."""
+    """Return a size for LVM, which takes whole sectors and rounds them up to extents."""
     if size <= 0:
         raise BadRequest(f"a volume cannot have {size} bytes", "Use a positive size")
     return f"{-(-size // 512) * 512}b"
 
 
 def _version(output: bytes) -> tuple[int, ...]:
-    """(2, 3, 16) of "LVM version:     2.03.16(2) (2022-05-18)", () when there is none."""
+    """Return (2, 3, 16) of "LVM version: 2.03.16(2) (2022-05-18)", () when there is none."""
     for line in output.decode("ascii", "replace").splitlines():
         label, _, rest = line.partition(":")
         if label.strip() == "LVM version":

@@ -41,12 +41,12 @@ class NfsMounts:
         self._commands = CommandRunner(PACKAGE)
 
     def at(self, path: str) -> Mount | None:
-        """The last line of the kernel's list with that mount point."""
+        """Return the last line of the kernel's list with that mount point."""
         found = [mount for mount in mounts() if mount.path == path]
         return found[-1] if found else None
 
     def holding(self, path: str) -> Mount | None:
-        """The longest mount point that ``path`` begins with."""
+        """Return the longest mount point that ``path`` begins with."""
         best: Mount | None = None
         for mount in mounts():
             inside = mount.path in ("/", path) or path.startswith(f"{mount.path}/")
@@ -55,7 +55,7 @@ class NfsMounts:
         return best
 
     def mount_nfs(self, source: str, path: str, options: str) -> None:
-        """``mount.nfs SOURCE PATH -n -o OPTIONS``."""
+        """Run ``mount.nfs SOURCE PATH -n -o OPTIONS``."""
         there = self.at(path)
         if there is not None:
             if there.source.rstrip("/") == source.rstrip("/"):
@@ -79,7 +79,8 @@ class NfsMounts:
             raise
 
     def unmount(self, path: str) -> None:
-        """Deepest first: the client mounts file systems below the exported one by itself when somebody goes there."""
+        """Unmount the deepest first: the client mounts file systems below the exported one by itself when somebody goes
+        there."""
         inside = [mount.path for mount in mounts() if mount.path == path or mount.path.startswith(f"{path}/")]
         for point in sorted(inside, key=len, reverse=True):
             _unmount(point, path)
@@ -91,14 +92,14 @@ class NfsMounts:
             raise from_os_error(error, f"remove the mount point {path}") from None
 
     def users(self, path: str, also: str = "") -> list[User]:
-        """From /proc."""
+        """Look the users up in /proc."""
         from engine.tools.nfs.users import users
 
         return users(path, also)
 
 
 def mounts() -> list[Mount]:
-    """The kernel's list, in its order: later ones lie above earlier ones."""
+    """Return the kernel's list, in its order: later ones lie above earlier ones."""
     try:
         descriptor = os.open(_MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
@@ -108,7 +109,7 @@ def mounts() -> list[Mount]:
 
 
 def parse_line(line: bytes) -> Mount | None:
-    """One line of mountinfo, None when it is none: proc(5)."""
+    """Parse one line of mountinfo, see proc(5); None when it is none."""
     fields = line.split()
     try:
         rest = fields.index(b"-", 6)
@@ -128,7 +129,7 @@ def _program() -> str:
 
 
 def _refusal(source: str, result: Result) -> DiskwrightError:
-    """The error for what mount.nfs said; its exit code is 32 for nearly everything."""
+    """Return the error for what mount.nfs said; its exit code is 32 for nearly everything."""
     said = result.words.removeprefix(f"{_PROGRAM}: ") or f"exit code {result.exit_code}"
     message = f"cannot mount {source}: {said}"
     if "ccess denied" in said or "not permitted" in said:

@@ -17,7 +17,7 @@ _SHOWN_CHARACTERS = 80
 
 
 def users(path: str, also: str = "") -> list[User]:
-    """Processes other than this one that use ``path`` or anything below it, or have the file ``also`` open."""
+    """Return processes other than this one that use ``path`` or anything below it, or have the file ``also`` open."""
     found = []
     for name in os.listdir(_PROC):
         if name.isdigit() and int(name) != os.getpid() and _uses(name, path, also):
@@ -30,7 +30,7 @@ def _uses(process: str, path: str, also: str) -> bool:
 
 
 def _links(process: str) -> Iterator[str]:
-    """What it has open, runs and stands in."""
+    """Return what a process has open, runs and stands in."""
     names = ["cwd", "root", "exe"]
     for folder in ("fd", "map_files"):
         with contextlib.suppress(OSError):

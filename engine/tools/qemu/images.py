@@ -47,22 +47,22 @@ class QemuImageTool:
     # -- reading
 
     def map_layer(self, layer: Layer) -> list[Extent]:
-        """``qemu-img map`` of the layer with nothing below it."""
+        """Run ``qemu-img map`` on the layer with nothing below it."""
         return self.map_chain([layer])
 
     def map_chain(self, chain: Chain) -> list[Extent]:
-        """``qemu-img map``."""
+        """Run ``qemu-img map``."""
         result = self._run("map", chain, ["--output=json", describe(chain)])
         return _extents(_json(result, "qemu-img map"))
 
     def required_bytes(self, chain: Chain, format: VolumeFormat) -> int:
-        """``qemu-img measure``: the length of the file or device to be made."""
+        """Run ``qemu-img measure``: the length of the file or device to be made."""
         result = self._run("measure", chain, ["--output=json", "-O", format.value, describe(chain)])
         report = _json(result, "qemu-img measure")
         return _count(report, "required", "qemu-img measure")
 
     def check(self, layer: Layer) -> CheckReport:
-        """``qemu-img check``; ToolFailed when the check itself could not be done (a raw layer, a read error)."""
+        """Run ``qemu-img check``; ToolFailed when the check itself could not be done (a raw layer, a read error)."""
         name = describe([layer])
         allowed = (_CHECK_CLEAN, _CHECK_CORRUPT, _CHECK_LEAKS)
         result = self._run("check", [layer], ["--output=json", name], allowed)
@@ -104,19 +104,19 @@ class QemuImageTool:
     # -- changing
 
     def repair_leaks(self, layer: Layer) -> None:
-        """``qemu-img check -r leaks``; ToolFailed when leaks or corruptions are left, in the tool's words."""
+        """Run ``qemu-img check -r leaks``; ToolFailed when leaks or corruptions are left, in the tool's words."""
         self._run("check", [layer], ["-r", "leaks", describe([layer], writable=True)], writer=True)
         _sync(layer)
 
     def repair_all(self, layer: Layer) -> None:
-        """``qemu-img check -r all``; ToolFailed when corruptions are left. Leaks may be left."""
+        """Run ``qemu-img check -r all``; ToolFailed when corruptions are left. Leaks may be left."""
         allowed = (_CHECK_CLEAN, _CHECK_LEAKS)
         self._run("check", [layer], ["-r", "all", describe([layer], writable=True)], allowed, writer=True)
         _sync(layer)
 
     def set_backing(self, layer: Layer, name: str | None, format: VolumeFormat | None) -> None:
-        """``qemu-img rebase -u``; opens neither the old nor the new backing. One header write, so
-        atomic where a sector is."""
+        """Run ``qemu-img rebase -u``, which opens neither the old nor the new backing. One header write, so atomic
+        where a sector is."""
         if layer.format is not VolumeFormat.QCOW2:
             raise BadRequest(f"raw layer {layer.path!r:.200} cannot have a backing name")
         if name is not None and (not name or len(checked_path(name).encode()) > MAX_BACKING_NAME_BYTES):
@@ -128,8 +128,8 @@ class QemuImageTool:
         _sync(layer)
 
     def resize(self, layer: Layer, size: int) -> None:
-        """``qemu-img resize``. Nothing below may be longer than the layer is now: growing would uncover it. (qemu can
-        zero such a range in the same command, but not atomically: the size was seen durable before the zeros.)"""
+        """Run ``qemu-img resize``. Nothing below may be longer than the layer is now: growing would uncover it. (qemu
+        can zero such a range in the same command, but not atomically: the size was seen durable before the zeros.)"""
         self._run("resize", [layer], [describe([layer], writable=True), str(size)], writer=True)
         _sync(layer)
 
@@ -156,7 +156,7 @@ class QemuImageTool:
         return result
 
     def _require_version(self) -> None:
-        """ToolMissing when qemu-img is not there or too old; asked once."""
+        """Raise ToolMissing when qemu-img is not there or too old; ask once."""
         if self._version_known:
             return
         result = self._commands.run(["qemu-img", "--version"])
@@ -168,7 +168,7 @@ class QemuImageTool:
 
 
 def _version(output: bytes) -> tuple[int, ...]:
-    """The version in "qemu-img version 7.2.22 (…)", (0,) when there is none."""
+    """Return the version in "qemu-img version 7.2.22 (…)", (0,) when there is none."""
     words = output.split(None, 3)
     numbers = words[2].split(b".")[:2] if len(words) > 2 and words[1] == b"version" else []
     return tuple(int(number) for number in numbers if number.isdigit()) or (0,)
@@ -182,7 +182,7 @@ def _json(result: Result, name: str) -> Any:
 
 
 def _count(report: Any, key: str, name: str, default: int | None = None) -> int:
-    """A number that is 0 or more, or ``default`` when the key is missing."""
+    """Return a number that is 0 or more, or ``default`` when the key is missing."""
     value = report.get(key, default) if isinstance(report, dict) else None
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ToolFailed(f"{name} printed {value!r:.60} as {key}")
@@ -190,7 +190,7 @@ def _count(report: Any, key: str, name: str, default: int | None = None) -> int:
 
 
 def _extents(report: Any) -> list[Extent]:
-    """Checked: gapless from 0, flags are booleans."""
+    """Return the extents, checked: gapless from 0, flags are booleans."""
     if not isinstance(report, list):
         raise ToolFailed("qemu-img map printed no list")
     extents = []

@@ -70,10 +70,10 @@ class Server(Protocol):
     """The process at the other end."""
 
     def started(self) -> None:
-        """Called once, when the handshake is done."""
+        """Note that the handshake is done. Called once."""
 
     def words(self) -> str:
-        """What it said on its standard error, shortened; waits for its end when it is ending."""
+        """Return what the server said on its standard error, shortened; wait for its end when it is ending."""
 
     def stop(self, patience_s: float = STOP_TIMEOUT_S) -> None:
         """End it, by force when it does not end within that time; the socket is closed already. Idempotent, never
@@ -177,7 +177,7 @@ class NbdSession:
             self._submit_write(_Kind.WRITE, piece_start, length, view[offset : offset + length])
 
     def zero(self, start: int, length: int) -> None:
-        """As ``write``; zeros are written out when the server cannot zero a range by itself."""
+        """Queue zeros as ``write`` queues data; they are written out when the server cannot zero a range by itself."""
         self._check_range(start, length)
         if self._flags & _CAN_WRITE_ZEROES:
             for piece_start, piece_length in _pieces(start, length, ZERO_BYTES):
@@ -188,7 +188,7 @@ class NbdSession:
             self._submit_write(_Kind.WRITE, piece_start, piece_length, zeros[:piece_length])
 
     def flush(self) -> None:
-        """All writes answered, then NBD_CMD_FLUSH answered: the server has synced its files."""
+        """Wait until all writes are answered and then NBD_CMD_FLUSH is: the server has synced its files."""
         while self._writes_in_flight:
             self._receive()
         if self._write_error:

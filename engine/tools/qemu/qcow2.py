@@ -137,7 +137,7 @@ def parse_header(raw: bytes, file_length: int) -> Header:
 
 
 def _version_3(raw: bytes, cluster: int) -> tuple[int, int, int, int]:
-    """(incompatible, autoclear, refcount order, header length), checked."""
+    """Return (incompatible, autoclear, refcount order, header length), checked."""
     if len(raw) < 104:
         raise Damaged(f"a qcow2 header of version 3 has 104 bytes or more, the file has {len(raw)}")
     incompatible, _, autoclear, order, header_length = _V3.unpack_from(raw, 72)

@@ -92,14 +92,14 @@ class QemuNbd:
         return connection
 
     def started(self) -> None:
-        """The handshake is done, so the server ends by itself when the socket closes: dismiss the guardian."""
+        """Dismiss the guardian: the handshake is done, so the server ends by itself when the socket closes."""
         if not self._dismissed:
             self._dismissed = True
             with contextlib.suppress(BrokenPipeError):
                 os.write(self._lifeline, b"\n")
 
     def words(self) -> str:
-        """Its standard error, shortened, after waiting a little for its end."""
+        """Return the server's standard error, shortened, after waiting a little for its end."""
         self._wait(_WORDS_TIMEOUT_S)
         return shortened(os.pread(self._stderr, READ_WORDS_BYTES, 0)) if self._stderr >= 0 else ""
 
@@ -126,13 +126,13 @@ class QemuNbd:
         self._stderr = -1
 
     def _wait_for_guardian(self) -> None:
-        """It is the last that has the other end of the pipe, and copies of the leases, until it has ended."""
+        """Wait for the guardian's end: it is the last that has the other end of the pipe, and copies of the leases."""
         poll = select.poll()
         poll.register(self._lifeline, 0)  # only that there is no reader any more
         poll.poll(_WORDS_TIMEOUT_S * 1000)
 
     def _wait(self, timeout_s: float) -> bool:
-        """Whether it has ended within the time; reaps it."""
+        """Tell whether the server has ended within the time; reap it."""
         if self._process.returncode is None and self._stderr >= 0:
             poll = select.poll()
             poll.register(self._pidfd, select.POLLIN)

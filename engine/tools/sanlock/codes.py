@@ -34,7 +34,7 @@ class SanlockError(Exception):
 
 
 def failure(error: SanlockError, doing: str) -> DiskwrightError:
-    """The error for it; ``doing`` completes "cannot …"."""
+    """Return the error for a code of sanlock; ``doing`` completes "cannot …"."""
     message = f"cannot {doing}: {error.words} [{error.code}]"
     if error.code in _NOT_JOINED:
         return Refused(f"cannot {doing}: this host does not take part", "Connect the repository on this host")

@@ -81,7 +81,7 @@ class Library:
     """libsanlock, loaded. Calls go to the daemon of this host."""
 
     def __init__(self) -> None:
-        """ToolMissing: it is not installed."""
+        """Load the library. ToolMissing: it is not installed."""
         self._calls = _load()
         self._calls.sanlock_strerror.restype = ctypes.c_char_p
 
@@ -100,7 +100,7 @@ class Library:
     def resource(
         self, lockspace: str, name: str, path: str, offset: int, sector_bytes: int, flags: int = 0, version: int = 0
     ) -> Resource:
-        """What the other calls take."""
+        """Return the structure that the other calls take."""
         disk = _Disk(os.fsencode(path), offset, 0, 0)
         sizes = _ALIGN_1M | _SECTORS[sector_bytes]
         return Resource(lockspace.encode(), name.encode(), version, 0, 0, 0, flags | sizes, 1, disk)
@@ -118,7 +118,7 @@ class Library:
         self._run("rem_lockspace", ctypes.byref(space), ctypes.c_uint32(_UNUSED))
 
     def lockspaces(self) -> dict[str, tuple[int, str]]:
-        """(number of this host, device) of each lockspace that is joined, by name."""
+        """Return (number of this host, device) of each lockspace that is joined, by name."""
         found = ctypes.POINTER(_Lockspace)()
         count = ctypes.c_int(0)
         self._run("get_lockspaces", ctypes.byref(found), ctypes.byref(count), ctypes.c_uint32(0))
@@ -130,7 +130,7 @@ class Library:
             }
 
     def hosts(self, name: str, number: int = 0) -> list[tuple[int, int, int]]:
-        """(number, generation, state) of one host, or (0) of all that were seen alive, in a lockspace that is
+        """Return (number, generation, state) of one host, or (0) of all that were seen alive, in a lockspace that is
         joined; states are those of sanlock_admin.h."""
         found = ctypes.POINTER(_Host)()
         count = ctypes.c_int(0)
@@ -144,8 +144,8 @@ class Library:
     # -- leases
 
     def register(self) -> int:
-        """A connection in the name of this process, which is killed when its leases are about to be lost: at once
-        and not asked to end, which it would do by writing. Not inherited."""
+        """Return a connection in the name of this process, which is killed when its leases are about to be lost: at
+        once and not asked to end, which it would do by writing. Not inherited."""
         descriptor = self._run("register")
         try:
             os.set_inheritable(descriptor, False)
@@ -167,8 +167,8 @@ class Library:
             self._run("release", connection, NOT_REGISTERED, ctypes.c_uint32(0), 1, _array(resource))
 
     def inquire(self, connection: int) -> str:
-        """What is held through a connection, as lockspace:name:path:offset:version ("SH" for shared), with spaces
-        between several; "" for nothing."""
+        """Return what is held through a connection, as lockspace:name:path:offset:version ("SH" for shared), with
+        spaces between several; "" for nothing."""
         count = ctypes.c_int(0)
         state = ctypes.c_char_p()
         with _signals_held():
@@ -179,7 +179,7 @@ class Library:
             return (state.value or b"").decode("utf-8", "surrogateescape") if count.value else ""
 
     def owners(self, resource: Resource) -> list[tuple[int, int]]:
-        """(number, generation) of the hosts that stand on the disk as owners."""
+        """Return (number, generation) of the hosts that stand on the disk as owners."""
         found = ctypes.POINTER(_Host)()
         count = ctypes.c_int(0)
         arguments = (ctypes.byref(resource), ctypes.c_uint32(0), ctypes.byref(found), ctypes.byref(count))
@@ -206,7 +206,7 @@ class Library:
 
 
 def sector_bytes(path: str) -> int:
-    """Size of the sectors of a device. StorageError when sanlock cannot work with it."""
+    """Return the size of the sectors of a device. StorageError when sanlock cannot work with it."""
     import fcntl
     import struct
 

@@ -98,8 +98,8 @@ class SanlockLeases:
     # -- storage
 
     def make_area(self, area: LeaseArea) -> None:
-        """``sanlock_write_lockspace``, with our timeout: a host that joins waits for twice the timeout that it finds
-        there, and if that is longer than its own presence lasts, it has lost it when it has joined."""
+        """Call ``sanlock_write_lockspace``, with our timeout: a host that joins waits for twice the timeout that it
+        finds there, and if that is longer than its own presence lasts, it has lost it when it has joined."""
         _check(area)
         try:
             sectors = self._sector_bytes(area.path)
@@ -108,7 +108,7 @@ class SanlockLeases:
             raise failure(error, f"make the lease area {area.name}") from None
 
     def make_slots(self, area: LeaseArea, first: int, count: int) -> None:
-        """``sanlock_write_resource``, 13 ms each."""
+        """Call ``sanlock_write_resource``, 13 ms each."""
         _check(area)
         try:
             for key in range(first, first + count):
@@ -119,7 +119,7 @@ class SanlockLeases:
     # -- taking part
 
     def join(self, area: LeaseArea, number: int) -> None:
-        """``sanlock_add_lockspace``."""
+        """Call ``sanlock_add_lockspace``."""
         _check(area)
         if not 1 <= number <= MAX_HOSTS:
             raise BadRequest(f"host number {number} is not in 1 to {MAX_HOSTS}")
@@ -138,7 +138,7 @@ class SanlockLeases:
             time.sleep(_LOOK_AGAIN_S)
 
     def _try_join(self, area: LeaseArea, number: int) -> bool:
-        """False while it is being left or joined at the moment."""
+        """Try to join; False while the lockspace is being left or joined at the moment."""
         try:
             self._library.add_lockspace(area.name, number, area.path, self._io_timeout_s)
         except SanlockError as error:
@@ -153,7 +153,7 @@ class SanlockLeases:
         return True
 
     def leave(self, area: LeaseArea) -> None:
-        """``sanlock_rem_lockspace``, unless it is in use."""
+        """Call ``sanlock_rem_lockspace``, unless the lockspace is in use."""
         number = self.joined(area)
         if not number:
             return
@@ -168,25 +168,25 @@ class SanlockLeases:
                 raise failure(error, f"leave the lease area {area.name}") from None
 
     def joined(self, area: LeaseArea) -> int:
-        """``sanlock_get_lockspaces``."""
+        """Call ``sanlock_get_lockspaces``."""
         try:
             return self._library.lockspaces().get(area.name, (0, ""))[0]
         except SanlockError as error:
             raise failure(error, "ask which lease areas this host takes part in") from None
 
     def hosts(self, area: LeaseArea) -> dict[int, SharedHost]:
-        """``sanlock_get_hosts``."""
+        """Call ``sanlock_get_hosts``."""
         return {host.number: host for host in self._seen(area, 0)}
 
     def host(self, area: LeaseArea, number: int) -> SharedHost:
-        """``sanlock_get_hosts`` of one."""
+        """Call ``sanlock_get_hosts`` for one."""
         for host in self._seen(area, number):
             if host.number == number:
                 return host
         return SharedHost(number, 0, HostState.UNKNOWN)
 
     def _seen(self, area: LeaseArea, number: int) -> list[SharedHost]:
-        """Nothing is known before the first renewal after joining, so that is waited for."""
+        """Return what is known of hosts. That is nothing before the first renewal after joining, so wait for that."""
         if not self.joined(area):
             raise Refused(
                 f"this host does not take part in the lease area {area.name}", "Connect the repository on this host"
@@ -204,7 +204,7 @@ class SanlockLeases:
     # -- leases
 
     def try_acquire(self, area: LeaseArea, key: int, shared: bool) -> SanlockLease | None:
-        """``sanlock_acquire`` on a connection of its own, without waiting for hosts to die. A lease that a process
+        """Call ``sanlock_acquire`` on a connection of its own, without waiting for hosts to die. A lease that a process
         of this host just closed is waited for: the daemon takes a moment to release it."""
         _check(area)
         connection = self._register()
@@ -240,11 +240,11 @@ class SanlockLeases:
             time.sleep(_LOOK_AGAIN_S)
 
     def _held_elsewhere(self, area: LeaseArea, key: int) -> bool:
-        """Other hosts do. If none does, it is on its way to be free here."""
+        """Tell whether other hosts hold the lease. If none does, it is on its way to be free here."""
         return bool({host.number for host in self.holders(area, key)} - {self.joined(area)})
 
     def holders(self, area: LeaseArea, key: int) -> list[SharedHost]:
-        """Owners on the disk that are not gone."""
+        """Return the owners on the disk that are not gone."""
         _check(area)
         try:
             owners = self._library.owners(self._resource(area, key))
@@ -254,8 +254,8 @@ class SanlockLeases:
         return [host for host, generation in found if host.generation == generation and not host.gone]
 
     def adopt(self, token: str) -> SanlockLease:
-        """Shared: taken once more in the name of this process, then given up in that of the other. Exclusive: given
-        up and taken at the version it had, so that nobody can have had it in between unnoticed."""
+        """Take the lease over. Shared: taken once more in the name of this process, then given up in that of the other.
+        Exclusive: given up and taken at the version it had, so that nobody can have had it in between unnoticed."""
         inherited = int(token.removeprefix(TOKEN_PREFIX))
         connection = self._register()
         try:
@@ -269,7 +269,7 @@ class SanlockLeases:
         return lease
 
     def warnings(self) -> list[str]:
-        """``sanlock status`` tells whether it uses a watchdog."""
+        """Ask ``sanlock status`` whether it uses a watchdog."""
         runner = CommandRunner("sanlock", ["SANLOCK_RUN_DIR"])
         try:
             done = runner.run(["sanlock", "client", "status", "-D"], patience_s=_PATIENCE_S)
@@ -344,7 +344,7 @@ def _check(area: LeaseArea) -> None:
 
 
 def _parse(state: str) -> tuple[LeaseArea, int, int]:
-    """(area, slot, version) of the one lease of a connection; version 0 for a shared one."""
+    """Return (area, slot, version) of the one lease of a connection; version 0 for a shared one."""
     match = re.fullmatch(_STATE, state)
     if match is None:
         raise Superseded(f"the connection holds no lease of ours: {state!r:.100}", "Look at the status, and try again")
@@ -353,7 +353,7 @@ def _parse(state: str) -> tuple[LeaseArea, int, int]:
 
 
 def _only_software_watchdogs() -> bool:
-    """Whether the kernel of this host is its own watchdog."""
+    """Tell whether the kernel of this host is its own watchdog."""
     kinds = []
     for name in os.listdir(_WATCHDOGS) if os.path.isdir(_WATCHDOGS) else []:
         try:

@@ -1,7 +1,11 @@
-"""Scenario files: stories of disks, hosts and mishaps that are played on the real engine and judged.
+"""Scenario files: disks, hosts and mishaps that are played on the real engine and judged.
 
-``scenarios/README.md`` is the description for those who write one. ``source`` reads YAML with the
-line of everything in it, ``schema`` says which words there are, ``parse`` makes a ``model.Scenario``
-of a file or says what is wrong with it, ``play`` plays one on a backend (``on_sim``, ``on_local``),
-``command`` is ``diskwright sim run``.
+``scenarios/README.md`` is the description for those who write one. To read this package begin with ``language.model``
+(what a scenario is), then ``play.play`` (how one is played), then ``backends.backend`` (what it is played on).
+
+* ``command``: ``diskwright sim run``
+* ``language``: a file becomes a ``model.Scenario``, or it is said what is wrong with it
+* ``play``: step after step, up to the first thing that is not as expected
+* ``backends``: the simulator, this machine, hosts of the lab
+* ``report``: verdicts for people and machines, and what a trace keeps of a run
 """

@@ -92,11 +92,11 @@ def _files(paths: Sequence[str]) -> list[str]:
 
 def _one(path: str, arguments: argparse.Namespace) -> Verdict:
     out = sys.stderr if arguments.json else sys.stdout
-    names: dict[str, str] = {}
+    called: dict[str, str] = {}
 
     def tell(event: dict[str, Any]) -> None:
         if not arguments.quiet:
-            for line in text.event_lines(event, names, arguments.verbose):
+            for line in text.event_lines(event, called, arguments.verbose):
                 out.write(f"{line}\n")
 
     try:
@@ -107,7 +107,7 @@ def _one(path: str, arguments: argparse.Namespace) -> Verdict:
         if not arguments.quiet:
             out.write(text.printable(f"{path}: {scenario.title}") + "\n")
         record = arguments.trace is not None
-        verdict = play(scenario, arguments.backend, arguments.seed, tell, names=names, record=record)
+        verdict = play(scenario, arguments.backend, arguments.seed, tell, called=called, record=record)
     out.write(text.verdict_line(verdict) + "\n")
     return verdict
 

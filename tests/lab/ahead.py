@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from sim.scenario.backends import lab_hosts
+from sim.scenario.backends.real import clusters
 from sim.scenario.play.play import play
 from sim.scenario.report.outcome import Verdict
 from tests.sim.scenario_files import SCENARIOS
@@ -20,7 +20,7 @@ class Ahead:
     def __init__(self, names: Sequence[str]) -> None:
         self._found: dict[str, Future[Verdict]] = {}
         self._pools: list[ThreadPoolExecutor] = []
-        shared = [name for name in names if lab_hosts.is_shared(SCENARIOS[name])]
+        shared = [name for name in names if clusters.is_shared(SCENARIOS[name])]
         on_lvm = [name for name in names if _on_lvm(name) and name not in shared]
         others = [name for name in names if not _on_lvm(name)]
         for those in (shared[::2], shared[1::2], on_lvm, others):
@@ -37,7 +37,7 @@ class Ahead:
         """What has not begun is not played; the machines die."""
         for pool in self._pools:
             pool.shutdown(wait=False, cancel_futures=True)
-        lab_hosts.close_all()
+        clusters.close_all()
         for pool in self._pools:
             pool.shutdown()
 

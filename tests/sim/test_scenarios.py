@@ -13,9 +13,13 @@ from xml.etree import ElementTree
 import pytest
 
 from engine.errors import DiskwrightError
+from sim.scenario.backends.real.lab import LabBackend
+from sim.scenario.backends.real.local import LocalBackend
+from sim.scenario.backends.simulated import SimBackend
 from sim.scenario.command import main
 from sim.scenario.language import parse, schema
 from sim.scenario.language.model import Scenario, Step
+from sim.scenario.play.events import OF_HOSTS, OF_MACHINES, OF_THE_NETWORK
 from sim.scenario.play.play import play
 from sim.scenario.report.outcome import PASSED, SKIPPED, VIOLATED, WRONG, Verdict
 from tests.contracts.source import ROOT
@@ -91,6 +95,18 @@ def test_the_range_of_cases():
     assert len({scenario.title for scenario in SCENARIOS.values()}) == len(SCENARIOS) >= 60
     verbs = {step.verb for scenario in SCENARIOS.values() for step in scenario.steps}
     assert verbs == set(schema.VERBS), "a verb that no scenario shows"
+
+
+def test_a_backend_has_the_parts_that_its_verbs_need():
+    """Where the table of verbs says that an event can be played, the backend has what it is played on, and nowhere
+    else."""
+    backends = {"sim": SimBackend, "local": LocalBackend, "lab": LabBackend}
+    for table, part in ((OF_MACHINES, "machines"), (OF_THE_NETWORK, "network")):
+        having = {name for name, backend in backends.items() if getattr(backend, part) is not None}
+        for verb in table:
+            assert set(schema.VERBS[verb].backends) == having, verb
+    for verb in OF_HOSTS:
+        assert set(schema.VERBS[verb].backends) <= backends.keys(), verb
 
 
 # -- expectations are not idle

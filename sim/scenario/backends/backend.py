@@ -1,4 +1,9 @@
-"""What a scenario is played on: hosts whose processes do deeds, and the world round them."""
+"""What a scenario is played on: hosts whose processes do operations, and the world round them.
+
+``Backend`` is what every backend can do. What only some can (stop whole machines, pull cables, be looked at from
+within) is a part of its own, None where a backend has no such thing; the table of verbs in
+``sim.scenario.language.schema`` says the same to those who write scenarios.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from engine.api import Engine
 from engine.doors.files import Files
+from sim.hosts.world import World
 from sim.scenario.backends.watch import Reached
 from sim.scenario.language.model import Interruption
 
@@ -19,7 +25,7 @@ class Failure(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """How the process of a deed ended, or that it has not."""
+    """How the process of an operation ended, or that it has not."""
 
     how: str
     """done, failed, killed, frozen."""
@@ -42,26 +48,79 @@ class ActiveFault(NamedTuple):
     """A call meets it when what it works on contains one of these; none: always."""
 
 
+class Machines(Protocol):
+    """Whole machines: their power, their clocks, their storage, and what others do on them."""
+
+    def freeze_host(self, host: str) -> None:
+        """Stop a machine as a whole; it keeps what it has until that is proven to be over."""
+
+    def thaw_host(self, host: str) -> None:
+        """Let a machine that stands still go on."""
+
+    def power_cut(self, lose: str, profile: str, seed: int) -> tuple[str, ...]:
+        """End everything; return what was lost."""
+
+    def space_left(self, room: int | None) -> None:
+        """Leave so many bytes free on the storage; None: plenty."""
+
+    def jump_clock(self, host: str, seconds: float) -> None:
+        """Set the wall clock of a host forward (or back)."""
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+
+    def open_volume(self, host: str, repository: str, image: str) -> None:
+        """Have some program open the data of an image and keep it open."""
+
+    def close_volume(self, image: str) -> None:
+        """End that program."""
+
+
+class Network(Protocol):
+    """Cables, and a server at the end of one."""
+
+    def isolate(self, host: str) -> None:
+        """Pull the cable of a host."""
+
+    def rejoin(self, host: str) -> None:
+        """Plug the cable in again."""
+
+    def server(self, repository: str, does: str) -> None:
+        """Have the server of an NFS repository do what ``schema`` lists: stop, start, …"""
+
+
 class Backend(Protocol):
     """One world, new for each scenario."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As ``diskwright sim run --backend`` has it."""
+
+    @property
+    def machines(self) -> Machines | None: ...
+
+    @property
+    def network(self) -> Network | None: ...
+
+    @property
+    def world(self) -> World | None:
+        """The simulated world, where there is one."""
 
     def root(self, repository: str) -> str:
-        """Path of a repository."""
+        """Return the path of a repository."""
 
     def parameters(self, repository: str) -> dict[str, Any]:
-        """What an engine connects it with."""
+        """Return what an engine connects a repository with."""
 
     def scratch(self, name: str) -> str:
-        """Path for an image file outside of all repositories."""
+        """Return a path for an image file outside of all repositories."""
 
     @property
     def files(self) -> Files:
         """The files of the storage, past the engine."""
 
     def engine(self, host: str) -> AbstractContextManager[Engine]:
-        """An engine in a process of that host, for looking."""
+        """Make an engine in a process of a host, for looking."""
 
     def run(
         self,
@@ -71,28 +130,16 @@ class Backend(Protocol):
         interruption: Interruption | None,
         faults: tuple[ActiveFault, ...],
     ) -> Ended:
-        """Do a deed in a process of that host."""
+        """Do an operation in a process of a host."""
 
-    def looking(self, faults: tuple[ActiveFault, ...]) -> None:
-        """Faults that engines from ``engine`` meet from now on; none: no more."""
+    def set_faults(self, faults: tuple[ActiveFault, ...]) -> None:
+        """Have engines from ``engine`` meet these faults from now on; none: no more."""
 
     def thaw(self, job: str) -> Ended:
         """Let a frozen process go on to its end; ``killed`` when its host has died meanwhile."""
 
     def kill_host(self, host: str) -> None:
-        """Every process of the host dies."""
-
-    def power_cut(self, lose: str, profile: str, seed: int) -> tuple[str, ...]:
-        """Everything dies; what was lost."""
-
-    def space_left(self, room: int | None) -> None:
-        """The storage has so many bytes left, None: plenty."""
-
-    def jump_clock(self, host: str, seconds: float) -> None:
-        """The wall clock of a host is set."""
-
-    def wait(self, seconds: float) -> None:
-        """Time passes."""
+        """Kill every process of a host."""
 
     def close(self) -> None:
         """Leave nothing behind."""

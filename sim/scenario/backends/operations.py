@@ -1,9 +1,9 @@
 """What one process does in a step: a verb of the engine to the end of its work, in that one process.
 
-Arguments and results are JSON data, so that a deed can be done here or by a process that is killed.
-The work that a verb would leave to a runner (``auto_fix``) is done by the deed itself: its effects
+Arguments and results are JSON data, so that an operation can be done here or by a process that is killed.
+The work that a verb would leave to a runner (``auto_fix``) is done by the operation itself: its effects
 then have the same numbers on every backend. With ``BY_RUNNER`` the engine starts its runner, which the
-backend watches instead, and the deed waits for it.
+backend watches instead, and the operation waits for it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from sim.scenario.language.patterns import Piece, chunks
 
 MAX_FIXES = 60
 
-Deed = Callable[..., Any]
+Operation = Callable[..., Any]
 
 HERE, BY_RUNNER, LATER = "here", "by runner", "later"
-"""Who does the work of a verb; the argument ``work`` of the deeds that have some."""
+"""Who does the work of a verb; the argument ``work`` of the operations that have some."""
 
 RUNNER = "engine.host.runner"
 
 
 def is_by_runner(arguments: dict[str, Any]) -> bool:
-    """Whether a deed has its work done by a process that the engine starts."""
+    """Whether an operation has its work done by a process that the engine starts."""
     return arguments.get("work") == BY_RUNNER
 
 
@@ -59,20 +59,20 @@ def _finish(engine: Engine, repo: str, image: str, work: str) -> str:
 def create_disk(
     engine: Engine, repo: str, size: int, base: str | None, user_data: Any, options: dict[str, Any], work: str
 ) -> str:
-    """Its id."""
+    """Create a virtual disk; return its id."""
     image = engine.create_virtual_disk(repo, size, base, user_data, _committed(options, work))
     return _finish(engine, repo, image, work)
 
 
 def create_snapshot(engine: Engine, repo: str, disk: str, user_data: Any, options: dict[str, Any]) -> str:
-    """Its id."""
+    """Create a snapshot; return its id."""
     return engine.create_snapshot(repo, disk, user_data, options)
 
 
 def copy(
     engine: Engine, repo: str, image: str, base: str | None, user_data: Any, options: dict[str, Any], work: str
 ) -> str:
-    """The id in the target."""
+    """Copy an image; return the id of the copy."""
     made = engine.copy_image(repo, image, base, user_data, _committed(options, work))
     return _finish(engine, repo, made, work)
 
@@ -80,23 +80,23 @@ def copy(
 def import_file(
     engine: Engine, repo: str, path: str, format: str, user_data: Any, options: dict[str, Any], work: str
 ) -> str:
-    """Its id."""
+    """Import a file as a disk; return the id of the disk."""
     image = engine.import_image(repo, path, format, user_data, _committed(options, work))
     return _finish(engine, repo, image, work)
 
 
 def export(engine: Engine, repo: str, image: str, path: str, format: str) -> None:
-    """Write the file."""
+    """Write the content of an image to a file."""
     engine.export_image(repo, image, path, format)
 
 
 def set_user_data(engine: Engine, repo: str, image: str, data: Any) -> None:
-    """Replace it."""
+    """Replace the user data of an image."""
     engine.set_user_data(repo, image, data)
 
 
 def check(engine: Engine, repo: str, deep: bool) -> list[dict[str, Any]]:
-    """The fixes as JSON data."""
+    """Check a repository; return the fixes as JSON data."""
     return [fix.to_json() for fix in engine.check_storage_repository(repo, {"deep": True} if deep else None)]
 
 
@@ -148,7 +148,7 @@ def _some(engine: Engine, repo: str, ran: list[str], needed: bool) -> list[str]:
 
 
 def write(engine: Engine, repo: str, disk: str, pieces: list[list[Any]]) -> None:
-    """Write as the machine of the disk: prepared (for this time, if it is not), one flush at the end."""
+    """Write into a disk as the machine of the disk: prepared (for this time, if it is not), one flush at the end."""
     identity = engine.context.repository(repo).identity
     prepared = any((one.repository, one.image) == (identity, disk) for one in engine.list_prepared())
     if not prepared:
@@ -168,7 +168,7 @@ def write(engine: Engine, repo: str, disk: str, pieces: list[list[Any]]) -> None
 
 
 def prepare(engine: Engine, repo: str, image: str, writable: bool) -> None:
-    """Prepare it; the holder lives on."""
+    """Prepare an image; its holder lives on."""
     engine.prepare_image(repo, image, writable)
 
 
@@ -208,7 +208,7 @@ def read(engine: Engine, repo: str, image: str) -> bytes:
         session.close()
 
 
-DEEDS: dict[str, Deed] = {
+OPERATIONS: dict[str, Operation] = {
     "create_disk": create_disk,
     "create_snapshot": create_snapshot,
     "copy": copy,
@@ -233,6 +233,6 @@ DEEDS: dict[str, Deed] = {
 
 
 def do(engine: Engine, verb: str, arguments: dict[str, Any], stopping: Callable[[], bool]) -> Any:
-    """Do it. ``stopping``: an operator asked this process to stop."""
+    """Do an operation; return its result. ``stopping``: whether an operator asked this process to stop."""
     engine.context.stopping = stopping
-    return DEEDS[verb](engine, **arguments)
+    return OPERATIONS[verb](engine, **arguments)

@@ -22,7 +22,7 @@ from sim.hosts.processes import SimProcess
 from sim.hosts.tape import Tape
 from sim.hosts.world import DEVICE, DEVICE_BYTES, FORMAT, LVM, REPOSITORIES, SHARED, World
 from sim.lvm.volume_groups import make_device
-from sim.scenario.backends.backend import ActiveFault, Ended, Failure
+from sim.scenario.backends.backend import ActiveFault, Ended, Failure, Machines
 from sim.scenario.backends.operations import RUNNER, do, is_by_runner, volume_path
 from sim.scenario.backends.watch import Reached, Watch, watching
 from sim.scenario.language.model import Interruption, Scenario
@@ -35,13 +35,14 @@ class SimBackend:
     """A simulated world for one scenario."""
 
     name = "sim"
+    network = None
 
     def __init__(self, scenario: Scenario, seed: int = 0) -> None:
         shared = any(plan.shared for plan in scenario.repositories)
         self._world = World(profile=scenario.profile, seed=seed, format=SHARED if shared else FORMAT)
         self._world.order = seed
         self._plans = {plan.name: plan for plan in scenario.repositories}
-        self._looking: tuple[ActiveFault, ...] = ()
+        self._faults: tuple[ActiveFault, ...] = ()
         self._jobs: dict[str, _Frozen] = {}
         self._open: dict[str, SimProcess] = {}
         self._world.storage.make_directory(_SCRATCH)
@@ -59,6 +60,10 @@ class SimBackend:
     def world(self) -> World:
         """The simulated world itself."""
         return self._world
+
+    @property
+    def machines(self) -> Machines:
+        return self
 
     def root(self, repository: str) -> str:
         return f"{REPOSITORIES}/{self._plans[repository].directory}"
@@ -94,7 +99,7 @@ class SimBackend:
 
     @contextlib.contextmanager
     def engine(self, host: str) -> Iterator[Engine]:
-        process = self._process(host, self._looking)
+        process = self._process(host, self._faults)
         engine = Engine(process.doors, process.host.state_directory)
         try:
             yield engine
@@ -102,10 +107,10 @@ class SimBackend:
             engine.close()
             process.end()
 
-    def looking(self, faults: tuple[ActiveFault, ...]) -> None:
-        self._looking = faults
+    def set_faults(self, faults: tuple[ActiveFault, ...]) -> None:
+        self._faults = faults
 
-    # -- deeds
+    # -- operations
 
     def run(
         self,
@@ -136,7 +141,7 @@ class SimBackend:
                 self._jobs[interruption.job] = job
             return ended
         if interruption is not None:
-            watch._act = _killer(process, watch) if interruption.how == "crash" else _stopper(process)
+            watch.on_reached(_killer(process, watch) if interruption.how == "crash" else _stopper(process))
         return live()
 
     def thaw(self, job: str) -> Ended:
@@ -148,11 +153,9 @@ class SimBackend:
         self._world.machine(host).lose_power()
 
     def freeze_host(self, host: str) -> None:
-        """The machine stands still."""
         self._world.machine(host).freeze()
 
     def thaw_host(self, host: str) -> None:
-        """It goes on."""
         self._world.machine(host).thaw()
 
     def power_cut(self, lose: str, profile: str, seed: int) -> tuple[str, ...]:
@@ -179,7 +182,6 @@ class SimBackend:
         self._world.advance(seconds)
 
     def open_volume(self, host: str, repository: str, image: str) -> None:
-        """Some program opens the data of an image and keeps it open."""
         process = self._world.machine(host).process("reader")
         with self.engine(host) as engine:
             repo = engine.context.repository(repository)
@@ -187,7 +189,6 @@ class SimBackend:
         self._open[image] = process
 
     def close_volume(self, image: str) -> None:
-        """That program ends."""
         self._open.pop(image).end()
 
     def close(self) -> None:
@@ -216,7 +217,7 @@ def _live(process: SimProcess, watch: Watch, verb: str, arguments: dict[str, Any
 
 
 class _Starting:
-    """The process door of a deed whose runner is watched."""
+    """The process door of an operation whose runner is watched."""
 
     def __init__(self, process: SimProcess, watch: Watch) -> None:
         self._process = process
@@ -230,7 +231,7 @@ class _Starting:
         identity = self._inner.spawn(module, arguments, leases, log)
         child = self._process.host.find(identity)
         if module == RUNNER and child is not None:
-            self._watch._act = _killer(child, self._watch)
+            self._watch.on_reached(_killer(child, self._watch))
             child.behind(lambda doors: watching(doors, self._watch))
         return identity
 
@@ -266,7 +267,7 @@ class _Frozen:
         self._error: BaseException | None = None
         self._live = live
         self._watch = watch
-        watch._act = self._freeze
+        watch.on_reached(self._freeze)
         self._thread = threading.Thread(target=self._main, name="scenario-frozen", daemon=True)
         self._started = False
 

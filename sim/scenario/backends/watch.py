@@ -30,6 +30,10 @@ class Watch(Effects):
         self.reached: Reached | None = None
         self._act = act
 
+    def on_reached(self, act: Callable[[Reached], None]) -> None:
+        """Call ``act`` at the point, instead of what was to be called until now."""
+        self._act = act
+
     def step(self, name: str) -> None:
         """One effect is about to happen."""
         self.alive()

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class RepositoryPlan(NamedTuple):
-    """A repository of the story."""
+    """A repository that a scenario has."""
 
     name: str
     directory: str
@@ -86,7 +86,7 @@ class Step(NamedTuple):
 
 
 class Scenario(NamedTuple):
-    """A whole story."""
+    """A whole scenario."""
 
     path: str
     title: str

@@ -87,7 +87,7 @@ _BY_RUNNER = Field(
 _IMAGE = Field("image", "which one", True)
 _IN = Field("repository", "where, if not where the name was given")
 _PLACE = Field("repository", "where", True)
-_AS = Field("new", "the name that the rest of the story uses for it")
+_AS = Field("new", "the name that the rest of the scenario uses for it")
 _PATTERN = Field("text", "a name for the bytes, `zeros`, or a byte as `0x5a`", True)
 
 PIECE = {

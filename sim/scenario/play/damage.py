@@ -18,30 +18,30 @@ from engine.doors.images import Layer
 from engine.tools.qemu.qcow2 import fresh_image
 from sim.scenario.language.model import Step
 from sim.scenario.language.patterns import chunks
-from sim.scenario.play.names import Stage
+from sim.scenario.play.names import Names
 
 _FEATURES_OFFSET = 72  # incompatible features in a qcow2 header of version 3
 _FEATURES = {"dirty": 1 << 0, "corrupt": 1 << 1, "data-file": 1 << 2, "unknown-feature": 1 << 40}
 
 
-def damage(stage: Stage, engine: Engine, step: Step) -> None:
+def damage(names: Names, engine: Engine, step: Step) -> None:
     """Spoil an image as the step says."""
-    image = stage.of_step(step, "image")
-    values, files = step.values, stage.backend.files
+    image = names.of_step(step, "image")
+    values, files = step.values, names.backend.files
     if "record" in values or values.get("delete") == "record":
-        path = stage.record_path(engine, image, step.line)
+        path = names.record_path(engine, image, step.line)
         if "delete" in values:
             _delete(files, path)
             return
         kind = values["record"]
         raw = files.read_file(path, 1 << 21)
         if kind in _REBUILT:
-            record = stage.record(engine, image, step.line)
+            record = names.record(engine, image, step.line)
             replace(files, path, _REBUILT[kind](record))
         else:
             replace(files, path, _RAW[kind](raw))
         return
-    path = stage.data_path(engine, image, step.line)
+    path = names.data_path(engine, image, step.line)
     if "delete" in values:
         _delete(files, path)
     elif "text" in values:
@@ -56,13 +56,13 @@ def damage(stage: Stage, engine: Engine, step: Step) -> None:
                 handle.write_at(start, data)
             handle.sync()
     else:
-        _damage_header(stage, step, files, path)
+        _damage_header(names, step, files, path)
 
 
-def _damage_header(stage: Stage, step: Step, files: Files, path: str) -> None:
+def _damage_header(names: Names, step: Step, files: Files, path: str) -> None:
     with files.open(path, writable=True) as handle:
         if handle.read_at(0, 4) != b"QFI\xfb":
-            raise stage.impossible(step.line, "its data is raw and has no header")
+            raise names.impossible(step.line, "its data is raw and has no header")
         kind = step.values["header"]
         if kind == "backing":
             name = b"/etc/passwd"
@@ -122,15 +122,15 @@ def _delete(files: Files, path: str) -> None:
     files.sync_directory(path.rpartition("/")[0])
 
 
-def add_file(stage: Stage, step: Step) -> None:
+def add_file(names: Names, step: Step) -> None:
     """A file or link of a stranger."""
-    files, values = stage.backend.files, step.values
-    path = f"{stage.backend.root(values['in'])}/{values['path']}"
+    files, values = names.backend.files, step.values
+    path = f"{names.backend.root(values['in'])}/{values['path']}"
     folder = path.rpartition("/")[0]
     parts = values["path"].split("/")[:-1]
     for count in range(1, len(parts) + 1):
         with contextlib.suppress(FileExistsError):
-            files.make_directory("/".join([stage.backend.root(values["in"]), *parts[:count]]))
+            files.make_directory("/".join([names.backend.root(values["in"]), *parts[:count]]))
     if "link_to" in values:
         files.symlink(values["link_to"], path)
     else:
@@ -143,10 +143,10 @@ def add_file(stage: Stage, step: Step) -> None:
     files.sync_directory(folder)
 
 
-def make_file(stage: Stage, engine: Engine, step: Step) -> None:
+def make_file(names: Names, engine: Engine, step: Step) -> None:
     """An image file that no engine has made."""
-    values, files = step.values, stage.backend.files
-    path = stage.backend.scratch(values["as"])
+    values, files = step.values, names.backend.files
+    path = names.backend.scratch(values["as"])
     format = VolumeFormat(values.get("format", "raw"))
     pieces = chunks(values.get("content", {"pieces": []})["pieces"])
     with files.create(path) as handle:
@@ -169,4 +169,4 @@ def make_file(stage: Stage, engine: Engine, step: Step) -> None:
             session.flush()
         finally:
             session.close()
-    stage.files.add(values["as"])
+    names.files.add(values["as"])

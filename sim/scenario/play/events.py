@@ -1,55 +1,56 @@
-"""What befalls machines and storage in a scenario: steps that no process of a host does."""
+"""What befalls machines, cables and storage in a scenario: steps that no process of a host does.
+
+Each table says which part of a backend its verbs need; ``sim.scenario.language.parse`` lets no scenario ask a backend
+for a part that it has not.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sim.scenario.backends.simulated import SimBackend
+from sim.scenario.backends.backend import Backend, Machines, Network
 from sim.scenario.language.model import Step
-from sim.scenario.play.names import Stage
-
-if TYPE_CHECKING:
-    from sim.scenario.backends.lab import LabBackend
-
-Happening = Callable[[Stage, Step, int], Any]
-"""Makes it so, with the seed of the run; returns what was lost, if anything was."""
+from sim.scenario.play.names import Names
 
 
-def _lab(stage: Stage) -> LabBackend:
-    """The backend of steps that only the lab has; ``parse`` lets no other play them."""
-    from sim.scenario.backends.lab import LabBackend
-
-    assert isinstance(stage.backend, LabBackend)
-    return stage.backend
+def _power_cut(machines: Machines, names: Names, step: Step, seed: int) -> tuple[str, ...]:
+    return machines.power_cut(step.values["lose"], step.values.get("profile", ""), seed)
 
 
-def _machines(stage: Stage) -> SimBackend | LabBackend:
-    """The same for steps about logical volumes and whole machines, which the simulator has too."""
-    return stage.backend if isinstance(stage.backend, SimBackend) else _lab(stage)
+def _open_volume(machines: Machines, names: Names, step: Step, seed: int) -> None:
+    image = names.of_step(step, "image")
+    machines.open_volume(step.host, image.repository, image.id)
 
 
-def _power_cut(stage: Stage, step: Step, seed: int) -> tuple[str, ...]:
-    return stage.backend.power_cut(step.values["lose"], step.values.get("profile", ""), seed)
-
-
-def _open_volume(stage: Stage, step: Step, seed: int) -> None:
-    image = stage.of_step(step, "image")
-    _machines(stage).open_volume(step.host, image.repository, image.id)
-
-
-HAPPENINGS: dict[str, Happening] = {
-    "kill_host": lambda stage, step, seed: stage.backend.kill_host(step.values["name"]),
-    "reset_host": lambda stage, step, seed: stage.backend.kill_host(step.values["name"]),
-    "freeze_host": lambda stage, step, seed: _machines(stage).freeze_host(step.values["name"]),
-    "thaw_host": lambda stage, step, seed: _machines(stage).thaw_host(step.values["name"]),
-    "power_cut": _power_cut,
-    "space_left": lambda stage, step, seed: stage.backend.space_left(step.values["bytes"]),
-    "jump_clock": lambda stage, step, seed: stage.backend.jump_clock(step.values["name"], step.values["seconds"]),
-    "wait": lambda stage, step, seed: stage.backend.wait(step.values["seconds"]),
-    "isolate": lambda stage, step, seed: _lab(stage).isolate(step.values["name"]),
-    "rejoin": lambda stage, step, seed: _lab(stage).rejoin(step.values["name"]),
-    "server": lambda stage, step, seed: _lab(stage).server(step.values["of"], step.values["does"]),
-    "open_volume": _open_volume,
-    "close_volume": lambda stage, step, seed: _machines(stage).close_volume(stage.of_step(step, "image").id),
+OF_HOSTS: dict[str, Callable[[Backend, Step], None]] = {
+    "kill_host": lambda backend, step: backend.kill_host(step.values["name"]),
+    "reset_host": lambda backend, step: backend.kill_host(step.values["name"]),
 }
+OF_MACHINES: dict[str, Callable[[Machines, Names, Step, int], Any]] = {
+    "freeze_host": lambda machines, names, step, seed: machines.freeze_host(step.values["name"]),
+    "thaw_host": lambda machines, names, step, seed: machines.thaw_host(step.values["name"]),
+    "power_cut": _power_cut,
+    "space_left": lambda machines, names, step, seed: machines.space_left(step.values["bytes"]),
+    "jump_clock": lambda machines, names, step, seed: machines.jump_clock(step.values["name"], step.values["seconds"]),
+    "wait": lambda machines, names, step, seed: machines.wait(step.values["seconds"]),
+    "open_volume": _open_volume,
+    "close_volume": lambda machines, names, step, seed: machines.close_volume(names.of_step(step, "image").id),
+}
+OF_THE_NETWORK: dict[str, Callable[[Network, Step], None]] = {
+    "isolate": lambda network, step: network.isolate(step.values["name"]),
+    "rejoin": lambda network, step: network.rejoin(step.values["name"]),
+    "server": lambda network, step: network.server(step.values["of"], step.values["does"]),
+}
+EVENTS = OF_HOSTS.keys() | OF_MACHINES.keys() | OF_THE_NETWORK.keys()
+
+
+def happen(backend: Backend, names: Names, step: Step, seed: int) -> Any:
+    """Let the event of a step happen, with the seed of the run; return what was lost, if anything was."""
+    if step.verb in OF_HOSTS:
+        return OF_HOSTS[step.verb](backend, step)
+    if step.verb in OF_MACHINES:
+        assert backend.machines is not None, f"{backend.name} has no machines"
+        return OF_MACHINES[step.verb](backend.machines, names, step, seed)
+    assert backend.network is not None, f"{backend.name} has no network"
+    return OF_THE_NETWORK[step.verb](backend.network, step)

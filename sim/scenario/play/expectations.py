@@ -11,14 +11,14 @@ from engine.doors.files import Kind
 from engine.errors import DiskwrightError
 from sim.scenario.language.model import Step
 from sim.scenario.language.patterns import MAX_BYTES, difference
-from sim.scenario.play.names import Image, Stage
+from sim.scenario.play.names import Image, Names
 from sim.scenario.report.outcome import Violation, state_of
 
 
-def look(stage: Stage, engine: Engine, step: Step) -> str:
+def look(names: Names, engine: Engine, step: Step) -> str:
     """A few words about what was found; Violation when it is not as expected."""
     try:
-        return _SUBJECTS[step.subject](stage, engine, step)
+        return _SUBJECTS[step.subject](names, engine, step)
     except DiskwrightError as error:
         raise Violation(step.line, f"expected an answer, found the error {error.code}: {error}") from None
 
@@ -42,15 +42,15 @@ def _inspect(engine: Engine, repo: str, step: Step) -> RepositoryReport:
 # -- an image
 
 
-def _image(stage: Stage, engine: Engine, step: Step) -> str:
+def _image(names: Names, engine: Engine, step: Step) -> str:
     name = step.values["image"]
-    if name not in stage.images and stage.unmade.get(name):
+    if name not in names.images and names.unmade.get(name):
         state = "gone"
         for field in ("status", "status_in"):
             if field in step.values:
                 _expect(step, field, "gone" in step.values[field], state)
         return "gone: it was never made"
-    image = stage.of_step(step, "image")
+    image = names.of_step(step, "image")
     report = next((one for one in _inspect(engine, image.repository, step).images if one.id == image.id), None)
     state = state_of(report)
     told = f"{state}: {report.reason}" if report and report.reason else state
@@ -68,7 +68,7 @@ def _image(stage: Stage, engine: Engine, step: Step) -> str:
         if check is not None:
             found, right = check(report, value)
             _expect(step, field, right, found)
-    _image_data(stage, engine, step, image)
+    _image_data(names, engine, step, image)
     return told
 
 
@@ -96,7 +96,7 @@ _IMAGE_FIELDS: dict[str, _Check] = {
 }
 
 
-def _image_data(stage: Stage, engine: Engine, step: Step, image: Image) -> None:
+def _image_data(names: Names, engine: Engine, step: Step, image: Image) -> None:
     values = step.values
     if "busy" in values:
         busy = engine.get_image_status(image.repository, image.id).busy
@@ -106,8 +106,8 @@ def _image_data(stage: Stage, engine: Engine, step: Step, image: Image) -> None:
         _expect(step, "user_data", found == values["user_data"], found)
     if "content" in values:
         line = step.lines["content"]
-        content = stage.content_of(engine, image, line)
-        expected = stage.expected_content(engine, values["content"], line, len(content))
+        content = names.content_of(engine, image, line)
+        expected = names.expected_content(engine, values["content"], line, len(content))
         wrong = difference(expected, content)
         if wrong:
             raise Violation(line, f"the content of {values['image']} is not what was expected: {wrong}")
@@ -116,7 +116,7 @@ def _image_data(stage: Stage, engine: Engine, step: Step, image: Image) -> None:
 # -- a repository
 
 
-def _repository(stage: Stage, engine: Engine, step: Step) -> str:
+def _repository(names: Names, engine: Engine, step: Step) -> str:
     values = step.values
     report = _inspect(engine, values["in"], step)
     states = [state_of(image) for image in report.images]
@@ -146,12 +146,12 @@ def _repository(stage: Stage, engine: Engine, step: Step) -> str:
         freed = sum(fix.cost.reclaimed_bytes for fix in report.fixes if not fix.waits_for)
         _expect(step, "reclaimable_at_least", freed >= values["reclaimable_at_least"], freed)
     if "nothing_left_over" in values:
-        left = [fix.rule for fix in report.fixes] + leftovers(stage, engine, values["in"])
+        left = [fix.rule for fix in report.fixes] + leftovers(names, engine, values["in"])
         _expect(step, "nothing_left_over", bool(left) != values["nothing_left_over"], left)
     return f"{counts['images']} images, fixes {_shown(rules)}"
 
 
-def leftovers(stage: Stage, engine: Engine, repo: str) -> list[str]:
+def leftovers(names: Names, engine: Engine, repo: str) -> list[str]:
     """Files or volumes of a repository that no image needs."""
     repository = engine.context.repository(repo)
     if repository.format.startswith("lvm"):
@@ -159,7 +159,7 @@ def leftovers(stage: Stage, engine: Engine, repo: str) -> list[str]:
         records = [entry.record for entry in scan.tags.values() if entry.record]
         needed = {volume.id for record in records for volume in record.volumes()}
         return sorted([*(scan.volumes.keys() - needed), *(item.name for item in scan.litter)])
-    files, root = stage.backend.files, stage.backend.root(repo)
+    files, root = names.backend.files, names.backend.root(repo)
     entries = repository.scan_tags().values()
     named = {f"{volume.id}.{volume.format}" for entry in entries if entry.record for volume in entry.record.volumes()}
     found = []
@@ -177,11 +177,11 @@ def leftovers(stage: Stage, engine: Engine, repo: str) -> list[str]:
 # -- a fix, a file
 
 
-def _fix(stage: Stage, engine: Engine, step: Step) -> str:
+def _fix(names: Names, engine: Engine, step: Step) -> str:
     values = step.values
     offered = [fix for fix in _inspect(engine, values["in"], step).fixes if fix.rule == values["fix"]]
     if "image" in values:
-        image = stage.of_step(step, "image")
+        image = names.of_step(step, "image")
         offered = [fix for fix in offered if image.id in (fix.target, *fix.images)]
     if not offered:
         rules = sorted(fix.rule for fix in _inspect(engine, values["in"], step).fixes)
@@ -201,21 +201,21 @@ def _fix(stage: Stage, engine: Engine, step: Step) -> str:
     return fix.why
 
 
-def _file(stage: Stage, engine: Engine, step: Step) -> str:
-    path = stage.file(step.values["file"], step.lines["file"])
-    length = stage.backend.files.stat(path).size
+def _file(names: Names, engine: Engine, step: Step) -> str:
+    path = names.file(step.values["file"], step.lines["file"])
+    length = names.backend.files.stat(path).size
     if "length" in step.values:
         _expect(step, "length", length == step.values["length"], length)
     if "content" in step.values:
         line = step.lines["content"]
-        expected = stage.expected_content(engine, step.values["content"], line, length)
-        wrong = difference(expected, stage.backend.files.read_file(path, MAX_BYTES))
+        expected = names.expected_content(engine, step.values["content"], line, length)
+        wrong = difference(expected, names.backend.files.read_file(path, MAX_BYTES))
         if wrong:
             raise Violation(line, f"the content of the file is not what was expected: {wrong}")
     return f"{length} bytes"
 
 
-_SUBJECTS: dict[str, Callable[[Stage, Engine, Step], str]] = {
+_SUBJECTS: dict[str, Callable[[Names, Engine, Step], str]] = {
     "image": _image,
     "in": _repository,
     "fix": _fix,

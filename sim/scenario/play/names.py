@@ -15,13 +15,13 @@ from sim.scenario.report.outcome import Violation, state_of, usable
 
 
 class Image(NamedTuple):
-    """An image of the story."""
+    """An image that has a name in a scenario."""
 
     repository: str
     id: str
 
 
-class Stage:
+class Names:
     """Names of one run."""
 
     def __init__(self, scenario: Scenario, backend: Backend) -> None:

@@ -14,8 +14,8 @@ from sim.scenario.backends.simulated import SimBackend
 from sim.scenario.language.model import Interruption, Scenario, Step
 from sim.scenario.language.source import ScenarioError
 from sim.scenario.play import damage, expectations
-from sim.scenario.play.events import HAPPENINGS
-from sim.scenario.play.names import Image, Stage
+from sim.scenario.play.events import EVENTS, happen
+from sim.scenario.play.names import Image, Names
 from sim.scenario.report import outcome, recording
 from sim.scenario.report.outcome import PASSED, SKIPPED, VIOLATED, WRONG, Verdict, Violation
 from sim.scenario.report.recording import Recorder
@@ -31,12 +31,12 @@ def play(
     seed: int = 0,
     tell: Tell = lambda event: None,
     *,
-    names: dict[str, str] | None = None,
+    called: dict[str, str] | None = None,
     compare: bool = False,
     record: bool = False,
 ) -> Verdict:
-    """Play it and say how it ended. ``tell`` gets each event as it happens; ``names`` is filled with
-    the names of images by id meanwhile. ``compare``: also say what became of everything, for comparing backends.
+    """Play it and say how it ended. ``tell`` gets each event as it happens; ``called`` is filled with what images are
+    called, by their ids, meanwhile. ``compare``: also say what became of everything, for comparing backends.
     ``record``: the events also tell how the repositories were (``sim.scenario.report.recording``).
 
     An error that is none of the engine's own is a violation too. DiskwrightError: this machine
@@ -46,7 +46,7 @@ def play(
         needed = " or ".join(scenario.backends)
         return verdict._replace(line=1, message=f"not played: it needs {needed}, this is {backend}")
     started = time.monotonic()
-    run = _Run(scenario, _backend(scenario, backend, seed), seed, tell, names if names is not None else {})
+    run = _Run(scenario, _backend(scenario, backend, seed), seed, tell, called if called is not None else {})
     try:
         if record:
             run.record(backend)
@@ -73,21 +73,21 @@ def play(
 def play_up_to(scenario: Scenario, steps: int, seed: int = 0) -> tuple[SimBackend, dict[str, str]]:
     """The simulated world as it is after the first ``steps`` steps, for going on in it, and the names of images by
     id. What a step finds wrong is raised: ``Violation``, ``ScenarioError``, DiskwrightError."""
-    names: dict[str, str] = {}
+    called: dict[str, str] = {}
     backend = SimBackend(scenario, seed)
-    run = _Run(scenario, backend, seed, lambda event: None, names)
+    run = _Run(scenario, backend, seed, lambda event: None, called)
     run.some(steps)
-    return backend, names
+    return backend, called
 
 
 def _backend(scenario: Scenario, name: str, seed: int) -> Backend:
     if name == "sim":
         return SimBackend(scenario, seed)
     if name == "lab":
-        from sim.scenario.backends.lab import LabBackend
+        from sim.scenario.backends.real.lab import LabBackend
 
         return LabBackend(scenario, seed)
-    from sim.scenario.backends.local import LocalBackend
+    from sim.scenario.backends.real.local import LocalBackend
 
     return LocalBackend(scenario, seed)
 
@@ -95,22 +95,22 @@ def _backend(scenario: Scenario, name: str, seed: int) -> Backend:
 class _Run:
     """One run of a scenario."""
 
-    def __init__(self, scenario: Scenario, backend: Backend, seed: int, tell: Tell, names: dict[str, str]) -> None:
+    def __init__(self, scenario: Scenario, backend: Backend, seed: int, tell: Tell, called: dict[str, str]) -> None:
         self.scenario = scenario
         self.backend = backend
-        self.stage = Stage(scenario, backend)
+        self.names = Names(scenario, backend)
         self.events: list[dict[str, Any]] = []
         self.line = 1
         self._number = 0
         self._seed = seed
         self._tell = tell
-        self._names = names
+        self._called = called
         self._recorder: Recorder | None = None
 
     def record(self, backend: str) -> None:
         """Keep states of the repositories in the events from now on."""
         self._recorder = Recorder(self.scenario, self.backend, lambda facts: self.event(**facts))
-        if isinstance(self.backend, SimBackend):
+        if self.backend.world is not None:
             self._recorder.watch(self.backend.world)
         self.event(**recording.header(self.scenario, backend, self._seed))
 
@@ -126,11 +126,11 @@ class _Run:
 
     def event(self, **facts: Any) -> None:
         """Something happened."""
-        for name, image in self.stage.images.items():
-            self._names.setdefault(image.id, name)
+        for name, image in self.names.images.items():
+            self._called.setdefault(image.id, name)
         if self._recorder is not None:
             self._recorder.flush()
-            facts |= {"now": self._recorder.now(), "state": self._recorder.state(), "names": dict(self._names)}
+            facts |= {"now": self._recorder.now(), "state": self._recorder.state(), "names": dict(self._called)}
         event = {"step": self._number, "line": self.line, **facts}
         self.events.append(event)
         self._tell(event)
@@ -140,7 +140,7 @@ class _Run:
         found = {}
         with self.backend.engine(self.scenario.hosts[0]) as engine:
             for plan in self.scenario.repositories:
-                found[plan.name] = outcome.of_repository(engine, plan.name, self.stage.names_in(plan.name))
+                found[plan.name] = outcome.of_repository(engine, plan.name, self.names.names_in(plan.name))
         told = ("step", "verb", "host", "how", "error", "number", "effect", "rules", "effects")
         steps = [{key: event[key] for key in told if key in event} for event in self.events if "verb" in event]
         for step in steps:
@@ -151,48 +151,47 @@ class _Run:
     # -- steps
 
     def _step(self, step: Step) -> None:
-        direct = HAPPENINGS.get(step.verb)
-        if direct is not None:
-            found = direct(self.stage, step, self._seed)
+        if step.verb in EVENTS:
+            found = happen(self.backend, self.names, step, self._seed)
             self.event(verb=step.verb, text=step.text, note=step.note, **({"lost": found} if found else {}))
         elif step.verb in ("expect", "damage", "add_file", "make_file", "save", "unplug", "plug_in"):
             self._look(step)
         elif step.verb == "thaw":
             self._thaw(step)
         else:
-            self._deed(step)
+            self._operation(step)
 
     def _look(self, step: Step) -> None:
         if step.faults:
             with self.backend.engine(step.host) as engine:
-                faults = self.stage.active(step.faults, engine, step.line)
-            self.backend.looking(faults)
+                faults = self.names.active(step.faults, engine, step.line)
+            self.backend.set_faults(faults)
         try:
             with self.backend.engine(step.host) as engine:
                 found = self._looked(step, engine)
         except OSError as error:
             if step.verb == "expect":
                 raise
-            raise self.stage.impossible(step.line, f"{step.verb} cannot be done: {error}") from None
+            raise self.names.impossible(step.line, f"{step.verb} cannot be done: {error}") from None
         except DiskwrightError as error:
             raise Violation(step.line, f"expected {step.verb} to be possible, found {error.code}: {error}") from None
         finally:
-            self.backend.looking(())
+            self.backend.set_faults(())
         self.event(verb=step.verb, host=step.host, text=step.text, note=step.note, told=found)
 
     def _looked(self, step: Step, engine: Any) -> str:
-        stage, files = self.stage, self.backend.files
+        names, files = self.names, self.backend.files
         if step.verb == "expect":
-            return expectations.look(stage, engine, step)
+            return expectations.look(names, engine, step)
         if step.verb == "damage":
-            damage.damage(stage, engine, step)
+            damage.damage(names, engine, step)
         elif step.verb == "add_file":
-            damage.add_file(stage, step)
+            damage.add_file(names, step)
         elif step.verb == "make_file":
-            damage.make_file(stage, engine, step)
+            damage.make_file(names, engine, step)
         elif step.verb == "save":
-            image = stage.of_step(step, "image")
-            stage.contents[step.values["as"]] = stage.content_of(engine, image, step.line)
+            image = names.of_step(step, "image")
+            names.contents[step.values["as"]] = names.content_of(engine, image, step.line)
         else:
             root = self.backend.root(step.values["repository"])
             away = f"{root}.away"
@@ -200,21 +199,21 @@ class _Run:
             files.sync_directory(root.rpartition("/")[0])
         return ""
 
-    def _deed(self, step: Step) -> None:
+    def _operation(self, step: Step) -> None:
         verb, arguments = self._arguments(step)
         if is_by_runner(arguments) and step.interruption is not None and step.interruption.how != "crash":
-            raise self.stage.impossible(step.line, "a process that the engine starts can crash here, nothing else")
+            raise self.names.impossible(step.line, "a process that the engine starts can crash here, nothing else")
         target = str(arguments.get("repo", ""))
         makes = step.values.get("as") if step.verb in _MAKERS else None
         with self.backend.engine(step.host) as engine:
-            faults = self.stage.active(step.faults, engine, step.line)
+            faults = self.names.active(step.faults, engine, step.line)
             known = _tags(engine, target) if makes else {}
         ended = self._tried(step, verb, arguments, faults)
         if makes:
             self._bind(step, target, makes, ended, known)
         self._told(step, ended)
         if ended.how == "frozen" and step.interruption is not None:
-            self.stage.waiting[step.interruption.job] = step
+            self.names.waiting[step.interruption.job] = step
         self._keep(step, ended)
         self._judge(step, ended)
 
@@ -223,16 +222,17 @@ class _Run:
         ended = self.backend.run(step.host, verb, arguments, step.interruption, faults)
         waited = 0.0
         while ended.how == "failed" and waited < step.within_s:
-            self.backend.wait(_TRY_AGAIN_S)
+            assert self.backend.machines is not None, "time passes where a step may be tried again"
+            self.backend.machines.wait(_TRY_AGAIN_S)
             waited += _TRY_AGAIN_S
             ended = self.backend.run(step.host, verb, arguments, step.interruption, faults)
         return ended
 
     def _thaw(self, step: Step) -> None:
         job = step.values["job"]
-        frozen = self.stage.waiting.pop(job, None)
+        frozen = self.names.waiting.pop(job, None)
         if frozen is None:
-            raise self.stage.impossible(step.line, f"nothing is frozen as {job} now")
+            raise self.names.impossible(step.line, f"nothing is frozen as {job} now")
         ended = self.backend.thaw(job)
         self._told(step, ended)
         self._keep(frozen, ended)
@@ -255,29 +255,29 @@ class _Run:
     def _bind(self, step: Step, repo: str, name: str, ended: Ended, known: dict[str, bool]) -> None:
         """Give the name to the image that was made, also by a process that did not live to tell its id."""
         if isinstance(ended.result, str):
-            self.stage.images[name] = Image(repo, ended.result)
+            self.names.images[name] = Image(repo, ended.result)
             return
         with self.backend.engine(self.scenario.hosts[0]) as engine:
             now = _tags(engine, repo)
         fresh = [tag for tag, strong in now.items() if strong and not known.get(tag)]
         fresh = fresh or [tag for tag in now if tag not in known]
         if len(fresh) == 1:
-            self.stage.images[name] = Image(repo, fresh[0])
+            self.names.images[name] = Image(repo, fresh[0])
         else:
-            self.stage.unmade[name] = step.line
+            self.names.unmade[name] = step.line
 
     def _keep(self, step: Step, ended: Ended) -> None:
         name = step.values.get("as")
         if ended.how == "done" and step.verb == "check" and name:
-            self.stage.fixes[name] = ended.result
+            self.names.fixes[name] = ended.result
         if ended.how == "done" and step.verb == "export":
-            self.stage.files.add(step.values["as"])
+            self.names.files.add(step.values["as"])
 
     def _judge(self, step: Step, ended: Ended) -> None:
         interruption = step.interruption
         if interruption is not None and step.verb != "thaw":
             if ended.reached is None:
-                raise self.stage.impossible(step.line, _never(interruption, ended))
+                raise self.names.impossible(step.line, _never(interruption, ended))
             if interruption.how != "stop":
                 return
             if not step.error and (ended.failure is None or ended.failure.code != "stopped"):
@@ -286,14 +286,14 @@ class _Run:
                 return
         _judge_failure(step, ended.failure)
 
-    # -- arguments of deeds
+    # -- arguments of operations
 
     def _arguments(self, step: Step) -> tuple[str, dict[str, Any]]:
         values = step.values
         build = _ARGUMENTS.get(step.verb)
         if build is not None:
             return step.verb, build(self, step)
-        image = self.stage.of_step(step, "disk" if "disk" in values else "image")
+        image = self.names.of_step(step, "disk" if "disk" in values else "image")
         return step.verb, {"repo": image.repository, "image": image.id}
 
     def options(self, values: dict[str, Any]) -> dict[str, Any]:
@@ -367,7 +367,7 @@ def _work(values: dict[str, Any]) -> str:
 
 def _create_disk(run: _Run, step: Step) -> dict[str, Any]:
     values = step.values
-    base = run.stage.image(values["base"], step.lines["base"]) if "base" in values else None
+    base = run.names.image(values["base"], step.lines["base"]) if "base" in values else None
     options = run.options(values)
     if base is not None and base.repository != values["in"]:
         options["image_hints"] = {base.id: base.repository}
@@ -378,7 +378,7 @@ def _create_disk(run: _Run, step: Step) -> dict[str, Any]:
 
 
 def _create_snapshot(run: _Run, step: Step) -> dict[str, Any]:
-    disk = run.stage.of_step(step, "of")
+    disk = run.names.of_step(step, "of")
     values = step.values
     return {
         "repo": disk.repository, "disk": disk.id, "user_data": values.get("user_data"), "options": run.options(values),
@@ -387,8 +387,8 @@ def _create_snapshot(run: _Run, step: Step) -> dict[str, Any]:
 
 def _copy(run: _Run, step: Step) -> dict[str, Any]:
     values = step.values
-    image = run.stage.image(values["image"], step.lines["image"])
-    base = run.stage.image(values["base"], step.lines["base"]) if "base" in values else None
+    image = run.names.image(values["image"], step.lines["image"])
+    base = run.names.image(values["base"], step.lines["base"]) if "base" in values else None
     options = run.options(values)
     if "hint" in values:
         options["image_hints"] = {image.id: values["hint"]}
@@ -401,24 +401,24 @@ def _copy(run: _Run, step: Step) -> dict[str, Any]:
 def _import(run: _Run, step: Step) -> dict[str, Any]:
     values = step.values
     return {
-        "repo": values["in"], "path": run.stage.file(values["file"], step.lines["file"]), "format": values["format"],
+        "repo": values["in"], "path": run.names.file(values["file"], step.lines["file"]), "format": values["format"],
         "user_data": values.get("user_data"), "options": run.options(values), "work": _work(values),
     }  # fmt: skip
 
 
 def _export(run: _Run, step: Step) -> dict[str, Any]:
-    image = run.stage.of_step(step, "image")
+    image = run.names.of_step(step, "image")
     path = run.backend.scratch(step.values["as"])
     return {"repo": image.repository, "image": image.id, "path": path, "format": step.values.get("format", "raw")}
 
 
 def _set_user_data(run: _Run, step: Step) -> dict[str, Any]:
-    image = run.stage.of_step(step, "image")
+    image = run.names.of_step(step, "image")
     return {"repo": image.repository, "image": image.id, "data": run.user_data(step)}
 
 
 def _set_strategy(run: _Run, step: Step) -> dict[str, Any]:
-    image = run.stage.of_step(step, "image")
+    image = run.names.of_step(step, "image")
     return {"repo": image.repository, "image": image.id, "strategy": step.values["strategy"]}
 
 
@@ -426,25 +426,25 @@ def _fix(run: _Run, step: Step) -> dict[str, Any]:
     values = step.values
     given = None
     if "from" in values:
-        if values["from"] not in run.stage.fixes:
-            raise run.stage.impossible(step.line, f"no fixes were kept as {values['from']}")
-        given = run.stage.fixes[values["from"]]
+        if values["from"] not in run.names.fixes:
+            raise run.names.impossible(step.line, f"no fixes were kept as {values['from']}")
+        given = run.names.fixes[values["from"]]
     return {
         "repo": values["in"], "rule": values.get("rule", ""), "type": values.get("type", ""),
-        "image": run.stage.of_step(step, "image").id if "image" in values else "",
+        "image": run.names.of_step(step, "image").id if "image" in values else "",
         "lose_data": values.get("lose_data", False), "deep": values.get("deep", False), "given": given,
     }  # fmt: skip
 
 
 def _write(run: _Run, step: Step) -> dict[str, Any]:
-    image = run.stage.of_step(step, "disk")
+    image = run.names.of_step(step, "disk")
     values = step.values
     piece = [values["pattern"], values.get("at", 0), values["length"], values.get("every", 0), values.get("times", 1)]
     return {"repo": image.repository, "disk": image.id, "pieces": [piece]}
 
 
 def _prepare(run: _Run, step: Step) -> dict[str, Any]:
-    image = run.stage.of_step(step, "image")
+    image = run.names.of_step(step, "image")
     return {"repo": image.repository, "image": image.id, "writable": step.values.get("writable", True)}
 
 

@@ -22,6 +22,7 @@ from engine.triage.judge import judge
 from engine.triage.view import Graph
 from sim.disk.files import Fault
 from sim.hosts.processes import SimProcess
+from sim.hosts.world import World
 from sim.scenario.backends.backend import Backend
 from sim.scenario.language.model import Scenario
 
@@ -47,10 +48,10 @@ class Recorder:
         self._tag = ""
         self._pending: dict[str, Any] | None = None
         self._moments = 0
-        self._world: Any = None
+        self._world: World | None = None
         self._started = time.monotonic()
 
-    def watch(self, world: Any) -> None:
+    def watch(self, world: World) -> None:
         """Take moments too: be called before each door call of the processes of a simulated world."""
         self._world = world
         world.hook = self

@@ -30,7 +30,7 @@ class Action(NamedTuple):
     about: str
 
 
-class Deeds:
+class Choices:
     """Chooses operations that make sense for what the model knows."""
 
     def __init__(self, model: Model, repos: tuple[str, ...], random: random.Random) -> None:

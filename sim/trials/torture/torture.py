@@ -20,12 +20,13 @@ from engine.api import Engine
 from engine.data.model import FixType, Risk
 from engine.errors import BadRequest, DiskwrightError
 from sim.scenario.backends.backend import Ended
-from sim.scenario.backends.lab import LabBackend, Worker
-from sim.scenario.backends.lab_hosts import close as close_world
 from sim.scenario.backends.operations import read
+from sim.scenario.backends.real.base import Worker
+from sim.scenario.backends.real.clusters import close as close_world
+from sim.scenario.backends.real.lab import LabBackend, LabProcess
 from sim.scenario.language.model import Interruption, Point, RepositoryPlan, Scenario
 from sim.trials.torture.model import Model
-from sim.trials.torture.operations import Action, Deeds
+from sim.trials.torture.operations import Action, Choices
 
 FORMATS = ("nfs", "lvm", "local")
 REPOSITORIES = ("main", "backup")
@@ -85,7 +86,7 @@ class _Torture:
         self._backend = LabBackend(scenario, seed)
         self._hosts = list(scenario.hosts)
         self._model = Model()
-        self._deeds = Deeds(self._model, REPOSITORIES, self._random)
+        self._choices = Choices(self._model, REPOSITORIES, self._random)
         self._counts: Counter[str] = Counter()
         self._jobs = 0
         self._number = 0
@@ -131,7 +132,7 @@ class _Torture:
     def _peace(self) -> None:
         """Some operations that nobody interrupts."""
         for _ in range(self._random.randint(0, _PEACEFUL_AT_MOST)):
-            action = self._deeds.choose(frozenset())
+            action = self._choices.choose(frozenset())
             self._counts["operations"] += 1
             self._mark(action)
             host = self._random.choice(self._workers())
@@ -151,9 +152,9 @@ class _Torture:
         point = Point(effect=self._random.randint(1, _MOST_EFFECTS))
         moment = self._random.uniform(0.0, _LONGEST_S)
         busy: frozenset[str] = frozenset()
-        started: list[tuple[str, Action, Worker]] = []
+        started: list[tuple[str, Action, Worker[LabProcess]]] = []
         for host in hosts:
-            action = self._deeds.choose(busy)
+            action = self._choices.choose(busy)
             busy |= action.images
             self._mark(action)
             self._jobs += 1
@@ -170,13 +171,13 @@ class _Torture:
         self._recover(victim)
         return ", ".join(filter(None, told))
 
-    def _strike(self, victim: str, worker: Worker, event: str, moment: float) -> str:
+    def _strike(self, victim: str, worker: Worker[LabProcess], event: str, moment: float) -> str:
         """Have it happen to the victim; what has happened, in words."""
         if event == "none":
             return ""
         if event == "kill at a moment":
             time.sleep(moment)
-        elif not worker.running.wait_stopped(_PATIENCE_S):
+        elif not worker.process.wait_stopped():
             return f"{victim} was done before it could be struck"
         if event == "freeze":
             return self._freeze(victim, worker)
@@ -184,7 +185,7 @@ class _Torture:
         self._counts["deaths"] += 1
         return f"{victim} dies"
 
-    def _freeze(self, victim: str, worker: Worker) -> str:
+    def _freeze(self, victim: str, worker: Worker[LabProcess]) -> str:
         """Its locks expire, another host carries on, and then it wakes up. The role of a manager does not expire."""
         guest = self._backend.guest(victim)
         guest.freeze()
@@ -198,7 +199,7 @@ class _Torture:
         elif self._run(other, "take_srm", {"repo": self._random.choice(REPOSITORIES), "dead": ""}).how == "done":
             self._wrong.append(f"{other} took the role of a manager that lives")
         guest.thaw()
-        self._backend.wake(worker)
+        worker.process.go_on()
         return f"{victim} is frozen for a while"
 
     def _judge(self, action: Action, ended: Ended) -> None:
@@ -223,7 +224,7 @@ class _Torture:
         self._backend.switch_on(victim)
 
     def _fix(self, repo: str, type: str) -> tuple[str, dict[str, Any]]:
-        action = self._deeds.fix(repo, type)
+        action = self._choices.fix(repo, type)
         return action.verb, action.arguments
 
     def _run(self, host: str, verb: str, arguments: dict[str, Any]) -> Ended:

@@ -145,12 +145,12 @@ class _Workload:
         yield self._fix("a")
 
     def _step(
-        self, name: str, act: Callable[[], Any], done: Callable[[Any], Change], unsure: Change | None
+        self, name: str, operation: Callable[[], Any], done: Callable[[Any], Change], unsure: Change | None
     ) -> Recorded:
         """Do it between two marks. ``done`` makes the change of its result; ``unsure`` defaults to none at all."""
         self._recorder.mark(name)
         mark = len(self._recorder.marks)
-        change = done(act())
+        change = done(operation())
         self._recorder.mark(f"{name} acknowledged")
         change(self._now)
         return Recorded(name, mark, change, unsure or (lambda model: None))
@@ -158,43 +158,43 @@ class _Workload:
     def _do(self, verb: str, **arguments: Any) -> Callable[[], Any]:
         return lambda: operations.do(self._engine, verb, arguments, lambda: False)
 
-    def _maker(self, name: str, act: Callable[[], Any], made: Possible) -> tuple[Recorded, str]:
+    def _maker(self, name: str, operation: Callable[[], Any], made: Possible) -> tuple[Recorded, str]:
         ids: list[str] = []
 
         def done(result: Any) -> Change:
             ids.append(str(result))
             return lambda model: model.add(made.repo, ids[0], made.mutable, made.data, made.user_data)
 
-        step = self._step(name, act, done, lambda model: model.possible.append(made))
+        step = self._step(name, operation, done, lambda model: model.possible.append(made))
         return step, ids[0]
 
     def _create(self, repo: str, size: int, strategy: str) -> Any:
-        act = self._do(
+        operation = self._do(
             "create_disk", repo=repo, size=size, base=None, user_data={}, options={"strategy": strategy}, work=HERE
         )
-        step, made = self._maker(f"create a {strategy} disk", act, Possible(repo, True, bytes(size), "", {}))
+        step, made = self._maker(f"create a {strategy} disk", operation, Possible(repo, True, bytes(size), "", {}))
         yield step
         return made
 
     def _clone(self, repo: str, base: str) -> Any:
         data = self._data(repo, base)
-        act = self._do("create_disk", repo=repo, size=len(data), base=base, user_data={}, options={}, work=HERE)
-        step, made = self._maker("create a disk from a snapshot", act, Possible(repo, True, data, "", {}))
+        operation = self._do("create_disk", repo=repo, size=len(data), base=base, user_data={}, options={}, work=HERE)
+        step, made = self._maker("create a disk from a snapshot", operation, Possible(repo, True, data, "", {}))
         yield step
         return made
 
     def _snapshot(self, repo: str, disk: str) -> Any:
-        act = self._do("create_snapshot", repo=repo, disk=disk, user_data={}, options={})
-        step, made = self._maker("snapshot", act, Possible(repo, False, self._data(repo, disk), "", {}))
+        operation = self._do("create_snapshot", repo=repo, disk=disk, user_data={}, options={})
+        step, made = self._maker("snapshot", operation, Possible(repo, False, self._data(repo, disk), "", {}))
         yield step
         return made
 
     def _copy(self, repo: str, image: str, target: str) -> Any:
         known = self._now.images[repo, image]
         options = {"image_hints": {image: repo}}
-        act = self._do("copy", repo=target, image=image, base=None, user_data={}, options=options, work=HERE)
+        operation = self._do("copy", repo=target, image=image, base=None, user_data={}, options=options, work=HERE)
         id = "" if known.mutable else image
-        step, made = self._maker("copy", act, Possible(target, known.mutable, known.data, id, {}))
+        step, made = self._maker("copy", operation, Possible(target, known.mutable, known.data, id, {}))
         yield step
         return made
 
@@ -208,8 +208,8 @@ class _Workload:
         def unsure(model: Model) -> None:
             model.images[repo, disk].maybe = bytes(new)
 
-        act = self._do("write", repo=repo, disk=disk, pieces=[[pattern, at, length, 0, 1]])
-        return self._step(f"write {pattern}", act, lambda result: change, unsure)
+        operation = self._do("write", repo=repo, disk=disk, pieces=[[pattern, at, length, 0, 1]])
+        return self._step(f"write {pattern}", operation, lambda result: change, unsure)
 
     def _user_data(self, repo: str, image: str, value: Any) -> Recorded:
         def change(model: Model) -> None:
@@ -218,8 +218,8 @@ class _Workload:
         def unsure(model: Model) -> None:
             model.images[repo, image].user_data_maybe = value
 
-        act = self._do("set_user_data", repo=repo, image=image, data=value)
-        return self._step("user data", act, lambda result: change, unsure)
+        operation = self._do("set_user_data", repo=repo, image=image, data=value)
+        return self._step("user data", operation, lambda result: change, unsure)
 
     def _remove(self, repo: str, image: str) -> Recorded:
         return self._removal("remove", repo, image, True)
@@ -237,8 +237,8 @@ class _Workload:
         return self._step(verb, self._do(verb, repo=repo, image=image), lambda result: change, unsure)
 
     def _strategy(self, repo: str, image: str, strategy: str) -> Recorded:
-        act = self._do("set_strategy", repo=repo, image=image, strategy=strategy)
-        return self._step("strategy", act, lambda result: lambda model: None, None)
+        operation = self._do("set_strategy", repo=repo, image=image, strategy=strategy)
+        return self._step("strategy", operation, lambda result: lambda model: None, None)
 
     def _fix(self, repo: str) -> Recorded:
         return self._step(f"fix all of {repo}", lambda: _fix_all(self._engine, repo), lambda result: _nothing, None)

@@ -2,7 +2,7 @@
 thread that plays some.
 
 Where things are in a guest: ``/srv/local`` is ext4 on the host's own disk (repositories of the format for local
-files, image files), ``/run/lab/keep/story`` what the host notes for itself.
+files, image files), ``/run/lab/keep/scenario`` what the host notes for itself.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from sim.lab.nfs import EXPORT
 from sim.scenario.language.model import Scenario
 
 LOCAL = "/srv/local"
-TOP = "/run/lab/keep/story"
-GROUPS = {"story": SHARED, "story-too": SHARED_TOO}
+FOLDER = "scenario"
+TOP = f"/run/lab/keep/{FOLDER}"
+GROUPS = {"scenario": SHARED, "scenario-too": SHARED_TOO}
 """Volume groups that LVM repositories are in, with their devices; on as many as the scenario has such repositories."""
 DISK_BYTES = 1 << 30
 _FEWEST_HOSTS = 2
@@ -109,7 +110,7 @@ def _refresh(cluster: Cluster, scenario: Scenario) -> None:
             guest.kill()
     cluster.up()
     for guest in cluster.hosts[: len(scenario.hosts)]:
-        shutil.rmtree(f"{guest.keep}/story", ignore_errors=True)
+        shutil.rmtree(f"{guest.keep}/{FOLDER}", ignore_errors=True)
         guest.run(["/bin/sh", "-c", _FRESH])
         guest.run(["mkdir", "-p", *(f"{TOP}/{name}" for name in ("state", "ids", "work"))])
         if is_shared(scenario):

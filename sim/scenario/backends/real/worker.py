@@ -1,13 +1,13 @@
-"""A process of a host in a scenario on this machine: it does one deed and is interrupted by a signal.
+"""A process of a host in a scenario on this machine: it does one operation and is interrupted by a signal.
 
-``python -m sim.scenario.backends.worker SPEC`` reads a JSON file, does the deed on real doors and, just before
-the chosen effect, notes where it is and sends itself SIGKILL (crash), SIGSTOP (freeze) or SIGTERM
-(stop: as ``engine.host.runner`` it goes on to its next step and keeps everything). When it lives to the end
-it prints one JSON object: {"result", "failure", "effects", "runner"}.
+``python -m sim.scenario.backends.real.worker SPEC`` reads a JSON file, does the operation on real doors and, just
+before the chosen effect, notes where it is and sends itself SIGKILL (crash), SIGSTOP (freeze) or SIGTERM (stop: as
+``engine.host.runner`` it goes on to its next step and keeps everything). When it lives to the end it prints one JSON
+object: {"result", "failure", "effects", "runner"}.
 
-A deed whose work is done by a runner is not interrupted itself: the engine's ``engine.host.runner TASK`` is started as
-``sim.scenario.backends.worker SPEC TASK``, which is the same on doors that are watched. ``runner`` then says how it
-ended.
+An operation whose work is done by a runner is not interrupted itself: the engine's ``engine.host.runner TASK`` is
+started as ``sim.scenario.backends.real.worker SPEC TASK``, which is the same on doors that are watched. ``runner``
+then says how it ended.
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ from engine.errors import DiskwrightError
 from engine.host import runner
 from engine.tools.local.processes import RealProcesses
 from sim.hosts.victim import die, die_with_parent
-from sim.scenario.backends.local import local_doors
 from sim.scenario.backends.operations import RUNNER, do, is_by_runner
+from sim.scenario.backends.real.doors import real_doors_of
 from sim.scenario.backends.watch import Reached, Watch, watching
 from sim.scenario.language.model import Point
+
+MODULE = "sim.scenario.backends.real.worker"
+"""Not ``__name__``, which is another one in the process itself."""
 
 SIGNALS: dict[str, Callable[[], None]] = {
     "crash": die,
@@ -63,14 +66,14 @@ class _Starting(RealProcesses):
 
     def spawn(self, module: str, arguments: list[str], leases: list[Lease], log: str) -> ProcessIdentity:
         if module == RUNNER:
-            module, arguments = "sim.scenario.backends.worker", [self._spec, *arguments]
+            module, arguments = MODULE, [self._spec, *arguments]
         return super().spawn(module, arguments, leases, log)
 
 
 def work(path: str, spec: dict[str, Any]) -> dict[str, Any]:
     """Do what the spec says."""
     requests = _requests()
-    doors = local_doors(spec["host"], spec["top"], spec["seed"])
+    doors = real_doors_of(spec["host"], spec["top"], spec["seed"])
     watch = Watch()
     if is_by_runner(spec["arguments"]):
         doors = doors._replace(processes=_Starting(path))
@@ -95,7 +98,7 @@ def work(path: str, spec: dict[str, Any]) -> dict[str, Any]:
 def run_task(spec: dict[str, Any], task: str) -> None:
     """What ``python -m engine.host.runner TASK`` does, watched."""
     requests = _requests()
-    doors = local_doors(spec["host"], spec["top"], spec["seed"])
+    doors = real_doors_of(spec["host"], spec["top"], spec["seed"])
     watch = _watch(spec)
     runner.run(watching(doors, watch), runner.read_spec(doors, task), _print, lambda: bool(requests))
     with open(_effects_file(spec), "w", encoding="utf-8") as stream:
@@ -129,6 +132,17 @@ def main(path: str, task: str = "") -> None:
         return
     die_with_parent()
     _print(work(path, spec))
+
+
+def work_in_guest(words: list[str]) -> int:
+    """Be the process of an operation in a guest, forked from one that has imported this module."""
+    main(*words)
+    return 0
+
+
+def make_engine(host: str, top: str, seed: int) -> Engine:
+    """Make an engine of a host, in the guest that is this host."""
+    return Engine(real_doors_of(host, top, seed), f"{top}/state/{host}")
 
 
 if __name__ == "__main__":

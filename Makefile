@@ -6,7 +6,7 @@ check: ## style, types, imports and the fast tests: under a minute
 test: ## everything
 	@./test
 
-explore: ## every crash of every story and of every recovery, until nothing new appears; races; some 15 minutes
+explore: ## every crash of every case and of every recovery, until nothing new appears; races; some 15 minutes
 	@.ci/setup.sh dev
 	@.venv/bin/python -m sim.explore.command
 	@.venv/bin/python -m sim.explore.command --races 1

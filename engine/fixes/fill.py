@@ -24,9 +24,9 @@ class Reading(NamedTuple):
     """Exact logical size."""
     direct: bool
     digest: str = ""
-    """Known digest of the whole content, "" for none."""
+    """Known content digest, "" for none."""
     chunks: bytes | None = None
-    """Known chunk digests of the content, None when there are none."""
+    """Its chunk digests."""
 
 
 def reading(repository: Repository, record: Record, links: list[chains.Link]) -> Reading:

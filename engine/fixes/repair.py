@@ -1,4 +1,4 @@
-"""Small repairs in place that change no content: a derived header, leaked clusters, unused room, a digest."""
+"""Small repairs in place that change no content: a derived header, leaked clusters."""
 
 from __future__ import annotations
 

@@ -91,11 +91,11 @@ def crash_states(storage: SimStorage, profile: Profile | str = POSIX) -> Iterato
         yield CrashState(state, (), (), state.fingerprint())
         return
     _require_few(storage, rules)
-    classes = {inode: _classes(storage, inode, rules) for inode in _dirty(storage)}
+    classes = {inode: classes_of(storage, inode, rules) for inode in dirty_files(storage)}
     paths = {inode: path for path, inode, _ in storage.walk()} if classes else {}
     seen: set[bytes] = set()
-    for kept in _survivors(storage, rules):
-        frame = _Frame(storage, kept)
+    for kept in survivors(storage, rules):
+        frame = Frame(storage, kept)
         lost_names = [op.text for op in storage.log if op not in kept]
         kept_names = [op.text for op in kept]
         changing = [inode for inode in classes if inode in frame.links]
@@ -139,12 +139,12 @@ def one_state(
                 lost_sequences.add(op.sequence)
             else:
                 kept.append(op)
-    frame = _Frame(storage, kept)
+    frame = Frame(storage, kept)
     lost = [op.text for op in storage.log if op not in kept]
     contents = {}
     for inode in storage.dirty:
         if inode in frame.links:
-            classes = _classes(storage, inode, rules)
+            classes = classes_of(storage, inode, rules)
             chosen = classes[choose(len(classes), f"data of inode {inode}")]
             contents[inode] = chosen.content
             if chosen.text != ALL:
@@ -155,8 +155,8 @@ def one_state(
 def pending_count(storage: SimStorage) -> int:
     """How many operations are not durable, after collapsing: the changes of one file's content are one, and so are
     all files that were made and removed again without either being durable."""
-    passing, others = _apart(storage.log)
-    return bool(passing) + len(others) + len(_dirty(storage))
+    passing, others = apart(storage.log)
+    return bool(passing) + len(others) + len(dirty_files(storage))
 
 
 def _require_few(storage: SimStorage, rules: Profile) -> None:
@@ -166,7 +166,7 @@ def _require_few(storage: SimStorage, rules: Profile) -> None:
         raise TooManyPending(f"{count} operations are not durable, over {rules.max_pending}:\n  {listed}")
 
 
-def _dirty(storage: SimStorage) -> list[int]:
+def dirty_files(storage: SimStorage) -> list[int]:
     """Files whose content may differ from state to state: those that are in any state at all."""
     named = {inode for op in storage.log for change in op.changes for inode in change[1:]}
     found = []
@@ -180,7 +180,7 @@ def _dirty(storage: SimStorage) -> list[int]:
 # -- names
 
 
-def _survivors(storage: SimStorage, rules: Profile) -> Iterator[list[NameOp]]:
+def survivors(storage: SimStorage, rules: Profile) -> Iterator[list[NameOp]]:
     """The sets of changes of names that may survive, the whole one first."""
     log = storage.log
     if rules.names == "none":
@@ -194,7 +194,7 @@ def _survivors(storage: SimStorage, rules: Profile) -> Iterator[list[NameOp]]:
                 continue
             yield log[:count]
         return
-    passing, others = _apart(log)
+    passing, others = apart(log)
     for mask in range((1 << len(others)) - 1, -1, -1):
         lost = {op.sequence for bit, op in enumerate(others) if not mask >> bit & 1}
         if any(op.needs in lost and op.sequence not in lost for op in others):
@@ -204,7 +204,7 @@ def _survivors(storage: SimStorage, rules: Profile) -> Iterator[list[NameOp]]:
             yield [op for op in log if op.sequence not in gone]
 
 
-def _apart(log: Sequence[NameOp]) -> tuple[list[NameOp], list[NameOp]]:
+def apart(log: Sequence[NameOp]) -> tuple[list[NameOp], list[NameOp]]:
     """(removals of files that were made and removed again, every operation that has to do with neither). Whatever of
     such a pair survives, the name is there or is not: one bit, and not two."""
     touching: dict[tuple[int, str], list[NameOp]] = {}
@@ -235,7 +235,7 @@ def _reappearing(removals: Sequence[NameOp]) -> Iterator[set[int]]:
         yield {removal.sequence for removal in removals}
 
 
-class _Frame:
+class Frame:
     """The names of one state; contents are put in later."""
 
     def __init__(self, storage: SimStorage, kept: Sequence[NameOp]) -> None:
@@ -295,7 +295,7 @@ class _Frame:
 # -- contents
 
 
-def _classes(storage: SimStorage, inode: int, rules: Profile) -> list[Class]:
+def classes_of(storage: SimStorage, inode: int, rules: Profile) -> list[Class]:
     """What may be left of a changed file, all of it first; what is alike is told once."""
     node = storage.nodes[inode]
     assert isinstance(node, FileNode)

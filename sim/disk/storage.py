@@ -129,7 +129,7 @@ class SimStorage(NameTree):
             node = nodes[child]
             if isinstance(node, FileNode):
                 content = node.content
-                parts.append(b"f%s\0%s" % (name.encode(errors="surrogateescape"), content._digest or content.digest))
+                parts.append(b"f%s\0%s" % (name.encode(errors="surrogateescape"), content.digest))
                 if node.links > 1:
                     parts.append(b"#%d" % seen.setdefault(child, len(seen)))
             elif isinstance(node, DirectoryNode):

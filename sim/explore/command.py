@@ -1,4 +1,4 @@
-"""``diskwright sim explore``: every story, crashed everywhere.
+"""``diskwright sim explore``: every case, crashed everywhere.
 
 Exit codes: 0 nothing found, 1 a violation, 2 a wrong request.
 """
@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 from engine.errors import BadRequest, from_os_error
 from sim.arguments import Parser
 from sim.disk.profiles import PROFILES
-from sim.explore.cases.catalog import ALL, STORIES
+from sim.explore.cases.catalog import ALL, CASES
 from sim.explore.search.explorer import Explorer, Tally, Violation
-from sim.explore.search.violation import Account, Replay, from_case, to_case
+from sim.explore.search.violation import Account, Replay, from_text, to_text
 from sim.explore.together.races import PASSINGS, RACES, Found, Passed, run_passed, run_race
 
 COMMAND = "diskwright sim explore"
@@ -29,7 +29,7 @@ _WRONG_AT_MOST = 3
 class Job(NamedTuple):
     """One exploration."""
 
-    story: str
+    case: str
     profile: str
     max_states: int
     seconds: float
@@ -38,8 +38,8 @@ class Job(NamedTuple):
 
 def explore(job: Job) -> Tally:
     """Do it; its violations are shrunk."""
-    tally = Explorer(ALL[job.story], job.profile, job.max_states, job.seconds, recover=job.recover).run()
-    shrunk = {to_case(small): small for small in map(_shrink, tally.violations[:3])}
+    tally = Explorer(ALL[job.case], job.profile, job.max_states, job.seconds, recover=job.recover).run()
+    shrunk = {to_text(small): small for small in map(_shrink, tally.violations[:3])}
     found = sorted(shrunk.values(), key=lambda violation: violation.weight)
     # What did not survive is told by the replay: it is no plain data.
     plain = tuple(one._replace(path=tuple(step._replace(lost=tuple) for step in one.path)) for one in found)
@@ -119,8 +119,8 @@ def main(argv: Sequence[str]) -> int:
     except SystemExit as done:  # --help
         return int(done.code or 0)
     if options.list:
-        for story in ALL.values():
-            print(story.name)  # noqa: T201 - this is a command
+        for case in ALL.values():
+            print(case.name)  # noqa: T201 - this is a command
         return 0
     if options.replay:
         return _replay(options.replay, options.json)
@@ -171,31 +171,33 @@ def make_parser() -> Parser:
         "from each of them in its turn, until no new state appears.",
         "exit codes: 0 nothing found, 1 a violation, 2 wrong usage",
     )
-    parser.add_argument("--story", action="append", metavar="NAME", help="only this story (may be repeated)")
+    parser.add_argument("--case", action="append", metavar="NAME", help="only this case (may be repeated)")
     parser.add_argument(
         "--profile",
         choices=sorted(PROFILES),
         help="only this kind of storage (default: all but nfs, whose states are among those of posix; of races: posix)",
     )
-    parser.add_argument("--max-states", type=int, default=1_000_000, metavar="N", help="a bound for each story")
-    parser.add_argument("--seconds", type=float, default=1e9, metavar="S", help="a bound for each story")
+    parser.add_argument("--max-states", type=int, default=1_000_000, metavar="N", help="a bound for each case")
+    parser.add_argument("--seconds", type=float, default=1e9, metavar="S", help="a bound for each case")
     parser.add_argument("--shallow", action="store_true", help="check recovery, but do not crash it")
     parser.add_argument(
         "--races", type=int, default=0, metavar="N",
         help="instead: two hosts at once, all schedules with up to N changes of turn",
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=0, metavar="N", help="processes (default: all processors)")
-    parser.add_argument("--replay", metavar="CASE", help="a case, or a file with one: run it and tell all about it")
+    parser.add_argument(
+        "--replay", metavar="VIOLATION", help="one as it was printed, or a file with it: run it and tell all about it"
+    )
     parser.add_argument("--json", action="store_true", help="results as JSON")
-    parser.add_argument("--list", action="store_true", help="names of the stories")
+    parser.add_argument("--list", action="store_true", help="names of the cases")
     return parser
 
 
 def _jobs(options: argparse.Namespace) -> list[Job]:
-    names = options.story or list(STORIES)
+    names = options.case or list(CASES)
     for name in names:
         if name not in ALL:
-            raise BadRequest(f"there is no story {name!r:.60}", f"{COMMAND} --list names them")
+            raise BadRequest(f"there is no case {name!r:.60}", f"{COMMAND} --list names them")
     profiles = [options.profile] if options.profile else ["posix", "journal", "process"]
     return [
         Job(name, profile, options.max_states, options.seconds, not options.shallow)
@@ -210,7 +212,7 @@ def _lines(tally: Tally) -> Iterator[str]:
         end += f", {tally.uncut} points of killed runs not cut"
     rate = tally.states / tally.seconds if tally.seconds else 0
     yield (
-        f"{tally.story:36} {tally.profile:8} {tally.effects:4} effects  "
+        f"{tally.case:36} {tally.profile:8} {tally.effects:4} effects  "
         f"{tally.storages:7} storages {tally.states:6} states "
         f"{rate:5.0f}/s  pending {tally.max_pending}  depth {tally.depth}  {end}  {len(tally.violations)} violations"
     )
@@ -224,7 +226,7 @@ def _violation_lines(violation: Violation) -> Iterator[str]:
     if violation.path:
         account = Replay(violation).account()
         yield from _account_lines(account)
-    yield f"  {COMMAND} --replay '{to_case(violation)}'"
+    yield f"  {COMMAND} --replay '{to_text(violation)}'"
 
 
 def _account_lines(account: Account) -> Iterator[str]:
@@ -241,18 +243,18 @@ def _account_lines(account: Account) -> Iterator[str]:
             yield f"      kept: {text:.160}"
 
 
-def _replay(case: str, as_json: bool) -> int:
-    text = case
-    if not case.lstrip().startswith("{"):
+def _replay(printed: str, as_json: bool) -> int:
+    text = printed
+    if not printed.lstrip().startswith("{"):
         try:
-            with open(case, encoding="utf-8") as stream:
+            with open(printed, encoding="utf-8") as stream:
                 text = stream.read()
         except OSError as error:
-            raise from_os_error(error, f"read {case!r:.200}") from None
+            raise from_os_error(error, f"read {printed!r:.200}") from None
     try:
-        replay = Replay(from_case(text))
+        replay = Replay(from_text(text))
     except ValueError as error:
-        raise BadRequest(f"this is no case: {error}", f"{COMMAND} prints one with each violation") from None
+        raise BadRequest(f"this is no violation: {error}", f"{COMMAND} prints one with each violation") from None
     account = replay.account()
     if as_json:
         _say(json.dumps({"problems": account.problems, "endings": [one._asdict() for one in account.endings]}))
@@ -266,7 +268,7 @@ def _plain(tally: Tally) -> dict[str, Any]:
     data = tally._asdict()
     data["rules"] = dict(tally.rules)
     data["violations"] = [
-        {"problems": violation.problems, "case": json.loads(to_case(violation))} for violation in tally.violations
+        {"problems": violation.problems, "replay": json.loads(to_text(violation))} for violation in tally.violations
     ]
     return data
 

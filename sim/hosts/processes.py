@@ -219,6 +219,12 @@ class SimHost:
         self._since = self._until = 0.0
         self._next_pid = 1000
 
+    def fork(self, world: Surroundings) -> SimHost:
+        """Return the host in another world, after one more boot: with the same notes, which both may change."""
+        other = SimHost(world, self.name, self.state_storage.clone())
+        other.boots, other._next_pid = self.boots + 1, self._next_pid
+        return other
+
     @property
     def state_directory(self) -> str:
         """What to give to an ``Engine`` of this host."""

@@ -113,7 +113,7 @@ class World:
         """Each host has one: it resets what has lost its presence where hosts share."""
         self.format = LVM if self.sharing else format
         self.only_host = ONLY_HOST if format == LVM else ""
-        """Where one host alone may change anything, stories of several are told of that one."""
+        """Where one host alone may change anything, operations of several are done by that one."""
         self._images = images
         self.image_locks = ImageLocks()
         self._seed = seed
@@ -232,9 +232,7 @@ class World:
         other.shared = self.shared.fork(self._now)
         other._sources = {n: source.fork() for n, source in self._sources.items() if isinstance(source, IdSource)}
         for name, host in self.hosts.items():
-            copy = SimHost(other, name, host.state_storage.clone())
-            copy.boots, copy._next_pid = host.boots + 1, host._next_pid
-            other.hosts[name] = copy
+            other.hosts[name] = host.fork(other)
         return other
 
     def crash_states(self, profile: Profile | str | None = None) -> list[CrashState]:

@@ -1,7 +1,7 @@
 """A process that is killed before any one of its effects leaves a repository that another host
 finishes with check and fix: nothing lost, nothing half done, nothing left over.
 
-Real files, real qemu-img; the story is run once to count its effects and then once for each, or, where they are many,
+Real files, real qemu-img; the case is run once to count its effects and then once for each, or, where they are many,
 for every third one.
 """
 
@@ -19,7 +19,7 @@ from sim.hosts.crash import Crashed
 from tests.crash.kit import SIZE, World, content, contents, nothing_left_over, settle, write
 
 
-class Story(NamedTuple):
+class Case(NamedTuple):
     """What is there before, and what the host that dies was doing."""
 
     name: str
@@ -103,84 +103,84 @@ def committed_then_fixed(repo: str, image: str, engine: Engine) -> str:
 
 _LONG = 40
 NO_FIX = {"auto_fix": False}
-STORIES = [
-    Story("create disk", lambda e: {}, lambda e, i: e.create_virtual_disk("a", SIZE), makes=True),
-    Story(
+CASES = [
+    Case("create disk", lambda e: {}, lambda e, i: e.create_virtual_disk("a", SIZE), makes=True),
+    Case(
         "create disk on a base",
         snapshotted,
         lambda e, i: e.create_virtual_disk("a", SIZE, i["snapshot"]),
         makes=True,
     ),
-    Story(
+    Case(
         "create disk on a base elsewhere",
         elsewhere,
         lambda e, i: committed_then_fixed("b", e.create_virtual_disk("b", SIZE, i["snapshot"], options=NO_FIX), e),
         makes=True,
         repositories=("a", "b"),
     ),
-    Story("create snapshot", one_disk, lambda e, i: e.create_snapshot("a", i["disk"]), makes=True),
-    Story(
+    Case("create snapshot", one_disk, lambda e, i: e.create_snapshot("a", i["disk"]), makes=True),
+    Case(
         "copy a snapshot",
         elsewhere,
         lambda e, i: committed_then_fixed("b", e.copy_image("b", i["snapshot"], options=NO_FIX), e),
         makes=True,
         repositories=("a", "b"),
     ),
-    Story(
+    Case(
         "copy a disk on its older copy",
         copied_once,
         lambda e, i: committed_then_fixed("b", e.copy_image("b", i["disk"], i["copy"], options=NO_FIX), e),
         makes=True,
         repositories=("a", "b"),
     ),
-    Story("remove", snapshotted, lambda e, i: e.remove_image("a", i["snapshot"]), removes=True),
-    Story("user data", one_disk, lambda e, i: e.set_user_data("a", i["disk"], {"name": "x"})),
-    Story("clean a removed disk", removed_disk, run_first("C-REMOVED"), removes=True),
-    Story("merge down", removed_base, run_first("M-CHAIN"), removes=True),
-    Story("merge up", removed_small_base, run_first("M-CHAIN"), removes=True),
-    Story("flatten", wants_performance, run_first("O-FLAT")),
+    Case("remove", snapshotted, lambda e, i: e.remove_image("a", i["snapshot"]), removes=True),
+    Case("user data", one_disk, lambda e, i: e.set_user_data("a", i["disk"], {"name": "x"})),
+    Case("clean a removed disk", removed_disk, run_first("C-REMOVED"), removes=True),
+    Case("merge down", removed_base, run_first("M-CHAIN"), removes=True),
+    Case("merge up", removed_small_base, run_first("M-CHAIN"), removes=True),
+    Case("flatten", wants_performance, run_first("O-FLAT")),
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
-def test_killed_before_any_effect_nothing_is_lost_and_nothing_is_left(story: Story, tmp_path: Path):
-    """For every effect of the story: kill, let another host check and fix, compare all contents. Of long stories for
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_killed_before_any_effect_nothing_is_lost_and_nothing_is_left(case: Case, tmp_path: Path):
+    """For every effect of the case: kill, let another host check and fix, compare all contents. Of long cases for
     every third one: the simulator takes the others."""
-    template = World(tmp_path / "template", *story.repositories).create()
+    template = World(tmp_path / "template", *case.repositories).create()
     setup = template.engine("setup")
-    ids = story.prepare(setup)
-    before = {repo: contents(setup, repo, tmp_path) for repo in story.repositories}
-    visible = {repo: {i.id for i in setup.list_images(repo) if not i.removed} for repo in story.repositories}
+    ids = case.prepare(setup)
+    before = {repo: contents(setup, repo, tmp_path) for repo in case.repositories}
+    visible = {repo: {i.id for i in setup.list_images(repo) if not i.removed} for repo in case.repositories}
 
     whole = template.copy(tmp_path / "whole")
     engine = whole.engine("host-a", crash_at=0)
-    story.act(engine, ids)
+    case.act(engine, ids)
     effects = whole.effects.names
     assert len(effects) > 3
-    after = {repo: contents(whole.engine("host-b"), repo, tmp_path) for repo in story.repositories}
-    made = {repo: after[repo].keys() - before[repo].keys() for repo in story.repositories}
+    after = {repo: contents(whole.engine("host-b"), repo, tmp_path) for repo in case.repositories}
+    made = {repo: after[repo].keys() - before[repo].keys() for repo in case.repositories}
 
     for number in range(1, len(effects) + 1, 1 if len(effects) <= _LONG else 3):
         world = template.copy(tmp_path / f"at-{number}")
         host = world.engine("host-a", crash_at=number)
         try:
-            story.act(host, ids)
+            case.act(host, ids)
         except Crashed:
             pass
         else:  # ids are random: where two share a directory there is less to do
             assert len(world.effects.names) < number
         world.bury()
-        _recovered(world, story, before, visible, after, made, tmp_path)
+        _recovered(world, case, before, visible, after, made, tmp_path)
 
 
-def _recovered(world, story, before, visible, after, made, scratch):
+def _recovered(world, case, before, visible, after, made, scratch):
     engine = world.engine("host-b")
-    for repo in story.repositories:
+    for repo in case.repositories:
         for image, data in contents(engine, repo, scratch).items():
             if image in before[repo]:
                 assert data == before[repo][image], "an image changed before anything was fixed"
-    for repo in story.repositories:
+    for repo in case.repositories:
         settle(engine, repo)
         nothing_left_over(world, engine, repo)
         now = contents(engine, repo, scratch)
@@ -188,10 +188,10 @@ def _recovered(world, story, before, visible, after, made, scratch):
             if image in before[repo]:
                 assert data == before[repo][image]
             else:
-                assert story.makes
+                assert case.makes
                 assert data in after[repo].values(), "a new image is neither absent nor as if acknowledged"
         gone = visible[repo] - now.keys()
-        assert not gone or (story.removes and len(gone) == 1)
+        assert not gone or (case.removes and len(gone) == 1)
         assert len(now.keys() - visible[repo]) <= len(made[repo])
     engine.close()
 

@@ -8,8 +8,8 @@ from engine.copying import pump
 from engine.data.model import FixType, Status
 from engine.errors import NoSpace, NotFound, Refused, StorageError
 from engine.tags import changes
-from sim.explore.cases import fixtures_lvm
-from sim.explore.cases.driver import MiB, Stage, read
+from sim.explore.cases.driver import Driver, MiB, read
+from sim.explore.cases.fixtures import lvm
 from sim.hosts.world import DEVICE_BYTES, LVM, World
 from sim.lvm.volume_groups import groups_of
 
@@ -25,9 +25,9 @@ def world() -> World:
 
 
 @pytest.fixture
-def stage(world) -> Stage:
+def driver(world) -> Driver:
     world.host("one")
-    return Stage(world)
+    return Driver(world)
 
 
 def active(world: World) -> set[str]:
@@ -47,24 +47,24 @@ def volume_name(engine, image: str) -> str:
     return f"dwv-{volume.id}"
 
 
-def test_no_verb_leaves_a_volume_active(world, stage):
+def test_no_verb_leaves_a_volume_active(world, driver):
     """Create, snapshot, copy, export, deep check, digest and fixes: all is inactive when they have returned."""
-    engine = stage.engine()
+    engine = driver.engine()
     world.storage.make_directory("/files")
-    disk = stage.create("a", 6 * MiB)
+    disk = driver.create("a", 6 * MiB)
     assert not active(world)
-    stage.write("a", disk, 0, b"x" * 4096)
-    snapshot = stage.snapshot("a", disk)
+    driver.write("a", disk, 0, b"x" * 4096)
+    snapshot = driver.snapshot("a", disk)
     assert not active(world)
     engine.export_image("a", disk, "/files/out", "raw")
     engine.inspect_repository("a", {"deep": True})
     engine.get_image_status("a", disk, {"deep": True})
     engine.record_digest("a", snapshot)
     assert not active(world)
-    stage.copy(("a", snapshot), "b")
-    stage.wait()
-    stage.set_strategy("a", disk, "performance")
-    stage.fix("a", "O-FLAT")
+    driver.copy(("a", snapshot), "b")
+    driver.wait()
+    driver.set_strategy("a", disk, "performance")
+    driver.fix("a", "O-FLAT")
     assert not active(world)
     with pytest.raises(NotFound):
         engine.create_snapshot("a", "f" * 32)
@@ -72,11 +72,11 @@ def test_no_verb_leaves_a_volume_active(world, stage):
     assert not active(world)
 
 
-def test_a_prepared_chain_is_active_as_long_as_its_holder_lives(world, stage):
+def test_a_prepared_chain_is_active_as_long_as_its_holder_lives(world, driver):
     """Every layer of it; teardown takes them away, and so does the next one that looks when the holder died."""
-    engine = stage.engine()
-    disk = stage.create("a", 6 * MiB)
-    stage.snapshot("a", disk)
+    engine = driver.engine()
+    disk = driver.create("a", 6 * MiB)
+    driver.snapshot("a", disk)
     entry = engine.prepare_image("a", disk)
     assert len(active(world)) == 2
     engine.inspect_repository("a", {"deep": True})
@@ -90,19 +90,19 @@ def test_a_prepared_chain_is_active_as_long_as_its_holder_lives(world, stage):
     assert not active(world)
 
 
-def test_disconnect_leaves_nothing_active(world, stage):
+def test_disconnect_leaves_nothing_active(world, driver):
     """Not even the volume of the records."""
-    engine = stage.engine()
-    disk = stage.create("a", 6 * MiB)
+    engine = driver.engine()
+    disk = driver.create("a", 6 * MiB)
     engine.doors.processes.kill(engine.prepare_image("a", disk).process)
     for repo in ("a", "b"):
         engine.disconnect_storage_repository(repo)
     assert not world.machine("one").active
 
 
-def test_what_does_not_fit_is_refused_and_nothing_is_made(world, stage):
+def test_what_does_not_fit_is_refused_and_nothing_is_made(world, driver):
     """The verb says so before its intent is on disk."""
-    engine = stage.engine()
+    engine = driver.engine()
     before = world.storage.fingerprint()
     for strategy in ("space", "performance"):
         with pytest.raises(NoSpace, match="free bytes"):
@@ -110,7 +110,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_made(world, stage):
     assert world.storage.fingerprint() == before
     assert engine.list_images("a") == []
     half = DEVICE_BYTES // 2
-    disk = stage.create("a", half)
+    disk = driver.create("a", half)
     with pytest.raises(NoSpace):
         engine.create_snapshot("a", disk)
     with pytest.raises(NoSpace):
@@ -118,13 +118,13 @@ def test_what_does_not_fit_is_refused_and_nothing_is_made(world, stage):
     assert [image.status for image in engine.list_images("a")] == [Status.OPTIMIZED]
 
 
-def test_a_snapshot_gives_back_what_it_will_never_use(world, stage):
+def test_a_snapshot_gives_back_what_it_will_never_use(world, driver):
     """A fix of type optimize with the exact bytes; a disk is never offered one, and the data stays."""
-    engine = stage.engine()
-    disk = stage.create("a", 16 * MiB)
-    stage.write("a", disk, 5 * MiB, b"d" * 4096)
+    engine = driver.engine()
+    disk = driver.create("a", 16 * MiB)
+    driver.write("a", disk, 5 * MiB, b"d" * 4096)
     assert engine.check_storage_repository("a") == []
-    snapshot = stage.snapshot("a", disk)
+    snapshot = driver.snapshot("a", disk)
     (fix,) = engine.check_storage_repository("a")
     assert (fix.rule, fix.type, fix.target, fix.needs_srm) == ("O-REDUCE", FixType.OPTIMIZE, snapshot, True)
     free = engine.context.repository("a").space()[1]
@@ -135,32 +135,32 @@ def test_a_snapshot_gives_back_what_it_will_never_use(world, stage):
     assert engine.get_image_status("a", snapshot).status == Status.OPTIMIZED
 
 
-def test_a_disk_on_a_merged_down_base_has_all_its_room(world, stage):
+def test_a_disk_on_a_merged_down_base_has_all_its_room(world, driver):
     """The base was reduced as a snapshot; before the merge writes into it, it is extended."""
-    engine = stage.engine()
-    disk = stage.create("a", 16 * MiB, strategy="performance")
-    snapshot = stage.snapshot("a", disk, strategy="space")
-    stage.write("a", disk, 0, b"1" * 4096)
-    second = stage.snapshot("a", disk, strategy="space")
-    stage.fix("a", "O-REDUCE", second)
-    stage.remove("a", second)
-    merge = stage.fix("a", "M-CHAIN", second)
+    engine = driver.engine()
+    disk = driver.create("a", 16 * MiB, strategy="performance")
+    snapshot = driver.snapshot("a", disk, strategy="space")
+    driver.write("a", disk, 0, b"1" * 4096)
+    second = driver.snapshot("a", disk, strategy="space")
+    driver.fix("a", "O-REDUCE", second)
+    driver.remove("a", second)
+    merge = driver.fix("a", "M-CHAIN", second)
     group = engine.doors.volume_groups.report("a")
     assert group.volumes[volume_name(engine, disk)].size >= 16 * MiB, merge.plan
-    stage.write("a", disk, 9 * MiB, b"2" * 4096)
+    driver.write("a", disk, 9 * MiB, b"2" * 4096)
     assert snapshot
 
 
-def test_the_bytes_of_removed_disks_never_come_back(world, stage):
+def test_the_bytes_of_removed_disks_never_come_back(world, driver):
     """Raw and qcow2 volumes made where others were read as zeros."""
-    engine = stage.engine()
+    engine = driver.engine()
     world.storage.make_directory("/files")
     for strategy in ("performance", "space"):
-        disk = stage.create("a", 6 * MiB, strategy="performance")
+        disk = driver.create("a", 6 * MiB, strategy="performance")
         for at in range(0, 6 * MiB, MiB):
-            stage.write("a", disk, at, b"s" * 4096)
-        stage.remove("a", disk)
-        stage.fix("a", "C-REMOVED")
+            driver.write("a", disk, at, b"s" * 4096)
+        driver.remove("a", disk)
+        driver.fix("a", "C-REMOVED")
         fresh = engine.create_virtual_disk("a", 6 * MiB, options={"strategy": strategy})
         engine.export_image("a", fresh, f"/files/{strategy}", "raw")
         content = world.storage.file(f"/files/{strategy}")[1].content
@@ -169,33 +169,33 @@ def test_the_bytes_of_removed_disks_never_come_back(world, stage):
         engine.run_fix_here("a", engine.check_storage_repository("a")[0])
 
 
-def filled(stage: Stage) -> list[tuple[str, str]]:
+def filled(driver: Driver) -> list[tuple[str, str]]:
     """Raw images with holes, each filled in another way on devices of garbage: what of them reads wrong."""
-    fixtures_lvm.a_raw_copy_with_windows(stage)
-    snapshot = stage.named["snapshot"]
-    stage.fix("b", "B-COPY")
-    second = stage.snapshot("a", stage.named["disk"])
-    longer = stage.create("b", 9 * MiB, ("a", second), strategy="performance")
-    flat = stage.create("a", 8 * MiB, ("a", second))
-    stage.set_strategy("a", flat, "performance")
-    stage.fix("a", "O-FLAT")
-    engine = stage.engine()
-    stage.give_file("/files/odd", b"i" * (3 * MiB - 1000) + bytes(2 * MiB) + b"i" * 77)
-    imported = stage.import_raw("a", "/files/odd", strategy="performance")
-    stage.wait()
+    lvm.a_raw_copy_with_windows(driver)
+    snapshot = driver.named["snapshot"]
+    driver.fix("b", "B-COPY")
+    second = driver.snapshot("a", driver.named["disk"])
+    longer = driver.create("b", 9 * MiB, ("a", second), strategy="performance")
+    flat = driver.create("a", 8 * MiB, ("a", second))
+    driver.set_strategy("a", flat, "performance")
+    driver.fix("a", "O-FLAT")
+    engine = driver.engine()
+    driver.give_file("/files/odd", b"i" * (3 * MiB - 1000) + bytes(2 * MiB) + b"i" * 77)
+    imported = driver.import_raw("a", "/files/odd", strategy="performance")
+    driver.wait()
     wrong = []
     for repo, image in (("b", snapshot), ("b", longer), ("a", flat), ("a", imported)):
-        known = stage.image(repo, image)
+        known = driver.image(repo, image)
         assert engine.get_image_status(repo, image).status is Status.OPTIMIZED
         if not read(engine, repo, image, known.size).same(known.content):
             wrong.append((repo, image))
     return wrong
 
 
-def test_no_fill_shows_what_was_on_the_device(world, stage):
+def test_no_fill_shows_what_was_on_the_device(world, driver):
     """Copies, a base of another repository under a longer disk, a flattened disk, an import: holes are zeros."""
     world.storage.make_directory("/files")
-    assert filled(stage) == []
+    assert filled(driver) == []
 
 
 @pytest.mark.parametrize(
@@ -207,36 +207,36 @@ def test_no_fill_shows_what_was_on_the_device(world, stage):
     ],
     ids=["a hole", "a hole beside data", "zeros that were read"],
 )
-def test_what_is_not_zeroed_shows(world, stage, monkeypatch, where, what, instead):
+def test_what_is_not_zeroed_shows(world, driver, monkeypatch, where, what, instead):
     """The test above would not let it pass."""
     world.storage.make_directory("/files")
     monkeypatch.setattr(where, what, instead)
-    assert filled(stage)
+    assert filled(driver)
 
 
-def test_a_copy_that_goes_on_trusts_nothing_above_its_cursor(world, stage, monkeypatch):
+def test_a_copy_that_goes_on_trusts_nothing_above_its_cursor(world, driver, monkeypatch):
     """Made ahead by whichever version, begun at whichever cursor: what is above the cursor is never trusted."""
-    fixtures_lvm.a_raw_copy_with_windows(stage)
-    repository = stage.engine().context.repository("b")
-    entry = repository.read_tag(stage.named["snapshot"])
+    lvm.a_raw_copy_with_windows(driver)
+    repository = driver.engine().context.repository("b")
+    entry = repository.read_tag(driver.named["snapshot"])
     assert entry is not None and entry.record is not None and entry.record.operation is not None
     operation = entry.record.operation
     assert operation.is_made and operation.attempt is not None
-    with stage.engine().doors.volume_groups.open_device(repository.layer(operation.attempt).path, True) as device:
+    with driver.engine().doors.volume_groups.open_device(repository.layer(operation.attempt).path, True) as device:
         device.write_at(0, b"?" * 6 * MiB)
         device.sync()
-    content = stage.image("b", stage.named["snapshot"]).content
-    with stage.engine().doors.volume_groups.open_device(repository.layer(operation.attempt).path, True) as device:
+    content = driver.image("b", driver.named["snapshot"]).content
+    with driver.engine().doors.volume_groups.open_device(repository.layer(operation.attempt).path, True) as device:
         device.write_at(0, content.read(0, 2 * MiB))
         device.sync()
     changes.change(
         repository,
-        stage.named["snapshot"],
+        driver.named["snapshot"],
         lambda record: record._replace(operation=operation._replace(cursor=2 * MiB)),
     )
     repository.deactivate()
-    stage.fix("b", "B-COPY")
-    assert read(stage.engine(), "b", stage.named["snapshot"], 6 * MiB).same(content)
+    driver.fix("b", "B-COPY")
+    assert read(driver.engine(), "b", driver.named["snapshot"], 6 * MiB).same(content)
 
 
 # -- the manager

@@ -11,9 +11,9 @@ from engine.data.model import Fix, Status
 from engine.errors import Conflict, DiskwrightError, ImageBusy, Refused
 from engine.fixes import repair
 from sim.disk.files import Fault
-from sim.explore.cases import fixtures_lvm
-from sim.explore.cases.driver import MiB, Stage, read
-from sim.explore.search.explorer import slow_tool
+from sim.explore.cases.case import slow_tool
+from sim.explore.cases.driver import Driver, MiB, read
+from sim.explore.cases.fixtures import lvm
 from sim.hosts.crash import Crashed
 from sim.hosts.lease_areas import DEAD_S, FAILING_S
 from sim.hosts.processes import SimProcess
@@ -35,8 +35,8 @@ def world() -> World:
 
 
 @pytest.fixture
-def stage(world: World) -> Stage:
-    return Stage(world)
+def driver(world: World) -> Driver:
+    return Driver(world)
 
 
 def the_fix(engine: Engine, repo: str, rule: str) -> Fix:
@@ -44,18 +44,18 @@ def the_fix(engine: Engine, repo: str, rule: str) -> Fix:
     return next(fix for fix in engine.check_storage_repository(repo) if fix.rule == rule)
 
 
-def a_snapshot(stage: Stage) -> str:
+def a_snapshot(driver: Driver) -> str:
     """Of a disk with some data, in a."""
-    disk = stage.create("a", SIZE)
+    disk = driver.create("a", SIZE)
     for offset in range(0, SIZE, 2 * MiB):
-        stage.write("a", disk, offset, bytes([offset // MiB + 1]) * 4096)
-    return stage.snapshot("a", disk)
+        driver.write("a", disk, offset, bytes([offset // MiB + 1]) * 4096)
+    return driver.snapshot("a", disk)
 
 
-def a_copy_to_be_filled(stage: Stage) -> str:
+def a_copy_to_be_filled(driver: Driver) -> str:
     """Committed on the manager, with its volume made."""
-    snapshot = a_snapshot(stage)
-    stage.copy(("a", snapshot), "b", auto_fix=False)
+    snapshot = a_snapshot(driver)
+    driver.copy(("a", snapshot), "b", auto_fix=False)
     return snapshot
 
 
@@ -77,10 +77,10 @@ def dies_after(world: World, engine: Engine, lines: int, host_too: bool) -> None
     repository.write_progress = dying  # type: ignore[method-assign]
 
 
-def begun_by_two(world: World, stage: Stage, host_too: bool = False) -> str:
+def begun_by_two(world: World, driver: Driver, host_too: bool = False) -> str:
     """A copy that a process of host two has filled up to some cursor when it died."""
-    snapshot = a_copy_to_be_filled(stage)
-    two = stage.engine("two")
+    snapshot = a_copy_to_be_filled(driver)
+    two = driver.engine("two")
     fix = the_fix(two, "b", "B-COPY")
     dies_after(world, two, 3, host_too)
     with pytest.raises(Crashed):
@@ -88,12 +88,12 @@ def begun_by_two(world: World, stage: Stage, host_too: bool = False) -> str:
     return snapshot
 
 
-def test_records_change_on_every_host_and_volumes_on_the_manager_alone(stage):
+def test_records_change_on_every_host_and_volumes_on_the_manager_alone(driver):
     """What another host must not do is refused naming the manager, and nothing is done."""
-    disk, kept = stage.create("a", SIZE, user_data={"by": 1}), stage.create("a", SIZE)
-    two = stage.engine("two")
+    disk, kept = driver.create("a", SIZE, user_data={"by": 1}), driver.create("a", SIZE)
+    two = driver.engine("two")
     two.set_user_data("a", disk, {"by": 2})
-    assert stage.engine("three").get_user_data("a", disk) == {"by": 2}
+    assert driver.engine("three").get_user_data("a", disk) == {"by": 2}
     two.remove_image("a", disk)
     removed = the_fix(two, "a", "C-REMOVED")
     assert removed.needs_srm
@@ -106,20 +106,20 @@ def test_records_change_on_every_host_and_volumes_on_the_manager_alone(stage):
     ):
         with pytest.raises(Refused, match="one"):
             refused()
-    stage.engine("three").restore_image("a", disk)
-    assert stage.engine().get_image_status("a", disk).status is Status.OPTIMIZED
-    assert len(stage.engine().list_images("a")) == 2
+    driver.engine("three").restore_image("a", disk)
+    assert driver.engine().get_image_status("a", disk).status is Status.OPTIMIZED
+    assert len(driver.engine().list_images("a")) == 2
 
 
-def test_the_format_itself_refuses_what_the_manager_alone_may_do(world, stage):
+def test_the_format_itself_refuses_what_the_manager_alone_may_do(world, driver):
     """Also where a fix was computed before the role changed hands."""
-    disk = stage.create("a", SIZE)
-    stage.remove("a", disk)
-    engine = stage.engine()
+    disk = driver.create("a", SIZE)
+    driver.remove("a", disk)
+    engine = driver.engine()
     volume = volume_of(engine, "a", disk)
     engine.release_srm("a")
     world.host("two").take_srm("a")
-    repository = stage.engine().context.repository("a")
+    repository = driver.engine().context.repository("a")
     with pytest.raises(Refused, match="two"):
         repository.remove_volume(volume.id, volume.format)
     with pytest.raises(Refused, match="two"):
@@ -127,35 +127,35 @@ def test_the_format_itself_refuses_what_the_manager_alone_may_do(world, stage):
     assert repository.volume_facts(volume.id, volume.format).present
 
 
-def test_any_host_fills_a_copy_that_the_manager_has_committed(stage):
+def test_any_host_fills_a_copy_that_the_manager_has_committed(driver):
     """In a runner, which holds the lease in its own name; the volume that it fills is the one that was made."""
-    snapshot = a_copy_to_be_filled(stage)
-    two = stage.engine("two")
+    snapshot = a_copy_to_be_filled(driver)
+    two = driver.engine("two")
     made = attempt_of(two, "b", snapshot)
     fix = the_fix(two, "b", "B-COPY")
     assert not fix.needs_srm
     two.wait_for_task(two.fix_storage_repository("b", fix))
-    assert volume_of(stage.engine("three"), "b", snapshot) == made
-    assert read(stage.engine(), "b", snapshot, SIZE).digest == stage.image("a", snapshot).content.digest
+    assert volume_of(driver.engine("three"), "b", snapshot) == made
+    assert read(driver.engine(), "b", snapshot, SIZE).digest == driver.image("a", snapshot).content.digest
 
 
-def test_a_copy_goes_on_on_another_host_where_a_killed_process_left_it(stage):
+def test_a_copy_goes_on_on_another_host_where_a_killed_process_left_it(driver):
     """Its host lives, so its processes that had the lease are gone: the same volume, from the cursor on."""
-    snapshot = begun_by_two(stage.world, stage)
-    three = stage.engine("three")
+    snapshot = begun_by_two(driver.world, driver)
+    three = driver.engine("three")
     made, fix = attempt_of(three, "b", snapshot), the_fix(three, "b", "B-COPY")
     assert not fix.needs_srm and "it goes on at byte" in fix.why
     three.run_fix_here("b", fix)
     assert volume_of(three, "b", snapshot) == made
-    assert read(three, "b", snapshot, SIZE).digest == stage.image("a", snapshot).content.digest
+    assert read(three, "b", snapshot, SIZE).digest == driver.image("a", snapshot).content.digest
 
 
-def test_what_a_dead_host_was_filling_is_made_anew_by_the_manager(stage):
+def test_what_a_dead_host_was_filling_is_made_anew_by_the_manager(driver):
     """Nobody gets its lease before it is proven dead, and what it wrote last may still arrive: so the fix needs the
     manager, begins at 0 in another volume, and says why. When that host is back, its volume goes."""
-    world = stage.world
-    snapshot = begun_by_two(world, stage, host_too=True)
-    three = stage.engine("three")
+    world = driver.world
+    snapshot = begun_by_two(world, driver, host_too=True)
+    three = driver.engine("three")
     before = attempt_of(three, "b", snapshot)
     assert not three.check_storage_repository("b"), "somebody has its lease"
     world.advance(DEAD_S + 1)
@@ -163,10 +163,10 @@ def test_what_a_dead_host_was_filling_is_made_anew_by_the_manager(stage):
     assert fix.needs_srm
     with pytest.raises(Refused, match="one"):
         three.run_fix_here("b", fix)
-    one = stage.engine()
+    one = driver.engine()
     one.run_fix_here("b", the_fix(one, "b", "B-COPY"))
     assert volume_of(one, "b", snapshot) != before
-    assert read(three, "b", snapshot, SIZE).digest == stage.image("a", snapshot).content.digest
+    assert read(three, "b", snapshot, SIZE).digest == driver.image("a", snapshot).content.digest
     group = one.doors.volume_groups.report("b")
     assert any(before.id in name for name in group.volumes), "its space is kept"
     world.host("two")
@@ -175,11 +175,11 @@ def test_what_a_dead_host_was_filling_is_made_anew_by_the_manager(stage):
     assert not any(before.id in name for name in one.doors.volume_groups.report("b").volumes)
 
 
-def test_the_role_of_a_dead_manager_is_taken_when_it_is_proven_dead(stage):
+def test_the_role_of_a_dead_manager_is_taken_when_it_is_proven_dead(driver):
     """Not before; and when that host comes back it is the manager no more."""
-    world, two = stage.world, stage.engine("two")
-    disk = stage.create("a", SIZE)
-    stage.remove("a", disk)
+    world, two = driver.world, driver.engine("two")
+    disk = driver.create("a", SIZE)
+    driver.remove("a", disk)
     world.machine("one").lose_power()
     for seconds in (0.0, FAILING_S):
         world.advance(seconds)
@@ -194,18 +194,18 @@ def test_the_role_of_a_dead_manager_is_taken_when_it_is_proven_dead(stage):
         one.create_virtual_disk("a", SIZE)
 
 
-def test_a_manager_that_boots_is_the_manager_again(stage):
+def test_a_manager_that_boots_is_the_manager_again(driver):
     """When it opens the repository, if nobody took the role meanwhile."""
-    stage.world.machine("one").lose_power()
-    one = stage.world.host("one")
+    driver.world.machine("one").lose_power()
+    one = driver.world.host("one")
     assert one.get_srm("a") == "one"
     one.create_virtual_disk("a", SIZE)
 
 
-def test_an_image_in_use_on_another_host_is_busy(stage):
+def test_an_image_in_use_on_another_host_is_busy(driver):
     """Prepared there: by the lease that its holder has, until that ends or the host is proven dead."""
-    world, one, two = stage.world, stage.engine(), stage.engine("two")
-    disk = stage.create("a", SIZE)
+    world, one, two = driver.world, driver.engine(), driver.engine("two")
+    disk = driver.create("a", SIZE)
     two.prepare_image("a", disk)
     world.bury("three")
     for _ in range(2):
@@ -233,26 +233,26 @@ def test_an_image_in_use_on_another_host_is_busy(stage):
     one.create_snapshot("a", disk)
 
 
-def test_leaks_are_not_repaired_where_a_host_may_still_write(stage):
+def test_leaks_are_not_repaired_where_a_host_may_still_write(driver):
     """Offered, and waiting for that host."""
-    fixtures_lvm.leaked_clusters(stage)
-    disk, two = stage.named["disk"], stage.engine("two")
+    lvm.leaked_clusters(driver)
+    disk, two = driver.named["disk"], driver.engine("two")
     two.prepare_image("a", disk)
-    stage.world.machine("two").lose_power()
-    stage.world.advance(DEAD_S + 1)
-    one = stage.engine()
+    driver.world.machine("two").lose_power()
+    driver.world.advance(DEAD_S + 1)
+    one = driver.engine()
     (fix,) = (fix for fix in one.check_storage_repository("a", {"deep": True}) if fix.rule == "O-LEAKS")
     assert "may still write" in fix.waits_for
     with pytest.raises(Conflict, match=r"host two .* may still arrive"):
         repair.leaks(one.context, one.context.repository("a"), disk)
-    stage.world.host("two")
-    stage.fix("a", "O-LEAKS", deep=True)
+    driver.world.host("two")
+    driver.fix("a", "O-LEAKS", deep=True)
 
 
-def test_two_processes_never_hold_the_lease_of_a_new_image_at_once(stage):
+def test_two_processes_never_hold_the_lease_of_a_new_image_at_once(driver):
     """Before it has a record, too: the slot that it will get is reserved."""
-    one = stage.engine()
-    first, second = (engine.context.repository("a") for engine in (one, stage.engine("two")))
+    one = driver.engine()
+    first, second = (engine.context.repository("a") for engine in (one, driver.engine("two")))
     lease = first.try_lease("ab" * 16)
     assert lease is not None
     assert first.try_lease("ab" * 16) is None
@@ -263,10 +263,10 @@ def test_two_processes_never_hold_the_lease_of_a_new_image_at_once(stage):
 
 
 @pytest.mark.parametrize("call", (1, 5, 9, 17, 25, 33, 41, 53))
-def test_a_host_that_froze_while_it_filled_a_copy_harms_nobody_when_it_goes_on(stage, call):
+def test_a_host_that_froze_while_it_filled_a_copy_harms_nobody_when_it_goes_on(driver, call):
     """The manager has made the copy meanwhile. What was under way arrives, and its process is killed before more."""
-    world, one, two = stage.world, stage.engine(), stage.engine("two")
-    snapshot = a_copy_to_be_filled(stage)
+    world, one, two = driver.world, driver.engine(), driver.engine("two")
+    snapshot = a_copy_to_be_filled(driver)
     fix, calls = the_fix(two, "b", "B-COPY"), 0
 
     def hook(process: SimProcess, name: str, what: str) -> Fault:
@@ -289,10 +289,10 @@ def test_a_host_that_froze_while_it_filled_a_copy_harms_nobody_when_it_goes_on(s
     with contextlib.suppress(Crashed, DiskwrightError):
         two.run_fix_here("b", fix)
     assert one.get_image_status("b", snapshot, {"deep": True}).status is Status.OPTIMIZED
-    assert read(one, "b", snapshot, SIZE).digest == stage.image("a", snapshot).content.digest
+    assert read(one, "b", snapshot, SIZE).digest == driver.image("a", snapshot).content.digest
     world.host("two")
     for offered in one.check_storage_repository("b"):
         assert not offered.waits_for
         one.run_fix_here("b", offered)
-    assert read(one, "b", snapshot, SIZE).digest == stage.image("a", snapshot).content.digest
+    assert read(one, "b", snapshot, SIZE).digest == driver.image("a", snapshot).content.digest
     assert not one.check_storage_repository("b")

@@ -16,9 +16,9 @@ from engine.survey import survey
 from engine.tags import changes
 from engine.triage.judge import judge
 from sim.disk.files import Fault
+from sim.explore.cases.case import prepared
 from sim.explore.cases.catalog import ON_LVM
-from sim.explore.cases.driver import MiB, Stage, read
-from sim.explore.search.explorer import prepared
+from sim.explore.cases.driver import Driver, MiB, read
 from sim.hosts.processes import SimProcess
 from sim.hosts.world import LVM, World
 
@@ -60,11 +60,11 @@ def offered(engine: Engine, repo: str, deep: bool = False) -> list[Fix]:
 @pytest.mark.parametrize("name", RULES)
 def test_a_fix_needs_the_manager_exactly_when_its_execution_changes_metadata_of_lvm(name: str):
     """For every rule: what a run of it does is compared with what check said of it."""
-    story = ON_LVM.get(f"lvm:{name}") or ON_LVM[name]
-    stage = prepared(story, "posix")
+    case = ON_LVM.get(f"lvm:{name}") or ON_LVM[name]
+    driver = prepared(case, "posix")
     if name == "create-unmade":
-        stage.create("a", MiB, auto_fix=False)
-    engine, calls = stage.engine(), set()
+        driver.create("a", MiB, auto_fix=False)
+    engine, calls = driver.engine(), set()
 
     def hook(process: SimProcess, call: str, what: str) -> Fault:
         calls.add(call)
@@ -72,7 +72,7 @@ def test_a_fix_needs_the_manager_exactly_when_its_execution_changes_metadata_of_
 
     repo = "b" if name.startswith("mend-copy") else "a"
     fix = next(fix for fix in offered(engine, repo, name == "optimize-leaks") if fix.rule == RULES[name])
-    stage.world.process_of(engine).hook = hook
+    driver.world.process_of(engine).hook = hook
     repository = engine.context.repository(repo)
     with take_leases(engine.context, repository, fix):
         RUNNERS[fix.rule](engine.context, repository, fix, survey.look(engine.context, repository))
@@ -100,35 +100,35 @@ def volume_of(engine: Engine, repo: str, image: str) -> VolumeRef:
 
 
 @pytest.fixture
-def stage() -> Stage:
+def driver() -> Driver:
     world = World(format=LVM)
     world.create("a", "b")
-    return Stage(world)
+    return Driver(world)
 
 
-def test_a_copy_that_nobody_fills_yet_has_its_volume_made_by_the_verb(stage):
+def test_a_copy_that_nobody_fills_yet_has_its_volume_made_by_the_verb(driver):
     """So that any host can fill it: the fix needs no manager, makes no volume, and what it fills is the one there."""
-    disk = stage.create("a", 6 * MiB)
-    stage.write("a", disk, MiB, b"x" * 4096)
-    snapshot = stage.snapshot("a", disk)
-    engine = stage.engine()
+    disk = driver.create("a", 6 * MiB)
+    driver.write("a", disk, MiB, b"x" * 4096)
+    snapshot = driver.snapshot("a", disk)
+    engine = driver.engine()
     for strategy in ("space", "performance"):
-        stage.copy(("a", snapshot), "b", strategy=strategy, auto_fix=False)
+        driver.copy(("a", snapshot), "b", strategy=strategy, auto_fix=False)
         attempt = attempt_of(engine, "b", snapshot)
         (fix,) = offered(engine, "b")
         assert (fix.rule, fix.needs_srm) == ("B-COPY", False)
         engine.run_fix_here("b", fix)
         assert changes.read(engine.context.repository("b"), snapshot).record.volume == attempt
         assert engine.get_image_status("b", snapshot, {"deep": True}).status is Status.OPTIMIZED
-        stage.remove("b", snapshot)
-        stage.fix("b", "C-REMOVED")
+        driver.remove("b", snapshot)
+        driver.fix("b", "C-REMOVED")
 
 
-def test_a_copy_of_which_the_volume_is_gone_needs_the_manager_again(stage):
+def test_a_copy_of_which_the_volume_is_gone_needs_the_manager_again(driver):
     """What the record says was made is looked at."""
-    snapshot = stage.snapshot("a", stage.create("a", 6 * MiB))
-    stage.copy(("a", snapshot), "b", auto_fix=False)
-    engine = stage.engine()
+    snapshot = driver.snapshot("a", driver.create("a", 6 * MiB))
+    driver.copy(("a", snapshot), "b", auto_fix=False)
+    engine = driver.engine()
     engine.doors.volume_groups.remove("b", f"dwv-{attempt_of(engine, 'b', snapshot).id}")
     (fix,) = offered(engine, "b")
     assert fix.needs_srm
@@ -136,10 +136,10 @@ def test_a_copy_of_which_the_volume_is_gone_needs_the_manager_again(stage):
     assert engine.get_image_status("b", snapshot, {"deep": True}).status is Status.OPTIMIZED
 
 
-def test_where_a_volume_does_not_fit_the_intent_of_a_copy_stays(stage):
+def test_where_a_volume_does_not_fit_the_intent_of_a_copy_stays(driver):
     """The verb has committed it; the fix says what is missing."""
-    engine = stage.engine()
-    snapshot = stage.snapshot("a", stage.create("a", 6 * MiB))
+    engine = driver.engine()
+    snapshot = driver.snapshot("a", driver.create("a", 6 * MiB))
     repository = engine.context.repository("b")
     made = repository.make_volume
 
@@ -147,17 +147,17 @@ def test_where_a_volume_does_not_fit_the_intent_of_a_copy_stays(stage):
         raise NoSpace("there is no room any more")
 
     repository.make_volume = failing
-    stage.copy(("a", snapshot), "b", auto_fix=False)
+    driver.copy(("a", snapshot), "b", auto_fix=False)
     repository.make_volume = made
     (fix,) = offered(engine, "b")
     assert (fix.type, fix.needs_srm) == (FixType.MEND, True)
 
 
-def test_what_another_host_may_still_write_to_is_left_and_made_anew(stage, monkeypatch):
+def test_what_another_host_may_still_write_to_is_left_and_made_anew(driver, monkeypatch):
     """From 0, and the image says so; the fix needs the manager, and the old volume goes."""
-    snapshot = stage.snapshot("a", stage.create("a", 6 * MiB))
-    stage.copy(("a", snapshot), "b", auto_fix=False)
-    engine = stage.engine()
+    snapshot = driver.snapshot("a", driver.create("a", 6 * MiB))
+    driver.copy(("a", snapshot), "b", auto_fix=False)
+    engine = driver.engine()
     repository = engine.context.repository("b")
     before = attempt_of(engine, "b", snapshot)
     monkeypatch.setattr(repository, "late_writer", lambda volume: "host-x" * (volume == before))
@@ -179,9 +179,9 @@ def test_what_another_host_may_still_write_to_is_left_and_made_anew(stage, monke
     assert engine.get_image_status("b", snapshot, {"deep": True}).status is Status.OPTIMIZED
 
 
-def _merged_fresh(stage: Stage, tag: str) -> None:
+def _merged_fresh(driver: Driver, tag: str) -> None:
     """The merge of hidden data as it is done where hosts share the repository."""
-    engine = stage.engine()
+    engine = driver.engine()
     repository = engine.context.repository("a")
     fix = next(fix for fix in offered(engine, "a") if fix.rule == "M-CHAIN" and fix.target == tag)
     assert (fix.plan["direction"], fix.risk, fix.needs_srm) == ("fresh", Risk.REVERSIBLE, True)
@@ -190,27 +190,27 @@ def _merged_fresh(stage: Stage, tag: str) -> None:
 
 
 @pytest.mark.parametrize("layers", [2, 3])
-def test_where_hosts_share_a_repository_a_merge_rewrites_nothing(stage, layers):
+def test_where_hosts_share_a_repository_a_merge_rewrites_nothing(driver, layers):
     """A fresh volume takes the place of the upper one; the lower one can be cleaned, and all content is as before."""
-    disk = stage.create("a", 2 * MiB)
+    disk = driver.create("a", 2 * MiB)
     kept = []
     for number in range(layers - 1):
-        stage.write("a", disk, number * 8192, bytes([65 + number]) * 4096)
-        kept.append(stage.snapshot("a", disk))
-    stage.write("a", disk, 4096, b"c" * 4096)
-    stage.write("a", disk, 0, bytes(4096))  # hides what is below
-    stage.remove("a", kept[-1])
-    engine = stage.engine()
-    content = stage.image("a", disk).content
+        driver.write("a", disk, number * 8192, bytes([65 + number]) * 4096)
+        kept.append(driver.snapshot("a", disk))
+    driver.write("a", disk, 4096, b"c" * 4096)
+    driver.write("a", disk, 0, bytes(4096))  # hides what is below
+    driver.remove("a", kept[-1])
+    engine = driver.engine()
+    content = driver.image("a", disk).content
     volumes = [volume_of(engine, "a", tag) for tag in (disk, kept[-1])]
     before = [_bytes_of(engine, volume) for volume in volumes[1:]]
-    _merged_fresh(stage, kept[-1])
+    _merged_fresh(driver, kept[-1])
     record = changes.read(engine.context.repository("a"), disk).record
     assert record.volume is not None and record.volume not in volumes and not record.scrap
     assert record.volume.parent == (kept[0] if layers == 3 else "")
     assert [_bytes_of(engine, volume) for volume in volumes[1:]] == before
     assert read(engine, "a", disk, 2 * MiB).digest == content.digest
-    stage.fix("a", "C-REMOVED")
+    driver.fix("a", "C-REMOVED")
     assert read(engine, "a", disk, 2 * MiB).digest == content.digest
     assert not engine.check_storage_repository("a")
 
@@ -224,14 +224,14 @@ def _bytes_of(engine: Engine, volume: VolumeRef) -> bytes:
     return found
 
 
-def test_an_interrupted_fresh_merge_goes_on_in_its_volume(stage):
+def test_an_interrupted_fresh_merge_goes_on_in_its_volume(driver):
     """And is given up as any other attempt when it is not wanted any more."""
-    disk = stage.create("a", 2 * MiB)
-    stage.write("a", disk, 0, b"a" * 4096)
-    snapshot = stage.snapshot("a", disk)
-    stage.write("a", disk, 4096, b"b" * 4096)
-    stage.remove("a", snapshot)
-    engine = stage.engine()
+    disk = driver.create("a", 2 * MiB)
+    driver.write("a", disk, 0, b"a" * 4096)
+    snapshot = driver.snapshot("a", disk)
+    driver.write("a", disk, 4096, b"b" * 4096)
+    driver.remove("a", snapshot)
+    engine = driver.engine()
     repository = engine.context.repository("a")
     publish = repository.publish
 
@@ -242,10 +242,10 @@ def test_an_interrupted_fresh_merge_goes_on_in_its_volume(stage):
 
     repository.publish = dying
     with pytest.raises(StorageError):
-        _merged_fresh(stage, snapshot)
+        _merged_fresh(driver, snapshot)
     repository.publish = publish
     attempt = attempt_of(engine, "a", disk)
     assert repository.volume_facts(attempt.id, attempt.format).present
-    _merged_fresh(stage, snapshot)
+    _merged_fresh(driver, snapshot)
     assert changes.read(repository, disk).record.volume == attempt
-    assert read(engine, "a", disk, 2 * MiB).digest == stage.image("a", disk).content.digest
+    assert read(engine, "a", disk, 2 * MiB).digest == driver.image("a", disk).content.digest

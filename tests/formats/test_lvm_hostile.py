@@ -19,7 +19,7 @@ from engine.formats.lvm.metadata.records import Records
 from engine.formats.lvm.repository import LvmRepository
 from engine.formats.registry import create_repository, open_repository
 from engine.tags import changes
-from sim.explore.cases.driver import MiB, Stage
+from sim.explore.cases.driver import Driver, MiB
 from sim.hosts.world import LVM, World
 from sim.lvm import group_model
 from tests.formats.kit import SIZE, T1, T2, V1, LvmStorage, qcow2, raw, record
@@ -272,11 +272,11 @@ def test_no_data_is_cut_off_because_a_reference_count_was_lost():
     world = World(format=LVM)
     world.create("a")
     world.host("one")
-    stage = Stage(world)
-    engine = stage.engine()
-    disk = stage.create("a", 16 * MiB)
-    stage.write("a", disk, 0, b"c" * (6 * MiB))
-    snapshot = stage.snapshot("a", disk)
+    driver = Driver(world)
+    engine = driver.engine()
+    disk = driver.create("a", 16 * MiB)
+    driver.write("a", disk, 0, b"c" * (6 * MiB))
+    snapshot = driver.snapshot("a", disk)
     repository = engine.context.repository("a")
     volume = changes.read(repository, snapshot).record.volume
     assert volume is not None

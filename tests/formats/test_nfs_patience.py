@@ -10,10 +10,10 @@ from engine.doors.files import Stat
 from engine.errors import DiskwrightError, OutcomeUnknown
 from engine.formats.nfs.patience import LATE_S, REST_S, Patience, with_patience
 from sim.disk.files import Fault
-from sim.explore.cases import fixtures
-from sim.explore.cases.driver import Stage
+from sim.explore.cases.case import Case, prepared
+from sim.explore.cases.driver import Driver
+from sim.explore.cases.fixtures import images
 from sim.explore.oracle.recovery import recover
-from sim.explore.search.explorer import Story, prepared
 from sim.hosts.processes import SimProcess
 from sim.hosts.world import NFS, World, on_server
 
@@ -47,19 +47,19 @@ class Away:
 
 
 @pytest.fixture(scope="module")
-def stage() -> Stage:
+def driver() -> Driver:
     """A copy from a to b that has yet to be made."""
-    return prepared(Story("copy", fixtures.a_committed_copy, lambda stage: None, format=NFS), "nfs")
+    return prepared(Case("copy", images.a_committed_copy, lambda driver: None, format=NFS), "nfs")
 
 
 @pytest.mark.parametrize("repository", ["a", "b"])
-def test_a_copy_ends_after_two_timeouts(stage: Stage, repository: str):
+def test_a_copy_ends_after_two_timeouts(driver: Driver, repository: str):
     """Wherever it is when the server of its source or of its target dies; the error is one of operating, and when the
     server is back another host finishes the copy. Found so: each step of tidying up asked the dead server again."""
     ended = most = 0
     for since in range(0, 400, STEP):
         away = Away(repository, since)
-        world = stage.world.fork(stage.world.storage.clone())
+        world = driver.world.fork(driver.world.storage.clone())
         away.world = world
         engine = world.host("one")
         (fix,) = engine.check_storage_repository("b")
@@ -75,11 +75,11 @@ def test_a_copy_ends_after_two_timeouts(stage: Stage, repository: str):
         most = max(most, away.timeouts)
         assert away.timeouts <= 2, f"{away.timeouts} timeouts after {since} calls"
         world.bury("one")
-        assert not recover(world, stage.models)
+        assert not recover(world, driver.models)
     assert ended > 10 and most == 2
 
 
-def test_after_a_rest_the_server_is_asked_again(stage: Stage):
+def test_after_a_rest_the_server_is_asked_again(driver: Driver):
     """An error that comes at once says nothing about the server; one that comes late is believed for a while."""
     world = World()
     process = world.machine("one").process("direct")

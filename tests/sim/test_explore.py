@@ -19,9 +19,9 @@ def explored(capsys, *arguments: str) -> tuple[int, str]:
 def test_short_verbs_and_cleans_survive_everything_until_no_new_state_appears(capsys):
     """Recovery is crashed too; each exploration closes and none finds a violation."""
     names = [line.split()[0] for line in explored(capsys, "--list")[1].splitlines() if line.strip()]
-    stories = [part for name in QUICK if name in names for part in ("--story", name)]
-    assert len(stories) >= 8
-    code, text = explored(capsys, "--profile", "posix", "--jobs", "1", *stories)
+    cases = [part for name in QUICK if name in names for part in ("--case", name)]
+    assert len(cases) >= 8
+    code, text = explored(capsys, "--profile", "posix", "--jobs", "1", *cases)
     assert code == 0, text
     assert "0 violations" in text and "bound reached" not in text
 
@@ -29,7 +29,7 @@ def test_short_verbs_and_cleans_survive_everything_until_no_new_state_appears(ca
 @pytest.mark.slow
 @pytest.mark.parametrize("profile", ["posix", "journal"])
 def test_every_verb_and_every_fix_survives_power_cuts_at_every_effect(capsys, profile):
-    """Bounded in time for each story; what was not reached is said, what was reached has no violation."""
+    """Bounded in time for each case; what was not reached is said, what was reached has no violation."""
     code, text = explored(capsys, "--shallow", "--seconds", "3", "--profile", profile, "--jobs", "1")
     assert code == 0, text
 
@@ -39,8 +39,8 @@ def test_a_mutant_that_forgets_a_sync_is_found(capsys, monkeypatch):
     from sim.disk.files import SimHandle
 
     monkeypatch.setattr(SimHandle, "sync", lambda handle: None)
-    code, text = explored(capsys, "--profile", "posix", "--shallow", "--jobs", "1", "--story", "user-data")
+    code, text = explored(capsys, "--profile", "posix", "--shallow", "--jobs", "1", "--case", "user-data")
     assert code == 1
     assert "VIOLATION" in text and "--replay" in text
     case = text.split("--replay '")[1].split("'")[0]
-    assert json.loads(case)["story"] == "user-data"
+    assert json.loads(case)["case"] == "user-data"

@@ -1,10 +1,10 @@
-"""One call fails, each call of each story in every way; acknowledged is acknowledged all the same."""
+"""One call fails, each call of each case in every way; acknowledged is acknowledged all the same."""
 
 from __future__ import annotations
 
 import pytest
 
-from sim.explore.cases.catalog import STORIES
+from sim.explore.cases.catalog import CASES
 from sim.explore.search.faulty import failures
 
 QUICK = ("create-space", "snapshot", "remove", "user-data", "clean-removed", "mend-copy-windows")
@@ -19,7 +19,7 @@ may then be wrong after a power cut. A deep check finds it and salvage mends it;
 
 
 def wrong(name: str) -> list[object]:
-    found = list(failures(STORIES[name]))
+    found = list(failures(CASES[name]))
     if name in FLUSH_FAILED_IN_PLACE:
         return [one for one in found if one.kind != "sync" or "/volumes/" not in one.call]
     return list(found)
@@ -32,12 +32,12 @@ def test_a_failed_call_costs_at_most_the_verb(name: str):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in STORIES if name not in QUICK])
+@pytest.mark.parametrize("name", [name for name in CASES if name not in QUICK])
 def test_a_failed_call_costs_at_most_the_verb_everywhere(name: str):
-    """As the quick ones, for every story."""
+    """As the quick ones, for every case."""
     assert not wrong(name)
 
 
 def test_a_copy_does_not_trust_a_volume_whose_flush_failed():
     """The next attempt fills a fresh one: the old one is read right and would be wrong after a power cut."""
-    assert not [one for one in failures(STORIES["mend-copy-windows"]) if one.kind == "sync"]
+    assert not [one for one in failures(CASES["mend-copy-windows"]) if one.kind == "sync"]

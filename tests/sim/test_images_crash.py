@@ -24,7 +24,7 @@ from sim.qemu.qcow2_cache import Cache
 from tests.sim.images_kit import CLUSTER, MIB, QCOW2, RAW, SparseFiles, Step, crashing_files, make_layer
 
 SIZE = 1 << 40
-STORY: list[Step] = [
+SEQUENCE: list[Step] = [
     ("write", 0, b"a" * 3 * CLUSTER),
     ("flush",),
     ("write", 4 * CLUSTER + 100, b"b" * 5000),
@@ -43,7 +43,7 @@ STORY: list[Step] = [
 
 
 class Expected:
-    """What must be read of the clusters that the story touches: what was flushed, or what was asked for since."""
+    """What must be read of the clusters that the sequence touches: what was flushed, or what was asked for since."""
 
     def __init__(self) -> None:
         self._flushed: dict[int, bytes] = {}
@@ -73,11 +73,11 @@ class Expected:
 
 
 def tell(files: Files, layer: Layer, expected: Expected | None = None) -> None:
-    """Play the story in one session that is never closed properly."""
+    """Play the sequence in one session that is never closed properly."""
     tool = SimImageTool(files)
     try:
         session = tool.open_session([layer], True, False)
-        for step in STORY:
+        for step in SEQUENCE:
             if expected is not None:
                 expected.started(step)
             getattr(session, step[0])(*step[1:])
@@ -256,7 +256,7 @@ def test_an_error_at_any_call_is_told_until_the_session_ends(call: str, code: in
         files.gate = Failing(call, nth, code)
         session = SimImageTool(files).open_session([layer], True, False)
         failures = 0
-        for step in STORY:
+        for step in SEQUENCE:
             try:
                 getattr(session, step[0])(*step[1:])
                 assert not failures

@@ -21,15 +21,15 @@ EXTENT = group_model.EXTENT_BYTES
 QUICK = ["user-data", "remove", "restore", "create-unmade", "clean-removed", "clean-scrap", "optimize-reduce"]
 
 
-def explored(story: str, profile: str = "posix", **bounds: float):
-    return Explorer(ON_LVM[f"lvm:{story}"], profile, **bounds).run()  # type: ignore[arg-type]
+def explored(case: str, profile: str = "posix", **bounds: float):
+    return Explorer(ON_LVM[f"lvm:{case}"], profile, **bounds).run()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("profile", ["posix", "process"])
-@pytest.mark.parametrize("story", QUICK)
-def test_short_stories_survive_everything_until_no_new_state_appears(story, profile):
+@pytest.mark.parametrize("case", QUICK)
+def test_short_cases_survive_everything_until_no_new_state_appears(case, profile):
     """Any sectors of what was not synced are lost, any process is killed, recovery too: nothing is found."""
-    tally = explored(story, profile)
+    tally = explored(case, profile)
     assert tally.closed and not tally.violations and tally.states > 1
 
 
@@ -40,16 +40,16 @@ def test_a_raw_copy_that_is_killed_anywhere_goes_on_and_shows_no_old_bytes():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("story", ON_LVM)
-def test_every_verb_and_every_fix_survives_power_cuts_at_every_effect(story):
+@pytest.mark.parametrize("case", ON_LVM)
+def test_every_verb_and_every_fix_survives_power_cuts_at_every_effect(case):
     """Bounded in time; what is reached has no violation."""
-    assert not Explorer(ON_LVM[story], "posix", seconds=2, recover=False).run().violations
+    assert not Explorer(ON_LVM[case], "posix", seconds=2, recover=False).run().violations
 
 
-@pytest.mark.parametrize("story", ["copy-committed", "user-data", "remove", "clean-removed", "optimize-reduce"])
-def test_whatever_fails_what_was_acknowledged_is_there(story):
+@pytest.mark.parametrize("case", ["copy-committed", "user-data", "remove", "clean-removed", "optimize-reduce"])
+def test_whatever_fails_what_was_acknowledged_is_there(case):
     """EIO, no room, short writes and failed syncs at each effect: a verb that does not know its outcome says so."""
-    assert list(failures(ON_LVM[f"lvm:{story}"])) == []
+    assert list(failures(ON_LVM[f"lvm:{case}"])) == []
 
 
 def _unsynced(real):
@@ -73,9 +73,9 @@ MUTANTS = {
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutants_are_found(name, monkeypatch):
     """A harness that finds nothing is not believed."""
-    story, where, what, instead = MUTANTS[name]
+    case, where, what, instead = MUTANTS[name]
     monkeypatch.setattr(where, what, instead)
-    assert explored(story, max_violations=1, seconds=60).violations
+    assert explored(case, max_violations=1, seconds=60).violations
 
 
 # -- the model

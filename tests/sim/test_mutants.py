@@ -18,7 +18,7 @@ from engine.assembly import real_doors
 from engine.errors import NoSpace
 from engine.fixes import fill
 from engine.tags import changes
-from sim.explore.cases.catalog import ALL, ON_LVM, STORIES
+from sim.explore.cases.catalog import ALL, CASES, ON_LVM
 from sim.explore.search import calls
 from sim.explore.search.explorer import Explorer
 from sim.explore.search.faulty import failures
@@ -90,14 +90,14 @@ KILLERS = {
     "verbs.export._publish:files.sync_directory": "export",
     "verbs.export.export:handle.sync": "export",
 }
-"""What finds it soonest: a story whose crashes are explored, ``faults`` or ``passed`` and a story or race, ``small``.
+"""What finds it soonest: a case whose crashes are explored, ``faults`` or ``passed`` and a case or race, ``small``.
 A site that is not here is looked for in all of them."""
 
 REDUNDANT = {
     "formats.files.setup.create_tree:handle.sync": "the file is empty; the model takes a synced name for a "
     "whole inode, which file systems without a journal do not promise",
     "formats.lvm.litter.LitterBox.remove:self._records.settle": "a progress log that comes back is listed again",
-    "formats.lvm.metadata.area.Meta.keep:self.sync#2": "after a flush that failed, which no story of these has",
+    "formats.lvm.metadata.area.Meta.keep:self.sync#2": "after a flush that failed, which no case of these has",
     "formats.lvm.metadata.progress.ProgressLogs.start:self._meta.sync": "an attempt without a log begins at 0",
     "formats.lvm.metadata.records.Records._blank_others:self._meta.sync": "damaged copies that come back are "
     "given up again",
@@ -122,7 +122,7 @@ def found_by(name: str) -> bool:
     if name == "small":
         return bool(calls.creation() or calls.creation(reply_lost=True) or calls.notes() or calls.promises())
     if kind == "faults":
-        return next(failures(STORIES[subject]), None) is not None
+        return next(failures(CASES[subject]), None) is not None
     if kind == "passed":
         return any(found is not None for found in run_passed(PASSINGS[subject]))
     return bool(Explorer(ALL[name], max_violations=1).run().violations)
@@ -134,15 +134,15 @@ def candidates(site: Site) -> list[str]:
         return [known]
     if site.module.startswith("engine.formats.lvm."):
         return ["small lvm", *ON_LVM]
-    return [*dict.fromkeys(KILLERS.values()), *STORIES, *(f"faults {name}" for name in STORIES)]
+    return [*dict.fromkeys(KILLERS.values()), *CASES, *(f"faults {name}" for name in CASES)]
 
 
 @pytest.mark.parametrize("site", [site for site in sites() if site.name not in REDUNDANT], ids=lambda site: site.name)
 def test_a_deleted_sync_is_reported(site: Site):
-    """Some crash or fault in some story then loses something."""
+    """Some crash or fault in some case then loses something."""
     with deleted(site) as hits:
         found = any(found_by(name) for name in candidates(site))
-    assert hits, f"no story runs {site}"
+    assert hits, f"no case runs {site}"
     assert found, f"nobody misses {site}"
 
 

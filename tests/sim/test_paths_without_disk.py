@@ -1,4 +1,4 @@
-"""What touches ordinary paths, under pyfakefs: scenario files, results, saved cases, notes of the command."""
+"""What touches ordinary paths, under pyfakefs: scenario files, results, saved violations, notes of the command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pyfakefs.fake_filesystem import FakeFilesystem
 
 from engine.errors import BadRequest, NotFound, StorageError
 from sim.explore import command as explore
-from sim.explore.cases.catalog import STORIES
+from sim.explore.cases.catalog import CASES
 from sim.explore.random import fuzz
 from sim.scenario import command
 from tests.unfaked import Unfaked
@@ -54,13 +54,15 @@ def test_scenarios_are_found_read_and_their_results_written(fs: FakeFilesystem, 
         command.main(["-q", "--junit", "/s/two.yml/out.xml", "/s/deep/one.yaml"])
 
 
-def test_a_saved_case_is_replayed_from_its_file(fs: FakeFilesystem, capsys: pytest.CaptureFixture[str]):
-    """A crash of an exploration and a run of the fuzzer; what is no case is refused by name."""
-    assert "user-data" in STORIES
-    fs.create_file("/case", contents=json.dumps({"story": "user-data", "profile": "posix", "path": [["act", 3, -1]]}))
+def test_a_saved_violation_is_replayed_from_its_file(fs: FakeFilesystem, capsys: pytest.CaptureFixture[str]):
+    """A crash of an exploration and a run of the fuzzer; what is neither is refused by name."""
+    assert "user-data" in CASES
+    fs.create_file(
+        "/violation", contents=json.dumps({"case": "user-data", "profile": "posix", "path": [["operation", 3, -1]]})
+    )
     fs.create_file("/run", contents=json.dumps({"seed": 11, "tape": [0, 1]}))
     fs.create_file("/bad", contents="[1")
-    assert explore.main(["--replay", "/case"]) == 0 and "nothing is wrong" in capsys.readouterr().out
+    assert explore.main(["--replay", "/violation"]) == 0 and "nothing is wrong" in capsys.readouterr().out
     assert fuzz.main(["--replay", "/run"]) == 0
     for run, path in ((explore.main, "/bad"), (fuzz.main, "/bad"), (fuzz.main, "/none")):
         with pytest.raises(BadRequest):

@@ -13,7 +13,7 @@ QUICK = ("user-data", "snapshots", "copies", "restore-and-clean", "snapshot-and-
 TWICE = ("user-data", "snapshots", "restore-and-clean")
 BOTH_WAYS = [(name, swapped) for name in RACES for swapped in (False, True)]
 ONE_WAY = "merge-and-repoint"
-"""Its other act is none of the engine's: it may be passed only where it says so."""
+"""Its other operation is none of the engine's: it may be passed only where it says so."""
 
 
 def wrong(found: Iterable[object]) -> list[object]:
@@ -31,7 +31,7 @@ def test_no_schedule_of_two_verbs_loses_anything(name: str, swapped: bool):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "swapped"), [pair for pair in BOTH_WAYS if pair[0] in TWICE])
 def test_two_changes_of_turn_lose_nothing_either(name: str, swapped: bool):
-    """The first host goes on in the middle of the second one's act."""
+    """The first host goes on in the middle of the second one's operation."""
     assert not wrong(run_race(RACES[name], swapped, switches=2))
 
 

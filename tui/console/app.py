@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+import signal
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from textual import events
@@ -28,7 +29,6 @@ from tui.console.pages.acting import Acting
 from tui.console.pages.page import Page
 from tui.console.pages.registry import make_page
 from tui.console.site import Site
-from tui.console.terminal import end_on_signals
 from tui.console.widgets.bar import Button
 from tui.text.printable import printable
 from tui.text.words import RunState
@@ -116,7 +116,7 @@ class ConsoleApp(GlobalActs, RunActs, GoingActs, ManagerActs, App[int]):
     def on_mount(self) -> None:
         """Show the first page."""
         self.set_class(not self.signs.unicode, "-plain-border")
-        end_on_signals(asyncio.get_running_loop(), self._end)
+        self._end_on_signals()
         self.site.reload()
         if self.options.repository:
             self.site.current = self.options.repository
@@ -129,6 +129,14 @@ class ConsoleApp(GlobalActs, RunActs, GoingActs, ManagerActs, App[int]):
             self.open_trace(self.options.trace)
         for problem in self.config.problems:
             self.tell(problem, "warning")
+
+    def _end_on_signals(self) -> None:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            with suppress(ValueError, RuntimeError, NotImplementedError):  # not in the main thread
+                loop.add_signal_handler(number, self._end, 128 + number)
 
     def _end(self, code: int) -> None:
         self.exit(code, return_code=code)

@@ -22,7 +22,7 @@ from engine.data.model import VolumeFormat
 from engine.doors import Doors
 from engine.doors.files import FileHandle
 from engine.doors.leases import Lease
-from engine.doors.mounts import Mount, describe_users
+from engine.doors.mounts import Mount, told
 from engine.errors import BadRequest, Conflict, DiskwrightError, ImageBusy, StorageError
 from engine.formats.base import VolumeFacts
 from engine.formats.files import layout, setup
@@ -140,7 +140,7 @@ def detach(doors: Doors, parameters: dict[str, object]) -> None:
         lock = _lock_file(doors, point)
         alone = _soon(doors, _READERS_S, lambda: doors.leases.try_acquire(lock, _USERS, shared=False))
     if alone is None:
-        who = describe_users(doors.mounts.users(point, lock))
+        who = told(doors.mounts.users(point, lock))
         raise StorageError(
             f"another command of this host works with {where.shown}: {who}", "Wait for it or end it, then try again"
         )

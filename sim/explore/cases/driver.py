@@ -30,20 +30,20 @@ FILES = "/files"
 """A directory beside the repositories, for what is imported and exported."""
 
 
-class Stage:
+class Driver:
     """A world, what must be true of it, and one host that acts."""
 
     def __init__(self, world: World, models: tuple[Model, ...] = (Model(),), host: str = "one") -> None:
         self.world = world
         self.models = models
         self.named: dict[str, str] = {}
-        """Images that a story remembers, by its own names for them."""
+        """Images that a case remembers, by its own names for them."""
         self._engines: dict[str, Engine] = {}
         self._host = host
 
-    def fork(self, world: World) -> Stage:
+    def fork(self, world: World) -> Driver:
         """The same on another world."""
-        other = Stage(world, self.models, self._host)
+        other = Driver(world, self.models, self._host)
         other.named = dict(self.named)
         return other
 
@@ -54,7 +54,7 @@ class Stage:
             self._engines[host] = self.world.host(host)
         return self._engines[host]
 
-    def on(self, host: str) -> Stage:
+    def on(self, host: str) -> Driver:
         """From here on another host acts."""
         self._host = host
         return self

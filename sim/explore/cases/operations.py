@@ -19,10 +19,10 @@ from sim.explore.oracle.reference import Image, Model
 from sim.hosts.world import Job
 
 Effect = Callable[[Model, Any], Model | None]
-"""The model after the act; its result when it was acknowledged, else None. None: it cannot have been done now."""
+"""The model after the operation; its result when it was acknowledged, else None. None: it cannot have been done now."""
 
 
-class Act(NamedTuple):
+class Operation(NamedTuple):
     """One verb of one host."""
 
     name: str
@@ -32,9 +32,10 @@ class Act(NamedTuple):
     """What may count instead when it did not come to its end."""
 
 
-def outcomes(models: Sequence[Model], acts: Sequence[Act], jobs: Sequence[Job]) -> tuple[Model, ...]:
-    """All that may be true after ``jobs``, which did ``acts``, have ended or died. An acknowledged act counts."""
-    choices = [_may_count(act, job) for act, job in zip(acts, jobs, strict=True)]
+def outcomes(models: Sequence[Model], operations: Sequence[Operation], jobs: Sequence[Job]) -> tuple[Model, ...]:
+    """All that may be true after ``jobs``, which did ``operations``, have ended or died. An acknowledged operation
+    counts."""
+    choices = [_may_count(operation, job) for operation, job in zip(operations, jobs, strict=True)]
     found: dict[bytes, Model] = {}
     for model in models:
         for counted in product(*choices):
@@ -54,19 +55,19 @@ def _after(model: Model, order: Sequence[tuple[Effect, Job]]) -> Model | None:
     return current
 
 
-def _may_count(act: Act, job: Job) -> tuple[Effect | None, ...]:
+def _may_count(operation: Operation, job: Job) -> tuple[Effect | None, ...]:
     if job.done and job.error is None:
-        return (act.effect,)
+        return (operation.effect,)
     error = job.error
     if isinstance(error, REFUSALS) or (isinstance(error, Overtaken) and not isinstance(error, OutcomeUnknown)):
         return (None,)
-    return (act.effect, act.halfway, None) if act.halfway is not None else (act.effect, None)
+    return (operation.effect, operation.halfway, None) if operation.halfway is not None else (operation.effect, None)
 
 
 # -- the verbs
 
 
-def create(repo: str, size: int, base: tuple[str, str] | None = None, **options: Any) -> Act:
+def create(repo: str, size: int, base: tuple[str, str] | None = None, **options: Any) -> Operation:
     """create_virtual_disk."""
 
     def effect(model: Model, result: Any) -> Model | None:
@@ -78,24 +79,24 @@ def create(repo: str, size: int, base: tuple[str, str] | None = None, **options:
             content = below.content.truncate(size)
         return model.made(repo, result, Image(size, content, True, {}))
 
-    return Act(
+    return Operation(
         f"create {repo}{f' on {base[1][:6]}' if base else ''}",
         lambda engine: engine.create_virtual_disk(repo, size, base[1] if base else None, None, options),
         effect,
     )
 
 
-def snapshot(repo: str, disk: str) -> Act:
+def snapshot(repo: str, disk: str) -> Operation:
     """create_snapshot."""
 
     def effect(model: Model, result: Any) -> Model | None:
         source = _visible(model, repo, disk)
         return model.made(repo, result, source._replace(mutable=False, user_data={})) if source else None
 
-    return Act(f"snapshot {repo}/{disk[:6]}", lambda engine: engine.create_snapshot(repo, disk), effect)
+    return Operation(f"snapshot {repo}/{disk[:6]}", lambda engine: engine.create_snapshot(repo, disk), effect)
 
 
-def copy(source: str, image: str, target: str, **options: Any) -> Act:
+def copy(source: str, image: str, target: str, **options: Any) -> Operation:
     """copy_image of a snapshot."""
 
     def effect(model: Model, result: Any) -> Model | None:
@@ -106,46 +107,46 @@ def copy(source: str, image: str, target: str, **options: Any) -> Act:
         return model.made(target, image, original._replace(user_data={}, removed=False)) if original else None
 
     hints = {**options, "image_hints": {image: source}}
-    return Act(
+    return Operation(
         f"copy {source}/{image[:6]} to {target}",
         lambda engine: engine.copy_image(target, image, None, None, hints),
         effect,
     )
 
 
-def remove(repo: str, image: str) -> Act:
+def remove(repo: str, image: str) -> Operation:
     """remove_image."""
-    return Act(
+    return Operation(
         f"remove {repo}/{image[:6]}",
         lambda engine: engine.remove_image(repo, image),
         lambda model, result: _changed(model, repo, image, removed=True),
     )
 
 
-def restore(repo: str, image: str) -> Act:
+def restore(repo: str, image: str) -> Operation:
     """restore_image."""
-    return Act(
+    return Operation(
         f"restore {repo}/{image[:6]}",
         lambda engine: engine.restore_image(repo, image),
         lambda model, result: _changed(model, repo, image, removed=False),
     )
 
 
-def user_data(repo: str, image: str, value: Any) -> Act:
+def user_data(repo: str, image: str, value: Any) -> Operation:
     """set_user_data."""
-    return Act(
+    return Operation(
         f"user data {repo}/{image[:6]}",
         lambda engine: engine.set_user_data(repo, image, value),
         lambda model, result: _changed(model, repo, image, user_data=value) if _visible(model, repo, image) else None,
     )
 
 
-def strategy(repo: str, image: str, value: str) -> Act:
+def strategy(repo: str, image: str, value: str) -> Operation:
     """set_strategy."""
-    return Act(f"strategy {repo}/{image[:6]} {value}", lambda engine: engine.set_strategy(repo, image, value))
+    return Operation(f"strategy {repo}/{image[:6]} {value}", lambda engine: engine.set_strategy(repo, image, value))
 
 
-def write(repo: str, disk: str, offset: int, data: bytes) -> Act:
+def write(repo: str, disk: str, offset: int, data: bytes) -> Operation:
     """Prepare a disk, write and flush one block, tear it down."""
 
     def run(engine: Engine) -> None:
@@ -165,10 +166,10 @@ def write(repo: str, disk: str, offset: int, data: bytes) -> Act:
             return None
         return model.changed(repo, disk, content=image.content.write(offset, data))
 
-    return Act(f"write {repo}/{disk[:6]} at {offset}", run, effect)
+    return Operation(f"write {repo}/{disk[:6]} at {offset}", run, effect)
 
 
-def fix(repo: str, number: int) -> Act:
+def fix(repo: str, number: int) -> Operation:
     """Run one of the fixes that check offers and that lose nothing."""
 
     def run(engine: Engine) -> str:
@@ -180,10 +181,10 @@ def fix(repo: str, number: int) -> Act:
         engine.run_fix_here(repo, offered[number % len(offered)])
         return offered[number % len(offered)].rule
 
-    return Act(f"fix {repo} {number}", run)
+    return Operation(f"fix {repo} {number}", run)
 
 
-def rule(repo: str, name: str) -> Act:
+def rule(repo: str, name: str) -> Operation:
     """Run the first fix of a rule, if it is offered."""
 
     def run(engine: Engine) -> None:
@@ -192,10 +193,10 @@ def rule(repo: str, name: str) -> Act:
                 engine.run_fix_here(repo, offered)
                 return
 
-    return Act(f"fix {repo} {name}", run)
+    return Operation(f"fix {repo} {name}", run)
 
 
-def both(first: Act, second: Act) -> Act:
+def both(first: Operation, second: Operation) -> Operation:
     """One after the other; the second may be refused."""
 
     def run(engine: Engine) -> tuple[Any, ...]:
@@ -211,7 +212,7 @@ def both(first: Act, second: Act) -> Act:
             return after
         return second.effect(after, result[1] if result else None)
 
-    return Act(f"{first.name}, {second.name}", run, effect, first.effect)
+    return Operation(f"{first.name}, {second.name}", run, effect, first.effect)
 
 
 def _visible(model: Model, repo: str, image: str) -> Image | None:
@@ -223,12 +224,12 @@ def _changed(model: Model, repo: str, image: str, **fields: Any) -> Model | None
     return model.changed(repo, image, **fields) if (repo, image) in model.images else None
 
 
-def told(acts: Sequence[Act], jobs: Sequence[Job]) -> Iterator[str]:
-    """One line per act: what came of it."""
-    for act, job in zip(acts, jobs, strict=True):
+def told(operations: Sequence[Operation], jobs: Sequence[Job]) -> Iterator[str]:
+    """One line per operation: what came of it."""
+    for operation, job in zip(operations, jobs, strict=True):
         if not job.done:
-            yield f"{act.name}: died"
+            yield f"{operation.name}: died"
         elif isinstance(job.error, DiskwrightError):
-            yield f"{act.name}: {job.error.code}: {job.error.message:.100}"
+            yield f"{operation.name}: {job.error.code}: {job.error.message:.100}"
         else:
-            yield f"{act.name}: done"
+            yield f"{operation.name}: done"

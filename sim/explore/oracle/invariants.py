@@ -58,7 +58,7 @@ class Observation(NamedTuple):
 
 
 def observe(world: World, engine: Engine, models: Sequence[Model], strangers: bool = False) -> Observation:
-    """Look at everything and compare. ``strangers``: volumes that no record names are part of the story."""
+    """Look at everything and compare. ``strangers``: volumes that no record names are part of the case."""
     before = world.storage.sequence
     problems: list[str] = []
     seen: dict[Key, Seen] = {}

@@ -36,7 +36,7 @@ class Image(NamedTuple):
     removed: bool = False
     """Its removal was acknowledged. It may be gone for good, or restorable; it must not be visible."""
     hurt: tuple[tuple[int, int], ...] = ()
-    """Ranges that the story destroyed: they may be zeros, and the image may be broken. All of it: it may be gone."""
+    """Ranges that the case destroyed: they may be zeros, and the image may be broken. All of it: it may be gone."""
 
 
 class Seen(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from engine.api import Engine
 from sim.explore.cases import operations
 from sim.explore.cases.driver import FILES, KiB
-from sim.explore.cases.operations import Act, outcomes, told
+from sim.explore.cases.operations import Operation, outcomes, told
 from sim.explore.oracle.invariants import observe
 from sim.explore.oracle.recovery import recover
 from sim.explore.oracle.reference import Model
@@ -77,7 +77,7 @@ class Run:
     def _round(self, number: int) -> list[str]:
         world, tape = self.world, self._tape
         count = 1 + tape.choose(3, "hosts")
-        doing = [self._act(self.models[tape.choose(len(self.models), "model")]) for _ in range(count)]
+        doing = [self._operation(self.models[tape.choose(len(self.models), "model")]) for _ in range(count)]
         jobs = self._start(doing)
         kinds = tuple(kind for kind in self.kinds if number and not tape.choose(2, f"no {kind}"))
         faults = Faults(kinds, self.pace // 5, 1 + tape.choose(3, "how many faults")) if kinds else None
@@ -85,7 +85,7 @@ class Run:
         self.told += [f"round {number}: {line}" for line in told(doing, jobs)]
         self.models = outcomes(self.models, doing, jobs)
         if not self.models:
-            return ["no order of the acts explains what was acknowledged"]
+            return ["no order of the operations explains what was acknowledged"]
         self._end()
         if tape.choose(2, "power cut"):
             world.power_cut()
@@ -93,9 +93,9 @@ class Run:
         world.storage.settle()
         return self._look()
 
-    def _start(self, doing: list[Act]) -> list[Job]:
+    def _start(self, doing: list[Operation]) -> list[Job]:
         """Each by another host."""
-        return [self.world.start(host, act.run) for host, act in zip(HOSTS, doing, strict=False)]
+        return [self.world.start(host, operation.run) for host, operation in zip(HOSTS, doing, strict=False)]
 
     def _end(self) -> None:
         """Nobody runs any more."""
@@ -130,7 +130,7 @@ class Run:
 
     # -- what to do
 
-    def _act(self, model: Model) -> Act:
+    def _operation(self, model: Model) -> Operation:
         images = sorted(model.images)
         tape = self._tape
         if not images or (len(images) < _MOST_IMAGES and not tape.choose(6, "a new disk")):
@@ -138,7 +138,7 @@ class Run:
         repo, image = images[tape.choose(len(images), "image")]
         known = model.images[repo, image]
         if known.removed:
-            choices: list[Callable[[], Act]] = [lambda: operations.restore(repo, image), self._any_fix]
+            choices: list[Callable[[], Operation]] = [lambda: operations.restore(repo, image), self._any_fix]
         else:
             choices = [
                 self._any_fix,
@@ -150,7 +150,7 @@ class Run:
             ]
         return choices[tape.choose(len(choices), "verb")]()
 
-    def _work(self, repo: str, image: str, mutable: bool, size: int) -> Act:
+    def _work(self, repo: str, image: str, mutable: bool, size: int) -> Operation:
         tape = self._tape
         if mutable:
             if tape.choose(2, "snapshot or write"):
@@ -165,7 +165,7 @@ class Run:
             where, max(size, self._size()), (repo, image), image_hints={image: repo}, **self._strategy()
         )
 
-    def _any_fix(self) -> Act:
+    def _any_fix(self) -> Operation:
         return operations.fix(self._repository(), self._tape.choose(8, "fix"))
 
     def _repository(self) -> str:

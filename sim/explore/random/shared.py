@@ -14,9 +14,9 @@ from typing import Any
 
 from engine.api import Engine
 from engine.errors import DiskwrightError
-from sim.explore.cases import fixtures
-from sim.explore.cases.driver import Stage
-from sim.explore.cases.operations import Act
+from sim.explore.cases.driver import Driver
+from sim.explore.cases.fixtures import images
+from sim.explore.cases.operations import Operation
 from sim.explore.oracle.reference import Model
 from sim.explore.random.rounds import HOSTS, REPOSITORIES, RESCUER, ROUNDS, Run
 from sim.hosts.faults import APART_S, SHARED_KINDS
@@ -38,14 +38,14 @@ class SharedRun(Run):
         super().__init__(tape, rounds)
         self.world.watchdog = bool(tape.choose(2, "watchdogs"))
         self.world.manage(HOSTS[0])
-        stage = Stage(self.world, host=HOSTS[0])
-        fixtures.a_chain(stage)
+        driver = Driver(self.world, host=HOSTS[0])
+        images.a_chain(driver)
         for repo in REPOSITORIES:
-            stage.engine().release_srm(repo)
-        stage.close()
-        self.models = stage.models
+            driver.engine().release_srm(repo)
+        driver.close()
+        self.models = driver.models
 
-    def _start(self, doing: list[Act]) -> list[Job]:
+    def _start(self, doing: list[Operation]) -> list[Job]:
         manager = HOSTS[self._tape.choose(len(HOSTS), "manager")]
         self.told.append(f"{manager} manages")
         hosts = sorted(HOSTS, key=lambda host: host != manager)[: len(doing)]
@@ -54,12 +54,12 @@ class SharedRun(Run):
         self.world.manage(manager)
         for host in hosts:
             self._end_processes(host)
-        return [self.world.start(host, act.run) for host, act in zip(hosts, doing, strict=True)]
+        return [self.world.start(host, operation.run) for host, operation in zip(hosts, doing, strict=True)]
 
-    def _act(self, model: Model) -> Act:
-        act = super()._act(model)
+    def _operation(self, model: Model) -> Operation:
+        operation = super()._operation(model)
         late = self._tape.choose(4, "when")
-        return _later(act, _WAITS_S[late - 1]) if 0 < late <= len(_WAITS_S) else act
+        return _later(operation, _WAITS_S[late - 1]) if 0 < late <= len(_WAITS_S) else operation
 
     def _end(self) -> None:
         if any(host.apart for host in self.world.hosts.values()):
@@ -96,7 +96,7 @@ class SharedRun(Run):
             self._end_processes(host)
 
 
-def _later(act: Act, seconds: float) -> Act:
+def _later(operation: Operation, seconds: float) -> Operation:
     """The same after a while, by who is the manager then if it can be."""
 
     def run(engine: Engine) -> Any:
@@ -104,6 +104,6 @@ def _later(act: Act, seconds: float) -> Act:
         for repo in engine.list_repositories():
             with contextlib.suppress(DiskwrightError):
                 engine.take_srm(repo)
-        return act.run(engine)
+        return operation.run(engine)
 
-    return act._replace(name=f"{act.name} after {seconds:g} s", run=run)
+    return operation._replace(name=f"{operation.name} after {seconds:g} s", run=run)

@@ -1,4 +1,4 @@
-"""Crashes that are no stories about images: a repository that is being created, what a host notes for itself, and
+"""Crashes that are no cases about images: a repository that is being created, what a host notes for itself, and
 each call of a repository that says to be durable on return, by itself."""
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class _Promise(NamedTuple):
     """A call, and how its effect is seen."""
 
     name: str
-    act: Callable[[Repository], object]
+    operation: Callable[[Repository], object]
     holds: Callable[[Repository, SimStorage], bool]
 
 
@@ -252,15 +252,15 @@ def promises(format: str = FORMAT) -> list[str]:
 
 def _kept(world: World, promise: _Promise) -> bool:
     run = world.fork(world.storage.clone())
-    promise.act(run.host("one").context.repository("a"))
+    promise.operation(run.host("one").context.repository("a"))
     return all(
         promise.holds(world.fork(state).host("two").context.repository("a"), state)
         for state in (cut.build() for cut in cuts(run.storage, POSIX))
     )
 
 
-def _tried(what: str, act: Callable[[], object]) -> Iterator[str]:
+def _tried(what: str, operation: Callable[[], object]) -> Iterator[str]:
     try:
-        act()
+        operation()
     except DiskwrightError as error:
         yield f"it is impossible {what}: {error}"

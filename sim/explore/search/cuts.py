@@ -41,10 +41,10 @@ def cuts(storage: SimStorage, rules: Profile, boring: Collection[int] = ()) -> I
         yield Cut(whole.total, storage.clone, tuple)
         return
     sums = _Sums(storage, now=False)
-    classes = {inode: profiles._classes(storage, inode, rules) for inode in profiles._dirty(storage)}
+    classes = {inode: profiles.classes_of(storage, inode, rules) for inode in profiles.dirty_files(storage)}
     for inode in classes.keys() & set(boring):
         classes[inode] = classes[inode][:2]
-    for kept in _survivors(storage, rules):
+    for kept in survivors(storage, rules):
         names, links = sums.after(kept)
         changing = [inode for inode in classes if inode in links]
         for chosen in product(*(classes[inode] for inode in changing)):
@@ -60,12 +60,12 @@ def pending_count(storage: SimStorage) -> int:
     """How many operations are not durable, where the changes of one file's content are one, and so are all removals
     of small leftovers."""
     _, lasting, removals = _sorted(storage)
-    return len(lasting) + bool(removals) + len(profiles._dirty(storage))
+    return len(lasting) + bool(removals) + len(profiles.dirty_files(storage))
 
 
 def _sorted(storage: SimStorage) -> tuple[set[int], list[NameOp], list[NameOp]]:
     """(temporary files coming and going, what matters, removals of small leftovers one by one)."""
-    passing, others = profiles._apart(storage.log)
+    passing, others = profiles.apart(storage.log)
     together = {op.sequence for op in (*passing, *others) if TEMPORARY.match(op.text) and op.text.startswith("unlink")}
     removals = [op for op in (*passing, *others) if op.sequence not in together]
     small = [op for op in removals if LITTER.match(op.text) or op in passing]
@@ -74,7 +74,7 @@ def _sorted(storage: SimStorage) -> tuple[set[int], list[NameOp], list[NameOp]]:
 
 
 def _build(storage: SimStorage, kept: Sequence[NameOp], contents: dict[int, Class]) -> SimStorage:
-    return profiles._Frame(storage, kept).build({inode: one.content for inode, one in contents.items()})
+    return profiles.Frame(storage, kept).build({inode: one.content for inode, one in contents.items()})
 
 
 def _lost(storage: SimStorage, kept: Sequence[NameOp], contents: dict[int, Class]) -> tuple[str, ...]:
@@ -89,9 +89,9 @@ def _lost(storage: SimStorage, kept: Sequence[NameOp], contents: dict[int, Class
     return (*names, *data)
 
 
-def _survivors(storage: SimStorage, rules: Profile) -> Iterator[list[NameOp]]:
+def survivors(storage: SimStorage, rules: Profile) -> Iterator[list[NameOp]]:
     if rules.names in ("suffix", "none"):
-        yield from profiles._survivors(storage, rules)
+        yield from profiles.survivors(storage, rules)
         return
     together, others, small = _sorted(storage)
     apart = {removal.sequence for removal in small}
@@ -180,4 +180,4 @@ class _Sums:
 
 def _line(path: str, content: Content) -> int:
     # Not the hash of a pair: in a sum, two pairs that exchange their halves often come to the same.
-    return hash((content._digest or content.digest) + path.encode(errors="surrogateescape"))
+    return hash(content.digest + path.encode(errors="surrogateescape"))

@@ -1,4 +1,4 @@
-"""One story, crashed everywhere: all states of the storage, and recovery from each of them crashed in its turn.
+"""One case, crashed everywhere: all states of the storage, and recovery from each of them crashed in its turn.
 
 The graph that is walked: a node is a storage (what is not durable included) and the models that it
 may be. From a node a host starts, checks, compares, and runs the first fix that is offered; that run
@@ -6,7 +6,7 @@ is recorded, and before each of its effects the process is killed (nothing is lo
 stays pending), and the power is cut in every legal way. Each of those storages is a node, and so is
 the one after the whole fix. Nodes that are alike to the engine (``sim.explore.search.canonical``) are visited
 once; when none is left the exploration is *closed*: no number of crashes, of processes or of power, in
-the story or in the recovery from it, leads anywhere else.
+the case or in the recovery from it, leads anywhere else.
 
 One reduction, which loses nothing: before an effect that only changes names, power is not cut, since
 whatever can be left there can be left one effect later too (that change being lost).
@@ -17,25 +17,23 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from engine.api import Engine
 from engine.data.model import Fix
-from engine.doors.images import Chain, ImageTool
 from engine.errors import DiskwrightError
 from sim.disk.files import Fault
 from sim.disk.profiles import PROFILES, Profile
 from sim.disk.storage import SimStorage
-from sim.explore.cases.driver import FILES, Stage
+from sim.explore.cases.case import RESCUERS, Case, prepared
 from sim.explore.oracle.invariants import Observation, Rank, observe
 from sim.explore.oracle.reference import Model
 from sim.explore.search.canonical import canonical_key, key_and_boring
 from sim.explore.search.cuts import cuts, pending_count
 from sim.hosts.crash import FILE_EFFECTS, GROUP_EFFECTS, HANDLE_EFFECTS
 from sim.hosts.processes import SimProcess
-from sim.hosts.world import FORMAT, World
-from sim.qemu.images import SimImageTool, SimSession
+from sim.hosts.world import World
 
 EFFECTS = frozenset(
     [f"files.{name}" for name in FILE_EFFECTS]
@@ -45,10 +43,7 @@ EFFECTS = frozenset(
 NAMES_ONLY = frozenset(
     f"files.{name}" for name in "create link rename unlink make_directory remove_directory symlink".split()
 )
-RESCUERS = ("two", "three")
-"""Hosts that recover, in turns."""
 
-_SLOW_S = 6.0
 
 MAX_PENDING = 8
 """More at once in one run is an error of the engine's discipline."""
@@ -59,30 +54,11 @@ KILLED, ENDED = -1, -2
 """Instead of the number of a state: the process was killed; the run came to its end."""
 
 
-class Story(NamedTuple):
-    """Something to be crashed."""
-
-    name: str
-    prepare: Callable[[Stage], object]
-    act: Callable[[Stage], object]
-    about: str = ""
-    again: bool = False
-    """After a kill another host does the same once more: it must come out as if done once."""
-    then: Callable[[Stage], object] | None = None
-    """What another host does after a kill, with what it sees."""
-    slow: bool = False
-    """Reading images takes virtual time, so that a copy has checkpoints."""
-    strangers: bool = False
-    """Volumes that no record names are part of it."""
-    repositories: tuple[str, ...] = ("a", "b")
-    format: str = FORMAT
-
-
-class Step(NamedTuple):
+class PathStep(NamedTuple):
     """One run and how it ended."""
 
     run: str
-    """"act", "again", "then", or the rule of the fix."""
+    """"operation", "again", "then", or the rule of the fix."""
     effect: int
     """Before which effect, from 1."""
     state: int
@@ -96,7 +72,7 @@ class Node(NamedTuple):
 
     storage: SimStorage
     models: tuple[Model, ...]
-    path: tuple[Step, ...]
+    path: tuple[PathStep, ...]
     above: Rank | None = None
     """The rank that this one must fall below: the fix ran to its end."""
 
@@ -114,9 +90,9 @@ class Point(NamedTuple):
 class Violation(NamedTuple):
     """Something that must not be."""
 
-    story: str
+    case: str
     profile: str
-    path: tuple[Step, ...]
+    path: tuple[PathStep, ...]
     problems: tuple[str, ...]
 
     @property
@@ -128,10 +104,10 @@ class Violation(NamedTuple):
 class Tally(NamedTuple):
     """What an exploration did."""
 
-    story: str
+    case: str
     profile: str
     effects: int
-    """Of the story itself."""
+    """Of the case itself."""
     states: int
     """Visited: each is checked, compared with the models, fixed, and its fix crashed."""
     cuts: int
@@ -182,53 +158,12 @@ class Recorder:
         return self.points
 
 
-def prepared(story: Story, profile: Profile | str = "posix") -> Stage:
-    """The world of a story before its act: everything durable, no process alive."""
-    world = World(profile=profile, least_ids=True, format=story.format, images=slow_tool if story.slow else None)
-    world.storage.make_directory(FILES)
-    world.create(*story.repositories)
-    stage = Stage(world)
-    if world.sharing:
-        world.manage("one")
-    for host in ("one", *RESCUERS):
-        world.host(host)
-    story.prepare(stage)
-    stage.close()
-    return stage.on("one")
-
-
-def slow_tool(process: SimProcess) -> ImageTool:
-    """The simulated qemu on a storage where each piece that is read takes seconds."""
-    world = process.host.world
-    assert isinstance(world, World)
-    tool = _SlowTool(process.files, world.image_locks)
-    tool.read_something = lambda: world.advance(_SLOW_S)
-    process.at_death(tool.abandon)
-    return tool
-
-
-class _SlowTool(SimImageTool):
-    read_something: Callable[[], None]
-
-    def open_session(self, chain: Chain, writable: bool, direct: bool) -> SimSession:
-        session = super().open_session(chain, writable, direct)
-        stream = session.stream
-
-        def slowly(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
-            for piece in stream(ranges):
-                self.read_something()
-                yield piece
-
-        session.stream = slowly  # type: ignore[method-assign]
-        return session
-
-
 class Explorer:
-    """Explores one story under one profile."""
+    """Explores one case under one profile."""
 
     def __init__(
         self,
-        story: Story,
+        case: Case,
         profile: Profile | str = "posix",
         max_states: int = 200_000,
         seconds: float = 1e9,
@@ -236,10 +171,10 @@ class Explorer:
         recover: bool = True,
     ) -> None:
         """``recover`` False: recovery is checked, but not crashed itself."""
-        self.story = story
+        self.case = case
         self.profile = PROFILES[profile] if isinstance(profile, str) else profile
         self.recorder = Recorder()
-        self.stage = prepared(story, self.profile)
+        self.driver = prepared(case, self.profile)
         self.violations: list[Violation] = []
         self.rules: Counter[str] = Counter()
         self.states = self.cuts = self.uncut = self.depth = self.max_pending = 0
@@ -256,58 +191,58 @@ class Explorer:
     def run(self) -> Tally:
         """Explore until closed, or until a bound is reached."""
         started = time.perf_counter()
-        effects = self._story()
+        effects = self._case()
         while self._queue and self.states < self._max_states and len(self.violations) < self._max_violations:
             if time.perf_counter() - started > self._seconds:
                 break
             self._visit(self._queue.popleft())
         return Tally(
-            self.story.name, self.profile.name, effects, self.states, self.cuts, time.perf_counter() - started,
+            self.case.name, self.profile.name, effects, self.states, self.cuts, time.perf_counter() - started,
             not self._queue, len(self._queue), len(self._raw), self.uncut, self.depth, self.max_pending, self.rules,
             tuple(sorted(self.violations, key=lambda violation: violation.weight)),
         )  # fmt: skip
 
-    def _story(self) -> int:
+    def _case(self) -> int:
         try:
-            points = self.points_of("act", self.stage.world.storage, self.stage.models, 0)
+            points = self.points_of("operation", self.driver.world.storage, self.driver.models, 0)
         except (DiskwrightError, AssertionError) as error:
-            self._violation((), [f"the story itself fails: {error!r}"])
+            self._violation((), [f"the case itself fails: {error!r}"])
             return len(self.recorder.points)
-        self._spread(points, (), "act", None)
-        for run in ("again",) * self.story.again + ("then",) * (self.story.then is not None):
+        self._spread(points, (), "operation", None)
+        for run in ("again",) * self.case.again + ("then",) * (self.case.then is not None):
             for point in points:
-                path = (Step("act", point.number, KILLED),)
+                path = (PathStep("operation", point.number, KILLED),)
                 try:
                     after = self.points_of(run, point.storage, point.models, 1)
                 except DiskwrightError as error:
-                    step = Step(run, len(self.recorder.points), ENDED)
+                    step = PathStep(run, len(self.recorder.points), ENDED)
                     self._violation((*path, step), [f"{run} after a kill fails: {error}"])
                 else:
                     self._spread(after, path, run, None)
         return len(points) - 1
 
     def points_of(self, run: str, storage: SimStorage, models: tuple[Model, ...], depth: int) -> list[Point]:
-        """Run the story, or what follows a kill, or the first fix of that rule, on a copy of ``storage``, and record
+        """Run the case, or what follows a kill, or the first fix of that rule, on a copy of ``storage``, and record
         it. ``depth``: how many runs there were before. Raises what the engine raises."""
-        world = self.stage.world.fork(storage.clone(), self.recorder)
-        if run in ("act", "again", "then"):
-            stage = self.stage.fork(world)
-            act = self.story.act
-            if run != "act":
-                stage.on(RESCUERS[0])
+        world = self.driver.world.fork(storage.clone(), self.recorder)
+        if run in ("operation", "again", "then"):
+            driver = self.driver.fork(world)
+            operation = self.case.operation
+            if run != "operation":
+                driver.on(RESCUERS[0])
             if run == "then":
-                assert self.story.then is not None
-                act = self.story.then
-                seen = observe(world, stage.engine(), models, self.story.strangers)
-                stage.models = models if _undecided(storage) else seen.models
-            return self.recorder.run(world.storage, lambda: stage.models, lambda: act(stage))
+                assert self.case.then is not None
+                operation = self.case.then
+                seen = observe(world, driver.engine(), models, self.case.strangers)
+                driver.models = models if _undecided(storage) else seen.models
+            return self.recorder.run(world.storage, lambda: driver.models, lambda: operation(driver))
         host = world.host(RESCUERS[depth % 2])
-        found = observe(world, host, models, self.story.strangers)
+        found = observe(world, host, models, self.case.strangers)
         repo, fix = next((repo, fix) for repo, fix in found.fixes if fix.rule == run)
         models = models if _undecided(storage) else found.models
         return self.recorder.run(world.storage, lambda: models, lambda: host.run_fix_here(repo, fix))
 
-    def _spread(self, points: list[Point], path: tuple[Step, ...], run: str, above: Rank | None) -> None:
+    def _spread(self, points: list[Point], path: tuple[PathStep, ...], run: str, above: Rank | None) -> None:
         """All states that this run can leave."""
         alive = any(step.state == KILLED for step in path)
         if self.profile.names == "kept":
@@ -319,11 +254,11 @@ class Explorer:
                 self.max_pending = max(self.max_pending, pending)
                 if pending > MAX_PENDING:
                     self._violation(
-                        (*path, Step(run, point.number, KILLED)),
+                        (*path, PathStep(run, point.number, KILLED)),
                         [f"I16 {pending} operations are pending at once", *point.storage.pending()],
                     )
             if last or self._may_kill(path):
-                step = Step(run, point.number, ENDED if last else KILLED)
+                step = PathStep(run, point.number, ENDED if last else KILLED)
                 self._add(Node(point.storage, point.models, (*path, step), above if last else None))
             if not last and point.call in NAMES_ONLY and points[index + 1].models == point.models:
                 continue
@@ -339,19 +274,19 @@ class Explorer:
                 self._cut_before.add(key)
             self._cut(point, path, run, boring)
 
-    def _may_kill(self, path: tuple[Step, ...]) -> bool:
+    def _may_kill(self, path: tuple[PathStep, ...]) -> bool:
         """Whether a process that ran after ``path`` is also killed: when nothing was lost or killed before. Kills on
         top of each other are what the profile ``process`` is about."""
         return self.profile.names == "kept" or all(step.state == ENDED for step in path)
 
-    def _cut(self, point: Point, path: tuple[Step, ...], run: str, boring: list[int]) -> None:
+    def _cut(self, point: Point, path: tuple[PathStep, ...], run: str, boring: list[int]) -> None:
         models = self._key_of(point.models)
         for number, cut in enumerate(cuts(point.storage, self.profile, boring)):
             self.cuts += 1
             known = (cut.key, models)
             if known not in self._raw:
                 self._raw.add(known)
-                self._add(Node(cut.build(), point.models, (*path, Step(run, point.number, number, cut.lost))))
+                self._add(Node(cut.build(), point.models, (*path, PathStep(run, point.number, number, cut.lost))))
 
     def _add(self, node: Node) -> None:
         if not self._recover and len(node.path) > 1 and node.path[-1].state != ENDED:
@@ -380,10 +315,10 @@ class Explorer:
 
     def look(self, storage: SimStorage, models: tuple[Model, ...], depth: int) -> tuple[World, Engine, Observation]:
         """A host starts and checks a copy of ``storage``."""
-        world = self.stage.world.fork(storage.clone(), self.recorder)
+        world = self.driver.world.fork(storage.clone(), self.recorder)
         host = world.host(RESCUERS[depth % 2])
         try:
-            return world, host, observe(world, host, models, self.story.strangers)
+            return world, host, observe(world, host, models, self.case.strangers)
         except (DiskwrightError, AssertionError) as error:
             return world, host, Observation(models, (), (), (), (f"I11 the check fails: {error!r}",))
 
@@ -400,7 +335,7 @@ class Explorer:
         early = all(step.state == ENDED for step in node.path[1:])
         for number, (repo, fix) in enumerate(found.fixes if early else found.fixes[:1]):
             if number:  # in another order, whole
-                world = self.stage.world.fork(node.storage.clone(), self.recorder)
+                world = self.driver.world.fork(node.storage.clone(), self.recorder)
                 host = world.host(RESCUERS[len(node.path) % 2])
             self._fix(node, world, host, found, repo, fix, number == 0, early)
 
@@ -413,7 +348,7 @@ class Explorer:
         try:
             points = self.recorder.run(world.storage, lambda: models, lambda: host.run_fix_here(repo, fix))
         except (DiskwrightError, AssertionError) as error:
-            step = Step(fix.rule, len(self.recorder.points), ENDED)
+            step = PathStep(fix.rule, len(self.recorder.points), ENDED)
             self._violation((*node.path, step), [f"I10 the fix {fix.rule} of {fix.target} fails: {error!r}"])
             return
         self._spread(points if crash else points[-1:], node.path, fix.rule, found.rank)
@@ -425,12 +360,12 @@ class Explorer:
         with contextlib.suppress(DiskwrightError):
             host.run_fix_here(repo, fix)
         if world.storage.fingerprint() != end.storage.fingerprint():
-            step = Step(fix.rule, end.number, ENDED)
+            step = PathStep(fix.rule, end.number, ENDED)
             self._violation((*node.path, step), [f"I9 the fix {fix.rule} does something when it is run again"])
 
-    def _violation(self, path: tuple[Step, ...], problems: list[str]) -> None:
+    def _violation(self, path: tuple[PathStep, ...], problems: list[str]) -> None:
         if len(self.violations) < self._max_violations:
-            self.violations.append(Violation(self.story.name, self.profile.name, path, tuple(problems)))
+            self.violations.append(Violation(self.case.name, self.profile.name, path, tuple(problems)))
 
 
 def _undecided(storage: SimStorage) -> bool:

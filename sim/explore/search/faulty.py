@@ -1,6 +1,6 @@
-"""One call of a story fails: at every effect, in every way that such a call can fail.
+"""One call of a case fails: at every effect, in every way that such a call can fail.
 
-The story may then report an error, or go on; what it acknowledged must be there all the same, also
+The case may then report an error, or go on; what it acknowledged must be there all the same, also
 after a power cut, and everything else must be as if it had been interrupted.
 """
 
@@ -14,9 +14,10 @@ from engine.errors import DiskwrightError
 from sim.disk.files import Fault
 from sim.disk.nodes import fail
 from sim.disk.profiles import POSIX
+from sim.explore.cases.case import Case
 from sim.explore.oracle.recovery import recover
 from sim.explore.search.cuts import cuts
-from sim.explore.search.explorer import EFFECTS, Explorer, Story
+from sim.explore.search.explorer import EFFECTS, Explorer
 from sim.hosts.faults import ERRORS, possible
 from sim.hosts.processes import SimProcess
 from sim.hosts.world import World
@@ -30,7 +31,7 @@ _FAULTS = {"short": Fault.SHORT, "sync": Fault.SYNC_FAILS, "reply": Fault.REPLY_
 class Failure(NamedTuple):
     """A fault after which something was wrong."""
 
-    story: str
+    case: str
     kind: str
     effect: int
     call: str
@@ -58,28 +59,28 @@ class _Fault:
         return _FAULTS[self._kind]
 
 
-def failures(story: Story) -> Iterator[Failure]:
-    """What goes wrong; nothing: whatever fails, the story holds."""
-    explorer = Explorer(story)
-    base = explorer.stage
-    points = explorer.points_of("act", base.world.storage, base.models, 0)
+def failures(case: Case) -> Iterator[Failure]:
+    """What goes wrong; nothing: whatever fails, the case holds."""
+    explorer = Explorer(case)
+    base = explorer.driver
+    points = explorer.points_of("operation", base.world.storage, base.models, 0)
     for point in points[:-1]:
         for kind in KINDS:
             if possible(kind, point.call):
-                problems = _play(explorer, story, point.number, kind)
+                problems = _play(explorer, case, point.number, kind)
                 if problems:
-                    yield Failure(story.name, kind, point.number, f"{point.call} {point.what}", tuple(problems))
+                    yield Failure(case.name, kind, point.number, f"{point.call} {point.what}", tuple(problems))
 
 
-def _play(explorer: Explorer, story: Story, number: int, kind: str) -> list[str]:
-    world = explorer.stage.world.fork(explorer.stage.world.storage.clone())
+def _play(explorer: Explorer, case: Case, number: int, kind: str) -> list[str]:
+    world = explorer.driver.world.fork(explorer.driver.world.storage.clone())
     fault = _Fault(world, number, kind)
     world.hook = fault
-    stage = explorer.stage.fork(world)
-    stage.engine()
+    driver = explorer.driver.fork(world)
+    driver.engine()
     fault.on = True
     try:
-        story.act(stage)
+        case.operation(driver)
     except DiskwrightError:
         pass
     except OSError as error:
@@ -89,7 +90,7 @@ def _play(explorer: Explorer, story: Story, number: int, kind: str) -> list[str]
         world.bury(host)
     states = [cut.build for cut in cuts(world.storage, POSIX._replace(max_pending=30))]
     for build in (states[0], states[-1]) if len(states) > 1 else states:
-        problems = recover(world.fork(build()), stage.models, strangers=story.strangers)
+        problems = recover(world.fork(build()), driver.models, strangers=case.strangers)
         if problems:
             return problems
     return []

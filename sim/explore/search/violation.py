@@ -1,6 +1,6 @@
 """One violation again: what was lost and kept, which lines of the engine had done it, and less of it.
 
-A *case* is JSON: {"story", "profile", "path": [[run, effect, state], …]}. Runs are deterministic, so this is
+What is printed is JSON: {"case", "profile", "path": [[run, effect, state], …]}. Runs are deterministic, so this is
 all that is needed; states are the numbers that ``sim.explore.search.cuts`` gives them.
 """
 
@@ -17,7 +17,7 @@ from sim.explore.cases.catalog import ALL
 from sim.explore.oracle.reference import Model
 from sim.explore.search.canonical import key_and_boring
 from sim.explore.search.cuts import Cut, cuts
-from sim.explore.search.explorer import ENDED, KILLED, Explorer, Point, Step, Violation
+from sim.explore.search.explorer import ENDED, KILLED, Explorer, PathStep, Point, Violation
 
 _MOST_FIXES = 60
 _ENGINE = f"{os.sep}engine{os.sep}"
@@ -32,7 +32,7 @@ class Loss(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """How one run of a case ended."""
+    """How one run of a path ended."""
 
     run: str
     effect: int
@@ -47,36 +47,36 @@ class Ending(NamedTuple):
 
 
 class Account(NamedTuple):
-    """A case told in full."""
+    """A violation told in full."""
 
     endings: tuple[Ending, ...]
     problems: tuple[str, ...]
 
 
-def to_case(violation: Violation) -> str:
-    """The case of a violation, on one line."""
+def to_text(violation: Violation) -> str:
+    """Return a violation as JSON on one line."""
     path = [[step.run, step.effect, step.state] for step in violation.path]
-    return json.dumps({"story": violation.story, "profile": violation.profile, "path": path})
+    return json.dumps({"case": violation.case, "profile": violation.profile, "path": path})
 
 
-def from_case(text: str) -> Violation:
-    """The violation of a case; ValueError when it is none."""
+def from_text(text: str) -> Violation:
+    """Return the violation that was printed so; ValueError when it is none."""
     try:
         data = json.loads(text)
-        path = tuple(Step(str(run), int(effect), int(state)) for run, effect, state in data["path"])
-        story, profile = data["story"], data["profile"]
-        if story not in ALL:
-            raise ValueError(f"there is no story {story!r:.60}")
+        path = tuple(PathStep(str(run), int(effect), int(state)) for run, effect, state in data["path"])
+        case, profile = data["case"], data["profile"]
+        if case not in ALL:
+            raise ValueError(f"there is no case {case!r:.60}")
     except (KeyError, TypeError) as error:
-        raise ValueError(f"this is no case of an exploration ({error})") from None
-    return Violation(story, profile, path, ())
+        raise ValueError(f"this is no violation of an exploration ({error})") from None
+    return Violation(case, profile, path, ())
 
 
 class Replay:
-    """Follows the path of a case."""
+    """Follows the path of a violation."""
 
     def __init__(self, violation: Violation) -> None:
-        self.explorer = Explorer(ALL[violation.story], violation.profile)
+        self.explorer = Explorer(ALL[violation.case], violation.profile)
         self.violation = violation
         self._lines: list[str] = []
         self._done: list[tuple[int, int, str]] = []
@@ -84,7 +84,7 @@ class Replay:
 
     def account(self) -> Account:
         """Follow the path to its end, then fix everything without a crash; tell all that is seen."""
-        storage, models = self.explorer.stage.world.storage, self.explorer.stage.models
+        storage, models = self.explorer.driver.world.storage, self.explorer.driver.models
         endings: list[Ending] = []
         for depth, step in enumerate(self.violation.path):
             try:
@@ -121,7 +121,7 @@ class Replay:
         if not where or any(step.state != ENDED for step in self.violation.path[where[-1] + 1 :]):
             return self.violation
         last = where[-1]
-        storage, models = self.explorer.stage.world.storage, self.explorer.stage.models
+        storage, models = self.explorer.driver.world.storage, self.explorer.driver.models
         for depth, step in enumerate(self.violation.path[: last + 1]):
             points = self.explorer.points_of(step.run, storage, models, depth)
             point = points[step.effect - 1]
@@ -137,13 +137,13 @@ class Replay:
         for number, cut in found[:200]:
             problems = self.problems(cut.build(), models, depth + 1)
             if problems:
-                step = Step(self.violation.path[depth].run, point.number, number, cut.lost)
+                step = PathStep(self.violation.path[depth].run, point.number, number, cut.lost)
                 return self.violation._replace(path=(*path, step), problems=tuple(problems))
         return self.violation
 
     # -- inside
 
-    def _run(self, step: Step, storage: SimStorage, models: tuple[Model, ...], depth: int) -> list[Point]:
+    def _run(self, step: PathStep, storage: SimStorage, models: tuple[Model, ...], depth: int) -> list[Point]:
         self._lines = []
         self.explorer.recorder.watch = lambda process, call, what: self._lines.append(_engine_line())
         try:
@@ -158,10 +158,10 @@ class Replay:
         boring = key_and_boring(point.storage, exact=False)[1] if depth else []
         return list(cuts(point.storage, self.explorer.profile, boring))
 
-    def _cut(self, point: Point, step: Step, depth: int) -> Cut:
+    def _cut(self, point: Point, step: PathStep, depth: int) -> Cut:
         return self._cuts(point, depth)[step.state]
 
-    def _ending(self, step: Step, point: Point, points: list[Point], depth: int) -> Ending:
+    def _ending(self, step: PathStep, point: Point, points: list[Point], depth: int) -> Ending:
         line = self._lines[point.number - 1] if point.number <= len(self._lines) else ""
         how = {KILLED: "process killed", ENDED: "ended"}.get(step.state, "power cut")
         lost = self._cut(point, step, depth).lost() if step.state >= 0 else ()

@@ -1,4 +1,4 @@
-"""One host stands still at one of its calls, another does its act meanwhile, and the first one goes on."""
+"""One host stands still at one of its calls, another does its operation meanwhile, and the first one goes on."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from engine.api import Engine
 from engine.errors import DiskwrightError
 from sim.disk.files import Fault
 from sim.explore.cases import operations
-from sim.explore.cases.driver import Stage
-from sim.explore.cases.operations import Act, outcomes
+from sim.explore.cases.driver import Driver
+from sim.explore.cases.operations import Operation, outcomes
 from sim.explore.oracle.recovery import recover
 from sim.explore.oracle.reference import Model
 from sim.explore.search.explorer import EFFECTS
@@ -25,12 +25,12 @@ class Overtaking:
     looks: tuple[str, ...] = ()
     """Beside effects: between two of all these it does not matter when others act."""
 
-    def __init__(self, stage: Stage, first: Act, second: Act, call: int) -> None:
+    def __init__(self, driver: Driver, first: Operation, second: Operation, call: int) -> None:
         """``call``: the how manieth of those calls of the first host it is at which the second one acts."""
-        self.models = stage.models
-        self.acts = (first, second)
+        self.models = driver.models
+        self.operations = (first, second)
         self.jobs = [Job(), Job()]
-        self.world = stage.world.fork(stage.world.storage.clone(), self._hook)
+        self.world = driver.world.fork(driver.world.storage.clone(), self._hook)
         self.before = ""
         """The call at which the first host stood still; "" when it did not come to it."""
         self._call = call
@@ -70,23 +70,23 @@ class Overtaking:
         """What is wrong while another host brings everything in order."""
         models = self.outcomes()
         if not models:
-            return ["no order of the acts explains what was acknowledged"]
+            return ["no order of the operations explains what was acknowledged"]
         return self.told(recover(world, models))
 
     def outcomes(self) -> tuple[Model, ...]:
         """All that may be true by now."""
-        return outcomes(self.models, self.acts, self.jobs)
+        return outcomes(self.models, self.operations, self.jobs)
 
     def told(self, problems: Iterable[str]) -> list[str]:
-        """With what came of the acts."""
-        done = "; ".join(operations.told(self.acts, self.jobs))
+        """With what came of the operations."""
+        done = "; ".join(operations.told(self.operations, self.jobs))
         return [f"{problem} ({done})" for problem in problems]
 
     def do(self, engine: Engine, number: int) -> None:
-        """One of the acts, to its end or its death."""
+        """One of the operations, to its end or its death."""
         job = self.jobs[number]
         try:
-            job.result = self.acts[number].run(engine)
+            job.result = self.operations[number].run(engine)
             job.done = True
         except DiskwrightError as error:
             job.error, job.done = error, True

@@ -1,9 +1,9 @@
 """Two hosts at the same repository: every schedule with one change of turn, or as many as are asked for.
 
-The other way round is a race of its own (the acts swapped). After each schedule a third host checks,
-compares with every order in which the acts may have counted, fixes everything, and compares again.
+The other way round is a race of its own (the operations swapped). After each schedule a third host checks,
+compares with every order in which the operations may have counted, fixes everything, and compares again.
 
-``run_passed`` is the other kind: the first host stands still at one of its calls, the second one does its act
+``run_passed`` is the other kind: the first host stands still at one of its calls, the second one does its operation
 meanwhile, to its end or until it is killed with a name changed and not yet durable. The first goes on, and then,
 before each of its records counts and at its end, the power goes, and all is lost that was not durable. Who builds on
 what was only seen must have made it durable.
@@ -19,28 +19,30 @@ from engine.errors import OutcomeUnknown, Refused
 from engine.tags.changes import change, read
 from sim.disk.profiles import POSIX, one_state
 from sim.disk.storage import SimStorage
-from sim.explore.cases import fixtures, operations
-from sim.explore.cases.driver import Stage
-from sim.explore.cases.operations import Act, outcomes
+from sim.explore.cases import operations
+from sim.explore.cases.case import Case, prepared
+from sim.explore.cases.driver import Driver
+from sim.explore.cases.fixtures import images
+from sim.explore.cases.operations import Operation, outcomes
 from sim.explore.oracle.recovery import recover
 from sim.explore.search.canonical import canonical_key
-from sim.explore.search.explorer import EFFECTS, Story, prepared
+from sim.explore.search.explorer import EFFECTS
 from sim.explore.together.overtaking import Overtaking
 from sim.hosts.processes import SimProcess
 from sim.hosts.schedule import Uniform
 from sim.hosts.tape import Tape, explore
 from sim.hosts.world import Job, World
 
-ActOf = Callable[[Stage], Act]
+OperationOf = Callable[[Driver], Operation]
 
 
 class Race(NamedTuple):
-    """Two acts at once."""
+    """Two operations at once."""
 
     name: str
-    prepare: Callable[[Stage], object]
-    first: ActOf
-    second: ActOf
+    prepare: Callable[[Driver], object]
+    first: OperationOf
+    second: OperationOf
 
 
 class Found(NamedTuple):
@@ -52,46 +54,46 @@ class Found(NamedTuple):
     problems: tuple[str, ...]
 
 
-def _removed_here_whole_there(stage: Stage) -> None:
-    fixtures.a_snapshot_in_b(stage)
-    stage.remove("a", fixtures.disk(stage))
-    stage.fix("a", "C-REMOVED")
-    stage.remove("a", fixtures.snap(stage))
+def _removed_here_whole_there(driver: Driver) -> None:
+    images.a_snapshot_in_b(driver)
+    driver.remove("a", images.disk(driver))
+    driver.fix("a", "C-REMOVED")
+    driver.remove("a", images.snap(driver))
 
 
-def _removed_with_a_child(stage: Stage) -> None:
+def _removed_with_a_child(driver: Driver) -> None:
     """Raw and flat below: it will be merged down, into what the other one bases its disk on."""
-    fixtures.a_chain(stage, strategy="performance")
-    stage.copy(("a", fixtures.snap(stage)), "b")
-    stage.wait()
-    stage.remove("a", fixtures.snap(stage))
+    images.a_chain(driver, strategy="performance")
+    driver.copy(("a", images.snap(driver)), "b")
+    driver.wait()
+    driver.remove("a", images.snap(driver))
 
 
-def _rule(repo: str, name: str) -> ActOf:
-    return lambda stage: operations.rule(repo, name)
+def _rule(repo: str, name: str) -> OperationOf:
+    return lambda driver: operations.rule(repo, name)
 
 
-def _disk_on_replica(stage: Stage) -> Act:
+def _disk_on_replica(driver: Driver) -> Operation:
     """Made by the same process: then it uses what is there before the other one goes on."""
-    made = operations.create("a", fixtures.SIZE, ("b", fixtures.snap(stage)), auto_fix=False)
+    made = operations.create("a", images.SIZE, ("b", images.snap(driver)), auto_fix=False)
     return operations.both(made, operations.rule("a", "B-CREATE"))
 
 
-def _snapshot(stage: Stage) -> Act:
-    return operations.snapshot("a", fixtures.disk(stage))
+def _snapshot(driver: Driver) -> Operation:
+    return operations.snapshot("a", images.disk(driver))
 
 
-def _copy(stage: Stage) -> Act:
-    return operations.copy("a", fixtures.snap(stage), "b", auto_fix=False)
+def _copy(driver: Driver) -> Operation:
+    return operations.copy("a", images.snap(driver), "b", auto_fix=False)
 
 
-def _on_its_overlay_and_back(stage: Stage) -> Act:
+def _on_its_overlay_and_back(driver: Driver) -> Operation:
     """What no verb does that quickly: a flat disk stands on its overlay again, and then does not."""
-    image = stage.named["second"]
+    image = driver.named["second"]
 
     def run(engine: Engine) -> None:
         repository = engine.context.repository("a")
-        base = read(repository, fixtures.snap(stage)).record
+        base = read(repository, images.snap(driver)).record
         if base.absorbed_by or base.purging:
             raise Refused("too late")
         flat = read(repository, image).record
@@ -101,50 +103,48 @@ def _on_its_overlay_and_back(stage: Stage) -> Act:
         change(repository, image, lambda record: record._replace(volume=overlay, scrap=(own,)))
         change(repository, image, lambda record: record._replace(volume=own, scrap=(overlay,)))
 
-    return Act("there and back", run)
+    return Operation("there and back", run)
 
 
-def _there_and_back(stage: Stage) -> Act:
-    return operations.both(operations.remove("a", fixtures.disk(stage)), operations.restore("a", fixtures.disk(stage)))
+def _there_and_back(driver: Driver) -> Operation:
+    return operations.both(operations.remove("a", images.disk(driver)), operations.restore("a", images.disk(driver)))
 
 
-def _remove_and_merge(stage: Stage) -> Act:
-    return operations.both(operations.remove("a", fixtures.snap(stage)), operations.rule("a", "M-CHAIN"))
+def _remove_and_merge(driver: Driver) -> Operation:
+    return operations.both(operations.remove("a", images.snap(driver)), operations.rule("a", "M-CHAIN"))
 
 
 _ALL = (
-    Race(
-        "user-data", fixtures.a_disk, lambda s: operations.user_data("a", fixtures.disk(s), {"n": 1}), _there_and_back
-    ),
-    Race("snapshots", fixtures.a_disk, _snapshot, _snapshot),
-    Race("copies", fixtures.a_chain, _copy, _copy),
+    Race("user-data", images.a_disk, lambda s: operations.user_data("a", images.disk(s), {"n": 1}), _there_and_back),
+    Race("snapshots", images.a_disk, _snapshot, _snapshot),
+    Race("copies", images.a_chain, _copy, _copy),
     Race("clean-and-base", _removed_here_whole_there, _rule("a", "C-REMOVED"), _disk_on_replica),
     Race("merge-and-base", _removed_with_a_child, _rule("a", "M-CHAIN"), _disk_on_replica),
     Race(
         "remove-and-base",
-        fixtures.a_chain,
+        images.a_chain,
         _remove_and_merge,
-        lambda s: operations.create("a", fixtures.SIZE, ("a", fixtures.snap(s))),
+        lambda s: operations.create("a", images.SIZE, ("a", images.snap(s))),
     ),
     Race(
         "restore-and-clean",
-        fixtures.a_removed_disk,
-        lambda s: operations.restore("a", fixtures.disk(s)),
+        images.a_removed_disk,
+        lambda s: operations.restore("a", images.disk(s)),
         _rule("a", "C-REMOVED"),
     ),
-    Race("same-mend", fixtures.a_committed_copy, _rule("b", "B-COPY"), _rule("b", "B-COPY")),
+    Race("same-mend", images.a_committed_copy, _rule("b", "B-COPY"), _rule("b", "B-COPY")),
     Race(
         "mend-and-user-data",
-        fixtures.a_mutable_copy,
+        images.a_mutable_copy,
         _rule("b", "B-COPY"),
         lambda s: operations.user_data("b", s.named["copy"], {"n": 2}),
     ),
-    Race("snapshot-and-remove", fixtures.a_disk, _snapshot, lambda s: operations.remove("a", fixtures.disk(s))),
+    Race("snapshot-and-remove", images.a_disk, _snapshot, lambda s: operations.remove("a", images.disk(s))),
 )
 RACES = {race.name: race for race in _ALL}
 
 _MERGE = Race(
-    "merge-and-repoint", fixtures.one_that_stood_on_a_removed_one, _rule("a", "M-CHAIN"), _on_its_overlay_and_back
+    "merge-and-repoint", images.one_that_stood_on_a_removed_one, _rule("a", "M-CHAIN"), _on_its_overlay_and_back
 )
 PASSINGS = {**RACES, _MERGE.name: _MERGE}
 """For ``run_passed``."""
@@ -153,27 +153,27 @@ PASSINGS = {**RACES, _MERGE.name: _MERGE}
 def run_race(race: Race, swapped: bool = False, switches: int = 1, profile: str = "posix") -> Iterator[Found | None]:
     """What went wrong, None for nothing, for each schedule. Under the profile ``nfs`` what a host has looked up before
     stays what it believes."""
-    stage = prepared(Story(race.name, race.prepare, lambda stage: None), profile)
+    driver = prepared(Case(race.name, race.prepare, lambda driver: None), profile)
     for tape in explore(changes=switches):
-        problems = play(stage, race, swapped, tape)
+        problems = play(driver, race, swapped, tape)
         yield Found(race.name, swapped, tuple(tape.values), tuple(problems)) if problems else None
 
 
-def play(stage: Stage, race: Race, swapped: bool, tape: Tape) -> list[str]:
+def play(driver: Driver, race: Race, swapped: bool, tape: Tape) -> list[str]:
     """One schedule, and what is wrong after it."""
-    world = stage.world.fork(stage.world.storage.clone())
+    world = driver.world.fork(driver.world.storage.clone())
     world.tape = tape
-    first, second = race.first(stage), race.second(stage)
+    first, second = race.first(driver), race.second(driver)
     order = (second, first) if swapped else (first, second)
-    jobs = [world.start(host, act.run) for host, act in zip(("one", "two"), order, strict=True)]
+    jobs = [world.start(host, operation.run) for host, operation in zip(("one", "two"), order, strict=True)]
     world.run(Uniform(tape))
     problems = list(_rash(world, jobs)) if sum(map(bool, tape.values)) <= 1 else []
-    models = outcomes(stage.models, order, jobs)
+    models = outcomes(driver.models, order, jobs)
     for host in list(world.hosts):
         world.bury(host)
     world.storage.settle()
     if not models:
-        return [*problems, "no order of the acts explains what was acknowledged"]
+        return [*problems, "no order of the operations explains what was acknowledged"]
     return problems + [f"{problem} ({'; '.join(operations.told(order, jobs))})" for problem in recover(world, models)]
 
 
@@ -191,18 +191,18 @@ class Passed(NamedTuple):
 
 def run_passed(race: Race, swapped: bool = False) -> Iterator[Passed | None]:
     """What went wrong, None for nothing, for each place and each death."""
-    stage = prepared(Story(race.name, race.prepare, lambda stage: None))
+    driver = prepared(Case(race.name, race.prepare, lambda driver: None))
     seen: set[bytes] = set()
     call = 0
     while True:
         call += 1
-        whole = _Passing(stage, race, swapped, call, 0, seen)
+        whole = _Passing(driver, race, swapped, call, 0, seen)
         problems = whole.play()
         if not whole.before:
             return
         yield Passed(race.name, swapped, call, 0, tuple(problems)) if problems else None
         for effect in whole.unsafe:
-            problems = _Passing(stage, race, swapped, call, effect, seen).play()
+            problems = _Passing(driver, race, swapped, call, effect, seen).play()
             yield Passed(race.name, swapped, call, effect, tuple(problems)) if problems else None
 
 
@@ -215,9 +215,9 @@ class _Passing(Overtaking):
 
     looks = LOOKS
 
-    def __init__(self, stage: Stage, race: Race, swapped: bool, call: int, effect: int, seen: set[bytes]) -> None:
-        first, second = race.first(stage), race.second(stage)
-        super().__init__(stage, *((second, first) if swapped else (first, second)), call)
+    def __init__(self, driver: Driver, race: Race, swapped: bool, call: int, effect: int, seen: set[bytes]) -> None:
+        first, second = race.first(driver), race.second(driver)
+        super().__init__(driver, *((second, first) if swapped else (first, second)), call)
         self._seen = seen
         self._moments: list[SimStorage] = []
         self._effect = effect

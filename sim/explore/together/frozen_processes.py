@@ -1,7 +1,7 @@
 """A host of several freezes for longer than the server keeps its locks, others go on, and then it wakes up.
 
 For every call of the first host that is an effect or a look, from its first lease on: it stands still before it, the
-server gives its locks away, the second host does its act to the end, and the first one goes on as if nothing had
+server gives its locks away, the second host does its operation to the end, and the first one goes on as if nothing had
 happened. Then a third host compares with everything that may have counted, fixes all, and compares again. Hosts see
 the storage as NFS clients do: time stands still, so what a host has looked up it goes on believing.
 """
@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from engine.api import Engine
-from sim.explore.cases import fixtures, operations
-from sim.explore.cases.driver import REFUSALS, Stage
-from sim.explore.cases.operations import Act
-from sim.explore.search.explorer import Story, prepared
+from sim.explore.cases import operations
+from sim.explore.cases.case import Case, prepared
+from sim.explore.cases.driver import REFUSALS, Driver
+from sim.explore.cases.fixtures import images
+from sim.explore.cases.operations import Operation
 from sim.explore.together.overtaking import Overtaking
-from sim.explore.together.races import LOOKS, ActOf
+from sim.explore.together.races import LOOKS, OperationOf
 from sim.hosts.processes import SimProcess
 from sim.hosts.world import NFS, REPOSITORIES, on_server
 
@@ -29,9 +30,9 @@ class Freeze(NamedTuple):
     """What one host does when it freezes, and what another does until it wakes up."""
 
     name: str
-    prepare: Callable[[Stage], object]
-    frozen: ActOf
-    meanwhile: ActOf
+    prepare: Callable[[Driver], object]
+    frozen: OperationOf
+    meanwhile: OperationOf
 
 
 class Woken(NamedTuple):
@@ -44,17 +45,17 @@ class Woken(NamedTuple):
     problems: tuple[str, ...]
 
 
-def _removed_here_whole_there(stage: Stage) -> None:
-    fixtures.a_chain(stage)
-    stage.set_user_data("a", fixtures.snap(stage), {})  # what it will have when it is copied in again
-    stage.copy(("a", fixtures.snap(stage)), "b")
-    stage.wait()
-    stage.remove("a", fixtures.disk(stage))
-    stage.fix("a", "C-REMOVED")
-    stage.remove("a", fixtures.snap(stage))
+def _removed_here_whole_there(driver: Driver) -> None:
+    images.a_chain(driver)
+    driver.set_user_data("a", images.snap(driver), {})  # what it will have when it is copied in again
+    driver.copy(("a", images.snap(driver)), "b")
+    driver.wait()
+    driver.remove("a", images.disk(driver))
+    driver.fix("a", "C-REMOVED")
+    driver.remove("a", images.snap(driver))
 
 
-def _fix_all(repo: str) -> Act:
+def _fix_all(repo: str) -> Operation:
     """Run what check offers until it offers nothing that loses nothing."""
 
     def run(engine: Engine) -> None:
@@ -64,80 +65,80 @@ def _fix_all(repo: str) -> Act:
                 return
             engine.run_fix_here(repo, offered[0])
 
-    return Act(f"fix all of {repo}", run)
+    return Operation(f"fix all of {repo}", run)
 
 
-def _try(act: Act) -> Act:
+def _try(operation: Operation) -> Operation:
     """The same; refused, it was not done."""
 
     def run(engine: Engine) -> object:
         try:
-            return act.run(engine), True
+            return operation.run(engine), True
         except REFUSALS:
             return None, False
 
-    return Act(
-        act.name,
+    return Operation(
+        operation.name,
         run,
-        lambda model, result: act.effect(model, result and result[0]) if not result or result[1] else model,
+        lambda model, result: operation.effect(model, result and result[0]) if not result or result[1] else model,
     )
 
 
-def _restored_if_possible(stage: Stage) -> Act:
-    return operations.both(_fix_all("a"), _try(operations.restore("a", fixtures.snap(stage))))
+def _restored_if_possible(driver: Driver) -> Operation:
+    return operations.both(_fix_all("a"), _try(operations.restore("a", images.snap(driver))))
 
 
-def _based_on_it_and_restored(stage: Stage) -> Act:
+def _based_on_it_and_restored(driver: Driver) -> Operation:
     """A disk needs the removed snapshot again, by its replica; a fix may take its deletion back."""
-    made = operations.create("a", fixtures.SIZE, ("b", fixtures.snap(stage)), auto_fix=False)
-    return operations.both(made, _restored_if_possible(stage))
+    made = operations.create("a", images.SIZE, ("b", images.snap(driver)), auto_fix=False)
+    return operations.both(made, _restored_if_possible(driver))
 
 
-def _copied_in_again(stage: Stage) -> Act:
+def _copied_in_again(driver: Driver) -> Operation:
     """It is deleted for good, and comes again from its replica under the same id."""
-    copied = operations.copy("b", fixtures.snap(stage), "a", auto_fix=False)
+    copied = operations.copy("b", images.snap(driver), "a", auto_fix=False)
     return operations.both(_fix_all("a"), operations.both(copied, _fix_all("a")))
 
 
-def _fixed_and_written(stage: Stage, repo: str, image: str) -> Act:
+def _fixed_and_written(driver: Driver, repo: str, image: str) -> Operation:
     """Others finish it, and then a machine uses it."""
-    return operations.both(_fix_all(repo), operations.write(repo, stage.named[image], 0, fixtures.data(9)))
+    return operations.both(_fix_all(repo), operations.write(repo, driver.named[image], 0, images.data(9)))
 
 
-def _rule(repo: str, name: str) -> ActOf:
-    return lambda stage: operations.rule(repo, name)
+def _rule(repo: str, name: str) -> OperationOf:
+    return lambda driver: operations.rule(repo, name)
 
 
 _ALL = (
-    Freeze("create", fixtures.a_disk, lambda stage: operations.create("a", fixtures.SIZE), lambda stage: _fix_all("a")),
+    Freeze("create", images.a_disk, lambda driver: operations.create("a", images.SIZE), lambda driver: _fix_all("a")),
     Freeze("clean-and-base", _removed_here_whole_there, _rule("a", "C-REMOVED"), _based_on_it_and_restored),
     Freeze("clean-and-copy-in-again", _removed_here_whole_there, _rule("a", "C-REMOVED"), _copied_in_again),
     Freeze(
         "clean-and-restore",
-        fixtures.a_removed_disk,
+        images.a_removed_disk,
         _rule("a", "C-REMOVED"),
-        lambda stage: _try(operations.restore("a", fixtures.disk(stage))),
+        lambda driver: _try(operations.restore("a", images.disk(driver))),
     ),
-    Freeze("clean-scrap", fixtures.a_replaced_volume, _rule("a", "C-SCRAP"), lambda stage: _fix_all("a")),
+    Freeze("clean-scrap", images.a_replaced_volume, _rule("a", "C-SCRAP"), lambda driver: _fix_all("a")),
     Freeze(
         "clean-attempt",
-        fixtures.an_unwanted_attempt,
+        images.an_unwanted_attempt,
         _rule("a", "C-ATTEMPT"),
-        lambda stage: operations.both(operations.strategy("a", fixtures.disk(stage), "performance"), _fix_all("a")),
+        lambda driver: operations.both(operations.strategy("a", images.disk(driver), "performance"), _fix_all("a")),
     ),
     Freeze(
         "snapshot-and-clean",
-        fixtures.a_disk,
-        lambda stage: operations.snapshot("a", fixtures.disk(stage)),
-        lambda stage: _fix_all("a"),
+        images.a_disk,
+        lambda driver: operations.snapshot("a", images.disk(driver)),
+        lambda driver: _fix_all("a"),
     ),
-    Freeze("merge", fixtures.a_raw_chain, _rule("a", "M-CHAIN"), lambda stage: _fix_all("a")),
-    Freeze("copy", fixtures.a_mutable_copy, _rule("b", "B-COPY"), lambda stage: _fixed_and_written(stage, "b", "copy")),
+    Freeze("merge", images.a_raw_chain, _rule("a", "M-CHAIN"), lambda driver: _fix_all("a")),
+    Freeze("copy", images.a_mutable_copy, _rule("b", "B-COPY"), lambda driver: _fixed_and_written(driver, "b", "copy")),
     Freeze(
         "flatten",
-        fixtures.an_overlay_that_wants_to_be_flat,
+        images.an_overlay_that_wants_to_be_flat,
         _rule("a", "O-FLAT"),
-        lambda stage: _fixed_and_written(stage, "a", "disk"),
+        lambda driver: _fixed_and_written(driver, "a", "disk"),
     ),
 )
 FREEZES = {freeze.name: freeze for freeze in _ALL}
@@ -145,8 +146,8 @@ FREEZES = {freeze.name: freeze for freeze in _ALL}
 
 def run_frozen(freeze: Freeze) -> Iterator[Woken | None]:
     """What went wrong, None for nothing, for each place at which the first host can freeze."""
-    stage = prepared(Story(freeze.name, freeze.prepare, lambda stage: None, format=NFS), "nfs")
-    return every_place(freeze.name, lambda call: _Run(stage, freeze, call), itertools.count(1))
+    driver = prepared(Case(freeze.name, freeze.prepare, lambda driver: None, format=NFS), "nfs")
+    return every_place(freeze.name, lambda call: _Run(driver, freeze, call), itertools.count(1))
 
 
 def every_place(name: str, run: Callable[[int], Overtaking], calls: Iterable[int]) -> Iterator[Woken | None]:
@@ -164,8 +165,8 @@ class _Run(Overtaking):
 
     looks = LOOKS
 
-    def __init__(self, stage: Stage, freeze: Freeze, call: int) -> None:
-        super().__init__(stage, freeze.frozen(stage), freeze.meanwhile(stage), call)
+    def __init__(self, driver: Driver, freeze: Freeze, call: int) -> None:
+        super().__init__(driver, freeze.frozen(driver), freeze.meanwhile(driver), call)
         self._leased = False
 
     def may_stop(self, process: SimProcess, call: str, what: str) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from sim.explore.together.freezes import FREEZES
-from sim.explore.together.freezes_lvm import run_frozen_hosts
+from sim.explore.together.frozen_hosts import run_frozen_hosts
+from sim.explore.together.frozen_processes import FREEZES
 
 STEP = 61
-"""Only so many-th places are tried here, each story from another one on."""
+"""Only so many-th places are tried here, each case from another one on."""
 
 
 @pytest.mark.parametrize("name", sorted(FREEZES))

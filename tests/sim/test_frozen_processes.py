@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sim.explore.together.freezes import FREEZES, run_frozen
+from sim.explore.together.frozen_processes import FREEZES, run_frozen
 
 QUICK = ("clean-and-base", "clean-and-copy-in-again", "clean-and-restore", "clean-scrap", "snapshot-and-clean")
 

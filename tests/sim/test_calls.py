@@ -1,4 +1,4 @@
-"""Power cuts outside of any story: creating a repository, a host's own notes, and single calls of a repository."""
+"""Power cuts outside of any case: creating a repository, a host's own notes, and single calls of a repository."""
 
 from __future__ import annotations
 

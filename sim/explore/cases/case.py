@@ -1,0 +1,78 @@
+"""A case: what is there, what is then done and crashed, and the world in which that happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from engine.doors.images import Chain, ImageTool
+from sim.disk.profiles import Profile
+from sim.explore.cases.driver import FILES, Driver
+from sim.hosts.processes import SimProcess
+from sim.hosts.world import FORMAT, World
+from sim.qemu.images import SimImageTool, SimSession
+
+RESCUERS = ("two", "three")
+"""Hosts that recover, in turns."""
+
+_SLOW_S = 6.0
+
+
+class Case(NamedTuple):
+    """Something to be crashed."""
+
+    name: str
+    prepare: Callable[[Driver], object]
+    operation: Callable[[Driver], object]
+    about: str = ""
+    again: bool = False
+    """After a kill another host does the same once more: it must come out as if done once."""
+    then: Callable[[Driver], object] | None = None
+    """What another host does after a kill, with what it sees."""
+    slow: bool = False
+    """Reading images takes virtual time, so that a copy has checkpoints."""
+    strangers: bool = False
+    """Volumes that no record names are part of it."""
+    repositories: tuple[str, ...] = ("a", "b")
+    format: str = FORMAT
+
+
+def prepared(case: Case, profile: Profile | str = "posix") -> Driver:
+    """The world of a case before its operation: everything durable, no process alive."""
+    world = World(profile=profile, least_ids=True, format=case.format, images=slow_tool if case.slow else None)
+    world.storage.make_directory(FILES)
+    world.create(*case.repositories)
+    driver = Driver(world)
+    if world.sharing:
+        world.manage("one")
+    for host in ("one", *RESCUERS):
+        world.host(host)
+    case.prepare(driver)
+    driver.close()
+    return driver.on("one")
+
+
+def slow_tool(process: SimProcess) -> ImageTool:
+    """The simulated qemu on a storage where each piece that is read takes seconds."""
+    world = process.host.world
+    assert isinstance(world, World)
+    tool = _SlowTool(process.files, world.image_locks)
+    tool.read_something = lambda: world.advance(_SLOW_S)
+    process.at_death(tool.abandon)
+    return tool
+
+
+class _SlowTool(SimImageTool):
+    read_something: Callable[[], None]
+
+    def open_session(self, chain: Chain, writable: bool, direct: bool) -> SimSession:
+        session = super().open_session(chain, writable, direct)
+        stream = session.stream
+
+        def slowly(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
+            for piece in stream(ranges):
+                self.read_something()
+                yield piece
+
+        session.stream = slowly  # type: ignore[method-assign]
+        return session

@@ -11,7 +11,7 @@ import pytest
 from engine.errors import NotFound
 from tests.console.kit import FixedSite, console, press, running, sample_run, sample_view, screen_lines, screen_text
 from tui.console.app import ConsoleApp
-from tui.console.messages import NEWS_S, STANDS_S, Messages, Told
+from tui.console.messages import NEWS_S, STANDS_S, Message, Messages
 from tui.text.words import RunState
 
 
@@ -80,7 +80,7 @@ async def test_all_messages_can_be_read_again(tmp_path: Path) -> None:
 def test_what_takes_a_message_away(warning: bool, asked: bool, age_s: float, key: bool, stays: bool) -> None:
     """Answers go with the next key; what nobody asked for stands a while first; a warning never goes by itself."""
     messages = Messages()
-    messages.add(Told(100.0, "something", warning, asked))
+    messages.add(Message(100.0, "something", warning, asked))
     taken = messages.key_pressed(100.0 + age_s) if key else messages.time_passed(100.0 + age_s)
     assert taken is not stays and (messages.shown is not None) is stays
     assert messages.last is not None and messages.last.text == "something"

@@ -13,6 +13,7 @@ from textual.pilot import Pilot
 from tests.console.kit import console, idle, press, screen_text
 from tui.console.app import ConsoleApp
 from tui.console.control import tour as tour_module
+from tui.console.shell import PlayTour
 from tui.console.site import Site
 from tui.training.tours import TOURS
 
@@ -41,11 +42,11 @@ async def test_a_tour_comes_to_its_end(name: str, size: tuple[int, int], tmp_pat
         started = False
         while not ended and time.monotonic() < deadline:
             await pilot.pause(0.05)
-            started = started or app.tour is not None
-            if started and app.tour is None:
+            started = started or app.messages.caption is not None
+            if started and app.messages.caption is None:
                 break
         assert not ended, f"{ended[0]}\n{screen_text(app)}"
-        assert started and app.tour is None
+        assert started and app.messages.caption is None
 
 
 async def test_a_tour_that_does_not_find_its_words_is_ended_and_told(
@@ -56,10 +57,10 @@ async def test_a_tour_that_does_not_find_its_words_is_ended_and_told(
     app = console(Site("host-a", str(tmp_path / "state"), time.time))
     async with app.run_test() as pilot:
         wrong = TOURS["repair"]._replace(steps=(TOURS["repair"].steps[0]._replace(expect="words that are nowhere"),))
-        app.play(tour_module.Player(app, wrong, 0.0), "")
+        app.post_message(PlayTour(wrong, 0.0))
         await until(pilot, "The tour was ended")
         assert "words that are nowhere" in screen_text(app)
-        assert app.tour is None
+        assert app.messages.caption is None
 
 
 async def test_a_tour_can_be_ended(tmp_path: Path) -> None:
@@ -68,13 +69,13 @@ async def test_a_tour_can_be_ended(tmp_path: Path) -> None:
     async with app.run_test() as pilot:
         await idle(pilot)
         steps = tuple(step._replace(keys=(), text="", expect="") for step in TOURS["repair"].steps[:3])
-        app.play(tour_module.Player(app, TOURS["repair"]._replace(steps=steps), 1.0), "")
+        app.post_message(PlayTour(TOURS["repair"]._replace(steps=steps), 1.0))
         await until(pilot, "1/3")
         await press(pilot, "ctrl+n")
         await until(pilot, "2/3")
         await press(pilot, "ctrl+t")
         for _ in range(100):
-            if app.tour is None:
+            if app.messages.caption is None:
                 break
             await asyncio.sleep(0.02)
-        assert app.tour is None
+        assert app.messages.caption is None

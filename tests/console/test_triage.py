@@ -25,6 +25,7 @@ from tests.console.kit import (
     told,
 )
 from tui.console.app import ConsoleApp
+from tui.console.control import running as runs_controller
 from tui.console.pages.triage.page import TriagePage
 from tui.text.words import State
 
@@ -173,9 +174,9 @@ async def test_a_filter_typed_at_once_leaves_the_field_with_enter(tmp_path: Path
         app = pilot.app
         page_of(app).act_filter()
         for character in "web-db":
-            app.take_key(events.Key(character, character))
+            app.keyboard.take(events.Key(character, character))
         for key in ("enter", "space"):
-            app.take_key(events.Key(key, " " if key == "space" else None))
+            app.keyboard.take(events.Key(key, " " if key == "space" else None))
         await idle(pilot)
         assert page_of(app).filter_line.value == "web-db" and names(app) == ["web-db"]
 
@@ -286,11 +287,11 @@ async def test_a_plan_goes_stale_and_is_made_again_before_it_runs(tmp_path: Path
         assert "VALID" in screen_text(pilot.app) and "made again" in told(pilot.app)
 
 
-async def test_what_cannot_be_undone_needs_the_name_typed(tmp_path: Path) -> None:
+async def test_what_cannot_be_undone_needs_the_name_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Enter alone keeps, esc keeps, a wrong word keeps; only the very word goes on."""
     started: list[object] = []
     app = console(site_of(tmp_path))
-    app.start_plan = lambda plan, irreversible: started.append(irreversible)  # type: ignore[method-assign]
+    monkeypatch.setattr(runs_controller, "start_plan", lambda shell, plan, irreversible: started.append(irreversible))
     async with running(app) as pilot:
         page_of(app).table_widget.go(3)
         await press(pilot, "space", "p")

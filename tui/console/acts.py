@@ -5,21 +5,23 @@ A key that can act only reversibly is lower case; what cannot be undone is upper
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 
 class Act(NamedTuple):
     """One thing an operator can do."""
 
     name: str
-    """Method ``act_<name>`` of the screen or the application does it."""
+    """What the operator's settings give another key by."""
     key: str
     """As Textual names it ("space", "R", "slash"); "" for what only the palette has."""
     label: str
     """One or two words for the footer."""
     sentence: str
     """What it does, for help and palette."""
+    do: Callable[[Any], object]
+    """Does it, given the screen whose key it is."""
     words: str = ""
     """Other words to find it by."""
     changes: bool = False
@@ -62,9 +64,3 @@ class KeyMap:
     def named(self, name: str) -> Act | None:
         """The act of that name."""
         return next((act for act in self.acts if act.name == name), None)
-
-
-def matches(act: Act, query: str) -> bool:
-    """Whether every word of ``query`` is in the act's label, sentence, words or key."""
-    where = f"{act.label} {act.sentence} {act.words} {act.name} {shown_key(act.key)}".lower()
-    return all(word in where for word in query.lower().split())

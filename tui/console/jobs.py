@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from textual.app import App
 from textual.message import Message
 
 Call = Callable[[], Any]
@@ -32,10 +31,10 @@ class JobDone(Message):
 
 
 class Jobs:
-    """Calls that are under way, at most one for each name."""
+    """Calls that are under way, at most one for each name. ``post`` gives a message to the application."""
 
-    def __init__(self, app: App[Any]) -> None:
-        self._app = app
+    def __init__(self, post: Callable[[Message], object]) -> None:
+        self._post = post
         self._running: set[str] = set()
         self._waiting: deque[tuple[Call, Finish]] = deque()
 
@@ -82,7 +81,7 @@ class Jobs:
             except BaseException as caught:  # noqa: BLE001 - told to the operator by ``finish``, whatever it was
                 error = caught
             with contextlib.suppress(RuntimeError):  # the console has ended meanwhile: nobody is to be told
-                self._app.post_message(JobDone(ended, value, error))
+                self._post(JobDone(ended, value, error))
 
         threading.Thread(target=work, name=f"console-{name}", daemon=True).start()
         return True

@@ -16,7 +16,7 @@ NEWS_S = 6.0
 """Mere news leave by themselves then; warnings stay until a key is pressed."""
 
 
-class Told(NamedTuple):
+class Message(NamedTuple):
     """One message."""
 
     when: float
@@ -35,39 +35,50 @@ class Told(NamedTuple):
         return (Span(" "), Span("! ", "danger") if self.warning else Span(""), Span(self.text, "bold"))
 
 
+class Caption(NamedTuple):
+    """What a tour says while it is played."""
+
+    place: str
+    """Which step, and how to go on or away."""
+    text: str
+    hint: str
+
+
 class Messages:
     """The last messages; ``shown`` is the one that stands in the status line."""
 
     def __init__(self) -> None:
-        self._all: deque[Told] = deque(maxlen=KEPT)
-        self.shown: Told | None = None
+        self._all: deque[Message] = deque(maxlen=KEPT)
+        self.shown: Message | None = None
+        self.caption: Caption | None = None
+        """None while no tour is played."""
 
-    def add(self, told: Told) -> None:
+    def add(self, message: Message) -> None:
         """Show a message in place of the one before."""
-        self._all.append(told)
-        self.shown = told
+        self._all.append(message)
+        self.shown = message
 
     @property
-    def last(self) -> Told | None:
+    def last(self) -> Message | None:
         """The newest."""
         return self._all[-1] if self._all else None
 
     def key_pressed(self, now: float) -> bool:
         """Take away what has stood long enough for a key to do so; whether anything was."""
-        told = self.shown
-        if told is None or not (told.asked or now - told.when >= STANDS_S):
+        message = self.shown
+        if message is None or not (message.asked or now - message.when >= STANDS_S):
             return False
         self.shown = None
         return True
 
     def time_passed(self, now: float) -> bool:
         """Take away news that are old; whether anything was."""
-        told = self.shown
-        if told is None or told.warning or now - told.when < NEWS_S:
+        message = self.shown
+        if message is None or message.warning or now - message.when < NEWS_S:
             return False
         self.shown = None
         return True
 
     def listed(self) -> Sequence[Cell]:
         """All that are kept, the newest first."""
-        return [(Span(f"{told.time}  ", "quiet"), *told.line()[1:2], Span(told.text)) for told in reversed(self._all)]
+        return [(Span(f"{item.time}  ", "quiet"), *item.line()[1:2], Span(item.text)) for item in reversed(self._all)]

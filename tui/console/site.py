@@ -38,6 +38,8 @@ class Site:
         self.host = host
         self.state = state
         self.clock = clock
+        self.readonly = False
+        """Nothing may be changed, as the command line said."""
         self.reserve_share = reserve_share
         self.scanner = Scanner(host, state)
         with self.engine() as engine:
@@ -54,6 +56,8 @@ class Site:
         """In a replay: the operator chose the repository."""
         self.branch: Branch | None = None
         self.branch_views: dict[str, RepositoryView] = {}
+        self.scan_times: dict[str, float] = {}
+        """When a scan of a repository was last begun or has ended, by its name."""
         self.cancel: Cancel | None = None
         """To stop the scan that is under way."""
         self.lens = False
@@ -79,6 +83,28 @@ class Site:
     def now(self) -> float:
         """What ages are counted from: in a replay the time of the step."""
         return self.view.scanned_at if self.replay is not None else self.clock()
+
+    def why_locked(self) -> str:
+        """Return why nothing can be changed, "" when it can."""
+        if self.branch is not None:
+            return "this is a simulation: r runs the fix under the cursor in it, ! kills it, esc goes back"
+        if self.replay is not None:
+            return "this is a replay, nothing in it can be changed"
+        if self.lens:
+            return "this is how it will be after the plan, L shows it as it is"
+        return "the console was started with --readonly" if self.readonly else ""
+
+    def why_no_lens(self) -> str:
+        """Return why the pages cannot be shown as after the plan, "" when they can."""
+        if self.replay is not None:
+            return "a replay has no plan"
+        return "" if self.lens or self.queued() else "the plan is empty, space queues the fix under the cursor"
+
+    def why_no_manager(self, view: RepositoryView) -> str:
+        """Return why the manager of a repository cannot be changed here now, "" when it can."""
+        if locked := self.why_locked():
+            return locked
+        return f"{view.name} needs no manager: every host may do everything there" if view.srm == "-" else ""
 
     # -- repositories
 

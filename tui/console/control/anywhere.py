@@ -1,291 +1,348 @@
-"""What can be done from every page: change the page, look again, connect, copy, export, help, quit."""
+"""What can be done from every page: change the page, look again, connect, copy, export, help, quit.
+
+``GLOBAL`` is the table of it; each act is given the page whose key was pressed.
+"""
 
 from __future__ import annotations
 
-import io
-import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
-from tui.console.acts import Act, shown_key
+from tui.console.acts import Act, KeyMap, shown_key
+from tui.console.control import manager
+from tui.console.control.navigation import go_home, look_at, open_trace, turn_lens
+from tui.console.control.scanning import rescan
 from tui.console.dialogs.choose import Choice, Choose
 from tui.console.draw import palette
-from tui.console.draw.headers import TABS
 from tui.console.draw.lines import Cell, Span
-from tui.console.pages.page import Page
-from tui.directories import user_directory
+from tui.console.shell import Copy, EndTour, Leave, NextTourStep, Recolour, Save, Shell, Where
 from tui.text.printable import printable
 from tui.view.command_lines import line
-
-if TYPE_CHECKING:
-    from tui.console.app import ConsoleApp
 
 EXPORT_FORMS = (("j", "json"), ("c", "csv"), ("t", "txt"), ("s", "svg"))
 
 
-class GlobalActs:
-    """Methods ``act_<name>`` of the application, for the acts that every page has."""
+class ShownPage(Protocol):
+    """What these acts need of the page that they are done on."""
+
+    tab: str
 
     @property
-    def _console(self) -> ConsoleApp:
-        return cast("ConsoleApp", self)
+    def TABS(self) -> bool:
+        """Whether it is one of the tabs, or has them."""
 
-    # -- pages
+    @property
+    def shell(self) -> Shell:
+        """The application."""
 
-    def act_tab_triage(self) -> None:
-        """Show what can be fixed."""
-        self._console.show_page("triage")
+    @property
+    def keys(self) -> KeyMap:
+        """Which key does what there."""
 
-    def act_tab_images(self) -> None:
-        """Show all images."""
-        self._console.show_page("images")
+    def reason(self, act: Act) -> str:
+        """Why an act is not possible there now, "" when it is."""
 
-    def act_tab_runs(self) -> None:
-        """Show what runs."""
-        self._console.show_page("runs")
+    def press(self, act: Act) -> None:
+        """Do an act, or tell why it is not possible now."""
 
-    def act_tab_timeline(self) -> None:
-        """Show what happened."""
-        self._console.show_page("timeline")
+    def copies(self) -> Sequence[tuple[str, str, str]]:
+        """What can be copied: key, name, text."""
 
-    def act_rescan(self) -> None:
-        """Look at the repository again."""
-        self._console.rescan()
+    def table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
+        """What is exported: heads and rows."""
 
-    def act_rescan_again(self) -> None:
-        """As ``rescan``."""
-        self._console.rescan()
+    def picture(self) -> str:
+        """The screen as SVG."""
 
     def act_back(self) -> None:
-        """Nothing is open."""
+        """Close what is open."""
 
-    # -- repositories
 
-    def act_repositories(self) -> None:
-        """Choose another repository."""
-        from tui.console.dialogs.repositories import Repositories
+# -- repositories
 
-        console = self._console
-        if console.site.names():
-            console.push_screen(Repositories(console), self._look_at)
+
+def choose_repository(page: ShownPage) -> None:
+    """Choose another repository."""
+    from tui.console.dialogs.repositories import Repositories
+
+    shell = page.shell
+    if shell.site.names():
+        shell.open(Repositories(shell, lambda view: manager.manage(shell, view)), _looking_at(shell))
+    else:
+        shell.tell("No repository is connected, c connects one.", "warning")
+
+
+def _looking_at(shell: Shell) -> Callable[[str | None], None]:
+    return lambda name: look_at(shell, name) if name else None
+
+
+def connect(page: ShownPage) -> None:
+    """Connect a repository to this host, and look at it."""
+    from tui.console.dialogs.connect import Connect
+
+    page.shell.open(Connect(), _looking_at(page.shell))
+
+
+def disconnect(page: ShownPage) -> None:
+    """Ask, then forget the repository on this host."""
+    from tui.console.dialogs.confirm import Ask
+
+    shell, site, name = page.shell, page.shell.site, page.shell.site.current
+    if not name:
+        shell.tell("No repository is connected.")
+        return
+
+    def call() -> None:
+        with site.engine() as engine:
+            engine.disconnect_storage_repository(name)
+
+    def done(value: None) -> None:
+        del value
+        shell.session_log.add(site.clock(), line("disconnect", repo=name))
+        site.reload()
+        go_home(shell)
+
+    def answered(yes: bool | None) -> None:
+        if yes:
+            shell.do("disconnect", call, done, "The repository was not disconnected")
+
+    text = [f"{name} is forgotten on this host. Nothing in it is changed; it can be connected again."]
+    shell.open(Ask(f"Disconnect {name}", text, "D", "Disconnect"), answered)
+
+
+def stop_scan(page: ShownPage) -> None:
+    """Give up the scan that is under way."""
+    cancel = page.shell.site.cancel
+    if cancel is not None:
+        cancel.cancel()
+
+
+# -- learning
+
+
+def begin_demo(page: ShownPage) -> None:
+    """Create the demo repository and connect it."""
+    from tui.console.control.demo import begin
+
+    begin(page.shell)
+
+
+def choose_tour(page: ShownPage) -> None:
+    """Take a guided tour."""
+    from tui.console.control.tour import choose
+
+    choose(page.shell)
+
+
+def choose_trace(page: ShownPage) -> None:
+    """Ask for a trace and replay it."""
+    from tui.console.dialogs.trace import OpenTrace
+
+    shell = page.shell
+    shell.open(OpenTrace(), lambda path: open_trace(shell, path) if path else None)
+
+
+# -- looks
+
+
+def turn_lens_on(page: ShownPage) -> None:
+    """Show every page as it will be after the plan, or as it is; the plan itself is left for the images."""
+    if page.tab == "plan":
+        page.shell.show(Where("images"))
+    turn_lens(page.shell)
+
+
+def next_theme(page: ShownPage) -> None:
+    """Change to the next palette; it is kept for the next start."""
+    shell = page.shell
+    if shell.palette is palette.MONO:
+        shell.tell("NO_COLOR is set: there is one look without colours.")
+        return
+    shell.post_message(Recolour(palette.next_name(shell.palette.title.split()[0])))
+
+
+def list_messages(page: ShownPage) -> None:
+    """Show the last messages, the newest first."""
+    from tui.console.dialogs.notice import Notice
+
+    kept = page.shell.messages.listed()
+    page.shell.open(Notice("Messages of this session", kept or ["Nothing was told yet."], columns=78))
+
+
+# -- keys by words
+
+
+def list_keys(page: ShownPage) -> None:
+    """Tell all keys of this screen."""
+    _choose_act(page, f"Keys of this screen ({page.tab})", {"": [act for act in page.keys.acts if act.key]})
+
+
+def list_acts(page: ShownPage) -> None:
+    """Find an act by words, those of the other tabs too."""
+    shell, here = page.shell, page.keys.acts
+    found: dict[str, Sequence[Act]] = {"": here}
+    names = {act.name for act in here}
+    if page.TABS and shell.site.current:
+        for tab, acts in shell.tab_acts().items():
+            if tab != page.tab:
+                others = KeyMap(acts, shell.config.keys).acts
+                found[tab] = [act for act in others if act.name not in names]
+    _choose_act(page, "What do you want to do?", found)
+
+
+def _choose_act(page: ShownPage, title: str, acts: Mapping[str, Sequence[Act]]) -> None:
+    """``acts`` by tab, "" for this page."""
+    known = {
+        f"{tab} {act.name}": (tab, act) for tab, some in acts.items() for act in some if not act.name.endswith("_again")
+    }
+
+    def choices() -> list[Choice]:
+        return [_choice(key, page, act, tab) for key, (tab, act) in known.items()]
+
+    def chosen(key: str | None) -> None:
+        if not key:
+            return
+        tab, act = known[key]
+        if tab:
+            page.shell.show(Where(tab, act=act.name))
         else:
-            console.tell("No repository is connected, c connects one.", "warning")
+            page.press(act)
 
-    def _look_at(self, name: str | None) -> None:
-        if name:
-            self._console.look_at(name)
-
-    def act_connect(self) -> None:
-        """Connect a repository to this host."""
-        from tui.console.dialogs.connect import Connect
-
-        self._console.push_screen(Connect(), self._look_at)
-
-    def act_disconnect(self) -> None:
-        """Ask, then forget the repository on this host."""
-        from tui.console.dialogs.confirm import Ask
-
-        console = self._console
-        name = console.site.current
-        if not name:
-            console.tell("No repository is connected.")
-            return
-        site = console.site
-
-        def call() -> None:
-            with site.engine() as engine:
-                engine.disconnect_storage_repository(name)
-
-        def done(value: None) -> None:
-            del value
-            console.note(line("disconnect", repo=name))
-            site.reload()
-            console.go_home()
-
-        def answered(yes: bool | None) -> None:
-            if yes:
-                console.do("disconnect", call, done, "The repository was not disconnected")
-
-        told = [f"{name} is forgotten on this host. Nothing in it is changed; it can be connected again."]
-        console.push_screen(Ask(f"Disconnect {name}", told, "D", "Disconnect"), answered)
-
-    def act_deep_rescan(self) -> None:
-        """Look again and read the data too."""
-        self._console.rescan(deep=True)
-
-    def act_stop_scan(self) -> None:
-        """Give up the scan that is under way."""
-        cancel = self._console.site.cancel
-        if cancel is not None:
-            cancel.cancel()
-
-    def act_runbook(self) -> None:
-        """Write the commands of this session."""
-        console = self._console
-        if not console.session_log.entries:
-            console.tell("Nothing was done in this session that a command would repeat.")
-            return
-        self._save("session", "sh", console.session_log.script(console.site.host))
-
-    def act_demo(self) -> None:
-        """Create the demo repository and connect it."""
-        from tui.console.control.demo import begin
-
-        begin(self._console)
-
-    def act_tours(self) -> None:
-        """Take a guided tour."""
-        from tui.console.control.tour import choose
-
-        choose(self._console)
-
-    def act_open_trace(self) -> None:
-        """Open a trace and replay it."""
-        from tui.console.dialogs.trace import OpenTrace
-
-        def chosen(path: str | None) -> None:
-            if path:
-                self._console.open_trace(path)
-
-        self._console.push_screen(OpenTrace(), chosen)
-
-    # -- looks
-
-    def act_theme(self) -> None:
-        """The next palette; it is kept for the next start."""
-        console = self._console
-        if console.mono:
-            console.tell("NO_COLOR is set: there is one look without colours.")
-            return
-        word = console.palette.title.split()[0]
-        console.use_palette(palette.next_name(word))
-
-    def act_messages(self) -> None:
-        """The last messages, the newest first."""
-        from tui.console.dialogs.message import Message
-
-        console = self._console
-        told = console.messages.listed()
-        console.push_screen(Message("Messages of this session", told or ["Nothing was told yet."], columns=78))
-
-    def act_help(self) -> None:
-        """Tell all keys of this screen."""
-        page = self._console.page_shown
-        self._list(f"Keys of this screen ({page.tab})", [(page, act) for act in page.keys.acts if act.key])
-
-    def act_commands(self) -> None:
-        """Find an act by words, those of the other tabs too."""
-        console = self._console
-        here = console.page_shown
-        found = [(here, act) for act in here.keys.acts]
-        names = {act.name for _, act in found}
-        for tab, _ in TABS if here.TABS and console.site.current else ():
-            page = console.page(tab)
-            found += [(page, act) for act in page.ACTS if act.name not in names and page is not here]
-        self._list("What do you want to do?", found)
-
-    def act_commands_again(self) -> None:
-        """As ``commands``."""
-        self.act_commands()
-
-    def _list(self, title: str, acts: Sequence[tuple[Page, Act]]) -> None:
-        console = self._console
-        here = console.page_shown
-        known = {f"{page.tab} {act.name}": (page, act) for page, act in acts if not act.name.endswith("_again")}
-
-        def choices() -> list[Choice]:
-            return [_choice(key, page, act, page is here) for key, (page, act) in known.items()]
-
-        def chosen(key: str | None) -> None:
-            if not key:
-                return
-            page, act = known[key]
-            if page is here:
-                page.press(act)
-            else:
-                console.show_page(page.tab)
-                page.call_after_refresh(page.press, act)
-
-        console.push_screen(Choose(title, choices, left=7), chosen)
-
-    # -- taking things out
-
-    def act_copy(self) -> None:
-        """Copy something of what is under the cursor."""
-        console = self._console
-        items = console.page_shown.copies()
-        if not items:
-            console.tell("There is nothing under the cursor to copy.")
-            return
-        choices = [Choice(key, Span(key, "key"), f"{name}: {printable(text)}") for key, name, text in items]
-
-        def chosen(key: str | None) -> None:
-            for item, name, text in items:
-                if item == key:
-                    console.copy_to_clipboard(text)
-                    console.tell(f"Copied {name}: {text}")
-
-        console.push_screen(Choose("Copy", lambda: choices, left=3, search=False, hot=True), chosen)
-
-    def act_export(self) -> None:
-        """Write what is shown to a file."""
-        choices = [Choice(key, Span(key, "key"), form) for key, form in EXPORT_FORMS]
-        forms = dict(EXPORT_FORMS)
-
-        def chosen(key: str | None) -> None:
-            if key:
-                self._write(forms[key])
-
-        self._console.push_screen(
-            Choose("Write what is shown as", lambda: choices, left=3, search=False, hot=True), chosen
-        )
-
-    def _write(self, form: str) -> None:
-        console = self._console
-        page = console.page_shown
-        name = page.tab
-        if form == "svg":
-            text = console.export_screenshot()
-        else:
-            from tui.view.export import table
-
-            heads, rows = page.table()
-            text = table(heads, rows, form)
-        self._save(name, form, text)
-
-    def write_report(self, text: str) -> None:
-        """Write the details of an error to a file."""
-        self._save("error", "txt", text)
-
-    def _save(self, name: str, form: str, text: str) -> None:
-        from tui.view.export import file_name, write
-
-        console = self._console
-        if console.in_browser:
-            console.deliver_text(io.StringIO(text), save_filename=file_name(name, form), mime_type="text/plain")
-            console.tell(f"Downloaded: {file_name(name, form)}")
-            return
-        folder = user_directory("XDG_DATA_HOME", ".local/share") + "/exports"
-        console.do(
-            "export", lambda: write(folder, name, form, text),
-            lambda path: console.tell(f"Written: {_at_home(path)}"), "The file could not be written",
-        )  # fmt: skip
-
-    # -- the end
-
-    def act_quit(self) -> None:
-        """End the console at once; what runs goes on, and that is said."""
-        self._console.leave()
+    page.shell.open(Choose(title, choices, left=7), chosen)
 
 
-def _at_home(path: str) -> str:
-    """As a shell takes it, and short enough for a line."""
-    home = os.path.expanduser("~")
-    return f"~{path.removeprefix(home)}" if path.startswith(f"{home}/") else path
+def _choice(key: str, page: ShownPage, act: Act, tab: str) -> Choice:
+    where = f" ({tab})" if tab else ""
+    text: Cell = (Span(f"{act.label}{where}: ", "bold"), Span(act.sentence))
+    off = "" if tab else page.reason(act)
+    return Choice(key, Span(shown_key(act.key), "key"), text, f"{act.words} {act.name}", off)
 
 
-def _choice(key: str, page: Page, act: Act, here: bool) -> Choice:
-    where = "" if here else f" ({page.tab})"
-    told: Cell = (Span(f"{act.label}{where}: ", "bold"), Span(act.sentence))
-    off = page.reason(act) if here else ""
-    return Choice(key, Span(shown_key(act.key), "key"), told, f"{act.words} {act.name}", off)
+# -- taking things out
+
+
+def copy(page: ShownPage) -> None:
+    """Copy something of what is under the cursor."""
+    shell, items = page.shell, page.copies()
+    if not items:
+        shell.tell("There is nothing under the cursor to copy.")
+        return
+    choices = [Choice(key, Span(key, "key"), f"{name}: {printable(text)}") for key, name, text in items]
+
+    def chosen(key: str | None) -> None:
+        for item, name, text in items:
+            if item == key:
+                shell.post_message(Copy(text, name))
+
+    shell.open(Choose("Copy", lambda: choices, left=3, search=False, hot=True), chosen)
+
+
+def export(page: ShownPage) -> None:
+    """Write what is shown to a file."""
+    choices = [Choice(key, Span(key, "key"), form) for key, form in EXPORT_FORMS]
+    forms = dict(EXPORT_FORMS)
+
+    def chosen(key: str | None) -> None:
+        if key:
+            page.shell.post_message(Save(page.tab, forms[key], _text(page, forms[key])))
+
+    page.shell.open(Choose("Write what is shown as", lambda: choices, left=3, search=False, hot=True), chosen)
+
+
+def _text(page: ShownPage, form: str) -> str:
+    from tui.view.export import table
+
+    return page.picture() if form == "svg" else table(*page.table(), form)
+
+
+def export_session(page: ShownPage) -> None:
+    """Write the commands of this session as a script."""
+    shell = page.shell
+    if not shell.session_log.entries:
+        shell.tell("Nothing was done in this session that a command would repeat.")
+        return
+    shell.post_message(Save("session", "sh", shell.session_log.script(shell.site.host)))
+
+
+# -- the table
+
+
+def _to(tab: str) -> Callable[[Any], None]:
+    return lambda page: page.shell.show(Where(tab))
+
+
+def _rescan(page: ShownPage) -> None:
+    rescan(page.shell, asked=True)
+
+
+def _rescan_deeply(page: ShownPage) -> None:
+    rescan(page.shell, asked=True, deep=True)
+
+
+def _manage(page: ShownPage) -> None:
+    manager.manage(page.shell, page.shell.site.view)
+
+
+def _next_tour_step(page: ShownPage) -> None:
+    page.shell.post_message(NextTourStep())
+
+
+def _end_tour(page: ShownPage) -> None:
+    page.shell.post_message(EndTour())
+
+
+def _leave(page: ShownPage) -> None:
+    page.shell.post_message(Leave())
+
+
+def _back(page: ShownPage) -> None:
+    page.act_back()
+
+
+GLOBAL: tuple[Act, ...] = (
+    Act("tab_triage", "1", "Triage", "Show what can be fixed, the most urgent first.", _to("triage"), "home fixes",
+        footer=False),
+    Act("tab_images", "2", "Images", "Show all images of the repository.", _to("images"), "disks snapshots list",
+        footer=False),
+    Act("tab_runs", "3", "Runs", "Show what runs here and on other hosts.", _to("runs"), "progress log tasks",
+        footer=False),
+    Act("tab_timeline", "4", "Timeline", "Show what happened, step by step.", _to("timeline"), "journal history",
+        footer=False),
+    Act("repositories", "0", "Repos", "Choose another repository.", choose_repository, "switch storage pool",
+        footer=False),
+    Act("rescan", "R", "Rescan", "Look at the repository again.", _rescan, "refresh reload check scan", footer=False),
+    Act("rescan_again", "f5", "Rescan", "Look at the repository again.", _rescan, "refresh", footer=False),
+    Act("connect", "c", "Connect", "Connect a repository to this host.", connect, "add storage nfs lvm localfs",
+        footer=False),
+    Act("copy", "y", "Copy", "Copy an id, a command, the reason or the row.", copy, "clipboard yank", footer=False),
+    Act("export", "e", "Export", "Write what is shown to a file.", export, "save json csv txt svg report",
+        footer=False),
+    Act("lens", "L", "Lens", "Show every page as it will be after the plan, or as it is.", turn_lens_on,
+        "preview future after", footer=False),
+    Act("messages", "M", "Messages", "Show the last messages with their times.", list_messages,
+        "notes warnings errors told", footer=False),
+    Act("theme", "T", "Theme", "Change the colours: dark, light, high contrast, terminal.", next_theme, "color",
+        footer=False),
+    Act("tours", "t", "Tours", "Take a guided tour in the demo repository.", choose_tour, "learn training demo",
+        footer=False),
+    Act("open_trace", "", "Open trace", "Open a simulation trace and replay it.", choose_trace, "replay simulation",
+        footer=False),
+    Act("demo", "", "Demo", "Create the demo repository and connect it.", begin_demo, "training practice",
+        footer=False),
+    Act("disconnect", "", "Disconnect", "Forget the repository on this host; it stays as it is.", disconnect,
+        changes=True),
+    Act("manager", "", "SRM", "Become the manager (SRM) of the repository, or give the role up. Asks first.", _manage,
+        "take release fence", changes=True),
+    Act("deep_rescan", "", "Deep rescan", "Look at the repository and read its data too: slow.", _rescan_deeply,
+        "check digest verify"),
+    Act("stop_scan", "", "Stop scan", "Give up the scan that is under way.", stop_scan, "cancel"),
+    Act("runbook", "", "Runbook", "Write what was done in this session as a script.", export_session,
+        "export history commands"),
+    Act("help", "question_mark", "Help", "Tell all keys of this screen.", list_keys, "keys"),
+    Act("commands", "colon", "Cmd", "Find an act by words.", list_acts, "palette search command"),
+    Act("commands_again", "ctrl+p", "Cmd", "Find an act by words.", list_acts, footer=False),
+    Act("quit", "q", "Quit", "End the console. What runs goes on.", _leave, "exit close"),
+    Act("tour_next", "ctrl+n", "Next", "Go on to the next step of the tour.", _next_tour_step, footer=False),
+    Act("tour_end", "ctrl+t", "End tour", "End the tour; everything stays as it is.", _end_tour, footer=False),
+    Act("back", "escape", "Back", "Close what is open, clear the filter or the range.", _back, footer=False),
+)  # fmt: skip

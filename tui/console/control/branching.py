@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from tui.console.dialogs.message import Message
+from tui.console.dialogs.notice import Notice
+from tui.console.shell import Shell, Where
 from tui.training.branch import Branch, Happened, branch
 from tui.view.fixes import FixRow
 from tui.view.snapshot import RepositoryView
-
-if TYPE_CHECKING:
-    from tui.console.app import ConsoleApp
 
 _LAST_EFFECT = 40
 """A fix is killed before one of so many first effects; one that has fewer is done before that."""
 
 
-def begin(app: ConsoleApp) -> None:
+def begin(shell: Shell) -> None:
     """Play the scenario again up to the step that is shown, beside the console, then look at that world."""
-    replay, step = app.site.replay, app.site.step
+    replay, step = shell.site.replay, shell.site.step
     assert replay is not None
 
     def call() -> tuple[Branch, dict[str, RepositoryView]]:
@@ -28,53 +25,53 @@ def begin(app: ConsoleApp) -> None:
         return made, _look(made)
 
     def done(value: tuple[Branch, dict[str, RepositoryView]]) -> None:
-        app.site.begin_branch(*value)
-        app.show_page("triage")
-        app.refresh_pages()
-        told = [
+        shell.site.begin_branch(*value)
+        shell.show(Where("triage"))
+        shell.refresh_pages()
+        lines = [
             f"This is a simulation, {value[0].origin}. Nothing real is changed.",
             "r runs the fix under the cursor in it, ! kills it at a random write; : and then power cuts the power.",
             "esc goes back to the replay.",
         ]
-        app.push_screen(Message("A live simulation", told))
+        shell.open(Notice("A live simulation", lines))
 
-    app.do("branch", call, done, "The simulation could not begin", "Playing the scenario up to this step.")
+    shell.do("branch", call, done, "The simulation could not begin", "Playing the scenario up to this step.")
 
 
-def run(app: ConsoleApp, row: FixRow) -> None:
+def run(shell: Shell, row: FixRow) -> None:
     """Run a fix in the simulation."""
-    made, repo = app.site.branch, app.site.current
+    made, repo = shell.site.branch, shell.site.current
     assert made is not None
     host = made.hosts[0]
-    _do(app, made, lambda: made.run(host, repo, row))
+    _simulate(shell, made, lambda: made.run(host, repo, row))
 
 
-def crash(app: ConsoleApp, row: FixRow) -> None:
+def crash(shell: Shell, row: FixRow) -> None:
     """Run a fix in the simulation and kill it."""
-    made, repo = app.site.branch, app.site.current
+    made, repo = shell.site.branch, shell.site.current
     assert made is not None
     host, effect = made.hosts[0], random.randint(1, _LAST_EFFECT)
-    _do(app, made, lambda: made.crash(host, repo, row, effect))
+    _simulate(shell, made, lambda: made.crash(host, repo, row, effect))
 
 
-def power_cut(app: ConsoleApp) -> None:
+def power_cut(shell: Shell) -> None:
     """Everything in the simulation dies; what was not durable is lost."""
-    made = app.site.branch
+    made = shell.site.branch
     assert made is not None
-    _do(app, made, made.power_cut)
+    _simulate(shell, made, made.power_cut)
 
 
-def _do(app: ConsoleApp, made: Branch, act: Callable[[], Happened]) -> None:
+def _simulate(shell: Shell, made: Branch, act: Callable[[], Happened]) -> None:
     def call() -> tuple[Happened, dict[str, RepositoryView]]:
         return act(), _look(made)
 
     def done(value: tuple[Happened, dict[str, RepositoryView]]) -> None:
         happened, views = value
-        app.site.branch_views = views
-        app.refresh_pages()
-        app.push_screen(Message(f"Simulated: {happened.how}", [happened.text]))
+        shell.site.branch_views = views
+        shell.refresh_pages()
+        shell.open(Notice(f"Simulated: {happened.how}", [happened.text]))
 
-    app.do("branch", call, done, "That could not be simulated")
+    shell.do("branch", call, done, "That could not be simulated")
 
 
 def _look(made: Branch) -> dict[str, RepositoryView]:

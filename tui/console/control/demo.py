@@ -7,25 +7,25 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tui
-from engine.errors import DiskwrightError, StorageError
+from engine.errors import StorageError
+from tui.console.control.navigation import look_at
 from tui.console.dialogs.choose import Choice, Choose
 from tui.console.draw.lines import Span
+from tui.console.shell import Shell
+from tui.text.printable import printable
 from tui.training.demo import DemoFolder, DemoState, default_path
-
-if TYPE_CHECKING:
-    from tui.console.app import ConsoleApp
 
 _HINT = "w tells why, space queues, p shows what will happen"
 
 
-def begin(app: ConsoleApp) -> None:
+def begin(shell: Shell) -> None:
     """Make the demo; where there is one, ask whether to open it or to make it again."""
     folder = DemoFolder(os.path.realpath(default_path()))
-    if locked := app.why_locked():
-        app.tell(f"Demo: {locked}.", "warning")
+    if locked := shell.site.why_locked():
+        shell.tell(f"Demo: {locked}.", "warning")
     elif folder.look() is DemoState.COMPLETE:
         choices = [
             Choice("o", Span("o", "key"), f"Open the demo that is in {folder.root}"),
@@ -35,25 +35,30 @@ def begin(app: ConsoleApp) -> None:
 
         def chosen(key: str | None) -> None:
             if key:
-                make(app, fresh=key == "n")
+                make(shell, fresh=key == "n")
 
-        app.push_screen(dialog, chosen)
+        shell.open(dialog, chosen)
     else:
-        make(app, fresh=False)
+        make(shell, fresh=False)
 
 
-def make(app: ConsoleApp, fresh: bool, then: Callable[[], None] = lambda: None) -> None:
+def place() -> str:
+    """Return where a demo would be made, as a shell takes it."""
+    return printable(default_path().replace(os.path.expanduser("~"), "~", 1))
+
+
+def make(shell: Shell, fresh: bool, then: Callable[[], None] = lambda: None) -> None:
     """Make or open it beside the console, then look at it."""
-    host, state = app.site.host, app.site.state
+    host, state = shell.site.host, shell.site.state
 
     def done(repo: str) -> None:
-        app.site.reload()
-        app.look_at(repo)
-        app.tell(_HINT)
+        shell.site.reload()
+        look_at(shell, repo)
+        shell.tell(_HINT)
         then()
 
-    told = "Making the demo: every crash in it is a real one. This takes some seconds."
-    app.do("demo", lambda: _build(host, state, fresh), done, "The demo could not be made", told)
+    message = "Making the demo: every crash in it is a real one. This takes some seconds."
+    shell.do("demo", lambda: _build(host, state, fresh), done, "The demo could not be made", message)
 
 
 def _build(host: str, state: str, fresh: bool) -> str:
@@ -67,9 +72,8 @@ def _build(host: str, state: str, fresh: bool) -> str:
     )  # fmt: skip
     document = _document(done.stdout)
     if "error" in document:
-        told = document["error"]
-        error: DiskwrightError = StorageError(str(told.get("message", "")), str(told.get("next_step", "")))
-        raise error
+        found = document["error"]
+        raise StorageError(str(found.get("message", "")), str(found.get("next_step", "")))
     if done.returncode or "repository" not in document:
         raise StorageError(f"the demo ended with {done.returncode}: {done.stderr[-300:]}", "Try diskwright demo")
     return str(document["repository"])

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from textual import events
 from textual.keys import _character_to_key
 
 from engine.errors import DiskwrightError, StorageError
+from tui.console.control import demo
+from tui.console.control.navigation import open_trace
 from tui.console.dialogs.choose import Choice, Choose
 from tui.console.draw.lines import Span
+from tui.console.messages import Caption
+from tui.console.shell import PlayTour, Shell
 from tui.training.tours import TOURS, Tour, TourStep, make_trace
-
-if TYPE_CHECKING:
-    from tui.console.app import ConsoleApp
 
 PATIENCE_S = 60.0
 """The words of a step are waited for so long; a run of the demo takes seconds."""
@@ -34,50 +35,58 @@ class TourFailed(StorageError):
 
 
 class Player:
-    """One tour on one console. ``pace``: 1 for reading speed, 0 for none."""
+    """One tour on one console. ``pace``: 1 for reading speed, 0 for none; ``look`` returns the text of the screen."""
 
-    def __init__(self, app: ConsoleApp, tour: Tour, pace: float) -> None:
-        self._app = app
+    def __init__(self, shell: Shell, tour: Tour, pace: float, look: Callable[[], str]) -> None:
+        self._shell = shell
         self._tour = tour
         self._pace = pace
+        self._look = look
         self._number = 0
-        self.caption = ""
-        self.hint = ""
         self._on = asyncio.Event()
-
-    @property
-    def place(self) -> str:
-        """Which step, and how to go on or away."""
-        return f" {self._number}/{len(self._tour.steps)} ctrl+n next, ctrl+t ends "
 
     def next(self) -> None:
         """Do not wait any longer at this step."""
         self._on.set()
 
     async def play(self) -> None:
-        """From the first step to the last; TourFailed at the first that does not come true."""
-        for number, step in enumerate(self._tour.steps, 1):
-            self._number, self.caption, self.hint = number, step.caption, step.hint
-            self._app.refresh_pages()
-            await self._do(step)
-            await self._expect(step)
-            await self._wait(step.pause_s * self._pace)
+        """Play it from the first step to the last, then tell that the operator goes on.
 
-    async def _do(self, step: TourStep) -> None:
+        A step that does not come true ends it, which is told too. No caption is left, also when it is cancelled."""
+        try:
+            for number, step in enumerate(self._tour.steps, 1):
+                self._number = number
+                await self._play_step(step)
+            self._shell.tell(self._tour.hand_over)
+        except DiskwrightError as error:
+            self._shell.failed("The tour was ended", error)
+        finally:
+            self._shell.messages.caption = None
+            self._shell.refresh_pages()
+
+    async def _play_step(self, step: TourStep) -> None:
+        place = f" {self._number}/{len(self._tour.steps)} ctrl+n next, ctrl+t ends "
+        self._shell.messages.caption = Caption(place, step.caption, step.hint)
+        self._shell.refresh_pages()
+        await self._press_keys(step)
+        await self._expect(step)
+        await self._wait(step.pause_s * self._pace)
+
+    async def _press_keys(self, step: TourStep) -> None:
         for key in step.keys:
             await self._press(key, None)
         for character in step.text:
             await self._press(_character_to_key(character), character)
 
     async def _press(self, key: str, character: str | None) -> None:
-        self._app.post_message(events.Key(key, character or (key if len(key) == 1 else None)))
+        self._shell.post_message(events.Key(key, character or (key if len(key) == 1 else None)))
         await asyncio.sleep(_SETTLED_S)
-        while self._app.jobs.deciding:
+        while self._shell.jobs.deciding:
             await asyncio.sleep(_LOOK_S)
 
     async def _expect(self, step: TourStep) -> None:
         deadline = asyncio.get_running_loop().time() + PATIENCE_S
-        while step.expect and step.expect not in self._app.screen_text():
+        while step.expect and step.expect not in self._look():
             if asyncio.get_running_loop().time() > deadline:
                 raise TourFailed(
                     f"the tour expected {step.expect!r} on the screen at step {self._number}", "Try it again"
@@ -93,51 +102,38 @@ class Player:
                 return
 
 
-def choose(app: ConsoleApp) -> None:
+def choose(shell: Shell) -> None:
     """Ask which tour, and whether to watch it or only to have it set up."""
     choices = []
-    for key, (name, tour) in zip("abcdefgh", TOURS.items(), strict=False):
-        del name
+    for key, tour in zip("abcdefgh", TOURS.values(), strict=False):
         minutes = max(1, round(tour.minutes))
         choices.append(Choice(key, Span(key, "key"), f"{tour.title}: watch it, {minutes} minutes"))
         choices.append(Choice(key.upper(), Span(key.upper(), "key"), f"{tour.title}: set it up, then I go on"))
-    names = dict(zip("abcdefgh", TOURS, strict=False))
+    tours = dict(zip("abcdefgh", TOURS.values(), strict=False))
 
     def chosen(key: str | None) -> None:
         if key:
-            begin(app, TOURS[names[key.lower()]], 1.0 if key.islower() else 0.0)
+            begin(shell, tours[key.lower()], 1.0 if key.islower() else 0.0)
 
-    app.push_screen(Choose("Tours", lambda: choices, left=3, search=False, hot=True), chosen)
+    shell.open(Choose("Tours", lambda: choices, left=3, search=False, hot=True), chosen)
 
 
-def begin(app: ConsoleApp, tour: Tour, pace: float) -> None:
-    """Prepare what the tour needs, then play it."""
+def begin(shell: Shell, tour: Tour, pace: float) -> None:
+    """Prepare what the tour needs, then ask for it to be played."""
+
+    def play() -> None:
+        shell.post_message(PlayTour(tour, pace))
+
     if tour.needs == "trace":
-        path = os.path.join(app.site.state, "tour.jsonl")
-
-        def ready(value: object) -> None:
-            del value
-            app.open_trace(path, lambda: app.play(Player(app, tour, pace), tour.hand_over))
-
-        app.do("tour", lambda: _make(path), ready, "The tour could not be prepared", "Preparing the tour.")
+        path = os.path.join(shell.site.state, "tour.jsonl")
+        shell.do(
+            "tour", lambda: _make(path), lambda value: open_trace(shell, path, play), "The tour could not be prepared",
+            "Preparing the tour.",
+        )  # fmt: skip
     else:
-        from tui.console.control.demo import make
-
-        make(app, fresh=True, then=lambda: app.play(Player(app, tour, pace), tour.hand_over))
+        demo.make(shell, fresh=True, then=play)
 
 
 def _make(path: str) -> None:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     make_trace(path)
-
-
-async def run(app: ConsoleApp, player: Player, hand_over: str) -> None:
-    """Play, and say at the end that the operator goes on."""
-    try:
-        await player.play()
-        app.tell(hand_over)
-    except DiskwrightError as error:
-        app.failed("The tour was ended", error)
-    finally:
-        app.tour = None
-        app.refresh_pages()

@@ -9,13 +9,11 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from tui.console.acts import Act
-from tui.console.dialogs.dialog import CLOSE, Dialog
+from tui.console.dialogs.dialog import Dialog
 
 
 class AskStep(Dialog):
     """Dismissed with a number from 1 to ``steps``."""
-
-    ACTS: ClassVar[Sequence[Act]] = (Act("answer", "enter", "Go there", "Go to that step."), CLOSE)
 
     def __init__(self, steps: int) -> None:
         super().__init__(f"Go to step (1 to {steps})", columns=44)
@@ -35,4 +33,9 @@ class AskStep(Dialog):
         if text.isdigit() and 1 <= int(text[:9]) <= self.steps:
             self.dismiss(int(text))
         else:
-            self.console.tell(f"There are the steps 1 to {self.steps}.", "warning")
+            self.shell.tell(f"There are the steps 1 to {self.steps}.", "warning")
+
+    ACTS: ClassVar[Sequence[Act]] = (
+        Act("answer", "enter", "Go there", "Go to that step.", act_answer),
+        Dialog.CLOSE,
+    )  # fmt: skip

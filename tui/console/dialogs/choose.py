@@ -58,11 +58,6 @@ class Choices:
 class Choose(Dialog):
     """Dismissed with the key of the choice. ``hot``: a choice is taken by its left key at once."""
 
-    ACTS: ClassVar[Sequence[Act]] = (
-        Act("take", "enter", "Take", "Take the line under the cursor."),
-        Act("close", "escape", "Close", "Leave everything as it is."),
-    )
-
     def __init__(
         self, title: str, choices: Callable[[], Sequence[Choice]], left: int = 12, search: bool = True,
         empty: str = "Nothing matches.", hot: bool = False, columns: int = 76,
@@ -149,9 +144,14 @@ class Choose(Dialog):
     def _take(self, key: str) -> None:
         choice = next(choice for choice in self.choices() if choice.key == key)
         if choice.off:
-            self.console.tell(choice.off, "warning")
+            self.shell.tell(choice.off, "warning")
         else:
             self.dismiss(key)
+
+    ACTS: ClassVar[Sequence[Act]] = (
+        Act("take", "enter", "Take", "Take the line under the cursor.", act_take),
+        Act("close", "escape", "Close", "Leave everything as it is.", Dialog.act_close),
+    )  # fmt: skip
 
 
 def _searched(choice: Choice) -> str:

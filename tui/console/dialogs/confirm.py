@@ -13,21 +13,15 @@ from tui.console.dialogs.dialog import Dialog
 from tui.console.draw.lines import Cell, Line, Span, spans_of
 from tui.console.widgets.pane import Pane, Paragraph
 
-KEEP = Act("keep", "escape", "Keep it", "Leave everything as it is.")
-
 
 class Confirm(Dialog):
     """Dismissed with True only after ``word`` was typed and enter pressed; every other way keeps."""
 
-    ACTS: ClassVar[Sequence[Act]] = (
-        KEEP,
-        Act("answer", "enter", "Answer", "Only the very word means yes.", footer=False),
-    )
     ALWAYS: ClassVar[Sequence[str]] = ("keep",)
 
-    def __init__(self, title: str, told: Sequence[Cell], word: str, label: str) -> None:
+    def __init__(self, title: str, text: Sequence[Cell], word: str, label: str) -> None:
         super().__init__(title)
-        self.told = told
+        self.text = text
         self.word = word
         self.label = label
 
@@ -40,8 +34,8 @@ class Confirm(Dialog):
     def on_mount(self) -> None:
         """The cursor is where the word is typed."""
         pane = self.query_one("#told", Pane)
-        items = [Paragraph("", part) for part in self.told]
-        pane.styles.height = min(12, max(1, sum(1 + len(_text(part)) // 60 for part in self.told)))
+        items = [Paragraph("", part) for part in self.text]
+        pane.styles.height = min(12, max(1, sum(1 + len(_text(part)) // 60 for part in self.text)))
         pane.show(items)
         pane.can_focus = False
         ask = self.query_one("#ask", Pane)
@@ -61,26 +55,27 @@ class Confirm(Dialog):
         elif not typed:
             self.dismiss(False)
         else:
-            self.console.tell(f"That is not {self.word}. Nothing was done.", "warning")
+            self.shell.tell(f"That is not {self.word}. Nothing was done.", "warning")
 
     def act_keep(self) -> None:
         """Leave everything as it is."""
         self.dismiss(False)
 
+    ACTS: ClassVar[Sequence[Act]] = (
+        Act("keep", "escape", "Keep it", "Leave everything as it is.", act_keep),
+        Act("answer", "enter", "Answer", "Only the very word means yes.", act_answer, footer=False),
+    )  # fmt: skip
+
 
 class Ask(Dialog):
     """A question that is answered by a key; ``enter`` and ``esc`` mean no."""
 
-    ACTS: ClassVar[Sequence[Act]] = (
-        Act("no", "escape", "No", "Leave everything as it is."),
-        Act("no_too", "enter", "No", "Leave everything as it is.", footer=False),
-    )
     ALWAYS: ClassVar[Sequence[str]] = ("no",)
 
-    def __init__(self, title: str, told: Sequence[Cell], key: str, label: str) -> None:
+    def __init__(self, title: str, text: Sequence[Cell], key: str, label: str) -> None:
         super().__init__(title)
-        self.told = told
-        self.yes = Act("yes", key, label, "Do it.")
+        self.text = text
+        self.yes = Act("yes", key, label, "Do it.", Ask.act_yes)
 
     def all_acts(self) -> Sequence[Act]:
         """The key of the question comes first."""
@@ -93,8 +88,8 @@ class Ask(Dialog):
     def on_mount(self) -> None:
         """Write it."""
         pane = self.query_one("#told", Pane)
-        pane.styles.height = min(14, 1 + sum(1 + len(_text(part)) // 60 for part in self.told))
-        pane.show([Paragraph("", part) for part in self.told])
+        pane.styles.height = min(14, 1 + sum(1 + len(_text(part)) // 60 for part in self.text))
+        pane.show([Paragraph("", part) for part in self.text])
 
     def act_yes(self) -> None:
         """Do it."""
@@ -104,7 +99,10 @@ class Ask(Dialog):
         """Leave everything as it is."""
         self.dismiss(False)
 
-    act_no_too = act_no
+    ACTS: ClassVar[Sequence[Act]] = (
+        Act("no", "escape", "No", "Leave everything as it is.", act_no),
+        Act("no_too", "enter", "No", "Leave everything as it is.", act_no, footer=False),
+    )  # fmt: skip
 
 
 def _text(cell: Cell) -> str:

@@ -11,6 +11,7 @@ from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Input, Label
 
+from engine.errors import DiskwrightError
 from engine.formats.registry import known_formats
 from tui.console.acts import Act
 from tui.console.dialogs.dialog import Dialog
@@ -25,13 +26,6 @@ _NAME = "repo-name"
 
 class Connect(Dialog):
     """Dismissed with the name when it is connected; errors stay in the dialog, the cursor in what is wrong."""
-
-    ACTS: ClassVar[Sequence[Act]] = (
-        Act("connect_now", "enter", "Connect", "Connect it, and look at it."),
-        Act("next_format", "ctrl+f", "Other format", "The next format."),
-        Act("create", "ctrl+n", "Create empty", "Make an empty repository there, then connect it."),
-        Act("close", "escape", "Close", "Connect nothing."),
-    )
 
     def __init__(self) -> None:
         super().__init__("Connect a repository", columns=78)
@@ -118,7 +112,7 @@ class Connect(Dialog):
 
     def act_create(self) -> None:
         """Make an empty repository first."""
-        if locked := self.console.why_locked():
+        if locked := self.shell.site.why_locked():
             self.tell_here(f"Nothing is created: {locked}.", "warning")
             return
         self._connect(create=True)
@@ -133,8 +127,8 @@ class Connect(Dialog):
             return
         given: dict[str, object] = dict(places.given(form, values))
         what = "Creating and connecting" if create else "Connecting"
-        self.tell_here(f"{what}…" if self.console.signs.unicode else f"{what}...")
-        site = self.console.site
+        self.tell_here(f"{what}…" if self.shell.signs.unicode else f"{what}...")
+        site = self.shell.site
 
         def call() -> None:
             with site.engine() as engine:
@@ -148,22 +142,28 @@ class Connect(Dialog):
             if error is None:
                 words = shlex.join(f"{key}={value}" for key, value in given.items())
                 for verb in ("create_repo", "connect") if create else ("connect",):
-                    self.console.note(command_line(verb, repo=name, format=form, parameters=words))
+                    command = command_line(verb, repo=name, format=form, parameters=words)
+                    self.shell.session_log.add(site.clock(), command)
 
-        if not self.console.jobs.start("connect", call, done):
+        if not self.shell.jobs.start("connect", call, done):
             self.tell_here("The last attempt is still under way.", "warning")
 
     def _ended(self, name: str, error: BaseException | None) -> None:
-        from engine.errors import DiskwrightError
-
         if isinstance(error, DiskwrightError):
             if self.is_mounted:
-                told = f"{error.message}. {error.next_step}"
-                self.tell_here(f"{told[:1].upper()}{told[1:]}", "broken")
+                text = f"{error.message}. {error.next_step}"
+                self.tell_here(f"{text[:1].upper()}{text[1:]}", "broken")
             return
         if error is not None:
-            self.console.failed("The repository could not be connected", error)
+            self.shell.failed("The repository could not be connected", error)
             return
-        self.console.site.reload()
+        self.shell.site.reload()
         if self.is_mounted and self.is_current:
             self.dismiss(name)
+
+    ACTS: ClassVar[Sequence[Act]] = (
+        Act("connect_now", "enter", "Connect", "Connect it, and look at it.", act_connect_now),
+        Act("next_format", "ctrl+f", "Other format", "The next format.", act_next_format),
+        Act("create", "ctrl+n", "Create empty", "Make an empty repository there, then connect it.", act_create),
+        Act("close", "escape", "Close", "Connect nothing.", Dialog.act_close),
+    )  # fmt: skip

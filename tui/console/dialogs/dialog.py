@@ -11,18 +11,15 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 
 from tui.console.acts import Act
-from tui.console.pages.acting import Acting
 from tui.console.widgets.bar import Bar
 from tui.console.widgets.base import set_title
+from tui.console.widgets.screen import ActScreen
 
-CLOSE = Act("close", "escape", "Close", "Leave everything as it is.")
 
-
-class Dialog(ModalScreen[Any], Acting):
+class Dialog(ModalScreen[Any], ActScreen):
     """A box with a title, a body and its own footer. The answer is what it is dismissed with; None
     for ``esc``."""
 
-    ACTS: ClassVar[Sequence[Act]] = (CLOSE,)
     ALWAYS: ClassVar[Sequence[str]] = ("close",)
 
     def __init__(self, title: str, columns: int = 72) -> None:
@@ -44,20 +41,23 @@ class Dialog(ModalScreen[Any], Acting):
         """Title, width and keys."""
         box = self.query_one("#box")
         box.styles.width = min(self.columns, max(20, self.app.size.width - 2))
-        self.show_told()
+        self.show_message()
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
         self.fill_footer()
         self.become_ready()
 
-    def show_told(self) -> None:
+    def show_message(self) -> None:
         """In the lower edge of the box: the page below is dimmed."""
-        told = self.console.messages.shown
+        message = self.shell.messages.shown
         box = self.query("#box")
         if box:
-            set_title(box.first(), self.box_title, told.line()[1:] if told is not None else "")
+            set_title(box.first(), self.box_title, message.line()[1:] if message is not None else "")
 
     def act_close(self) -> None:
         """Leave everything as it is."""
         self.dismiss(None)
+
+    CLOSE: ClassVar[Act] = Act("close", "escape", "Close", "Leave everything as it is.", act_close)
+    ACTS: ClassVar[Sequence[Act]] = (CLOSE,)

@@ -10,14 +10,12 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from tui.console.acts import Act
-from tui.console.dialogs.dialog import CLOSE, Dialog
+from tui.console.dialogs.dialog import Dialog
 from tui.console.widgets.pane import Pane, Paragraph
 
 
 class OpenTrace(Dialog):
     """Dismissed with the path that was typed."""
-
-    ACTS: ClassVar[Sequence[Act]] = (Act("open", "enter", "Open", "Open it and replay it."), CLOSE)
 
     def __init__(self) -> None:
         super().__init__("Open a simulation trace")
@@ -42,3 +40,8 @@ class OpenTrace(Dialog):
         typed = self.query_one("#typed", Input).value.strip()
         if typed:
             self.dismiss(str(Path(typed).expanduser()))
+
+    ACTS: ClassVar[Sequence[Act]] = (
+        Act("open", "enter", "Open", "Open it and replay it.", act_open),
+        Dialog.CLOSE,
+    )  # fmt: skip

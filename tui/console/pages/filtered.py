@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import ClassVar
 
-from textual import events
 from textual.containers import Container, Vertical
 from textual.widget import Widget
 from textual.widgets import Input
 
 from tui.console.acts import Act
+from tui.console.control.navigation import leave_replay, turn_lens
 from tui.console.pages.page import HUGE_COLUMNS, Page
 from tui.console.widgets.base import set_title
 from tui.console.widgets.filter import FilterLine
@@ -20,12 +20,6 @@ from tui.console.widgets.repos import Repos
 from tui.console.widgets.table import Column, Table
 from tui.view.query import Query, parse
 
-FIND_ACTS: tuple[Act, ...] = (
-    Act("find_next", "n", "Next", "Go to the next row that the last filter finds.", "search match", footer=False),
-    Act("find_previous", "N", "Previous", "Go to the row before that the last filter finds.", "search", footer=False),
-    Act("larger", "plus", "Larger", "Make the pane with the reason larger.", "resize pane", footer=False),
-    Act("smaller", "underscore", "Smaller", "Make the pane with the reason smaller.", "resize pane", footer=False),
-)
 _MOST, _LEAST = 6, -4
 WHY_ROWS, WHY_COLUMNS, WHY_COLUMNS_HUGE = 9, 38, 64
 """As in the style sheet."""
@@ -91,7 +85,7 @@ class FilteredPage(Page):
     def fill_repositories(self) -> None:
         """The pane of repositories, where there is room for one."""
         if self.wide:
-            self.query_one(Repos).fill(self.console)
+            self.query_one(Repos).fill()
 
     # -- filter
 
@@ -99,13 +93,6 @@ class FilteredPage(Page):
         """The filter works while one types."""
         event.stop()
         self.fill()
-
-    def take_field_key(self, field: Input, event: events.Key) -> bool:
-        """Enter keeps the filter, esc clears it; the table shows it before the next key is looked at."""
-        if self.filter_line.take_key(event.key):
-            self.fill_all()
-            return True
-        return super().take_field_key(field, event)
 
     def act_filter(self) -> None:
         """Type a filter."""
@@ -143,7 +130,7 @@ class FilteredPage(Page):
         around = ((table.cursor + by * step) % count for step in range(1, count + 1))
         index = next((index for index in around if found(index)), -1)
         if index < 0:
-            self.console.tell(f"No row matches {self.searched}.")
+            self.shell.tell(f"No row matches {self.searched}.")
         else:
             table.go(index)
 
@@ -189,7 +176,18 @@ class FilteredPage(Page):
             self.fill()
         elif self._extra:
             self._resize(0)
-        elif self.console.site.lens:
-            self.console.act_lens()
-        elif self.console.site.replay is not None:
-            self.console.leave_replay()
+        elif self.shell.site.lens:
+            turn_lens(self.shell)
+        elif self.shell.site.replay is not None:
+            leave_replay(self.shell)
+
+    FIND_ACTS: ClassVar[Sequence[Act]] = (
+        Act("find_next", "n", "Next", "Go to the next row that the last filter finds.", act_find_next, "search match",
+            footer=False),
+        Act("find_previous", "N", "Previous", "Go to the row before that the last filter finds.", act_find_previous,
+            "search", footer=False),
+        Act("larger", "plus", "Larger", "Make the pane with the reason larger.", act_larger, "resize pane",
+            footer=False),
+        Act("smaller", "underscore", "Smaller", "Make the pane with the reason smaller.", act_smaller, "resize pane",
+            footer=False),
+    )  # fmt: skip

@@ -8,7 +8,10 @@ from typing import ClassVar
 from textual.widget import Widget
 
 from tui.console.acts import Act
+from tui.console.control import demo
+from tui.console.control.anywhere import begin_demo, choose_tour, choose_trace, connect
 from tui.console.draw.lines import Line, Span
+from tui.console.pages.frame import what_runs
 from tui.console.pages.page import Page
 from tui.console.widgets.pane import Pane
 
@@ -25,12 +28,6 @@ class FirstRunPage(Page):
 
     TABS = False
     tab = "first run"
-    ACTS: ClassVar[Sequence[Act]] = (
-        Act("demo", "d", "Demo", "Create the demo repository and connect it."),
-        Act("connect", "c", "Connect", "Connect a repository to this host."),
-        Act("tours", "t", "Tour", "Take a guided tour in the demo repository."),
-        Act("open_trace", "o", "Open trace", "Open a simulation trace and replay it."),
-    )
 
     def body(self) -> Iterable[Widget]:
         """One pane."""
@@ -50,10 +47,17 @@ class FirstRunPage(Page):
             (),
             *ways,
             (),
-            (Span(f"   The demo is written to {self.console.demo_place()}."),),
+            (Span(f"   The demo is written to {demo.place()}."),),
             (Span("   Delete it at any time; nothing outside that folder changes."),),
             (Span("   It has 15 images in every state; some are removed and still hold space."),),
             (Span("   What is broken in it was broken by real crashes."),),
             (),
-            *((Span("   "), *told) for told in self.console.what_goes_on()),
+            *((Span("   "), *line) for line in what_runs(self.shell)),
         ]
+
+    ACTS: ClassVar[Sequence[Act]] = (
+        Act("demo", "d", "Demo", "Create the demo repository and connect it.", begin_demo),
+        Act("connect", "c", "Connect", "Connect a repository to this host.", connect),
+        Act("tours", "t", "Tour", "Take a guided tour in the demo repository.", choose_tour),
+        Act("open_trace", "o", "Open trace", "Open a simulation trace and replay it.", choose_trace),
+    )  # fmt: skip

@@ -9,11 +9,18 @@ from textual import events
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widget import Widget
+from textual.widgets import Input
 
 from tui.console.acts import Act
-from tui.console.pages.acting import Acting
+from tui.console.control.anywhere import GLOBAL
+from tui.console.control.navigation import look_at
+from tui.console.pages import frame
+from tui.console.shell import Where
 from tui.console.widgets.bar import Bar, Button
 from tui.console.widgets.caption import Caption
+from tui.console.widgets.filter import FilterLine
+from tui.console.widgets.repos import Repos
+from tui.console.widgets.screen import ActScreen
 from tui.console.widgets.small import Small
 from tui.console.widgets.status import StatusLine
 
@@ -23,42 +30,8 @@ WIDE_COLUMNS, THREE_COLUMNS, HUGE_COLUMNS, TALL_ROWS = 120, 140, 200, 40
 CopyItem = tuple[str, str, str]
 """Something that can be copied: key, name, text."""
 
-GLOBAL: tuple[Act, ...] = (
-    Act("tab_triage", "1", "Triage", "Show what can be fixed, the most urgent first.", "home fixes", footer=False),
-    Act("tab_images", "2", "Images", "Show all images of the repository.", "disks snapshots list", footer=False),
-    Act("tab_runs", "3", "Runs", "Show what runs here and on other hosts.", "progress log tasks", footer=False),
-    Act("tab_timeline", "4", "Timeline", "Show what happened, step by step.", "journal history", footer=False),
-    Act("repositories", "0", "Repos", "Choose another repository.", "switch storage pool", footer=False),
-    Act("rescan", "R", "Rescan", "Look at the repository again.", "refresh reload check scan", footer=False),
-    Act("rescan_again", "f5", "Rescan", "Look at the repository again.", "refresh", footer=False),
-    Act("connect", "c", "Connect", "Connect a repository to this host.", "add storage nfs lvm localfs", footer=False),
-    Act("copy", "y", "Copy", "Copy an id, a command, the reason or the row.", "clipboard yank", footer=False),
-    Act("export", "e", "Export", "Write what is shown to a file.", "save json csv txt svg report", footer=False),
-    Act("lens", "L", "Lens", "Show every page as it will be after the plan, or as it is.", "preview future after",
-        footer=False),
-    Act("messages", "M", "Messages", "Show the last messages with their times.", "notes warnings errors told",
-        footer=False),
-    Act("theme", "T", "Theme", "Change the colours: dark, light, high contrast, terminal.", "color", footer=False),
-    Act("tours", "t", "Tours", "Take a guided tour in the demo repository.", "learn training demo", footer=False),
-    Act("open_trace", "", "Open trace", "Open a simulation trace and replay it.", "replay simulation", footer=False),
-    Act("demo", "", "Demo", "Create the demo repository and connect it.", "training practice", footer=False),
-    Act("disconnect", "", "Disconnect", "Forget the repository on this host; it stays as it is.", changes=True),
-    Act("manager", "", "SRM", "Become the manager (SRM) of the repository, or give the role up. Asks first.",
-        "take release fence", changes=True),
-    Act("deep_rescan", "", "Deep rescan", "Look at the repository and read its data too: slow.", "check digest verify"),
-    Act("stop_scan", "", "Stop scan", "Give up the scan that is under way.", "cancel"),
-    Act("runbook", "", "Runbook", "Write what was done in this session as a script.", "export history commands"),
-    Act("help", "question_mark", "Help", "Tell all keys of this screen.", "keys"),
-    Act("commands", "colon", "Cmd", "Find an act by words.", "palette search command"),
-    Act("commands_again", "ctrl+p", "Cmd", "Find an act by words.", footer=False),
-    Act("quit", "q", "Quit", "End the console. What runs goes on.", "exit close"),
-    Act("tour_next", "ctrl+n", "Next", "Go on to the next step of the tour.", footer=False),
-    Act("tour_end", "ctrl+t", "End tour", "End the tour; everything stays as it is.", footer=False),
-    Act("back", "escape", "Back", "Close what is open, clear the filter or the range.", footer=False),
-)  # fmt: skip
 
-
-class Page(Acting):
+class Page(ActScreen):
     """A full screen. Subclasses compose the body and write into it in ``fill``."""
 
     ALWAYS: ClassVar[Sequence[str]] = ("help", "commands", "quit")
@@ -116,11 +89,23 @@ class Page(Acting):
         """What is written by export: heads and rows."""
         return (), []
 
+    def picture(self) -> str:
+        """The screen as SVG."""
+        return self.app.export_screenshot()
+
+    def arrive(self, where: Where) -> None:
+        """Show what whoever went here wants to see; the widgets may not be there yet."""
+        if act := self.keys.named(where.act):
+            self.call_after_refresh(self.press, act)
+
     def fill_all(self) -> None:
         """Header, tabs, body and footer; nothing while the screen is too small, not there yet or going."""
         self._to_fill = False
         captions = self.query(Caption)
-        if not self._there or self.too_small or not captions:  # none: the screen is being taken away
+        if not self._there or not captions:  # none: the screen is being taken away
+            return
+        if self.too_small:
+            self._fill_small()
             return
         captions.first().fill()
         self.fill_header()
@@ -130,12 +115,16 @@ class Page(Acting):
 
     def fill_header(self) -> None:
         """The lines above the body."""
-        self.query_one("#header", Bar).show(*self.console.header(self.size.width))
+        columns = self.size.width
+        self.query_one("#header", Bar).show(*frame.header(self.shell, columns))
         if self.TABS:
-            self.query_one("#tabs", Bar).show(*self.console.tabs(self, self.size.width))
-        self.set_class(bool(problem := self.console.problem()), "-problem")
+            self.query_one("#tabs", Bar).show(*frame.tabs(self.shell, self.tab, columns))
+        self.set_class(bool(problem := frame.problem(self.shell)), "-problem")
         for name, button in zip(("problem", "problem-next"), problem, strict=False):
             self.query_one(f"#{name}", Bar).show([button])
+
+    def _fill_small(self) -> None:
+        self.query_one("#small", Small).show(self.size.width, self.size.height, frame.summary(self.shell))
 
     def status(self) -> Button:
         """What stands above the footer while there is no message."""
@@ -143,9 +132,9 @@ class Page(Acting):
 
     def fill_status(self) -> None:
         """The newest message until it was seen, else what the page has to say."""
-        self.query_one(StatusLine).say(self.status(), self.console.messages.shown, self.size.width)
+        self.query_one(StatusLine).say(self.status(), self.shell.messages.shown, self.size.width)
 
-    def show_told(self) -> None:
+    def show_message(self) -> None:
         """In the status line."""
         if self._there and not self.too_small:
             self.fill_status()
@@ -189,9 +178,23 @@ class Page(Acting):
         self._to_fill = False  # what was asked for then may have been dropped
         self.fill_soon()
 
+    def on_repos_chosen(self, message: Repos.Chosen) -> None:
+        """Look at the repository that was clicked."""
+        message.stop()
+        look_at(self.shell, message.repository)
+
+    def take_field_key(self, field: Input, event: events.Key) -> bool:
+        """Enter keeps a filter, esc clears it; the table shows what it finds before the next key is looked at."""
+        if isinstance(field, FilterLine) and field.take_key(event.key):
+            self.fill_all()
+            return True
+        return super().take_field_key(field, event)
+
+    # -- its own size
+
     def on_resize(self, event: events.Resize) -> None:
         """Change the layout; the cursor, the filter and all else stay."""
         small = event.size.width < LEAST_COLUMNS or event.size.height < LEAST_ROWS
         self.set_class(small, "-small")
-        self.query_one("#small", Small).measure(event.size.width, event.size.height)
+        self._fill_small()
         self.fill_soon()

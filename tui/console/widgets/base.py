@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from textual.content import Content
 from textual.widget import Widget
@@ -10,24 +10,22 @@ from textual.widget import Widget
 from tui.console.draw.lines import Cell, plain
 from tui.console.draw.palette import Palette
 from tui.console.draw.signs import Signs
-
-if TYPE_CHECKING:
-    from tui.console.app import ConsoleApp
+from tui.console.shell import Shell
 
 
-def console(widget: Widget) -> ConsoleApp:
-    """The application a widget is part of."""
-    return cast("ConsoleApp", widget.app)
+def shell_of(widget: Widget) -> Shell:
+    """The application a widget is part of, as far as it may be known."""
+    return cast(Shell, widget.app)
 
 
 def palette_of(widget: Widget) -> Palette:
     """The colours of now."""
-    return console(widget).palette
+    return shell_of(widget).palette
 
 
 def signs_of(widget: Widget) -> Signs:
     """How this terminal is written to."""
-    return console(widget).signs
+    return shell_of(widget).signs
 
 
 def set_title(widget: Widget, title: Cell, subtitle: Cell = "") -> None:

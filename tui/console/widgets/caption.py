@@ -6,7 +6,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from tui.console.draw.lines import Line, Span, fit, strip, wrap
-from tui.console.widgets.base import console, palette_of, signs_of
+from tui.console.widgets.base import palette_of, shell_of, signs_of
 
 _MOST_LINES = 5
 
@@ -22,13 +22,13 @@ class Caption(Widget):
 
     def fill(self) -> None:
         """Write what the tour says now."""
-        tour = console(self).tour
-        self.set_class(tour is not None, "-open")
-        if tour is None:
+        said = shell_of(self).messages.caption
+        self.set_class(said is not None, "-open")
+        if said is None:
             return
-        width = max(20, console(self).size.width - 2)
-        head = Span(f"{tour.place} ", "danger")
-        lines = wrap((head, Span(f" {tour.caption}", "bold"), Span(f"  {tour.hint}")), width)
+        width = max(20, self.app.size.width - 2)
+        head = Span(f"{said.place} ", "danger")
+        lines = wrap((head, Span(f" {said.text}", "bold"), Span(f"  {said.hint}")), width)
         self._lines = lines[:_MOST_LINES]
         self.styles.height = len(self._lines)
         self.refresh()

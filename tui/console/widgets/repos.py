@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from textual.message import Message
 
 from tui.console.draw.formats import share
-from tui.console.draw.headers import counts_of, srm_of
 from tui.console.draw.lines import Line, Span
-from tui.console.widgets.base import console, set_title
+from tui.console.site import Site
+from tui.console.widgets.base import set_title, shell_of, signs_of
+from tui.console.widgets.headers import counts_of, srm_of
 from tui.console.widgets.pane import Pane
-
-if TYPE_CHECKING:
-    from tui.console.app import ConsoleApp
 
 
 class Repos(Pane):
@@ -24,19 +22,25 @@ class Repos(Pane):
         self._owners: list[str] = []
         """Whose each line is."""
 
-    def fill(self, app: ConsoleApp) -> None:
+    class Chosen(Message):
+        """A repository was clicked."""
+
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.repository = name
+
+    def fill(self) -> None:
         """Write what is known of each."""
-        site = app.site
+        site = shell_of(self).site
         set_title(self, "Repos")
         lines: list[Line] = []
         self._owners = []
         for name in site.names():
-            lines += self._about(app, name)
+            lines += self._about(site, name)
             self._owners += [name] * (len(lines) - len(self._owners))
         self.show(lines)
 
-    def _about(self, app: ConsoleApp, name: str) -> list[Line]:
-        site = app.site
+    def _about(self, site: Site, name: str) -> list[Line]:
         view = site.view if name == site.current else site.view_named(name)
         here = name == site.current
         title = (Span(">" if here else " ", "key"), Span(f" {name}", "title" if here else "text"))
@@ -44,7 +48,7 @@ class Repos(Pane):
             told = Span("  lost", "broken") if view is not None and view.problem else Span("  not scanned", "quiet")
             return [title, (told,), ()]
         counts = {key: value for key, value in counts_of(view).items() if value and key != "removed"}
-        worst = app.signs.counts(counts)[:3] if counts else (Span("empty", "quiet"),)
+        worst = signs_of(self).counts(counts)[:3] if counts else (Span("empty", "quiet"),)
         free = f"  free {share(view.free_bytes, view.total_bytes)}"
         low = (Span("  LOW", "warning"),) if view.low_space else ()
         lines: list[Line] = [title, (Span("  "), *worst), (Span(free), *low)]
@@ -56,4 +60,4 @@ class Repos(Pane):
         """A click on any line of a repository chooses it."""
         message.stop()
         if message.index < len(self._owners):
-            console(self).look_at(self._owners[message.index])
+            self.post_message(self.Chosen(self._owners[message.index]))

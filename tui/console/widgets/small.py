@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from textual.strip import Strip
 from textual.widget import Widget
 
 from tui.console.draw.lines import Line, Span, fit, strip
-from tui.console.widgets.base import console, palette_of, signs_of
+from tui.console.widgets.base import palette_of, signs_of
 
 
 class Small(Widget):
@@ -17,10 +19,11 @@ class Small(Widget):
     def __init__(self, name: str) -> None:
         super().__init__(id=name)
         self.columns, self.rows = 0, 0
+        self.summary: Sequence[Line] = ()
 
-    def measure(self, columns: int, rows: int) -> None:
-        """Tell another size."""
-        self.columns, self.rows = columns, rows
+    def show(self, columns: int, rows: int, summary: Sequence[Line]) -> None:
+        """Write another size, and what there is to say at least."""
+        self.columns, self.rows, self.summary = columns, rows, summary
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
@@ -29,7 +32,7 @@ class Small(Widget):
             (),
             (Span(f" Need 80x24, have {self.columns}x{self.rows}", "bold"),),
             (),
-            *((Span(" "), *line) for line in console(self).summary()),
+            *((Span(" "), *line) for line in self.summary),
             (),
             (Span(" q", "key"), Span(" Quit   Make the window larger to go on.")),
         ]

@@ -7,10 +7,11 @@ from typing import ClassVar
 
 from tui.console.acts import Act
 from tui.console.draw.lines import Line, Span, line
-from tui.console.pages.filtered import FIND_ACTS, FilteredPage
+from tui.console.pages.filtered import FilteredPage
 from tui.console.pages.images.rows import COLUMNS, HEADS, ImageRows
 from tui.console.pages.page import CopyItem
 from tui.console.pages.why import lines
+from tui.console.shell import Where
 from tui.console.widgets.bar import Button
 from tui.console.widgets.base import set_title
 from tui.console.widgets.pane import Pane
@@ -27,16 +28,6 @@ class ImagesPage(FilteredPage):
     """The table of images and the reason."""
 
     tab = "images"
-    ACTS: ClassVar[Sequence[Act]] = (
-        Act("why", "w", "Why", "Tell why it is so, on a full page with its facts.", "explain reason facts"),
-        Act("fixes", "enter", "Fixes", "Show the fixes of this image in Triage.", "mend open"),
-        Act("filter", "slash", "Filter", "Show only what matches: status: type: host: name: !not.", "search find"),
-        Act("faults", "f", "Faults", "Show only what is not optimized, or all again.", "broken degraded problems"),
-        Act("sort", "o", "Sort", "Sort by the next: state, name, size, used, time, id.", "order"),
-        Act("reverse", "O", "Reverse", "Turn the order round.", "sort"),
-        Act("history", "h", "History", "Show in the timeline what happened to this image.", "provenance lane"),
-        *FIND_ACTS,
-    )
     COLUMNS = COLUMNS
     ORDERS = ImageOrder
     WHAT = "Images"
@@ -54,9 +45,9 @@ class ImagesPage(FilteredPage):
 
     def fill(self) -> None:
         """Everything, from what is known now."""
-        images, query = self.console.site.view.images, self.query_now()
+        images, query = self.shell.site.view.images, self.query_now()
         selected = images.select(query, ImageOrder(self.order), self.reversed)
-        self.rows = ImageRows(images, selected, self.console.signs)
+        self.rows = ImageRows(images, selected, self.shell.signs)
         self.table_widget.show(self.rows, self._nothing())
         self.fill_title(len(selected), len(images), query)
         self._fill_why()
@@ -66,11 +57,11 @@ class ImagesPage(FilteredPage):
         """By its place among all images."""
         rows = self.rows
         assert rows is not None
-        found = set(self.console.site.view.images.select(query, ImageOrder(self.order), self.reversed))
+        found = set(self.shell.site.view.images.select(query, ImageOrder(self.order), self.reversed))
         return lambda index: rows.number(index) in found
 
     def _nothing(self) -> list[Line]:
-        view = self.console.site.view
+        view = self.shell.site.view
         if not view.known:
             told = f"{view.problem}." if view.problem else "Looking at the repository."
             return [(), line(Span(told)), line(view.next_step)]
@@ -83,7 +74,7 @@ class ImagesPage(FilteredPage):
         set_title(pane, "Why")
         row = self.row()
         pane.show(
-            lines.of_image(self.console.site.view, row.id, self.console.signs, self.console.site.now, pane.columns())
+            lines.of_image(self.shell.site.view, row.id, self.shell.signs, self.shell.site.now, pane.columns())
             if row
             else []
         )
@@ -91,7 +82,7 @@ class ImagesPage(FilteredPage):
     def status(self) -> Button:
         """What can be done for the image under the cursor."""
         row = self.row()
-        fixes = self.console.site.view.fixes_of(row.id) if row is not None else ()
+        fixes = self.shell.site.view.fixes_of(row.id) if row is not None else ()
         if row is None or not fixes:
             return Button(())
         more = f" and {len(fixes) - 1} more" if len(fixes) > 1 else ""
@@ -117,7 +108,7 @@ class ImagesPage(FilteredPage):
         row = self.row()
         if act.name in ("why", "fixes", "history") and row is None:
             return "nothing is under the cursor"
-        if act.name == "fixes" and row is not None and not self.console.site.view.fixes_of(row.id):
+        if act.name == "fixes" and row is not None and not self.shell.site.view.fixes_of(row.id):
             return f"check offers no fix for {row.label}, w tells why"
         return super().why_not(act)
 
@@ -127,23 +118,21 @@ class ImagesPage(FilteredPage):
 
     def act_why(self) -> None:
         """Tell why, on a full page."""
-        from tui.console.pages.why.page import WhyPage
-
         row = self.row()
         assert row is not None
-        self.console.push_screen(WhyPage(image=row.id))
+        self.shell.show(Where("why", image=row.id))
 
     def act_fixes(self) -> None:
         """Show its first fix in Triage."""
         row = self.row()
         assert row is not None
-        self.console.show_fix(self.console.site.view.fixes_of(row.id)[0].key)
+        self.shell.show(Where("triage", fix=self.shell.site.view.fixes_of(row.id)[0].key))
 
     def act_history(self) -> None:
         """Show its lane in the timeline."""
         row = self.row()
         assert row is not None
-        self.console.show_lane(row.id)
+        self.shell.show(Where("timeline", image=row.id))
 
     # -- taking out
 
@@ -153,7 +142,7 @@ class ImagesPage(FilteredPage):
         if row is None or self.rows is None:
             return []
         text = "  ".join(self.rows.text(self.table_widget.cursor))
-        name = self.console.site.view.name
+        name = self.shell.site.view.name
         return [
             ("i", "id of the image", row.id),
             ("c", "command", command_line("why", repo=name, image=row.id)),
@@ -167,3 +156,18 @@ class ImagesPage(FilteredPage):
         if rows is None:
             return HEADS, []
         return HEADS, [rows.text(index) for index in range(min(len(rows), _EXPORT_ROWS))]
+
+    ACTS: ClassVar[Sequence[Act]] = (
+        Act("why", "w", "Why", "Tell why it is so, on a full page with its facts.", act_why, "explain reason facts"),
+        Act("fixes", "enter", "Fixes", "Show the fixes of this image in Triage.", act_fixes, "mend open"),
+        Act("filter", "slash", "Filter", "Show only what matches: status: type: host: name: !not.",
+            FilteredPage.act_filter, "search find"),
+        Act("faults", "f", "Faults", "Show only what is not optimized, or all again.", act_faults,
+            "broken degraded problems"),
+        Act("sort", "o", "Sort", "Sort by the next: state, name, size, used, time, id.", FilteredPage.act_sort,
+            "order"),
+        Act("reverse", "O", "Reverse", "Turn the order round.", FilteredPage.act_reverse, "sort"),
+        Act("history", "h", "History", "Show in the timeline what happened to this image.", act_history,
+            "provenance lane"),
+        *FilteredPage.FIND_ACTS,
+    )  # fmt: skip

@@ -9,12 +9,16 @@ from textual.containers import Vertical
 from textual.widget import Widget
 
 from tui.console.acts import Act
+from tui.console.control import running
+from tui.console.control.anywhere import export, turn_lens_on
+from tui.console.control.decisions import decide, save_plan
 from tui.console.dialogs.confirm import Confirm
 from tui.console.draw.formats import clock, signed
 from tui.console.draw.lines import Cell, Line, Span, line, plain
 from tui.console.draw.signs import Signs
 from tui.console.pages.page import CopyItem, Page
 from tui.console.pages.plan import lines
+from tui.console.shell import Copy, Where
 from tui.console.widgets.bar import Bar, Button
 from tui.console.widgets.base import set_title
 from tui.console.widgets.pane import Pane
@@ -88,27 +92,6 @@ class PlanPage(Page):
     TABS = False
     watched = True
     ALWAYS: ClassVar[Sequence[str]] = ("help", "commands", "back")
-    ACTS: ClassVar[Sequence[Act]] = (
-        Act(
-            "run",
-            "r",
-            "Run",
-            "Run the plan as shown; asks before what cannot be undone.",
-            "start go",
-            changes=True,
-        ),
-        Act("earlier", "K", "Up", "Move the step towards the start.", "order", changes=True),
-        Act("later", "J", "Down", "Move the step towards the end.", "order", changes=True),
-        Act("drop", "x", "Drop", "Take the step out of the plan.", "remove unqueue", changes=True),
-        Act("lens", "L", "Lens", "Show every page as it will be after the plan.", "preview future after"),
-        Act("offer", "a", "Add offer", "Add the fix that would make the plan possible.", "space room", changes=True,
-            footer=False),
-        Act("copy_command", "y", "Copy CLI", "Copy the command that runs the same plan.", "clipboard"),
-        Act("save", "e", "Export", "Write the plan to a file.", "save"),
-        Act("replan", "p", "Plan again", "Make the plan again from what is true now.", "refresh", footer=False),
-        Act("why", "w", "Why", "Tell why this fix is offered.", "explain", footer=False),
-        Act("back", "escape", "Back", "Back to Triage; the queue stays."),
-    )  # fmt: skip
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,14 +132,14 @@ class PlanPage(Page):
         """Why the plan does not hold any more, "" when it does."""
         if self.plan is None:
             return ""
-        found = validity(self.plan, self.console.site.seen)
+        found = validity(self.plan, self.shell.site.seen)
         return "" if found.valid else found.reason
 
     def fill(self) -> None:
         """Steps and outcome; the plan itself changes only when it is made again."""
         plan = self.plan
         assert plan is not None
-        signs = self.console.signs
+        signs = self.shell.signs
         self.table_widget.show(StepRows(plan.steps, signs), self._nothing())
         stale = self.why_stale()
         title = f"STALE: {stale}. r makes the plan again first" if stale else "Steps, in the order they will run"
@@ -179,8 +162,8 @@ class PlanPage(Page):
 
     def make(self) -> None:
         """Make the plan from what is queued and known now."""
-        self.plan = self.console.site.make_plan(self.console.site.queued())
-        self.console.save_plan(self.plan)
+        self.plan = self.shell.site.make_plan(self.shell.site.queued())
+        save_plan(self.shell, self.plan)
 
     def command(self) -> str:
         """The command that runs the same plan."""
@@ -191,7 +174,7 @@ class PlanPage(Page):
 
     def on_mount(self) -> None:
         """The table has the keys; a plan is made from what is, not from what will be."""
-        self.console.site.lens = False
+        self.shell.site.lens = False
         self.set_focus(self.table_widget)
 
     # -- acts
@@ -218,7 +201,7 @@ class PlanPage(Page):
         assert plan is not None
         if self.why_stale():
             self.act_replan()
-            self.console.tell("The plan was made again from what is true now. Look at it, then r runs it.", "warning")
+            self.shell.tell("The plan was made again from what is true now. Look at it, then r runs it.", "warning")
             return
         never = [step for step in plan.steps if step.row.irreversible]
         if not never:
@@ -226,7 +209,7 @@ class PlanPage(Page):
             return
         word = never[0].row.name if len(never) == 1 else plan.short
         told: list[Cell] = [*plan.never, "It cannot be undone. Everything else can be stopped and is kept."]
-        self.console.push_screen(Confirm("This cannot be undone", told, word, "run the plan"), self._answered)
+        self.shell.open(Confirm("This cannot be undone", told, word, "run the plan"), self._answered)
 
     def _answered(self, yes: bool | None) -> None:
         if yes:
@@ -236,26 +219,22 @@ class PlanPage(Page):
         if self.plan is None:
             return
         if self.why_stale():
-            self.console.tell(f"Nothing was run: {self.why_stale()}.", "warning")
+            self.shell.tell(f"Nothing was run: {self.why_stale()}.", "warning")
             return
-        self.console.start_plan(self.plan, irreversible)
+        running.start_plan(self.shell, self.plan, irreversible)
 
     def act_replan(self) -> None:
         """Make the plan again."""
         self.make()
         self.fill_all()
 
-    def _changed(self, what: str) -> None:
-        del what
-        self.act_replan()
-
     def act_drop(self) -> None:
         """Take the step out."""
         key = self.table_widget.key
-        self.console.decide(lambda store: store.unqueue([key]), self._dropped)
+        decide(self.shell, lambda store: store.unqueue([key]), self._dropped)
 
     def _dropped(self) -> None:
-        if self.console.site.queued():
+        if self.shell.site.queued():
             self.act_replan()
         else:
             self.act_back()
@@ -270,28 +249,25 @@ class PlanPage(Page):
 
     def _move(self, by: int) -> None:
         key = self.table_widget.key
-        self.console.decide(lambda store: store.move(key, by), self.act_replan)
+        decide(self.shell, lambda store: store.move(key, by), self.act_replan)
 
     def act_offer(self) -> None:
         """Add the first offer."""
         assert self.plan is not None
         rows: list[FixRow] = [self.plan.offers[0].row]
-        self.console.decide(lambda store: store.queue(rows), self.act_replan)
+        decide(self.shell, lambda store: store.queue(rows), self.act_replan)
 
     def act_copy_command(self) -> None:
         """Copy the command."""
-        self.console.copy_to_clipboard(self.command())
-        self.console.tell(f"Copied: {self.command()}")
+        self.shell.post_message(Copy(self.command()))
 
     def act_save(self) -> None:
         """Write the steps to a file."""
-        self.console.act_export()
+        export(self)
 
     def act_why(self) -> None:
         """Why this fix."""
-        from tui.console.pages.why.page import WhyPage
-
-        self.console.push_screen(WhyPage(fix=self.table_widget.key))
+        self.shell.show(Where("why", fix=self.table_widget.key))
 
     def act_back(self) -> None:
         """Back to where it was opened."""
@@ -305,5 +281,23 @@ class PlanPage(Page):
         """The steps."""
         if self.plan is None:
             return HEADS, []
-        rows = StepRows(self.plan.steps, self.console.signs)
+        rows = StepRows(self.plan.steps, self.shell.signs)
         return HEADS, [rows.text(index) for index in range(len(rows))]
+
+    ACTS: ClassVar[Sequence[Act]] = (
+        Act("run", "r", "Run", "Run the plan as shown; asks before what cannot be undone.", act_run, "start go",
+            changes=True),
+        Act("earlier", "K", "Up", "Move the step towards the start.", act_earlier, "order", changes=True),
+        Act("later", "J", "Down", "Move the step towards the end.", act_later, "order", changes=True),
+        Act("drop", "x", "Drop", "Take the step out of the plan.", act_drop, "remove unqueue", changes=True),
+        Act("lens", "L", "Lens", "Show every page as it will be after the plan.", turn_lens_on, "preview future after"),
+        Act("offer", "a", "Add offer", "Add the fix that would make the plan possible.", act_offer, "space room",
+            changes=True, footer=False),
+        Act("copy_command", "y", "Copy CLI", "Copy the command that runs the same plan.", act_copy_command,
+            "clipboard"),
+        Act("save", "e", "Export", "Write the plan to a file.", act_save, "save"),
+        Act("replan", "p", "Plan again", "Make the plan again from what is true now.", act_replan, "refresh",
+            footer=False),
+        Act("why", "w", "Why", "Tell why this fix is offered.", act_why, "explain", footer=False),
+        Act("back", "escape", "Back", "Back to Triage; the queue stays.", act_back),
+    )  # fmt: skip

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from textual import events
 from textual.containers import Vertical
 from textual.widget import Widget
 from textual.widgets import Input
 
 from tui.console.acts import Act
+from tui.console.control import running
+from tui.console.control.navigation import leave_replay
 from tui.console.draw.formats import clock
 from tui.console.draw.lines import Line, Span, line
 from tui.console.pages.page import CopyItem, Page
 from tui.console.pages.runs import lines
 from tui.console.pages.runs.rows import COLUMNS, LOG_COLUMNS, OTHER_COLUMNS, Entries, LogRows, OtherRows
+from tui.console.shell import Where
 from tui.console.widgets.bar import Button
 from tui.console.widgets.base import set_title
 from tui.console.widgets.filter import FilterLine
@@ -34,18 +36,6 @@ class RunsPage(Page):
     """Runs of this host, work of others, log."""
 
     tab = "runs"
-    ACTS: ClassVar[Sequence[Act]] = (
-        Act("stop", "s", "Stop, keep", "Stop at the next save; what was done is kept.", "halt pause", changes=True),
-        Act("resume", "r", "Resume", "Go on with what the run has not done.", "continue start", changes=True),
-        Act("discard", "X", "Discard", "Give up the unfinished work on an image. Asks first.", "remove", changes=True),
-        Act("take_over", "a", "Take over", "Go on with work of a host that is gone.", "other host",
-            changes=True),
-        Act("filter", "slash", "Find", "Show only lines of the log that match; esc shows all, there.", "search filter"),
-        Act("follow", "f", "Follow", "Follow the log, or hold it.", "tail pause"),
-        Act("earlier_run", "left", "Earlier", "Show the run before this one.", "previous history", footer=False),
-        Act("later_run", "right", "Later", "Show the run after this one.", "next history", footer=False),
-        Act("step_log", "l", "Log of step", "Show the log of the step alone, or of the whole run.", "lines"),
-    )  # fmt: skip
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,17 +57,22 @@ class RunsPage(Page):
             widget.add_class("panel")
         yield Vertical(steps, others, log, FilterLine(log, "words   !not   /expression/"), id="run-body")
 
+    def arrive(self, where: Where) -> None:
+        """Show a run."""
+        super().arrive(where)
+        self.run_id = where.run or self.run_id
+
     # -- what is shown
 
     def shown_run(self) -> Run | None:
         """The run that is shown: one that was chosen, else the newest."""
-        runs = self.console.site.runs
+        runs = self.shell.site.runs
         return next((run for run in runs if run.id == self.run_id), runs[0] if runs else None)
 
     def operation(self) -> HostOperation | None:
         """The work of another host under the cursor."""
         key = self.query_one("#others", Table).key
-        return next((item for item in lines.others(self.console.site) if item.image == key), None)
+        return next((item for item in lines.others(self.shell.site) if item.image == key), None)
 
     def step_number(self) -> int:
         """The step under the cursor, 0 when there is none."""
@@ -88,7 +83,7 @@ class RunsPage(Page):
     def fill(self) -> None:
         """Everything, from what is known now."""
         run = self.shown_run()
-        now = self.console.site.now
+        now = self.shell.site.now
         self._fill_steps(run, now)
         self._fill_others(now)
         self._fill_log(run)
@@ -99,7 +94,7 @@ class RunsPage(Page):
             set_title(table, "Steps")
             table.show(Entries(()), [(), line("Nothing has run here. Queue fixes in Triage (1), p shows the plan.")])
             return
-        found = lines.steps(run, self.console.signs, max(40, table.size.width - 4), now)
+        found = lines.steps(run, self.shell.signs, max(40, table.size.width - 4), now)
         entries = [
             (f"{step.number}.{part}", row)
             for step, rows in zip(run.steps, found, strict=True)
@@ -114,7 +109,7 @@ class RunsPage(Page):
         return line(f"Run {run.short}   {run.state}   {run.done} of {len(run.steps)} done   {when}")
 
     def _which(self, run: Run) -> str:
-        runs = self.console.site.runs
+        runs = self.shell.site.runs
         if len(runs) < 2:
             return ""
         index = next(index for index, other in enumerate(runs) if other.id == run.id)
@@ -122,7 +117,7 @@ class RunsPage(Page):
 
     def _fill_others(self, now: float) -> None:
         table = self.query_one("#others", Table)
-        table.show(OtherRows(lines.others(self.console.site), now), [line(Span("None is known.", "quiet"))])
+        table.show(OtherRows(lines.others(self.shell.site), now), [line(Span("None is known.", "quiet"))])
         set_title(table, "Other unfinished work: last saved state")
 
     def _fill_log(self, run: Run | None) -> None:
@@ -163,17 +158,17 @@ class RunsPage(Page):
 
     def _read_log(self, run: Run) -> None:
         """Fetch what is new, beside everything else."""
-        site, known = self.console.site, len(self._log)
+        site, known = self.shell.site, len(self._log)
         self._log_read = site.clock()
 
         def read(value: tuple[LogLine, ...] | None, error: BaseException | None) -> None:
             if error is not None:
-                self.console.failed("The log could not be read", error)
+                self.shell.failed("The log could not be read", error)
             elif value and run.id == self._log_of and len(self._log) == known:
                 self._log = (*self._log, *value)
                 self._fill_log(run)
 
-        self.console.jobs.start("log", lambda: site.log_of(run, known), read)
+        self.shell.jobs.start("log", lambda: site.log_of(run, known), read)
 
     def status(self) -> Button:
         """How the run ended, or that nobody has to watch it."""
@@ -217,7 +212,7 @@ class RunsPage(Page):
             return "no unfinished work of another host is known (tab goes to that list)"
         if act.name == "filter" and run is None:
             return "there is no log yet"
-        if act.name in ("earlier_run", "later_run") and len(self.console.site.runs) < 2:
+        if act.name in ("earlier_run", "later_run") and len(self.shell.site.runs) < 2:
             return "there is only one run"
         return ""
 
@@ -225,13 +220,13 @@ class RunsPage(Page):
         """Stop the run."""
         run = self.shown_run()
         assert run is not None
-        self.console.stop_run(run)
+        running.stop_run(self.shell, run)
 
     def act_resume(self) -> None:
         """Go on."""
         run = self.shown_run()
         assert run is not None
-        self.console.resume_run(run)
+        running.resume_run(self.shell, run)
 
     def _discarded(self) -> tuple[str, str] | None:
         """Id and name of the image whose unfinished work is under the cursor."""
@@ -248,13 +243,13 @@ class RunsPage(Page):
         """Ask, then give the work up."""
         found = self._discarded()
         assert found is not None
-        self.console.discard(*found)
+        running.discard(self.shell, *found)
 
     def act_take_over(self) -> None:
         """Show the evidence, then ask."""
         operation = self.operation()
         assert operation is not None
-        self.console.take_over(operation)
+        running.take_over(self.shell, operation)
 
     def act_follow(self) -> None:
         """Follow or hold."""
@@ -270,13 +265,6 @@ class RunsPage(Page):
         """It is found while one types."""
         event.stop()
         self._fill_log(self.shown_run())
-
-    def take_field_key(self, field: Input, event: events.Key) -> bool:
-        """Enter keeps what is found, esc shows all lines; the cursor stays on the line it is on."""
-        if self.filter_line.take_key(event.key):
-            self.fill_all()
-            return True
-        return super().take_field_key(field, event)
 
     def act_filter(self) -> None:
         """Find in the log, which is held meanwhile."""
@@ -298,7 +286,7 @@ class RunsPage(Page):
         self._choose(-1)
 
     def _choose(self, by: int) -> None:
-        runs, run = self.console.site.runs, self.shown_run()
+        runs, run = self.shell.site.runs, self.shown_run()
         assert run is not None
         index = next(index for index, other in enumerate(runs) if other.id == run.id) + by
         self.run_id = runs[max(0, min(index, len(runs) - 1))].id
@@ -312,8 +300,8 @@ class RunsPage(Page):
             self.fill_all()
             return
         self.run_id = ""
-        if self.console.site.replay is not None:
-            self.console.leave_replay()
+        if self.shell.site.replay is not None:
+            leave_replay(self.shell)
         self.fill_all()
 
     # -- taking out
@@ -333,3 +321,22 @@ class RunsPage(Page):
     def table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
         """The log."""
         return ("when", "step", "text"), [(clock(item.when), str(item.step), item.text) for item in self._log]
+
+    ACTS: ClassVar[Sequence[Act]] = (
+        Act("stop", "s", "Stop, keep", "Stop at the next save; what was done is kept.", act_stop, "halt pause",
+            changes=True),
+        Act("resume", "r", "Resume", "Go on with what the run has not done.", act_resume, "continue start",
+            changes=True),
+        Act("discard", "X", "Discard", "Give up the unfinished work on an image. Asks first.", act_discard, "remove",
+            changes=True),
+        Act("take_over", "a", "Take over", "Go on with work of a host that is gone.", act_take_over, "other host",
+            changes=True),
+        Act("filter", "slash", "Find", "Show only lines of the log that match; esc shows all, there.", act_filter,
+            "search filter"),
+        Act("follow", "f", "Follow", "Follow the log, or hold it.", act_follow, "tail pause"),
+        Act("earlier_run", "left", "Earlier", "Show the run before this one.", act_earlier_run, "previous history",
+            footer=False),
+        Act("later_run", "right", "Later", "Show the run after this one.", act_later_run, "next history", footer=False),
+        Act("step_log", "l", "Log of step", "Show the log of the step alone, or of the whole run.", act_step_log,
+            "lines"),
+    )  # fmt: skip

@@ -10,10 +10,14 @@ from textual.timer import Timer
 from textual.widget import Widget
 
 from tui.console.acts import Act
+from tui.console.control import branching
+from tui.console.control.navigation import leave_replay
 from tui.console.dialogs.ask_step import AskStep
+from tui.console.dialogs.notice import Notice
 from tui.console.draw.lines import Line, Span, line
 from tui.console.pages.page import CopyItem, Page
 from tui.console.pages.timeline import rows
+from tui.console.shell import Where
 from tui.console.widgets.bar import Button
 from tui.console.widgets.base import set_title
 from tui.console.widgets.pane import Pane
@@ -38,21 +42,6 @@ class TimelinePage(Page):
     """Events or steps, what is known of the one under the cursor, and in a replay the line of all steps."""
 
     tab = "timeline"
-    ACTS: ClassVar[Sequence[Act]] = (
-        Act("step_back", "left_square_bracket", "Step", "One step back.", "previous replay", footer=False),
-        Act("step_on", "right_square_bracket", "Step", "One step on.", "next replay"),
-        Act("crash_back", "left_curly_bracket", "Crash", "Back to the crash before this step.", "", footer=False),
-        Act("crash_on", "right_curly_bracket", "Crash", "On to the next crash.", "kill power cut"),
-        Act("play", "space", "Play", "Play the steps one after the other, or hold.", "pause run"),
-        Act("slower", "comma", "Slower", "Play more slowly.", "speed", footer=False),
-        Act("faster", "full_stop", "Faster", "Play faster.", "speed", footer=False),
-        Act("go_to", "g", "Go to", "Go to a step by its number.", "jump"),
-        Act("branch", "b", "Branch", "Begin a live simulation from this step.", "what if"),
-        Act("mark", "m", "Mark", "Remember this step.", "bookmark", footer=False),
-        Act("compare", "d", "Compare", "Show what differs from the marked step.", "diff", footer=False),
-        Act("whole", "a", "All", "Show the events of all images again.", "lane filter"),
-        Act("why", "w", "Why", "Tell why the image of this event is as it is.", "explain"),
-    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,12 +66,17 @@ class TimelinePage(Page):
     @property
     def replay(self) -> Replay | None:
         """The trace, None for the journal."""
-        return self.console.site.replay
+        return self.shell.site.replay
 
     @property
     def table_widget(self) -> Table:
         """The table of steps or events."""
         return self.query_one("#events", Table)
+
+    def arrive(self, where: Where) -> None:
+        """Show what happened to one image."""
+        super().arrive(where)
+        self.image = where.image or self.image
 
     # -- drawing
 
@@ -99,7 +93,7 @@ class TimelinePage(Page):
             self._fill_journal()
 
     def _fill_replay(self, replay: Replay) -> None:
-        site, table = self.console.site, self.table_widget
+        site, table = self.shell.site, self.table_widget
         if not isinstance(table.rows, rows.StepRows) or table.rows.replay is not replay:
             table.show(rows.StepRows(replay))
         table.centre(site.step)
@@ -108,7 +102,7 @@ class TimelinePage(Page):
         set_title(changed, f"Changed at step {site.step + 1}")
         changed.show(rows.changed(replay, site.step))
         set_title(then, f"Repository {site.current} at step {site.step + 1}")
-        then.show([rows.repository(site.view, self.console.signs)])
+        then.show([rows.repository(site.view, self.shell.signs)])
         self.query_one(Scrub).show(len(replay.steps), site.step, replay.crashes, self.marked)
 
     def status(self) -> Button:
@@ -116,14 +110,14 @@ class TimelinePage(Page):
         return Button((Span(f" {rows.crashes(self.replay)}", "quiet"),) if self.replay is not None else ())
 
     def _fill_journal(self) -> None:
-        journal, table = self.console.site.journal, self.table_widget
+        journal, table = self.shell.site.journal, self.table_widget
         events = () if journal is None else journal.lane(self.image) if self.image else journal.events()
         at_end = table.cursor >= len(self._events) - 1
         self._events = events
         table.show(rows.EventRows(events), self._nothing())
         if at_end:
             table.go(len(events) - 1)
-        name = self.console.site.view.images.label(self.image) if self.image else ""
+        name = self.shell.site.view.images.label(self.image) if self.image else ""
         set_title(table, f"What happened to {name}   a shows all" if self.image else f"Timeline {len(events)} events")
         self._fill_event()
 
@@ -131,9 +125,9 @@ class TimelinePage(Page):
         pane = self.query_one("#changed", Pane)
         event = self.event()
         set_title(pane, f"Lane of {event.name}" if event is not None and event.name else "Event")
-        journal = self.console.site.journal
+        journal = self.shell.site.journal
         lane = journal.lane(event.image) if journal is not None and event is not None and event.image else ()
-        pane.show(rows.lane(event, lane, self.console.signs))
+        pane.show(rows.lane(event, lane, self.shell.signs))
 
     def _nothing(self) -> list[Line]:
         return [(), line("Nothing was noted yet. Scans and runs write here, also those of other consoles.")]
@@ -152,7 +146,7 @@ class TimelinePage(Page):
         message.stop()
         if self.replay is None:
             self._fill_event()
-        elif self.table_widget.cursor != self.console.site.step:
+        elif self.table_widget.cursor != self.shell.site.step:
             self._go(self.table_widget.cursor)
 
     def on_scrub_picked(self, message: Scrub.Picked) -> None:
@@ -180,9 +174,9 @@ class TimelinePage(Page):
     def _why_not_replay(self, act: Act, replay: Replay | None) -> str:
         if replay is None:
             return "only in a replay: open a trace (: and then trace)"
-        if self.console.site.branch is not None:
+        if self.shell.site.branch is not None:
             return "this is a simulation, esc goes back to the replay"
-        step = self.console.site.step
+        step = self.shell.site.step
         if act.name == "crash_back" and replay.previous_crash(step) is None:
             return "there is no crash before this step"
         if act.name == "crash_on" and replay.next_crash(step) is None:
@@ -199,34 +193,34 @@ class TimelinePage(Page):
         """The image of the event under the cursor, "" for none that is still there."""
         event = self.event()
         image = event.image if event is not None else ""
-        return image if image and self.console.site.view.image(image) is not None else ""
+        return image if image and self.shell.site.view.image(image) is not None else ""
 
     def _go(self, step: int) -> None:
         """Another step; while a simulation goes on from one, that one stays."""
         if self.replay is not None:
-            if self.console.site.branch is None:
-                self.console.site.go_to(step)
+            if self.shell.site.branch is None:
+                self.shell.site.go_to(step)
             self.fill_all()
 
     def act_step_back(self) -> None:
         """One step back."""
-        self._go(self.console.site.step - 1)
+        self._go(self.shell.site.step - 1)
 
     def act_step_on(self) -> None:
         """One step on."""
-        self._go(self.console.site.step + 1)
+        self._go(self.shell.site.step + 1)
 
     def act_crash_back(self) -> None:
         """To the crash before."""
         assert self.replay is not None
-        found = self.replay.previous_crash(self.console.site.step)
+        found = self.replay.previous_crash(self.shell.site.step)
         if found is not None:
             self._go(found)
 
     def act_crash_on(self) -> None:
         """To the next crash."""
         assert self.replay is not None
-        found = self.replay.next_crash(self.console.site.step)
+        found = self.replay.next_crash(self.shell.site.step)
         if found is not None:
             self._go(found)
 
@@ -234,10 +228,10 @@ class TimelinePage(Page):
         """Play or hold."""
         if self._playing is not None:
             self._hold()
-            self.console.tell("Held.")
+            self.shell.tell("Held.")
         else:
             self._begin_to_play()
-            self.console.tell(f"Playing, {self._pace()}. space holds.")
+            self.shell.tell(f"Playing, {self._pace()}. space holds.")
 
     def _pace(self) -> str:
         return f"{self.speed} step{'' if self.speed == 1 else 's'} a second"
@@ -252,10 +246,10 @@ class TimelinePage(Page):
 
     def _play_on(self) -> None:
         replay = self.replay
-        if replay is None or self.console.site.step >= len(replay.steps) - 1:
+        if replay is None or self.shell.site.step >= len(replay.steps) - 1:
             self._hold()
             return
-        self._go(self.console.site.step + max(1, self.speed // _REPAINTS))
+        self._go(self.shell.site.step + max(1, self.speed // _REPAINTS))
 
     def act_slower(self) -> None:
         """Play more slowly."""
@@ -271,7 +265,7 @@ class TimelinePage(Page):
         if self._playing is not None:
             self._hold()
             self._begin_to_play()
-        self.console.tell(f"{self._pace()[:1].upper()}{self._pace()[1:]}.")
+        self.shell.tell(f"{self._pace()[:1].upper()}{self._pace()[1:]}.")
 
     def act_go_to(self) -> None:
         """Ask for a step."""
@@ -281,29 +275,28 @@ class TimelinePage(Page):
             if step is not None:
                 self._go(step - 1)
 
-        self.console.push_screen(AskStep(len(self.replay.steps)), answered)
+        self.shell.open(AskStep(len(self.replay.steps)), answered)
 
     def act_branch(self) -> None:
         """Begin a live simulation."""
         self._hold()
-        self.console.begin_branch()
+        branching.begin(self.shell)
 
     def act_mark(self) -> None:
         """Remember this step."""
-        self.marked = self.console.site.step
-        self.console.tell(f"Step {self.marked + 1} is marked; d compares with it.")
+        self.marked = self.shell.site.step
+        self.shell.tell(f"Step {self.marked + 1} is marked; d compares with it.")
         self.fill_all()
 
     def act_compare(self) -> None:
         """What differs from the marked step."""
-        from tui.console.dialogs.message import Message
         from tui.training.replay import differences
 
-        site, replay = self.console.site, self.replay
+        site, replay = self.shell.site, self.replay
         assert replay is not None
         told = differences(replay.view(self.marked, site.current), site.view)[:_MOST_DIFFERENCES]
         title = f"Step {self.marked + 1} compared with step {site.step + 1}"
-        self.console.push_screen(Message(title, told or ["Nothing differs."]))
+        self.shell.open(Notice(title, told or ["Nothing differs."]))
 
     def act_whole(self) -> None:
         """All images again."""
@@ -312,15 +305,13 @@ class TimelinePage(Page):
 
     def act_why(self) -> None:
         """Why its image is as it is."""
-        from tui.console.pages.why.page import WhyPage
-
-        self.console.push_screen(WhyPage(image=self.event_image()))
+        self.shell.show(Where("why", image=self.event_image()))
 
     def act_back(self) -> None:
         """Show all images; in a replay leave it."""
         if self.replay is not None:
             self._hold()
-            self.console.leave_replay()
+            leave_replay(self.shell)
         elif self.image:
             self.act_whole()
 
@@ -336,3 +327,21 @@ class TimelinePage(Page):
     def table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
         """All events or steps."""
         return rows.export(self.replay, self._events)
+
+    ACTS: ClassVar[Sequence[Act]] = (
+        Act("step_back", "left_square_bracket", "Step", "One step back.", act_step_back, "previous replay",
+            footer=False),
+        Act("step_on", "right_square_bracket", "Step", "One step on.", act_step_on, "next replay"),
+        Act("crash_back", "left_curly_bracket", "Crash", "Back to the crash before this step.", act_crash_back,
+            footer=False),
+        Act("crash_on", "right_curly_bracket", "Crash", "On to the next crash.", act_crash_on, "kill power cut"),
+        Act("play", "space", "Play", "Play the steps one after the other, or hold.", act_play, "pause run"),
+        Act("slower", "comma", "Slower", "Play more slowly.", act_slower, "speed", footer=False),
+        Act("faster", "full_stop", "Faster", "Play faster.", act_faster, "speed", footer=False),
+        Act("go_to", "g", "Go to", "Go to a step by its number.", act_go_to, "jump"),
+        Act("branch", "b", "Branch", "Begin a live simulation from this step.", act_branch, "what if"),
+        Act("mark", "m", "Mark", "Remember this step.", act_mark, "bookmark", footer=False),
+        Act("compare", "d", "Compare", "Show what differs from the marked step.", act_compare, "diff", footer=False),
+        Act("whole", "a", "All", "Show the events of all images again.", act_whole, "lane filter"),
+        Act("why", "w", "Why", "Tell why the image of this event is as it is.", act_why, "explain"),
+    )  # fmt: skip

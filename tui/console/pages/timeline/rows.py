@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tui.console.draw.formats import clock, share
-from tui.console.draw.headers import counts_of
 from tui.console.draw.lines import Cell, Line, Span, plain
 from tui.console.draw.signs import Signs
+from tui.console.widgets.headers import counts_of
 from tui.console.widgets.pane import Item, Paragraph
 from tui.console.widgets.table import Column
 from tui.text.amounts import compact, moment

@@ -9,16 +9,17 @@ from textual.containers import Horizontal
 from textual.widget import Widget
 
 from tui.console.acts import Act
-from tui.console.control import branching
+from tui.console.control import branching, drill, running
+from tui.console.control.decisions import decide
 from tui.console.draw.formats import clock
 from tui.console.draw.lines import Line, Span, line
 from tui.console.pages.filtered import FilteredPage
 from tui.console.pages.page import CopyItem
 from tui.console.pages.plan import lines
 from tui.console.pages.runs import lines as run_lines
-from tui.console.pages.triage.acts import TRIAGE_ACTS
 from tui.console.pages.triage.rows import COLUMNS, HEADS, TriageRows
 from tui.console.pages.why import lines as why_lines
+from tui.console.shell import Where
 from tui.console.widgets.bar import Button
 from tui.console.widgets.base import set_title
 from tui.console.widgets.pane import Pane
@@ -39,7 +40,6 @@ class TriagePage(FilteredPage):
     """The table of fixes, the reason of the one under the cursor, and the plan that the queue makes."""
 
     tab = "triage"
-    ACTS: ClassVar[Sequence[Act]] = TRIAGE_ACTS
     COLUMNS = COLUMNS
     ORDERS = TriageOrder
     WHAT = "Fixes"
@@ -77,14 +77,14 @@ class TriagePage(FilteredPage):
         """Everything, from what is known now."""
         query = self.query_now()
         found = self.found = self._triage(query)
-        self.table_widget.show(TriageRows(found.rows, self.console.site.view, self.console.signs), self._nothing())
+        self.table_widget.show(TriageRows(found.rows, self.shell.site.view, self.shell.signs), self._nothing())
         self.fill_title(len(found.rows), found.total, query)
         self._fill_why()
         self._fill_plan()
         self.fill_repositories()
 
     def _triage(self, query: Query) -> Triage:
-        site, order = self.console.site, TriageOrder(self.order)
+        site, order = self.shell.site, TriageOrder(self.order)
         decisions = site.decisions._replace(queue=()) if site.lens else site.decisions
         return triage(site.view, decisions, query, order, self.reversed, self.show_snoozed, site.marked())
 
@@ -94,13 +94,13 @@ class TriagePage(FilteredPage):
         return lambda index: rows.key(index) in keys
 
     def _nothing(self) -> list[Line]:
-        console = self.console
-        view, found = console.site.view, self.found
+        shell = self.shell
+        view, found = shell.site.view, self.found
         assert found is not None
         if view.problem and not view.known:
             return [(), line(Span(f"{view.problem}.", "broken")), line(f"{view.next_step}."), (), line("R  Try again")]
         if not view.known:
-            return [(), line("Looking at the repository…" if console.signs.unicode else "Looking at the repository...")]
+            return [(), line("Looking at the repository…" if shell.signs.unicode else "Looking at the repository...")]
         if found.filtered and self.filter_line.value:
             return [
                 (),
@@ -123,7 +123,7 @@ class TriagePage(FilteredPage):
         pane = self.query_one("#why", Pane)
         set_title(pane, "Why")
         pane.show(
-            why_lines.of_fix(self.console.site.view, row, self.console.signs, self.console.site.now, pane.columns())
+            why_lines.of_fix(self.shell.site.view, row, self.shell.signs, self.shell.site.now, pane.columns())
             if row
             else []
         )
@@ -132,24 +132,24 @@ class TriagePage(FilteredPage):
 
     def _fill_plan(self) -> None:
         if self.wide and self.tall:
-            plan = self.console.site.plan_now()
+            plan = self.shell.site.plan_now()
             pane = self.query_one("#plan", Pane)
             set_title(pane, lines.title(plan))
-            pane.show(lines.brief(plan, self.console.signs, pane.columns()))
+            pane.show(lines.brief(plan, self.shell.signs, pane.columns()))
             runs = self.query_one("#running", Pane)
-            set_title(runs, f"Runs {len(self.console.site.live_runs())}")
-            runs.show(run_lines.brief(self.console.site, self.console.signs))
+            set_title(runs, f"Runs {len(self.shell.site.live_runs())}")
+            runs.show(run_lines.brief(self.shell.site, self.shell.signs))
 
     def status(self) -> Button:
         """What the queue amounts to, unless there is a pane for that; in a replay what can be done."""
-        site = self.console.site
+        site = self.shell.site
         if site.branch is not None:
             return Button((Span(" r runs the fix under the cursor, ! kills it, esc goes back.", "quiet"),))
         if site.replay is not None:
             return Button((Span(" Nothing can be queued in a replay: 4 shows its steps, esc leaves it.", "quiet"),))
         if self.wide and self.tall:
             return Button(())
-        return Button(lines.strip(site.plan_now(), self.console.signs), "plan")
+        return Button(lines.strip(site.plan_now(), self.shell.signs), "plan")
 
     # -- moving
 
@@ -165,9 +165,11 @@ class TriagePage(FilteredPage):
         if self.row():
             self.act_why()
 
-    def act_open(self) -> None:
-        """Enter tells why."""
-        self.act_why()
+    def arrive(self, where: Where) -> None:
+        """Put the cursor on a fix."""
+        super().arrive(where)
+        if where.fix:
+            self.call_after_refresh(self.show_fix, where.fix)
 
     def show_fix(self, key: str) -> None:
         """Put the cursor on a fix; whatever hides it is cleared."""
@@ -184,15 +186,15 @@ class TriagePage(FilteredPage):
 
     def press(self, act: Act) -> None:
         """What depends on the whole queue waits until earlier keys have been saved."""
-        jobs = self.console.jobs
+        jobs = self.shell.jobs
         if act.name in _AFTER_DECISIONS and jobs.deciding:
-            self.console.hold(lambda: super(TriagePage, self).press(act))
+            self.shell.keyboard.hold(lambda: super(TriagePage, self).press(act))
         else:
             super().press(act)
 
     def reason(self, act: Act) -> str:
         """In a simulation fixes are run and killed one by one, and nothing is queued."""
-        if self.console.site.branch is None or act.name not in _SIMULATED:
+        if self.shell.site.branch is None or act.name not in _SIMULATED:
             return super().reason(act)
         row = self.row()
         if act.name == "power_cut" or (row is not None and row.fix.can_run):
@@ -201,20 +203,20 @@ class TriagePage(FilteredPage):
 
     def why_not(self, act: Act) -> str:
         """What the act needs."""
-        name = act.name
+        name, decisions = act.name, self.shell.site.decisions
         if name == "power_cut":
             return "only in a simulation: open a trace, then b"
         if name in _NEEDS_ROW and self.row() is None:
             return "nothing is under the cursor"
-        if name in ("plan", "run") and not self.console.site.queued():
+        if name in ("plan", "run") and not self.shell.site.queued():
             return "the plan is empty, space queues the fix under the cursor"
-        if name == "stop" and not self.console.site.live_runs():
+        if name == "stop" and not self.shell.site.live_runs():
             return "nothing is running"
-        if name in ("undo", "redo") and not getattr(self.console.site.decisions, name):
+        if name in ("undo", "redo") and not (decisions.undo if name == "undo" else decisions.redo):
             return f"there is nothing to {name}"
         if name in ("earlier", "later") and not self.row_position():
             return "only a queued fix can be moved, space queues it"
-        if name == "drill" and not self.console.is_demo():
+        if name == "drill" and not drill.is_demo(self.shell):
             return "the crash drill works only in the demo repository"
         return self._why_not_queue() if name == "queue" else super().why_not(act)
 
@@ -240,9 +242,9 @@ class TriagePage(FilteredPage):
         keys = table.range()
         rows = [other for other in self.chosen() if other.can_run or other.needs_room]
         if row.position:
-            self.console.decide(lambda store: store.unqueue(keys))
+            decide(self.shell, lambda store: store.unqueue(keys))
         else:
-            self.console.decide(lambda store: store.queue(rows))
+            decide(self.shell, lambda store: store.queue(rows))
         if table.range_start >= 0:
             table.mark()
         else:
@@ -253,7 +255,7 @@ class TriagePage(FilteredPage):
         row = self.row()
         assert row is not None and self.found is not None
         kind = [fix for fix in same_kind(self.found.rows, row) if fix.can_run]
-        self.console.decide(lambda store: store.queue(kind))
+        decide(self.shell, lambda store: store.queue(kind))
 
     def act_range(self) -> None:
         """Begin or end a range."""
@@ -269,21 +271,21 @@ class TriagePage(FilteredPage):
 
     def _move(self, by: int) -> None:
         key = self.table_widget.key
-        self.console.decide(lambda store: store.move(key, by))
+        decide(self.shell, lambda store: store.move(key, by))
 
     def act_priority(self) -> None:
         """Ask for the priority."""
         from tui.console.dialogs.priority import ask
 
         rows = self.chosen()
-        ask(self.console, lambda number: self.console.decide(lambda store: store.set_priority(rows, number)))
+        ask(self.shell, lambda number: decide(self.shell, lambda store: store.set_priority(rows, number)))
 
     def act_snooze(self) -> None:
         """Snooze, or bring back what is snoozed."""
         row = self.row()
         assert row is not None
         rows = self.chosen()
-        self.console.decide(lambda store: store.snooze(rows, not row.snoozed))
+        decide(self.shell, lambda store: store.snooze(rows, not row.snoozed))
 
     def act_snoozed(self) -> None:
         """Show also what is snoozed, or hide it."""
@@ -292,31 +294,29 @@ class TriagePage(FilteredPage):
 
     def act_undo(self) -> None:
         """Undo the last decision."""
-        self.console.decide(lambda store: f"Undone: {store.undo()}")
+        decide(self.shell, lambda store: f"Undone: {store.undo()}")
 
     def act_redo(self) -> None:
         """Redo it."""
-        self.console.decide(lambda store: f"Done again: {store.redo()}")
+        decide(self.shell, lambda store: f"Done again: {store.redo()}")
 
     def act_plan(self) -> None:
         """Show what the queue will do."""
-        self.console.show_plan()
+        self.shell.show(Where("plan"))
 
     def act_run(self) -> None:
         """As ``plan``: nothing runs that was not shown. In a simulation the fix under the cursor runs."""
         row = self.row()
-        if self.console.site.branch is not None and row is not None:
-            branching.run(self.console, row.fix)
+        if self.shell.site.branch is not None and row is not None:
+            branching.run(self.shell, row.fix)
         else:
             self.act_plan()
 
     def act_why(self) -> None:
         """Tell why, on a full page."""
-        from tui.console.pages.why.page import WhyPage
-
         row = self.row()
         assert row is not None
-        self.console.push_screen(WhyPage(fix=row.fix.key))
+        self.shell.show(Where("why", fix=row.fix.key))
 
     def act_only_mend(self) -> None:
         """Only mends."""
@@ -336,30 +336,30 @@ class TriagePage(FilteredPage):
 
     def act_stop(self) -> None:
         """Stop what runs."""
-        self.console.stop_runs()
+        running.stop_runs(self.shell)
 
     def act_drill(self) -> None:
         """Begin a crash drill on the fix under the cursor."""
         row = self.row()
         assert row is not None
-        if self.console.site.branch is not None:
-            branching.crash(self.console, row.fix)
+        if self.shell.site.branch is not None:
+            branching.crash(self.shell, row.fix)
         else:
-            self.console.crash_drill(row.fix)
+            drill.begin(self.shell, row.fix)
 
     def act_power_cut(self) -> None:
         """Cut the power of the simulated world."""
-        branching.power_cut(self.console)
+        branching.power_cut(self.shell)
 
     # -- taking out
 
     def copies(self) -> list[CopyItem]:
         """Id, command, reason, row."""
         row = self.row()
-        view = self.console.site.view
+        view = self.shell.site.view
         if row is None:
             return [("c", "command", f"diskwright create-disk {view.name} 10G")] if view.known else []
-        cells = TriageRows([row], view, self.console.signs).text(0)
+        cells = TriageRows([row], view, self.shell.signs).text(0)
         return [
             ("i", "id of the image", row.fix.target or row.fix.id),
             ("c", "command", command_line("fix", repo=view.name, fix=row.fix.id, irreversible=row.fix.irreversible)),
@@ -370,5 +370,46 @@ class TriagePage(FilteredPage):
     def table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
         """All rows that are shown."""
         rows = self.found.rows if self.found else ()
-        made = TriageRows(rows, self.console.site.view, self.console.signs)
+        made = TriageRows(rows, self.shell.site.view, self.shell.signs)
         return HEADS, [made.text(index) for index in range(len(rows))]
+
+    ACTS: ClassVar[Sequence[Act]] = (
+        Act("queue", "space", "Queue", "Put the fix into the plan, or take it out.", act_queue, "select choose",
+            changes=True),
+        Act("plan", "p", "Plan", "Show what the queued fixes will do, step by step.", act_plan,
+            "preview dry run space"),
+        Act("run", "r", "Run", "Run the plan; it is shown first.", act_run, "start fix repair", changes=True),
+        Act("why", "w", "Why", "Tell why it is so, on a full page with its facts.", act_why, "explain reason facts"),
+        Act("filter", "slash", "Filter", "Show only what matches: type: status: host: pri: !not.",
+            FilteredPage.act_filter, "search find"),
+        Act("stop", "s", "Stop", "Stop what runs at its next save; the work is kept.", act_stop, "cancel halt",
+            changes=True),
+        Act("queue_kind", "a", "All", "Queue all fixes of this type.", act_queue_kind, "make space clean everything",
+            changes=True),
+        Act("range", "V", "Range", "Begin a range here, or end it.", act_range, "select several"),
+        Act("earlier", "K", "Up", "Move the queued fix towards the start of the plan.", act_earlier, "order",
+            changes=True),
+        Act("later", "J", "Down", "Move the queued fix towards the end of the plan.", act_later, "order", changes=True),
+        Act("priority", "P", "Priority", "Set the priority yourself, P1 to P4.", act_priority, "urgent", changes=True),
+        Act("snooze", "H", "Snooze", "Hide the fix, or bring it back.", act_snooze, "hide", changes=True),
+        Act("snoozed", "S", "Snoozed", "Show also what is snoozed, or hide it again.", act_snoozed, "hidden"),
+        Act("undo", "z", "Undo", "Undo the last change of queue, priority or snoozing.", act_undo, "back",
+            changes=True),
+        Act("redo", "Z", "Redo", "Redo what was undone.", act_redo, changes=True),
+        Act("sort", "o", "Sort", "Sort by the next: priority, space, time, image, type.", FilteredPage.act_sort,
+            "order"),
+        Act("reverse", "O", "Reverse", "Turn the order round.", FilteredPage.act_reverse, "sort"),
+        Act("open", "enter", "Why", "Tell why it is so, on a full page with its facts.", act_why, footer=False),
+        *FilteredPage.FIND_ACTS,
+        Act("only_mend", "", "Mend fixes", "Show only what makes broken images usable.", act_only_mend,
+            "repair broken"),
+        Act("only_clean", "", "Clean fixes", "Show only what frees space.", act_only_clean,
+            "make space free room delete removed"),
+        Act("only_merge", "", "Merge fixes", "Show only what joins snapshots.", act_only_merge, "chain space"),
+        Act("only_optimize", "", "Optimize fixes", "Show only what makes usable images better.", act_only_optimize,
+            "performance"),
+        Act("drill", "exclamation_mark", "Drill", "Crash drill: kill a fix of the demo at a random write.", act_drill,
+            "crash", changes=True, footer=False),
+        Act("power_cut", "", "Power cut", "In a simulation: everything dies, what was not durable is lost.",
+            act_power_cut, "crash"),
+    )  # fmt: skip

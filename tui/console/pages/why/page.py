@@ -9,9 +9,11 @@ from textual.containers import Vertical
 from textual.widget import Widget
 
 from tui.console.acts import Act
+from tui.console.control.decisions import decide
 from tui.console.draw.lines import Cell, Line, Span, line, plain
 from tui.console.pages.page import CopyItem, Page
 from tui.console.pages.why import lines
+from tui.console.shell import Where
 from tui.console.widgets.bar import Button
 from tui.console.widgets.base import set_title
 from tui.console.widgets.pane import Pane
@@ -59,18 +61,11 @@ class WhyPage(Page):
     tab = "why"
     TABS = False
     ALWAYS: ClassVar[Sequence[str]] = ("help", "commands", "back")
-    ACTS: ClassVar[Sequence[Act]] = (
-        Act("open_fact", "enter", "Open fact", "Show what the record or file itself says.", "evidence record"),
-        Act("queue", "space", "Queue", "Put the fix into the plan, or take it out.", "select", changes=True),
-        Act("show_fix", "f", "Fix", "Show the fix in Triage.", "go to"),
-        Act("history", "h", "History", "Show in the timeline what happened to this image.", "provenance lane"),
-        Act("back", "escape", "Back", "Back to where it was opened."),
-    )
 
-    def __init__(self, image: str = "", fix: str = "") -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.image = image
-        self.fix_key = fix
+        self.image = ""
+        self.fix_key = ""
         self._facts: tuple[Fact, ...] = ()
         self._asked = False
         self._problem = ""
@@ -82,11 +77,16 @@ class WhyPage(Page):
             widget.add_class("panel")
         yield Vertical(why, facts, id="why-body")
 
+    def arrive(self, where: Where) -> None:
+        """Tell why an image or a fix is as it is."""
+        super().arrive(where)
+        self.image, self.fix_key = where.image, where.fix
+
     # -- drawing
 
     def explanation(self) -> Explanation | None:
         """What is known now."""
-        site = self.console.site
+        site = self.shell.site
         view, now = site.view, site.now
         row = view.fix_row(self.fix_key) if self.fix_key else None
         if row is not None:
@@ -102,19 +102,19 @@ class WhyPage(Page):
             pane.show([line("It is not there any more. esc goes back.")])
             table.show(FactRows(()))
             return
-        pane.show(lines.of(found, self.console.signs))
+        pane.show(lines.of(found, self.shell.signs))
         set_title(table, f"Facts {len(found.facts)}   enter shows what the record or file itself says")
-        table.show(FactRows(found.facts, self.console.site.view.place), self._nothing())
+        table.show(FactRows(found.facts, self.shell.site.view.place), self._nothing())
         if not self._asked:
             self._ask(found.image)
 
     def status(self) -> Button:
         """Whether its fix is in the plan."""
         found = self.explanation()
-        if found is None or not found.fixes or self.console.site.replay is not None:
+        if found is None or not found.fixes or self.shell.site.replay is not None:
             return Button(())
         fix = found.fixes[0]
-        place = self.console.site.decisions.position(fix.key)
+        place = self.shell.site.decisions.position(fix.key)
         told = f"is number {place} of the plan" if place else "is not in the plan, space queues it"
         return Button((Span(f" {fix.what} {told}", "quiet"),), "queue")
 
@@ -124,7 +124,7 @@ class WhyPage(Page):
     def _ask(self, image: str) -> None:
         """Read the evidence beside the screen; a trace has none on disk."""
         self._asked = True
-        site, repo = self.console.site, self.console.site.current
+        site, repo = self.shell.site, self.shell.site.current
         if not image or site.replay is not None:
             self._problem = "a trace keeps no files" if site.replay is not None else "this is about no single image"
             return
@@ -139,7 +139,7 @@ class WhyPage(Page):
             if self.is_mounted:
                 self.fill_all()
 
-        self.console.jobs.start(f"facts {image}", call, read)
+        self.shell.jobs.start(f"facts {image}", call, read)
 
     def on_mount(self) -> None:
         """The facts have the keys."""
@@ -178,26 +178,26 @@ class WhyPage(Page):
 
         fact = self._fact()
         assert fact is not None
-        self.console.push_screen(RecordPage(fact))
+        self.shell.open(RecordPage(fact))
 
     def act_queue(self) -> None:
         """Queue or unqueue the fix."""
         found = self.explanation()
         assert found is not None
         fix = found.fixes[0]
-        self.console.decide(lambda store: store.toggle(fix) and None)
+        decide(self.shell, lambda store: store.toggle(fix) and None)
 
     def act_show_fix(self) -> None:
         """Show it in Triage."""
         found = self.explanation()
         assert found is not None
-        self.console.show_fix(found.fixes[0].key)
+        self.shell.show(Where("triage", fix=found.fixes[0].key))
 
     def act_history(self) -> None:
         """Show what happened to the image."""
         found = self.explanation()
         assert found is not None
-        self.console.show_lane(found.image)
+        self.shell.show(Where("timeline", image=found.image))
 
     def act_back(self) -> None:
         """Back to where it was opened."""
@@ -210,7 +210,7 @@ class WhyPage(Page):
             return []
         items: list[CopyItem] = [("w", "reason", "\n".join(found.text()))]
         if found.image:
-            command = command_line("why", repo=self.console.site.view.name, image=found.image)
+            command = command_line("why", repo=self.shell.site.view.name, image=found.image)
             items = [("i", "id of the image", found.image), ("c", "command", command), *items]
         return items
 
@@ -222,3 +222,13 @@ class WhyPage(Page):
         rows: list[Sequence[str]] = [(item.label, item.text) for item in found.lines]
         rows += [("Fact", plain(fact.line)) for fact in found.facts]
         return ("label", "text"), rows
+
+    ACTS: ClassVar[Sequence[Act]] = (
+        Act("open_fact", "enter", "Open fact", "Show what the record or file itself says.", act_open_fact,
+            "evidence record"),
+        Act("queue", "space", "Queue", "Put the fix into the plan, or take it out.", act_queue, "select", changes=True),
+        Act("show_fix", "f", "Fix", "Show the fix in Triage.", act_show_fix, "go to"),
+        Act("history", "h", "History", "Show in the timeline what happened to this image.", act_history,
+            "provenance lane"),
+        Act("back", "escape", "Back", "Back to where it was opened.", act_back),
+    )  # fmt: skip

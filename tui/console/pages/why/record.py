@@ -21,10 +21,6 @@ class RecordPage(Page):
     tab = "record"
     TABS = False
     ALWAYS: ClassVar[Sequence[str]] = ("help", "commands", "back")
-    ACTS: ClassVar[Sequence[Act]] = (
-        Act("reload", "r", "Read again", "Read it again.", "refresh"),
-        Act("back", "escape", "Back", "Back to the reason."),
-    )
 
     def __init__(self, fact: Fact) -> None:
         super().__init__()
@@ -52,7 +48,7 @@ class RecordPage(Page):
 
     def act_reload(self) -> None:
         """Read it, beside the screen."""
-        site, repo, fact = self.console.site, self.console.site.current, self.fact
+        site, repo, fact = self.shell.site, self.shell.site.current, self.fact
 
         def call() -> tuple[str, ...]:
             with site.engine() as engine:
@@ -63,7 +59,7 @@ class RecordPage(Page):
             if self.is_mounted:
                 self.fill_all()
 
-        self.console.do("record", call, done, "It cannot be read")
+        self.shell.do("record", call, done, "It cannot be read")
 
     def act_back(self) -> None:
         """Back to the reason."""
@@ -76,3 +72,8 @@ class RecordPage(Page):
     def table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
         """The lines."""
         return ("line",), [(text,) for text in self._lines]
+
+    ACTS: ClassVar[Sequence[Act]] = (
+        Act("reload", "r", "Read again", "Read it again.", act_reload, "refresh"),
+        Act("back", "escape", "Back", "Back to the reason.", act_back),
+    )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from rich.cells import cell_len as width
 from textual import events
@@ -12,17 +12,16 @@ from textual.widgets import Input
 
 from tui.console.acts import Act, KeyMap, shown_key
 from tui.console.draw.lines import Span, plain
+from tui.console.shell import Shell
 from tui.console.widgets.bar import Bar, Button
+from tui.console.widgets.base import shell_of
 from tui.console.widgets.pane import Pane
 from tui.console.widgets.table import Table
-
-if TYPE_CHECKING:
-    from tui.console.app import ConsoleApp
 
 GAP = "  "
 
 
-class Acting(Screen[Any]):
+class ActScreen(Screen[Any]):
     """A screen whose keys are acts. ``ACTS`` are its own; the last of the footer are always shown."""
 
     ACTS: ClassVar[Sequence[Act]] = ()
@@ -38,22 +37,22 @@ class Acting(Screen[Any]):
         """Keys that were typed before the screen was there."""
 
     @property
-    def console(self) -> ConsoleApp:
-        """The application."""
-        return cast("ConsoleApp", self.app)
+    def shell(self) -> Shell:
+        """The application, as far as it may be known here."""
+        return shell_of(self)
 
     @property
     def keys(self) -> KeyMap:
         """Which key does what here."""
         if self._key_map is None:
-            self._key_map = KeyMap(self.all_acts(), self.console.key_changes)
+            self._key_map = KeyMap(self.all_acts(), self.shell.config.keys)
         return self._key_map
 
     def all_acts(self) -> Sequence[Act]:
         """Every act that has a key here, the screen's own first."""
         return self.ACTS
 
-    # -- doing
+    # -- acts
 
     def why_not(self, act: Act) -> str:
         """Why an act is not possible now, one sentence; "" when it is."""
@@ -62,22 +61,21 @@ class Acting(Screen[Any]):
 
     def reason(self, act: Act) -> str:
         """As ``why_not``, with the reasons that hold for every screen."""
-        if act.changes and (locked := self.console.why_locked()):
+        if act.changes and (locked := self.shell.site.why_locked()):
             return locked
-        if act.name == "lens" and (none := self.console.why_no_lens()):
+        if act.name == "lens" and (none := self.shell.site.why_no_lens()):
             return none
         return self.why_not(act)
 
     def press(self, act: Act) -> None:
         """Do an act, or tell why it is not possible now."""
         if why := self.reason(act):
-            self.console.tell(f"{act.label}: {why}", "warning")
+            self.shell.tell(f"{act.label}: {why}", "warning")
             return
-        method = getattr(self, f"act_{act.name}", None) or getattr(self.console, f"act_{act.name}")
         try:
-            method()
+            act.do(self)
         except Exception as error:  # noqa: BLE001 - told in a dialog; no key may end the console
-            self.console.failed(act.label, error)
+            self.shell.failed(act.label, error)
 
     # -- keys
 
@@ -125,7 +123,7 @@ class Acting(Screen[Any]):
         self._ready = True
         ahead, self._ahead = self._ahead, []
         for event in ahead:
-            self.console.take_key(event)
+            self.shell.keyboard.take(event)
 
     def on_bar_pressed(self, message: Bar.Pressed) -> None:
         """A button of a bar is as its key."""
@@ -134,10 +132,10 @@ class Acting(Screen[Any]):
         if act is not None:
             self.press(act)
 
-    # -- telling
+    # -- messages and footer
 
-    def show_told(self) -> None:
-        """Write what the console tells now, or that it tells nothing."""
+    def show_message(self) -> None:
+        """Write the message that stands now, or that there is none."""
 
     def fill_footer(self) -> None:
         """Write the footer: as many acts as fit, then those that are always there."""

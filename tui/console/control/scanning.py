@@ -1,0 +1,98 @@
+"""When repositories are scanned, and what becomes of what a scan saw. The scan is a process (``tui.work.scanner``)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from engine.errors import DiskwrightError
+from tui.console.shell import Shell
+from tui.view.snapshot import RepositoryView
+from tui.work.scanner import Cancelled
+
+QUIET_RESCAN_S = 30.0
+WATCHED_RESCAN_S = 2.0
+"""While a plan is shown, changes of others are seen within about this time."""
+LIVE_RESCAN_S = 6.0
+"""While something runs: each scan is a process, and the bar does not come from scans."""
+RESCAN_SHARE = 20
+"""A scan that takes long is repeated less often: at most this share of the time is spent scanning."""
+RETRY_LOST_S = 30.0
+OTHERS_RESCAN_S = 300.0
+"""Repositories that are not looked at are scanned as often, one after the other."""
+_OTHERS = "scan of another repository"
+
+
+def rescan(shell: Shell, asked: bool = False, deep: bool = False) -> None:
+    """Scan the repository that is looked at, beside everything else; ``deep``: read the data too.
+
+    While such a scan is under way nothing is begun, and that is told to whoever ``asked``."""
+    site, name = shell.site, shell.site.current
+    if not name or site.replay is not None:
+        return
+    site.scan_times[name] = site.clock()
+    started = shell.jobs.start(f"scan {name}", lambda: site.scan(name, deep), partial(_scanned, shell, name))
+    if not started and asked:
+        shell.tell("A scan is under way.")
+
+
+def scan_if_due(shell: Shell, watched: bool) -> None:
+    """Scan what was not scanned for long; ``watched``: changes of others are to be seen soon."""
+    if _is_due(shell, watched):
+        rescan(shell)
+    scan_another(shell)
+
+
+def scan_another(shell: Shell) -> None:
+    """Scan a repository that is not looked at and was not for long: the list tells of all of them."""
+    site = shell.site
+    if site.replay is not None or shell.jobs.busy(_OTHERS) or not site.view.known:
+        return
+    due = site.clock() - OTHERS_RESCAN_S
+    names = [entry.name for entry in site.entries if entry.name != site.current]
+    name = next((name for name in names if site.scan_times.get(name, 0.0) <= due), "")
+    if name:
+        site.scan_times[name] = site.clock()
+        shell.jobs.start(_OTHERS, lambda: site.scan(name), partial(_scanned, shell, name))
+
+
+def next_try_s(shell: Shell) -> float:
+    """Return in how many seconds a repository that could not be read is scanned again."""
+    site = shell.site
+    return RETRY_LOST_S - (site.clock() - site.scan_times.get(site.current, 0.0))
+
+
+def _is_due(shell: Shell, watched: bool) -> bool:
+    site = shell.site
+    if not site.current or site.replay is not None:
+        return False
+    if watched:
+        pause = WATCHED_RESCAN_S
+    else:
+        usual = LIVE_RESCAN_S if site.live_runs() else QUIET_RESCAN_S
+        pause = max(usual, RESCAN_SHARE * site.view.took_s)
+    if site.view.problem:
+        pause = RETRY_LOST_S
+    return site.clock() - site.scan_times.get(site.current, 0.0) >= pause
+
+
+def _scanned(shell: Shell, name: str, view: RepositoryView | None, error: BaseException | None) -> None:
+    site = shell.site
+    site.scan_times[name] = site.clock()
+    if isinstance(error, Cancelled):
+        return
+    if error is not None or view is None:
+        shell.failed("The repository could not be scanned", error or AssertionError("a scan returned nothing"))
+        return
+    old = site.views.get(view.name)
+    site.accept(view._replace(fixes=shell.config.prioritised(view.fixes)))
+    journal = site.journal
+    if journal is not None and view.name == site.current:
+        shell.jobs.start("journal", lambda: journal.note_scan(old, view), partial(_noted, shell))
+    shell.refresh_pages()
+    scan_another(shell)
+
+
+def _noted(shell: Shell, value: object, error: BaseException | None) -> None:
+    del value
+    if error is not None and not isinstance(error, DiskwrightError):
+        shell.failed("The timeline could not be written", error)

@@ -200,17 +200,17 @@ class Engine:
         """Commit the removal; data stays until a clean fix, and until then it can be restored.
 
         Repeating it is a success. An unfinished operation on the image ends, wherever it runs."""
-        from engine.verbs import change
+        from engine.verbs import remove
 
         parse("remove_image", options)
-        change.remove(self.context, repo_id, image_id)
+        remove.remove(self.context, repo_id, image_id)
 
     def restore_image(self, repo_id: str, image_id: str, options: OptionsArgument = None) -> None:
         """Undo a removal. Refused once deletion or a merge of its data has begun."""
-        from engine.verbs import change
+        from engine.verbs import remove
 
         parse("restore_image", options)
-        change.restore(self.context, repo_id, image_id)
+        remove.restore(self.context, repo_id, image_id)
 
     # -- status, check, fix
 
@@ -306,8 +306,6 @@ class Engine:
 
         Of several fixes in one process those that have not begun are not run any more. NotFound when nothing runs on
         it, Refused when another host works on it."""
-        from engine.verbs import change
-
         require_id(image_id, "image_id")
         repository = self.context.repository(repo_id)
         if tasks.stop(self.doors, self.state, repository.identity, image_id):
@@ -315,7 +313,7 @@ class Engine:
         if repository.lease_held(image_id):
             who = leasing.holder(self.doors, repository, image_id)
             raise Refused(f"image {image_id} is worked on, but not by a task of this host: {who}", "Stop it there")
-        change.visible(self.context, repo_id, image_id)
+        self.context.visible(repo_id, image_id)
         raise NotFound(f"nothing runs on image {image_id}", "diskwright tasks lists what runs here")
 
     # -- images and their data
@@ -328,30 +326,27 @@ class Engine:
 
     def get_user_data(self, repo_id: str, image_id: str) -> Any:
         """Return the user data of an image."""
-        from engine.verbs import change
-
-        return change.visible(self.context, repo_id, image_id).user_data
+        return self.context.visible(repo_id, image_id).user_data
 
     def set_user_data(self, repo_id: str, image_id: str, user_data: Any) -> None:
         """Replace the user data of an image: any JSON up to MAX_USER_DATA_BYTES. Atomic."""
-        from engine.verbs import change
+        from engine.verbs import attributes
 
-        change.set_user_data(self.context, repo_id, image_id, user_data)
+        attributes.set_user_data(self.context, repo_id, image_id, user_data)
 
     def set_strategy(self, repo_id: str, image_id: str, strategy: str) -> None:
         """Change what is valued for an image; check then offers the better representation."""
-        from engine.verbs import change
+        from engine.verbs import attributes
 
         if strategy not in list(Strategy):
             raise BadRequest(f"strategy {strategy!r:.60} is unknown", "Use space or performance")
-        change.set_strategy(self.context, repo_id, image_id, Strategy(strategy))
+        attributes.set_strategy(self.context, repo_id, image_id, Strategy(strategy))
 
     def record_digest(self, repo_id: str, image_id: str) -> str:
         """Read a snapshot whole, record its content digest, and return it."""
         from engine.fixes import repair
-        from engine.verbs import change
 
-        record = change.visible(self.context, repo_id, image_id)
+        record = self.context.visible(repo_id, image_id)
         if record.mutable:
             raise Refused(f"image {image_id} is a virtual disk", "Only snapshots keep a digest: snapshot it first")
         repository = self.context.repository(repo_id)

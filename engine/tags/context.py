@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from engine.data.model import require_id
 from engine.data.options import Options
 from engine.data.records import Record
 from engine.doors import Doors
@@ -141,6 +142,14 @@ class Context:
             names = ", ".join(found.repo_id for found in whole)
             raise Ambiguous(f"image {image} is in {names}", "Say which one with image_hints")
         return whole[0]
+
+    def visible(self, repo_id: str, image: str) -> Record:
+        """Return the record of an image that users can see; NotFound when it was removed or is hidden."""
+        require_id(image, "image_id")
+        record = changes.read(self.repository(repo_id), image).record
+        if not record.strong:
+            raise NotFound(f"there is no image {image} in {repo_id}", "If it was removed, restore it first")
+        return record
 
     @staticmethod
     def _look(repo_id: str, repository: Repository, image: str) -> Found | None:

@@ -17,7 +17,6 @@ from engine.errors import BadRequest, Conflict, Stopped, from_os_error
 from engine.tags import chains, leasing
 from engine.tags.context import Context
 from engine.tools.qemu.qcow2 import fresh_image
-from engine.verbs.change import visible
 
 SECTOR_BYTES = 512
 
@@ -35,7 +34,7 @@ def export(
         raise BadRequest(f"image format {format!r:.40} is unknown", "Use raw or qcow2")
     require_path(path)
     repository = context.repository(repo_id)
-    record = visible(context, repo_id, image)
+    record = context.visible(repo_id, image)
     links = chains.usable(repository, record)
     with leasing.take(context.doors, repository, [], [link.tag for link in links]):
         chains.unchanged(repository, links)

@@ -19,7 +19,6 @@ from engine.formats.base import Repository, backing_name
 from engine.host.state import HostState, Prepared
 from engine.tags import chains, changes, leasing
 from engine.tags.context import Context
-from engine.verbs.change import visible
 from engine.verbs.commit import committed
 
 DISK_NAME = "disk"
@@ -30,7 +29,7 @@ def prepare(context: Context, state: HostState, repo_id: str, image: str, writab
     """Make the image usable on this host. Durable effects: the write epoch rises before anybody
     can write, and headers that do not say what the records say are rewritten first."""
     repository = context.repository(repo_id)
-    record = visible(context, repo_id, image)
+    record = context.visible(repo_id, image)
     _refuse_unusable(record, writable)
     _refuse_second(state, repository, image)
     links = chains.usable(repository, record)
@@ -40,7 +39,7 @@ def prepare(context: Context, state: HostState, repo_id: str, image: str, writab
         stack.callback(context.deactivate)
         _mend_headers(context, repository, links)
         leases = stack.enter_context(leasing.take(context.doors, repository, own, rest))
-        chains.usable(repository, visible(context, repo_id, image))
+        chains.usable(repository, context.visible(repo_id, image))
         chains.unchanged(repository, links)  # and from here on nobody changes it
         if writable:
             chains.require_no_late_writer(repository, image, links[0].volume)
@@ -147,7 +146,7 @@ def teardown(context: Context, state: HostState, repo_id: str, image: str) -> No
     repository = context.repository(repo_id)
     mine = [entry for entry in state.prepared() if (entry.repository, entry.image) == (repository.identity, image)]
     if not mine:
-        visible(context, repo_id, image)
+        context.visible(repo_id, image)
         raise NotFound(f"image {image} is not prepared on this host", "diskwright tasks lists what is")
     entry = mine[0]
     context.doors.processes.terminate(entry.process)

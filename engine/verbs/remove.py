@@ -1,4 +1,4 @@
-"""Verbs that only change a record: remove, restore, user data, strategy.
+"""remove_image and restore_image: a changed record and nothing else.
 
 Removal is arbitrated by the generation alone: it needs no lease, and an executor on that image
 finds out at its next step. It destroys nothing; until a clean fix ran it can be undone.
@@ -6,10 +6,8 @@ finds out at its next step. It destroys nothing; until a clean fix ran it can be
 
 from __future__ import annotations
 
-from typing import Any
-
-from engine.data.model import Strategy, require_id
-from engine.data.records import Record, check_user_data
+from engine.data.model import require_id
+from engine.data.records import Record
 from engine.errors import ImageBusy, NotFound, Refused
 from engine.tags import changes, leasing
 from engine.tags.attempt import with_cursor
@@ -60,25 +58,3 @@ def restore(context: Context, repo_id: str, image: str) -> None:
         return record._replace(strong=True, removed=None, absorbed_by="")
 
     changes.change(repository, image, restored)
-
-
-def visible(context: Context, repo_id: str, image: str) -> Record:
-    """Return the record of an image that users can see; NotFound when it was removed or is hidden."""
-    require_id(image, "image_id")
-    record = changes.read(context.repository(repo_id), image).record
-    if not record.strong:
-        raise NotFound(f"there is no image {image} in {repo_id}", "If it was removed, restore it first")
-    return record
-
-
-def set_user_data(context: Context, repo_id: str, image: str, user_data: Any) -> None:
-    """Replace the user data of an image, all of it or nothing. Two at once: one wins whole."""
-    checked = check_user_data(user_data)
-    visible(context, repo_id, image)
-    changes.change(context.repository(repo_id), image, lambda record: record._replace(user_data=checked))
-
-
-def set_strategy(context: Context, repo_id: str, image: str, strategy: Strategy) -> None:
-    """Change what is valued for an image. Its status follows; check then offers the way there."""
-    visible(context, repo_id, image)
-    changes.change(context.repository(repo_id), image, lambda record: record._replace(strategy=strategy))

@@ -18,7 +18,7 @@ from engine.data.model import Constraints, Fix, FixType, ImageReport, Repository
 from engine.data.options import parse
 from engine.doors import Doors
 from engine.errors import BadRequest, Conflict, DiskwrightError, Irreversible, NotFound, Refused
-from engine.formats.base import Repository
+from engine.formats.base import Manager, Repository
 from engine.formats.registry import create_repository, detach_repository, open_repository, same_on_host
 from engine.host import tasks
 from engine.host.state import HostState, Prepared, Task
@@ -120,7 +120,7 @@ class Engine:
     def host_warnings(self, repo_id: str) -> list[str]:
         """Return what this host lacks to keep the other hosts of a shared repository safe from it, a sentence each."""
         repository = self.context.repository(repo_id)
-        shared = repository.managed and repository.constraints().shared
+        shared = repository.manager is not None and repository.constraints().shared
         return self.doors.shared_leases.warnings() if shared else []
 
     def take_srm(self, repo_id: str, dead_host: str = "") -> None:
@@ -129,21 +129,21 @@ class Engine:
         Refused, naming the manager, while another host is; unless ``dead_host`` names that one, which asserts that it
         is dead for certain and will not write any more. Where hosts share a repository any host that is not there can
         be named so: what it was writing to can be used again."""
-        self._needs_srm(repo_id).take_management(dead_host)
+        self._manager(repo_id).take(dead_host)
         self._forget()
 
     def release_srm(self, repo_id: str) -> None:
         """Give the role of manager up: nobody can change the repository until a host takes it. Refused while this
         host uses it."""
-        repository = self._needs_srm(repo_id)
-        self._not_in_use(repo_id, repository.identity)
-        repository.release_management()
+        manager = self._manager(repo_id)
+        self._not_in_use(repo_id, self.context.repository(repo_id).identity)
+        manager.release()
         self._forget()
 
     def get_srm(self, repo_id: str) -> str:
         """Return the host that manages the repository, "" when nobody is known to. Refused where nobody does by
         design."""
-        return self._needs_srm(repo_id).manager()
+        return self._manager(repo_id).host()
 
     # -- the four image operations
 
@@ -222,10 +222,10 @@ class Engine:
         view = survey.look(self.context, repository, parsed.deep, only=image_id)
         for image in judge(view).images:
             if image.id == image_id and not image.hidden:
-                if repository.lease_held(image_id):
+                if repository.leases.held(image_id):
                     return image._replace(busy=leasing.holder(self.doors, repository, image_id))
                 return image
-        repository.read_tag(image_id)  # StorageError where nothing can be listed
+        repository.tags.read(image_id)  # StorageError where nothing can be listed
         raise NotFound(f"there is no image {image_id} in {repo_id}", "diskwright images lists what is there")
 
     def check_storage_repository(self, repo_id: str, options: OptionsArgument = None) -> list[Fix]:
@@ -310,7 +310,7 @@ class Engine:
         repository = self.context.repository(repo_id)
         if tasks.stop(self.doors, self.state, repository.identity, image_id):
             return
-        if repository.lease_held(image_id):
+        if repository.leases.held(image_id):
             who = leasing.holder(self.doors, repository, image_id)
             raise Refused(f"image {image_id} is worked on, but not by a task of this host: {who}", "Stop it there")
         self.context.visible(repo_id, image_id)
@@ -410,11 +410,12 @@ class Engine:
             self._context.close()
             self._context = None
 
-    def _needs_srm(self, repo_id: str) -> Repository:
-        repository = self.context.repository(repo_id)
-        if not repository.managed:
+    def _manager(self, repo_id: str) -> Manager:
+        """Return the role of the manager of a repository, or raise Refused where there is none by design."""
+        manager = self.context.repository(repo_id).manager
+        if manager is None:
             raise Refused(f"{repo_id} needs no storage repository manager", "Every host may do everything there")
-        return repository
+        return manager
 
     def _not_in_use(self, repo_id: str, identity: str) -> None:
         """Raise Refused while an image of the repository is prepared or a task uses it on this host."""

@@ -44,7 +44,7 @@ def tag(context: Context, repository: Repository, target: str) -> None:
     _stop_snapshot(repository, found.record)
     # Whoever bases something on this tag publishes first and looks at us afterwards; we
     # published first and look at them now: at least one of the two sees the other.
-    tags = repository.scan_tags()
+    tags = repository.tags.scan()
     dependants = of(tags, target)
     if found.record.destroyed:
         _only_unfinished(tags, dependants, target)
@@ -95,18 +95,18 @@ def delete(repository: Repository, target: str, found: changes.Tag) -> None:
     was changed since ``found`` was read: then nothing is deleted, or what was deleted is nobody's."""
     record, generation = found.record, found.generation
     assert record.purging
-    shared = named_elsewhere(repository.scan_tags(), target)
-    repository.settle_all()
+    shared = named_elsewhere(repository.tags.scan(), target)
+    repository.tags.settle_all()
     if not record.destroyed:
         record = destroyed(record)
-        generation = repository.publish(record, generation)
+        generation = repository.tags.publish(record, generation)
     for volume in record.scrap:
         if volume.id not in shared:
-            repository.remove_digests(volume.id)
-            repository.remove_volume(volume.id, volume.format)
-    repository.remove_progress(target, record.epoch)
-    repository.remove_progress(target, record.epoch - 1)
-    repository.purge_tag(target, generation)
+            repository.digests.remove(volume.id)
+            repository.volumes.remove(volume.id, volume.format)
+    repository.progress.remove(target, record.epoch)
+    repository.progress.remove(target, record.epoch - 1)
+    repository.tags.purge(target, generation)
 
 
 def leftovers(context: Context, repository: Repository, target: str, kind: str) -> None:
@@ -128,12 +128,12 @@ def leftovers(context: Context, repository: Repository, target: str, kind: str) 
         record = changes.change(repository, target, given_up)
         kind = "scrap"
     gone = record.scrap if kind == "scrap" else record.evidence
-    shared = named_elsewhere(repository.scan_tags(), target)
-    repository.settle_all()
+    shared = named_elsewhere(repository.tags.scan(), target)
+    repository.tags.settle_all()
     for volume in gone:
         if volume.id not in shared and volume != record.volume:
-            repository.remove_digests(volume.id)
-            repository.remove_volume(volume.id, volume.format)
+            repository.digests.remove(volume.id)
+            repository.volumes.remove(volume.id, volume.format)
 
     def forgotten(record: Record) -> Record:
         if kind == "scrap":
@@ -145,7 +145,7 @@ def leftovers(context: Context, repository: Repository, target: str, kind: str) 
 
 def litter(repository: Repository, kinds: tuple[str, ...]) -> int:
     """Delete small leftovers that are there now; each is looked at afresh by the format. Returns bytes freed."""
-    return repository.remove_litter(item for item in repository.scan().litter if item.kind in kinds)
+    return repository.litter.remove(item for item in repository.scan().litter if item.kind in kinds)
 
 
 def lost(repository: Repository, name: str) -> int:
@@ -153,26 +153,26 @@ def lost(repository: Repository, name: str) -> int:
     items: list[Litter] = [item for item in repository.scan().litter if item.kind == "lost" and item.name == name]
     if not items:
         raise StaleFix(f"{name!r:.100} is not in quarantine any more", "Check again")
-    return repository.remove_litter(items)
+    return repository.litter.remove(items)
 
 
 def unnamed(repository: Repository, volume: str, format: str) -> None:
     """Move a volume that no record names into quarantine, after looking once more."""
     if not is_id(volume) or format not in list(VolumeFormat):
         raise StaleFix("this fix names no volume", "Check again")
-    if volume in named_elsewhere(repository.scan_tags(), ""):
+    if volume in named_elsewhere(repository.tags.scan(), ""):
         raise StaleFix(f"volume {volume} is named by a record now", "Check again")
-    repository.settle_all()
-    repository.quarantine_volume(volume, VolumeFormat(format))
+    repository.tags.settle_all()
+    repository.volumes.quarantine(volume, VolumeFormat(format))
 
 
 def damaged_record(repository: Repository, target: str) -> None:
     """Give a damaged record up: a tombstone replaces it, its volumes become unnamed (none is deleted)."""
-    entry = repository.read_tag(target)
+    entry = repository.tags.read(target)
     if entry is None or entry.tombstone:
         return
     if entry.record is not None or entry.unreadable:
         raise StaleFix(f"the record of {target} can be read, or cannot be judged, now", "Check again")
-    if known(repository.scan_tags(), target):
+    if known(repository.tags.scan(), target):
         raise Refused(f"other images depend on {target}", "Remove them first")
-    repository.purge_tag(target, entry.generation)
+    repository.tags.purge(target, entry.generation)

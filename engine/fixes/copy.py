@@ -74,7 +74,7 @@ def _copy_onto_base(
 
 def _tell_source(source: sources.Source, digest: str, attempt: Attempt, filled: VolumeRef) -> None:
     """Record the digest in the source snapshot too, since it was read whole anyway. Best effort."""
-    chunks = attempt.repository.read_digests(filled.id)
+    chunks = attempt.repository.digests.read(filled.id)
 
     def told(record: Record) -> Record | None:
         if record.digest or record.volume is None or record.volume != source.links[0].volume:
@@ -83,7 +83,7 @@ def _tell_source(source: sources.Source, digest: str, attempt: Attempt, filled: 
 
     try:
         if chunks is not None:
-            source.repository.write_digests(source.links[0].volume.id, chunks)
+            source.repository.digests.write(source.links[0].volume.id, chunks)
         changes.change(source.repository, source.record.id, told)
     except DiskwrightError:
         return  # a read-only or full source keeps no digest; the copy is complete without it

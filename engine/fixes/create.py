@@ -59,11 +59,11 @@ def make_disk_volume(repository: Repository, record: Record) -> None:
         if now.purging or now.operation != operation:
             raise Superseded(f"the volume of image {record.id} was made by somebody else, or is not wanted any more")
 
-    repository.make_volume(operation.attempt, record.size, base_format, still_wanted)
+    repository.volumes.make(operation.attempt, record.size, base_format, still_wanted)
 
 
 def _is_merged_away(repository: Repository, tag: str) -> bool:
-    entry = repository.read_tag(tag)
+    entry = repository.tags.read(tag)
     return entry is not None and entry.record is not None and bool(entry.record.absorbed_by)
 
 
@@ -86,12 +86,12 @@ def _bring_base(attempt: Attempt, operation: Operation) -> None:
     """Have the base in this repository, whole: as hidden data under its own id where it was not here."""
     repository, context = attempt.repository, attempt.context
     attempt.stage("copy base")
-    entry = repository.read_tag(operation.base)
+    entry = repository.tags.read(operation.base)
     if entry is not None and entry.record is not None and entry.record.whole:
         chains.load(repository, entry.record)  # refuses one that is being deleted or merged away
         return
     with leasing.take(context.doors, repository, [operation.base]):
-        entry = repository.read_tag(operation.base)
+        entry = repository.tags.read(operation.base)
         if entry is not None and entry.record is not None and entry.record.whole:
             chains.load(repository, entry.record)  # another host has finished it meanwhile
             return
@@ -106,7 +106,7 @@ def _publish_hidden_base(attempt: Attempt, operation: Operation, expected: int) 
     source = sources.locate(attempt.context, operation)
     hidden = sources.copy_record(attempt.context, source, source.record.id, Strategy.SPACE, strong=False)
     try:
-        attempt.repository.publish(hidden, expected)
+        attempt.repository.tags.publish(hidden, expected)
     except Overtaken as error:
         raise StorageError(f"the base {operation.base} appeared at the same moment", "Run the fix again") from error
 

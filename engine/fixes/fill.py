@@ -32,7 +32,7 @@ class Reading(NamedTuple):
 def reading(repository: Repository, record: Record, links: list[chains.Link]) -> Reading:
     """Return how to read an image of a repository."""
     digest = record.digest if record.digest_is_valid else ""
-    chunks = repository.read_digests(links[0].volume.id) if digest else None
+    chunks = repository.digests.read(links[0].volume.id) if digest else None
     return Reading(chains.layers(repository, links), record.size, repository.constraints().direct_io, digest, chunks)
 
 
@@ -45,11 +45,11 @@ def copy_all(attempt: Attempt, source: Reading, target: VolumeRef, want_digest: 
     return.
     """
     size = aligned(source.size)
-    layer = attempt.repository.layer(target)
+    layer = attempt.repository.volumes.layer(target)
     if attempt.cursor == 0 and not prove and _reflink(attempt, source, layer):
         attempt.checkpoint(size, 100)
         if source.digest and source.chunks:
-            attempt.repository.write_digests(target.id, source.chunks)
+            attempt.repository.digests.write(target.id, source.chunks)
         return source.digest
     images = attempt.context.doors.images
     known = _known_digests(attempt, target.id, size) if want_digest else None
@@ -65,7 +65,7 @@ def copy_all(attempt: Attempt, source: Reading, target: VolumeRef, want_digest: 
         return ""
     if known is None:  # an older attempt copied the beginning without digests
         return _digest_again(attempt, [layer], size, target.id)
-    attempt.repository.write_digests(target.id, known.to_bytes())
+    attempt.repository.digests.write(target.id, known.to_bytes())
     return known.root()
 
 
@@ -85,11 +85,11 @@ def copy_difference(
     direct = repository.constraints().direct_io
     known = None
     if not shared and base.digest_is_valid:
-        known = proven(repository.read_digests(base_links[0].volume.id), aligned(base.size), base.digest)
+        known = proven(repository.digests.read(base_links[0].volume.id), aligned(base.size), base.digest)
     with contextlib.ExitStack() as stack:
         read = _open(stack, images.open_session(source.layers, False, source.direct))
         below = _open(stack, images.open_session(base_layers, False, direct))
-        write = _open(stack, images.open_session([repository.layer(target), *base_layers], True, direct))
+        write = _open(stack, images.open_session([repository.volumes.layer(target), *base_layers], True, direct))
         attempt.check()
         job = pump.Job(
             read,
@@ -131,15 +131,16 @@ def settle(attempt: Attempt, layer: Layer) -> None:
 def grow(attempt: Attempt, volume: VolumeRef, size: int) -> None:
     """Give a volume room for ``size`` bytes; what is gained reads as zeros, because no base is longer
     than what stands on it. Durable on return."""
-    attempt.repository.make_room(volume, size)
-    facts = attempt.repository.volume_facts(volume.id, volume.format)
+    if attempt.repository.extents is not None:
+        attempt.repository.extents.make_room(volume, size)
+    facts = attempt.repository.volumes.facts(volume.id, volume.format)
     have = facts.header.size if facts.header else facts.length
     if have >= aligned(size):
-        settle(attempt, attempt.repository.layer(volume))
+        settle(attempt, attempt.repository.volumes.layer(volume))
         return
     if volume.parent and aligned(changes.read(attempt.repository, volume.parent).record.size) > have:
         raise Damaged(f"volume {volume.id} is shorter than what it is based on")
-    attempt.context.doors.images.resize(attempt.repository.layer(volume), aligned(size))
+    attempt.context.doors.images.resize(attempt.repository.volumes.layer(volume), aligned(size))
 
 
 def _open(stack: contextlib.ExitStack, session: Session) -> Session:
@@ -152,7 +153,7 @@ def _timed_run(attempt: Attempt, job: pump.Job, volume: str) -> None:
 
     def checkpoint(cursor: int, percent: int) -> None:
         if job.digests is not None:
-            attempt.repository.write_digests(volume, job.digests.upto(cursor))
+            attempt.repository.digests.write(volume, job.digests.upto(cursor))
         attempt.checkpoint(cursor, percent)
 
     start = clock.monotonic()
@@ -183,7 +184,7 @@ def _reflink(attempt: Attempt, source: Reading, target: Layer) -> bool:
 def _known_digests(attempt: Attempt, volume: str, size: int) -> DigestList | None:
     if attempt.cursor == 0:
         return DigestList(size)
-    stored = attempt.repository.read_digests(volume)
+    stored = attempt.repository.digests.read(volume)
     needed = attempt.cursor // CHUNK_BYTES * DIGEST_BYTES
     if attempt.cursor >= size:
         needed = len(DigestList(size).to_bytes())
@@ -198,7 +199,7 @@ def _digest_again(attempt: Attempt, layers: list[Layer], size: int, volume: str)
         found = pump.digest_of(session, wanted, size, lambda cursor, percent: attempt.check())
     finally:
         session.close()
-    attempt.repository.write_digests(volume, found.to_bytes())
+    attempt.repository.digests.write(volume, found.to_bytes())
     return found.root()
 
 

@@ -55,7 +55,7 @@ def _only_dependant(repository: Repository, below: str, above: str) -> None:
     lower = changes.read(repository, below).record
     if lower.strong or lower.purging or not lower.whole:
         raise StaleFix(f"image {below} is not hidden data any more", "Check again")
-    dependants = of(repository.scan_tags(), below)
+    dependants = of(repository.tags.scan(), below)
     if dependants != [above]:
         raise StaleFix(f"{len(dependants)} images depend on {below} now", "Check again")
 
@@ -76,10 +76,10 @@ def _reserve(repository: Repository, below: str, above: str) -> None:
         return record._replace(absorbed_by=above)
 
     changes.change(repository, below, reserved)
-    if of(repository.scan_tags(), below) != [above]:
+    if of(repository.tags.scan(), below) != [above]:
         changes.change(repository, below, lambda record: None if record.absorber else record._replace(absorbed_by=""))
         raise StaleFix(f"another image depends on {below} now", "Check again")
-    repository.settle_all()  # who does not depend on it any more might do so again after a loss of power
+    repository.tags.settle_all()  # who does not depend on it any more might do so again after a loss of power
     changes.change(repository, below, absorbed)
 
 
@@ -111,9 +111,9 @@ def _down(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, botto
     repository, images = attempt.repository, attempt.context.doors.images
     fill.grow(attempt, bottom, record.size)
     chain = _chain(repository, lower, record.id)
-    wanted = ranges.present_ranges(images.map_layer(repository.layer(top)))
+    wanted = ranges.present_ranges(images.map_layer(repository.volumes.layer(top)))
     # The upper layer alone: every wanted range is in it, and the lower one is open for writing.
-    fill.copy_into(attempt, [repository.layer(top)], wanted, chain)
+    fill.copy_into(attempt, [repository.volumes.layer(top)], wanted, chain)
     attempt.stage("replace")
 
     def replaced(record: Record) -> Record:
@@ -135,7 +135,7 @@ def _purge_absorbed(repository: Repository, below: str, above: str) -> None:
             raise StaleFix(f"image {below} is not absorbed by {above}", "Check again")
         return None if record.purging else record._replace(purging=True)
 
-    if of(repository.scan_tags(), below):
+    if of(repository.tags.scan(), below):
         return  # somebody bases something on it at this moment; check says what becomes of it
     changes.change(repository, below, purging)
     clean.delete(repository, below, changes.read(repository, below))
@@ -143,12 +143,13 @@ def _purge_absorbed(repository: Repository, below: str, above: str) -> None:
 
 def _up(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, bottom: VolumeRef) -> None:
     repository, images = attempt.repository, attempt.context.doors.images
-    repository.make_room(top, record.size)
+    if repository.extents is not None:
+        repository.extents.make_room(top, record.size)
     below = _chain(repository, lower, record.id)
-    fill.settle(attempt, repository.layer(top))
-    mine = ranges.exact(ranges.present_ranges(images.map_layer(repository.layer(top))))
+    fill.settle(attempt, repository.volumes.layer(top))
+    mine = ranges.exact(ranges.present_ranges(images.map_layer(repository.volumes.layer(top))))
     theirs = ranges.exact(ranges.present_ranges(images.map_layer(below[0])))
-    fill.copy_into(attempt, below, ranges.subtract(theirs, mine), [repository.layer(top), *below])
+    fill.copy_into(attempt, below, ranges.subtract(theirs, mine), [repository.volumes.layer(top), *below])
     attempt.stage("replace")
     merged = top._replace(parent=bottom.parent)
     lost = _lost(record, lower, mine)
@@ -163,13 +164,13 @@ def _fresh(attempt: Attempt, record: Record, top: VolumeRef, lower: Record) -> N
     repository, images = attempt.repository, attempt.context.doors.images
     links = chains.load(repository, record)
     filled = target.ready(attempt, record)
-    mine = ranges.present_ranges(images.map_layer(repository.layer(top)))
+    mine = ranges.present_ranges(images.map_layer(repository.volumes.layer(top)))
     if not filled.parent:
         fill.copy_all(attempt, fill.reading(repository, record, links), filled, want_digest=False)
     else:
         layers = chains.layers(repository, links)
         theirs = ranges.present_ranges(images.map_layer(layers[1]))
-        fill.copy_into(attempt, layers[:2], [*mine, *theirs], [repository.layer(filled), *layers[2:]])
+        fill.copy_into(attempt, layers[:2], [*mine, *theirs], [repository.volumes.layer(filled), *layers[2:]])
     attempt.stage("replace")
     lost = _lost(record, lower, mine)
     replaced = attempt.publish(

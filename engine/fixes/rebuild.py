@@ -131,7 +131,7 @@ def _kept_format(record: Record) -> VolumeFormat:
 
 
 def _has_data(repository: Repository, record: Record) -> bool:
-    return record.volume is not None and repository.volume_facts(record.volume.id, record.volume.format).present
+    return record.volume is not None and repository.volumes.facts(record.volume.id, record.volume.format).present
 
 
 def salvage(context: Context, repository: Repository, tag: str, suspect: tuple[tuple[int, int], ...]) -> None:
@@ -171,12 +171,12 @@ def _read_what_can_be_read(
     repository, images = attempt.repository, attempt.context.doors.images
     size = aligned(record.size)
     layers = chains.layers(repository, links)
-    top = repository.volume_facts(links[0].volume.id, links[0].volume.format)
+    top = repository.volumes.facts(links[0].volume.id, links[0].volume.format)
     lost = _beyond_the_end(images.map_layer(layers[0]), top.length, size)
     with contextlib.ExitStack() as stack:
         read = images.open_session(layers, False, False)
         stack.callback(read.close)
-        write = images.open_session([repository.layer(filled)], True, False)
+        write = images.open_session([repository.volumes.layer(filled)], True, False)
         stack.callback(write.close)
         attempt.check()
         try:

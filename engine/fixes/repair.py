@@ -26,7 +26,7 @@ def leaks(context: Context, repository: Repository, tag: str) -> None:
         record = attempt.claim()
         assert record.volume is not None
         chains.require_no_late_writer(repository, tag, record.volume)
-        context.doors.images.repair_leaks(repository.layer(record.volume))
+        context.doors.images.repair_leaks(repository.volumes.layer(record.volume))
         attempt.finish(lambda record: record)
 
 
@@ -36,13 +36,14 @@ def reduce(context: Context, repository: Repository, tag: str) -> None:
     record = changes.read(repository, tag).record
     if record.mutable or record.volume is None or record.operation is not None:
         raise StaleFix(f"the data of image {tag} may still change", "Check again")
-    report = context.doors.images.check(repository.layer(record.volume))
+    report = context.doors.images.check(repository.volumes.layer(record.volume))
     if report.corruptions:
         raise Damaged(
             f"what the volume of image {tag} uses is not known: qemu-img check finds {report.corruptions} corruptions",
             "Nothing was cut off; check with --deep tells what can be done",
         )
-    repository.reduce(record.volume)
+    assert repository.extents is not None, "a volume that ends where its data ends is never offered to be reduced"
+    repository.extents.reduce(record.volume)
 
 
 def accept_losses(context: Context, repository: Repository, tag: str) -> None:
@@ -91,5 +92,5 @@ def _computed(context: Context, repository: Repository, record: Record, top: cha
     found = deep.compute(context, repository, record)
     if record.digest_is_valid and found.root() != record.digest:
         raise Damaged(f"image {record.id} does not have the content that its digest says", "Check it with --deep")
-    repository.write_digests(top.volume.id, found.to_bytes())
+    repository.digests.write(top.volume.id, found.to_bytes())
     return found.root()

@@ -55,9 +55,9 @@ def _promised(fix: Fix) -> tuple[object, ...]:
 
 
 def _may_run_here(context: Context, repository: Repository, fix: Fix) -> None:
-    if not fix.needs_srm:
+    if not fix.needs_srm or repository.manager is None:
         return
-    manager = repository.manager()
+    manager = repository.manager.host()
     if manager != context.doors.ids.host_id:
         raise Refused(
             f"fix {fix.id} can only run on the host that manages the repository, {manager or 'and nobody does'}",

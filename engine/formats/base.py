@@ -1,6 +1,8 @@
-"""What a repository format must supply: tags, volumes, progress, digests, leases, litter.
+"""What a repository format must supply: tags, volumes, progress logs, digest lists, leases, litter; and a manager,
+activation and extents where its storage needs them.
 
-Everything else (verbs, fixes, judgement) is written once on top of this interface. The rules
+Everything else (verbs, fixes, judgement) is written once on top of these interfaces. A part that a format needs not is
+None: there is no class of methods that do nothing. The rules
 that make crashes harmless are the same in every format:
 
 * **Name before make, unmake before unname.** The record that names a volume is durable before
@@ -73,7 +75,7 @@ class Litter(NamedTuple):
     """"temporary", "old-generation", "progress", "digest", "lost" (quarantined volume), "parked" (its space cannot be
     given away yet) or "foreign"."""
     name: str
-    """Path inside the repository; the key for ``remove_litter``."""
+    """Path inside the repository; the key for ``LitterBox.remove``."""
     size: int
     busy: bool = False
     """Somebody has it locked at this moment."""
@@ -91,50 +93,22 @@ class Scan(NamedTuple):
     unlisted: tuple[tuple[str, str], ...] = ()
     """Directories of tags or volumes that could not be listed, with the reason: what they hold is not known."""
     listing: object = None
-    """For ``volume_facts``: what it would otherwise have to ask for each volume alone."""
+    """For ``Volumes.facts``: what it would otherwise have to ask for each volume alone."""
 
 
 def unverified() -> None:
     """For a volume whose name nobody else can have used."""
 
 
-class Repository(Protocol):
-    """An open repository of one format."""
+class Tags(Protocol):
+    """The tags of a repository: what says which images there are."""
 
-    @property
-    def format(self) -> str:
-        """Such as "localfs-1.0"."""
+    def scan(self) -> dict[str, TagEntry]:
+        """List all tags afresh. StorageError when some could not be listed: whoever asks for all of them is about to
+        conclude something from what is not among them. A record that cannot be understood or read is told as such."""
 
-    @property
-    def identity(self) -> str:
-        """Random id of the storage itself, 32 hex digits; detects a second handle."""
-
-    @property
-    def place(self) -> str:
-        """Where it is, for messages."""
-
-    @property
-    def read_errors_count(self) -> bool:
-        """An error of reading data means that the data is damaged. Else it may as well be the way to it (a server
-        that is away, a lock that was lost), so the image is unknown and nothing of it is given up."""
-
-    def constraints(self) -> Constraints:
-        """What it needs and can do."""
-
-    def space(self) -> tuple[int, int]:
-        """(total, free) bytes."""
-
-    # -- tags
-
-    def scan(self) -> Scan:
-        """List everything afresh. One unreadable object never stops it."""
-
-    def scan_tags(self) -> dict[str, TagEntry]:
-        """The tags alone, listed afresh. StorageError when some could not be listed: whoever asks for
-        all of them is about to conclude something from what is not among them."""
-
-    def read_tag(self, tag: str) -> TagEntry | None:
-        """The newest generation of one tag, listed afresh; None when there never was one."""
+    def read(self, tag: str) -> TagEntry | None:
+        """Return the newest generation of one tag, listed afresh; None when there never was one."""
 
     def publish(self, record: Record, expected: int) -> int:
         """Make ``record`` the newest generation of its tag, given that ``expected`` is the newest
@@ -150,18 +124,20 @@ class Repository(Protocol):
         """Make what is visible of every tag durable: before anything is deleted or overwritten because
         no record needs it, or an older generation that does could come back after a loss of power."""
 
-    def purge_tag(self, tag: str, expected: int) -> None:
+    def purge(self, tag: str, expected: int) -> None:
         """Replace the tag by a tombstone no stale writer can win against. Raises as ``publish``."""
 
-    # -- volumes
+
+class Volumes(Protocol):
+    """The volumes of a repository: slabs of bytes, of which only records say what they are for."""
 
     def listing(self) -> object:
-        """What ``volume_facts`` can use for several volumes: the answers are then as old as the listing."""
+        """Return what ``facts`` can use for several volumes: the answers are then as old as the listing."""
 
-    def volume_facts(self, volume: str, format: VolumeFormat, listing: object = None) -> VolumeFacts:
-        """A cheap look: presence, size, and the header of a qcow2. Activates nothing."""
+    def facts(self, volume: str, format: VolumeFormat, listing: object = None) -> VolumeFacts:
+        """Take a cheap look: presence, size, and the header of a qcow2. Activates nothing."""
 
-    def make_volume(
+    def make(
         self,
         volume: VolumeRef,
         size: int,
@@ -169,112 +145,198 @@ class Repository(Protocol):
         verify: Callable[[], None] = unverified,
         filled: bool = False,
     ) -> None:
-        """Create the volume empty and durable: virtual size ``size`` (aligned), a qcow2 with a
+        """Create the volume empty and durable: virtual size ``size`` in bytes (aligned), a qcow2 with a
         parent gets the backing name that ``backing_name(parent)`` tells and ``backing_format``.
-        An unfinished volume of that name is replaced. Its record must name it already. ``verify`` is called when
-        nobody else can write to it any more and nothing was overwritten yet, and raises unless the record still
-        says that the volume is the caller's to make: a lease may have been lost meanwhile, and the work be done.
-        ``filled``: no image has it as its data before each of its ``size`` bytes was written or zeroed, so until
-        then a raw one may show what others have left on the storage."""
+        An unfinished volume of that name is replaced. The record of the volume must name it already. ``verify`` is
+        called when nobody else can write to the volume any more and nothing was overwritten yet, and raises unless the
+        record still says that the volume is the caller's to make: a lease may have been lost meanwhile, and the work
+        be done. ``filled``: no image has the volume as its data before each of the ``size`` bytes was written or
+        zeroed, so until then a raw one may show what others have left on the storage."""
 
-    def remove_volume(self, volume: str, format: VolumeFormat) -> None:
+    def remove(self, volume: str, format: VolumeFormat) -> None:
         """Delete the data, durable on return; success when it is gone already."""
 
-    def quarantine_volume(self, volume: str, format: VolumeFormat) -> None:
-        """Move a volume that no record names out of sight, into the "lost" litter. Durable."""
+    def quarantine(self, volume: str, format: VolumeFormat) -> None:
+        """Move a volume that no record names out of sight, into the "lost" litter. Durable; success when it is there
+        already."""
 
     def layer(self, volume: VolumeRef) -> Layer:
-        """The volume as a tool opens it; activates it where that is needed."""
-
-    def hold(self, volume: VolumeRef) -> Lease | None:
-        """Keeps what ``layer`` made usable on this host usable as long as it is held, here or by a process that
-        inherited it. None where nothing needs it."""
-
-    def deactivate(self, every: bool = False) -> None:
-        """Undo what ``layer`` had to do, as far as nobody else on this host uses it. ``every``: also what processes
-        that died have left. Nothing on files."""
-
-    def make_room(self, volume: VolumeRef, size: int) -> None:
-        """Before it is written: give the volume all the room that an image of that size can need, and a raw one that
-        length; what is gained reads as zeros. Durable. Nothing where files grow by themselves."""
-
-    def reduce(self, volume: VolumeRef) -> int:
-        """Take away what is behind the data of a qcow2 volume that is not written any more; returns the bytes freed.
-        Durable. The caller holds the exclusive lease. 0 where files end where their data ends."""
-
-    def freeze(self, volume: VolumeRef) -> None:
-        """The image in it is not written from here on, and may become the base of a longer one: nothing shows behind
-        its end. Durable. The caller holds the lease."""
-
-    # -- progress of one attempt, one writer
-
-    def start_progress(self, tag: str, epoch: int) -> None:
-        """Create the progress log of an attempt with all the room it will ever need."""
-
-    def write_progress(self, tag: str, epoch: int, sequence: int, line: bytes) -> None:
-        """Record line number ``sequence`` (up to 480 bytes of JSON), durable on return."""
-
-    def read_progress(self, tag: str, epoch: int) -> bytes | None:
-        """The newest intact line of that attempt, None when there is none."""
-
-    def remove_progress(self, tag: str, epoch: int) -> None:
-        """Forget the log; success when it is gone already."""
-
-    # -- chunk digests of a volume's logical content: derived, may be deleted at any time
-
-    def write_digests(self, volume: str, data: bytes) -> None:
-        """Replace the digest list of a volume, durable on return."""
-
-    def read_digests(self, volume: str) -> bytes | None:
-        """The digest list or None. Hostile until its root is compared with a record."""
-
-    def remove_digests(self, volume: str) -> None:
-        """Success when it is gone already."""
-
-    # -- leases
-
-    def try_lease(self, tag: str, shared: bool = False) -> Lease | None:
-        """Take the lease of a tag now, or None when somebody holds it. Never waits."""
-
-    def lease_held(self, tag: str) -> bool:
-        """Ask whether anybody holds it; takes nothing."""
-
-    def adopt_lease(self, tag: str, token: str) -> Lease:
-        """The lease of ``tag`` that the process which spawned this one handed over. Superseded: it is not held any
-        more. Adopted once; it is this process that ends if the lease is lost."""
-
-    # -- the manager (SRM), where there is one
-
-    @property
-    def managed(self) -> bool:
-        """Volumes can be made, removed and resized by one host only, the manager."""
+        """Return the volume as a tool opens it; it is active from then on where there is ``activation``. StorageError
+        when the volume is not there, Damaged when it is no such thing."""
 
     def late_writer(self, volume: VolumeRef) -> str:
-        """The host that used a volume and is not proven to have stopped: what it writes may still arrive there although
-        its lease is free. "": only who has the lease can write to it."""
+        """Return the host that used a volume and is not proven to have stopped: what it writes may still arrive there
+        although its lease is free. "": only who has the lease can write to it."""
 
-    def require_able_to_make(self, format: VolumeFormat, size: int) -> None:
-        """Return if a volume for an image of that size can be made here and now: Refused naming the manager, or
-        NoSpace. On files always: there is room until there is none."""
 
-    def manager(self) -> str:
-        """The host that manages the repository, "" for nobody known or needed."""
+class Activation(Protocol):
+    """Volumes that a host can open only while they are active on it."""
 
-    def take_management(self, dead: str) -> None:
-        """Become the manager. ``dead`` asserts that this host, which is the manager, is dead for certain; Refused
-        when there is another and it is not that one."""
+    def hold(self, volume: VolumeRef) -> Lease:
+        """Keep what ``layer`` made usable on this host usable as long as the lease is held, here or by a process that
+        inherited it. Conflict when somebody is taking the volume away for too long."""
 
-    def release_management(self) -> None:
-        """Stop being the manager. Refused when this host is not."""
+    def deactivate(self, every: bool = False) -> list[str]:
+        """Undo what ``layer`` had to do, as far as nobody else on this host uses it; return the names of what is still
+        in use. ``every``: also what processes that died have left."""
 
-    # -- litter
 
-    def remove_litter(self, items: Iterable[Litter]) -> int:
+class Extents(Protocol):
+    """Room that volumes do not take and give back by themselves."""
+
+    def require_room(self, format: VolumeFormat, size: int) -> None:
+        """Return if a volume for an image of ``size`` bytes can be made here and now. Refused naming the manager,
+        NoSpace, StorageError."""
+
+    def make_room(self, volume: VolumeRef, size: int) -> None:
+        """Before it is written: give the volume all the room that an image of ``size`` bytes can need, and a raw one
+        that length; what is gained reads as zeros. Durable."""
+
+    def reduce(self, volume: VolumeRef) -> int:
+        """Take away what is behind the data of a qcow2 volume that is not written any more; return the bytes freed.
+        Durable. The caller holds the exclusive lease. Conflict while the volume is in use."""
+
+    def freeze(self, volume: VolumeRef) -> None:
+        """Let nothing show behind the end of an image that is not written from here on, and may become the base of a
+        longer one. Durable. The caller holds the lease."""
+
+
+class Progress(Protocol):
+    """Progress logs: what one attempt at an operation says while it runs. One writer, who has the tag's lease."""
+
+    def start(self, tag: str, epoch: int) -> None:
+        """Create the log of an attempt, with no line and all the room that it will ever need. NoSpace."""
+
+    def write(self, tag: str, epoch: int, sequence: int, line: bytes) -> None:
+        """Record line number ``sequence`` (up to 480 bytes of JSON), durable on return. StorageError when there is no
+        such log."""
+
+    def read(self, tag: str, epoch: int) -> bytes | None:
+        """Return the newest intact line of that attempt, None when there is none."""
+
+    def remove(self, tag: str, epoch: int) -> int | None:
+        """Forget the log, not durably: success when it is gone already. Returns the bytes freed, None where nobody
+        counts them."""
+
+
+class Digests(Protocol):
+    """Digest lists: digests of the chunks of a volume's logical content. Derived, may be deleted at any time."""
+
+    def write(self, volume: str, data: bytes) -> None:
+        """Replace the digest list of a volume: whoever reads gets the old or the new one, whole."""
+
+    def read(self, volume: str) -> bytes | None:
+        """Return the digest list or None. Hostile until its root is compared with a record."""
+
+    def remove(self, volume: str) -> int | None:
+        """Forget the list, not durably: success when it is gone already. Returns the bytes freed, None where nobody
+        counts them."""
+
+
+class Leases(Protocol):
+    """Leases of tags: exclusive to change an image, shared to read it for longer."""
+
+    def try_acquire(self, tag: str, shared: bool = False) -> Lease | None:
+        """Take the lease of a tag now, or return None when somebody holds it. Never waits for a holder."""
+
+    def held(self, tag: str) -> bool:
+        """Ask whether anybody holds the lease of a tag; takes nothing."""
+
+    def adopt(self, tag: str, token: str) -> Lease:
+        """Take over the lease of ``tag`` that the process which spawned this one handed over. Superseded when it is not
+        held any more. Adopted once; it is this process that ends if the lease is lost."""
+
+
+class Manager(Protocol):
+    """The role of the one host that may make, remove and resize volumes: the manager (SRM)."""
+
+    def host(self) -> str:
+        """Return the host that has the role, "" for nobody known."""
+
+    def take(self, dead: str) -> None:
+        """Give the role to this host. ``dead`` asserts that a host, which has it, is dead for certain; Refused
+        when there is another and it is not that one. Success when this host has it."""
+
+    def release(self) -> None:
+        """Give the role up. Refused when this host has it not, StorageError while it uses what the next one needs."""
+
+
+class LitterBox(Protocol):
+    """What no record needs. ``scan`` lists it."""
+
+    def remove(self, items: Iterable[Litter]) -> int:
         """Remove each item that a fresh look, under its lock where it has one, still finds
-        unneeded; returns the bytes freed. Never touches "foreign"."""
+        unneeded; return the bytes freed. Never touches "foreign"."""
+
+
+class Repository(Protocol):
+    """An open repository of one format."""
+
+    @property
+    def format(self) -> str:
+        """Type and version, such as "localfs-1.0"."""
+
+    @property
+    def identity(self) -> str:
+        """Random id of the storage itself, 32 hex digits; detects a second handle."""
+
+    @property
+    def place(self) -> str:
+        """Where the repository is, for messages."""
+
+    @property
+    def read_errors_count(self) -> bool:
+        """An error of reading data means that the data is damaged. Else it may as well be the way to it (a server
+        that is away, a lock that was lost), so the image is unknown and nothing of it is given up."""
+
+    @property
+    def tags(self) -> Tags:
+        """Records, and what is left of purged ones."""
+
+    @property
+    def volumes(self) -> Volumes:
+        """The data."""
+
+    @property
+    def activation(self) -> Activation | None:
+        """None: a volume can be opened as it lies."""
+
+    @property
+    def extents(self) -> Extents | None:
+        """None: volumes grow as they are written and end where their data ends, and there is room until there is
+        none."""
+
+    @property
+    def progress(self) -> Progress:
+        """What running attempts say."""
+
+    @property
+    def digests(self) -> Digests:
+        """Digest lists of volumes."""
+
+    @property
+    def leases(self) -> Leases:
+        """Who works on which tag."""
+
+    @property
+    def manager(self) -> Manager | None:
+        """None: every host that has the repository may do everything."""
+
+    @property
+    def litter(self) -> LitterBox:
+        """Leftovers."""
+
+    def constraints(self) -> Constraints:
+        """Return what the repository needs and can do."""
+
+    def space(self) -> tuple[int, int]:
+        """Return (total, free) bytes."""
+
+    def scan(self) -> Scan:
+        """List everything afresh. One unreadable object never stops it."""
 
     def close(self) -> None:
-        """Leave nothing behind on this host."""
+        """Leave nothing behind on this host. May be repeated."""
 
 
 def backing_name(parent: str) -> str:

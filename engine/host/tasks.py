@@ -80,7 +80,7 @@ def _sources(context: Context, repository: Repository, fix: Fix) -> list[str]:
     """Return the identities of the other storage that a fix reads from, as far as it can be told beforehand."""
     found = [str(fix.plan.get("source", ""))]
     with contextlib.suppress(DiskwrightError):
-        entry = repository.read_tag(fix.target) if fix.target else None
+        entry = repository.tags.read(fix.target) if fix.target else None
         operation = entry.record.operation if entry and entry.record else None
         if operation is not None and operation.source:
             source, _ = sources.find(context, operation)

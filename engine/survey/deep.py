@@ -24,7 +24,7 @@ def look_deep(context: Context, repository: Repository, record: Record, depths: 
         links = chains.load(repository, record)
         top = links[0].volume
         if top.format is VolumeFormat.QCOW2 and top.id not in depths.checks:
-            depths.checks[top.id] = context.doors.images.check(repository.layer(top))
+            depths.checks[top.id] = context.doors.images.check(repository.volumes.layer(top))
             if depths.checks[top.id].corruptions:
                 return
         if record.mutable and top.parent:
@@ -105,7 +105,7 @@ def _verify(repository: Repository, record: Record, found: digests.DigestList, d
     depths.wrong[record.id] = "its content is not what its digest says"
     assert record.volume is not None
     size = aligned(record.size)
-    known = digests.proven(repository.read_digests(record.volume.id), size, record.digest)
+    known = digests.proven(repository.digests.read(record.volume.id), size, record.digest)
     if known is None:
         return
     bad = [

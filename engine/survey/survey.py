@@ -42,7 +42,7 @@ def look(
     facts = _facts(repository, scan, only, context.doors.clock.monotonic)
     scan = _second_look(repository, scan, facts)
     total, free = repository.space()
-    shared = repository.managed and repository.constraints().shared
+    shared = repository.manager is not None and repository.constraints().shared
     view = View(
         repository=repository.identity,
         scan=scan,
@@ -56,7 +56,7 @@ def look(
         throughput=context.throughput(repository.identity),
         depths=NO_DEPTHS,
         deep=deep,
-        managed=repository.managed,
+        managed=repository.manager is not None,
         shared=shared,
         late_writers=_late_writers(repository, scan, facts, only) if shared else {},
     )
@@ -79,7 +79,7 @@ def without_busy(context: Context, repository: Repository, found: RepositoryRepo
         for tag in fix.images:
             if tag not in asked:
                 asked.add(tag)
-                if repository.lease_held(tag):
+                if repository.leases.held(tag):
                     held[tag] = leasing.holder(context.doors, repository, tag)
                     findings.append(Finding("busy", tag, f"in progress: {held[tag]}"))
         if not any(tag in held for tag in fix.images):
@@ -100,7 +100,7 @@ def _facts(repository: Repository, scan: Scan, only: str | None, now: Callable[[
         volumes = scan.volumes | volumes
 
     def look_at(some: list[tuple[str, VolumeFormat]]) -> list[VolumeFacts]:
-        return [repository.volume_facts(volume, format, scan.listing) for volume, format in some]
+        return [repository.volumes.facts(volume, format, scan.listing) for volume, format in some]
 
     todo = list(volumes.items())
     groups = [todo[start : start + _GROUP] for start in range(0, len(todo), _GROUP)]
@@ -130,9 +130,9 @@ def _second_look(repository: Repository, scan: Scan, facts: dict[str, VolumeFact
     volumes = dict(scan.volumes)
     if not scan.unlisted and _unnamed(volumes, tags):
         with contextlib.suppress(DiskwrightError):
-            tags = repository.scan_tags()
+            tags = repository.tags.scan()
         for volume in _unnamed(volumes, tags):
-            if not repository.volume_facts(volume, volumes[volume]).present:
+            if not repository.volumes.facts(volume, volumes[volume]).present:
                 del volumes[volume]
                 facts.pop(volume, None)
     for tag, entry in list(tags.items()):
@@ -155,15 +155,15 @@ def _suspect(record: Record, tags: dict[str, TagEntry], facts: dict[str, VolumeF
 
 
 def _look_again(repository: Repository, tag: str, tags: dict[str, TagEntry], facts: dict[str, VolumeFacts]) -> None:
-    again = repository.read_tag(tag)
+    again = repository.tags.read(tag)
     if again is None:
         del tags[tag]
     elif again.generation != tags[tag].generation:
         tags[tag] = again
         for volume in again.record.volumes() if again.record else ():
-            facts[volume.id] = repository.volume_facts(volume.id, volume.format)
+            facts[volume.id] = repository.volumes.facts(volume.id, volume.format)
     for parent in again.record.parents() if again and again.record else ():
-        entry = repository.read_tag(parent) if parent not in tags or tags[parent].tombstone else None
+        entry = repository.tags.read(parent) if parent not in tags or tags[parent].tombstone else None
         if entry is not None:
             tags[parent] = entry
 
@@ -175,7 +175,7 @@ def _progress(repository: Repository, scan: Scan, only: str | None) -> dict[str,
         if record is None or record.operation is None or (only is not None and tag != only):
             continue
         with contextlib.suppress(DiskwrightError):
-            line = progress.decode(repository.read_progress(tag, record.epoch))
+            line = progress.decode(repository.progress.read(tag, record.epoch))
             if line is not None:
                 found[tag] = line
     return found
@@ -195,7 +195,7 @@ def _late_writers(
         known = facts.get(record.volume.id) if record.volume is not None and not record.mutable else None
         if record.volume is not None and known is not None and known.in_use is not None and known.in_use < known.length:
             asked.append(record.volume)
-    return {volume.id: host for volume in asked if (host := repository.late_writer(volume))}
+    return {volume.id: host for volume in asked if (host := repository.volumes.late_writer(volume))}
 
 
 def _late_writers_of_leaks(repository: Repository, view: View) -> dict[str, str]:
@@ -203,7 +203,7 @@ def _late_writers_of_leaks(repository: Repository, view: View) -> dict[str, str]
     volumes = [entry.record.volume for entry in view.scan.tags.values() if entry.record is not None]
     leaking = {id for id, report in view.depths.checks.items() if report.leaked_clusters}
     asked = [volume for volume in volumes if volume and volume.id in leaking]
-    return {volume.id: host for volume in asked if (host := repository.late_writer(volume))}
+    return {volume.id: host for volume in asked if (host := repository.volumes.late_writer(volume))}
 
 
 def _sources(context: Context, view: View, only: str | None) -> None:
@@ -269,8 +269,9 @@ def _depths(context: Context, repository: Repository, view: View, only: str | No
             continue
         if record.absorber or record.purging:
             continue  # its volume holds another image's data, or is being deleted
-        if judged.health(tag).status != "optimized" or (not mine and repository.lease_held(tag)):
+        if judged.health(tag).status != "optimized" or (not mine and repository.leases.held(tag)):
             continue
         look_deep(context, repository, record, depths)
-        repository.deactivate()
+        if repository.activation is not None:
+            repository.activation.deactivate()
     return depths

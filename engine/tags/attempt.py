@@ -63,7 +63,7 @@ class Attempt:
     def join(self, record: Record) -> None:
         """Work in the present epoch without a claim: for work that is short and has no cursor. What ``record`` names is
         durably named on return: the host that wrote it may have died before it was."""
-        self.repository.settle(self.tag)
+        self.repository.tags.settle(self.tag)
         self.epoch = record.epoch
 
     def claim(self, derive: Callable[[Record], Record] = lambda record: record) -> Record:
@@ -86,11 +86,11 @@ class Attempt:
         self.epoch = record.epoch
         self._follow(record)
         self.cursor = record.operation.cursor if record.operation else 0
-        self.repository.start_progress(self.tag, self.epoch)
+        self.repository.progress.start(self.tag, self.epoch)
         self._logging = True
         self._write_line("")
         with contextlib.suppress(DiskwrightError):  # only litter
-            self.repository.remove_progress(self.tag, before)
+            self.repository.progress.remove(self.tag, before)
         return record
 
     def take_over(self) -> Record:
@@ -169,7 +169,7 @@ class Attempt:
         record = self.publish(lambda record: derive(record)._replace(last=self.status()))
         if self._logging:
             with contextlib.suppress(DiskwrightError):  # only litter
-                self.repository.remove_progress(self.tag, self.epoch)
+                self.repository.progress.remove(self.tag, self.epoch)
         return record
 
     def fail(self, error: DiskwrightError) -> None:
@@ -210,7 +210,7 @@ class Attempt:
             return
         self._sequence += 1
         line = progress.Progress(self.status(error), self.cursor, self._target, self.context.doors.processes.own())
-        self.repository.write_progress(self.tag, self.epoch, self._sequence, progress.encode(line))
+        self.repository.progress.write(self.tag, self.epoch, self._sequence, progress.encode(line))
 
 
 def unfinished(record: Record, verb: str) -> Operation:
@@ -236,7 +236,7 @@ def ended(repository: Repository, tag: str, status: OperationStatus) -> None:
 
     with contextlib.suppress(DiskwrightError):
         changes.change(repository, tag, over)
-        repository.remove_progress(tag, before)
+        repository.progress.remove(tag, before)
 
 
 def _last_status(repository: Repository, record: Record) -> OperationStatus | None:
@@ -249,7 +249,7 @@ def _newest_line(repository: Repository, record: Record) -> progress.Progress | 
     with a bad log is not stuck."""
     with contextlib.suppress(DiskwrightError):
         if record.operation is not None:
-            return progress.decode(repository.read_progress(record.id, record.epoch))
+            return progress.decode(repository.progress.read(record.id, record.epoch))
     return None
 
 

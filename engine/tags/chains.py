@@ -72,9 +72,9 @@ def usable(repository: Repository, record: Record) -> list[Link]:
     Each layer gets a cheap look, before its data is read or given to anybody. Raises as ``walk``, Damaged for data that
     is gone or contradicts its record, StorageError when it cannot be looked at."""
     links = load(repository, record)
-    listing = repository.listing()
+    listing = repository.volumes.listing()
     for link in links:
-        facts = repository.volume_facts(link.volume.id, link.volume.format, listing)
+        facts = repository.volumes.facts(link.volume.id, link.volume.format, listing)
         if facts.unreadable:
             raise StorageError(f"the data of image {link.tag} cannot be read: {facts.problem}", "Try again")
         problem = facts.problem or contradiction(link.record, link.volume, facts)
@@ -97,7 +97,7 @@ def unchanged(repository: Repository, links: list[Link]) -> None:
 def require_no_late_writer(repository: Repository, tag: str, volume: VolumeRef) -> None:
     """Return if nobody else can still write to the volume of ``tag``, else raise Conflict. To be called when its lease
     is held, before it is written to or said to change no more."""
-    host = repository.late_writer(volume)
+    host = repository.volumes.late_writer(volume)
     if host:
         raise Conflict(
             f"host {host} used image {tag} and is not proven to have stopped: what it was writing may still arrive",
@@ -134,14 +134,14 @@ def contradiction(record: Record, volume: VolumeRef, facts: VolumeFacts) -> str:
 
 def layers(repository: Repository, links: list[Link]) -> list[Layer]:
     """Return the chain as a tool opens it, top first."""
-    return [repository.layer(link.volume) for link in links]
+    return [repository.volumes.layer(link.volume) for link in links]
 
 
 def rewrite_header(images: ImageTool, repository: Repository, volume: VolumeRef) -> None:
     """Make the qcow2 header of ``volume`` say what the records say. Content is untouched; durable on return."""
     if not volume.parent:
-        images.set_backing(repository.layer(volume), None, None)
+        images.set_backing(repository.volumes.layer(volume), None, None)
         return
     parent = changes.read(repository, volume.parent).record
     assert parent.volume is not None
-    images.set_backing(repository.layer(volume), backing_name(volume.parent), parent.volume.format)
+    images.set_backing(repository.volumes.layer(volume), backing_name(volume.parent), parent.volume.format)

@@ -37,7 +37,7 @@ def readable(entry: TagEntry | None, tag: str, place: str) -> Tag:
 
 def read(repository: Repository, tag: str) -> Tag:
     """Return the newest generation of ``tag``. NotFound, StorageError, Damaged."""
-    return readable(repository.read_tag(tag), tag, repository.place)
+    return readable(repository.tags.read(tag), tag, repository.place)
 
 
 def change(repository: Repository, tag: str, derive: Callable[[Record], Record | None]) -> Record:
@@ -49,10 +49,10 @@ def change(repository: Repository, tag: str, derive: Callable[[Record], Record |
         current = read(repository, tag)
         record = derive(current.record)
         if record is None or record == current.record:
-            repository.settle(tag)  # seen is not durable yet: another host may have died in between
+            repository.tags.settle(tag)  # seen is not durable yet: another host may have died in between
             return current.record
         try:
-            repository.publish(record, current.generation)
+            repository.tags.publish(record, current.generation)
         except OutcomeUnknown:
             raise
         except Overtaken:

@@ -153,7 +153,7 @@ class Context:
 
     @staticmethod
     def _look(repo_id: str, repository: Repository, image: str) -> Found | None:
-        entry = repository.read_tag(image)
+        entry = repository.tags.read(image)
         if entry is None or entry.tombstone or (entry.record is not None and not entry.record.strong):
             return None
         tag = changes.readable(entry, image, repository.place)
@@ -163,8 +163,9 @@ class Context:
         """Leave no volume active on behalf of this process. An error is not raised: whoever uses the volume next is
         told."""
         for repository in self._open.values():
-            with contextlib.suppress(DiskwrightError):
-                repository.deactivate()
+            if repository.activation is not None:
+                with contextlib.suppress(DiskwrightError):
+                    repository.activation.deactivate()
 
     def close(self) -> None:
         """Close what was opened."""

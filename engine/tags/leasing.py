@@ -45,7 +45,7 @@ def take(doors: Doors, repository: Repository, exclusive: Iterable[str], shared:
     wanted = dict.fromkeys(shared, True) | dict.fromkeys(exclusive, False)
     held = LeaseSet({})
     for tag in sorted(wanted):
-        lease = repository.try_lease(tag, shared=wanted[tag])
+        lease = repository.leases.try_acquire(tag, shared=wanted[tag])
         if lease is None:
             held.release()
             raise ImageBusy(
@@ -62,7 +62,7 @@ def adopt(repository: Repository, tokens: dict[str, str]) -> LeaseSet:
     held = LeaseSet({})
     try:
         for tag in sorted(tokens):
-            held.leases[tag] = repository.adopt_lease(tag, tokens[tag])
+            held.leases[tag] = repository.leases.adopt(tag, tokens[tag])
     except BaseException:
         held.release()
         raise
@@ -73,9 +73,9 @@ def holder(doors: Doors, repository: Repository, tag: str) -> str:
     """Tell who works on ``tag``, as far as its records can be read and say so. Ask only when its lease is held."""
     record, line = None, None
     with contextlib.suppress(DiskwrightError):
-        entry = repository.read_tag(tag)
+        entry = repository.tags.read(tag)
         record = entry.record if entry else None
-        line = progress.decode(repository.read_progress(tag, record.epoch)) if record else None
+        line = progress.decode(repository.progress.read(tag, record.epoch)) if record else None
     if record is None:
         return "somebody holds its lease"
     status = line.status if line else record.last

@@ -30,8 +30,8 @@ class Source(NamedTuple):
 
     def used_bytes(self) -> int:
         """Return an upper estimate of the data in the source."""
-        listing = self.repository.listing()
-        facts = [self.repository.volume_facts(link.volume.id, link.volume.format, listing) for link in self.links]
+        listing = self.repository.volumes.listing()
+        facts = [self.repository.volumes.facts(link.volume.id, link.volume.format, listing) for link in self.links]
         return min(self.record.size, sum(found.used for found in facts))
 
 

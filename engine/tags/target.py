@@ -41,7 +41,7 @@ def _make(
     if target.parent:
         base = changes.read(repository, target.parent).record
         base_format = chains.load(repository, base)[0].volume.format
-    repository.make_volume(target, size, base_format, verify, filled)
+    repository.volumes.make(target, size, base_format, verify, filled)
 
 
 def make_ahead(repository: Repository, tag: str) -> None:
@@ -67,12 +67,12 @@ def _made_before(attempt: Attempt, record: Record) -> tuple[VolumeRef, bool]:
     somebody else may still write to it."""
     operation = record.operation
     assert operation is not None and operation.attempt is not None
-    facts = attempt.repository.volume_facts(operation.attempt.id, operation.attempt.format)
+    facts = attempt.repository.volumes.facts(operation.attempt.id, operation.attempt.format)
     begun = attempt.cursor > 0 or operation.is_made
     if begun and not facts.present:
         record = attempt.publish(lambda now: now._replace(operation=_afresh(attempt, now)))
         attempt.start_over()
-    elif begun and (late := attempt.repository.late_writer(operation.attempt)):
+    elif begun and (late := attempt.repository.volumes.late_writer(operation.attempt)):
         why = f"host {late} is not proven to have stopped, and may still write to what it had begun"
         record = from_the_start(attempt, why, lambda now: now)
     else:
@@ -116,8 +116,8 @@ def drop_scrap(attempt: Attempt, record: Record) -> Record:
     published ``record``."""
     gone, repository = record.scrap, attempt.repository
     for volume in gone:
-        repository.remove_digests(volume.id)
-        repository.remove_volume(volume.id, volume.format)
+        repository.digests.remove(volume.id)
+        repository.volumes.remove(volume.id, volume.format)
     return attempt.publish(
         lambda record: record._replace(scrap=tuple(volume for volume in record.scrap if volume not in gone))
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.data.model import OperationStatus, Strategy
+from engine.data.model import OperationStatus, Strategy, VolumeFormat
 from engine.data.options import Options
 from engine.data.records import Operation, Record
 from engine.errors import BadRequest, DiskwrightError, NotFound, Refused
@@ -42,6 +42,13 @@ def require_fits(repository: Repository, size: int) -> int:
     return size
 
 
+def require_room(repository: Repository, format: VolumeFormat, size: int) -> None:
+    """Return if a volume for an image of ``size`` bytes can be made here and now, as far as that is known before.
+    Refused naming the manager, NoSpace."""
+    if repository.extents is not None:
+        repository.extents.require_room(format, size)
+
+
 def require_base(repository: Repository, tag: str, base: str, asked: str, advice: str) -> None:
     """Return if ``base``, which ``tag`` was just based on, is still there; else take ``tag`` back and raise Refused.
 
@@ -60,7 +67,7 @@ def require_base(repository: Repository, tag: str, base: str, asked: str, advice
 def ready_for_any_host(context: Context, repository: Repository, tag: str, options: Options) -> None:
     """Make the volume of the new image ``tag`` where the manager alone can and nobody fills it now: then any host can
     fill it. The caller holds its lease. What prevents that is no error of the verb, whose intent is on disk."""
-    if not repository.managed or options.auto_fix:
+    if repository.manager is None or options.auto_fix:
         return
     try:
         target.make_ahead(repository, tag)

@@ -16,7 +16,7 @@ from engine.errors import Conflict, ImageBusy, NotFound, OutcomeUnknown, Overtak
 from engine.formats.base import Repository
 from engine.tags import chains, changes, leasing, sources
 from engine.tags.context import Context, Found
-from engine.verbs.commit import committed, ready_for_any_host, require_base, require_fits
+from engine.verbs.commit import committed, ready_for_any_host, require_base, require_fits, require_room
 from engine.verbs.snapshot import switch
 
 
@@ -27,7 +27,7 @@ def image(context: Context, repo_id: str, image_id: str, base: str | None, user_
     user_data = check_user_data(user_data)
     if base is not None:
         require_id(base, "base_image_id")
-    entry = repository.read_tag(image_id)
+    entry = repository.tags.read(image_id)
     if entry is not None and not entry.tombstone:
         here = changes.readable(entry, image_id, repository.place).record
         if not here.mutable and options.hint(image_id) in (None, repo_id):
@@ -35,7 +35,7 @@ def image(context: Context, repo_id: str, image_id: str, base: str | None, user_
     found = context.find(image_id, options)
     source = sources.locate(context, _operation_of(found))
     if not source.record.mutable and found.repo_id != repo_id:
-        here_entry = repository.read_tag(image_id)
+        here_entry = repository.tags.read(image_id)
         if here_entry is not None and not here_entry.tombstone:
             here = changes.readable(here_entry, image_id, repository.place).record
             _same_snapshot(here, source.record)
@@ -72,7 +72,7 @@ def _already_here(context: Context, repository: Repository, here: Record, user_d
         raise NotFound(f"there is no image {here.id}", "A snapshot that was never finished left this; clean it")
     for _, other in context.reachable(options.participating_repositories):
         if other.identity != repository.identity:
-            entry = other.read_tag(here.id)
+            entry = other.tags.read(here.id)
             if entry is not None and entry.record is not None and entry.record.whole and not entry.record.mutable:
                 _same_snapshot(here, entry.record)
     if not here.strong:
@@ -87,12 +87,12 @@ def _already_here(context: Context, repository: Repository, here: Record, user_d
 
         changes.change(repository, here.id, back)
     else:
-        repository.settle(here.id)  # seen is not durable yet: whoever began this copy may have died in between
+        repository.tags.settle(here.id)  # seen is not durable yet: whoever began this copy may have died in between
     return here.id
 
 
 def _not_prepared(context: Context, found: Found) -> None:
-    lease = found.repository.try_lease(found.record.id, shared=True)
+    lease = found.repository.leases.try_acquire(found.record.id, shared=True)
     if lease is None:
         raise ImageBusy(
             f"disk {found.record.id} is in use: {leasing.holder(context.doors, found.repository, found.record.id)}",
@@ -115,22 +115,22 @@ def _commit(
     copy = sources.copy_record(context, source, tag, options.strategy or Strategy.SPACE, digest=options.digest)
     copy = copy._replace(user_data=user_data, last=committed(context, "copy"))
     assert copy.operation is not None and copy.operation.attempt is not None
-    repository.require_able_to_make(copy.operation.attempt.format if base is None else VolumeFormat.QCOW2, record.size)
+    require_room(repository, copy.operation.attempt.format if base is None else VolumeFormat.QCOW2, record.size)
     if base is not None:
         parent = _base(context, repository, base, record.size, options)
         if parent:
             overlay = VolumeRef(context.doors.ids.new_id(), VolumeFormat.QCOW2, parent)
             copy = copy._replace(operation=copy.operation._replace(attempt=overlay, base=parent))
-    entry = repository.read_tag(tag)
+    entry = repository.tags.read(tag)
     with leasing.take(context.doors, repository, [tag]):
         try:
-            repository.publish(copy, entry.generation if entry else 0)
+            repository.tags.publish(copy, entry.generation if entry else 0)
         except OutcomeUnknown:
             raise  # perhaps nobody has it
         except Overtaken:
             if record.mutable:
                 raise
-            repository.settle(tag)
+            repository.tags.settle(tag)
             return tag  # another host began the very same copy: one image, same id
         if copy.operation is not None and copy.operation.base:
             require_base(repository, tag, copy.operation.base, base or "", "Restore it or copy without a base")
@@ -156,7 +156,7 @@ def _base(context: Context, repository: Repository, base: str, size: int, option
             "Copy without a base, or with the option full",
         )
     chains.usable(repository, record)
-    repository.settle(base)
+    repository.tags.settle(base)
     if not record.mutable:
         return base
     try:

@@ -15,7 +15,7 @@ from engine.errors import BadRequest, Refused
 from engine.tags import chains, leasing
 from engine.tags.context import Context
 from engine.triage.health import wanted_format
-from engine.verbs.commit import new_disk, ready_for_any_host, require_base, require_fits
+from engine.verbs.commit import new_disk, ready_for_any_host, require_base, require_fits, require_room
 
 
 def virtual_disk(context: Context, repo_id: str, size: int, base: str | None, user_data: Any, options: Options) -> str:
@@ -26,10 +26,10 @@ def virtual_disk(context: Context, repo_id: str, size: int, base: str | None, us
     strategy = options.strategy or Strategy.SPACE
     operation = _empty(context, strategy) if base is None else _on_base(context, repo_id, base, size, strategy, options)
     assert operation.attempt is not None
-    repository.require_able_to_make(operation.attempt.format, size)
+    require_room(repository, operation.attempt.format, size)
     record = new_disk(context, size, strategy, operation, user_data)
     with leasing.take(context.doors, repository, [record.id]):
-        repository.publish(record, 0)
+        repository.tags.publish(record, 0)
         if operation.base and not operation.source:  # a base elsewhere is looked at when it is brought here
             require_base(repository, record.id, operation.base, operation.base, "Restore it or choose another base")
         ready_for_any_host(context, repository, record.id, options)
@@ -48,7 +48,7 @@ def _on_base(context: Context, repo_id: str, base: str, size: int, strategy: Str
     if found.record.size > size:
         raise BadRequest(f"size {size} is smaller than the base's {found.record.size}", "Ask for at least that much")
     chains.usable(found.repository, found.record)
-    found.repository.settle(base)
+    found.repository.tags.settle(base)
     fresh = context.doors.ids.new_id()
     if found.repo_id == repo_id:
         return Operation("create_disk", VolumeRef(fresh, VolumeFormat.QCOW2, base), base=base)

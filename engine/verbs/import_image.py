@@ -16,7 +16,7 @@ from engine.errors import BadRequest
 from engine.tags import leasing
 from engine.tags.context import Context
 from engine.triage.health import wanted_format
-from engine.verbs.commit import new_disk, ready_for_any_host, require_fits
+from engine.verbs.commit import new_disk, ready_for_any_host, require_fits, require_room
 
 
 def disk(context: Context, repo_id: str, path: str, format: str, user_data: Any, options: Options) -> str:
@@ -29,7 +29,7 @@ def disk(context: Context, repo_id: str, path: str, format: str, user_data: Any,
     facts, header = image_file.inspect(context.doors.files, path, format)
     size = require_fits(repository, require_size(header.size if header else facts.size))
     strategy = options.strategy or Strategy.SPACE
-    repository.require_able_to_make(wanted_format(strategy), size)
+    require_room(repository, wanted_format(strategy), size)
     operation = Operation(
         "import",
         VolumeRef(context.doors.ids.new_id(), wanted_format(strategy), ""),
@@ -40,6 +40,6 @@ def disk(context: Context, repo_id: str, path: str, format: str, user_data: Any,
     )
     record = new_disk(context, size, strategy, operation, user_data)
     with leasing.take(context.doors, repository, [record.id]):
-        repository.publish(record, 0)
+        repository.tags.publish(record, 0)
         ready_for_any_host(context, repository, record.id, options)
     return record.id

@@ -43,7 +43,8 @@ def prepare(context: Context, state: HostState, repo_id: str, image: str, writab
         chains.unchanged(repository, links)  # and from here on nobody changes it
         if writable:
             chains.require_no_late_writer(repository, image, links[0].volume)
-            repository.make_room(links[0].volume, record.size)
+            if repository.extents is not None:
+                repository.extents.make_room(links[0].volume, record.size)
             _claim(context, repository, image)
         path = _links(context, state, repository, links)
         entry = Prepared(
@@ -56,12 +57,13 @@ def prepare(context: Context, state: HostState, repo_id: str, image: str, writab
 
 def _uses(stack: contextlib.ExitStack, repository: Repository, links: list[chains.Link]) -> list[Lease]:
     """Return the leases that keep the volumes active as long as the holder lives."""
+    if repository.activation is None:
+        return []
     found = []
     for link in links:
-        use = repository.hold(link.volume)
-        if use is not None:
-            stack.callback(use.release)
-            found.append(use)
+        use = repository.activation.hold(link.volume)
+        stack.callback(use.release)
+        found.append(use)
     return found
 
 
@@ -118,7 +120,7 @@ def _mend_headers(context: Context, repository: Repository, links: list[chains.L
     for link, below in zip(links, [*links[1:], None], strict=True):
         if link.volume.format is not VolumeFormat.QCOW2:
             continue
-        facts = repository.volume_facts(link.volume.id, link.volume.format)
+        facts = repository.volumes.facts(link.volume.id, link.volume.format)
         header = facts.header
         if header is None:
             problem = facts.problem or "it is not there"
@@ -135,7 +137,7 @@ def _links(context: Context, state: HostState, repository: Repository, links: li
         run = state.make_run_directory(repository.identity, links[0].tag)
         names = [DISK_NAME, *(backing_name(link.tag) for link in links[1:])]
         for name, link in zip(names, links, strict=True):
-            context.doors.files.symlink(repository.layer(link.volume).path, f"{run}/{name}")
+            context.doors.files.symlink(repository.volumes.layer(link.volume).path, f"{run}/{name}")
     except OSError as error:
         raise from_os_error(error, f"make the run directory of image {links[0].tag}") from error
     return f"{run}/{DISK_NAME}"
@@ -159,7 +161,8 @@ def teardown(context: Context, state: HostState, repo_id: str, image: str) -> No
             context.doors.processes.kill(entry.process)
         context.doors.clock.sleep(0.005)
     state.forget_prepared(entry)
-    repository.deactivate(every=True)
+    if repository.activation is not None:
+        repository.activation.deactivate(every=True)
     if entry.writable:
         with contextlib.suppress(DiskwrightError):  # the lease decides; the mark is for messages
             changes.change(repository, image, lambda record: record._replace(prepared_by=""))

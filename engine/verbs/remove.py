@@ -18,7 +18,7 @@ def remove(context: Context, repo_id: str, image: str) -> None:
     """Commit the removal; success when it was removed already. Refused while it is prepared for writing."""
     repository = context.repository(repo_id)
     require_id(image, "image_id")
-    entry = repository.read_tag(image)
+    entry = repository.tags.read(image)
     if entry is not None and entry.tombstone:
         return
 
@@ -27,7 +27,7 @@ def remove(context: Context, repo_id: str, image: str) -> None:
             if record.removed is None:
                 raise NotFound(f"there is no image {image} in {repo_id}")
             return None
-        if record.prepared_by and repository.lease_held(image):
+        if record.prepared_by and repository.leases.held(image):
             raise ImageBusy(
                 f"image {image} is in use: {leasing.holder(context.doors, repository, image)}",
                 "Tear it down there first",

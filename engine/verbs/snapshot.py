@@ -17,7 +17,7 @@ from engine.errors import DiskwrightError, NotFound, Refused
 from engine.formats.base import Repository
 from engine.tags import chains, changes, leasing
 from engine.tags.context import Context
-from engine.verbs.commit import committed
+from engine.verbs.commit import committed, require_room
 
 
 def snapshot(context: Context, repo_id: str, disk: str, user_data: Any, options: Options) -> str:
@@ -43,9 +43,10 @@ def switch(
     links = chains.load(repository, record)
     if any(link.record.absorber for link in links[1:2]):
         raise Refused(f"image {disk} has an unfinished merge", "Run its merge fix first")
-    repository.require_able_to_make(VolumeFormat.QCOW2, record.size)
+    require_room(repository, VolumeFormat.QCOW2, record.size)
     chains.require_no_late_writer(repository, disk, volume)
-    repository.freeze(volume)
+    if repository.extents is not None:
+        repository.extents.freeze(volume)
     frozen = context.doors.ids.new_id()
     overlay = VolumeRef(context.doors.ids.new_id(), VolumeFormat.QCOW2, frozen)
     hidden = Record(
@@ -63,9 +64,9 @@ def switch(
         user_data=user_data,
     )
     with leasing.take(context.doors, repository, [frozen]):
-        repository.publish(hidden, 0)
+        repository.tags.publish(hidden, 0)
         try:
-            repository.make_volume(overlay, record.size, volume.format, lambda: _still_begun(repository, frozen))
+            repository.volumes.make(overlay, record.size, volume.format, lambda: _still_begun(repository, frozen))
             changes.change(repository, disk, lambda now: _moved(now, record, overlay))
         except DiskwrightError:
             _drop_unused(repository, frozen, disk, overlay)
@@ -110,7 +111,7 @@ def _drop_unused(repository: Repository, frozen: str, disk: str, overlay: Volume
     try:
         if changes.read(repository, disk).record.volume == overlay:
             return
-        repository.remove_volume(overlay.id, overlay.format)
-        repository.purge_tag(frozen, changes.read(repository, frozen).generation)
+        repository.volumes.remove(overlay.id, overlay.format)
+        repository.tags.purge(frozen, changes.read(repository, frozen).generation)
     except DiskwrightError:
         return

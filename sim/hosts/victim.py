@@ -176,8 +176,8 @@ def _wait_for_leases(state: str) -> None:
     try:
         for repo_id in engine.list_repositories():
             repository = engine.context.repository(repo_id)
-            for tag in repository.scan_tags():
-                while repository.lease_held(tag):
+            for tag in repository.tags.scan():
+                while repository.leases.held(tag):
                     if clock.monotonic() > deadline:
                         raise StorageError(f"the lease of image {tag} in {repo_id} is still held", "See who has it")
                     clock.sleep(0.002)

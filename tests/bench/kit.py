@@ -163,9 +163,9 @@ def delete(engine: Engine, repo: str, image: str) -> None:
 def layer_of(engine: Engine, repo: str, image: str) -> Layer:
     """The volume of an image, as a tool opens it."""
     repository = engine.context.repository(repo)
-    entry = repository.read_tag(image)
+    entry = repository.tags.read(image)
     assert entry and entry.record and entry.record.volume
-    return repository.layer(entry.record.volume)
+    return repository.volumes.layer(entry.record.volume)
 
 
 def chain_of(engine: Engine, repo: str, image: str) -> list[Layer]:

@@ -85,7 +85,7 @@ class Bench:
         """The logical volume of an image."""
         from engine.formats.lvm.metadata.layout import volume_name
 
-        entry = self.engine.context.repository("r").read_tag(image)
+        entry = self.engine.context.repository("r").tags.read(image)
         assert entry and entry.record and entry.record.volume
         return volume_name(entry.record.volume.id)
 

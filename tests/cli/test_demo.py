@@ -77,7 +77,7 @@ def digests(repo: str) -> dict[str, str]:
     engine = Engine(real_doors("reader"), f"{os.environ['DISKWRIGHT_STATE']}/host-a")
     try:
         repository = engine.context.repository(repo)
-        records = {tag: entry.record for tag, entry in repository.scan_tags().items()}
+        records = {tag: entry.record for tag, entry in repository.tags.scan().items()}
         found = {}
         for image in engine.list_images(repo):
             record = records[image.id]

@@ -114,7 +114,7 @@ def nothing_left_over(world: World, engine: Engine, repo: str) -> None:
     root = world.root / repo
     named = {
         f"{volume.id}.{volume.format}"
-        for entry in engine.context.repository(repo).scan_tags().values()
+        for entry in engine.context.repository(repo).tags.scan().values()
         if entry.record
         for volume in entry.record.volumes()
     }

@@ -103,7 +103,7 @@ def counting_engine(world: World) -> tuple[Engine, Counting]:
 def cursor(engine: Engine, repo: str, tag: str) -> int:
     """Where the next executor will go on: from the record and its progress log."""
     repository = engine.context.repository(repo)
-    entry = repository.read_tag(tag)
+    entry = repository.tags.read(tag)
     assert entry is not None and entry.record is not None
     operation = with_cursor(repository, entry.record).operation
     return operation.cursor if operation else -1
@@ -223,7 +223,7 @@ def test_a_killed_copy_goes_on_elsewhere_and_reads_nothing_twice(
     assert content(engine, "b", copying.image, tmp_path) == copying.expected
     settle(engine, "b")
     nothing_left_over(world, engine, "b")
-    kept = engine.context.repository("b").scan_tags()[copying.image].record
+    kept = engine.context.repository("b").tags.scan()[copying.image].record
     assert kept is not None and kept.digest == engine.record_digest("b", copying.image)
     engine.close()
 

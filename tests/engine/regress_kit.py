@@ -48,7 +48,7 @@ def last_error(engine: Engine, repo: str, image: str) -> str:
 
 
 def record(engine: Engine, repo: str, image: str) -> Record:
-    entry = engine.context.repository(repo).read_tag(image)
+    entry = engine.context.repository(repo).tags.read(image)
     assert entry is not None and entry.record is not None
     return entry.record
 

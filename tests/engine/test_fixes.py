@@ -27,7 +27,7 @@ def rules(engine, repo, **options):
 
 
 def volume_of(world, engine, repo, image):
-    record = engine.context.repository(repo).read_tag(image).record
+    record = engine.context.repository(repo).tags.read(image).record
     (path,) = (world.root / repo / "volumes").glob(f"*/{record.volume.id}.*")
     return path
 
@@ -134,7 +134,7 @@ def test_while_somebody_works_on_an_image_its_fixes_are_findings(engine, world):
     """A second runner is told who works."""
     disk = engine.create_virtual_disk("a", SIZE, options=NO_FIX)
     (fix,) = engine.check_storage_repository("a")
-    lease = engine.context.repository("a").try_lease(disk)
+    lease = engine.context.repository("a").leases.try_acquire(disk)
     other = world.engine("host-b")
     report = other.inspect_repository("a")
     assert report.fixes == ()
@@ -550,7 +550,7 @@ def test_a_chain_that_runs_in_a_circle_is_detected(engine, world):
     disk = engine.create_virtual_disk("a", SIZE)
     base = engine.create_snapshot("a", disk)
     repository = engine.context.repository("a")
-    below = repository.read_tag(base).record.volume
+    below = repository.tags.read(base).record.volume
     changes.change(repository, base, lambda r: r._replace(volume=VolumeRef(below.id, below.format, disk)))
     assert {image.rule for image in engine.list_images("a")} == {"B-LOOP"}
     assert engine.check_storage_repository("a") == []

@@ -218,15 +218,19 @@ def test_a_copy_that_goes_on_trusts_nothing_above_its_cursor(world, driver, monk
     """Made ahead by whichever version, begun at whichever cursor: what is above the cursor is never trusted."""
     lvm.a_raw_copy_with_windows(driver)
     repository = driver.engine().context.repository("b")
-    entry = repository.read_tag(driver.named["snapshot"])
+    entry = repository.tags.read(driver.named["snapshot"])
     assert entry is not None and entry.record is not None and entry.record.operation is not None
     operation = entry.record.operation
     assert operation.is_made and operation.attempt is not None
-    with driver.engine().doors.volume_groups.open_device(repository.layer(operation.attempt).path, True) as device:
+    with driver.engine().doors.volume_groups.open_device(
+        repository.volumes.layer(operation.attempt).path, True
+    ) as device:
         device.write_at(0, b"?" * 6 * MiB)
         device.sync()
     content = driver.image("b", driver.named["snapshot"]).content
-    with driver.engine().doors.volume_groups.open_device(repository.layer(operation.attempt).path, True) as device:
+    with driver.engine().doors.volume_groups.open_device(
+        repository.volumes.layer(operation.attempt).path, True
+    ) as device:
         device.write_at(0, content.read(0, 2 * MiB))
         device.sync()
     changes.change(
@@ -234,7 +238,7 @@ def test_a_copy_that_goes_on_trusts_nothing_above_its_cursor(world, driver, monk
         driver.named["snapshot"],
         lambda record: record._replace(operation=operation._replace(cursor=2 * MiB)),
     )
-    repository.deactivate()
+    repository.activation.deactivate()
     driver.fix("b", "B-COPY")
     assert read(driver.engine(), "b", driver.named["snapshot"], 6 * MiB).same(content)
 

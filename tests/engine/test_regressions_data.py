@@ -17,7 +17,8 @@ from engine.data.model import Risk, Status
 from engine.errors import Conflict, DiskwrightError, NotFound, ReadFailed, Refused, StaleFix, ToolFailed
 from engine.fixes import merge, rebuild
 from engine.formats.files.localfs import LocalRepository
-from engine.formats.files.repository import FileStore
+from engine.formats.files.progress import ProgressLogs
+from engine.formats.files.tags import Tags
 from engine.tags import leasing, target
 from engine.tools.local.files import RealFiles
 from engine.verbs import snapshot as snapshot_verb
@@ -144,7 +145,7 @@ def test_the_log_of_a_purged_copy_feeds_no_cursor_of_the_next_one(engine, killer
     engine.remove_image("b", snapshot)
     run(engine, "b", "C-REMOVED")
     engine.copy_image("b", snapshot, options=NO_FIX)
-    killer.before(FileStore, "start_progress", lambda host: run(host, "b", "B-COPY"))
+    killer.before(ProgressLogs, "start", lambda host: run(host, "b", "B-COPY"))
     killer.at_checkpoint(1, "b", "B-COPY")
     run(engine, "b", "B-COPY")
     assert content(engine, "b", snapshot, tmp_path) == content(engine, "a", snapshot, tmp_path)
@@ -515,13 +516,13 @@ def test_a_base_goes_only_when_it_is_durable_that_nothing_needs_it(engine, world
     )
     before: list[bool] = []
     seen = syncs(monkeypatch, world, disk)
-    original = FileStore.purge_tag
+    original = Tags.purge
 
-    def purge(store: FileStore, tag: str, expected: int) -> None:
+    def purge(store: Tags, tag: str, expected: int) -> None:
         before.append("sync" in seen)
         original(store, tag, expected)
 
-    monkeypatch.setattr(FileStore, "purge_tag", purge)
+    monkeypatch.setattr(Tags, "purge", purge)
     run(engine, "a", "C-REMOVED", snapshot)
     assert before == [True]
 

@@ -52,7 +52,7 @@ def test_an_image_that_names_a_data_file_is_not_prepared(engine, world, tmp_path
     volume_of(world, engine, "a", disk).write_bytes(hostile.read_bytes())
     with pytest.raises(Damaged, match="data file"):
         engine.prepare_image("a", disk)
-    assert not engine.context.repository("a").lease_held(disk)
+    assert not engine.context.repository("a").leases.held(disk)
 
 
 def test_a_short_volume_is_not_prepared_above_or_alone(engine, world):

@@ -16,7 +16,10 @@ from engine.copying import pump
 from engine.data.model import Status
 from engine.errors import Conflict, NoSpace, Refused, StorageError, Superseded
 from engine.fixes import clean, create
+from engine.formats.files.progress import ProgressLogs
 from engine.formats.files.repository import FileStore
+from engine.formats.files.tags import Tags
+from engine.formats.files.volumes import Volumes
 from engine.formats.registry import open_repository
 from engine.host import runner
 from engine.host.state import HostState
@@ -46,7 +49,7 @@ def until_free(engine: Any, repo: str, image: str) -> bool:
     """Whether the lease is given up within some seconds."""
     clock = engine.doors.clock
     deadline = clock.monotonic() + 10
-    while engine.context.repository(repo).lease_held(image):
+    while engine.context.repository(repo).leases.held(image):
         if clock.monotonic() > deadline:
             return False
         clock.sleep(0.005)
@@ -163,7 +166,7 @@ def test_a_lease_is_free_when_the_work_is_done_however_slow_its_helpers_end(engi
     monkeypatch.setattr(server, "_SCRIPT", script)
     snapshot = snapshotted(engine, 2 * MiB, above="")[1]
     copied(engine, "b", snapshot)
-    assert not engine.context.repository("b").lease_held(snapshot)
+    assert not engine.context.repository("b").leases.held(snapshot)
 
 
 # -- tasks by the images that people know
@@ -257,7 +260,7 @@ def test_a_deletion_whose_data_is_gone_ends_and_the_base_comes_again(engine, kil
     good = content(engine, "a", snapshot, tmp_path)
     copied(engine, "b", snapshot)
     engine.remove_image("b", snapshot)
-    killer.before(FileStore, "purge_tag", lambda host: run(host, "b", "C-REMOVED"))
+    killer.before(Tags, "purge", lambda host: run(host, "b", "C-REMOVED"))
     options = {**NO_FIX, "image_hints": {snapshot: "a"}}
     disk = engine.create_virtual_disk("b", 2 * MiB, snapshot, options=options)
     settle(engine, "b")
@@ -272,8 +275,8 @@ def test_a_progress_log_that_cannot_be_read_neither_stops_the_check_nor_the_work
     def unreadable(self: Any, tag: str, epoch: int) -> bytes:
         raise StorageError("made up: EIO")
 
-    monkeypatch.setattr(FileStore, "read_progress", unreadable)
-    lease = engine.context.repository("b").try_lease(snapshot)
+    monkeypatch.setattr(ProgressLogs, "read", unreadable)
+    lease = engine.context.repository("b").leases.try_acquire(snapshot)
     assert [finding.kind for finding in engine.inspect_repository("b").findings] == ["busy"]
     lease.release()
     run(engine, "b", "B-COPY")
@@ -305,7 +308,7 @@ def test_a_failure_before_the_log_is_there_is_said_in_the_record(engine, monkeyp
     """A full disk does not even leave room for the log."""
     snapshot = snapshotted(engine, 2 * MiB, above="")[1]
     engine.copy_image("b", snapshot, options=NO_FIX)
-    monkeypatch.setattr(FileStore, "start_progress", no_space)
+    monkeypatch.setattr(ProgressLogs, "start", no_space)
     with pytest.raises(NoSpace):
         run(engine, "b", "B-COPY")
     assert "made up" in last_error(engine, "b", snapshot)
@@ -315,7 +318,7 @@ def test_a_failure_of_the_log_itself_is_said_in_the_record(engine, monkeypatch, 
     """In the middle of a copy; the log then says less than the record and goes, the cursor stays."""
     snapshot = snapshotted(engine, above="")[1]
     engine.copy_image("b", snapshot, options=NO_FIX)
-    original = FileStore.write_progress
+    original = ProgressLogs.write
 
     def bad(self: Any, tag: str, epoch: int, sequence: int, line: bytes) -> None:
         if sequence > 3:
@@ -323,7 +326,7 @@ def test_a_failure_of_the_log_itself_is_said_in_the_record(engine, monkeypatch, 
         original(self, tag, epoch, sequence, line)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FileStore, "write_progress", bad)
+        patch.setattr(ProgressLogs, "write", bad)
         with pytest.raises(StorageError):
             run(engine, "b", "B-COPY")
     assert "made up" in last_error(engine, "b", snapshot)
@@ -339,7 +342,7 @@ def test_a_failure_after_the_seal_of_a_merge_is_said(engine, monkeypatch):
     def bad(*arguments: Any) -> None:
         raise StorageError("made up: EIO")
 
-    monkeypatch.setattr(FileStore, "remove_volume", bad)
+    monkeypatch.setattr(Volumes, "remove", bad)
     with pytest.raises(StorageError):
         run(engine, "a", "M-CHAIN")
     assert "made up" in last_error(engine, "a", disk)
@@ -407,7 +410,7 @@ def test_a_fault_in_the_middle_of_a_copy_keeps_its_work(engine, monkeypatch, kil
 
 def test_a_committed_verb_does_not_fail_for_what_comes_after(engine, monkeypatch):
     """The disk exists; why it is not usable yet is in its status."""
-    monkeypatch.setattr(FileStore, "make_volume", no_space)
+    monkeypatch.setattr(Volumes, "make", no_space)
     disk = engine.create_virtual_disk("a", MiB)
     assert state_of(engine, "a", disk) == Status.BROKEN
     assert "made up" in last_error(engine, "a", disk)

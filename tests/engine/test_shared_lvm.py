@@ -63,7 +63,7 @@ def dies_after(world: World, engine: Engine, lines: int, host_too: bool) -> None
     """The process of an engine dies before it writes that progress line, alone or with its host."""
     process, left = world.process_of(engine), lines
     repository = engine.context.repository("b")
-    write = repository.write_progress
+    write = repository.progress.write
 
     def dying(tag: str, epoch: int, sequence: int, line: bytes) -> None:
         nonlocal left
@@ -74,7 +74,7 @@ def dies_after(world: World, engine: Engine, lines: int, host_too: bool) -> None
             process.kill()
         write(tag, epoch, sequence, line)
 
-    repository.write_progress = dying  # type: ignore[method-assign]
+    repository.progress.write = dying  # type: ignore[method-assign]
 
 
 def begun_by_two(world: World, driver: Driver, host_too: bool = False) -> str:
@@ -121,10 +121,10 @@ def test_the_format_itself_refuses_what_the_manager_alone_may_do(world, driver):
     world.host("two").take_srm("a")
     repository = driver.engine().context.repository("a")
     with pytest.raises(Refused, match="two"):
-        repository.remove_volume(volume.id, volume.format)
+        repository.volumes.remove(volume.id, volume.format)
     with pytest.raises(Refused, match="two"):
-        repository.make_volume(volume._replace(id="ab" * 16), SIZE, None)
-    assert repository.volume_facts(volume.id, volume.format).present
+        repository.volumes.make(volume._replace(id="ab" * 16), SIZE, None)
+    assert repository.volumes.facts(volume.id, volume.format).present
 
 
 def test_any_host_fills_a_copy_that_the_manager_has_committed(driver):
@@ -253,10 +253,10 @@ def test_two_processes_never_hold_the_lease_of_a_new_image_at_once(driver):
     """Before it has a record, too: the slot that it will get is reserved."""
     one = driver.engine()
     first, second = (engine.context.repository("a") for engine in (one, driver.engine("two")))
-    lease = first.try_lease("ab" * 16)
+    lease = first.leases.try_acquire("ab" * 16)
     assert lease is not None
-    assert first.try_lease("ab" * 16) is None
-    other = second.try_lease("cd" * 16)
+    assert first.leases.try_acquire("ab" * 16) is None
+    other = second.leases.try_acquire("cd" * 16)
     assert other is not None
     other.release()
     lease.release()

@@ -141,14 +141,14 @@ def test_where_a_volume_does_not_fit_the_intent_of_a_copy_stays(driver):
     engine = driver.engine()
     snapshot = driver.snapshot("a", driver.create("a", 6 * MiB))
     repository = engine.context.repository("b")
-    made = repository.make_volume
+    made = repository.volumes.make
 
     def failing(*arguments: object, **named: object) -> None:
         raise NoSpace("there is no room any more")
 
-    repository.make_volume = failing
+    repository.volumes.make = failing
     driver.copy(("a", snapshot), "b", auto_fix=False)
-    repository.make_volume = made
+    repository.volumes.make = made
     (fix,) = offered(engine, "b")
     assert (fix.type, fix.needs_srm) == (FixType.MEND, True)
 
@@ -160,21 +160,21 @@ def test_what_another_host_may_still_write_to_is_left_and_made_anew(driver, monk
     engine = driver.engine()
     repository = engine.context.repository("b")
     before = attempt_of(engine, "b", snapshot)
-    monkeypatch.setattr(repository, "late_writer", lambda volume: "host-x" * (volume == before))
+    monkeypatch.setattr(repository.volumes, "late_writer", lambda volume: "host-x" * (volume == before))
     view = survey.look(engine.context, repository)
     fix = next(fix for fix in judge(view._replace(shared=True, late_writers={before.id: "host-x"})).fixes)
     assert fix.needs_srm
     said: list[Record] = []
-    publish = repository.publish
+    publish = repository.tags.publish
 
     def listening(record: Record, expected: int) -> Any:
         said.append(record)
         return publish(record, expected)
 
-    monkeypatch.setattr(repository, "publish", listening)
+    monkeypatch.setattr(repository.tags, "publish", listening)
     engine.run_fix_here("b", fix)
     assert changes.read(repository, snapshot).record.volume not in (None, before)
-    assert not repository.volume_facts(before.id, before.format).present
+    assert not repository.volumes.facts(before.id, before.format).present
     assert any("may still write" in record.last.last_error for record in said if record.last)
     assert engine.get_image_status("b", snapshot, {"deep": True}).status is Status.OPTIMIZED
 
@@ -217,10 +217,10 @@ def test_where_hosts_share_a_repository_a_merge_rewrites_nothing(driver, layers)
 
 def _bytes_of(engine: Engine, volume: VolumeRef) -> bytes:
     repository = engine.context.repository("a")
-    path = repository.layer(volume).path
+    path = repository.volumes.layer(volume).path
     with engine.doors.volume_groups.open_device(path) as device:
         found = device.read_at(0, device.size)
-    repository.deactivate()
+    engine.context.deactivate()
     return found
 
 
@@ -233,19 +233,19 @@ def test_an_interrupted_fresh_merge_goes_on_in_its_volume(driver):
     driver.remove("a", snapshot)
     engine = driver.engine()
     repository = engine.context.repository("a")
-    publish = repository.publish
+    publish = repository.tags.publish
 
     def dying(record: Record, expected: int) -> Any:
         if record.operation is None and record.id == disk:
             raise StorageError("the storage is away")
         return publish(record, expected)
 
-    repository.publish = dying
+    repository.tags.publish = dying
     with pytest.raises(StorageError):
         _merged_fresh(driver, snapshot)
-    repository.publish = publish
+    repository.tags.publish = publish
     attempt = attempt_of(engine, "a", disk)
-    assert repository.volume_facts(attempt.id, attempt.format).present
+    assert repository.volumes.facts(attempt.id, attempt.format).present
     _merged_fresh(driver, snapshot)
     assert changes.read(repository, disk).record.volume == attempt
     assert read(engine, "a", disk, 2 * MiB).digest == driver.image("a", disk).content.digest

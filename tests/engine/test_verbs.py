@@ -196,7 +196,7 @@ def test_a_copied_snapshot_keeps_its_id_and_gets_a_digest_on_both_sides(engine, 
     assert engine.copy_image("b", snapshot) == snapshot
     wait(engine)
     assert content(engine, "b", snapshot, tmp_path) == content(engine, "a", snapshot, tmp_path)
-    records = [engine.context.repository(repo).read_tag(snapshot).record for repo in "ab"]
+    records = [engine.context.repository(repo).tags.read(snapshot).record for repo in "ab"]
     assert records[0].digest and records[0].digest == records[1].digest
     assert engine.record_digest("a", snapshot) == records[0].digest
     hints = {"image_hints": {snapshot: "a"}}
@@ -454,7 +454,7 @@ def test_raw_in_raw_out_is_the_same_file_to_the_byte(engine, tmp_path, size, str
     assert engine.get_image_status("a", disk).size_bytes == size
     assert content(engine, "a", disk, tmp_path) == data[:size]
     snapshot = engine.create_snapshot("a", disk)
-    recorded = engine.context.repository("a").read_tag(snapshot).record.digest
+    recorded = engine.context.repository("a").tags.read(snapshot).record.digest
     assert recorded and engine.record_digest("a", snapshot) == recorded
 
 

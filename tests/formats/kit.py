@@ -17,6 +17,7 @@ from engine.doors.shared_leases import SharedLeases
 from engine.doors.volume_groups import VolumeGroups
 from engine.errors import NotFound
 from engine.formats.base import Repository
+from engine.formats.lvm.repository import LvmRepository
 from engine.formats.registry import create_repository, open_repository
 from engine.tools.local.clock import RealClock, RealIds
 from engine.tools.local.files import RealFiles
@@ -143,10 +144,11 @@ class SharedLvmStorage:
         self.world.create("a")
         self.world.manage("host-1")
 
-    def open(self, files: Files | None = None, host: str = "host-1") -> Repository:
+    def open(self, files: Files | None = None, host: str = "host-1") -> LvmRepository:
         """In a process of its own of a host."""
         assert files is None, "these files are simulated"
-        return open_repository(self.format, self.parameters, self.world.machine(host).process("direct").doors)
+        doors = self.world.machine(host).process("direct").doors
+        return cast(LvmRepository, open_repository(self.format, self.parameters, doors))
 
 
 class PretendedMounts:

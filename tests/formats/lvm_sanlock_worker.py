@@ -62,23 +62,23 @@ class Worker:
 
     def open(self) -> str:
         self._repository = open_lvm(self._doors, GROUP, True)
-        return self._repository.manager()
+        return self._repository.manager.host()
 
     def publish(self, epoch: int) -> int:
-        entry = self.repository.read_tag(T1)
-        return self.repository.publish(record(epoch=epoch), entry.generation if entry else 0)
+        entry = self.repository.tags.read(T1)
+        return self.repository.tags.publish(record(epoch=epoch), entry.generation if entry else 0)
 
     def epoch(self) -> int:
-        entry = self.repository.read_tag(T1)
+        entry = self.repository.tags.read(T1)
         assert entry is not None and entry.record is not None, entry
         return entry.record.epoch
 
     def lease(self) -> bool:
-        self._lease = self.repository.try_lease(T1)
+        self._lease = self.repository.leases.try_acquire(T1)
         return self._lease is not None
 
     def held(self) -> bool:
-        return self.repository.lease_held(T1)
+        return self.repository.leases.held(T1)
 
     def release(self) -> None:
         assert self._lease is not None
@@ -91,8 +91,8 @@ class Worker:
         return self.repository._guard.may_be_written(V1)
 
     def take(self) -> str:
-        self.repository.take_management("")
-        return self.repository.manager()
+        self.repository.manager.take("")
+        return self.repository.manager.host()
 
     def leave(self) -> None:
         self.repository.close()

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from engine.doors import Doors
+from engine.errors import Refused
 from engine.formats.lvm.metadata.pages import SECTOR_BYTES
 from engine.formats.lvm.repository import LvmRepository
 from engine.formats.lvm.shared.guard import SharedGuard
@@ -46,6 +47,15 @@ def on(world: World, host: str) -> LvmRepository:
 
 def guard(repository: LvmRepository) -> SharedGuard:
     return cast(SharedGuard, repository._guard)
+
+
+def manages(repository: LvmRepository) -> bool:
+    """Whether its host may change the group, as it took part when it opened it."""
+    try:
+        with guard(repository).changing():
+            return True
+    except Refused:
+        return False
 
 
 def process(repository: LvmRepository) -> SimProcess:

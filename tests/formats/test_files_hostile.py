@@ -19,8 +19,7 @@ from engine.data.model import OperationStatus, VolumeFormat
 from engine.data.records import Operation, decode, encode
 from engine.errors import Damaged, StorageError
 from engine.formats.base import Litter, Repository, Scan
-from engine.formats.files import layout
-from engine.formats.files.localfs import LocalRepository
+from engine.formats.files import layout, localfs
 from engine.tools.local.clock import RealClock
 from engine.tools.local.files import RealFiles
 from engine.tools.local.leases import OfdLeases
@@ -102,7 +101,7 @@ def test_a_file_of_a_wrong_name_is_foreign(local: LocalStorage, name: str):
     assert [(item.kind, item.name) for item in scan.litter] == [("foreign", top)]
     assert scan.litter[0].size >= 4096
     assert not scan.tags and not scan.volumes
-    assert repository.remove_litter(scan.litter) == 0
+    assert repository.litter.remove(scan.litter) == 0
     assert os.path.lexists(f"{local.path}/{name}")
 
 
@@ -131,7 +130,7 @@ def test_what_is_no_regular_file_is_foreign(local: LocalStorage, make: Callable[
     assert [(item.kind, item.name) for item in scan.litter] == ([] if is_shard else [("foreign", name)])
     assert not scan.tags and not scan.volumes
     for kind in ("temporary", "old-generation", "progress", "digest", "lost"):
-        assert repository.remove_litter([item._replace(kind=kind) for item in scan.litter]) == 0
+        assert repository.litter.remove([item._replace(kind=kind) for item in scan.litter]) == 0
     assert os.path.lexists(f"{local.path}/{name}")
 
 
@@ -148,8 +147,8 @@ def test_names_that_are_not_utf8_are_told_in_letters_that_print(local: LocalStor
 def test_of_two_formats_of_one_volume_one_is_foreign(local: LocalStorage):
     """A volume has one format: a second file of that id is not silently merged with the first."""
     repository = local.open()
-    repository.make_volume(raw(V1), SIZE, None)
-    repository.make_volume(qcow2(V1), SIZE, None)
+    repository.volumes.make(raw(V1), SIZE, None)
+    repository.volumes.make(qcow2(V1), SIZE, None)
     scan = repository.scan()
     assert len(scan.volumes) == 1
     assert [item.kind for item in scan.litter] == ["foreign"]
@@ -162,33 +161,33 @@ def test_a_volume_that_is_no_regular_file_is_refused(
 ):
     """volume_facts tells the problem without following or blocking; layer refuses to hand it to a tool."""
     repository = local.open()
-    repository.make_volume(raw(V2), SIZE, None)
+    repository.volumes.make(raw(V2), SIZE, None)
     os.makedirs(f"{local.path}/volumes/aa")
     make(f"{local.path}/volumes/aa/{V1}.{format}")
-    facts = repository.volume_facts(V1, format)
+    facts = repository.volumes.facts(V1, format)
     assert facts.present and "not a file" in facts.problem and not facts.unreadable
     with pytest.raises(Damaged, match="not a file"):
-        repository.layer(raw(V1)._replace(format=format))
+        repository.volumes.layer(raw(V1)._replace(format=format))
 
 
 @pytest.mark.parametrize("length", [0, 1, 71, 100, 4095, 4096, 5000])
 def test_a_short_or_wild_qcow2_header_is_a_problem(local: LocalStorage, length: int):
     """Whatever a qcow2 volume holds, it is a problem in words and not an exception."""
     write(local, f"volumes/aa/{V1}.qcow2", b"QFI\xfb" + b"\xff" * length)
-    facts = local.open().volume_facts(V1, VolumeFormat.QCOW2)
+    facts = local.open().volumes.facts(V1, VolumeFormat.QCOW2)
     assert facts.present and facts.problem and not facts.unreadable and facts.header is None
 
 
 def test_a_header_that_needs_more_than_a_page_is_read(local: LocalStorage):
     """A backing name behind the first 4 KiB is legal, so more is read before a verdict."""
     repository = local.open()
-    repository.make_volume(qcow2(V1, T2), SIZE, VolumeFormat.RAW)
+    repository.volumes.make(qcow2(V1, T2), SIZE, VolumeFormat.RAW)
     with open(f"{local.path}/volumes/aa/{V1}.qcow2", "r+b") as file:
         file.seek(8)
         file.write((8192).to_bytes(8, "big") + (3).to_bytes(4, "big"))
         file.seek(8192)
         file.write(b"far")
-    header = repository.volume_facts(V1, VolumeFormat.QCOW2).header
+    header = repository.volumes.facts(V1, VolumeFormat.QCOW2).header
     assert header is not None and header.backing_name == "far"
 
 
@@ -198,7 +197,7 @@ def test_a_header_that_needs_more_than_a_page_is_read(local: LocalStorage):
 def test_a_damaged_record_hides_neither_itself_nor_others(local: LocalStorage):
     """It has a problem in words, is not called unreadable, and the older generation is not used instead."""
     repository = local.open()
-    repository.publish(record(T2), 0)
+    repository.tags.publish(record(T2), 0)
     write(local, f"tags/11/{T1}.{4:016x}", encode(record(epoch=4)))
     write(local, f"tags/11/{T1}.{5:016x}", encode(record(epoch=5))[:-9])
     scan = repository.scan()
@@ -206,10 +205,10 @@ def test_a_damaged_record_hides_neither_itself_nor_others(local: LocalStorage):
     entry = scan.tags[T1]
     assert (entry.generation, entry.record, entry.unreadable, entry.tombstone) == (5, None, False, False)
     assert "truncated" in entry.problem
-    assert repository.read_tag(T1) == entry
+    assert repository.tags.read(T1) == entry
     assert scan.litter == []  # the older generation is evidence
     old = layout.tag_name(T1, 4)
-    assert repository.remove_litter([Litter("old-generation", f"tags/11/{old}", 1)]) == 0
+    assert repository.litter.remove([Litter("old-generation", f"tags/11/{old}", 1)]) == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"dw2 1 x\n{}", b"\x00" * 600, b"x" * (1 << 20) + b"yy"])
@@ -250,15 +249,15 @@ def test_a_record_that_cannot_be_read_is_unknown(local: LocalStorage, spy: SpyFi
     assert errno.errorcode[number] in entry.problem
     assert scan.tags[T2].record == record(T2)
     assert scan.litter == []
-    assert repository.read_tag(T1) == entry
+    assert repository.tags.read(T1) == entry
 
 
 def test_a_name_that_is_listed_and_never_found_is_unknown(local: LocalStorage, spy: SpyFiles):
     """As on NFS with a stale cache: the tag is reported as unreadable, not as absent."""
     repository = local.open(spy)
-    repository.publish(record(), 0)
+    repository.tags.publish(record(), 0)
     spy.before = failing("read", errno.ENOENT)
-    entry = repository.read_tag(T1)
+    entry = repository.tags.read(T1)
     assert entry is not None and entry.unreadable and "listed but not found" in entry.problem
     assert repository.scan().tags == {T1: entry}
 
@@ -266,21 +265,21 @@ def test_a_name_that_is_listed_and_never_found_is_unknown(local: LocalStorage, s
 def test_a_volume_that_is_listed_and_not_found_is_unknown(local: LocalStorage, spy: SpyFiles):
     """Absent is only what the listing does not have either."""
     repository = local.open(spy)
-    repository.make_volume(qcow2(), SIZE, None)
+    repository.volumes.make(qcow2(), SIZE, None)
     for number in (errno.ENOENT, errno.EIO, errno.EACCES):
         spy.before = failing("open", number)
-        assert repository.volume_facts(V1, VolumeFormat.QCOW2).unreadable
+        assert repository.volumes.facts(V1, VolumeFormat.QCOW2).unreadable
         spy.before = failing("stat", number)
-        repository.make_volume(raw(V2), SIZE, None)
-        assert repository.volume_facts(V2, VolumeFormat.RAW).unreadable
+        repository.volumes.make(raw(V2), SIZE, None)
+        assert repository.volumes.facts(V2, VolumeFormat.RAW).unreadable
 
 
 def test_a_shard_that_another_host_just_made_is_not_taken_for_absent(local: LocalStorage, spy: SpyFiles):
     """A stale ENOENT for the directory itself is settled by the listing of its parent."""
     repository = local.open(spy)
-    repository.publish(record(), 0)
+    repository.tags.publish(record(), 0)
     spy.before = once("list", _raise(FileNotFoundError(errno.ENOENT, "stale")), f"tags/{T1[:2]}")
-    entry = repository.read_tag(T1)
+    entry = repository.tags.read(T1)
     assert entry is not None and entry.record == record()
 
 
@@ -290,24 +289,24 @@ def test_a_shard_that_cannot_be_listed_is_named_and_the_rest_is_seen(
 ):
     """The scan goes on; asked for all tags, the answer is an error."""
     repository = local.open(spy)
-    repository.publish(record(), 0)
-    repository.publish(record(id="22" * 16), 0)
-    repository.make_volume(raw(), SIZE, None)
+    repository.tags.publish(record(), 0)
+    repository.tags.publish(record(id="22" * 16), 0)
+    repository.volumes.make(raw(), SIZE, None)
     spy.before = lambda verb, name: _raise(OSError(errno.EIO, "bad"))() if (verb, name) == ("list", directory) else None
     scan = repository.scan()
     assert "22" * 16 in scan.tags and [name for name, _ in scan.unlisted] == [directory]
     if directory.startswith("tags"):
         assert T1 not in scan.tags
         with pytest.raises(StorageError, match="EIO"):
-            repository.scan_tags()
+            repository.tags.scan()
 
 
 @pytest.mark.parametrize("directory", ["tags", "volumes"])
 def test_without_tags_or_volumes_nothing_is_judged(local: LocalStorage, spy: SpyFiles, directory: str):
     """A scan that cannot list them fails: a missing tag would make its volumes look unneeded."""
     repository = local.open(spy)
-    repository.publish(record(), 0)
-    repository.make_volume(raw(), SIZE, None)
+    repository.tags.publish(record(), 0)
+    repository.volumes.make(raw(), SIZE, None)
     spy.before = lambda verb, name: _raise(OSError(errno.EIO, "bad"))() if (verb, name) == ("list", directory) else None
     with pytest.raises(StorageError, match="list"):
         repository.scan()
@@ -317,7 +316,7 @@ def test_without_tags_or_volumes_nothing_is_judged(local: LocalStorage, spy: Spy
 def test_a_litter_directory_that_cannot_be_listed_is_shown(local: LocalStorage, spy: SpyFiles, directory: str):
     """The scan goes on and names it."""
     repository = local.open(spy)
-    repository.publish(record(), 0)
+    repository.tags.publish(record(), 0)
     spy.before = lambda verb, name: _raise(OSError(errno.EIO, "bad"))() if (verb, name) == ("list", directory) else None
     scan = repository.scan()
     assert scan.tags and [(item.kind, item.name) for item in scan.litter] == [("foreign", directory)]
@@ -327,7 +326,7 @@ def test_progress_of_a_damaged_record_is_no_litter(local: LocalStorage):
     """While the record cannot be understood nothing says that the attempt is over."""
     repository = local.open()
     write(local, f"tags/11/{T1}.{1:016x}", b"garbage")
-    repository.start_progress(T1, 1)
+    repository.progress.start(T1, 1)
     assert repository.scan().litter == []
 
 
@@ -400,15 +399,15 @@ def _sealed(body: object) -> bytes:
 def test_a_torn_slot_costs_one_line(local: LocalStorage):
     """Damage to the slot of the newest line leaves the one before it as the newest."""
     repository = local.open()
-    repository.start_progress(T1, 1)
+    repository.progress.start(T1, 1)
     for sequence in range(40):
-        repository.write_progress(T1, 1, sequence, b'{"n":%d}' % sequence)
+        repository.progress.write(T1, 1, sequence, b'{"n":%d}' % sequence)
     with open(f"{local.path}/progress/{T1}.1", "r+b") as file:
         file.seek(layout.slot_of(39) + 5)
         file.write(b"\0" * 100)
-    assert repository.read_progress(T1, 1) == b'{"n":38}'
-    repository.write_progress(T1, 1, 40, b'{"n":40}')
-    assert repository.read_progress(T1, 1) == b'{"n":40}'
+    assert repository.progress.read(T1, 1) == b'{"n":38}'
+    repository.progress.write(T1, 1, 40, b'{"n":40}')
+    assert repository.progress.read(T1, 1) == b'{"n":40}'
 
 
 @given(st.integers(0, layout.SLOT_BYTES - 1), st.integers(1, 255), st.integers(0, 1 << 61), st.binary(max_size=440))
@@ -446,10 +445,10 @@ def test_a_temporary_file_is_live_as_long_as_its_writer(local: LocalStorage, spy
     def look() -> None:
         litter = cleaner.scan().litter
         seen.append([(item.kind, item.busy) for item in litter])
-        assert cleaner.remove_litter(litter) == 0
+        assert cleaner.litter.remove(litter) == 0
 
     spy.before = once("link", look)
-    writer.publish(record(), 0)
+    writer.tags.publish(record(), 0)
     assert seen == [[("temporary", True)]]
 
     write(local, f"tmp/{V1}-record", b"x" * 9000)
@@ -457,9 +456,9 @@ def test_a_temporary_file_is_live_as_long_as_its_writer(local: LocalStorage, spy
     assert (item.kind, item.busy) == ("temporary", False)
     lease = OfdLeases().try_acquire(f"{local.path}/locks", int(V1[:15], 16), shared=False)
     assert lease is not None
-    assert cleaner.remove_litter([item]) == 0
+    assert cleaner.litter.remove([item]) == 0
     lease.release()
-    assert cleaner.remove_litter([item]) >= 8192
+    assert cleaner.litter.remove([item]) >= 8192
     assert os.listdir(f"{local.path}/tmp") == []
 
 
@@ -468,13 +467,13 @@ def test_a_temporary_name_of_a_linked_record_goes_without_it(local: LocalStorage
     record stays."""
     repository = local.open(spy)
     spy.before = failing("unlink", errno.EIO)
-    repository.publish(record(), 0)
+    repository.tags.publish(record(), 0)
     spy.before = lambda verb, name: None
     litter = repository.scan().litter
     assert [item.kind for item in litter] == ["temporary"]
-    assert repository.remove_litter(litter) == 0
+    assert repository.litter.remove(litter) == 0
     assert repository.scan().litter == []
-    entry = repository.read_tag(T1)
+    entry = repository.tags.read(T1)
     assert entry is not None and entry.record == record()
 
 
@@ -486,19 +485,19 @@ def test_liveness_that_cannot_be_asked_counts_as_busy(local: LocalStorage):
     litter = repository.scan().litter
     assert [(item.kind, item.busy) for item in litter if item.kind == "temporary"] == [("temporary", True)]
     with pytest.raises(Damaged, match="locks"):
-        repository.remove_litter(litter)
+        repository.litter.remove(litter)
 
 
 def test_an_attempt_that_begins_during_a_scan_is_no_litter(local: LocalStorage, spy: SpyFiles):
     """Its record was read before it was claimed, its progress listed after: the second look decides."""
     scanner, executor = local.open(spy), local.open()
-    executor.publish(record(epoch=1), 0)
+    executor.tags.publish(record(epoch=1), 0)
 
     def claim() -> None:
-        executor.publish(record(epoch=2, operation=Operation("copy")), 1)
-        executor.start_progress(T1, 2)
-        executor.make_volume(raw(V2), SIZE, None)
-        executor.write_digests(V2, b"d")
+        executor.tags.publish(record(epoch=2, operation=Operation("copy")), 1)
+        executor.progress.start(T1, 2)
+        executor.volumes.make(raw(V2), SIZE, None)
+        executor.digests.write(V2, b"d")
 
     spy.before = once("list", claim, "progress")
     assert scanner.scan().litter == []
@@ -518,7 +517,7 @@ def test_a_slow_storage_is_scanned_by_threads_with_the_same_result(local: LocalS
         spy, workers = SpyFiles(local.path), set()
         spy.before = lambda verb, name: workers.add(threading.get_ident())
         doors = real_doors(files=spy)._replace(clock=SlowClock())
-        return LocalRepository(doors, local.path, layout.Identity("1.0", T1), threads).scan(), len(workers)
+        return localfs.open(doors, {"path": local.path}, threads).scan(), len(workers)
 
     for number in range(300):
         tag = f"{number % 100:02x}{number:030x}"

@@ -21,7 +21,7 @@ def lvm(tmp_path) -> LvmStorage:
     storage = LvmStorage(tmp_path)
     repository = on(storage)
     repository._meta.write_header(repository._meta.header())
-    repository.publish(record(), 0)
+    repository.tags.publish(record(), 0)
     repository.close()
     return storage
 
@@ -65,7 +65,7 @@ def test_a_header_page_that_cannot_be_read_is_done_without(lvm, bad_sectors, pag
     """The other one has the same content; check says that one is bad, and a new one is written on both."""
     bad_sectors.add(page)
     repository = on(lvm)
-    assert set(repository.scan_tags()) == {T1}
+    assert set(repository.tags.scan()) == {T1}
     (litter,) = repository.scan().litter
     assert (litter.kind, litter.name) == ("temporary", f"dw-meta: damaged header page {page}")
 
@@ -73,7 +73,7 @@ def test_a_header_page_that_cannot_be_read_is_done_without(lvm, bad_sectors, pag
 def test_without_any_header_page_it_is_the_storage_that_fails(lvm, bad_sectors):
     """Not damage: nothing is known of it. Sectors that hold nothing do no harm."""
     bad_sectors |= {6, 7}
-    assert on(lvm).manager() == "host-1"
+    assert on(lvm).manager.host() == "host-1"
     bad_sectors |= {0, 1}
     with pytest.raises(StorageError, match="Input/output"):
         on(lvm)
@@ -85,9 +85,9 @@ def test_a_damaged_header_page_is_told_and_mended_by_clean(lvm, page):
     write(lvm, page * PAGE_BYTES, b"?" * 512)
     repository = on(lvm)
     (litter,) = repository.scan().litter
-    repository.remove_litter([litter])
+    repository.litter.remove([litter])
     assert repository.scan().litter == []
-    assert repository.remove_litter([litter]) == 0
+    assert repository.litter.remove([litter]) == 0
     for other in (0, 1):
         kept = pages(lvm)
         write(lvm, other * PAGE_BYTES, b"?" * 512)

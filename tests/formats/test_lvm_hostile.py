@@ -68,21 +68,21 @@ def test_a_bad_header_page_hides_no_records(lvm, page):
     repository = on(lvm)
     tags = [f"{number:02x}" * 16 for number in range(1, layout.SLOTS + 3)]
     for tag in tags:
-        repository.publish(record(tag), 0)
+        repository.tags.publish(record(tag), 0)
     repository.close()
     write_meta(lvm, page * PAGE_BYTES, b"?" * 512)
     repository = on(lvm)
-    assert set(repository.scan_tags()) == set(tags)
-    repository.publish(record("f" * 32), 0)
-    assert set(repository.scan_tags()) == {*tags, "f" * 32}
+    assert set(repository.tags.scan()) == set(tags)
+    repository.tags.publish(record("f" * 32), 0)
+    assert set(repository.tags.scan()) == {*tags, "f" * 32}
 
 
 def test_a_sector_of_the_progress_that_cannot_be_read_stops_nothing(lvm, monkeypatch):
     """A scan goes on, and so do attempts: they use another slot. What was in it is not taken for free room."""
     repository = on(lvm)
-    repository.publish(record(T1), 0)
-    repository.start_progress(T1, 1)
-    repository.write_progress(T1, 1, 1, b"one")
+    repository.tags.publish(record(T1), 0)
+    repository.progress.start(T1, 1)
+    repository.progress.write(T1, 1, 1, b"one")
     bad = layout.EXCLUSIVE_GEOMETRY.line_offset(0, 0)
     real = FileHandle.read_at
 
@@ -94,16 +94,16 @@ def test_a_sector_of_the_progress_that_cannot_be_read_stops_nothing(lvm, monkeyp
     monkeypatch.setattr(FileHandle, "read_at", read_at)
     repository = on(lvm)
     assert set(repository.scan().tags) == {T1}
-    repository.start_progress(T2, 1)
-    repository.write_progress(T2, 1, 1, b"two")
-    assert repository.read_progress(T2, 1) == b"two"
-    assert repository.read_progress(T1, 1) is None
+    repository.progress.start(T2, 1)
+    repository.progress.write(T2, 1, 1, b"two")
+    assert repository.progress.read(T2, 1) == b"two"
+    assert repository.progress.read(T1, 1) is None
 
 
 def test_giving_up_a_damaged_record_is_finished_after_a_crash(lvm, monkeypatch):
     """The tombstone stands beside the damaged copy then: the same fix takes that away, not nothing for ever."""
     repository = on(lvm)
-    generation = repository.publish(record(), repository.publish(record(), 0))
+    generation = repository.tags.publish(record(), repository.tags.publish(record(), 0))
     raw_meta = meta_content(lvm)
     slot = next(
         number
@@ -118,7 +118,7 @@ def test_giving_up_a_damaged_record_is_finished_after_a_crash(lvm, monkeypatch):
         if raw_meta[at : at + PAGE_BYTES] != bytes(PAGE_BYTES):
             write_meta(lvm, at + 40, b"?")
     damaged = on(lvm)
-    (entry,) = damaged.scan_tags().values()
+    (entry,) = damaged.tags.scan().values()
     assert entry.problem and generation
 
     class Died(Exception):
@@ -130,12 +130,12 @@ def test_giving_up_a_damaged_record_is_finished_after_a_crash(lvm, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Records, "_blank_others", die)
         with pytest.raises(Died):
-            damaged.purge_tag(entry.id, entry.generation)
+            damaged.tags.purge(entry.id, entry.generation)
     again = on(lvm)
-    left = again.read_tag(entry.id)
+    left = again.tags.read(entry.id)
     assert left is not None and is_tombstone(left.generation)
-    again.purge_tag(entry.id, left.generation)
-    assert all(entry.tombstone for entry in on(lvm).scan_tags().values())
+    again.tags.purge(entry.id, left.generation)
+    assert all(entry.tombstone for entry in on(lvm).tags.scan().values())
 
 
 # -- names
@@ -147,7 +147,7 @@ def test_an_unfinished_volume_of_records_beside_finished_ones_is_cleaned(lvm):
     lvm.doors().volume_groups.create("dwtest", layout.META_UNFINISHED, group_model.EXTENT_BYTES, [])
     (litter,) = repository.scan().litter
     assert (litter.kind, litter.name) == ("temporary", layout.META_UNFINISHED)
-    assert repository.remove_litter([litter]) == litter.size
+    assert repository.litter.remove([litter]) == litter.size
     assert repository.scan().litter == []
 
 
@@ -155,16 +155,16 @@ def test_an_unfinished_volume_of_records_beside_finished_ones_is_cleaned(lvm):
 def test_names_of_litter_that_are_none_are_passed_over(lvm, name):
     """They may come in a fix from another host."""
     repository = on(lvm)
-    repository.make_volume(raw(), SIZE, None)
+    repository.volumes.make(raw(), SIZE, None)
     for kind in ("temporary", "lost", "foreign", "progress", "digest"):
-        assert repository.remove_litter([Litter(kind, name, 1)]) == 0
+        assert repository.litter.remove([Litter(kind, name, 1)]) == 0
     assert set(lvm.state.named("dwtest").volumes) == {layout.META, layout.volume_name(V1)}
 
 
 def test_no_repository_is_made_over_the_data_of_one_that_lost_its_records(lvm):
     """To the new one all of that data would be garbage."""
     repository = on(lvm)
-    repository.make_volume(raw(), SIZE, None)
+    repository.volumes.make(raw(), SIZE, None)
     repository.close()
     groups = lvm.doors().volume_groups
     groups.deactivate("dwtest", layout.META)
@@ -184,22 +184,22 @@ def test_nobody_takes_over_from_a_host_without_saying_that_it_is_dead(lvm, syste
     lvm.state.group = lvm.state.named("dwtest")._replace(system_id=system_id)
     other = on(lvm, "host-2")
     with pytest.raises(Refused, match="--dead"):
-        other.take_management("")
+        other.manager.take("")
     assert lvm.state.named("dwtest").system_id == system_id
-    other.take_management(manager or system_id)
+    other.manager.take(manager or system_id)
     assert lvm.state.named("dwtest").system_id == "dw-host-2"
 
 
 def test_the_manager_gets_a_mark_back_that_somebody_took_away(lvm):
     """It asserts nothing: it is the one that the header names."""
     lvm.state.group = lvm.state.named("dwtest")._replace(system_id="")
-    on(lvm, "host-1").take_management("")
+    on(lvm, "host-1").manager.take("")
     assert lvm.state.named("dwtest").system_id == "dw-host-1"
 
 
 def test_of_two_hosts_that_take_at_once_one_is_told_that_it_lost(lvm, monkeypatch):
     """LVM has no lock between hosts: both commands may succeed."""
-    on(lvm).release_management()
+    on(lvm).manager.release()
     first = on(lvm, "host-1")
     real = FileGroups.set_system_id
 
@@ -209,25 +209,25 @@ def test_of_two_hosts_that_take_at_once_one_is_told_that_it_lost(lvm, monkeypatc
 
     monkeypatch.setattr(FileGroups, "set_system_id", overtaken)
     with pytest.raises(Conflict, match="moment"):
-        first.take_management("")
+        first.manager.take("")
 
 
 def test_the_role_is_kept_when_a_process_began_to_use_a_volume_meanwhile(lvm, monkeypatch):
     """Between the last look and LVM's mark: that process would go on writing under the next manager."""
     manager = on(lvm)
-    manager.make_volume(raw(), SIZE, None)
-    manager.deactivate()
+    manager.volumes.make(raw(), SIZE, None)
+    manager.activation.deactivate()
     busy = on(lvm)
     real = FileGroups.set_system_id
 
     def late(groups: FileGroups, group: str, system_id: str, present: str) -> None:
         if system_id == NOBODY:
-            busy.layer(raw())
+            busy.volumes.layer(raw())
         real(groups, group, system_id, present)
 
     monkeypatch.setattr(FileGroups, "set_system_id", late)
     with pytest.raises(StorageError, match="in use"):
-        manager.release_management()
+        manager.manager.release()
     assert lvm.state.named("dwtest").system_id == "dw-host-1"
     busy.close()
 
@@ -249,8 +249,8 @@ def test_a_device_that_goes_away_while_it_is_opened_is_an_operating_error(lvm, m
 def test_what_a_volume_says_of_its_data_is_durable_before_its_end_is_cut_off(lvm, monkeypatch):
     """A killed machine's last writes may still be in the device's cache, and be lost while LVM's change is not."""
     repository = on(lvm)
-    repository.make_volume(qcow2(), SIZE, None)
-    repository.deactivate()
+    repository.volumes.make(qcow2(), SIZE, None)
+    repository.activation.deactivate()
     seen: list[str] = []
     resize, sync = FileGroups.resize, FileGroups.sync
 
@@ -263,7 +263,7 @@ def test_what_a_volume_says_of_its_data_is_durable_before_its_end_is_cut_off(lvm
 
     monkeypatch.setattr(FileGroups, "resize", telling("resize", resize))
     monkeypatch.setattr(FileGroups, "sync", telling("sync", sync))
-    assert repository.reduce(qcow2())
+    assert repository.extents.reduce(qcow2())
     assert seen == ["sync", "resize", "sync"]
 
 
@@ -280,18 +280,18 @@ def test_no_data_is_cut_off_because_a_reference_count_was_lost():
     repository = engine.context.repository("a")
     volume = changes.read(repository, snapshot).record.volume
     assert volume is not None
-    header = repository.volume_facts(volume.id, volume.format).header
+    header = repository.volumes.facts(volume.id, volume.format).header
     assert header is not None
-    with engine.doors.volume_groups.open_device(repository.layer(volume).path, writable=True) as device:
+    with engine.doors.volume_groups.open_device(repository.volumes.layer(volume).path, writable=True) as device:
         table = device.read_at(header.refcount_offset, PAGE_BYTES)
         device.write_at(int.from_bytes(table[:8], "big"), device.read_at(0, PAGE_BYTES)[:32].ljust(PAGE_BYTES, b"\0"))
-    repository.deactivate()
-    before = repository.volume_facts(volume.id, volume.format)
+    engine.context.deactivate()
+    before = repository.volumes.facts(volume.id, volume.format)
     assert before.in_use is not None and before.in_use < 6 * MiB
     (fix,) = (fix for fix in engine.check_storage_repository("a") if fix.rule == "O-REDUCE")
     with pytest.raises(Damaged, match="corruptions"):
         engine.run_fix_here("a", fix)
-    assert repository.volume_facts(volume.id, volume.format).length == before.length
+    assert repository.volumes.facts(volume.id, volume.format).length == before.length
 
 
 # -- what others have attached

@@ -49,26 +49,26 @@ def write_meta(lvm: LvmStorage, offset: int, data: bytes) -> None:
 def test_another_host_sees_everything_and_changes_nothing(lvm):
     """It reads records and headers where they lie; every change is refused naming the manager, and nothing written."""
     manager = on(lvm, "host-1")
-    generation = manager.publish(record(volume=qcow2()), 0)
-    manager.make_volume(qcow2(), SIZE, None)
-    manager.deactivate()
+    generation = manager.tags.publish(record(volume=qcow2()), 0)
+    manager.volumes.make(qcow2(), SIZE, None)
+    manager.activation.deactivate()
     other = on(lvm, "host-2")
     assert other.scan().tags == manager.scan().tags
-    assert other.volume_facts(V1, VolumeFormat.QCOW2).header is not None
-    assert (other.manager(), other.space()) == ("host-1", manager.space())
+    assert other.volumes.facts(V1, VolumeFormat.QCOW2).header is not None
+    assert (other.manager.host(), other.space()) == ("host-1", manager.space())
     before, group = meta_content(lvm), lvm.state.group
     changes = [
-        lambda: other.publish(record(epoch=2), generation),
-        lambda: other.purge_tag(T1, generation),
-        lambda: other.make_volume(raw(), SIZE, None),
-        lambda: other.remove_volume(V1, VolumeFormat.QCOW2),
-        lambda: other.quarantine_volume(V1, VolumeFormat.QCOW2),
-        lambda: other.make_room(qcow2(), 2 * SIZE),
-        lambda: other.reduce(qcow2()),
-        lambda: other.layer(qcow2()),
-        lambda: other.start_progress(T1, 1),
-        lambda: other.require_able_to_make(VolumeFormat.RAW, SIZE),
-        other.release_management,
+        lambda: other.tags.publish(record(epoch=2), generation),
+        lambda: other.tags.purge(T1, generation),
+        lambda: other.volumes.make(raw(), SIZE, None),
+        lambda: other.volumes.remove(V1, VolumeFormat.QCOW2),
+        lambda: other.volumes.quarantine(V1, VolumeFormat.QCOW2),
+        lambda: other.extents.make_room(qcow2(), 2 * SIZE),
+        lambda: other.extents.reduce(qcow2()),
+        lambda: other.volumes.layer(qcow2()),
+        lambda: other.progress.start(T1, 1),
+        lambda: other.extents.require_room(VolumeFormat.RAW, SIZE),
+        other.manager.release,
     ]
     for change in changes:
         with pytest.raises(Refused, match="managed by host host-1"):
@@ -81,30 +81,30 @@ def test_taking_over_needs_the_assertion_that_the_manager_is_dead(lvm):
     other = on(lvm, "host-2")
     for dead in ("", "host-3"):
         with pytest.raises(Refused, match=r"host host-1 manages.*--dead host-1"):
-            other.take_management(dead)
-    other.take_management("host-1")
-    assert (other._guard.is_manager(), on(lvm, "host-1").manager()) == (True, "host-2")
-    other.publish(record(), 0)
+            other.manager.take(dead)
+    other.manager.take("host-1")
+    assert (other.manager.host(), on(lvm, "host-1").manager.host()) == ("host-2", "host-2")
+    other.tags.publish(record(), 0)
     with pytest.raises(Refused, match="host-2"):
-        on(lvm, "host-1").publish(record(T2), 0)
+        on(lvm, "host-1").tags.publish(record(T2), 0)
 
 
 def test_the_manager_before_finds_out_at_its_next_change(lvm):
     """Also one whose devices were open: the header tells it."""
     manager = on(lvm, "host-1")
-    generation = manager.publish(record(), 0)
-    on(lvm, "host-2").take_management("host-1")
+    generation = manager.tags.publish(record(), 0)
+    on(lvm, "host-2").manager.take("host-1")
     with pytest.raises(Refused, match="host-2"):
-        manager.publish(record(epoch=2), generation)
+        manager.tags.publish(record(epoch=2), generation)
 
 
 def test_a_take_over_that_was_interrupted_is_finished_by_the_next_change(lvm):
     """LVM's mark is the seal; the header follows."""
-    on(lvm, "host-1").publish(record(), 0)
+    on(lvm, "host-1").tags.publish(record(), 0)
     FileGroups(lvm.state, "host-2").set_system_id("dwtest", "dw-host-2", "dw-host-1")
     other = on(lvm, "host-2")
-    assert other.manager() == "host-2"
-    other.publish(record(T2), 0)
+    assert other.manager.host() == "host-2"
+    other.tags.publish(record(T2), 0)
     assert layout.newest_header(meta_content(lvm), "").manager == "host-2"  # type: ignore[union-attr]
 
 
@@ -112,36 +112,36 @@ def test_taking_what_one_has_is_a_success(lvm):
     """And changes nothing."""
     manager = on(lvm, "host-1")
     before = meta_content(lvm)
-    manager.take_management("")
+    manager.manager.take("")
     assert meta_content(lvm) == before
 
 
 def test_a_role_that_was_given_up_can_be_taken_by_anybody(lvm):
     """In between nobody can change anything, and LVM lets no host use the group."""
     manager = on(lvm, "host-1")
-    manager.make_volume(raw(), SIZE, None)
-    manager.layer(raw())
-    manager.release_management()
+    manager.volumes.make(raw(), SIZE, None)
+    manager.volumes.layer(raw())
+    manager.manager.release()
     assert lvm.state.named("dwtest").system_id == NOBODY and not lvm.state.active
     for host in ("host-1", "host-2"):
-        assert on(lvm, host).manager() == ""
+        assert on(lvm, host).manager.host() == ""
         with pytest.raises(Refused, match="nobody"):
-            on(lvm, host).publish(record(), 0)
-    on(lvm, "host-2").take_management("")
-    on(lvm, "host-2").publish(record(), 0)
+            on(lvm, host).tags.publish(record(), 0)
+    on(lvm, "host-2").manager.take("")
+    on(lvm, "host-2").tags.publish(record(), 0)
 
 
 def test_the_role_is_not_given_up_while_a_volume_is_in_use(lvm):
     """Nothing has changed then."""
     manager = on(lvm, "host-1")
-    manager.make_volume(raw(), SIZE, None)
-    hold = manager.hold(raw())
+    manager.volumes.make(raw(), SIZE, None)
+    hold = manager.activation.hold(raw())
     assert hold is not None
-    manager.layer(raw())
+    manager.volumes.layer(raw())
     with pytest.raises(StorageError, match="in use"):
-        manager.release_management()
+        manager.manager.release()
     hold.release()
-    assert manager.manager() == "host-1"
+    assert manager.manager.host() == "host-1"
 
 
 # -- creating, opening, leaving
@@ -150,9 +150,9 @@ def test_the_role_is_not_given_up_while_a_volume_is_in_use(lvm):
 def test_detaching_leaves_nothing_active(lvm):
     """Neither volumes that a dead process left nor dw-meta; again, and without the group, it is a success."""
     repository = on(lvm, "host-1")
-    repository.make_volume(raw(), SIZE, None)
-    repository.layer(raw())
-    repository.write_digests(V1, b"x")
+    repository.volumes.make(raw(), SIZE, None)
+    repository.volumes.layer(raw())
+    repository.digests.write(V1, b"x")
     repository.close()
     lvm.doors().volume_groups.activate("dwtest", layout.volume_name(V1))
     for _ in range(2):
@@ -165,9 +165,9 @@ def test_detaching_leaves_nothing_active(lvm):
 def test_a_host_that_lost_the_group_leaves_nothing_active_either(lvm):
     """Declared dead by mistake: nobody but itself can take its devices away."""
     repository = on(lvm, "host-1")
-    repository.make_volume(raw(), SIZE, None)
-    repository.layer(raw())
-    on(lvm, "host-2").take_management("host-1")
+    repository.volumes.make(raw(), SIZE, None)
+    repository.volumes.layer(raw())
+    on(lvm, "host-2").manager.take("host-1")
     with pytest.raises(StorageError, match="in use on this host"):
         detach_repository(FORMAT, lvm.parameters, lvm.doors())
     repository.close()
@@ -179,8 +179,8 @@ def test_a_host_that_lost_the_group_leaves_nothing_active_either(lvm):
 def test_detaching_is_refused_while_a_volume_is_in_use(lvm):
     """As an operating error."""
     repository = on(lvm, "host-1")
-    repository.make_volume(raw(), SIZE, None)
-    repository.layer(raw())
+    repository.volumes.make(raw(), SIZE, None)
+    repository.volumes.layer(raw())
     with pytest.raises(StorageError, match="in use on this host"):
         detach_repository(FORMAT, lvm.parameters, lvm.doors())
     repository.close()
@@ -198,7 +198,7 @@ def test_a_second_repository_in_a_group_is_a_conflict(lvm):
 def test_an_interrupted_creation_is_no_repository_and_can_be_completed(lvm):
     """Also when the garbage below it is an older repository: its header never counts."""
     repository = on(lvm, "host-1")
-    repository.publish(record(), 0)
+    repository.tags.publish(record(), 0)
     old = repository.identity
     lvm.doors().volume_groups.rename("dwtest", layout.META, layout.META_UNFINISHED)
     with pytest.raises(NotFound, match="create it again"):
@@ -301,8 +301,8 @@ def test_records_that_another_process_made_room_for_are_seen(lvm):
     early, late = on(lvm, "host-1"), on(lvm, "host-1")
     tags = [f"{number:02x}" * 16 for number in range(1, layout.SLOTS + 2)]
     for tag in tags:
-        late.publish(record(tag), 0)
-    assert set(early.scan_tags()) == set(tags)
+        late.tags.publish(record(tag), 0)
+    assert set(early.tags.scan()) == set(tags)
 
 
 def test_a_torn_header_leaves_the_one_before(lvm):
@@ -322,5 +322,5 @@ def test_a_group_without_one_of_its_devices_takes_no_changes(lvm, monkeypatch):
     real = FileGroups.report
     monkeypatch.setattr(FileGroups, "report", lambda groups, name: real(groups, name)._replace(partial=True))
     with pytest.raises(StorageError, match="missing"):
-        repository.make_volume(raw(), SIZE, None)
-    assert not repository.volume_facts(V1, VolumeFormat.RAW).present
+        repository.volumes.make(raw(), SIZE, None)
+    assert not repository.volumes.facts(V1, VolumeFormat.RAW).present

@@ -46,18 +46,18 @@ def rejoined(world):
 
 def with_volume(world):
     one = on(world, ONE)
-    one.make_volume(qcow2(), SIZE, None)
-    one.deactivate()
+    one.volumes.make(qcow2(), SIZE, None)
+    one.activation.deactivate()
     return one
 
 
 def test_a_host_that_cannot_leave_takes_part_as_before(world):
     """Another process of it has the repository open: nothing is taken from that one."""
-    assert on(world, ONE).publish(record(), 0) == 1
+    assert on(world, ONE).tags.publish(record(), 0) == 1
     two = on(world, TWO)
     with pytest.raises(StorageError, match="in use"):
         detach_repository(FORMAT, GROUP, doors(world, TWO))
-    two.publish(record(epoch=5), 1)
+    two.tags.publish(record(epoch=5), 1)
     two.close()
     detach_repository(FORMAT, GROUP, doors(world, TWO))
     assert not world.machine(TWO).active
@@ -66,13 +66,13 @@ def test_a_host_that_cannot_leave_takes_part_as_before(world):
 def test_a_host_whose_page_is_damaged_goes_on_until_it_is_disconnected(world):
     """It is not told whose the number is, so nobody joins or leaves on a guess; then it gets another number."""
     two = on(world, TWO)
-    start = two.publish(record(), 0)
+    start = two.tags.publish(record(), 0)
     before = number(two)
     two._meta.write(two._meta.geometry.roster_offset(before), b"?" * PAGE_BYTES)
     two._meta.sync()
     with pytest.raises(Damaged, match=f"whose number {before} is"):
         on(world, TWO)
-    two.publish(record(epoch=5), start)
+    two.tags.publish(record(epoch=5), start)
     leave(world, TWO)
     assert number(on(world, TWO)) != before
 
@@ -81,14 +81,14 @@ def test_notes_of_volumes_that_other_hosts_have_removed_are_dropped(world):
     """A process died while it had them active, so it could not take its notes back."""
     one = with_volume(world)
     two = on(world, TWO)
-    two.layer(qcow2())
+    two.volumes.layer(qcow2())
     process(two).end(killed=True)
-    one.remove_volume(qcow2().id, VolumeFormat.QCOW2)
-    one.make_volume(raw("cc" * 16), SIZE, None)
+    one.volumes.remove(qcow2().id, VolumeFormat.QCOW2)
+    one.volumes.make(raw("cc" * 16), SIZE, None)
     two = on(world, TWO)
     assert guard(two).noted() == {qcow2().id}
-    two.layer(raw("cc" * 16))
-    two.deactivate()
+    two.volumes.layer(raw("cc" * 16))
+    two.activation.deactivate()
     assert guard(two).noted() == frozenset()
 
 
@@ -103,23 +103,23 @@ def test_a_volume_that_is_being_made_keeps_its_note(world):
         if call == "handle.write_at" and what.startswith("/srv") and not noted:
             (twin,) = other.scan().litter
             noted.append(twin)
-            assert other.remove_litter([twin]) == 0
-            other.deactivate(every=True)
+            assert other.litter.remove([twin]) == 0
+            other.activation.deactivate(every=True)
             noted.append(guard(other).noted())
         return Fault.NONE
 
     process(one).hook = meanwhile
-    one.make_volume(qcow2(), SIZE, None)
+    one.volumes.make(qcow2(), SIZE, None)
     assert noted[1:] == [{qcow2().id}]
     (twin,) = other.scan().litter
-    assert other.remove_litter([twin]) > 0
+    assert other.litter.remove([twin]) > 0
 
 
 def test_room_for_records_that_a_frozen_host_may_still_zero_is_not_used(world):
     """It was making it when it was given up: another one makes none until it is back, or said to be dead."""
     one, two = on(world, ONE), on(world, TWO)
     for tag in tags(layout.SLOTS):
-        two.publish(record(tag), 0)
+        two.tags.publish(record(tag), 0)
 
     def frozen(process: SimProcess, call: str, what: str) -> Fault:
         if call == "handle.write_at" and what.endswith(layout.META) and process.host.name == ONE:
@@ -132,30 +132,30 @@ def test_room_for_records_that_a_frozen_host_may_still_zero_is_not_used(world):
     written: list[str] = []
     process(one).hook = frozen
     with pytest.raises(Crashed):
-        one.publish(record("e" * 32), 0)
+        one.tags.publish(record("e" * 32), 0)
     pass_time(world, TWO, DEAD_S + RENEWED_S)
-    two.take_management("")
+    two.manager.take("")
     with pytest.raises(Conflict, match="host-1 was making room"):
-        two.publish(record("e" * 32), 0)
-    two.take_management(ONE)
-    two.publish(record("e" * 32), 0)
-    assert on(world, THREE).read_tag("e" * 32) is not None
+        two.tags.publish(record("e" * 32), 0)
+    two.manager.take(ONE)
+    two.tags.publish(record("e" * 32), 0)
+    assert on(world, THREE).tags.read("e" * 32) is not None
 
 
 def test_a_host_that_is_said_to_be_dead_writes_nothing_any_more(world):
     """The operator says so; it does not hold for its next presence, and not against what sanlock knows."""
     one = with_volume(world)
     two = on(world, TWO)
-    two.layer(qcow2())
+    two.volumes.layer(qcow2())
     with pytest.raises(Refused, match="no host 'host-2' that has fallen silent"):
-        one.take_management(TWO)
+        one.manager.take(TWO)
     dies(world, TWO, ONE)
-    assert one.late_writer(qcow2())
-    one.take_management(TWO)
-    assert not one.late_writer(qcow2())
-    on(world, TWO).layer(qcow2())
+    assert one.volumes.late_writer(qcow2())
+    one.manager.take(TWO)
+    assert not one.volumes.late_writer(qcow2())
+    on(world, TWO).volumes.layer(qcow2())
     dies(world, TWO, ONE)
-    assert one.late_writer(qcow2())
+    assert one.volumes.late_writer(qcow2())
 
 
 def test_records_that_cannot_be_read_when_a_host_comes_are_an_error_of_the_storage(world):
@@ -176,7 +176,7 @@ def test_records_that_cannot_be_read_when_a_host_comes_are_an_error_of_the_stora
 def test_a_record_whose_flush_failed_is_not_lost_though_others_saw_it(world, user_data):
     """Found so: it was seen as removed, and after a power cut it was back."""
     one, failed = on(world, ONE), list[str]()
-    start = one.publish(record(), 0)
+    start = one.tags.publish(record(), 0)
 
     def fails(process: SimProcess, call: str, what: str) -> Fault:
         if call == "handle.sync" and not failed:
@@ -185,28 +185,28 @@ def test_a_record_whose_flush_failed_is_not_lost_though_others_saw_it(world, use
         return Fault.NONE
 
     process(one).hook = fails
-    one.publish(record(user_data=user_data), start)
+    one.tags.publish(record(user_data=user_data), start)
     assert failed
     world.power_cut()
-    entry = on(world, TWO).read_tag(T1)
+    entry = on(world, TWO).tags.read(T1)
     assert entry is not None and entry.record == record(user_data=user_data)
 
 
 def test_a_presence_of_before_publishes_nothing(world):
     """It is told so before anything is written, not that the outcome is unknown."""
-    on(world, ONE).publish(record(), 0)
+    on(world, ONE).tags.publish(record(), 0)
     two = rejoined(world)
-    entry = two.read_tag(T1)
+    entry = two.tags.read(T1)
     with pytest.raises(Conflict):
-        two.publish(record(epoch=5), entry.generation)
-    assert on(world, ONE).read_tag(T1) == entry
+        two.tags.publish(record(epoch=5), entry.generation)
+    assert on(world, ONE).tags.read(T1) == entry
 
 
 def test_a_presence_of_before_activates_nothing(world):
     """Its note would not count, so others would give the volume's room away while it writes."""
     with_volume(world)
     with pytest.raises(Conflict):
-        rejoined(world).layer(qcow2())
+        rejoined(world).volumes.layer(qcow2())
 
 
 def test_a_damaged_note_of_its_own_is_not_forgotten(world):
@@ -214,19 +214,19 @@ def test_a_damaged_note_of_its_own_is_not_forgotten(world):
     one = on(world, ONE)
     other = raw()._replace(id="cc" * 16)
     for volume in (qcow2(), other):
-        one.make_volume(volume, SIZE, None)
-    one.deactivate()
+        one.volumes.make(volume, SIZE, None)
+    one.activation.deactivate()
     two = on(world, TWO)
-    two.layer(qcow2())
+    two.volumes.layer(qcow2())
     notes, member = guard(two)._notes, guard(two)._member
     at = two._meta.geometry.notes_offset(member.number, notes._own().sequence & 1)
     page = bytearray(two._meta.read(at, PAGE_BYTES))
     page[100] ^= 1
     two._meta.write(at, bytes(page))
     two._meta.sync()
-    two.layer(other)
+    two.volumes.layer(other)
     dies(world, TWO, ONE)
-    assert one.late_writer(qcow2())
+    assert one.volumes.late_writer(qcow2())
 
 
 @pytest.mark.parametrize("stamp", [Stamp(1, 2**64 - 1, bytes(8)), Stamp(2**63, 1, bytes(8))])
@@ -237,9 +237,9 @@ def test_a_note_with_an_endless_number_is_damage(world, stamp):
     number = guard(two)._member.number
     two._meta.write(two._meta.geometry.notes_offset(number, 1), seal(stamp, _COUNT.pack(_MAGIC, 0)))
     two._meta.sync()
-    two.layer(qcow2())
+    two.volumes.layer(qcow2())
     dies(world, TWO, ONE)
-    assert one.late_writer(qcow2())
+    assert one.volumes.late_writer(qcow2())
 
 
 def test_a_header_with_an_endless_number_is_damage(world):
@@ -248,5 +248,5 @@ def test_a_header_with_an_endless_number_is_damage(world):
     header = one._meta.header()._replace(term=2**63, sequence=2**64 - 1)
     one._meta.write(PAGE_BYTES, sealed_header(header))
     one._meta.sync()
-    one.release_management()
-    assert one.manager() == ""
+    one.manager.release()
+    assert one.manager.host() == ""

@@ -88,11 +88,11 @@ def test_every_part_of_a_torn_change_leaves_the_record_before_it(lvm, user_data)
     """Sectors of a change that arrived in any combination but all of them: the older record, no problem."""
     repository = lvm.open()
     meta = Meta(lvm)
-    first = repository.publish(record(user_data="first"), 0)
-    repository.publish(record(T2), 0)
-    second = repository.publish(record(user_data="second"), first)
+    first = repository.tags.publish(record(user_data="first"), 0)
+    repository.tags.publish(record(T2), 0)
+    second = repository.tags.publish(record(user_data="second"), first)
     before = meta.content()
-    repository.publish(record(user_data=user_data, epoch=9), second)
+    repository.tags.publish(record(user_data=user_data, epoch=9), second)
     after = meta.content()
     sectors = changed_sectors(before, after)
     chosen = random.Random(1)
@@ -104,12 +104,12 @@ def test_every_part_of_a_torn_change_leaves_the_record_before_it(lvm, user_data)
         for at in subset:
             torn[at : at + SECTOR_BYTES] = after[at : at + SECTOR_BYTES]
         meta.write(0, bytes(torn))
-        entry = lvm.open().read_tag(T1)
+        entry = lvm.open().tags.read(T1)
         assert entry is not None and not entry.problem
         expected = record(user_data=user_data, epoch=9) if len(subset) == len(sectors) else record(user_data="second")
         assert entry.record == expected
     meta.write(0, before)
-    assert repository.publish(record(user_data="third"), second) > second
+    assert repository.tags.publish(record(user_data="third"), second) > second
 
 
 @pytest.mark.parametrize("user_data", [1, "long " * 12_000])
@@ -117,28 +117,28 @@ def test_damage_of_the_newest_copy_is_never_taken_for_a_torn_write(lvm, user_dat
     """Whichever bit is flipped, the tag is damaged, the older copy is not silently used, and others are as before."""
     repository = lvm.open()
     meta = Meta(lvm)
-    first = repository.publish(record(user_data="first"), 0)
-    other = repository.publish(record(T2), 0)
+    first = repository.tags.publish(record(user_data="first"), 0)
+    other = repository.tags.publish(record(T2), 0)
     before = meta.content()
-    repository.publish(record(user_data=user_data), first)
+    repository.tags.publish(record(user_data=user_data), first)
     after = meta.content()
     sectors = changed_sectors(before, after)
     for at in sectors if len(sectors) < 20 else random.Random(2).sample(sectors, 20):
         damaged = bytearray(after[at : at + SECTOR_BYTES])
         damaged[random.Random(at).randrange(SECTOR_BYTES)] ^= 1
         meta.write(at, bytes(damaged))
-        tags = lvm.open().scan_tags()
+        tags = lvm.open().tags.scan()
         assert tags[T1].problem and tags[T1].record is None and not tags[T1].unreadable
         assert tags[T2].generation == other and not tags[T2].problem
         meta.write(at, after[at : at + SECTOR_BYTES])
-    assert lvm.open().scan_tags()[T1].problem == ""
+    assert lvm.open().tags.scan()[T1].problem == ""
 
 
 def test_damage_of_an_older_copy_does_no_harm(lvm):
     """It would have been overwritten next."""
     repository = lvm.open()
-    generation = repository.publish(record(epoch=1, user_data=LONG), 0)
-    repository.publish(record(epoch=2, user_data=LONG), generation)
+    generation = repository.tags.publish(record(epoch=1, user_data=LONG), 0)
+    repository.tags.publish(record(epoch=2, user_data=LONG), generation)
     meta = Meta(lvm)
     slot = meta.slot(T1)
     raw = meta.content()
@@ -150,58 +150,58 @@ def test_damage_of_an_older_copy_does_no_harm(lvm):
         page = raw[EXCLUSIVE_GEOMETRY.head_offset(slot, copy) :][:PAGE_BYTES]
         if copy != newest.copy and any(page):
             meta.write(EXCLUSIVE_GEOMETRY.head_offset(slot, copy) + 600, b"?")
-    entry = lvm.open().read_tag(T1)
+    entry = lvm.open().tags.read(T1)
     assert entry is not None and entry.record == record(epoch=2, user_data=LONG) and not entry.problem
 
 
 def test_a_damaged_record_can_be_given_up_and_its_tag_used_again(lvm):
     """purge_tag replaces it by a tombstone that no remnant makes doubtful."""
     repository = lvm.open()
-    generation = repository.publish(record(epoch=1, user_data=LONG), 0)
-    repository.publish(record(epoch=2, user_data=LONG), generation)
+    generation = repository.tags.publish(record(epoch=1, user_data=LONG), 0)
+    repository.tags.publish(record(epoch=2, user_data=LONG), generation)
     meta = Meta(lvm)
     slot = meta.slot(T1)
     for copy in range(EXCLUSIVE_GEOMETRY.copies):
         if any(meta.content()[EXCLUSIVE_GEOMETRY.head_offset(slot, copy) :][:PAGE_BYTES]):
             meta.write(EXCLUSIVE_GEOMETRY.head_offset(slot, copy) + 600, b"?")
-    entry = lvm.open().read_tag(T1)
+    entry = lvm.open().tags.read(T1)
     assert entry is not None and entry.problem
-    repository.purge_tag(T1, entry.generation)
-    entry = lvm.open().read_tag(T1)
+    repository.tags.purge(T1, entry.generation)
+    entry = lvm.open().tags.read(T1)
     assert entry is not None and entry.tombstone and is_tombstone(entry.generation)
-    repository.publish(record(epoch=3), entry.generation)
-    entry = lvm.open().read_tag(T1)
+    repository.tags.publish(record(epoch=3), entry.generation)
+    entry = lvm.open().tags.read(T1)
     assert entry is not None and entry.record == record(epoch=3)
 
 
 def test_a_slot_of_which_nobody_can_tell_whose_it_is_stays_in_sight(lvm):
     """It is shown under an id that no image has, holds back what must know every record, and can be given up."""
     repository = lvm.open()
-    repository.publish(record(), 0)
+    repository.tags.publish(record(), 0)
     meta = Meta(lvm)
     slot = meta.slot(T1)
     for copy in range(EXCLUSIVE_GEOMETRY.copies):
         meta.write(EXCLUSIVE_GEOMETRY.head_offset(slot, copy), b"noise" * 800)
-    tags = lvm.open().scan_tags()
+    tags = lvm.open().tags.scan()
     assert list(tags) == [stand_in(slot)]
     assert tags[stand_in(slot)].problem
-    assert lvm.open().read_tag(T1) is None
-    repository.purge_tag(stand_in(slot), tags[stand_in(slot)].generation)
-    assert [entry.tombstone for entry in lvm.open().scan_tags().values()] == [True]
+    assert lvm.open().tags.read(T1) is None
+    repository.tags.purge(stand_in(slot), tags[stand_in(slot)].generation)
+    assert [entry.tombstone for entry in lvm.open().tags.scan().values()] == [True]
 
 
 def test_two_slots_of_one_tag_are_a_problem_of_that_tag(lvm):
     """A copy made by hand is reported and not guessed about."""
     repository = lvm.open()
-    repository.publish(record(), 0)
-    repository.publish(record(T2), 0)
+    repository.tags.publish(record(), 0)
+    repository.tags.publish(record(T2), 0)
     meta = Meta(lvm)
     slot = meta.slot(T1)
     meta.write(
         EXCLUSIVE_GEOMETRY.head_offset(60, 0),
         meta.content()[EXCLUSIVE_GEOMETRY.head_offset(slot, 0) :][: EXCLUSIVE_GEOMETRY.slot_bytes],
     )
-    tags = lvm.open().scan_tags()
+    tags = lvm.open().tags.scan()
     assert "two records" in tags[T1].problem and not tags[T2].problem
 
 
@@ -209,20 +209,20 @@ def test_room_for_records_grows_and_the_oldest_tombstones_go_last(lvm, monkeypat
     """More records than a chunk has slots: ``dw-meta`` grows. Tombstones are reused only when it cannot."""
     repository = lvm.open()
     tags = [f"{number:02x}" * 16 for number in range(1, layout.SLOTS + 3)]
-    generations = {tag: repository.publish(record(tag), 0) for tag in tags}
-    assert set(lvm.open().scan_tags()) == set(tags)
+    generations = {tag: repository.tags.publish(record(tag), 0) for tag in tags}
+    assert set(lvm.open().tags.scan()) == set(tags)
     meta_size = lvm.doors().volume_groups.report("dwtest").volumes[layout.META].size
     assert meta_size >= EXCLUSIVE_GEOMETRY.meta_bytes(2)
     monkeypatch.setattr(type(_records(repository)._meta), "extend", _no_room)
     for tag in tags[:3]:
-        repository.purge_tag(tag, generations[tag])
+        repository.tags.purge(tag, generations[tag])
     more = [f"{number:02x}" * 16 for number in range(100, 100 + 2 * layout.SLOTS - len(tags) + 3)]
     for tag in more:
-        repository.publish(record(tag), 0)
-    now = lvm.open().scan_tags()
+        repository.tags.publish(record(tag), 0)
+    now = lvm.open().tags.scan()
     assert set(now) == {*tags[3:], *more}
     with pytest.raises(NoSpace):
-        repository.publish(record("ab" * 16), 0)
+        repository.tags.publish(record("ab" * 16), 0)
 
 
 def _no_room(self: object, header: object) -> None:
@@ -230,29 +230,29 @@ def _no_room(self: object, header: object) -> None:
 
 
 def _records(repository: object) -> Records:
-    return cast(LvmRepository, repository)._records
+    return cast(LvmRepository, repository).tags
 
 
 def test_a_sync_that_fails_makes_the_outcome_unknown(lvm, monkeypatch):
     """The record may or may not be there after a loss of power; nobody is told that it is."""
     repository = cast(LvmRepository, lvm.open())
-    generation = repository.publish(record(), 0)
+    generation = repository.tags.publish(record(), 0)
 
     def fails() -> None:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(repository._meta, "sync", fails)
     with pytest.raises(OutcomeUnknown, match="writing it failed"):
-        repository.publish(record(epoch=2), generation)
+        repository.tags.publish(record(epoch=2), generation)
     with pytest.raises(OutcomeUnknown):
-        repository.purge_tag(T1, generation + 1)
+        repository.tags.purge(T1, generation + 1)
 
 
 def test_what_cannot_be_read_is_unknown_and_never_overwritten(lvm, monkeypatch):
     """EIO of one slot: that tag is unreadable, others are read, and nothing is written over it."""
     repository = cast(LvmRepository, lvm.open())
-    repository.publish(record(), 0)
-    repository.publish(record(T2), 0)
+    repository.tags.publish(record(), 0)
+    repository.tags.publish(record(T2), 0)
     slot = Meta(lvm).slot(T1)
     real = repository._meta.read
 
@@ -266,30 +266,30 @@ def test_what_cannot_be_read_is_unknown_and_never_overwritten(lvm, monkeypatch):
         return real(offset, length)
 
     monkeypatch.setattr(repository._meta, "read", read)
-    tags = repository.scan_tags()
+    tags = repository.tags.scan()
     assert tags[T1].unreadable and tags[T1].problem and not tags[T2].problem
     with pytest.raises(StorageError) as caught:
-        repository.publish(record(), tags[T1].generation)
+        repository.tags.publish(record(), tags[T1].generation)
     assert not isinstance(caught.value, Overtaken)
     monkeypatch.undo()
-    entry = lvm.open().read_tag(T1)
+    entry = lvm.open().tags.read(T1)
     assert entry is not None and entry.record == record()
 
 
 def test_a_late_write_of_an_earlier_manager_hits_none_of_its_successors_copies(lvm):
     """Copies go by the parity of the manager's term, so what a successor wrote stays and has the higher stamp."""
     repository = cast(LvmRepository, lvm.open())
-    generation = repository.publish(record(epoch=1), 0)
+    generation = repository.tags.publish(record(epoch=1), 0)
     meta = Meta(lvm)
     before = meta.content()
-    repository.publish(record(epoch=2, user_data="late"), generation)
+    repository.tags.publish(record(epoch=2, user_data="late"), generation)
     late = meta.content()
     meta.write(0, before)  # that write was still on its way when the group was taken over
     successor = cast(LvmRepository, lvm.open(host="host-2"))
-    successor.take_management("host-1")
-    newest = successor.publish(record(epoch=2, user_data="new"), generation)
+    successor.manager.take("host-1")
+    newest = successor.tags.publish(record(epoch=2, user_data="new"), generation)
     for at in changed_sectors(before, late):
         meta.write(at, late[at : at + SECTOR_BYTES])
-    entry = lvm.open(host="host-2").read_tag(T1)
+    entry = lvm.open(host="host-2").tags.read(T1)
     assert entry is not None and entry.record is not None
     assert (entry.record.user_data, entry.generation, entry.problem) == ("new", newest, "")

@@ -26,6 +26,7 @@ from tests.formats.lvm_shared_kit import (
     doors,
     guard,
     leave,
+    manages,
     number,
     on,
     pass_time,
@@ -102,16 +103,16 @@ def test_a_host_with_the_id_of_another_one_is_told(world, monkeypatch):
 def test_leaving_takes_everything_away_and_coming_back_is_possible(world):
     """Not while a process holds a lease, and then nothing has changed; again it is a success."""
     two = on(world, TWO)
-    two.publish(record(), 0)
+    two.tags.publish(record(), 0)
     before = number(two)
-    lease = two.try_lease(T1)
+    lease = two.leases.try_acquire(T1)
     assert lease is not None
     for _ in range(2):
         two.close()
         with pytest.raises(Conflict, match="holds a lease"):
             detach_repository(FORMAT, GROUP, doors(world, TWO))
         two = on(world, TWO)
-        assert two.read_tag(T1) is not None
+        assert two.tags.read(T1) is not None
     lease.release()
     for _ in range(2):
         leave(world, TWO)
@@ -129,7 +130,7 @@ def test_a_creation_that_was_interrupted_is_done_again(world):
     groups.remove("a", layout.META)
     create_repository(FORMAT, {**GROUP, "shared": "true", "hosts": "3"}, doors(world, ONE))
     made = on(world, ONE)
-    assert made.identity != identity and made._meta.geometry.hosts == 3 and guard(made).is_manager()
+    assert made.identity != identity and made._meta.geometry.hosts == 3 and manages(made)
 
 
 # -- the manager
@@ -138,16 +139,16 @@ def test_a_creation_that_was_interrupted_is_done_again(world):
 def test_only_the_manager_changes_the_group(world):
     """Others are refused naming it, and use what there is."""
     one, two = on(world, ONE), on(world, TWO)
-    one.make_volume(raw(), SIZE, None)
+    one.volumes.make(raw(), SIZE, None)
     for change in (
-        lambda: two.make_volume(raw("b" * 32), SIZE, None),
-        lambda: two.remove_volume(V1, VolumeFormat.RAW),
-        lambda: two.make_room(raw(), 3 * SIZE),
-        two.release_management,
+        lambda: two.volumes.make(raw("b" * 32), SIZE, None),
+        lambda: two.volumes.remove(V1, VolumeFormat.RAW),
+        lambda: two.extents.make_room(raw(), 3 * SIZE),
+        two.manager.release,
     ):
         with pytest.raises(Refused, match="managed by host host-1"):
             change()
-    assert two.layer(raw()).length == SIZE and not guard(two).is_manager()
+    assert two.volumes.layer(raw()).length == SIZE and not manages(two)
     with guard(one).changing() as report, guard(one).changing() as again:
         assert report.volumes == again.volumes
         with pytest.raises(Conflict, match="volume group"):
@@ -159,33 +160,33 @@ def test_the_role_is_taken_from_a_host_that_is_proven_gone_or_said_to_be_dead(wo
     one, two, three = on(world, ONE), on(world, TWO), on(world, THREE)
     for dead, told in (("", "--dead host-1"), (THREE, "there that host-3 is dead")):
         with pytest.raises(Refused, match=rf"host host-1 manages.*{told}"):
-            two.take_management(dead)
-    two.take_management(ONE)
-    assert (one.manager(), guard(one).is_manager(), guard(two).is_manager()) == (TWO, False, True)
+            two.manager.take(dead)
+    two.manager.take(ONE)
+    assert (one.manager.host(), manages(one), manages(two)) == (TWO, False, True)
     with pytest.raises(Refused, match="host-2"), guard(one).changing():
         raise AssertionError("it is not the manager any more")
     world.machine(TWO).lose_power()
     with pytest.raises(Refused):
-        three.take_management("")
+        three.manager.take("")
     pass_time(world, THREE, DEAD_S + RENEWED_S)
-    three.take_management("")
-    assert one.manager() == THREE
-    three.release_management()
-    assert one.manager() == ""
+    three.manager.take("")
+    assert one.manager.host() == THREE
+    three.manager.release()
+    assert one.manager.host() == ""
     with pytest.raises(Refused, match="nobody manages"), guard(one).changing():
         raise AssertionError("nobody is the manager")
-    one.take_management("")
+    one.manager.take("")
 
 
 def test_a_manager_that_boots_takes_its_role_again(world):
     """Unless somebody else has it by then."""
     dies(world, ONE, TWO)
-    assert guard(on(world, ONE)).is_manager()
+    assert manages(on(world, ONE))
     on(world, TWO)
     dies(world, ONE, TWO)
-    on(world, TWO).take_management("")
+    on(world, TWO).manager.take("")
     one = on(world, ONE)
-    assert one.manager() == TWO and not guard(one).is_manager()
+    assert one.manager.host() == TWO and not manages(one)
 
 
 def test_what_a_frozen_manager_writes_into_the_header_does_not_count(world):
@@ -197,7 +198,7 @@ def test_what_a_frozen_manager_writes_into_the_header_does_not_count(world):
         one._meta.write_header(one._meta.header()._replace(identity="9" * 32, term=lease.version), number(one) - 1)
     late = one._meta.read(0, area)
     one._meta.write(0, before)
-    two.take_management(ONE)
+    two.manager.take(ONE)
     one._meta.write(0, with_sectors(one._meta.read(0, area), late, changed(before, late)))
     header = on(world, THREE)._meta.header()
     assert (header.manager, header.identity) == (TWO, two.identity)
@@ -209,19 +210,19 @@ def test_what_a_frozen_manager_writes_into_the_header_does_not_count(world):
 def test_a_volume_may_be_written_until_its_host_is_proven_fine(world):
     """One that noted it and then died is not: without a watchdog it may only be frozen."""
     one, two = on(world, ONE), on(world, TWO)
-    one.make_volume(raw(), SIZE, None)
-    assert not one.late_writer(raw())
-    two.layer(raw())
+    one.volumes.make(raw(), SIZE, None)
+    assert not one.volumes.late_writer(raw())
+    two.volumes.layer(raw())
     pass_time(world, ONE, RENEWED_S)
-    assert not one.late_writer(raw())  # it lives: who held a lease there has ended when the lease is free
+    assert not one.volumes.late_writer(raw())  # it lives: who held a lease there has ended when the lease is free
     dies(world, TWO, ONE)
-    assert guard(one).may_be_written(V1) == TWO and one.late_writer(raw())
+    assert guard(one).may_be_written(V1) == TWO and one.volumes.late_writer(raw())
     assert guard(one).may_be_written("b" * 32) == ""
     on(world, TWO)
     pass_time(world, ONE, RENEWED_S)
-    assert not one.late_writer(raw())  # it came back, as another presence
+    assert not one.volumes.late_writer(raw())  # it came back, as another presence
     leave(world, TWO)
-    assert not one.late_writer(raw())
+    assert not one.volumes.late_writer(raw())
 
 
 def test_notes_are_written_in_turns_and_a_damaged_one_may_name_any_volume(world):

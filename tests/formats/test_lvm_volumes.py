@@ -57,8 +57,8 @@ def test_a_qcow2_never_needs_more_than_its_volume_has(size):
 
 def test_a_qcow2_that_is_written_full_fits_its_volume(lvm, repository):
     """Every cluster in another order than on the disk, then once more over it."""
-    repository.make_volume(qcow2(), SIZE, None)
-    path = repository.layer(qcow2()).path
+    repository.volumes.make(qcow2(), SIZE, None)
+    path = repository.volumes.layer(qcow2()).path
     before = volume(lvm, qcow2()).size
     clusters = range(0, SIZE, 65536)
     orders = [list(reversed(clusters)), list(clusters)[::2] + list(clusters)[1::2]]
@@ -72,8 +72,8 @@ def test_a_qcow2_that_is_written_full_fits_its_volume(lvm, repository):
 
 def test_a_raw_volume_is_zero_to_the_end_of_its_last_extent(lvm, repository):
     """Also behind the end of the image, which a longer overlay could show."""
-    repository.make_volume(raw(), SIZE + 1, None)
-    layer = repository.layer(raw())
+    repository.volumes.make(raw(), SIZE + 1, None)
+    layer = repository.volumes.layer(raw())
     assert (layer.length, layer.device) == (SIZE + 4096, True)
     with open(layer.path, "rb") as file:
         content = file.read()
@@ -82,8 +82,8 @@ def test_a_raw_volume_is_zero_to_the_end_of_its_last_extent(lvm, repository):
 
 def test_of_a_volume_that_is_filled_only_the_end_of_its_last_extent_is_zeroed(lvm, repository):
     """The rest is written once, by whoever fills it."""
-    repository.make_volume(raw(), SIZE + 1, None, filled=True)
-    layer = repository.layer(raw())
+    repository.volumes.make(raw(), SIZE + 1, None, filled=True)
+    layer = repository.volumes.layer(raw())
     with open(layer.path, "rb") as file:
         content = file.read()
     length = SIZE + 4096
@@ -92,10 +92,10 @@ def test_of_a_volume_that_is_filled_only_the_end_of_its_last_extent_is_zeroed(lv
 
 def test_a_volume_is_looked_at_without_being_activated(lvm, repository):
     """The header of a qcow2 is read where it lies."""
-    repository.make_volume(qcow2(parent=T2), SIZE, VolumeFormat.RAW)
-    repository.deactivate()
+    repository.volumes.make(qcow2(parent=T2), SIZE, VolumeFormat.RAW)
+    repository.activation.deactivate()
     lvm.state.active.clear()
-    facts = cast(LvmRepository, lvm.open()).volume_facts(V1, VolumeFormat.QCOW2)
+    facts = cast(LvmRepository, lvm.open()).volumes.facts(V1, VolumeFormat.QCOW2)
     assert facts.header is not None and facts.header.size == SIZE and facts.thick
     assert not volume(lvm, qcow2()).active
 
@@ -103,22 +103,22 @@ def test_a_volume_is_looked_at_without_being_activated(lvm, repository):
 def test_looking_at_many_volumes_asks_lvm_once(lvm, repository):
     """One report for a scan and all volumes of it, however many there are."""
     for number in range(1, 9):
-        repository.make_volume(qcow2(f"{number:02x}" * 16), SIZE, None)
+        repository.volumes.make(qcow2(f"{number:02x}" * 16), SIZE, None)
     lvm.state.commands = 0
     scan = repository.scan()
     first = lvm.state.commands
     for id, format in scan.volumes.items():
-        assert repository.volume_facts(id, format, scan.listing).present
+        assert repository.volumes.facts(id, format, scan.listing).present
     assert len(scan.volumes) == 8 and lvm.state.commands == first == 1
 
 
 def test_tags_that_contradict_the_record_are_a_problem(lvm, repository):
     """Format and size are stated, never probed; a volume without our tags is somebody else's."""
-    repository.make_volume(raw(), SIZE, None)
-    assert "its tags say raw" in repository.volume_facts(V1, VolumeFormat.QCOW2).problem
+    repository.volumes.make(raw(), SIZE, None)
+    assert "its tags say raw" in repository.volumes.facts(V1, VolumeFormat.QCOW2).problem
     groups = lvm.doors().volume_groups
     groups.change_tags("dwtest", layout.volume_name(V1), ["dw.f=vmdk"], ["dw.f=raw"])
-    assert "make no sense" in repository.volume_facts(V1, VolumeFormat.RAW).problem
+    assert "make no sense" in repository.volumes.facts(V1, VolumeFormat.RAW).problem
     groups.create("dwtest", "root", EXTENT, [])
     scan = repository.scan()
     assert [(item.kind, item.name) for item in scan.litter] == [
@@ -126,7 +126,7 @@ def test_tags_that_contradict_the_record_are_a_problem(lvm, repository):
         ("foreign", "root"),
     ]
     assert scan.volumes == {}
-    assert repository.remove_litter(scan.litter) == 0
+    assert repository.litter.remove(scan.litter) == 0
     assert "root" in report(lvm).volumes
 
 
@@ -156,8 +156,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_done(lvm, repository):
     before = report(lvm).volumes.keys()
     too_much = report(lvm).free + 1
     for call in (
-        lambda: repository.require_able_to_make(VolumeFormat.RAW, too_much),
-        lambda: repository.make_volume(raw(), too_much, None),
+        lambda: repository.extents.require_room(VolumeFormat.RAW, too_much),
+        lambda: repository.volumes.make(raw(), too_much, None),
     ):
         with pytest.raises(NoSpace, match=f"has {report(lvm).free} free bytes"):
             call()
@@ -168,35 +168,35 @@ def test_a_metadata_area_that_is_nearly_full_is_told(lvm, repository, monkeypatc
     """Before LVM would fail in the middle of something."""
     monkeypatch.setattr(group_model, "METADATA_BYTES", 10_000)
     with pytest.raises(NoSpace, match="metadata area"):
-        repository.make_volume(raw(), SIZE, None)
+        repository.volumes.make(raw(), SIZE, None)
 
 
 def test_a_snapshots_volume_is_reduced_to_what_is_in_use_and_extended_again(lvm, repository):
     """The data stays, the room comes back, and before it is written again it has all its room."""
-    repository.make_volume(qcow2(), 20 * MiB, None)
-    path = repository.layer(qcow2()).path
+    repository.volumes.make(qcow2(), 20 * MiB, None)
+    path = repository.volumes.layer(qcow2()).path
     subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -P 9 0 1M", path], check=True, capture_output=True)
-    repository.deactivate()
-    facts = repository.volume_facts(V1, VolumeFormat.QCOW2)
+    repository.activation.deactivate()
+    facts = repository.volumes.facts(V1, VolumeFormat.QCOW2)
     assert facts.in_use == EXTENT < facts.length
-    freed = repository.reduce(qcow2())
+    freed = repository.extents.reduce(qcow2())
     assert (freed, volume(lvm, qcow2()).size) == (facts.length - EXTENT, EXTENT)
-    assert repository.reduce(qcow2()) == 0
-    path = repository.layer(qcow2()).path
+    assert repository.extents.reduce(qcow2()) == 0
+    path = repository.volumes.layer(qcow2()).path
     subprocess.run(["qemu-io", "-f", "qcow2", "-c", "read -P 9 0 1M", path], check=True, capture_output=True)
     qemu_img("check", "-f", "qcow2", path)
-    repository.make_room(qcow2(), 20 * MiB)
+    repository.extents.make_room(qcow2(), 20 * MiB)
     assert volume(lvm, qcow2()).size == facts.length
 
 
 def test_a_raw_volume_grows_with_zeros(lvm, repository):
     """Its image gets longer only when what is gained reads as zeros."""
-    repository.make_volume(raw(), EXTENT - 4096, None)
-    with open(repository.layer(raw()).path, "r+b") as file:
+    repository.volumes.make(raw(), EXTENT - 4096, None)
+    with open(repository.volumes.layer(raw()).path, "r+b") as file:
         file.write(b"x" * EXTENT)
-    repository.make_room(raw(), 2 * EXTENT + 4096)
-    layer = repository.layer(raw())
-    facts = repository.volume_facts(V1, VolumeFormat.RAW)
+    repository.extents.make_room(raw(), 2 * EXTENT + 4096)
+    layer = repository.volumes.layer(raw())
+    facts = repository.volumes.facts(V1, VolumeFormat.RAW)
     assert layer.length == facts.length == 2 * EXTENT + 4096
     with open(layer.path, "rb") as file:
         content = file.read()
@@ -205,19 +205,19 @@ def test_a_raw_volume_grows_with_zeros(lvm, repository):
 
 def test_an_interrupted_growth_leaves_the_longer_size_or_the_shorter_one(lvm, repository):
     """Both tags at once mean the longer: it was zeroed before the tag came."""
-    repository.make_volume(raw(), EXTENT, None)
-    repository.make_room(raw(), 2 * EXTENT)
+    repository.volumes.make(raw(), EXTENT, None)
+    repository.extents.make_room(raw(), 2 * EXTENT)
     lvm.doors().volume_groups.change_tags("dwtest", layout.volume_name(V1), [layout.size_tag(EXTENT)], [])
-    assert repository.volume_facts(V1, VolumeFormat.RAW).length == 2 * EXTENT
+    assert repository.volumes.facts(V1, VolumeFormat.RAW).length == 2 * EXTENT
 
 
 def test_what_a_machine_wrote_behind_the_end_of_its_disk_never_shows(lvm, repository):
     """A device is longer than its image; a base must not show that to a longer disk."""
-    repository.make_volume(raw(), EXTENT + 4096, None)
-    with open(repository.layer(raw()).path, "r+b") as file:
+    repository.volumes.make(raw(), EXTENT + 4096, None)
+    with open(repository.volumes.layer(raw()).path, "r+b") as file:
         file.write(b"m" * 2 * EXTENT)
-    repository.freeze(raw())
-    with open(repository.layer(raw()).path, "rb") as file:
+    repository.extents.freeze(raw())
+    with open(repository.volumes.layer(raw()).path, "rb") as file:
         assert file.read() == b"m" * (EXTENT + 4096) + bytes(EXTENT - 4096)
 
 
@@ -227,56 +227,56 @@ def test_what_a_machine_wrote_behind_the_end_of_its_disk_never_shows(lvm, reposi
 def test_nothing_stays_active_that_nobody_uses(lvm, repository):
     """deactivate leaves what another process of the host uses, and takes what dead ones left."""
     for id in (V1, V2):
-        repository.make_volume(raw(id), EXTENT, None)
+        repository.volumes.make(raw(id), EXTENT, None)
     other = cast(LvmRepository, lvm.open())
-    other.layer(raw(V2))
-    repository.deactivate()
+    other.volumes.layer(raw(V2))
+    repository.activation.deactivate()
     assert (volume(lvm, raw(V1)).active, volume(lvm, raw(V2)).active) == (False, True)
     other.close()
     assert not volume(lvm, raw(V2)).active
     lvm.doors().volume_groups.activate("dwtest", layout.volume_name(V1))  # by a process that was killed
-    repository.deactivate(every=True)
+    repository.activation.deactivate(every=True)
     assert not volume(lvm, raw(V1)).active
 
 
 def test_a_hold_keeps_a_volume_active(lvm, repository):
     """As the process that keeps a prepared image does; nobody removes or reduces it meanwhile."""
-    repository.make_volume(qcow2(), SIZE, None)
-    repository.layer(qcow2())
-    hold = repository.hold(qcow2())
+    repository.volumes.make(qcow2(), SIZE, None)
+    repository.volumes.layer(qcow2())
+    hold = repository.activation.hold(qcow2())
     assert hold is not None
-    repository.deactivate()
+    repository.activation.deactivate()
     assert volume(lvm, qcow2()).active
     with pytest.raises(Conflict, match="in use"):
-        repository.remove_volume(V1, VolumeFormat.QCOW2)
+        repository.volumes.remove(V1, VolumeFormat.QCOW2)
     with pytest.raises(Conflict, match="in use"):
-        repository.reduce(qcow2())
+        repository.extents.reduce(qcow2())
     hold.release()
-    repository.deactivate(every=True)
+    repository.activation.deactivate(every=True)
     assert not volume(lvm, qcow2()).active
 
 
 def test_a_volume_that_is_open_is_not_removed_and_a_retry_works(lvm, repository):
     """An operating error, and nothing is half done."""
-    repository.make_volume(raw(), EXTENT, None)
+    repository.volumes.make(raw(), EXTENT, None)
     uuid = lvm.state.named("dwtest").volumes[layout.volume_name(V1)].uuid
     lvm.state.busy.add(uuid)
     with pytest.raises(StorageError, match="open"):
-        repository.remove_volume(V1, VolumeFormat.RAW)
-    assert repository.volume_facts(V1, VolumeFormat.RAW).present
+        repository.volumes.remove(V1, VolumeFormat.RAW)
+    assert repository.volumes.facts(V1, VolumeFormat.RAW).present
     lvm.state.busy.clear()
-    repository.remove_volume(V1, VolumeFormat.RAW)
-    assert not repository.volume_facts(V1, VolumeFormat.RAW).present
+    repository.volumes.remove(V1, VolumeFormat.RAW)
+    assert not repository.volumes.facts(V1, VolumeFormat.RAW).present
 
 
 def test_a_volume_that_is_replaced_while_open_goes_when_it_is_closed(lvm, repository):
     """It is out of the way under another name, and litter that is busy as long as somebody has it open."""
-    repository.make_volume(raw(), EXTENT, None)
+    repository.volumes.make(raw(), EXTENT, None)
     lvm.state.busy.add(lvm.state.named("dwtest").volumes[layout.volume_name(V1)].uuid)
-    repository.make_volume(raw(), EXTENT, None)
+    repository.volumes.make(raw(), EXTENT, None)
     (item,) = repository.scan().litter
     assert (item.kind, item.busy) == ("temporary", True) and layout.is_old(item.name)
-    assert repository.remove_litter([item]) == 0
+    assert repository.litter.remove([item]) == 0
     lvm.state.busy.clear()
-    assert repository.remove_litter([item]) == EXTENT
+    assert repository.litter.remove([item]) == EXTENT
     assert repository.scan().litter == []

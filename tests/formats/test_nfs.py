@@ -65,48 +65,48 @@ def test_a_volume_is_locked_then_verified_then_written(nfs: NfsStorage, spy: Spy
     """In this order, on one descriptor: a host that loses its place after the check loses the lock with it."""
     seen: list[str] = []
     spy.before = lambda verb, name: seen.append(verb) if name.startswith("volumes/aa/") else None
-    nfs.open(spy).make_volume(raw(), SIZE, None, lambda: seen.append("VERIFIED"))
+    nfs.open(spy).volumes.make(raw(), SIZE, None, lambda: seen.append("VERIFIED"))
     assert seen == ["create", "lock", "VERIFIED", "truncate", "sync"]
     seen.clear()
-    nfs.open(spy).make_volume(raw(), SIZE, None, lambda: seen.append("VERIFIED"))
+    nfs.open(spy).volumes.make(raw(), SIZE, None, lambda: seen.append("VERIFIED"))
     assert seen == ["create", "open", "lock", "VERIFIED", "truncate", "truncate", "sync"]
 
 
 def test_a_volume_that_is_there_is_never_unlinked(nfs: NfsStorage):
     """A host that wakes up late may only reach what it has locked, and a name cannot be locked."""
     repository = nfs.open()
-    repository.make_volume(raw(), SIZE, None)
-    before = os.stat(repository.layer(raw()).path).st_ino
-    repository.make_volume(raw(), 2 * SIZE, None)
-    assert os.stat(repository.layer(raw()).path).st_ino == before
-    assert repository.volume_facts(V1, VolumeFormat.RAW).length == 2 * SIZE
+    repository.volumes.make(raw(), SIZE, None)
+    before = os.stat(repository.volumes.layer(raw()).path).st_ino
+    repository.volumes.make(raw(), 2 * SIZE, None)
+    assert os.stat(repository.volumes.layer(raw()).path).st_ino == before
+    assert repository.volumes.facts(V1, VolumeFormat.RAW).length == 2 * SIZE
 
 
 def test_a_volume_that_is_not_ours_any_more_stays_as_it_is(nfs: NfsStorage):
     """What ``verify`` raises comes through, and the finished volume of another host has its data."""
     repository = nfs.open()
-    repository.make_volume(raw(), SIZE, None)
-    path = repository.layer(raw()).path
+    repository.volumes.make(raw(), SIZE, None)
+    path = repository.volumes.layer(raw()).path
     Path(path).write_bytes(b"finished")
 
     def verify() -> None:
         raise Superseded("taken over")
 
     with pytest.raises(Superseded):
-        repository.make_volume(raw(), SIZE, None, verify)
+        repository.volumes.make(raw(), SIZE, None, verify)
     assert Path(path).read_bytes() == b"finished"
 
 
 def test_a_volume_that_somebody_uses_is_not_made_again(nfs: NfsStorage, spy: SpyFiles):
     """ImageBusy while it is locked, whoever has it; ``verify`` is not even asked."""
     repository = nfs.open(spy)
-    repository.make_volume(raw(), SIZE, None)
-    path = repository.layer(raw()).path
+    repository.volumes.make(raw(), SIZE, None)
+    path = repository.volumes.layer(raw()).path
     with spy.open(path, writable=True) as used:
         assert used.lock()
         used.write_at(0, b"in use")
         with pytest.raises(ImageBusy, match=V1):
-            repository.make_volume(raw(), SIZE, None, lambda: pytest.fail("too late to ask"))
+            repository.volumes.make(raw(), SIZE, None, lambda: pytest.fail("too late to ask"))
     assert Path(path).read_bytes()[:6] == b"in use"
 
 
@@ -116,16 +116,16 @@ def test_a_volume_that_somebody_uses_is_not_made_again(nfs: NfsStorage, spy: Spy
 def test_the_size_of_a_raw_volume_is_asked_of_the_server(nfs: NfsStorage, spy: SpyFiles):
     """It is that of the opened file: the attributes of a name may be remembered from before another host grew it."""
     repository = nfs.open(spy)
-    repository.make_volume(raw(), SIZE, None)
+    repository.volumes.make(raw(), SIZE, None)
     spy.before = failing("stat", errno.EDEADLK, "volumes/")
-    facts = repository.volume_facts(V1, VolumeFormat.RAW)
+    facts = repository.volumes.facts(V1, VolumeFormat.RAW)
     assert (facts.present, facts.length, facts.problem) == (True, SIZE, "")
 
 
 def test_a_progress_log_that_was_not_there_is_asked_for_again(nfs: NfsStorage, spy: SpyFiles):
     """The client remembers that there was none; a listing makes it forget that."""
-    nfs.open().start_progress(T1, 1)
-    nfs.open().write_progress(T1, 1, 1, b"{}")
+    nfs.open().progress.start(T1, 1)
+    nfs.open().progress.write(T1, 1, 1, b"{}")
     listed: list[str] = []
 
     def negative(verb: str, name: str) -> None:
@@ -135,32 +135,32 @@ def test_a_progress_log_that_was_not_there_is_asked_for_again(nfs: NfsStorage, s
             raise FileNotFoundError(errno.ENOENT, "remembered", name)
 
     spy.before = negative
-    assert nfs.open(spy).read_progress(T1, 1) == b"{}"
-    assert nfs.open(spy).read_progress(T1, 2) is None
+    assert nfs.open(spy).progress.read(T1, 1) == b"{}"
+    assert nfs.open(spy).progress.read(T1, 2) is None
 
 
 def test_a_record_that_was_replaced_under_our_eyes_is_read_anew(nfs: NfsStorage, spy: SpyFiles):
     """Another host has just removed the generation that was listed: the client says ESTALE, the next listing tells."""
     repository = nfs.open(spy)
-    generation = repository.publish(record(), 0)
+    generation = repository.tags.publish(record(), 0)
 
     def replaced() -> None:
-        nfs.open().publish(record(epoch=5), generation)
+        nfs.open().tags.publish(record(epoch=5), generation)
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
-    for look in (lambda: repository.read_tag(T1), lambda: repository.scan().tags[T1]):
+    for look in (lambda: repository.tags.read(T1), lambda: repository.scan().tags[T1]):
         spy.before = once("read", replaced, "tags/")
         entry = look()
         assert entry is not None and entry.record is not None and entry.record.epoch == 5
-        generation = nfs.open().publish(record(), entry.generation)
+        generation = nfs.open().tags.publish(record(), entry.generation)
 
 
 @pytest.mark.parametrize("number", [errno.EEXIST, errno.EIO, errno.ETIMEDOUT])
 def test_a_link_whose_answer_was_lost_counts(nfs: NfsStorage, spy: SpyFiles, number: int):
     """The change is ours if the name has our inode, whatever the client made of the lost answer."""
     spy.after = failing("link", number, "tmp/")
-    assert nfs.open(spy).publish(record(epoch=3), 0)
-    entry = nfs.open().read_tag(T1)
+    assert nfs.open(spy).tags.publish(record(epoch=3), 0)
+    entry = nfs.open().tags.read(T1)
     assert entry is not None and entry.record == record(epoch=3)
 
 
@@ -168,12 +168,12 @@ def test_a_link_whose_answer_was_lost_counts(nfs: NfsStorage, spy: SpyFiles, num
 def test_what_the_server_does_not_give_is_unknown(nfs: NfsStorage, spy: SpyFiles, number: int):
     """Records and volumes that cannot be read now are listed as unreadable; nothing is concluded."""
     repository = nfs.open()
-    repository.publish(record(volume=raw()), 0)
-    repository.make_volume(raw(), SIZE, None)
+    repository.tags.publish(record(volume=raw()), 0)
+    repository.volumes.make(raw(), SIZE, None)
     spy.before = lambda verb, name: failing(verb, number, "/")(verb, name) if verb in ("read", "open", "stat") else None
-    entry = nfs.open(spy).scan().tags[T1] if number == errno.EIO else nfs.open(spy).read_tag(T1)
+    entry = nfs.open(spy).scan().tags[T1] if number == errno.EIO else nfs.open(spy).tags.read(T1)
     assert entry is not None and entry.unreadable and entry.record is None
-    assert nfs.open(spy).volume_facts(V1, VolumeFormat.RAW).unreadable
+    assert nfs.open(spy).volumes.facts(V1, VolumeFormat.RAW).unreadable
 
 
 @pytest.mark.parametrize(("format", "offered"), [("localfs-1.0", True), (NFS, False)])

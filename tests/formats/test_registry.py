@@ -222,7 +222,7 @@ def test_a_directory_with_other_things_is_left_alone(tmp_path: Path, name: str):
 
 def test_a_repository_is_not_created_over(local: LocalStorage):
     """Creating where one is: Conflict, and it stays."""
-    local.open().publish(record(), 0)
+    local.open().tags.publish(record(), 0)
     before = tree(local.path)
     with pytest.raises(Conflict, match="already"):
         create(local.path)
@@ -231,7 +231,7 @@ def test_a_repository_is_not_created_over(local: LocalStorage):
 
 def test_a_repository_that_lost_its_identity_is_not_created_over(local: LocalStorage):
     """With data and without repository.json: Conflict, because a new identity would disown the data."""
-    local.open().publish(record(), 0)
+    local.open().tags.publish(record(), 0)
     os.unlink(f"{local.path}/repository.json")
     with pytest.raises(Conflict, match="tags is not empty"):
         create(local.path)
@@ -341,7 +341,7 @@ def test_a_newer_minor_on_disk_is_accepted_as_it_is(local: LocalStorage):
     before = tree(local.path)["repository.json"]
     repository = local.open()
     assert repository.format == "localfs-1.9"
-    repository.publish(record(), 0)
+    repository.tags.publish(record(), 0)
     assert tree(local.path)["repository.json"] == before
 
 

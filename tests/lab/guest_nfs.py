@@ -123,7 +123,7 @@ def seen(host: str, parameters: str, tag: str) -> None:
     """The user data of an image now, listed and read once before and once for each line of input."""
     repository = open_repository("nfs-1.0", json.loads(parameters), real_doors(host))
     while True:
-        entry = repository.read_tag(tag)
+        entry = repository.tags.read(tag)
         assert entry is not None and entry.record is not None, entry
         say(entry.record.user_data)
         if not sys.stdin.readline():

@@ -64,7 +64,7 @@ def _unsynced(real):
 MUTANTS = {
     "a record is not synced": ("user-data", lvm_records.Records, "_write", _unsynced(lvm_records.Records._write)),
     "LVM's metadata is not synced": ("create-space", lvm_group.Group, "sync", lambda group: None),
-    "what was only seen is not settled": ("remove", lvm_records.Records, "settle", lambda records: None),
+    "what was only seen is not settled": ("remove", lvm_records.Records, "settle", lambda records, tag: None),
     "every change goes to one copy": ("user-data", layout, "copy_of", lambda version, sequence: 2),
     "devices are not synced": ("create-performance", volume_groups.SimDevice, "sync", lambda device: None),
 }

@@ -29,15 +29,15 @@ from tests.sim.mutants_kit import Site, deleted, hidden_syncs, hit, patched, sit
 pytestmark = pytest.mark.slow
 
 KILLERS = {
-    "tags.attempt.Attempt.join:self.repository.settle": "create-unmade",
-    "tags.changes.change:repository.settle": "user-data",
+    "tags.attempt.Attempt.join:self.repository.tags.settle": "create-unmade",
+    "tags.changes.change:repository.tags.settle": "user-data",
     "copying.pump._barrier:job.target.flush": "create-on-base-elsewhere-performance",
-    "fixes.clean.delete:repository.settle_all": "remove-below",
-    "fixes.clean.leftovers:repository.settle_all": "strategy",
-    "fixes.clean.unnamed:repository.settle_all": "clean-unnamed-just-now",
+    "fixes.clean.delete:repository.tags.settle_all": "remove-below",
+    "fixes.clean.leftovers:repository.tags.settle_all": "strategy",
+    "fixes.clean.unnamed:repository.tags.settle_all": "clean-unnamed-just-now",
     "fixes.fill._reflink:write.sync": "mend-copy-reflink",
     "fixes.fill.settle:handle.sync": "remove-below",
-    "fixes.merge._reserve:repository.settle_all": "passed merge-and-repoint",
+    "fixes.merge._reserve:repository.tags.settle_all": "passed merge-and-repoint",
     "fixes.merge._up:fill.settle": "remove-below",
     "fixes.rebuild._read_what_can_be_read:write.flush": "faults mend-salvage",
     "formats.files.litter.LitterBox._remove_old_generation:self._tree.files.sync_directory": "user-data",
@@ -51,21 +51,17 @@ KILLERS = {
     "formats.files.tags.Tags.settle_all:self._tree.files.sync_directory": "remove-below",
     "formats.files.tree.Tree.ensure_shard:self.files.sync_directory": "create-performance",
     "formats.files.tree.Tree.write_temporary:handle.sync": "user-data",
-    "formats.files.repository.FileStore._sync_if_there:self._files.sync_directory": "clean-evidence",
-    "formats.files.repository.FileStore.make_volume:handle.sync": "create-performance",
-    "formats.files.repository.FileStore.make_volume:self._files.sync_directory": "create-performance",
-    "formats.files.repository.FileStore.quarantine_volume:self._files.sync_directory": "clean-unnamed",
-    "formats.files.repository.FileStore.settle:self._tags.settle": "user-data",
-    "formats.files.repository.FileStore.settle_all:self._tags.settle_all": "remove-below",
-    "formats.files.repository.FileStore.start_progress:handle.sync": "small",
-    "formats.files.repository.FileStore.start_progress:self._files.sync_directory": "small",
-    "formats.files.repository.FileStore.write_digests:self._files.sync_directory": "small",
-    "formats.files.repository.FileStore.write_progress:handle.sync": "small",
-    "formats.lvm.repository.LvmRepository.settle:self._records.settle": "lvm:create-space",
-    "formats.lvm.repository.LvmRepository.settle_all:self._records.settle": "lvm:remove-below",
+    "formats.files.volumes.Volumes._sync_if_there:self._files.sync_directory": "clean-evidence",
+    "formats.files.volumes.Volumes.make:handle.sync": "create-performance",
+    "formats.files.volumes.Volumes.make:self._files.sync_directory": "create-performance",
+    "formats.files.volumes.Volumes.quarantine:self._files.sync_directory": "clean-unnamed",
+    "formats.files.progress.ProgressLogs.start:handle.sync": "small",
+    "formats.files.progress.ProgressLogs.start:self._files.sync_directory": "small",
+    "formats.files.digests.DigestLists.write:self._files.sync_directory": "small",
+    "formats.files.progress.ProgressLogs.write:handle.sync": "small",
     "formats.lvm.group.Group.sync:self.doors.volume_groups.sync": "small lvm",
-    "formats.lvm.guard.ExclusiveGuard.release:self._group.sync": "small lvm",
-    "formats.lvm.guard.ExclusiveGuard.take:self._group.sync": "small lvm",
+    "formats.lvm.manager.ExclusiveManager.release:self._group.sync": "small lvm",
+    "formats.lvm.manager.ExclusiveManager.take:self._group.sync": "small lvm",
     "formats.lvm.litter.LitterBox.remove:self._group.sync": "lvm:clean-lost",
     "formats.lvm.metadata.area.Meta.extend:self.group.sync": "small lvm",
     "formats.lvm.metadata.area.Meta.extend:self.sync": "small lvm",
@@ -73,20 +69,21 @@ KILLERS = {
     "formats.lvm.metadata.area.Meta.sync:self._ours": "small lvm",
     "formats.lvm.places.Places.sync:device.sync": "lvm:create-space",
     "formats.lvm.metadata.progress.ProgressLogs.write:self._meta.sync": "small lvm",
-    "formats.lvm.metadata.records.Records.settle:self._meta.sync": "lvm:create-space",
+    "formats.lvm.metadata.records.Records.settle:self.settle_all": "lvm:create-space",
+    "formats.lvm.metadata.records.Records.settle_all:self._meta.sync": "lvm:create-space",
     "formats.lvm.setup._make_meta:device.sync": "small lvm",
     "formats.lvm.setup._make_meta:group.sync": "small lvm",
     "formats.lvm.volumes.Volumes._make_room_for:self._group.sync": "small lvm",
     "formats.lvm.volumes.Volumes.make:device.sync": "lvm:create-performance",
-    "formats.lvm.volumes.Volumes.make_room:self._group.sync": "small lvm",
+    "formats.lvm.extents.Extents.make_room:self._group.sync": "small lvm",
     "formats.lvm.volumes.Volumes.quarantine:self._group.sync": "small lvm",
     "formats.lvm.volumes.Volumes.remove:self._group.sync": "small lvm",
     "host.state.HostState._write:handle.sync": "small",
     "host.state.HostState._write:self._doors.files.sync_directory": "small",
-    "verbs.copy._already_here:repository.settle": "copy-committed",
-    "verbs.copy._base:repository.settle": "snapshot-as-base-of-a-copy",
-    "verbs.copy._commit:repository.settle": "passed copies",
-    "verbs.create._on_base:found.repository.settle": "snapshot",
+    "verbs.copy._already_here:repository.tags.settle": "copy-committed",
+    "verbs.copy._base:repository.tags.settle": "snapshot-as-base-of-a-copy",
+    "verbs.copy._commit:repository.tags.settle": "passed copies",
+    "verbs.create._on_base:found.repository.tags.settle": "snapshot",
     "verbs.export._publish:files.sync_directory": "export",
     "verbs.export.export:handle.sync": "export",
 }
@@ -96,7 +93,7 @@ A site that is not here is looked for in all of them."""
 REDUNDANT = {
     "formats.files.setup.create_tree:handle.sync": "the file is empty; the model takes a synced name for a "
     "whole inode, which file systems without a journal do not promise",
-    "formats.lvm.litter.LitterBox.remove:self._records.settle": "a progress log that comes back is listed again",
+    "formats.lvm.litter.LitterBox.remove:self._records.settle_all": "a progress log that comes back is listed again",
     "formats.lvm.metadata.area.Meta.keep:self.sync#2": "after a flush that failed, which no case of these has",
     "formats.lvm.metadata.progress.ProgressLogs.start:self._meta.sync": "an attempt without a log begins at 0",
     "formats.lvm.metadata.records.Records._blank_others:self._meta.sync": "damaged copies that come back are "
@@ -106,11 +103,11 @@ REDUNDANT = {
     "formats.lvm.setup._make_leases:group.sync": "the same",
     "formats.lvm.shared.guard.SharedGuard._more_leases:self._group.sync": "the chunk that needs them follows "
     "another sync",
-    "formats.lvm.volumes.Volumes._extend:self._group.sync": "what is gained is cleared and told by a tag, and synced",
-    "formats.lvm.volumes.Volumes.freeze:device.sync": "layers end with the image; machines that open the device do not",
-    "formats.lvm.volumes.Volumes.make_room:device.sync": "the sync of the group flushes the same devices",
-    "formats.lvm.volumes.Volumes.reduce:self._group.sync": "the file of a snapshot was flushed when it became one",
-    "formats.lvm.volumes.Volumes.reduce:self._group.sync#2": "a reduction that is lost is offered again",
+    "formats.lvm.extents.Extents._extend:self._group.sync": "what is gained is cleared and told by a tag, and synced",
+    "formats.lvm.extents.Extents.freeze:device.sync": "layers end with the image; machines that open the device do not",
+    "formats.lvm.extents.Extents.make_room:device.sync": "the sync of the group flushes the same devices",
+    "formats.lvm.extents.Extents.reduce:self._group.sync": "the file of a snapshot was flushed when it became one",
+    "formats.lvm.extents.Extents.reduce:self._group.sync#2": "a reduction that is lost is offered again",
 }
 """Syncs without which nothing can be lost in this model, and why they may stay."""
 
@@ -252,7 +249,7 @@ def test_a_merge_without_a_second_look_at_the_dependants_is_reported():
     """Another host bases a disk on the lower image while it is being absorbed."""
 
     def blind(node: ast.stmt) -> list[ast.stmt] | None:
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "of(repository.scan_tags(), below) != [above]":
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "of(repository.tags.scan(), below) != [above]":
             return [hit()]
         return None
 

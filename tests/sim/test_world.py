@@ -40,16 +40,16 @@ def write(engine: Engine, repo: str, disk: str, offset: int, data: bytes) -> Non
 
     engine.prepare_image(repo, disk)
     repository = engine.context.repository(repo)
-    entry = repository.read_tag(disk)
+    entry = repository.tags.read(disk)
     assert entry is not None and entry.record is not None and entry.record.volume is not None
     volume = entry.record.volume
     assert volume.format is VolumeFormat.QCOW2 or not volume.parent
-    chain = [repository.layer(volume)]
+    chain = [repository.volumes.layer(volume)]
     while volume.parent:
-        below = repository.read_tag(volume.parent)
+        below = repository.tags.read(volume.parent)
         assert below is not None and below.record is not None and below.record.volume is not None
         volume = below.record.volume
-        chain.append(Layer(repository.layer(volume).path, volume.format))
+        chain.append(Layer(repository.volumes.layer(volume).path, volume.format))
     session = engine.doors.images.open_session(chain, True, False)
     try:
         session.write(offset, data)
@@ -107,13 +107,13 @@ def test_a_spawned_runner_does_its_work_when_somebody_waits(world: World):
     (fix,) = engine.check_storage_repository("b")
     task = engine.fix_storage_repository("b", fix)
     assert engine.doors.processes.state(task.process) is ProcessState.RUNNING
-    assert engine.context.repository("b").lease_held(copy)
+    assert engine.context.repository("b").leases.held(copy)
     assert [one.id for one in engine.list_tasks()] == [task.id]
     started = time.monotonic()
     engine.wait_for_task(task)
     assert time.monotonic() - started < 5
     assert [event["event"] for event in engine.task_events(task)] == ["start", "done", "end"]
-    assert not engine.context.repository("b").lease_held(copy)
+    assert not engine.context.repository("b").leases.held(copy)
     assert engine.get_image_status("b", copy).status is Status.OPTIMIZED
     assert engine.list_tasks() == []
 
@@ -131,7 +131,7 @@ def test_a_prepared_image_is_held_by_a_process_of_its_own(world: World):
     world.bury("one")
     engine = world.host("one")
     assert engine.list_prepared() == []
-    assert not engine.context.repository("a").lease_held(disk)
+    assert not engine.context.repository("a").leases.held(disk)
 
 
 def test_a_fork_is_a_world_of_its_own(world: World):

@@ -106,8 +106,8 @@ def _busy(engine: Engine, folder: DemoFolder) -> str:
         except DiskwrightError:
             continue  # never finished, or damaged: nobody can work in it
         try:
-            for tag in repository.scan_tags():
-                if repository.lease_held(tag):
+            for tag in repository.tags.scan():
+                if repository.leases.held(tag):
                     return tag
         finally:
             repository.close()

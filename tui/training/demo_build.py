@@ -233,7 +233,7 @@ def _killed_merges(builder: Builder) -> None:
 
 
 def _below(builder: Builder, disk: str) -> str:
-    record = builder.engine.context.repository(MAIN).scan_tags()[disk].record
+    record = builder.engine.context.repository(MAIN).tags.scan()[disk].record
     assert record is not None and record.volume is not None and record.volume.parent
     return record.volume.parent
 
@@ -266,9 +266,9 @@ def _damaged_snapshot(builder: Builder) -> None:
     builder.engine.copy_image(MAIN, snapshot, None, about, NO_FIX)
     builder.fix(MAIN, "B-COPY", snapshot)
     repository = builder.engine.context.repository(MAIN)
-    record = repository.scan_tags()[snapshot].record
+    record = repository.tags.scan()[snapshot].record
     assert record is not None and record.volume is not None
-    _overwrite(repository.layer(record.volume).path, random.Random("damage").randbytes(4 * KiB))
+    _overwrite(repository.volumes.layer(record.volume).path, random.Random("damage").randbytes(4 * KiB))
 
 
 def _waiting(builder: Builder) -> None:

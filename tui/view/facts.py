@@ -14,7 +14,6 @@ from engine.data.records import Record, VolumeRef, encode
 from engine.errors import DiskwrightError
 from engine.formats.base import Repository, TagEntry, VolumeFacts
 from engine.formats.files import layout
-from engine.formats.files.repository import FileStore
 from engine.formats.lvm.metadata import layout as lvm_layout
 from tui.text.amounts import compact, moment
 from tui.text.printable import printable
@@ -48,7 +47,7 @@ class Fact(NamedTuple):
 def facts_of(engine: Engine, repo_id: str, image: str) -> tuple[Fact, ...]:
     """The evidence about an image that is on disk now. Reads it: call it in a thread. Raises StorageError."""
     repository = engine.context.repository(repo_id)
-    entry = repository.read_tag(require_id(image, "image"))
+    entry = repository.tags.read(require_id(image, "image"))
     if entry is None:
         return ()
     found = [_record_fact(repository, entry)]
@@ -56,18 +55,18 @@ def facts_of(engine: Engine, repo_id: str, image: str) -> tuple[Fact, ...]:
     if record is not None:
         found += _progress_facts(repository, record)
         found += [_volume_fact(repository, volume, role) for volume, role in _volumes(record)]
-    held = repository.lease_held(image)
+    held = repository.leases.held(image)
     text = "somebody holds it" if held else "nobody holds it"
     return (*found, Fact("lease", f"lease: {text}", _path(repository, layout.LOCKS_FILE), "", image))
 
 
 def _path(repository: Repository, inside: str) -> str:
-    return printable(f"{repository.place}/{inside}") if isinstance(repository, FileStore) else ""
+    return printable(f"{repository.place}/{inside}") if repository.activation is None else ""
 
 
 def _on_lvm(repository: Repository, volume: str) -> str:
     """Where a fact is that is in no file: a logical volume of a group."""
-    return "" if isinstance(repository, FileStore) else printable(f"{volume} in {repository.place}, ")
+    return "" if repository.activation is None else printable(f"{volume} in {repository.place}, ")
 
 
 def _record_fact(repository: Repository, entry: TagEntry) -> Fact:
@@ -92,7 +91,7 @@ def _progress_facts(repository: Repository, record: Record) -> Iterator[Fact]:
     if record.operation is None:
         return
     with contextlib.suppress(DiskwrightError):
-        line = progress.decode(repository.read_progress(record.id, record.epoch))
+        line = progress.decode(repository.progress.read(record.id, record.epoch))
         if line is not None:
             share = f"{line.status.percent} %" if line.status.percent >= 0 else "no %"
             when = moment(line.status.when)
@@ -114,7 +113,7 @@ def _volume_fact(repository: Repository, volume: VolumeRef, role: str) -> Fact:
     path = _path(repository, layout.volume_path(volume.id, volume.format))
     where = _on_lvm(repository, lvm_layout.volume_name(volume.id))
     try:
-        seen = repository.volume_facts(volume.id, volume.format)
+        seen = repository.volumes.facts(volume.id, volume.format)
     except DiskwrightError as error:
         return Fact("volume", f"{role}: {printable(error.message)}", path, "", _volume_key(volume))
     return Fact(
@@ -163,7 +162,7 @@ def open_fact(engine: Engine, repo_id: str, fact: Fact) -> tuple[str, ...]:
 
 
 def _record_lines(engine: Engine, repository: Repository, fact: Fact) -> list[str]:
-    entry = repository.read_tag(fact.key)
+    entry = repository.tags.read(fact.key)
     if entry is None or entry.record is None:
         problem = entry.problem if entry is not None else "there is none any more"
         return [problem or "the image was deleted for good", *_dump(engine, fact.path)]
@@ -172,9 +171,9 @@ def _record_lines(engine: Engine, repository: Repository, fact: Fact) -> list[st
 
 
 def _progress_lines(repository: Repository, fact: Fact) -> list[str]:
-    entry = repository.read_tag(fact.key)
+    entry = repository.tags.read(fact.key)
     record = entry.record if entry else None
-    line = repository.read_progress(fact.key, record.epoch) if record else None
+    line = repository.progress.read(fact.key, record.epoch) if record else None
     if line is None:
         return ["there is no progress any more: the work has ended"]
     try:
@@ -187,7 +186,7 @@ def _volume_lines(engine: Engine, repository: Repository, fact: Fact) -> list[st
     parsed = layout.parse_volume_name(fact.key)
     if parsed is None:
         return [fact.text]
-    seen = repository.volume_facts(*parsed)
+    seen = repository.volumes.facts(*parsed)
     lines = [f"{name}: {_plain(value)}" for name, value in seen._asdict().items() if name != "header"]
     if seen.header is not None:
         lines += [f"header.{name}: {_plain(value):.200}" for name, value in seen.header._asdict().items()]

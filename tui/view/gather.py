@@ -79,10 +79,10 @@ def gather(engine: Engine, repo_id: str, deep: bool = False, known: ConstraintRo
 
 def manager_of(repository: Repository) -> str:
     """Who manages it as a view says it: a host, "-" where nobody needs to, "?" where nobody known does."""
-    if not repository.managed:
+    if repository.manager is None:
         return "-"
     try:
-        return printable(repository.manager()) or "?"
+        return printable(repository.manager.host()) or "?"
     except StorageError:
         return "?"
 

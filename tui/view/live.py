@@ -29,12 +29,12 @@ def operation(engine: Engine, repo_id: str, image: str) -> HostOperation | None:
     last = _last(repository, found) if found is not None else None
     if found is None or last is None:
         return None
-    busy = leasing.holder(engine.doors, repository, image) if repository.lease_held(image) else ""
+    busy = leasing.holder(engine.doors, repository, image) if repository.leases.held(image) else ""
     return operation_row(image, _name(found), last, busy, found.size)
 
 
 def _record(repository: Repository, image: str) -> Record | None:
-    entry = repository.read_tag(image)
+    entry = repository.tags.read(image)
     return entry.record if entry is not None else None
 
 
@@ -47,7 +47,7 @@ def _line(repository: Repository, record: Record) -> progress.Progress | None:
     if record.operation is None:
         return None
     with contextlib.suppress(DiskwrightError):
-        return progress.decode(repository.read_progress(record.id, record.epoch))
+        return progress.decode(repository.progress.read(record.id, record.epoch))
     return None
 
 
@@ -77,7 +77,7 @@ def evidence(engine: Engine, repo_id: str, image: str) -> Evidence:
     if record is None:
         raise NotFound(f"there is no image {image} in {repo_id} that can be read", "Look again")
     last, line = _last(repository, record), _line(repository, record)
-    held = repository.lease_held(image)
+    held = repository.leases.held(image)
     holder = printable(leasing.holder(engine.doors, repository, image)) if held else ""
     row = operation_row(image, _name(record), last, holder, record.size) if last else None
     process = _process(engine, line)

@@ -124,9 +124,9 @@ class LitterBox:
     def _busy(self, kind: str, entry: Entry) -> bool:
         try:
             if kind == TEMPORARY:
-                return self._tree.lease_held(entry.name)
+                return self._tree.leases.held(entry.name)
             if kind == PROGRESS:
-                return self._tree.lease_held(entry.name[:32])
+                return self._tree.leases.held(entry.name[:32])
         except DiskwrightError:
             return True  # not known to be free
         return False
@@ -139,7 +139,7 @@ class LitterBox:
     # -- removing
 
     def remove(self, items: Iterable[Litter]) -> int:
-        """See ``Repository.remove_litter``. Names are parsed again: they may come from another host."""
+        """Remove each after a fresh look. Names are parsed again: they may come from another host."""
         removers = {
             TEMPORARY: self._remove_temporary,
             OLD_GENERATION: self._remove_old_generation,
@@ -179,7 +179,7 @@ class LitterBox:
     def _remove_temporary(self, directory: str, name: str) -> int | None:
         if directory != "tmp" or not layout.is_temporary(name):
             return None
-        lease = self._tree.try_lease(name, shared=False)
+        lease = self._tree.leases.try_acquire(name)
         if lease is None:
             return None
         try:
@@ -203,7 +203,7 @@ class LitterBox:
         parsed = layout.parse_progress_name(name)
         if directory != "progress" or parsed is None:
             return None
-        lease = self._tree.try_lease(parsed[0], shared=False)
+        lease = self._tree.leases.try_acquire(parsed[0])
         if lease is None:
             return None  # somebody may be about to claim that epoch
         try:

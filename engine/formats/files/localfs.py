@@ -9,7 +9,10 @@ from __future__ import annotations
 from engine.doors import Doors
 from engine.errors import BadRequest
 from engine.formats.files import layout, setup
+from engine.formats.files.progress import ProgressLogs
 from engine.formats.files.repository import FileStore
+from engine.formats.files.tree import Tree
+from engine.formats.files.volumes import Volumes
 
 VERSION = (layout.MAJOR, layout.MINOR)
 
@@ -49,7 +52,8 @@ def create(doors: Doors, parameters: dict[str, object]) -> None:
 def open(doors: Doors, parameters: dict[str, object], threads: bool) -> LocalRepository:
     """Open the repository in a directory."""
     root = require_path(parameters)
-    return LocalRepository(doors, root, setup.open_tree(doors, root), threads)
+    found, tree = setup.open_tree(doors, root), Tree(doors, root)
+    return LocalRepository(tree, found, threads, Volumes(tree), ProgressLogs(tree))
 
 
 def detach(doors: Doors, parameters: dict[str, object]) -> None:

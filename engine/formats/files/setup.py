@@ -95,7 +95,7 @@ def open_tree(doors: Doors, root: str) -> layout.Identity:
     found = layout.decode_identity(_read_identity(tree), root)
     for name, kind in _BEGUN.items():
         if name == layout.LOCKS_FILE and name not in kinds:
-            raise tree.no_locks_file()
+            raise tree.leases.missing()
         if kinds.get(name) is not kind:
             seen = f"is {kind_text(kinds[name])}" if name in kinds else "is missing"
             raise Damaged(f"{kind} {tree.path(name)} of the repository {seen}", "Put back what was there")

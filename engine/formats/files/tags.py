@@ -13,6 +13,7 @@ import errno
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from engine.data.model import require_id
 from engine.data.records import (
     MAX_RECORD_BYTES,
     Record,
@@ -23,12 +24,12 @@ from engine.data.records import (
     tombstone_generation,
 )
 from engine.doors.files import Kind
-from engine.errors import Damaged, Refused, from_os_error
+from engine.errors import Damaged, Refused, StorageError, from_os_error
 from engine.formats.base import TagEntry
 from engine.formats.files import layout
 from engine.formats.files.tree import Temporary, Tree, doing, is_gone
 from engine.formats.outcomes import outcome_unknown, overtaken, require_room
-from engine.tools.local.threads import map_files
+from engine.tools.local.threads import collector_off, map_files
 
 _LOOKS = 4
 """How often a listed name that cannot be found is listed again."""
@@ -66,7 +67,8 @@ class Tags:
     # -- reading
 
     def read(self, tag: str) -> TagEntry | None:
-        """The newest generation, listed afresh; None when there never was one."""
+        """Make one listing and one read, more where another host is changing the tag."""
+        require_id(tag, "image")
         newest, problem = 0, "the record is listed but not found"
         for _ in range(_LOOKS):
             with doing(f"list the generations of image {tag}"):
@@ -81,8 +83,17 @@ class Tags:
                 problem = from_os_error(content, "read the record").message
         return TagEntry(tag, newest, None, problem, unreadable=True)
 
-    def scan(self) -> list[ShardOfTags]:
-        """All shards. A slow (cold) storage is read by several threads, a fast one by this one.
+    def scan(self) -> dict[str, TagEntry]:
+        """Read all records; see ``shards`` for how."""
+        with collector_off():
+            shards = self.shards()
+        for shard in shards:
+            if shard.problem:
+                raise StorageError(f"some records are not known: {shard.problem}", "Check the storage and try again")
+        return {entry.id: entry for shard in shards for entry in shard.entries}
+
+    def shards(self) -> list[ShardOfTags]:
+        """Read all shards. A slow (cold) storage is read by several threads, a fast one by this one.
 
         A shard that cannot be listed says so. StorageError when they cannot even be named.
         """
@@ -167,7 +178,8 @@ class Tags:
     # -- changing
 
     def publish(self, record: Record, expected: int) -> int:
-        """See ``Repository.publish``."""
+        """Make two syncs: of the record, and of the directory that names it."""
+        require_id(record.id, "image")
         content = encode(record)
         if len(content) > MAX_RECORD_BYTES:
             raise Refused(f"the record of image {record.id} would be {len(content)} bytes, over {MAX_RECORD_BYTES}")
@@ -177,13 +189,14 @@ class Tags:
         return generation
 
     def settle(self, tag: str) -> None:
-        """See ``Repository.settle``."""
+        """Sync the directory of the tag."""
+        require_id(tag, "tag")
         with doing(f"make the record of image {tag} durable"), contextlib.suppress(FileNotFoundError):
             self._tree.files.sync_directory(self._tree.path(layout.tag_shard(tag)))
 
     def settle_all(self) -> None:
-        """See ``Repository.settle_all``. A generation goes only after its successor is durable, so a tag
-        that has one name is settled."""
+        """Sync those directories in which a tag has two generations. A generation goes only after its successor is
+        durable, so a tag that has one name is settled."""
         with doing("make the records durable"):
             for shard in self._tree.files.list_directory(self._tree.path("tags")):
                 if shard.kind is Kind.DIRECTORY and layout.is_shard(shard.name):
@@ -196,7 +209,8 @@ class Tags:
                         self._tree.files.sync_directory(directory)
 
     def purge(self, tag: str, expected: int) -> None:
-        """See ``Repository.purge_tag``."""
+        """Publish an empty file."""
+        require_id(tag, "image")
         if is_tombstone(expected):
             self._require_newest(tag, expected)
             return

@@ -1,6 +1,6 @@
-"""The directory tree of a repository of files: paths, leases, temporary files, shards.
+"""The directory tree of a repository of files: paths, temporary files, shards.
 
-What every part of a file format shares. Calls raise plain ``OSError`` unless they say
+What the parts of a repository of files share. Calls raise plain ``OSError`` unless they say
 otherwise; ``doing`` turns it into an error that says what was being done.
 """
 
@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from engine.doors import Doors
-from engine.doors.files import Entry, Kind
+from engine.doors.files import Entry, FileHandle, Kind
 from engine.doors.leases import Lease
-from engine.errors import Damaged, StorageError, from_os_error
+from engine.errors import StorageError, from_os_error
 from engine.formats.files import layout
+from engine.formats.files.leases import Leases
 
 _NAME_ATTEMPTS = 8
 
@@ -51,6 +52,7 @@ class Tree:
         self.doors = doors
         self.files = doors.files
         self.root = root
+        self.leases = Leases(doors.leases, self.path(layout.LOCKS_FILE))
         self._durable_shards: set[str] = set()
 
     def path(self, name: str) -> str:
@@ -77,39 +79,13 @@ class Tree:
         self.files.sync_directory(self.path(shard.partition("/")[0]))
         self._durable_shards.add(shard)
 
-    # -- leases
-
-    def try_lease(self, name: str, shared: bool) -> Lease | None:
-        """The lease of a tag or temporary file, None when held. Raises Damaged or StorageError."""
+    def create_anew(self, path: str) -> FileHandle:
+        """Create a new inode under an absolute path: who still writes to an older one does no harm."""
         try:
-            return self.doors.leases.try_acquire(self.path(layout.LOCKS_FILE), layout.lease_key(name), shared)
-        except FileNotFoundError:
-            raise self.no_locks_file() from None
-        except OSError as error:
-            raise from_os_error(error, "take a lease") from error
-
-    def adopt_lease(self, token: str) -> Lease:
-        """The lease that the process which spawned this one handed over. StorageError when it is not there."""
-        try:
-            return self.doors.leases.adopt(token)
-        except OSError as error:
-            raise from_os_error(error, "take over a lease") from error
-
-    def lease_held(self, name: str) -> bool:
-        """Whether anybody holds the lease. Raises Damaged or StorageError."""
-        try:
-            return self.doors.leases.held(self.path(layout.LOCKS_FILE), layout.lease_key(name))
-        except FileNotFoundError:
-            raise self.no_locks_file() from None
-        except OSError as error:
-            raise from_os_error(error, "ask who holds a lease") from error
-
-    def no_locks_file(self) -> Damaged:
-        """The error for a lost lock file; it is never made anew, for others may hold the old one."""
-        return Damaged(
-            f"the lock file {self.path(layout.LOCKS_FILE)} is missing",
-            "Disconnect the repository on every host, then create it empty",
-        )
+            return self.files.create(path)
+        except FileExistsError:
+            self.files.unlink(path)
+            return self.files.create(path)
 
     # -- temporary files
 
@@ -117,7 +93,7 @@ class Tree:
         """A fresh name in ``tmp``, as a path, and its lease. Nothing is made yet."""
         for _ in range(_NAME_ATTEMPTS):
             name = f"{self.doors.ids.new_id()}-{purpose}"
-            lease = self.try_lease(name, shared=False)
+            lease = self.leases.try_acquire(name)
             if lease is not None:
                 return self.path(f"tmp/{name}"), lease
         raise StorageError("cannot find a free name for a temporary file", "Try again")

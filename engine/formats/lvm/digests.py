@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import errno
 
-from engine.data.model import is_id
+from engine.data.model import is_id, require_id
 from engine.doors.files import Kind
 from engine.errors import from_os_error
-from engine.formats.files.repository import MAX_DIGEST_BYTES
+from engine.formats.files.digests import MAX_DIGEST_BYTES
 from engine.formats.files.tree import doing
 from engine.formats.lvm.group import Group, make_directories
 
@@ -26,7 +26,8 @@ class HostDigests:
         self._directory = group.run_path("digests")
 
     def write(self, volume: str, data: bytes) -> None:
-        """Replace the list of a volume: whoever reads sees the old or the new one."""
+        """Rename a new file over the old one. Durable until this host boots."""
+        require_id(volume, "volume")
         with doing(f"write the digests of volume {volume}"):
             make_directories(self._doors, self._directory)
             temporary = self._path(f"{volume}.{self._doors.ids.new_id()}")
@@ -40,7 +41,8 @@ class HostDigests:
                 raise
 
     def read(self, volume: str) -> bytes | None:
-        """None also for a list that is too long to be one."""
+        """Return None also for a list that is too long to be one, or that another host made."""
+        require_id(volume, "volume")
         try:
             return self._files.read_file(self._path(volume), MAX_DIGEST_BYTES)
         except FileNotFoundError:
@@ -51,7 +53,8 @@ class HostDigests:
             raise from_os_error(error, f"read the digests of volume {volume}") from error
 
     def remove(self, volume: str) -> int:
-        """Returns the bytes freed; 0 when there is none."""
+        """Remove the list of this host; return the bytes freed, 0 when there is none."""
+        require_id(volume, "volume")
         with doing(f"remove the digests of volume {volume}"), contextlib.suppress(FileNotFoundError):
             size = self._files.stat(self._path(volume)).allocated
             self._files.unlink(self._path(volume))

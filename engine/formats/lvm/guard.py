@@ -1,8 +1,8 @@
-"""Who may change a repository on LVM: leases of images, the lock of the records, the manager.
+"""Who may change a repository on LVM: the lock of the records, the right to change the group, who uses a volume.
 
-One class for each way of sharing. ``exclusive``: LVM's system ID says which host may use the group
-at all, and LVM itself refuses every other; so leases are locks of that host's kernel, as on files,
-and that host is the manager. Handing the group over is one change of the system ID.
+The leases of tags and the role of the manager are not here. One class for each way of sharing. ``exclusive``: LVM's
+system ID says which host may use the group at all, and LVM itself refuses every other; so locks are those of that
+host's kernel, as on files, and that host is the manager.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from typing import Protocol
 
 from engine.doors.leases import Lease
 from engine.doors.volume_groups import VolumeGroup
-from engine.errors import Conflict, DiskwrightError, Refused
-from engine.formats.files.layout import lease_key
+from engine.errors import Conflict, DiskwrightError
 from engine.formats.lvm.group import NOBODY, Group, HostLocks
 from engine.formats.lvm.metadata.area import Meta
 from engine.formats.lvm.metadata.layout import MetaHeader
@@ -25,19 +24,10 @@ _LOOK_AGAIN_S = 0.01
 
 
 class Guard(Protocol):
-    """Leases and locks of one repository, as this host takes them."""
+    """Locks of one repository, as this host takes them."""
 
     fencing: str
     """As in ``Constraints``."""
-
-    def try_lease(self, tag: str, shared: bool) -> Lease | None:
-        """The lease of a tag, None when it is held."""
-
-    def lease_held(self, tag: str) -> bool:
-        """Whether anybody holds it."""
-
-    def adopt_lease(self, tag: str, token: str) -> Lease:
-        """The lease of a tag that the process which spawned this one handed over."""
 
     def records(self) -> contextlib.AbstractContextManager[MetaHeader]:
         """The lock under which records change, held for the body: nobody else writes any. ``term`` of the header
@@ -86,19 +76,6 @@ class Guard(Protocol):
     def renew_header(self) -> None:
         """Write the header once more, onto both pages. Refused where this host may not."""
 
-    def manager(self) -> str:
-        """The host that manages the repository, "" for nobody known."""
-
-    def is_manager(self) -> bool:
-        """Whether this host does."""
-
-    def take(self, dead: str) -> None:
-        """Become the manager. ``dead``: the host that is asserted to be dead, "" for none; where hosts share, what that
-        one had under way counts as over. Refused when another one manages it and is not that one."""
-
-    def release(self) -> None:
-        """Stop being the manager. Refused when this host is not."""
-
 
 class ExclusiveGuard:
     """Only one host may use the group."""
@@ -109,18 +86,6 @@ class ExclusiveGuard:
         self._group = group
         self._meta = meta
         self._locks = HostLocks(group.doors, group.run_path("locks"))
-
-    def try_lease(self, tag: str, shared: bool) -> Lease | None:
-        """One byte of a file of this host."""
-        return self._locks.try_acquire(lease_key(tag), shared)
-
-    def lease_held(self, tag: str) -> bool:
-        """One byte of a file of this host."""
-        return self._locks.held(lease_key(tag))
-
-    def adopt_lease(self, tag: str, token: str) -> Lease:
-        """An inherited descriptor."""
-        return self._group.doors.leases.adopt(token)
 
     @contextlib.contextmanager
     def records(self) -> Iterator[MetaHeader]:
@@ -197,7 +162,7 @@ class ExclusiveGuard:
         if not self._group.is_ours(report):
             manager = ""
             with contextlib.suppress(DiskwrightError):
-                manager = self.manager()
+                manager = managing_host(self._group, self._meta)
             raise self._meta.not_managed(report, manager)
 
     def note(self, volume: str) -> None:
@@ -214,50 +179,17 @@ class ExclusiveGuard:
         """No other host could."""
         return ""
 
-    def manager(self) -> str:
-        """As the header says; LVM's mark where that is of another."""
-        report = self._group.report()
-        header = self._meta.header()
-        mine = self._group.doors.volume_groups.system_id
-        host = self._group.doors.ids.host_id
-        if report.system_id == mine:
-            return host
-        if report.system_id == NOBODY:
-            return ""
-        if not report.system_id:
-            return header.manager  # somebody took the mark away; that changes no manager
-        return header.manager if header.manager != host else report.system_id
 
-    def is_manager(self) -> bool:
-        """LVM's mark decides."""
-        return self._group.report().system_id == self._group.doors.volume_groups.system_id
-
-    def take(self, dead: str) -> None:
-        """The change of LVM's mark is the seal; what the one before had under way ends there."""
-        report = self._group.report()
-        groups, host = self._group.doors.volume_groups, self._group.doors.ids.host_id
-        if report.system_id != groups.system_id:
-            manager = self.manager() or report.system_id
-            asserted = bool(dead) and dead in (manager, report.system_id)
-            if report.system_id != NOBODY and manager != host and not asserted:
-                raise Refused(
-                    f"host {manager} manages the repository in {report.name}",
-                    f"Release it there; or, when that host is certainly dead, say so: --dead {manager}",
-                )
-            groups.set_system_id(report.name, groups.system_id, report.system_id)
-            self._group.sync()
-            if not self.is_manager():  # LVM has no lock between hosts
-                raise Conflict(f"another host took the repository in {report.name} over at this moment", "Ask it who")
-            self._meta.close()
-        with self.records() as header:
-            if header.manager != host:
-                self._meta.write_header(header._replace(manager=host, term=header.term + 1))
-
-    def release(self) -> None:
-        """Nobody may use the group until a host takes it."""
-        report = self._group.report()
-        mine = self._group.doors.volume_groups.system_id
-        if report.system_id != mine:
-            raise self._meta.not_managed(report, self.manager())
-        self._group.doors.volume_groups.set_system_id(report.name, NOBODY, mine)
-        self._group.sync()
+def managing_host(group: Group, meta: Meta) -> str:
+    """Return the host that manages an exclusive repository, "" for nobody: as the header says, or as LVM's mark does
+    where that is of another."""
+    report = group.report()
+    header = meta.header()
+    host = group.doors.ids.host_id
+    if group.is_ours(report):
+        return host
+    if report.system_id == NOBODY:
+        return ""
+    if not report.system_id:
+        return header.manager  # somebody took the mark away; that changes no manager
+    return header.manager if header.manager != host else report.system_id

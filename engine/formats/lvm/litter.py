@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from engine.data.model import is_id
 from engine.doors.volume_groups import VolumeGroup
 from engine.errors import Conflict, DiskwrightError, StorageError
-from engine.formats.base import Litter, TagEntry, attempt_is_over
+from engine.formats.base import Leases, Litter, TagEntry, attempt_is_over
 from engine.formats.files import layout as files_layout
 from engine.formats.lvm.digests import HostDigests
 from engine.formats.lvm.group import Group
@@ -35,6 +35,7 @@ class LitterBox:
         self,
         group: Group,
         guard: Guard,
+        leases: Leases,
         records: Records,
         logs: ProgressLogs,
         volumes: Volumes,
@@ -42,6 +43,7 @@ class LitterBox:
     ) -> None:
         self._group = group
         self._guard = guard
+        self._leases = leases
         self._records = records
         self._logs = logs
         self._volumes = volumes
@@ -103,7 +105,7 @@ class LitterBox:
 
     def _held(self, tag: str) -> bool:
         try:
-            return self._guard.lease_held(tag)
+            return self._leases.held(tag)
         except DiskwrightError:
             return True  # not known to be free
 
@@ -124,7 +126,7 @@ class LitterBox:
     # -- removing
 
     def remove(self, items: Iterable[Litter]) -> int:
-        """See ``Repository.remove_litter``. Names are parsed again: they may come from another host."""
+        """Remove each after a fresh look. Names are parsed again: they may come from another host."""
         freed = 0
         changed = False
         for item in items:
@@ -141,7 +143,7 @@ class LitterBox:
                 freed += gained
                 changed = changed or item.kind != DIGEST
         if changed:
-            self._records.settle()
+            self._records.settle_all()
             self._group.sync()
         return freed
 
@@ -150,7 +152,7 @@ class LitterBox:
         parsed = files_layout.parse_progress_name(rest)
         if directory != "progress" or parsed is None:
             return None
-        lease = self._guard.try_lease(parsed[0], shared=False)
+        lease = self._leases.try_acquire(parsed[0])
         if lease is None:
             return None  # somebody may be about to claim that epoch
         try:

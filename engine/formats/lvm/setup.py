@@ -18,6 +18,7 @@ from engine.doors.shared_leases import LeaseArea
 from engine.doors.volume_groups import VolumeGroup
 from engine.errors import BadRequest, Conflict, Damaged, NoSpace, NotFound, Refused, StorageError
 from engine.formats.files.tree import doing
+from engine.formats.lvm.activation import Activation
 from engine.formats.lvm.digests import HostDigests
 from engine.formats.lvm.group import Group
 from engine.formats.lvm.guard import ExclusiveGuard
@@ -26,7 +27,6 @@ from engine.formats.lvm.metadata.area import Meta, sealed_header
 from engine.formats.lvm.metadata.pages import PAGE_BYTES
 from engine.formats.lvm.shared.guard import SharedGuard
 from engine.formats.lvm.shared.roster import Roster
-from engine.formats.lvm.volumes import Volumes
 
 _KNOWN = ("volume_group", "devices", "files", "file_bytes", "sector_bytes", "exclusive", "shared", "hosts")
 """Some are needed for creating only; connecting takes the same ones."""
@@ -292,7 +292,7 @@ def _leave(group: Group, meta: Meta, report: VolumeGroup) -> None:
     """Nothing but ``dw-meta`` stays active."""
     active = report.volumes.get(layout.LEASES)
     if active is None or not active.active:  # not shared, or this host takes no part
-        if Volumes(group, ExclusiveGuard(group, meta)).deactivate_unused(every=True):
+        if Activation(group, ExclusiveGuard(group, meta)).deactivate(every=True):
             raise still_in_use(report.name)
         return
     header = meta.header()
@@ -300,7 +300,7 @@ def _leave(group: Group, meta: Meta, report: VolumeGroup) -> None:
     member = roster.member()
     if member is not None:
         guard = SharedGuard(group, meta, member, header.chunks)
-        if Volumes(group, guard).deactivate_unused(every=True):
+        if Activation(group, guard).deactivate(every=True):
             raise still_in_use(report.name)
         meta.close()  # so that who has it open is somebody else
         if group.report().volumes[layout.META].open:

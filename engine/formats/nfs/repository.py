@@ -18,19 +18,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from engine.data.model import VolumeFormat
 from engine.doors import Doors
-from engine.doors.files import FileHandle
 from engine.doors.leases import Lease
 from engine.doors.mounts import Mount, told
-from engine.errors import BadRequest, Conflict, DiskwrightError, ImageBusy, StorageError
-from engine.formats.base import VolumeFacts
+from engine.errors import BadRequest, Conflict, DiskwrightError, StorageError
 from engine.formats.files import layout, setup
 from engine.formats.files.repository import FileStore
-from engine.formats.files.tree import doing
+from engine.formats.files.tree import Tree, doing
 from engine.formats.nfs import place as nfs_place
 from engine.formats.nfs.patience import with_patience
 from engine.formats.nfs.place import Place
+from engine.formats.nfs.progress import NfsProgressLogs
+from engine.formats.nfs.volumes import NfsVolumes
 
 VERSION = (layout.MAJOR, layout.MINOR)
 
@@ -50,7 +49,8 @@ class NfsRepository(FileStore):
 
     def __init__(self, doors: Doors, where: Place, found: layout.Identity, threads: bool, using: Lease | None) -> None:
         """``using`` keeps the mount in place until ``close``."""
-        super().__init__(with_patience(doors), where.root(doors.ids.host_id), found, threads)
+        tree = Tree(with_patience(doors), where.root(doors.ids.host_id))
+        super().__init__(tree, found, threads, NfsVolumes(tree), NfsProgressLogs(tree))
         self._shown = where.shown
         self._using = using
 
@@ -58,41 +58,6 @@ class NfsRepository(FileStore):
     def place(self) -> str:
         """Server, export and directory; or the path in the operator's mount."""
         return self._shown
-
-    def _look(self, path: str, volume: str, format: VolumeFormat) -> VolumeFacts:
-        """A raw volume is opened too: that makes the client ask for the size, which it may remember otherwise."""
-        if format is VolumeFormat.QCOW2:
-            return super()._look(path, volume, format)
-        with self._files.open(path) as handle:
-            stat = handle.stat()
-        return VolumeFacts(volume, format, True, stat.size, stat.allocated)
-
-    def _empty_file(self, path: str, verify: Callable[[], None]) -> FileHandle:
-        """One that is there is emptied and never unlinked: it may be another host's by now, and finished."""
-        try:
-            handle, fresh = self._files.create(path), True
-        except FileExistsError:
-            handle, fresh = self._files.open(path, writable=True), False
-        try:
-            if not handle.lock():
-                raise ImageBusy(f"somebody uses {path.rpartition('/')[2]} already", "Look at the image, then try again")
-            verify()
-            if not fresh:
-                handle.truncate(0)
-        except BaseException:
-            handle.close()
-            raise
-        return handle
-
-    def read_progress(self, tag: str, epoch: int) -> bytes | None:
-        """As on local files. Where the client remembers that there is none, a fresh listing makes it ask again."""
-        line = super().read_progress(tag, epoch)
-        if line is not None:
-            return line
-        with doing(f"read the progress of image {tag}"):
-            listed = {entry.name for entry in self._files.list_directory(self._tree.path("progress"))}
-        name = layout.progress_path(tag, epoch).rpartition("/")[2]
-        return super().read_progress(tag, epoch) if name in listed else None
 
     def close(self) -> None:
         """The mount stays; anybody may take it away now."""

@@ -71,7 +71,7 @@ def observe(world: World, engine: Engine, models: Sequence[Model], strangers: bo
             report = engine.inspect_repository(repo)
             if world.sharing and world.storage.sequence != unchanged:
                 problems.append("I15 check changed the storage")
-            records = {tag: entry.record for tag, entry in engine.context.repository(repo).scan_tags().items()}
+            records = {tag: entry.record for tag, entry in engine.context.repository(repo).tags.scan().items()}
         except DiskwrightError as error:
             problems.append(f"I11 {repo} cannot be checked: {error}")
             continue
@@ -121,7 +121,7 @@ def _content(world: World, engine: Engine, repo: str, record: Record) -> Content
     """What a session reads, once for each set of equal files; StorageError of the engine when a layer is unsound."""
     repository = engine.context.repository(repo)
     links = chains.load(repository, record)
-    files = tuple(_bytes_of(world.storage, repository.layer(link.volume).path).digest for link in links)
+    files = tuple(_bytes_of(world.storage, repository.volumes.layer(link.volume).path).digest for link in links)
     key = (record.size, files, tuple(link.volume.format for link in links))
     known = _contents.get(key)
     if known is None:
@@ -130,7 +130,7 @@ def _content(world: World, engine: Engine, repo: str, record: Record) -> Content
         known = read(engine, repo, record.id, record.size)
         for link in links:
             if link.volume.format is VolumeFormat.QCOW2:
-                report = engine.doors.images.check(repository.layer(link.volume))
+                report = engine.doors.images.check(repository.volumes.layer(link.volume))
                 if report.corruptions:
                     known = f"qemu-img check finds corruptions in {link.volume.id}: {report.detail}"
         _contents[key] = known
@@ -200,7 +200,7 @@ def leftovers(storage: SimStorage, engine: Engine, repo: str, waiting: Sequence[
     names = [path.removeprefix(root + "/") for path, _, node in storage.walk() if path.startswith(root + "/")
              and not isinstance(node, DirectoryNode)]  # fmt: skip
     repository = engine.context.repository(repo)
-    records = {tag: entry.record for tag, entry in repository.scan_tags().items() if entry.record is not None}
+    records = {tag: entry.record for tag, entry in repository.tags.scan().items() if entry.record is not None}
     newest: dict[str, int] = {}
     for match in filter(None, map(_TAG.match, names)):
         newest[match[1]] = max(newest.get(match[1], 0), int(match[2], 16))

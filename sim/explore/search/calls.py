@@ -10,7 +10,7 @@ from engine.data.model import Strategy, VolumeFormat
 from engine.data.records import Record, VolumeRef
 from engine.doors.volume_groups import VolumeGroup
 from engine.errors import DiskwrightError, NotFound
-from engine.formats.base import Repository
+from engine.formats.base import Manager, Repository
 from engine.formats.files.layout import PROGRESS_BYTES
 from engine.formats.lvm.metadata.layout import SLOTS, volume_name
 from sim.disk.files import Fault
@@ -139,7 +139,7 @@ def _raw(volume: str) -> VolumeRef:
 
 
 def _there(volume: str) -> Callable[[Repository, SimStorage], bool]:
-    return lambda repository, storage: repository.volume_facts(volume, VolumeFormat.RAW).present
+    return lambda repository, storage: repository.volumes.facts(volume, VolumeFormat.RAW).present
 
 
 def _room_for_progress(repository: Repository, storage: SimStorage) -> bool:
@@ -147,9 +147,19 @@ def _room_for_progress(repository: Repository, storage: SimStorage) -> bool:
     return any(isinstance(node, FileNode) and node.content.allocated >= PROGRESS_BYTES for node in found)
 
 
+def _manager(repository: Repository) -> Manager:
+    assert repository.manager is not None
+    return repository.manager
+
+
+def _more_extents(repository: Repository) -> None:
+    assert repository.extents is not None
+    repository.extents.make_room(_raw(_KEPT), _GROWN_BYTES)
+
+
 def _given_up_and_taken(repository: Repository) -> None:
-    repository.release_management()
-    repository.take_management("")
+    _manager(repository).release()
+    _manager(repository).take("")
 
 
 def _record(tag: str) -> Record:
@@ -165,36 +175,36 @@ def more_room() -> list[str]:
     repository = engine.context.repository("a")
     tags = [f"{number:032x}" for number in range(1, SLOTS + 3)]
     for tag in tags[:SLOTS]:
-        repository.publish(_record(tag), 0)
+        repository.tags.publish(_record(tag), 0)
     engine.close()
     world.storage.settle()
     recorder = Recorder()
     run = world.fork(world.storage.clone(), recorder)
     newcomer = run.host("one").context.repository("a")
-    points = recorder.run(run.storage, tuple, lambda: newcomer.publish(_record(tags[SLOTS]), 0))
+    points = recorder.run(run.storage, tuple, lambda: newcomer.tags.publish(_record(tags[SLOTS]), 0))
     return [problem for state, done in _states(points) for problem in _published(world.fork(state), tags, done)]
 
 
 def _published(world: World, tags: list[str], done: bool) -> Iterator[str]:
     try:
         repository = world.host("two").context.repository("a")
-        found = {tag for tag, entry in repository.scan_tags().items() if entry.record is not None}
+        found = {tag for tag, entry in repository.tags.scan().items() if entry.record is not None}
     except DiskwrightError as error:
         yield f"the records cannot be read: {error}"
         return
     missing = set(tags[: SLOTS + done]) - found
     if missing:
         yield f"{len(missing)} records that were acknowledged are lost"
-    yield from _tried("to publish another", lambda: repository.publish(_record(tags[-1]), 0))
+    yield from _tried("to publish another", lambda: repository.tags.publish(_record(tags[-1]), 0))
 
 
 def _grown(repository: Repository, storage: SimStorage) -> bool:
-    facts = repository.volume_facts(_KEPT, VolumeFormat.RAW)
+    facts = repository.volumes.facts(_KEPT, VolumeFormat.RAW)
     if facts.length != _GROWN_BYTES:
         return False
     device = next(node for path, _, node in storage.walk() if path.endswith(f"/{DEVICE}"))
     assert isinstance(device, FileNode)
-    report = repository.listing()
+    report = repository.volumes.listing()
     assert isinstance(report, VolumeGroup)
     return all(
         device.content.read(extent.start, extent.length) == bytes(extent.length)
@@ -203,35 +213,35 @@ def _grown(repository: Repository, storage: SimStorage) -> bool:
 
 
 _PROMISES = (
-    _Promise("make_volume", lambda r: r.make_volume(_raw(_NEW), 65536, None), _there(_NEW)),
+    _Promise("volumes.make", lambda r: r.volumes.make(_raw(_NEW), 65536, None), _there(_NEW)),
     _Promise(
-        "remove_volume",
-        lambda r: r.remove_volume(_KEPT, VolumeFormat.RAW),
+        "volumes.remove",
+        lambda r: r.volumes.remove(_KEPT, VolumeFormat.RAW),
         lambda r, storage: not _there(_KEPT)(r, storage),
     ),
     _Promise(
-        "quarantine_volume",
-        lambda r: r.quarantine_volume(_STRAY, VolumeFormat.RAW),
+        "volumes.quarantine",
+        lambda r: r.volumes.quarantine(_STRAY, VolumeFormat.RAW),
         lambda r, storage: not _there(_STRAY)(r, storage) and any(one.kind == "lost" for one in r.scan().litter),
     ),
     _Promise(
-        "write_progress",
-        lambda r: r.write_progress(_TAG, 1, 1, b"{}"),
-        lambda r, storage: r.read_progress(_TAG, 1) == b"{}",
+        "progress.write",
+        lambda r: r.progress.write(_TAG, 1, 1, b"{}"),
+        lambda r, storage: r.progress.read(_TAG, 1) == b"{}",
     ),
 )
 _ON_FILES = (
-    _Promise("start_progress", lambda r: r.start_progress(_TAG, 2), _room_for_progress),
+    _Promise("progress.start", lambda r: r.progress.start(_TAG, 2), _room_for_progress),
     _Promise(
-        "write_digests",
-        lambda r: r.write_digests(_KEPT, b"d" * 32),
-        lambda r, storage: r.read_digests(_KEPT) == b"d" * 32,
+        "digests.write",
+        lambda r: r.digests.write(_KEPT, b"d" * 32),
+        lambda r, storage: r.digests.read(_KEPT) == b"d" * 32,
     ),
 )
 _ON_LVM = (
-    _Promise("take_management", _given_up_and_taken, lambda r, storage: r.manager() != ""),
-    _Promise("release_management", lambda r: r.release_management(), lambda r, storage: r.manager() == ""),
-    _Promise("make_room", lambda r: r.make_room(_raw(_KEPT), _GROWN_BYTES), _grown),
+    _Promise("manager.take", _given_up_and_taken, lambda r, storage: _manager(r).host() != ""),
+    _Promise("manager.release", lambda r: _manager(r).release(), lambda r, storage: _manager(r).host() == ""),
+    _Promise("extents.make_room", _more_extents, _grown),
 )
 
 
@@ -242,8 +252,8 @@ def promises(format: str = FORMAT) -> list[str]:
     engine = world.host("setup")
     repository = engine.context.repository("a")
     for volume in (_KEPT, _STRAY):
-        repository.make_volume(_raw(volume), 65536, None)
-    repository.start_progress(_TAG, 1)
+        repository.volumes.make(_raw(volume), 65536, None)
+    repository.progress.start(_TAG, 1)
     engine.close()
     world.storage.settle()
     promises = _PROMISES + (_ON_LVM if format == LVM else _ON_FILES)

@@ -173,7 +173,7 @@ def prepare(engine: Engine, repo: str, image: str, writable: bool) -> None:
 
 
 def _record(repository: Repository, tag: str) -> Record:
-    entry = repository.read_tag(tag)
+    entry = repository.tags.read(tag)
     if entry is None or entry.record is None or entry.record.volume is None:
         raise NotFound(f"there is no data of image {tag}")
     return entry.record
@@ -183,7 +183,7 @@ def volume_path(repository: Repository, image: str) -> str:
     """Where the data of an image can be opened, as long as the repository is."""
     volume = _record(repository, image).volume
     assert volume is not None
-    return repository.layer(volume).path
+    return repository.volumes.layer(volume).path
 
 
 def layers(repository: Repository, image: str) -> list[Layer]:
@@ -192,7 +192,7 @@ def layers(repository: Repository, image: str) -> list[Layer]:
     while image and len(found) < 100:
         volume = _record(repository, image).volume
         assert volume is not None
-        found.append(repository.layer(volume))
+        found.append(repository.volumes.layer(volume))
         image = volume.parent
     return found
 

@@ -160,7 +160,7 @@ def leftovers(names: Names, engine: Engine, repo: str) -> list[str]:
         needed = {volume.id for record in records for volume in record.volumes()}
         return sorted([*(scan.volumes.keys() - needed), *(item.name for item in scan.litter)])
     files, root = names.backend.files, names.backend.root(repo)
-    entries = repository.scan_tags().values()
+    entries = repository.tags.scan().values()
     named = {f"{volume.id}.{volume.format}" for entry in entries if entry.record for volume in entry.record.volumes()}
     found = []
     for shard in files.list_directory(f"{root}/volumes"):

@@ -94,7 +94,7 @@ class Names:
 
     def record_path(self, engine: Engine, image: Image, line: int) -> str:
         """The file of the newest record of an image."""
-        entry = engine.context.repository(image.repository).read_tag(image.id)
+        entry = engine.context.repository(image.repository).tags.read(image.id)
         if entry is None or entry.tombstone:
             raise self.impossible(line, "there is no record of this image any more")
         root = self.backend.root(image.repository)
@@ -102,7 +102,7 @@ class Names:
 
     def record(self, engine: Engine, image: Image, line: int) -> Record:
         """The record of an image."""
-        entry = engine.context.repository(image.repository).read_tag(image.id)
+        entry = engine.context.repository(image.repository).tags.read(image.id)
         if entry is None or entry.record is None:
             raise self.impossible(line, "the record of this image cannot be read (any more)")
         return entry.record
@@ -113,7 +113,7 @@ class Names:
         volume = record.volume or (record.operation.attempt if record.operation else None)
         if volume is None:
             raise self.impossible(line, "this image has no data")
-        return engine.context.repository(image.repository).layer(volume).path
+        return engine.context.repository(image.repository).volumes.layer(volume).path
 
     def active(self, faults: tuple[FaultPlan, ...], engine: Engine, line: int) -> tuple[ActiveFault, ...]:
         """Faults with the paths that they are about."""

@@ -349,7 +349,7 @@ def _how(failure: Failure | None) -> str:
 def _tags(engine: Any, repo: str) -> dict[str, bool]:
     """(whether it is strong) by tag; what cannot be listed is nothing."""
     try:
-        entries = engine.context.repository(repo).scan_tags().values()
+        entries = engine.context.repository(repo).tags.scan().values()
     except DiskwrightError:
         return {}
     return {entry.id: bool(entry.record and entry.record.strong) for entry in entries if not entry.tombstone}

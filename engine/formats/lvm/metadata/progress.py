@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from typing import NamedTuple
 
+from engine.data.model import require_id
 from engine.errors import StorageError
 from engine.formats.files.tree import doing
 from engine.formats.lvm.guard import Guard
@@ -69,7 +70,8 @@ class ProgressLogs:
         self._hints: dict[tuple[str, int], int] = {}
 
     def start(self, tag: str, epoch: int) -> None:
-        """See ``Repository.start_progress``."""
+        """Clear a slot that is there already; more room is made only where none is free."""
+        require_id(tag, "image")
         with self._guard.records() as header, doing(f"start the progress log of image {tag}"):
             log = self._locate(tag, epoch, header)
             if log is None:
@@ -82,7 +84,8 @@ class ProgressLogs:
         self._hints[tag, epoch] = log.number
 
     def write(self, tag: str, epoch: int, sequence: int, line: bytes) -> None:
-        """See ``Repository.write_progress``."""
+        """Write one sector."""
+        require_id(tag, "image")
         assert len(line) <= MAX_LINE_BYTES, "a progress line is too long for its slot"
         with doing(f"write the progress of image {tag}"):
             log = self._locate(tag, epoch)
@@ -94,13 +97,15 @@ class ProgressLogs:
             self._meta.sync()
 
     def read(self, tag: str, epoch: int) -> bytes | None:
-        """See ``Repository.read_progress``."""
+        """Read the slot where its place is known, else all of them."""
+        require_id(tag, "image")
         with doing(f"read the progress of image {tag}"):
             log = self._locate(tag, epoch)
         return log.line if log is not None else None
 
     def remove(self, tag: str, epoch: int) -> int:
-        """Forget the log, not durably; returns the bytes freed."""
+        """Blank the slot, not durably: if the log comes back after a crash, ``check`` reports it."""
+        require_id(tag, "image")
         with doing(f"remove the progress log of image {tag}"):
             log = self._locate(tag, epoch)
             if log is None:

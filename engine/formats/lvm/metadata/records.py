@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from engine.data.model import require_id
 from engine.data.records import Record, encode, is_tombstone, next_generation, tombstone_generation
 from engine.errors import (
     Conflict,
@@ -27,6 +28,7 @@ from engine.formats.lvm.metadata.layout import SLOTS, MetaHeader
 from engine.formats.lvm.metadata.pages import PAGE_BYTES, is_blank, seal
 from engine.formats.lvm.metadata.slots import Slot, Write, read_slot, stand_in
 from engine.formats.outcomes import outcome_unknown, overtaken, require_room
+from engine.tools.local.threads import collector_off
 
 _KEPT_TOMBSTONES = 64
 """So many are kept while room for more records can be made."""
@@ -43,7 +45,11 @@ class Records:
     # -- looking
 
     def scan(self) -> dict[str, TagEntry]:
-        """All tags. StorageError when not even the header can be read."""
+        """Read all heads in order. StorageError when not even the header can be read."""
+        with collector_off():
+            return self._scan()
+
+    def _scan(self) -> dict[str, TagEntry]:
         tags: dict[str, TagEntry] = {}
         for slot in self._slots(self._meta.header()):
             if slot.tag in tags:
@@ -55,8 +61,9 @@ class Records:
         return tags
 
     def read(self, tag: str) -> TagEntry | None:
-        """The newest generation of one tag, None when there is none. StorageError when some could not be read and it
-        may be among them."""
+        """Make one read where the place of the tag is known, else one of all heads. StorageError when some could not be
+        read and the tag may be among them."""
+        require_id(tag, "image")
         slot = self._locate(tag, self._meta.header())
         return slot.entry() if slot is not None else None
 
@@ -119,7 +126,8 @@ class Records:
     # -- changing
 
     def publish(self, record: Record, expected: int) -> int:
-        """See ``Repository.publish``."""
+        """Make one sync, under the lock of the records."""
+        require_id(record.id, "image")
         content = encode(record)
         if len(content) > layout.MAX_BODY:
             raise Refused(f"the record of image {record.id} would be {len(content)} bytes, over {layout.MAX_BODY}")
@@ -129,7 +137,8 @@ class Records:
         return generation
 
     def purge(self, tag: str, expected: int) -> None:
-        """See ``Repository.purge_tag``."""
+        """Publish a tombstone."""
+        require_id(tag, "image")
         if not is_tombstone(expected):
             require_room(tag, expected)
             self._put(tag, expected, tombstone_generation(expected), b"")
@@ -145,8 +154,13 @@ class Records:
                 else:
                     self._blank_others(slot)
 
-    def settle(self) -> None:
-        """Make all that is visible durable."""
+    def settle(self, tag: str) -> None:
+        """Settle all: they are on one device."""
+        require_id(tag, "tag")
+        self.settle_all()
+
+    def settle_all(self) -> None:
+        """Make one sync."""
         with self._guard.records(), doing("make the records durable"):
             self._meta.sync()
 

@@ -1,4 +1,5 @@
 """Who may change a repository on LVM that several hosts share: sanlock's leases, and the manager in the header.
+The leases of tags stand on those of slots, see ``leases``.
 
 LVM lets every host use the group. So nothing of LVM's metadata is changed but under the lease of the
 group, by the host that the header names. Records change on any host, under the lease of the records;
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 from engine.doors.leases import Lease
 from engine.doors.shared_leases import SharedHost, SharedLease
@@ -21,24 +21,11 @@ from engine.formats.lvm.group import Group, HostLocks
 from engine.formats.lvm.metadata import layout
 from engine.formats.lvm.metadata.area import Meta
 from engine.formats.lvm.metadata.layout import GROUP_LEASE, RECORDS_LEASE, MetaHeader, tag_lease
-from engine.formats.lvm.metadata.slots import Slot
 from engine.formats.lvm.shared.notes import ActiveVolumes, room_for
 from engine.formats.lvm.shared.roster import Membership, Roster
 
 _PATIENCE_S = 20.0
 _LOOK_AGAIN_S = 0.05
-_MOVES = 5
-"""So often a tag may move to another slot while its lease is taken."""
-
-
-class Places(Protocol):
-    """Which slot of the records a tag has."""
-
-    def slot_of(self, tag: str) -> int | None:
-        """None: it has none."""
-
-    def room(self, tag: str, header: MetaHeader) -> tuple[Slot, MetaHeader]:
-        """One for a tag that has none; under the lease of the records."""
 
 
 class SharedGuard:
@@ -60,37 +47,16 @@ class SharedGuard:
         """Slots whose leases this process has, for tags that have no record yet."""
         self._changing: SharedLease | None = None
         self._chunks = chunks
-        self.places: Places | None = None
-        """The records, which need this guard themselves."""
 
-    # -- leases of tags
+    # -- leases of slots
 
-    def try_lease(self, tag: str, shared: bool) -> Lease | None:
-        """That of the slot that the tag has. A tag that has none gets a free one reserved, for this process alone."""
-        for _ in range(_MOVES):
-            slot = self._slot_of(tag)
-            if slot is None:
-                if tag in self._reserved:
-                    return None
-                lease = self._reserve(tag)
-                if lease is not None:
-                    return lease
-                continue
-            found = self._leases.try_acquire(self._member.area, self._key(slot), shared)
-            if found is None:
-                return None
-            try:
-                if self._slot_of(tag) == slot:
-                    return found
-            except BaseException:
-                found.release()
-                raise
-            found.release()
-        raise Conflict(f"the record of image {tag} moves all the time", "Try again")
+    def try_slot(self, slot: int, shared: bool) -> SharedLease | None:
+        """Take the lease of a slot of the records, or return None when it is held."""
+        return self._leases.try_acquire(self._member.area, self._key(slot), shared)
 
-    def _slot_of(self, tag: str) -> int | None:
-        assert self.places is not None
-        return self.places.slot_of(tag)
+    def slot_held(self, slot: int) -> bool:
+        """Ask whether a host that is not proven gone has the lease of a slot."""
+        return bool(self._leases.holders(self._member.area, self._key(slot)))
 
     def _key(self, slot: int) -> int:
         """The device of the leases is as long as it was when it was made active here, so that is done again."""
@@ -99,40 +65,25 @@ class SharedGuard:
             self._chunks = self._meta.header().chunks
         return tag_lease(slot)
 
-    def _reserve(self, tag: str) -> Lease | None:
-        """None when it has got a record meanwhile."""
-        assert self.places is not None
-        with self.records() as header:
-            if self._slot_of(tag) is not None:
-                return None
-            slot, _ = self.places.room(tag, header)
-            lease = self._filled.pop(slot.number)
-        self._reserved[tag] = slot.number
-        return _Reservation(lease, lambda: self._reserved.pop(tag, None))
-
-    def lease_held(self, tag: str) -> bool:
-        """By a host that is not proven gone."""
-        slot = self._slot_of(tag)
-        if slot is None:
-            return tag in self._reserved
-        return bool(self._leases.holders(self._member.area, self._key(slot)))
-
-    def adopt_lease(self, tag: str, token: str) -> Lease:
-        """sanlock kills this process, from here on, if the lease is lost."""
-        return self._leases.adopt(token)
-
-    def reserved(self, tag: str) -> int | None:
-        """Its lease is held as long as the tag's."""
-        return self._reserved.get(tag)
-
     def may_fill(self, slot: int) -> bool:
         """Nobody has its lease: this process has it from now on."""
         if slot not in self._filled:
-            lease = self._leases.try_acquire(self._member.area, self._key(slot), False)
+            lease = self.try_slot(slot, shared=False)
             if lease is None:
                 return False
             self._filled[slot] = lease
         return True
+
+    def set_apart(self, tag: str, slot: int) -> Lease:
+        """Keep a slot that ``may_fill`` allowed for a tag without a record, until the lease that is returned is
+        released. The caller holds the lock of ``records``."""
+        lease = self._filled.pop(slot)
+        self._reserved[tag] = slot
+        return _Reservation(lease, lambda: self._reserved.pop(tag, None))
+
+    def reserved(self, tag: str) -> int | None:
+        """Its lease is held as long as the tag's."""
+        return self._reserved.get(tag)
 
     # -- locks
 
@@ -288,13 +239,9 @@ class SharedGuard:
 
     # -- the manager
 
-    def manager(self) -> str:
+    def host(self) -> str:
         """As the header says."""
         return self._meta.header().manager
-
-    def is_manager(self) -> bool:
-        """As the header says, with the presence of now."""
-        return self._manages(self._meta.header())
 
     def _manages(self, header: MetaHeader) -> bool:
         host = self._group.doors.ids.host_id

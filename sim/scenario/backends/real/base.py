@@ -176,7 +176,7 @@ class RealBackend(ABC, Generic[P]):
             for repo_id in engine.list_repositories():
                 with contextlib.suppress(DiskwrightError):
                     repository = engine.context.repository(repo_id)
-                    found |= {(repo_id, tag) for tag in repository.scan_tags() if repository.lease_held(tag)}
+                    found |= {(repo_id, tag) for tag in repository.tags.scan() if repository.leases.held(tag)}
         return found
 
     def wait_for_leases(self, worker: Worker[P]) -> None:

@@ -1,0 +1,178 @@
+"""Volumes as files: each is one file of ``volumes``, which grows as it is written and is usable as it lies.
+
+Looking, making, deleting and putting away. What is in a volume is written by the tools that open it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Callable
+
+from engine.data.model import VolumeFormat, aligned, require_id
+from engine.data.records import VolumeRef
+from engine.doors.files import FileHandle, Kind, Stat
+from engine.doors.images import Layer
+from engine.errors import Damaged, from_os_error
+from engine.formats.base import VolumeFacts, backing_name, unverified
+from engine.formats.files import layout
+from engine.formats.files.tree import Tree, doing, is_gone, kind_text
+from engine.tools.qemu.qcow2 import HEADER_READ_BYTES, Header, fresh_image, parse_header
+
+_FIRST_READ_BYTES = 4096
+
+
+class Volumes:
+    """The volumes of one repository."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._files = tree.files
+
+    def listing(self) -> object:
+        """Return nothing: each file is looked at by itself."""
+        return None
+
+    def facts(self, volume: str, format: VolumeFormat, listing: object = None) -> VolumeFacts:
+        """One ``stat`` of a raw volume; one open and 4 KiB of a qcow2."""
+        path = self._volume_path(volume, format)
+        try:
+            return self._look(path, volume, format)
+        except OSError as error:
+            if is_gone(error):
+                return self._absent(volume, format)
+            if error.errno in (errno.ELOOP, errno.EINVAL, errno.ENXIO):
+                return self._not_a_file(path, volume, format, error)
+            return self._unreadable(volume, format, error)
+
+    def _look(self, path: str, volume: str, format: VolumeFormat) -> VolumeFacts:
+        if format is VolumeFormat.RAW:
+            stat = self._files.stat(path)
+            problem = "" if stat.kind is Kind.FILE else f"it is {kind_text(stat.kind)}, not a file"
+            return VolumeFacts(volume, format, True, stat.size, stat.allocated, None, problem)
+        with self._files.open(path) as handle:
+            stat = handle.stat()
+            header, problem = _header(handle, stat)
+        return VolumeFacts(volume, format, True, stat.size, stat.allocated, header, problem)
+
+    def _absent(self, volume: str, format: VolumeFormat) -> VolumeFacts:
+        name = layout.volume_name(volume, format)
+        try:
+            listed = any(entry.name == name for entry in self._tree.list_shard(layout.volume_shard(volume)))
+        except OSError as error:
+            return self._unreadable(volume, format, error)
+        if listed:  # on NFS it may just have come; nothing may be concluded
+            return VolumeFacts(volume, format, True, problem="it is listed but not found", unreadable=True)
+        return VolumeFacts(volume, format, False)
+
+    def _not_a_file(self, path: str, volume: str, format: VolumeFormat, error: OSError) -> VolumeFacts:
+        try:
+            kind = self._files.stat(path).kind
+        except OSError as second:
+            return self._unreadable(volume, format, second)
+        if kind is Kind.FILE:
+            return self._unreadable(volume, format, error)
+        return VolumeFacts(volume, format, True, problem=f"it is {kind_text(kind)}, not a file")
+
+    @staticmethod
+    def _unreadable(volume: str, format: VolumeFormat, error: OSError) -> VolumeFacts:
+        return VolumeFacts(volume, format, True, problem=from_os_error(error, "read it").message, unreadable=True)
+
+    def make(
+        self,
+        volume: VolumeRef,
+        size: int,
+        backing_format: VolumeFormat | None,
+        verify: Callable[[], None] = unverified,
+        filled: bool = False,
+    ) -> None:
+        """Two syncs: the file, and the directory that names it. A file that grows shows zeros, ``filled`` or not."""
+        assert volume.format is VolumeFormat.QCOW2 or not volume.parent, "a raw volume has no parent"
+        path = self._volume_path(volume.id, volume.format)
+        shard = layout.volume_shard(volume.id)
+        with doing(f"make volume {volume.id}"):
+            self._tree.ensure_shard(shard)
+            with self._empty_file(path, verify) as handle:
+                _write_empty(handle, volume, aligned(size), backing_format)
+                handle.sync()
+            self._files.sync_directory(self._tree.path(shard))
+
+    def remove(self, volume: str, format: VolumeFormat) -> None:
+        """One unlink and one sync, the latter also when another had unlinked it before."""
+        path = self._volume_path(volume, format)
+        with doing(f"delete volume {volume}"):
+            with contextlib.suppress(FileNotFoundError):
+                self._files.unlink(path)
+            self._sync_if_there(layout.volume_shard(volume))
+
+    def quarantine(self, volume: str, format: VolumeFormat) -> None:
+        """It has both names for a moment and never none."""
+        path = self._volume_path(volume, format)
+        target = self._tree.path(f"lost/{layout.volume_name(volume, format)}")
+        with doing(f"move volume {volume} to lost"):
+            try:
+                self._link_lost(path, target)
+            except FileNotFoundError:
+                self._files.stat(target)  # gone to there already, or an error
+            self._files.sync_directory(self._tree.path("lost"))
+            with contextlib.suppress(FileNotFoundError):
+                self._files.unlink(path)
+            self._sync_if_there(layout.volume_shard(volume))
+
+    def _link_lost(self, path: str, target: str) -> None:
+        try:
+            self._files.link(path, target)
+        except FileExistsError:
+            ours, there = self._files.stat(path), self._files.stat(target)
+            if (ours.inode, ours.device) != (there.inode, there.device):
+                raise
+
+    def layer(self, volume: VolumeRef) -> Layer:
+        """The path, if it is a regular file now. StorageError or Damaged otherwise."""
+        path = self._volume_path(volume.id, volume.format)
+        with doing(f"open volume {volume.id}"):
+            kind = self._files.stat(path).kind
+        if kind is not Kind.FILE:
+            raise Damaged(f"volume {path} is {kind_text(kind)}, not a file")
+        return Layer(path, volume.format)
+
+    def late_writer(self, volume: VolumeRef) -> str:
+        """Return "": whoever writes to a file has it locked, and writes nothing more when that lock is lost."""
+        return ""
+
+    def _volume_path(self, volume: str, format: VolumeFormat) -> str:
+        return self._tree.path(layout.volume_path(require_id(volume, "volume"), format))
+
+    def _empty_file(self, path: str, verify: Callable[[], None]) -> FileHandle:
+        """What a volume is written into, see ``make``."""
+        verify()
+        return self._tree.create_anew(path)
+
+    def _sync_if_there(self, directory: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._files.sync_directory(self._tree.path(directory))
+
+
+def _header(handle: FileHandle, stat: Stat) -> tuple[Header | None, str]:
+    """Header and problem. The first page nearly always has it all."""
+    raw = handle.read_at(0, _FIRST_READ_BYTES)
+    try:
+        return parse_header(raw, stat.size), ""
+    except Damaged as error:
+        if len(raw) < _FIRST_READ_BYTES:
+            return None, error.message
+    try:
+        return parse_header(handle.read_at(0, HEADER_READ_BYTES), stat.size), ""
+    except Damaged as error:
+        return None, error.message
+
+
+def _write_empty(handle: FileHandle, volume: VolumeRef, size: int, backing_format: VolumeFormat | None) -> None:
+    if volume.format is VolumeFormat.RAW:
+        handle.truncate(size)
+        return
+    name = backing_name(volume.parent) if volume.parent else None
+    image = fresh_image(size, name, str(backing_format) if name and backing_format else None)
+    for offset, data in image.pieces:
+        handle.write_at(offset, data)
+    handle.truncate(image.length)

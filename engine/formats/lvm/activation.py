@@ -1,0 +1,124 @@
+"""Volumes active on this host: who uses them, and when they may be deactivated.
+
+Whoever uses a volume on this host holds a shared lock on it (``hold``), and so does every process that goes on using
+it; who gets the exclusive one may deactivate it.
+"""
+
+from __future__ import annotations
+
+from engine.data.records import VolumeRef
+from engine.doors.images import Layer
+from engine.doors.leases import Lease
+from engine.errors import Conflict, StorageError
+from engine.formats.files.layout import lease_key
+from engine.formats.lvm.group import Group, HostLocks
+from engine.formats.lvm.guard import Guard
+from engine.formats.lvm.metadata import layout
+
+_ID_DIGITS = 32
+_PATIENCE_S = 20.0
+_LOOK_AGAIN_S = 0.02
+
+
+class Activation:
+    """The volumes of one repository, as far as this host uses them."""
+
+    def __init__(self, group: Group, guard: Guard) -> None:
+        self._group = group
+        self._groups = group.doors.volume_groups
+        self._guard = guard
+        self._users = HostLocks(group.doors, group.run_path("users"))
+        self._used: dict[str, tuple[Lease, Layer]] = {}
+        self._noted: set[str] = set()
+        self.some_active = False
+        """When a volume was made here, others were active: what uses them may be dead."""
+
+    def hold(self, volume: VolumeRef) -> Lease:
+        """Take a shared lock of this host. Waits a moment for somebody who is just deactivating the volume."""
+        clock = self._group.doors.clock
+        deadline = clock.monotonic() + _PATIENCE_S
+        while (lease := self._users.try_acquire(lease_key(volume.id), shared=True)) is None:
+            if clock.monotonic() > deadline:
+                raise Conflict(f"volume {volume.id} is being taken away by another process of this host", "Try again")
+            clock.sleep(_LOOK_AGAIN_S)
+        return lease
+
+    def try_alone(self, volume: str) -> Lease | None:
+        """Take the exclusive lock on a volume, or return None while a process of this host uses it."""
+        return self._users.try_acquire(lease_key(volume))
+
+    def layer(self, volume: str) -> Layer | None:
+        """Return what ``activate`` returned, None when it was let go since."""
+        used = self._used.get(volume)
+        return used[1] if used is not None else None
+
+    def activate(self, volume: VolumeRef, name: str, length: int) -> Layer:
+        """Make a volume usable here, and keep it so until it is let go. ``length``: of a raw image, else 0."""
+        lease = self.hold(volume)
+        try:
+            self.note(volume.id)
+            path = self._groups.activate(self._group.name, name)
+        except BaseException:
+            lease.release()
+            raise
+        layer = Layer(path, volume.format, True, length)
+        self._used[volume.id] = lease, layer
+        return layer
+
+    def lengthened(self, volume: str, length: int) -> None:
+        """Remember that a raw image in a volume is longer now."""
+        if volume in self._used:
+            lease, layer = self._used[volume]
+            self._used[volume] = lease, layer._replace(length=length)
+
+    def let_go(self, volume: str) -> None:
+        """Give up what ``activate`` holds; the volume stays active."""
+        used = self._used.pop(volume, None)
+        if used is not None:
+            used[0].release()
+
+    def deactivate(self, every: bool = False) -> list[str]:
+        """Look at the whole group only when this object has used or made something; what processes that died left is
+        then found too."""
+        if not self._used and not self.some_active and not every:
+            for volume in list(self._noted):  # made, and never active
+                self._deactivate(volume, "")
+            return []
+        for volume in list(self._used):
+            self.let_go(volume)
+        self.some_active = False
+        busy = []
+        active = [found.name for found in self._group.report().volumes.values() if found.active]
+        for name in active:
+            id = layout.parse_volume(name)
+            if id is not None and not self._deactivate(id, name):
+                busy.append(name)
+        # Also of volumes that other hosts have removed since, or that a process noted and then died.
+        for volume in self._guard.noted().difference(name.partition("-")[2][:_ID_DIGITS] for name in active):
+            self._deactivate(volume, "")
+        return busy
+
+    def _deactivate(self, volume: str, name: str) -> bool:
+        """Whether nobody uses it; "" for the name of one that is not active."""
+        lease = self.try_alone(volume)
+        if lease is None:
+            return False
+        try:
+            if name:
+                self._groups.deactivate(self._group.name, name)
+            self.unnote(volume)
+        except StorageError:
+            return False  # a program that knows nothing of our locks has it open
+        finally:
+            lease.release()
+        return True
+
+    def note(self, volume: str) -> None:
+        """Tell other hosts that this one may write to a volume, before it can."""
+        self._guard.note(volume)
+        self._noted.add(volume)
+
+    def unnote(self, volume: str) -> None:
+        """Take the note back: this host cannot write to the volume any more."""
+        self._noted.discard(volume)
+        self._guard.unnote(volume)

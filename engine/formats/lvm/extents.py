@@ -1,0 +1,105 @@
+"""The room that volumes have: all that an image can need, until a snapshot is reduced to what it uses.
+
+A qcow2 volume has room for all data that its image can hold (``make_room``) until ``reduce`` takes away what a
+snapshot will never use.
+"""
+
+from __future__ import annotations
+
+from engine.data.model import VolumeFormat, aligned
+from engine.data.records import VolumeRef
+from engine.doors.volume_groups import BlockHandle, VolumeGroup
+from engine.errors import Conflict, Damaged
+from engine.formats.files.tree import doing
+from engine.formats.lvm.activation import Activation
+from engine.formats.lvm.group import Group
+from engine.formats.lvm.guard import Guard
+from engine.formats.lvm.metadata import layout
+from engine.formats.lvm.sizes import in_extents, known, most_bytes, require_free
+from engine.formats.lvm.volumes import Volumes
+
+
+class Extents:
+    """The room of the volumes of one repository."""
+
+    def __init__(self, group: Group, guard: Guard, activation: Activation, volumes: Volumes) -> None:
+        self._group = group
+        self._groups = group.doors.volume_groups
+        self._guard = guard
+        self._activation = activation
+        self._volumes = volumes
+
+    def require_room(self, format: VolumeFormat, size: int) -> None:
+        """Ask the group for its free extents, and its metadata area for room."""
+        with self._guard.changing() as report:
+            require_free(report, in_extents(most_bytes(format, size), report))
+
+    def make_room(self, volume: VolumeRef, size: int) -> None:
+        """Extend the logical volume where that is needed."""
+        size = aligned(size)
+        report = self._usable()
+        found, before = known(volume, report)
+        length = in_extents(most_bytes(volume.format, size), report)
+        if found.size < length:
+            self._extend(volume, length)
+        if volume.format is VolumeFormat.QCOW2 or before >= size:
+            return
+        with doing(f"grow volume {volume.id}"), self._device(volume) as device:
+            device.zero(before, max(length, found.size) - before)
+            device.sync()
+        with self._guard.changing():
+            self._groups.change_tags(self._group.name, found.name, [layout.size_tag(size)], [layout.size_tag(before)])
+            self._group.sync()
+        self._activation.lengthened(volume.id, size)
+
+    def _extend(self, volume: VolumeRef, length: int) -> None:
+        with self._guard.changing() as report:
+            found, _ = known(volume, report)
+            if found.size < length:
+                require_free(report, length - found.size)
+                self._groups.resize(self._group.name, found.name, length)
+                self._group.sync()
+
+    def reduce(self, volume: VolumeRef) -> int:
+        """Cut behind the last extent in which the reference counts know of data."""
+        with self._guard.changing() as report:
+            facts = self._volumes.facts(volume.id, volume.format, report)
+            if facts.problem or facts.in_use is None:
+                raise Damaged(f"how much of volume {volume.id} is in use is not known: {facts.problem or 'no qcow2'}")
+            if facts.in_use >= facts.length:
+                return 0
+            host = self._guard.may_be_written(volume.id)
+            if host:
+                raise Conflict(
+                    f"host {host} may still write to volume {volume.id}", "Try again when it is back, or was restarted"
+                )
+            self._activation.let_go(volume.id)
+            lease = self._activation.try_alone(volume.id)
+            if lease is None:
+                raise Conflict(f"volume {volume.id} is in use on this host", "Wait for what uses it, and try again")
+            try:
+                self._group.sync()  # what is written in it may be on its way: a killed machine flushed nothing
+                self._groups.resize(self._group.name, layout.volume_name(volume.id), facts.in_use)
+                self._group.sync()
+            finally:
+                lease.release()
+            return facts.length - facts.in_use
+
+    def freeze(self, volume: VolumeRef) -> None:
+        """Zero the rest of the last extent of a raw volume: whoever had it prepared may have written there."""
+        if volume.format is VolumeFormat.QCOW2:
+            return
+        found, size = known(volume, self._usable())
+        if size < found.size:
+            with doing(f"clear the end of volume {volume.id}"), self._device(volume) as device:
+                device.zero(size, found.size - size)
+                device.sync()
+
+    def _device(self, volume: VolumeRef) -> BlockHandle:
+        return self._groups.open_device(self._volumes.layer(volume).path, writable=True)
+
+    def _usable(self) -> VolumeGroup:
+        """The group, if this host may use volumes of it."""
+        report = self._group.report()
+        self._guard.using(report)
+        return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ _OWN_MACHINES = (
     "tests/lab/test_command.py",
     "tests/browser/",
 )
+
+_MARK = "DISKWRIGHT_TESTED_BY"
+_GONE_WITHIN_S = 10.0
 
 # A run in CI tries the same examples each time, so a failure belongs to the change and not to chance.
 settings.register_profile("ci", derandomize=True, deadline=None, database=None, print_blob=True)
@@ -47,6 +51,32 @@ def nothing_past_pyfakefs(request: pytest.FixtureRequest, own_host: None) -> Ite
     with pytest.MonkeyPatch.context() as patch:
         refuse_all(patch)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """When all tests of this process have run, none of the processes that they started is there any more."""
+    with pytest.MonkeyPatch.context() as patch:
+        mark = f"run-{os.getpid()}-{time.time_ns()}"
+        patch.setenv(_MARK, mark)
+        yield
+    deadline = time.monotonic() + _GONE_WITHIN_S
+    while left := _marked(mark):
+        assert time.monotonic() < deadline, f"processes that a test left behind: {left}"
+        time.sleep(0.05)
+
+
+def _marked(mark: str) -> list[str]:
+    """The command lines of processes whose first environment has the mark: ours was made before it."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+            if f"{_MARK}={mark}".encode() in environment.split(b"\0"):
+                found.append(f"{pid} " + Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue  # it has gone, or is somebody else's
+    return found
 
 
 @pytest.hookimpl(trylast=True)

@@ -114,7 +114,10 @@ class Context:
         if hint is not None:
             found = self._look(hint, self.repository(hint), image)
             if found is None:
-                raise NotFound(f"image {image} is not in {hint}, where it was said to be", "Give another --hint (image_hints), or none")
+                raise NotFound(
+                    f"image {image} is not in {hint}, where it was said to be",
+                    "Give another --hint (image_hints), or none",
+                )
             return found
         if prefer is not None:
             found = self._look(prefer, self.repository(prefer), image)
@@ -140,7 +143,10 @@ class Context:
             )
         if len(whole) > 1:
             names = ", ".join(found.repo_id for found in whole)
-            raise Ambiguous(f"image {image} is in {names}", f"Say which one: --hint {image}=REPO (the option image_hints of the API)")
+            raise Ambiguous(
+                f"image {image} is in {names}",
+                f"Say which one: --hint {image}=REPO (the option image_hints of the API)",
+            )
         return whole[0]
 
     def visible(self, repo_id: str, image: str) -> Record:

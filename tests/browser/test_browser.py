@@ -47,6 +47,19 @@ def test_the_screens_are_those_of_a_terminal(open_tab: Callable[[], Tab], contex
     assert {urlsplit(url).hostname for url in asked} == {"localhost"}
 
 
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (1080, 540), (720, 432)])
+def test_a_tab_is_filled_from_the_start(width: int, height: int, browser: Browser, served: Served) -> None:
+    """However large it is opened, without any change of its size."""
+    context = browser.new_context(viewport={"width": width, "height": height})
+    try:
+        tab = Tab(context, served.url)
+        shown = tab.wait("Fixes ", "q Quit", "OPT=").splitlines()
+        columns, _ = tab.size()
+        assert max(map(len, shown)) > columns - 4, shown
+    finally:
+        context.close()
+
+
 def test_a_run_outlives_its_tab(open_tab: Callable[[], Tab], served: Served) -> None:
     """Closed in the middle; the next tab shows the run, and its end."""
     tab = open_tab()

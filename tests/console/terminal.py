@@ -25,6 +25,7 @@ class Terminal:
         self.socket = f"{home}/tmux"
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("TMUX", "DISKWRIGHT"))},
+            **{name: value for name, value in os.environ.items() if name == "DISKWRIGHT_TESTED_BY"},
             "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC", "HOME": str(home),
             "XDG_DATA_HOME": f"{home}/data", "XDG_STATE_HOME": f"{home}/state", "XDG_CONFIG_HOME": f"{home}/config",
             "DISKWRIGHT_HOST": "host-a",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import signal
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -34,6 +33,7 @@ from tui.console.pages import registry
 from tui.console.pages.page import Page
 from tui.console.shell import Copy, EndTour, Leave, NextTourStep, PlayTour, Recolour, Save, Where
 from tui.console.site import Site
+from tui.console.terminal import end_on_signals
 from tui.console.widgets.screen import ActScreen
 from tui.text.printable import printable
 from tui.text.words import RunState
@@ -95,7 +95,7 @@ class ConsoleApp(App[int]):
     def on_mount(self) -> None:
         """Show the first page."""
         self.set_class(not self.signs.unicode, "-plain-border")
-        self._end_on_signals()
+        end_on_signals(asyncio.get_running_loop(), self._end)
         self.site.reload()
         if self.options.repository:
             self.site.current = self.options.repository
@@ -110,12 +110,6 @@ class ConsoleApp(App[int]):
             open_trace(self, self.options.trace)
         for problem in self.config.problems:
             self.tell(problem, "warning")
-
-    def _end_on_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            with suppress(ValueError, RuntimeError, NotImplementedError):  # not in the main thread
-                loop.add_signal_handler(number, self._end, 128 + number)
 
     def _end(self, code: int) -> None:
         self.exit(code, return_code=code)

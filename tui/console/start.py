@@ -14,6 +14,7 @@ from tui.console.app import ConsoleApp, Options
 from tui.console.draw.palette import PALETTES
 from tui.console.pages.registry import act_names
 from tui.console.site import Site
+from tui.console.terminal import TerminalDriver
 from tui.text.printable import printable
 from tui.work import config
 
@@ -21,6 +22,7 @@ from tui.work import config
 def start(session: Session, arguments: argparse.Namespace) -> int:
     """Run the console until it is left; the terminal is as before then. NotFound when the repository that is asked
     for is not connected: the console would look for it without end."""
+    size = _size_of_tab()
     for name in ("COLUMNS", "LINES"):  # an exported size would count for more than the window, whatever becomes of it
         os.environ.pop(name, None)
     path = config.default_path()
@@ -33,7 +35,9 @@ def start(session: Session, arguments: argparse.Namespace) -> int:
             f"repository {printable(arguments.repo)} is not connected", "diskwright repos lists those that are"
         )
     app = ConsoleApp(site, settings, options(session, arguments))
-    app.run(mouse=not arguments.no_mouse)
+    if not os.environ.get("TEXTUAL_DRIVER"):
+        app.driver_class = TerminalDriver
+    app.run(mouse=not arguments.no_mouse, size=size)
     if app.last_words:
         session.out.say(app.last_words)
     return app.return_code or 0
@@ -49,6 +53,16 @@ def options(session: Session, arguments: argparse.Namespace) -> Options:
         repository=arguments.repo,
         demo=arguments.demo,
     )
+
+
+def _size_of_tab() -> tuple[int, int] | None:
+    """The size at which a browser's tab was opened, which its server tells in the environment; None on a terminal."""
+    if not os.environ.get("TEXTUAL_DRIVER"):
+        return None
+    try:
+        return int(os.environ["COLUMNS"]), int(os.environ["ROWS"])
+    except (KeyError, ValueError):
+        return None
 
 
 def _utf8() -> bool:

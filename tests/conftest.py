@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,10 @@ _OWN_MACHINES = (
     "tests/lab/test_command.py",
     "tests/browser/",
 )
+
+if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell has its background jobs ignore Ctrl-C, and what they start inherits that: nothing could be interrupted.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _MARK = "DISKWRIGHT_TESTED_BY"
 _GONE_WITHIN_S = 10.0

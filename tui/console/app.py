@@ -10,7 +10,6 @@ import io
 import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from textual import events

@@ -42,7 +42,7 @@ class Gate(Protocol):
     """Nothing that this process does reaches the storage any more."""
 
     def enter(self, call: str, what: str) -> Fault:
-        """One call of a door is about to happen, such as ("files.link", path). May raise OSError (the call
+        """Take note that a door is about to be called, such as ("files.link", path). May raise OSError (the call
         fails and does nothing) or Crashed."""
 
 
@@ -121,7 +121,8 @@ class SimHandle:
         return self._locked
 
     def revoke(self) -> None:
-        """Its lock, if it has one, was given to others: from here on it fails (EIO), as an NFS client has it."""
+        """Make every further call of the handle fail (EIO), as for an NFS client whose lock was given to others.
+        Nothing when the handle has no lock."""
         if self._locked:
             self._files.locks.release_whole((self.storage.device, self.inode))
             self._locked, self._revoked = False, True

@@ -118,7 +118,8 @@ def crash_states(storage: SimStorage, profile: Profile | str = POSIX) -> Iterato
 def one_state(
     storage: SimStorage, profile: Profile | str, choose: Callable[[int, str], int]
 ) -> tuple[SimStorage, list[str]]:
-    """One of the states, each decision taken by ``choose(options, label)``, and what was lost. 0 keeps everything.
+    """Return one of the states, each decision taken by ``choose(options, label)``, and what was lost. 0 keeps
+    everything.
 
     Any number of operations may be pending."""
     rules = PROFILES[profile] if isinstance(profile, str) else profile

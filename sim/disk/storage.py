@@ -153,7 +153,7 @@ class SimStorage(NameTree):
     # -- looking
 
     def list_directory(self, path: str) -> list[Entry]:
-        """In the order in which the names were made."""
+        """Return the entries of a directory in the order in which the names were made."""
         node = self._directory(path)
         nodes = self.nodes
         return [Entry(name, KINDS[type(nodes[inode])], inode) for name, inode in node.names.items()]
@@ -189,11 +189,11 @@ class SimStorage(NameTree):
     # -- changing content, by inode: an open file needs no name
 
     def opened(self, inode: int) -> None:
-        """One more handle."""
+        """Count one more handle of a file."""
         self._open[inode] = self._open.get(inode, 0) + 1
 
     def closed(self, inode: int) -> None:
-        """One handle less; the last one of a file without a name gives its room back."""
+        """Count one handle less; the last one of a file without a name gives the room of the file back."""
         left = self._open.get(inode, 0) - 1
         if left > 0:
             self._open[inode] = left

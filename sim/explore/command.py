@@ -37,7 +37,7 @@ class Job(NamedTuple):
 
 
 def explore(job: Job) -> Tally:
-    """Do it; its violations are shrunk."""
+    """Explore one case under one profile; shrink the violations."""
     tally = Explorer(ALL[job.case], job.profile, job.max_states, job.seconds, recover=job.recover).run()
     shrunk = {to_text(small): small for small in map(_shrink, tally.violations[:3])}
     found = sorted(shrunk.values(), key=lambda violation: violation.weight)

@@ -39,7 +39,7 @@ class Effects:
         self._end = end
 
     def step(self, name: str) -> None:
-        """One effect is about to happen."""
+        """Take note that an effect is about to happen, and end the host when it is the one."""
         self.alive()
         self.count += 1
         self.names.append(name)

@@ -63,7 +63,7 @@ class Presence:
         """What its processes have registered, also what somebody took over since."""
 
     def fork(self, now: float) -> Presence:
-        """In a world where nobody runs."""
+        """Return the presence for a world where nobody runs: it renews nothing."""
         copy = Presence(self.number, self.generation, self.host, self.since)
         copy.silent, copy.over, copy.left = self.silent if self.silent is not None else now, True, self.left
         return copy
@@ -103,7 +103,8 @@ class Area:
         self.slots: dict[int, Slot] = {}
 
     def fork(self, now: float) -> Area:
-        """In a world where nobody runs: leases of hosts that ended there are held until those are proven gone."""
+        """Return the area for a world where nobody runs: leases of hosts that ended there are held until those are
+        proven gone."""
         copy = Area()
         copy.presences = {number: presence.fork(now) for number, presence in self.presences.items()}
         copy.slots = {key: slot.fork() for key, slot in self.slots.items()}
@@ -151,23 +152,23 @@ class SharedTable:
         self.next = 3
 
     def fork(self, now: float) -> SharedTable:
-        """For a world where nobody runs."""
+        """Return the table for a world where nobody runs."""
         copy = SharedTable()
         copy.areas = {name: area.fork(now) for name, area in self.areas.items()}
         return copy
 
     def present(self, area: str, host: str) -> Presence | None:
-        """That host in an area, None when it does not take part."""
+        """Return the presence of a host in an area; None when the host does not take part."""
         found = self.areas[area].presences.values() if area in self.areas else ()
         return next((one for one in found if one.host == host and not one.over), None)
 
     def since(self, area: str, host: str) -> float | None:
-        """When that host came, None when it does not take part."""
+        """Return when a host came; None when the host does not take part."""
         presence = self.present(area, host)
         return presence.since if presence is not None else None
 
     def silence(self, host: Host, now: float, for_ever: bool = False) -> None:
-        """The host renews nothing from now on; ``for_ever``: it boots."""
+        """Have a host renew nothing from now on; ``for_ever``: because it boots."""
         for area in self.areas.values():
             for presence in area.presences.values():
                 if presence.host == host.name and not presence.over:
@@ -175,7 +176,8 @@ class SharedTable:
                     presence.over = for_ever
 
     def resume(self, host: Host, now: float) -> None:
-        """The host goes on. Where it was silent for too long it has lost its presence, and its processes are doomed."""
+        """Let a host go on. Where the host was silent for too long it has lost its presence, and its processes are
+        doomed."""
         for name, area in self.areas.items():
             presence = self.present(name, host.name)
             if presence is None or presence.silent is None:
@@ -188,7 +190,7 @@ class SharedTable:
                 held.registered.doom()
 
     def evict(self, host: Host, now: float) -> None:
-        """The host has lost its presence everywhere; its processes that had leases end before others get any."""
+        """Take the presence of a host away everywhere; its processes that had leases end before others get any."""
         for name in self.areas:
             presence = self.present(name, host.name)
             if presence is None:
@@ -212,13 +214,13 @@ class SharedTable:
         return None
 
     def share(self, number: int, parent: Process, child: Process) -> None:
-        """A spawned process has the connection too."""
+        """Let a spawned process have the connection too."""
         found = self.find(number, parent)
         if found is not None:
             found[1].owners[child] = None
 
     def adopt(self, number: int, process: Process) -> Held:
-        """Held in the name of that process from now on; Superseded when it is not held any more."""
+        """Hold a lease in the name of a process from now on; Superseded when the lease is not held any more."""
         found = self.find(number, process)
         if found is None or found[1].by.over:
             raise Superseded("the lease that was handed over is held no more", "Look at the status, and try again")
@@ -229,7 +231,7 @@ class SharedTable:
         return self.take(slot, held.key, held.shared, held.by, process)
 
     def take(self, slot: Slot, key: int, shared: bool, by: Presence, process: Process) -> Held:
-        """A new lease; nobody's is in the way."""
+        """Make a new lease; nobody's may be in the way."""
         slot.version += not shared
         held = Held(self.next, key, shared, slot.version, by, process)
         self.next += 1
@@ -238,7 +240,7 @@ class SharedTable:
         return held
 
     def release(self, held: Held, process: Process) -> None:
-        """One owner less; the last one frees the lease, if its host can still say so."""
+        """Take an owner away; the last one frees the lease, if its host can still say so."""
         if held.owners.pop(process, self) is self or held.owners:
             return
         held.by.held.pop(held, None)
@@ -250,7 +252,7 @@ class SharedTable:
                 slot.held.remove(held)
 
     def bury(self, process: Process) -> None:
-        """A process has ended."""
+        """Release all that a process had, which has ended."""
         for area in self.areas.values():
             for presence in area.presences.values():
                 for held in list(presence.held):

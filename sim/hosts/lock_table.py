@@ -38,7 +38,7 @@ class LockTable:
         self._next = 3
 
     def take(self, place: LockedByte, shared: bool, owner: Hashable) -> Description | None:
-        """A new lock, None when another is in the way."""
+        """Make a new lock; None when another is in the way."""
         there = self._locks.setdefault(place, [])
         if there and not (shared and all(lock.shared for lock in there)):
             return None
@@ -67,7 +67,7 @@ class LockTable:
         self._owned.setdefault(owner, {})[lock.number] = lock
 
     def release(self, lock: Description, owner: Hashable) -> None:
-        """One owner less; the last one frees the lock."""
+        """Take an owner away; the last one frees the lock."""
         lock.owners.pop(owner, None)
         self._owned.get(owner, {}).pop(lock.number, None)
         if not lock.owners and self._numbers.pop(lock.number, None) is not None:
@@ -76,7 +76,7 @@ class LockTable:
                 del self._locks[lock.place]
 
     def bury(self, owner: Hashable) -> None:
-        """The process is dead: everything it had is released."""
+        """Release everything that a dead process had."""
         for lock in self.owned(owner):
             self.release(lock, owner)
         self._owned.pop(owner, None)

@@ -109,7 +109,7 @@ class SimProcess:
 
     @property
     def doors(self) -> Doors:
-        """Its doors, all behind itself as the gate."""
+        """Return the doors of the process, all behind the process as their gate."""
         if self._doors is None:
             self._doors = self.host.world.doors(self)
         return self._doors
@@ -139,7 +139,7 @@ class SimProcess:
         self._at_death.append(call)
 
     def end(self, killed: bool = False) -> None:
-        """It is gone; idempotent. Nothing of it touches the storage after this."""
+        """End the process; idempotent. Nothing of the process touches the storage after this."""
         if self.dead:
             return
         self.dead, self.killed = True, killed
@@ -163,7 +163,7 @@ class SimProcess:
                 locks.release(lock, self)
 
     def doom(self) -> None:
-        """It will be killed before its next call: the one that it is in the middle of happens."""
+        """Kill the process before its next call; the call that it is in the middle of happens."""
         self._doomed = True
         if self.name == HOLDER:
             self.end(killed=True)
@@ -186,7 +186,7 @@ class MountTable:
         self.sources: dict[str, str] = {}
 
     def clear(self) -> None:
-        """Nothing is mounted any more."""
+        """Forget all mounts."""
         self.binds.clear()
         self.sources.clear()
 
@@ -247,12 +247,12 @@ class SimHost:
         return process
 
     def lose_power(self) -> None:
-        """As ``crash``, and nobody gives up what it held: leases between hosts are free when it is proven gone."""
+        """Crash without giving anything up: leases between hosts are free when the host is proven gone."""
         self.world.shared.silence(self, self.world.now)
         self.crash()
 
     def freeze(self, seconds: float = float("inf")) -> None:
-        """It stands still as a whole: all its processes, and what renews its presence where hosts share leases."""
+        """Stop the host as a whole: all its processes, and what renews its presence where hosts share leases."""
         self.frozen = True
         self._since = self.world.now
         self.world.shared.silence(self, self.world.now)
@@ -260,7 +260,7 @@ class SimHost:
             process.frozen_until = self.world.now + seconds
 
     def thaw(self) -> None:
-        """It goes on."""
+        """Let a host that stands still go on."""
         if not self.frozen:
             return
         self.frozen = False
@@ -269,7 +269,7 @@ class SimHost:
         self.world.shared.resume(self, self.world.now)
 
     def part(self, seconds: float) -> None:
-        """The shared storage is out of its reach for a while, and so it renews no presence there."""
+        """Put the shared storage out of reach for a while; so the host renews no presence there."""
         self.apart, self._since, self._until = True, self.world.now, self.world.now + seconds
         self.world.shared.silence(self, self.world.now)
 
@@ -282,14 +282,14 @@ class SimHost:
         raise fail(errno.EIO, what)
 
     def evict(self) -> None:
-        """Its daemon ends: it is present no more where hosts share, and what had leases is killed."""
+        """End the daemon of the host: it is present no more where hosts share, and what had leases is killed."""
         if self.world.watchdog:
             self.lose_power()
         else:
             self.world.shared.evict(self, self.world.now)
 
     def pass_time(self) -> None:
-        """What becomes of it as time passes: who renews no presence for too long loses it, and is reset by its
+        """Do what time does to a host: who renews no presence for too long loses it, and is reset by its
         watchdog; the storage is in reach again."""
         if not self.frozen and not self.apart:
             return
@@ -301,7 +301,7 @@ class SimHost:
             self.world.shared.resume(self, self.world.now)
 
     def crash(self) -> None:
-        """All its processes die, and it boots again. Its private storage stays as it is."""
+        """Kill all processes of the host and boot it. Its private storage stays as it is."""
         for process in list(self.processes.values()):
             process.end(killed=True)
         self.world.shared.silence(self, self.world.now, for_ever=True)

@@ -41,7 +41,7 @@ class Strategy(Protocol):
     """Chooses who goes on."""
 
     def pick(self, runnable: Sequence[SimProcess], current: SimProcess | None) -> SimProcess:
-        """One of ``runnable``, in which the current process, if it can run, comes first."""
+        """Return one of ``runnable``, in which the current process, if it can run, comes first."""
 
 
 class Uniform:
@@ -137,7 +137,7 @@ class Scheduler:
     # -- for the world
 
     def launch(self, process: SimProcess) -> None:
-        """It runs when it is chosen for the first time."""
+        """Have a process run when it is chosen for the first time."""
         process.hook = self.step
         self._processes.append(process)
 

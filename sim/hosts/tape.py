@@ -45,7 +45,7 @@ class Tape:
         return cls((), draw)
 
     def choose(self, options: int, label: str, rarity: int = 0) -> int:
-        """One of so many options. ``rarity`` n > 1: a random tape answers anything but 0 only once in n times.
+        """Choose one of so many options. ``rarity`` n > 1: a random tape answers anything but 0 only once in n times.
 
         With one option nothing is asked and nothing recorded."""
         if options <= 1:

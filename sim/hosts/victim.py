@@ -59,7 +59,7 @@ class Kill(Effects):
             self.crash()
 
     def step(self, name: str) -> None:
-        """One effect is about to happen. (It counts as a call twice: once as such, once as an effect.)"""
+        """Take note that an effect is about to happen. (It counts as a call twice: once as such, once as an effect.)"""
         if name == self._name and self.names.count(name) + 1 == self._nth:
             self.crash()
         super().step(name)

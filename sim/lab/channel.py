@@ -30,7 +30,7 @@ class Done(NamedTuple):
 
     @property
     def stdout(self) -> str:
-        """Its output as text."""
+        """Return the output as text."""
         return self.output.decode("utf-8", "backslashreplace")
 
     @property
@@ -85,7 +85,7 @@ class Running:
             self.over()
 
     def over(self) -> None:
-        """Nothing more will come."""
+        """Take note that nothing more will come."""
         self._started.set()
         with self._changed:
             self._ended.set()
@@ -122,7 +122,7 @@ class Running:
         self._channel.send(self._stream, wire.INPUT)
 
     def wait_started(self) -> int:
-        """Its process id; GuestDied, or LabError when it could not be started."""
+        """Return the process id of the command; GuestDied, or LabError when it could not be started."""
         self._started.wait()
         if self.pid:
             return self.pid

@@ -51,7 +51,7 @@ class Keeper:
         self._selector.register(0, selectors.EVENT_READ, self._on_input)
 
     def run(self) -> None:
-        """Until standard input ends."""
+        """Serve until standard input ends."""
         while not self._over:
             for key, _ in self._selector.select():
                 key.data()

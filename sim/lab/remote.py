@@ -64,7 +64,7 @@ class RemotePython:
         return self.ask(0, name, (list(plain), named))[1]
 
     def ask(self, number: int, name: str, arguments: tuple[list[Any], dict[str, Any]] | None) -> tuple[str, Any]:
-        """One request; the kind of the answer and its value."""
+        """Send one request; return the kind of the answer and its value."""
         if arguments is not None:
             plain, named = arguments
             arguments = [_named(value) for value in plain], {key: _named(value) for key, value in named.items()}

@@ -65,7 +65,7 @@ class Server:
             raise
 
     def serve(self) -> None:
-        """Until ``down``, or a signal."""
+        """Serve until ``down``, or a signal."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: self._over.set())
         threading.Thread(target=self._accept, daemon=True).start()

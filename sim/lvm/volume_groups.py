@@ -363,7 +363,7 @@ class SimVolumeGroups:
         return _Aligned(self, path, writable, self._uuid(path))
 
     def open_block(self, path: str, writable: bool) -> SimDevice:
-        """For the simulated qemu, which reads and writes any bytes."""
+        """Open a device for the simulated qemu, which reads and writes any bytes."""
         return SimDevice(self, path, writable, self._uuid(path))
 
     def _uuid(self, path: str) -> str:
@@ -391,7 +391,7 @@ class SimVolumeGroups:
         raise BadRequest("the simulator has no loop devices")
 
     def detach_files(self, files: Sequence[str]) -> None:
-        """There are none."""
+        """Do nothing: the simulator has no loop devices."""
 
     # -- inside
 

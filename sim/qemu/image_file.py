@@ -73,7 +73,7 @@ class ImageFile:
         return data if len(data) == length else data + bytes(length - len(data))
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
-        """One write; not durable."""
+        """Write some bytes; they are not durable yet."""
         self._unsynced = True
         self.handle.write_at(offset, _bytes(data))
         self.length = max(self.length, offset + len(data))

@@ -73,7 +73,7 @@ class Cache:
         self._file.sync()
 
     def after(self, other: Cache) -> None:
-        """From now on this cache is only written when ``other`` is durable."""
+        """Write this cache from now on only when ``other`` is durable."""
         if other.depends is not None:
             other._flush_dependency()
         if self.depends is not None and self.depends is not other:

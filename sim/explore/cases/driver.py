@@ -55,7 +55,7 @@ class Driver:
         return self._engines[host]
 
     def on(self, host: str) -> Driver:
-        """From here on another host acts."""
+        """Have another host act from here on."""
         self._host = host
         return self
 

@@ -197,7 +197,7 @@ def rule(repo: str, name: str) -> Operation:
 
 
 def both(first: Operation, second: Operation) -> Operation:
-    """One after the other; the second may be refused."""
+    """Return the operation that does two, one after the other; the second may be refused."""
 
     def run(engine: Engine) -> tuple[Any, ...]:
         made = first.run(engine)
@@ -225,7 +225,7 @@ def _changed(model: Model, repo: str, image: str, **fields: Any) -> Model | None
 
 
 def told(operations: Sequence[Operation], jobs: Sequence[Job]) -> Iterator[str]:
-    """One line per operation: what came of it."""
+    """Say what came of each operation, in a line for each."""
     for operation, job in zip(operations, jobs, strict=True):
         if not job.done:
             yield f"{operation.name}: died"

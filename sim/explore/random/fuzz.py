@@ -30,7 +30,7 @@ WORLDS: dict[str, type[Run]] = {"files": Run, "lvm-shared": SharedRun}
 
 
 def fuzz(seed: int, tape: Tape | None = None, rounds: int = ROUNDS, world: str = "files") -> Outcome:
-    """One seed, or one recorded tape, in one of the ``WORLDS``."""
+    """Run one seed, or one recorded tape, in one of the ``WORLDS``."""
     tape = tape if tape is not None else Tape.seeded(seed)
     run = WORLDS[world](tape, rounds)
     try:

@@ -167,7 +167,7 @@ def _record(tag: str) -> Record:
 
 
 def more_room() -> list[str]:
-    """One record more than a chunk of them has room for: after a power cut it is there where it was acknowledged,
+    """Write one record more than a chunk of them has room for: after a power cut it is there where it was acknowledged,
     the others are there anyhow, and another one can be published."""
     world = World(least_ids=True, format=LVM)
     world.create("a")

@@ -83,7 +83,7 @@ class Overtaking:
         return [f"{problem} ({done})" for problem in problems]
 
     def do(self, engine: Engine, number: int) -> None:
-        """One of the operations, to its end or its death."""
+        """Do one of the two operations, to the end or to the death of its process."""
         job = self.jobs[number]
         try:
             job.result = self.operations[number].run(engine)

@@ -160,7 +160,7 @@ def run_race(race: Race, swapped: bool = False, switches: int = 1, profile: str 
 
 
 def play(driver: Driver, race: Race, swapped: bool, tape: Tape) -> list[str]:
-    """One schedule, and what is wrong after it."""
+    """Play one schedule; return what is wrong after it."""
     world = driver.world.fork(driver.world.storage.clone())
     world.tape = tape
     first, second = race.first(driver), race.second(driver)

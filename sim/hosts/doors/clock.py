@@ -55,7 +55,7 @@ class IdSource:
         return uuid4(f"{self._base}{self._count}")
 
     def fork(self) -> IdSource:
-        """One that goes on from here by itself."""
+        """Return a source that goes on from here by itself."""
         copy = IdSource("", 0)
         copy._base, copy._count = self._base, self._count
         return copy

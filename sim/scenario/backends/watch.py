@@ -35,7 +35,7 @@ class Watch(Effects):
         self._act = act
 
     def step(self, name: str) -> None:
-        """One effect is about to happen."""
+        """Take note that an effect is about to happen, and interrupt the process when it is at the point."""
         self.alive()
         point = self.point
         if point is not None and self.reached is None and point.percent < 0:

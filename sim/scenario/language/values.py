@@ -138,7 +138,7 @@ class Reader:
         return text == "true"
 
     def seconds(self, node: Node) -> float:
-        """Also negative."""
+        """Read a number of seconds, which may be negative."""
         try:
             number = float(self.scalar(node, "a number of seconds").text)
         except ValueError:

@@ -71,7 +71,7 @@ def verdict_line(verdict: Verdict) -> str:
 
 
 def summary(verdicts: Sequence[Verdict]) -> str:
-    """One line about all of them."""
+    """Say in one line what came of all scenarios."""
     counts = [(word, sum(one.result == result for one in verdicts)) for result, word in _WORDS.items()]
     told = ", ".join(f"{count} {word.lower()}" for word, count in counts if count)
     return f"{len(verdicts)} scenarios: {told} ({sum(one.seconds for one in verdicts):.1f} s)"
@@ -92,8 +92,8 @@ def _without_states(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def trace(verdicts: Sequence[Verdict]) -> bytes:
-    """One JSON object per line: a head, each event, and the verdict of each scenario after its events. When the run
-    was recorded (``sim.scenario.report.recording``) events have the states of the repositories that changed."""
+    """Return one JSON object per line: a head, each event, and the verdict of each scenario after its events. When the
+    run was recorded (``sim.scenario.report.recording``) events have the states of the repositories that changed."""
     lines = []
     for one in verdicts:
         lines += [json.dumps({"scenario": one.path, **event}) for event in one.events]

@@ -49,7 +49,7 @@ class Medium(Protocol):
         """Do what an operator has to do after some power cuts. False: nothing had to be done."""
 
     def parameters(self, repo: str) -> dict[str, Any]:
-        """Of a repository here."""
+        """Return the connection parameters of a repository here."""
 
 
 def medium_of(kind: str) -> Medium:
@@ -148,7 +148,7 @@ class Groups(Parts):
 
 @contextlib.contextmanager
 def used(medium: Medium, device: str) -> Iterator[None]:
-    """In use for that time."""
+    """Use a device for that time."""
     try:
         medium.use(device)
         yield

@@ -70,7 +70,7 @@ def careful_replacement(files: Files, top: str) -> Iterator[None]:
 
 
 def overwrite(files: Files, top: str) -> Iterator[None]:
-    """In the middle of a file."""
+    """Overwrite the middle of a file."""
     with files.open(f"{top}/old", writable=True) as handle:
         handle.write_at(512, b"n" * 1024)
         yield

@@ -94,7 +94,7 @@ def renaming(groups: VolumeGroups, group: str) -> Iterator[None]:
 
 
 def extension(groups: VolumeGroups, group: str) -> Iterator[None]:
-    """Of a volume that is in use, behind another one; then its new end is written."""
+    """Extend a volume that is in use, behind another one; then write its new end."""
     path = groups.activate(group, OLD)
     yield
     groups.resize(group, OLD, 3 * EXTENT)
@@ -118,7 +118,7 @@ def reduction(groups: VolumeGroups, group: str) -> Iterator[None]:
 
 
 def removal(groups: VolumeGroups, group: str) -> Iterator[None]:
-    """Of a volume that is active."""
+    """Remove a volume that is active."""
     groups.activate(group, OLD)
     yield
     groups.remove(group, OLD)

@@ -40,7 +40,7 @@ class Choices:
         self._count = 0
 
     def choose(self, busy: frozenset[str]) -> Action:
-        """One that touches none of the images ``busy``."""
+        """Choose an operation that touches none of the images ``busy``."""
         kinds: list[Callable[[frozenset[str]], Action | None]] = [
             self._create, self._create, self._write, self._write, self._write, self._snapshot, self._snapshot,
             self._clone, self._copy, self._copy, self._remove, self._restore, self._user_data, self._fix,

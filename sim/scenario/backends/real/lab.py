@@ -130,7 +130,7 @@ class LabBackend(RealBackend[LabProcess]):
         return f"{self._guests[host].keep}/{clusters.FOLDER}/{path}"
 
     def parameters(self, repository: str) -> dict[str, Any]:
-        """Local files are on the first host alone; an export and a volume group can be reached by all."""
+        # Local files are on the first host alone; an export and a volume group can be reached by all.
         plan = self._plans[repository]
         if plan.format.startswith("localfs"):
             return {"path": self.root(repository)}
@@ -153,7 +153,7 @@ class LabBackend(RealBackend[LabProcess]):
 
     @property
     def files(self) -> Files:
-        """Those of the first host."""
+        """Return the files of the first host."""
         return cast(Files, self._python(self._hosts[0]).call(f"{PlainFiles.__module__}:{PlainFiles.__name__}"))
 
     def _python(self, host: str) -> RemotePython:
@@ -180,32 +180,31 @@ class LabBackend(RealBackend[LabProcess]):
     # -- the world
 
     def kill_host(self, host: str) -> None:
-        """The machine dies and comes back."""
+        """Switch a machine off and on."""
         self.switch_off(host)
         self.switch_on(host)
 
     def switch_off(self, host: str) -> None:
-        """The machine dies."""
+        """Switch a machine off."""
         self._pythons.pop(host, None)
         self._open.clear()
         self._guests[host].kill()
 
     def switch_on(self, host: str) -> None:
-        """A dead machine boots."""
+        """Boot a machine that is off."""
         guest = self._guests[host]
         if guest.cable_cut:
             guest.mend()
         clusters.revive(self._cluster, guest, self._shared)
 
     def freeze_host(self, host: str) -> None:
-        """The machine stands still."""
         self._pythons.pop(host, None)
         self._guests[host].freeze()
         self._frozen_at[host] = time.monotonic()
 
     def thaw_host(self, host: str) -> None:
-        """It goes on. Returns when its sanlock has killed what it must: without a watchdog that takes a moment, in
-        which it might write."""
+        """Let a machine go on. Return when its sanlock has killed what it must: without a watchdog that takes a
+        moment, in which it might write."""
         self._guests[host].thaw()
         if not self._shared or time.monotonic() - self._frozen_at.pop(host) < _RENEWAL_FAILS_S:
             return
@@ -216,31 +215,27 @@ class LabBackend(RealBackend[LabProcess]):
             time.sleep(self.look_again_s)
 
     def guest(self, host: str) -> Guest:
-        """The machine of a host."""
+        """Return the machine of a host."""
         return self._guests[host]
 
     def power_cut(self, lose: str, profile: str, seed: int) -> tuple[str, ...]:
-        """Every host dies and comes back: what its kernel had not written yet is lost, whatever ``lose`` says."""
+        """Switch every host off and on: what its kernel had not written yet is lost, whatever ``lose`` says."""
         for host in self._hosts:
             self.kill_host(host)
         return ("what was only in the memory of the hosts",)
 
     def isolate(self, host: str) -> None:
-        """Its cable is pulled."""
         self._guests[host].cut()
 
     def rejoin(self, host: str) -> None:
-        """It is plugged in again."""
         self._guests[host].mend()
 
     def server(self, repository: str, does: str) -> None:
-        """What happens to the server of an NFS repository."""
         nfs = self._server(self._plans[repository])
         actions = (nfs.stop, nfs.start, nfs.restart, nfs.withdraw, nfs.offer, nfs.guest.freeze, nfs.guest.thaw)
         dict(zip(_SERVER_DOES, actions, strict=True))[does]()
 
     def open_volume(self, host: str, repository: str, image: str) -> None:
-        """Some program opens the data of an image and keeps it open."""
         with self.engine(host) as engine:
             path = volume_path(engine.context.repository(repository), image)
             running = self._guests[host].begin(["python3", "-c", _HOLD_OPEN, path])
@@ -251,14 +246,13 @@ class LabBackend(RealBackend[LabProcess]):
         self._open[image] = running
 
     def close_volume(self, image: str) -> None:
-        """That program ends."""
         running = self._open.pop(image, None)
         if running is not None:
             running.signal(signal.SIGKILL)
             running.wait()
 
     def space_left(self, room: int | None) -> None:
-        """The file system of local files has so much room left."""
+        """Leave so much room on the file system of local files."""
         guest = self._guests[self._hosts[0]]
         guest.run(["rm", "-f", f"{LOCAL}/ballast"])
         if room is not None:
@@ -271,7 +265,7 @@ class LabBackend(RealBackend[LabProcess]):
         time.sleep(seconds)
 
     def close(self) -> None:
-        """The hosts die; the next scenario finds them so and boots them."""
+        """Kill the hosts; the next scenario finds them so and boots them."""
         for guest in self._guests.values():
             guest.kill()
         if self._cluster.nfs and self._cluster.nfs.guest.state == "frozen":

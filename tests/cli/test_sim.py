@@ -68,7 +68,7 @@ def test_each_action_has_a_help_of_its_own(run: Command, action: str, option: st
 
 def test_wrong_usage_of_each_action_is_told_alike(run: Command, tmp_path: Path):
     """One sentence, exit code 2."""
-    for words in (("explore", "--story", "none"), ("explore", "--replay", "{"), ("fuzz", "--sed", "1")):
+    for words in (("explore", "--case", "none"), ("explore", "--replay", "{"), ("fuzz", "--sed", "1")):
         assert run("sim", *words, code=2).err.startswith("diskwright: ")
 
 

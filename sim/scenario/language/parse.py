@@ -155,12 +155,12 @@ class _Parser(Reader):
             if verb.short and isinstance(value, Scalar):
                 value = Mapping(((Scalar(verb.short, "str", value.line), value),), value.line)
         values, lines = self.fields(value, fields, key.text)
-        self._references(key.text, value, fields, values, lines)
+        self._references(key.text, fields, values, lines)
         step = Step(key.text, key.line, values, lines, _text(key.text, values, fields), self.hosts[0], subject=subject)
         step = self._modified(step, modifiers, verb.interruptible)
         self._check_step(step, value)
         self._stand_still(step, key)
-        self._give(step, value, fields)
+        self._give(step, fields)
         return step
 
     def _subject(self, value: Node) -> tuple[str, dict[str, Field]]:  # noqa: RET503 - the last line raises
@@ -238,7 +238,7 @@ class _Parser(Reader):
 
     def _fault(self, node: Node) -> FaultPlan:
         values, lines = self.fields(node, schema.FAULT, "a fault")
-        self._references("faults", node, schema.FAULT, values, lines)
+        self._references("faults", schema.FAULT, values, lines)
         call = values.get("call", "*")
         if not any(fnmatchcase(name, call) for name in schema.CALLS):
             self.wrong(node, f"there is no call {call!r:.60}; {nearest(call, [*schema.CALLS])}")
@@ -265,9 +265,7 @@ class _Parser(Reader):
 
     # -- names
 
-    def _references(
-        self, of: str, node: Node, fields: dict[str, Field], values: dict[str, Any], lines: dict[str, int]
-    ) -> None:
+    def _references(self, of: str, fields: dict[str, Field], values: dict[str, Any], lines: dict[str, int]) -> None:
         for name, value in values.items():
             where = Scalar(str(value), "str", lines[name])
             kind = fields[name].kind
@@ -309,7 +307,7 @@ class _Parser(Reader):
             self.wrong(where, f"the name {name} is taken: it is a {self.names[name][0]} already")
         self.names[name] = kind, home
 
-    def _give(self, step: Step, node: Node, fields: dict[str, Field]) -> None:
+    def _give(self, step: Step, fields: dict[str, Field]) -> None:
         name = step.values.get("as")
         if name is None or fields.get("as", Field("", "")).kind != "new":
             return

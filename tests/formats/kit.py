@@ -198,6 +198,9 @@ STORAGES: dict[str, Callable[[Path], Storage]] = {
 SIMULATED = frozenset(["lvm-1.0 shared"])
 """Those that are nowhere on this machine, and whose doors are for one thread."""
 
+MANAGED = sorted(name for name in STORAGES if name.startswith("lvm"))
+"""Those with a manager, activation and extents."""
+
 
 class SpyHandle:
     """Tells the spy what is written."""

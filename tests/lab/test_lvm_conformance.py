@@ -6,7 +6,7 @@ from sim.lab import Guest
 from sim.lab.cluster import PRIVATE
 from tests.lab.inside import run_tests
 
-CONFORMANCE = "tests/formats/test_conformance.py"
+CONFORMANCE = "tests/formats/conformance"
 FILES = "files=/srv/one.img,/srv/two.img"
 PLACE = ("lvm-1.0", "volume_group=images", FILES, "sector_bytes=4096")
 

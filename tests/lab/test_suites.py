@@ -9,7 +9,7 @@ from sim.lab.cluster import MOUNT
 from tests.lab.conftest import mounted
 from tests.lab.inside import run_tests
 
-CONFORMANCE = "tests/formats/test_conformance.py"
+CONFORMANCE = "tests/formats/conformance"
 
 
 @pytest.mark.parametrize("file_system", ["ext4", "xfs"])

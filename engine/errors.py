@@ -76,7 +76,7 @@ class ImageBusy(Conflict):
 
 
 class Ambiguous(Conflict):
-    """The same id is in several connected repositories and nothing says which one is meant."""
+    """One id is in several connected repositories and nothing says which one is meant."""
 
     code = "ambiguous"
 

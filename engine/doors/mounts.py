@@ -16,12 +16,12 @@ class Mount(NamedTuple):
     """One line of the kernel's list."""
 
     source: str
-    """As the kernel shows it, such as "server:/export"."""
+    """What is mounted, as the kernel shows it, such as "server:/export"."""
     path: str
     type: str
     """Such as "nfs4"."""
     options: tuple[str, ...]
-    """Of the mount and of the file system."""
+    """Options of the mount and of the file system."""
 
 
 class User(NamedTuple):
@@ -29,11 +29,11 @@ class User(NamedTuple):
 
     pid: int
     command: str
-    """Its command line, shortened and printable; "" when it is not known."""
+    """Command line of the process, shortened and printable; "" when it is not known."""
 
 
-def told(users: Sequence[User]) -> str:
-    """Who it is, for a message."""
+def describe_users(users: Sequence[User]) -> str:
+    """Return who uses a mount, as a clause of a message."""
     shown = [f"process {user.pid}{f' ({user.command})' if user.command else ''}" for user in users[:_SHOWN_USERS]]
     if len(users) > _SHOWN_USERS:
         shown.append(f"{len(users) - _SHOWN_USERS} more")

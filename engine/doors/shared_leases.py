@@ -41,12 +41,12 @@ class HostState(StrEnum):
     UNKNOWN = "unknown"
     """This host has not watched for long enough."""
     FREE = "free"
-    """It left, or ended in order."""
+    """The host left, or ended in order."""
     LIVE = "live"
     FAILING = "failing"
-    """It does not renew its presence; its processes are being killed if it runs at all."""
+    """The host does not renew its presence; its processes are being killed if it runs at all."""
     DEAD = "dead"
-    """It did not for so long that its watchdog has reset it, if it has one."""
+    """The host did not renew its presence for so long that its watchdog has reset it, if it has one."""
 
 
 class SharedHost(NamedTuple):
@@ -69,7 +69,7 @@ class SharedLease(Lease, Protocol):
 
     @property
     def version(self) -> int:
-        """Of an exclusive lease: grows each time anybody takes it, on any host. 0 for a shared one."""
+        """Version of an exclusive lease: grows each time anybody takes it, on any host. 0 for a shared one."""
 
 
 class SharedLeases(Protocol):

@@ -24,9 +24,9 @@ class Reading(NamedTuple):
     """Exact logical size."""
     direct: bool
     digest: str = ""
-    """Known content digest, "" for none."""
+    """Known digest of the whole content, "" for none."""
     chunks: bytes | None = None
-    """Its chunk digests."""
+    """Known chunk digests of the content, None when there are none."""
 
 
 def reading(repository: Repository, record: Record, links: list[chains.Link]) -> Reading:

@@ -17,7 +17,7 @@ from engine.errors import (
     Refused,
 )
 from engine.tools.block.loop import LoopDevices
-from engine.tools.lvm.seen import Seen
+from engine.tools.lvm.cached import CachedReport
 from engine.tools.lvm.volume_groups import LvmVolumeGroups
 from tests.tools.lvm_kit import EXTENT, MiB, commands, lvm
 
@@ -194,7 +194,7 @@ def test_a_new_volume_lies_where_it_was_said_to(door, group):
 def test_a_place_that_another_took_meanwhile_is_not_taken_twice(door, group, monkeypatch):
     """LVM looks, under its own lock, and the volume lies somewhere else."""
     door.report("g")
-    monkeypatch.setattr(Seen, "holds", lambda seen: True)
+    monkeypatch.setattr(CachedReport, "holds", lambda seen: True)
     (first,) = door.create("g", "a", EXTENT, [])
     assert door.create("g", "b", EXTENT, []) == ()
     volumes = door.report("g").volumes

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.doors.mounts import User, told
+from engine.doors.mounts import User, describe_users
 from engine.tools.nfs.users import users
 
 WAITING = "import sys; f = sys.argv[1] and open(sys.argv[1]); print(flush=True); sys.stdin.read()"
@@ -60,6 +60,6 @@ def test_this_process_is_not_told_of(point: Path):
 
 def test_many_are_told_shortly():
     """Four by name, the others by number; nobody seen is said so."""
-    assert told([User(7, "cat x"), User(8, "")]) == "process 7 (cat x), process 8"
-    assert told([User(pid, "") for pid in range(6)]).endswith("process 3, 2 more")
-    assert "not seen" in told([])
+    assert describe_users([User(7, "cat x"), User(8, "")]) == "process 7 (cat x), process 8"
+    assert describe_users([User(pid, "") for pid in range(6)]).endswith("process 3, 2 more")
+    assert "not seen" in describe_users([])

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 
 from engine.doors import Doors
 from engine.doors.leases import Lease
-from engine.doors.mounts import Mount, told
+from engine.doors.mounts import Mount, describe_users
 from engine.errors import BadRequest, Conflict, DiskwrightError, StorageError
 from engine.formats.files import layout, setup
 from engine.formats.files.repository import FileStore
@@ -105,7 +105,7 @@ def detach(doors: Doors, parameters: dict[str, object]) -> None:
         lock = _lock_file(doors, point)
         alone = _soon(doors, _READERS_S, lambda: doors.leases.try_acquire(lock, _USERS, shared=False))
     if alone is None:
-        who = told(doors.mounts.users(point, lock))
+        who = describe_users(doors.mounts.users(point, lock))
         raise StorageError(
             f"another command of this host works with {where.shown}: {who}", "Wait for it or end it, then try again"
         )

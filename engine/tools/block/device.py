@@ -73,7 +73,7 @@ class DirectBlockHandle:
 
     @property
     def size(self) -> int:
-        """As it was when it was opened."""
+        """Bytes of the device, as many as it had when it was opened."""
         return self._size
 
     def fileno(self) -> int:

@@ -28,7 +28,7 @@ class Attachment(NamedTuple):
     device: str
     sector_bytes: int
     direct: bool
-    """It reads and writes past the page cache of this host."""
+    """The device reads and writes past the page cache of this host."""
 
 
 class LoopDevices:

@@ -36,7 +36,7 @@ class Command(NamedTuple):
     exit_code: int | None
     """None while it runs (servers stay so), negative when a signal ended it."""
     words: str
-    """Its standard error, shortened."""
+    """Standard error of the program, shortened."""
 
 
 class Result(NamedTuple):
@@ -46,7 +46,7 @@ class Result(NamedTuple):
     output: bytes
     words: str
     errors: bytes = b""
-    """Its standard error, whole."""
+    """Standard error of the program, whole."""
 
 
 class CommandRunner:

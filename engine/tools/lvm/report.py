@@ -13,7 +13,7 @@ MISSING_DEVICE = "[unknown]"
 """What LVM calls a physical volume that it does not find."""
 
 _JSON_STARTS = (b"{", b"}", b"[", b"]", b",", b'"')
-"""Of lines: each row of a table is one."""
+"""Separates lines: each row of a table is one."""
 
 _ACTIVE = "active"
 _LINEAR = "linear"
@@ -35,12 +35,12 @@ def report_arguments() -> list[str]:
     return [*arguments, "-S", "segtype=free"]  # of the last kind only what is not used
 
 
-class Told(NamedTuple):
+class Report(NamedTuple):
     """A report as it was printed."""
 
     group: VolumeGroup
     uuids: dict[str, str]
-    """Of volumes, by their names."""
+    """Uuids of volumes, by their names."""
     room: tuple[PhysicalRange, ...]
     """Where there is free space, in whole extents."""
     starts: dict[str, int]
@@ -58,7 +58,7 @@ class _Segment(NamedTuple):
     place: str
 
 
-def parse(output: bytes, group: str) -> Told:
+def parse(output: bytes, group: str) -> Report:
     """Return the group in a report. ToolFailed when it is not what ``report_arguments`` ask for."""
     try:
         tables = _tables(output)
@@ -74,7 +74,7 @@ def parse(output: bytes, group: str) -> Told:
                 int(row["seg_start"]), int(row["seg_size"]), row["segtype"] == _LINEAR, row["seg_pe_ranges"]
             )
             segments.setdefault(row["lv_name"], []).append(segment)
-        told = VolumeGroup(
+        found = VolumeGroup(
             name=group,
             uuid=_text(facts["vg_uuid"]),
             system_id=_text(facts["vg_systemid"]),
@@ -89,7 +89,7 @@ def parse(output: bytes, group: str) -> Told:
             },
         )
         room = tuple(_room(row, extent, starts) for row in tables.get("pvseg", ()) if row["pv_name"] in starts)
-        return Told(told, {row["lv_name"]: _text(row["lv_uuid"]) for row in tables["lv"]}, room, starts)
+        return Report(found, {row["lv_name"]: _text(row["lv_uuid"]) for row in tables["lv"]}, room, starts)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ToolFailed(f"LVM's report of {group} is not understood: {error!s:.80}") from None
 

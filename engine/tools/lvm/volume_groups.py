@@ -14,12 +14,12 @@ from engine.errors import BadRequest, Conflict, NotFound, Refused, ToolFailed, f
 from engine.tools.block.device import DirectBlockHandle, flush_device, is_block_device
 from engine.tools.block.loop import LoopDevices
 from engine.tools.local.command import Command
+from engine.tools.lvm.cached import CachedReport
 from engine.tools.lvm.commands import LvmCommands, failure, no_such_volume, recovery, says, torn_device
 from engine.tools.lvm.device_mapper import Mapped, devices_of, remove, tidy, uuid_of
 from engine.tools.lvm.label import commit_mark
 from engine.tools.lvm.names import check_device, check_group, check_system_id, check_tag, check_volume, system_id_of
-from engine.tools.lvm.report import Told, parse, report_arguments, rows
-from engine.tools.lvm.seen import Seen
+from engine.tools.lvm.report import Report, parse, report_arguments, rows
 
 METADATA_AREA = "16m"
 """Of 500 volumes with the tags of ours about 0.3 MiB are used; LVM's default of 1 MiB holds the text twice."""
@@ -34,7 +34,7 @@ class LvmVolumeGroups:
     def __init__(self, host: str) -> None:
         self._commands = LvmCommands(system_id_of(host))
         self._version: tuple[int, ...] = ()
-        self._seen: dict[str, Seen] = {}
+        self._cached: dict[str, CachedReport] = {}
 
     @property
     def system_id(self) -> str:
@@ -51,13 +51,13 @@ class LvmVolumeGroups:
     def report(self, group: str) -> VolumeGroup:
         """Run one ``fullreport``; the first time a ``vgs`` before it finds the devices. No command is run as long as
         nobody has committed a change to the group since the last one."""
-        seen = self._seen.get(check_group(group))
-        found = seen.now() if seen is not None else None
+        cached = self._cached.get(check_group(group))
+        found = cached.now() if cached is not None else None
         if found is not None:
             return found
-        return self._told(group).group
+        return self._fresh_report(group).group
 
-    def _told(self, group: str) -> Told:
+    def _fresh_report(self, group: str) -> Report:
         """Return what LVM says now."""
         devices = self._commands.devices(group, missing_ok=True)
         mark = commit_mark(devices)  # before LVM looks: what is committed in between is another one
@@ -65,11 +65,11 @@ class LvmVolumeGroups:
         result = self._commands.on_group("fullreport", group, arguments, missing_ok=True)
         if result.exit_code:
             raise failure("fullreport", group, result)
-        told = parse(result.output, group)
-        self._seen.pop(group, None)
-        if mark is not None and not told.group.partial and sorted(told.group.devices) == sorted(devices):
-            self._seen[group] = Seen(devices, mark, told)
-        return told
+        report = parse(result.output, group)
+        self._cached.pop(group, None)
+        if mark is not None and not report.group.partial and sorted(report.group.devices) == sorted(devices):
+            self._cached[group] = CachedReport(devices, mark, report)
+        return report
 
     # -- groups
 
@@ -132,8 +132,8 @@ class LvmVolumeGroups:
         kind += ["--setautoactivation", "n", "--yes"]
         marks = [part for tag in tags for part in ("--addtag", check_tag(tag))]
         arguments = [*kind, *marks, "--size", _bytes(size), "--name", check_volume(name), check_group(group)]
-        seen = self._seen.get(group)
-        place = seen.place(size) if seen is not None else None
+        cached = self._cached.get(group)
+        place = cached.place(size) if cached is not None else None
         if place is not None:
             result = self._commands.on_group("lvcreate", group, [*arguments, place.argument])
             if not result.exit_code:
@@ -174,8 +174,8 @@ class LvmVolumeGroups:
         """Run ``lvchange`` where the device is not there yet, or not with the place and size that it has by now."""
         where = _path(group, name)
         path = f"/dev/{where}"
-        seen = self._seen.get(group)
-        if seen is not None and is_block_device(path) and seen.is_device(name, path, self.system_id):
+        cached = self._cached.get(group)
+        if cached is not None and is_block_device(path) and cached.is_device(name, path, self.system_id):
             return path
         if is_block_device(path):
             self._remove(group, self._others(group, name))
@@ -195,8 +195,8 @@ class LvmVolumeGroups:
     def _others(self, group: str, name: str) -> list[Mapped]:
         """Return devices of the volume's name that are not it: another host removed what they were of, and made it
         anew. LVM refreshes a volume by its uuid, and says nothing when that is not active."""
-        told = self._told(group)
-        uuid = uuid_of(told.group.uuid, told.uuids.get(name, ""))
+        report = self._fresh_report(group)
+        uuid = uuid_of(report.group.uuid, report.uuids.get(name, ""))
         wanted = f"{group.replace('-', '--')}-{name.replace('-', '--')}"
         return [device for device in _devices_of("") if device.name == wanted and device.uuid != uuid]
 
@@ -209,8 +209,10 @@ class LvmVolumeGroups:
         error = failure("lvchange", f"{group}/{name}", result)
         if not isinstance(error, Refused):
             raise error
-        told = self._told(group)
-        self._remove(group, [device for device in _devices_of(told.group.uuid) if device.volume == told.plain(name)])
+        report = self._fresh_report(group)
+        self._remove(
+            group, [device for device in _devices_of(report.group.uuid) if device.volume == report.plain(name)]
+        )
 
     def remove_devices(self, uuid: str) -> list[str]:
         """Have device-mapper remove them: LVM knows nothing of a volume that another host removed."""

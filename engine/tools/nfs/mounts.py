@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from engine.doors.mounts import Mount, User, told
+from engine.doors.mounts import Mount, User, describe_users
 from engine.errors import BadRequest, Conflict, DiskwrightError, NotFound, Refused, StorageError, from_os_error
 from engine.tools.local.command import CommandRunner, Result
 
@@ -163,7 +163,9 @@ def _unmount(path: str, whole: str) -> None:
     if number == errno.EBUSY:
         from engine.tools.nfs.users import users
 
-        raise StorageError(f"{path} is in use by {told(users(whole))}", "Wait for it or end it, then try again")
+        raise StorageError(
+            f"{path} is in use by {describe_users(users(whole))}", "Wait for it or end it, then try again"
+        )
     if number == errno.EPERM:
         raise Refused(f"only root can unmount {path}", "Run this as root")
     raise from_os_error(OSError(number, os.strerror(number), path), "unmount it")

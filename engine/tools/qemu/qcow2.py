@@ -60,7 +60,7 @@ class Header(NamedTuple):
     """Virtual size in bytes."""
     cluster_bits: int
     backing_name: str | None
-    """As stored (bytes that are not UTF-8 are escaped with a backslash), None when there is none."""
+    """Name of the backing file as stored (bytes that are not UTF-8 are escaped with a backslash), None for none."""
     backing_format: str | None
     has_data_file: bool
     """Wants its data in another file, by flag or by name."""

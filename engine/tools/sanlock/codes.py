@@ -7,9 +7,9 @@ import errno
 from engine.errors import DiskwrightError, Refused, StorageError
 
 HELD_HERE = -errno.EEXIST
-"""A process of this host holds it."""
+"""A process of this host holds the lease."""
 IN_TRANSIT = -errno.EAGAIN
-"""It is being released on this host, or other hosts share it."""
+"""The lease is being released on this host, or other hosts share it."""
 IN_USE = (HELD_HERE, IN_TRANSIT, -errno.EBUSY, -243, -244, -245, -246, -247)
 """These, and SANLK_ACQUIRE_IDLIVE, _OWNED, _OTHER, _SHRETRY and _OWNED_RETRY of other hosts."""
 VERSION_DIFFERS = -240

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 
 from engine.doors.files import Kind
-from engine.doors.mounts import Mount, User, told
+from engine.doors.mounts import Mount, User, describe_users
 from engine.errors import Conflict, NotFound, StorageError
 from sim.hosts.processes import SimProcess
 
@@ -61,7 +61,7 @@ class SimMounts:
         self._process.enter("mounts.unmount", path)
         used = [p for p in self._host.processes.values() if self._uses(p, path, "")]
         if used:
-            who = told([User(process.identity.pid, process.name) for process in used])
+            who = describe_users([User(process.identity.pid, process.name) for process in used])
             raise StorageError(f"{path} is in use by {who}", "Wait for it or end it, then try again")
         self._table.binds.pop(path, None)
         self._table.sources.pop(path, None)

@@ -1,4 +1,4 @@
-"""Small repairs in place that change no content: a derived header, leaked clusters."""
+"""Small repairs in place that change no content: a derived header, leaked clusters, unused room, a digest."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What this machine gives: programs, threads, memory for data on its way."""
+"""What this machine gives: files, leases, processes, clocks; how programs are run; threads, and memory for data."""

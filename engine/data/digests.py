@@ -24,7 +24,7 @@ ZERO_CHUNK = sha256(bytes(4)).digest()
 
 
 def is_zero_block(data: bytes | memoryview, start: int, length: int) -> bool:
-    """Whether ``length`` bytes (at most a block) at ``start`` are all zero."""
+    """Tell whether ``length`` bytes (at most a block) at ``start`` are all zero."""
     if length == BLOCK_BYTES and (
         data[start] or data[start + 511] or data[start + 4096] or data[start + 32768] or data[start + 65535]
     ):
@@ -33,7 +33,7 @@ def is_zero_block(data: bytes | memoryview, start: int, length: int) -> bool:
 
 
 def data_runs(data: bytes | memoryview, zero_too: bool = False) -> list[tuple[int, int, bool]]:
-    """Runs of blocks as (start, length, is_data); runs of zeros only when ``zero_too``."""
+    """Return runs of blocks as (start, length, is_data); runs of zeros only when ``zero_too``."""
     # Not of a view: comparing one goes byte by byte.
     if isinstance(data, bytes) and data and not data[0] and data == _ZERO_BYTES[: len(data)]:
         return [(0, len(data), False)] if zero_too else []
@@ -50,10 +50,8 @@ def data_runs(data: bytes | memoryview, zero_too: bool = False) -> list[tuple[in
 
 
 def chunk_digest(pieces: Sequence[tuple[int, bytes | memoryview]]) -> bytes:
-    """Digest of one chunk from ``(start in the chunk, data)`` pieces in order.
-
-    Pieces start at block boundaries; what they do not cover is zeros.
-    """
+    """Return the digest of one chunk from ``(start in the chunk, data)`` pieces in order. Pieces start at block
+    boundaries; what they do not cover is zeros."""
     present = 0
     parts: list[memoryview] = []
     for offset, data in pieces:
@@ -71,12 +69,12 @@ def chunk_digest(pieces: Sequence[tuple[int, bytes | memoryview]]) -> bytes:
 
 
 def chunk_count(size: int) -> int:
-    """Number of chunks of an image of ``size`` bytes."""
+    """Return the number of chunks of an image of ``size`` bytes."""
     return -(-size // CHUNK_BYTES)
 
 
 def root_digest(size: int, chunks: bytes) -> str:
-    """The root over the concatenated chunk digests."""
+    """Return the root over the concatenated chunk digests."""
     assert len(chunks) == chunk_count(size) * DIGEST_BYTES
     return sha256(b"diskwright content digest 1\n%d\n" % size + chunks).hexdigest()
 
@@ -94,26 +92,26 @@ class DigestList:
         self._chunks[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES] = digest
 
     def get(self, index: int) -> bytes:
-        """Digest of chunk ``index``."""
+        """Return the digest of chunk ``index``."""
         return bytes(self._chunks[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES])
 
     def upto(self, cursor: int) -> bytes:
-        """The digests of all chunks below ``cursor``, as they are stored."""
+        """Return the digests of all chunks below ``cursor``, as they are stored."""
         if cursor >= self.size:
             return bytes(self._chunks)
         return bytes(self._chunks[: cursor // CHUNK_BYTES * DIGEST_BYTES])
 
     def root(self) -> str:
-        """The root digest."""
+        """Return the root digest."""
         return root_digest(self.size, bytes(self._chunks))
 
     def to_bytes(self) -> bytes:
-        """All chunk digests, as they are stored."""
+        """Return all chunk digests, as they are stored."""
         return bytes(self._chunks)
 
 
 def proven(stored: bytes | None, size: int, root: str) -> DigestList | None:
-    """``stored`` as a list if it belongs to ``root``, else None (it is hostile until proven)."""
+    """Return ``stored`` as a list if it belongs to ``root``, else None (it is hostile until proven)."""
     if stored is None or not root or len(stored) != chunk_count(size) * DIGEST_BYTES:
         return None
     return DigestList(size, stored) if root_digest(size, stored) == root else None

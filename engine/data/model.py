@@ -67,7 +67,7 @@ class Risk(StrEnum):
 
 
 def is_id(text: object) -> bool:
-    """Whether ``text`` is an id as we write them: 32 lower-case hexadecimal digits."""
+    """Tell whether ``text`` is an id as we write them: 32 lower-case hexadecimal digits."""
     return isinstance(text, str) and _ID.match(text) is not None
 
 

@@ -30,7 +30,7 @@ class Options(NamedTuple):
     """fix_storage_repository, run_fixes: also do what cannot be undone."""
 
     def hint(self, image: str) -> str | None:
-        """The repository in which ``image`` must be looked for, if one was named."""
+        """Return the repository in which ``image`` must be looked for, None when none was named."""
         return dict(self.image_hints).get(image)
 
 

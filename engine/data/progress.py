@@ -30,7 +30,7 @@ class Progress(NamedTuple):
 
 
 def encode(progress: Progress) -> bytes:
-    """At most MAX_LINE_BYTES: the error text is shortened until the line fits."""
+    """Return a progress line of at most MAX_LINE_BYTES: the error text is shortened until the line fits."""
     limit = _MAX_ERROR_CHARACTERS
     error = progress.status.last_error
     if len(error) > limit:
@@ -50,13 +50,14 @@ def encode(progress: Progress) -> bytes:
 
 
 def _with_short_paths(text: str) -> str:
-    """An error with the ends of its long paths: the reason stands behind them and must not be what is cut off."""
+    """Return an error with the ends of its long paths: the reason stands behind them and must not be what is cut
+    off."""
     words = text.split(" ")
     return " ".join(f"…{word[-_MAX_PATH_CHARACTERS:]}" if word.count("/") > 1 else word for word in words)
 
 
 def decode(line: bytes | None) -> Progress | None:
-    """The progress in ``line``, or None: a line that makes no sense is no progress."""
+    """Return the progress in ``line``, or None: a line that makes no sense is no progress."""
     if line is None:
         return None
     try:

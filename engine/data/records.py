@@ -137,7 +137,7 @@ class Record(NamedTuple):
     """Fields of a newer minor version, kept as they are."""
 
     def volumes(self) -> tuple[VolumeRef, ...]:
-        """Every volume this record names."""
+        """Return every volume that the record names."""
         if self.volume and not (self.operation or self.scrap or self.evidence):
             return (self.volume,)  # nearly every record there is
         named = [self.volume] if self.volume else []
@@ -152,12 +152,12 @@ class Record(NamedTuple):
 
     @property
     def destroyed(self) -> bool:
-        """Its deletion cannot be taken back: it has no data of its own any more, all its volumes are scrap. Before
-        that no volume of a purging tag is deleted, so what deletes them late deletes nothing that came back."""
+        """Whether the deletion cannot be taken back: the tag has no data of its own any more, all volumes are scrap.
+        Before that no volume of a purging tag is deleted, so a late deletion deletes nothing that came back."""
         return self.purging and self.volume is None and self.operation is None
 
     def parents(self) -> tuple[str, ...]:
-        """Every tag this record depends on for data, now or when its operation ends."""
+        """Return every tag that the record depends on for data, now or when its operation ends."""
         if not self.operation:
             return (self.volume.parent,) if self.volume and self.volume.parent else ()
         found = []
@@ -178,28 +178,28 @@ class Record(NamedTuple):
 
 
 def next_generation(generation: int) -> int:
-    """The generation after this one; the counter never wraps into the incarnation."""
+    """Return the generation after this one; the counter never wraps into the incarnation."""
     assert generation & _COUNTER_MASK != _COUNTER_MASK, "2^48 changes to one tag"
     return generation + 1
 
 
 def has_room(generation: int) -> bool:
-    """Whether another generation and another incarnation can follow."""
+    """Tell whether another generation and another incarnation can follow."""
     return generation & _COUNTER_MASK != _COUNTER_MASK and generation >> INCARNATION_SHIFT < 0xFFFF
 
 
 def tombstone_generation(generation: int) -> int:
-    """Counter 0 of the next incarnation."""
+    """Return counter 0 of the next incarnation."""
     return ((generation >> INCARNATION_SHIFT) + 1) << INCARNATION_SHIFT
 
 
 def is_tombstone(generation: int) -> bool:
-    """Whether a generation marks a purge."""
+    """Tell whether a generation marks a purge."""
     return generation & _COUNTER_MASK == 0
 
 
 def canonical(data: Any) -> bytes:
-    """Canonical JSON of ``data``; ValueError on NaN or infinity."""
+    """Return canonical JSON of ``data``; ValueError on NaN or infinity."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
 
 
@@ -238,7 +238,7 @@ def _ref_json(ref: VolumeRef | None) -> Any:
 
 
 def encode(record: Record) -> bytes:
-    """The bytes of a record on disk."""
+    """Return the bytes of a record on disk."""
     data = record._asdict()
     del data["extra"]
     data["volume"] = _ref_json(record.volume)
@@ -257,10 +257,8 @@ def encode(record: Record) -> bytes:
 
 
 def decode(raw: bytes, tag: str) -> Record:
-    """The record in ``raw``, which was found under the name of ``tag``.
-
-    Raises Damaged saying what is wrong. Every field is checked: records come from strangers.
-    """
+    """Return the record in ``raw``, which was found under the name of ``tag``. Raises Damaged saying what is wrong.
+    Every field is checked: records come from strangers."""
     head, newline, body = raw.partition(b"\n")
     parts = head.split(b" ")
     if not raw:
@@ -363,7 +361,7 @@ _STATUS_DEFAULTS = [(name, OperationStatus._field_defaults.get(name)) for name i
 
 
 def operation_status(data: Any) -> OperationStatus | None:
-    """The status in ``data``, checked; used for records and for progress lines."""
+    """Return the status in ``data``, checked; used for records and for progress lines."""
     if data is None:
         return None
     status = OperationStatus._make([data.get(name, default) for name, default in _STATUS_DEFAULTS])

@@ -22,7 +22,7 @@ class DigestLists:
         self._files = tree.files
 
     def write(self, volume: str, data: bytes) -> None:
-        """A temporary file renamed over the old list."""
+        """Rename a temporary file over the old list. Durable."""
         path = self._path(volume)
         with doing(f"write the digests of volume {volume}"):
             temporary = self._tree.write_temporary("digest", data)
@@ -35,7 +35,7 @@ class DigestLists:
             self._files.sync_directory(self._tree.path("digests"))
 
     def read(self, volume: str) -> bytes | None:
-        """None also for a list that is too long to be one."""
+        """Return None also for a list that is too long to be one."""
         path = self._path(volume)
         try:
             return self._files.read_file(path, MAX_DIGEST_BYTES)
@@ -47,7 +47,7 @@ class DigestLists:
             raise from_os_error(error, f"read the digests of volume {volume}") from error
 
     def remove(self, volume: str) -> None:
-        """Not durable: if they come back after a crash, ``check`` reports them."""
+        """Unlink the file, not durably: if it comes back after a crash, ``check`` reports it."""
         path = self._path(volume)
         with doing(f"remove the digests of volume {volume}"), contextlib.suppress(FileNotFoundError):
             self._files.unlink(path)

@@ -98,7 +98,7 @@ def digests_path(volume: str) -> str:
 
 
 def lease_key(name: str) -> int:
-    """The byte of ``locks`` that stands for a tag or a temporary file: 60 bits of its id."""
+    """Return the byte of ``locks`` that stands for a tag or a temporary file: 60 bits of its id."""
     return int(name[:15], 16)
 
 
@@ -106,7 +106,7 @@ def lease_key(name: str) -> int:
 
 
 def is_shard(name: str) -> bool:
-    """Whether ``name`` is one of the 256 directories."""
+    """Return whether ``name`` is one of the 256 directories."""
     return _SHARD.match(name) is not None
 
 
@@ -135,7 +135,7 @@ def parse_progress_name(name: str) -> tuple[str, int] | None:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether ``name`` is one that a writer gives to a file in ``tmp``."""
+    """Return whether ``name`` is one that a writer gives to a file in ``tmp``."""
     return _TEMPORARY.match(name) is not None
 
 

@@ -27,7 +27,7 @@ class LocalRepository(FileStore):
 
 
 def require_path(parameters: dict[str, object]) -> str:
-    """The directory that connection parameters of a local repository name, or BadRequest."""
+    """Return the directory that connection parameters of a local repository name, or raise BadRequest."""
     if set(parameters) != {"path"}:
         given = ", ".join(sorted(map(str, parameters))) or "none"
         raise BadRequest(f"a localfs repository takes exactly the parameter path, given: {given:.200}")
@@ -57,9 +57,9 @@ def open(doors: Doors, parameters: dict[str, object], threads: bool) -> LocalRep
 
 
 def detach(doors: Doors, parameters: dict[str, object]) -> None:
-    """Nothing was done to this host."""
+    """Do nothing: nothing was done to this host."""
 
 
 def reached(doors: Doors, parameters: dict[str, object]) -> object:
-    """Nothing."""
+    """Return None: ``detach`` takes nothing away."""
     return None

@@ -18,7 +18,7 @@ class ProgressLogs:
         self._files = tree.files
 
     def start(self, tag: str, epoch: int) -> None:
-        """Really written zeros, so that a line can be written when the storage is full."""
+        """Really write zeros, so that a line can be written when the storage is full."""
         path = self._path(tag, epoch)
         with doing(f"start the progress log of image {tag}"):
             with self._tree.create_anew(path) as handle:
@@ -27,7 +27,7 @@ class ProgressLogs:
             self._files.sync_directory(self._tree.path("progress"))
 
     def write(self, tag: str, epoch: int, sequence: int, line: bytes) -> None:
-        """Overwrites the oldest slot; a torn write spoils that one only."""
+        """Overwrite the oldest slot; a torn write spoils that one only."""
         slot = layout.encode_slot(sequence, line)
         with (
             doing(f"write the progress of image {tag}"),
@@ -37,7 +37,7 @@ class ProgressLogs:
             handle.sync()
 
     def read(self, tag: str, epoch: int) -> bytes | None:
-        """The intact slot with the highest sequence."""
+        """Return the intact slot with the highest sequence."""
         try:
             with self._files.open(self._path(tag, epoch)) as handle:
                 return layout.newest_line(handle.read_at(0, layout.PROGRESS_BYTES))
@@ -47,7 +47,7 @@ class ProgressLogs:
             raise from_os_error(error, f"read the progress of image {tag}") from error
 
     def remove(self, tag: str, epoch: int) -> None:
-        """Not durable: if it comes back after a crash, ``check`` reports it."""
+        """Unlink the file, not durably: if it comes back after a crash, ``check`` reports it."""
         with doing(f"remove the progress log of image {tag}"), contextlib.suppress(FileNotFoundError):
             self._files.unlink(self._path(tag, epoch))
 

@@ -51,7 +51,7 @@ class FileStore:
         self._abilities: Abilities | None = None
 
     def constraints(self) -> Constraints:
-        """What ``abilities`` found, and what the format says."""
+        """Put together what ``abilities`` found, and what the format says."""
         can = self.abilities()
         return Constraints(
             needs_srm=False,
@@ -86,23 +86,23 @@ class FileStore:
 
     @property
     def identity(self) -> str:
-        """From ``repository.json``."""
+        """The id in ``repository.json``."""
         return self._found.identity
 
     @property
     def place(self) -> str:
-        """The directory."""
+        """The path of the directory."""
         return self._tree.root
 
     def space(self) -> tuple[int, int]:
-        """Of the file system."""
+        """Ask for the file system."""
         with doing("ask for the space of the repository"):
             space = self._tree.files.space(self._tree.root)
         return space.total_bytes, space.free_bytes
 
     def scan(self) -> Scan:
-        """Volumes first, then tags, then the rest. Neither a damaged record nor a directory that cannot
-        be listed stops it; StorageError when not even the directories can be named."""
+        """List volumes first, then tags, then the rest. Neither a damaged record nor a directory that cannot be listed
+        stops it; StorageError when not even the directories can be named."""
         with collector_off():
             return self._scan()
 
@@ -117,4 +117,4 @@ class FileStore:
         return Scan(volumes, tags, litter + self.litter.others(volumes, tags), tuple(unlisted))
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: nothing is kept open."""

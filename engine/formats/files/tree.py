@@ -90,7 +90,7 @@ class Tree:
     # -- temporary files
 
     def claim_temporary(self, purpose: str) -> tuple[str, Lease]:
-        """A fresh name in ``tmp``, as a path, and its lease. Nothing is made yet."""
+        """Take the lease of a fresh name in ``tmp``; return the path and the lease. Nothing is made yet."""
         for _ in range(_NAME_ATTEMPTS):
             name = f"{self.doors.ids.new_id()}-{purpose}"
             lease = self.leases.try_acquire(name)
@@ -99,7 +99,7 @@ class Tree:
         raise StorageError("cannot find a free name for a temporary file", "Try again")
 
     def write_temporary(self, purpose: str, content: bytes) -> Temporary:
-        """A new synced file with ``content``; removed again, as far as possible, on an error."""
+        """Make a synced file in ``tmp`` with ``content``; on an error it is removed again, as far as possible."""
         path, lease = self.claim_temporary(purpose)
         try:
             with self.files.create(path) as handle:
@@ -123,7 +123,7 @@ class Tree:
 
 
 def kind_text(kind: Kind) -> str:
-    """What a name is, for people."""
+    """Say for people what a name is."""
     return {Kind.DIRECTORY: "a directory", Kind.SYMLINK: "a symbolic link", Kind.FILE: "a file"}.get(
         kind, "a special file"
     )

@@ -34,7 +34,7 @@ class Volumes:
         return None
 
     def facts(self, volume: str, format: VolumeFormat, listing: object = None) -> VolumeFacts:
-        """One ``stat`` of a raw volume; one open and 4 KiB of a qcow2."""
+        """Make one ``stat`` of a raw volume; of a qcow2 one open and a read of 4 KiB."""
         path = self._volume_path(volume, format)
         try:
             return self._look(path, volume, format)
@@ -86,7 +86,8 @@ class Volumes:
         verify: Callable[[], None] = unverified,
         filled: bool = False,
     ) -> None:
-        """Two syncs: the file, and the directory that names it. A file that grows shows zeros, ``filled`` or not."""
+        """Make two syncs: of the file, and of the directory that names it. A file that grows shows zeros, ``filled`` or
+        not."""
         assert volume.format is VolumeFormat.QCOW2 or not volume.parent, "a raw volume has no parent"
         path = self._volume_path(volume.id, volume.format)
         shard = layout.volume_shard(volume.id)
@@ -98,7 +99,7 @@ class Volumes:
             self._files.sync_directory(self._tree.path(shard))
 
     def remove(self, volume: str, format: VolumeFormat) -> None:
-        """One unlink and one sync, the latter also when another had unlinked it before."""
+        """Make one unlink and one sync, the latter also when another host had unlinked the file before."""
         path = self._volume_path(volume, format)
         with doing(f"delete volume {volume}"):
             with contextlib.suppress(FileNotFoundError):
@@ -106,7 +107,7 @@ class Volumes:
             self._sync_if_there(layout.volume_shard(volume))
 
     def quarantine(self, volume: str, format: VolumeFormat) -> None:
-        """It has both names for a moment and never none."""
+        """Link the file into ``lost``, then unlink it: it has both names for a moment and never none."""
         path = self._volume_path(volume, format)
         target = self._tree.path(f"lost/{layout.volume_name(volume, format)}")
         with doing(f"move volume {volume} to lost"):
@@ -128,7 +129,7 @@ class Volumes:
                 raise
 
     def layer(self, volume: VolumeRef) -> Layer:
-        """The path, if it is a regular file now. StorageError or Damaged otherwise."""
+        """Return the path, if it is of a regular file now."""
         path = self._volume_path(volume.id, volume.format)
         with doing(f"open volume {volume.id}"):
             kind = self._files.stat(path).kind

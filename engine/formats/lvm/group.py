@@ -32,7 +32,7 @@ class Group:
         self._devices: dict[str, BlockHandle] = {}
 
     def report(self) -> VolumeGroup:
-        """As it is now. StorageError when another group has its name."""
+        """Ask LVM for the group as it is now. StorageError when another group has its name."""
         found = self.doors.volume_groups.report(self.name)
         if self.uuid and found.uuid != self.uuid:
             raise StorageError(
@@ -41,7 +41,7 @@ class Group:
         return found
 
     def is_ours(self, report: VolumeGroup) -> bool:
-        """Whether LVM lets this host use it, and no other."""
+        """Return whether LVM lets this host use the group, and no other."""
         return report.system_id == self.doors.volume_groups.system_id
 
     def read(self, volume: LogicalVolume, offset: int, length: int) -> bytes:
@@ -86,7 +86,7 @@ class HostLocks:
         self._path = path
 
     def try_acquire(self, key: int, shared: bool = False) -> Lease | None:
-        """The lock, None when it is held. StorageError."""
+        """Take a lock, or return None when it is held. StorageError."""
         with doing("take a lease"):
             try:
                 return self._doors.leases.try_acquire(self._path, key, shared)
@@ -97,7 +97,7 @@ class HostLocks:
                 return self._doors.leases.try_acquire(self._path, key, shared)
 
     def held(self, key: int) -> bool:
-        """Whether anybody holds it. StorageError."""
+        """Return whether anybody holds a lock. StorageError."""
         try:
             return self._doors.leases.held(self._path, key)
         except FileNotFoundError:
@@ -107,7 +107,7 @@ class HostLocks:
 
 
 def make_directories(doors: Doors, path: str) -> None:
-    """A directory of this host and those above it. Plain OSError."""
+    """Make a directory of this host and those above it. Plain OSError."""
     parts = path.split("/")
     for count in range(2, len(parts) + 1):
         with contextlib.suppress(FileExistsError):

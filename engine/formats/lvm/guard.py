@@ -30,24 +30,26 @@ class Guard(Protocol):
     """As in ``Constraints``."""
 
     def records(self) -> contextlib.AbstractContextManager[MetaHeader]:
-        """The lock under which records change, held for the body: nobody else writes any. ``term`` of the header
-        is the version to write with. Refused where this host may write no record; Conflict when it is held too long."""
+        """Hold the lock under which records change for the body: nobody else writes any. ``term`` of the header is the
+        version to write with. Refused where this host may write no record; Conflict when the lock is held too long."""
 
     def lane(self, version: int) -> int:
-        """Where in a slot a change under that version of the lock is written."""
+        """Return where in a slot a change under that version of the lock is written."""
 
     def extend(self, header: MetaHeader) -> MetaHeader:
         """Room for more records, while this process holds the lock of ``records``. NoSpace; Refused naming the manager
         where this host is not it."""
 
     def reserved(self, tag: str) -> int | None:
-        """The slot that was set apart when this process took the lease of a tag without a record; None: none was."""
+        """Return the slot that was set apart when this process took the lease of a tag without a record; None: none
+        was."""
 
     def may_fill(self, slot: int) -> bool:
-        """Whether this process may put a tag into a slot that no tag has, while it holds the lock of ``records``."""
+        """Return whether this process may put a tag into a slot that no tag has, while it holds the lock of
+        ``records``."""
 
     def still_ours(self, header: MetaHeader) -> bool:
-        """Whether the lock that ``records`` gave was not taken away meanwhile."""
+        """Return whether the lock that ``records`` gave was not taken away meanwhile."""
 
     def changing(self) -> contextlib.AbstractContextManager[VolumeGroup]:
         """The right to change LVM's metadata of the group, for the body, and a fresh report. Refused naming the manager
@@ -58,10 +60,11 @@ class Guard(Protocol):
         """Return if this host may activate volumes. Refused."""
 
     def note(self, volume: str) -> None:
-        """Before this host makes a volume active: say so durably to the other hosts. Again is a success."""
+        """Tell the other hosts, durably, that this one makes a volume active; to be called before it does. May be
+        repeated."""
 
     def unnote(self, volume: str) -> None:
-        """After it was made inactive, or before it is known that it ever was: take that back."""
+        """Take a note back, after the volume was made inactive or before it is known that it ever was active."""
 
     def noted(self) -> frozenset[str]:
         """Volumes that this host has noted, also processes of it that ended before they could take that back."""
@@ -89,7 +92,7 @@ class ExclusiveGuard:
 
     @contextlib.contextmanager
     def records(self) -> Iterator[MetaHeader]:
-        """Another byte of that file; the version counts the managers there were."""
+        """Lock one byte of a file of this host; the version counts the managers there were."""
         lease = self._wait()
         try:
             yield self._own_header()
@@ -120,28 +123,28 @@ class ExclusiveGuard:
         return self._meta.write_header(header._replace(manager=host, term=header.term + 1))
 
     def lane(self, version: int) -> int:
-        """Every second manager has the same one."""
+        """Return one of two lanes, which managers have in turn."""
         return version & 1
 
     def extend(self, header: MetaHeader) -> MetaHeader:
-        """This host is the manager."""
+        """Make the room at once: this host is the manager."""
         return self._meta.extend(header)
 
     def reserved(self, tag: str) -> int | None:
-        """Leases here are of tags, not of slots."""
+        """Return None: leases here are of tags, not of slots."""
         return None
 
     def may_fill(self, slot: int) -> bool:
-        """The lock is enough."""
+        """Return True: the lock of the records is enough."""
         return True
 
     def still_ours(self, header: MetaHeader) -> bool:
-        """Nobody took the group over by then."""
+        """Return whether no host took the group over since."""
         now = self._meta.header()
         return (now.term, now.manager) == (header.term, header.manager)
 
     def bad_header_pages(self) -> list[int]:
-        """Both are the manager's."""
+        """Look at both pages, which are the manager's."""
         header = self._meta.header()
         return self._meta.bad_header_pages(header) if header.manager == self._group.doors.ids.host_id else []
 
@@ -152,13 +155,13 @@ class ExclusiveGuard:
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[VolumeGroup]:
-        """LVM's mark decides, and LVM locks commands of one host against each other."""
+        """Ask for LVM's mark; LVM itself locks the commands of one host against each other."""
         report = self._group.report()
         self.using(report)
         yield report
 
     def using(self, report: VolumeGroup) -> None:
-        """The manager may."""
+        """Admit the manager alone."""
         if not self._group.is_ours(report):
             manager = ""
             with contextlib.suppress(DiskwrightError):
@@ -166,13 +169,13 @@ class ExclusiveGuard:
             raise self._meta.not_managed(report, manager)
 
     def note(self, volume: str) -> None:
-        """LVM lets nobody else use it."""
+        """Note nothing: LVM lets no other host use the volume."""
 
     def unnote(self, volume: str) -> None:
-        """Nothing was noted."""
+        """Do nothing: nothing was noted."""
 
     def noted(self) -> frozenset[str]:
-        """Nothing was noted."""
+        """Return nothing: nothing was noted."""
         return frozenset()
 
     def may_be_written(self, volume: str) -> str:

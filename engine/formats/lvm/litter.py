@@ -52,7 +52,7 @@ class LitterBox:
     # -- finding
 
     def find(self, report: VolumeGroup, tags: dict[str, TagEntry]) -> list[Litter]:
-        """What no record of ``tags`` needs, in a group that was listed before them."""
+        """Return what no record of ``tags`` needs, in a group that was listed before them."""
         return [
             *self._in_group(report),
             *self._headers(),

@@ -28,7 +28,7 @@ class ExclusiveManager:
         return managing_host(self._group, self._meta)
 
     def take(self, dead: str) -> None:
-        """The change of LVM's mark is the seal; what the one before had under way ends there."""
+        """Change LVM's mark, which is the seal: what the manager before had under way ends there."""
         report = self._group.report()
         groups, host = self._group.doors.volume_groups, self._group.doors.ids.host_id
         if report.system_id != groups.system_id:

@@ -16,7 +16,7 @@ class Places:
         self._devices = devices
 
     def write_at(self, offset: int, data: bytes) -> None:
-        """As of a ``BlockHandle``."""
+        """Write as a ``BlockHandle`` does."""
 
         def write(device: BlockHandle, at: int, start: int, length: int) -> None:
             device.write_at(at, data[start : start + length])
@@ -24,11 +24,11 @@ class Places:
         self._each(offset, len(data), write)
 
     def zero(self, offset: int, length: int) -> None:
-        """As of a ``BlockHandle``."""
+        """Zero as a ``BlockHandle`` does."""
         self._each(offset, length, lambda device, at, start, count: device.zero(at, count))
 
     def sync(self) -> None:
-        """As of a ``BlockHandle``."""
+        """Make what was written durable, on each device."""
         for device in self._devices.values():
             device.sync()
 
@@ -46,7 +46,7 @@ class Places:
 
 @contextmanager
 def opened(groups: VolumeGroups, ranges: Sequence[PhysicalRange]) -> Iterator[Places]:
-    """The volume that lies there, for writing. Plain OSError."""
+    """Open the volume that lies in ``ranges`` for writing. Plain OSError."""
     with ExitStack() as stack:
         names = dict.fromkeys(place.device for place in ranges)
         devices = {name: stack.enter_context(groups.open_device(name, writable=True)) for name in names}

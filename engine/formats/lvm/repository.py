@@ -67,16 +67,16 @@ class LvmRepository:
 
     @property
     def identity(self) -> str:
-        """From the header of ``dw-meta``."""
+        """The id in the header of ``dw-meta``."""
         return self._header.identity
 
     @property
     def place(self) -> str:
-        """The volume group."""
+        """The name of the volume group."""
         return f"volume group {self._group.name}"
 
     def constraints(self) -> Constraints:
-        """Nothing needs to be tried out."""
+        """Say what the header tells: nothing needs to be tried out."""
         return Constraints(
             needs_srm=True,
             alignment_bytes=ALIGNMENT_BYTES,
@@ -91,18 +91,19 @@ class LvmRepository:
         )
 
     def space(self) -> tuple[int, int]:
-        """Of the volume group."""
+        """Ask LVM for the volume group."""
         report = self._group.report()
         return report.size, report.free
 
     def scan(self) -> Scan:
-        """Volumes first, then tags, then progress: one LVM command, and the first pages of ``dw-meta`` in order."""
+        """List volumes first, then tags, then progress: one LVM command, and the first pages of ``dw-meta`` in
+        order."""
         report = self._group.report()
         tags = self.tags.scan()
         return Scan(_volumes(report), tags, self.litter.find(report, tags), listing=report)
 
     def close(self) -> None:
-        """No volume stays active for us; ``dw-meta`` does until the repository is disconnected."""
+        """Let no volume stay active for this process; ``dw-meta`` does until the repository is disconnected."""
         try:
             self.activation.deactivate()
         except DiskwrightError:

@@ -49,12 +49,12 @@ class Parameters(NamedTuple):
 
     @property
     def geometry(self) -> layout.Geometry:
-        """Of a new one."""
+        """Return the geometry of a new repository."""
         return layout.Geometry(self.hosts)
 
 
 def parse(given: dict[str, object]) -> Parameters:
-    """What an operator gave, or BadRequest."""
+    """Check the connection parameters that an operator gave, or raise BadRequest."""
     for name in given:
         if name not in _KNOWN:
             raise BadRequest(f"an lvm repository takes no parameter {name!r:.60}", f"It knows {', '.join(_KNOWN)}")
@@ -311,10 +311,11 @@ def _leave(group: Group, meta: Meta, report: VolumeGroup) -> None:
 
 
 def deactivate_meta(group: Group) -> None:
-    """The last of what is active; another process of this host that needs it activates it again."""
+    """Deactivate ``dw-meta``, the last of what is active; another process of this host that needs it activates it
+    again."""
     group.doors.volume_groups.deactivate(group.name, layout.META)
 
 
 def still_in_use(name: str) -> StorageError:
-    """The error for volumes that somebody has open."""
+    """Return the error for volumes that somebody has open."""
     return StorageError(f"volumes of {name} are in use on this host", "Stop what uses them, and try again")

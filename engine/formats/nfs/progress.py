@@ -11,7 +11,7 @@ class NfsProgressLogs(ProgressLogs):
     """The progress logs of one repository."""
 
     def read(self, tag: str, epoch: int) -> bytes | None:
-        """As on local files. Where the client remembers that there is none, a fresh listing makes it ask again."""
+        """Read again after a fresh listing where the client remembers that there is no log."""
         line = super().read(tag, epoch)
         if line is not None:
             return line

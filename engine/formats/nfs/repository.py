@@ -60,7 +60,7 @@ class NfsRepository(FileStore):
         return self._shown
 
     def close(self) -> None:
-        """The mount stays; anybody may take it away now."""
+        """Let the mount stay; anybody may take it away now."""
         if self._using is not None:
             self._using.release()
             self._using = None
@@ -116,7 +116,7 @@ def detach(doors: Doors, parameters: dict[str, object]) -> None:
 
 
 def reached(doors: Doors, parameters: dict[str, object]) -> object:
-    """The mount point; of an operator's mount nothing."""
+    """Return the mount point; of an operator's mount nothing."""
     where = nfs_place.parse(parameters)
     return None if where.path else where.mount_point(doors.ids.host_id)
 

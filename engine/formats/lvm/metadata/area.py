@@ -48,7 +48,7 @@ class Meta:
         self._ours().write_at(offset, data)
 
     def zero(self, offset: int, length: int) -> None:
-        """As ``write``, of zeros."""
+        """Write zeros as ``write`` writes data."""
         self._ours().zero(offset, length)
 
     def sync(self) -> None:
@@ -93,7 +93,7 @@ class Meta:
         return self._handle
 
     def volume(self, report: VolumeGroup) -> LogicalVolume:
-        """The volume in a report, or NotFound."""
+        """Return the logical volume of the area in a report, or raise NotFound."""
         found = report.volumes.get(layout.META)
         if found is None:
             begun = layout.META_UNFINISHED in report.volumes
@@ -207,7 +207,7 @@ class Meta:
             )
 
     def not_managed(self, report: VolumeGroup, manager: str = "") -> Refused:
-        """The error for what only the manager may do."""
+        """Return the error for what only the manager may do."""
         if report.system_id == NOBODY or (self.geometry.hosts and not manager):
             return Refused(
                 f"nobody manages the repository in {report.name}, so nothing in it can be changed",
@@ -221,6 +221,6 @@ class Meta:
 
 
 def sealed_header(header: MetaHeader) -> bytes:
-    """One header page."""
+    """Return the bytes of one header page."""
     payload = layout.encode_header(header)
     return seal(Stamp(header.term, header.sequence, bytes(8)), payload)

@@ -89,12 +89,12 @@ _TAG_LEASES = 2
 
 
 def volume_name(volume: str) -> str:
-    """The logical volume of a volume."""
+    """Return the name of the logical volume that a volume is."""
     return f"dwv-{volume}"
 
 
 def lost_name(volume: str) -> str:
-    """The same in quarantine."""
+    """Return the name of the logical volume of a volume in quarantine."""
     return f"dwlost-{volume}"
 
 
@@ -110,27 +110,27 @@ def parse_volume(name: str) -> str | None:
 
 
 def is_lost(name: str) -> bool:
-    """Whether a logical volume stands in quarantine."""
+    """Return whether a logical volume stands in quarantine."""
     return _LOST.match(name) is not None
 
 
 def is_old(name: str) -> bool:
-    """Whether a logical volume was replaced."""
+    """Return whether a logical volume was replaced."""
     return _OLD.match(name) is not None
 
 
 def is_ours(name: str) -> bool:
-    """Whether a logical volume belongs to a repository."""
+    """Return whether a logical volume belongs to a repository."""
     return name in (META, META_UNFINISHED, LEASES) or is_lost(name) or is_old(name) or parse_volume(name) is not None
 
 
 def volume_tags(format: VolumeFormat, size: int) -> list[str]:
-    """What a volume is born with."""
+    """Return the tags with which the logical volume of a volume is made."""
     return [f"{_FORMAT_TAG}{format}", f"{_SIZE_TAG}{size}"]
 
 
 def size_tag(size: int) -> str:
-    """The tag that says how many bytes of a volume are the image."""
+    """Return the tag that says how many bytes of a volume are the image."""
     return f"{_SIZE_TAG}{size}"
 
 
@@ -229,12 +229,12 @@ def copy_of(lane: int, sequence: int) -> int:
 
 
 def area_name(identity: str) -> str:
-    """The lease area of the repository; a host may take part in those of several."""
+    """Return the name of the lease area of the repository; a host may take part in those of several."""
     return f"dw-{identity}"
 
 
 def tag_lease(slot: int) -> int:
-    """The key of the lease of the tag in that slot."""
+    """Return the key of the lease of the tag in that slot."""
     return _TAG_LEASES + slot
 
 

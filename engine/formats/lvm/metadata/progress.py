@@ -40,7 +40,7 @@ class Log(NamedTuple):
 
 
 def read_log(number: int, raw: bytes) -> Log:
-    """What counts in a slot."""
+    """Return what counts in a slot of progress whose bytes are ``raw``."""
     best: tuple[int, int] | None = None
     found = Log(number)
     for start in range(0, _LINES * PAGE_BYTES, PAGE_BYTES):
@@ -115,7 +115,7 @@ class ProgressLogs:
         return LOG_BYTES
 
     def all(self) -> list[Log]:
-        """Every log there is."""
+        """Return every log there is."""
         with doing("list the progress logs"):
             return [log for log in self._logs(self._meta.header()) if log.tag]
 

@@ -1,7 +1,7 @@
 """Records in the slots of ``dw-meta``: one slot for each tag, four copies in a slot or more.
 
 A change is made under the lock of the records, made durable, and read back; the copy with the highest
-stamp that is whole counts (``lvm_slots``). When a damaged record is given up, what is bad is blanked
+stamp that is whole counts (``slots``). When a damaged record is given up, what is bad is blanked
 where one host at a time writes.
 """
 

@@ -66,7 +66,7 @@ class SharedGuard:
         return tag_lease(slot)
 
     def may_fill(self, slot: int) -> bool:
-        """Nobody has its lease: this process has it from now on."""
+        """Take the lease of a slot unless somebody has it; this process has it from now on."""
         if slot not in self._filled:
             lease = self.try_slot(slot, shared=False)
             if lease is None:
@@ -82,14 +82,14 @@ class SharedGuard:
         return _Reservation(lease, lambda: self._reserved.pop(tag, None))
 
     def reserved(self, tag: str) -> int | None:
-        """Its lease is held as long as the tag's."""
+        """Return the slot that ``set_apart`` keeps for a tag in this process."""
         return self._reserved.get(tag)
 
     # -- locks
 
     @contextlib.contextmanager
     def records(self) -> Iterator[MetaHeader]:
-        """The lease of the records; ``term`` is its version."""
+        """Hold the lease of the records; ``term`` is the version of that lease."""
         with self._locked(RECORDS_LEASE, "changing the records") as lease:
             try:
                 yield self._meta.header()._replace(term=lease.version)
@@ -128,11 +128,11 @@ class SharedGuard:
         )
 
     def lane(self, version: int) -> int:
-        """Of this host, always."""
+        """Return the lane of this host: it never changes."""
         return self._member.number - 1
 
     def still_ours(self, header: MetaHeader) -> bool:
-        """A lease is lost with the presence of its host, and with nothing else."""
+        """Ask for the presence of this host: a lease is lost with it, and with nothing else."""
         return self._present()
 
     def _present(self) -> bool:
@@ -143,7 +143,8 @@ class SharedGuard:
         return host.generation == self._member.generation and not host.gone
 
     def extend(self, header: MetaHeader) -> MetaHeader:
-        """Leases first: what counts is the header that tells of them. Refused unless this host is the manager."""
+        """Make room for leases first: what counts is the header that tells of them. Refused unless this host is the
+        manager."""
         with self._locked(GROUP_LEASE, "changing the volume group") as lease:
             now = self._meta.header()
             if now.chunks == header.chunks:
@@ -182,19 +183,20 @@ class SharedGuard:
         self._leases.make_slots(self._member.area, tag_lease(header.chunks * layout.SLOTS), layout.SLOTS)
 
     def bad_header_pages(self) -> list[int]:
-        """Of the two of this host. It may write the header of another manager anew, under the lease of the group."""
+        """Look at the two pages of this host, which may write the header of another manager anew under the lease of the
+        group."""
         lane = self._member.number - 1
         return [page for page in self._meta.bad_header_pages(self._meta.header()) if page // 2 == lane]
 
     def renew_header(self) -> None:
-        """With a newer version of the lease, and nothing else in it."""
+        """Write the header with a newer version of the lease of the group, and nothing else changed in it."""
         with self._locked(GROUP_LEASE, "changing the volume group") as lease:
             header = self._meta.header()
             self._become(header, lease, header.manager, header.number, header.generation)
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[VolumeGroup]:
-        """The lease of the group, and the header says that this host manages it."""
+        """Hold the lease of the group while the header says that this host manages it."""
         if self._changing is not None:
             yield self._group.report()
             return
@@ -209,7 +211,7 @@ class SharedGuard:
     # -- using volumes
 
     def using(self, report: VolumeGroup) -> None:
-        """Every host that takes part may. Refused when LVM's mark keeps them away."""
+        """Admit every host that takes part. Refused when LVM's mark keeps them away."""
         if report.system_id:
             raise Refused(
                 f"LVM's mark of the volume group {report.name} says that it belongs to {report.system_id}",
@@ -217,30 +219,30 @@ class SharedGuard:
             )
 
     def note(self, volume: str) -> None:
-        """In this host's own part of the notes."""
+        """Add the volume to the notes of this host."""
         self._require_present()
         self._notes.add(volume)
 
     def unnote(self, volume: str) -> None:
-        """In this host's own part of the notes."""
+        """Take the volume out of the notes of this host."""
         self._notes.remove(volume)
 
     def noted(self) -> frozenset[str]:
-        """In this host's own part of the notes."""
+        """Read the notes of this host."""
         return self._notes.volumes()
 
     def forget_notes(self) -> None:
-        """Nothing is active on this host."""
+        """Clear the notes of this host: nothing is active on it."""
         self._notes.clear()
 
     def may_be_written(self, volume: str) -> str:
-        """By a host that noted the volume and is not proven to have stopped."""
+        """Look for a host that noted the volume and is not proven to have stopped."""
         return self._notes.writer(volume)
 
     # -- the manager
 
     def host(self) -> str:
-        """As the header says."""
+        """Read the header."""
         return self._meta.header().manager
 
     def _manages(self, header: MetaHeader) -> bool:
@@ -256,16 +258,16 @@ class SharedGuard:
             raise self._meta.not_managed(self._group.report(), header.manager)
 
     def resume(self, header: MetaHeader) -> MetaHeader:
-        """This host has booted or joined again since it became the manager: it is it again. Returns the header as it is
-        then. Where that cannot be done now, the next one to open the repository does it."""
+        """Take the role again when this host has booted or joined again since it became the manager. Returns the header
+        as it is then; where that cannot be done now, the next one to open the repository does it."""
         if header.manager == self._group.doors.ids.host_id and not self._manages(header):
             with contextlib.suppress(DiskwrightError):
                 self.take("")
         return self._meta.header()
 
     def take(self, dead: str) -> None:
-        """The header is the seal. What the manager before has under way is a command that its host's sanlock kills, or
-        that ended."""
+        """Write the header, which is the seal. What the manager before has under way is a command that the sanlock of
+        its host kills, or that ended."""
         host = self._group.doors.ids.host_id
         with (
             self._locked(RECORDS_LEASE, "changing the records"),
@@ -298,7 +300,7 @@ class SharedGuard:
         self._meta.write_header(new, self.lane(lease.version))
 
     def release(self) -> None:
-        """Any host may take it then."""
+        """Name no manager in the header: any host may take the role then."""
         with self._locked(GROUP_LEASE, "changing the volume group") as lease:
             header = self._meta.header()
             self._require_manager(header)
@@ -314,10 +316,10 @@ class _Reservation:
 
     @property
     def token(self) -> str:
-        """Of the lease."""
+        """Return the token of the lease."""
         return self._lease.token
 
     def release(self) -> None:
-        """The slot may be given to another tag, unless it was filled."""
+        """Let the slot be given to another tag, unless it was filled."""
         self._over()
         self._lease.release()

@@ -14,9 +14,6 @@ PACKAGES = ("engine", "sim", "tui")
 MOST_ENTRIES = 16
 MOST_LINES = 500
 
-KNOWN_CIRCLES = frozenset({"tui.console"})
-"""Packages that still have a circle of their own modules; to be emptied."""
-
 Graph = dict[str, set[str]]
 
 
@@ -71,27 +68,9 @@ def circles(imports: Graph) -> list[list[str]]:
     return sorted(sorted(group) for group in found - {frozenset()})
 
 
-def excused(circle: list[str]) -> str:
-    """The known exception that a circle is; "" when it is none."""
-    return next(
-        (package for package in KNOWN_CIRCLES if all(name.startswith(f"{package}.") for name in circle)),
-        "",
-    )
-
-
-@pytest.fixture(scope="module")
-def found() -> list[list[str]]:
-    return circles(graph(ROOT))
-
-
-def test_no_module_imports_itself_in_the_end(found: list[list[str]]):
+def test_no_module_imports_itself_in_the_end():
     """No circle of imports in the product, function-local ones and those for type checking included."""
-    assert [circle for circle in found if not excused(circle)] == []
-
-
-def test_every_known_circle_is_still_there(found: list[list[str]]):
-    """An exception that is not needed any more is taken from the list."""
-    assert {excused(circle) for circle in found} - {""} == KNOWN_CIRCLES
+    assert circles(graph(ROOT)) == []
 
 
 WAYS = ["from box.b import B", "def f():\n    import box.b", "if TYPE_CHECKING:\n    from box import b"]

@@ -26,13 +26,13 @@ from tui.console.dialogs.notice import Notice
 from tui.console.draw.palette import MONO, PALETTES, Palette
 from tui.console.draw.signs import Signs
 from tui.console.jobs import JobDone, Jobs
-from tui.console.keyboard import Keyboard
 from tui.console.messages import Message, Messages
 from tui.console.pages import registry
 from tui.console.pages.page import Page
 from tui.console.shell import Copy, EndTour, Leave, NextTourStep, PlayTour, Recolour, Save, Where
 from tui.console.site import Site
-from tui.console.terminal import end_on_signals
+from tui.console.terminal.driver import end_on_signals
+from tui.console.terminal.keyboard import Keyboard
 from tui.console.widgets.screen import ActScreen
 from tui.text.printable import printable
 from tui.text.words import RunState

@@ -17,9 +17,9 @@ from tui.console.acts import Act
 from tui.console.draw.palette import Palette
 from tui.console.draw.signs import Signs
 from tui.console.jobs import Jobs
-from tui.console.keyboard import Keyboard
 from tui.console.messages import Messages
 from tui.console.site import Site
+from tui.console.terminal.keyboard import Keyboard
 from tui.training.tours import Tour
 from tui.view.command_lines import SessionLog
 from tui.work.config import Config

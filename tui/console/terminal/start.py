@@ -14,7 +14,7 @@ from tui.console.app import ConsoleApp, Options
 from tui.console.draw.palette import PALETTES
 from tui.console.pages.registry import act_names
 from tui.console.site import Site
-from tui.console.terminal import TerminalDriver
+from tui.console.terminal.driver import TerminalDriver
 from tui.text.printable import printable
 from tui.work import config
 

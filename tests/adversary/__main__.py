@@ -71,13 +71,14 @@ def main(arguments: list[str]) -> int:
         "--shrink", type=float, default=120.0, metavar="SECONDS", help="how long a story is made smaller"
     )
     parser.add_argument("--format", default="local", choices=["local"], help="kind of storage")
+    parser.add_argument("--command", metavar="FILE", help="another diskwright than that beside this Python")
     parser.add_argument("--list", action="store_true", help="list the plots and what is known")
     options = parser.parse_args(arguments)
     if options.list:
         for name, plot in PLOTS.items():
             print(f"{name:24} {plot.about}" + (f" [known: {KNOWN[name]}]" if name in KNOWN else ""))
         return 0
-    command = shutil.which("diskwright", path=f"{Path(sys.executable).parent}")
+    command = options.command or shutil.which("diskwright", path=f"{Path(sys.executable).parent}")
     if not command:
         parser.error("diskwright is not installed beside this Python")
     seed = options.seed if options.seed is not None else time.time_ns() % 1_000_000

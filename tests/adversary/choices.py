@@ -144,10 +144,10 @@ class _Chooser:
         how = self.rng.choice(
             (["--all"], ["--all"], ["--type", "clean"], ["--type", "merge"], ["--type", "mend"], ["--type", "optimize"])
         )
-        return {"how": how, **self._killed()}
+        return {"how": how, "irreversible": self.rng.random() < 0.6, **self._killed()}
 
     def _fix_one(self) -> Action:
-        return {"do": "fix", "pick": self.rng.randrange(12), **self._killed()}
+        return {"do": "fix", "pick": self.rng.randrange(12), "irreversible": self.rng.random() < 0.8, **self._killed()}
 
     def _killed(self) -> Action:
         return {"kill": a_kill(self.rng, self.rng.choice(("runners", "group")))} if self.rng.random() < 0.4 else {}

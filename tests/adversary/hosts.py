@@ -128,6 +128,7 @@ class _Killer:
     def __init__(self, kill: Kill, process: "subprocess.Popen[bytes]", mark: str, watch: Path | None) -> None:
         self._kill, self._process, self._mark, self._watch = kill, process, mark, watch
         self._struck = False
+        self._victims: list[int] = []
         self._over = threading.Event()
         self._before = _names(watch) if watch else frozenset()
         self._used = _used(watch) if watch else 0
@@ -145,15 +146,18 @@ class _Killer:
         deadline = time.monotonic() + 20.0
         began = time.monotonic()
         ended = 0.0
+        due = self._due()
         while not self._over.is_set() and time.monotonic() < deadline:
-            if self._due()(time.monotonic() - began):
+            if self._kill.whom == "runners" and not self._victims:
+                self._victims = processes.runners(self._mark)  # known before the moment, lest it is missed
+            if due(time.monotonic() - began):
                 self._strike()
                 return
             if self._process.poll() is not None:
                 ended = ended or time.monotonic()
                 if time.monotonic() - ended > 1.0:
                     return
-            processes.pause(0.001)
+            processes.pause(0.0005)
 
     def _due(self) -> Callable[[float], bool]:
         kill = self._kill
@@ -165,7 +169,7 @@ class _Killer:
 
     def _strike(self) -> None:
         if self._kill.whom == "runners":
-            for pid in processes.runners(self._mark):
+            for pid in [*self._victims, *processes.runners(self._mark)]:
                 processes.kill(pid)
                 self._struck = True
             return

@@ -197,10 +197,10 @@ def _deep(world: World, host: Host) -> list[Finding]:
 
 
 def _converges(world: World, host: Host, repository: str) -> list[Finding]:
-    """Run fixes, also those that lose what is damaged, until none is left."""
+    """Run fixes, also what cannot be undone, until none is left."""
     told: list[str] = []
     for number in range(ROUNDS_OF_FIXES):
-        host.run("fix", repository, "--all", *(["--lose-data"] if number else []))
+        host.run("fix", repository, "--all", *(["--irreversible"] if number else []))
         world.quiet()
         _may_be_cleaned(world, repository)
         output = host.run("check", repository).output
@@ -224,7 +224,7 @@ def _empties(world: World, host: Host, repository: str) -> list[Finding]:
         for one in left:
             if not one["removed"]:
                 host.run("remove", repository, one["id"])
-        host.run("fix", repository, "--all", "--lose-data")
+        host.run("fix", repository, "--all", "--irreversible")
         world.quiet()
         if not left:
             break

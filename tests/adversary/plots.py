@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.adversary.choices import a_kill, extents
+from tests.adversary.choices import extents
 from tests.adversary.damage import DAMAGES
 from tests.adversary.world import Action
 
@@ -53,6 +53,10 @@ class _Teller:
     def snapshot(self, name: str) -> Action:
         return self.act("snapshot", image="plot", **{"as": name})
 
+    def fix(self, *how: str, **what: object) -> Action:
+        told = {"how": list(how) or ["--all"], "irreversible": True}
+        return self.act("fix", **(told | what))
+
     def about(self, verb: str, image: str = "plot", **what: object) -> Action:
         return self.act(verb, image=image, **what)
 
@@ -63,7 +67,7 @@ def _teardown(rng: random.Random) -> Rounds:
     second = rng.choice((after[0], after[0], after[1], after[3]))
     return [
         [t.disk()], [t.machine()], [t.machine_writes()], [t.act("teardown_under_machine", machine="machine")],
-        [second], [t.machine_writes()], [t.act("fix", how=["--all"])], [t.machine_writes()],
+        [second], [t.machine_writes()], [t.fix()], [t.machine_writes()],
     ]  # fmt: skip
 
 
@@ -71,16 +75,16 @@ def _holder(rng: random.Random) -> Rounds:
     t = _Teller(rng)
     then: Rounds = rng.choice(
         (
-            [[t.about("remove")], [t.act("fix", how=["--all"])], [t.act("fix", how=["--type", "clean"])]],
+            [[t.about("remove")], [t.fix()], [t.fix("--type", "clean")]],
             [[t.snapshot("s")], [t.machine_writes()]],
             [
                 [t.snapshot("s")],
                 [t.about("remove", "s")],
                 [t.machine_writes()],
-                [t.act("fix", how=["--all"])],
+                [t.fix()],
                 [t.machine_writes()],
             ],
-            [[t.about("strategy", strategy="performance")], [t.act("fix", how=["--all"])], [t.machine_writes()]],
+            [[t.about("strategy", strategy="performance")], [t.fix()], [t.machine_writes()]],
         )
     )
     return [[t.disk()], [t.machine()], [t.machine_writes()], [t.act("holder_kill", machine="machine")], *then]
@@ -107,7 +111,7 @@ def _grow(rng: random.Random) -> Rounds:
         [t.write()],
         [t.about("grow", by=rng.choice((4096, MIB, 8 * MIB)))],
         then,
-        [t.act("fix", how=["--all"])],
+        [t.fix()],
     ]
 
 
@@ -121,9 +125,9 @@ def _older_source(rng: random.Random) -> Rounds:
         [t.act("backup")],
         [t.whole()],
         [t.act("copy", repo="other", image="plot", strategy="performance", later=True, **{"as": "c", "from": "main"})],
-        [t.act("fix", repo="other", how=["--type", "mend"], kill=killed)],
+        [t.fix("--type", "mend", repo="other", kill=killed)],
         [t.act("restore_backup")],
-        [t.act("fix", repo="other", how=["--all"])],
+        [t.fix(repo="other")],
     ]
 
 
@@ -154,7 +158,7 @@ def _full(rng: random.Random) -> Rounds:
     t = _Teller(rng)
     t.size = 20 * MIB
     room = "no room to free room"
-    first, second = [t.about("remove", "bystander")], [t.act("fix", how=["--type", "clean"], must=room)]
+    first, second = [t.about("remove", "bystander")], [t.fix("--type", "clean", must=room)]
     data = [[0, 2048]]
     return [
         [t.disk(), t.disk(**{"as": "bystander"})],
@@ -164,19 +168,15 @@ def _full(rng: random.Random) -> Rounds:
         second,
         [t.act("fill")],
         [t.about("remove", must=room)],
-        [t.act("fix", how=["--all"], must=room)],
+        [t.fix("--all", must=room)],
     ]
 
 
 def _merges(rng: random.Random) -> Rounds:
     t = _Teller(rng)
     t.size = 48 * MIB
-    lower = {"rule": "M-CHAIN", "kill": a_kill(rng, "runners")}
-    lower["kill"] = (
-        {"whom": "runners", "names": rng.choice((1, 2, 2, 3))}
-        if rng.random() < 0.5
-        else {"whom": "runners", "written": 1}
-    )
+    moment = rng.choice(({"names": 1}, {"names": 2}, {"names": 3}, {"names": 4}, {"written": 4096}, {"ms": 500}))
+    lower = {"rule": "M-CHAIN", "irreversible": True, "kill": {"whom": "runners", **moment}}
     return [
         [t.disk()],
         [t.write(extents=[[0, 4096]])],
@@ -187,8 +187,8 @@ def _merges(rng: random.Random) -> Rounds:
         [t.about("remove", "s2")],
         [t.about("remove", "s1")],
         [t.about("fix", rng.choice(("s1", "s1", "s2")), **lower)],
-        [t.act("fix", how=["--all"])],
-        [t.act("fix", how=["--all"])],
+        [t.fix()],
+        [t.fix()],
     ]
 
 
@@ -196,7 +196,7 @@ def _record_late(rng: random.Random) -> Rounds:
     t = _Teller(rng)
     victim = rng.choice(("plot", "plot", "s"))
     before = [[t.snapshot("s")]] if victim == "s" or rng.random() < 0.3 else []
-    fixes = t.act("fix", how=["--all"])
+    fixes = t.fix(irreversible=False)
     return [
         [t.disk()],
         [t.write()],

@@ -194,6 +194,7 @@ def fix(world: World, action: Action) -> Outcome:
         how = [offered[action["pick"] % len(offered)]] if offered else []
     if not how:
         return Outcome(done)
+    how += ["--irreversible"] if action.get("irreversible") else []
     done.append(_run(world, action, "fix", repository, *how))
     return Outcome(done, cleans={repository})
 

@@ -17,6 +17,7 @@ _EXPORT_NAME, _NO_ZEROES = 1, 2
 _REQUEST, _ANSWER = 0x25609513, 0x67446698
 _READ, _WRITE, _FLUSH = 0, 1, 3
 _FUA = 1
+_PIECE = 4096  # blocks in one request; a server takes 32 MiB at most
 
 
 class MachineError(Exception):
@@ -102,7 +103,9 @@ class Machine:
 
     def write(self, write: int, first: int, count: int) -> None:
         """Write numbered blocks, durable when this returns."""
-        self.client.write(first * BLOCK, extent_bytes(write, first, count))
+        for start in range(first, first + count, _PIECE):
+            piece = extent_bytes(write, start, min(_PIECE, first + count - start))
+            self.client.write(start * BLOCK, piece)
 
     def running(self) -> bool:
         """Say whether it runs."""

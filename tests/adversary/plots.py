@@ -117,13 +117,19 @@ def _grow(rng: random.Random) -> Rounds:
 
 def _older_source(rng: random.Random) -> Rounds:
     t = _Teller(rng)
-    t.size = 192 * MIB
-    killed = {"whom": "runners", "written": rng.randrange(40, 150) * MIB}
+    t.size = 256 * MIB
+    killed = {"whom": "runners", "written": rng.randrange(70, 160) * MIB}
+    whole = t.act("machine_write", machine="machine", image="plot", extents=[[0, t.size // 4096]])
+    running = rng.random() < 0.8  # a backup of a running machine's disk: no use of the disk is between it and the rest
+    between = [] if running else [[t.act("machine_stop", machine="machine")], [t.machine()]]
     return [
         [t.disk(strategy="performance")],
-        [t.whole()],
+        [t.machine()],
+        [whole],
+        *between,
         [t.act("backup")],
-        [t.whole()],
+        [whole],
+        [t.act("machine_stop", machine="machine")],
         [t.act("copy", repo="other", image="plot", strategy="performance", later=True, **{"as": "c", "from": "main"})],
         [t.fix("--type", "mend", repo="other", kill=killed)],
         [t.act("restore_backup")],
@@ -174,20 +180,22 @@ def _full(rng: random.Random) -> Rounds:
 
 def _merges(rng: random.Random) -> Rounds:
     t = _Teller(rng)
-    t.size = 48 * MIB
-    moment = rng.choice(({"names": 1}, {"names": 2}, {"names": 3}, {"names": 4}, {"written": 4096}, {"ms": 500}))
-    lower = {"rule": "M-CHAIN", "irreversible": True, "kill": {"whom": "runners", **moment}}
+    t.size = 8 * MIB
+    moment = rng.choice([{"names": number} for number in range(1, 8)] + [{"written": 4096}, {"ms": 600}])
+    killed = {"rule": "M-CHAIN", "irreversible": True, "kill": {"whom": "runners", **moment}}
+    first, other = rng.choice((("s1", "s2"), ("s1", "s2"), ("s2", "s1")))
+    then = [[t.about("fix", other, rule="M-CHAIN", irreversible=True)]] if rng.random() < 0.7 else []
     return [
         [t.disk()],
-        [t.write(extents=[[0, 4096]])],
+        [t.write(extents=[[0, 1536]])],
         [t.snapshot("s1")],
-        [t.write(extents=[[256, 8192]])],
+        [t.write(extents=[[256, 256]])],
         [t.snapshot("s2")],
         [t.write(extents=[[512, 16]])],
         [t.about("remove", "s2")],
         [t.about("remove", "s1")],
-        [t.about("fix", rng.choice(("s1", "s1", "s2")), **lower)],
-        [t.fix()],
+        [t.about("fix", first, **killed)],
+        *then,
         [t.fix()],
     ]
 

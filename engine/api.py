@@ -402,6 +402,7 @@ class Engine:
             self._context = Context(
                 self.doors, self.state.connections(), throughput=self.state.throughput,
                 report_throughput=self.state.note_throughput, still_connected=self.state.is_connected,
+                last_seen=self.state.last_seen,
             )  # fmt: skip
         return self._context
 

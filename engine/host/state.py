@@ -21,6 +21,9 @@ _LIMIT = 4 * 1024 * 1024
 _LOCK = "lock"
 _PATIENCE_S = 10.0
 _LOOK_AGAIN_S = 0.01
+_LEFT = ""
+"""In the file of connections, where no handle can stand: those that were given up, the oldest first."""
+_KEPT_LEFT = 50
 _KEPT_LOGS = 200
 """Logs of ended tasks that are kept for people; nothing else needs them."""
 
@@ -56,6 +59,11 @@ class Prepared(NamedTuple):
     writable: bool
 
 
+def _connection_data(connection: Connection, handle: str = "") -> dict[str, Any]:
+    data = {"format": connection.format, "parameters": connection.parameters, "identity": connection.identity}
+    return data | ({"handle": handle} if handle else {})
+
+
 class HostState:
     """The host's files below one directory."""
 
@@ -69,6 +77,8 @@ class HostState:
         """Return what is connected, by handle."""
         found = {}
         for repo_id, data in self._read("connections.json", {}).items():
+            if repo_id == _LEFT:
+                continue
             with contextlib.suppress(TypeError, KeyError):
                 found[repo_id] = Connection(repo_id, data["format"], dict(data["parameters"]), data["identity"])
         return found
@@ -88,11 +98,24 @@ class HostState:
 
     def save_connections(self, connections: dict[str, Connection]) -> None:
         """Replace the list of connections."""
-        data = {
-            c.repo_id: {"format": c.format, "parameters": c.parameters, "identity": c.identity}
-            for c in connections.values()
-        }
-        self._write("connections.json", data)
+        left = {c.identity: c for c in (*self._left(), *self.connections().values())}
+        connected = {c.identity for c in connections.values()}
+        gone = [c for c in left.values() if c.identity not in connected][-_KEPT_LEFT:]
+        data: dict[str, Any] = {c.repo_id: _connection_data(c) for c in connections.values()}
+        self._write(
+            "connections.json", data | ({_LEFT: [_connection_data(c, c.repo_id) for c in gone]} if gone else {})
+        )
+
+    def last_seen(self, identity: str) -> Connection | None:
+        """Return how a repository was connected that is not connected now; None when this host remembers none."""
+        return next((connection for connection in self._left() if connection.identity == identity), None)
+
+    def _left(self) -> list[Connection]:
+        found = []
+        for data in self._read("connections.json", {}).get(_LEFT, ()):
+            with contextlib.suppress(TypeError, KeyError):
+                found.append(Connection(data["handle"], data["format"], dict(data["parameters"]), data["identity"]))
+        return found
 
     # -- tasks
 

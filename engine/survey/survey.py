@@ -222,7 +222,14 @@ def _sources(context: Context, view: View, only: str | None) -> None:
         except DiskwrightError as error:
             source, reason = None, error.message
         if source is None:
-            view.waits[tag] = f"image {record.operation.source} to copy from ({reason})"
+            view.waits[tag] = f"image {_called(record)} to copy from ({reason})"
+
+
+def _called(record: Record) -> str:
+    """The source of an unfinished copy, with the name that the copy was given with its user data."""
+    assert record.operation is not None
+    name = record.user_data.get("name") if isinstance(record.user_data, dict) else None
+    return f"{name} ({record.operation.source})" if isinstance(name, str) and name else record.operation.source
 
 
 def _is_gone(scan: Scan, base: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -45,6 +46,7 @@ class Context:
         throughput: Callable[[str], float | None] = lambda identity: None,
         report_throughput: Callable[[str, int, float], None] = lambda identity, read_bytes, seconds: None,
         still_connected: Callable[[Connection], bool] = lambda connection: True,
+        last_seen: Callable[[str], Connection | None] = lambda identity: None,
     ) -> None:
         self.doors = doors
         self.connections = connections
@@ -52,6 +54,7 @@ class Context:
         self.throughput = throughput
         self.report_throughput = report_throughput
         self._still_connected = still_connected
+        self._last_seen = last_seen
         self._open: dict[str, Repository] = {}
 
     def repository(self, repo_id: str) -> Repository:
@@ -95,6 +98,20 @@ class Context:
                 except DiskwrightError:
                     return None
         return None
+
+    def why_away(self, identity: str) -> str:
+        """Return why the repository with that identity cannot be used, and the command that changes it as far as this
+        host remembers how it was connected."""
+        for connection in self.connections.values():
+            if connection.identity == identity:
+                return f"{connection.repo_id}, the repository that holds it, is not there"
+        left = self._last_seen(identity)
+        if left is None:
+            return "the repository that holds it is not connected, and never was on this host"
+        handle = "NAME" if left.repo_id in self.connections else left.repo_id
+        words = [handle, left.format, *(f"{key}={value}" for key, value in left.parameters.items())]
+        command = f"diskwright connect {shlex.join(words)}"
+        return f"{left.repo_id}, the repository that holds it, is not connected; connect it: {command}"
 
     def reachable(self, only: tuple[str, ...] | None = None) -> Iterator[tuple[str, Repository]]:
         """Return the connected repositories that can be opened now; those in ``only`` must be connected."""

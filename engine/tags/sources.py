@@ -68,7 +68,7 @@ def find(context: Context, operation: Operation) -> tuple[Source | None, str]:
     if found is not None and (found.record.mutable or not chains.lost(found.links)):
         return found, ""
     if first is None:
-        reasons.append("the repository that holds it is not connected")
+        reasons.append(context.why_away(operation.source_repository))
     for _, repository in context.reachable():
         if repository.identity != operation.source_repository:
             source = _look(repository, operation, [])

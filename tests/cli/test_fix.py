@@ -204,6 +204,25 @@ def test_a_fix_that_waits_is_left_and_says_for_what(run: Command, broken: dict[s
     assert "waits for" in run("why", "backup", broken["snapshot"]).out
 
 
+def test_what_a_fix_waits_for_is_named_with_the_command_that_brings_it(
+    run: Command, main_repo: str, backup_repo: str, tmp_path: Path
+):
+    """The image by its name, the repository by the handle it had on this host, and the command that connects it, which
+    works as it stands; on a host that never had it connected, that is said."""
+    disk = run.id("create-disk", main_repo, "4M")
+    snapshot = run.id("create-snapshot", main_repo, disk)
+    run("copy", backup_repo, snapshot, "--no-auto-fix", "--user-data", '{"name": "web db"}')
+    run("disconnect", "main")
+    why = run.json("fix", "backup", "--all")["left"][0]["why"]
+    assert f"image web db ({snapshot})" in why and "main, the repository that holds it, is not connected" in why
+    command = why.partition("connect it: diskwright ")[2].rstrip(")")
+    assert command == f"connect main localfs-1.0 path={tmp_path}/main"
+    run("--host", "host-b", "connect", "b", "localfs-1.0", f"path={tmp_path}/backup")
+    assert "never was on this host" in run("--host", "host-b", "why", "b", snapshot).out
+    run(*command.split())
+    assert run.json("fix", "backup", "--all")["left"] == []
+
+
 def test_a_fix_that_fails_is_tried_once_and_ends_with_its_code(
     run: Command, broken: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -21,7 +21,7 @@ from engine.tags.context import Connection
 from tui.directories import user_directory
 from tui.text.printable import printable
 from tui.training import demo_build
-from tui.training.demo_build import FOLDERS, FORMAT, MAIN, OFFSITE
+from tui.training.demo_build import ARCHIVE, FOLDERS, FORMAT, MAIN, OFFSITE
 
 MARKER = "diskwright-demo.json"
 LOCK = "diskwright-demo.lock"
@@ -262,6 +262,9 @@ def connect(engine: Engine, folder: DemoFolder) -> dict[str, str]:
         if name not in handles:
             engine.connect_storage_repository(free[name], FORMAT, folder.parameters(name))
             handles[name] = free[name]
+    with contextlib.suppress(DiskwrightError):  # it is, or the name is taken; this host is to know where it was
+        engine.connect_storage_repository(ARCHIVE, FORMAT, folder.parameters(ARCHIVE))
+        engine.disconnect_storage_repository(ARCHIVE)
     return handles
 
 

@@ -10,7 +10,7 @@ from engine.formats.lvm import group
 from sim.hosts.processes import RUN_MOUNT
 from sim.hosts.world import World
 from tests.formats.kit import STORAGES, LocalStorage, SharedLvmStorage, SpyFiles, Storage
-from tests.formats.lvm_shared_kit import shared_world
+from tests.formats.lvm.shared_kit import shared_world
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,7 @@ from engine.tools.local.processes import RealProcesses
 from engine.tools.lvm.volume_groups import LvmVolumeGroups
 from engine.tools.nfs.mounts import NfsMounts
 from sim.hosts.world import SHARED, World
-from tests.formats.lvm_kit import FileGroups, GroupState, emptied
+from tests.formats.lvm.kit import FileGroups, GroupState, emptied
 
 T1 = "1" * 32
 T2 = "12" + "2" * 30

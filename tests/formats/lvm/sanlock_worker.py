@@ -1,6 +1,6 @@
 """A process of a host that shares a repository: real leases of sanlock, and a volume group whose volumes are files.
 
-``python -m tests.formats.lvm_sanlock_worker HOST DIRECTORY``: what to do comes as JSON lines, as to the workers of
+``python -m tests.formats.lvm.sanlock_worker HOST DIRECTORY``: what to do comes as JSON lines, as to the workers of
 ``tests.tools.sanlock_kit``; the volumes and what is known of the group stand in DIRECTORY.
 """
 
@@ -21,7 +21,7 @@ from engine.formats.lvm.repository import LvmRepository, create, detach
 from engine.formats.lvm.repository import open as open_lvm
 from engine.tools.sanlock.shared_leases import SanlockLeases
 from tests.formats.kit import T1, V1, real_doors, record
-from tests.formats.lvm_kit import FileGroups, GroupState
+from tests.formats.lvm.kit import FileGroups, GroupState
 
 GROUP: dict[str, object] = {"volume_group": "dwtest"}
 

@@ -18,7 +18,7 @@ from sim.hosts.crash import Crashed
 from sim.hosts.lease_areas import DEAD_S, RENEWED_S
 from sim.hosts.processes import SimProcess
 from tests.formats.kit import SIZE, T1, qcow2, raw, record
-from tests.formats.lvm_shared_kit import (
+from tests.formats.lvm.shared_kit import (
     FORMAT,
     GROUP,
     ONE,

@@ -14,7 +14,7 @@ from sim.hosts.doors.shared_leases import SimSharedLeases
 from sim.hosts.lease_areas import DEAD_S, RENEWED_S
 from sim.hosts.world import World
 from tests.formats.kit import SIZE, T1, V1, raw, record
-from tests.formats.lvm_shared_kit import (
+from tests.formats.lvm.shared_kit import (
     FORMAT,
     GROUP,
     HOSTS,

@@ -6,7 +6,7 @@ import pytest
 
 from engine.errors import Conflict
 from sim.explore.cases.driver import MiB
-from tests.formats.test_nfs import NFS, PLACE, Site
+from tests.formats.nfs.test_repository import NFS, PLACE, Site
 
 
 def test_creating_over_a_connected_repository_leaves_it_usable():

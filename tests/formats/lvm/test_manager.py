@@ -15,7 +15,7 @@ from engine.formats.lvm.repository import LvmRepository
 from engine.formats.registry import create_repository, detach_repository, open_repository
 from sim.lvm import group_model
 from tests.formats.kit import SIZE, T1, T2, V1, LvmStorage, qcow2, raw, record
-from tests.formats.lvm_kit import FileGroups
+from tests.formats.lvm.kit import FileGroups
 
 FORMAT = "lvm-1.0"
 

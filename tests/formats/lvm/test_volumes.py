@@ -17,7 +17,7 @@ from engine.formats.lvm.repository import LvmRepository
 from engine.tools.qemu.images import QemuImageTool
 from sim.lvm import group_model
 from tests.formats.kit import SIZE, T2, V1, V2, LvmStorage, qcow2, raw
-from tests.formats.lvm_kit import GARBAGE
+from tests.formats.lvm.kit import GARBAGE
 
 MiB = 1 << 20
 EXTENT = group_model.EXTENT_BYTES

@@ -33,7 +33,7 @@ def hosts(tmp_path):
 
 def actor(host: SharingHost) -> Actor:
     """A new process of the host, which has the repository open."""
-    return host.actor("-m", "tests.formats.lvm_sanlock_worker", host.name, str(host.directory.parent / "volumes"))
+    return host.actor("-m", "tests.formats.lvm.sanlock_worker", host.name, str(host.directory.parent / "volumes"))
 
 
 def test_hosts_share_a_repository_with_real_leases(hosts):

@@ -23,7 +23,7 @@ from sim.explore.cases.driver import Driver, MiB
 from sim.hosts.world import LVM, World
 from sim.lvm import group_model
 from tests.formats.kit import SIZE, T1, T2, V1, LvmStorage, qcow2, raw, record
-from tests.formats.lvm_kit import FileGroups, FileHandle
+from tests.formats.lvm.kit import FileGroups, FileHandle
 
 FORMAT = "lvm-1.0"
 

@@ -16,7 +16,7 @@ from engine.formats.lvm.metadata.pages import PAGE_BYTES
 from engine.formats.lvm.metadata.slots import stand_in
 from sim.lvm.volume_groups import SimVolumeGroups
 from tests.formats.kit import T1, T2, record
-from tests.formats.lvm_shared_kit import (
+from tests.formats.lvm.shared_kit import (
     ONE,
     THREE,
     TWO,

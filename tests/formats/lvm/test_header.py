@@ -12,7 +12,7 @@ from engine.formats.lvm.metadata import layout
 from engine.formats.lvm.metadata.pages import PAGE_BYTES, Stamp, seal
 from engine.formats.lvm.repository import LvmRepository
 from tests.formats.kit import T1, LvmStorage, record
-from tests.formats.lvm_kit import FileHandle
+from tests.formats.lvm.kit import FileHandle
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def crash_states(storage: SimStorage, profile: Profile | str = POSIX) -> Iterato
     paths = {inode: path for path, inode, _ in storage.walk()} if classes else {}
     seen: set[bytes] = set()
     for kept in survivors(storage, rules):
-        frame = Frame(storage, kept)
+        frame = SurvivingNames(storage, kept)
         lost_names = [op.text for op in storage.log if op not in kept]
         kept_names = [op.text for op in kept]
         changing = [inode for inode in classes if inode in frame.links]
@@ -140,7 +140,7 @@ def one_state(
                 lost_sequences.add(op.sequence)
             else:
                 kept.append(op)
-    frame = Frame(storage, kept)
+    frame = SurvivingNames(storage, kept)
     lost = [op.text for op in storage.log if op not in kept]
     contents = {}
     for inode in storage.dirty:
@@ -236,7 +236,7 @@ def _reappearing(removals: Sequence[NameOp]) -> Iterator[set[int]]:
         yield {removal.sequence for removal in removals}
 
 
-class Frame:
+class SurvivingNames:
     """The names of one state; contents are put in later."""
 
     def __init__(self, storage: SimStorage, kept: Sequence[NameOp]) -> None:

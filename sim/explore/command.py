@@ -20,13 +20,13 @@ from sim.disk.profiles import PROFILES
 from sim.explore.cases.catalog import ALL, CASES
 from sim.explore.search.explorer import Explorer, Tally, Violation
 from sim.explore.search.violation import Account, Replay, from_text, to_text
-from sim.explore.together.races import PASSINGS, RACES, Found, Passed, run_passed, run_race
+from sim.explore.together.races import PASSINGS, RACES, Passed, WrongSchedule, run_passed, run_race
 
 COMMAND = "diskwright sim explore"
 _WRONG_AT_MOST = 3
 
 
-class Job(NamedTuple):
+class Exploration(NamedTuple):
     """One exploration."""
 
     case: str
@@ -36,7 +36,7 @@ class Job(NamedTuple):
     recover: bool = True
 
 
-def explore(job: Job) -> Tally:
+def explore(job: Exploration) -> Tally:
     """Explore one case under one profile; shrink the violations."""
     tally = Explorer(ALL[job.case], job.profile, job.max_states, job.seconds, recover=job.recover).run()
     shrunk = {to_text(small): small for small in map(_shrink, tally.violations[:3])}
@@ -74,7 +74,7 @@ def run_races(job: RaceJob) -> RaceTally:
     """All schedules of a race."""
     started, count = time.perf_counter(), 0
     wrong: list[tuple[str, tuple[str, ...]]] = []
-    found: Iterator[Found | Passed | None]
+    found: Iterator[WrongSchedule | Passed | None]
     if job.switches:
         found = run_race(RACES[job.race], job.swapped, job.switches, job.profile)
     else:
@@ -82,7 +82,7 @@ def run_races(job: RaceJob) -> RaceTally:
     for one in found:
         count += 1
         if one is not None and len(wrong) < _WRONG_AT_MOST:
-            where = f"tape {one.tape}" if isinstance(one, Found) else f"call {one.call}, death {one.effect}"
+            where = f"tape {one.tape}" if isinstance(one, WrongSchedule) else f"call {one.call}, death {one.effect}"
             wrong.append((where, one.problems))
     return RaceTally(job, count, time.perf_counter() - started, tuple(wrong))
 
@@ -94,7 +94,7 @@ def _races(switches: int, profile: str) -> list[RaceJob]:
     return schedules + ([RaceJob(*pair, profile, 0) for pair in passed] if profile == "posix" else [])
 
 
-def explore_all(jobs: Sequence[Job], processes: int) -> Iterator[Tally]:
+def explore_all(jobs: Sequence[Exploration], processes: int) -> Iterator[Tally]:
     """All of them, in as many processes, in the order in which they end."""
     if processes == 1 or len(jobs) == 1:
         yield from map(explore, jobs)
@@ -193,14 +193,14 @@ def make_parser() -> Parser:
     return parser
 
 
-def _jobs(options: argparse.Namespace) -> list[Job]:
+def _jobs(options: argparse.Namespace) -> list[Exploration]:
     names = options.case or list(CASES)
     for name in names:
         if name not in ALL:
             raise BadRequest(f"there is no case {name!r:.60}", f"{COMMAND} --list names them")
     profiles = [options.profile] if options.profile else ["posix", "journal", "process"]
     return [
-        Job(name, profile, options.max_states, options.seconds, not options.shallow)
+        Exploration(name, profile, options.max_states, options.seconds, not options.shallow)
         for name in names
         for profile in profiles
     ]

@@ -23,7 +23,7 @@ from sim.lvm.volume_groups import METADATA, group_in
 _REMEMBERED = 3000
 
 
-class Disk(NamedTuple):
+class GroupContents(NamedTuple):
     """One group and what its volumes hold."""
 
     root: str
@@ -46,7 +46,7 @@ def durable(node: FileNode) -> Content:
     return node.durable
 
 
-def disks(storage: SimStorage, of: Callable[[FileNode], Content] = now) -> Iterator[Disk]:
+def disks(storage: SimStorage, of: Callable[[FileNode], Content] = now) -> Iterator[GroupContents]:
     """Every group of a storage with one device beside its metadata."""
     if not storage.devices:
         return
@@ -59,10 +59,10 @@ def disks(storage: SimStorage, of: Callable[[FileNode], Content] = now) -> Itera
                 yield _disk(root, of(node), of(device))
 
 
-_known: dict[tuple[Content, Content], Disk] = {}
+_known: dict[tuple[Content, Content], GroupContents] = {}
 
 
-def _disk(root: str, metadata: Content, device: Content) -> Disk:
+def _disk(root: str, metadata: Content, device: Content) -> GroupContents:
     known = _known.get((metadata, device))
     if known is None:
         if len(_known) > _REMEMBERED:
@@ -71,10 +71,10 @@ def _disk(root: str, metadata: Content, device: Content) -> Disk:
     return known
 
 
-def _read(root: str, metadata: Content, device: Content) -> Disk:
+def _read(root: str, metadata: Content, device: Content) -> GroupContents:
     group = group_in(metadata)
     if group is None:
-        return Disk(root, None, None, (), (), {})
+        return GroupContents(root, None, None, (), (), {})
     volumes = {}
     for name, volume in group.volumes.items():
         content, position = Content(0, ()), 0
@@ -85,8 +85,8 @@ def _read(root: str, metadata: Content, device: Content) -> Disk:
     meta = volumes.get(layout.META)
     header = _header(meta) if meta is not None else None
     if meta is None or header is None:
-        return Disk(root, group, None, (), (), volumes)
-    return Disk(root, group, header, tuple(_slots(meta, header)), tuple(_logs(meta, header)), volumes)
+        return GroupContents(root, group, None, (), (), volumes)
+    return GroupContents(root, group, header, tuple(_slots(meta, header)), tuple(_logs(meta, header)), volumes)
 
 
 def _put(whole: Content, position: int, source: Content, start: int, length: int) -> Content:
@@ -149,7 +149,7 @@ def as_files(storage: SimStorage, of: Callable[[FileNode], Content] = now) -> Si
     return files
 
 
-def _files(disk: Disk) -> Iterator[tuple[str, Content]]:
+def _files(disk: GroupContents) -> Iterator[tuple[str, Content]]:
     if disk.group is None:
         return
     if disk.header is not None:

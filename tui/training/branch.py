@@ -111,7 +111,7 @@ def branch(replay: Replay, number: int) -> Branch:
     from sim.scenario.language import parse
     from sim.scenario.language.source import ScenarioError
     from sim.scenario.play.play import play_up_to
-    from sim.scenario.report.outcome import Violation
+    from sim.scenario.report.outcome import ExpectationViolated
 
     if replay.backend != "sim":
         raise Refused("this run was recorded on real files", "Only runs of the simulator can be gone on with")
@@ -123,7 +123,7 @@ def branch(replay: Replay, number: int) -> Branch:
         backend, names = play_up_to(scenario, steps, replay.seed)
     except ScenarioError as error:
         raise BadRequest(f"the scenario of the trace cannot be played: {printable(error.message)}") from None
-    except (Violation, DiskwrightError) as error:
+    except (ExpectationViolated, DiskwrightError) as error:
         reason = printable(getattr(error, "message", str(error)))
         raise Refused(f"the scenario does not run as it was recorded: {reason}", "Record it again") from None
     return Branch(backend, names, replay, steps)

@@ -20,16 +20,16 @@ from collections.abc import Sequence
 
 from engine.errors import BadRequest, DiskwrightError
 from sim.arguments import Parser
-from sim.explore.random.rounds import ROUNDS, Outcome, Run
+from sim.explore.random.rounds import ROUNDS, RandomRun, RunResult
 from sim.explore.random.shared import SharedRun
 from sim.hosts.crash import Crashed
 from sim.hosts.tape import Tape
 
 COMMAND = "diskwright sim fuzz"
-WORLDS: dict[str, type[Run]] = {"files": Run, "lvm-shared": SharedRun}
+WORLDS: dict[str, type[RandomRun]] = {"files": RandomRun, "lvm-shared": SharedRun}
 
 
-def fuzz(seed: int, tape: Tape | None = None, rounds: int = ROUNDS, world: str = "files") -> Outcome:
+def fuzz(seed: int, tape: Tape | None = None, rounds: int = ROUNDS, world: str = "files") -> RunResult:
     """Run one seed, or one recorded tape, in one of the ``WORLDS``."""
     tape = tape if tape is not None else Tape.seeded(seed)
     run = WORLDS[world](tape, rounds)
@@ -38,10 +38,10 @@ def fuzz(seed: int, tape: Tape | None = None, rounds: int = ROUNDS, world: str =
     except (AssertionError, DiskwrightError, Crashed, OSError) as error:
         problems = [f"{type(error).__name__}: {error}"]
     lines = run.world.trace.lines
-    return Outcome(seed, tuple(problems), tuple(run.told), run.world.trace.digest, len(lines), tuple(tape.values))
+    return RunResult(seed, tuple(problems), tuple(run.told), run.world.trace.digest, len(lines), tuple(tape.values))
 
 
-def shrunk(outcome: Outcome, seconds: float = 20.0, world: str = "files") -> Outcome:
+def shrunk(outcome: RunResult, seconds: float = 20.0, world: str = "files") -> RunResult:
     """A failure from a tape with fewer choices that are not 0."""
     deadline = time.monotonic() + seconds
     best = outcome
@@ -100,7 +100,7 @@ def _fuzz_on(options: argparse.Namespace) -> int:
     return 0
 
 
-def _tell(options: argparse.Namespace, outcome: Outcome | None, *lines: str) -> None:
+def _tell(options: argparse.Namespace, outcome: RunResult | None, *lines: str) -> None:
     if options.json:
         found = [] if outcome is None else list(outcome.problems)
         _say(json.dumps({"problems": found, "told": lines}, indent=1))
@@ -125,7 +125,7 @@ def make_parser() -> Parser:
     return parser
 
 
-def _lines(outcome: Outcome) -> list[str]:
+def _lines(outcome: RunResult) -> list[str]:
     return [*outcome.told, *(f"VIOLATION {problem}" for problem in outcome.problems), f"trace {outcome.digest}"]
 
 

@@ -26,7 +26,7 @@ _MOST_IMAGES = 9
 _MOST_MODELS = 64
 
 
-class Outcome(NamedTuple):
+class RunResult(NamedTuple):
     """What came of one seed."""
 
     seed: int
@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
     tape: tuple[int, ...]
 
 
-class Run:
+class RandomRun:
     """One run."""
 
     format = FORMAT

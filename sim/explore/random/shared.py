@@ -18,7 +18,7 @@ from sim.explore.cases.driver import Driver
 from sim.explore.cases.fixtures import images
 from sim.explore.cases.operations import Operation
 from sim.explore.oracle.reference import Model
-from sim.explore.random.rounds import HOSTS, REPOSITORIES, RESCUER, ROUNDS, Run
+from sim.explore.random.rounds import HOSTS, REPOSITORIES, RESCUER, ROUNDS, RandomRun
 from sim.hosts.faults import APART_S, SHARED_KINDS
 from sim.hosts.lease_areas import DEAD_S
 from sim.hosts.tape import Tape
@@ -27,7 +27,7 @@ from sim.hosts.world import SHARED, Job
 _WAITS_S = (30.0, DEAD_S + 1)
 
 
-class SharedRun(Run):
+class SharedRun(RandomRun):
     """One run."""
 
     format = SHARED

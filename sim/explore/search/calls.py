@@ -18,7 +18,7 @@ from sim.disk.nodes import FileNode
 from sim.disk.profiles import POSIX
 from sim.disk.storage import SimStorage
 from sim.explore.search.cuts import cuts
-from sim.explore.search.explorer import Point, Recorder
+from sim.explore.search.explorer import EffectRecorder, Moment
 from sim.hosts.processes import Hook, SimProcess
 from sim.hosts.world import DEVICE, FORMAT, LVM, REPOSITORIES, World
 from sim.lvm.volume_groups import make_device
@@ -34,14 +34,14 @@ def creation(reply_lost: bool = False) -> list[str]:
     """Create a repository and crash everywhere: there is none and it can be created, or it is there, for good.
 
     ``reply_lost``: the link that commits it succeeds and reports that the name is taken, as NFS may."""
-    recorder = Recorder()
+    recorder = EffectRecorder()
     world = World(least_ids=True, hook=_losing_replies(recorder) if reply_lost else recorder)
     return _creation(world, recorder, _CONNECTION, _CONNECTION)
 
 
 def creation_on_lvm(in_a_group: bool = False) -> list[str]:
     """The same on a device of garbage; or in a group without anything that is there already."""
-    recorder = Recorder()
+    recorder = EffectRecorder()
     world = World(least_ids=True, hook=recorder, format=LVM)
     world.storage.make_directory(f"{REPOSITORIES}/new")
     make_device(world.storage, _DEVICE, _DEVICE_BYTES)
@@ -51,7 +51,9 @@ def creation_on_lvm(in_a_group: bool = False) -> list[str]:
     return _creation(world, recorder, _GROUP if in_a_group else {**_GROUP, "devices": [_DEVICE]}, _GROUP)
 
 
-def _creation(world: World, recorder: Recorder, made_of: dict[str, object], connection: dict[str, object]) -> list[str]:
+def _creation(
+    world: World, recorder: EffectRecorder, made_of: dict[str, object], connection: dict[str, object]
+) -> list[str]:
     engine = world.host("one", False)
     points = recorder.run(world.storage, tuple, lambda: engine.create_repository(world.format, made_of))
     return [
@@ -61,7 +63,7 @@ def _creation(world: World, recorder: Recorder, made_of: dict[str, object], conn
     ]
 
 
-def _losing_replies(recorder: Recorder) -> Hook:
+def _losing_replies(recorder: EffectRecorder) -> Hook:
     def hook(process: SimProcess, call: str, what: str) -> Fault:
         recorder(process, call, what)
         return Fault.REPLY_LOST if call == "files.link" else Fault.NONE
@@ -69,7 +71,7 @@ def _losing_replies(recorder: Recorder) -> Hook:
     return hook
 
 
-def _states(points: list[Point]) -> Iterator[tuple[SimStorage, bool]]:
+def _states(points: list[Moment]) -> Iterator[tuple[SimStorage, bool]]:
     """(a state, whether all was acknowledged)"""
     seen: set[tuple[int, bool]] = set()
     for point in points:
@@ -101,7 +103,7 @@ def notes() -> list[str]:
     world = World(least_ids=True)
     world.host("setup", False).create_repository(FORMAT, _CONNECTION)
     world.storage.settle()
-    recorder = Recorder()
+    recorder = EffectRecorder()
     run = world.fork(world.storage.clone(), recorder)
     host = run.machine("one")
     host.state_storage.settle()
@@ -178,7 +180,7 @@ def more_room() -> list[str]:
         repository.tags.publish(_record(tag), 0)
     engine.close()
     world.storage.settle()
-    recorder = Recorder()
+    recorder = EffectRecorder()
     run = world.fork(world.storage.clone(), recorder)
     newcomer = run.host("one").context.repository("a")
     points = recorder.run(run.storage, tuple, lambda: newcomer.tags.publish(_record(tags[SLOTS]), 0))

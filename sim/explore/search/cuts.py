@@ -74,7 +74,7 @@ def _sorted(storage: SimStorage) -> tuple[set[int], list[NameOp], list[NameOp]]:
 
 
 def _build(storage: SimStorage, kept: Sequence[NameOp], contents: dict[int, Class]) -> SimStorage:
-    return profiles.Frame(storage, kept).build({inode: one.content for inode, one in contents.items()})
+    return profiles.SurvivingNames(storage, kept).build({inode: one.content for inode, one in contents.items()})
 
 
 def _lost(storage: SimStorage, kept: Sequence[NameOp], contents: dict[int, Class]) -> tuple[str, ...]:

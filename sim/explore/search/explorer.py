@@ -77,7 +77,7 @@ class Node(NamedTuple):
     """The rank that this one must fall below: the fix ran to its end."""
 
 
-class Point(NamedTuple):
+class Moment(NamedTuple):
     """A moment of a recorded run."""
 
     number: int
@@ -127,11 +127,11 @@ class Tally(NamedTuple):
     violations: tuple[Violation, ...]
 
 
-class Recorder:
+class EffectRecorder:
     """Takes a picture of the storage before each effect."""
 
     def __init__(self) -> None:
-        self.points: list[Point] = []
+        self.points: list[Moment] = []
         self.on = False
         self._storage: SimStorage | None = None
         self._models: Callable[[], tuple[Model, ...]] = tuple
@@ -142,19 +142,21 @@ class Recorder:
             storage = self._storage
             assert storage is not None
             if process.files.storage_of(what.partition(" ")[0]) is storage:
-                self.points.append(Point(len(self.points) + 1, call, what, storage.clone(), self._models()))
+                self.points.append(Moment(len(self.points) + 1, call, what, storage.clone(), self._models()))
                 if self.watch is not None:
                     self.watch(process, call, what)
         return Fault.NONE
 
-    def run(self, storage: SimStorage, models: Callable[[], tuple[Model, ...]], body: Callable[[], Any]) -> list[Point]:
+    def run(
+        self, storage: SimStorage, models: Callable[[], tuple[Model, ...]], body: Callable[[], Any]
+    ) -> list[Moment]:
         """Record ``body``; the last point is after its end."""
         self.points, self._storage, self._models, self.on = [], storage, models, True
         try:
             body()
         finally:
             self.on = False
-        self.points.append(Point(len(self.points) + 1, "", "", storage.clone(), models()))
+        self.points.append(Moment(len(self.points) + 1, "", "", storage.clone(), models()))
         return self.points
 
 
@@ -173,7 +175,7 @@ class Explorer:
         """``recover`` False: recovery is checked, but not crashed itself."""
         self.case = case
         self.profile = PROFILES[profile] if isinstance(profile, str) else profile
-        self.recorder = Recorder()
+        self.recorder = EffectRecorder()
         self.driver = prepared(case, self.profile)
         self.violations: list[Violation] = []
         self.rules: Counter[str] = Counter()
@@ -221,7 +223,7 @@ class Explorer:
                     self._spread(after, path, run, None)
         return len(points) - 1
 
-    def points_of(self, run: str, storage: SimStorage, models: tuple[Model, ...], depth: int) -> list[Point]:
+    def points_of(self, run: str, storage: SimStorage, models: tuple[Model, ...], depth: int) -> list[Moment]:
         """Run the case, or what follows a kill, or the first fix of that rule, on a copy of ``storage``, and record
         it. ``depth``: how many runs there were before. Raises what the engine raises."""
         world = self.driver.world.fork(storage.clone(), self.recorder)
@@ -242,7 +244,7 @@ class Explorer:
         models = models if _undecided(storage) else found.models
         return self.recorder.run(world.storage, lambda: models, lambda: host.run_fix_here(repo, fix))
 
-    def _spread(self, points: list[Point], path: tuple[PathStep, ...], run: str, above: Rank | None) -> None:
+    def _spread(self, points: list[Moment], path: tuple[PathStep, ...], run: str, above: Rank | None) -> None:
         """All states that this run can leave."""
         alive = any(step.state == KILLED for step in path)
         if self.profile.names == "kept":
@@ -279,7 +281,7 @@ class Explorer:
         top of each other are what the profile ``process`` is about."""
         return self.profile.names == "kept" or all(step.state == ENDED for step in path)
 
-    def _cut(self, point: Point, path: tuple[PathStep, ...], run: str, boring: list[int]) -> None:
+    def _cut(self, point: Moment, path: tuple[PathStep, ...], run: str, boring: list[int]) -> None:
         models = self._key_of(point.models)
         for number, cut in enumerate(cuts(point.storage, self.profile, boring)):
             self.cuts += 1
@@ -355,7 +357,7 @@ class Explorer:
         if early:
             self._again(node, world, host, repo, fix, points[-1])
 
-    def _again(self, node: Node, world: World, host: Engine, repo: str, fix: Fix, end: Point) -> None:
+    def _again(self, node: Node, world: World, host: Engine, repo: str, fix: Fix, end: Moment) -> None:
         """The same fix once more is refused, or there is nothing to do; and nothing is written."""
         with contextlib.suppress(DiskwrightError):
             host.run_fix_here(repo, fix)

@@ -28,7 +28,7 @@ KINDS = ("eio", "enospc", "short", "sync", "reply")
 _FAULTS = {"short": Fault.SHORT, "sync": Fault.SYNC_FAILS, "reply": Fault.REPLY_LOST}
 
 
-class Failure(NamedTuple):
+class HarmfulFault(NamedTuple):
     """A fault after which something was wrong."""
 
     case: str
@@ -59,7 +59,7 @@ class _Fault:
         return _FAULTS[self._kind]
 
 
-def failures(case: Case) -> Iterator[Failure]:
+def failures(case: Case) -> Iterator[HarmfulFault]:
     """What goes wrong; nothing: whatever fails, the case holds."""
     explorer = Explorer(case)
     base = explorer.driver
@@ -69,7 +69,7 @@ def failures(case: Case) -> Iterator[Failure]:
             if possible(kind, point.call):
                 problems = _play(explorer, case, point.number, kind)
                 if problems:
-                    yield Failure(case.name, kind, point.number, f"{point.call} {point.what}", tuple(problems))
+                    yield HarmfulFault(case.name, kind, point.number, f"{point.call} {point.what}", tuple(problems))
 
 
 def _play(explorer: Explorer, case: Case, number: int, kind: str) -> list[str]:

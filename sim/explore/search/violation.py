@@ -17,7 +17,7 @@ from sim.explore.cases.catalog import ALL
 from sim.explore.oracle.reference import Model
 from sim.explore.search.canonical import key_and_boring
 from sim.explore.search.cuts import Cut, cuts
-from sim.explore.search.explorer import ENDED, KILLED, Explorer, PathStep, Point, Violation
+from sim.explore.search.explorer import ENDED, KILLED, Explorer, Moment, PathStep, Violation
 
 _MOST_FIXES = 60
 _ENGINE = f"{os.sep}engine{os.sep}"
@@ -131,7 +131,7 @@ class Replay:
             storage = point.storage if step.state in (KILLED, ENDED) else self._cut(point, step, depth).build()
         return self.violation
 
-    def _least(self, point: Point, depth: int, models: tuple[Model, ...]) -> Violation:
+    def _least(self, point: Moment, depth: int, models: tuple[Model, ...]) -> Violation:
         path = self.violation.path[:depth]
         found = sorted(enumerate(self._cuts(point, depth)), key=lambda item: len(item[1].lost()))
         for number, cut in found[:200]:
@@ -143,7 +143,7 @@ class Replay:
 
     # -- inside
 
-    def _run(self, step: PathStep, storage: SimStorage, models: tuple[Model, ...], depth: int) -> list[Point]:
+    def _run(self, step: PathStep, storage: SimStorage, models: tuple[Model, ...], depth: int) -> list[Moment]:
         self._lines = []
         self.explorer.recorder.watch = lambda process, call, what: self._lines.append(_engine_line())
         try:
@@ -154,14 +154,14 @@ class Replay:
             self._done.append((points[index].storage.sequence, points[index + 1].storage.sequence, line))
         return points
 
-    def _cuts(self, point: Point, depth: int) -> list[Cut]:
+    def _cuts(self, point: Moment, depth: int) -> list[Cut]:
         boring = key_and_boring(point.storage, exact=False)[1] if depth else []
         return list(cuts(point.storage, self.explorer.profile, boring))
 
-    def _cut(self, point: Point, step: PathStep, depth: int) -> Cut:
+    def _cut(self, point: Moment, step: PathStep, depth: int) -> Cut:
         return self._cuts(point, depth)[step.state]
 
-    def _ending(self, step: PathStep, point: Point, points: list[Point], depth: int) -> Ending:
+    def _ending(self, step: PathStep, point: Moment, points: list[Moment], depth: int) -> Ending:
         line = self._lines[point.number - 1] if point.number <= len(self._lines) else ""
         how = {KILLED: "process killed", ENDED: "ended"}.get(step.state, "power cut")
         lost = self._cut(point, step, depth).lost() if step.state >= 0 else ()

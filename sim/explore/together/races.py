@@ -45,7 +45,7 @@ class Race(NamedTuple):
     second: OperationOf
 
 
-class Found(NamedTuple):
+class WrongSchedule(NamedTuple):
     """A schedule that went wrong."""
 
     race: str
@@ -150,13 +150,15 @@ PASSINGS = {**RACES, _MERGE.name: _MERGE}
 """For ``run_passed``."""
 
 
-def run_race(race: Race, swapped: bool = False, switches: int = 1, profile: str = "posix") -> Iterator[Found | None]:
+def run_race(
+    race: Race, swapped: bool = False, switches: int = 1, profile: str = "posix"
+) -> Iterator[WrongSchedule | None]:
     """What went wrong, None for nothing, for each schedule. Under the profile ``nfs`` what a host has looked up before
     stays what it believes."""
     driver = prepared(Case(race.name, race.prepare, lambda driver: None), profile)
     for tape in explore(changes=switches):
         problems = play(driver, race, swapped, tape)
-        yield Found(race.name, swapped, tuple(tape.values), tuple(problems)) if problems else None
+        yield WrongSchedule(race.name, swapped, tuple(tape.values), tuple(problems)) if problems else None
 
 
 def play(driver: Driver, race: Race, swapped: bool, tape: Tape) -> list[str]:

@@ -11,22 +11,22 @@ from engine.doors.files import Kind
 from engine.errors import DiskwrightError
 from sim.scenario.language.model import Step
 from sim.scenario.language.patterns import MAX_BYTES, difference
-from sim.scenario.play.names import Image, Names
-from sim.scenario.report.outcome import Violation, state_of
+from sim.scenario.play.names import NamedImage, Names
+from sim.scenario.report.outcome import ExpectationViolated, state_of
 
 
 def look(names: Names, engine: Engine, step: Step) -> str:
-    """A few words about what was found; Violation when it is not as expected."""
+    """A few words about what was found; ExpectationViolated when it is not as expected."""
     try:
         return _SUBJECTS[step.subject](names, engine, step)
     except DiskwrightError as error:
-        raise Violation(step.line, f"expected an answer, found the error {error.code}: {error}") from None
+        raise ExpectationViolated(step.line, f"expected an answer, found the error {error.code}: {error}") from None
 
 
 def _expect(step: Step, field: str, right: bool, found: object) -> None:
     if not right:
         wanted = step.values[field]
-        raise Violation(step.lines[field], f"expected {field} {_shown(wanted)}, found {_shown(found)}")
+        raise ExpectationViolated(step.lines[field], f"expected {field} {_shown(wanted)}, found {_shown(found)}")
 
 
 def _shown(value: object) -> str:
@@ -61,7 +61,7 @@ def _image(names: Names, engine: Engine, step: Step) -> str:
     if report is None:
         wanted = [field for field in step.values if field not in ("image", "in", "deep", "status", "status_in")]
         if wanted:
-            raise Violation(step.line, f"expected {wanted[0]} of an image, found nothing: it is gone")
+            raise ExpectationViolated(step.line, f"expected {wanted[0]} of an image, found nothing: it is gone")
         return "gone"
     for field, value in step.values.items():
         check = _IMAGE_FIELDS.get(field)
@@ -96,7 +96,7 @@ _IMAGE_FIELDS: dict[str, _Check] = {
 }
 
 
-def _image_data(names: Names, engine: Engine, step: Step, image: Image) -> None:
+def _image_data(names: Names, engine: Engine, step: Step, image: NamedImage) -> None:
     values = step.values
     if "busy" in values:
         busy = engine.get_image_status(image.repository, image.id).busy
@@ -110,7 +110,7 @@ def _image_data(names: Names, engine: Engine, step: Step, image: Image) -> None:
         expected = names.expected_content(engine, values["content"], line, len(content))
         wrong = difference(expected, content)
         if wrong:
-            raise Violation(line, f"the content of {values['image']} is not what was expected: {wrong}")
+            raise ExpectationViolated(line, f"the content of {values['image']} is not what was expected: {wrong}")
 
 
 # -- a repository
@@ -185,7 +185,7 @@ def _fix(names: Names, engine: Engine, step: Step) -> str:
         offered = [fix for fix in offered if image.id in (fix.target, *fix.images)]
     if not offered:
         rules = sorted(fix.rule for fix in _inspect(engine, values["in"], step).fixes)
-        raise Violation(step.lines["fix"], f"expected a fix {values['fix']}, found {_shown(rules)}")
+        raise ExpectationViolated(step.lines["fix"], f"expected a fix {values['fix']}, found {_shown(rules)}")
     fix: Fix = offered[0]
     if "why" in values:
         _expect(step, "why", values["why"].lower() in fix.why.lower(), fix.why)
@@ -211,7 +211,7 @@ def _file(names: Names, engine: Engine, step: Step) -> str:
         expected = names.expected_content(engine, step.values["content"], line, length)
         wrong = difference(expected, names.backend.files.read_file(path, MAX_BYTES))
         if wrong:
-            raise Violation(line, f"the content of the file is not what was expected: {wrong}")
+            raise ExpectationViolated(line, f"the content of the file is not what was expected: {wrong}")
     return f"{length} bytes"
 
 

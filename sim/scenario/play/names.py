@@ -11,10 +11,10 @@ from sim.scenario.backends.operations import read
 from sim.scenario.language.model import FaultPlan, Scenario, Step
 from sim.scenario.language.patterns import MAX_BYTES, content
 from sim.scenario.language.source import ScenarioError
-from sim.scenario.report.outcome import Violation, state_of, usable
+from sim.scenario.report.outcome import ExpectationViolated, state_of, usable
 
 
-class Image(NamedTuple):
+class NamedImage(NamedTuple):
     """An image that has a name in a scenario."""
 
     repository: str
@@ -27,7 +27,7 @@ class Names:
     def __init__(self, scenario: Scenario, backend: Backend) -> None:
         self.scenario = scenario
         self.backend = backend
-        self.images: dict[str, Image] = {}
+        self.images: dict[str, NamedImage] = {}
         self.unmade: dict[str, int] = {}
         """Names that no image has got, with the line of the step that was to make it."""
         self.contents: dict[str, bytes] = {}
@@ -40,7 +40,7 @@ class Names:
         """An error of the scenario that shows only when it is played."""
         return ScenarioError(self.scenario.path, line, message)
 
-    def image(self, name: str, line: int, repository: str = "") -> Image:
+    def image(self, name: str, line: int, repository: str = "") -> NamedImage:
         """The image of that name, in another repository if one is named."""
         if name not in self.images:
             since = self.unmade.get(name, 0)
@@ -48,7 +48,7 @@ class Names:
         found = self.images[name]
         return found._replace(repository=repository) if repository else found
 
-    def of_step(self, step: Step, field: str) -> Image:
+    def of_step(self, step: Step, field: str) -> NamedImage:
         """The image that a field of a step names."""
         return self.image(step.values[field], step.lines[field], step.values.get("in", ""))
 
@@ -80,19 +80,19 @@ class Names:
             return self.contents[value["saved"]]
         return self.content_of(engine, self.image(value["as"], line, value.get("in", "")), line)
 
-    def content_of(self, engine: Engine, image: Image, line: int) -> bytes:
-        """What a reader of the image sees; Violation when nobody can read it."""
+    def content_of(self, engine: Engine, image: NamedImage, line: int) -> bytes:
+        """What a reader of the image sees; ExpectationViolated when nobody can read it."""
         report = next((one for one in engine.list_images(image.repository) if one.id == image.id), None)
         if report is None or not usable(report):
             why = f": {report.reason}" if report else ""
-            raise Violation(line, f"expected an image that can be read, found it {state_of(report)}{why}")
+            raise ExpectationViolated(line, f"expected an image that can be read, found it {state_of(report)}{why}")
         if report.size_bytes > MAX_BYTES:
             raise self.impossible(line, f"contents are looked at up to {MAX_BYTES} bytes")
         return read(engine, image.repository, image.id)
 
     # -- paths
 
-    def record_path(self, engine: Engine, image: Image, line: int) -> str:
+    def record_path(self, engine: Engine, image: NamedImage, line: int) -> str:
         """The file of the newest record of an image."""
         entry = engine.context.repository(image.repository).tags.read(image.id)
         if entry is None or entry.tombstone:
@@ -100,14 +100,14 @@ class Names:
         root = self.backend.root(image.repository)
         return f"{root}/tags/{image.id[:2]}/{image.id}.{entry.generation:016x}"
 
-    def record(self, engine: Engine, image: Image, line: int) -> Record:
+    def record(self, engine: Engine, image: NamedImage, line: int) -> Record:
         """The record of an image."""
         entry = engine.context.repository(image.repository).tags.read(image.id)
         if entry is None or entry.record is None:
             raise self.impossible(line, "the record of this image cannot be read (any more)")
         return entry.record
 
-    def data_path(self, engine: Engine, image: Image, line: int) -> str:
+    def data_path(self, engine: Engine, image: NamedImage, line: int) -> str:
         """The file with the image's data, or the one that is being made."""
         record = self.record(engine, image, line)
         volume = record.volume or (record.operation.attempt if record.operation else None)

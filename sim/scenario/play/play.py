@@ -15,10 +15,10 @@ from sim.scenario.language.model import Interruption, Scenario, Step
 from sim.scenario.language.source import ScenarioError
 from sim.scenario.play import damage, expectations
 from sim.scenario.play.events import EVENTS, happen
-from sim.scenario.play.names import Image, Names
+from sim.scenario.play.names import NamedImage, Names
 from sim.scenario.report import outcome, recording
-from sim.scenario.report.outcome import PASSED, SKIPPED, VIOLATED, WRONG, Verdict, Violation
-from sim.scenario.report.recording import Recorder
+from sim.scenario.report.outcome import PASSED, SKIPPED, VIOLATED, WRONG, ExpectationViolated, Verdict
+from sim.scenario.report.recording import StateRecorder
 
 Tell = Callable[[dict[str, Any]], None]
 _NESTED_AT_MOST = 400
@@ -53,7 +53,7 @@ def play(
         run.all()
         result, line, message = PASSED, 0, ""
         found = run.outcome() if compare else None
-    except Violation as error:
+    except ExpectationViolated as error:
         result, line, message, found = VIOLATED, error.line, error.message, None
     except ScenarioError as error:
         result, line, message, found = WRONG, error.line, error.message, None
@@ -72,7 +72,7 @@ def play(
 
 def play_up_to(scenario: Scenario, steps: int, seed: int = 0) -> tuple[SimBackend, dict[str, str]]:
     """The simulated world as it is after the first ``steps`` steps, for going on in it, and the names of images by
-    id. What a step finds wrong is raised: ``Violation``, ``ScenarioError``, DiskwrightError."""
+    id. What a step finds wrong is raised: ``ExpectationViolated``, ``ScenarioError``, DiskwrightError."""
     called: dict[str, str] = {}
     backend = SimBackend(scenario, seed)
     run = _Run(scenario, backend, seed, lambda event: None, called)
@@ -105,11 +105,11 @@ class _Run:
         self._seed = seed
         self._tell = tell
         self._called = called
-        self._recorder: Recorder | None = None
+        self._recorder: StateRecorder | None = None
 
     def record(self, backend: str) -> None:
         """Keep states of the repositories in the events from now on."""
-        self._recorder = Recorder(self.scenario, self.backend, lambda facts: self.event(**facts))
+        self._recorder = StateRecorder(self.scenario, self.backend, lambda facts: self.event(**facts))
         if self.backend.world is not None:
             self._recorder.watch(self.backend.world)
         self.event(**recording.header(self.scenario, backend, self._seed))
@@ -174,7 +174,9 @@ class _Run:
                 raise
             raise self.names.impossible(step.line, f"{step.verb} cannot be done: {error}") from None
         except DiskwrightError as error:
-            raise Violation(step.line, f"expected {step.verb} to be possible, found {error.code}: {error}") from None
+            raise ExpectationViolated(
+                step.line, f"expected {step.verb} to be possible, found {error.code}: {error}"
+            ) from None
         finally:
             self.backend.set_faults(())
         self.event(verb=step.verb, host=step.host, text=step.text, note=step.note, told=found)
@@ -255,14 +257,14 @@ class _Run:
     def _bind(self, step: Step, repo: str, name: str, ended: Ended, known: dict[str, bool]) -> None:
         """Give the name to the image that was made, also by a process that did not live to tell its id."""
         if isinstance(ended.result, str):
-            self.names.images[name] = Image(repo, ended.result)
+            self.names.images[name] = NamedImage(repo, ended.result)
             return
         with self.backend.engine(self.scenario.hosts[0]) as engine:
             now = _tags(engine, repo)
         fresh = [tag for tag, strong in now.items() if strong and not known.get(tag)]
         fresh = fresh or [tag for tag in now if tag not in known]
         if len(fresh) == 1:
-            self.names.images[name] = Image(repo, fresh[0])
+            self.names.images[name] = NamedImage(repo, fresh[0])
         else:
             self.names.unmade[name] = step.line
 
@@ -281,7 +283,7 @@ class _Run:
             if interruption.how != "stop":
                 return
             if not step.error and (ended.failure is None or ended.failure.code != "stopped"):
-                raise Violation(step.line, f"expected it to stop when asked to, found {_how(ended.failure)}")
+                raise ExpectationViolated(step.line, f"expected it to stop when asked to, found {_how(ended.failure)}")
             if not step.error:
                 return
         _judge_failure(step, ended.failure)
@@ -332,14 +334,14 @@ def _never(interruption: Interruption, ended: Ended) -> str:
 def _judge_failure(step: Step, failure: Failure | None) -> None:
     if step.error is None:
         if failure is not None and failure.code not in step.may_fail:
-            raise Violation(step.line, f"expected {step.verb} to succeed, found {_how(failure)}")
+            raise ExpectationViolated(step.line, f"expected {step.verb} to succeed, found {_how(failure)}")
         return
     wanted = " ".join(filter(None, (step.error.code, step.error.says and f"saying {step.error.says!r}")))
     if failure is None:
-        raise Violation(step.line, f"expected {step.verb} to fail with {wanted}, found that it succeeded")
+        raise ExpectationViolated(step.line, f"expected {step.verb} to fail with {wanted}, found that it succeeded")
     right = step.error.code in ("", failure.code) and step.error.says.lower() in failure.message.lower()
     if not right:
-        raise Violation(step.line, f"expected {step.verb} to fail with {wanted}, found {_how(failure)}")
+        raise ExpectationViolated(step.line, f"expected {step.verb} to fail with {wanted}, found {_how(failure)}")
 
 
 def _how(failure: Failure | None) -> str:

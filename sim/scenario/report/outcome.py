@@ -14,7 +14,7 @@ from sim.scenario.language.patterns import MAX_BYTES
 PASSED, VIOLATED, WRONG, SKIPPED = "passed", "violated", "wrong", "skipped"
 
 
-class Violation(Exception):
+class ExpectationViolated(Exception):
     """Something is not as the scenario expects it."""
 
     def __init__(self, line: int, message: str) -> None:

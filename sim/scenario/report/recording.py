@@ -35,7 +35,7 @@ _PROGRESS = re.compile(r"/progress/([0-9a-f]{32})\.")
 State = dict[str, Any]
 
 
-class Recorder:
+class StateRecorder:
     """Takes the states of one run."""
 
     def __init__(self, scenario: Scenario, backend: Backend, tell: Callable[[dict[str, Any]], None]) -> None:

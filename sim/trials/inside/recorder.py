@@ -33,7 +33,7 @@ def clear(medium: Medium) -> None:
         unmount(ROOM)
 
 
-class Recorder:
+class WriteRecorder:
     """A medium whose every write is logged."""
 
     def __init__(self, medium: Medium, log_disk: str, room_disk: str) -> None:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from engine.tools.local.files import RealFiles
 from sim.trials.inside.media import MOUNT, medium_of
-from sim.trials.inside.powercut.request import MOST_WRONG, Asked, Found, chosen
-from sim.trials.inside.recorder import Recorder, Recording
+from sim.trials.inside.powercut.request import MOST_WRONG, Asked, Result, chosen
+from sim.trials.inside.recorder import Recording, WriteRecorder
 from sim.trials.sequences import files as micro
 
 
@@ -21,9 +21,9 @@ class _Done(NamedTuple):
     legal: list[set[micro.Tree]]
 
 
-def compared(asked: Asked) -> Found:
+def compared(asked: Asked) -> Result:
     """Record all workloads, one after the other, then compare."""
-    recorder = Recorder(medium_of(asked.on), asked.log_disk, asked.room_disk)
+    recorder = WriteRecorder(medium_of(asked.on), asked.log_disk, asked.room_disk)
     files = RealFiles()
     done = []
     for name, workload in micro.WORKLOADS.items():
@@ -44,7 +44,7 @@ def compared(asked: Asked) -> Found:
         recording.close()
 
 
-def _compare(asked: Asked, recording: Recording, done: list[_Done]) -> Found:
+def _compare(asked: Asked, recording: Recording, done: list[_Done]) -> Result:
     first = recording.entry_of_mark(1)
     count, wrong = 0, []
     for state in chosen(asked, recording, first, len(recording.entries)):
@@ -62,4 +62,4 @@ def _compare(asked: Asked, recording: Recording, done: list[_Done]) -> Found:
         count += 1
         if len(wrong) >= MOST_WRONG:
             break
-    return Found(count, wrong)
+    return Result(count, wrong)

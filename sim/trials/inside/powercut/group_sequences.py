@@ -15,8 +15,8 @@ from engine.tools.lvm.volume_groups import LvmVolumeGroups
 from sim.trials.inside.logwrites import State
 from sim.trials.inside.lvm_repair import repair, unreadable
 from sim.trials.inside.media import Parts
-from sim.trials.inside.powercut.request import MOST_WRONG, Asked, Found, chosen
-from sim.trials.inside.recorder import ROOM, Recorder, Recording, attach, attached
+from sim.trials.inside.powercut.request import MOST_WRONG, Asked, Result, chosen
+from sim.trials.inside.recorder import ROOM, Recording, WriteRecorder, attach, attached
 from sim.trials.sequences import volume_groups as micro
 
 HOST = "host-a"
@@ -43,14 +43,14 @@ class _Done(NamedTuple):
     legal: list[set[micro.Found]]
 
 
-def compared(asked: Asked) -> Found:
+def compared(asked: Asked) -> Result:
     """Record workloads, each on a device of its own, then compare. All of them, or a few where few states are asked
     for: recording takes its time."""
     count = min(len(micro.WORKLOADS), -(-asked.most_states // _STATES_EACH))
     picked = set(random.Random(asked.seed).sample(sorted(micro.WORKLOADS), count))
     names = [name for name in micro.WORKLOADS if name in picked]
     medium = Parts(names, _PART_BYTES)
-    recorder = Recorder(medium, asked.log_disk, asked.room_disk)
+    recorder = WriteRecorder(medium, asked.log_disk, asked.room_disk)
     starts = {many: _template(many) for many in {micro.has_many(name) for name in names}}
     for name in names:
         _copy(_template_path(micro.has_many(name)), medium.part(name))
@@ -95,7 +95,7 @@ def _copy(source: str, target: str) -> None:
         os.fsync(device.fileno())
 
 
-def _recorded(recorder: Recorder, medium: Parts, name: str, start: int, profile: str) -> _Done:
+def _recorded(recorder: WriteRecorder, medium: Parts, name: str, start: int, profile: str) -> _Done:
     medium.part(name)
     recorder.mark(f"{name} begins")
     first = len(recorder.marks)
@@ -105,7 +105,7 @@ def _recorded(recorder: Recorder, medium: Parts, name: str, start: int, profile:
     return _Done(name, first, start, micro.legal(name, profile))
 
 
-def _compare(asked: Asked, recording: Recording, medium: Parts, done: list[_Done]) -> Found:
+def _compare(asked: Asked, recording: Recording, medium: Parts, done: list[_Done]) -> Result:
     first = recording.entry_of_mark(1)
     count, repaired, wrong = 0, 0, list[str]()
     for state in chosen(asked, recording, first, len(recording.entries), _MIXED):
@@ -122,7 +122,7 @@ def _compare(asked: Asked, recording: Recording, medium: Parts, done: list[_Done
         count += 1
         if len(wrong) >= MOST_WRONG:
             break
-    return Found(count, wrong, repaired)
+    return Result(count, wrong, repaired)
 
 
 def _looked_at(done: list[_Done], state: State) -> list[_Done]:

@@ -34,7 +34,7 @@ class Asked(NamedTuple):
     """verbs: nothing is synced, so something must be found."""
 
 
-class Found(NamedTuple):
+class Result(NamedTuple):
     """What came of it."""
 
     states: int

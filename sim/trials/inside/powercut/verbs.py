@@ -24,8 +24,8 @@ from sim.scenario.language.patterns import data as pattern_data
 from sim.scenario.report.outcome import usable
 from sim.trials.inside.logwrites import State
 from sim.trials.inside.media import Medium, medium_of
-from sim.trials.inside.powercut.request import MOST_WRONG, Asked, Found, chosen
-from sim.trials.inside.recorder import Recorder, Recording
+from sim.trials.inside.powercut.request import MOST_WRONG, Asked, Result, chosen
+from sim.trials.inside.recorder import Recording, WriteRecorder
 from sim.trials.torture.model import Model, Possible
 
 REPOSITORIES = ("a", "b")
@@ -50,10 +50,10 @@ class Recorded(NamedTuple):
     unsure: Change
 
 
-def compared(asked: Asked) -> Found:
+def compared(asked: Asked) -> Result:
     """Record everything, then judge."""
     medium = medium_of(asked.on)
-    recorder = Recorder(medium, asked.log_disk, asked.room_disk)
+    recorder = WriteRecorder(medium, asked.log_disk, asked.room_disk)
     with _careless() if asked.careless else contextlib.nullcontext(), _Engine() as engine:
         for repo in REPOSITORIES:
             engine.create_repository(medium.format, medium.parameters(repo))
@@ -74,7 +74,7 @@ def compared(asked: Asked) -> Found:
                 break
     finally:
         recording.close()
-    return Found(count, wrong, repaired)
+    return Result(count, wrong, repaired)
 
 
 @contextlib.contextmanager
@@ -116,7 +116,7 @@ def _connect(engine: Engine, medium: Medium) -> None:
 class _Workload:
     """Does one thing after the other, and keeps what each means for a model."""
 
-    def __init__(self, engine: Engine, recorder: Recorder) -> None:
+    def __init__(self, engine: Engine, recorder: WriteRecorder) -> None:
         self._engine = engine
         self._recorder = recorder
         self._now = Model()

@@ -67,17 +67,17 @@ KILLERS = {
     "formats.lvm.metadata.area.Meta.extend:self.sync": "small lvm",
     "formats.lvm.metadata.area.Meta.keep:self.sync": "lvm:user-data",
     "formats.lvm.metadata.area.Meta.sync:self._ours": "small lvm",
-    "formats.lvm.places.Places.sync:device.sync": "lvm:create-space",
+    "formats.lvm.volumes.places.Places.sync:device.sync": "lvm:create-space",
     "formats.lvm.metadata.progress.ProgressLogs.write:self._meta.sync": "small lvm",
     "formats.lvm.metadata.records.Records.settle:self.settle_all": "lvm:create-space",
     "formats.lvm.metadata.records.Records.settle_all:self._meta.sync": "lvm:create-space",
     "formats.lvm.setup._make_meta:device.sync": "small lvm",
     "formats.lvm.setup._make_meta:group.sync": "small lvm",
-    "formats.lvm.volumes.Volumes._make_room_for:self._group.sync": "small lvm",
-    "formats.lvm.volumes.Volumes.make:device.sync": "lvm:create-performance",
-    "formats.lvm.extents.Extents.make_room:self._group.sync": "small lvm",
-    "formats.lvm.volumes.Volumes.quarantine:self._group.sync": "small lvm",
-    "formats.lvm.volumes.Volumes.remove:self._group.sync": "small lvm",
+    "formats.lvm.volumes.volumes.Volumes._make_room_for:self._group.sync": "small lvm",
+    "formats.lvm.volumes.volumes.Volumes.make:device.sync": "lvm:create-performance",
+    "formats.lvm.volumes.extents.Extents.make_room:self._group.sync": "small lvm",
+    "formats.lvm.volumes.volumes.Volumes.quarantine:self._group.sync": "small lvm",
+    "formats.lvm.volumes.volumes.Volumes.remove:self._group.sync": "small lvm",
     "host.state.HostState._write:handle.sync": "small",
     "host.state.HostState._write:self._doors.files.sync_directory": "small",
     "verbs.copy._already_here:repository.tags.settle": "copy-committed",
@@ -103,11 +103,14 @@ REDUNDANT = {
     "formats.lvm.setup._make_leases:group.sync": "the same",
     "formats.lvm.shared.guard.SharedGuard._more_leases:self._group.sync": "the chunk that needs them follows "
     "another sync",
-    "formats.lvm.extents.Extents._extend:self._group.sync": "what is gained is cleared and told by a tag, and synced",
-    "formats.lvm.extents.Extents.freeze:device.sync": "layers end with the image; machines that open the device do not",
-    "formats.lvm.extents.Extents.make_room:device.sync": "the sync of the group flushes the same devices",
-    "formats.lvm.extents.Extents.reduce:self._group.sync": "the file of a snapshot was flushed when it became one",
-    "formats.lvm.extents.Extents.reduce:self._group.sync#2": "a reduction that is lost is offered again",
+    "formats.lvm.volumes.extents.Extents._extend:self._group.sync": "what is gained is cleared and told by a "
+    "tag, and synced",
+    "formats.lvm.volumes.extents.Extents.freeze:device.sync": "layers end with the image; machines that "
+    "open the device do not",
+    "formats.lvm.volumes.extents.Extents.make_room:device.sync": "the sync of the group flushes the same devices",
+    "formats.lvm.volumes.extents.Extents.reduce:self._group.sync": "the file of a snapshot was flushed when "
+    "it became one",
+    "formats.lvm.volumes.extents.Extents.reduce:self._group.sync#2": "a reduction that is lost is offered again",
 }
 """Syncs without which nothing can be lost in this model, and why they may stay."""
 

@@ -17,7 +17,7 @@ from engine.formats.lvm.metadata.layout import LOG_BYTES
 from engine.formats.lvm.metadata.pages import PAGE_BYTES
 from engine.formats.lvm.metadata.progress import ProgressLogs
 from engine.formats.lvm.metadata.records import Records
-from engine.formats.lvm.volumes import Volumes
+from engine.formats.lvm.volumes.volumes import Volumes
 
 TEMPORARY = "temporary"
 PROGRESS = "progress"

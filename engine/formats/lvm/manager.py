@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from engine.errors import Conflict, Refused
 from engine.formats.lvm import setup
-from engine.formats.lvm.activation import Activation
 from engine.formats.lvm.group import NOBODY, Group
 from engine.formats.lvm.guard import ExclusiveGuard, managing_host
 from engine.formats.lvm.metadata import layout
 from engine.formats.lvm.metadata.area import Meta
+from engine.formats.lvm.volumes.activation import Activation
 
 
 class ExclusiveManager:

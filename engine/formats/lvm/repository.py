@@ -14,9 +14,7 @@ from engine.doors.volume_groups import VolumeGroup
 from engine.errors import DiskwrightError
 from engine.formats.base import Scan
 from engine.formats.lvm import setup
-from engine.formats.lvm.activation import Activation
 from engine.formats.lvm.digests import HostDigests
-from engine.formats.lvm.extents import Extents
 from engine.formats.lvm.group import Group
 from engine.formats.lvm.guard import ExclusiveGuard
 from engine.formats.lvm.leases import HostLeases
@@ -28,7 +26,9 @@ from engine.formats.lvm.metadata.progress import ProgressLogs
 from engine.formats.lvm.metadata.records import Records
 from engine.formats.lvm.shared.guard import SharedGuard
 from engine.formats.lvm.shared.leases import SlotLeases
-from engine.formats.lvm.volumes import Volumes
+from engine.formats.lvm.volumes.activation import Activation
+from engine.formats.lvm.volumes.extents import Extents
+from engine.formats.lvm.volumes.volumes import Volumes
 from engine.tools.qemu.qcow2 import MAX_FRESH_SIZE
 
 VERSION = (layout.MAJOR, layout.MINOR)

@@ -18,7 +18,6 @@ from engine.doors.shared_leases import LeaseArea
 from engine.doors.volume_groups import VolumeGroup
 from engine.errors import BadRequest, Conflict, Damaged, NoSpace, NotFound, Refused, StorageError
 from engine.formats.files.tree import doing
-from engine.formats.lvm.activation import Activation
 from engine.formats.lvm.digests import HostDigests
 from engine.formats.lvm.group import Group
 from engine.formats.lvm.guard import ExclusiveGuard
@@ -27,6 +26,7 @@ from engine.formats.lvm.metadata.area import Meta, sealed_header
 from engine.formats.lvm.metadata.pages import PAGE_BYTES
 from engine.formats.lvm.shared.guard import SharedGuard
 from engine.formats.lvm.shared.roster import Roster
+from engine.formats.lvm.volumes.activation import Activation
 
 _KNOWN = ("volume_group", "devices", "files", "file_bytes", "sector_bytes", "exclusive", "shared", "hosts")
 """Some are needed for creating only; connecting takes the same ones."""

@@ -17,13 +17,13 @@ from engine.doors.volume_groups import LogicalVolume, PhysicalRange, VolumeGroup
 from engine.errors import Conflict, Damaged, DiskwrightError, StorageError, from_os_error
 from engine.formats.base import VolumeFacts, backing_name, unverified
 from engine.formats.files.tree import doing
-from engine.formats.lvm.activation import Activation
 from engine.formats.lvm.group import Group
 from engine.formats.lvm.guard import Guard
 from engine.formats.lvm.metadata import layout
-from engine.formats.lvm.places import Places, opened
-from engine.formats.lvm.refcounts import end_of_data
-from engine.formats.lvm.sizes import in_extents, known, most_bytes, require_free
+from engine.formats.lvm.volumes.activation import Activation
+from engine.formats.lvm.volumes.places import Places, opened
+from engine.formats.lvm.volumes.refcounts import end_of_data
+from engine.formats.lvm.volumes.sizes import in_extents, known, most_bytes, require_free
 from engine.tools.qemu.qcow2 import HEADER_READ_BYTES, Header, fresh_image, parse_header
 
 _FIRST_READ_BYTES = 4096

@@ -11,12 +11,12 @@ from engine.data.records import VolumeRef
 from engine.doors.volume_groups import BlockHandle, VolumeGroup
 from engine.errors import Conflict, Damaged
 from engine.formats.files.tree import doing
-from engine.formats.lvm.activation import Activation
 from engine.formats.lvm.group import Group
 from engine.formats.lvm.guard import Guard
 from engine.formats.lvm.metadata import layout
-from engine.formats.lvm.sizes import in_extents, known, most_bytes, require_free
-from engine.formats.lvm.volumes import Volumes
+from engine.formats.lvm.volumes.activation import Activation
+from engine.formats.lvm.volumes.sizes import in_extents, known, most_bytes, require_free
+from engine.formats.lvm.volumes.volumes import Volumes
 
 
 class Extents:

@@ -14,10 +14,11 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from engine.data.model import Constraints, Fix, FixType, ImageReport, RepositoryReport, Strategy, require_id
+from engine.data.model import Constraints, Fix, ImageReport, RepositoryReport, Strategy, require_id
 from engine.data.options import parse
 from engine.doors import Doors
 from engine.errors import BadRequest, Conflict, DiskwrightError, Irreversible, NotFound, Refused
+from engine.fixes.work import Work
 from engine.formats.base import Manager, Repository
 from engine.formats.registry import create_repository, detach_repository, open_repository, same_on_host
 from engine.host import tasks
@@ -26,6 +27,7 @@ from engine.survey import survey
 from engine.tags import leasing
 from engine.tags.context import Connection, Context
 from engine.triage.judge import judge
+from engine.triage.rules import B_CREATE, UNFINISHED
 
 OptionsArgument = Mapping[str, Any] | None
 _REPO_ID_CHARACTERS = 64
@@ -239,23 +241,27 @@ class Engine:
         return survey.report(self.context, self.context.repository(repo_id), parsed.deep)
 
     def fix_storage_repository(
-        self, repo_id: str, fix: Fix | Mapping[str, Any], options: OptionsArgument = None
+        self,
+        repo_id: str,
+        fix: Fix | Mapping[str, Any],
+        options: OptionsArgument = None,
+        accept: Callable[[Fix], None] | None = None,
     ) -> Task:
         """Start a fix in a process of its own and return its task.
 
-        The leases are taken and the fix is verified before this returns: StaleFix, ImageBusy. Irreversible for one
-        that cannot be undone, unless the option ``irreversible`` is true."""
+        The leases are taken and the fix is verified, by one scan, before this returns: StaleFix, ImageBusy.
+        Irreversible for one that cannot be undone, unless the option ``irreversible`` is true. With ``accept`` a fix
+        whose facts have changed is not stale while its rule offers the same plan for the same target: ``accept`` is
+        shown the fix as it is now, and raises what speaks against starting it."""
         from engine.fixes import run as fixes
 
         parsed = parse("fix_storage_repository", options)
         repository = self.context.repository(repo_id)
         wanted = fix if isinstance(fix, Fix) else Fix.from_json(fix)
         with fixes.take_leases(self.context, repository, wanted) as leases:
-            found, _ = fixes.verify(self.context, repository, wanted)
-            _require_known([found], parsed.irreversible)
-            if found.waits_for:
-                raise Refused(f"fix {found.id} cannot run now: it waits for {found.waits_for}", "Provide that first")
-            return tasks.start(self.context, self.state, repo_id, [found], leases)
+            work = fixes.verify(self.context, repository, wanted, accept)
+            _require_known([work.fix], parsed.irreversible)
+            return tasks.start(self.context, self.state, repo_id, [work], leases)
 
     def run_fixes(self, repo_id: str, wanted: Sequence[Fix], options: OptionsArgument = None) -> Task:
         """Start several fixes, one after the other in one process; one that fails does not stop the rest.
@@ -267,7 +273,7 @@ class Engine:
             raise BadRequest("no fix was named", "diskwright check lists them")
         self.context.repository(repo_id)
         _require_known(wanted, parsed.irreversible)
-        return tasks.start(self.context, self.state, repo_id, wanted, leasing.LeaseSet({}))
+        return tasks.start(self.context, self.state, repo_id, [Work(fix) for fix in wanted], leasing.LeaseSet({}))
 
     def run_fix_here(self, repo_id: str, fix: Fix) -> None:
         """Run one fix to its end in this process. The caller has made sure that what cannot be undone is wanted."""
@@ -275,7 +281,7 @@ class Engine:
 
         repository = self.context.repository(repo_id)
         with fixes.take_leases(self.context, repository, fix):
-            fixes.execute(self.context, repository, fix)
+            fixes.execute(self.context, repository, Work(fix))
 
     # -- tasks
 
@@ -435,15 +441,19 @@ class Engine:
                 self._start_mend(repo_id, image)
 
     def _start_mend(self, repo_id: str, image: str) -> None:
-        view = survey.look(self.context, self.context.repository(repo_id), only=image)
-        found = [fix for fix in judge(view).fixes if fix.type is FixType.MEND and fix.target == image]
-        if not found or found[0].waits_for:
-            return
-        cost = found[0].cost
-        if found[0].rule == "B-CREATE" and not cost.read_bytes and cost.write_bytes <= _SOON_BYTES:
-            self.run_fix_here(repo_id, found[0])  # quicker than starting a process
-        else:
-            self.fix_storage_repository(repo_id, found[0])
+        from engine.fixes import run as fixes
+
+        repository = self.context.repository(repo_id)
+        with leasing.take(self.doors, repository, [image]) as leases:
+            view = survey.look(self.context, repository, only=image, mine=True)
+            found = [fix for fix in judge(view).fixes if fix.rule in UNFINISHED and fix.target == image]
+            if not found:
+                return
+            cost, work = found[0].cost, fixes.work_of(self.context, repository, found[0], view)
+            if found[0].rule == B_CREATE and not cost.read_bytes and cost.write_bytes <= _SOON_BYTES:
+                fixes.execute(self.context, repository, work)  # quicker than starting a process
+            else:
+                tasks.start(self.context, self.state, repo_id, [work], leases)
 
 
 def _require_handle(repo_id: object) -> None:

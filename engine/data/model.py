@@ -66,6 +66,33 @@ class Risk(StrEnum):
     LOSES_DATA = "loses data"
 
 
+class WaitKind(StrEnum):
+    """What a fix can wait for. None of it comes by running the fix again."""
+
+    ROOM = "room"
+    """Free space."""
+    SOURCE = "source"
+    """An image, or a file, to copy from."""
+    BASE = "base"
+    """The image's base, which is gone."""
+    REPLICA = "replica"
+    """A connected repository that has the same snapshot intact."""
+    HOST = "host"
+    """A host that may still write to the volume."""
+    RECORD = "record"
+    """A record that cannot be understood, and may need what would be deleted."""
+
+
+class Wait(NamedTuple):
+    """What a fix waits for: decisions look at ``kind``, people read ``text``."""
+
+    kind: WaitKind
+    subject: str
+    """Id of the image, name of the host or number of bytes, by ``kind``."""
+    text: str
+    """Goes on from "it waits for ..."."""
+
+
 def is_id(text: object) -> bool:
     """Tell whether ``text`` is an id as we write them: 32 lower-case hexadecimal digits."""
     return isinstance(text, str) and _ID.match(text) is not None
@@ -205,8 +232,8 @@ class Fix(NamedTuple):
     status_before: str = ""
     status_after: str = ""
     needs_srm: bool = False
-    waits_for: str = ""
-    """An unmet outside condition; "" when it can run now."""
+    wait: Wait | None = None
+    """An unmet outside condition; None when it can run now."""
     depends_on: tuple[str, ...] = ()
     unlocks: tuple[str, ...] = ()
     deep: bool = False
@@ -217,10 +244,17 @@ class Fix(NamedTuple):
         """Whether what it does cannot be undone: a removed image is deleted, images become one, data are given up."""
         return self.risk is not Risk.REVERSIBLE
 
+    @property
+    def waits_for(self) -> str:
+        """What it waits for, in words; "" when it can run now."""
+        return self.wait.text if self.wait is not None else ""
+
     def to_json(self) -> dict[str, Any]:
         """Return the fix as JSON data; ``from_json`` of it on any host is equal."""
         data = self._asdict()
         data["cost"] = self.cost._asdict()
+        data["wait"] = self.wait._asdict() if self.wait is not None else None
+        data["waits_for"] = self.waits_for
         return data
 
     @staticmethod
@@ -231,12 +265,16 @@ class Fix(NamedTuple):
             fields["type"] = FixType(fields["type"])
             fields["risk"] = Risk(fields["risk"])
             fields["cost"] = FixCost(**fields["cost"])
+            if not isinstance(fields.pop("waits_for", ""), str):  # for readers, and all that older versions wrote
+                raise TypeError("text expected")
+            wait = fields.get("wait")
+            fields["wait"] = None if wait is None else _wait(**wait)
             fields["reads"] = tuple((str(k), str(v)) for k, v in fields["reads"])
             for name in ("facts", "images", "unavailable", "depends_on", "unlocks"):
                 fields[name] = tuple(str(item) for item in fields[name])
             fix = Fix(**fields)
             words = (fix.id, fix.rule, fix.target, fix.repository, fix.why, fix.status_before, fix.status_after)
-            if not all(isinstance(text, str) for text in (*words, fix.waits_for)):
+            if not all(isinstance(text, str) for text in words):
                 raise TypeError("text expected")
             if not all(isinstance(number, int | float | None) for number in fix.cost):
                 raise TypeError("the cost is not made of numbers")
@@ -245,6 +283,12 @@ class Fix(NamedTuple):
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise BadRequest(f"this is not a fix ({error!s:.120})", "Send a fix exactly as check returned it") from None
         return fix
+
+
+def _wait(kind: str, subject: str, text: str) -> Wait:
+    if not isinstance(subject, str) or not isinstance(text, str):
+        raise TypeError("text expected")
+    return Wait(WaitKind(kind), subject, text)
 
 
 class Finding(NamedTuple):

@@ -1,4 +1,9 @@
-"""From a Fix to its execution: whose leases it needs, whether it is still true, what runs it."""
+"""From a Fix to its execution: whose leases it needs, whether it is still true, what runs it.
+
+A fix is verified by one scan, under its leases. A process that inherits these leases runs the work without another
+one: it reads only the tags again that the fix has read. Who depends on a tag is not asked again here, for the
+executors that delete or overwrite do so themselves after they have announced it.
+"""
 
 from __future__ import annotations
 
@@ -7,46 +12,75 @@ from collections.abc import Callable
 from engine.data.model import Fix
 from engine.errors import BadRequest, Refused, StaleFix, StorageError
 from engine.fixes import clean, copy, create, import_image, merge, rebuild, repair
+from engine.fixes.work import Work
 from engine.formats.base import Repository
 from engine.survey import survey
 from engine.tags import leasing
 from engine.tags.context import Context
 from engine.triage.judge import judge
-from engine.triage.rules_clean import LITTER_KINDS, REBUILDS
+from engine.triage.propose import version_of
+from engine.triage.rules import BY_CODE, LITTER_KINDS, Executor, Leases
 from engine.triage.view import Graph, View
 
-Runner = Callable[[Context, Repository, Fix, View], None]
+Accept = Callable[[Fix], None]
+"""Is shown a fix as it is now, under its leases and before anything is done; raises what speaks against it."""
+Runner = Callable[[Context, Repository, Work], None]
 
 
 def lease_tags(fix: Fix) -> tuple[str, ...]:
     """Return the tags whose exclusive leases the fix needs, all taken before it is verified."""
-    if not fix.target:
+    rule = BY_CODE.get(fix.rule)
+    if not fix.target or rule is None or rule.leases is Leases.NONE:
         return ()
-    return tuple(sorted(set(fix.images))) if fix.rule == "M-CHAIN" else (fix.target,)
+    return tuple(sorted(set(fix.images))) if rule.leases is Leases.IMAGES else (fix.target,)
 
 
 def take_leases(context: Context, repository: Repository, fix: Fix) -> leasing.LeaseSet:
-    """Take the leases of ``lease_tags``, or raise ImageBusy naming who works there."""
+    """Take the leases of a fix, or raise ImageBusy naming who works there."""
     return leasing.take(context.doors, repository, lease_tags(fix))
 
 
-def verify(context: Context, repository: Repository, fix: Fix) -> tuple[Fix, View]:
-    """Return the same fix recomputed from what is there now, or raise StaleFix saying what changed. The caller holds
-    the leases of ``lease_tags``."""
+def verify(context: Context, repository: Repository, fix: Fix, accept: Accept | None = None) -> Work:
+    """Compute a fix again from what is there now, by one scan; the caller holds the leases of ``lease_tags``.
+
+    StaleFix says what has changed, Refused what it waits for. With ``accept`` a fix is not stale while the same rule
+    offers the same plan for the same target; ``accept`` is shown it and may refuse. Nothing is written."""
     if fix.repository != repository.identity:
         raise Refused("this fix was computed from another repository", "Send it to the one it came from")
     if fix.rule not in RUNNERS:
         raise StaleFix(f"this version does not know the rule {fix.rule!r:.40}", "Check again on this host")
     view = survey.look(context, repository, deep=fix.deep, only=fix.target or None, mine=True)
-    for found in judge(view).fixes:
+    found = _same(fix, judge(view).fixes, accept is not None)
+    if found is None:
+        if view.scan.unlisted:
+            raise StorageError(f"fix {fix.id} cannot be verified: {view.scan.unlisted[0][1]}", "Check the storage")
+        raise StaleFix(f"fix {fix.id} is out of date: {_what_changed(fix, view)}", "Check again")
+    if found.id == fix.id and _promised(found) != _promised(fix):
+        raise BadRequest(f"fix {fix.id} was edited", "Send a fix exactly as check returned it")
+    work = work_of(context, repository, found, view)
+    if accept is not None:
+        accept(found)
+    return work
+
+
+def work_of(context: Context, repository: Repository, fix: Fix, view: View) -> Work:
+    """Return the work for a fix of a view that was taken under the leases of the fix; Refused: it cannot run now, or
+    not here."""
+    _may_run_here(context, repository, fix)
+    if fix.wait is not None:
+        raise Refused(f"fix {fix.id} cannot run now: it waits for {fix.waits_for}", "Provide that and try again")
+    return Work(fix, True, view.depths.lost.get(fix.target, ()), bool(Graph(view).children(fix.target)))
+
+
+def _same(fix: Fix, offered: tuple[Fix, ...], changed_too: bool) -> Fix | None:
+    for found in offered:
         if found.id == fix.id:
-            if _promised(found) != _promised(fix):
-                raise BadRequest(f"fix {fix.id} was edited", "Send a fix exactly as check returned it")
-            _may_run_here(context, repository, found)
-            return found, view
-    if view.scan.unlisted:
-        raise StorageError(f"fix {fix.id} cannot be verified: {view.scan.unlisted[0][1]}", "Check the storage")
-    raise StaleFix(f"fix {fix.id} is out of date: {_what_changed(fix, view)}", "Check again")
+            return found
+    if changed_too:
+        for found in offered:
+            if (found.rule, found.target, found.plan) == (fix.rule, fix.target, fix.plan):
+                return found
+    return None
 
 
 def _promised(fix: Fix) -> tuple[object, ...]:
@@ -71,7 +105,7 @@ def _what_changed(fix: Fix, view: View) -> str:
         kind, _, subject = name.partition(":")
         if kind == "tag":
             entry = graph.entry(subject)
-            now = f"{entry.generation:x}" if entry else "-"
+            now = version_of(entry)
             if now != version:
                 gone = entry is None or entry.tombstone
                 return f"image {subject} is {'gone' if gone else f'now at generation {now}'}"
@@ -80,30 +114,25 @@ def _what_changed(fix: Fix, view: View) -> str:
     return "its rule does not apply any more"
 
 
-def execute(context: Context, repository: Repository, fix: Fix) -> None:
-    """Verify and run a fix to its end. The caller holds the leases of ``lease_tags``.
+def execute(context: Context, repository: Repository, work: Work) -> None:
+    """Run a fix to its end, verified first if it is not yet. The caller holds the leases of ``lease_tags``.
 
     Raises what went wrong; the reason is then also in the image's last_error where it could be
     written. Safe to repeat after any crash."""
-    found, view = verify(context, repository, fix)
-    if found.waits_for:
-        raise Refused(f"fix {fix.id} cannot run now: it waits for {found.waits_for}", "Provide that and try again")
+    if work.verified and _unchanged(repository, work.fix):
+        _may_run_here(context, repository, work.fix)
+    else:
+        work = verify(context, repository, work.fix)
     try:
-        RUNNERS[found.rule](context, repository, found, view)
+        RUNNERS[work.fix.rule](context, repository, work)
     finally:
         context.deactivate()
 
 
-def _salvage(context: Context, repository: Repository, fix: Fix, view: View) -> None:
-    rebuild.salvage(context, repository, fix.target, view.depths.lost.get(fix.target, ()))
-
-
-def _flatten(context: Context, repository: Repository, fix: Fix, view: View) -> None:
-    rebuild.flatten(context, repository, fix.target, bool(Graph(view).children(fix.target)))
-
-
-def _merge(context: Context, repository: Repository, fix: Fix, view: View) -> None:
-    merge.merge(context, repository, fix.target, _text(fix, "above"), _text(fix, "direction"))
+def _unchanged(repository: Repository, fix: Fix) -> bool:
+    """Whether each tag that the fix has read still has the generation that it had."""
+    tags = [(name.removeprefix("tag:"), version) for name, version in fix.reads if name.startswith("tag:")]
+    return all(version_of(repository.tags.read(tag)) == version for tag, version in tags)
 
 
 def _text(fix: Fix, key: str) -> str:
@@ -113,38 +142,62 @@ def _text(fix: Fix, key: str) -> str:
     return value
 
 
-def _litter(context: Context, repository: Repository, fix: Fix, view: View) -> None:
+def _leftovers(kind: str) -> Runner:
+    return lambda context, repository, work: clean.leftovers(context, repository, work.fix.target, kind)
+
+
+def _litter(context: Context, repository: Repository, work: Work) -> None:
     clean.litter(repository, LITTER_KINDS)
 
 
-RUNNERS: dict[str, Runner] = {
-    "C-REMOVED": lambda context, repository, fix, view: clean.tag(context, repository, fix.target),
-    "C-HIDDEN": lambda context, repository, fix, view: clean.tag(context, repository, fix.target),
-    "B-PURGING": lambda context, repository, fix, view: clean.tag(context, repository, fix.target),
-    "C-SCRAP": lambda context, repository, fix, view: clean.leftovers(context, repository, fix.target, "scrap"),
-    "C-EVIDENCE": lambda context, repository, fix, view: clean.leftovers(context, repository, fix.target, "evidence"),
-    "C-ATTEMPT": lambda context, repository, fix, view: clean.leftovers(context, repository, fix.target, "attempt"),
-    "C-LOSSES": lambda context, repository, fix, view: repair.accept_losses(context, repository, fix.target),
-    "C-RECORD": lambda context, repository, fix, view: clean.damaged_record(repository, fix.target),
-    "C-LITTER": _litter,
-    "C-LOST": lambda context, repository, fix, view: _ignore(clean.lost(repository, _text(fix, "name"))),
-    "C-UNNAMED": lambda context, repository, fix, view: clean.unnamed(
-        repository, _text(fix, "volume"), _text(fix, "format")
-    ),
-    "M-CHAIN": _merge,
-    "B-CREATE": lambda context, repository, fix, view: create.resume(context, repository, fix.target),
-    "B-COPY": lambda context, repository, fix, view: copy.resume(context, repository, fix.target),
-    "B-IMPORT": lambda context, repository, fix, view: import_image.resume(context, repository, fix.target),
-    "B-REPLICA": lambda context, repository, fix, view: rebuild.from_replica(
-        context, repository, fix.target, _text(fix, "source")
-    ),
-    "B-SALVAGE": _salvage,
-    "O-HEADER": lambda context, repository, fix, view: repair.header(context, repository, fix.target),
-    "O-REDUCE": lambda context, repository, fix, view: repair.reduce(context, repository, fix.target),
-    "O-LEAKS": lambda context, repository, fix, view: repair.leaks(context, repository, fix.target),
-    **dict.fromkeys(REBUILDS, _flatten),
+def _lost(context: Context, repository: Repository, work: Work) -> None:
+    clean.lost(repository, _text(work.fix, "name"))
+
+
+def _quarantine(context: Context, repository: Repository, work: Work) -> None:
+    clean.unnamed(repository, _text(work.fix, "volume"), _text(work.fix, "format"))
+
+
+def _merge(context: Context, repository: Repository, work: Work) -> None:
+    fix = work.fix
+    merge.merge(context, repository, fix.target, _text(fix, "above"), _text(fix, "direction"))
+
+
+def _replica(context: Context, repository: Repository, work: Work) -> None:
+    rebuild.from_replica(context, repository, work.fix.target, _text(work.fix, "source"))
+
+
+def _salvage(context: Context, repository: Repository, work: Work) -> None:
+    rebuild.salvage(context, repository, work.fix.target, work.lost)
+
+
+def _flatten(context: Context, repository: Repository, work: Work) -> None:
+    rebuild.flatten(context, repository, work.fix.target, work.has_dependants)
+
+
+_EXECUTORS: dict[Executor, Runner] = {
+    Executor.DELETE: lambda context, repository, work: clean.tag(context, repository, work.fix.target),
+    Executor.SCRAP: _leftovers("scrap"),
+    Executor.EVIDENCE: _leftovers("evidence"),
+    Executor.ATTEMPT: _leftovers("attempt"),
+    Executor.LOSSES: lambda context, repository, work: repair.accept_losses(context, repository, work.fix.target),
+    Executor.RECORD: lambda context, repository, work: clean.damaged_record(repository, work.fix.target),
+    Executor.LITTER: _litter,
+    Executor.LOST: _lost,
+    Executor.QUARANTINE: _quarantine,
+    Executor.MERGE: _merge,
+    Executor.CREATE: lambda context, repository, work: create.resume(context, repository, work.fix.target),
+    Executor.COPY: lambda context, repository, work: copy.resume(context, repository, work.fix.target),
+    Executor.IMPORT: lambda context, repository, work: import_image.resume(context, repository, work.fix.target),
+    Executor.REPLICA: _replica,
+    Executor.SALVAGE: _salvage,
+    Executor.HEADER: lambda context, repository, work: repair.header(context, repository, work.fix.target),
+    Executor.REDUCE: lambda context, repository, work: repair.reduce(context, repository, work.fix.target),
+    Executor.LEAKS: lambda context, repository, work: repair.leaks(context, repository, work.fix.target),
+    Executor.FLATTEN: _flatten,
 }
 
-
-def _ignore(freed: int) -> None:
-    assert freed >= 0
+RUNNERS: dict[str, Runner] = {
+    rule.code: _EXECUTORS[rule.executor] for rule in BY_CODE.values() if rule.executor is not None
+}
+"""What runs the fixes of each rule."""

@@ -2,10 +2,10 @@
 
 ``python -m engine.host.runner SPEC`` reads what to do from the file SPEC (JSON) and writes events as
 JSON lines to its output. Leases it was started with are adopted, so nobody else can slip in
-between the verb that started it and the work. SIGTERM means: stop at the next step and keep
-everything.
+between the verb that started it and the work, and what that verb has verified is not scanned for again.
+SIGTERM means: stop at the next step and keep everything.
 
-Spec: {"host", "state", "repo_id", "fixes": [...], "leases": {tag: token}}
+Spec: {"host", "state", "repo_id", "fixes": [work, ...], "leases": {tag: token}}
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.assembly import real_doors
-from engine.data.model import Fix, OperationStatus
+from engine.data.model import OperationStatus
 from engine.doors import Doors
 from engine.errors import BadRequest, DiskwrightError, StaleFix, from_os_error
 from engine.fixes import run as fixes
+from engine.fixes.work import Work
 from engine.formats.base import Repository
 from engine.host.state import HostState
 from engine.tags import leasing
@@ -45,7 +46,7 @@ def run(doors: Doors, spec: dict[str, Any], narrate: Narrate, stopping: Callable
         for data in spec["fixes"]:
             if stopping():
                 break
-            code = _one(context, spec["repo_id"], Fix.from_json(data), tokens, narrate) or code
+            code = _one(context, spec["repo_id"], Work.from_json(data), tokens, narrate) or code
             tokens = {}
     finally:
         context.close()
@@ -53,13 +54,14 @@ def run(doors: Doors, spec: dict[str, Any], narrate: Narrate, stopping: Callable
     return code
 
 
-def _one(context: Context, repo_id: str, fix: Fix, tokens: dict[str, str], narrate: Narrate) -> int:
+def _one(context: Context, repo_id: str, work: Work, tokens: dict[str, str], narrate: Narrate) -> int:
+    fix = work.fix
     about = {"fix": fix.id, "type": fix.type, "rule": fix.rule, "image": fix.target, "images": fix.images}
     narrate({"event": "start", **about})
     try:
         repository = context.repository(repo_id)
         with leasing.adopt(repository, tokens) if tokens else fixes.take_leases(context, repository, fix):
-            _execute(context, repository, fix)
+            _execute(context, repository, work)
     except StaleFix as error:
         narrate({"event": "stale", **about, "error": str(error), "code": error.code})
         return 0
@@ -76,13 +78,14 @@ def _one(context: Context, repo_id: str, fix: Fix, tokens: dict[str, str], narra
     return 0
 
 
-def _execute(context: Context, repository: Repository, fix: Fix) -> None:
+def _execute(context: Context, repository: Repository, work: Work) -> None:
     """Run a fix. What no executor expects becomes the last error of its image here, while its lease is held."""
     try:
-        fixes.execute(context, repository, fix)
+        fixes.execute(context, repository, work)
     except DiskwrightError:
         raise
     except Exception as error:
+        fix = work.fix
         if fix.images:
             host, now = context.doors.ids.host_id, context.doors.clock.wall()
             status = OperationStatus(str(fix.type), host, 0, 0, -1, _fault(error)[:200], now, fix.rule)

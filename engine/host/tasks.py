@@ -16,6 +16,7 @@ from engine.doors import Doors
 from engine.doors.leases import Lease
 from engine.doors.processes import ProcessState
 from engine.errors import DiskwrightError, StorageError, from_os_error
+from engine.fixes.work import Work
 from engine.formats.base import Repository
 from engine.host.state import HostState, Task
 from engine.tags import sources
@@ -27,34 +28,35 @@ _STOP_WAIT_S = 60.0
 _LOG_LIMIT = 16 * 1024 * 1024
 
 
-def start(context: Context, state: HostState, repo_id: str, wanted: Sequence[Fix], leases: LeaseSet) -> Task:
+def start(context: Context, state: HostState, repo_id: str, wanted: Sequence[Work], leases: LeaseSet) -> Task:
     """Run fixes one after the other in a process that inherits the leases; returns when it is noted on this host.
 
     A process that could not be noted is ended: nobody could see it, wait for it or stop it."""
     doors = context.doors
     repository = context.repository(repo_id)
-    uses = {repository.identity, *(name for fix in wanted for name in _sources(context, repository, fix))}
+    fixes = [work.fix for work in wanted]
+    uses = {repository.identity, *(name for fix in fixes for name in _sources(context, repository, fix))}
     task_id = doors.ids.new_id()
     spec = {
         "host": doors.ids.host_id,
         "state": state.directory,
         "repo_id": repo_id,
-        "fixes": [fix.to_json() for fix in wanted],
+        "fixes": [work.to_json() for work in wanted],
         "leases": {tag: lease.token for tag, lease in leases.leases.items()},
     }
     path = state.save_spec(task_id, spec)
-    single = len(wanted) == 1
+    single = len(fixes) == 1
     task = Task(
         id=task_id,
         process=doors.processes.own(),
         repository=repository.identity,
         repo_id=repo_id,
-        image=(wanted[0].images or ("",))[0] if single else "",
-        verb=str(wanted[0].type) if single else f"{len(wanted)} fixes",
-        rule=wanted[0].rule if single else "",
+        image=(fixes[0].images or ("",))[0] if single else "",
+        verb=str(fixes[0].type) if single else f"{len(fixes)} fixes",
+        rule=fixes[0].rule if single else "",
         started=doors.clock.wall(),
         log=state.task_log(task_id),
-        images=tuple(sorted({image for fix in wanted for image in fix.images})),
+        images=tuple(sorted({image for fix in fixes for image in fix.images})),
         uses=tuple(sorted(uses)),
     )
     with state.starting(context.connections[repo_id]):

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable
 
 from engine.data import progress
-from engine.data.model import Finding, Fix, RepositoryReport, VolumeFormat
+from engine.data.model import Finding, Fix, RepositoryReport, VolumeFormat, Wait, WaitKind
 from engine.data.records import Record, VolumeRef
 from engine.errors import DiskwrightError
 from engine.formats.base import Repository, Scan, TagEntry, VolumeFacts
@@ -213,7 +213,8 @@ def _sources(context: Context, view: View, only: str | None) -> None:
             continue
         if not record.operation.source:
             if record.operation.base and _is_gone(view.scan, record.operation.base):
-                view.waits[tag] = f"its base {record.operation.base}, which is gone"
+                base = record.operation.base
+                view.waits[tag] = Wait(WaitKind.BASE, base, f"its base {base}, which is gone")
             continue
         try:
             source, reason = sources.find(context, record.operation)
@@ -222,7 +223,8 @@ def _sources(context: Context, view: View, only: str | None) -> None:
         except DiskwrightError as error:
             source, reason = None, error.message
         if source is None:
-            view.waits[tag] = f"image {_called(record)} to copy from ({reason})"
+            text = f"image {_called(record)} to copy from ({reason})"
+            view.waits[tag] = Wait(WaitKind.SOURCE, record.operation.source, text)
 
 
 def _called(record: Record) -> str:

@@ -7,12 +7,13 @@ is its own to mend; the images above it only say whose it is.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from engine.data.model import ImageReport, OperationStatus, Status, Strategy, VolumeFormat, aligned
 from engine.data.records import Record, VolumeRef
 from engine.formats.base import VolumeFacts, backing_name
 from engine.tags.chains import contradiction
+from engine.triage import rules
 from engine.triage.view import Graph
 
 MAX_CHAIN = 16
@@ -23,7 +24,12 @@ OVERSIZE_FRACTION = 0.25
 OVERSIZE_MIN_BYTES = 64 * 1024 * 1024
 """A representation is oversized when it occupies this much more than a fresh copy would."""
 
-VERB_RULES = {"create_disk": "B-CREATE", "copy": "B-COPY", "import": "B-IMPORT", "create_snapshot": "B-SNAPSHOT"}
+VERB_RULES = {
+    "create_disk": rules.B_CREATE,
+    "copy": rules.B_COPY,
+    "import": rules.B_IMPORT,
+    "create_snapshot": rules.B_SNAPSHOT,
+}
 
 
 class Health(NamedTuple):
@@ -67,7 +73,7 @@ class Judge:
             else:
                 tag = record.volume.parent
         if tag not in self._known:
-            looped = Health(Status.BROKEN, "its chain runs in a circle", "B-LOOP", tag, (f"loop at tag {tag}",))
+            looped = _health(rules.B_LOOP, tag, (f"loop at tag {tag}",))
             for item in path:
                 self._known[item] = looped._replace(culprit=item)
             return self._known[path[0]]
@@ -79,10 +85,11 @@ class Judge:
 
     @staticmethod
     def _above(below: Health, tag: str) -> Health:
-        if below.status is Status.OPTIMIZED or below.reason.startswith("needs "):
+        if below.status is Status.OPTIMIZED or below.rule in (rules.B_BASE, rules.U_BASE):
             return below
-        reason = f"needs image {below.culprit or tag}: {below.reason}"
-        return below._replace(reason=reason, rule="B-BASE" if below.status is Status.BROKEN else "U-BASE")
+        code = rules.B_BASE if below.status is Status.BROKEN else rules.U_BASE
+        reason = rules.reason(code, image=below.culprit or tag, reason=below.reason)
+        return below._replace(reason=reason, rule=code)
 
     def _edge(self, record: Record, parent: str) -> Health | None:
         """What is wrong between an image and its base, if anything."""
@@ -91,10 +98,9 @@ class Judge:
             return None  # the base's own trouble
         where = (f"tag {record.id} on tag {parent}",)
         if below.absorber not in ("", record.id):
-            reason = f"its base {parent} is being merged into image {below.absorber}"
-            return Health(Status.BROKEN, reason, "B-PARENT", record.id, where)
+            return _health(rules.B_PARENT, record.id, where, "merged", base=parent, image=below.absorber)
         if below.size > record.size and aligned(below.size) > aligned(record.size):
-            return Health(Status.BROKEN, f"it is smaller than its base {parent}", "B-PARENT", record.id, where)
+            return _health(rules.B_PARENT, record.id, where, "larger", base=parent)
         return None
 
     def _own(self, tag: str) -> Health:
@@ -102,33 +108,30 @@ class Judge:
         unlisted = self.graph.view.scan.unlisted
         if entry is None and unlisted:
             where = tuple(name for name, _ in unlisted)
-            return Health(Status.UNKNOWN, f"the base {tag} may be where nothing can be listed", "U-PARENT", tag, where)
+            return _health(rules.U_PARENT, tag, where, base=tag)
         if entry is None or entry.tombstone:
-            return Health(Status.BROKEN, f"the base {tag} is gone", "B-PARENT", tag, (f"no record of tag {tag}",))
+            return _health(rules.B_PARENT, tag, (f"no record of tag {tag}",), "gone", base=tag)
         record = entry.record
         if record is not None and record.whole and record.volume is not None and not record.purging:
             return self._data(record, record.volume)
         where = (f"record {tag}, generation {entry.generation:x}",)
         if record is None:
-            if entry.unreadable:
-                return Health(Status.UNKNOWN, f"its record cannot be read: {entry.problem}", "U-RECORD", tag, where)
-            return Health(Status.BROKEN, f"its record is damaged: {entry.problem}", "B-RECORD", tag, where)
+            code = rules.U_RECORD if entry.unreadable else rules.B_RECORD
+            return _health(code, tag, where, problem=entry.problem)
         if record.purging:
-            return Health(Status.BROKEN, "it is being deleted", "B-PURGING", tag, where)
+            return _health(rules.B_PURGING, tag, where)
         return self._unfinished(record, where)
 
     def _unfinished(self, record: Record, where: tuple[str, ...]) -> Health:
         verb = record.operation.verb if record.operation else "operation"
-        rule = VERB_RULES.get(verb, "B-UNFINISHED")
+        code = VERB_RULES.get(verb, rules.B_UNFINISHED)
         status = self.operation(record)
         share = f" at {status.percent} %" if status and status.percent >= 0 else ""
-        reason = f"{verb} has not finished{share}"
         wait = self.graph.view.waits.get(record.id)
-        if wait:
-            reason += f"; it waits for {wait}"
+        rest = f"; it waits for {wait.text}" if wait else ""
         if status and status.last_error:
-            reason += f"; last error: {status.last_error}"
-        return Health(Status.BROKEN, reason, rule, record.id, where)
+            rest += f"; last error: {status.last_error}"
+        return _health(code, record.id, where, verb=verb, share=share, rest=rest)
 
     def _data(self, record: Record, volume: VolumeRef) -> Health:
         view = self.graph.view
@@ -136,23 +139,21 @@ class Judge:
         if facts is None:
             return FINE  # not looked at in this survey
         if facts.unreadable:
-            return _of_data(Status.UNKNOWN, f"its data cannot be read: {facts.problem}", "U-DATA", record)
+            return _of_data(rules.U_DATA, record, problem=facts.problem)
         if not facts.present:
-            return _of_data(Status.BROKEN, "its data is gone: the volume is missing", "B-GONE", record)
+            return _of_data(rules.B_GONE, record)
         problem = facts.problem or contradiction(record, volume, facts)
         if problem:
-            return _of_data(Status.BROKEN, f"its data is damaged: {problem}", "B-DATA", record)
+            return _of_data(rules.B_DATA, record, problem=problem)
         unreadable = view.depths.unreadable.get(record.id)
         if unreadable:
-            reason = f"some of its data cannot be read: {unreadable[0]}"
-            return _of_data(Status.UNKNOWN, reason, "U-READ", record, *unreadable[1:])
+            return _of_data(rules.U_READ, record, *unreadable[1:], problem=unreadable[0])
         wrong = view.depths.wrong.get(record.id)
         if wrong:
-            return _of_data(Status.BROKEN, f"its data is wrong: {wrong}", "B-DIGEST", record)
+            return _of_data(rules.B_DIGEST, record, problem=wrong)
         report = view.depths.checks.get(volume.id)
         if report and report.corruptions:
-            text = f"its data is damaged: qemu-img check finds {report.corruptions} corruptions"
-            return _of_data(Status.BROKEN, text, "B-CORRUPT", record, report.detail)
+            return _of_data(rules.B_CORRUPT, record, report.detail, count=report.corruptions)
         return FINE
 
     def operation(self, record: Record) -> OperationStatus | None:
@@ -188,9 +189,14 @@ class Judge:
         return Status.DEGRADED, f"usable, but {found.reason}", found.rule, found.facts
 
 
-def _of_data(status: Status, reason: str, rule: str, record: Record, *detail: str) -> Health:
+def _health(code: str, culprit: str, facts: tuple[str, ...], case: str = "", **words: Any) -> Health:
+    """What a rule says of a tag that cannot be read; ``words`` fill its blanks."""
+    return Health(Status(rules.BY_CODE[code].status), rules.reason(code, case, **words), code, culprit, facts)
+
+
+def _of_data(code: str, record: Record, *detail: str, **words: Any) -> Health:
     assert record.volume is not None
-    return Health(status, reason, rule, record.id, (f"volume {record.volume.id}.{record.volume.format}", *detail))
+    return _health(code, record.id, (f"volume {record.volume.id}.{record.volume.format}", *detail), **words)
 
 
 class Degradation(NamedTuple):
@@ -202,6 +208,10 @@ class Degradation(NamedTuple):
     gains: int = 0
 
 
+def _degraded(code: str, facts: tuple[str, ...] = (), gains: int = 0, **words: Any) -> Degradation:
+    return Degradation(code, rules.reason(code, **words), facts, gains)
+
+
 def degradations(graph: Graph, record: Record) -> list[Degradation]:
     """Everything that could be better about a usable image, most important first."""
     volume = record.volume
@@ -211,30 +221,30 @@ def degradations(graph: Graph, record: Record) -> list[Degradation]:
     facts = graph.view.facts.get(volume.id)
     header = facts.header if facts else None
     if header is not None and header.dirty:
-        found.append(Degradation("O-DIRTY", "its qcow2 header says it was not closed", (f"volume {volume.id}",)))
+        found.append(_degraded(rules.O_DIRTY, (f"volume {volume.id}",)))
     if volume.parent:
         found += _too_deep(record, len(graph.chain(record)))
     elif volume.format is not wanted_format(record.strategy) and not graph.children(record.id):
-        found.append(Degradation("O-FORMAT", f"it is {volume.format} and {record.strategy} was asked for"))
+        found.append(_degraded(rules.O_FORMAT, format=volume.format, strategy=record.strategy))
     if header is not None:
         found += _header_mismatch(graph, volume, header.backing_name, header.backing_format)
     found += _oversize(graph, record, volume, facts)
     report = graph.view.depths.checks.get(volume.id)
     if report and report.leaked_clusters:
-        text = f"{report.leaked_clusters} clusters of its volume are leaked"
-        found.append(Degradation("O-LEAKS", text, (report.detail,), report.leaked_clusters * 65536))
+        count = report.leaked_clusters
+        found.append(_degraded(rules.O_LEAKS, (report.detail,), count * 65536, count=count))
     lost = graph.lost(record)
     if lost:
         count = sum(length for _, length in lost)
-        found.append(Degradation("D-LOST", f"{count} bytes in {len(lost)} ranges are lost and read as zeros"))
+        found.append(_degraded(rules.D_LOST, count=count, ranges=len(lost)))
     return found
 
 
 def _too_deep(record: Record, depth: int) -> list[Degradation]:
     if record.strategy is Strategy.PERFORMANCE:
-        return [Degradation("O-FLAT", f"it reads through {depth} layers and performance was asked for")]
+        return [_degraded(rules.O_FLAT, depth=depth)]
     if depth > MAX_CHAIN:
-        return [Degradation("O-DEPTH", f"its chain has {depth} layers, more than {MAX_CHAIN}")]
+        return [_degraded(rules.O_DEPTH, depth=depth, most=MAX_CHAIN)]
     return []
 
 
@@ -252,8 +262,7 @@ def _header_mismatch(
     expected_format = str(parent.volume.format) if parent and parent.volume else None
     if name == expected and (expected is None or expected_format is None or backing_format == expected_format):
         return []
-    text = "the backing name in its header is not what its record says (it is derived and never followed)"
-    return [Degradation("O-HEADER", text, (f"header: {name!r:.80} {backing_format!r:.20}",))]
+    return [_degraded(rules.O_HEADER, (f"header: {name!r:.80} {backing_format!r:.20}",))]
 
 
 def _oversize(graph: Graph, record: Record, volume: VolumeRef, facts: VolumeFacts | None) -> list[Degradation]:
@@ -267,7 +276,7 @@ def _oversize(graph: Graph, record: Record, volume: VolumeRef, facts: VolumeFact
     over = facts.used - required
     if over < OVERSIZE_MIN_BYTES or over < required * OVERSIZE_FRACTION:
         return []
-    return [Degradation("O-OVERSIZE", f"it occupies {over} bytes more than a fresh copy would", (), over)]
+    return [_degraded(rules.O_OVERSIZE, gains=over, over=over)]
 
 
 def _sentence(text: str) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from engine.data.model import Finding, Fix, FixType, ImageReport, RepositoryReport, Risk
+from engine.data.model import Finding, Fix, FixType, ImageReport, RepositoryReport, Risk, Wait, WaitKind
 from engine.data.records import Record
-from engine.triage import rules_clean, rules_image, rules_merge
+from engine.triage import rules, rules_clean, rules_image, rules_merge
 from engine.triage.health import Judge
 from engine.triage.view import Graph, View
-
-_ORDER = {FixType.MEND: 1, FixType.CLEAN: 2, FixType.MERGE: 3, FixType.OPTIMIZE: 4}
 
 
 def judge(view: View) -> RepositoryReport:
@@ -56,22 +54,19 @@ def judge(view: View) -> RepositoryReport:
     )
 
 
-NEEDS_ALL_RECORDS = frozenset("B-PURGING C-REMOVED C-HIDDEN C-SCRAP C-EVIDENCE C-ATTEMPT M-CHAIN".split())
-"""Rules that delete or overwrite what no record needs, so all of them must be understood."""
-
-
 def _without_guesses(graph: Graph, fixes: list[Fix]) -> list[Fix]:
     """While a directory cannot be listed nothing is cleaned or merged; a record that cannot be understood holds up
     what would have to know what it needs."""
     if graph.view.scan.unlisted:
-        return [fix for fix in fixes if fix.type not in (FixType.CLEAN, FixType.MERGE) and fix.rule != "B-PURGING"]
+        return [fix for fix in fixes if fix.type not in (FixType.CLEAN, FixType.MERGE) and fix.rule != rules.B_PURGING]
     bad = [tag for tag, entry in graph.view.scan.tags.items() if entry.problem]
 
     def held_up(fix: Fix) -> Fix:
         others = [tag for tag in bad if tag != fix.target]
-        if not others or fix.rule not in NEEDS_ALL_RECORDS:
+        if not others or not rules.BY_CODE[fix.rule].all_records:
             return fix
-        return fix._replace(waits_for=f"the record of image {others[0]}, which cannot be understood now")
+        text = f"the record of image {others[0]}, which cannot be understood now"
+        return fix._replace(wait=Wait(WaitKind.RECORD, others[0], text))
 
     return [held_up(fix) for fix in fixes] if bad else fixes
 
@@ -125,11 +120,10 @@ def in_order(fixes: list[Fix]) -> list[Fix]:
     """A safe order to run them in: what others depend on first, then mend, clean, merge, optimize;
     inside a type the cheapest first. What can lose data comes last."""
 
-    def key(fix: Fix) -> tuple[bool, bool, int, int, int, str]:
+    def key(fix: Fix) -> tuple[bool, tuple[bool, int], int, int, str]:
         return (
             fix.risk is Risk.LOSES_DATA,
-            fix.rule == "C-LITTER",  # the others leave some
-            _ORDER[fix.type],
+            rules.rank(fix.rule),
             len(fix.depends_on),
             fix.cost.read_bytes + fix.cost.write_bytes,
             fix.id,

@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
 
-from engine.data.model import Fix, FixCost, FixType, Risk, VolumeFormat, aligned
+from engine.data.model import Fix, FixCost, Risk, VolumeFormat, Wait, WaitKind, aligned
 from engine.data.records import Record, VolumeRef, canonical
+from engine.formats.base import TagEntry
+from engine.triage.rules import BY_CODE, Need
 from engine.triage.view import Graph
 
 RESERVE_BYTES = 1 << 20
@@ -18,10 +20,14 @@ def reads_of(graph: Graph, tags: Iterable[str] = (), dependants: Iterable[str] =
     """What a rule looked at, as (name, version): generations of tags, and sets of dependants."""
     found = []
     for tag in sorted(set(tags)):
-        entry = graph.entry(tag)
-        found.append((f"tag:{tag}", f"{entry.generation:x}" if entry else "-"))
+        found.append((f"tag:{tag}", version_of(graph.entry(tag))))
     found += [(f"dependants:{tag}", ",".join(graph.children(tag))) for tag in sorted(set(dependants))]
     return tuple(found)
+
+
+def version_of(entry: TagEntry | None) -> str:
+    """Return what a fix remembers of a tag that it has read: equal until anything about the tag changes."""
+    return f"{entry.generation:x}" if entry else "-"
 
 
 def identity(repository: str, rule: str, target: str, reads: tuple[tuple[str, str], ...], plan: dict[str, Any]) -> str:
@@ -81,8 +87,7 @@ def room(graph: Graph, size: int, format: VolumeFormat, present: VolumeRef | Non
 
 def fix(  # noqa: PLR0913 - a fix has that many sides; callers name each
     graph: Graph,
-    type: FixType,
-    rule: str,
+    code: str,
     target: str,
     why: str,
     *,
@@ -92,21 +97,27 @@ def fix(  # noqa: PLR0913 - a fix has that many sides; callers name each
     images: tuple[str, ...] = (),
     unavailable: tuple[str, ...] = (),
     cost: FixCost = FixCost(),  # noqa: B008 - immutable
-    risk: Risk = Risk.REVERSIBLE,
+    risk: Risk | None = None,
     before: str = "",
     after: str = "",
-    waits_for: str = "",
+    wait: Wait | None = None,
     deep: bool = False,
     volumes: bool = False,
 ) -> Fix:
-    """A fix with its identity. ``volumes``: to execute it volumes are made, removed, renamed or resized."""
+    """Return a fix of the rule ``code``, with its identity.
+
+    ``volumes``, ``deep``: where the rule needs that only sometimes, whether this fix does. ``risk``: where it is not
+    the rule's highest."""
+    rule = BY_CODE[code]
+    assert rule.type is not None, f"{code} has no fix"
     plan = plan or {}
-    if not waits_for and not cost.fits:
-        waits_for = f"{cost.peak_extra_bytes} bytes of free space"
+    if wait is None and not cost.fits:
+        wait = Wait(WaitKind.ROOM, str(cost.peak_extra_bytes), f"{cost.peak_extra_bytes} bytes of free space")
+    assert wait is None or wait.kind in (WaitKind.ROOM, *rule.waits), f"{code} waits for no {wait.kind}"
     return Fix(
-        id=identity(graph.view.repository, rule, target, reads, plan),
-        type=type,
-        rule=rule,
+        id=identity(graph.view.repository, code, target, reads, plan),
+        type=rule.type,
+        rule=code,
         target=target,
         repository=graph.view.repository,
         reads=reads,
@@ -116,10 +127,15 @@ def fix(  # noqa: PLR0913 - a fix has that many sides; callers name each
         images=images or ((target,) if target else ()),
         unavailable=unavailable,
         cost=cost,
-        risk=risk,
+        risk=rule.risk if risk is None else risk,
         status_before=before,
         status_after=after,
-        needs_srm=graph.view.managed and (volumes or not graph.view.shared),
-        waits_for=waits_for,
-        deep=deep,
+        needs_srm=graph.view.managed and (_needs(rule.volumes, volumes) or not graph.view.shared),
+        wait=wait,
+        deep=_needs(rule.deep, deep),
     )
+
+
+def _needs(rule: Need, this: bool) -> bool:
+    assert not this or rule is not Need.NEVER, "the table of rules says otherwise"
+    return rule is Need.ALWAYS or this

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.data.model import Fix, FixType, Risk
+from engine.data.model import Fix
 from engine.data.records import Record
+from engine.triage import rules
 from engine.triage.health import degradations
 from engine.triage.propose import cost, fix, reads_of, removes
 from engine.triage.view import Graph
-
-LITTER_KINDS = ("temporary", "old-generation", "progress", "digest")
 
 
 def of_tag(graph: Graph, tag: str, healthy: bool) -> Iterator[Fix]:
@@ -22,12 +21,10 @@ def of_tag(graph: Graph, tag: str, healthy: bool) -> Iterator[Fix]:
         if entry.problem and not entry.unreadable and not graph.children(tag):
             yield fix(
                 graph,
-                FixType.CLEAN,
-                "C-RECORD",
+                rules.C_RECORD,
                 tag,
-                "Its record is damaged; this gives the record up and puts unnamed volumes into lost/",
+                rules.offer(rules.C_RECORD),
                 reads=reads_of(graph, [tag], [tag]),
-                risk=Risk.LOSES_DATA,
                 before="broken",
                 after="gone",
             )
@@ -42,6 +39,7 @@ def of_tag(graph: Graph, tag: str, healthy: bool) -> Iterator[Fix]:
 
 def _weak(graph: Graph, record: Record) -> Fix:
     removed = record.removed is not None
+    code = rules.C_REMOVED if removed else rules.C_HIDDEN
     freed = sum(
         graph.used(volume)
         for volume in dict.fromkeys(record.volumes())
@@ -52,13 +50,11 @@ def _weak(graph: Graph, record: Record) -> Fix:
     later = graph.used(below.volume) if below and not below.strong and len(graph.children(parent)) == 1 else 0
     return fix(
         graph,
-        FixType.CLEAN,
-        "C-REMOVED" if removed else "C-HIDDEN",
+        code,
         record.id,
-        "The image was removed; its data still holds space" if removed else "Hidden data that nothing needs any more",
+        rules.offer(code),
         reads=reads_of(graph, [record.id], [record.id]),
         cost=cost(graph, reclaimed=freed, later=later),
-        risk=Risk.IRREVERSIBLE if removed else Risk.REVERSIBLE,
         before="removed" if removed else "hidden",
         after="gone",
         volumes=removes(graph, record.volumes()),
@@ -69,10 +65,9 @@ def _leftovers(graph: Graph, record: Record, healthy: bool) -> Iterator[Fix]:
     if record.scrap:
         yield fix(
             graph,
-            FixType.CLEAN,
-            "C-SCRAP",
+            rules.C_SCRAP,
             record.id,
-            "An older representation of the image is left over from a finished operation",
+            rules.offer(rules.C_SCRAP),
             reads=reads_of(graph, [record.id]),
             cost=cost(graph, reclaimed=sum(graph.used(volume) for volume in record.scrap)),
             volumes=removes(graph, record.scrap),
@@ -80,13 +75,11 @@ def _leftovers(graph: Graph, record: Record, healthy: bool) -> Iterator[Fix]:
     if record.evidence:
         yield fix(
             graph,
-            FixType.CLEAN,
-            "C-EVIDENCE",
+            rules.C_EVIDENCE,
             record.id,
-            "The damaged volume was kept as evidence after the image was mended",
+            rules.offer(rules.C_EVIDENCE),
             reads=reads_of(graph, [record.id]),
             cost=cost(graph, reclaimed=sum(graph.used(volume) for volume in record.evidence)),
-            risk=Risk.LOSES_DATA,
             volumes=removes(graph, record.evidence),
         )
     attempt = record.operation.attempt if record.operation else None
@@ -95,10 +88,9 @@ def _leftovers(graph: Graph, record: Record, healthy: bool) -> Iterator[Fix]:
     if record.whole and record.operation is not None and healthy and not in_use and not _wanted(graph, record):
         yield fix(
             graph,
-            FixType.CLEAN,
-            "C-ATTEMPT",
+            rules.C_ATTEMPT,
             record.id,
-            f"An unfinished {record.operation.verb} is not wanted any more; its partial volume holds space",
+            rules.offer(rules.C_ATTEMPT, verb=record.operation.verb),
             reads=reads_of(graph, [record.id]),
             cost=cost(graph, reclaimed=graph.used(attempt)),
             volumes=removes(graph, [*record.scrap, *([attempt] if attempt is not None else [])]),
@@ -113,24 +105,19 @@ def _wanted(graph: Graph, record: Record) -> bool:
         other = graph.record(operation.other)
         return other is not None and not other.strong and graph.children(other.id) == [record.id]
     if operation.verb == "optimize":
-        return any(item.rule in REBUILDS for item in degradations(graph, record))
+        return any(item.rule in rules.REBUILDS for item in degradations(graph, record))
     return operation.verb == "restore_data" and bool(record.lost)
-
-
-REBUILDS = ("O-FLAT", "O-FORMAT", "O-DEPTH", "O-OVERSIZE", "O-DIRTY")
-"""Degradations that are cured by a fresh flat volume."""
 
 
 def of_repository(graph: Graph) -> Iterator[Fix]:
     """Clean fixes about no image: leftovers of crashes, quarantine, unnamed volumes."""
-    litter = [item for kind in LITTER_KINDS for item in graph.litter(kind) if not item.busy]
+    litter = [item for kind in rules.LITTER_KINDS for item in graph.litter(kind) if not item.busy]
     if litter:
         yield fix(
             graph,
-            FixType.CLEAN,
-            "C-LITTER",
+            rules.C_LITTER,
             "",
-            f"{len(litter)} small files are left over from interrupted operations",
+            rules.offer(rules.C_LITTER, count=len(litter)),
             reads=(("litter", "each item is looked at again"),),
             facts=tuple(f"{item.kind} {item.name}" for item in sorted(litter)[:20]),
             cost=cost(graph, reclaimed=sum(item.size for item in litter)),
@@ -139,15 +126,12 @@ def of_repository(graph: Graph) -> Iterator[Fix]:
     for item in graph.litter("lost"):
         yield fix(
             graph,
-            FixType.CLEAN,
-            "C-LOST",
+            rules.C_LOST,
             "",
-            f"A volume that no record named stands in quarantine ({item.name}); this deletes it for good",
+            rules.offer(rules.C_LOST, name=item.name),
             reads=((f"litter:{item.kind}", item.name),),
             plan={"name": item.name},
             cost=cost(graph, reclaimed=item.size),
-            risk=Risk.LOSES_DATA,
-            volumes=True,
         )
     if any(entry.problem for entry in graph.view.scan.tags.values()):
         return  # a record that cannot be understood may name any volume
@@ -156,13 +140,11 @@ def of_repository(graph: Graph) -> Iterator[Fix]:
             facts = graph.view.facts.get(volume)
             yield fix(
                 graph,
-                FixType.CLEAN,
-                "C-UNNAMED",
+                rules.C_UNNAMED,
                 "",
-                f"No record names the volume {volume}; this moves it into quarantine (lost/), nothing is deleted",
+                rules.offer(rules.C_UNNAMED, volume=volume),
                 reads=((f"volume:{volume}", "unnamed"),),
                 plan={"volume": volume, "format": str(graph.view.scan.volumes[volume])},
                 facts=(f"volume {volume}.{graph.view.scan.volumes[volume]}",),
                 cost=cost(graph, later=facts.used if facts else 0),
-                volumes=True,
             )

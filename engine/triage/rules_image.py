@@ -4,31 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.data.model import Fix, FixCost, FixType, ImageReport, Risk, Status, Strategy, VolumeFormat
+from engine.data.model import Fix, FixCost, ImageReport, Status, Strategy, VolumeFormat, Wait, WaitKind
 from engine.data.records import Record
+from engine.triage import rules
 from engine.triage.health import Degradation, Health, Judge, degradations, wanted_format
 from engine.triage.propose import cost, fix, makes, reads_of, removes, room
-from engine.triage.rules_clean import REBUILDS
 from engine.triage.view import Graph, Replica
 
-_UNFINISHED = ("B-CREATE", "B-COPY", "B-IMPORT")
+_DAMAGED = frozenset(
+    rule.code
+    for rule in rules.BY_CODE.values()
+    if rule.status is Status.BROKEN and rules.B_REPLICA in rule.mended_by and rule.type is None
+)
+_DEEP = frozenset(rule.code for rule in rules.BY_CODE.values() if rule.deep is rules.Need.ALWAYS)
 
 
 def mend(judge: Judge, tag: str) -> Iterator[Fix]:
     """The way back for an image whose own data or operation is the trouble."""
     health = judge.health(tag)
     record = judge.graph.record(tag)
-    if health.culprit != tag or record is None or health.rule == "B-BASE":
+    if health.culprit != tag or record is None or health.rule == rules.B_BASE:
         return
-    if health.status is not Status.BROKEN and health.rule != "U-READ":
+    if health.status is not Status.BROKEN and health.rule != rules.U_READ:
         return
     if not record.strong and not judge.graph.children(tag):
         return
-    if health.rule == "B-PURGING":
+    if health.rule == rules.B_PURGING:
         yield _take_back(judge.graph, record)
-    elif health.rule in _UNFINISHED:
+    elif health.rule in rules.UNFINISHED:
         yield _resume(judge, record, health)
-    elif health.rule in ("B-GONE", "B-DATA", "B-DIGEST", "B-CORRUPT"):
+    elif health.rule in _DAMAGED:
         yield from _damage(judge, record, health)
     elif tag in judge.graph.view.depths.lost:
         # Not proven to be damaged: what the operator may choose overwrites nothing and keeps the volume.
@@ -38,15 +43,14 @@ def mend(judge: Judge, tag: str) -> Iterator[Fix]:
 def _take_back(graph: Graph, record: Record) -> Fix:
     whose = next(iter(graph.children(record.id)), "a user")
     if record.destroyed:
-        why, after = f"Its deletion was begun and goes on; {whose} needs it and was begun later", "gone"
+        case, after = "goes on", "gone"
     else:
-        why, after = f"Its deletion was begun, and {whose} depends on it: this takes the deletion back", "removed"
+        case, after = "taken back", "removed"
     return fix(
         graph,
-        FixType.MEND,
-        "B-PURGING",
+        rules.B_PURGING,
         record.id,
-        why,
+        rules.offer(rules.B_PURGING, case, whose=whose),
         reads=reads_of(graph, [record.id], [record.id]),
         volumes=record.destroyed and removes(graph, record.scrap),
         before="removed",
@@ -71,21 +75,18 @@ def _resume(judge: Judge, record: Record, health: Health) -> Fix:
     written = bytes_left
     if extra and attempt is not None and attempt.format is VolumeFormat.RAW:
         written = max(bytes_left, record.size)  # zeros too
-    why = health.reason[:1].upper() + health.reason[1:]
-    if cursor:
-        why += f"; it goes on at byte {cursor} of {record.size}"
+    goes_on = f"; it goes on at byte {cursor} of {record.size}" if cursor else ""
     return fix(
         graph,
-        FixType.MEND,
         health.rule,
         record.id,
-        why,
+        rules.offer(health.rule, reason=_capital(health.reason), cursor=goes_on),
         reads=reads_of(graph, [record.id]),
         facts=health.facts,
         cost=cost(graph, read=bytes_left, write=written, extra=extra, exact=exact),
         before=Status.BROKEN,
         after=_after(record),
-        waits_for=graph.view.waits.get(record.id, ""),
+        wait=graph.view.waits.get(record.id),
         volumes=not operation.fills or makes(graph, record, cursor),
     )
 
@@ -101,16 +102,15 @@ def _after(record: Record) -> str:
 def _damage(judge: Judge, record: Record, health: Health) -> Iterator[Fix]:
     graph = judge.graph
     reads = reads_of(graph, [record.id])
-    deep = health.rule in ("B-DIGEST", "B-CORRUPT", "U-READ")
+    deep = health.rule in _DEEP
     replica = usable_replica(graph, record)
-    why = health.reason[:1].upper() + health.reason[1:]
+    why = _capital(health.reason)
     if replica is not None:
         yield fix(
             graph,
-            FixType.MEND,
-            "B-REPLICA",
+            rules.B_REPLICA,
             record.id,
-            f"{why}; the same snapshot is intact in {replica.repo_id}",
+            rules.offer(rules.B_REPLICA, "found", reason=why, where=replica.repo_id),
             reads=reads,
             plan={"source": replica.repository},
             facts=health.facts,
@@ -123,32 +123,28 @@ def _damage(judge: Judge, record: Record, health: Health) -> Iterator[Fix]:
     elif _salvageable(judge, record, health):
         yield fix(
             graph,
-            FixType.MEND,
-            "B-SALVAGE",
+            rules.B_SALVAGE,
             record.id,
-            f"{why}; what can still be read is copied into a fresh volume, the rest reads as zeros and is named",
+            rules.offer(rules.B_SALVAGE, reason=why),
             reads=reads,
             facts=(*health.facts, *_lost_facts(graph, record)),
             cost=_copy_cost(graph, record),
-            risk=Risk.LOSES_DATA,
             before=health.status,
             after=Status.DEGRADED,
             deep=deep,
-            volumes=True,
         )
     elif not record.mutable and health.status is Status.BROKEN:
         yield fix(
             graph,
-            FixType.MEND,
-            "B-REPLICA",
+            rules.B_REPLICA,
             record.id,
-            why,
+            rules.offer(rules.B_REPLICA, "wanted", reason=why),
             reads=reads,
             facts=health.facts,
             cost=FixCost(),
             before=Status.BROKEN,
             after=Status.OPTIMIZED,
-            waits_for=f"a connected repository that has snapshot {record.id} intact",
+            wait=Wait(WaitKind.REPLICA, record.id, f"a connected repository that has snapshot {record.id} intact"),
             deep=deep,
             volumes=_replaces(graph, record),
         )
@@ -166,9 +162,9 @@ def usable_replica(graph: Graph, record: Record) -> Replica | None:
 
 def _salvageable(judge: Judge, record: Record, health: Health) -> bool:
     facts = judge.graph.view.facts.get(record.volume.id) if record.volume else None
-    if facts is None or not facts.present or health.rule == "B-GONE":
+    if facts is None or not facts.present or health.rule == rules.B_GONE:
         return False
-    if health.rule == "B-DIGEST" and record.id not in judge.graph.view.depths.lost:
+    if health.rule == rules.B_DIGEST and record.id not in judge.graph.view.depths.lost:
         return False
     if facts.format is VolumeFormat.RAW:
         return True
@@ -192,15 +188,13 @@ def optimize(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]:
     if record is None or not record.strong or report.status is not Status.DEGRADED:
         return
     found = degradations(judge.graph, record)
-    rebuild = next((item for item in found if item.rule in REBUILDS), None)
+    rebuild = next((item for item in found if item.rule in rules.REBUILDS), None)
     if rebuild is not None and (record.operation is None or record.operation.verb == "optimize"):
         yield _rebuild(judge, record, rebuild)  # an unfinished merge comes first, and is offered by itself
     for item in found:
-        if item.rule == "O-HEADER":
-            yield _small(judge, record, item, "rewrites the header only")
-        elif item.rule == "O-LEAKS" and rebuild is None:
-            yield _small(judge, record, item, "gives the leaked clusters back, touches nothing else")
-        elif item.rule == "D-LOST" and record.lost:
+        if item.rule == rules.O_HEADER or (item.rule == rules.O_LEAKS and rebuild is None):
+            yield _small(judge, record, item)
+        elif item.rule == rules.D_LOST and record.lost:
             yield from _restore(judge, record, item)
             yield _accept(judge, record, item)
 
@@ -220,18 +214,16 @@ def reduce(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]:
         return
     yield fix(
         graph,
-        FixType.OPTIMIZE,
-        "O-REDUCE",
+        rules.O_REDUCE,
         tag,
-        "It does not change any more, and its volume has room that it will never use; this gives that back",
+        rules.offer(rules.O_REDUCE),
         reads=reads_of(graph, [tag]),
         facts=(f"volume {record.volume.id}: {facts.in_use} of {facts.length} bytes are in use",),
         unavailable=(tag,),
         cost=cost(graph, reclaimed=facts.length - facts.in_use),
-        volumes=True,
         before=report.status,
         after=report.status,
-        waits_for=_late_writer(graph, record),
+        wait=_late_writer(graph, record),
     )
 
 
@@ -245,42 +237,40 @@ def _rebuild(judge: Judge, record: Record, item: Degradation) -> Fix:
     extra = room(graph, record.size, attempt.format if attempt else wanted_format(record.strategy), attempt)
     return fix(
         graph,
-        FixType.OPTIMIZE,
         item.rule,
         record.id,
-        f"{_capital(item.reason)}; a fresh flat volume replaces it{unfinished}",
+        rules.offer(item.rule, reason=_capital(item.reason), unfinished=unfinished),
         reads=reads_of(graph, chain),
         facts=item.facts,
         unavailable=(record.id,),
         cost=cost(graph, read=size, write=size, extra=extra, reclaimed=gained, exact=False),
         before=Status.DEGRADED,
         after=Status.OPTIMIZED,
-        volumes=True,
-        deep=item.rule == "O-OVERSIZE" and record.id in graph.view.depths.required,
+        deep=item.rule == rules.O_OVERSIZE and record.id in graph.view.depths.required,
     )
 
 
-def _small(judge: Judge, record: Record, item: Degradation, what: str) -> Fix:
+def _small(judge: Judge, record: Record, item: Degradation) -> Fix:
     return fix(
         judge.graph,
-        FixType.OPTIMIZE,
         item.rule,
         record.id,
-        f"{_capital(item.reason)}; this {what}",
+        rules.offer(item.rule, reason=_capital(item.reason)),
         reads=reads_of(judge.graph, [record.id]),
         facts=item.facts,
         unavailable=(record.id,),
-        cost=cost(judge.graph, reclaimed=item.gains, exact=item.rule != "O-LEAKS"),
+        cost=cost(judge.graph, reclaimed=item.gains, exact=item.rule != rules.O_LEAKS),
         before=Status.DEGRADED,
         after=Status.OPTIMIZED,
-        deep=item.rule == "O-LEAKS",
-        waits_for=_late_writer(judge.graph, record) if item.rule == "O-LEAKS" else "",
+        wait=_late_writer(judge.graph, record) if item.rule == rules.O_LEAKS else None,
     )
 
 
-def _late_writer(graph: Graph, record: Record) -> str:
+def _late_writer(graph: Graph, record: Record) -> Wait | None:
     host = graph.view.late_writers.get(record.volume.id, "") if record.volume is not None else ""
-    return f"host {host}, which may still write to it: until it is back, or restarted" if host else ""
+    if not host:
+        return None
+    return Wait(WaitKind.HOST, host, f"host {host}, which may still write to it: until it is back, or restarted")
 
 
 def _restore(judge: Judge, record: Record, item: Degradation) -> Iterator[Fix]:
@@ -289,10 +279,9 @@ def _restore(judge: Judge, record: Record, item: Degradation) -> Iterator[Fix]:
         return
     yield fix(
         judge.graph,
-        FixType.MEND,
-        "B-REPLICA",
+        rules.B_REPLICA,
         record.id,
-        f"{_capital(item.reason)}; the same snapshot is intact in {replica.repo_id}",
+        rules.offer(rules.B_REPLICA, "found", reason=_capital(item.reason), where=replica.repo_id),
         reads=reads_of(judge.graph, [record.id]),
         plan={"source": replica.repository},
         facts=item.facts,
@@ -313,14 +302,12 @@ def _replaces(graph: Graph, record: Record) -> bool:
 def _accept(judge: Judge, record: Record, item: Degradation) -> Fix:
     return fix(
         judge.graph,
-        FixType.CLEAN,
-        "C-LOSSES",
+        rules.C_LOSSES,
         record.id,
-        f"{_capital(item.reason)}; this accepts the zeros as the image's content and forgets which ranges they were",
+        rules.offer(rules.C_LOSSES, reason=_capital(item.reason)),
         reads=reads_of(judge.graph, [record.id]),
         facts=tuple(f"lost: {length} bytes at {start}" for start, length in record.lost[:20]),
         cost=cost(judge.graph, read=0 if record.mutable else judge.graph.chain_bytes(record), exact=False),
-        risk=Risk.LOSES_DATA,
         before=Status.DEGRADED,
         after=Status.OPTIMIZED,
     )

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.data.model import Fix, FixType, Risk, Strategy, VolumeFormat
+from engine.data.model import Fix, Risk, Strategy, VolumeFormat
 from engine.data.records import Record
+from engine.triage import rules
 from engine.triage.propose import cost, fix, reads_of
 from engine.triage.propose import room as room_for
 from engine.triage.view import Graph
@@ -64,10 +65,9 @@ def _fix(graph: Graph, below: Record, above: Record, way: str) -> Fix:
     freed = graph.used(below.volume if way == "up" else above.volume)
     return fix(
         graph,
-        FixType.MERGE,
-        "M-CHAIN",
+        rules.M_CHAIN,
         below.id,
-        f"Hidden data below image {above.id} has no other dependant and can become one with it{share}",
+        rules.offer(rules.M_CHAIN, image=above.id, unfinished=share),
         reads=reads_of(graph, [below.id, above.id], [below.id]),
         plan={"above": above.id, "direction": way},
         facts=(f"{way}: {moved} bytes are moved",),
@@ -85,7 +85,6 @@ def _fix(graph: Graph, below: Record, above: Record, way: str) -> Fix:
         risk={"down": Risk.REWRITES_BASE, "up": Risk.IRREVERSIBLE}.get(way, Risk.REVERSIBLE),
         before="optimized",
         after="optimized",
-        volumes=True,
     )
 
 

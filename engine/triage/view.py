@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from engine.copying.ranges import exact
+from engine.data.model import Wait
 from engine.data.progress import Progress
 from engine.data.records import Record, VolumeRef
 from engine.doors.images import CheckReport
@@ -57,8 +58,8 @@ class View(NamedTuple):
     progress: dict[str, Progress]
     """Newest line of the current attempt, for tags with an operation."""
     replicas: dict[str, list[Replica]]
-    waits: dict[str, str]
-    """Forming tags whose source is not available now, with the reason."""
+    waits: dict[str, Wait]
+    """Forming tags whose source or base is not available now."""
     pending: dict[str, int]
     """Bytes that remain to be read for an unfinished operation, where the source tells."""
     total_bytes: int

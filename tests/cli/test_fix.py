@@ -116,6 +116,8 @@ def test_files_that_hold_no_fix_are_refused(run: Command, main_repo: str, tmp_pa
         ("cost", {"price": 1}),
         ("status_before", []),
         ("waits_for", {}),
+        ("wait", {"kind": "weather", "subject": "", "text": "rain"}),
+        ("wait", {"kind": "room", "subject": 5, "text": "5 bytes"}),
         ("risk", "none"),
         ("plan", []),
         ("reads", [1]),

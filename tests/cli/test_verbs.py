@@ -116,6 +116,16 @@ def test_work_can_be_committed_and_left_to_a_fix(run: Command, main_repo: str, b
     assert run.json("status", backup_repo, snapshot)["status"] == "optimized"
 
 
+def test_a_rule_is_explained(run: Command):
+    """why RULE tells what a rule means, what its fix does and what to do without one; it needs no repository."""
+    data = run.json("why", "C-UNNAMED")
+    assert data["rule"] == "C-UNNAMED" and "lost/" in data["does"] and data["if_not"]
+    text = run("why", "b-copy").out
+    assert text.startswith("B-COPY\nMeans ") and "Waits " in text
+    assert "there is no rule" in run("why", "B-NOTHING", code=3).err
+    assert "why B-COPY" in run("why", "--help").out
+
+
 def test_status_tells_the_last_operation(run: Command, main_repo: str):
     """status shows the verb, the host, the stage and the time of the last persisted operation."""
     disk = run.id("create-disk", main_repo, "1M")

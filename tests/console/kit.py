@@ -21,6 +21,8 @@ from engine.data.model import (
     Risk,
     Status,
     Strategy,
+    Wait,
+    WaitKind,
 )
 from tui.console.app import ConsoleApp, Options
 from tui.console.site import Site
@@ -104,7 +106,7 @@ def sample_report() -> RepositoryReport:
         fix(2, FixType.MEND, "B-IMPORT", 2, "Import has not finished", "broken", "optimized",
             cost=cost(0, io=GiB, eta=20)),
         fix(3, FixType.MEND, "B-COPY", 3, "Copy has not finished", "broken", "optimized",
-            cost=cost(22 * GiB, io=44 * GiB, eta=540), waits_for="image 99 to copy from"),
+            cost=cost(22 * GiB, io=44 * GiB, eta=540), wait=Wait(WaitKind.SOURCE, "99", "image 99 to copy from")),
         fix(4, FixType.CLEAN, "C-REMOVED", 4, "Removed; nothing needs it", "removed", "gone",
             cost=cost(0, freed=9 * GiB + 600 * MiB, eta=5), risk=Risk.IRREVERSIBLE),
         fix(5, FixType.MERGE, "M-CHAIN", 5, "Hidden data with one dependant", "optimized", "optimized",

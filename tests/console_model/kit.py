@@ -17,6 +17,8 @@ from engine.data.model import (
     Risk,
     Status,
     Strategy,
+    Wait,
+    WaitKind,
 )
 from tui.view.gather import Names, with_report
 from tui.view.snapshot import RepositoryView, never_read
@@ -50,14 +52,18 @@ def operation(host: str = "host-b", percent: int = 41, **values: Any) -> Operati
 def fix(number: int, type: str = "mend", target: int = 0, cost: FixCost = FREE, **values: Any) -> Fix:
     """A fix with the id ``number``; its target is the image of that number unless another is named."""
     target_id = image_id(target or number)
-    waits = f"{cost.peak_extra_bytes} bytes of free space" if not cost.fits else ""
+    peak = cost.peak_extra_bytes
+    room = None if cost.fits else Wait(WaitKind.ROOM, str(peak), f"{peak} bytes of free space")
     found: dict[str, Any] = {
         "id": f"{number:016x}", "type": FixType(type), "rule": f"{type[0].upper()}-{number}", "target": target_id,
         "repository": "e" * 32, "reads": ((f"tag:{target_id}", "1"),), "plan": {}, "why": "It is not in order",
         "images": (target_id,), "cost": cost, "status_before": "broken", "status_after": "optimized",
-        "waits_for": waits,
+        "waits_for": "",
     }  # fmt: skip
-    return Fix(**(found | values))
+    found |= values
+    waits = found.pop("waits_for")
+    found.setdefault("wait", Wait(WaitKind.SOURCE, "", waits) if waits else room)
+    return Fix(**found)
 
 
 def clean(number: int, frees: int, target: int = 0, **values: Any) -> Fix:

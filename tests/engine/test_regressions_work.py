@@ -16,6 +16,7 @@ from engine.copying import pump
 from engine.data.model import Status
 from engine.errors import Conflict, NoSpace, Refused, StorageError, Superseded
 from engine.fixes import clean, create
+from engine.fixes.work import Work
 from engine.formats.files.progress import ProgressLogs
 from engine.formats.files.repository import FileStore
 from engine.formats.files.tags import Tags
@@ -372,7 +373,7 @@ def test_a_fault_of_the_program_is_told_persisted_and_ends_one_fix_only(engine, 
     monkeypatch.setattr(create, "make_disk_volume", faulty)
     events: list[dict[str, Any]] = []
     spec = {"host": "host-a", "state": engine.state.directory, "repo_id": "a", "leases": {}}
-    spec["fixes"] = [fix.to_json() for fix in wanted]
+    spec["fixes"] = [Work(fix).to_json() for fix in wanted]
     assert runner.run(engine.doors, spec, events.append, lambda: False) == 1
     assert [event["event"] for event in events] == ["start", "failed", "start", "done", "end"]
     assert "ZeroDivisionError" in events[1]["error"] and "made up" in events[1]["trace"]
@@ -394,7 +395,13 @@ def test_a_fault_in_the_middle_of_a_copy_keeps_its_work(engine, monkeypatch, kil
 
         return original(job, cursor, checked, now)
 
-    spec = {"host": "host-a", "state": engine.state.directory, "repo_id": "b", "leases": {}, "fixes": [fix.to_json()]}
+    spec = {
+        "host": "host-a",
+        "state": engine.state.directory,
+        "repo_id": "b",
+        "leases": {},
+        "fixes": [Work(fix).to_json()],
+    }
     with monkeypatch.context() as patch:
         patch.setattr(pump, "run", faulty)
         assert runner.run(engine.doors, spec, lambda event: None, lambda: False) == 1

@@ -11,7 +11,7 @@ from engine.data.model import Fix, FixType, Risk, Status
 from engine.data.records import Record, VolumeRef
 from engine.errors import NoSpace, StorageError
 from engine.fixes.merge import merge
-from engine.fixes.run import RUNNERS, take_leases
+from engine.fixes.run import RUNNERS, take_leases, work_of
 from engine.survey import survey
 from engine.tags import changes
 from engine.triage.judge import judge
@@ -74,8 +74,9 @@ def test_a_fix_needs_the_manager_exactly_when_its_execution_changes_metadata_of_
     fix = next(fix for fix in offered(engine, repo, name == "optimize-leaks") if fix.rule == RULES[name])
     driver.world.process_of(engine).hook = hook
     repository = engine.context.repository(repo)
+    seen = survey.look(engine.context, repository)
     with take_leases(engine.context, repository, fix):
-        RUNNERS[fix.rule](engine.context, repository, fix, survey.look(engine.context, repository))
+        RUNNERS[fix.rule](engine.context, repository, work_of(engine.context, repository, fix, seen))
     assert fix.needs_srm is bool(calls & CHANGES), sorted(calls & CHANGES)
 
 

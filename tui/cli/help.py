@@ -131,7 +131,10 @@ COMMANDS: dict[str, Command] = {
         2, "look", "status", "one image, and the last operation on it", "diskwright status main 3f2a"
     ),
     "why": _command(
-        2, "look", "why", "why an image is as it is, and what to do about it", "diskwright why main 3f2a"
+        2, "look", "why", "why an image is as it is, and what to do about it; or what a rule means",
+        "diskwright why main 3f2a\n  diskwright why B-COPY\n\n"
+        "A rule is the code behind a status or a fix. With one alone it tells what the rule means, what its fix does,\n"
+        "risks and needs, and what to do when there is none. docs/rules.md has all of them.",
     ),
     "check": _command(
         2, "look", "check", "look for problems and offer fixes; changes nothing",

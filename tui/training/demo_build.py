@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from engine.api import Engine
 from engine.assembly import real_doors
 from engine.errors import StorageError, ToolFailed, ToolMissing
+from engine.triage import rules
 from sim.hosts.victim import sacrifice
 
 MAIN, OFFSITE, ARCHIVE = "demo", "demo-offsite", "demo-archive"
@@ -98,7 +99,7 @@ class Builder:
         path = self.file(name, size, pieces)
         options = {**NO_FIX, "strategy": strategy}
         image = self.engine.import_image(repo, path, "raw", data_of(name, about), options)
-        self.fix(repo, "B-IMPORT", image)
+        self.fix(repo, rules.B_IMPORT, image)
         os.unlink(path)
         return self.known(name, image)
 
@@ -201,7 +202,7 @@ def _on_base(builder: Builder) -> None:
     builder.on_base("wiki", "an overlay is what was asked for", solid("wiki", MiB, 3 * GiB))
     builder.on_base("web-01", "wants performance, is an overlay", solid("web-01", MiB, 5 * GiB), "performance")
     runner = builder.on_base("ci-runner", "flattening was killed", solid("ci-runner", MiB, 4 * GiB), "performance")
-    builder.killed_fix("host-b", "O-FLAT", runner, {"before": WRITE, "nth": 3})
+    builder.killed_fix("host-b", rules.O_FLAT, runner, {"before": WRITE, "nth": 3})
 
 
 def _formats(builder: Builder) -> None:
@@ -226,10 +227,10 @@ def _killed_snapshots(builder: Builder) -> None:
 def _killed_merges(builder: Builder) -> None:
     disk = builder.ids["monitoring"]
     builder.guest_writes(disk, scattered("monitoring", 128 * KiB, 8, 4 * MiB))
-    builder.killed_fix("host-c", "M-CHAIN", _below(builder, disk), {"before": WRITE, "nth": 5})
+    builder.killed_fix("host-c", rules.M_CHAIN, _below(builder, disk), {"before": WRITE, "nth": 5})
     disk = builder.ids["build-cache"]
     builder.guest_writes(disk, solid("build-cache new", 3 * MiB // 2, 512 * KiB))
-    builder.killed_fix("host-c", "M-CHAIN", _below(builder, disk), {"before": "images.set_backing"})
+    builder.killed_fix("host-c", rules.M_CHAIN, _below(builder, disk), {"before": "images.set_backing"})
 
 
 def _below(builder: Builder, disk: str) -> str:
@@ -249,14 +250,14 @@ def _killed_copy(builder: Builder) -> None:
     about = data_of("web-db", "its copy from demo-offsite was killed")
     copy = builder.known("web-db", builder.engine.copy_image(MAIN, source, None, about, options))
     # A cursor is kept every 16 MiB: the ninth write of 2 MiB is the first one above it.
-    builder.killed_fix("host-b", "B-COPY", copy, {"before": WRITE, "nth": 9})
+    builder.killed_fix("host-b", rules.B_COPY, copy, {"before": WRITE, "nth": 9})
 
 
 def _killed_import(builder: Builder) -> None:
     path = builder.file("mail-spool", 8 * MiB, solid("mail-spool", 4 * MiB))
     about = data_of("mail-spool", "its import was killed")
     disk = builder.known("mail-spool", builder.engine.import_image(MAIN, path, "raw", about, NO_FIX))
-    builder.killed_fix("host-c", "B-IMPORT", disk, {"before": WRITE, "nth": 2})
+    builder.killed_fix("host-c", rules.B_IMPORT, disk, {"before": WRITE, "nth": 2})
 
 
 def _damaged_snapshot(builder: Builder) -> None:
@@ -264,7 +265,7 @@ def _damaged_snapshot(builder: Builder) -> None:
     about = data_of("crm-db-monday", "damaged here, intact in demo-offsite")
     snapshot = builder.known("crm-db-monday", builder.engine.create_snapshot(OFFSITE, disk, about))
     builder.engine.copy_image(MAIN, snapshot, None, about, NO_FIX)
-    builder.fix(MAIN, "B-COPY", snapshot)
+    builder.fix(MAIN, rules.B_COPY, snapshot)
     repository = builder.engine.context.repository(MAIN)
     record = repository.tags.scan()[snapshot].record
     assert record is not None and record.volume is not None
@@ -275,7 +276,7 @@ def _waiting(builder: Builder) -> None:
     source = builder.disk(ARCHIVE, "dr-standby", "kept in the archive", solid("dr-standby", MiB), GiB)
     about = data_of("dr-standby", "its source is not connected")
     copy = builder.known("dr-standby", builder.engine.copy_image(MAIN, source, None, about, NO_FIX))
-    builder.killed_fix("host-c", "B-COPY", copy, {"before": WRITE})
+    builder.killed_fix("host-c", rules.B_COPY, copy, {"before": WRITE})
 
 
 def _removed(builder: Builder) -> None:
@@ -284,7 +285,7 @@ def _removed(builder: Builder) -> None:
     disk = builder.disk(MAIN, "ci-4410", "removed, half deleted", solid("ci-4410", 3 * MiB // 2), GiB)
     builder.engine.remove_image(MAIN, disk)
     # The fourth name that a clean takes away is the volume's; by then there is no way back.
-    builder.killed_fix("host-b", "C-REMOVED", disk, {"before": "files.unlink", "nth": 4})
+    builder.killed_fix("host-b", rules.C_REMOVED, disk, {"before": "files.unlink", "nth": 4})
 
 
 def _unnamed(builder: Builder) -> None:
@@ -292,7 +293,7 @@ def _unnamed(builder: Builder) -> None:
     disk = builder.disk(MAIN, "old-ldap", "its record is lost", solid("old-ldap", MiB), GiB)
     for path in glob.glob(f"{glob.escape(parameters(builder.root, MAIN)['path'])}/tags/{disk[:2]}/{disk}.*"):
         _overwrite(path, b"overwritten by something else")
-    builder.fix(MAIN, "C-RECORD", disk)
+    builder.fix(MAIN, rules.C_RECORD, disk)
 
 
 class Step(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from engine.errors import StorageError, from_os_error
+from engine.triage import rules
 
 
 class TourStep(NamedTuple):
@@ -71,7 +72,7 @@ REPAIR = Tour(
         TourStep(
             "w says why. A copy was killed at 40 %: that is a fact with a rule, B-COPY, and a record on the disk.",
             keys=("w",),
-            expect="B-COPY",
+            expect=rules.B_COPY,
             hint="Action says what the fix does; Later what would make the image optimal.",
             pause_s=25,
         ),
@@ -169,13 +170,13 @@ REPLAY = Tour(
         TourStep(
             "Triage shows what check would have offered at that moment: a mend, on any host.",
             keys=("1",),
-            expect="B-COPY",
+            expect=rules.B_COPY,
             pause_s=20,
         ),
         TourStep(
             "Its reason is the same text as in live use.",
             keys=("w",),
-            expect="B-COPY",
+            expect=rules.B_COPY,
             pause_s=15,
         ),
         TourStep("Back to the steps.", keys=("escape", "4"), expect="REPLAY", pause_s=5),

@@ -6,7 +6,7 @@ import json
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from engine.data.model import Fix, FixType, Risk
+from engine.data.model import Fix, FixType, Risk, WaitKind
 from tui.text.printable import printable
 from tui.text.words import State, Undo
 
@@ -99,7 +99,7 @@ def key_of(fix: Fix) -> str:
 def row(fix: Fix, name: str, dependants: int) -> FixRow:
     """The row of a fix; ``name`` and ``dependants`` are its target's. Its priority comes with ``with_priorities``."""
     cost = fix.cost
-    needs_room = not cost.fits and fix.waits_for == f"{cost.peak_extra_bytes} bytes of free space"
+    needs_room = fix.wait is not None and fix.wait.kind is WaitKind.ROOM
     return FixRow(
         key=key_of(fix),
         id=fix.id,

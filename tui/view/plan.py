@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
+from engine.triage import rules
 from tui.text.amounts import compact
 from tui.text.words import SHOWN, State
 from tui.view import estimates
@@ -302,7 +303,7 @@ def _carries(row: FixRow) -> bool:
 def _waiting(view: RepositoryView) -> list[tuple[str, str]]:
     """Images that only wait for their base, with the reason, which names it."""
     rows = (view.images[index] for index in view.images.not_optimized())
-    return [(row.id, row.reason) for row in rows if row.rule == "B-BASE"]
+    return [(row.id, row.reason) for row in rows if row.rule == rules.B_BASE]
 
 
 def _counts_after(view: RepositoryView, states: dict[str, State]) -> Counts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from engine.triage import rules
 from tui.text.amounts import compact, duration, moment
 from tui.text.words import OLD_AFTER_S, State
 from tui.view.facts import Fact, grounded
@@ -128,7 +129,7 @@ def _state(row: ImageRow, now: float) -> str:
 
 def _impact(row: ImageRow) -> str:
     need = {0: "no other image needs it", 1: "1 image needs it"}.get(row.dependants, f"{row.dependants} images need it")
-    impact = "Its deletion has begun: it cannot be restored" if row.rule == "B-PURGING" else _IMPACT[row.state]
+    impact = "Its deletion has begun: it cannot be restored" if row.rule == rules.B_PURGING else _IMPACT[row.state]
     return f"{impact}; {need}"
 
 
@@ -146,7 +147,7 @@ def _actions(row: ImageRow, fixes: tuple[FixRow, ...]) -> list[Line]:
 def _without_fix(row: ImageRow) -> str:
     if row.state is State.OPTIMIZED:
         return "None is needed"
-    if row.rule in ("B-BASE", "U-BASE"):
+    if row.rule in (rules.B_BASE, rules.U_BASE):
         return "Mend the image that it needs; nothing is to be done here"
     if row.state is State.UNKNOWN:
         return "Make the storage readable, then look again"
@@ -199,6 +200,6 @@ def _would_be(row: ImageRow, fixes: tuple[FixRow, ...]) -> str:
     if best is not None:
         condition = f"{best.waits_for} were there and {best.type} ran" if best.waits_for else f"{best.type} ran"
         return f"it would be OPTIMIZED if {condition}"
-    if row.rule in ("B-BASE", "U-BASE"):
+    if row.rule in (rules.B_BASE, rules.U_BASE):
         return "it would be judged by itself again if the image that it needs were in order"
     return ""

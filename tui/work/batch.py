@@ -28,7 +28,7 @@ from tui.text.printable import printable
 from tui.text.words import RunState
 from tui.view import estimates
 from tui.work import run_notes
-from tui.work.find_again import same_fix
+from tui.work.find_again import require_ours, why_gone
 from tui.work.journal import Event, Journal
 from tui.work.run_notes import RunNote, StepNote
 from tui.work.step_watch import Watch
@@ -143,15 +143,23 @@ class Batch:
                 self._tell(step, f"goes on in process {task.process.pid}", "resumed")
                 self._put(step._replace(state=RunState.RUNNING, reason="", process=task.process))
                 return task
-        fix = same_fix(self._engine, self._run, step)
-        self._require_room(fix)
+        shown = [step.fix]
+
+        def accept(now: Fix) -> None:
+            require_ours(self._run, step, now)
+            self._require_room(now)
+            shown.append(now)
+
         # The operator was shown the step as it was noted: what has become irreversible since then is refused.
         allowed = {"irreversible": step.fix.irreversible}
-        task = self._engine.fix_storage_repository(self._run.repo_id, fix, allowed)
+        try:
+            task = self._engine.fix_storage_repository(self._run.repo_id, step.fix, allowed, accept)
+        except StaleFix:
+            raise why_gone(self._engine, self._run, step) from None
         now = self._clock.wall()
         self._put(
             step._replace(
-                fix=fix, state=RunState.RUNNING, reason="", started=now, ended=0.0, error="", code="",
+                fix=shown[-1], state=RunState.RUNNING, reason="", started=now, ended=0.0, error="", code="",
                 attempts=step.attempts + 1, task=task.id, log=task.log, process=task.process,
             )
         )  # fmt: skip

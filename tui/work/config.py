@@ -10,7 +10,7 @@
     run = "r"
 
     [priorities]             # kind of fix or rule = 1 to 4
-    "C-REMOVED" = 2
+    C-REMOVED = 2
 
 An entry that makes no sense is left out and told with file, line and the nearest right name.
 """

@@ -1,30 +1,23 @@
-"""The fix of a step as it is now: its own earlier steps may have changed what it was computed from."""
+"""The fix of a step as it is now: its own earlier steps may have changed what it was computed from.
+
+Decides from what the engine found by its one scan; looks itself only for what to say of a fix that is gone."""
 
 from __future__ import annotations
 
 from engine.api import Engine
-from engine.data.model import Fix, RepositoryReport
-from engine.errors import ImageBusy, Refused, StaleFix
-from tui.view.fixes import key_of
+from engine.data.model import Fix
+from engine.errors import Refused, StaleFix
 from tui.work.run_notes import RunNote, StepNote
 
 
-def same_fix(engine: Engine, run: RunNote, step: StepNote) -> Fix:
-    """The fix to run for a step: the planned one, or the same rule on the same target with the same plan when
-    nothing but steps of this run has changed what it looks at.
-
-    StaleFix when it is not offered any more; Refused when somebody else has changed something; ImageBusy."""
-    report = engine.inspect_repository(run.repo_id, {"deep": True} if step.fix.deep else {})
-    for fix in report.fixes:
-        if fix.id == step.fix.id:
-            return fix
-    for fix in report.fixes:
-        if key_of(fix) == step.key:
-            foreign = _changed_by_others(step.fix, fix, _touched(run, step))
-            if not foreign:
-                return fix
-            raise Refused(f"somebody else has changed {foreign} since the plan was made", "Plan again")
-    raise _absent(report, step)
+def require_ours(run: RunNote, step: StepNote, now: Fix) -> None:
+    """Raise Refused unless nothing but steps of this run has changed what the planned fix looks at; ``now`` is the
+    same fix as it is now."""
+    if now.id == step.fix.id:
+        return
+    foreign = _changed_by_others(step.fix, now, _touched(run, step))
+    if foreign:
+        raise Refused(f"somebody else has changed {foreign} since the plan was made", "Plan again")
 
 
 def _touched(run: RunNote, step: StepNote) -> set[str]:
@@ -50,11 +43,10 @@ def _ours(before: str, now: str, touched: set[str]) -> bool:
     return set(before.split(",")) ^ set(now.split(",")) <= touched
 
 
-def _absent(report: RepositoryReport, step: StepNote) -> StaleFix | ImageBusy:
-    for image in report.images:
-        if image.busy and image.id in (step.fix.target, *step.fix.images):
-            return ImageBusy(f"image {image.id} is in use: {image.busy}", "Wait for it")
-    target = next((image for image in report.images if image.id == step.fix.target), None)
+def why_gone(engine: Engine, run: RunNote, step: StepNote) -> StaleFix:
+    """Return the error for a step whose fix is not offered any more: what its image is now, and who worked on it."""
+    images = engine.inspect_repository(run.repo_id).images
+    target = next((image for image in images if image.id == step.fix.target), None)
     if target is None:
         return StaleFix("it is not needed any more: what it was about is gone", "Look again")
     state = "removed" if target.removed else target.status

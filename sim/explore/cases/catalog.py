@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from engine.triage import rules
 from sim.explore.cases.case import Case
 from sim.explore.cases.driver import FILES, Driver
 from sim.explore.cases.fixtures import damage, images, lvm, others
@@ -102,45 +103,45 @@ VERBS = (
 """What users do. With ``auto_fix`` off the work itself is done, and crashed, in recovery."""
 
 FIXES = (
-    Case("mend-copy", images.a_committed_copy, _fix("b", "B-COPY")),
-    Case("mend-copy-windows", images.a_copy_with_windows, _fix("b", "B-COPY"), slow=True),
-    Case("mend-copy-reflink", images.a_raw_copy_with_shared_blocks, _fix("b", "B-COPY")),
-    Case("mend-copy-of-disk", images.a_mutable_copy, _fix("b", "B-COPY")),
-    Case("mend-copy-rewritten", images.a_rewritten_source, _fix("b", "B-COPY"), slow=True),
-    Case("mend-import", images.an_unfinished_import, _fix("a", "B-IMPORT")),
-    Case("mend-replica", damage.a_damaged_snapshot, _fix("a", "B-REPLICA")),
-    Case("mend-salvage", damage.a_shortened_disk, _fix("a", "B-SALVAGE")),
-    Case("clean-removed", images.a_removed_disk, _fix("a", "C-REMOVED")),
-    Case("clean-begun", images.a_begun_deletion, _fix("a", "C-REMOVED")),
-    Case("clean-scrap", images.a_replaced_volume, _fix("a", "C-SCRAP")),
-    Case("clean-attempt", images.an_unwanted_attempt, _fix("a", "C-ATTEMPT")),
-    Case("clean-evidence", damage.a_salvaged_disk, _fix("a", "C-EVIDENCE")),
-    Case("clean-losses", damage.a_salvaged_disk, _fix("a", "C-LOSSES")),
-    Case("clean-record", damage.a_damaged_record, _fix("a", "C-RECORD"), strangers=True),
-    Case("clean-litter", damage.litter_of_all_kinds, _fix("a", "C-LITTER")),
-    Case("clean-unnamed", damage.a_strange_volume, _fix("a", "C-UNNAMED"), strangers=True),
+    Case("mend-copy", images.a_committed_copy, _fix("b", rules.B_COPY)),
+    Case("mend-copy-windows", images.a_copy_with_windows, _fix("b", rules.B_COPY), slow=True),
+    Case("mend-copy-reflink", images.a_raw_copy_with_shared_blocks, _fix("b", rules.B_COPY)),
+    Case("mend-copy-of-disk", images.a_mutable_copy, _fix("b", rules.B_COPY)),
+    Case("mend-copy-rewritten", images.a_rewritten_source, _fix("b", rules.B_COPY), slow=True),
+    Case("mend-import", images.an_unfinished_import, _fix("a", rules.B_IMPORT)),
+    Case("mend-replica", damage.a_damaged_snapshot, _fix("a", rules.B_REPLICA)),
+    Case("mend-salvage", damage.a_shortened_disk, _fix("a", rules.B_SALVAGE)),
+    Case("clean-removed", images.a_removed_disk, _fix("a", rules.C_REMOVED)),
+    Case("clean-begun", images.a_begun_deletion, _fix("a", rules.C_REMOVED)),
+    Case("clean-scrap", images.a_replaced_volume, _fix("a", rules.C_SCRAP)),
+    Case("clean-attempt", images.an_unwanted_attempt, _fix("a", rules.C_ATTEMPT)),
+    Case("clean-evidence", damage.a_salvaged_disk, _fix("a", rules.C_EVIDENCE)),
+    Case("clean-losses", damage.a_salvaged_disk, _fix("a", rules.C_LOSSES)),
+    Case("clean-record", damage.a_damaged_record, _fix("a", rules.C_RECORD), strangers=True),
+    Case("clean-litter", damage.litter_of_all_kinds, _fix("a", rules.C_LITTER)),
+    Case("clean-unnamed", damage.a_strange_volume, _fix("a", rules.C_UNNAMED), strangers=True),
     Case(
         "clean-unnamed-just-now",
         images.a_volume_twice,
         _do(others.use_the_other_volume),
-        then=others.fix_if_offered("a", "C-UNNAMED"),
+        then=others.fix_if_offered("a", rules.C_UNNAMED),
         strangers=True,
     ),
-    Case("clean-lost", damage.a_volume_in_quarantine, _fix("a", "C-LOST"), strangers=True),
-    Case("merge-down", images.a_raw_chain, _fix("a", "M-CHAIN")),
-    Case("merge-begun", images.a_begun_merge, _fix("a", "M-CHAIN")),
-    Case("merge-removed", images.a_removed_snapshot, _fix("a", "M-CHAIN")),
-    Case("merge-up", images.two_snapshots, _fix("a", "M-CHAIN")),
-    Case("optimize-flat", images.an_overlay_that_wants_to_be_flat, _fix("a", "O-FLAT")),
+    Case("clean-lost", damage.a_volume_in_quarantine, _fix("a", rules.C_LOST), strangers=True),
+    Case("merge-down", images.a_raw_chain, _fix("a", rules.M_CHAIN)),
+    Case("merge-begun", images.a_begun_merge, _fix("a", rules.M_CHAIN)),
+    Case("merge-removed", images.a_removed_snapshot, _fix("a", rules.M_CHAIN)),
+    Case("merge-up", images.two_snapshots, _fix("a", rules.M_CHAIN)),
+    Case("optimize-flat", images.an_overlay_that_wants_to_be_flat, _fix("a", rules.O_FLAT)),
     Case(
         "optimize-beside-a-merge",
         images.two_that_stand_on_a_removed_one,
-        _do(lambda s: s.fix("a", "O-FLAT", s.named["second"])),
-        then=others.fix_if_offered("a", "M-CHAIN"),
+        _do(lambda s: s.fix("a", rules.O_FLAT, s.named["second"])),
+        then=others.fix_if_offered("a", rules.M_CHAIN),
     ),
-    Case("optimize-format", images.a_flat_disk_that_wants_the_other_format, _fix("a", "O-FORMAT")),
-    Case("optimize-header", damage.a_wrong_header, _fix("a", "O-HEADER")),
-    Case("optimize-leaks", damage.leaked_clusters, _fix("a", "O-LEAKS", deep=True)),
+    Case("optimize-format", images.a_flat_disk_that_wants_the_other_format, _fix("a", rules.O_FORMAT)),
+    Case("optimize-header", damage.a_wrong_header, _fix("a", rules.O_HEADER)),
+    Case("optimize-leaks", damage.leaked_clusters, _fix("a", rules.O_LEAKS, deep=True)),
 )
 """What operators do."""
 
@@ -153,9 +154,9 @@ def _on_lvm(case: Case) -> Case:
 
 
 ONLY_ON_LVM = (
-    Case("mend-copy-raw-windows", lvm.a_raw_copy_with_windows, _fix("b", "B-COPY"), format=LVM, slow=True),
-    Case("optimize-reduce", lvm.a_large_snapshot, _fix("a", "O-REDUCE"), format=LVM),
-    Case("merge-reduced", lvm.a_reduced_snapshot_with_a_larger_one, _fix("a", "M-CHAIN"), format=LVM),
+    Case("mend-copy-raw-windows", lvm.a_raw_copy_with_windows, _fix("b", rules.B_COPY), format=LVM, slow=True),
+    Case("optimize-reduce", lvm.a_large_snapshot, _fix("a", rules.O_REDUCE), format=LVM),
+    Case("merge-reduced", lvm.a_reduced_snapshot_with_a_larger_one, _fix("a", rules.M_CHAIN), format=LVM),
 )
 """What needs volumes that take all their room at once."""
 

@@ -17,6 +17,7 @@ from engine.data.model import Fix, aligned
 from engine.doors.images import Layer
 from engine.errors import BadRequest, Conflict, NotFound, Refused
 from engine.tags import chains, changes
+from engine.triage import rules
 from sim.disk.content import Content
 from sim.explore.oracle.reference import Image, Model
 from sim.hosts.world import World
@@ -207,7 +208,7 @@ class Driver:
         found = [fix for fix in offered if fix.rule == rule and target in ("", fix.target)]
         assert found, f"check offers no {rule} in {repo} but {[fix.rule for fix in offered]}"
         after = self.model
-        if rule == "C-LOST":
+        if rule == rules.C_LOST:
             after = after.stray(re.findall("[0-9a-f]{32}", str(found[0].plan["name"]))[0], None)
         with self.doing(after) as done:
             self.engine().run_fix_here(repo, found[0])

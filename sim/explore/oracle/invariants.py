@@ -26,6 +26,7 @@ from engine.data.model import Fix, ImageReport, RepositoryReport, Risk, Status, 
 from engine.data.records import Record
 from engine.errors import DiskwrightError
 from engine.tags import chains
+from engine.triage import rules
 from sim.disk.content import Content
 from sim.disk.nodes import DirectoryNode, FileNode
 from sim.disk.storage import SimStorage
@@ -82,7 +83,7 @@ def observe(world: World, engine: Engine, models: Sequence[Model], strangers: bo
         for fix in report.fixes:
             wanted = not fix.waits_for and fix.risk is not Risk.LOSES_DATA
             (runnable if wanted else others).append((repo, fix))
-            if fix.rule == "C-UNNAMED" and not strangers:
+            if fix.rule == rules.C_UNNAMED and not strangers:
                 problems.append(f"I5 normal work left a volume that no record names: {fix.facts[0]}")
         _add_rank(rank, report, records)
     if world.storage.sequence != before and not world.sharing:  # there, who reads an image says so first
@@ -186,8 +187,8 @@ def _add_rank(rank: list[int], report: RepositoryReport, records: dict[str, Reco
             rank[1] += (not record.strong) + 2 * (record.operation is not None) + len(record.scrap)
             rank[1] += len(record.evidence) + (not record.whole) + 3 * record.purging
             rank[1] += len(_needed_by(record.id, records)) - 1
-    rank[3] += any(fix.rule == "C-LITTER" for fix in report.fixes)
-    rank[4] += sum(1 + (fix.rule == "C-UNNAMED") for fix in report.fixes)
+    rank[3] += any(fix.rule == rules.C_LITTER for fix in report.fixes)
+    rank[4] += sum(1 + (fix.rule == rules.C_UNNAMED) for fix in report.fixes)
 
 
 def leftovers(storage: SimStorage, engine: Engine, repo: str, waiting: Sequence[str] = ()) -> list[str]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from engine.api import Engine
+from engine.triage import rules
 from sim.explore.cases import operations
 from sim.explore.cases.case import Case, prepared
 from sim.explore.cases.driver import REFUSALS, Driver
@@ -51,7 +52,7 @@ def _removed_here_whole_there(driver: Driver) -> None:
     driver.copy(("a", images.snap(driver)), "b")
     driver.wait()
     driver.remove("a", images.disk(driver))
-    driver.fix("a", "C-REMOVED")
+    driver.fix("a", rules.C_REMOVED)
     driver.remove("a", images.snap(driver))
 
 
@@ -111,19 +112,19 @@ def _rule(repo: str, name: str) -> OperationOf:
 
 _ALL = (
     Freeze("create", images.a_disk, lambda driver: operations.create("a", images.SIZE), lambda driver: _fix_all("a")),
-    Freeze("clean-and-base", _removed_here_whole_there, _rule("a", "C-REMOVED"), _based_on_it_and_restored),
-    Freeze("clean-and-copy-in-again", _removed_here_whole_there, _rule("a", "C-REMOVED"), _copied_in_again),
+    Freeze("clean-and-base", _removed_here_whole_there, _rule("a", rules.C_REMOVED), _based_on_it_and_restored),
+    Freeze("clean-and-copy-in-again", _removed_here_whole_there, _rule("a", rules.C_REMOVED), _copied_in_again),
     Freeze(
         "clean-and-restore",
         images.a_removed_disk,
-        _rule("a", "C-REMOVED"),
+        _rule("a", rules.C_REMOVED),
         lambda driver: _try(operations.restore("a", images.disk(driver))),
     ),
-    Freeze("clean-scrap", images.a_replaced_volume, _rule("a", "C-SCRAP"), lambda driver: _fix_all("a")),
+    Freeze("clean-scrap", images.a_replaced_volume, _rule("a", rules.C_SCRAP), lambda driver: _fix_all("a")),
     Freeze(
         "clean-attempt",
         images.an_unwanted_attempt,
-        _rule("a", "C-ATTEMPT"),
+        _rule("a", rules.C_ATTEMPT),
         lambda driver: operations.both(operations.strategy("a", images.disk(driver), "performance"), _fix_all("a")),
     ),
     Freeze(
@@ -132,12 +133,14 @@ _ALL = (
         lambda driver: operations.snapshot("a", images.disk(driver)),
         lambda driver: _fix_all("a"),
     ),
-    Freeze("merge", images.a_raw_chain, _rule("a", "M-CHAIN"), lambda driver: _fix_all("a")),
-    Freeze("copy", images.a_mutable_copy, _rule("b", "B-COPY"), lambda driver: _fixed_and_written(driver, "b", "copy")),
+    Freeze("merge", images.a_raw_chain, _rule("a", rules.M_CHAIN), lambda driver: _fix_all("a")),
+    Freeze(
+        "copy", images.a_mutable_copy, _rule("b", rules.B_COPY), lambda driver: _fixed_and_written(driver, "b", "copy")
+    ),
     Freeze(
         "flatten",
         images.an_overlay_that_wants_to_be_flat,
-        _rule("a", "O-FLAT"),
+        _rule("a", rules.O_FLAT),
         lambda driver: _fixed_and_written(driver, "a", "disk"),
     ),
 )

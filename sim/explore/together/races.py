@@ -17,6 +17,7 @@ from typing import NamedTuple
 from engine.api import Engine
 from engine.errors import OutcomeUnknown, Refused
 from engine.tags.changes import change, read
+from engine.triage import rules
 from sim.disk.profiles import POSIX, one_state
 from sim.disk.storage import SimStorage
 from sim.explore.cases import operations
@@ -57,7 +58,7 @@ class WrongSchedule(NamedTuple):
 def _removed_here_whole_there(driver: Driver) -> None:
     images.a_snapshot_in_b(driver)
     driver.remove("a", images.disk(driver))
-    driver.fix("a", "C-REMOVED")
+    driver.fix("a", rules.C_REMOVED)
     driver.remove("a", images.snap(driver))
 
 
@@ -76,7 +77,7 @@ def _rule(repo: str, name: str) -> OperationOf:
 def _disk_on_replica(driver: Driver) -> Operation:
     """Made by the same process: then it uses what is there before the other one goes on."""
     made = operations.create("a", images.SIZE, ("b", images.snap(driver)), auto_fix=False)
-    return operations.both(made, operations.rule("a", "B-CREATE"))
+    return operations.both(made, operations.rule("a", rules.B_CREATE))
 
 
 def _snapshot(driver: Driver) -> Operation:
@@ -111,15 +112,15 @@ def _there_and_back(driver: Driver) -> Operation:
 
 
 def _remove_and_merge(driver: Driver) -> Operation:
-    return operations.both(operations.remove("a", images.snap(driver)), operations.rule("a", "M-CHAIN"))
+    return operations.both(operations.remove("a", images.snap(driver)), operations.rule("a", rules.M_CHAIN))
 
 
 _ALL = (
     Race("user-data", images.a_disk, lambda s: operations.user_data("a", images.disk(s), {"n": 1}), _there_and_back),
     Race("snapshots", images.a_disk, _snapshot, _snapshot),
     Race("copies", images.a_chain, _copy, _copy),
-    Race("clean-and-base", _removed_here_whole_there, _rule("a", "C-REMOVED"), _disk_on_replica),
-    Race("merge-and-base", _removed_with_a_child, _rule("a", "M-CHAIN"), _disk_on_replica),
+    Race("clean-and-base", _removed_here_whole_there, _rule("a", rules.C_REMOVED), _disk_on_replica),
+    Race("merge-and-base", _removed_with_a_child, _rule("a", rules.M_CHAIN), _disk_on_replica),
     Race(
         "remove-and-base",
         images.a_chain,
@@ -130,13 +131,13 @@ _ALL = (
         "restore-and-clean",
         images.a_removed_disk,
         lambda s: operations.restore("a", images.disk(s)),
-        _rule("a", "C-REMOVED"),
+        _rule("a", rules.C_REMOVED),
     ),
-    Race("same-mend", images.a_committed_copy, _rule("b", "B-COPY"), _rule("b", "B-COPY")),
+    Race("same-mend", images.a_committed_copy, _rule("b", rules.B_COPY), _rule("b", rules.B_COPY)),
     Race(
         "mend-and-user-data",
         images.a_mutable_copy,
-        _rule("b", "B-COPY"),
+        _rule("b", rules.B_COPY),
         lambda s: operations.user_data("b", s.named["copy"], {"n": 2}),
     ),
     Race("snapshot-and-remove", images.a_disk, _snapshot, lambda s: operations.remove("a", images.disk(s))),
@@ -144,7 +145,7 @@ _ALL = (
 RACES = {race.name: race for race in _ALL}
 
 _MERGE = Race(
-    "merge-and-repoint", images.one_that_stood_on_a_removed_one, _rule("a", "M-CHAIN"), _on_its_overlay_and_back
+    "merge-and-repoint", images.one_that_stood_on_a_removed_one, _rule("a", rules.M_CHAIN), _on_its_overlay_and_back
 )
 PASSINGS = {**RACES, _MERGE.name: _MERGE}
 """For ``run_passed``."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from engine.data.model import FixType, Risk, Status
 from engine.errors import DiskwrightError
+from engine.triage.rules import BY_CODE
 from sim.hosts.crash import FILE_EFFECTS, GROUP_EFFECTS, HANDLE_EFFECTS, SESSION_EFFECTS, TOOL_EFFECTS
 
 BACKENDS = ("sim", "local", "lab")
@@ -21,13 +22,8 @@ SHARING_HOSTS = 8
 can join at once."""
 PATIENT = ("fix", "take_srm")
 """Verbs that may be tried again for a while: what they need can come by itself."""
-RULES = tuple(
-    "B-BASE B-COPY B-CORRUPT B-CREATE B-DATA B-DIGEST B-GONE B-IMPORT B-LOOP B-PARENT B-PURGING B-RECORD B-REPLICA "
-    "B-SALVAGE B-SNAPSHOT B-UNFINISHED U-BASE U-DATA U-PARENT U-READ U-RECORD O-DEPTH O-DIRTY O-FLAT O-FORMAT O-HEADER "
-    "O-LEAKS O-OVERSIZE O-REDUCE D-LOST M-CHAIN C-ATTEMPT C-EVIDENCE C-HIDDEN C-LITTER C-LOSSES C-LOST C-RECORD "
-    "C-REMOVED C-SCRAP C-UNNAMED".split()
-)
-"""Rules of statuses and fixes, as the engine's triage names them."""
+RULES = tuple(BY_CODE)
+"""Rules of statuses and fixes."""
 
 STATES = (*map(str, Status), "removed", "hidden", "gone")
 

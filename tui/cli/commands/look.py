@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.data.model import Fix, ImageReport, RepositoryReport
 from engine.errors import NotFound
+from engine.triage import rules
 from tui.cli.arguments import Parser, add_deep, add_verb_options
 from tui.cli.render import Output
 from tui.cli.session import Session, image_json, kind, shown_status
@@ -100,10 +101,32 @@ def _lost_lines(image: ImageReport) -> list[str]:
 
 
 def add_why(parser: Parser) -> None:
-    add_status(parser)
+    parser.add_argument("repo", metavar="REPO|RULE", help="a connected repository; or a rule, such as B-COPY, alone")
+    parser.add_argument("image", metavar="IMAGE", nargs="?", help="an id, or the first 4 digits of it or more")
+    add_deep(parser)
+    add_verb_options(parser, auto_fix=False)
 
 
 def run_why(session: Session, arguments: argparse.Namespace) -> int:
+    if arguments.image is None:
+        return _explain_rule(session.out, arguments.repo)
+    return _explain_image(session, arguments)
+
+
+def _explain_rule(out: Output, code: str) -> int:
+    from tui.text.rules import as_data, lines
+
+    rule = rules.BY_CODE.get(code.upper())
+    if rule is None:
+        raise NotFound(f"there is no rule {code!r:.40}", "Name a rule as check shows it, or a repository and an image")
+    out.document(as_data(rule))
+    out.line(rule.code)
+    for label, text in lines(rule):
+        out.line(f"{label:<7} {text}")
+    return 0
+
+
+def _explain_image(session: Session, arguments: argparse.Namespace) -> int:
     import time
 
     from tui.notes import notes_of
@@ -172,7 +195,7 @@ def _what_to_do(repo_id: str, image: ImageReport, fixes: list[Fix], elsewhere: d
         return steps
     if image.status == "optimized":
         return ["Nothing."]
-    if image.rule in ("B-BASE", "U-BASE"):
+    if image.rule in (rules.B_BASE, rules.U_BASE):
         return [f"Mend the image that it needs: diskwright plan {name} --type mend"]
     if image.status == "unknown":
         return ["Make the storage readable, then look again."]

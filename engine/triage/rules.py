@@ -1,0 +1,385 @@
+"""The one table of rules: why an image has its status, and which fixes can be offered.
+
+Lives here, as plain data: code, wording, type, status, risk, needs, executor, and what the operator is told. Does not
+live here: when a rule applies (the modules beside this one), and what its fix does (``engine.fixes``). Everything
+else that knows rules asks this table: executors, order, the scenario language, ``diskwright why RULE``, docs/rules.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+from engine.data.model import FixType, Risk, Status, WaitKind
+
+
+class Need(StrEnum):
+    """Whether a fix of a rule needs something."""
+
+    NEVER = "never"
+    SOMETIMES = "sometimes"
+    """Each fix says for itself."""
+    ALWAYS = "always"
+
+
+class Leases(StrEnum):
+    """Whose leases a fix holds alone while it runs, all taken before it is verified."""
+
+    NONE = "none"
+    """It is about no image: each file is looked at again, under its lease where it has one."""
+    TARGET = "target"
+    """Its target's."""
+    IMAGES = "images"
+    """Those of all images that it names."""
+
+
+class Executor(StrEnum):
+    """What runs a fix; ``engine.fixes.run`` has a function for each."""
+
+    DELETE = "delete a tag"
+    SCRAP = "delete replaced volumes"
+    EVIDENCE = "delete kept evidence"
+    ATTEMPT = "give an attempt up"
+    LOSSES = "accept losses"
+    RECORD = "give a record up"
+    LITTER = "delete small files"
+    LOST = "delete a quarantined volume"
+    QUARANTINE = "quarantine a volume"
+    MERGE = "merge"
+    CREATE = "make a disk"
+    COPY = "copy"
+    IMPORT = "import"
+    REPLICA = "bring a replica in"
+    SALVAGE = "salvage"
+    HEADER = "rewrite a header"
+    REDUCE = "reduce a volume"
+    LEAKS = "repair leaks"
+    FLATTEN = "make a fresh flat volume"
+
+
+Wording = str | Mapping[str, str]
+"""A sentence with named blanks; or several, by the case that they are for."""
+
+
+class Rule(NamedTuple):
+    """One rule: a reason for a status, a fix that can be offered, or both."""
+
+    code: str
+    means: str
+    """For the operator: what has happened."""
+    status: str = ""
+    """The status that it is the reason of, or that its fix is offered for; "" for no image's."""
+    says: Wording = ""
+    """The reason of the status."""
+    type: FixType | None = None
+    """None: no fix has this code."""
+    offers: Wording = ""
+    """The reason of the fix."""
+    does: str = ""
+    """For the operator: what the fix does."""
+    stuck: str = ""
+    """For the operator: what to do when it cannot run, or when there is none."""
+    executor: Executor | None = None
+    risk: Risk = Risk.REVERSIBLE
+    """The highest; a fix of it may have a lower one."""
+    leases: Leases = Leases.TARGET
+    volumes: Need = Need.NEVER
+    """It makes, removes, renames or resizes volumes: then it runs on the manager (SRM) where there is one."""
+    deep: Need = Need.NEVER
+    """Found only by a deep check."""
+    waits: tuple[WaitKind, ...] = ()
+    """Things outside that a fix of it may have to wait for, besides room."""
+    all_records: bool = False
+    """It deletes or overwrites what no record needs, so all of them must be understood."""
+    mended_by: tuple[str, ...] = ()
+    """Rules of the fixes for it, where they have codes of their own."""
+    last: bool = False
+    """It runs after all others, which leave something for it."""
+
+
+B_CREATE: Final = "B-CREATE"
+B_COPY: Final = "B-COPY"
+B_IMPORT: Final = "B-IMPORT"
+B_SNAPSHOT: Final = "B-SNAPSHOT"
+B_UNFINISHED: Final = "B-UNFINISHED"
+B_PURGING: Final = "B-PURGING"
+B_GONE: Final = "B-GONE"
+B_DATA: Final = "B-DATA"
+B_DIGEST: Final = "B-DIGEST"
+B_CORRUPT: Final = "B-CORRUPT"
+B_RECORD: Final = "B-RECORD"
+B_PARENT: Final = "B-PARENT"
+B_LOOP: Final = "B-LOOP"
+B_BASE: Final = "B-BASE"
+B_REPLICA: Final = "B-REPLICA"
+B_SALVAGE: Final = "B-SALVAGE"
+U_RECORD: Final = "U-RECORD"
+U_DATA: Final = "U-DATA"
+U_READ: Final = "U-READ"
+U_PARENT: Final = "U-PARENT"
+U_BASE: Final = "U-BASE"
+D_LOST: Final = "D-LOST"
+O_DIRTY: Final = "O-DIRTY"
+O_FLAT: Final = "O-FLAT"
+O_DEPTH: Final = "O-DEPTH"
+O_FORMAT: Final = "O-FORMAT"
+O_OVERSIZE: Final = "O-OVERSIZE"
+O_HEADER: Final = "O-HEADER"
+O_LEAKS: Final = "O-LEAKS"
+O_REDUCE: Final = "O-REDUCE"
+M_CHAIN: Final = "M-CHAIN"
+C_REMOVED: Final = "C-REMOVED"
+C_HIDDEN: Final = "C-HIDDEN"
+C_SCRAP: Final = "C-SCRAP"
+C_EVIDENCE: Final = "C-EVIDENCE"
+C_ATTEMPT: Final = "C-ATTEMPT"
+C_LOSSES: Final = "C-LOSSES"
+C_RECORD: Final = "C-RECORD"
+C_LITTER: Final = "C-LITTER"
+C_LOST: Final = "C-LOST"
+C_UNNAMED: Final = "C-UNNAMED"
+
+_BROKEN, _DEGRADED, _UNKNOWN = Status.BROKEN, Status.DEGRADED, Status.UNKNOWN
+_DAMAGE = (B_REPLICA, B_SALVAGE)
+_FLAT = "{reason}; a fresh flat volume replaces it{unfinished}"
+_MAKE_FLAT = (
+    "Copies the image into a fresh flat volume, points the record at it in one step, and deletes the old volume. "
+    "The image reads the same at every moment."
+)
+_NO_ROOM = "It needs room for a whole copy beside the old volume: clean or merge first, or leave it; it is usable."
+_GO_ON = "Goes on at the last saved position, on any host; what was done is kept. One record makes the image whole."
+_READABLE = "Make the storage readable (a server, a cable, a path), then look again. Nothing is offered on a guess."
+
+# fmt: off
+_TABLE: tuple[Rule, ...] = (
+    # -- broken: an operation has not ended
+    Rule(B_CREATE, "The disk was promised, and its volume has not been made.", _BROKEN,
+         "{verb} has not finished{share}{rest}", FixType.MEND, "{reason}{cursor}",
+         "Makes the volume, empty or on its base; a base in another repository is brought in first. " + _GO_ON,
+         "If its base is gone for good, remove the image.",
+         Executor.CREATE, volumes=Need.SOMETIMES, waits=(WaitKind.BASE, WaitKind.SOURCE)),
+    Rule(B_COPY, "The copy was promised, and not all of its data is there.", _BROKEN,
+         "{verb} has not finished{share}{rest}", FixType.MEND, "{reason}{cursor}",
+         "Copies what is left from the source. " + _GO_ON,
+         "Connect the repository that has the source. If the source is gone for good, remove the copy.",
+         Executor.COPY, volumes=Need.SOMETIMES, waits=(WaitKind.SOURCE, WaitKind.BASE)),
+    Rule(B_IMPORT, "The import was promised, and not all of the file has been read.", _BROKEN,
+         "{verb} has not finished{share}{rest}", FixType.MEND, "{reason}{cursor}",
+         "Reads what is left of the same file. " + _GO_ON,
+         "Put the same file back where it was (same size, time and inode). If it is gone, remove the image.",
+         Executor.IMPORT, volumes=Need.SOMETIMES, waits=(WaitKind.SOURCE, WaitKind.BASE)),
+    Rule(B_SNAPSHOT, "A snapshot was begun and its record does not say that it counts. The disk is as it was.",
+         _BROKEN, "{verb} has not finished{share}{rest}",
+         stuck="Nothing needs to be saved: check offers to clean or merge what is left. Make the snapshot again."),
+    Rule(B_UNFINISHED, "An operation that this version does not know has not ended.", _BROKEN,
+         "{verb} has not finished{share}{rest}",
+         stuck="Finish it with the version that began it, or remove the image."),
+    Rule(B_PURGING, "Its deletion has begun, and something may still depend on it.", _BROKEN,
+         "it is being deleted", FixType.MEND,
+         {"taken back": "Its deletion was begun, and {whose} depends on it: this takes the deletion back",
+          "goes on": "Its deletion was begun and goes on; {whose} needs it and was begun later"},
+         "Takes the deletion back while nothing has been deleted; later than that it ends the deletion, and what was "
+         "begun on it fetches its base anew.",
+         "Wait for the host that deletes it, or stop it there.",
+         Executor.DELETE, volumes=Need.SOMETIMES, waits=(WaitKind.RECORD,), all_records=True),
+    # -- broken: the data is not what it should be
+    Rule(B_GONE, "The volume that the record names is not there.", _BROKEN, "its data is gone: the volume is missing",
+         stuck="Put the volume back, or connect a repository that has the same snapshot. Else remove the image.",
+         mended_by=(B_REPLICA,)),
+    Rule(B_DATA, "The volume is there, and is not what the record says: its size, its format or its header.", _BROKEN,
+         "its data is damaged: {problem}",
+         stuck="Put the right volume back, or run what is offered.", mended_by=_DAMAGE),
+    Rule(B_DIGEST, "The content was read, and is not what the snapshot's digest says.", _BROKEN,
+         "its data is wrong: {problem}",
+         stuck="Look for a replica. A salvage is offered only where it is known which parts are wrong.",
+         deep=Need.ALWAYS, mended_by=_DAMAGE),
+    Rule(B_CORRUPT, "qemu-img check finds that the tables of the volume contradict each other.", _BROKEN,
+         "its data is damaged: qemu-img check finds {count} corruptions",
+         stuck="Look for a replica, or salvage what can be read.", deep=Need.ALWAYS, mended_by=_DAMAGE),
+    Rule(B_RECORD, "The record is there and cannot be understood: torn, edited, or of a newer version.", _BROKEN,
+         "its record is damaged: {problem}",
+         stuck="Put the record back from a backup, or use the version that wrote it. What no image depends on can be "
+         "given up.", mended_by=(C_RECORD,)),
+    Rule(B_PARENT, "The image stands on a base that is gone, is larger than the image, or is being merged into another "
+         "one.", _BROKEN,
+         {"gone": "the base {base} is gone", "larger": "it is smaller than its base {base}",
+          "merged": "its base {base} is being merged into image {image}"},
+         stuck="Bring the base back (a copy keeps its id), or remove the image."),
+    Rule(B_LOOP, "Following its bases leads back to itself. No operation makes that; somebody edited a record.",
+         _BROKEN, "its chain runs in a circle", stuck="Put the right records back, or remove the images."),
+    Rule(B_BASE, "The image itself is in order; one below it is broken.", _BROKEN, "needs image {image}: {reason}",
+         stuck="Mend the image that it needs; nothing is to be done here."),
+    Rule(B_REPLICA, "A snapshot is damaged, or has lost ranges, and the same snapshot may be whole elsewhere.", _BROKEN,
+         type=FixType.MEND,
+         offers={"found": "{reason}; the same snapshot is intact in {where}", "wanted": "{reason}"},
+         does="Copies the replica into a fresh volume. Its content must have the recorded digest, or nothing is "
+         "replaced. The damaged volume is kept as evidence.",
+         stuck="Connect a repository that has the same snapshot, whole.",
+         executor=Executor.REPLICA, volumes=Need.SOMETIMES, deep=Need.SOMETIMES, waits=(WaitKind.REPLICA,)),
+    Rule(B_SALVAGE, "The data is damaged and no whole replica is known.", _BROKEN, type=FixType.MEND,
+         offers="{reason}; what can still be read is copied into a fresh volume, the rest reads as zeros and is named",
+         does="Copies what can be read into a fresh volume. What cannot is zeros, and the record names those ranges. "
+         "The damaged volume is never written, and is kept as evidence.",
+         stuck="Look for a replica or a backup first: this one only runs when it is asked for by name.",
+         executor=Executor.SALVAGE, risk=Risk.LOSES_DATA, volumes=Need.ALWAYS, deep=Need.SOMETIMES),
+    # -- unknown: nothing may be concluded
+    Rule(U_RECORD, "The storage did not give the record just now.", _UNKNOWN, "its record cannot be read: {problem}",
+         stuck=_READABLE),
+    Rule(U_DATA, "The storage did not give the volume just now.", _UNKNOWN, "its data cannot be read: {problem}",
+         stuck=_READABLE),
+    Rule(U_READ, "Some of the content could not be read just now; that does not prove that it is lost.", _UNKNOWN,
+         "some of its data cannot be read: {problem}",
+         stuck="Look at the disk, its cable and its path, then check with --deep again. If it is lost, take the "
+         "replica or the salvage that is offered.", deep=Need.ALWAYS, mended_by=_DAMAGE),
+    Rule(U_PARENT, "A part of the repository cannot be listed, and its base may be there.", _UNKNOWN,
+         "the base {base} may be where nothing can be listed", stuck=_READABLE),
+    Rule(U_BASE, "The image itself is in order; one below it could not be read.", _UNKNOWN,
+         "needs image {image}: {reason}", stuck="Make the image that it needs readable; nothing is to be done here."),
+    # -- degraded: usable, and could be represented better
+    Rule(D_LOST, "Parts of it are known to be lost; they read as zeros. Copies, merges and disks on top inherit them.",
+         _DEGRADED, "{count} bytes in {ranges} ranges are lost and read as zeros",
+         stuck="If ranges below it are lost, mend the image that has them.", mended_by=(B_REPLICA, C_LOSSES)),
+    Rule(O_DIRTY, "The qcow2 header says that its writer did not end in order.", _DEGRADED,
+         "its qcow2 header says it was not closed", FixType.OPTIMIZE, _FLAT, _MAKE_FLAT, _NO_ROOM,
+         Executor.FLATTEN, volumes=Need.ALWAYS),
+    Rule(O_FLAT, "Performance was asked for, and reading it goes through several layers.", _DEGRADED,
+         "it reads through {depth} layers and performance was asked for", FixType.OPTIMIZE, _FLAT, _MAKE_FLAT, _NO_ROOM,
+         Executor.FLATTEN, volumes=Need.ALWAYS),
+    Rule(O_DEPTH, "Each layer makes opening slower, and is one more volume that can be lost.", _DEGRADED,
+         "its chain has {depth} layers, more than {most}", FixType.OPTIMIZE, _FLAT, _MAKE_FLAT, _NO_ROOM,
+         Executor.FLATTEN, volumes=Need.ALWAYS),
+    Rule(O_FORMAT, "It is flat, in another format than its strategy wants: raw for performance, qcow2 for space.",
+         _DEGRADED, "it is {format} and {strategy} was asked for", FixType.OPTIMIZE, _FLAT, _MAKE_FLAT, _NO_ROOM,
+         Executor.FLATTEN, volumes=Need.ALWAYS),
+    Rule(O_OVERSIZE, "A fresh copy would take clearly less room.", _DEGRADED,
+         "it occupies {over} bytes more than a fresh copy would", FixType.OPTIMIZE, _FLAT, _MAKE_FLAT, _NO_ROOM,
+         Executor.FLATTEN, volumes=Need.ALWAYS, deep=Need.SOMETIMES),
+    Rule(O_HEADER, "The backing name in its qcow2 header is wrong. Nothing here follows it; other programs might.",
+         _DEGRADED, "the backing name in its header is not what its record says (it is derived and never followed)",
+         FixType.OPTIMIZE, "{reason}; this rewrites the header only",
+         "Rewrites the header from the record, and touches no data.", "Wait until nobody uses the image.",
+         Executor.HEADER),
+    Rule(O_LEAKS, "Clusters of its qcow2 volume are allocated and used by nothing. No data is in danger.", _DEGRADED,
+         "{count} clusters of its volume are leaked", FixType.OPTIMIZE,
+         "{reason}; this gives the leaked clusters back, touches nothing else",
+         "Runs qemu-img check -r leaks.", "Wait until the host that may still write to it is back, or restarted.",
+         Executor.LEAKS, deep=Need.ALWAYS, waits=(WaitKind.HOST,)),
+    Rule(O_REDUCE, "A snapshot's logical volume has room at its end that it will never use.", Status.OPTIMIZED, "",
+         FixType.OPTIMIZE,
+         "It does not change any more, and its volume has room that it will never use; this gives that back",
+         "Cuts the unused end off, after qemu-img check has told what is used.",
+         "Wait until the host that may still write to it is back, or restarted.",
+         Executor.REDUCE, volumes=Need.ALWAYS, waits=(WaitKind.HOST,)),
+    # -- merge and clean: what no image needs
+    Rule(M_CHAIN, "Hidden data has one image on it left and nothing else, so the two can be one.", "hidden",
+         type=FixType.MERGE,
+         offers="Hidden data below image {image} has no other dependant and can become one with it{unfinished}",
+         does="Moves the smaller layer into the larger one, or both into a fresh volume where hosts share the "
+         "repository. The image reads the same at every moment.",
+         stuck="Tear the image down, or wait for who works on it. A merge that was begun goes on where it was.",
+         executor=Executor.MERGE, risk=Risk.IRREVERSIBLE, leases=Leases.IMAGES, volumes=Need.ALWAYS,
+         waits=(WaitKind.RECORD,), all_records=True),
+    Rule(C_REMOVED, "The image was removed; its data is still there, and it can be restored.", "removed",
+         type=FixType.CLEAN, offers="The image was removed; its data still holds space",
+         does="Deletes its volumes and its record. After that it cannot be restored.",
+         stuck="If a record cannot be understood, mend or give up that one first: it may need this data.",
+         executor=Executor.DELETE, risk=Risk.IRREVERSIBLE, volumes=Need.SOMETIMES, waits=(WaitKind.RECORD,),
+         all_records=True),
+    Rule(C_HIDDEN, "Data that was kept for an image which does not need it any more.", "hidden",
+         type=FixType.CLEAN, offers="Hidden data that nothing needs any more",
+         does="Deletes its volumes and its record.",
+         stuck="If a record cannot be understood, mend or give up that one first: it may need this data.",
+         executor=Executor.DELETE, volumes=Need.SOMETIMES, waits=(WaitKind.RECORD,), all_records=True),
+    Rule(C_SCRAP, "An operation has replaced a volume of the image and ended before it deleted the old one.",
+         type=FixType.CLEAN, offers="An older representation of the image is left over from a finished operation",
+         does="Deletes the volumes that the record lists as scrap.",
+         stuck="If a record cannot be understood, mend or give up that one first.",
+         executor=Executor.SCRAP, volumes=Need.SOMETIMES, waits=(WaitKind.RECORD,), all_records=True),
+    Rule(C_EVIDENCE, "The image was mended; its damaged volume was kept, so that it can be looked at.",
+         type=FixType.CLEAN, offers="The damaged volume was kept as evidence after the image was mended",
+         does="Deletes the damaged volume for good.",
+         stuck="Export what you want to keep of it first; this one only runs when it is asked for by name.",
+         executor=Executor.EVIDENCE, risk=Risk.LOSES_DATA, volumes=Need.SOMETIMES, waits=(WaitKind.RECORD,),
+         all_records=True),
+    Rule(C_ATTEMPT, "An operation on a usable image was interrupted, and what it was for does not hold any more.",
+         type=FixType.CLEAN, offers="An unfinished {verb} is not wanted any more; its partial volume holds space",
+         does="Gives the attempt up and deletes its partial volume. The image stays as it is.",
+         stuck="If a record cannot be understood, mend or give up that one first.",
+         executor=Executor.ATTEMPT, volumes=Need.SOMETIMES, waits=(WaitKind.RECORD,), all_records=True),
+    Rule(C_LOSSES, "Ranges of the image are lost, and the operator may decide that zeros will do.", _DEGRADED,
+         type=FixType.CLEAN,
+         offers="{reason}; this accepts the zeros as the image's content and forgets which ranges they were",
+         does="Takes the ranges out of the record; a snapshot gets a digest of what it reads now.",
+         stuck="Look for a replica or a backup first: this one only runs when it is asked for by name.",
+         executor=Executor.LOSSES, risk=Risk.LOSES_DATA),
+    Rule(C_RECORD, "A record cannot be understood, and no image is known to depend on it.", _BROKEN,
+         type=FixType.CLEAN,
+         offers="Its record is damaged; this gives the record up and puts unnamed volumes into lost/",
+         does="Replaces the record by one that says that the tag is gone. Its volumes are quarantined, not deleted.",
+         stuck="Restore the record from a backup instead, if there is one.",
+         executor=Executor.RECORD, risk=Risk.LOSES_DATA),
+    Rule(C_LITTER, "Operations that were interrupted have left small files that nothing needs.",
+         type=FixType.CLEAN, offers="{count} small files are left over from interrupted operations",
+         does="Looks at each file again, under its lease where it has one, and deletes it.",
+         stuck="Leave it: the files are small, and cost nothing else.",
+         executor=Executor.LITTER, leases=Leases.NONE, volumes=Need.SOMETIMES, last=True),
+    Rule(C_LOST, "A volume that no record named stands in quarantine.",
+         type=FixType.CLEAN,
+         offers="A volume that no record named stands in quarantine ({name}); this deletes it for good",
+         does="Deletes the volume from lost/.",
+         stuck="To keep it, import it from there first; this one only runs when it is asked for by name.",
+         executor=Executor.LOST, risk=Risk.LOSES_DATA, leases=Leases.NONE, volumes=Need.ALWAYS),
+    Rule(C_UNNAMED, "A volume is there that no record names. No operation leaves one: somebody put it there.",
+         type=FixType.CLEAN,
+         offers="No record names the volume {volume}; this moves it into quarantine (lost/), nothing is deleted",
+         does="Lists all records again, and renames the volume into lost/.",
+         stuck="It is not offered while a record cannot be understood, which may name it.",
+         executor=Executor.QUARANTINE, leases=Leases.NONE, volumes=Need.ALWAYS),
+)
+# fmt: on
+
+BY_CODE: Mapping[str, Rule] = {rule.code: rule for rule in _TABLE}
+"""Every rule, in the order of the table."""
+
+_ORDER = {FixType.MEND: 1, FixType.CLEAN: 2, FixType.MERGE: 3, FixType.OPTIMIZE: 4}
+
+
+def run_by(*executors: Executor) -> frozenset[str]:
+    """Return the codes of the rules whose fixes one of these executors runs."""
+    return frozenset(rule.code for rule in _TABLE if rule.executor in executors)
+
+
+REBUILDS = run_by(Executor.FLATTEN)
+"""Degradations that are cured by a fresh flat volume."""
+LITTER_KINDS = ("temporary", "old-generation", "progress", "digest")
+"""Kinds of small files that are litter."""
+UNFINISHED = run_by(Executor.CREATE, Executor.COPY, Executor.IMPORT)
+"""Operations that are carried on."""
+
+
+def rank(code: str) -> tuple[bool, int]:
+    """Return the place of a rule's fixes among those of other rules, smallest first."""
+    rule = BY_CODE[code]
+    assert rule.type is not None, f"{code} has no fix"
+    return rule.last, _ORDER[rule.type]
+
+
+def reason(code: str, case: str = "", **words: Any) -> str:
+    """Return the reason of a status with its blanks filled; ``case`` picks one of several wordings."""
+    return _filled(BY_CODE[code].says, case, words)
+
+
+def offer(code: str, case: str = "", **words: Any) -> str:
+    """Return the reason of a fix with its blanks filled; ``case`` picks one of several wordings."""
+    return _filled(BY_CODE[code].offers, case, words)
+
+
+def _filled(wording: Wording, case: str, words: dict[str, Any]) -> str:
+    return (wording if isinstance(wording, str) else wording[case]).format_map(words)
+
+
+def wordings(wording: Wording) -> tuple[str, ...]:
+    """Return the sentences of a wording, none where it is empty."""
+    found = (wording,) if isinstance(wording, str) else tuple(wording.values())
+    return tuple(text for text in found if text)

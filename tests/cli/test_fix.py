@@ -32,7 +32,7 @@ def test_check_lists_counts_fixes_and_the_next_command(run: Command, broken: dic
     """check tells the counts, each fix with rule, image, change and risk, and what to type next."""
     text = run("check", "backup").out
     assert text.startswith("backup: 1 image: 1 broken, 1 removed (holding space).")
-    assert "✖ BROKEN → ● OPTIMIZED" in text and "○ REMOVED → - GONE" in text
+    assert "✖ BROKEN → ● OPTIMIZED" in text and "○ REMOVED → GONE" in text
     assert broken["snapshot"] in text and "irreversible" in text
     assert "Next: diskwright plan backup" in text
 

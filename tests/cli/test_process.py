@@ -69,7 +69,7 @@ def test_without_utf8_the_signs_are_ascii(run: Command, main_repo: str, monkeypa
     disk = run.id("create-disk", main_repo, "1M")
     run("remove", main_repo, disk)
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    for words, sign in ((("images", main_repo), b"o REMOVED"), (("check", main_repo), b"o REMOVED -> - GONE")):
+    for words, sign in ((("images", main_repo), b"o REMOVED"), (("check", main_repo), b"o REMOVED -> GONE")):
         process = start(*words)
         out, err = process.communicate()
         assert process.returncode == 0, err

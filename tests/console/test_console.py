@@ -25,7 +25,6 @@ from tests.console.kit import (
     told,
 )
 from tests.console.test_lines import HOSTILE
-from tui.cli.render import LOOKS
 from tui.console.app import ConsoleApp
 from tui.console.dialogs.notice import Notice
 from tui.console.draw import palette
@@ -33,6 +32,7 @@ from tui.console.pages.images.page import ImagesPage
 from tui.console.pages.triage.page import TriagePage
 from tui.console.shell import Where
 from tui.text.printable import printable
+from tui.text.statuses import LOOKS
 from tui.view.gather import Names, with_report
 from tui.view.snapshot import RepositoryView
 from tui.work.config import Config, load

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.console.kit import FixedSite, console, golden, ident, press, running, sample_view, screen_text, told
-from tui.text.words import State
+from tui.text.statuses import State
 
 
 def site_of(tmp_path: Path) -> FixedSite:

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from tui.cli.render import LOOKS
+from tui.cli.render import Output
 from tui.console.draw.lines import Span, fit, plain, strip, wrap
 from tui.console.draw.palette import DARK
 from tui.console.draw.signs import Signs
+from tui.text.statuses import LOOKS, SHOWN
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J[red]x[/x]\t\u202eevil\u202c\r\n漢字かな" + "A" * 500
 
@@ -65,9 +66,17 @@ def test_degraded_is_told_to_be_usable() -> None:
     assert "usable" not in plain(Signs().word("broken"))
 
 
-def test_the_signs_are_those_of_the_command_line() -> None:
-    """One product, one set of signs."""
-    assert all(Signs().sign(name) == look.sign for name, look in LOOKS.items())
+def test_both_faces_show_a_status_alike() -> None:
+    """One product, one table: sign, code and word are the same, and every role has its colour in both."""
+    out = Output(colour_wanted=False)
+    for unicode in (True, False):
+        out.unicode = unicode
+        for status in SHOWN:
+            assert Signs(unicode).short(status).text == out.status(status, short=True)
+            assert plain(Signs(unicode).word(status)).startswith(out.status(status, usable=False))
+    out.colour = True
+    for name, look in LOOKS.items():
+        assert look.role in DARK.roles and out.paint(name, "x") != "x"
 
 
 def test_counts_leave_out_what_there_is_none_of() -> None:

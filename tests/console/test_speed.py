@@ -9,7 +9,7 @@ from typing import cast
 from tests.console.kit import NOW, FixedSite, console, idle, press, running, sample_run, sample_view, screen_text
 from tui.console.pages.images.page import ImagesPage
 from tui.console.pages.runs.page import RunsPage
-from tui.text.words import SHOWN, State
+from tui.text.statuses import SHOWN, State
 from tui.view.images import NUMBERS, TEXTS, ImageTable
 from tui.view.snapshot import Counts, RepositoryView
 from tui.work.runs import LogLine

@@ -27,7 +27,7 @@ from tests.console.kit import (
 from tui.console.app import ConsoleApp
 from tui.console.control import running as runs_controller
 from tui.console.pages.triage.page import TriagePage
-from tui.text.words import State
+from tui.text.statuses import State
 
 
 def site_of(tmp_path: Path, **more: object) -> FixedSite:

@@ -10,7 +10,7 @@ import pytest
 
 from engine.data.model import Status
 from tests.console_model.kit import fix, image, image_id, operation, view
-from tui.text.words import SHOWN, State
+from tui.text.statuses import SHOWN, State
 from tui.view.gather import Names, from_lines, to_lines, with_report
 from tui.view.images import ImageOrder, ImageTable
 from tui.view.query import parse

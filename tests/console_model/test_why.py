@@ -8,7 +8,7 @@ from engine.data.model import FixCost, Status
 from tests.console_model.conftest import Demo
 from tests.console_model.kit import GIB, NOW, clean, fix, image, image_id, operation, taking, view
 from tests.console_model.test_images import HOSTILE
-from tui.text.words import State
+from tui.text.statuses import State
 from tui.view.facts import Fact, facts_of, open_fact
 from tui.view.gather import gather
 from tui.view.why import Explanation, explain, explain_fix

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TextIO
 
 from tui.text.printable import cut, pad, printable, width
+from tui.text.statuses import LOOKS, State, role_of
 
 GAP = "  "
 
@@ -20,28 +21,24 @@ class OutputClosed(Exception):
     """Nobody reads our output any more (a closed pipe): end quietly."""
 
 
-class Look(NamedTuple):
-    """How a status is shown: shape, word and colour say the same."""
+class _Paint(NamedTuple):
+    """How a colour role is painted."""
 
-    sign: str
-    ascii: str
-    code: str
-    word: str
-    attributes: str
-    colour: tuple[int, int, int] | None
-    nearest: int
+    attributes: str = ""
+    colour: tuple[int, int, int] | None = None
+    nearest: int = 0
     """The nearest of the 256 colours."""
 
 
-LOOKS = {
-    "broken": Look("✖", "x", "BRK", "BROKEN", "1", (0xFF, 0x7F, 0x50), 209),
-    "degraded": Look("◐", "~", "DEG", "DEGRADED", "", (0xE6, 0x9F, 0x00), 178),
-    "optimized": Look("●", "+", "OPT", "OPTIMIZED", "", (0x56, 0xB4, 0xE9), 74),
-    "removed": Look("○", "o", "DEL", "REMOVED", "", (0x9A, 0xA5, 0xB1), 247),
-    "unknown": Look("?", "?", "UNK", "UNKNOWN", "3", None, 0),
-    "hidden": Look("·", ".", "HID", "HIDDEN", "2", None, 0),
-    "gone": Look("-", "-", "-", "GONE", "2", None, 0),
+_PAINTS = {
+    "broken": _Paint("1", (0xFF, 0x7F, 0x50), 209),
+    "degraded": _Paint("", (0xE6, 0x9F, 0x00), 178),
+    "optimized": _Paint("", (0x56, 0xB4, 0xE9), 74),
+    "removed": _Paint("", (0x9A, 0xA5, 0xB1), 247),
+    "unknown": _Paint("3"),
+    "quiet": _Paint("2"),
 }
+"""By role of ``tui.text.statuses``."""
 
 
 class Output:
@@ -119,21 +116,21 @@ class Output:
     def status(self, name: str, short: bool = False, usable: bool = True) -> str:
         """Sign and word of a status, without colour. "Degraded" is told to be usable."""
         look = LOOKS.get(name)
-        if look is None:
+        if look is None or not name:
             return printable(name) or "-"
-        word = look.code if short else look.word
-        if name == "degraded" and usable and not short:
-            word += " (usable)"
-        return f"{look.sign if self.unicode else look.ascii} {word}"
+        word = look.code if short else name.upper()
+        if name == State.DEGRADED and usable and not short:
+            word += f" ({look.brief})"
+        return look.signed(word, self.unicode)
 
     def paint(self, name: str, text: str) -> str:
         """``text`` in the colour of a status, where there is colour."""
-        look = LOOKS.get(name)
-        if not self.colour or look is None:
+        if not self.colour or name not in LOOKS:
             return text
-        codes = [look.attributes] if look.attributes else []
-        if look.colour is not None:
-            codes.append("38;2;{};{};{}".format(*look.colour) if self.true_colour else f"38;5;{look.nearest}")
+        paint = _PAINTS[role_of(name)]
+        codes = [paint.attributes] if paint.attributes else []
+        if paint.colour is not None:
+            codes.append("38;2;{};{};{}".format(*paint.colour) if self.true_colour else f"38;5;{paint.nearest}")
         return f"\x1b[{';'.join(codes)}m{text}\x1b[0m" if codes else text
 
     def bold(self, text: str) -> str:

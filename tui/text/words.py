@@ -1,40 +1,8 @@
-"""The words of the console: states, run states, priorities, undo classes."""
+"""The words of the console: run states, priorities, undo classes. Statuses of images are in ``statuses``."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-
-
-class State(StrEnum):
-    """What an image is shown as; the keys of ``tui.cli.render.LOOKS``."""
-
-    BROKEN = "broken"
-    DEGRADED = "degraded"
-    OPTIMIZED = "optimized"
-    REMOVED = "removed"
-    """Removed and still holding space: not an image status, never counted as one."""
-    UNKNOWN = "unknown"
-    HIDDEN = "hidden"
-    """Only in ``now`` and ``after`` of fixes: data that no image shows."""
-    GONE = "gone"
-    """Only in ``after`` of fixes."""
-    NONE = ""
-    """Only in ``now`` and ``after`` of fixes that change no status."""
-
-
-CODES = {
-    State.BROKEN: "BRK",
-    State.DEGRADED: "DEG",
-    State.OPTIMIZED: "OPT",
-    State.REMOVED: "DEL",
-    State.UNKNOWN: "UNK",
-    State.HIDDEN: "HID",
-    State.GONE: "gone",
-    State.NONE: "-",
-}
-
-SHOWN = (State.BROKEN, State.DEGRADED, State.OPTIMIZED, State.REMOVED, State.UNKNOWN)
-"""What an image can be shown as, in the order of the header."""
 
 
 class RunState(StrEnum):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from engine.api import Engine
 from engine.errors import DiskwrightError, Refused
 from tui.text.amounts import compact
-from tui.text.words import CODES
+from tui.text.statuses import code_of
 from tui.view import live
 from tui.view.fixes import FixRow
 from tui.view.gather import gather
@@ -104,7 +104,7 @@ def _states(row: FixRow, before: RepositoryView, after: RepositoryView) -> list[
         return []
     others = [image for image in range(len(after.images)) if _differs(before, after, image) and image != now.number]
     rest = f"{len(others)} other images changed." if others else "No other image changed."
-    return [f"{now.label} was {CODES[was.state]} and is {CODES[now.state]}: {now.reason}. {rest}"]
+    return [f"{now.label} was {code_of(was.state)} and is {code_of(now.state)}: {now.reason}. {rest}"]
 
 
 def _differs(before: RepositoryView, after: RepositoryView, index: int) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from engine.errors import BadRequest, NotFound, from_os_error
 from tui.text.amounts import compact
 from tui.text.printable import printable
-from tui.text.words import CODES, SHOWN, State
+from tui.text.statuses import SHOWN, State, code_of
 from tui.view.fixes import FixRow
 from tui.view.gather import Names, report_from_json, with_report
 from tui.view.snapshot import RepositoryView, lost, never_read
@@ -284,10 +284,10 @@ def _image_differences(before: RepositoryView, after: RepositoryView, image: str
         return [f"{old.label}  gone for good"] if old is not None else []
     name = new.label
     if old is None:
-        return [f"{name}  new: {CODES[new.state]}, {new.reason}"]
+        return [f"{name}  new: {code_of(new.state)}, {new.reason}"]
     found = []
     if old.state is not new.state:
-        found.append(f"{name}  status {CODES[old.state]} to {CODES[new.state]}: {new.reason}")
+        found.append(f"{name}  status {code_of(old.state)} to {code_of(new.state)}: {new.reason}")
     elif old.reason != new.reason:
         found.append(f"{name}  {new.reason}")
     if old.host != new.host and old.host:
@@ -404,5 +404,5 @@ def _resumed(replay: Replay, step: ReplayStep, images: set[tuple[str, str]]) -> 
             row = replay.view(later.number, name).image(image)
             if row is not None and row.state in SHOWN and row.state is not State.BROKEN:
                 by = row.host or later.host
-                return f"by {by}, step {later.number + 1}: {row.label} is {CODES[row.state]}"
+                return f"by {by}, step {later.number + 1}: {row.label} is {code_of(row.state)}"
     return "by nobody in this trace" if images else "nothing has to be resumed"

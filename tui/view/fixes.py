@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from engine.data.model import Fix, FixType, Risk, WaitKind
 from tui.text.printable import printable
-from tui.text.words import State, Undo
+from tui.text.statuses import State
+from tui.text.words import Undo
 
 LOW_SPACE_SHARE = 0.1
 """Less than this part of the storage free is low."""

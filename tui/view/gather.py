@@ -19,7 +19,7 @@ from engine.tools.local.threads import collector_off
 from engine.triage.judge import judge
 from engine.triage.view import Graph
 from tui.text.printable import printable
-from tui.text.words import SHOWN, State
+from tui.text.statuses import SHOWN, State
 from tui.view import fixes
 from tui.view.images import ImageTable
 from tui.view.snapshot import (

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from tui.text.words import SHOWN, State
+from tui.text.statuses import ATTENTION, SHOWN, State
 from tui.view.query import EVERYTHING, Query, Term
 
 ID_DIGITS = 32
@@ -234,7 +234,7 @@ class ImageTable:
             return sorted(everything, key=names.__getitem__)
         if order is ImageOrder.STATE:
             column = self._columns["state"]
-            rank = bytes(_ATTENTION.index(state) for state in SHOWN)
+            rank = bytes(ATTENTION.index(state) for state in SHOWN)
             return sorted(everything, key=lambda index: rank[column[index]])
         name = {ImageOrder.SIZE: "size_bytes", ImageOrder.USED: "used_bytes", ImageOrder.WHEN: "when"}[order]
         return sorted(everything, key=self._columns[name].__getitem__, reverse=True)
@@ -271,6 +271,3 @@ class ImageTable:
         return [
             i for i in wanted if (reasons[i] in good or rules[i] in good or test(lines[i].lower())) is not term.negated
         ]
-
-
-_ATTENTION = (State.BROKEN, State.UNKNOWN, State.DEGRADED, State.REMOVED, State.OPTIMIZED)

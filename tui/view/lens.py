@@ -6,7 +6,7 @@ find besides, nobody knows before it.
 
 from __future__ import annotations
 
-from tui.text.words import SHOWN, State
+from tui.text.statuses import SHOWN, State
 from tui.view.plan import Plan, states_after
 from tui.view.snapshot import RepositoryView
 

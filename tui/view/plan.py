@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from engine.triage import rules
 from tui.text.amounts import compact
-from tui.text.words import SHOWN, State
+from tui.text.statuses import SHOWN, State
 from tui.view import estimates
 from tui.view.estimates import TimeRange, Times
 from tui.view.fixes import FixRow

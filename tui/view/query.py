@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tui.text.words import CODES, SHOWN, State
+from tui.text.statuses import SHOWN, State, code_of
 
 Test = Callable[[str], bool]
 
@@ -97,7 +97,7 @@ def _term(word: str, hints: list[str]) -> Term | None:
 def _status(value: str, negated: bool, hints: list[str]) -> Term:
     wanted: set[State] = set()
     for part in value.lower().split(","):
-        found = {state for state in SHOWN if part and (state.startswith(part) or CODES[state].lower() == part)}
+        found = {state for state in SHOWN if part and (state.startswith(part) or code_of(state).lower() == part)}
         if part and not found:
             hints.append(f"No status begins with {part}; known: {' '.join(SHOWN)}")
         wanted |= found

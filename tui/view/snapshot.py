@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from tui.text.words import OLD_AFTER_S, State
+from tui.text.statuses import State
+from tui.text.words import OLD_AFTER_S
 from tui.view.fixes import LOW_SPACE_SHARE, FixRow
 from tui.view.images import ImageRow, ImageTable
 
@@ -20,7 +21,7 @@ class Counts(NamedTuple):
     unknown: int = 0
 
     def of(self, state: State) -> int:
-        """The count of one of ``words.SHOWN``."""
+        """The count of one of ``statuses.SHOWN``."""
         found: int = getattr(self, state.value)
         return found
 

@@ -6,26 +6,13 @@ from typing import NamedTuple
 
 from engine.triage import rules
 from tui.text.amounts import compact, duration, moment
-from tui.text.words import OLD_AFTER_S, State
+from tui.text.statuses import LOOKS, State
+from tui.text.words import OLD_AFTER_S
 from tui.view.facts import Fact, grounded
 from tui.view.fixes import FixRow
 from tui.view.images import ImageRow
 from tui.view.snapshot import RepositoryView
 
-MEANING = {
-    State.BROKEN: "cannot be used now",
-    State.DEGRADED: "usable, can be made better",
-    State.OPTIMIZED: "usable, nothing to do",
-    State.REMOVED: "removed, still uses space",
-    State.UNKNOWN: "could not be read just now, so nothing is concluded",
-}
-_IMPACT = {
-    State.BROKEN: "It can neither be prepared nor be the source of a copy",
-    State.DEGRADED: "None that hurts: it is usable, and could be represented better",
-    State.OPTIMIZED: "None",
-    State.REMOVED: "It holds space until a clean fix runs; until then it can be restored",
-    State.UNKNOWN: "Nothing of it is deleted or overwritten while it cannot be read",
-}
 _LABEL_WIDTH = 7
 
 
@@ -52,8 +39,8 @@ class Explanation(NamedTuple):
     @property
     def head(self) -> str:
         """The title with the state and what that means."""
-        meaning = f"  {self.state.upper()} - {MEANING[self.state]}" if self.state in MEANING else ""
-        return f"{self.title}{meaning}"
+        meaning = LOOKS[self.state].meaning
+        return f"{self.title}  {self.state.upper()} - {meaning}" if meaning else self.title
 
     def text(self) -> list[str]:
         """All of it as lines of plain text."""
@@ -129,7 +116,7 @@ def _state(row: ImageRow, now: float) -> str:
 
 def _impact(row: ImageRow) -> str:
     need = {0: "no other image needs it", 1: "1 image needs it"}.get(row.dependants, f"{row.dependants} images need it")
-    impact = "Its deletion has begun: it cannot be restored" if row.rule == rules.B_PURGING else _IMPACT[row.state]
+    impact = "Its deletion has begun: it cannot be restored" if row.rule == rules.B_PURGING else LOOKS[row.state].impact
     return f"{impact}; {need}"
 
 
@@ -166,8 +153,8 @@ def _action(fix: FixRow, reason: str = "") -> str:
 
 def _after(fix: FixRow) -> str:
     words = [fix.after.upper() if fix.after is not State.NONE else "no status changes"]
-    if fix.after in MEANING:
-        words[0] += f" ({MEANING[fix.after].partition(',')[0]})"
+    if meaning := LOOKS[fix.after].meaning:
+        words[0] += f" ({meaning.partition(',')[0]})"
     if fix.space_bytes:
         words.append(
             f"takes {compact(fix.space_bytes)}" if fix.space_bytes > 0 else f"frees {compact(-fix.space_bytes)}"

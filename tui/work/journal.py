@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from tui.notes import Notes, folder_of
 from tui.text.printable import printable
-from tui.text.words import CODES, State
+from tui.text.statuses import State, code_of
 from tui.view.snapshot import HostOperation, RepositoryView
 
 MAX_EVENTS = 1000
@@ -130,7 +130,7 @@ def _status_changes(before: RepositoryView, now: RepositoryView) -> list[Event]:
 
 def _changed(now: RepositoryView, image: str, name: str, was: State | None, state: State) -> Event:
     row = now.image(image)
-    text = f"{CODES[was] if was else 'new'} to {CODES[state]}" + (f": {row.reason}" if row else "")
+    text = f"{code_of(was) if was else 'new'} to {code_of(state)}" + (f": {row.reason}" if row else "")
     host = row.host if row else ""
     moment = row.when if row and row.when else now.scanned_at
     return Event(now.scanned_at, host, "status", image, name, text, f"{image} {was} {state} {moment:.0f}")

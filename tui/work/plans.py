@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.errors import Ambiguous, Damaged, NotFound
 from tui.notes import Notes, folder_of
-from tui.text.words import SHOWN
+from tui.text.statuses import SHOWN
 from tui.view import fixes
 from tui.view.estimates import TimeRange
 from tui.view.plan import Offer, Plan, Skipped, Step, plan_id

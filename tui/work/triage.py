@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from tui.text.words import CODES, RunState, State, Undo
+from tui.text.statuses import State, code_of
+from tui.text.words import RunState, Undo
 from tui.view.fixes import FixRow
 from tui.view.query import EVERYTHING, Query, Term
 from tui.view.snapshot import RepositoryView
@@ -176,7 +177,7 @@ def _passes(term: Term, row: TriageRow, view: RepositoryView) -> bool:
         "rule": fix.rule,
         "name": fix.name,
         "pri": str(row.priority),
-        "": f"{fix.label} {fix.target} {fix.id} {fix.type} {fix.rule} {CODES[fix.now]} {fix.why} {row.note}",
+        "": f"{fix.label} {fix.target} {fix.id} {fix.type} {fix.rule} {code_of(fix.now)} {fix.why} {row.note}",
     }
     return term.passes(texts[term.field].lower())
 

@@ -13,6 +13,7 @@ from tui.cli.render import Output
 from tui.cli.session import Session, image_json, kind, shown_status
 from tui.text.amounts import compact, duration, human, moment
 from tui.text.printable import printable, quoted
+from tui.text.statuses import COUNTED, LOOKS
 
 if TYPE_CHECKING:
     from tui.view.snapshot import RepositoryView
@@ -258,10 +259,9 @@ def report_json(repo_id: str, report: RepositoryReport) -> dict[str, Any]:
 def counts(report: RepositoryReport) -> str:
     """How many images have which status."""
     shown = [shown_status(image) for image in report.images if not image.hidden]
-    words = {"degraded": "degraded (usable)", "removed": "removed (holding space)"}
     parts = [
-        f"{shown.count(state)} {words.get(state, state)}"
-        for state in ("broken", "degraded", "unknown", "optimized", "removed")
+        f"{shown.count(state)} {state}" + (f" ({LOOKS[state].brief})" if LOOKS[state].brief else "")
+        for state in COUNTED
         if state in shown
     ]
     number = len(shown) - shown.count("removed")

@@ -15,7 +15,7 @@ from tui.cli.session import Session
 from tui.notes import Notes, notes_of
 from tui.text.amounts import compact, human
 from tui.text.printable import printable, quoted
-from tui.text.words import SHOWN, State
+from tui.text.statuses import SHOWN, State
 from tui.view import estimates
 from tui.view.fixes import FixRow
 from tui.view.fixes import row as fix_row

@@ -4,20 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tui.cli.render import LOOKS
 from tui.console.draw.lines import Line, Span
-
-_ORDER = ("broken", "degraded", "unknown", "optimized", "removed")
-"""The order in which statuses matter."""
-
-_ROLES = {"broken": "broken", "degraded": "degraded", "optimized": "optimized", "removed": "removed", "gone": "quiet"}
-_MEANINGS = {
-    "broken": "cannot be used now",
-    "degraded": "usable, and can be made better",
-    "optimized": "usable, nothing to do",
-    "removed": "removed, still uses space until it is cleaned",
-    "unknown": "could not be read just now, nothing is concluded",
-}
+from tui.text.statuses import COUNTED, LOOKS, State, code_of, role_of
 
 
 class Signs(NamedTuple):
@@ -59,19 +47,15 @@ class Signs(NamedTuple):
 
     def short(self, status: str) -> Span:
         """Sign and three-letter code: ``✖ BRK``; "gone" and "" are words of their own."""
-        if not status:
-            return Span("-", "quiet")
         look = LOOKS.get(status)
-        if look is None or status == "gone":
-            return Span(status, role_of(status))
-        return Span(f"{self.sign(status)} {look.code}", role_of(status))
+        return Span(look.signed(look.code, self.unicode) if look is not None else status, role_of(status))
 
     def word(self, status: str) -> Line:
-        """Sign, word and what it means: ``◐ DEGRADED   usable, and can be made better``."""
+        """Sign, word and what it means: ``◐ DEGRADED   usable, can be made better``."""
         look = LOOKS.get(status)
-        name = look.word if look is not None else status.upper()
-        meaning = _MEANINGS.get(status, "")
-        return (Span(f"{self.sign(status)} {name}", role_of(status)), Span(f"   {meaning}" if meaning else ""))
+        meaning = look.meaning if look is not None else ""
+        name = look.signed(status.upper(), self.unicode) if look is not None else f"? {status.upper()}"
+        return (Span(name, role_of(status)), Span(f"   {meaning}" if meaning else ""))
 
     def change(self, before: str, after: str) -> Line:
         """``✖ BRK → ◐ DEG``."""
@@ -82,13 +66,12 @@ class Signs(NamedTuple):
     def counts(self, counts: dict[str, int], gap: str = " ") -> Line:
         """``✖ BRK=3 ◐ DEG=5``; a status that nothing has is left out, except the three an image can have."""
         spans: list[Span] = []
-        for status in _ORDER:
+        for status in COUNTED:
             number = counts.get(status, 0)
-            if not number and status in ("unknown", "removed"):
+            if not number and status in (State.UNKNOWN, State.REMOVED):
                 continue
-            code = LOOKS[status].code
             role = role_of(status) if number else "quiet"
-            spans += [Span(f"{self.sign(status)} {code}={number}", role), Span(gap)]
+            spans += [Span(f"{self.sign(status)} {code_of(status)}={number}", role), Span(gap)]
         return tuple(spans[:-1])
 
     def gauge(self, share: float, columns: int) -> str:
@@ -105,8 +88,3 @@ class Signs(NamedTuple):
         top = len(self.levels) - 1
         picked = [values[min(len(values) - 1, index * len(values) // columns)] for index in range(columns)]
         return "".join(self.levels[(value - low) * top // span] for value in picked)
-
-
-def role_of(status: str) -> str:
-    """The role of a status's colour."""
-    return _ROLES.get(status, "unknown")

@@ -11,7 +11,8 @@ from tui.console.draw.lines import Line, Span, plain
 from tui.console.draw.signs import Signs
 from tui.console.widgets.bar import Button
 from tui.text.amounts import compact
-from tui.text.words import OLD_AFTER_S, SHOWN
+from tui.text.statuses import SHOWN
+from tui.text.words import OLD_AFTER_S
 from tui.view.snapshot import RepositoryView
 
 WIDE = 120

@@ -6,7 +6,8 @@ from tui.console.draw.lines import Line, Span, fit, line
 from tui.console.draw.signs import Signs
 from tui.console.widgets.pane import Item, Paragraph
 from tui.text.amounts import compact, duration
-from tui.text.words import SHOWN, Undo
+from tui.text.statuses import SHOWN
+from tui.text.words import Undo
 from tui.view.plan import Plan, Step
 from tui.view.snapshot import Counts
 

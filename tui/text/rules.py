@@ -13,9 +13,9 @@ from engine.triage.rules import BY_CODE, Leases, Need, Rule, wordings
 
 _RISKS = {
     Risk.REVERSIBLE: "it can be stopped, and nothing that was there before is lost",
-    Risk.REWRITES_BASE: "it overwrites a base that nothing else needs",
-    Risk.IRREVERSIBLE: "what it deletes or overwrites does not come back",
-    Risk.LOSES_DATA: "data is lost for good; it only runs when it is asked for by name",
+    Risk.REWRITES_BASE: "it overwrites a base that nothing else needs; it needs --irreversible",
+    Risk.IRREVERSIBLE: "what it deletes or overwrites does not come back; it needs --irreversible",
+    Risk.LOSES_DATA: "data is lost for good; it needs --irreversible",
 }
 _TYPES = {
     FixType.MEND: "mend: makes a broken image usable",

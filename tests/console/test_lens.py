@@ -22,8 +22,8 @@ async def test_every_page_is_as_it_will_be_after_the_plan(tmp_path: Path) -> Non
         view = site.view
         assert view.counts == plan.counts_after and view.free_bytes == plan.free_after
         assert view.images.state(view.images.find(ident(2))) is State.OPTIMIZED
-        assert view.images.get(ident(4)) is None and site.seen.images.get(ident(4)) is not None
-        assert len(view.images) == len(site.seen.images) - 1
+        assert view.images.get(ident(4)) is None and site.actual_view.images.get(ident(4)) is not None
+        assert len(view.images) == len(site.actual_view.images) - 1
         assert "Fixes 8" in screen_text(pilot.app)
         await press(pilot, "2", "slash", *"mail", "enter")
         golden("images-lens-80x24", screen_text(pilot.app))

@@ -25,9 +25,9 @@ class Act(NamedTuple):
     words: str = ""
     """Other words to find it by."""
     changes: bool = False
-    """It changes a repository, or what this host has queued or runs."""
+    """The act changes a repository, or what this host has queued or runs."""
     footer: bool = True
-    """It is shown at the bottom, if there is room."""
+    """The act is shown at the bottom, if there is room."""
 
 
 _SHOWN = {
@@ -38,12 +38,12 @@ _SHOWN = {
 
 
 def shown_key(key: str) -> str:
-    """A key as the operator sees it."""
+    """Return a key as the operator sees it."""
     return _SHOWN.get(key, key)
 
 
 def key_name(text: str) -> str:
-    """The name of a key from what an operator writes: "/" is "slash"."""
+    """Return the name of a key that an operator wrote: "slash" for "/"."""
     return next((name for name, shown in _SHOWN.items() if shown == text), text)
 
 
@@ -58,9 +58,9 @@ class KeyMap:
             self._by_key |= dict.fromkeys(given.get(act.name, ()), act)
 
     def find(self, key: str) -> Act | None:
-        """The act of a key, None when it has none here."""
+        """Return the act of a key, None when the key has none here."""
         return self._by_key.get(key)
 
     def named(self, name: str) -> Act | None:
-        """The act of that name."""
+        """Return the act of that name, None when there is none here."""
         return next((act for act in self.acts if act.name == name), None)

@@ -39,12 +39,12 @@ class Jobs:
         self._waiting: deque[tuple[Call, Finish]] = deque()
 
     def busy(self, name: str = "") -> bool:
-        """Whether the call of that name is under way, or any call."""
+        """Return whether the call of that name is under way; without a name, whether any is."""
         return name in self._running if name else bool(self._running)
 
     @property
     def deciding(self) -> bool:
-        """Changes that were given to ``in_turn`` are not all done."""
+        """Whether changes that were given to ``in_turn`` are not all done."""
         return _TURN in self._running or bool(self._waiting)
 
     def in_turn(self, call: Call, finish: Finish) -> None:

@@ -17,21 +17,21 @@ NEWS_S = 6.0
 
 
 class Message(NamedTuple):
-    """One message."""
+    """A sentence that was told."""
 
     when: float
     text: str
     warning: bool
     asked: bool
-    """It answers a key, so the next key may take it away at once."""
+    """The message answers a key, so the next key may take it away at once."""
 
     @property
     def time(self) -> str:
-        """Of day."""
+        """The time of day at which it was told."""
         return clock(self.when)
 
     def line(self) -> Line:
-        """For the status line."""
+        """Return the message as it stands in the status line."""
         return (Span(" "), Span("! ", "danger") if self.warning else Span(""), Span(self.text, "bold"))
 
 
@@ -60,11 +60,11 @@ class Messages:
 
     @property
     def last(self) -> Message | None:
-        """The newest."""
+        """The newest message, None before the first."""
         return self._all[-1] if self._all else None
 
     def key_pressed(self, now: float) -> bool:
-        """Take away what has stood long enough for a key to do so; whether anything was."""
+        """Take away a message that has stood long enough for a key to do so; return whether there was one."""
         message = self.shown
         if message is None or not (message.asked or now - message.when >= STANDS_S):
             return False
@@ -72,7 +72,7 @@ class Messages:
         return True
 
     def time_passed(self, now: float) -> bool:
-        """Take away news that are old; whether anything was."""
+        """Take away news that are old; return whether there were any."""
         message = self.shown
         if message is None or message.warning or now - message.when < NEWS_S:
             return False
@@ -80,5 +80,5 @@ class Messages:
         return True
 
     def listed(self) -> Sequence[Cell]:
-        """All that are kept, the newest first."""
+        """Return all messages that are kept, the newest first."""
         return [(Span(f"{item.time}  ", "quiet"), *item.line()[1:2], Span(item.text)) for item in reversed(self._all)]

@@ -69,7 +69,7 @@ class Site:
 
     @contextlib.contextmanager
     def engine(self) -> Iterator[Engine]:
-        """An engine of this host for one call."""
+        """Lend an engine of this host for one call."""
         from engine.api import Engine
         from engine.assembly import real_doors
 
@@ -81,7 +81,7 @@ class Site:
 
     @property
     def now(self) -> float:
-        """What ages are counted from: in a replay the time of the step."""
+        """The time from which ages are counted; in a replay that of the step."""
         return self.view.scanned_at if self.replay is not None else self.clock()
 
     def why_locked(self) -> str:
@@ -109,7 +109,7 @@ class Site:
     # -- repositories
 
     def reload(self) -> bool:
-        """Look which repositories are connected; whether that changed. No storage is touched."""
+        """Look which repositories are connected; return whether that changed. No storage is touched."""
         with self.engine() as engine:
             entries = connected(engine)
         changed = entries != self.entries
@@ -121,11 +121,11 @@ class Site:
         return changed
 
     def entry(self) -> RepositoryEntry | None:
-        """The repository that is looked at."""
+        """Return the repository that is looked at, None for none."""
         return next((entry for entry in self.entries if entry.name == self.current), None)
 
     def view_of(self, entry: RepositoryEntry) -> RepositoryView:
-        """What is known of a repository."""
+        """Return what is known of a repository."""
         known = self.views.get(entry.name)
         if known is not None and known.identity in ("", entry.identity):
             return known
@@ -134,11 +134,11 @@ class Site:
 
     @property
     def view(self) -> RepositoryView:
-        """What the pages show: ``seen``, and through the lens what the plan makes of it."""
-        return self._after_plan(self.seen) if self.lens and self.replay is None else self.seen
+        """What the pages show: the ``actual_view``, or through the lens what the plan makes of it."""
+        return self._after_plan(self.actual_view) if self.lens and self.replay is None else self.actual_view
 
     @property
-    def seen(self) -> RepositoryView:
+    def actual_view(self) -> RepositoryView:
         """The repository that is looked at, as it is known; in a replay as it was at that step."""
         if self.branch is not None:
             return self.branch_views[self.current]
@@ -148,7 +148,7 @@ class Site:
         return self.view_of(entry) if entry is not None else never_read("", self.host)
 
     def view_named(self, name: str) -> RepositoryView | None:
-        """What is known of a repository by its name."""
+        """Return what is known of a repository by the name it has here, None for an unknown name."""
         if self.branch is not None:
             return self.branch_views.get(name)
         if self.replay is not None:
@@ -156,11 +156,11 @@ class Site:
         return next((self.view_of(entry) for entry in self.entries if entry.name == name), None)
 
     def names(self) -> list[str]:
-        """The repositories there are to look at."""
+        """Return the names of the repositories that can be looked at."""
         return list(self.replay.repositories) if self.replay is not None else [entry.name for entry in self.entries]
 
     def scan(self, name: str, deep: bool = False) -> RepositoryView:
-        """Look at a repository (blocks)."""
+        """Scan a repository (blocks); return the view, which is not kept before ``accept``."""
         cancel = Cancel()
         if name == self.current:
             self.cancel = cancel
@@ -168,7 +168,7 @@ class Site:
         return view._replace(fixes=estimates.measured(view.fixes, estimates.load(self.notes, view.identity)))
 
     def accept(self, view: RepositoryView) -> None:
-        """Keep what a scan saw."""
+        """Keep the view that a scan returned."""
         self.views[view.name] = view
 
     # -- what belongs to the repository that is looked at
@@ -194,7 +194,7 @@ class Site:
         return self._journals[entry.identity]
 
     def poll(self) -> bool:
-        """Read what other consoles, commands and runners wrote; whether anything is new. Reads notes of
+        """Read what other consoles, commands and runners wrote; return whether anything is new. Reads notes of
         this host only, and only those that have changed."""
         store, entry = self.decision_store, self.entry()
         decisions = store.now() if store is not None else Decisions()
@@ -218,29 +218,29 @@ class Site:
         return (identity, tuple((name, self.notes.mark(f"{folder}/{name}")) for name in names))
 
     def live_runs(self) -> Sequence[runs_model.Run]:
-        """Runs that are not over."""
+        """Return the runs that are not over."""
         return [run for run in self.runs if run.alive]
 
     def marked(self) -> Mapping[str, Marked]:
-        """What runs say of fixes."""
+        """Return what runs say of fixes, by the key of the fix."""
         return runs_model.marked(self.runs)
 
     def log_of(self, run: runs_model.Run, since: int) -> tuple[runs_model.LogLine, ...]:
-        """Lines of the log of a run after the first ``since`` (blocks)."""
+        """Read the lines of the log of a run after the first ``since`` (blocks)."""
         return runs_model.log(self.notes, run, None, since)
 
     # -- plans
 
     def queued(self) -> list[FixRow]:
-        """The fixes of the queue that check offers now, in its order."""
-        return queued_rows(self.seen, self.decisions)
+        """Return the fixes of the queue that check offers now, in the order of the queue."""
+        return queued_rows(self.actual_view, self.decisions)
 
     def plan_now(self) -> Plan | None:
-        """What the queue amounts to; made again only when the queue or the repository has changed."""
+        """Return the plan of the queue, None when it is empty; made anew only when queue or repository have changed."""
         chosen = self.queued()
         if not chosen:
             return None
-        key = (self.seen, tuple(row.id for row in chosen))
+        key = (self.actual_view, tuple(row.id for row in chosen))
         if self._plan is None or self._plan[0][0] is not key[0] or self._plan[0][1] != key[1]:
             self._plan = (key, self.make_plan(chosen))
         return self._plan[1]
@@ -254,8 +254,8 @@ class Site:
         return self._lens_view[1]
 
     def make_plan(self, chosen: Sequence[FixRow]) -> Plan:
-        """The plan for these fixes from what is known now."""
-        view = self.seen
+        """Make a plan for these fixes from what is known now."""
+        view = self.actual_view
         times = estimates.load(self.notes, view.identity)
         return plan_model.make(view, chosen, times, self.clock(), self.reserve_share)
 
@@ -269,7 +269,7 @@ class Site:
         self.decisions, self.runs = Decisions(), ()
 
     def end_replay(self) -> None:
-        """Back to the repositories of this host."""
+        """Go back to the repositories of this host."""
         self.end_branch()
         self.replay = None
         self.current = ""
@@ -277,7 +277,7 @@ class Site:
         self.poll()
 
     def go_to(self, step: int) -> None:
-        """Another step of the replay. Unless the operator chose a repository, the one with the most broken
+        """Go to another step of the replay. Unless the operator chose a repository, the one with the most broken
         images then is looked at: where it is depends on the step alone, so going back shows the same."""
         replay = self.replay
         if replay is None:
@@ -292,7 +292,7 @@ class Site:
         self.branch, self.branch_views = branch, views
 
     def end_branch(self) -> None:
-        """Give the simulated world up."""
+        """Give up the simulated world, if there is one."""
         if self.branch is not None:
             self.branch.close()
             self.branch = None

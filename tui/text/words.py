@@ -25,8 +25,6 @@ class RunState(StrEnum):
     """Not heard of for a minute: its owner may be dead."""
 
 
-ENDED = frozenset({RunState.STOPPED, RunState.DONE, RunState.FAILED, RunState.REJECTED, RunState.GONE})
-
 PRIORITIES = {1: "now", 2: "soon", 3: "when idle", 4: "housekeeping"}
 
 OLD_AFTER_S = 60.0

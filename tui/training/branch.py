@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sim.scenario.backends.simulated import SimBackend
 
 
-class Happened(NamedTuple):
+class Outcome(NamedTuple):
     """What came of an act in the simulation."""
 
     how: str
@@ -38,7 +38,7 @@ class Branch:
         self.hosts = replay.hosts
         self.steps = steps
         """How many steps of the scenario were played again."""
-        self.log: list[Happened] = []
+        self.log: list[Outcome] = []
 
     @property
     def origin(self) -> str:
@@ -54,22 +54,22 @@ class Branch:
             state = of_repository(engine, repository)
         return view_of_state(never_read(repository, host), state, self._names, EPOCH + self._backend.world.now)
 
-    def run(self, host: str, repository: str, row: FixRow) -> Happened:
+    def run(self, host: str, repository: str, row: FixRow) -> Outcome:
         """Run a fix to its end as a process of a host."""
         return self._fix(host, repository, row, None)
 
-    def crash(self, host: str, repository: str, row: FixRow, effect: int) -> Happened:
+    def crash(self, host: str, repository: str, row: FixRow, effect: int) -> Outcome:
         """Run a fix and kill its process just before its effect number ``effect`` (from 1)."""
         from sim.scenario.language.model import Interruption, Point
 
         return self._fix(host, repository, row, Interruption("crash", Point(effect=effect)))
 
-    def power_cut(self, lose: str = "all") -> Happened:
+    def power_cut(self, lose: str = "all") -> Outcome:
         """Everything dies; ``lose``: "all" of what was not durable, or a number for a part that chance decides."""
         lost = self._backend.power_cut(lose, "", 0)
         return self._note("lost", lost_words(lost, self._named) or "nothing was lost")
 
-    def kill_host(self, host: str) -> Happened:
+    def kill_host(self, host: str) -> Outcome:
         """Every process of a host dies."""
         self._backend.kill_host(host)
         return self._note("killed", f"all processes of {host} died")
@@ -83,7 +83,7 @@ class Branch:
             text = text.replace(image, name)
         return text
 
-    def _fix(self, host: str, repository: str, row: FixRow, interruption: Any) -> Happened:
+    def _fix(self, host: str, repository: str, row: FixRow, interruption: Any) -> Outcome:
         arguments = {
             "repo": repository, "rule": row.rule, "type": "", "image": row.target, "lose_data": True,
             "deep": False, "given": [row.fix().to_json()],
@@ -91,10 +91,10 @@ class Branch:
         ended = self._backend.run(host, "fix", arguments, interruption, ())
         return self._note(ended.how, _told(host, row, ended))
 
-    def _note(self, how: str, text: str) -> Happened:
-        happened = Happened(how, text)
-        self.log.append(happened)
-        return happened
+    def _note(self, how: str, text: str) -> Outcome:
+        outcome = Outcome(how, text)
+        self.log.append(outcome)
+        return outcome
 
 
 def _told(host: str, row: FixRow, ended: Ended) -> str:

@@ -242,8 +242,8 @@ def view_of_state(empty: RepositoryView, state: Any, names: dict[str, str], when
     try:
         if "error" in state:
             error = state["error"]
-            told = (str(error["code"]), printable(error["message"]), printable(error["next_step"]))
-            return lost(empty._replace(scanned_at=when), *told, when)
+            texts = (str(error["code"]), printable(error["message"]), printable(error["next_step"]))
+            return lost(empty._replace(scanned_at=when), *texts, when)
         dependants = {str(tag): int(count) for tag, count in state["dependants"].items()}
         base = empty._replace(
             identity=printable(state["identity"]),
@@ -338,20 +338,20 @@ def _text(event: Json, names: dict[str, str], image: str) -> str:
         return f"saved its progress on {name}"
     if "verb" not in event:
         return printable(event.get("title", ""))
-    told = [printable(event.get("text", ""))]
+    texts = [printable(event.get("text", ""))]
     how = event.get("how")
     if how == "killed":
         where = f" before {printable(event['effect'])}" if "effect" in event else " with its host"
-        told.append(f"KILLED{where}")
+        texts.append(f"KILLED{where}")
     elif how == "frozen":
-        told.append("frozen")
+        texts.append("frozen")
     elif how == "failed":
-        told.append(f"{printable(event.get('error', ''))}: {printable(event.get('message', ''))}")
+        texts.append(f"{printable(event.get('error', ''))}: {printable(event.get('message', ''))}")
     elif event.get("rules"):
-        told.append(", ".join(map(printable, event["rules"])))
+        texts.append(", ".join(map(printable, event["rules"])))
     elif event.get("told"):
-        told.append(printable(event["told"]))
-    return "  ".join(part for part in told if part)
+        texts.append(printable(event["told"]))
+    return "  ".join(part for part in texts if part)
 
 
 def _with_story(replay: Replay, step: ReplayStep, raws: Sequence[_Raw]) -> ReplayStep:
@@ -370,19 +370,19 @@ def _with_story(replay: Replay, step: ReplayStep, raws: Sequence[_Raw]) -> Repla
 
 def lost_words(parts: Iterable[str], named: Callable[[str], str]) -> str:
     """What a power cut took, in few words: names instead of ids, and temporary files only counted."""
-    told = [printable(part) for part in parts]
-    real = [part for part in told if "/tmp/" not in part]
+    texts = [printable(part) for part in parts]
+    real = [part for part in texts if "/tmp/" not in part]
     words = [named(part) for part in real[:_LOST_TOLD]]
     if len(real) > _LOST_TOLD:
         words.append(f"{len(real) - _LOST_TOLD} more")
-    if len(real) < len(told):
-        words.append(f"changes to temporary files ({len(told) - len(real)})")
+    if len(real) < len(texts):
+        words.append(f"changes to temporary files ({len(texts) - len(real)})")
     return "; ".join(words)
 
 
 def _saved(replay: Replay, step: ReplayStep) -> tuple[str, set[tuple[str, str]]]:
     """What is on disk of unfinished work, and of which images."""
-    told: list[str] = []
+    texts: list[str] = []
     images: set[tuple[str, str]] = set()
     for name in replay.repositories:
         for item in replay.view(step.number, name).operations:
@@ -391,8 +391,8 @@ def _saved(replay: Replay, step: ReplayStep) -> tuple[str, set[tuple[str, str]]]
                 continue
             images.add((name, item.image))
             share = f", {item.percent} %" if item.percent >= 0 else ""
-            told.append(f"{item.name}: {item.verb} stage {item.stage}/{item.stages} {item.stage_name}{share}")
-    return "; ".join(told) or "no image is left unfinished", images
+            texts.append(f"{item.name}: {item.verb} stage {item.stage}/{item.stages} {item.stage_name}{share}")
+    return "; ".join(texts) or "no image is left unfinished", images
 
 
 def _resumed(replay: Replay, step: ReplayStep, images: set[tuple[str, str]]) -> str:

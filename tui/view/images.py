@@ -120,15 +120,15 @@ class ImageTable:
 
     def parts(self, rows: int = 2000) -> Iterable[dict[str, Any]]:
         """The table as JSON data, in parts that are quick to read one by one."""
-        told = 0
+        given = 0
         for start in range(0, len(self._lines), rows):
             end = start + rows
             part: dict[str, Any] = {"lines": self._lines[start:end]}
             for name, column in self._columns.items():
                 part[name] = column[start:end].tolist()
             last = max((max(part[name]) for name in TEXTS), default=-1) + 1
-            part["texts"] = self._texts[told : max(last, told)]
-            told = max(last, told)
+            part["texts"] = self._texts[given : max(last, given)]
+            given = max(last, given)
             yield part
 
     def extend(self, part: dict[str, Any]) -> None:

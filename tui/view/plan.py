@@ -317,13 +317,13 @@ def _counts_after(view: RepositoryView, states: dict[str, State]) -> Counts:
 
 def _left(view: RepositoryView, states: dict[str, State], steps: tuple[Step, ...]) -> list[str]:
     """What is broken or unknown after the plan."""
-    told: list[str] = []
+    sentences: list[str] = []
     more = 0
     for index in view.images.not_optimized():
         image = view.images[index]
         if states.get(image.id, image.state) not in (State.BROKEN, State.UNKNOWN):
             continue
-        if len(told) >= _LEFT_TOLD:
+        if len(sentences) >= _LEFT_TOLD:
             more += 1
             continue
         fixes = [row for row in view.fixes_of(image.id) if row.type == "mend"]
@@ -333,8 +333,8 @@ def _left(view: RepositoryView, states: dict[str, State], steps: tuple[Step, ...
             why = f"It waits for {fixes[0].waits_for}"
         else:
             why = f"{fixes[0].what} is not in the plan"
-        told.append(f"{image.label}: {why}.")
-    return [*told, f"and {more} more."] if more else told
+        sentences.append(f"{image.label}: {why}.")
+    return [*sentences, f"and {more} more."] if more else sentences
 
 
 def _never(step: Step) -> str:

@@ -73,7 +73,7 @@ def _helper(left: list[FixRow], wanted: FixRow, free_bytes: int, reserve_bytes: 
 
 def _moved(queued: list[FixRow], done: list[FixRow], because: dict[str, str]) -> list[str]:
     places = {row.key: number for number, row in enumerate(done, 1)}
-    told = []
+    moved = []
     for was, row in enumerate(queued, 1):
         now = places[row.key]
         if now >= was:
@@ -84,8 +84,8 @@ def _moved(queued: list[FixRow], done: list[FixRow], because: dict[str, str]) ->
         else:
             why = _depended(row, done, places)
         if why:
-            told.append((now, f"Step {now} was {ordinal(was)}. {why}."))
-    return [text for _, text in sorted(told)]
+            moved.append((now, f"Step {now} was {ordinal(was)}. {why}."))
+    return [text for _, text in sorted(moved)]
 
 
 def _depended(row: FixRow, done: list[FixRow], places: dict[str, int]) -> str:

@@ -147,8 +147,8 @@ def _action(fix: FixRow, reason: str = "") -> str:
     """What the fix does, without the ``reason`` that was told already."""
     why = fix.why.removeprefix(reason).lstrip("; ") if reason else fix.why
     wait = f"it waits for {fix.waits_for}" if fix.waits_for and fix.waits_for not in fix.why else ""
-    told = "; ".join(part for part in (why, wait) if part)
-    return f"{fix.type} ({fix.rule}, fix {fix.id}){f': {told}' if told else ''}"
+    about = "; ".join(part for part in (why, wait) if part)
+    return f"{fix.type} ({fix.rule}, fix {fix.id}){f': {about}' if about else ''}"
 
 
 def _after(fix: FixRow) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tui.console.dialogs.notice import Notice
 from tui.console.shell import Shell, Where
-from tui.training.branch import Branch, Happened, branch
+from tui.training.branch import Branch, Outcome, branch
 from tui.view.fixes import FixRow
 from tui.view.snapshot import RepositoryView
 
@@ -55,21 +55,21 @@ def crash(shell: Shell, row: FixRow) -> None:
 
 
 def power_cut(shell: Shell) -> None:
-    """Everything in the simulation dies; what was not durable is lost."""
+    """Cut the power of the simulation: everything dies, what was not durable is lost."""
     made = shell.site.branch
     assert made is not None
     _simulate(shell, made, made.power_cut)
 
 
-def _simulate(shell: Shell, made: Branch, act: Callable[[], Happened]) -> None:
-    def call() -> tuple[Happened, dict[str, RepositoryView]]:
+def _simulate(shell: Shell, made: Branch, act: Callable[[], Outcome]) -> None:
+    def call() -> tuple[Outcome, dict[str, RepositoryView]]:
         return act(), _look(made)
 
-    def done(value: tuple[Happened, dict[str, RepositoryView]]) -> None:
-        happened, views = value
+    def done(value: tuple[Outcome, dict[str, RepositoryView]]) -> None:
+        outcome, views = value
         shell.site.branch_views = views
         shell.refresh_pages()
-        shell.open(Notice(f"Simulated: {happened.how}", [happened.text]))
+        shell.open(Notice(f"Simulated: {outcome.how}", [outcome.text]))
 
     shell.do("branch", call, done, "That could not be simulated")
 

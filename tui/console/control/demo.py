@@ -48,7 +48,7 @@ def place() -> str:
 
 
 def make(shell: Shell, fresh: bool, then: Callable[[], None] = lambda: None) -> None:
-    """Make or open it beside the console, then look at it."""
+    """Make the demo, or open the one there is unless ``fresh``, beside the console; look at it, then call ``then``."""
     host, state = shell.site.host, shell.site.state
 
     def done(repo: str) -> None:
@@ -62,7 +62,7 @@ def make(shell: Shell, fresh: bool, then: Callable[[], None] = lambda: None) -> 
 
 
 def _build(host: str, state: str, fresh: bool) -> str:
-    """Run ``diskwright demo``; returns the handle of its main repository."""
+    """Run ``diskwright demo``; return the name of the main repository on this host."""
     words = ["demo", "--json", "--host", host, "--state", os.path.dirname(state), *(["--fresh"] if fresh else [])]
     root = os.path.dirname(tui.__path__[0])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))

@@ -20,11 +20,9 @@ class AskStep(Dialog):
         self.steps = steps
 
     def body(self) -> Iterable[Widget]:
-        """One field."""
         yield Input(id="typed", type="integer", placeholder="number")
 
     def on_mount(self) -> None:
-        """The cursor is in it."""
         self.set_focus(self.query_one("#typed", Input))
 
     def act_answer(self) -> None:

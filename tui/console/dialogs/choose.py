@@ -40,15 +40,13 @@ class Choices:
         return len(self.shown)
 
     def key(self, index: int) -> str:
-        """The key of the choice."""
         return self.shown[index].key
 
     def find(self, key: str) -> int:
-        """Where it is."""
         return next((index for index, choice in enumerate(self.shown) if choice.key == key), -1)
 
     def cells(self, index: int) -> dict[str, Cell]:
-        """Its line; what cannot be taken is dimmed."""
+        """Return the line of a choice; one that cannot be taken is dimmed."""
         choice = self.shown[index]
         if choice.off:
             return {"left": Span(plain(choice.left), "off"), "text": Span(plain(choice.text), "off")}
@@ -71,7 +69,6 @@ class Choose(Dialog):
         self._query = ""
 
     def body(self) -> Iterable[Widget]:
-        """Where to type, and the list."""
         if self.search:
             yield Input(placeholder="type to search", id="typed", select_on_focus=False)
         table = Table((Column("left", "", self.left), Column("text", "", 10, share=1)), name="list", heads=False)
@@ -81,7 +78,6 @@ class Choose(Dialog):
         yield table
 
     def on_mount(self) -> None:
-        """Show all."""
         count = len(self.choices())
         self._table.styles.height = max(1, min(count, self.app.size.height - 8))
         self._show("")

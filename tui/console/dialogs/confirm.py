@@ -26,14 +26,12 @@ class Confirm(Dialog):
         self.label = label
 
     def body(self) -> Iterable[Widget]:
-        """What would happen, and where to type."""
-        yield Pane("told")
+        yield Pane("text")
         yield Pane("ask")
         yield Input(id="typed", select_on_focus=False, placeholder="nothing typed: it is kept")
 
     def on_mount(self) -> None:
-        """The cursor is where the word is typed."""
-        pane = self.query_one("#told", Pane)
+        pane = self.query_one("#text", Pane)
         items = [Paragraph("", part) for part in self.text]
         pane.styles.height = min(12, max(1, sum(1 + len(_text(part)) // 60 for part in self.text)))
         pane.show(items)
@@ -58,7 +56,6 @@ class Confirm(Dialog):
             self.shell.tell(f"That is not {self.word}. Nothing was done.", "warning")
 
     def act_keep(self) -> None:
-        """Leave everything as it is."""
         self.dismiss(False)
 
     ACTS: ClassVar[Sequence[Act]] = (
@@ -78,25 +75,20 @@ class Ask(Dialog):
         self.yes = Act("yes", key, label, "Do it.", Ask.act_yes)
 
     def all_acts(self) -> Sequence[Act]:
-        """The key of the question comes first."""
         return (self.yes, *self.ACTS)
 
     def body(self) -> Iterable[Widget]:
-        """What would happen."""
-        yield Pane("told")
+        yield Pane("text")
 
     def on_mount(self) -> None:
-        """Write it."""
-        pane = self.query_one("#told", Pane)
+        pane = self.query_one("#text", Pane)
         pane.styles.height = min(14, 1 + sum(1 + len(_text(part)) // 60 for part in self.text))
         pane.show([Paragraph("", part) for part in self.text])
 
     def act_yes(self) -> None:
-        """Do it."""
         self.dismiss(True)
 
     def act_no(self) -> None:
-        """Leave everything as it is."""
         self.dismiss(False)
 
     ACTS: ClassVar[Sequence[Act]] = (

@@ -43,13 +43,12 @@ class Connect(Dialog):
         yield Pane("format")
         for number in range(_ROWS):
             yield Horizontal(Label("", id=f"label-{number}"), Input(id=f"field-{number}"), id=f"row-{number}")
-        yield Pane("told")
+        yield Pane("text")
 
     def on_mount(self) -> None:
-        """The cursor is in the first field."""
         self.query_one("#format", Pane).styles.height = 1
-        self.query_one("#told", Pane).styles.height = 4
-        for name in ("#format", "#told"):
+        self.query_one("#text", Pane).styles.height = 4
+        for name in ("#format", "#text"):
             self.query_one(name, Pane).can_focus = False
         self._show_format()
         self.set_focus(self._input(_NAME))
@@ -81,7 +80,7 @@ class Connect(Dialog):
 
     def tell_here(self, text: str, role: str = "text") -> None:
         """Write below the fields."""
-        self.query_one("#told", Pane).show([Paragraph("", Span(text, role))])
+        self.query_one("#text", Pane).show([Paragraph("", Span(text, role))])
 
     def _wrong(self, field: str, text: str) -> None:
         """Say what is wrong with a field, and go there."""
@@ -107,11 +106,9 @@ class Connect(Dialog):
         self.set_focus(self._input("field-0" if self._input(_NAME).value else _NAME))
 
     def act_connect_now(self) -> None:
-        """Connect it."""
         self._connect(create=False)
 
     def act_create(self) -> None:
-        """Make an empty repository first."""
         if locked := self.shell.site.why_locked():
             self.tell_here(f"Nothing is created: {locked}.", "warning")
             return

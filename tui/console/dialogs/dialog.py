@@ -49,14 +49,13 @@ class Dialog(ModalScreen[Any], ActScreen):
         self.become_ready()
 
     def show_message(self) -> None:
-        """In the lower edge of the box: the page below is dimmed."""
+        """Write the message in the lower edge of the box: the page below is dimmed."""
         message = self.shell.messages.shown
         box = self.query("#box")
         if box:
             set_title(box.first(), self.box_title, message.line()[1:] if message is not None else "")
 
     def act_close(self) -> None:
-        """Leave everything as it is."""
         self.dismiss(None)
 
     CLOSE: ClassVar[Act] = Act("close", "escape", "Close", "Leave everything as it is.", act_close)

@@ -23,23 +23,19 @@ class Notice(Dialog):
         self.report = report
 
     def all_acts(self) -> Sequence[Act]:
-        """There is a report only for errors."""
         return [act for act in self.ACTS if act.name != "report" or self.report]
 
     def body(self) -> Iterable[Widget]:
-        """What is told."""
-        yield Pane("told")
+        yield Pane("text")
 
     def on_mount(self) -> None:
-        """Write it."""
-        pane = self.query_one("#told", Pane)
+        pane = self.query_one("#text", Pane)
         room = max(20, min(self.columns, self.app.size.width - 2) - 4)
         rows = sum(1 + sum(len(span.text) for span in Paragraph("", part)[1]) // room for part in self.text)
         pane.styles.height = max(1, min(16, rows + 1))
         pane.show([Paragraph("", part) for part in self.text])
 
     def act_report(self) -> None:
-        """Write the details to a file and tell where."""
         self.shell.post_message(Save("error", "txt", self.report))
         self.dismiss(None)
 

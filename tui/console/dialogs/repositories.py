@@ -22,14 +22,12 @@ class Repositories(Choose):
         self._manage = manage
 
     def why_not(self, act: Act) -> str:
-        """What the act needs."""
         if act.name != "manage" or not self.is_mounted:
             return ""
         view = self.shell.site.view_named(self.chosen) if self.chosen else None
         return self.shell.site.why_no_manager(view) if view is not None else "no repository is under the cursor"
 
     def act_manage(self) -> None:
-        """Take the role of its manager, or give it up."""
         view = self.shell.site.view_named(self.chosen)
         assert view is not None
         self.dismiss(None)

@@ -21,13 +21,11 @@ class OpenTrace(Dialog):
         super().__init__("Open a simulation trace")
 
     def body(self) -> Iterable[Widget]:
-        """One field."""
         yield Input(id="typed", placeholder="trace.jsonl")
-        yield Pane("told")
+        yield Pane("text")
 
     def on_mount(self) -> None:
-        """Where traces come from."""
-        pane = self.query_one("#told", Pane)
+        pane = self.query_one("#text", Pane)
         pane.can_focus = False
         pane.styles.height = 3
         found = sorted(str(path) for path in Path().glob("*.jsonl"))[:3]
@@ -36,7 +34,6 @@ class OpenTrace(Dialog):
         self.set_focus(self.query_one("#typed", Input))
 
     def act_open(self) -> None:
-        """Enter opens it."""
         typed = self.query_one("#typed", Input).value.strip()
         if typed:
             self.dismiss(str(Path(typed).expanduser()))

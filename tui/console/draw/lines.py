@@ -37,7 +37,7 @@ _NATIVE_GROUND = {"cursor": Style(reverse=True), "mark": Style(underline=True)}
 
 
 def line(*parts: Cell) -> Line:
-    """A line of parts, one after the other."""
+    """Make a line of parts, one after the other."""
     spans: list[Span] = []
     for part in parts:
         spans.extend(spans_of(part))
@@ -45,7 +45,7 @@ def line(*parts: Cell) -> Line:
 
 
 def spans_of(cell: Cell) -> Line:
-    """What a cell consists of."""
+    """Return the spans of a cell."""
     if isinstance(cell, str):
         return (Span(cell),)
     if isinstance(cell, Span):
@@ -54,12 +54,12 @@ def spans_of(cell: Cell) -> Line:
 
 
 def plain(cell: Cell) -> str:
-    """The text of a cell, harmless for a terminal."""
+    """Return the text of a cell, harmless for a terminal."""
     return "".join(printable(span.text) for span in spans_of(cell))
 
 
 def fit(cell: Cell, columns: int, ellipsis: str, right: bool = False) -> Line:
-    """``cell`` in exactly ``columns`` columns: cut with ``ellipsis``, or filled with spaces."""
+    """Return ``cell`` in exactly ``columns`` columns: cut with ``ellipsis``, or filled with spaces."""
     spans = [Span(printable(span.text), span.role) for span in spans_of(cell)]
     total = sum(cell_len(span.text) for span in spans)
     if total > columns:
@@ -101,7 +101,7 @@ def _prefix(text: str, columns: int) -> int:
 
 
 def wrap(cell: Cell, columns: int, indent: int = 0) -> list[Line]:
-    """``cell`` broken between words into lines of at most ``columns``; all but the first begin with
+    """Return ``cell`` broken between words into lines of at most ``columns``; all but the first begin with
     ``indent`` spaces. A word that is longer than a line is broken anywhere."""
     rows: list[list[Span]] = [[]]
     room = columns
@@ -144,7 +144,7 @@ def _words(text: str) -> list[str]:
 
 
 def strip(spans: Iterable[Span], palette: Palette, ground: str = "", bold: bool = False) -> Strip:
-    """Spans as a strip of the screen on ``ground`` ("", "cursor", "mark")."""
+    """Draw spans as a strip of the screen on ``ground`` ("", "cursor", "mark")."""
     segments = []
     for span in spans:
         style = palette.style(span.role, ground)

@@ -15,7 +15,7 @@ class Signs(NamedTuple):
 
     @property
     def ellipsis(self) -> str:
-        """For what was cut off."""
+        """The sign for what was cut off."""
         return "…" if self.unicode else "~"
 
     @property

@@ -44,7 +44,7 @@ class FilteredPage(Page):
     # -- widgets
 
     def columns_of(self, *below: Widget) -> Container:
-        """Repositories, the table with its filter and what is ``below`` it, and the reason."""
+        """Make the columns: repositories, the table with its filter and what is ``below`` it, and the reason."""
         table = Table(self.COLUMNS, name=self.WHAT.lower())
         why = Pane("why")
         for widget in (table, why):
@@ -70,20 +70,20 @@ class FilteredPage(Page):
         self.set_focus(self.table_widget)
 
     def query_now(self) -> Query:
-        """What the filter asks for."""
+        """Return what the filter asks for; a search goes by the last that was not empty."""
         text = self.filter_line.value.strip()
         self.searched = text or self.searched
         return parse(text)
 
     def fill_title(self, shown: int, total: int, query: Query) -> None:
-        """How many rows of how many, in which order, behind which filter."""
+        """Write how many rows of how many are shown, in which order, behind which filter."""
         number = str(total) if shown == total else f"{shown} of {total}"
         order = f"sort: {self.order.value}{' reversed' if self.reversed else ''}"
         about = query.hints[0] if query.hints else f"filter: {query.text or 'none'}"
         set_title(self.table_widget, f"{self.WHAT} {number}   {order}   {about}")
 
     def fill_repositories(self) -> None:
-        """The pane of repositories, where there is room for one."""
+        """Fill the pane of repositories, where there is room for one."""
         if self.wide:
             self.query_one(Repos).fill()
 
@@ -95,11 +95,10 @@ class FilteredPage(Page):
         self.fill()
 
     def act_filter(self) -> None:
-        """Type a filter."""
         self.filter_line.open()
 
     def set_filter(self, text: str) -> None:
-        """Another filter, as if it had been typed."""
+        """Set another filter, as if it had been typed."""
         self.filter_line.value = text
         self.filter_line.close()
         self.fill_all()
@@ -107,7 +106,7 @@ class FilteredPage(Page):
     # -- finding
 
     def matching(self, query: Query) -> Callable[[int], bool]:
-        """Whether a row, by its place in the table, passes a query."""
+        """Return the test whether a row, by its place in the table, passes a query."""
         raise NotImplementedError
 
     def why_not(self, act: Act) -> str:
@@ -121,7 +120,6 @@ class FilteredPage(Page):
         self._find(1)
 
     def act_find_previous(self) -> None:
-        """The row before, around at the start."""
         self._find(-1)
 
     def _find(self, by: int) -> None:
@@ -137,24 +135,20 @@ class FilteredPage(Page):
     # -- order
 
     def act_sort(self) -> None:
-        """Sort by the next."""
         orders = list(self.ORDERS)
         self.order = orders[(orders.index(self.order) + 1) % len(orders)]
         self.fill()
 
     def act_reverse(self) -> None:
-        """Turn the order round."""
         self.reversed = not self.reversed
         self.fill()
 
     # -- panes
 
     def act_larger(self) -> None:
-        """More room for the reason."""
         self._resize(min(self._extra + 1, _MOST))
 
     def act_smaller(self) -> None:
-        """Less room for the reason."""
         self._resize(max(self._extra - 1, _LEAST))
 
     def _resize(self, extra: int) -> None:

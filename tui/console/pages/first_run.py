@@ -30,13 +30,11 @@ class FirstRunPage(Page):
     tab = "first run"
 
     def body(self) -> Iterable[Widget]:
-        """One pane."""
         pane = Pane("ways")
         pane.add_class("panel")
         yield pane
 
     def fill(self) -> None:
-        """Write it."""
         self.query_one("#ways", Pane).show(self._lines())
 
     def _lines(self) -> list[Line]:

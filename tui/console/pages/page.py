@@ -1,4 +1,7 @@
-"""What the tabs and the full pages have in common: header, tabs, body and footer."""
+"""What the tabs and the full pages have in common: header, tabs, body and footer.
+
+A method of a page that stands in for one of these does what the docstring here says.
+"""
 
 from __future__ import annotations
 
@@ -46,9 +49,9 @@ class Page(ActScreen):
     tab = ""
     """Which tab it belongs to."""
     _there = False
-    """Its widgets are made."""
+    """The widgets are made."""
     _to_fill = False
-    """It will be drawn before the next frame."""
+    """The page will be drawn before the next frame."""
     watched = False
     """Changes of others are looked for often while it is shown."""
 
@@ -135,7 +138,7 @@ class Page(ActScreen):
         self.query_one(StatusLine).say(self.status(), self.shell.messages.shown, self.size.width)
 
     def show_message(self) -> None:
-        """In the status line."""
+        """Write the message in the status line."""
         if self._there and not self.too_small:
             self.fill_status()
 

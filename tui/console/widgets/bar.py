@@ -46,7 +46,6 @@ class Bar(Widget):
             self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        """The line."""
         del y
         columns = self.size.width
         ellipsis = signs_of(self).ellipsis

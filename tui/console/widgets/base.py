@@ -14,21 +14,21 @@ from tui.console.shell import Shell
 
 
 def shell_of(widget: Widget) -> Shell:
-    """The application a widget is part of, as far as it may be known."""
+    """Return the application that a widget is part of, as far as it may be known."""
     return cast(Shell, widget.app)
 
 
 def palette_of(widget: Widget) -> Palette:
-    """The colours of now."""
+    """Return the colours of now."""
     return shell_of(widget).palette
 
 
 def signs_of(widget: Widget) -> Signs:
-    """How this terminal is written to."""
+    """Return how this terminal is written to."""
     return shell_of(widget).signs
 
 
 def set_title(widget: Widget, title: Cell, subtitle: Cell = "") -> None:
-    """The words in a widget's frame."""
+    """Write the words in a widget's frame."""
     widget.border_title = Content(plain(title))
     widget.border_subtitle = Content(plain(subtitle))

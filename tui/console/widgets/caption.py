@@ -21,7 +21,6 @@ class Caption(Widget):
         self._lines: list[Line] = []
 
     def fill(self) -> None:
-        """Write what the tour says now."""
         said = shell_of(self).messages.caption
         self.set_class(said is not None, "-open")
         if said is None:
@@ -34,6 +33,5 @@ class Caption(Widget):
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        """One line of the screen."""
         line = self._lines[y] if y < len(self._lines) else ()
         return strip(fit(line, self.size.width, signs_of(self).ellipsis), palette_of(self), "mark")

@@ -26,19 +26,19 @@ class FilterLine(Input):
         self.screen.set_focus(self)
 
     def clear_filter(self) -> None:
-        """No filter."""
+        """Remove the filter."""
         self.value = ""
         self.close()
 
     def close(self) -> None:
-        """The line stays only while there is a filter."""
+        """Give the keys back to the table; the line stays only while there is a filter."""
         self.styles.display = "block" if self.value else "none"
         if self.screen.focused is self:  # ``has_focus`` changes only with a message
             self.screen.set_focus(self._table)
         self.can_focus = False
 
     def take_key(self, key: str) -> bool:
-        """Enter and the arrows keep the filter, esc clears it; False for other keys."""
+        """Keep the filter (enter, arrows) or clear it (esc); False for other keys."""
         if key in ("enter", "down", "up"):
             self.close()
         elif key == "escape":

@@ -20,14 +20,14 @@ TABS = (("triage", "1 Triage"), ("images", "2 Images"), ("runs", "3 Runs"), ("ti
 
 
 def counts_of(view: RepositoryView) -> dict[str, int]:
-    """The counts of a view by status."""
+    """Return the counts of a view by status."""
     return {state.value: view.counts.of(state) for state in SHOWN}
 
 
 def header(
     view: RepositoryView, signs: Signs, columns: int, now: float, hidden: str, mode: Sequence[Span] = ()
 ) -> tuple[list[Button], Line]:
-    """Name, counts, free space; when there is room also when it was scanned. ``hidden``: what is not
+    """Return name, counts, free space; when there is room also when it was scanned. ``hidden``: what is not
     shown ("2 snoozed"), "" for nothing. ``mode``: why nothing can be changed, () when it can."""
     first = [Button((Span(" "), *mode, Span(" ")))] if mode else []
     if not view.name:
@@ -44,8 +44,8 @@ def _parts(
 ) -> list[Button]:  # fmt: skip
     parts = [Button((Span(f" {view.name}", "title"), Span(f"{kind}  ", "quiet")), "repositories")]
     if not view.known:
-        told = Span(view.problem, "broken") if view.problem else Span("not scanned yet", "unknown")
-        return [*parts, Button((told,))]
+        text = Span(view.problem, "broken") if view.problem else Span("not scanned yet", "unknown")
+        return [*parts, Button((text,))]
     wide = columns >= WIDE
     parts.append(Button((*signs.counts(counts_of(view), "  " if wide else " "), Span("  "))))
     if space:
@@ -58,7 +58,7 @@ def _parts(
 
 
 def problem(view: RepositoryView, now: float, next_try_s: float) -> list[Button]:
-    """Why the last look failed, how old the data are, and what to press; nothing when it did not fail."""
+    """Return why the last look failed, how old the data are, and what to press; nothing when it did not fail."""
     if not view.problem:
         return []
     old = f" What you see was read at {clock(view.scanned_at)}." if view.known else ""
@@ -77,7 +77,7 @@ def _space(view: RepositoryView, columns: int) -> Line:
 
 
 def scanned(view: RepositoryView, now: float, long: bool) -> Line:
-    """When it was looked at; what is older than a minute says so."""
+    """Return when a repository was scanned; a view older than a minute says so."""
     if view.problem:
         return (Span(f"LOST, data of {clock(view.scanned_at)}", "broken"),)
     when = clock(view.scanned_at)
@@ -91,7 +91,7 @@ def scanned(view: RepositoryView, now: float, long: bool) -> Line:
 
 
 def where(view: RepositoryView) -> Line:
-    """This host and the manager of the repository."""
+    """Return this host and the manager of the repository."""
     if view.srm in ("", "-"):
         return (Span(f"{view.host} ", "quiet"),)
     return (
@@ -101,14 +101,14 @@ def where(view: RepositoryView) -> Line:
 
 
 def srm_of(view: RepositoryView) -> str:
-    """Who manages a repository that needs somebody to: a host, or what stands for nobody."""
+    """Return who manages a repository that needs a manager: a host, or what stands for nobody."""
     if view.srm == "?":
         return "nobody"
     return "this host" if view.srm == view.host else view.srm
 
 
 def tabs(view: RepositoryView, active: str, live_runs: int, columns: int, now: float) -> tuple[list[Button], Line]:
-    """The four tabs, and where there is no room for it in the header: host, manager, and when it was scanned."""
+    """Return the four tabs, and where there is no room in the header: host, manager, and when it was scanned."""
     buttons = [Button((Span(" "),))]
     for key, title in TABS:
         text = f"{title}({live_runs})" if key == "runs" and live_runs else title

@@ -55,7 +55,7 @@ class Pane(ScrollView, can_focus=True):
         self._lay_out()
 
     def columns(self) -> int:
-        """How wide a line can be."""
+        """Return how wide a line can be."""
         return max(1, self.scrollable_content_region.width)
 
     def _lay_out(self) -> None:
@@ -78,7 +78,6 @@ class Pane(ScrollView, can_focus=True):
         return [first, *((Span(" " * room), *line) for line in lines[1:])]
 
     def on_mount(self) -> None:
-        """Bars that this terminal can show."""
         use_plain_bars(self)
 
     def on_resize(self) -> None:
@@ -86,12 +85,8 @@ class Pane(ScrollView, can_focus=True):
         if self._width != self.columns():
             self._lay_out()
 
-    def line_of(self, index: int) -> int:
-        """The first line of an item."""
-        return self._sources.index(index) if index in self._sources else 0
-
     def take_key(self, key: str) -> bool:
-        """Keys that scroll; False for others."""
+        """Scroll; False for keys that do not."""
         page = max(1, self.scrollable_content_region.height)
         end = len(self._lines)
         moves = {
@@ -110,7 +105,6 @@ class Pane(ScrollView, can_focus=True):
             self.post_message(self.Picked(self, self._sources[row]))
 
     def render_line(self, y: int) -> Strip:
-        """One line of the screen."""
         row = y + round(self.scroll_y)
         line = self._lines[row] if row < len(self._lines) else ()
         return strip(fit(line, self.columns(), signs_of(self).ellipsis), palette_of(self))

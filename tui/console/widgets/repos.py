@@ -30,7 +30,6 @@ class Repos(Pane):
             self.repository = name
 
     def fill(self) -> None:
-        """Write what is known of each."""
         site = shell_of(self).site
         set_title(self, "Repos")
         lines: list[Line] = []
@@ -45,8 +44,8 @@ class Repos(Pane):
         here = name == site.current
         title = (Span(">" if here else " ", "key"), Span(f" {name}", "title" if here else "text"))
         if view is None or not view.known:
-            told = Span("  lost", "broken") if view is not None and view.problem else Span("  not scanned", "quiet")
-            return [title, (told,), ()]
+            text = Span("  lost", "broken") if view is not None and view.problem else Span("  not scanned", "quiet")
+            return [title, (text,), ()]
         counts = {key: value for key, value in counts_of(view).items() if value and key != "removed"}
         worst = signs_of(self).counts(counts)[:3] if counts else (Span("empty", "quiet"),)
         free = f"  free {share(view.free_bytes, view.total_bytes)}"

@@ -1,4 +1,7 @@
-"""Keys of a screen: what can be done, what cannot just now and why, and the line that tells it."""
+"""Keys of a screen: what can be done, what cannot just now and why, and the line that tells it.
+
+What an act does is said once, by its sentence in the table ``ACTS`` at the end of each screen.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,7 @@ class ActScreen(Screen[Any]):
         return ""
 
     def reason(self, act: Act) -> str:
-        """As ``why_not``, with the reasons that hold for every screen."""
+        """Return why an act is not possible now, "" when it is: ``why_not`` and what holds for every screen."""
         if act.changes and (locked := self.shell.site.why_locked()):
             return locked
         if act.name == "lens" and (none := self.shell.site.why_no_lens()):
@@ -95,7 +98,7 @@ class ActScreen(Screen[Any]):
         return self._take_tab(event.key) or self.take_act_key(event.key)
 
     def take_field_key(self, field: Input, event: events.Key) -> bool:
-        """As ``take_key``, while a field is typed into."""
+        """Do what a key does while a field is typed into; False when it means nothing there."""
         if event.is_printable and event.character:
             field.insert_text_at_cursor(event.character)
             return True

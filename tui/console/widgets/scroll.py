@@ -44,7 +44,7 @@ class Bars(ScrollBarRender):
 
 
 class AsciiBars(Bars):
-    """As ``Bars``, for terminals that have no more."""
+    """Bars for terminals that have ASCII only."""
 
     GLYPH = "#"
 

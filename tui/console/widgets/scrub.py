@@ -33,7 +33,7 @@ class Scrub(Widget):
         self.marked = -1
 
     def show(self, steps: int, at: int, crashes: Sequence[int], marked: int) -> None:
-        """Another trace, or another place in it."""
+        """Show another trace, or another place in it."""
         self.steps, self.at, self.crashes, self.marked = steps, at, crashes, marked
         self.refresh()
 
@@ -50,7 +50,6 @@ class Scrub(Widget):
         return step * (self._columns() - 1) // max(1, self.steps - 1)
 
     def render_line(self, y: int) -> Strip:
-        """The line."""
         del y
         signs = signs_of(self)
         columns = self._columns()

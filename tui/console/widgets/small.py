@@ -27,7 +27,6 @@ class Small(Widget):
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        """One line of the screen."""
         lines: list[Line] = [
             (),
             (Span(f" Need 80x24, have {self.columns}x{self.rows}", "bold"),),

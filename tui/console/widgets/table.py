@@ -36,15 +36,15 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def key(self, index: int) -> str:
-        """What the cursor stays on when rows come and go."""
+        """Return what names a row, so that the cursor stays on it when rows come and go."""
         ...
 
     def find(self, key: str) -> int:
-        """The row of a key, -1 when it is gone."""
+        """Return the index of the row of a key, -1 when that row is gone."""
         ...
 
     def cells(self, index: int) -> dict[str, Cell]:
-        """The cells of a row by the names of their columns."""
+        """Return the cells of a row by the names of their columns."""
         ...
 
 
@@ -55,16 +55,13 @@ class NoRows:
         return 0
 
     def key(self, index: int) -> str:
-        """There is none."""
         raise IndexError(index)
 
     def find(self, key: str) -> int:
-        """There is none."""
         del key
         return -1
 
     def cells(self, index: int) -> dict[str, Cell]:
-        """There is none."""
         raise IndexError(index)
 
 
@@ -127,7 +124,7 @@ class Table(ScrollView, can_focus=True):
         return self.rows.key(self.cursor) if 0 <= self.cursor < len(self.rows) else ""
 
     def range(self) -> list[str]:
-        """The keys of the range, or of the row under the cursor alone."""
+        """Return the keys of the range, or of the row under the cursor alone."""
         if not len(self.rows):
             return []
         low, high = self._range()
@@ -197,7 +194,7 @@ class Table(ScrollView, can_focus=True):
             self.scroll_to(y=top, animate=False, immediate=True)
 
     def take_key(self, key: str) -> bool:
-        """Keys that move the cursor or open the row; False for others."""
+        """Move the cursor or open the row; False for keys that do neither."""
         page = self._seen()
         moves = {
             "up": -1, "k": -1, "down": 1, "j": 1,
@@ -229,7 +226,7 @@ class Table(ScrollView, can_focus=True):
     # -- drawing
 
     def shown_columns(self, width: int) -> list[tuple[Column, int]]:
-        """The columns that fit in ``width`` and how wide each is."""
+        """Return the columns that fit in ``width`` and how wide each is."""
         shown = [column for column in self.columns if column.from_width <= width]
         left = width - sum(column.columns for column in shown) - GAP * (len(shown) - 1)
         shares = sum(column.share for column in shown)

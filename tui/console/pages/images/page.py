@@ -37,14 +37,12 @@ class ImagesPage(FilteredPage):
         self.rows: ImageRows | None = None
 
     def row(self) -> ImageRow | None:
-        """The image under the cursor."""
         table = self.table_widget
         return self.rows.row(table.cursor) if self.rows is not None and 0 <= table.cursor < len(self.rows) else None
 
     # -- drawing
 
     def fill(self) -> None:
-        """Everything, from what is known now."""
         images, query = self.shell.site.view.images, self.query_now()
         selected = images.select(query, ImageOrder(self.order), self.reversed)
         self.rows = ImageRows(images, selected, self.shell.signs)
@@ -54,7 +52,6 @@ class ImagesPage(FilteredPage):
         self.fill_repositories()
 
     def matching(self, query: Query) -> Callable[[int], bool]:
-        """By its place among all images."""
         rows = self.rows
         assert rows is not None
         found = set(self.shell.site.view.images.select(query, ImageOrder(self.order), self.reversed))
@@ -63,8 +60,8 @@ class ImagesPage(FilteredPage):
     def _nothing(self) -> list[Line]:
         view = self.shell.site.view
         if not view.known:
-            told = f"{view.problem}." if view.problem else "Looking at the repository."
-            return [(), line(Span(told)), line(view.next_step)]
+            text = f"{view.problem}." if view.problem else "Looking at the repository."
+            return [(), line(Span(text)), line(view.next_step)]
         if len(view.images):
             return [(), line(f"No image matches {self.filter_line.value}. {len(view.images)} hidden.  esc clears it.")]
         return [(), line(f"{view.name} has no image."), line(Span(f"  diskwright create-disk {view.name} 10G", "key"))]
@@ -104,7 +101,6 @@ class ImagesPage(FilteredPage):
             self.press(act)
 
     def why_not(self, act: Act) -> str:
-        """What the act needs."""
         row = self.row()
         if act.name in ("why", "fixes", "history") and row is None:
             return "nothing is under the cursor"
@@ -113,23 +109,19 @@ class ImagesPage(FilteredPage):
         return super().why_not(act)
 
     def act_faults(self) -> None:
-        """Only what is not optimized."""
         self.set_filter("" if self.filter_line.value == _FAULTS else _FAULTS)
 
     def act_why(self) -> None:
-        """Tell why, on a full page."""
         row = self.row()
         assert row is not None
         self.shell.show(Where("why", image=row.id))
 
     def act_fixes(self) -> None:
-        """Show its first fix in Triage."""
         row = self.row()
         assert row is not None
         self.shell.show(Where("triage", fix=self.shell.site.view.fixes_of(row.id)[0].key))
 
     def act_history(self) -> None:
-        """Show its lane in the timeline."""
         row = self.row()
         assert row is not None
         self.shell.show(Where("timeline", image=row.id))
@@ -137,7 +129,6 @@ class ImagesPage(FilteredPage):
     # -- taking out
 
     def copies(self) -> list[CopyItem]:
-        """Id, command, reason, row."""
         row = self.row()
         if row is None or self.rows is None:
             return []
@@ -151,7 +142,6 @@ class ImagesPage(FilteredPage):
         ]
 
     def table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
-        """All rows that pass the filter."""
         rows = self.rows
         if rows is None:
             return HEADS, []

@@ -43,11 +43,9 @@ class ImageRows:
         return self._selected[index]
 
     def row(self, index: int) -> ImageRow:
-        """The image of a row."""
         return self._images[self._selected[index]]
 
     def key(self, index: int) -> str:
-        """Its id."""
         return self.row(index).id
 
     def find(self, key: str) -> int:
@@ -61,7 +59,6 @@ class ImageRows:
             return -1
 
     def cells(self, index: int) -> dict[str, Cell]:
-        """The cells of a row."""
         row = self.row(index)
         return {
             "state": self._signs.short(row.state.value),
@@ -78,6 +75,5 @@ class ImageRows:
         }
 
     def text(self, index: int) -> list[str]:
-        """The row in plain words."""
         cells = self.cells(index)
         return [plain(cells.get(column.name, "")) for column in COLUMNS]

@@ -55,15 +55,12 @@ class StepRows:
         return len(self._steps)
 
     def key(self, index: int) -> str:
-        """The key of the fix."""
         return self._steps[index].row.key
 
     def find(self, key: str) -> int:
-        """Where it is."""
         return next((index for index, step in enumerate(self._steps) if step.row.key == key), -1)
 
     def cells(self, index: int) -> dict[str, Cell]:
-        """The cells of a step."""
         step = self._steps[index]
         row = step.row
         return {
@@ -80,7 +77,6 @@ class StepRows:
         }
 
     def text(self, index: int) -> list[str]:
-        """The row in plain words."""
         cells = self.cells(index)
         return [plain(cells.get(column.name, "")) for column in COLUMNS]
 
@@ -98,7 +94,6 @@ class PlanPage(Page):
         self.plan: Plan | None = None
 
     def body(self) -> Iterable[Widget]:
-        """Steps and outcome."""
         table = Table(COLUMNS, name="steps")
         outcome = Pane("outcome", label_columns=8)
         for widget in (table, outcome):
@@ -107,7 +102,6 @@ class PlanPage(Page):
 
     @property
     def table_widget(self) -> Table:
-        """The table of steps."""
         return self.query_one("#steps", Table)
 
     # -- drawing
@@ -120,11 +114,11 @@ class PlanPage(Page):
         assert plan is not None
         bar = self.query_one("#header", Bar)
         number = len(plan.steps)
-        told = f"   {number} {'fix' if number == 1 else 'fixes'}   {plan.repo_id}"
+        about = f"   {number} {'fix' if number == 1 else 'fixes'}   {plan.repo_id}"
         held = self.why_stale()
         word = Span("STALE ", "danger") if held else Span("VALID ", "optimized")
         bar.show(
-            [Button((Span(f" Plan {plan.short}", "title"), Span(told)))],
+            [Button((Span(f" Plan {plan.short}", "title"), Span(about)))],
             (Span(f"made {clock(plan.made_at)}   ", "quiet"), word),
         )
 
@@ -132,7 +126,7 @@ class PlanPage(Page):
         """Why the plan does not hold any more, "" when it does."""
         if self.plan is None:
             return ""
-        found = validity(self.plan, self.shell.site.seen)
+        found = validity(self.plan, self.shell.site.actual_view)
         return "" if found.valid else found.reason
 
     def fill(self) -> None:
@@ -150,7 +144,6 @@ class PlanPage(Page):
         self._size_table(len(plan.steps))
 
     def status(self) -> Button:
-        """The command that does the same."""
         return Button((Span(" Same as: ", "quiet"), Span(self.command())), "copy_command")
 
     def _size_table(self, steps: int) -> None:
@@ -180,7 +173,6 @@ class PlanPage(Page):
     # -- acts
 
     def why_not(self, act: Act) -> str:
-        """What the act needs."""
         plan = self.plan
         if plan is None:
             return "there is no plan yet"
@@ -208,8 +200,8 @@ class PlanPage(Page):
             self._start(irreversible=False)
             return
         word = never[0].row.name if len(never) == 1 else plan.short
-        told: list[Cell] = [*plan.never, "It cannot be undone. Everything else can be stopped and is kept."]
-        self.shell.open(Confirm("This cannot be undone", told, word, "run the plan"), self._answered)
+        text: list[Cell] = [*plan.never, "It cannot be undone. Everything else can be stopped and is kept."]
+        self.shell.open(Confirm("This cannot be undone", text, word, "run the plan"), self._answered)
 
     def _answered(self, yes: bool | None) -> None:
         if yes:
@@ -224,12 +216,10 @@ class PlanPage(Page):
         running.start_plan(self.shell, self.plan, irreversible)
 
     def act_replan(self) -> None:
-        """Make the plan again."""
         self.make()
         self.fill_all()
 
     def act_drop(self) -> None:
-        """Take the step out."""
         key = self.table_widget.key
         decide(self.shell, lambda store: store.unqueue([key]), self._dropped)
 
@@ -240,11 +230,9 @@ class PlanPage(Page):
             self.act_back()
 
     def act_earlier(self) -> None:
-        """Move towards the start."""
         self._move(-1)
 
     def act_later(self) -> None:
-        """Move towards the end."""
         self._move(1)
 
     def _move(self, by: int) -> None:
@@ -252,33 +240,26 @@ class PlanPage(Page):
         decide(self.shell, lambda store: store.move(key, by), self.act_replan)
 
     def act_offer(self) -> None:
-        """Add the first offer."""
         assert self.plan is not None
         rows: list[FixRow] = [self.plan.offers[0].row]
         decide(self.shell, lambda store: store.queue(rows), self.act_replan)
 
     def act_copy_command(self) -> None:
-        """Copy the command."""
         self.shell.post_message(Copy(self.command()))
 
     def act_save(self) -> None:
-        """Write the steps to a file."""
         export(self)
 
     def act_why(self) -> None:
-        """Why this fix."""
         self.shell.show(Where("why", fix=self.table_widget.key))
 
     def act_back(self) -> None:
-        """Back to where it was opened."""
         self.dismiss(None)
 
     def copies(self) -> list[CopyItem]:
-        """The command."""
         return [("c", "command", self.command())]
 
     def table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
-        """The steps."""
         if self.plan is None:
             return HEADS, []
         rows = StepRows(self.plan.steps, self.shell.signs)

@@ -97,14 +97,14 @@ def steps(run: Run, signs: Signs, columns: int, now: float) -> list[list[Line]]:
         if step.state in (RunState.RUNNING, RunState.STOPPING, RunState.OLD):
             lines.append((Span(INDENT), *progress(step, signs, max(8, columns - 68), now)))
         elif step.state in _BADLY and cell_len(plain(lines[0])) > columns:
-            lines = [_step(step, signs, name, now, told=False)]
+            lines = [_step(step, signs, name, now, outcome=False)]
             lines += [(Span(INDENT), *text) for text in wrap(Span(step.reason or step.error), columns - len(INDENT))]
         found.append(lines)
     return found
 
 
-def _step(step: RunStep, signs: Signs, name: int, now: float, told: bool = True) -> Line:
-    text = _told(step) if told else ""
+def _step(step: RunStep, signs: Signs, name: int, now: float, outcome: bool = True) -> Line:
+    text = _outcome(step) if outcome else ""
     took = duration(step.seconds(now)) if step.started else ""
     again = f"  attempt {step.attempts}" if step.attempts > 1 else ""
     return (
@@ -116,7 +116,7 @@ def _step(step: RunStep, signs: Signs, name: int, now: float, told: bool = True)
     )
 
 
-def _told(step: RunStep) -> str:
+def _outcome(step: RunStep) -> str:
     if step.state is RunState.DONE and step.freed_bytes:
         return f"freed {compact(step.freed_bytes)}"
     if step.state is RunState.RUNNING and step.stages:

@@ -50,7 +50,6 @@ class RunsPage(Page):
         """The numbers of the lines of the log that are shown, with what they were chosen by."""
 
     def body(self) -> Iterable[Widget]:
-        """Steps, other hosts, log."""
         steps, others = Table(COLUMNS, name="run-steps", heads=False), Table(OTHER_COLUMNS, name="others")
         log = Table(LOG_COLUMNS, name="log", heads=False)
         for widget in (steps, others, log):
@@ -81,7 +80,6 @@ class RunsPage(Page):
     # -- drawing
 
     def fill(self) -> None:
-        """Everything, from what is known now."""
         run = self.shown_run()
         now = self.shell.site.now
         self._fill_steps(run, now)
@@ -182,7 +180,6 @@ class RunsPage(Page):
         return Button((Span(f" {text}", "quiet"),))
 
     def on_mount(self) -> None:
-        """The steps have the keys."""
         self.set_focus(self.query_one("#run-steps", Table))
 
     def on_table_moved(self, message: Table.Moved) -> None:
@@ -197,7 +194,6 @@ class RunsPage(Page):
     # -- acts
 
     def why_not(self, act: Act) -> str:
-        """What the act needs."""
         run = self.shown_run()
         if act.name == "stop" and (run is None or not run.alive):
             return "nothing is running in this run"
@@ -217,13 +213,11 @@ class RunsPage(Page):
         return ""
 
     def act_stop(self) -> None:
-        """Stop the run."""
         run = self.shown_run()
         assert run is not None
         running.stop_run(self.shell, run)
 
     def act_resume(self) -> None:
-        """Go on."""
         run = self.shown_run()
         assert run is not None
         running.resume_run(self.shell, run)
@@ -240,49 +234,41 @@ class RunsPage(Page):
         return (step.target, step.name) if step.target else None
 
     def act_discard(self) -> None:
-        """Ask, then give the work up."""
         found = self._discarded()
         assert found is not None
         running.discard(self.shell, *found)
 
     def act_take_over(self) -> None:
-        """Show the evidence, then ask."""
         operation = self.operation()
         assert operation is not None
         running.take_over(self.shell, operation)
 
     def act_follow(self) -> None:
-        """Follow or hold."""
         self.following = not self.following
         self.fill()
 
     @property
     def filter_line(self) -> FilterLine:
-        """Where it is typed what to find in the log."""
         return self.query_one(FilterLine)
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """It is found while one types."""
+        """Find while one types."""
         event.stop()
         self._fill_log(self.shown_run())
 
     def act_filter(self) -> None:
-        """Find in the log, which is held meanwhile."""
         self.following = False
         self.filter_line.open()
 
     def act_step_log(self) -> None:
-        """One step, or all."""
         self.only_step = not self.only_step
         self.following = True
         self.fill()
 
     def act_earlier_run(self) -> None:
-        """The run before."""
         self._choose(1)
 
     def act_later_run(self) -> None:
-        """The run after."""
         self._choose(-1)
 
     def _choose(self, by: int) -> None:
@@ -307,7 +293,6 @@ class RunsPage(Page):
     # -- taking out
 
     def copies(self) -> list[CopyItem]:
-        """Ids and the command."""
         run = self.shown_run()
         if run is None:
             return []
@@ -319,7 +304,6 @@ class RunsPage(Page):
         return items
 
     def table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
-        """The log."""
         return ("when", "step", "text"), [(clock(item.when), str(item.step), item.text) for item in self._log]
 
     ACTS: ClassVar[Sequence[Act]] = (

@@ -36,15 +36,12 @@ class Entries:
         return len(self._entries)
 
     def key(self, index: int) -> str:
-        """The key of a line."""
         return self._entries[index][0]
 
     def find(self, key: str) -> int:
-        """Where it is."""
         return next((index for index, entry in enumerate(self._entries) if entry[0] == key), -1)
 
     def cells(self, index: int) -> dict[str, Cell]:
-        """The line."""
         return {"line": self._entries[index][1]}
 
 
@@ -59,11 +56,9 @@ class OtherRows:
         return len(self._operations)
 
     def key(self, index: int) -> str:
-        """The image."""
         return self._operations[index].image
 
     def find(self, key: str) -> int:
-        """Where it is."""
         return next((index for index, item in enumerate(self._operations) if item.image == key), -1)
 
     def cells(self, index: int) -> dict[str, Cell]:
@@ -93,15 +88,12 @@ class LogRows:
         return len(self._numbers)
 
     def key(self, index: int) -> str:
-        """The number of the line in the log."""
         return str(self._numbers[index])
 
     def find(self, key: str) -> int:
-        """Where it is."""
         index = bisect_left(self._numbers, int(key))
         return index if index < len(self) and self._numbers[index] == int(key) else -1
 
     def cells(self, index: int) -> dict[str, Cell]:
-        """Time, step and text."""
         item = self._lines[self._numbers[index]]
         return {"when": Span(clock(item.when), "quiet"), "step": str(item.step or "-"), "text": item.text}

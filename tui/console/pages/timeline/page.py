@@ -70,7 +70,6 @@ class TimelinePage(Page):
 
     @property
     def table_widget(self) -> Table:
-        """The table of steps or events."""
         return self.query_one("#events", Table)
 
     def arrive(self, where: Where) -> None:
@@ -81,7 +80,6 @@ class TimelinePage(Page):
     # -- drawing
 
     def fill(self) -> None:
-        """Everything, from what is known now."""
         replay = self.replay
         self.set_class(replay is not None, "-replay")
         table = self.table_widget
@@ -106,7 +104,6 @@ class TimelinePage(Page):
         self.query_one(Scrub).show(len(replay.steps), site.step, replay.crashes, self.marked)
 
     def status(self) -> Button:
-        """In a replay where the crashes are."""
         return Button((Span(f" {rows.crashes(self.replay)}", "quiet"),) if self.replay is not None else ())
 
     def _fill_journal(self) -> None:
@@ -138,11 +135,10 @@ class TimelinePage(Page):
         return self._events[cursor] if self.replay is None and 0 <= cursor < len(self._events) else None
 
     def on_mount(self) -> None:
-        """The table has the keys."""
         self.set_focus(self.table_widget)
 
     def on_table_moved(self, message: Table.Moved) -> None:
-        """In a replay the cursor is the step."""
+        """Show the event, or in a replay go to the step, under the cursor."""
         message.stop()
         if self.replay is None:
             self._fill_event()
@@ -161,7 +157,6 @@ class TimelinePage(Page):
         return act.footer and (self.replay is not None or act.name not in _REPLAY_ONLY)
 
     def why_not(self, act: Act) -> str:
-        """What the act needs."""
         replay = self.replay
         if act.name in _REPLAY_ONLY:
             return self._why_not_replay(act, replay)
@@ -203,29 +198,24 @@ class TimelinePage(Page):
             self.fill_all()
 
     def act_step_back(self) -> None:
-        """One step back."""
         self._go(self.shell.site.step - 1)
 
     def act_step_on(self) -> None:
-        """One step on."""
         self._go(self.shell.site.step + 1)
 
     def act_crash_back(self) -> None:
-        """To the crash before."""
         assert self.replay is not None
         found = self.replay.previous_crash(self.shell.site.step)
         if found is not None:
             self._go(found)
 
     def act_crash_on(self) -> None:
-        """To the next crash."""
         assert self.replay is not None
         found = self.replay.next_crash(self.shell.site.step)
         if found is not None:
             self._go(found)
 
     def act_play(self) -> None:
-        """Play or hold."""
         if self._playing is not None:
             self._hold()
             self.shell.tell("Held.")
@@ -252,11 +242,9 @@ class TimelinePage(Page):
         self._go(self.shell.site.step + max(1, self.speed // _REPAINTS))
 
     def act_slower(self) -> None:
-        """Play more slowly."""
         self._change_speed(-1)
 
     def act_faster(self) -> None:
-        """Play faster."""
         self._change_speed(1)
 
     def _change_speed(self, by: int) -> None:
@@ -268,7 +256,6 @@ class TimelinePage(Page):
         self.shell.tell(f"{self._pace()[:1].upper()}{self._pace()[1:]}.")
 
     def act_go_to(self) -> None:
-        """Ask for a step."""
         assert self.replay is not None
 
         def answered(step: int | None) -> None:
@@ -278,33 +265,28 @@ class TimelinePage(Page):
         self.shell.open(AskStep(len(self.replay.steps)), answered)
 
     def act_branch(self) -> None:
-        """Begin a live simulation."""
         self._hold()
         branching.begin(self.shell)
 
     def act_mark(self) -> None:
-        """Remember this step."""
         self.marked = self.shell.site.step
         self.shell.tell(f"Step {self.marked + 1} is marked; d compares with it.")
         self.fill_all()
 
     def act_compare(self) -> None:
-        """What differs from the marked step."""
         from tui.training.replay import differences
 
         site, replay = self.shell.site, self.replay
         assert replay is not None
-        told = differences(replay.view(self.marked, site.current), site.view)[:_MOST_DIFFERENCES]
+        found = differences(replay.view(self.marked, site.current), site.view)[:_MOST_DIFFERENCES]
         title = f"Step {self.marked + 1} compared with step {site.step + 1}"
-        self.shell.open(Notice(title, told or ["Nothing differs."]))
+        self.shell.open(Notice(title, found or ["Nothing differs."]))
 
     def act_whole(self) -> None:
-        """All images again."""
         self.image = ""
         self.fill_all()
 
     def act_why(self) -> None:
-        """Why its image is as it is."""
         self.shell.show(Where("why", image=self.event_image()))
 
     def act_back(self) -> None:
@@ -318,14 +300,12 @@ class TimelinePage(Page):
     # -- taking out
 
     def copies(self) -> list[CopyItem]:
-        """The event."""
         event = self.event()
         if event is None:
             return []
         return [("i", "id of the image", event.image), ("r", "row", rows.event_text(event))]
 
     def table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
-        """All events or steps."""
         return rows.export(self.replay, self._events)
 
     ACTS: ClassVar[Sequence[Act]] = (

@@ -48,16 +48,13 @@ class EventRows:
         return len(self._events)
 
     def key(self, index: int) -> str:
-        """When and about what."""
         event = self._events[index]
         return f"{event.when} {event.mark} {event.text}"
 
     def find(self, key: str) -> int:
-        """Where it is."""
         return next((index for index in range(len(self._events)) if self.key(index) == key), -1)
 
     def cells(self, index: int) -> dict[str, Cell]:
-        """The cells of an event."""
         event = self._events[index]
         role = _ROLES.get(event.kind, "text")
         return {
@@ -80,15 +77,12 @@ class StepRows:
         return len(self.replay.steps)
 
     def key(self, index: int) -> str:
-        """Its number."""
         return str(index)
 
     def find(self, key: str) -> int:
-        """Where it is."""
         return int(key) if key.isdigit() and int(key) < len(self.replay.steps) else -1
 
     def cells(self, index: int) -> dict[str, Cell]:
-        """The cells of a step."""
         step = self.replay.steps[index]
         return {
             "mark": Span("!" if step.crash else "", "broken"),

@@ -36,6 +36,10 @@ _NEEDS_ROW = frozenset(
 )
 
 
+def _only(type: str) -> Callable[[TriagePage], None]:
+    return lambda page: page.set_filter(f"type:{type}")
+
+
 class TriagePage(FilteredPage):
     """The table of fixes, the reason of the one under the cursor, and the plan that the queue makes."""
 
@@ -62,7 +66,6 @@ class TriagePage(FilteredPage):
     # -- what is under the cursor
 
     def row(self) -> TriageRow | None:
-        """The row under the cursor."""
         key = self.table_widget.key
         return next((row for row in self.found.rows if row.fix.key == key), None) if self.found else None
 
@@ -74,7 +77,6 @@ class TriagePage(FilteredPage):
     # -- drawing
 
     def fill(self) -> None:
-        """Everything, from what is known now."""
         query = self.query_now()
         found = self.found = self._triage(query)
         self.table_widget.show(TriageRows(found.rows, self.shell.site.view, self.shell.signs), self._nothing())
@@ -89,7 +91,6 @@ class TriagePage(FilteredPage):
         return triage(site.view, decisions, query, order, self.reversed, self.show_snoozed, site.marked())
 
     def matching(self, query: Query) -> Callable[[int], bool]:
-        """By the key of its fix."""
         rows, keys = self.table_widget.rows, {row.fix.key for row in self._triage(query).rows}
         return lambda index: rows.key(index) in keys
 
@@ -193,7 +194,7 @@ class TriagePage(FilteredPage):
             super().press(act)
 
     def reason(self, act: Act) -> str:
-        """In a simulation fixes are run and killed one by one, and nothing is queued."""
+        """Let fixes be run and killed one by one in a simulation, and nothing be queued."""
         if self.shell.site.branch is None or act.name not in _SIMULATED:
             return super().reason(act)
         row = self.row()
@@ -202,7 +203,6 @@ class TriagePage(FilteredPage):
         return "nothing is under the cursor" if row is None else row.run_note
 
     def why_not(self, act: Act) -> str:
-        """What the act needs."""
         name, decisions = act.name, self.shell.site.decisions
         if name == "power_cut":
             return "only in a simulation: open a trace, then b"
@@ -236,7 +236,6 @@ class TriagePage(FilteredPage):
         return f"{row.elsewhere}: y copies the command for there, : then SRM takes the role" if row.elsewhere else ""
 
     def act_queue(self) -> None:
-        """Queue or unqueue the range, or the fix under the cursor."""
         row, table = self.row(), self.table_widget
         assert row is not None
         keys = table.range()
@@ -258,15 +257,12 @@ class TriagePage(FilteredPage):
         decide(self.shell, lambda store: store.queue(kind))
 
     def act_range(self) -> None:
-        """Begin or end a range."""
         self.table_widget.mark()
 
     def act_earlier(self) -> None:
-        """Move towards the start."""
         self._move(-1)
 
     def act_later(self) -> None:
-        """Move towards the end."""
         self._move(1)
 
     def _move(self, by: int) -> None:
@@ -274,38 +270,32 @@ class TriagePage(FilteredPage):
         decide(self.shell, lambda store: store.move(key, by))
 
     def act_priority(self) -> None:
-        """Ask for the priority."""
         from tui.console.dialogs.priority import ask
 
         rows = self.chosen()
         ask(self.shell, lambda number: decide(self.shell, lambda store: store.set_priority(rows, number)))
 
     def act_snooze(self) -> None:
-        """Snooze, or bring back what is snoozed."""
         row = self.row()
         assert row is not None
         rows = self.chosen()
         decide(self.shell, lambda store: store.snooze(rows, not row.snoozed))
 
     def act_snoozed(self) -> None:
-        """Show also what is snoozed, or hide it."""
         self.show_snoozed = not self.show_snoozed
         self.fill_all()
 
     def act_undo(self) -> None:
-        """Undo the last decision."""
         decide(self.shell, lambda store: f"Undone: {store.undo()}")
 
     def act_redo(self) -> None:
-        """Redo it."""
         decide(self.shell, lambda store: f"Done again: {store.redo()}")
 
     def act_plan(self) -> None:
-        """Show what the queue will do."""
         self.shell.show(Where("plan"))
 
     def act_run(self) -> None:
-        """As ``plan``: nothing runs that was not shown. In a simulation the fix under the cursor runs."""
+        """Show the plan: nothing runs that was not shown. In a simulation run the fix under the cursor."""
         row = self.row()
         if self.shell.site.branch is not None and row is not None:
             branching.run(self.shell, row.fix)
@@ -313,33 +303,14 @@ class TriagePage(FilteredPage):
             self.act_plan()
 
     def act_why(self) -> None:
-        """Tell why, on a full page."""
         row = self.row()
         assert row is not None
         self.shell.show(Where("why", fix=row.fix.key))
 
-    def act_only_mend(self) -> None:
-        """Only mends."""
-        self.set_filter("type:mend")
-
-    def act_only_clean(self) -> None:
-        """Only cleans."""
-        self.set_filter("type:clean")
-
-    def act_only_merge(self) -> None:
-        """Only merges."""
-        self.set_filter("type:merge")
-
-    def act_only_optimize(self) -> None:
-        """Only optimizes."""
-        self.set_filter("type:optimize")
-
     def act_stop(self) -> None:
-        """Stop what runs."""
         running.stop_runs(self.shell)
 
     def act_drill(self) -> None:
-        """Begin a crash drill on the fix under the cursor."""
         row = self.row()
         assert row is not None
         if self.shell.site.branch is not None:
@@ -348,13 +319,11 @@ class TriagePage(FilteredPage):
             drill.begin(self.shell, row.fix)
 
     def act_power_cut(self) -> None:
-        """Cut the power of the simulated world."""
         branching.power_cut(self.shell)
 
     # -- taking out
 
     def copies(self) -> list[CopyItem]:
-        """Id, command, reason, row."""
         row = self.row()
         view = self.shell.site.view
         if row is None:
@@ -368,7 +337,6 @@ class TriagePage(FilteredPage):
         ]
 
     def table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
-        """All rows that are shown."""
         rows = self.found.rows if self.found else ()
         made = TriageRows(rows, self.shell.site.view, self.shell.signs)
         return HEADS, [made.text(index) for index in range(len(rows))]
@@ -401,12 +369,12 @@ class TriagePage(FilteredPage):
         Act("reverse", "O", "Reverse", "Turn the order round.", FilteredPage.act_reverse, "sort"),
         Act("open", "enter", "Why", "Tell why it is so, on a full page with its facts.", act_why, footer=False),
         *FilteredPage.FIND_ACTS,
-        Act("only_mend", "", "Mend fixes", "Show only what makes broken images usable.", act_only_mend,
+        Act("only_mend", "", "Mend fixes", "Show only what makes broken images usable.", _only("mend"),
             "repair broken"),
-        Act("only_clean", "", "Clean fixes", "Show only what frees space.", act_only_clean,
+        Act("only_clean", "", "Clean fixes", "Show only what frees space.", _only("clean"),
             "make space free room delete removed"),
-        Act("only_merge", "", "Merge fixes", "Show only what joins snapshots.", act_only_merge, "chain space"),
-        Act("only_optimize", "", "Optimize fixes", "Show only what makes usable images better.", act_only_optimize,
+        Act("only_merge", "", "Merge fixes", "Show only what joins snapshots.", _only("merge"), "chain space"),
+        Act("only_optimize", "", "Optimize fixes", "Show only what makes usable images better.", _only("optimize"),
             "performance"),
         Act("drill", "exclamation_mark", "Drill", "Crash drill: kill a fix of the demo at a random write.", act_drill,
             "crash", changes=True, footer=False),

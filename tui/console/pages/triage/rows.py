@@ -42,15 +42,12 @@ class TriageRows:
         return len(self._rows)
 
     def key(self, index: int) -> str:
-        """The key of the fix."""
         return self._rows[index].fix.key
 
     def find(self, key: str) -> int:
-        """Where a fix is."""
         return self._index.get(key, -1)
 
     def cells(self, index: int) -> dict[str, Cell]:
-        """The cells of a row."""
         row = self._rows[index]
         fix = row.fix
         if row.state is RunState.GONE:
@@ -96,6 +93,5 @@ class TriageRows:
         return Span("no room" if fix.needs_room else "waits", "warning")
 
     def text(self, index: int) -> list[str]:
-        """The row in plain words."""
         cells = self.cells(index)
         return [plain(cells.get(column.name, "")) for column in COLUMNS]

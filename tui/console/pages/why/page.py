@@ -40,11 +40,9 @@ class FactRows:
         return len(self._facts)
 
     def key(self, index: int) -> str:
-        """Its number."""
         return str(index)
 
     def find(self, key: str) -> int:
-        """Where it is."""
         return int(key) if int(key) < len(self._facts) else -1
 
     def cells(self, index: int) -> dict[str, Cell]:
@@ -71,7 +69,6 @@ class WhyPage(Page):
         self._problem = ""
 
     def body(self) -> Iterable[Widget]:
-        """Reason and facts."""
         why, facts = Pane("reason"), Table(COLUMNS, name="facts")
         for widget in (why, facts):
             widget.add_class("panel")
@@ -94,7 +91,6 @@ class WhyPage(Page):
         return explain(view, self.image, now, self._facts) if self.image else None
 
     def fill(self) -> None:
-        """Reason and facts."""
         pane, table = self.query_one("#reason", Pane), self.query_one("#facts", Table)
         found = self.explanation()
         set_title(pane, "Why")
@@ -109,14 +105,13 @@ class WhyPage(Page):
             self._ask(found.image)
 
     def status(self) -> Button:
-        """Whether its fix is in the plan."""
         found = self.explanation()
         if found is None or not found.fixes or self.shell.site.replay is not None:
             return Button(())
         fix = found.fixes[0]
         place = self.shell.site.decisions.position(fix.key)
-        told = f"is number {place} of the plan" if place else "is not in the plan, space queues it"
-        return Button((Span(f" {fix.what} {told}", "quiet"),), "queue")
+        text = f"is number {place} of the plan" if place else "is not in the plan, space queues it"
+        return Button((Span(f" {fix.what} {text}", "quiet"),), "queue")
 
     def _nothing(self) -> list[Line]:
         return [line(Span(self._problem or "reading the record", "quiet"))]
@@ -142,7 +137,6 @@ class WhyPage(Page):
         self.shell.jobs.start(f"facts {image}", call, read)
 
     def on_mount(self) -> None:
-        """The facts have the keys."""
         self.set_focus(self.query_one("#facts", Table))
 
     def on_table_opened(self, message: Table.Opened) -> None:
@@ -160,7 +154,6 @@ class WhyPage(Page):
         return found.facts[cursor] if found is not None and cursor < len(found.facts) else None
 
     def why_not(self, act: Act) -> str:
-        """What the act needs."""
         found = self.explanation()
         if act.name == "open_fact" and self._fact() is None:
             return "no fact is under the cursor"
@@ -173,7 +166,6 @@ class WhyPage(Page):
         return ""
 
     def act_open_fact(self) -> None:
-        """Show what the record or file says."""
         from tui.console.pages.why.record import RecordPage
 
         fact = self._fact()
@@ -181,30 +173,25 @@ class WhyPage(Page):
         self.shell.open(RecordPage(fact))
 
     def act_queue(self) -> None:
-        """Queue or unqueue the fix."""
         found = self.explanation()
         assert found is not None
         fix = found.fixes[0]
         decide(self.shell, lambda store: store.toggle(fix) and None)
 
     def act_show_fix(self) -> None:
-        """Show it in Triage."""
         found = self.explanation()
         assert found is not None
         self.shell.show(Where("triage", fix=found.fixes[0].key))
 
     def act_history(self) -> None:
-        """Show what happened to the image."""
         found = self.explanation()
         assert found is not None
         self.shell.show(Where("timeline", image=found.image))
 
     def act_back(self) -> None:
-        """Back to where it was opened."""
         self.dismiss(None)
 
     def copies(self) -> list[CopyItem]:
-        """Id, command and all of the text."""
         found = self.explanation()
         if found is None:
             return []
@@ -215,7 +202,6 @@ class WhyPage(Page):
         return items
 
     def table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
-        """All of the text."""
         found = self.explanation()
         if found is None:
             return ("label", "text"), []

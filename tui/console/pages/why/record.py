@@ -28,18 +28,15 @@ class RecordPage(Page):
         self._lines: tuple[str, ...] = ()
 
     def body(self) -> Iterable[Widget]:
-        """One pane."""
         pane = Pane("record")
         pane.add_class("panel")
         yield pane
 
     def on_mount(self) -> None:
-        """Read it."""
         self.set_focus(self.query_one("#record", Pane))
         self.act_reload()
 
     def fill(self) -> None:
-        """What was read."""
         pane = self.query_one("#record", Pane)
         set_title(pane, self.fact.text)
         where = Paragraph("", Span(self.fact.path or "no file", "title"))  # all of it, however narrow the screen
@@ -47,7 +44,6 @@ class RecordPage(Page):
         pane.show([*place, *(line(text) for text in self._lines)])
 
     def act_reload(self) -> None:
-        """Read it, beside the screen."""
         site, repo, fact = self.shell.site, self.shell.site.current, self.fact
 
         def call() -> tuple[str, ...]:
@@ -62,15 +58,12 @@ class RecordPage(Page):
         self.shell.do("record", call, done, "It cannot be read")
 
     def act_back(self) -> None:
-        """Back to the reason."""
         self.dismiss(None)
 
     def copies(self) -> list[CopyItem]:
-        """The path and the text."""
         return [("i", "path", self.fact.path), ("r", "text", "\n".join(self._lines))]
 
     def table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
-        """The lines."""
         return ("line",), [(text,) for text in self._lines]
 
     ACTS: ClassVar[Sequence[Act]] = (

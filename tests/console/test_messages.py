@@ -100,7 +100,7 @@ async def test_the_end_of_a_run_is_told_on_every_page(tmp_path: Path) -> None:
 
 def test_a_repository_that_is_not_connected_is_no_screen(tmp_path: Path) -> None:
     """The command says so; a console would look for it without end."""
-    from tui.console.terminal.start import start
+    from tui.console.start import start
 
     session = SimpleNamespace(host="host-a", state=str(tmp_path / "state"))
     with pytest.raises(NotFound, match="nosuch is not connected"):

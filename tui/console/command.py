@@ -42,7 +42,7 @@ def _show(session: Session, arguments: argparse.Namespace) -> int:
     """Nothing that is imported becomes garbage: to look for it among thousands of classes is a tenth of the start."""
     gc.disable()
     try:
-        from tui.console.terminal.start import start
+        from tui.console.start import start
 
         gc.freeze()
     finally:

@@ -1,1 +1,1 @@
-"""The terminal that the console is on: starting there, keys in the order in which they come, the end of it all."""
+"""The terminal that the console is on: keys in the order in which they come, and the end when the terminal has gone."""

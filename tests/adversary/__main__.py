@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> int:
         parser.error("diskwright is not installed beside this Python")
     seed = options.seed if options.seed is not None else time.time_ns() % 1_000_000
     with tempfile.TemporaryDirectory(prefix="adversary-") as directory:
-        stage = Stage(Path(directory), command, _say)
+        stage = Stage(Path(directory), command, _say, spare=() if options.known else KNOWN)
         if options.replay:
             wrong = _replay(stage, Story.load(options.replay.read_text()), options.times)
         else:

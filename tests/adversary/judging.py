@@ -213,7 +213,9 @@ def _converges(world: World, host: Host, repository: str) -> list[Finding]:
 
 def _waits_rightly(world: World, repository: str, fix: dict[str, Any]) -> bool:
     image = world.model.by_id(repository, fix["target"])
-    return bool(fix["waits_for"]) and image is not None and not world.model.source_is_there(image)
+    if not fix["waits_for"] or image is None:
+        return False
+    return bool(image.hurt) or not world.model.source_is_there(image)
 
 
 def _empties(world: World, host: Host, repository: str) -> list[Finding]:

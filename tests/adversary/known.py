@@ -12,5 +12,7 @@ KNOWN = {
     "merges": "two merges in one chain, the lower one killed",
     "record_late": "quarantine has no way back",
     "damage_record_bit": "one damaged record blocks everything",
+    "damage_locks_gone": "a lock file that is missing makes all images unreadable; the advice is to begin anew",
+    "damage_directory_gone": "an empty directory that is missing makes all images unreadable",
     "damage_record_short": "one damaged record blocks everything",
 }

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from tests.adversary import judging
 from tests.adversary.choices import round_of
 from tests.adversary.findings import Finding
 from tests.adversary.hosts import Done
-from tests.adversary.plots import PLOTS, Plot, Rounds
+from tests.adversary.plots import PLOTS, Rounds
 from tests.adversary.world import Action, World
 
 Say = Callable[[str], None]
@@ -54,10 +54,10 @@ class Played:
 
 
 class Stage:
-    """Where stories are played: a directory for worlds, the command to drive, and whom to tell about it."""
+    """Where stories are played: a directory for worlds, the command to drive, whom to tell, and what to spare."""
 
-    def __init__(self, directory: Path, command: str, say: Say) -> None:
-        self._directory, self._command, self._say = directory, command, say
+    def __init__(self, directory: Path, command: str, say: Say, spare: Container[str] = ()) -> None:
+        self._directory, self._command, self._say, self._spare = directory, command, say, spare
         self._count = 0
 
     def tell(self, seed: int, plot: str) -> Played:
@@ -67,7 +67,7 @@ class Stage:
         story = Story(seed, plot, {"main": kind, "other": "directory"})
         rng = random.Random(f"{seed} {plot}")
         planned = chosen.make(rng) if chosen else []
-        return self._play(story, lambda world: _choose(world, story, rng, planned, chosen))
+        return self._play(story, lambda world: _choose(world, story, rng, planned, self._spare))
 
     def replay(self, story: Story) -> Played:
         """Play a story again. Its actions are the same; how its processes interleave is up to the machine."""
@@ -83,12 +83,13 @@ class Stage:
             world.close()
 
 
-def _choose(world: World, story: Story, rng: random.Random, planned: Rounds, plot: Plot | None) -> list[Finding]:
+def _choose(world: World, story: Story, rng: random.Random, planned: Rounds, spare: Container[str]) -> list[Finding]:
+    plot = PLOTS.get(story.plot)
     beside = not plot or (not plot.alone and rng.random() < 0.5)
     for number in range(len(planned) or ROUNDS):
         actions = list(planned[number]) if number < len(planned) else []
         if beside:
-            actions += round_of(world, rng, number, most=2 if plot else 4)
+            actions += round_of(world, rng, number, most=2 if plot else 4, spare=spare)
         story.rounds.append(actions)
         if not plot and rng.random() < 0.4:
             story.settles.add(number)

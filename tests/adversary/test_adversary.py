@@ -24,7 +24,7 @@ def test_three_minutes_of_the_adversary_find_nothing(tmp_path):
     """What several hosts do at once, killed anywhere, and what is mended of the world outside, shows nothing wrong."""
     command = shutil.which("diskwright", path=str(Path(sys.executable).parent))
     assert command
-    stage = Stage(tmp_path, command, print)
+    stage = Stage(tmp_path, command, print, spare=KNOWN)
     plots = [PLAIN, *(plot for plot in PLOTS if plot not in KNOWN)]
     wrong = run(stage, seconds=180, seed=SEED, plots=plots, shrink_s=60)
     assert not wrong, report(wrong[0])

@@ -28,7 +28,9 @@ A message is one sentence that names the thing; ``next_step`` is one sentence th
 
 from __future__ import annotations
 
+import contextlib
 import errno
+from collections.abc import Iterator
 
 
 class DiskwrightError(Exception):
@@ -189,3 +191,12 @@ def from_os_error(error: OSError, doing: str) -> StorageError:
         step = "Check the storage (on NFS: the server, and whether this host was cut off from it) and try again"
         return StorageError(message, step)
     return StorageError(message, "Check the storage and try again")
+
+
+@contextlib.contextmanager
+def from_os_errors(doing: str) -> Iterator[None]:
+    """Raise an OSError of the body as ``from_os_error`` has it: "cannot ``doing``: …"."""
+    try:
+        yield
+    except OSError as error:
+        raise from_os_error(error, doing) from error

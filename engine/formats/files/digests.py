@@ -6,9 +6,9 @@ import contextlib
 import errno
 
 from engine.data.model import require_id
-from engine.errors import from_os_error
+from engine.errors import from_os_error, from_os_errors
 from engine.formats.files import layout
-from engine.formats.files.tree import Tree, doing, is_gone
+from engine.formats.files.tree import Tree, is_gone
 
 MAX_DIGEST_BYTES = 256 * 1024 * 1024
 """Longest digest list read: enough for an image of 16 TiB."""
@@ -24,7 +24,7 @@ class DigestLists:
     def write(self, volume: str, data: bytes) -> None:
         """Rename a temporary file over the old list. Durable."""
         path = self._path(volume)
-        with doing(f"write the digests of volume {volume}"):
+        with from_os_errors(f"write the digests of volume {volume}"):
             temporary = self._tree.write_temporary("digest", data)
             try:
                 self._files.rename(temporary.path, path)
@@ -49,7 +49,7 @@ class DigestLists:
     def remove(self, volume: str) -> None:
         """Unlink the file, not durably: if it comes back after a crash, ``check`` reports it."""
         path = self._path(volume)
-        with doing(f"remove the digests of volume {volume}"), contextlib.suppress(FileNotFoundError):
+        with from_os_errors(f"remove the digests of volume {volume}"), contextlib.suppress(FileNotFoundError):
             self._files.unlink(path)
 
     def _path(self, volume: str) -> str:

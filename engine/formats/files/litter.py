@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Set
 
 from engine.data.model import VolumeFormat
 from engine.doors.files import Entry, Kind
-from engine.errors import DiskwrightError, from_os_error
+from engine.errors import DiskwrightError, from_os_error, from_os_errors
 from engine.formats.base import Litter, TagEntry, attempt_is_over
 from engine.formats.files import layout
 from engine.formats.files.tags import Tags
-from engine.formats.files.tree import Tree, doing
+from engine.formats.files.tree import Tree
 
 TEMPORARY = "temporary"
 OLD_GENERATION = "old-generation"
@@ -44,7 +44,7 @@ class LitterBox:
         found: dict[str, VolumeFormat] = {}
         foreign: list[str] = []
         unlisted: list[tuple[str, str]] = []
-        with doing("list the volumes"):
+        with from_os_errors("list the volumes"):
             shards = self._tree.files.list_directory(self._tree.path("volumes"))
         for shard in shards:
             directory = f"volumes/{shard.name}"
@@ -154,12 +154,12 @@ class LitterBox:
             if remover is None:
                 continue
             directory, _, name = item.name.rpartition("/")
-            with doing(f"remove {item.name}"):
+            with from_os_errors(f"remove {item.name}"):
                 gained = remover(directory, name)
             if gained is not None:
                 freed += gained
                 touched.add(directory)
-        with doing("make a removal durable"):
+        with from_os_errors("make a removal durable"):
             for directory in sorted(touched):
                 self._tree.files.sync_directory(self._tree.path(directory))
         return freed

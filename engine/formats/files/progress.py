@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 
 from engine.data.model import require_id
-from engine.errors import from_os_error
+from engine.errors import from_os_error, from_os_errors
 from engine.formats.files import layout
-from engine.formats.files.tree import Tree, doing, is_gone
+from engine.formats.files.tree import Tree, is_gone
 
 
 class ProgressLogs:
@@ -20,7 +20,7 @@ class ProgressLogs:
     def start(self, tag: str, epoch: int) -> None:
         """Really write zeros, so that a line can be written when the storage is full."""
         path = self._path(tag, epoch)
-        with doing(f"start the progress log of image {tag}"):
+        with from_os_errors(f"start the progress log of image {tag}"):
             with self._tree.create_anew(path) as handle:
                 handle.write_at(0, bytes(layout.PROGRESS_BYTES))
                 handle.sync()
@@ -30,7 +30,7 @@ class ProgressLogs:
         """Overwrite the oldest slot; a torn write spoils that one only."""
         slot = layout.encode_slot(sequence, line)
         with (
-            doing(f"write the progress of image {tag}"),
+            from_os_errors(f"write the progress of image {tag}"),
             self._files.open(self._path(tag, epoch), writable=True) as handle,
         ):
             handle.write_at(layout.slot_of(sequence), slot)
@@ -48,7 +48,7 @@ class ProgressLogs:
 
     def remove(self, tag: str, epoch: int) -> None:
         """Unlink the file, not durably: if it comes back after a crash, ``check`` reports it."""
-        with doing(f"remove the progress log of image {tag}"), contextlib.suppress(FileNotFoundError):
+        with from_os_errors(f"remove the progress log of image {tag}"), contextlib.suppress(FileNotFoundError):
             self._files.unlink(self._path(tag, epoch))
 
     def _path(self, tag: str, epoch: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from engine.data.model import ALIGNMENT_BYTES, MAX_IMAGE_BYTES, Constraints
 from engine.doors.files import Abilities
+from engine.errors import from_os_errors
 from engine.formats.base import Scan
 from engine.formats.files import layout
 from engine.formats.files.digests import DigestLists
@@ -15,7 +16,7 @@ from engine.formats.files.litter import FOREIGN as FOREIGN_LITTER
 from engine.formats.files.litter import OLD_GENERATION, LitterBox
 from engine.formats.files.progress import ProgressLogs
 from engine.formats.files.tags import Tags
-from engine.formats.files.tree import Tree, doing
+from engine.formats.files.tree import Tree
 from engine.formats.files.volumes import Volumes
 from engine.tools.local.threads import collector_off
 
@@ -96,7 +97,7 @@ class FileStore:
 
     def space(self) -> tuple[int, int]:
         """Ask for the file system."""
-        with doing("ask for the space of the repository"):
+        with from_os_errors("ask for the space of the repository"):
             space = self._tree.files.space(self._tree.root)
         return space.total_bytes, space.free_bytes
 

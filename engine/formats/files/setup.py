@@ -12,9 +12,9 @@ from collections.abc import Iterable
 
 from engine.doors import Doors
 from engine.doors.files import Entry, Kind
-from engine.errors import BadRequest, Conflict, Damaged, NotFound, from_os_error
+from engine.errors import BadRequest, Conflict, Damaged, NotFound, from_os_error, from_os_errors
 from engine.formats.files import layout
-from engine.formats.files.tree import Tree, doing, kind_text
+from engine.formats.files.tree import Tree, kind_text
 
 _BEGUN = {**dict.fromkeys(layout.DIRECTORIES, Kind.DIRECTORY), layout.LOCKS_FILE: Kind.FILE}
 
@@ -25,7 +25,7 @@ def create_tree(doors: Doors, root: str) -> None:
     Atomic: until the last step there is none. Conflict: something else is there already.
     """
     tree = Tree(doors, root)
-    with doing(f"create a repository at {root}"):
+    with from_os_errors(f"create a repository at {root}"):
         _make_root(tree)
         for name in layout.DIRECTORIES:
             with contextlib.suppress(FileExistsError):

@@ -24,10 +24,10 @@ from engine.data.records import (
     tombstone_generation,
 )
 from engine.doors.files import Kind
-from engine.errors import Damaged, Refused, StorageError, from_os_error
+from engine.errors import Damaged, Refused, StorageError, from_os_error, from_os_errors
 from engine.formats.base import TagEntry
 from engine.formats.files import layout
-from engine.formats.files.tree import Temporary, Tree, doing, is_gone
+from engine.formats.files.tree import Temporary, Tree, is_gone
 from engine.formats.outcomes import outcome_unknown, overtaken, require_room
 from engine.tools.local.threads import collector_off, map_files
 
@@ -71,7 +71,7 @@ class Tags:
         require_id(tag, "image")
         newest, problem = 0, "the record is listed but not found"
         for _ in range(_LOOKS):
-            with doing(f"list the generations of image {tag}"):
+            with from_os_errors(f"list the generations of image {tag}"):
                 newest = self._newest(tag)
             if not newest:
                 return None
@@ -97,7 +97,7 @@ class Tags:
 
         A shard that cannot be listed says so. StorageError when they cannot even be named.
         """
-        with doing("list the tags"):
+        with from_os_errors("list the tags"):
             entries = self._tree.files.list_directory(self._tree.path("tags"))
         shards = sorted(e.name for e in entries if e.kind is Kind.DIRECTORY and layout.is_shard(e.name))
         strangers = [f"tags/{e.name}" for e in entries if e.kind is not Kind.DIRECTORY or not layout.is_shard(e.name)]
@@ -191,13 +191,13 @@ class Tags:
     def settle(self, tag: str) -> None:
         """Sync the directory of the tag."""
         require_id(tag, "tag")
-        with doing(f"make the record of image {tag} durable"), contextlib.suppress(FileNotFoundError):
+        with from_os_errors(f"make the record of image {tag} durable"), contextlib.suppress(FileNotFoundError):
             self._tree.files.sync_directory(self._tree.path(layout.tag_shard(tag)))
 
     def settle_all(self) -> None:
         """Sync those directories in which a tag has two generations. A generation goes only after its successor is
         durable, so a tag that has one name is settled."""
-        with doing("make the records durable"):
+        with from_os_errors("make the records durable"):
             for shard in self._tree.files.list_directory(self._tree.path("tags")):
                 if shard.kind is Kind.DIRECTORY and layout.is_shard(shard.name):
                     directory = self._tree.path(f"tags/{shard.name}")
@@ -219,7 +219,7 @@ class Tags:
 
     def _put(self, tag: str, expected: int, generation: int, content: bytes) -> None:
         self._require_newest(tag, expected)
-        with doing(f"write a record of image {tag}"):
+        with from_os_errors(f"write a record of image {tag}"):
             self._tree.ensure_shard(layout.tag_shard(tag))
             temporary = self._tree.write_temporary("record", content)
         try:
@@ -233,7 +233,7 @@ class Tags:
             self._tree.discard(temporary)
 
     def _require_newest(self, tag: str, expected: int) -> None:
-        with doing(f"list the generations of image {tag}"):
+        with from_os_errors(f"list the generations of image {tag}"):
             newest = self._newest(tag)
         if newest != expected:
             raise overtaken(tag)

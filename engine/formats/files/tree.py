@@ -1,33 +1,23 @@
 """The directory tree of a repository of files: paths, temporary files, shards.
 
 What the parts of a repository of files share. Calls raise plain ``OSError`` unless they say
-otherwise; ``doing`` turns it into an error that says what was being done.
+otherwise; ``from_os_errors`` turns it into an error that says what was being done.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from engine.doors import Doors
 from engine.doors.files import Entry, FileHandle, Kind
 from engine.doors.leases import Lease
-from engine.errors import StorageError, from_os_error
+from engine.errors import StorageError
 from engine.formats.files import layout
 from engine.formats.files.leases import Leases
 
 _NAME_ATTEMPTS = 8
-
-
-@contextlib.contextmanager
-def doing(what: str) -> Iterator[None]:
-    """Convert an OSError of the body; ``what`` completes "cannot …"."""
-    try:
-        yield
-    except OSError as error:
-        raise from_os_error(error, what) from error
 
 
 def is_gone(error: OSError) -> bool:

@@ -13,10 +13,10 @@ from engine.data.model import VolumeFormat, aligned, require_id
 from engine.data.records import VolumeRef
 from engine.doors.files import FileHandle, Kind, Stat
 from engine.doors.images import Layer
-from engine.errors import Damaged, from_os_error
+from engine.errors import Damaged, from_os_error, from_os_errors
 from engine.formats.base import VolumeFacts, backing_name, unverified
 from engine.formats.files import layout
-from engine.formats.files.tree import Tree, doing, is_gone, kind_text
+from engine.formats.files.tree import Tree, is_gone, kind_text
 from engine.tools.qemu.qcow2 import HEADER_READ_BYTES, Header, fresh_image, parse_header
 
 _FIRST_READ_BYTES = 4096
@@ -91,7 +91,7 @@ class Volumes:
         assert volume.format is VolumeFormat.QCOW2 or not volume.parent, "a raw volume has no parent"
         path = self._volume_path(volume.id, volume.format)
         shard = layout.volume_shard(volume.id)
-        with doing(f"make volume {volume.id}"):
+        with from_os_errors(f"make volume {volume.id}"):
             self._tree.ensure_shard(shard)
             with self._empty_file(path, verify) as handle:
                 _write_empty(handle, volume, aligned(size), backing_format)
@@ -101,7 +101,7 @@ class Volumes:
     def remove(self, volume: str, format: VolumeFormat) -> None:
         """Make one unlink and one sync, the latter also when another host had unlinked the file before."""
         path = self._volume_path(volume, format)
-        with doing(f"delete volume {volume}"):
+        with from_os_errors(f"delete volume {volume}"):
             with contextlib.suppress(FileNotFoundError):
                 self._files.unlink(path)
             self._sync_if_there(layout.volume_shard(volume))
@@ -110,7 +110,7 @@ class Volumes:
         """Link the file into ``lost``, then unlink it: it has both names for a moment and never none."""
         path = self._volume_path(volume, format)
         target = self._tree.path(f"lost/{layout.volume_name(volume, format)}")
-        with doing(f"move volume {volume} to lost"):
+        with from_os_errors(f"move volume {volume} to lost"):
             try:
                 self._link_lost(path, target)
             except FileNotFoundError:
@@ -131,7 +131,7 @@ class Volumes:
     def layer(self, volume: VolumeRef) -> Layer:
         """Return the path, if it is of a regular file now."""
         path = self._volume_path(volume.id, volume.format)
-        with doing(f"open volume {volume.id}"):
+        with from_os_errors(f"open volume {volume.id}"):
             kind = self._files.stat(path).kind
         if kind is not Kind.FILE:
             raise Damaged(f"volume {path} is {kind_text(kind)}, not a file")

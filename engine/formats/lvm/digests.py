@@ -11,9 +11,8 @@ import errno
 
 from engine.data.model import is_id, require_id
 from engine.doors.files import Kind
-from engine.errors import from_os_error
+from engine.errors import from_os_error, from_os_errors
 from engine.formats.files.digests import MAX_DIGEST_BYTES
-from engine.formats.files.tree import doing
 from engine.formats.lvm.group import Group, make_directories
 
 
@@ -28,7 +27,7 @@ class HostDigests:
     def write(self, volume: str, data: bytes) -> None:
         """Rename a new file over the old one. Durable until this host boots."""
         require_id(volume, "volume")
-        with doing(f"write the digests of volume {volume}"):
+        with from_os_errors(f"write the digests of volume {volume}"):
             make_directories(self._doors, self._directory)
             temporary = self._path(f"{volume}.{self._doors.ids.new_id()}")
             try:
@@ -55,7 +54,7 @@ class HostDigests:
     def remove(self, volume: str) -> int:
         """Remove the list of this host; return the bytes freed, 0 when there is none."""
         require_id(volume, "volume")
-        with doing(f"remove the digests of volume {volume}"), contextlib.suppress(FileNotFoundError):
+        with from_os_errors(f"remove the digests of volume {volume}"), contextlib.suppress(FileNotFoundError):
             size = self._files.stat(self._path(volume)).allocated
             self._files.unlink(self._path(volume))
             return size

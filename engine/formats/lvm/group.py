@@ -12,8 +12,7 @@ import contextlib
 from engine.doors import Doors
 from engine.doors.leases import Lease
 from engine.doors.volume_groups import BlockHandle, LogicalVolume, VolumeGroup
-from engine.errors import StorageError, from_os_error
-from engine.formats.files.tree import doing
+from engine.errors import StorageError, from_os_error, from_os_errors
 
 RUN_DIRECTORY = "/run/diskwright"
 """Gone at boot, as all that is kept there: leases, and which volumes are in use."""
@@ -87,7 +86,7 @@ class HostLocks:
 
     def try_acquire(self, key: int, shared: bool = False) -> Lease | None:
         """Take a lock, or return None when it is held. StorageError."""
-        with doing("take a lease"):
+        with from_os_errors("take a lease"):
             try:
                 return self._doors.leases.try_acquire(self._path, key, shared)
             except FileNotFoundError:

@@ -16,8 +16,7 @@ from engine.data.model import require_path
 from engine.doors import Doors
 from engine.doors.shared_leases import LeaseArea
 from engine.doors.volume_groups import VolumeGroup
-from engine.errors import BadRequest, Conflict, Damaged, NoSpace, NotFound, Refused, StorageError
-from engine.formats.files.tree import doing
+from engine.errors import BadRequest, Conflict, Damaged, NoSpace, NotFound, Refused, StorageError, from_os_errors
 from engine.formats.lvm.digests import HostDigests
 from engine.formats.lvm.group import Group
 from engine.formats.lvm.guard import ExclusiveGuard
@@ -196,7 +195,7 @@ def _make_meta(group: Group, report: VolumeGroup, geometry: layout.Geometry) -> 
             mode=layout.SHARED if geometry.hosts else layout.EXCLUSIVE,
             chunks=1, manager=group.doors.ids.host_id, term=1, sequence=0, hosts=geometry.hosts,
         )  # fmt: skip
-        with doing(f"create a repository in {name}"), groups.open_device(path, writable=True) as device:
+        with from_os_errors(f"create a repository in {name}"), groups.open_device(path, writable=True) as device:
             device.zero(0, length)
             device.write_at(0, sealed_header(header))
             if geometry.hosts:  # the first to take the role writes another lane

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from engine.errors import from_os_errors
 from engine.formats.files import layout
 from engine.formats.files.progress import ProgressLogs
-from engine.formats.files.tree import doing
 
 
 class NfsProgressLogs(ProgressLogs):
@@ -15,7 +15,7 @@ class NfsProgressLogs(ProgressLogs):
         line = super().read(tag, epoch)
         if line is not None:
             return line
-        with doing(f"read the progress of image {tag}"):
+        with from_os_errors(f"read the progress of image {tag}"):
             listed = {entry.name for entry in self._files.list_directory(self._tree.path("progress"))}
         name = layout.progress_path(tag, epoch).rpartition("/")[2]
         return super().read(tag, epoch) if name in listed else None

@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterator
 from engine.doors import Doors
 from engine.doors.leases import Lease
 from engine.doors.mounts import Mount, describe_users
-from engine.errors import BadRequest, Conflict, DiskwrightError, StorageError
+from engine.errors import BadRequest, Conflict, DiskwrightError, StorageError, from_os_errors
 from engine.formats.files import layout, setup
 from engine.formats.files.repository import FileStore
-from engine.formats.files.tree import Tree, doing
+from engine.formats.files.tree import Tree
 from engine.formats.nfs import place as nfs_place
 from engine.formats.nfs.patience import with_patience
 from engine.formats.nfs.place import Place
@@ -101,7 +101,7 @@ def detach(doors: Doors, parameters: dict[str, object]) -> None:
     if where.path or doors.mounts.at(where.mount_point(doors.ids.host_id)) is None:
         return
     point = where.mount_point(doors.ids.host_id)
-    with doing(f"lock the mount point of {where.shown}"):
+    with from_os_errors(f"lock the mount point of {where.shown}"):
         lock = _lock_file(doors, point)
         alone = _soon(doors, _READERS_S, lambda: doors.leases.try_acquire(lock, _USERS, shared=False))
     if alone is None:
@@ -127,7 +127,7 @@ def _attach(doors: Doors, where: Place) -> Lease | None:
         _require_nfs(_holding(doors, where.path), where.path)
         return None
     point = where.mount_point(doors.ids.host_id)
-    with doing(f"lock the mount point of {where.shown}"):
+    with from_os_errors(f"lock the mount point of {where.shown}"):
         lock = _lock_file(doors, point)
         using = _wait(doors, where, lambda: doors.leases.try_acquire(lock, _USERS, shared=True))
         try:
@@ -172,7 +172,7 @@ def _lock_file(doors: Doors, point: str) -> str:
 def _holding(doors: Doors, path: str) -> Mount | None:
     found = doors.mounts.holding(path)
     if found is not None and found.type == "autofs":
-        with doing(f"look into {path}"):
+        with from_os_errors(f"look into {path}"):
             doors.files.list_directory(path)  # makes the automounter mount it
         found = doors.mounts.holding(path)
     return found

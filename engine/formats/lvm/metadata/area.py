@@ -7,8 +7,7 @@ where it lies, without activation, and writes nothing.
 from __future__ import annotations
 
 from engine.doors.volume_groups import BlockHandle, LogicalVolume, VolumeGroup
-from engine.errors import Damaged, NoSpace, NotFound, Refused, StorageError
-from engine.formats.files.tree import doing
+from engine.errors import Damaged, NoSpace, NotFound, Refused, StorageError, from_os_errors
 from engine.formats.lvm.group import NOBODY, Group
 from engine.formats.lvm.metadata import layout
 from engine.formats.lvm.metadata.layout import MetaHeader
@@ -88,7 +87,7 @@ class Meta:
             return None
         groups = self.group.doors.volume_groups
         path = groups.activate(self.group.name, layout.META)
-        with doing(f"open {layout.META} of {self.group.name}"):
+        with from_os_errors(f"open {layout.META} of {self.group.name}"):
             self._handle = groups.open_device(path, writable=True)
         return self._handle
 
@@ -116,7 +115,7 @@ class Meta:
         """As it is now. ``reached``: it was looked for just now. Damaged, Refused (newer major), StorageError."""
         if not reached:
             self._elsewhere = None  # it may have been moved, and may be ours by now
-        with doing(f"read the records in {self.group.name}"):
+        with from_os_errors(f"read the records in {self.group.name}"):
             raw = self._headers()
             try:
                 found = layout.newest_header(raw, self.group.name)
@@ -130,7 +129,7 @@ class Meta:
         length = found.geometry.meta_bytes(found.chunks)
         if length > self._length():
             self.close()  # another process may have made it longer
-            with doing(f"read the records in {self.group.name}"):
+            with from_os_errors(f"read the records in {self.group.name}"):
                 self.read(0, PAGE_BYTES)
             if length > self._length():
                 raise Damaged(f"{layout.META} of {self.group.name} is shorter than it says", "Put back what was there")
@@ -162,14 +161,14 @@ class Meta:
 
     def bad_header_pages(self, header: MetaHeader) -> list[int]:
         """Numbers of header pages that are damaged or cannot be read."""
-        with doing(f"read the records in {self.group.name}"):
+        with from_os_errors(f"read the records in {self.group.name}"):
             return layout.bad_header_pages(self._headers(), header)
 
     def write_header(self, header: MetaHeader, lane: int = 0) -> MetaHeader:
         """The next one, durable on return; the one before is kept until then. It is on both pages of the lane in the
         end: where only one knew of the last chunk, damage to that one would hide its records and have them written
         over."""
-        with doing(f"write the header of the repository in {self.group.name}"):
+        with from_os_errors(f"write the header of the repository in {self.group.name}"):
             for _ in range(2):
                 header = header._replace(sequence=header.sequence + 1)
                 offset, page = layout.copy_of(lane, header.sequence) * PAGE_BYTES, sealed_header(header)
@@ -187,7 +186,7 @@ class Meta:
             self.group.doors.volume_groups.resize(name, layout.META, start + geometry.chunk_bytes)
             self.group.sync()
             self.close()  # the device is opened again with its new size
-        with doing(f"make room for records in {name}"):
+        with from_os_errors(f"make room for records in {name}"):
             self.zero(start, geometry.chunk_bytes)
             self.sync()
         return self.write_header(header._replace(chunks=header.chunks + 1), lane)

@@ -14,8 +14,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from engine.data.model import require_id
-from engine.errors import StorageError
-from engine.formats.files.tree import doing
+from engine.errors import StorageError, from_os_errors
 from engine.formats.lvm.guard import Guard
 from engine.formats.lvm.metadata.area import Meta
 from engine.formats.lvm.metadata.layout import LOG_BYTES, SLOTS, MetaHeader
@@ -72,7 +71,7 @@ class ProgressLogs:
     def start(self, tag: str, epoch: int) -> None:
         """Clear a slot that is there already; more room is made only where none is free."""
         require_id(tag, "image")
-        with self._guard.records() as header, doing(f"start the progress log of image {tag}"):
+        with self._guard.records() as header, from_os_errors(f"start the progress log of image {tag}"):
             log = self._locate(tag, epoch, header)
             if log is None:
                 log, header = self._room(header)
@@ -87,7 +86,7 @@ class ProgressLogs:
         """Write one sector."""
         require_id(tag, "image")
         assert len(line) <= MAX_LINE_BYTES, "a progress line is too long for its slot"
-        with doing(f"write the progress of image {tag}"):
+        with from_os_errors(f"write the progress of image {tag}"):
             log = self._locate(tag, epoch)
             if log is None:
                 raise StorageError(f"image {tag} has no progress log of attempt {epoch}", "Run its fix again")
@@ -99,14 +98,14 @@ class ProgressLogs:
     def read(self, tag: str, epoch: int) -> bytes | None:
         """Read the slot where its place is known, else all of them."""
         require_id(tag, "image")
-        with doing(f"read the progress of image {tag}"):
+        with from_os_errors(f"read the progress of image {tag}"):
             log = self._locate(tag, epoch)
         return log.line if log is not None else None
 
     def remove(self, tag: str, epoch: int) -> int:
         """Blank the slot, not durably: if the log comes back after a crash, ``check`` reports it."""
         require_id(tag, "image")
-        with doing(f"remove the progress log of image {tag}"):
+        with from_os_errors(f"remove the progress log of image {tag}"):
             log = self._locate(tag, epoch)
             if log is None:
                 return 0
@@ -116,7 +115,7 @@ class ProgressLogs:
 
     def all(self) -> list[Log]:
         """Return every log there is."""
-        with doing("list the progress logs"):
+        with from_os_errors("list the progress logs"):
             return [log for log in self._logs(self._meta.header()) if log.tag]
 
     def _logs(self, header: MetaHeader) -> Iterator[Log]:

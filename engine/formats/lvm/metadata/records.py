@@ -11,16 +11,8 @@ from collections.abc import Iterator
 
 from engine.data.model import require_id
 from engine.data.records import Record, encode, is_tombstone, next_generation, tombstone_generation
-from engine.errors import (
-    Conflict,
-    DiskwrightError,
-    NoSpace,
-    Refused,
-    StorageError,
-    from_os_error,
-)
+from engine.errors import Conflict, DiskwrightError, NoSpace, Refused, StorageError, from_os_error, from_os_errors
 from engine.formats.base import TagEntry
-from engine.formats.files.tree import doing
 from engine.formats.lvm.guard import Guard
 from engine.formats.lvm.metadata import layout
 from engine.formats.lvm.metadata.area import Meta
@@ -161,12 +153,12 @@ class Records:
 
     def settle_all(self) -> None:
         """Make one sync."""
-        with self._guard.records(), doing("make the records durable"):
+        with self._guard.records(), from_os_errors("make the records durable"):
             self._meta.sync()
 
     def _put(self, tag: str, expected: int, generation: int, content: bytes) -> None:
         with self._guard.records() as header:
-            with doing(f"read the record of image {tag}"):
+            with from_os_errors(f"read the record of image {tag}"):
                 slot = self._locate(tag, header)
             if slot is not None and slot.unreadable:
                 raise StorageError(f"the record of image {tag} cannot be read: {slot.problem}", "Try again")
@@ -188,7 +180,7 @@ class Records:
             write = write._replace(bad=kept)
         copy, stamp, head = write.sealed_head(slot, header.term, self._guard.lane(header.term))
         pieces = [(geometry.head_offset(slot.number, copy), head)]
-        with doing(f"write a record of image {write.tag}"):
+        with from_os_errors(f"write a record of image {write.tag}"):
             if not write.inline:
                 pieces.append((geometry.body_offset(slot.number, copy), seal(stamp, write.content)))
                 self._meta.write(*pieces[-1])
@@ -211,7 +203,7 @@ class Records:
     def _blank_others(self, slot: Slot) -> None:
         """The copies of a damaged record that was given up: what they hold must not make its successor doubtful."""
         now = self._slot_alone(slot.number)
-        with doing("give up a damaged record"):
+        with from_os_errors("give up a damaged record"):
             for copy in range(self._meta.geometry.copies):
                 if now.newest is not None and copy != now.newest.copy:
                     self._meta.zero(self._meta.geometry.head_offset(slot.number, copy), PAGE_BYTES)
@@ -254,6 +246,6 @@ class Records:
 
     def slot_of(self, tag: str) -> int | None:
         """Number of the slot that the tag has, None: it has none. StorageError."""
-        with doing(f"look for the record of image {tag}"):
+        with from_os_errors(f"look for the record of image {tag}"):
             slot = self._locate(tag, self._meta.header())
         return slot.number if slot is not None else None

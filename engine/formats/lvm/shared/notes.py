@@ -14,8 +14,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from engine.doors.shared_leases import HostState
-from engine.errors import Conflict, StorageError
-from engine.formats.files.tree import doing
+from engine.errors import Conflict, StorageError, from_os_errors
 from engine.formats.lvm.group import HostLocks
 from engine.formats.lvm.metadata import layout
 from engine.formats.lvm.metadata.area import Meta
@@ -150,12 +149,12 @@ class ActiveVolumes:
             raise StorageError(f"more than {MAX_NOTES} volumes are active on this host", "Deactivate some of them")
         new = Notes(self._member.generation, own.sequence + 1, volumes)
         page = self._meta.geometry.notes_offset(self._member.number, new.sequence & 1), _sealed(new)
-        with doing("note which volumes are active on this host"):
+        with from_os_errors("note which volumes are active on this host"):
             self._meta.write(*page)
             self._meta.keep(page)
 
     def _read(self, number: int) -> Notes:
-        with doing("read which volumes are active"):
+        with from_os_errors("read which volumes are active"):
             raw = self._meta.read(self._meta.geometry.notes_offset(number, 0), 2 * NOTES_BYTES)
         return read_notes([raw[:NOTES_BYTES], raw[NOTES_BYTES:]])
 

@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 from engine.data.records import canonical
 from engine.doors.shared_leases import HostState, LeaseArea
-from engine.errors import Conflict, Damaged, DiskwrightError, Refused
-from engine.formats.files.tree import doing
+from engine.errors import Conflict, Damaged, DiskwrightError, Refused, from_os_errors
 from engine.formats.lvm.metadata import layout
 from engine.formats.lvm.metadata.area import Meta
 from engine.formats.lvm.metadata.pages import PAGE_BYTES, Stamp, State, look, seal
@@ -79,7 +78,7 @@ class Roster:
     def entries(self) -> list[Entry]:
         """Of all numbers, in order. StorageError."""
         geometry = self._meta.geometry
-        with doing(f"read which hosts share {self._meta.group.name}"):
+        with from_os_errors(f"read which hosts share {self._meta.group.name}"):
             raw = self._meta.read(geometry.roster_offset(1), geometry.hosts * PAGE_BYTES)
         return [
             read_entry(number, raw[(number - 1) * PAGE_BYTES : number * PAGE_BYTES])
@@ -164,7 +163,7 @@ class Roster:
     def _write(self, entry: Entry) -> None:
         payload = canonical({"host": entry.host, "left": entry.left} | ({"dead": entry.dead} if entry.dead else {}))
         stamp = Stamp(1, int(entry.left), blake2b(payload, digest_size=8).digest())
-        with doing(f"write which hosts share {self._meta.group.name}"):
+        with from_os_errors(f"write which hosts share {self._meta.group.name}"):
             page = self._meta.geometry.roster_offset(entry.number), seal(stamp, payload)
             self._meta.write(*page)
             self._meta.keep(page)

@@ -9,8 +9,7 @@ from __future__ import annotations
 from engine.data.model import VolumeFormat, aligned
 from engine.data.records import VolumeRef
 from engine.doors.volume_groups import BlockHandle, VolumeGroup
-from engine.errors import Conflict, Damaged
-from engine.formats.files.tree import doing
+from engine.errors import Conflict, Damaged, from_os_errors
 from engine.formats.lvm.group import Group
 from engine.formats.lvm.guard import Guard
 from engine.formats.lvm.metadata import layout
@@ -44,7 +43,7 @@ class Extents:
             self._extend(volume, length)
         if volume.format is VolumeFormat.QCOW2 or before >= size:
             return
-        with doing(f"grow volume {volume.id}"), self._device(volume) as device:
+        with from_os_errors(f"grow volume {volume.id}"), self._device(volume) as device:
             device.zero(before, max(length, found.size) - before)
             device.sync()
         with self._guard.changing():
@@ -91,7 +90,7 @@ class Extents:
             return
         found, size = known(volume, self._usable())
         if size < found.size:
-            with doing(f"clear the end of volume {volume.id}"), self._device(volume) as device:
+            with from_os_errors(f"clear the end of volume {volume.id}"), self._device(volume) as device:
                 device.zero(size, found.size - size)
                 device.sync()
 

@@ -14,9 +14,8 @@ from engine.data.model import VolumeFormat, aligned, require_id
 from engine.data.records import VolumeRef
 from engine.doors.images import Layer
 from engine.doors.volume_groups import LogicalVolume, PhysicalRange, VolumeGroup
-from engine.errors import Conflict, Damaged, DiskwrightError, StorageError, from_os_error
+from engine.errors import Conflict, Damaged, DiskwrightError, StorageError, from_os_error, from_os_errors
 from engine.formats.base import VolumeFacts, backing_name, unverified
-from engine.formats.files.tree import doing
 from engine.formats.lvm.group import Group
 from engine.formats.lvm.guard import Guard
 from engine.formats.lvm.metadata import layout
@@ -104,7 +103,7 @@ class Volumes:
             with self._guard.changing() as report:
                 length = in_extents(most_bytes(volume.format, size), report)
                 lies = self._make_room_for(volume, size, length, report)
-            with doing(f"make volume {volume.id}"), opened(self._groups, lies) as device:
+            with from_os_errors(f"make volume {volume.id}"), opened(self._groups, lies) as device:
                 if volume.format is VolumeFormat.RAW:
                     first = size if filled else 0
                     device.zero(first, length - first)

@@ -18,7 +18,10 @@ from sim.disk.nodes import fail
 from sim.hosts.processes import SimProcess
 from sim.hosts.tape import Tape
 
-ERRORS = {"eio": errno.EIO, "enospc": errno.ENOSPC, "estale": errno.ESTALE, "eacces": errno.EACCES}
+ERRORS = frozenset({"eio", "enospc", "estale", "eacces"})
+"""Errors by which a call may fail in random runs; a scenario may name any other of ``errno``."""
+PARTIAL = {"short": Fault.SHORT, "sync": Fault.SYNC_FAILS, "reply": Fault.REPLY_LOST}
+"""What a call may do by half."""
 _NEED_ROOM = frozenset(
     "files.create files.link files.rename files.make_directory files.symlink files.clone handle.write_at".split()
 )
@@ -84,16 +87,10 @@ class FaultSource:
         return self._carry_out(kind, process, call, what)
 
     def _carry_out(self, kind: str, process: SimProcess, call: str, what: str) -> Fault:
-        if kind in ERRORS:
-            raise fail(ERRORS[kind], what)
+        if kind in ERRORS or kind in PARTIAL:
+            return fail_call(kind, what)
         if kind == "tool":
             raise ToolFailed(f"a command of LVM fails at {what}")
-        if kind == "short":
-            return Fault.SHORT
-        if kind == "sync":
-            return Fault.SYNC_FAILS
-        if kind == "reply":
-            return Fault.REPLY_LOST
         if kind == "kill":
             process.kill()
         if kind == "power":
@@ -128,8 +125,17 @@ class FaultSource:
 _OF_HOSTS = frozenset({"stall", "off", "apart", "evicted"})
 
 
+def fail_call(kind: str, what: str) -> Fault:
+    """Fail a call: raise the error of that name of ``errno``, in whatever case, or return what of ``PARTIAL`` it
+    does."""
+    if kind in PARTIAL:
+        return PARTIAL[kind]
+    raise fail(getattr(errno, kind.upper()), what)
+
+
 def possible(kind: str, call: str) -> bool:
-    """Whether that call can have that fault."""
+    """Whether a call can have a fault. In random runs errors come where they make sense; named in capitals, as
+    scenarios do, they come at any call about files."""
     door = call.partition(".")[0]
     if kind in ("kill", "freeze", "clock", "power") or kind in _OF_HOSTS:
         return True

@@ -12,20 +12,16 @@ from typing import NamedTuple
 
 from engine.errors import DiskwrightError
 from sim.disk.files import Fault
-from sim.disk.nodes import fail
 from sim.disk.profiles import POSIX
 from sim.explore.cases.case import Case
 from sim.explore.oracle.recovery import recover
 from sim.explore.search.cuts import cuts
 from sim.explore.search.explorer import EFFECTS, Explorer
-from sim.hosts.faults import ERRORS, possible
+from sim.hosts.faults import fail_call, possible
 from sim.hosts.processes import SimProcess
 from sim.hosts.world import World
 
 KINDS = ("eio", "enospc", "short", "sync", "reply")
-
-
-_FAULTS = {"short": Fault.SHORT, "sync": Fault.SYNC_FAILS, "reply": Fault.REPLY_LOST}
 
 
 class HarmfulFault(NamedTuple):
@@ -54,9 +50,7 @@ class _Fault:
         self.count += 1
         if self.count != self._number:
             return Fault.NONE
-        if self._kind in ERRORS:
-            raise fail(ERRORS[self._kind], what)
-        return _FAULTS[self._kind]
+        return fail_call(self._kind, what)
 
 
 def failures(case: Case) -> Iterator[HarmfulFault]:

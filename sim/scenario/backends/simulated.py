@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import threading
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
@@ -14,10 +13,10 @@ from engine.doors.leases import Lease
 from engine.doors.processes import ProcessIdentity
 from engine.errors import DiskwrightError
 from sim.disk.files import Fault, SimFiles
-from sim.disk.nodes import fail
 from sim.disk.profiles import PROFILES
 from sim.disk.storage import DEFAULT_CAPACITY
 from sim.hosts.crash import Crashed
+from sim.hosts.faults import fail_call, possible
 from sim.hosts.processes import SimProcess
 from sim.hosts.tape import Tape
 from sim.hosts.world import DEVICE, DEVICE_BYTES, FORMAT, LVM, REPOSITORIES, SHARED, World
@@ -310,28 +309,12 @@ class _Faulty:
 
     def __call__(self, process: SimProcess, call: str, what: str) -> Fault:
         for number, fault in enumerate(self._faults):
-            if not fnmatchcase(call, fault.call) or not _can_have(fault.error, call):
+            if not fnmatchcase(call, fault.call) or not possible(fault.error, call):
                 continue
             if fault.fragments and not any(fragment in f"{what}\n" for fragment in fault.fragments):
                 continue
             self._met[number] += 1
             met = self._met[number]
             if met >= fault.nth and (not fault.times or met < fault.nth + fault.times):
-                return _carry_out(fault.error, what)
+                return fail_call(fault.error, what)
         return Fault.NONE
-
-
-def _can_have(error: str, call: str) -> bool:
-    if error == "short":
-        return call == "handle.write_at"
-    if error == "sync":
-        return call in ("handle.sync", "files.sync_directory")
-    return call.startswith(("files.", "handle."))
-
-
-def _carry_out(error: str, what: str) -> Fault:
-    if error == "short":
-        return Fault.SHORT
-    if error == "sync":
-        return Fault.SYNC_FAILS
-    raise fail(getattr(errno, error), what)

@@ -187,6 +187,8 @@ class ImageReport(NamedTuple):
     """Who works on it now, "" for nobody."""
     lost: tuple[tuple[int, int], ...] = ()
     """Byte ranges (start, length) whose data is known to be gone and read as zeros."""
+    name: str = ""
+    """What people call it: ``name`` in its user data."""
 
 
 class FixCost(NamedTuple):

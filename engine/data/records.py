@@ -136,6 +136,12 @@ class Record(NamedTuple):
     extra: tuple[tuple[str, Any], ...] = ()
     """Fields of a newer minor version, kept as they are."""
 
+    @property
+    def name(self) -> str:
+        """What people call the image: ``name`` in its user data, "" when there is none."""
+        name = self.user_data.get("name") if isinstance(self.user_data, dict) else None
+        return name.strip() if isinstance(name, str) else ""
+
     def volumes(self) -> tuple[VolumeRef, ...]:
         """Return every volume that the record names."""
         if self.volume and not (self.operation or self.scrap or self.evidence):

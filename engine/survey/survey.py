@@ -230,8 +230,7 @@ def _sources(context: Context, view: View, only: str | None) -> None:
 def _called(record: Record) -> str:
     """The source of an unfinished copy, with the name that the copy was given with its user data."""
     assert record.operation is not None
-    name = record.user_data.get("name") if isinstance(record.user_data, dict) else None
-    return f"{name} ({record.operation.source})" if isinstance(name, str) and name else record.operation.source
+    return f"{record.name} ({record.operation.source})" if record.name else record.operation.source
 
 
 def _is_gone(scan: Scan, base: str) -> bool:

@@ -96,7 +96,7 @@ def test_prefixes_must_be_unique(run: Command, main_repo: str, monkeypatch: pyte
     digits = next(count for count in range(5, 32) if disks[0][:count] != disks[1][:count])
     assert run.json("status", main_repo, disks[0][:digits].upper())["id"] == disks[0]
     assert run("status", main_repo, "abce", code=3).err
-    run("remove", main_repo, "abc", code=2)
+    run("remove", main_repo, "abc", code=3)
 
 
 def test_work_can_be_committed_and_left_to_a_fix(run: Command, main_repo: str, backup_repo: str):
@@ -264,7 +264,7 @@ def test_what_nobody_foresaw_is_kept_in_a_file(
     def broken(self: Engine, repo_id: str) -> None:
         raise ZeroDivisionError("made up\x1b[31m")
 
-    monkeypatch.setattr(Engine, "list_images", broken)
+    monkeypatch.setattr(Engine, "inspect_repository", broken)
     done = run("images", main_repo, code=1)
     log = tmp_path / "host-state" / "host-a" / "crash.log"
     assert str(log) in done.err and done.err.count("\n") == 1 and "\x1b" not in done.err

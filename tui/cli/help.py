@@ -126,7 +126,10 @@ COMMANDS: dict[str, Command] = {
     "digest": _command(
         1, "images", "digest", "read a snapshot whole and record its digest", "diskwright digest main 3f2a"
     ),
-    "images": _command(2, "look", "images", "list images with status and reason", "diskwright images main"),
+    "images": _command(
+        2, "listing", "images", "list images with status and reason, the worst first",
+        "diskwright images main\n  diskwright images main --status broken --name 'web-*' --sort used --wide",
+    ),
     "status": _command(
         2, "look", "status", "one image, and the last operation on it", "diskwright status main 3f2a"
     ),

@@ -15,6 +15,8 @@ from tui.text.printable import cut, pad, printable, width
 from tui.text.statuses import LOOKS, State, role_of
 
 GAP = "  "
+_LAST_COLUMNS = 12
+"""The last column of a table is not cut below this."""
 
 
 class OutputClosed(Exception):
@@ -59,6 +61,8 @@ class Output:
         self.colour = colour_wanted and self.terminal and not plain
         self.true_colour = os.environ.get("COLORTERM", "") in ("truecolor", "24bit")
         self.columns = columns(sys.stdout)
+        self.bounded = self.terminal or _asked_for() > 0
+        """Lines are to be no longer than ``columns``; a pipe gets them whole, unless $COLUMNS says otherwise."""
 
     # -- writing
 
@@ -66,6 +70,13 @@ class Output:
         """One line of data; nothing when JSON is wanted."""
         if not self.json_wanted:
             self._write(text + "\n")
+
+    def prose(self, text: str) -> None:
+        """Words as data, in as many lines as they need where lines have a limit."""
+        import textwrap
+
+        for part in textwrap.wrap(text, self.columns, break_long_words=False) if self.bounded else [text]:
+            self.line(part)
 
     def document(self, data: Any) -> None:
         """The one JSON document, ASCII only, so nothing in it can reach the terminal as a control."""
@@ -144,16 +155,22 @@ class Output:
         states: Sequence[str] = (),
         painted: int = -1,
         right: frozenset[int] = frozenset(),
+        give_up: Sequence[int] = (),
+        whole: bool = False,
     ) -> None:
-        """A table; the last column is cut to the terminal's width. ``states[i]`` colours the cell
+        """A table as wide as what it is written for: the columns ``give_up`` go one after the other until the rest
+        fits, then the last one is cut; ``whole``: nothing goes and nothing is cut. ``states[i]`` colours the cell
         ``painted`` of row i. Cells are printable already."""
         if not rows:
             return
         widths = [max(width(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
-        last = len(heads) - 1
-        if self.terminal:
-            room = self.columns - sum(widths[:last]) - len(GAP) * last
-            widths[last] = min(widths[last], max(room, 12))
+        if self.bounded and not whole:
+            for column in give_up:
+                if sum(widths[:-1]) + _LAST_COLUMNS + len(GAP) * (sum(map(bool, widths)) - 1) <= self.columns:
+                    break
+                widths[column] = 0
+            room = self.columns - sum(widths[:-1]) - len(GAP) * (sum(map(bool, widths)) - 1)
+            widths[-1] = min(widths[-1], max(room, _LAST_COLUMNS))
         self.line(self.bold(self._row(heads, widths, right)))
         for number, row in enumerate(rows):
             state = states[number] if number < len(states) else ""
@@ -164,15 +181,17 @@ class Output:
     ) -> str:
         cells = []
         for column, cell in enumerate(row):
+            if not widths[column]:
+                continue
             last = column == len(row) - 1
-            text = cut(cell, widths[column], self.ellipsis) if last and self.terminal else cell
+            text = cut(cell, widths[column], self.ellipsis) if last else cell
             text = text if last and column not in right else pad(text, widths[column], column in right)
             cells.append(self.paint(state, text) if column == painted else text)
         return GAP.join(cells).rstrip()
 
     def short(self, identifiers: Sequence[str]) -> dict[str, str]:
-        """How ids are shown: whole in a pipe, on a terminal the shortest unambiguous 8 digits or more."""
-        if not self.terminal:
+        """How ids are shown: whole in a pipe, where lines have a limit the shortest unambiguous 8 digits or more."""
+        if not self.bounded:
             return {item: item for item in identifiers}
         ordered = sorted(set(identifiers))
         shown = {}
@@ -200,11 +219,16 @@ def is_terminal(stream: TextIO | None) -> bool:
         return False
 
 
+def _asked_for() -> int:
+    """$COLUMNS, 0 where it says nothing."""
+    given = os.environ.get("COLUMNS", "")
+    return int(given[:6]) if given.isascii() and given.isdigit() else 0
+
+
 def columns(stream: TextIO | None) -> int:
     """Width to write for: COLUMNS, else the terminal's, else 80."""
-    given = os.environ.get("COLUMNS", "")
-    if given.isascii() and given.isdigit() and int(given[:6]) > 0:
-        return int(given[:6])
+    if given := _asked_for():
+        return given
     try:
         return os.get_terminal_size(stream.fileno()).columns or 80 if stream is not None else 80
     except (OSError, ValueError, AttributeError):

@@ -66,16 +66,17 @@ class Session:
     # -- what arguments mean
 
     def image(self, repo_id: str, text: str) -> str:
-        """The id that ``text`` is, or is the beginning of among the images of ``repo_id``."""
-        if self._is_whole(text):
+        """The id that ``text`` is, or is the beginning of, or the image of ``repo_id`` that has that name."""
+        if _is_whole(text):
             return text.lower()
-        return self._only(text, {image.id: repo_id for image in self.engine.list_images(repo_id)}, repo_id)
+        return _only(text, dict.fromkeys(self.engine.list_images(repo_id), repo_id), repo_id)
 
     def image_anywhere(self, text: str, repositories: list[str] | None = None) -> str:
         """As ``image``, among the images of all connected repositories (or of those named)."""
-        if self._is_whole(text):
+        if _is_whole(text):
             return text.lower()
-        known: dict[str, str] = {}
+        known: dict[ImageReport, str] = {}
+        places: dict[str, ImageReport] = {}
         silent = []
         for repo_id in sorted(self.engine.list_repositories()) if repositories is None else repositories:
             try:
@@ -86,32 +87,10 @@ class Session:
                 silent.append(repo_id)
                 continue
             for image in images:
-                known[image.id] = f"{known[image.id]}, {repo_id}" if image.id in known else repo_id
+                first = places.setdefault(image.id, image)
+                known[first] = f"{known[first]}, {repo_id}" if first in known else repo_id
         where = "the connected repositories" + (f" ({', '.join(silent)} cannot be read)" if silent else "")
-        return self._only(text, known, where)
-
-    @staticmethod
-    def _is_whole(text: str) -> bool:
-        digits = text.lower()
-        if not set(digits) <= _HEX or not PREFIX_DIGITS <= len(digits) <= ID_DIGITS:
-            raise BadRequest(
-                f"{text!r:.80} is not an image id",
-                f"An id is {ID_DIGITS} hexadecimal digits; its first {PREFIX_DIGITS} or more do when they are unique",
-            )
-        return len(digits) == ID_DIGITS
-
-    @staticmethod
-    def _only(text: str, known: dict[str, str], where: str) -> str:
-        found = sorted(item for item in known if item.startswith(text.lower()))
-        if not found:
-            raise NotFound(f"no image in {where} begins with {text}", "diskwright images lists what is there")
-        if len(found) > 1:
-            from engine.errors import Ambiguous
-
-            names = ", ".join(f"{item} ({known[item]})" for item in found[:8])
-            more = f" and {len(found) - 8} more" if len(found) > 8 else ""
-            raise Ambiguous(f"{text} is the beginning of {len(found)} images: {names}{more}", "Give more digits")
-        return found[0]
+        return _only(text, known, where)
 
     def options(self, arguments: argparse.Namespace, repo_id: str | None = None) -> dict[str, Any]:
         """The options of the API that the flags say; only those that were given."""
@@ -149,11 +128,35 @@ class Session:
         return None
 
 
+def _is_whole(text: str) -> bool:
+    return len(text) == ID_DIGITS and set(text.lower()) <= _HEX
+
+
+def _only(text: str, known: dict[ImageReport, str], where: str) -> str:
+    """The one image of ``known`` that ``text`` means: that name, else the beginning of an id."""
+    found = [image for image in known if image.name == text]
+    if not found and len(text) >= PREFIX_DIGITS:
+        found = [image for image in known if image.id.startswith(text.lower())]
+    if not found:
+        raise NotFound(
+            f"no image in {where} has the name {text!r:.80} or an id that begins so",
+            f"diskwright images lists what is there; of an id, {PREFIX_DIGITS} digits or more are needed",
+        )
+    if len(found) > 1:
+        from engine.errors import Ambiguous
+
+        shown = sorted(f"{image.id} ({image.name or '-'}, {known[image]})" for image in found)
+        more = f" and {len(found) - 8} more" if len(found) > 8 else ""
+        raise Ambiguous(f"{text!r:.80} may mean {len(found)} images: {', '.join(shown[:8])}{more}", "Give more digits")
+    return found[0].id
+
+
 def image_json(image: ImageReport) -> dict[str, Any]:
     """An image as JSON data."""
     data = image._asdict()
     data["operation"] = image.operation._asdict() if image.operation else None
     data["kind"] = kind(image)
+    data["running"] = {"who": image.busy, "percent": percent(image)} if image.busy else None
     data["usable"] = usable(image)
     del data["hidden"]
     return data
@@ -162,6 +165,17 @@ def image_json(image: ImageReport) -> dict[str, Any]:
 def kind(image: ImageReport) -> str:
     """disk or snapshot."""
     return "disk" if image.mutable else "snapshot"
+
+
+def percent(image: ImageReport) -> int:
+    """How far the last operation on it is; -1 when that is not known."""
+    return image.operation.percent if image.operation else -1
+
+
+def running(image: ImageReport) -> str:
+    """What is said beside the status of an image that somebody works on."""
+    done = percent(image)
+    return f"RUNNING {done} %" if done >= 0 else "RUNNING"
 
 
 def usable(image: ImageReport) -> bool:

@@ -92,10 +92,8 @@ def names_in(seen: Any) -> Names:
     graph = Graph(seen)
     names = {}
     for tag, entry in seen.scan.tags.items():
-        if entry.record is not None and isinstance(entry.record.user_data, dict):
-            name = entry.record.user_data.get("name")
-            if isinstance(name, str) and name.strip():
-                names[tag] = printable(name.strip())[:_NAME_CHARACTERS]
+        if entry.record is not None and entry.record.name:
+            names[tag] = printable(entry.record.name)[:_NAME_CHARACTERS]
     return Names(names, {tag: len(above) for tag, above in graph.dependants.items()})
 
 

@@ -30,7 +30,7 @@ def operation(engine: Engine, repo_id: str, image: str) -> HostOperation | None:
     if found is None or last is None:
         return None
     busy = leasing.holder(engine.doors, repository, image) if repository.leases.held(image) else ""
-    return operation_row(image, _name(found), last, busy, found.size)
+    return operation_row(image, printable(found.name), last, busy, found.size)
 
 
 def _record(repository: Repository, image: str) -> Record | None:
@@ -49,11 +49,6 @@ def _line(repository: Repository, record: Record) -> progress.Progress | None:
     with contextlib.suppress(DiskwrightError):
         return progress.decode(repository.progress.read(record.id, record.epoch))
     return None
-
-
-def _name(record: Record) -> str:
-    name = record.user_data.get("name") if isinstance(record.user_data, dict) else None
-    return printable(name) if isinstance(name, str) else ""
 
 
 class Evidence(NamedTuple):
@@ -79,7 +74,7 @@ def evidence(engine: Engine, repo_id: str, image: str) -> Evidence:
     last, line = _last(repository, record), _line(repository, record)
     held = repository.leases.held(image)
     holder = printable(leasing.holder(engine.doors, repository, image)) if held else ""
-    row = operation_row(image, _name(record), last, holder, record.size) if last else None
+    row = operation_row(image, printable(record.name), last, holder, record.size) if last else None
     process = _process(engine, line)
     now = engine.doors.clock.wall()
     return Evidence(row, held, holder, process, not held, tuple(_told(row, held, holder, process, now)))

@@ -1,4 +1,4 @@
-"""Commands that only look: images, status, why, check, tasks."""
+"""Commands that only look: status, why, check, tasks. Lists of images are in ``listing``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engine.errors import NotFound
 from engine.triage import rules
 from tui.cli.arguments import Parser, add_deep, add_verb_options
 from tui.cli.render import Output
-from tui.cli.session import Session, image_json, kind, shown_status
+from tui.cli.session import Session, image_json, kind, running, shown_status
 from tui.text.amounts import compact, duration, human, moment
 from tui.text.printable import printable, quoted
 from tui.text.statuses import COUNTED, LOOKS
@@ -20,36 +20,6 @@ if TYPE_CHECKING:
 
 _WIDE_COLUMNS = 110
 """From this width on the table of fixes has room for whole status words."""
-
-
-def add_images(parser: Parser) -> None:
-    parser.add_argument("repo", metavar="REPO")
-
-
-def run_images(session: Session, arguments: argparse.Namespace) -> int:
-    out = session.out
-    images = session.engine.list_images(arguments.repo)
-    out.document({"repository": arguments.repo, "images": [image_json(image) for image in images]})
-    if out.json_wanted:
-        return 0
-    ids = out.short([image.id for image in images])
-    states = [shown_status(image) for image in images]
-    rows = [
-        (
-            ids[image.id],
-            out.status(state, usable=False),
-            kind(image),
-            compact(image.size_bytes),
-            compact(image.used_bytes),
-            str(image.strategy),
-            printable(image.reason),
-        )
-        for image, state in zip(images, states, strict=True)
-    ]
-    out.table(("ID", "STATUS", "KIND", "SIZE", "USED", "STRATEGY", "REASON"), rows, states, 1, frozenset({3, 4}))
-    if not rows:
-        out.say(f"{printable(arguments.repo)} has no image. Next: diskwright create-disk {quoted(arguments.repo)} SIZE")
-    return 0
 
 
 def add_status(parser: Parser) -> None:
@@ -76,8 +46,8 @@ def status_lines(out: Output, image: ImageReport) -> list[str]:
     """Everything about one image, a line for each thing."""
     state = shown_status(image)
     lines = [
-        f"image     {image.id}",
-        f"status    {out.paint(state, out.status(state))}",
+        f"image     {image.id}" + (f"  {printable(image.name)}" if image.name else ""),
+        f"status    {out.paint(state, out.status(state))}" + (f"  {running(image)}" if image.busy else ""),
         f"reason    {printable(image.reason)}",
         f"kind      {kind(image)}, {human(image.size_bytes)}, {human(image.used_bytes)} used, for {image.strategy}",
     ]
@@ -218,7 +188,7 @@ def run_check(session: Session, arguments: argparse.Namespace) -> int:
     if out.json_wanted:
         return 0
     name = printable(arguments.repo)
-    out.line(f"{name}: {counts(report)}. {human(report.free_bytes)} of {human(report.total_bytes)} free.")
+    out.prose(f"{name}: {counts(report)}. {human(report.free_bytes)} of {human(report.total_bytes)} free.")
     if report.fixes:
         out.line()
         fix_table(out, report.fixes)
@@ -226,7 +196,7 @@ def run_check(session: Session, arguments: argparse.Namespace) -> int:
         out.line()
         for finding in report.findings:
             size = f" ({human(finding.size_bytes)})" if finding.size_bytes else ""
-            out.line(f"{finding.kind}: {printable(finding.subject)}: {printable(finding.text)}{size}")
+            out.prose(f"{finding.kind}: {printable(finding.subject)}: {printable(finding.text)}{size}")
     out.line()
     out.line(_next(quoted(arguments.repo), report))
     return 0
@@ -293,7 +263,7 @@ def change(out: Output, fix: Fix, short: bool) -> str:
 
 def fix_table(out: Output, fixes: tuple[Fix, ...] | list[Fix]) -> None:
     """The fixes in the order to run them in, with the reason below each."""
-    short = out.terminal and out.columns < _WIDE_COLUMNS
+    short = out.bounded and out.columns < _WIDE_COLUMNS
     ids = out.short([fix.id for fix in fixes])
     tags = out.short([fix.target for fix in fixes if fix.target])
     rows = [
@@ -310,7 +280,7 @@ def fix_table(out: Output, fixes: tuple[Fix, ...] | list[Fix]) -> None:
         for fix in fixes
     ]
     heads = ("ID", "TYPE", "RULE", "IMAGE", f"NOW{out.arrow}AFTER", "SPACE", "TIME", "RISK")
-    out.table(heads, rows, [fix.status_before for fix in fixes], 4)
+    out.table(heads, rows, [fix.status_before for fix in fixes], 4, give_up=(6, 2))
     if short and any("degraded" in (fix.status_before, fix.status_after) for fix in fixes):
         out.line("DEG is degraded: usable, and could be represented better.")
 

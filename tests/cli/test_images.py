@@ -1,0 +1,77 @@
+"""images: the worst first, by name, as wide as what reads it; and names wherever an id is taken."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.conftest import Command
+
+
+@pytest.fixture
+def three(run: Command, main_repo: str, backup_repo: str) -> dict[str, str]:
+    """In ``backup`` a disk "web-1", a removed one "ci", and a copy "db" that was only committed."""
+    web = run.id("create-disk", backup_repo, "4M", "--user-data", '{"name": "web-1"}')
+    removed = run.id("create-disk", backup_repo, "1M", "--user-data", '{"name": "ci"}')
+    run("remove", backup_repo, removed)
+    source = run.id("create-snapshot", main_repo, run.id("create-disk", main_repo, "2M"))
+    copy = run.id("copy", backup_repo, source, "--no-auto-fix", "--user-data", '{"name": "db"}')
+    return {"web-1": web, "ci": removed, "db": copy}
+
+
+def names(run: Command, *words: str) -> list[str]:
+    return [image["name"] for image in run.json("images", "backup", *words)["images"]]
+
+
+def test_images_are_sorted_and_chosen(run: Command, three: dict[str, str]):
+    """By severity unless another order is asked for; by status, kind and name; at most so many."""
+    assert names(run) == ["db", "ci", "web-1"]
+    assert names(run, "--sort", "name") == ["ci", "db", "web-1"]
+    assert names(run, "--sort", "size") == ["web-1", "db", "ci"]
+    assert names(run, "--status", "broken", "--status", "removed") == ["db", "ci"]
+    assert names(run, "--kind", "snapshot") == ["db"]
+    assert names(run, "--name", "w*") == ["web-1"]
+    assert names(run, "--limit", "1") == ["db"]
+    assert "2 more" in run("images", "backup", "--limit", "1").err
+    assert "none is like that" in run("images", "backup", "--name", "nothing").err
+
+
+@pytest.mark.parametrize("command", ["images", "check"])
+def test_columns_are_kept_in_a_pipe_too(
+    run: Command, three: dict[str, str], monkeypatch: pytest.MonkeyPatch, command: str
+):
+    """With $COLUMNS no line of a table is longer, and ids are short; without, a pipe gets everything whole."""
+    assert three["db"] in run(command, "backup").out
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run(command, "backup").out.splitlines()
+    assert max(map(len, lines)) <= 80, max(lines, key=len)
+
+
+def test_a_name_does_where_an_id_is_taken(run: Command, three: dict[str, str]):
+    """Unique names; of two images with one name the candidates are listed."""
+    assert run.json("status", "backup", "web-1")["id"] == three["web-1"]
+    assert "web-1" in run("status", "backup", "web-1").out
+    run("remove", "backup", "web-1")
+    run("restore", "backup", "web-1")
+    other = run.id("create-disk", "backup", "1M", "--user-data", '{"name": "web-1"}')
+    done = run("status", "backup", "web-1", code=4)
+    assert other in done.err and three["web-1"] in done.err
+    run("status", "backup", "web-2", code=3)
+
+
+def test_what_runs_is_said_beside_the_status(run: Command, three: dict[str, str], monkeypatch: pytest.MonkeyPatch):
+    """An image that somebody works on says RUNNING with its percentage, whatever its status is."""
+    from engine.api import Engine
+    from engine.data.model import OperationStatus, RepositoryReport
+
+    real = Engine.inspect_repository
+
+    def busy(self: Engine, repo_id: str, options: object = None) -> RepositoryReport:
+        found = real(self, repo_id)
+        work = OperationStatus("copy", "host-b", 2, 3, 40, "", 1.0)
+        images = [image._replace(busy="host-b", operation=work) for image in found.images]
+        return found._replace(images=tuple(images))
+
+    monkeypatch.setattr(Engine, "inspect_repository", busy)
+    assert run("images", "backup").out.count("RUNNING 40 %") == 3
+    (image, *_) = run.json("images", "backup")["images"]
+    assert image["running"] == {"who": "host-b", "percent": 40}

@@ -45,6 +45,11 @@ def run(
     return wrong
 
 
+def programme(*, known: bool = False) -> list[str]:
+    """Return what is told in turn: ordinary work before each plot, without what is known unless asked for."""
+    return [name for plot in PLOTS if known or plot not in KNOWN for name in (PLAIN, plot)] or [PLAIN]
+
+
 def report(played: Played) -> str:
     """Return what was found, the story, and the commands that ran, for a person."""
     lines = ["--- what is wrong", *(f"WRONG {finding}" for finding in played.findings)]
@@ -87,7 +92,7 @@ def main(arguments: list[str]) -> int:
         if options.replay:
             wrong = _replay(stage, Story.load(options.replay.read_text()), options.times)
         else:
-            names = options.only or [PLAIN, *(name for name in PLOTS if options.known or name not in KNOWN)]
+            names = options.only or programme(known=options.known)
             _say(f"seed {seed}, {options.minutes:g} minutes: {' '.join(names)}")
             wrong = run(
                 stage,

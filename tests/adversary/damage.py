@@ -5,14 +5,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.adversary.findings import CannotTry
+from tests.adversary.findings import NotThere
 
 
 def record_of(root: Path, image: str) -> Path:
     """Return the newest record of an image."""
     found = sorted((root / "tags" / image[:2]).glob(f"{image}.*"))
     if not found:
-        raise CannotTry(f"no record of {image}")
+        raise NotThere(f"no record of {image}")
     return found[-1]
 
 
@@ -21,10 +21,10 @@ def volume_of(root: Path, image: str) -> Path:
     try:
         volume = str(json.loads(record_of(root, image).read_bytes().partition(b"\n")[2])["volume"]["id"])
     except (ValueError, KeyError, TypeError) as error:
-        raise CannotTry(f"no volume of {image}") from error
+        raise NotThere(f"no volume of {image}") from error
     found = list((root / "volumes" / volume[:2]).glob(f"{volume}.*"))
     if not found:
-        raise CannotTry(f"no file of volume {volume}")
+        raise NotThere(f"no file of volume {volume}")
     return found[0]
 
 

@@ -7,6 +7,10 @@ class CannotTry(Exception):
     """This machine lacks what an action needs."""
 
 
+class NotThere(Exception):
+    """What an action is about is not there (any more): other work was first, and the action is left out."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that must not be. `kind` is what a shrunk story has to show again."""

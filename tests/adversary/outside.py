@@ -6,7 +6,7 @@ import subprocess
 from tests.adversary import processes
 from tests.adversary.contents import BLOCK, extent_bytes
 from tests.adversary.damage import DAMAGES, record_of
-from tests.adversary.findings import CannotTry
+from tests.adversary.findings import NotThere
 from tests.adversary.model import Image
 from tests.adversary.world import Action, Outcome, World
 
@@ -14,7 +14,7 @@ from tests.adversary.world import Action, Outcome, World
 def _image(world: World, action: Action) -> Image:
     image = world.model.find(action["repo"], action["image"])
     if not image or not image.id:
-        raise CannotTry("the image is not there")
+        raise NotThere("the image is not there")
     return image
 
 

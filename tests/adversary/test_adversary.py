@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.adversary.__main__ import PLAIN, report, run
+from tests.adversary.__main__ import programme, report, run
 from tests.adversary.choices import extents
 from tests.adversary.contents import BLOCK, Content, block_bytes, extent_bytes, judge
 from tests.adversary.findings import Finding
@@ -25,8 +25,7 @@ def test_three_minutes_of_the_adversary_find_nothing(tmp_path):
     command = shutil.which("diskwright", path=str(Path(sys.executable).parent))
     assert command
     stage = Stage(tmp_path, command, print, spare=KNOWN)
-    plots = [PLAIN, *(plot for plot in PLOTS if plot not in KNOWN)]
-    wrong = run(stage, seconds=180, seed=SEED, plots=plots, shrink_s=60)
+    wrong = run(stage, seconds=180, seed=SEED, plots=programme(), shrink_s=60)
     assert not wrong, report(wrong[0])
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.adversary import processes
 from tests.adversary.contents import Content
-from tests.adversary.findings import CannotTry, Finding
+from tests.adversary.findings import CannotTry, Finding, NotThere
 from tests.adversary.hosts import Done, Host
 from tests.adversary.machines import Machine, MachineError
 from tests.adversary.model import Change, Image, Model, states_after
@@ -188,7 +188,7 @@ class World:
 
         try:
             outcome = (VERBS | OUTSIDE)[action["do"]](self, action)
-        except MachineError as error:
+        except (MachineError, NotThere) as error:
             return Outcome(note=str(error))
         if action.get("must") and outcome.done and outcome.done[-1].code:
             says = f"{' '.join(outcome.done[-1].argv)}: {outcome.done[-1].last_words}"

@@ -10,11 +10,14 @@ from typing import Any, cast
 import pytest
 from textual.pilot import Pilot
 
-from tests.console.kit import console, idle, press, screen_text
+from engine.errors import StorageError
+from tests.console.kit import FixedSite, console, idle, press, running, sample_view, screen_text
 from tui.console.app import ConsoleApp
+from tui.console.control import demo as demo_module
 from tui.console.control import tour as tour_module
 from tui.console.shell import PlayTour
 from tui.console.site import Site
+from tui.training.demo import default_path
 from tui.training.tours import TOURS
 
 
@@ -79,3 +82,19 @@ async def test_a_tour_can_be_ended(tmp_path: Path) -> None:
                 break
             await asyncio.sleep(0.02)
         assert app.messages.caption is None
+
+
+async def test_a_tour_has_a_repository_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made anew for each tour; the operator's demo, and what is connected of it, stays as it is."""
+    made: list[str] = []
+
+    def build(host: str, state: str, fresh: bool, root: str) -> str:
+        made.append(root)
+        raise StorageError("made up", "")
+
+    monkeypatch.setattr(demo_module, "_build", build)
+    async with running(console(FixedSite(tmp_path / "state", [sample_view()]))) as pilot:
+        tour = next(tour for tour in TOURS.values() if tour.needs == "demo")
+        tour_module.begin(cast(ConsoleApp, pilot.app), tour, 0.0)
+        await until(pilot, "made up")
+    assert made and made[0] not in ("", default_path())

@@ -264,6 +264,7 @@ async def test_a_plan_that_would_go_under_the_reserve_is_refused_with_an_offer(t
         await press(pilot, "space", "p")
         text = screen_text(pilot.app)
         assert "are missing" in text
+        assert "REFUSED" in text and "VALID" not in text
         assert "clean (removed) ci-4411 frees 9.6G" in text
         await press(pilot, "r")
         assert isinstance(pilot.app.site.fixed_runs, tuple) and not pilot.app.site.fixed_runs

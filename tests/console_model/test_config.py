@@ -10,7 +10,7 @@ from tests.console_model.conftest import Host
 from tests.console_model.kit import clean, fix, view
 from tui.view.plan import DEFAULT_RESERVE_SHARE
 from tui.work import config
-from tui.work.config import load
+from tui.work.config import is_key, load
 
 ACTS = ("queue", "plan", "run", "why")
 THEMES = ("dark", "light")
@@ -92,3 +92,16 @@ def test_choices_on_the_screen_are_kept(host: Host):
     config.keep_choice(host.notes, "theme", "light")
     config.keep_choice(host.notes, "pane", "3")
     assert (config.choice(host.notes, "theme"), config.choice(host.notes, "pane")) == ("light", "3")
+
+
+@pytest.mark.parametrize(
+    ("key", "good"),
+    [
+        ("x", True), ("+", True), ("ctrl+x", True), ("ctrl+shift+f5", True), ("question_mark", True),
+        ("pagedown", True),
+        ("nokey", False), ("nokey+", False), ("ctrl+", False), ("hold+x", False), ("f99", False),
+    ],
+)  # fmt: skip
+def test_only_keys_are_keys(key: str, good: bool):
+    """What no keyboard sends is told instead of waited for."""
+    assert is_key(key) is good

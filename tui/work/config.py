@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+import unicodedata
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple
@@ -32,6 +33,12 @@ from tui.view.fixes import FixRow
 from tui.view.plan import DEFAULT_RESERVE_SHARE
 
 _LIMIT_BYTES = 256 * 1024
+_HELD = ("ctrl", "shift", "alt", "meta", "super", "hyper")
+_NAMED = (
+    "up", "down", "left", "right", "home", "end", "pageup", "pagedown", "insert", "delete", "backspace", "enter",
+    "escape", "tab", "space", "slash", "backslash", "at", "minus", "plus", "underscore",
+)  # fmt: skip
+"""Keys that have no name in Unicode, or a shorter one than there."""
 _SECTIONS = ("theme", "reserve", "ascii", "keys", "priorities")
 _RULE = re.compile(r"[A-Z]-[A-Z]+\Z")
 _MOST_PERCENT = 50
@@ -82,6 +89,20 @@ def load(path: str | None = None, acts: Collection[str] = (), themes: Collection
     except (ValueError, RecursionError) as error:
         return Config(path, problems=(f"{printable(path)}: {printable(error)}; nothing of it is used",))
     return reader.read(text, data)
+
+
+def is_key(text: str) -> bool:
+    """Whether a key can be called so: a character or its name, after any of ctrl, alt, shift and so on."""
+    *held, name = text.split("+") if len(text) > 1 else ("", text)
+    if any(part not in _HELD for part in held if part or len(text) > 1):
+        return False
+    if len(name) == 1 or name in _NAMED or re.fullmatch(r"f([1-9]|1[0-9]|2[0-4])", name):
+        return True
+    try:
+        unicodedata.lookup(name.replace("_", " "))
+    except KeyError:
+        return False
+    return True
 
 
 class _Reader:
@@ -157,6 +178,8 @@ class _Reader:
                 self._problem(act, "there is no such act", self._acts)
             elif not keys or not all(isinstance(key, str) and key.strip() for key in keys):
                 self._problem(act, f"{value!r:.60} is not a key or a list of keys")
+            elif wrong := next((key for key in keys if not is_key(key)), ""):
+                self._problem(act, f"{wrong!r:.60} is no key; write it as x, f5, ctrl+x or question_mark")
             elif taken := next((key for key in keys if key in users), ""):
                 self._problem(act, f"the key {taken} is given to {users[taken]} already")
             else:

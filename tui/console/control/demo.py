@@ -47,8 +47,9 @@ def place() -> str:
     return printable(default_path().replace(os.path.expanduser("~"), "~", 1))
 
 
-def make(shell: Shell, fresh: bool, then: Callable[[], None] = lambda: None) -> None:
-    """Make the demo, or open the one there is unless ``fresh``, beside the console; look at it, then call ``then``."""
+def make(shell: Shell, fresh: bool, root: str = "", then: Callable[[], None] = lambda: None) -> None:
+    """Make the demo, or open the one there is unless ``fresh``, beside the console; look at it, then call ``then``.
+    ``root``: the directory that it is made in, when that is not the operator's demo."""
     host, state = shell.site.host, shell.site.state
 
     def done(repo: str) -> None:
@@ -58,14 +59,15 @@ def make(shell: Shell, fresh: bool, then: Callable[[], None] = lambda: None) -> 
         then()
 
     message = "Making the demo: every crash in it is a real one. This takes some seconds."
-    shell.do("demo", lambda: _build(host, state, fresh), done, "The demo could not be made", message)
+    shell.do("demo", lambda: _build(host, state, fresh, root), done, "The demo could not be made", message)
 
 
-def _build(host: str, state: str, fresh: bool) -> str:
+def _build(host: str, state: str, fresh: bool, root: str) -> str:
     """Run ``diskwright demo``; return the name of the main repository on this host."""
     words = ["demo", "--json", "--host", host, "--state", os.path.dirname(state), *(["--fresh"] if fresh else [])]
-    root = os.path.dirname(tui.__path__[0])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    words += ["--path", root] if root else []
+    package = os.path.dirname(tui.__path__[0])
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(
         [sys.executable, "-P", "-m", "tui.cli.main", *words],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path},

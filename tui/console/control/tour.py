@@ -20,6 +20,7 @@ from tui.console.dialogs.choose import Choice, Choose
 from tui.console.draw.lines import Span
 from tui.console.messages import Caption
 from tui.console.shell import PlayTour, Shell
+from tui.training.demo import default_path
 from tui.training.tours import TOURS, Tour, TourStep, make_trace
 
 PATIENCE_S = 60.0
@@ -131,7 +132,12 @@ def begin(shell: Shell, tour: Tour, pace: float) -> None:
             "Preparing the tour.",
         )  # fmt: skip
     else:
-        demo.make(shell, fresh=True, then=play)
+        demo.make(shell, fresh=True, root=_own_root(), then=play)
+
+
+def _own_root() -> str:
+    """Where the repository of a tour is made, each time anew: the operator's demo is left as it is."""
+    return os.path.join(os.path.dirname(default_path()), "tour")
 
 
 def _make(path: str) -> None:

@@ -117,6 +117,8 @@ class PlanPage(Page):
         about = f"   {number} {'fix' if number == 1 else 'fixes'}   {plan.repo_id}"
         held = self.why_stale()
         word = Span("STALE ", "danger") if held else Span("VALID ", "optimized")
+        if plan.refused and not held:
+            word = Span("REFUSED ", "danger")
         bar.show(
             [Button((Span(f" Plan {plan.short}", "title"), Span(about)))],
             (Span(f"made {clock(plan.made_at)}   ", "quiet"), word),

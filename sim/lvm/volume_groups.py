@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 from zlib import crc32
@@ -73,6 +73,16 @@ def group_in(content: Content) -> Group | None:
             _known.clear()
         _known[content] = model.from_bytes(content.read(0, METADATA_FILE_BYTES))
     return _known[content]
+
+
+def _flush(storage: SimStorage, paths: Iterable[str], fault: Fault) -> None:
+    """Make durable what was written to devices, or lose it where flushing fails."""
+    for path in paths:
+        inode, _ = storage.file(path)
+        if fault is Fault.SYNC_FAILS:
+            storage.lose_pending(inode)
+        else:
+            storage.sync(inode)
 
 
 class Host(Protocol):
@@ -156,12 +166,7 @@ class SimDevice:
 
     def sync(self) -> None:
         fault = self._enter("handle.sync")
-        for device in {part.device for part in self._ranges()}:
-            inode, _ = self._storage.file(device)
-            if fault is Fault.SYNC_FAILS:
-                self._storage.lose_pending(inode)
-            else:
-                self._storage.sync(inode)
+        _flush(self._storage, {part.device for part in self._ranges()}, fault)
         if fault is Fault.SYNC_FAILS:
             raise fail(errno.EIO, self.path)
 
@@ -303,12 +308,7 @@ class SimVolumeGroups:
     def sync(self, group: str) -> None:
         fault = self.process.enter("volume_groups.sync", f"{DEVICE_ROOT}{group}")
         place, found = self._find(group)
-        for path in (place, *(path for path, _ in found.devices)):
-            inode, _ = self.storage.file(path)
-            if fault is Fault.SYNC_FAILS:
-                self.storage.lose_pending(inode)
-            else:
-                self.storage.sync(inode)
+        _flush(self.storage, (place, *(path for path, _ in found.devices)), fault)
         if fault is Fault.SYNC_FAILS:
             raise StorageError(f"the devices of {group} cannot be flushed")
 

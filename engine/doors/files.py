@@ -12,6 +12,8 @@ from enum import StrEnum
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
+from engine.doors.users import User
+
 
 class Kind(StrEnum):
     """What a name is."""
@@ -110,6 +112,11 @@ class Files(Protocol):
 
     def open(self, path: str, writable: bool = False) -> FileHandle:
         """Open an existing regular file; the same refusals as ``read_file``."""
+
+    def users(self, path: str) -> list[User]:
+        """Return who has a regular file open as an image, asked of the file itself: qemu's tools lock bytes of what
+        they open. Other processes of this host are named; somebody else has pid 0. Empty: nobody. The same refusals as
+        ``read_file``. Who opens a file without a lock is not seen."""
 
     def create(self, path: str) -> FileHandle:
         """Create a new file for writing, EEXIST when the name is taken (exclusive)."""

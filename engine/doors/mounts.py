@@ -6,10 +6,9 @@ Errors: ``ToolMissing``, ``BadRequest`` (an option or version the kernel or the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-_SHOWN_USERS = 4
+from engine.doors.users import User
 
 
 class Mount(NamedTuple):
@@ -22,22 +21,6 @@ class Mount(NamedTuple):
     """Such as "nfs4"."""
     options: tuple[str, ...]
     """Options of the mount and of the file system."""
-
-
-class User(NamedTuple):
-    """A process that uses a mount."""
-
-    pid: int
-    command: str
-    """Command line of the process, shortened and printable; "" when it is not known."""
-
-
-def describe_users(users: Sequence[User]) -> str:
-    """Return who uses a mount, as a clause of a message."""
-    shown = [f"process {user.pid}{f' ({user.command})' if user.command else ''}" for user in users[:_SHOWN_USERS]]
-    if len(users) > _SHOWN_USERS:
-        shown.append(f"{len(users) - _SHOWN_USERS} more")
-    return ", ".join(shown) or "a process that is not seen from here"
 
 
 class Mounts(Protocol):

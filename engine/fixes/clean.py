@@ -19,6 +19,7 @@ from engine.data.records import Record
 from engine.errors import NotFound, Refused, StaleFix
 from engine.fixes.dependants import known, named_elsewhere, of
 from engine.formats.base import Litter, Repository, TagEntry
+from engine.gate import gate
 from engine.tags import changes
 from engine.tags.attempt import with_cursor
 from engine.tags.context import Context
@@ -102,8 +103,7 @@ def delete(repository: Repository, target: str, found: changes.Tag) -> None:
         generation = repository.tags.publish(record, generation)
     for volume in record.scrap:
         if volume.id not in shared:
-            repository.digests.remove(volume.id)
-            repository.volumes.remove(volume.id, volume.format)
+            gate.delete(repository, target, volume)
     repository.progress.remove(target, record.epoch)
     repository.progress.remove(target, record.epoch - 1)
     repository.tags.purge(target, generation)
@@ -132,8 +132,7 @@ def leftovers(context: Context, repository: Repository, target: str, kind: str) 
     repository.tags.settle_all()
     for volume in gone:
         if volume.id not in shared and volume != record.volume:
-            repository.digests.remove(volume.id)
-            repository.volumes.remove(volume.id, volume.format)
+            gate.delete(repository, target, volume)
 
     def forgotten(record: Record) -> Record:
         if kind == "scrap":
@@ -163,7 +162,7 @@ def unnamed(repository: Repository, volume: str, format: str) -> None:
     if volume in named_elsewhere(repository.tags.scan(), ""):
         raise StaleFix(f"volume {volume} is named by a record now", "Check again")
     repository.tags.settle_all()
-    repository.volumes.quarantine(volume, VolumeFormat(format))
+    gate.put_away(repository, volume, VolumeFormat(format))
 
 
 def damaged_record(repository: Repository, target: str) -> None:

@@ -12,6 +12,7 @@ from engine.data.records import Operation, Record, VolumeRef
 from engine.errors import Overtaken, Refused, StorageError, Superseded
 from engine.fixes import copy, fill
 from engine.formats.base import Repository
+from engine.gate import gate
 from engine.tags import chains, changes, leasing, sources, target
 from engine.tags.attempt import Attempt, unfinished
 from engine.tags.context import Context
@@ -59,7 +60,7 @@ def make_disk_volume(repository: Repository, record: Record) -> None:
         if now.purging or now.operation != operation:
             raise Superseded(f"the volume of image {record.id} was made by somebody else, or is not wanted any more")
 
-    repository.volumes.make(operation.attempt, record.size, base_format, still_wanted)
+    gate.make(repository, operation.attempt, record.size, base_format, still_wanted)
 
 
 def _is_merged_away(repository: Repository, tag: str) -> bool:
@@ -120,5 +121,5 @@ def _flat_from_elsewhere(attempt: Attempt, record: Record, operation: Operation)
         filled = target.ready(attempt, record)
         read = fill.reading(source.repository, source.record, source.links)
         fill.copy_all(attempt, read, filled, want_digest=False)
-        fill.grow(attempt, filled, record.size)
+        fill.grow(attempt, attempt.tag, filled, record.size)
     attempt.finish(lambda now: target.sealed(now)._replace(lost=lost))

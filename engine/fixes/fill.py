@@ -10,8 +10,10 @@ from engine.data.digests import CHUNK_BYTES, DIGEST_BYTES, DigestList, proven
 from engine.data.model import VolumeFormat, aligned
 from engine.data.records import Record, VolumeRef
 from engine.doors.images import Layer, Session
-from engine.errors import Damaged, DiskwrightError, from_os_error
+from engine.errors import Damaged, DiskwrightError
 from engine.formats.base import Repository
+from engine.gate import gate
+from engine.gate.gate import Purpose
 from engine.tags import chains, changes
 from engine.tags.attempt import Attempt
 
@@ -45,7 +47,7 @@ def copy_all(attempt: Attempt, source: Reading, target: VolumeRef, want_digest: 
     return.
     """
     size = aligned(source.size)
-    layer = attempt.repository.volumes.layer(target)
+    layer = gate.open_layer(attempt.repository, attempt.tag, target, Purpose.FILL)
     if attempt.cursor == 0 and not prove and _reflink(attempt, source, layer):
         attempt.checkpoint(size, 100)
         if source.digest and source.chunks:
@@ -89,7 +91,8 @@ def copy_difference(
     with contextlib.ExitStack() as stack:
         read = _open(stack, images.open_session(source.layers, False, source.direct))
         below = _open(stack, images.open_session(base_layers, False, direct))
-        write = _open(stack, images.open_session([repository.volumes.layer(target), *base_layers], True, direct))
+        filled = gate.open_layer(repository, attempt.tag, target, Purpose.FILL)
+        write = _open(stack, images.open_session([filled, *base_layers], True, direct))
         attempt.check()
         job = pump.Job(
             read,
@@ -116,31 +119,20 @@ def copy_into(attempt: Attempt, source: list[Layer], wanted: list[ranges.Range],
         _timed_run(attempt, job, "")
 
 
-def settle(attempt: Attempt, layer: Layer) -> None:
-    """Make durable what an attempt before this one wrote: it may have died before its flush, its writes are
-    seen all the same, and a tool that then finds nothing to change flushes nothing."""
-    doors = attempt.context.doors
-    try:
-        opened = doors.volume_groups.open_device if layer.device else doors.files.open
-        with opened(layer.path, writable=True) as handle:
-            handle.sync()
-    except OSError as error:
-        raise from_os_error(error, f"flush {layer.path}") from error
-
-
-def grow(attempt: Attempt, volume: VolumeRef, size: int) -> None:
-    """Give a volume room for ``size`` bytes; what is gained reads as zeros, because no base is longer
-    than what stands on it. Durable on return."""
+def grow(attempt: Attempt, tag: str, volume: VolumeRef, size: int) -> None:
+    """Give the volume of ``tag`` room for ``size`` bytes; what is gained reads as zeros, because no base is longer
+    than what stands on it. Durable on return. Damaged when its base is longer than it is."""
     if attempt.repository.extents is not None:
         attempt.repository.extents.make_room(volume, size)
     facts = attempt.repository.volumes.facts(volume.id, volume.format)
     have = facts.header.size if facts.header else facts.length
+    layer = gate.open_layer(attempt.repository, tag, volume, Purpose.REWRITE)
     if have >= aligned(size):
-        settle(attempt, attempt.repository.volumes.layer(volume))
+        gate.settle(attempt.context.doors, layer)
         return
     if volume.parent and aligned(changes.read(attempt.repository, volume.parent).record.size) > have:
         raise Damaged(f"volume {volume.id} is shorter than what it is based on")
-    attempt.context.doors.images.resize(attempt.repository.volumes.layer(volume), aligned(size))
+    attempt.context.doors.images.resize(layer, aligned(size))
 
 
 def _open(stack: contextlib.ExitStack, session: Session) -> Session:

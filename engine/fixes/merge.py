@@ -25,6 +25,8 @@ from engine.errors import StaleFix
 from engine.fixes import clean, fill
 from engine.fixes.dependants import of
 from engine.formats.base import Repository
+from engine.gate import gate
+from engine.gate.gate import Purpose
 from engine.tags import chains, changes, target
 from engine.tags.attempt import Attempt
 from engine.tags.context import Context
@@ -37,6 +39,7 @@ def merge(context: Context, repository: Repository, below: str, above: str, dire
     stages = ("reserve", "copy data", "replace", "clean")
     with Attempt(context, repository, above, "merge", stages) as attempt:
         _only_dependant(repository, below, above)
+        _nobody_uses(repository, below, above)
         if direction == "down":
             _reserve(repository, below, above)
         lower = changes.read(repository, below).record
@@ -49,6 +52,14 @@ def merge(context: Context, repository: Repository, below: str, above: str, dire
             _fresh(attempt, record, record.volume, lower)
         else:
             _up(attempt, record, record.volume, lower, lower.volume)
+
+
+def _nobody_uses(repository: Repository, *tags: str) -> None:
+    """What a machine reads or writes is not moved under it, whoever holds its lease."""
+    for tag in tags:
+        record = changes.read(repository, tag).record
+        if record.volume is not None:
+            gate.require(repository, tag, record.volume, Purpose.REWRITE)
 
 
 def _only_dependant(repository: Repository, below: str, above: str) -> None:
@@ -109,11 +120,12 @@ def _merging(context: Context, record: Record, lower: Record, direction: str) ->
 
 def _down(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, bottom: VolumeRef) -> None:
     repository, images = attempt.repository, attempt.context.doors.images
-    fill.grow(attempt, bottom, record.size)
+    fill.grow(attempt, lower.id, bottom, record.size)
     chain = _chain(repository, lower, record.id)
-    wanted = ranges.present_ranges(images.map_layer(repository.volumes.layer(top)))
+    upper = gate.open_layer(repository, record.id, top, Purpose.REPLACE)
+    wanted = ranges.present_ranges(images.map_layer(upper))
     # The upper layer alone: every wanted range is in it, and the lower one is open for writing.
-    fill.copy_into(attempt, [repository.volumes.layer(top)], wanted, chain)
+    fill.copy_into(attempt, [upper], wanted, chain)
     attempt.stage("replace")
 
     def replaced(record: Record) -> Record:
@@ -146,16 +158,17 @@ def _up(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, bottom:
     if repository.extents is not None:
         repository.extents.make_room(top, record.size)
     below = _chain(repository, lower, record.id)
-    fill.settle(attempt, repository.volumes.layer(top))
-    mine = ranges.exact(ranges.present_ranges(images.map_layer(repository.volumes.layer(top))))
+    upper = gate.open_layer(repository, record.id, top, Purpose.REWRITE)
+    gate.settle(attempt.context.doors, upper)
+    mine = ranges.exact(ranges.present_ranges(images.map_layer(upper)))
     theirs = ranges.exact(ranges.present_ranges(images.map_layer(below[0])))
-    fill.copy_into(attempt, below, ranges.subtract(theirs, mine), [repository.volumes.layer(top), *below])
+    fill.copy_into(attempt, below, ranges.subtract(theirs, mine), [upper, *below])
     attempt.stage("replace")
     merged = top._replace(parent=bottom.parent)
     lost = _lost(record, lower, mine)
     attempt.publish(lambda record: record._replace(volume=merged, operation=None, lost=lost))
     attempt.stage("clean")
-    chains.rewrite_header(attempt.context.doors.images, repository, merged)
+    chains.rewrite_header(attempt.context.doors.images, repository, record.id, merged)
     attempt.finish(lambda record: record)
 
 
@@ -164,13 +177,19 @@ def _fresh(attempt: Attempt, record: Record, top: VolumeRef, lower: Record) -> N
     repository, images = attempt.repository, attempt.context.doors.images
     links = chains.load(repository, record)
     filled = target.ready(attempt, record)
-    mine = ranges.present_ranges(images.map_layer(repository.volumes.layer(top)))
+    upper = gate.open_layer(repository, record.id, top, Purpose.REPLACE)
+    mine = ranges.present_ranges(images.map_layer(upper))
     if not filled.parent:
         fill.copy_all(attempt, fill.reading(repository, record, links), filled, want_digest=False)
     else:
         layers = chains.layers(repository, links)
         theirs = ranges.present_ranges(images.map_layer(layers[1]))
-        fill.copy_into(attempt, layers[:2], [*mine, *theirs], [repository.volumes.layer(filled), *layers[2:]])
+        fill.copy_into(
+            attempt,
+            layers[:2],
+            [*mine, *theirs],
+            [gate.open_layer(repository, record.id, filled, Purpose.FILL), *layers[2:]],
+        )
     attempt.stage("replace")
     lost = _lost(record, lower, mine)
     replaced = attempt.publish(

@@ -16,7 +16,9 @@ from engine.doors.images import Extent, Session
 from engine.errors import Damaged, ReadFailed, Refused, ToolFailed
 from engine.fixes import fill
 from engine.formats.base import Repository
-from engine.tags import chains, leasing, sources, target
+from engine.gate import gate
+from engine.gate.gate import Purpose
+from engine.tags import chains, changes, leasing, sources, target
 from engine.tags.attempt import Attempt
 from engine.tags.context import Context
 from engine.triage.health import wanted_format
@@ -31,6 +33,7 @@ def flatten(context: Context, repository: Repository, tag: str, keep_format: boo
         record = attempt.claim(lambda record: _optimizing(context, record, keep_format))
         assert record.operation is not None and record.operation.attempt is not None
         links = chains.usable(repository, record)
+        gate.require(repository, tag, links[0].volume, Purpose.REPLACE)
         lost = chains.lost(links)
         with leasing.take(context.doors, repository, [], [link.tag for link in links[1:]]):
             chains.unchanged(repository, links)
@@ -72,6 +75,7 @@ def _replace(
 ) -> None:
     """Seal: make the new volume the image's; then delete the old one, unless it is evidence."""
     attempt.stage("replace")
+    _nobody_uses_the_old_one(attempt)
 
     def replaced(record: Record) -> Record:
         assert record.volume is not None
@@ -89,6 +93,13 @@ def _replace(
     record = attempt.finish(replaced)
     if record.scrap:
         target.drop_scrap(attempt, record)
+
+
+def _nobody_uses_the_old_one(attempt: Attempt) -> None:
+    """A machine whose holder died, or came without a lease meanwhile, would write where nobody reads."""
+    record = changes.read(attempt.repository, attempt.tag).record
+    if record.volume is not None:
+        gate.require(attempt.repository, attempt.tag, record.volume, Purpose.REPLACE)
 
 
 def from_replica(context: Context, repository: Repository, tag: str, source_identity: str) -> None:
@@ -176,7 +187,7 @@ def _read_what_can_be_read(
     with contextlib.ExitStack() as stack:
         read = images.open_session(layers, False, False)
         stack.callback(read.close)
-        write = images.open_session([repository.volumes.layer(filled)], True, False)
+        write = images.open_session([gate.open_layer(repository, record.id, filled, Purpose.FILL)], True, False)
         stack.callback(write.close)
         attempt.check()
         try:

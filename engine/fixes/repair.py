@@ -5,6 +5,8 @@ from __future__ import annotations
 from engine.data.records import Record
 from engine.errors import Damaged, Refused, StaleFix
 from engine.formats.base import Repository
+from engine.gate import gate
+from engine.gate.gate import Purpose
 from engine.survey import deep
 from engine.tags import chains, changes, leasing
 from engine.tags.attempt import Attempt
@@ -16,7 +18,7 @@ def header(context: Context, repository: Repository, tag: str) -> None:
     with Attempt(context, repository, tag, "rewrite header", ("rewrite header",)) as attempt:
         record = attempt.claim()
         if record.volume is not None:
-            chains.rewrite_header(context.doors.images, repository, record.volume)
+            chains.rewrite_header(context.doors.images, repository, tag, record.volume)
         attempt.finish(lambda record: record)
 
 
@@ -25,8 +27,7 @@ def leaks(context: Context, repository: Repository, tag: str) -> None:
     with Attempt(context, repository, tag, "repair leaks", ("repair leaks",)) as attempt:
         record = attempt.claim()
         assert record.volume is not None
-        chains.require_no_late_writer(repository, tag, record.volume)
-        context.doors.images.repair_leaks(repository.volumes.layer(record.volume))
+        context.doors.images.repair_leaks(gate.open_layer(repository, tag, record.volume, Purpose.REWRITE))
         attempt.finish(lambda record: record)
 
 
@@ -36,7 +37,7 @@ def reduce(context: Context, repository: Repository, tag: str) -> None:
     record = changes.read(repository, tag).record
     if record.mutable or record.volume is None or record.operation is not None:
         raise StaleFix(f"the data of image {tag} may still change", "Check again")
-    report = context.doors.images.check(repository.volumes.layer(record.volume))
+    report = context.doors.images.check(gate.open_layer(repository, tag, record.volume, Purpose.REPLACE))
     if report.corruptions:
         raise Damaged(
             f"what the volume of image {tag} uses is not known: qemu-img check finds {report.corruptions} corruptions",

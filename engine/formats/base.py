@@ -24,6 +24,7 @@ from engine.data.model import Constraints, VolumeFormat
 from engine.data.records import Record, VolumeRef
 from engine.doors.images import Layer
 from engine.doors.leases import Lease
+from engine.doors.users import User
 from engine.tools.qemu.qcow2 import Header
 
 
@@ -163,6 +164,10 @@ class Volumes(Protocol):
     def layer(self, volume: VolumeRef) -> Layer:
         """Return the volume as a tool opens it; it is active from then on where there is ``activation``. StorageError
         when the volume is not there, Damaged when it is no such thing."""
+
+    def users(self, volume: VolumeRef) -> list[User]:
+        """Return who has the volume open now, asked of the data itself and of no lease; empty when nobody has, or when
+        it is gone. StorageError when it cannot be asked."""
 
     def late_writer(self, volume: VolumeRef) -> str:
         """Return the host that used a volume and is not proven to have stopped: what it writes may still arrive there

@@ -24,7 +24,7 @@ def look_deep(context: Context, repository: Repository, record: Record, depths: 
         links = chains.load(repository, record)
         top = links[0].volume
         if top.format is VolumeFormat.QCOW2 and top.id not in depths.checks:
-            depths.checks[top.id] = context.doors.images.check(repository.volumes.layer(top))
+            depths.checks[top.id] = context.doors.images.check(chains.layers(repository, links[:1])[0])
             if depths.checks[top.id].corruptions:
                 return
         if record.mutable and top.parent:

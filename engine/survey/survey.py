@@ -15,6 +15,7 @@ from engine.data.model import Finding, Fix, RepositoryReport, VolumeFormat, Wait
 from engine.data.records import Record, VolumeRef
 from engine.errors import DiskwrightError
 from engine.formats.base import Repository, Scan, TagEntry, VolumeFacts
+from engine.gate import gate
 from engine.tags import chains, changes, leasing, sources
 from engine.tags.context import Context
 from engine.tools.local.threads import collector_off, map_files
@@ -195,7 +196,7 @@ def _late_writers(
         known = facts.get(record.volume.id) if record.volume is not None and not record.mutable else None
         if record.volume is not None and known is not None and known.in_use is not None and known.in_use < known.length:
             asked.append(record.volume)
-    return {volume.id: host for volume in asked if (host := repository.volumes.late_writer(volume))}
+    return {volume.id: host for volume in asked if (host := gate.late_writer(repository, volume))}
 
 
 def _late_writers_of_leaks(repository: Repository, view: View) -> dict[str, str]:
@@ -203,7 +204,7 @@ def _late_writers_of_leaks(repository: Repository, view: View) -> dict[str, str]
     volumes = [entry.record.volume for entry in view.scan.tags.values() if entry.record is not None]
     leaking = {id for id, report in view.depths.checks.items() if report.leaked_clusters}
     asked = [volume for volume in volumes if volume and volume.id in leaking]
-    return {volume.id: host for volume in asked if (host := repository.volumes.late_writer(volume))}
+    return {volume.id: host for volume in asked if (host := gate.late_writer(repository, volume))}
 
 
 def _sources(context: Context, view: View, only: str | None) -> None:

@@ -11,6 +11,8 @@ from engine.data.records import Record, VolumeRef
 from engine.doors.images import ImageTool, Layer
 from engine.errors import Conflict, Damaged, Refused, StorageError
 from engine.formats.base import Repository, VolumeFacts, backing_name
+from engine.gate import gate
+from engine.gate.gate import Purpose
 from engine.tags import changes
 
 MAX_DEPTH = 400
@@ -94,18 +96,6 @@ def unchanged(repository: Repository, links: list[Link]) -> None:
         raise Conflict(f"image {links[0].tag} was changed at the same moment", "Try again")
 
 
-def require_no_late_writer(repository: Repository, tag: str, volume: VolumeRef) -> None:
-    """Return if nobody else can still write to the volume of ``tag``, else raise Conflict. To be called when its lease
-    is held, before it is written to or said to change no more."""
-    host = repository.volumes.late_writer(volume)
-    if host:
-        raise Conflict(
-            f"host {host} used image {tag} and is not proven to have stopped: what it was writing may still arrive",
-            "Try again when it is back, or was restarted; or, when it is certainly dead, say so on the manager: "
-            f"diskwright srm take REPO --dead {host}",
-        )
-
-
 def lost(links: list[Link]) -> tuple[tuple[int, int], ...]:
     """Return the ranges known to be lost anywhere in the chain: some may be hidden by a layer above."""
     return tuple(exact(part for link in links for part in link.record.lost))
@@ -134,14 +124,16 @@ def contradiction(record: Record, volume: VolumeRef, facts: VolumeFacts) -> str:
 
 def layers(repository: Repository, links: list[Link]) -> list[Layer]:
     """Return the chain as a tool opens it, top first."""
-    return [repository.volumes.layer(link.volume) for link in links]
+    return [gate.open_layer(repository, link.tag, link.volume, Purpose.READ) for link in links]
 
 
-def rewrite_header(images: ImageTool, repository: Repository, volume: VolumeRef) -> None:
-    """Make the qcow2 header of ``volume`` say what the records say. Content is untouched; durable on return."""
+def rewrite_header(images: ImageTool, repository: Repository, tag: str, volume: VolumeRef) -> None:
+    """Make the qcow2 header of ``volume``, the data of ``tag``, say what the records say. Content is untouched; durable
+    on return. ImageBusy while somebody has it open."""
+    layer = gate.open_layer(repository, tag, volume, Purpose.REWRITE)
     if not volume.parent:
-        images.set_backing(repository.volumes.layer(volume), None, None)
+        images.set_backing(layer, None, None)
         return
     parent = changes.read(repository, volume.parent).record
     assert parent.volume is not None
-    images.set_backing(repository.volumes.layer(volume), backing_name(volume.parent), parent.volume.format)
+    images.set_backing(layer, backing_name(volume.parent), parent.volume.format)

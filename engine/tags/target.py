@@ -12,6 +12,7 @@ from collections.abc import Callable
 from engine.data.records import Operation, Record, VolumeRef
 from engine.errors import Superseded
 from engine.formats.base import Repository
+from engine.gate import gate
 from engine.tags import chains, changes
 from engine.tags.attempt import Attempt
 
@@ -41,7 +42,7 @@ def _make(
     if target.parent:
         base = changes.read(repository, target.parent).record
         base_format = chains.load(repository, base)[0].volume.format
-    repository.volumes.make(target, size, base_format, verify, filled)
+    gate.make(repository, target, size, base_format, verify, filled)
 
 
 def make_ahead(repository: Repository, tag: str) -> None:
@@ -72,7 +73,7 @@ def _made_before(attempt: Attempt, record: Record) -> tuple[VolumeRef, bool]:
     if begun and not facts.present:
         record = attempt.publish(lambda now: now._replace(operation=_afresh(attempt, now)))
         attempt.start_over()
-    elif begun and (late := attempt.repository.volumes.late_writer(operation.attempt)):
+    elif begun and (late := gate.late_writer(attempt.repository, operation.attempt)):
         why = f"host {late} is not proven to have stopped, and may still write to what it had begun"
         record = from_the_start(attempt, why, lambda now: now)
     else:
@@ -116,8 +117,7 @@ def drop_scrap(attempt: Attempt, record: Record) -> Record:
     published ``record``."""
     gone, repository = record.scrap, attempt.repository
     for volume in gone:
-        repository.digests.remove(volume.id)
-        repository.volumes.remove(volume.id, volume.format)
+        gate.delete(repository, record.id, volume)
     return attempt.publish(
         lambda record: record._replace(scrap=tuple(volume for volume in record.scrap if volume not in gone))
     )

@@ -16,6 +16,8 @@ from engine.doors.processes import ProcessState
 from engine.doors.shared_leases import TOKEN_PREFIX
 from engine.errors import Conflict, DiskwrightError, NotFound, Refused, StorageError, from_os_error
 from engine.formats.base import Repository, backing_name
+from engine.gate import gate
+from engine.gate.gate import Purpose
 from engine.host.state import HostState, Prepared
 from engine.tags import chains, changes, leasing
 from engine.tags.context import Context
@@ -42,7 +44,7 @@ def prepare(context: Context, state: HostState, repo_id: str, image: str, writab
         chains.usable(repository, context.visible(repo_id, image))
         chains.unchanged(repository, links)  # and from here on nobody changes it
         if writable:
-            chains.require_no_late_writer(repository, image, links[0].volume)
+            gate.require(repository, image, links[0].volume, Purpose.HAND_OUT)
             if repository.extents is not None:
                 repository.extents.make_room(links[0].volume, record.size)
             _claim(context, repository, image)
@@ -128,7 +130,7 @@ def _mend_headers(context: Context, repository: Repository, links: list[chains.L
         expected = (backing_name(below.tag), str(below.volume.format)) if below else (None, header.backing_format)
         if (header.backing_name, header.backing_format) != expected:
             with leasing.take(context.doors, repository, [link.tag]):
-                chains.rewrite_header(context.doors.images, repository, link.volume)
+                chains.rewrite_header(context.doors.images, repository, link.tag, link.volume)
 
 
 def _links(context: Context, state: HostState, repository: Repository, links: list[chains.Link]) -> str:
@@ -137,7 +139,8 @@ def _links(context: Context, state: HostState, repository: Repository, links: li
         run = state.make_run_directory(repository.identity, links[0].tag)
         names = [DISK_NAME, *(backing_name(link.tag) for link in links[1:])]
         for name, link in zip(names, links, strict=True):
-            context.doors.files.symlink(repository.volumes.layer(link.volume).path, f"{run}/{name}")
+            layer = gate.open_layer(repository, link.tag, link.volume, Purpose.READ)
+            context.doors.files.symlink(layer.path, f"{run}/{name}")
     except OSError as error:
         raise from_os_error(error, f"make the run directory of image {links[0].tag}") from error
     return f"{run}/{DISK_NAME}"

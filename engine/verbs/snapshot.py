@@ -15,6 +15,7 @@ from engine.data.options import Options
 from engine.data.records import Operation, Record, VolumeRef, check_user_data
 from engine.errors import DiskwrightError, NotFound, Refused
 from engine.formats.base import Repository
+from engine.gate import gate
 from engine.tags import chains, changes, leasing
 from engine.tags.context import Context
 from engine.verbs.commit import committed, require_room
@@ -44,9 +45,7 @@ def switch(
     if any(link.record.absorber for link in links[1:2]):
         raise Refused(f"image {disk} has an unfinished merge", "Run its merge fix first")
     require_room(repository, VolumeFormat.QCOW2, record.size)
-    chains.require_no_late_writer(repository, disk, volume)
-    if repository.extents is not None:
-        repository.extents.freeze(volume)
+    gate.seal(context.doors, repository, disk, volume)
     frozen = context.doors.ids.new_id()
     overlay = VolumeRef(context.doors.ids.new_id(), VolumeFormat.QCOW2, frozen)
     hidden = Record(
@@ -66,7 +65,7 @@ def switch(
     with leasing.take(context.doors, repository, [frozen]):
         repository.tags.publish(hidden, 0)
         try:
-            repository.volumes.make(overlay, record.size, volume.format, lambda: _still_begun(repository, frozen))
+            gate.make(repository, overlay, record.size, volume.format, lambda: _still_begun(repository, frozen))
             changes.change(repository, disk, lambda now: _moved(now, record, overlay))
         except DiskwrightError:
             _drop_unused(repository, frozen, disk, overlay)
@@ -111,7 +110,7 @@ def _drop_unused(repository: Repository, frozen: str, disk: str, overlay: Volume
     try:
         if changes.read(repository, disk).record.volume == overlay:
             return
-        repository.volumes.remove(overlay.id, overlay.format)
+        gate.delete(repository, disk, overlay)
         repository.tags.purge(frozen, changes.read(repository, frozen).generation)
     except DiskwrightError:
         return

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from engine.doors.files import Abilities, Entry, FileHandle, Space, Stat
+from engine.doors.users import User
 from sim.disk.content import Content, Segment
 from sim.disk.nodes import DataOp, fail
 from sim.disk.storage import SimStorage
@@ -62,6 +63,8 @@ class FileLocks(Protocol):
 
     def release_whole(self, identity: tuple[int, int]) -> None: ...
 
+    def users(self, identity: tuple[int, int], but: str) -> list[tuple[str, bool]]: ...
+
 
 class NoLocks:
     """Nobody else is there."""
@@ -71,6 +74,9 @@ class NoLocks:
 
     def release_whole(self, identity: tuple[int, int]) -> None:
         return
+
+    def users(self, identity: tuple[int, int], but: str) -> list[tuple[str, bool]]:
+        return []
 
 
 class SimHandle:
@@ -223,6 +229,8 @@ class SimFiles:
         self.handles: set[SimHandle] = set()
         self.devices: Callable[[str, bool], FileHandle] | None = None
         """Opens devices, where there are any."""
+        self.owner = ""
+        """Whose files they are, as ``host pid name``, for locks that can be asked who has them."""
         self.order = order
         self._binds = binds if binds is not None else {}
         self._mounts = [(f"{path}/", mounted) for path, mounted in (mounts or {}).items()]
@@ -268,6 +276,19 @@ class SimFiles:
         if len(data) > limit:
             raise OSError(errno.EFBIG, f"longer than {limit} bytes", path)
         return data
+
+    def users(self, path: str) -> list[User]:
+        self.gate.enter("files.users", path)
+        storage, inside = self.locate(path)
+        inode, _ = storage.file(inside)
+        return [self._user(owner, writes) for owner, writes in self.locks.users((storage.device, inode), self.owner)]
+
+    def _user(self, owner: str, writes: bool) -> User:
+        """Processes of another host are not seen; only their locks are, where the storage is shared."""
+        host, _, process = owner.partition(" ")
+        pid, _, name = process.partition(" ")
+        here = bool(pid) and host == self.owner.partition(" ")[0]
+        return User(int(pid), name, writes) if here else User(0, "", writes)
 
     def open(self, path: str, writable: bool = False) -> SimHandle:
         self.gate.enter("files.open", path)

@@ -17,6 +17,7 @@ import errno
 from collections.abc import Callable, Iterator
 
 from engine.doors.files import Entry, Stat
+from engine.doors.users import User
 from sim.disk.files import SimFiles, SimHandle
 from sim.disk.nodes import FileNode, fail
 from sim.disk.storage import SimStorage
@@ -116,6 +117,14 @@ class NfsFiles(SimFiles):
         self.view.find(self.storage, inside)
         self.view.listed(self.storage, inside)
         return self._in_order(self.storage.list_directory(inside))
+
+    def users(self, path: str) -> list[User]:
+        inside = self._remote(path)
+        if not inside:
+            return super().users(path)
+        self.gate.enter("files.users", path)
+        found = self.view.stat(self.storage, inside)
+        return [self._user(*held) for held in self.locks.users((found.device, found.inode), self.owner)]
 
     def stat(self, path: str) -> Stat:
         inside = self._remote(path)

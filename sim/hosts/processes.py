@@ -100,6 +100,7 @@ class SimProcess:
         world = host.world
         kind = NfsFiles if world.profile.remote else SimFiles
         self.files = kind(world.storage, self, mounts, world.order, world.image_locks, host.mounts.binds)
+        self.files.owner = f"{host.name} {identity.pid} {name}"
         if isinstance(self.files, NfsFiles):
             self.files.view = host.view
         self.groups = SimVolumeGroups(self)

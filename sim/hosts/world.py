@@ -325,7 +325,7 @@ class World:
     def _image_tool(self, process: SimProcess) -> ImageTool:
         if self._images is not None:
             return self._images(process)
-        tool = SimImageTool(process.files, self.image_locks)
+        tool = SimImageTool(process.files, self.image_locks, process.files.owner)
         process.at_death(tool.abandon)
         return tool
 

@@ -141,10 +141,11 @@ class SimSession:
 class SimImageTool:
     """An ``ImageTool``, for one process."""
 
-    def __init__(self, files: Files, locks: ImageLocks | None = None) -> None:
+    def __init__(self, files: Files, locks: ImageLocks | None = None, owner: str = "") -> None:
         """``locks`` are shared with the other processes and hosts that could see qemu's locks on these files."""
         self._files = files
         self._locks = locks if locks is not None else ImageLocks()
+        self._owner = owner
         self._sessions: dict[SimSession, list[_Opened]] = {}
 
     def abandon(self) -> None:
@@ -272,8 +273,8 @@ class SimImageTool:
         permissions = _permissions(layer.format, writable, served)
         with contextlib.ExitStack() as undo:
             undo.callback(file.close)
-            self._locks.take(file, permissions)
-            undo.callback(self._locks.release, file, permissions)
+            self._locks.take(file, permissions, self._owner)
+            undo.callback(self._locks.release, file, permissions, self._owner)
             opened: OpenLayer = (
                 Raw(file, layer.length) if layer.format is VolumeFormat.RAW else Qcow2(file, writable, repairing)
             )
@@ -282,7 +283,7 @@ class SimImageTool:
 
     def _release(self, opened: Sequence[_Opened]) -> None:
         for entry in opened:
-            self._locks.release(entry.layer.file, entry.permissions)
+            self._locks.release(entry.layer.file, entry.permissions, self._owner)
             with contextlib.suppress(OSError):
                 entry.layer.file.close()
 

@@ -175,8 +175,13 @@ class ImageLocks:
     """The locks of all processes on one file system. Shared by the tools that can see each other's locks."""
 
     def __init__(self) -> None:
-        self._held: dict[tuple[int, int], list[Permissions]] = {}
+        self._held: dict[tuple[int, int], list[tuple[Permissions, str]]] = {}
         self._whole: set[tuple[int, int]] = set()
+
+    def users(self, identity: tuple[int, int], but: str) -> list[tuple[str, bool]]:
+        """Who has the file open as an image, other than the process ``but``, and whether it may write."""
+        held = [(owner, bool(taken.takes)) for taken, owner in self._held.get(identity, []) if owner != but]
+        return held + ([("", True)] if identity in self._whole else [])
 
     def take_whole(self, identity: tuple[int, int]) -> bool:
         """As ``FileHandle.lock``: False when anybody has the file open as an image, or so locked."""
@@ -189,23 +194,23 @@ class ImageLocks:
         """Give that back."""
         self._whole.remove(identity)
 
-    def take(self, file: ImageFile, permissions: Permissions) -> None:
-        """ToolFailed when somebody forbids it, or does what this would forbid."""
+    def take(self, file: ImageFile, permissions: Permissions, owner: str = "") -> None:
+        """Lock it for the process ``owner``. ToolFailed when somebody forbids it, or does what this would forbid."""
         if file.identity in self._whole:
             raise _locked('"write"', file)
         held = self._held.setdefault(file.identity, [])
-        for other in held:
+        for other, _ in held:
             for what in ("write", "resize"):
                 if what in permissions.takes and what in other.forbids:
                     raise _locked(f'"{what}"', file)
                 if what in permissions.forbids and what in other.takes:
                     raise _locked(f'shared "{what}"', file)
-        held.append(permissions)
+        held.append((permissions, owner))
 
-    def release(self, file: ImageFile, permissions: Permissions) -> None:
+    def release(self, file: ImageFile, permissions: Permissions, owner: str = "") -> None:
         """Give back what was taken."""
         held = self._held[file.identity]
-        held.remove(permissions)
+        held.remove((permissions, owner))
         if not held:
             del self._held[file.identity]
 

@@ -12,8 +12,9 @@ from engine.data.model import OperationStatus, Strategy, VolumeFormat
 from engine.data.records import Record, VolumeRef
 from engine.doors import Doors
 from engine.doors.files import Abilities, Entry, FileHandle, Files, Space, Stat
-from engine.doors.mounts import Mount, Mounts, User
+from engine.doors.mounts import Mount, Mounts
 from engine.doors.shared_leases import SharedLeases
+from engine.doors.users import User
 from engine.doors.volume_groups import VolumeGroups
 from engine.errors import NotFound
 from engine.formats.base import Repository
@@ -273,6 +274,9 @@ class SpyFiles:
 
     def list_directory(self, path: str) -> list[Entry]:
         return cast("list[Entry]", self.call("list", path, lambda: self._real.list_directory(path)))
+
+    def users(self, path: str) -> list[User]:
+        return cast("list[User]", self.call("users", path, lambda: self._real.users(path)))
 
     def stat(self, path: str) -> Stat:
         return cast(Stat, self.call("stat", path, lambda: self._real.stat(path)))

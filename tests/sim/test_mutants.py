@@ -36,7 +36,7 @@ KILLERS = {
     "fixes.clean.leftovers:repository.tags.settle_all": "strategy",
     "fixes.clean.unnamed:repository.tags.settle_all": "clean-unnamed-just-now",
     "fixes.fill._reflink:write.sync": "mend-copy-reflink",
-    "fixes.fill.settle:handle.sync": "remove-below",
+    "gate.gate.settle:handle.sync": "remove-below",
     "fixes.merge._reserve:repository.tags.settle_all": "passed merge-and-repoint",
     "fixes.merge._up:fill.settle": "remove-below",
     "fixes.rebuild._read_what_can_be_read:write.flush": "faults mend-salvage",

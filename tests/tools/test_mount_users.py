@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.doors.mounts import User, describe_users
+from engine.doors.users import User, describe_users
 from engine.tools.nfs.users import users
 
 WAITING = "import sys; f = sys.argv[1] and open(sys.argv[1]); print(flush=True); sys.stdin.read()"

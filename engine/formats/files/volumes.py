@@ -13,6 +13,7 @@ from engine.data.model import VolumeFormat, aligned, require_id
 from engine.data.records import VolumeRef
 from engine.doors.files import FileHandle, Kind, Stat
 from engine.doors.images import Layer
+from engine.doors.users import User
 from engine.errors import Damaged, from_os_error, from_os_errors
 from engine.formats.base import VolumeFacts, backing_name, unverified
 from engine.formats.files import layout
@@ -136,6 +137,15 @@ class Volumes:
         if kind is not Kind.FILE:
             raise Damaged(f"volume {path} is {kind_text(kind)}, not a file")
         return Layer(path, volume.format)
+
+    def users(self, volume: VolumeRef) -> list[User]:
+        """Ask for the locks of the file; nobody where it is gone."""
+        try:
+            return self._files.users(self._volume_path(volume.id, volume.format))
+        except OSError as error:
+            if is_gone(error):
+                return []
+            raise from_os_error(error, f"ask who uses volume {volume.id}") from error
 
     def late_writer(self, volume: VolumeRef) -> str:
         """Return "": whoever writes to a file has it locked, and writes nothing more when that lock is lost."""

@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator
 
 from engine.doors import Doors
 from engine.doors.leases import Lease
-from engine.doors.mounts import Mount, describe_users
+from engine.doors.mounts import Mount
+from engine.doors.users import describe_users
 from engine.errors import BadRequest, Conflict, DiskwrightError, StorageError, from_os_errors
 from engine.formats.files import layout, setup
 from engine.formats.files.repository import FileStore

@@ -12,10 +12,15 @@ from types import TracebackType
 from typing import Self
 
 from engine.doors.files import Abilities, Entry, FileHandle, Kind, Space, Stat
-from engine.tools.local.leases import ofd_lock
+from engine.doors.users import User
+from engine.tools.local.leases import ofd_lock, ofd_locked
+from engine.tools.local.openers import openers
 
 _WRITE_LOCK = (100, (1 << 62) - 99)
 """Start and length of what ``FileHandle.lock`` locks: qemu's own bytes (100 to 103, 200 to 203) up to 2^62."""
+
+_READS, _WRITES = (100, 1), (101, 3)
+"""Start and length: what qemu locks of an image that it reads; that it writes or resizes (block/file-posix.c)."""
 
 _FICLONE = 0x40049409  # linux/fs.h
 _FICLONERANGE = 0x4020940D
@@ -134,6 +139,19 @@ class RealFiles:
         """Open an existing regular file."""
         descriptor, _ = self._open_regular(path, os.O_RDWR if writable else os.O_RDONLY)
         return RealFileHandle(descriptor, path)
+
+    def users(self, path: str) -> list[User]:
+        """Ask with F_OFD_GETLK for qemu's bytes; /proc is read only where one is locked."""
+        descriptor, _ = self._open_regular(path, os.O_RDONLY)
+        try:
+            writes = ofd_locked(descriptor, *_WRITES)
+            if not writes and not ofd_locked(descriptor, *_READS):
+                return []
+            found = openers(path, os.fstat(descriptor))
+        finally:
+            os.close(descriptor)
+        seen = [user for user in found if user.writes or not writes]
+        return seen or [User(0, "", writes)]
 
     def create(self, path: str) -> RealFileHandle:
         """Open with O_CREAT | O_EXCL; mode 0660 under the umask: what is on a disk is not for everybody."""

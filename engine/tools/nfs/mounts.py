@@ -12,7 +12,8 @@ import os
 import re
 from collections.abc import Sequence
 
-from engine.doors.mounts import Mount, User, describe_users
+from engine.doors.mounts import Mount
+from engine.doors.users import User, describe_users
 from engine.errors import BadRequest, Conflict, DiskwrightError, NotFound, Refused, StorageError, from_os_error
 from engine.tools.local.command import CommandRunner, Result
 

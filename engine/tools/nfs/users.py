@@ -10,10 +10,10 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from engine.doors.mounts import User
+from engine.doors.users import User
+from engine.tools.local.openers import command_of
 
 _PROC = "/proc"
-_SHOWN_CHARACTERS = 80
 
 
 def users(path: str, also: str = "") -> list[User]:
@@ -21,7 +21,7 @@ def users(path: str, also: str = "") -> list[User]:
     found = []
     for name in os.listdir(_PROC):
         if name.isdigit() and int(name) != os.getpid() and _uses(name, path, also):
-            found.append(User(int(name), _command(name)))
+            found.append(User(int(name), command_of(name)))
     return sorted(found)
 
 
@@ -38,19 +38,3 @@ def _links(process: str) -> Iterator[str]:
     for name in names:
         with contextlib.suppress(OSError):
             yield os.readlink(f"{_PROC}/{process}/{name}")
-
-
-def _command(process: str) -> str:
-    try:
-        descriptor = os.open(f"{_PROC}/{process}/cmdline", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        raw = os.read(descriptor, 4096)
-    except OSError:
-        return ""
-    finally:
-        os.close(descriptor)
-    text = raw.rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", "replace")
-    shown = "".join(character if character.isprintable() else "?" for character in text)
-    return shown if len(shown) <= _SHOWN_CHARACTERS else f"{shown[: _SHOWN_CHARACTERS - 1]}…"

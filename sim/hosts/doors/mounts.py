@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 
 from engine.doors.files import Kind
-from engine.doors.mounts import Mount, User, describe_users
+from engine.doors.mounts import Mount
+from engine.doors.users import User, describe_users
 from engine.errors import Conflict, NotFound, StorageError
 from sim.hosts.processes import SimProcess
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from engine.data.model import VolumeFormat, aligned, require_id
 from engine.data.records import VolumeRef
 from engine.doors.images import Layer
+from engine.doors.users import User
 from engine.doors.volume_groups import LogicalVolume, PhysicalRange, VolumeGroup
 from engine.errors import Conflict, Damaged, DiskwrightError, StorageError, from_os_error, from_os_errors
 from engine.formats.base import VolumeFacts, backing_name, unverified
@@ -199,6 +200,12 @@ class Volumes:
         found, size = known(volume, report)
         length = min(size, found.size) if volume.format is VolumeFormat.RAW else 0
         return self._activation.activate(volume, found.name, length)
+
+    def users(self, volume: VolumeRef) -> list[User]:
+        """Ask the kernel of this host whether the device is open. Who opened it on another host is told by
+        ``late_writer``."""
+        found = self._group.report().volumes.get(layout.volume_name(require_id(volume.id, "volume")))
+        return [User(0, "", True)] if found is not None and found.open else []
 
     def late_writer(self, volume: VolumeRef) -> str:
         """Believe what the hosts say themselves that they have active."""

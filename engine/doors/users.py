@@ -1,0 +1,33 @@
+"""Who uses a thing: plain data, and how it is told. Doors that can be asked for users return these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+_SHOWN = 4
+
+
+class User(NamedTuple):
+    """A process that uses a mount, a file or a device."""
+
+    pid: int
+    """0: only its lock is seen, so it runs on another host or may not be looked at from here."""
+    command: str
+    """Its command line, shortened and printable; "" when it is not known."""
+    writes: bool = False
+    """It may write."""
+
+
+def describe_users(users: Sequence[User]) -> str:
+    """Name them, for a message."""
+    shown = [_one(user) for user in users[:_SHOWN]]
+    if len(users) > _SHOWN:
+        shown.append(f"{len(users) - _SHOWN} more")
+    return ", ".join(shown) or "a process that is not seen from here"
+
+
+def _one(user: User) -> str:
+    if not user.pid:
+        return "a process that is not seen from here"
+    return f"process {user.pid}{f' ({user.command})' if user.command else ''}"

@@ -1,0 +1,148 @@
+"""Opening, sealing, deleting and putting away volumes, each for a stated purpose.
+
+A lease says who of us may do what; it does not say who uses the data. A machine outlives the process that had the lease
+for it, and tools of others know no lease. So the data itself is asked: who has the volume open now? Whom a purpose
+cannot bear is named, and nothing is done. The caller holds the leases; the gate asks after they were taken, so nobody
+of us comes in between, and a machine that is told of the volume needs one.
+
+Errors: ``ImageBusy`` naming who uses the data, ``Conflict`` while what a silent host wrote may still arrive,
+``StorageError`` when it cannot be asked, and those of ``engine.formats.base.Volumes``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import NamedTuple
+
+from engine.data.model import VolumeFormat
+from engine.data.records import VolumeRef
+from engine.doors import Doors
+from engine.doors.images import Layer
+from engine.doors.users import describe_users
+from engine.errors import Conflict, ImageBusy, from_os_error
+from engine.formats.base import Repository, unverified
+
+
+class Purpose(StrEnum):
+    """What a volume is wanted for."""
+
+    READ = "read"
+    """As a layer of an image, while its lease keeps it as it is."""
+    FILL = "fill"
+    """The volume of an attempt, which no image has as its data; a session's own lock keeps others out."""
+    REWRITE = "rewrite"
+    """A volume that an image has as its data: a merge into it, its header, its leaks."""
+    SEAL = "seal"
+    """The data does not change from here on."""
+    REPLACE = "replace"
+    """Another volume takes its place, and it is deleted."""
+    HAND_OUT = "hand out"
+    """To a machine, for writing."""
+    DELETE = "delete"
+    PUT_AWAY = "put away"
+
+
+class Rule(NamedTuple):
+    """What must hold before a volume is used for a purpose."""
+
+    readers: bool
+    """Others may read it meanwhile."""
+    writers: bool
+    """Others may write to it meanwhile."""
+    late: bool
+    """A host that is silent may have writes under way that still arrive."""
+
+
+RULES = {
+    Purpose.READ: Rule(readers=True, writers=True, late=True),
+    Purpose.FILL: Rule(readers=True, writers=True, late=True),
+    Purpose.REWRITE: Rule(readers=False, writers=False, late=False),
+    Purpose.REPLACE: Rule(readers=False, writers=False, late=True),
+    Purpose.SEAL: Rule(readers=True, writers=False, late=False),
+    Purpose.HAND_OUT: Rule(readers=True, writers=False, late=False),
+    Purpose.DELETE: Rule(readers=False, writers=False, late=True),
+    Purpose.PUT_AWAY: Rule(readers=False, writers=False, late=True),
+}
+
+
+def require(repository: Repository, tag: str, volume: VolumeRef, purpose: Purpose) -> None:
+    """Return if the volume of ``tag`` can be used for the purpose now, as far as the data itself tells. The caller
+    holds the lease."""
+    rule = RULES[purpose]
+    if not rule.late:
+        _nothing_under_way(repository, tag, volume)
+    if rule.readers and rule.writers:
+        return
+    in_the_way = [user for user in repository.volumes.users(volume) if user.writes or not rule.readers]
+    if in_the_way:
+        raise ImageBusy(
+            f"the data of image {tag} is in use by {describe_users(in_the_way)}",
+            "Stop the machine or tool that has it open, then try again",
+        )
+
+
+def late_writer(repository: Repository, volume: VolumeRef) -> str:
+    """Return the host whose writes to the volume may still arrive, "" for none."""
+    return repository.volumes.late_writer(volume)
+
+
+def _nothing_under_way(repository: Repository, tag: str, volume: VolumeRef) -> None:
+    host = late_writer(repository, volume)
+    if host:
+        raise Conflict(
+            f"host {host} used image {tag} and is not proven to have stopped: what it was writing may still arrive",
+            "Try again when it is back, or was restarted; or, when it is certainly dead, say so on the manager: "
+            f"diskwright srm take REPO --dead {host}",
+        )
+
+
+def open_layer(repository: Repository, tag: str, volume: VolumeRef, purpose: Purpose) -> Layer:
+    """Return the volume of ``tag`` as a tool opens it; it is active from then on where volumes have to be."""
+    require(repository, tag, volume, purpose)
+    return repository.volumes.layer(volume)
+
+
+def seal(doors: Doors, repository: Repository, tag: str, volume: VolumeRef) -> None:
+    """Let the data of ``tag`` be what it is now: nobody writes, nothing shows behind the end of the image, and all of
+    it is durable on return, also what a machine wrote that never flushed."""
+    layer = open_layer(repository, tag, volume, Purpose.SEAL)
+    settle(doors, layer)
+    if repository.extents is not None:
+        repository.extents.freeze(volume)
+
+
+def settle(doors: Doors, layer: Layer) -> None:
+    """Make durable what is seen in a volume: whoever wrote it may have died before a flush, and a tool that then finds
+    nothing to change flushes nothing."""
+    try:
+        opened = doors.volume_groups.open_device if layer.device else doors.files.open
+        with opened(layer.path, writable=True) as handle:
+            handle.sync()
+    except OSError as error:
+        raise from_os_error(error, f"flush {layer.path}") from error
+
+
+def make(
+    repository: Repository,
+    volume: VolumeRef,
+    size: int,
+    backing_format: VolumeFormat | None,
+    verify: Callable[[], None] = unverified,
+    filled: bool = False,
+) -> None:
+    """Create an empty volume that its record names already; see ``engine.formats.base.Volumes.make``."""
+    repository.volumes.make(volume, size, backing_format, verify, filled)
+
+
+def delete(repository: Repository, tag: str, volume: VolumeRef) -> None:
+    """Delete a volume that no image needs, and its digest list; durable on return, success when it is gone."""
+    require(repository, tag, volume, Purpose.DELETE)
+    repository.digests.remove(volume.id)
+    repository.volumes.remove(volume.id, volume.format)
+
+
+def put_away(repository: Repository, volume: str, format: VolumeFormat) -> None:
+    """Move a volume that no record names into quarantine; durable on return."""
+    require(repository, "that nobody knows", VolumeRef(volume, format, ""), Purpose.PUT_AWAY)
+    repository.volumes.quarantine(volume, format)

@@ -1,0 +1,75 @@
+"""Which processes of this host have one file or device open: what /proc tells.
+
+A link is followed only where its text names the file, so a server that is away does not block the look. Processes that
+end meanwhile, or that may not be looked at, are left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from engine.doors.users import User
+
+_PROC = "/proc"
+_SHOWN_CHARACTERS = 80
+_ACCESS_BITS = 0o3
+
+
+def openers(path: str, found: os.stat_result) -> list[User]:
+    """Return the processes other than this one that have the file open which ``path`` named when ``found`` was read,
+    under whatever name of the same last part; of a device, under any name."""
+    wanted = (found.st_dev, found.st_ino, found.st_rdev)
+    base = os.path.basename(path)
+    users = []
+    for name in os.listdir(_PROC):
+        if name.isdigit() and int(name) != os.getpid():
+            opened = _opened(name, base, wanted)
+            if opened is not None:
+                users.append(User(int(name), command_of(name), opened))
+    return sorted(users)
+
+
+def _opened(process: str, base: str, wanted: tuple[int, int, int]) -> bool | None:
+    """Whether the process may write to it; None: it has it not open."""
+    writes: bool | None = None
+    try:
+        numbers = os.listdir(f"{_PROC}/{process}/fd")
+    except OSError:
+        return None
+    for number in numbers:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            link = f"{_PROC}/{process}/fd/{number}"
+            text = os.readlink(link)
+            if not (text.startswith("/dev/") if wanted[2] else base in text):
+                continue
+            there = os.stat(link)
+            same = there.st_rdev == wanted[2] if wanted[2] else (there.st_dev, there.st_ino) == wanted[:2]
+            if same:
+                writes = bool(writes) or _may_write(process, number)
+    return writes
+
+
+def _may_write(process: str, number: str) -> bool:
+    with open(f"{_PROC}/{process}/fdinfo/{number}", encoding="ascii", errors="replace") as stream:
+        for line in stream:
+            if line.startswith("flags:"):
+                return int(line.split()[1], 8) & _ACCESS_BITS != os.O_RDONLY
+    return True
+
+
+def command_of(process: str) -> str:
+    """Return the command line of a process, shortened and printable; "" when it is not known."""
+    try:
+        descriptor = os.open(f"{_PROC}/{process}/cmdline", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        raw = os.read(descriptor, 4096)
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
+    text = raw.rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", "replace")
+    shown = "".join(character if character.isprintable() else "?" for character in text)
+    return shown if len(shown) <= _SHOWN_CHARACTERS else f"{shown[: _SHOWN_CHARACTERS - 1]}…"

@@ -1,0 +1,136 @@
+"""The gate: what a machine uses is not sealed, replaced, merged, put away or deleted, whoever holds the lease."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from engine.errors import ImageBusy
+
+MEBI = 1 << 20
+
+
+def fixes_of(engine, repo: str, rule: str):
+    """What check offers under one rule."""
+    return [fix for fix in engine.check_storage_repository(repo) if fix.rule == rule]
+
+
+@contextlib.contextmanager
+def machine(path: str, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A qemu that has the image open, as a machine has whose holder died, until the end of the block."""
+    node = {"driver": "qcow2", "backing": None, "file": {"driver": "file", "filename": path}}
+    words = ["qemu-io", *options, f"json:{json.dumps(node)}"]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write("length\n")
+    process.stdin.flush()
+    process.stdout.readline()  # it has opened the image
+    try:
+        yield process
+    finally:
+        process.communicate()
+
+
+def volume_of(world, engine, image: str) -> str:
+    """The file of an image's data."""
+    repository = engine.context.repository("a")
+    return str(repository.volumes.layer(repository.tags.read(image).record.volume).path)
+
+
+def test_users_of_a_file_are_named_by_process_and_program(world, engine):
+    """Who has an image open is asked of the file: process, program, and whether it may write."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    path = volume_of(world, engine, disk)
+    files = engine.doors.files
+    assert files.users(path) == []
+    with machine(path) as process:
+        (user,) = files.users(path)
+        assert (user.pid, user.writes) == (process.pid, True)
+        assert "qemu-io" in user.command
+    with machine(path, "-r"):
+        assert [user.writes for user in files.users(path)] == [False]
+    assert files.users(path) == []
+
+
+def test_a_lock_of_this_process_is_no_user(world, engine):
+    """Asking does not find the asker, and a file that nobody has open has no user."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    with open(volume_of(world, engine, disk), "rb"):
+        assert engine.doors.files.users(volume_of(world, engine, disk)) == []
+
+
+def test_a_disk_that_a_machine_writes_is_not_snapshotted(world, engine):
+    """The holder is dead, the machine is not: the snapshot is refused and names it; afterwards it is made."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    with machine(volume_of(world, engine, disk)) as process, pytest.raises(ImageBusy) as told:
+        engine.create_snapshot("a", disk)
+    assert f"process {process.pid}" in told.value.message and "qemu-io" in told.value.message
+    assert len(engine.list_images("a")) == 1
+    engine.create_snapshot("a", disk)
+
+
+def test_data_that_a_machine_has_open_is_not_deleted(world, engine):
+    """Removing is a record; the clean that would delete the file is refused while a machine has it open."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    path = volume_of(world, engine, disk)
+    engine.remove_image("a", disk)
+    (fix,) = fixes_of(engine, "a", "C-REMOVED")
+    with machine(path, "-r"), pytest.raises(ImageBusy, match="in use by process"):
+        engine.run_fix_here("a", fix)
+    assert os.path.exists(path)
+    (fix,) = engine.check_storage_repository("a")
+    engine.run_fix_here("a", fix)
+    assert not os.path.exists(path)
+
+
+def test_nothing_is_merged_below_a_machine(world, engine):
+    """A merge writes neither into what a machine reads nor into what it writes."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    snapshot = engine.create_snapshot("a", disk)
+    engine.remove_image("a", snapshot)
+    for path in (volume_of(world, engine, disk), volume_of(world, engine, snapshot)):
+        (fix,) = fixes_of(engine, "a", "M-CHAIN")
+        with machine(path, "-r"), pytest.raises(ImageBusy):
+            engine.run_fix_here("a", fix)
+    assert engine.context.repository("a").tags.read(disk).record.operation is None
+    (fix,) = fixes_of(engine, "a", "M-CHAIN")
+    engine.run_fix_here("a", fix)
+
+
+def test_a_volume_that_a_machine_has_open_is_not_replaced(world, engine):
+    """An optimize that would put another volume in its place waits for the machine to end."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    engine.set_strategy("a", disk, "performance")
+    (fix,) = fixes_of(engine, "a", "O-FORMAT")
+    with machine(volume_of(world, engine, disk)), pytest.raises(ImageBusy):
+        engine.run_fix_here("a", fix)
+    (fix,) = fixes_of(engine, "a", "O-FORMAT")
+    engine.run_fix_here("a", fix)
+
+
+def test_a_snapshot_is_durable_before_it_is_one(world, engine, monkeypatch):
+    """The file that a snapshot will be is flushed before any record says so: a machine may never have flushed it."""
+    from engine.gate import gate
+
+    disk = engine.create_virtual_disk("a", MEBI)
+    order: list[str] = []
+    settle, tags = gate.settle, engine.context.repository("a").tags
+    publish = tags.publish
+
+    def noted_settle(doors, layer):
+        order.append("flush")
+        settle(doors, layer)
+
+    def noted_publish(record, expected):
+        order.append("publish")
+        return publish(record, expected)
+
+    monkeypatch.setattr(gate, "settle", noted_settle)
+    monkeypatch.setattr(tags, "publish", noted_publish)
+    engine.create_snapshot("a", disk)
+    assert order[0] == "flush" and order.count("flush") == 1

@@ -7,8 +7,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.adversary.findings import CannotTry
 from tests.adversary.known import KNOWN
+from tests.adversary.oracle.findings import CannotTry
 from tests.adversary.plots import PLOTS
 from tests.adversary.shrinking import shrink
 from tests.adversary.stories import Played, Stage, Story
@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> int:
         parser.error("diskwright is not installed beside this Python")
     seed = options.seed if options.seed is not None else time.time_ns() % 1_000_000
     with tempfile.TemporaryDirectory(prefix="adversary-") as directory:
-        stage = Stage(Path(directory), command, _say, spare=() if options.known else KNOWN)
+        stage = Stage(Path(directory), command, spare=() if options.known else KNOWN)
         if options.replay:
             wrong = _replay(stage, Story.load(options.replay.read_text()), options.times)
         else:

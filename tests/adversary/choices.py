@@ -4,8 +4,8 @@ import random
 from collections.abc import Container
 from typing import Any
 
-from tests.adversary.contents import BLOCK
-from tests.adversary.model import ABSENT, PRESENT, REMOVED, Image
+from tests.adversary.oracle.contents import BLOCK
+from tests.adversary.oracle.model import ABSENT, PRESENT, REMOVED, Image
 from tests.adversary.world import Action, World
 
 MOST_IMAGES = 7  # in a repository; each costs an export in each round

@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.adversary.contents import judge
-from tests.adversary.findings import Finding
-from tests.adversary.hosts import Host
-from tests.adversary.model import ABSENT, PRESENT, REMOVED, Image
+from tests.adversary.doors.hosts import Host
+from tests.adversary.oracle.contents import judge
+from tests.adversary.oracle.findings import Finding
+from tests.adversary.oracle.model import ABSENT, PRESENT, REMOVED, Image
 from tests.adversary.world import World
 
 ROUNDS_OF_FIXES = 6

@@ -3,11 +3,11 @@
 import shutil
 import subprocess
 
-from tests.adversary import processes
-from tests.adversary.contents import BLOCK, extent_bytes
-from tests.adversary.damage import DAMAGES, record_of
-from tests.adversary.findings import NotThere
-from tests.adversary.model import Image
+from tests.adversary.doors import processes
+from tests.adversary.doors.damage import DAMAGES, record_of
+from tests.adversary.oracle.contents import BLOCK, extent_bytes
+from tests.adversary.oracle.findings import NotThere
+from tests.adversary.oracle.model import Image
 from tests.adversary.world import Action, Outcome, World
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.adversary.choices import extents
-from tests.adversary.damage import DAMAGES
+from tests.adversary.doors.damage import DAMAGES
 from tests.adversary.world import Action
 
 Rounds = list[list[Action]]

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 
-from tests.adversary.findings import CannotTry
+from tests.adversary.oracle.findings import CannotTry
 from tests.adversary.stories import Played, Story
 from tests.adversary.world import Action
 

@@ -9,12 +9,13 @@ from typing import Any
 
 from tests.adversary import judging
 from tests.adversary.choices import round_of
-from tests.adversary.findings import Finding
-from tests.adversary.hosts import Done
+from tests.adversary.doors.hosts import Done
+from tests.adversary.oracle.findings import Finding
+from tests.adversary.outside import OUTSIDE
 from tests.adversary.plots import PLOTS, Rounds
+from tests.adversary.verbs import VERBS
 from tests.adversary.world import Action, World
 
-Say = Callable[[str], None]
 ROUNDS = 7
 
 
@@ -54,10 +55,10 @@ class Played:
 
 
 class Stage:
-    """Where stories are played: a directory for worlds, the command to drive, whom to tell, and what to spare."""
+    """Where stories are played: a directory for worlds, the command to drive, and what to spare."""
 
-    def __init__(self, directory: Path, command: str, say: Say, spare: Container[str] = ()) -> None:
-        self._directory, self._command, self._say, self._spare = directory, command, say, spare
+    def __init__(self, directory: Path, command: str, spare: Container[str] = ()) -> None:
+        self._directory, self._command, self._spare = directory, command, spare
         self._count = 0
 
     def tell(self, seed: int, plot: str) -> Played:
@@ -75,7 +76,7 @@ class Stage:
 
     def _play(self, story: Story, rounds: Callable[[World], list[Finding]]) -> Played:
         self._count += 1
-        world = World(self._directory / f"world-{self._count}", self._command, story.storage, self._say)
+        world = World(self._directory / f"world-{self._count}", self._command, story.storage, VERBS | OUTSIDE)
         try:
             findings = rounds(world)
             return Played(story, findings, world.log, world.noted)

@@ -8,10 +8,10 @@ import pytest
 
 from tests.adversary.__main__ import programme, report, run
 from tests.adversary.choices import extents
-from tests.adversary.contents import BLOCK, Content, block_bytes, extent_bytes, judge
-from tests.adversary.findings import Finding
 from tests.adversary.known import KNOWN
-from tests.adversary.model import ABSENT, PRESENT, REMOVED, Change, Said, states_after
+from tests.adversary.oracle.contents import BLOCK, Content, block_bytes, extent_bytes, judge
+from tests.adversary.oracle.findings import Finding
+from tests.adversary.oracle.model import ABSENT, PRESENT, REMOVED, Change, Said, states_after
 from tests.adversary.plots import PLOTS
 from tests.adversary.shrinking import shrink
 from tests.adversary.stories import Played, Stage, Story
@@ -24,7 +24,7 @@ def test_three_minutes_of_the_adversary_find_nothing(tmp_path):
     """What several hosts do at once, killed anywhere, and what is mended of the world outside, shows nothing wrong."""
     command = shutil.which("diskwright", path=str(Path(sys.executable).parent))
     assert command
-    stage = Stage(tmp_path, command, print, spare=KNOWN)
+    stage = Stage(tmp_path, command, spare=KNOWN)
     wrong = run(stage, seconds=180, seed=SEED, plots=programme(), shrink_s=60)
     assert not wrong, report(wrong[0])
 

@@ -3,11 +3,11 @@
 import json
 from typing import Any
 
-from tests.adversary import machines, processes
-from tests.adversary.contents import BLOCK, Content, extent_bytes, judge
-from tests.adversary.findings import Finding
-from tests.adversary.hosts import Done, Kill
-from tests.adversary.model import ABSENT, PRESENT, Change, Image, Said
+from tests.adversary.doors import machines, processes
+from tests.adversary.doors.hosts import Done, Kill
+from tests.adversary.oracle.contents import BLOCK, Content, extent_bytes, judge
+from tests.adversary.oracle.findings import Finding
+from tests.adversary.oracle.model import ABSENT, PRESENT, Change, Image, Said
 from tests.adversary.world import Action, Before, Outcome, World
 
 

@@ -9,19 +9,19 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.adversary import processes
-from tests.adversary.contents import Content
-from tests.adversary.findings import CannotTry, Finding, NotThere
-from tests.adversary.hosts import Done, Host
-from tests.adversary.machines import Machine, MachineError
-from tests.adversary.model import Change, Image, Model, states_after
-from tests.adversary.places import Place, make_place
+from tests.adversary.doors import processes
+from tests.adversary.doors.hosts import Done, Host
+from tests.adversary.doors.machines import Machine, MachineError
+from tests.adversary.doors.places import Place, make_place
+from tests.adversary.oracle.contents import Content
+from tests.adversary.oracle.findings import CannotTry, Finding, NotThere
+from tests.adversary.oracle.model import Change, Image, Model, states_after
 
 Action = dict[str, Any]
 HOSTS = ("anna", "bert")
@@ -53,11 +53,14 @@ class Before:
         return [one.copy() for one in self.contents.get((repository, image.name), []) + image.contents]
 
 
+Verbs = Mapping[str, Callable[["World", Action], Outcome]]
+
+
 class World:
     """One world in a directory of its own; `close` ends everything that was started in it."""
 
-    def __init__(self, directory: Path, command: str, storage: dict[str, str], say: Callable[[str], None]) -> None:
-        self.directory, self.say = directory, say
+    def __init__(self, directory: Path, command: str, storage: dict[str, str], verbs: Verbs) -> None:
+        self.directory, self._verbs = directory, verbs
         self.model = Model()
         self.log: list[Done] = []
         self.hosts = [Host(name, directory, command, self.log) for name in HOSTS]
@@ -183,11 +186,8 @@ class World:
             raise CannotTry(f"no repository: {made.last_words} {joined[-1].last_words}")
 
     def _perform(self, action: Action) -> Outcome:
-        from tests.adversary.outside import OUTSIDE
-        from tests.adversary.verbs import VERBS
-
         try:
-            outcome = (VERBS | OUTSIDE)[action["do"]](self, action)
+            outcome = self._verbs[action["do"]](self, action)
         except (MachineError, NotThere) as error:
             return Outcome(note=str(error))
         if action.get("must") and outcome.done and outcome.done[-1].code:

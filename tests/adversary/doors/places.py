@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Protocol
 
-from tests.adversary.findings import CannotTry
+from tests.adversary.oracle.findings import CannotTry
 
 
 class Place(Protocol):

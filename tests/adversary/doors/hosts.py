@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.adversary import processes
-from tests.adversary.model import Said
+from tests.adversary.doors import processes
+from tests.adversary.oracle.model import Said
 
 PATIENCE_S = 300.0
 _REFUSALS = (2, 3, 4, 5)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from itertools import permutations
 
-from tests.adversary.contents import Content
+from tests.adversary.oracle.contents import Content
 
 PRESENT, REMOVED, ABSENT = "present", "removed", "absent"
 

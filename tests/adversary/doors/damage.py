@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.adversary.findings import NotThere
+from tests.adversary.oracle.findings import NotThere
 
 
 def record_of(root: Path, image: str) -> Path:

@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.adversary import processes
-from tests.adversary.contents import BLOCK, extent_bytes
+from tests.adversary.doors import processes
+from tests.adversary.oracle.contents import BLOCK, extent_bytes
 
 _OLD_MAGIC, _OPTION_MAGIC, _REPLY_MAGIC = b"NBDMAGIC", b"IHAVEOPT", 0x3E889045565A9
 _EXPORT_NAME, _NO_ZEROES = 1, 2

@@ -1,1 +1,1 @@
-"""What acts of the console do, whatever page they were called from."""
+"""Controllers: what acts do beyond one page. They are given the shell, and know dialogs but no page."""

@@ -75,3 +75,20 @@ def test_what_runs_is_said_beside_the_status(run: Command, three: dict[str, str]
     assert run("images", "backup").out.count("RUNNING 40 %") == 3
     (image, *_) = run.json("images", "backup")["images"]
     assert image["running"] == {"who": "host-b", "percent": 40}
+
+
+def test_names_are_given_kept_and_changed(run: Command, main_repo: str, backup_repo: str):
+    """--name on what makes an image, beside other user data; a copied snapshot keeps its name, a copied disk gets a
+    mark; rename leaves the rest alone."""
+    disk = run.id("create-disk", main_repo, "2M", "--name", "web", "--user-data", '{"team": "a"}')
+    assert run.json("user-data", "get", main_repo, disk) == {"team": "a", "name": "web"}
+    run("create-snapshot", main_repo, "web", "--name", "web-monday")
+    run("copy", backup_repo, "web-monday", "--wait")
+    run("copy", backup_repo, "web", "--wait")
+    run("copy", backup_repo, "web", "--name", "other", "--wait")
+    assert sorted(names(run)) == ["other", "web (copy)", "web-monday"]
+    run("rename", main_repo, "web", "web-2")
+    assert run.json("user-data", "get", main_repo, disk) == {"team": "a", "name": "web-2"}
+    run("rename", main_repo, "web-2", " ", code=2)
+    run("user-data", "set", main_repo, disk, "[1]")
+    assert "no JSON object" in run("rename", main_repo, disk, "x", code=2).err

@@ -81,7 +81,8 @@ def add_verb_options(parser: argparse.ArgumentParser, auto_fix: bool = True) -> 
 
 
 def add_user_data(parser: argparse.ArgumentParser) -> None:
-    """``--user-data`` of the verbs that make an image."""
+    """``--name`` and ``--user-data`` of the verbs that make an image."""
+    parser.add_argument("--name", metavar="NAME", help="what people call it; kept in its user data")
     parser.add_argument("--user-data", metavar="JSON", help="JSON text, @FILE, or - for standard input")
 
 

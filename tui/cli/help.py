@@ -116,6 +116,7 @@ COMMANDS: dict[str, Command] = {
         1, "images", "remove", "remove an image; its data stay until a clean fix", "diskwright remove main 3f2a"
     ),
     "restore": _command(1, "images", "restore", "undo a removal", "diskwright restore main 3f2a"),
+    "rename": _command(1, "images", "rename", "give an image another name", "diskwright rename main 3f2a web-1"),
     "user-data": _command(
         1, "images", "user_data_command", "read or replace the JSON kept with an image",
         "diskwright user-data get main 3f2a\n  diskwright user-data set main 3f2a @web.json",
@@ -191,7 +192,8 @@ diskwright keeps the disk images of virtual machines in repositories that hold n
   Any crash leaves an image optimized, degraded (usable, can be better) or broken, with the reason.
   There is no recovery mode: check finds what is to be done, fix does it, on any host.
   Nothing is destroyed on a guess: removed images can be restored until a clean fix ran.
-  An image id is 32 hexadecimal digits; its first 4 or more do where they are unique.
+  An image id is 32 hexadecimal digits; its first 4 or more do where they are unique, and so does
+  its name (create it with --name, change it with rename).
 """
 
 _TAIL = """\

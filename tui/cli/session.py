@@ -115,8 +115,9 @@ class Session:
 
     @staticmethod
     def user_data(arguments: argparse.Namespace) -> Any:
-        """The value of ``--user-data``, None when it was not given."""
-        return None if arguments.user_data is None else json_argument(arguments.user_data, "user data")
+        """The value of ``--user-data`` with the ``--name`` in it, None when neither was given."""
+        data = None if arguments.user_data is None else json_argument(arguments.user_data, "user data")
+        return data if arguments.name is None else renamed(data, arguments.name)
 
     # -- what goes on
 
@@ -126,6 +127,13 @@ class Session:
             if task.repo_id == repo_id and image == (task.image or self.engine.task_image(task)):
                 return task
         return None
+
+
+def renamed(data: Any, name: str) -> dict[str, Any]:
+    """User data with another name in it; UsageError when it is no object, which could have one."""
+    require(name.strip() and name.isprintable(), f"{name!r:.80} cannot be a name", "Use printable characters")
+    require(data is None or isinstance(data, dict), "the user data is no JSON object, so it has no room for a name")
+    return {**(data or {}), "name": name.strip()}
 
 
 def _is_whole(text: str) -> bool:

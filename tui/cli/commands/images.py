@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from typing import Any
 
 from engine.errors import DiskwrightError
@@ -15,7 +16,7 @@ from tui.cli.arguments import (
     parse_size,
 )
 from tui.cli.render import json_text
-from tui.cli.session import Session, absolute, usable
+from tui.cli.session import Session, absolute, renamed, usable
 from tui.text.printable import printable, quoted
 
 _FORMATS_HELP = "raw or qcow2; it is stated, never guessed"
@@ -107,8 +108,23 @@ def run_copy(session: Session, arguments: argparse.Namespace) -> int:
     image = session.image_anywhere(arguments.image, arguments.participating)
     base = session.image(arguments.repo, arguments.base) if arguments.base else None
     data = session.user_data(arguments)
+    if data is None:
+        data = _of_the_source(session, arguments, image)
     made = session.engine.copy_image(arguments.repo, image, base, data, session.options(arguments))
     return _answer(session, arguments, made)
+
+
+def _of_the_source(session: Session, arguments: argparse.Namespace, image: str) -> Any:
+    """The user data of what is copied. A snapshot is the same everywhere; the copy of a disk, which has an id of its
+    own, has its name with a mark."""
+    hints = session.options(arguments).get("image_hints", {})
+    places = [hints[image]] if image in hints else arguments.participating
+    for repo_id in sorted(session.engine.list_repositories()) if places is None else places:
+        with contextlib.suppress(DiskwrightError):  # the copy says what is wrong there
+            report = session.engine.get_image_status(repo_id, image)
+            data = session.engine.get_user_data(repo_id, image)
+            return renamed(data, f"{report.name} (copy)") if report.name and report.mutable else data
+    return None
 
 
 def add_import(parser: Parser) -> None:
@@ -184,6 +200,20 @@ def run_restore(session: Session, arguments: argparse.Namespace) -> int:
     session.engine.restore_image(arguments.repo, image, session.options(arguments))
     session.out.document({"repository": arguments.repo, "image": image, "removed": False})
     session.out.say(f"{image} is there again.")
+    return 0
+
+
+def add_rename(parser: Parser) -> None:
+    _add_image(parser)
+    parser.add_argument("name", metavar="NAME", help="the new name; the rest of its user data stays")
+
+
+def run_rename(session: Session, arguments: argparse.Namespace) -> int:
+    image = session.image(arguments.repo, arguments.image)
+    data = renamed(session.engine.get_user_data(arguments.repo, image), arguments.name)
+    session.engine.set_user_data(arguments.repo, image, data)
+    session.out.document({"repository": arguments.repo, "image": image, "name": data["name"]})
+    session.out.say(f"{image} is called {printable(data['name'])} now.")
     return 0
 
 

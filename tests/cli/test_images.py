@@ -92,3 +92,18 @@ def test_names_are_given_kept_and_changed(run: Command, main_repo: str, backup_r
     run("rename", main_repo, "web-2", " ", code=2)
     run("user-data", "set", main_repo, disk, "[1]")
     assert "no JSON object" in run("rename", main_repo, disk, "x", code=2).err
+
+
+def test_check_tells_by_its_exit_code(run: Command, main_repo: str, backup_repo: str):
+    """0, 10 for space, 11 degraded, 12 broken: the worst counts, in text and JSON, and only when asked for."""
+    disk = run.id("create-disk", main_repo, "2M")
+    run("check", main_repo, "--exit-code", code=0)
+    run("remove", main_repo, run.id("create-disk", main_repo, "1M"))
+    run("check", main_repo, "--exit-code", code=10)
+    run("strategy", main_repo, disk, "performance")
+    run("check", main_repo, "--exit-code", code=11)
+    source = run.id("create-snapshot", main_repo, disk)
+    run("copy", backup_repo, source, "--no-auto-fix")
+    run("check", backup_repo, "--exit-code", code=12)
+    run("check", backup_repo, "--exit-code", "--json", code=12)
+    run("check", backup_repo, code=0)

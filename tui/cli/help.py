@@ -142,7 +142,10 @@ COMMANDS: dict[str, Command] = {
     ),
     "check": _command(
         2, "look", "check", "look for problems and offer fixes; changes nothing",
-        "diskwright check main\n  diskwright check main --deep --json > fixes.json",
+        "diskwright check main\n  diskwright check main --deep --json > fixes.json\n"
+        "  diskwright check main --exit-code\n\n"
+        "With --exit-code: 0 nothing to do, 10 only space to clean or layers to merge, 11 an image is degraded\n"
+        "(usable), 12 one is broken or unknown. Any other code is that of an error.",
     ),
     "tasks": _command(2, "look", "tasks", "what runs and what is prepared on this host", "diskwright tasks"),
     "plan": _command(
@@ -213,7 +216,7 @@ Exit codes
   4  somebody holds it, or it exists        130  Ctrl-C: the command ended, started work goes on
   5  the state forbids it, or it cannot     141  standard output was closed
      be undone; the message says what       prepare -- COMMAND: that of COMMAND
-     to do first, or --irreversible
+     to do first, or --irreversible         check --exit-code: 10, 11, 12, see there
 
 Environment
   DISKWRIGHT_HOST    as --host              NO_COLOR           no colours

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from engine.data.model import Fix, ImageReport, RepositoryReport
+from engine.data.model import Fix, ImageReport, RepositoryReport, Status
 from engine.errors import NotFound
 from engine.triage import rules
 from tui.cli.arguments import Parser, add_deep, add_verb_options
@@ -18,6 +18,8 @@ from tui.text.statuses import COUNTED, LOOKS
 if TYPE_CHECKING:
     from tui.view.snapshot import RepositoryView
 
+CLEANABLE, DEGRADED, BROKEN = 10, 11, 12
+"""Exit codes of ``check --exit-code``. An image that is unknown counts as broken: nobody can say that it is not."""
 _WIDE_COLUMNS = 110
 """From this width on the table of fixes has room for whole status words."""
 
@@ -177,6 +179,7 @@ def _what_to_do(repo_id: str, image: ImageReport, fixes: list[Fix], elsewhere: d
 
 def add_check(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO")
+    parser.add_argument("--exit-code", action="store_true", help="tell by the exit code what is wrong, for scripts")
     add_deep(parser)
     add_verb_options(parser, auto_fix=False)
 
@@ -185,8 +188,9 @@ def run_check(session: Session, arguments: argparse.Namespace) -> int:
     out = session.out
     report = session.engine.inspect_repository(arguments.repo, session.options(arguments))
     out.document(report_json(arguments.repo, report))
+    code = verdict(report) if arguments.exit_code else 0
     if out.json_wanted:
-        return 0
+        return code
     name = printable(arguments.repo)
     out.prose(f"{name}: {counts(report)}. {human(report.free_bytes)} of {human(report.total_bytes)} free.")
     if report.fixes:
@@ -199,7 +203,17 @@ def run_check(session: Session, arguments: argparse.Namespace) -> int:
             out.prose(f"{finding.kind}: {printable(finding.subject)}: {printable(finding.text)}{size}")
     out.line()
     out.line(_next(quoted(arguments.repo), report))
-    return 0
+    return code
+
+
+def verdict(report: RepositoryReport) -> int:
+    """The exit code of ``check --exit-code``: that of the worst that there is."""
+    states = {image.status for image in report.images if not image.hidden and not image.removed}
+    if states & {Status.BROKEN, Status.UNKNOWN}:
+        return BROKEN
+    if Status.DEGRADED in states:
+        return DEGRADED
+    return CLEANABLE if report.fixes else 0
 
 
 def _next(name: str, report: RepositoryReport) -> str:

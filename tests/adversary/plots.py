@@ -96,7 +96,7 @@ def _power_cut(rng: random.Random) -> Rounds:
     return [
         [t.disk(strategy=rng.choice(("space", "performance")))],
         [t.write()],
-        [t.write(mode=rng.choice(("unsafe", "writeback")), flush=False)],
+        [t.write(mode=rng.choice(("unsafe", "unsafe", "writeback")), flush=False)],
         [t.snapshot("s")],
         *([late] if late else []),
         [t.act("power_cut")],

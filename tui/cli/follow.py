@@ -26,6 +26,8 @@ _INTERVAL_S = 0.25
 _POLL_SHARE = 5
 """Looking takes at most one part in so many of the time."""
 _BAR_CELLS = 20
+_NARROW_COLUMNS = 100
+"""Below this width the bar is half as long and stages have no names, so that the time left can be read."""
 
 Event = dict[str, Any]
 
@@ -48,8 +50,14 @@ class Bar:
 
     def cells(self, percent: int) -> str:
         """The bar itself."""
-        full = max(0, min(_BAR_CELLS, percent * _BAR_CELLS // 100))
-        return self._full * full + self._empty * (_BAR_CELLS - full)
+        length = _BAR_CELLS // 2 if self.narrow else _BAR_CELLS
+        full = max(0, min(length, percent * length // 100))
+        return self._full * full + self._empty * (length - full)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether there is too little room for everything."""
+        return columns(sys.stderr) < _NARROW_COLUMNS
 
     def show(self, text: str) -> None:
         """Replace the line."""
@@ -144,7 +152,10 @@ class Follower:
         if status is None or operation is None or operation.when < self._task.started:
             self._bar.show(label)  # what is recorded is an earlier operation
             return
-        stage = f"  {operation.stage}/{operation.stages} {printable(operation.stage_name)}" if operation.stages else ""
+        label = f"{printable(operation.verb)} {self._image[:8]}"  # what people asked for, not the kind of fix it takes
+        stage = f"  {operation.stage}/{operation.stages}" if operation.stages else ""
+        if stage and not self._bar.narrow:
+            stage += f" {printable(operation.stage_name)}"
         if operation.percent < 0:
             self._bar.show(f"{label}{stage}")
             return

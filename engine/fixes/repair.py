@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.data.model import require_size
 from engine.data.records import Record
 from engine.errors import Damaged, Refused, StaleFix
 from engine.formats.base import Repository
@@ -20,6 +21,26 @@ def header(context: Context, repository: Repository, tag: str) -> None:
         if record.volume is not None:
             chains.rewrite_header(context.doors.images, repository, tag, record.volume)
         attempt.finish(lambda record: record)
+
+
+def adopt_size(context: Context, repository: Repository, tag: str, size: int) -> None:
+    """Record ``size``, the length in bytes that another tool gave the disk's volume, as the disk's size. The caller
+    holds the lease. StaleFix when the volume has another length by now, ImageBusy while somebody writes to it."""
+    record = changes.read(repository, tag).record
+    if record.volume is None or not record.mutable:
+        raise StaleFix(f"image {tag} is no disk with data any more", "Check again")
+    gate.settle(context.doors, gate.open_layer(repository, tag, record.volume, Purpose.SEAL))
+    facts = repository.volumes.facts(record.volume.id, record.volume.format)
+    if chains.grown_to(record, record.volume, facts) != size:
+        raise StaleFix(f"the volume of image {tag} has another length by now", "Check again")
+    require_size(size)
+
+    def adopted(now: Record) -> Record:
+        if now.volume != record.volume or now.operation is not None:
+            raise StaleFix(f"image {tag} has other data now", "Check again")
+        return now._replace(size=size, write_epoch=now.write_epoch + 1)  # what was copied or hashed of it is void
+
+    changes.change(repository, tag, adopted)
 
 
 def leaks(context: Context, repository: Repository, tag: str) -> None:

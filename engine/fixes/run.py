@@ -167,6 +167,11 @@ def _replica(context: Context, repository: Repository, work: Work) -> None:
     rebuild.from_replica(context, repository, work.fix.target, _text(work.fix, "source"))
 
 
+def _adopt_size(context: Context, repository: Repository, work: Work) -> None:
+    size = work.fix.plan.get("size")
+    repair.adopt_size(context, repository, work.fix.target, size if isinstance(size, int) else 0)
+
+
 def _salvage(context: Context, repository: Repository, work: Work) -> None:
     rebuild.salvage(context, repository, work.fix.target, work.lost)
 
@@ -191,6 +196,7 @@ _EXECUTORS: dict[Executor, Runner] = {
     Executor.IMPORT: lambda context, repository, work: import_image.resume(context, repository, work.fix.target),
     Executor.REPLICA: _replica,
     Executor.SALVAGE: _salvage,
+    Executor.ADOPT_SIZE: _adopt_size,
     Executor.HEADER: lambda context, repository, work: repair.header(context, repository, work.fix.target),
     Executor.REDUCE: lambda context, repository, work: repair.reduce(context, repository, work.fix.target),
     Executor.LEAKS: lambda context, repository, work: repair.leaks(context, repository, work.fix.target),

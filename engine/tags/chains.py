@@ -14,6 +14,7 @@ from engine.formats.base import Repository, VolumeFacts, backing_name
 from engine.gate import gate
 from engine.gate.gate import Purpose
 from engine.tags import changes
+from engine.tools.qemu.qcow2 import Header
 
 MAX_DEPTH = 400
 """A chain deeper than this is taken for damage (qemu itself gets slow long before)."""
@@ -68,11 +69,12 @@ def load(repository: Repository, record: Record, reader: str = "") -> list[Link]
     return walk(record, look_up, reader)
 
 
-def usable(repository: Repository, record: Record) -> list[Link]:
+def usable(repository: Repository, record: Record, grown: bool = False) -> list[Link]:
     """Return the chain of ``record`` if each volume is there and can be what its record says.
 
     Each layer gets a cheap look, before its data is read or given to anybody. Raises as ``walk``, Damaged for data that
-    is gone or contradicts its record, StorageError when it cannot be looked at."""
+    is gone or contradicts its record, Refused for a disk that another tool has made longer (but with ``grown``),
+    StorageError when it cannot be looked at."""
     links = load(repository, record)
     listing = repository.volumes.listing()
     for link in links:
@@ -85,7 +87,33 @@ def usable(repository: Repository, record: Record) -> list[Link]:
                 f"the data of image {link.tag} is {f'damaged: {problem}' if facts.present else 'gone'}",
                 "diskwright why tells what can be done",
             )
+        if not grown:
+            _require_recorded_size(link.record, link.volume, facts)
     return links
+
+
+def as_recorded(repository: Repository, record: Record, volume: VolumeRef) -> None:
+    """Return if the volume of a disk is as long as its record says: before it is sealed, merged or replaced. Refused
+    when another tool has made it longer."""
+    _require_recorded_size(record, volume, repository.volumes.facts(volume.id, volume.format))
+
+
+def _require_recorded_size(record: Record, volume: VolumeRef, facts: VolumeFacts) -> None:
+    if size := grown_to(record, volume, facts):
+        raise Refused(
+            f"image {record.id} was made {size} bytes long by another tool, its record says {record.size} (O-GROWN)",
+            "Run its fix O-GROWN, which makes the new size its size",
+        )
+
+
+def grown_to(record: Record, volume: VolumeRef, facts: VolumeFacts) -> int:
+    """Return the length in bytes that another tool has given the volume, 0 when it is not longer than its record says.
+    A volume that takes what is merged into it is made longer by us."""
+    if volume.format is VolumeFormat.RAW:
+        length = facts.length
+    else:
+        length = facts.header.size if facts.header else 0
+    return 0 if record.absorber or length <= aligned(record.size) else length
 
 
 def unchanged(repository: Repository, links: list[Link]) -> None:
@@ -104,11 +132,15 @@ def lost(links: list[Link]) -> tuple[tuple[int, int], ...]:
 def contradiction(record: Record, volume: VolumeRef, facts: VolumeFacts) -> str:
     """Tell why the volume cannot be what its record says, "" when it can."""
     size = aligned(record.size)
+    longer = 0 if record.mutable else grown_to(record, volume, facts)
+    if longer:
+        return f"it does not change any more, and is {longer} bytes long instead of {size}"
     if volume.format is VolumeFormat.RAW:
         return f"the raw volume has {facts.length} of {size} bytes" if facts.length < size else ""
-    header = facts.header
-    if header is None:
-        return "it has no qcow2 header"
+    return "it has no qcow2 header" if facts.header is None else _header_contradicts(facts.header, size)
+
+
+def _header_contradicts(header: Header, size: int) -> str:
     if header.size < size:
         return f"the qcow2 header says {header.size} bytes, the record {size}"
     if header.corrupt:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from engine.data.model import ImageReport, OperationStatus, Status, Strategy, VolumeFormat, aligned
 from engine.data.records import Record, VolumeRef
 from engine.formats.base import VolumeFacts, backing_name
-from engine.tags.chains import contradiction
+from engine.tags.chains import contradiction, grown_to
 from engine.triage import rules
 from engine.triage.view import Graph
 
@@ -221,6 +221,9 @@ def degradations(graph: Graph, record: Record) -> list[Degradation]:
     found = []
     facts = graph.view.facts.get(volume.id)
     header = facts.header if facts else None
+    if facts is not None and record.mutable and (size := grown_to(record, volume, facts)):
+        where = (f"volume {volume.id}: {size} bytes", f"record: {record.size} bytes")
+        return [_degraded(rules.O_GROWN, where, size=size, recorded=record.size)]  # nothing else before it is settled
     if header is not None and header.dirty:
         found.append(_degraded(rules.O_DIRTY, (f"volume {volume.id}",)))
     if volume.parent:

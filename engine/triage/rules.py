@@ -52,6 +52,7 @@ class Executor(StrEnum):
     IMPORT = "import"
     REPLICA = "bring a replica in"
     SALVAGE = "salvage"
+    ADOPT_SIZE = "record the size that a volume has"
     HEADER = "rewrite a header"
     REDUCE = "reduce a volume"
     LEAKS = "repair leaks"
@@ -125,6 +126,7 @@ O_FLAT: Final = "O-FLAT"
 O_DEPTH: Final = "O-DEPTH"
 O_FORMAT: Final = "O-FORMAT"
 O_OVERSIZE: Final = "O-OVERSIZE"
+O_GROWN: Final = "O-GROWN"
 O_HEADER: Final = "O-HEADER"
 O_LEAKS: Final = "O-LEAKS"
 O_REDUCE: Final = "O-REDUCE"
@@ -255,6 +257,13 @@ _TABLE: tuple[Rule, ...] = (
     Rule(O_OVERSIZE, "A fresh copy would take clearly less room.", _DEGRADED,
          "it occupies {over} bytes more than a fresh copy would", FixType.OPTIMIZE, _FLAT, _MAKE_FLAT, _NO_ROOM,
          Executor.FLATTEN, volumes=Need.ALWAYS, deep=Need.SOMETIMES),
+    Rule(O_GROWN, "Another tool has made the volume of the disk longer than its record says. What lies behind the "
+         "recorded size would be lost with the next copy, so nothing is built on it before its size is settled.",
+         _DEGRADED, "it was made {size} bytes long by another tool, and its record says {recorded}",
+         FixType.OPTIMIZE, "{reason}; this makes {size} bytes its size",
+         "Records the length that the volume has. No data is touched; the disk can not be made shorter again.",
+         "Stop the machine that uses the disk, so that it cannot be made longer meanwhile.",
+         Executor.ADOPT_SIZE),
     Rule(O_HEADER, "The backing name in its qcow2 header is wrong. Nothing here follows it; other programs might.",
          _DEGRADED, "the backing name in its header is not what its record says (it is derived and never followed)",
          FixType.OPTIMIZE, "{reason}; this rewrites the header only",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from engine.data.model import Fix, FixCost, ImageReport, Status, Strategy, VolumeFormat, Wait, WaitKind
 from engine.data.records import Record
+from engine.tags.chains import grown_to
 from engine.triage import rules
 from engine.triage.health import Degradation, Health, Judge, degradations, wanted_format
 from engine.triage.propose import cost, fix, makes, reads_of, removes, room
@@ -194,6 +195,8 @@ def optimize(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]:
     for item in found:
         if item.rule == rules.O_HEADER or (item.rule == rules.O_LEAKS and rebuild is None):
             yield _small(judge, record, item)
+        elif item.rule == rules.O_GROWN and record.operation is None:
+            yield _adopt_size(judge, record, item)
         elif item.rule == rules.D_LOST and record.lost:
             yield from _restore(judge, record, item)
             yield _accept(judge, record, item)
@@ -263,6 +266,24 @@ def _small(judge: Judge, record: Record, item: Degradation) -> Fix:
         before=Status.DEGRADED,
         after=Status.OPTIMIZED,
         wait=_late_writer(judge.graph, record) if item.rule == rules.O_LEAKS else None,
+    )
+
+
+def _adopt_size(judge: Judge, record: Record, item: Degradation) -> Fix:
+    graph = judge.graph
+    assert record.volume is not None
+    size = grown_to(record, record.volume, graph.view.facts[record.volume.id])
+    return fix(
+        graph,
+        rules.O_GROWN,
+        record.id,
+        rules.offer(rules.O_GROWN, reason=_capital(item.reason), size=size),
+        reads=reads_of(graph, [record.id]),
+        plan={"size": size},
+        facts=item.facts,
+        unavailable=(record.id,),
+        before=Status.DEGRADED,
+        after=Status.OPTIMIZED,
     )
 
 

@@ -34,14 +34,14 @@ def prepare(context: Context, state: HostState, repo_id: str, image: str, writab
     record = context.visible(repo_id, image)
     _refuse_unusable(record, writable)
     _refuse_second(state, repository, image)
-    links = chains.usable(repository, record)
+    links = chains.usable(repository, record, grown=True)
     below = [link.tag for link in links[1:]]
     own, rest = ([image], below) if writable else ([], [image, *below])
     with contextlib.ExitStack() as stack:
         stack.callback(context.deactivate)
         _mend_headers(context, repository, links)
         leases = stack.enter_context(leasing.take(context.doors, repository, own, rest))
-        chains.usable(repository, context.visible(repo_id, image))
+        chains.usable(repository, context.visible(repo_id, image), grown=True)
         chains.unchanged(repository, links)  # and from here on nobody changes it
         if writable:
             gate.require(repository, image, links[0].volume, Purpose.HAND_OUT)

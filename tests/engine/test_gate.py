@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.errors import ImageBusy
+from engine.errors import ImageBusy, Refused, StaleFix
 
 MEBI = 1 << 20
 
@@ -134,3 +134,69 @@ def test_a_snapshot_is_durable_before_it_is_one(world, engine, monkeypatch):
     monkeypatch.setattr(tags, "publish", noted_publish)
     engine.create_snapshot("a", disk)
     assert order[0] == "flush" and order.count("flush") == 1
+
+
+def resize(path: str, size: int) -> None:
+    """What an operator does by hand."""
+    node = {"driver": "qcow2", "backing": None, "file": {"driver": "file", "filename": path}}
+    subprocess.run(["qemu-img", "resize", "-q", f"json:{json.dumps(node)}", str(size)], check=True)
+
+
+def grown(world, engine, disk: str) -> None:
+    """Another tool makes the disk longer and writes behind the recorded end."""
+    path = volume_of(world, engine, disk)
+    resize(path, 2 * MEBI)
+    write = f"write -P 5 {MEBI + 4096} 4096"
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", write, path], check=True, capture_output=True)
+
+
+def test_a_disk_that_another_tool_made_longer_is_told_and_nothing_is_built_on_it(world, engine, tmp_path):
+    """Status, reason and both sizes are shown; a snapshot, a copy and an export are refused and name the fix."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    grown(world, engine, disk)
+    report = engine.get_image_status("a", disk)
+    assert (report.status, report.rule) == ("degraded", "O-GROWN")
+    assert str(2 * MEBI) in report.reason and str(MEBI) in report.reason
+    for verb in (
+        lambda: engine.create_snapshot("a", disk),
+        lambda: engine.copy_image("b", disk, options={"auto_fix": False}),
+        lambda: engine.export_image("a", disk, str(tmp_path / "out.raw"), "raw"),
+    ):
+        with pytest.raises(Refused, match="O-GROWN"):
+            verb()
+    engine.set_strategy("a", disk, "performance")
+    assert [fix.rule for fix in engine.check_storage_repository("a")] == ["O-GROWN"]
+
+
+def test_the_new_size_is_adopted_and_what_was_written_there_stays(world, engine, tmp_path):
+    """The fix shows the size, records it, and touches no data; after it the disk can be exported whole."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    grown(world, engine, disk)
+    (fix,) = fixes_of(engine, "a", "O-GROWN")
+    assert fix.plan == {"size": 2 * MEBI}
+    engine.run_fix_here("a", fix)
+    assert engine.get_image_status("a", disk).status == "optimized"
+    out = tmp_path / "out.raw"
+    engine.export_image("a", disk, str(out), "raw")
+    data = out.read_bytes()
+    assert len(data) == 2 * MEBI and data[MEBI + 4096 : MEBI + 8192] == b"\5" * 4096
+
+
+def test_a_size_that_changed_again_is_not_adopted(world, engine):
+    """A fix for one length is stale when the volume has another."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    grown(world, engine, disk)
+    (fix,) = fixes_of(engine, "a", "O-GROWN")
+    resize(volume_of(world, engine, disk), 3 * MEBI)
+    with pytest.raises(StaleFix):
+        engine.run_fix_here("a", fix)
+
+
+def test_a_snapshot_that_another_tool_made_longer_is_broken(world, engine):
+    """What does not change any more has one length: images above it would show what lies behind its end."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    snapshot = engine.create_snapshot("a", disk)
+    path = volume_of(world, engine, snapshot)
+    resize(path, 2 * MEBI)
+    report = engine.get_image_status("a", snapshot)
+    assert (report.status, report.rule) == ("broken", "B-DATA") and str(2 * MEBI) in report.reason

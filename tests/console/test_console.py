@@ -29,6 +29,7 @@ from tui.console.app import ConsoleApp
 from tui.console.dialogs.notice import Notice
 from tui.console.draw import palette
 from tui.console.pages.images.page import ImagesPage
+from tui.console.pages.registry import make_page
 from tui.console.pages.triage.page import TriagePage
 from tui.console.shell import Where
 from tui.text.printable import printable
@@ -340,3 +341,12 @@ def test_the_console_is_an_application(tmp_path: Path) -> None:
     """Settings and site are given to it; nothing is read from the environment but what terminals say."""
     assert isinstance(console(site_of(tmp_path), Config()), ConsoleApp)
     assert os.environ.get("NO_COLOR") is None
+
+
+@pytest.mark.parametrize("name", ["", "plan", "why", "runs"])
+async def test_what_is_being_opened_when_the_console_ends_is_no_error(name: str, tmp_path: Path) -> None:
+    """The result of a call opens a dialog or a page at the moment at which the operator quits: neither gets widgets."""
+    app = console(site_of(tmp_path))
+    async with running(app):
+        app.open(make_page(name) if name else Notice("Late", ["a result"]))
+        app.exit()

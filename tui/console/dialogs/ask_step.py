@@ -22,7 +22,7 @@ class AskStep(Dialog):
     def body(self) -> Iterable[Widget]:
         yield Input(id="typed", type="integer", placeholder="number")
 
-    def on_mount(self) -> None:
+    def set_up(self) -> None:
         self.set_focus(self.query_one("#typed", Input))
 
     def act_answer(self) -> None:

@@ -77,7 +77,7 @@ class Choose(Dialog):
             table.passed_on = frozenset(choice.key for choice in self.choices())
         yield table
 
-    def on_mount(self) -> None:
+    def set_up(self) -> None:
         count = len(self.choices())
         self._table.styles.height = max(1, min(count, self.app.size.height - 8))
         self._show("")

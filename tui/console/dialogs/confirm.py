@@ -30,7 +30,7 @@ class Confirm(Dialog):
         yield Pane("ask")
         yield Input(id="typed", select_on_focus=False, placeholder="nothing typed: it is kept")
 
-    def on_mount(self) -> None:
+    def set_up(self) -> None:
         pane = self.query_one("#text", Pane)
         items = [Paragraph("", part) for part in self.text]
         pane.styles.height = min(12, max(1, sum(1 + len(_text(part)) // 60 for part in self.text)))
@@ -80,7 +80,7 @@ class Ask(Dialog):
     def body(self) -> Iterable[Widget]:
         yield Pane("text")
 
-    def on_mount(self) -> None:
+    def set_up(self) -> None:
         pane = self.query_one("#text", Pane)
         pane.styles.height = min(14, 1 + sum(1 + len(_text(part)) // 60 for part in self.text))
         pane.show([Paragraph("", part) for part in self.text])

@@ -45,7 +45,7 @@ class Connect(Dialog):
             yield Horizontal(Label("", id=f"label-{number}"), Input(id=f"field-{number}"), id=f"row-{number}")
         yield Pane("text")
 
-    def on_mount(self) -> None:
+    def set_up(self) -> None:
         self.query_one("#format", Pane).styles.height = 1
         self.query_one("#text", Pane).styles.height = 4
         for name in ("#format", "#text"):

@@ -37,8 +37,14 @@ class Dialog(ModalScreen[Any], ActScreen):
         """The widgets of the dialog."""
         return ()
 
+    def set_up(self) -> None:
+        """Write into the widgets that were just made, and choose the one that has the keys."""
+
     def on_mount(self) -> None:
-        """Title, width and keys."""
+        """Contents, title, width and keys; nothing where the console ends while the dialog opens: no widgets then."""
+        if not self.query("#footer"):
+            return
+        self.set_up()
         box = self.query_one("#box")
         box.styles.width = min(self.columns, max(20, self.app.size.width - 2))
         self.show_message()

@@ -28,7 +28,7 @@ class Notice(Dialog):
     def body(self) -> Iterable[Widget]:
         yield Pane("text")
 
-    def on_mount(self) -> None:
+    def set_up(self) -> None:
         pane = self.query_one("#text", Pane)
         room = max(20, min(self.columns, self.app.size.width - 2) - 4)
         rows = sum(1 + sum(len(span.text) for span in Paragraph("", part)[1]) // room for part in self.text)

@@ -24,7 +24,7 @@ class OpenTrace(Dialog):
         yield Input(id="typed", placeholder="trace.jsonl")
         yield Pane("text")
 
-    def on_mount(self) -> None:
+    def set_up(self) -> None:
         pane = self.query_one("#text", Pane)
         pane.can_focus = False
         pane.styles.height = 3

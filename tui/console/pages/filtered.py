@@ -65,7 +65,7 @@ class FilteredPage(Page):
         """Where the filter is typed."""
         return self.query_one(FilterLine)
 
-    def on_mount(self) -> None:
+    def set_up(self) -> None:
         """The table has the keys."""
         self.set_focus(self.table_widget)
 

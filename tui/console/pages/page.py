@@ -157,8 +157,14 @@ class Page(ActScreen):
         """Whether there is room for panes below the table."""
         return self.size.height >= TALL_ROWS
 
+    def set_up(self) -> None:
+        """Choose the widget that has the keys, and begin what the page needs."""
+
     def on_mount(self) -> None:
-        """Draw what is known."""
+        """Draw what is known; nothing where the console ends while the page opens: it has no widgets then."""
+        if not self.query(Caption):
+            return
+        self.set_up()
         self._there = True
         self.call_after_refresh(self._begin)
 

@@ -167,7 +167,7 @@ class PlanPage(Page):
             return ""
         return command_line("run", repo=plan.repo_id, plan=plan.short, irreversible=bool(plan.never))
 
-    def on_mount(self) -> None:
+    def set_up(self) -> None:
         """The table has the keys; a plan is made from what is, not from what will be."""
         self.shell.site.lens = False
         self.set_focus(self.table_widget)

@@ -179,7 +179,7 @@ class RunsPage(Page):
             text = run.reason or str(run.state)
         return Button((Span(f" {text}", "quiet"),))
 
-    def on_mount(self) -> None:
+    def set_up(self) -> None:
         self.set_focus(self.query_one("#run-steps", Table))
 
     def on_table_moved(self, message: Table.Moved) -> None:

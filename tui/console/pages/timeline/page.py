@@ -134,7 +134,7 @@ class TimelinePage(Page):
         cursor = self.table_widget.cursor
         return self._events[cursor] if self.replay is None and 0 <= cursor < len(self._events) else None
 
-    def on_mount(self) -> None:
+    def set_up(self) -> None:
         self.set_focus(self.table_widget)
 
     def on_table_moved(self, message: Table.Moved) -> None:

@@ -136,7 +136,7 @@ class WhyPage(Page):
 
         self.shell.jobs.start(f"facts {image}", call, read)
 
-    def on_mount(self) -> None:
+    def set_up(self) -> None:
         self.set_focus(self.query_one("#facts", Table))
 
     def on_table_opened(self, message: Table.Opened) -> None:

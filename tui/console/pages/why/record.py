@@ -32,7 +32,7 @@ class RecordPage(Page):
         pane.add_class("panel")
         yield pane
 
-    def on_mount(self) -> None:
+    def set_up(self) -> None:
         self.set_focus(self.query_one("#record", Pane))
         self.act_reload()
 

@@ -157,6 +157,11 @@ class Record(NamedTuple):
         return "" if self.absorbed_by == self.id else self.absorbed_by
 
     @property
+    def merging(self) -> bool:
+        """Whether the tag below is being merged into this one: it may hold our data already."""
+        return self.operation is not None and self.operation.verb == "merge"
+
+    @property
     def destroyed(self) -> bool:
         """Whether the deletion cannot be taken back: the tag has no data of its own any more, all volumes are scrap.
         Before that no volume of a purging tag is deleted, so a late deletion deletes nothing that came back."""

@@ -14,6 +14,10 @@ In place is safe because the writer is fenced: the leases of both tags are held,
 every other qemu out. *Down* changes nothing that is seen, because the upper layer hides every range that is being
 copied; *up* adds only what shows through anyway. *Fresh* is for a storage on which what a writer had under way may
 arrive after it has lost its lease: no volume that an image has is written.
+
+A tag is in one merge at a time. Its own record says so, as the upper one by its operation and as the lower one by
+``absorbed_by``, and neither is published where the other stands. Two merges of one chain that overlap would leave the
+image on top with a base that belongs to another.
 """
 
 from __future__ import annotations
@@ -68,9 +72,15 @@ def _only_dependant(repository: Repository, below: str, above: str) -> None:
     lower = changes.read(repository, below).record
     if lower.strong or lower.purging or not lower.whole:
         raise StaleFix(f"image {below} is not hidden data any more", "Check again")
+    _in_no_other_merge(lower, above)
     dependants = of(repository.tags.scan(), below)
     if dependants != [above]:
         raise StaleFix(f"{len(dependants)} images depend on {below} now", "Check again")
+
+
+def _in_no_other_merge(lower: Record, above: str) -> None:
+    if lower.merging or lower.absorber not in ("", above):
+        raise StaleFix(f"image {lower.id} is in another unfinished merge", "Check again, and finish that merge first")
 
 
 def _reserve(repository: Repository, below: str, above: str) -> None:
@@ -81,11 +91,13 @@ def _reserve(repository: Repository, below: str, above: str) -> None:
     def reserved(record: Record) -> Record | None:
         if record.strong or record.purging or record.absorbed_by not in ("", below, above):
             raise StaleFix(f"image {below} is not free to be merged any more", "Check again")
+        _in_no_other_merge(record, above)
         return None if record.absorbed_by else record._replace(absorbed_by=below)
 
     def absorbed(record: Record) -> Record | None:
         if record.strong or record.absorbed_by not in (below, above):
             raise StaleFix(f"image {below} is not free to be merged any more", "Check again")
+        _in_no_other_merge(record, above)
         return record._replace(absorbed_by=above)
 
     changes.change(repository, below, reserved)
@@ -102,6 +114,8 @@ def _merging(context: Context, record: Record, lower: Record, direction: str) ->
         raise StaleFix(f"image {record.id} is not based on {lower.id} any more", "Check again")
     if operation is not None and (operation.verb, operation.other) != ("merge", lower.id):
         raise StaleFix(f"image {record.id} has an unfinished {operation.verb}", "Finish that first")
+    if record.absorber:
+        raise StaleFix(f"image {record.id} is being merged into {record.absorber}", "Finish that merge first")
     fresh = Operation(
         "merge",
         other=lower.id,
@@ -117,7 +131,8 @@ def _merging(context: Context, record: Record, lower: Record, direction: str) ->
     if direction == "fresh":
         volume = VolumeRef(context.doors.ids.new_id(), record.volume.format, lower.volume.parent)
         fresh = fresh._replace(attempt=volume)
-    return record._replace(operation=fresh, scrap=scrap)
+    # A reservation of it as a lower one is void: who made it had its lease, which the caller holds now.
+    return record._replace(operation=fresh, scrap=scrap, absorbed_by="")
 
 
 def _down(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, bottom: VolumeRef) -> None:

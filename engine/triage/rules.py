@@ -286,7 +286,8 @@ _TABLE: tuple[Rule, ...] = (
          offers="Hidden data below image {image} has no other dependant and can become one with it{unfinished}",
          does="Moves the smaller layer into the larger one, or both into a fresh volume where hosts share the "
          "repository. The image reads the same at every moment.",
-         stuck="Tear the image down, or wait for who works on it. A merge that was begun goes on where it was.",
+         stuck="Tear the image down, or wait for who works on it. A merge that was begun goes on where it was; until "
+         "it has ended, neither of its two is offered another one.",
          executor=Executor.MERGE, risk=Risk.IRREVERSIBLE, leases=Leases.IMAGES, volumes=Need.ALWAYS,
          waits=(WaitKind.RECORD,), all_records=True),
     Rule(C_REMOVED, "The image was removed; its data is still there, and it can be restored.", "removed",

@@ -31,16 +31,20 @@ def of_tag(graph: Graph, tag: str) -> Iterator[Fix]:
     above = graph.record(children[0])
     if above is None or above.volume is None or not above.whole or above.purging:
         return
-    if above.volume.parent != tag or not _free_to_merge(above, tag):
+    if above.volume.parent != tag or not _free_to_merge(below, above):
         return
     if not above.strong and not graph.children(above.id):
         return  # the upper one is about to be cleaned away itself
     yield _fix(graph, below, above, direction(graph, below, above))
 
 
-def _free_to_merge(above: Record, tag: str) -> bool:
+def _free_to_merge(below: Record, above: Record) -> bool:
+    """Neither is in a merge with a third one. That merge is offered itself, or is given up, first: until then the
+    lower volume of it holds data of both, and only the upper one may read through it."""
+    if below.merging or below.absorber not in ("", above.id) or above.absorber:
+        return False
     operation = above.operation
-    return operation is None or (operation.verb == "merge" and operation.other == tag)
+    return operation is None or (operation.verb == "merge" and operation.other == below.id)
 
 
 def direction(graph: Graph, below: Record, above: Record) -> str:

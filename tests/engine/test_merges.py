@@ -1,0 +1,105 @@
+"""Several merges of one chain: whatever is killed, and whatever is run next, no image gets worse."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from engine.data.model import FixType, Status
+from engine.data.records import Operation
+from engine.errors import StaleFix
+from engine.fixes import merge
+from engine.tags import changes
+from tests.crash.kit import SIZE, content, nothing_left_over, settle, write
+from tests.engine.regress_kit import Killer, fixes, record, run, state_of
+
+
+def chain(engine, depth):
+    """A disk on ``depth`` removed snapshots, data in each layer; return (disk, snapshots from the lowest up)."""
+    disk = engine.create_virtual_disk("a", SIZE)
+    write(engine, "a", disk, "write -P 1 0 2M")
+    snapshots = []
+    for number in range(depth):
+        snapshots.append(engine.create_snapshot("a", disk))
+        write(engine, "a", disk, f"write -P {number + 2} {number * 256}k 512k")
+    for snapshot in snapshots:
+        engine.remove_image("a", snapshot)
+    return disk, snapshots
+
+
+@pytest.mark.parametrize("killed", [0, 1, 2])
+def test_a_tag_that_is_in_an_unfinished_merge_is_in_no_other(engine, world, monkeypatch, tmp_path, killed):
+    """Neither side of it is offered another merge; what was offered before is out of date. All merges still end."""
+    disk, snapshots = chain(engine, 3)
+    expected = content(engine, "a", disk, tmp_path)
+    before = fixes(engine, "a", "M-CHAIN")
+    assert {fix.target for fix in before} == set(snapshots)
+    killer = Killer(world, monkeypatch)
+    killer.before(merge, "_down", lambda engine: run(engine, "a", "M-CHAIN", snapshots[killed]))
+
+    busy = {snapshots[killed], [*snapshots, disk][killed + 1]}
+    offered = fixes(engine, "a", "M-CHAIN")
+    assert [fix.target for fix in offered if busy & set(fix.images)] == [snapshots[killed]]
+    for fix in before:
+        if fix.target != snapshots[killed] and busy & set(fix.images):
+            with pytest.raises(StaleFix):
+                engine.run_fix_here("a", fix)
+    assert state_of(engine, "a", disk) == Status.OPTIMIZED
+    settle(engine, "a")
+    assert content(engine, "a", disk, tmp_path) == expected
+    nothing_left_over(world, engine, "a")
+
+
+def test_merges_of_a_chain_may_run_in_any_order(engine, world, tmp_path):
+    """Each order of the three ends in the disk alone, unchanged."""
+    for order in itertools.permutations(range(3)):
+        disk, snapshots = chain(engine, 3)
+        expected = content(engine, "a", disk, tmp_path)
+        for number in order:
+            run(engine, "a", "M-CHAIN", snapshots[number])
+            assert content(engine, "a", disk, tmp_path) == expected
+            for clean in fixes(engine, "a"):
+                if clean.type == FixType.CLEAN:  # what was merged up still stands on what is below it
+                    engine.run_fix_here("a", clean)
+        settle(engine, "a")
+        engine.remove_image("a", disk)
+        settle(engine, "a")
+        nothing_left_over(world, engine, "a")
+
+
+def test_an_executor_that_comes_late_begins_no_second_merge(engine):
+    """Whatever it was told when it began: the records of both sides say that they are in another merge."""
+    disk, (lower, upper) = chain(engine, 2)
+    context, repository = engine.context, engine.context.repository("a")
+    changes.change(repository, lower, lambda record: record._replace(absorbed_by=upper))
+    changes.change(
+        repository, upper, lambda record: record._replace(operation=Operation("merge", other=lower, direction="down"))
+    )
+    with pytest.raises(StaleFix, match=f"{upper} is in another unfinished merge"):
+        merge.merge(context, repository, upper, disk, "up")
+    assert record(engine, "a", disk).operation is None
+
+
+def test_the_lower_side_of_an_unfinished_merge_does_not_become_an_upper_one(engine):
+    """It says into what it is being merged."""
+    disk, (lower, upper) = chain(engine, 2)
+    context, repository = engine.context, engine.context.repository("a")
+    changes.change(repository, upper, lambda record: record._replace(absorbed_by=disk))
+    for way in ("down", "up"):
+        with pytest.raises(StaleFix, match=f"{upper} is being merged into {disk}"):
+            merge.merge(context, repository, lower, upper, way)
+    assert record(engine, "a", upper).operation is None
+    assert [fix.target for fix in fixes(engine, "a", "M-CHAIN")] == [upper]
+
+
+def test_a_reservation_whose_merge_never_began_holds_nothing_up(engine, world, tmp_path):
+    """The middle one was reserved for a merge and its executor died: it can still take in what is below it."""
+    disk, (lower, upper) = chain(engine, 2)
+    expected = content(engine, "a", disk, tmp_path)
+    changes.change(engine.context.repository("a"), upper, lambda record: record._replace(absorbed_by=upper))
+    run(engine, "a", "M-CHAIN", lower)
+    assert record(engine, "a", upper).absorbed_by == ""
+    settle(engine, "a")
+    assert content(engine, "a", disk, tmp_path) == expected
+    nothing_left_over(world, engine, "a")

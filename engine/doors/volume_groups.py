@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
+from engine.doors.users import User
+
 BLOCK_BYTES = 4096
 """Offsets and lengths of direct reads and writes are multiples of this on every device."""
 
@@ -142,6 +144,10 @@ class VolumeGroups(Protocol):
 
     def open_device(self, path: str, writable: bool = False) -> BlockHandle:
         """Open a device (a volume's path, or a device of the group) for direct I/O. Plain OSError."""
+
+    def users(self, group: str, name: str) -> list[User]:
+        """Return the processes of this host, other than this one, that have the volume open, as far as they may be
+        looked at. ``LogicalVolume.open`` tells whether anybody has."""
 
     def attach_files(self, files: Sequence[str], sector_bytes: int, file_bytes: int = 0) -> list[str]:
         """Return devices over these files, in their order; success where they are attached already. With ``file_bytes``

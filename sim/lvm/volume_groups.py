@@ -23,6 +23,7 @@ from typing import Protocol, Self
 from zlib import crc32
 
 from engine.doors.files import Kind, Stat
+from engine.doors.users import User
 from engine.doors.volume_groups import BLOCK_BYTES, PhysicalRange, VolumeGroup
 from engine.errors import BadRequest, Conflict, NotFound, Refused, StorageError, ToolFailed
 from sim.disk.content import Content, Segment
@@ -358,6 +359,11 @@ class SimVolumeGroups:
         return busy
 
     # -- devices
+
+    def users(self, group: str, name: str) -> list[User]:
+        """Return nobody: which simulated process opened a device is not noted, only how often it is open."""
+        self._enter("users", f"{group}/{name}")
+        return []
 
     def open_device(self, path: str, writable: bool = False) -> SimDevice:
         return _Aligned(self, path, writable, self._uuid(path))

@@ -7,13 +7,16 @@ the old or the new group. Nothing is flushed before ``sync``.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 
+from engine.doors.users import User
 from engine.doors.volume_groups import BlockHandle, PhysicalRange, VolumeGroup
 from engine.errors import BadRequest, Conflict, NotFound, Refused, ToolFailed, from_os_error
 from engine.tools.block.device import DirectBlockHandle, flush_device, is_block_device
 from engine.tools.block.loop import LoopDevices
 from engine.tools.local.command import Command
+from engine.tools.local.openers import openers
 from engine.tools.lvm.cached import CachedReport
 from engine.tools.lvm.commands import LvmCommands, failure, no_such_volume, recovery, says, torn_device
 from engine.tools.lvm.device_mapper import Mapped, devices_of, remove, tidy, uuid_of
@@ -246,6 +249,16 @@ class LvmVolumeGroups:
     def open_device(self, path: str, writable: bool = False) -> BlockHandle:
         """Open the device with O_DIRECT."""
         return DirectBlockHandle(path, writable)
+
+    def users(self, group: str, name: str) -> list[User]:
+        """Look in /proc for the number of the device."""
+        path = f"/dev/{check_group(group)}/{check_volume(name)}"
+        try:
+            return openers(path, os.stat(path))
+        except FileNotFoundError:
+            return []  # it is not active
+        except OSError as error:
+            raise from_os_error(error, f"ask who uses {path}") from error
 
     # -- running
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from engine.doors.users import User
 from engine.doors.volume_groups import PhysicalRange, VolumeGroup, VolumeGroups
 from engine.errors import Conflict, NotFound, Refused, StorageError
 from engine.formats.lvm.metadata import layout
@@ -154,6 +155,10 @@ class FileGroups:
 
     def sync(self, group: str) -> None:
         pass
+
+    def users(self, group: str, name: str) -> list[User]:
+        """Nobody else has a file of a test open."""
+        return []
 
     def open_device(self, path: str, writable: bool = False) -> FileHandle:
         return FileHandle(path, writable)

@@ -202,10 +202,13 @@ class Volumes:
         return self._activation.activate(volume, found.name, length)
 
     def users(self, volume: VolumeRef) -> list[User]:
-        """Ask the kernel of this host whether the device is open. Who opened it on another host is told by
-        ``late_writer``."""
-        found = self._group.report().volumes.get(layout.volume_name(require_id(volume.id, "volume")))
-        return [User(0, "", True)] if found is not None and found.open else []
+        """Ask the kernel of this host whether the device is open, and by whom. Who opened it on another host is told
+        by ``late_writer``."""
+        name = layout.volume_name(require_id(volume.id, "volume"))
+        found = self._group.report().volumes.get(name)
+        if found is None or not found.open:
+            return []
+        return self._group.doors.volume_groups.users(self._group.name, name) or [User(0, "", True)]
 
     def late_writer(self, volume: VolumeRef) -> str:
         """Believe what the hosts say themselves that they have active."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -41,32 +41,44 @@ class LeaseSet:
 
 
 def take(doors: Doors, repository: Repository, exclusive: Iterable[str], shared: Iterable[str] = ()) -> LeaseSet:
-    """Take the leases of all these tags, or raise ImageBusy naming who has the first one that is taken."""
+    """Take the leases of all these tags, or raise ImageBusy naming who has the first one that is taken. Whatever is
+    raised, none of them is held then."""
     wanted = dict.fromkeys(shared, True) | dict.fromkeys(exclusive, False)
-    held = LeaseSet({})
-    for tag in sorted(wanted):
-        lease = repository.leases.try_acquire(tag, shared=wanted[tag])
-        if lease is None:
-            held.release()
-            raise ImageBusy(
-                f"image {tag} is in use: {holder(doors, repository, tag)}",
-                "Wait for it, or stop it there, and try again",
-            )
-        held.leases[tag] = lease
+    with _all_or_none() as held:
+        for tag in sorted(wanted):
+            lease = repository.leases.try_acquire(tag, shared=wanted[tag])
+            if lease is None:
+                raise ImageBusy(
+                    f"image {tag} is in use: {holder(doors, repository, tag)}",
+                    "Wait for it, or stop it there, and try again",
+                )
+            held.leases[tag] = lease
     return held
 
 
 def adopt(repository: Repository, tokens: dict[str, str]) -> LeaseSet:
     """Return the leases that the process which spawned this one has handed over. Superseded when one of them is
-    lost."""
-    held = LeaseSet({})
-    try:
+    lost. Whatever is raised, this process has none of them then."""
+    first: BaseException | None = None
+    with _all_or_none() as held:
         for tag in sorted(tokens):
-            held.leases[tag] = repository.leases.adopt(tag, tokens[tag])
-    except BaseException:
-        held.release()
-        raise
+            try:
+                held.leases[tag] = repository.leases.adopt(tag, tokens[tag])
+            except BaseException as error:  # noqa: BLE001 - raised below; the rest is here already, whatever this one says
+                first = first or error
+        if first is not None:
+            raise first
     return held
+
+
+@contextlib.contextmanager
+def _all_or_none() -> Iterator[LeaseSet]:
+    """Yield an empty set; what the body puts into it is given up again where the body raises."""
+    held = LeaseSet({})
+    with contextlib.ExitStack() as undo:
+        undo.callback(held.release)
+        yield held
+        undo.pop_all()
 
 
 def holder(doors: Doors, repository: Repository, tag: str) -> str:

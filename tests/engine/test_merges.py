@@ -16,13 +16,14 @@ from tests.engine.regress_kit import Killer, fixes, record, run, state_of
 
 
 def chain(engine, depth):
-    """A disk on ``depth`` removed snapshots, data in each layer; return (disk, snapshots from the lowest up)."""
+    """A disk on ``depth`` removed snapshots, in each layer half as much as below it, so that all merges go down; return
+    (disk, snapshots from the lowest up)."""
     disk = engine.create_virtual_disk("a", SIZE)
     write(engine, "a", disk, "write -P 1 0 2M")
     snapshots = []
     for number in range(depth):
         snapshots.append(engine.create_snapshot("a", disk))
-        write(engine, "a", disk, f"write -P {number + 2} {number * 256}k 512k")
+        write(engine, "a", disk, f"write -P {number + 2} {number * 256}k {1024 >> number}k")
     for snapshot in snapshots:
         engine.remove_image("a", snapshot)
     return disk, snapshots

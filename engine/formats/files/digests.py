@@ -28,7 +28,7 @@ class DigestLists:
             temporary = self._tree.write_temporary("digest", data)
             try:
                 self._files.rename(temporary.path, path)
-            except OSError:
+            except BaseException:
                 self._tree.discard(temporary)
                 raise
             temporary.lease.release()

@@ -94,8 +94,9 @@ class SharedGuard:
             try:
                 yield self._meta.header()._replace(term=lease.version)
             finally:
-                while self._filled:
-                    self._filled.popitem()[1].release()
+                with contextlib.ExitStack() as stack:  # all of them, whatever one says
+                    while self._filled:
+                        stack.callback(self._filled.popitem()[1].release)
 
     @contextlib.contextmanager
     def _locked(self, key: int, doing: str) -> Iterator[SharedLease]:

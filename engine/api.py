@@ -25,6 +25,7 @@ from engine.host import tasks
 from engine.host.state import HostState, Prepared, Task
 from engine.survey import survey
 from engine.tags import leasing
+from engine.tags.attempt import not_begun
 from engine.tags.context import Connection, Context
 from engine.triage.judge import judge
 from engine.triage.rules import B_CREATE, UNFINISHED
@@ -453,7 +454,11 @@ class Engine:
             if found[0].rule == B_CREATE and not cost.read_bytes and cost.write_bytes <= _SOON_BYTES:
                 fixes.execute(self.context, repository, work)  # quicker than starting a process
             else:
-                tasks.start(self.context, self.state, repo_id, [work], leases)
+                try:
+                    tasks.start(self.context, self.state, repo_id, [work], leases)
+                except DiskwrightError as error:
+                    not_begun(repository, image, error)
+                    raise
 
 
 def _require_handle(repo_id: object) -> None:

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.assembly import real_doors
-from engine.data.model import OperationStatus
+from engine.data.model import Fix, OperationStatus
 from engine.doors import Doors
-from engine.errors import BadRequest, DiskwrightError, StaleFix, from_os_error
+from engine.errors import BadRequest, DiskwrightError, StaleFix, Stopped, from_os_error
 from engine.fixes import run as fixes
 from engine.fixes.work import Work
 from engine.formats.base import Repository
@@ -44,9 +44,11 @@ def run(doors: Doors, spec: dict[str, Any], narrate: Narrate, stopping: Callable
     tokens: dict[str, str] = spec["leases"]
     try:
         for data in spec["fixes"]:
+            work = Work.from_json(data)
             if stopping():
-                break
-            code = _one(context, spec["repo_id"], Work.from_json(data), tokens, narrate) or code
+                code = _never_begun(work, narrate)
+                continue
+            code = _one(context, spec["repo_id"], work, tokens, narrate) or code
             tokens = {}
     finally:
         context.close()
@@ -54,9 +56,22 @@ def run(doors: Doors, spec: dict[str, Any], narrate: Narrate, stopping: Callable
     return code
 
 
+def _about(fix: Fix) -> dict[str, Any]:
+    return {"fix": fix.id, "type": fix.type, "rule": fix.rule, "image": fix.target, "images": fix.images}
+
+
+def _never_begun(work: Work, narrate: Narrate) -> int:
+    """Say of work whose turn did not come that it was not done."""
+    error = Stopped(
+        f"fix {work.fix.id} was not begun: the fixes were stopped before its turn", "Check and run it again"
+    )
+    narrate({"event": "failed", **_about(work.fix), "error": str(error), "code": error.code})
+    return error.exit_code
+
+
 def _one(context: Context, repo_id: str, work: Work, tokens: dict[str, str], narrate: Narrate) -> int:
     fix = work.fix
-    about = {"fix": fix.id, "type": fix.type, "rule": fix.rule, "image": fix.target, "images": fix.images}
+    about = _about(fix)
     narrate({"event": "start", **about})
     try:
         repository = context.repository(repo_id)

@@ -239,6 +239,19 @@ def ended(repository: Repository, tag: str, status: OperationStatus) -> None:
         repository.progress.remove(tag, before)
 
 
+def not_begun(repository: Repository, tag: str, error: DiskwrightError) -> None:
+    """Persist why the work that a verb has committed was not begun. The caller holds the lease. Never raises for the
+    storage."""
+
+    def told(record: Record) -> Record | None:
+        if record.last is None:
+            return None
+        return record._replace(last=record.last._replace(last_error=f"it was not begun: {error.message}"[:200]))
+
+    with contextlib.suppress(DiskwrightError):
+        changes.change(repository, tag, told)
+
+
 def _last_status(repository: Repository, record: Record) -> OperationStatus | None:
     line = _newest_line(repository, record)
     return line.status if line else record.last

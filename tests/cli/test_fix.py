@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command, write_disk
+from tui.cli.follow import Event, Follower
 
 
 @pytest.fixture
@@ -251,3 +252,21 @@ def test_no_wait_starts_and_returns(run: Command, broken: dict[str, str]):
         engine.wait_for_task(task)
     assert run.json("check", "backup")["fixes"] == []
     assert run.json("fix", "backup", "--all", "--no-wait")["started"] == []
+
+
+def test_named_fixes_whose_turn_never_came_are_told(run: Command, main_repo: str, monkeypatch: pytest.MonkeyPatch):
+    """The process died after the first: the second is left, with the reason."""
+    for _ in range(2):
+        run("create-disk", main_repo, "1M", "--no-auto-fix")
+    first, second = (fix["id"] for fix in run.json("check", main_repo)["fixes"])
+
+    original = Follower.run
+
+    def died(follower: Follower) -> list[Event]:
+        original(follower)
+        return [{"event": "start", "fix": first}]
+
+    monkeypatch.setattr(Follower, "run", died)
+    report = run.json("fix", main_repo, first, second, code=6)
+    assert [left["fix"] for left in report["left"]] == [second]
+    assert report["left"][0]["why"] == "it was not begun: the process ended before its turn"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import pytest
 
 from engine.copying import pump
 from engine.data.model import Status
-from engine.errors import Conflict, NoSpace, Refused, StorageError, Superseded
+from engine.errors import Conflict, NoSpace, Refused, Stopped, StorageError, Superseded
 from engine.fixes import clean, create
 from engine.fixes.work import Work
 from engine.formats.files.progress import ProgressLogs
@@ -379,6 +380,32 @@ def test_a_fault_of_the_program_is_told_persisted_and_ends_one_fix_only(engine, 
     assert "ZeroDivisionError" in events[1]["error"] and "made up" in events[1]["trace"]
     assert "ZeroDivisionError" in last_error(engine, "a", first)
     assert state_of(engine, "a", second) == Status.OPTIMIZED
+
+
+def test_fixes_that_were_stopped_before_their_turn_say_that_they_were_not_begun(engine):
+    """Each has an event of its own, and the whole ends with the exit code of what was stopped."""
+    for _ in range(3):
+        engine.create_virtual_disk("a", MiB, options=NO_FIX)
+    spec = {"host": "host-a", "state": engine.state.directory, "repo_id": "a", "leases": {}}
+    spec["fixes"] = [Work(fix).to_json() for fix in fixes(engine, "a", "B-CREATE")]
+    events: list[dict[str, Any]] = []
+    assert runner.run(engine.doors, spec, events.append, lambda: len(events) > 1) == Stopped.exit_code
+    assert [event["event"] for event in events] == ["start", "done", "failed", "failed", "end"]
+    assert all("was not begun" in event["error"] and event["code"] == "stopped" for event in events[2:4])
+    assert len(fixes(engine, "a", "B-CREATE")) == 2
+
+
+def test_a_copy_whose_process_does_not_start_says_so(engine, monkeypatch):
+    """The verb has succeeded, its intent is on disk; the status tells why nothing happens, and check offers the fix."""
+    snapshot = snapshotted(engine, above="")[1]
+
+    def spawn(*arguments: Any) -> None:
+        raise OSError(errno.EAGAIN, "made up")
+
+    monkeypatch.setattr(engine.doors.processes, "spawn", spawn)
+    engine.copy_image("b", snapshot)
+    assert "it was not begun" in last_error(engine, "b", snapshot)
+    assert [fix.rule for fix in fixes(engine, "b")] == ["B-COPY"]
 
 
 def test_a_fault_in_the_middle_of_a_copy_keeps_its_work(engine, monkeypatch, killer, tmp_path):

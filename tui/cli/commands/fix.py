@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _SAME_AGAIN = 3
 """A rule that fires on the same target so often after it was run does not get further that way."""
+_NOT_BEGUN = "it was not begun: the process ended before its turn"
 
 
 # -- fix
@@ -195,6 +196,8 @@ def _run_named(session: Session, repo_id: str, choice: Choice, outcome: Outcome)
     if todo:
         events = Follower(session, _start(session, repo_id, choice, todo), outcome.note).run()
         outcome.failed += failures(events)
+        begun = {event.get("fix") for event in events}
+        outcome.left += [(fix, _NOT_BEGUN) for fix in todo if fix.id not in begun]
 
 
 def _run_by_kind(

@@ -1,34 +1,121 @@
-"""An image file of a user's that is to be imported: whether it can be, and how long it is. It is not trusted."""
+"""An image file of a user's that is to be imported: whether it can be, how long it is, what of it an import leaves out.
+
+It is not trusted: nothing that it names is followed, and what it holds is an image only when it is found to be sound.
+Its data is not moved here (``engine.fixes.import_image``).
+"""
 
 from __future__ import annotations
 
+import struct
+from typing import NamedTuple
+
+from engine.copying import magic
 from engine.data.model import VolumeFormat
-from engine.doors.files import Files, Stat
+from engine.doors.files import FileHandle, Files, Stat
+from engine.doors.images import ImageTool, Layer
 from engine.errors import BadRequest, Damaged, NotFound, Refused, from_os_error
 from engine.tools.qemu.qcow2 import Header, parse_header
 
-_HEADER_BYTES = 65536
+_HEAD_BYTES = 65536
+_OFFSET_BITS = (1 << 56) - 512
+"""Of an entry of a table of qcow2: where what it refers to lies in the file."""
 
 
-def inspect(files: Files, path: str, format: str) -> tuple[Stat, Header | None]:
-    """Return what the file system and the qcow2 header (None for raw) say of a file to import. Follow
-    nothing that it names.
+class ImageFile(NamedTuple):
+    """What was seen of a file to import."""
 
-    NotFound; BadRequest when it is not of the stated format; Refused when it needs more than itself."""
+    path: str
+    format: VolumeFormat
+    facts: Stat
+    header: Header | None
+    """Of qcow2; None for raw."""
+    remarks: tuple[str, ...]
+    """Sentences for people: what an import of it leaves out, and what it looks like where that is not what was
+    stated."""
+    ends_early: bool
+    """Its last clusters in use lie behind its end. Rarely that is harmless: ``require_sound`` tells."""
+
+    @property
+    def size(self) -> int:
+        """Exact logical size of the image in bytes."""
+        return self.header.size if self.header else self.facts.size
+
+    @property
+    def identity(self) -> tuple[int, int, int]:
+        """(size, mtime in ns, inode) of the file: another one, or one that was written since, has another."""
+        return identity_of(self.facts)
+
+    @property
+    def layer(self) -> Layer:
+        """The file as a tool opens it."""
+        return Layer(self.path, self.format)
+
+
+def identity_of(facts: Stat) -> tuple[int, int, int]:
+    """Return what tells a file from another one and from itself before a write."""
+    return facts.size, facts.mtime_ns, facts.inode
+
+
+def open_file(files: Files, path: str) -> FileHandle:
+    """Open a file to import. NotFound, StorageError."""
     try:
-        with files.open(path) as handle:
-            facts = handle.stat()
-            head = handle.read_at(0, _HEADER_BYTES) if format == VolumeFormat.QCOW2 else b""
+        return files.open(path)
     except FileNotFoundError:
         raise NotFound(f"there is no file {path!r:.200} to import", "Give the right path, or put it back") from None
     except OSError as error:
         raise from_os_error(error, f"open the file to import {path!r:.200}") from error
-    if format == VolumeFormat.RAW:
-        return facts, None
+
+
+def inspect(handle: FileHandle, path: str, format: str) -> ImageFile:
+    """Return what the file system and the start of a file to import say of it; a few reads, however long it is.
+
+    BadRequest when it is not of the stated format; Refused when it needs more than itself."""
     try:
-        header = parse_header(head, facts.size)
+        facts = handle.stat()
+        head = handle.read_at(0, _HEAD_BYTES)
+        if format == VolumeFormat.RAW:
+            remarks = magic.remarks(head, facts.size)
+            return ImageFile(path, VolumeFormat.RAW, facts, None, remarks, False)
+        header = _header(head, facts.size, path)
+        return ImageFile(path, VolumeFormat.QCOW2, facts, header, _left_out(header), _ends_early(handle, header, facts))
+    except OSError as error:
+        raise from_os_error(error, f"read the file to import {path!r:.200}") from error
+
+
+def require_sound(images: ImageTool, file: ImageFile) -> None:
+    """Return if the whole image that the tables of the file describe is in the file, by reading all of them.
+
+    Refused naming what is wrong: it ends too early, refers to what is not there, or counts references wrongly."""
+    if file.format is VolumeFormat.RAW:
+        return
+    report = images.check(file.layer)
+    if report.corruptions:
+        what = "is cut off, or damaged" if file.ends_early else "is damaged"
+        raise Refused(
+            f"the image file {file.path!r:.200} {what}: {report.corruptions} errors in its tables",
+            "Get it again whole; or, where it is the only one, repair a copy of it with qemu-img check -r all",
+        )
+    length = file.facts.size
+    if report.end_offset <= length:
+        return
+    for extent in images.map_layer(file.layer):
+        if extent.data and extent.offset is not None and extent.offset + extent.length > length:
+            raise Refused(
+                f"the image file {file.path!r:.200} is cut off: it refers to data up to byte "
+                f"{extent.offset + extent.length} and ends at {length}",
+                "Get it again whole",
+            )
+
+
+def _header(head: bytes, length: int, path: str) -> Header:
+    try:
+        header = parse_header(head, length)
     except Damaged as error:
-        raise BadRequest(f"{path!r:.200} is no qcow2 image: {error.message}", "State the right format") from None
+        found = magic.name_of(head)
+        looks = f"; it looks like {found}" if found and found != magic.QCOW2 else ""
+        raise BadRequest(
+            f"{path!r:.200} is no qcow2 image: {error.message}{looks}", "State the right format, or get it again whole"
+        ) from None
     reasons = {
         "names a backing file": header.backing_name is not None,
         "names an external data file": header.has_data_file,
@@ -42,4 +129,36 @@ def inspect(files: Files, path: str, format: str) -> tuple[Stat, Header | None]:
                 f"the image file {path!r:.200} {reason}; nothing it names is followed",
                 "Flatten it first with qemu-img convert on a machine where you trust it",
             )
-    return facts, header
+    return header
+
+
+def _left_out(header: Header) -> tuple[str, ...]:
+    """What an import does not take along, in sentences."""
+    found = []
+    if header.internal_snapshots:
+        count = header.internal_snapshots
+        what = "1 internal snapshot" if count == 1 else f"{count} internal snapshots"
+        found.append(f"The imported file has {what}, left out: only its present content is imported")
+    if header.bitmaps:
+        found.append("The imported file has dirty bitmaps, left out: backups that rely on them have to start anew")
+    return tuple(found)
+
+
+def _ends_early(handle: FileHandle, header: Header, facts: Stat) -> bool:
+    """Whether the last cluster that the reference counts of a qcow2 name begins behind the end of the file. Reads one
+    table and one block of counts."""
+    cluster = 1 << header.cluster_bits
+    table = handle.read_at(header.refcount_offset, header.refcount_clusters << header.cluster_bits)
+    entries = [at // 8 for at in range(len(table) // 8 * 8 - 8, -1, -8) if table[at : at + 8] != bytes(8)]
+    if not entries:
+        return False
+    (entry,) = struct.unpack_from(">Q", table, entries[0] * 8)
+    block_at = entry & _OFFSET_BITS
+    if block_at + cluster > facts.size:
+        return True
+    block = handle.read_at(block_at, cluster).rstrip(b"\0")
+    if not block:
+        return False
+    counts_per_block = cluster * 8 // header.refcount_bits
+    last = entries[0] * counts_per_block + (len(block) - 1) * 8 // header.refcount_bits
+    return last * cluster >= facts.size

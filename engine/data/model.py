@@ -189,6 +189,8 @@ class ImageReport(NamedTuple):
     """Byte ranges (start, length) whose data is known to be gone and read as zeros."""
     name: str = ""
     """What people call it: ``name`` in its user data."""
+    remarks: tuple[str, ...] = ()
+    """Sentences about where it came from: what an import left out, what its file looked like."""
 
 
 class FixCost(NamedTuple):

@@ -30,6 +30,9 @@ MAX_RECORD_BYTES = 1024 * 1024
 MAX_USER_DATA_DEPTH = 64
 """Deepest nesting of ``user_data``, far below what any reader's stack can take."""
 
+_MAX_REMARKS = 16
+_MAX_REMARK_CHARACTERS = 1024
+
 MAGIC = "dw1"
 INCARNATION_SHIFT = 48
 _COUNTER_MASK = (1 << INCARNATION_SHIFT) - 1
@@ -133,6 +136,8 @@ class Record(NamedTuple):
     digest_write_epoch: int = 0
     lost: tuple[tuple[int, int], ...] = ()
     user_data: Any = None
+    remarks: tuple[str, ...] = ()
+    """Sentences for people about where it came from: what an import left out, what its file looked like."""
     extra: tuple[tuple[str, Any], ...] = ()
     """Fields of a newer minor version, kept as they are."""
 
@@ -256,6 +261,8 @@ def encode(record: Record) -> bytes:
     data["scrap"] = [_ref_json(ref) for ref in record.scrap]
     data["evidence"] = [_ref_json(ref) for ref in record.evidence]
     data["last"] = record.last._asdict() if record.last else None
+    if not record.remarks:
+        del data["remarks"]  # a record without any is byte for byte what older programs write
     if record.operation:
         operation = record.operation._asdict() | {"attempt": _ref_json(record.operation.attempt)}
         del operation["extra"]
@@ -364,6 +371,14 @@ def _operation(data: Any) -> Operation | None:
     return operation
 
 
+def _remarks(data: Any) -> tuple[str, ...]:
+    if data == ():
+        return ()
+    _expect(isinstance(data, list) and len(data) <= _MAX_REMARKS, "remarks")
+    _expect(all(isinstance(text, str) and len(text) <= _MAX_REMARK_CHARACTERS for text in data), "remarks")
+    return tuple(data)
+
+
 _DEFAULTS = [(name, Record._field_defaults.get(name)) for name in Record._fields[:-1]]
 """What a field is when it is missing; None where that is not allowed, and then found out."""
 
@@ -398,6 +413,7 @@ def _build(data: dict[str, Any]) -> Record:
     known["strategy"] = _STRATEGIES.get(strategy) or Strategy(strategy)
     known["operation"] = _operation(data.get("operation"))
     known["last"] = operation_status(data.get("last"))
+    known["remarks"] = _remarks(data.get("remarks", ()))
     lost = data.get("lost", [])
     known["lost"] = tuple((int(start), int(length)) for start, length in lost) if lost != [] else ()
     # By position: keywords that come out of a JSON reader are compared letter by letter, all with all.

@@ -29,6 +29,9 @@ class Reading(NamedTuple):
     """Known digest of the whole content, "" for none."""
     chunks: bytes | None = None
     """Known chunk digests of the content, None when there are none."""
+    ours: bool = True
+    """Volumes of a repository, which diskwright wrote. A stranger's qcow2 never becomes a volume as it is: what its
+    tables say beyond its content would be believed."""
 
 
 def reading(repository: Repository, record: Record, links: list[chains.Link]) -> Reading:
@@ -156,6 +159,8 @@ def _timed_run(attempt: Attempt, job: pump.Job, volume: str) -> None:
 
 def _reflink(attempt: Attempt, source: Reading, target: Layer) -> bool:
     if len(source.layers) != 1 or source.layers[0].format is not target.format:
+        return False
+    if not source.ours and target.format is not VolumeFormat.RAW:
         return False
     if source.layers[0].device or target.device or not attempt.repository.constraints().reflink:
         return False

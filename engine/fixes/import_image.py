@@ -1,15 +1,16 @@
 """Finish an import: make the volume of the new disk, fill it from the file, seal it whole.
 
-The file must be the one that the import began with, before its data is read and after it: else nothing is sealed.
+The file must be the one that the import began with, before its data is read and after it, by its name and on one
+descriptor that is open meanwhile; and what it holds must be sound. Else nothing is sealed.
 """
 
 from __future__ import annotations
 
 from engine.copying import image_file
-from engine.data.model import VolumeFormat
+from engine.copying.image_file import ImageFile
 from engine.data.records import Operation, Record
-from engine.doors.images import Layer
-from engine.errors import Refused
+from engine.doors.files import FileHandle
+from engine.errors import Refused, from_os_error
 from engine.fixes import fill
 from engine.formats.base import Repository
 from engine.tags import target
@@ -25,23 +26,32 @@ def resume(context: Context, repository: Repository, tag: str) -> None:
 
 def _import(attempt: Attempt, record: Record) -> None:
     operation = unfinished(record, "import")
-    read = _source(attempt.context, operation)
-    attempt.stage("make volume")
-    filled = target.ready(attempt, record)
-    attempt.stage("copy data")
-    digest = fill.copy_all(attempt, read._replace(size=record.size), filled, operation.digest)
-    _source(attempt.context, operation)  # changed while it was read: not sealed
+    doors = attempt.context.doors
+    with image_file.open_file(doors.files, operation.path) as handle:
+        _require_same(attempt.context, operation, handle)
+        file = image_file.inspect(handle, operation.path, operation.source_format)
+        image_file.require_sound(doors.images, file)
+        attempt.stage("make volume")
+        filled = target.ready(attempt, record)
+        attempt.stage("copy data")
+        digest = fill.copy_all(attempt, _reading(file, record.size), filled, operation.digest)
+        _require_same(attempt.context, operation, handle)  # changed while it was read: not sealed
     attempt.stage("seal")
     attempt.finish(lambda now: target.sealed(now)._replace(digest=digest, digest_write_epoch=now.write_epoch))
 
 
-def _source(context: Context, operation: Operation) -> fill.Reading:
-    """Return the imported file, if it is still the one that the import began with."""
-    facts, header = image_file.inspect(context.doors.files, operation.path, operation.source_format)
-    if (facts.size, facts.mtime_ns, facts.inode) != operation.path_facts:
+def _reading(file: ImageFile, size: int) -> fill.Reading:
+    return fill.Reading([file.layer], size, direct=False, ours=False)
+
+
+def _require_same(context: Context, operation: Operation, handle: FileHandle) -> None:
+    """Return if the open file, and the one that has its name now, are as the import began with."""
+    try:
+        found = [handle.stat(), context.doors.files.stat(operation.path)]
+    except OSError as error:
+        raise from_os_error(error, f"look at the file to import {operation.path!r:.200}") from error
+    if any(image_file.identity_of(facts) != operation.path_facts for facts in found):
         raise Refused(
             f"the file {operation.path!r:.200} is not the one that the import began with",
             "Put it back, or remove the image and import again",
         )
-    layer = Layer(operation.path, VolumeFormat(operation.source_format))
-    return fill.Reading([layer], header.size if header else facts.size, False)

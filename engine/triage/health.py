@@ -180,7 +180,7 @@ class Judge:
             tag, status, _sentence(reason), rule, facts, record.mutable, record.size, self.graph.used_by(record),
             record.strategy, record.removed is not None and not record.strong,
             record.removed is None and not record.strong, self.operation(record), "", self.graph.lost(record),
-            record.name,
+            record.name, record.remarks,
         )  # fmt: skip
 
     def _better(self, record: Record) -> tuple[Status, str, str, tuple[str, ...]]:

@@ -1,7 +1,8 @@
 """import_image: commit a new disk that is to be filled from an image file, whose state is noted in the record.
 
 One published record is the seal. The data is moved by a fix (``engine.fixes.import_image``), which refuses a file that
-is not the noted one any more.
+is not the noted one any more, and checks all of it before it is an image. Here only what a few reads tell is refused:
+that it is of another format, needs other files, or was cut off.
 """
 
 from __future__ import annotations
@@ -26,19 +27,22 @@ def disk(context: Context, repo_id: str, path: str, format: str, user_data: Any,
     if format not in list(VolumeFormat):
         raise BadRequest(f"image format {format!r:.40} is unknown", "State raw or qcow2; it is never guessed")
     require_path(path)
-    facts, header = image_file.inspect(context.doors.files, path, format)
-    size = require_fits(repository, require_size(header.size if header else facts.size))
+    with image_file.open_file(context.doors.files, path) as handle:
+        file = image_file.inspect(handle, path, format)
+    if file.ends_early:
+        image_file.require_sound(context.doors.images, file)
+    size = require_fits(repository, require_size(file.size))
     strategy = options.strategy or Strategy.SPACE
     require_room(repository, wanted_format(strategy), size)
     operation = Operation(
         "import",
         VolumeRef(context.doors.ids.new_id(), wanted_format(strategy), ""),
         path=path,
-        path_facts=(facts.size, facts.mtime_ns, facts.inode),
+        path_facts=file.identity,
         source_format=format,
         digest=options.digest,
     )
-    record = new_disk(context, size, strategy, operation, user_data)
+    record = new_disk(context, size, strategy, operation, user_data)._replace(remarks=file.remarks)
     with leasing.take(context.doors, repository, [record.id]):
         repository.tags.publish(record, 0)
         ready_for_any_host(context, repository, record.id, options)

@@ -160,6 +160,7 @@ def _add_image(table: ImageTable, operations: list[HostOperation], image: ImageR
             "host": printable(last.host) if last else "",
             "stage_name": printable(last.stage_name) if last else "",
             "last_error": printable(last.last_error) if last else "",
+            "remarks": "; ".join(map(printable, image.remarks)),
             "state": SHOWN.index(state),
             "mutable": image.mutable,
             "size_bytes": image.size_bytes,
@@ -265,6 +266,7 @@ def _image_from_json(data: Mapping[str, Any]) -> ImageReport:
     fields["status"], fields["strategy"] = Status(fields["status"]), Strategy(fields["strategy"])
     fields["operation"] = operation_status(fields["operation"])
     fields["facts"] = tuple(map(str, fields["facts"]))
+    fields["remarks"] = tuple(map(str, fields.get("remarks", ())))
     fields["lost"] = tuple((int(start), int(length)) for start, length in fields["lost"])
     for name in ("size_bytes", "used_bytes"):
         fields[name] = int(fields[name])

@@ -64,6 +64,8 @@ class ImageRow(NamedTuple):
     when: float
     """When that was persisted, 0 for never."""
     last_error: str
+    remarks: str
+    """Where it came from, as far as people should know; "" for nothing."""
     lost: int
     """Bytes known to be gone; they read as zeros."""
 
@@ -78,7 +80,7 @@ class ImageRow(NamedTuple):
         return self.state in (State.OPTIMIZED, State.DEGRADED)
 
 
-TEXTS = ("reason", "rule", "facts", "strategy", "busy", "verb", "host", "stage_name", "last_error")
+TEXTS = ("reason", "rule", "facts", "strategy", "busy", "verb", "host", "stage_name", "last_error", "remarks")
 """Columns of texts: few different ones, each kept once."""
 
 NUMBERS = {

@@ -20,7 +20,7 @@ class Line(NamedTuple):
     """A labelled sentence. Texts are printable."""
 
     label: str
-    """State, Why, Impact, Action, After, Later or Lost."""
+    """State, Why, Impact, Action, After, Later, Note or Lost."""
     text: str
 
 
@@ -68,6 +68,8 @@ def explain(view: RepositoryView, image: str, now: float, facts: tuple[Fact, ...
         *_actions(row, fixes),
         *_later(view, row, fixes),
     ]
+    if row.remarks:
+        lines.append(Line("Note", row.remarks))
     if row.lost:
         lines.append(Line("Lost", f"{compact(row.lost)} are known to be gone and read as zeros"))
     title = f"{row.name}  {row.id}" if row.name else row.id

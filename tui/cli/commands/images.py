@@ -26,11 +26,11 @@ def _add_wait(parser: Parser) -> None:
     parser.add_argument("--wait", action="store_true", help="return when the work is done; Ctrl-C only detaches")
 
 
-def _answer(session: Session, arguments: argparse.Namespace, image: str) -> int:
+def _answer(session: Session, arguments: argparse.Namespace, image: str, **more: Any) -> int:
     """The id on standard output at once, then what goes on with the image; ``--wait`` follows it."""
     session.out.line(image)
     session.out.flush()
-    document: dict[str, Any] = {"repository": arguments.repo, "image": image}
+    document: dict[str, Any] = {"repository": arguments.repo, "image": image, **more}
     if arguments.wait:
         from tui.cli.follow import wait_for_image
 
@@ -141,7 +141,18 @@ def run_import(session: Session, arguments: argparse.Namespace) -> int:
     data = session.user_data(arguments)
     path = absolute(arguments.file)
     made = session.engine.import_image(arguments.repo, path, arguments.format, data, session.options(arguments))
-    return _answer(session, arguments, made)
+    remarks = _remarks(session, arguments.repo, made)
+    for remark in remarks:
+        session.out.say(f"Note: {printable(remark)}.")
+    return _answer(session, arguments, made, remarks=remarks)
+
+
+def _remarks(session: Session, repo_id: str, image: str) -> list[str]:
+    """What people should know of the file that was imported, before they rely on the disk."""
+    try:
+        return list(session.engine.get_image_status(repo_id, image).remarks)
+    except DiskwrightError:
+        return []  # the verb has succeeded; the record keeps them
 
 
 def add_export(parser: Parser) -> None:

@@ -65,6 +65,7 @@ def status_lines(out: Output, image: ImageReport) -> list[str]:
         if operation.last_error:
             lines.append(f"error     {printable(operation.last_error)}")
     lines.append(f"busy      {printable(image.busy) or 'no'}")
+    lines += [f"note      {printable(remark)}" for remark in image.remarks]
     lines += _lost_lines(image)
     return lines
 

@@ -1,0 +1,144 @@
+"""Imports: what is not whole is refused, what is left out is told, and what changes meanwhile is not sealed."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from engine.copying import magic
+from engine.data.model import Status
+from engine.errors import Refused
+from engine.fixes import fill
+from tests.crash.kit import MiB, content
+from tests.engine.regress_kit import NO_FIX, last_error, record, run, state_of
+
+
+def make_qcow2(path: Path, *commands: str, size: str = "8M") -> Path:
+    """An image with what the commands of qemu-io write."""
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, size], check=True)
+    words = [word for command in commands for word in ("-c", command)]
+    subprocess.run(["qemu-io", "-f", "qcow2", *words, path], check=True, stdout=subprocess.DEVNULL)
+    return path
+
+
+@pytest.mark.parametrize("missing", [64 * 1024 + 1, 64 * 1024, 3 * MiB])
+def test_a_qcow2_without_its_end_is_refused_before_anything_is_promised(engine, tmp_path, missing):
+    """An incomplete download: the header says nothing of it, the reference counts do."""
+    path = make_qcow2(tmp_path / "half.qcow2", "write -P 1 0 4M")
+    os.truncate(path, path.stat().st_size - missing)
+    with pytest.raises(Refused, match=r"half.qcow2.* is cut off, or damaged"):
+        engine.import_image("a", str(path), "qcow2", options=NO_FIX)
+    assert engine.list_images("a") == []
+
+
+def test_a_qcow2_without_its_last_byte_is_never_an_image(engine, tmp_path):
+    """The cluster of which a part is there is found when the whole file is checked, before the seal."""
+    path = make_qcow2(tmp_path / "half.qcow2", "write -P 1 0 4M")
+    os.truncate(path, path.stat().st_size - 1)
+    image = engine.import_image("a", str(path), "qcow2", options=NO_FIX)
+    with pytest.raises(Refused, match="is cut off: it refers to data up to byte"):
+        run(engine, "a", "B-IMPORT")
+    assert state_of(engine, "a", image) == Status.BROKEN
+    assert "cut off" in last_error(engine, "a", image)
+
+
+def test_a_qcow2_with_wrong_reference_counts_is_never_an_image(engine, tmp_path):
+    """Also where its end is there: all of its tables are read before the seal."""
+    path = make_qcow2(tmp_path / "odd.qcow2", "write -P 1 0 4M")
+    with open(path, "r+b") as stream:
+        stream.seek(2 * 65536)  # the first block of reference counts
+        stream.write(b"\0\0" * 4)
+    image = engine.import_image("a", str(path), "qcow2", options=NO_FIX)
+    with pytest.raises(Refused, match=r"is damaged: \d+ errors in its tables"):
+        run(engine, "a", "B-IMPORT")
+    assert state_of(engine, "a", image) == Status.BROKEN
+
+
+def test_what_is_allocated_behind_the_end_and_not_referred_to_does_no_harm(engine, tmp_path):
+    """A machine that was killed leaves leaks; the content is whole."""
+    path = make_qcow2(tmp_path / "leaks.qcow2", "write -P 1 0 1M")
+    with open(path, "r+b") as stream:
+        stream.seek(2 * 65536 + 2 * 1000)
+        stream.write(b"\0\1")
+    image = engine.import_image("a", str(path), "qcow2", options=NO_FIX)
+    run(engine, "a", "B-IMPORT")
+    assert content(engine, "a", image, tmp_path) == b"\1" * MiB + bytes(7 * MiB)
+
+
+def test_compressed_clusters_are_imported(engine, tmp_path):
+    """They are content like any other, also when the last of them ends in mid-cluster."""
+    source, path = tmp_path / "in.raw", tmp_path / "in.qcow2"
+    source.write_bytes(bytes(range(256)) * 8192)
+    subprocess.run(["qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", source, path], check=True)
+    image = engine.import_image("a", str(path), "qcow2", options=NO_FIX)
+    run(engine, "a", "B-IMPORT")
+    assert content(engine, "a", image, tmp_path) == source.read_bytes()
+
+
+def test_what_an_import_leaves_out_is_in_the_record(engine, tmp_path):
+    """Internal snapshots and bitmaps: told as soon as it is promised, and for ever."""
+    path = make_qcow2(tmp_path / "in.qcow2", "write -P 1 0 1M")
+    subprocess.run(["qemu-img", "snapshot", "-c", "before", path], check=True)
+    subprocess.run(["qemu-img", "bitmap", "--add", "-f", "qcow2", path, "dirty"], check=True)
+    image = engine.import_image("a", str(path), "qcow2", options=NO_FIX)
+    for _ in range(2):
+        snapshots, bitmaps = engine.get_image_status("a", image).remarks
+        assert "1 internal snapshot, left out" in snapshots
+        assert "dirty bitmaps, left out" in bitmaps
+        if not record(engine, "a", image).whole:
+            run(engine, "a", "B-IMPORT")
+
+
+@pytest.mark.parametrize(
+    "start, name", [(b"\xfd7zXZ\0", "xz"), (b"\x1f\x8b\x08", "gzip"), (b"QFI\xfb\0\0\0\3", "qcow2"), (b"KDMV", "vmdk")]
+)
+def test_a_raw_file_that_looks_like_something_else_is_told(engine, tmp_path, start, name):
+    """The stated format counts, because a raw disk may hold anything."""
+    path = tmp_path / "in.raw"
+    path.write_bytes(start.ljust(MiB, b"\1"))
+    image = engine.import_image("a", str(path), "raw", options=NO_FIX)
+    (remark,) = engine.get_image_status("a", image).remarks
+    assert f"looks like {name}" in remark or f"compressed by {name}" in remark or f"a {name} image" in remark
+
+
+def test_a_raw_file_that_is_shorter_than_its_partitions_is_told():
+    """By either kind of partition table; a whole one says nothing."""
+    gpt = bytes(512) + b"EFI PART" + bytes(24) + struct.pack("<Q", 2047) + bytes(1000)
+    mbr = bytes(446) + struct.pack("<B3xB3xII", 0x80, 0x83, 2048, 4096) + bytes(48) + b"\x55\xaa"
+    assert magic.remarks(gpt, MiB) == magic.remarks(mbr, 3 * MiB) == ()
+    assert "is for 1048576 bytes" in magic.remarks(gpt, MiB - 512)[0]
+    assert "is for 3145728 bytes" in magic.remarks(mbr, MiB)[0]
+    assert "no multiple of 512" in magic.remarks(b"", 1000)[0]
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_sealed(engine, tmp_path, monkeypatch):
+    """Written, or replaced by another one of the same size and time: both are looked at again at the end."""
+    copy_all = fill.copy_all
+    path = tmp_path / "in.raw"
+
+    def then_replaced(*arguments):
+        found = copy_all(*arguments)
+        facts = path.stat()
+        (tmp_path / "other").write_bytes(b"2" * MiB)
+        os.utime(tmp_path / "other", ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        os.rename(tmp_path / "other", path)
+        return found
+
+    def then_written(*arguments):
+        found = copy_all(*arguments)
+        path.write_bytes(b"3" * MiB)
+        os.utime(path, ns=(1, 1))
+        return found
+
+    for meanwhile in (then_replaced, then_written):
+        path.write_bytes(b"1" * MiB)
+        image = engine.import_image("a", str(path), "raw", options=NO_FIX)
+        monkeypatch.setattr(fill, "copy_all", meanwhile)
+        with pytest.raises(Refused, match="not the one that the import began with"):
+            run(engine, "a", "B-IMPORT", image)
+        monkeypatch.undo()
+        assert state_of(engine, "a", image) == Status.BROKEN

@@ -17,11 +17,11 @@ from typing import Any
 from engine.data.model import Constraints, Fix, ImageReport, RepositoryReport, Strategy, require_id
 from engine.data.options import parse
 from engine.doors import Doors
-from engine.errors import BadRequest, Conflict, DiskwrightError, Irreversible, NotFound, Refused
+from engine.errors import BadRequest, DiskwrightError, Irreversible, NotFound, Refused
 from engine.fixes.work import Work
-from engine.formats.base import Manager, Repository
-from engine.formats.registry import create_repository, detach_repository, open_repository, same_on_host
-from engine.host import tasks
+from engine.formats.base import Manager
+from engine.formats.registry import create_repository
+from engine.host import connecting, tasks
 from engine.host.state import HostState, Prepared, Task
 from engine.survey import survey
 from engine.tags import leasing
@@ -31,7 +31,6 @@ from engine.triage.judge import judge
 from engine.triage.rules import B_CREATE, UNFINISHED
 
 OptionsArgument = Mapping[str, Any] | None
-_REPO_ID_CHARACTERS = 64
 _SOON_BYTES = 64 * 1024 * 1024
 """So much is quicker written than a process is started."""
 
@@ -53,64 +52,29 @@ class Engine:
         create_repository(repo_format, _parameters(connection_parameters), self.doors)
 
     def connect_storage_repository(
-        self, repo_id: str, repo_format: str, connection_parameters: Mapping[str, Any]
-    ) -> None:
+        self, repo_id: str, repo_format: str, connection_parameters: Mapping[str, Any], accept_moved: bool = False
+    ) -> list[str]:
         """Connect a repository under the transient handle ``repo_id``.
 
-        Conflict when the handle is in use, or when the same storage is connected under another. After an error
-        nothing is left on this host that was not there before."""
-        _require_handle(repo_id)
-        _require_free(repo_id, self.state.connections())
+        Conflict when the handle is in use, or when the same storage is connected under another. Moved when this host
+        knew that storage as something else that stood elsewhere: it was replaced, restored or cloned. After an error
+        nothing is left on this host that was not there before.
+
+        ``accept_moved``: what stands there now is the one to use, and takes the place of the one that is connected
+        under the handle; Refused while this host uses that, Conflict when it is another repository. Returns what
+        differs from what was known, a part of a sentence each."""
         parameters = _parameters(connection_parameters)
-        try:
-            repository = open_repository(repo_format, parameters, self.doors)
-            repository.close()
-            self._add_connection(repo_id, repository, parameters)
-        except BaseException:
-            with contextlib.suppress(DiskwrightError):  # the error to report is another
-                self._detach_unless_connected(repo_format, parameters)
-            raise
+        differing = connecting.connect(self.doors, self.state, repo_id, repo_format, parameters, accept_moved)
         self._forget()
-
-    def _detach_unless_connected(self, repo_format: str, parameters: dict[str, Any]) -> None:
-        for other in self.state.connections().values():
-            if same_on_host((repo_format, parameters), (other.format, other.parameters), self.doors):
-                return
-        detach_repository(repo_format, parameters, self.doors)
-
-    def _add_connection(self, repo_id: str, repository: Repository, parameters: dict[str, Any]) -> None:
-        with self.state.alone("connections.json"):
-            connections = self.state.connections()
-            _require_free(repo_id, connections)
-            for other in connections.values():
-                if other.identity == repository.identity:
-                    raise Conflict(
-                        f"{repository.place} is the repository that is connected as {other.repo_id} (or a copy of it)",
-                        f"Use {other.repo_id}, or disconnect it first",
-                    )
-            connections[repo_id] = Connection(repo_id, repository.format, parameters, repository.identity)
-            self.state.save_connections(connections)
+        return differing
 
     def disconnect_storage_repository(self, repo_id: str) -> None:
         """Disconnect. Refused while an image of it is prepared or a task runs on this host. StorageError while its
         storage is in use otherwise, or does not let go: it is still connected then."""
-        connections = self.state.connections()
-        connection = connections.get(repo_id)
-        if connection is None:
-            raise NotFound(f"no repository is connected as {repo_id!r:.80}", f"Connected: {_names(connections)}")
-        self._not_in_use(repo_id, connection.identity)
+        connection = connecting.find(self.state, repo_id)
+        connecting.require_not_in_use(self.state, repo_id, connection.identity)
         self._forget()
-        # First what is on this host, then the note that says so: a crash in between leaves nothing that nobody knows.
-        detach_repository(connection.format, connection.parameters, self.doors)
-        with self.state.alone("connections.json"):
-            self._not_in_use(repo_id, connection.identity)  # by what was started since; nothing more can be now
-            connections = self.state.connections()
-            self.state.save_connections({name: other for name, other in connections.items() if name != repo_id})
-            try:  # another command that knew of the connection may have made its storage reachable again
-                detach_repository(connection.format, connection.parameters, self.doors)
-            except DiskwrightError:
-                self.state.save_connections(connections)
-                raise
+        connecting.disconnect(self.doors, self.state, repo_id)
 
     def list_repositories(self) -> dict[str, Connection]:
         """Return what is connected on this host, by handle."""
@@ -139,7 +103,7 @@ class Engine:
         """Give the role of manager up: nobody can change the repository until a host takes it. Refused while this
         host uses it."""
         manager = self._manager(repo_id)
-        self._not_in_use(repo_id, self.context.repository(repo_id).identity)
+        connecting.require_not_in_use(self.state, repo_id, self.context.repository(repo_id).identity)
         manager.release()
         self._forget()
 
@@ -408,8 +372,8 @@ class Engine:
         if self._context is None:
             self._context = Context(
                 self.doors, self.state.connections(), throughput=self.state.throughput,
-                report_throughput=self.state.note_throughput, still_connected=self.state.is_connected,
-                last_seen=self.state.last_seen,
+                report_throughput=self.state.note_throughput, noted=self.state.connected,
+                last_seen=self.state.last_seen, note=self.state.note_anchors,
             )  # fmt: skip
         return self._context
 
@@ -424,15 +388,6 @@ class Engine:
         if manager is None:
             raise Refused(f"{repo_id} needs no storage repository manager", "Every host may do everything there")
         return manager
-
-    def _not_in_use(self, repo_id: str, identity: str) -> None:
-        """Raise Refused while an image of the repository is prepared or a task uses it on this host."""
-        for entry in self.state.prepared():
-            if entry.repository == identity:
-                raise Refused(f"image {entry.image} of {repo_id} is prepared here", "Tear it down first")
-        for task in self.state.tasks():
-            if identity in task.uses:
-                raise Refused(f"{task.verb} of image {task.image} in {repo_id} runs here", "Stop it or wait for it")
 
     def _auto_fix(self, repo_id: str, image: str, wanted: bool) -> None:
         """Start the fix that makes a committed image usable soonest. What prevents it is no error of
@@ -461,12 +416,6 @@ class Engine:
                     raise
 
 
-def _require_handle(repo_id: object) -> None:
-    good = isinstance(repo_id, str) and 0 < len(repo_id) <= _REPO_ID_CHARACTERS and repo_id.isprintable()
-    if not good or "/" in str(repo_id):
-        raise BadRequest(f"{repo_id!r:.80} cannot name a repository", "Use up to 64 printable characters, no slash")
-
-
 def _require_known(wanted: Sequence[Fix], irreversible: bool) -> None:
     """Irreversible, unless it was said that what cannot be undone may be done."""
     never = [] if irreversible else [fix for fix in wanted if fix.irreversible]
@@ -477,19 +426,10 @@ def _require_known(wanted: Sequence[Fix], irreversible: bool) -> None:
         )
 
 
-def _require_free(repo_id: str, connections: Mapping[str, Connection]) -> None:
-    if repo_id in connections:
-        raise Conflict(f"the name {repo_id!r} is in use for a connected repository", "Choose another name")
-
-
 def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(parameters, Mapping):
         raise BadRequest("connection_parameters must be an object")
     return dict(parameters)
-
-
-def _names(connections: Mapping[str, Connection]) -> str:
-    return ", ".join(sorted(connections)) or "none"
 
 
 def _default(user_data: Any) -> Any:

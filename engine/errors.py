@@ -9,6 +9,7 @@
     │   ├── ImageBusy
     │   └── Ambiguous
     ├── Refused           5  allowed by nobody in this state; the message says what to do first
+    │   ├── Moved            what stands there is not what was connected
     │   ├── StaleFix
     │   └── Irreversible     it cannot be undone, and nobody said that it may be done
     ├── StorageError      6  the storage or a tool failed; what was done is kept, retry works
@@ -88,6 +89,12 @@ class Refused(DiskwrightError):
 
     code = "refused"
     exit_code = 5
+
+
+class Moved(Refused):
+    """What stands where a repository was connected is not what was connected: nobody has said which one is meant."""
+
+    code = "moved"
 
 
 class StaleFix(Refused):

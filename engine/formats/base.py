@@ -27,6 +27,9 @@ from engine.doors.leases import Lease
 from engine.doors.users import User
 from engine.tools.qemu.qcow2 import Header
 
+DEVICE = "device"
+"""The anchor whose number means something until the next boot only."""
+
 
 class TagEntry(NamedTuple):
     """A tag as found on disk."""
@@ -330,6 +333,10 @@ class Repository(Protocol):
     @property
     def litter(self) -> LitterBox:
         """Leftovers."""
+
+    def anchors(self) -> dict[str, int]:
+        """Return what the repository stands on now, as numbers by name that no copy of it shares; empty where nothing
+        tells a copy, or when it cannot be asked. A few calls. StorageError when it is not there."""
 
     def constraints(self) -> Constraints:
         """Return what the repository needs and can do."""

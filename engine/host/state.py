@@ -61,7 +61,13 @@ class Prepared(NamedTuple):
 
 def _connection_data(connection: Connection, handle: str = "") -> dict[str, Any]:
     data = {"format": connection.format, "parameters": connection.parameters, "identity": connection.identity}
-    return data | ({"handle": handle} if handle else {})
+    anchors = {"anchors": connection.anchors} if connection.anchors else {}
+    return data | anchors | ({"handle": handle} if handle else {})
+
+
+def _connection(handle: str, data: dict[str, Any]) -> Connection:
+    anchors = data.get("anchors", {})
+    return Connection(handle, data["format"], dict(data["parameters"]), data["identity"], dict(anchors))
 
 
 class HostState:
@@ -79,20 +85,27 @@ class HostState:
         for repo_id, data in self._read("connections.json", {}).items():
             if repo_id == _LEFT:
                 continue
-            with contextlib.suppress(TypeError, KeyError):
-                found[repo_id] = Connection(repo_id, data["format"], dict(data["parameters"]), data["identity"])
+            with contextlib.suppress(TypeError, KeyError, ValueError):
+                found[repo_id] = _connection(repo_id, data)
         return found
 
-    def is_connected(self, connection: Connection) -> bool:
-        """Tell whether that connection is there now."""
-        return self.connections().get(connection.repo_id) == connection
+    def connected(self, repo_id: str) -> Connection | None:
+        """Return what is connected under a handle now, None when nothing is."""
+        return self.connections().get(repo_id)
+
+    def note_anchors(self, connection: Connection) -> None:
+        """Note what a repository stands on, if it is still connected as it was."""
+        with self.alone("connections.json"):
+            connections = self.connections()
+            if connection.same(connections.get(connection.repo_id)):
+                self.save_connections(connections | {connection.repo_id: connection})
 
     @contextlib.contextmanager
     def starting(self, connection: Connection) -> Iterator[None]:
         """Keep everybody on this host from disconnecting a repository while a process is started that uses it, until
         that is noted. NotFound when somebody has disconnected it."""
         with self.alone("connections.json"):
-            if not self.is_connected(connection):
+            if not connection.same(self.connected(connection.repo_id)):
                 raise NotFound(f"{connection.repo_id} was disconnected at this moment", "Connect it again")
             yield
 
@@ -113,8 +126,8 @@ class HostState:
     def _left(self) -> list[Connection]:
         found = []
         for data in self._read("connections.json", {}).get(_LEFT, ()):
-            with contextlib.suppress(TypeError, KeyError):
-                found.append(Connection(data["handle"], data["format"], dict(data["parameters"]), data["identity"]))
+            with contextlib.suppress(TypeError, KeyError, ValueError):
+                found.append(_connection(data["handle"], data))
         return found
 
     # -- tasks

@@ -143,6 +143,7 @@ class Attempt:
         """Raise if the operator asked to stop, or if the attempt is no longer ours."""
         if self.context.stopping():
             raise Stopped(f"{self.verb} of image {self.tag} was stopped by the operator", "Run its fix to go on")
+        self.context.require_connected(self.repository)
         self._ours(changes.read(self.repository, self.tag).record)
         if self.also is not None:
             self.also()

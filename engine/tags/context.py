@@ -11,10 +11,10 @@ from engine.data.model import require_id
 from engine.data.options import Options
 from engine.data.records import Record
 from engine.doors import Doors
-from engine.errors import Ambiguous, DiskwrightError, NotFound, StorageError
+from engine.errors import Ambiguous, DiskwrightError, Moved, NotFound, StorageError
 from engine.formats.base import Repository
 from engine.formats.registry import detach_repository, open_repository
-from engine.tags import changes
+from engine.tags import anchors, changes
 
 
 class Connection(NamedTuple):
@@ -24,6 +24,22 @@ class Connection(NamedTuple):
     format: str
     parameters: dict[str, object]
     identity: str
+    anchors: dict[str, object] = {}  # noqa: RUF012 - never changed
+    """What the repository stood on when it was connected; empty: not known."""
+
+    def same(self, other: Connection | None) -> bool:
+        """Tell whether both connect the same under the same handle, whatever was noted of it."""
+        return other is not None and self._replace(anchors={}) == other._replace(anchors={})
+
+    @property
+    def words(self) -> str:
+        """Its parameters as words of a command."""
+        return shlex.join(f"{key}={value}" for key, value in self.parameters.items())
+
+    @property
+    def command(self) -> str:
+        """The command that connects it."""
+        return f"diskwright connect {shlex.join([self.repo_id, self.format])} {self.words}"
 
 
 class Found(NamedTuple):
@@ -45,44 +61,86 @@ class Context:
         stopping: Callable[[], bool] = lambda: False,
         throughput: Callable[[str], float | None] = lambda identity: None,
         report_throughput: Callable[[str, int, float], None] = lambda identity, read_bytes, seconds: None,
-        still_connected: Callable[[Connection], bool] = lambda connection: True,
+        noted: Callable[[str], Connection | None] | None = None,
         last_seen: Callable[[str], Connection | None] = lambda identity: None,
+        note: Callable[[Connection], None] = lambda connection: None,
     ) -> None:
+        """``noted``: the connection as this host's notes have it now. ``note``: what a repository stands on, for
+        connections that do not know it or whose host has booted."""
         self.doors = doors
         self.connections = connections
         self.stopping = stopping
         self.throughput = throughput
         self.report_throughput = report_throughput
-        self._still_connected = still_connected
+        self._noted = noted or self.connections.get
+        self._note = note
         self._last_seen = last_seen
         self._open: dict[str, Repository] = {}
 
     def repository(self, repo_id: str) -> Repository:
-        """Return the open repository of a handle; NotFound when nothing is connected under it, StorageError when what
-        was connected is not there."""
+        """Return the open repository of a handle, which is the one that was connected. NotFound when nothing is
+        connected under it, StorageError when what was connected is not there, Moved when something else is."""
         if not isinstance(repo_id, str) or repo_id not in self.connections:
             known = ", ".join(sorted(self.connections)) or "none"
             raise NotFound(f"no repository is connected as {repo_id!r:.80}", f"Connected: {known}")
+        try:
+            return self._connected(repo_id)
+        except DiskwrightError:
+            now = self._noted(repo_id)
+            if now is None or now == self.connections[repo_id] or now.identity != self.connections[repo_id].identity:
+                raise
+            self._drop(repo_id)  # another command of this host was told meanwhile where it stands now
+            self.connections[repo_id] = now
+            return self._connected(repo_id)
+
+    def _connected(self, repo_id: str) -> Repository:
         if repo_id not in self._open:
-            connection = self.connections[repo_id]
-            try:
-                repository = open_repository(connection.format, connection.parameters, self.doors)
-            except NotFound as error:  # it was there when it was connected: a mount that is gone, not a wrong name
-                raise StorageError(
-                    f"the storage of {repo_id} is not there: {error.message}", "Bring it back, or disconnect it"
-                ) from error
-            if not self._still_connected(connection):
-                # Opening may have mounted again what another command has just unmounted and forgotten.
-                self._undo(repository, connection)
-                raise NotFound(f"{repo_id} was disconnected at this moment", "Connect it again")
-            if repository.identity != connection.identity:
-                repository.close()
-                raise StorageError(
-                    f"what is at {repository.place} now is not the repository that was connected as {repo_id}",
-                    "Disconnect it and connect what is there now",
-                )
-            self._open[repo_id] = repository
+            self._open[repo_id] = self._opened(repo_id)
+        try:
+            self.require_connected(self._open[repo_id])
+        except Moved:
+            self._drop(repo_id)  # what it remembers is of another
+            raise
         return self._open[repo_id]
+
+    def _drop(self, repo_id: str) -> None:
+        if repo_id in self._open:
+            self._open.pop(repo_id).close()
+
+    def require_connected(self, repository: Repository) -> None:
+        """Return if what stands at the place of an open repository is still what was connected; Moved when it was
+        replaced, StorageError when it is not there. A few calls of the file system: at each step, for no image."""
+        connection = next((c for c in self.connections.values() if c.identity == repository.identity), None)
+        if connection is None:
+            return
+        now = anchors.noted(repository.anchors(), self.doors.processes.own().boot_id)
+        differing = anchors.differences(connection.anchors, now)
+        if differing:
+            raise anchors.moved(connection.repo_id, repository.place, connection.command, differing)
+        if now and now != connection.anchors:  # an older program has connected it, or this host has booted
+            self.connections[connection.repo_id] = seen = connection._replace(anchors=now)
+            with contextlib.suppress(DiskwrightError):
+                self._note(seen)
+
+    def _opened(self, repo_id: str) -> Repository:
+        connection = self.connections[repo_id]
+        try:
+            repository = open_repository(connection.format, connection.parameters, self.doors)
+        except NotFound as error:  # it was there when it was connected: a mount that is gone, not a wrong name
+            raise StorageError(
+                f"the storage of {repo_id} is not there: {error.message}", "Bring it back, or disconnect it"
+            ) from error
+        if not connection.same(self._noted(repo_id)):
+            # Opening may have mounted again what another command has just unmounted and forgotten.
+            self._undo(repository, connection)
+            raise NotFound(f"{repo_id} was disconnected at this moment", "Connect it again")
+        if repository.identity != connection.identity:
+            repository.close()
+            raise StorageError(
+                f"what is at {repository.place} now is not the repository that was connected as {repo_id}",
+                "Disconnect it and connect what is there now",
+            )
+        return repository
 
     def _undo(self, repository: Repository, connection: Connection) -> None:
         repository.close()
@@ -104,13 +162,17 @@ class Context:
         host remembers how it was connected."""
         for connection in self.connections.values():
             if connection.identity == identity:
+                try:
+                    self.repository(connection.repo_id)
+                except Moved as error:
+                    return error.message
+                except DiskwrightError:
+                    pass
                 return f"{connection.repo_id}, the repository that holds it, is not there"
         left = self._last_seen(identity)
         if left is None:
             return "the repository that holds it is not connected, and never was on this host"
-        handle = "NAME" if left.repo_id in self.connections else left.repo_id
-        words = [handle, left.format, *(f"{key}={value}" for key, value in left.parameters.items())]
-        command = f"diskwright connect {shlex.join(words)}"
+        command = left._replace(repo_id="NAME").command if left.repo_id in self.connections else left.command
         return f"{left.repo_id}, the repository that holds it, is not connected; connect it: {command}"
 
     def reachable(self, only: tuple[str, ...] | None = None) -> Iterator[tuple[str, Repository]]:

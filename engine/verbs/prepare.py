@@ -14,7 +14,7 @@ from engine.data.records import Record
 from engine.doors.leases import Lease
 from engine.doors.processes import ProcessState
 from engine.doors.shared_leases import TOKEN_PREFIX
-from engine.errors import Conflict, DiskwrightError, NotFound, Refused, StorageError, from_os_error
+from engine.errors import Conflict, DiskwrightError, Moved, NotFound, Refused, StorageError, from_os_error
 from engine.formats.base import Repository, backing_name
 from engine.gate import gate
 from engine.gate.gate import Purpose
@@ -147,25 +147,39 @@ def _links(context: Context, state: HostState, repository: Repository, links: li
 
 
 def teardown(context: Context, state: HostState, repo_id: str, image: str) -> None:
-    """Undo ``prepare`` on this host; success when the holder is dead already."""
-    repository = context.repository(repo_id)
+    """Undo ``prepare`` on this host; success when the holder is dead already. Moved, after the holder has ended: what
+    stands there now is another repository."""
+    try:
+        repository = context.repository(repo_id)
+    except Moved as error:
+        for entry in state.prepared():
+            if (entry.repository, entry.image) == (context.connections[repo_id].identity, image):
+                _end_holder(context, state, entry)
+                error.message = f"image {image} is not prepared on this host any more, but {error.message}"
+        raise
     mine = [entry for entry in state.prepared() if (entry.repository, entry.image) == (repository.identity, image)]
     if not mine:
         context.visible(repo_id, image)
         raise NotFound(f"image {image} is not prepared on this host", "diskwright tasks lists what is")
     entry = mine[0]
-    context.doors.processes.terminate(entry.process)
-    deadline = context.doors.clock.monotonic() + _WAIT_S
-    while context.doors.processes.state(entry.process) is not ProcessState.GONE:
-        now = context.doors.clock.monotonic()
-        if now > deadline + _WAIT_S:
-            raise StorageError(f"the holder of image {image}, process {entry.process.pid}, does not end", "Try again")
-        if now > deadline:
-            context.doors.processes.kill(entry.process)
-        context.doors.clock.sleep(0.005)
-    state.forget_prepared(entry)
+    _end_holder(context, state, entry)
     if repository.activation is not None:
         repository.activation.deactivate(every=True)
     if entry.writable:
         with contextlib.suppress(DiskwrightError):  # the lease decides; the mark is for messages
             changes.change(repository, image, lambda record: record._replace(prepared_by=""))
+
+
+def _end_holder(context: Context, state: HostState, entry: Prepared) -> None:
+    context.doors.processes.terminate(entry.process)
+    deadline = context.doors.clock.monotonic() + _WAIT_S
+    while context.doors.processes.state(entry.process) is not ProcessState.GONE:
+        now = context.doors.clock.monotonic()
+        if now > deadline + _WAIT_S:
+            raise StorageError(
+                f"the holder of image {entry.image}, process {entry.process.pid}, does not end", "Try again"
+            )
+        if now > deadline:
+            context.doors.processes.kill(entry.process)
+        context.doors.clock.sleep(0.005)
+    state.forget_prepared(entry)

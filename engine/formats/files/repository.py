@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from engine.data.model import ALIGNMENT_BYTES, MAX_IMAGE_BYTES, Constraints
 from engine.doors.files import Abilities
-from engine.errors import from_os_errors
-from engine.formats.base import Scan
+from engine.errors import StorageError, from_os_errors
+from engine.formats.base import DEVICE, Scan
 from engine.formats.files import layout
 from engine.formats.files.digests import DigestLists
 from engine.formats.files.litter import FOREIGN as FOREIGN_LITTER
 from engine.formats.files.litter import OLD_GENERATION, LitterBox
 from engine.formats.files.progress import ProgressLogs
 from engine.formats.files.tags import Tags
-from engine.formats.files.tree import Tree
+from engine.formats.files.tree import Tree, is_gone
 from engine.formats.files.volumes import Volumes
 from engine.tools.local.threads import collector_off
 
@@ -94,6 +94,26 @@ class FileStore:
     def place(self) -> str:
         """The path of the directory."""
         return self._tree.root
+
+    def anchors(self) -> dict[str, int]:
+        """Ask for the inodes of the directory, of the file with the identity and of the lock file, which is that of all
+        leases. A device has a new number at each NFS mount: it counts on local file systems only."""
+        files, root = self._tree.files, self._tree.root
+        try:
+            stat = files.stat(root)
+            found = {"the directory": stat.inode} | ({} if self.shared else {DEVICE: stat.device})
+            found[layout.IDENTITY_FILE] = files.stat(self._tree.path(layout.IDENTITY_FILE)).inode
+        except OSError as error:
+            if not is_gone(error):
+                return {}  # whoever works with it is told
+            raise StorageError(f"there is no repository at {root} any more", "Mount it again, or put it back") from None
+        try:
+            found[layout.LOCKS_FILE] = files.stat(self._tree.path(layout.LOCKS_FILE)).inode
+        except OSError as error:
+            if is_gone(error):
+                raise self.leases.missing() from None
+            return {}
+        return found
 
     def space(self) -> tuple[int, int]:
         """Ask for the file system."""

@@ -75,6 +75,10 @@ class LvmRepository:
         """The name of the volume group."""
         return f"volume group {self._group.name}"
 
+    def anchors(self) -> dict[str, int]:
+        """Return nothing: LVM itself refuses to have two groups of one name or of one UUID on a host."""
+        return {}
+
     def constraints(self) -> Constraints:
         """Say what the header tells: nothing needs to be tried out."""
         return Constraints(

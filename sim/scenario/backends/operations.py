@@ -226,7 +226,9 @@ OPERATIONS: dict[str, Operation] = {
     "teardown": lambda engine, repo, image: engine.teardown_image(repo, image),
     "stop_task": lambda engine, repo, image: engine.stop_task(repo, image),
     "disconnect": lambda engine, repo: engine.disconnect_storage_repository(repo),
-    "connect": lambda engine, repo, format, parameters: engine.connect_storage_repository(repo, format, parameters),
+    "connect": lambda engine, repo, format, parameters, accept_moved: engine.connect_storage_repository(
+        repo, format, parameters, accept_moved
+    ),
     "take_srm": lambda engine, repo, dead: engine.take_srm(repo, dead),
     "release_srm": lambda engine, repo: engine.release_srm(repo),
 }

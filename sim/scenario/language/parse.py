@@ -23,7 +23,7 @@ from sim.scenario.language.schema import Field
 from sim.scenario.language.source import Mapping, Node, Scalar, Sequence, nearest, what
 from sim.scenario.language.values import Reader
 
-_GIVES = {"save": "content", "check": "fixes", "export": "file", "make_file": "file"}
+_GIVES = {"save": "content", "check": "fixes", "export": "file", "make_file": "file", "back_up": "backup"}
 """What the name is of that a verb gives; the others give images."""
 _MAX_STEPS = 500
 
@@ -278,7 +278,7 @@ class _Parser(Reader):
             elif kind == "content":
                 self._content_reference(where, value)
             elif kind == "name":
-                self._known(where, value, {"file": "file", "from": "fixes", "job": "job"}[name])
+                self._known(where, value, {"file": "file", "from": "fixes", "job": "job", "backup": "backup"}[name])
             elif of == "copy" and name == "only":
                 for repository in value:
                     self._known_repository(where, repository)

@@ -59,7 +59,7 @@ KINDS = {
     "count": "a whole number",
     "flag": "`true` or `false`",
     "text": "text",
-    "name": "a name given by an earlier step (a saved content, a list of fixes, a file, a frozen job)",
+    "name": "a name given by an earlier step (a saved content, a list of fixes, a file, a backup, a frozen job)",
     "json": "any YAML value, as JSON has it",
     "choice": "one of the words listed",
     "words": "a list of words",
@@ -205,7 +205,19 @@ VERBS: dict[str, Verb] = {
     "thaw": Verb(
         "a frozen process goes on, and ends", {"job": Field("name", "the name that `freeze` gave", True)}, "job"
     ),
-    "connect": Verb("connect a repository on the host", {"repository": _PLACE}, "repository"),
+    "connect": Verb(
+        "connect a repository on the host",
+        {"repository": _PLACE, "accept_moved": Field("flag", "what stands there now is the one to use")},
+        "repository",
+    ),
+    "back_up": Verb(
+        "copy the directory of a repository with another tool",
+        {"repository": _PLACE, "as": Field("new", "a name for the copy", True)},
+    ),
+    "put_back": Verb(
+        "have the copy, or one file of it, stand where the repository is",
+        {"repository": _PLACE, "backup": Field("name", "the copy", True), "part": Field("text", "only this file")},
+    ),
     "disconnect": Verb("disconnect it there", {"repository": _PLACE}, "repository"),
     "take_srm": Verb(
         "become the manager of a repository",

@@ -16,6 +16,7 @@ from sim.scenario.language.source import ScenarioError
 from sim.scenario.play import damage, expectations
 from sim.scenario.play.events import EVENTS, happen
 from sim.scenario.play.names import NamedImage, Names
+from sim.scenario.play.operator import OF_OPERATORS
 from sim.scenario.report import outcome, recording
 from sim.scenario.report.outcome import PASSED, SKIPPED, VIOLATED, WRONG, ExpectationViolated, Verdict
 from sim.scenario.report.recording import StateRecorder
@@ -154,7 +155,7 @@ class _Run:
         if step.verb in EVENTS:
             found = happen(self.backend, self.names, step, self._seed)
             self.event(verb=step.verb, text=step.text, note=step.note, **({"lost": found} if found else {}))
-        elif step.verb in ("expect", "damage", "add_file", "make_file", "save", "unplug", "plug_in"):
+        elif step.verb in ("expect", "damage", "add_file", "make_file", "save", *OF_OPERATORS):
             self._look(step)
         elif step.verb == "thaw":
             self._thaw(step)
@@ -182,7 +183,7 @@ class _Run:
         self.event(verb=step.verb, host=step.host, text=step.text, note=step.note, told=found)
 
     def _looked(self, step: Step, engine: Any) -> str:
-        names, files = self.names, self.backend.files
+        names = self.names
         if step.verb == "expect":
             return expectations.look(names, engine, step)
         if step.verb == "damage":
@@ -195,10 +196,7 @@ class _Run:
             image = names.of_step(step, "image")
             names.contents[step.values["as"]] = names.content_of(engine, image, step.line)
         else:
-            root = self.backend.root(step.values["repository"])
-            away = f"{root}.away"
-            files.rename(*((root, away) if step.verb == "unplug" else (away, root)))
-            files.sync_directory(root.rpartition("/")[0])
+            OF_OPERATORS[step.verb](names, step)
         return ""
 
     def _operation(self, step: Step) -> None:
@@ -453,7 +451,8 @@ def _prepare(run: _Run, step: Step) -> dict[str, Any]:
 def _connect(run: _Run, step: Step) -> dict[str, Any]:
     name = step.values["repository"]
     plan = next(plan for plan in run.scenario.repositories if plan.name == name)
-    return {"repo": name, "format": plan.format, "parameters": run.backend.parameters(name)}
+    found = {"repo": name, "format": plan.format, "parameters": run.backend.parameters(name)}
+    return found | {"accept_moved": step.values.get("accept_moved", False)}
 
 
 def _only_repository(run: _Run, step: Step) -> dict[str, Any]:

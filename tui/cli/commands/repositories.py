@@ -41,15 +41,25 @@ def add_connect(parser: Parser) -> None:
     parser.add_argument("format", metavar="FORMAT", help=_FORMAT_HELP)
     parser.add_argument("parameters", metavar="KEY=VALUE", nargs="*", help=_PARAMETERS_HELP)
 
+    parser.add_argument(
+        "--accept-moved", action="store_true",
+        help="it was moved, restored or cloned, and this is the one to use from now on; shows what differs",
+    )  # fmt: skip
+
 
 def run_connect(session: Session, arguments: argparse.Namespace) -> int:
     given = absolute(key_values(arguments.parameters, "parameter"))
-    session.engine.connect_storage_repository(arguments.repo, arguments.format, given)
+    differing = session.engine.connect_storage_repository(
+        arguments.repo, arguments.format, given, arguments.accept_moved
+    )
     connection = session.engine.list_repositories()[arguments.repo]
     warnings = session.engine.host_warnings(arguments.repo)
     session.out.document(
         {"repository": arguments.repo, "format": connection.format, "parameters": given, "warnings": warnings}
+        | ({"differs": differing} if arguments.accept_moved else {})
     )
+    for text in differing:
+        session.out.say(f"What stands there now was accepted: {printable(text)}.")
     for text in warnings:
         session.out.say(f"Warning: {printable(text)}.")
     session.out.say(f"Connected {printable(arguments.repo)}. Next: diskwright images {quoted(arguments.repo)}")

@@ -168,7 +168,7 @@ class Judge:
         record = entry.record
         if record is None:
             return ImageReport(
-                tag, health.status, _sentence(health.reason), health.rule, health.facts, False, 0, 0,
+                tag, health.status, rules.sentence(health.reason), health.rule, health.facts, False, 0, 0,
                 Strategy.SPACE, False, False, None, "",
             )  # fmt: skip
         status, reason, rule, facts = health.status, health.reason, health.rule, health.facts
@@ -177,7 +177,7 @@ class Judge:
         elif status is Status.OPTIMIZED:
             status, reason, rule, facts = self._better(record)
         return ImageReport(
-            tag, status, _sentence(reason), rule, facts, record.mutable, record.size, self.graph.used_by(record),
+            tag, status, rules.sentence(reason), rule, facts, record.mutable, record.size, self.graph.used_by(record),
             record.strategy, record.removed is not None and not record.strong,
             record.removed is None and not record.strong, self.operation(record), "", self.graph.lost(record),
             record.name, record.remarks,
@@ -281,7 +281,3 @@ def _oversize(graph: Graph, record: Record, volume: VolumeRef, facts: VolumeFact
     if over < OVERSIZE_MIN_BYTES or over < required * OVERSIZE_FRACTION:
         return []
     return [_degraded(rules.O_OVERSIZE, gains=over, over=over)]
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]

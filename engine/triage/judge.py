@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from engine.data.model import Finding, Fix, FixType, ImageReport, RepositoryReport, Risk, Wait, WaitKind
 from engine.data.records import Record
-from engine.triage import rules, rules_clean, rules_image, rules_merge
+from engine.triage import rules
 from engine.triage.health import Judge
+from engine.triage.offers import cleaning, mending, merging, optimizing
 from engine.triage.view import Graph, View
 
 
@@ -23,18 +24,18 @@ def judge(view: View) -> RepositoryReport:
         images.append(report)
         if report.status == "unknown":
             findings.append(Finding("unknown", tag, report.reason, report.used_bytes))
-        fixes += rules_clean.of_tag(graph, tag, judged.health(tag).status == "optimized")
+        fixes += cleaning.of_tag(graph, tag, judged.health(tag).status == "optimized")
         if entry.record is None:
             continue
         findings += _bitmaps(graph, entry.record)
-        fixes += rules_image.mend(judged, tag)
-        fixes += rules_image.reduce(judged, tag, report)
+        fixes += mending.mend(judged, tag)
+        fixes += optimizing.reduce(judged, tag, report)
         if entry.record.strong:
-            fixes += rules_image.optimize(judged, tag, report)
+            fixes += optimizing.optimize(judged, tag, report)
         elif not entry.record.purging:
-            fixes += rules_merge.of_tag(graph, tag)
+            fixes += merging.of_tag(graph, tag)
             findings += _kept_alive(graph, report)
-    fixes = _without_guesses(graph, [*fixes, *rules_clean.of_repository(graph)])
+    fixes = _without_guesses(graph, [*fixes, *cleaning.of_repository(graph)])
     findings += [Finding("unknown", name, problem) for name, problem in view.scan.unlisted]
     findings += [
         Finding("unknown", tag, f"could not be looked at more deeply: {reason}")

@@ -385,6 +385,11 @@ def offer(code: str, case: str = "", **words: Any) -> str:
     return _filled(BY_CODE[code].offers, case, words)
 
 
+def sentence(text: str) -> str:
+    """Return a reason as the beginning of a sentence."""
+    return text[:1].upper() + text[1:]
+
+
 def _filled(wording: Wording, case: str, words: dict[str, Any]) -> str:
     return (wording if isinstance(wording, str) else wording[case]).format_map(words)
 

@@ -1,14 +1,13 @@
-"""Mend what is broken and optimize what is degraded, image by image."""
+"""Mend: the way back for an image that is broken, or whose operation was interrupted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.data.model import Fix, FixCost, ImageReport, Status, Strategy, VolumeFormat, Wait, WaitKind
+from engine.data.model import Fix, FixCost, Status, Strategy, VolumeFormat, Wait, WaitKind
 from engine.data.records import Record
-from engine.tags.chains import grown_to
 from engine.triage import rules
-from engine.triage.health import Degradation, Health, Judge, degradations, wanted_format
+from engine.triage.health import Health, Judge
 from engine.triage.propose import cost, fix, makes, reads_of, removes, room
 from engine.triage.view import Graph, Replica
 
@@ -81,7 +80,7 @@ def _resume(judge: Judge, record: Record, health: Health) -> Fix:
         graph,
         health.rule,
         record.id,
-        rules.offer(health.rule, reason=_capital(health.reason), cursor=goes_on),
+        rules.offer(health.rule, reason=rules.sentence(health.reason), cursor=goes_on),
         reads=reads_of(graph, [record.id]),
         facts=health.facts,
         cost=cost(graph, read=bytes_left, write=written, extra=extra, exact=exact),
@@ -105,22 +104,9 @@ def _damage(judge: Judge, record: Record, health: Health) -> Iterator[Fix]:
     reads = reads_of(graph, [record.id])
     deep = health.rule in _DEEP
     replica = usable_replica(graph, record)
-    why = _capital(health.reason)
+    why = rules.sentence(health.reason)
     if replica is not None:
-        yield fix(
-            graph,
-            rules.B_REPLICA,
-            record.id,
-            rules.offer(rules.B_REPLICA, "found", reason=why, where=replica.repo_id),
-            reads=reads,
-            plan={"source": replica.repository},
-            facts=health.facts,
-            cost=_copy_cost(graph, record),
-            before=health.status,
-            after=Status.OPTIMIZED,
-            deep=deep,
-            volumes=_replaces(graph, record),
-        )
+        yield from_replica(graph, record, replica, why, facts=health.facts, before=health.status, deep=deep)
     elif _salvageable(judge, record, health):
         yield fix(
             graph,
@@ -183,133 +169,23 @@ def _copy_cost(graph: Graph, record: Record) -> FixCost:
     return cost(graph, read=size, write=size, later=graph.used(record.volume), exact=False)
 
 
-def optimize(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]:
-    """Fixes for a usable image that could be represented better: at most one rebuild, and the small ones."""
-    record = judge.graph.record(tag)
-    if record is None or not record.strong or report.status is not Status.DEGRADED:
-        return
-    found = degradations(judge.graph, record)
-    rebuild = next((item for item in found if item.rule in rules.REBUILDS), None)
-    if rebuild is not None and (record.operation is None or record.operation.verb == "optimize"):
-        yield _rebuild(judge, record, rebuild)  # an unfinished merge comes first, and is offered by itself
-    for item in found:
-        if item.rule == rules.O_HEADER or (item.rule == rules.O_LEAKS and rebuild is None):
-            yield _small(judge, record, item)
-        elif item.rule == rules.O_GROWN and record.operation is None:
-            yield _adopt_size(judge, record, item)
-        elif item.rule == rules.D_LOST and record.lost:
-            yield from _restore(judge, record, item)
-            yield _accept(judge, record, item)
-
-
-def reduce(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]:
-    """What the volume of an image that does not change any more will never use. Like a merge it is a fix of its own:
-    the image is as good without."""
-    graph = judge.graph
-    record = graph.record(tag)
-    if record is None or record.mutable or not record.whole or record.volume is None or record.operation is not None:
-        return
-    facts = graph.view.facts.get(record.volume.id)
-    if facts is None or facts.in_use is None or facts.in_use >= facts.length:
-        return
-    shared = graph.namers[record.volume.id] != [tag]
-    if shared or record.purging or record.absorbed_by or judge.health(tag).status is not Status.OPTIMIZED:
-        return
-    yield fix(
-        graph,
-        rules.O_REDUCE,
-        tag,
-        rules.offer(rules.O_REDUCE),
-        reads=reads_of(graph, [tag]),
-        facts=(f"volume {record.volume.id}: {facts.in_use} of {facts.length} bytes are in use",),
-        unavailable=(tag,),
-        cost=cost(graph, reclaimed=facts.length - facts.in_use),
-        before=report.status,
-        after=report.status,
-        wait=_late_writer(graph, record),
-    )
-
-
-def _rebuild(judge: Judge, record: Record, item: Degradation) -> Fix:
-    graph = judge.graph
-    size = graph.chain_bytes(record)
-    chain = [link.id for link in graph.chain(record)]
-    gained = graph.used(record.volume)
-    unfinished = " (goes on where it was interrupted)" if record.operation else ""
-    attempt = record.operation.attempt if record.operation else None
-    extra = room(graph, record.size, attempt.format if attempt else wanted_format(record.strategy), attempt)
+def from_replica(
+    graph: Graph, record: Record, replica: Replica, why: str, *, facts: tuple[str, ...], before: str, deep: bool = False
+) -> Fix:
+    """Offer to bring the data of a snapshot in from ``replica``."""
     return fix(
         graph,
-        item.rule,
-        record.id,
-        rules.offer(item.rule, reason=_capital(item.reason), unfinished=unfinished),
-        reads=reads_of(graph, chain),
-        facts=item.facts,
-        unavailable=(record.id,),
-        cost=cost(graph, read=size, write=size, extra=extra, reclaimed=gained, exact=False),
-        before=Status.DEGRADED,
-        after=Status.OPTIMIZED,
-        deep=item.rule == rules.O_OVERSIZE and record.id in graph.view.depths.required,
-    )
-
-
-def _small(judge: Judge, record: Record, item: Degradation) -> Fix:
-    return fix(
-        judge.graph,
-        item.rule,
-        record.id,
-        rules.offer(item.rule, reason=_capital(item.reason)),
-        reads=reads_of(judge.graph, [record.id]),
-        facts=item.facts,
-        unavailable=(record.id,),
-        cost=cost(judge.graph, reclaimed=item.gains, exact=item.rule != rules.O_LEAKS),
-        before=Status.DEGRADED,
-        after=Status.OPTIMIZED,
-        wait=_late_writer(judge.graph, record) if item.rule == rules.O_LEAKS else None,
-    )
-
-
-def _adopt_size(judge: Judge, record: Record, item: Degradation) -> Fix:
-    graph = judge.graph
-    assert record.volume is not None
-    size = grown_to(record, record.volume, graph.view.facts[record.volume.id])
-    return fix(
-        graph,
-        rules.O_GROWN,
-        record.id,
-        rules.offer(rules.O_GROWN, reason=_capital(item.reason), size=size),
-        reads=reads_of(graph, [record.id]),
-        plan={"size": size},
-        facts=item.facts,
-        unavailable=(record.id,),
-        before=Status.DEGRADED,
-        after=Status.OPTIMIZED,
-    )
-
-
-def _late_writer(graph: Graph, record: Record) -> Wait | None:
-    host = graph.view.late_writers.get(record.volume.id, "") if record.volume is not None else ""
-    if not host:
-        return None
-    return Wait(WaitKind.HOST, host, f"host {host}, which may still write to it: until it is back, or restarted")
-
-
-def _restore(judge: Judge, record: Record, item: Degradation) -> Iterator[Fix]:
-    replica = usable_replica(judge.graph, record)
-    if replica is None:
-        return
-    yield fix(
-        judge.graph,
         rules.B_REPLICA,
         record.id,
-        rules.offer(rules.B_REPLICA, "found", reason=_capital(item.reason), where=replica.repo_id),
-        reads=reads_of(judge.graph, [record.id]),
+        rules.offer(rules.B_REPLICA, "found", reason=why, where=replica.repo_id),
+        reads=reads_of(graph, [record.id]),
         plan={"source": replica.repository},
-        facts=item.facts,
-        cost=_copy_cost(judge.graph, record),
-        before=Status.DEGRADED,
+        facts=facts,
+        cost=_copy_cost(graph, record),
+        before=before,
         after=Status.OPTIMIZED,
-        volumes=_replaces(judge.graph, record),
+        deep=deep,
+        volumes=_replaces(graph, record),
     )
 
 
@@ -318,21 +194,3 @@ def _replaces(graph: Graph, record: Record) -> bool:
     operation = record.operation
     begun = operation is not None and operation.verb == "restore_data"
     return not begun or makes(graph, record, graph.cursor(record)) or removes(graph, record.scrap)
-
-
-def _accept(judge: Judge, record: Record, item: Degradation) -> Fix:
-    return fix(
-        judge.graph,
-        rules.C_LOSSES,
-        record.id,
-        rules.offer(rules.C_LOSSES, reason=_capital(item.reason)),
-        reads=reads_of(judge.graph, [record.id]),
-        facts=tuple(f"lost: {length} bytes at {start}" for start, length in record.lost[:20]),
-        cost=cost(judge.graph, read=0 if record.mutable else judge.graph.chain_bytes(record), exact=False),
-        before=Status.DEGRADED,
-        after=Status.OPTIMIZED,
-    )
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -179,6 +179,10 @@ class Stopped(DiskwrightError):
     exit_code = 9
 
 
+MAKE_ROOM = "Free space there and try again; where it is a repository, diskwright check lists what can be cleaned"
+"""The next step where a storage is full. A clean works on a repository without one free byte."""
+
+
 def from_os_error(error: OSError, doing: str) -> StorageError:
     """Return the operating error that says what failed while doing what.
 
@@ -189,7 +193,7 @@ def from_os_error(error: OSError, doing: str) -> StorageError:
     where = f" ({error.filename})" if isinstance(error.filename, str) else ""
     message = f"cannot {doing}: {reason}{f' [{name}]' if name else ''}{where}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpace(message, "Make room (check lists what can be cleaned) and try again")
+        return NoSpace(message, MAKE_ROOM)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return StorageError(message, "Check who owns the storage and how it is mounted")
     if error.errno == errno.ESTALE:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from engine.data.model import Fix
+from engine.data.model import Fix, FixType
 from engine.errors import BadRequest, Refused, StaleFix, StorageError
 from engine.fixes import clean, copy, create, import_image, merge, rebuild, repair
 from engine.fixes.work import Work
@@ -17,6 +17,7 @@ from engine.formats.base import Repository
 from engine.survey import survey
 from engine.tags import leasing
 from engine.tags.context import Context
+from engine.tags.freeing import freeing
 from engine.triage.judge import judge
 from engine.triage.propose import version_of
 from engine.triage.rules import BY_CODE, LITTER_KINDS, Executor, Leases
@@ -124,7 +125,12 @@ def execute(context: Context, repository: Repository, work: Work) -> None:
     else:
         work = verify(context, repository, work.fix)
     try:
-        RUNNERS[work.fix.rule](context, repository, work)
+        if work.fix.type is FixType.CLEAN or BY_CODE[work.fix.rule].executor is Executor.DELETE:
+            freeing(repository, lambda: RUNNERS[work.fix.rule](context, repository, work))
+            if repository.ballast is not None:
+                repository.ballast.keep()  # what was freed may be the first room since it was used up
+        else:
+            RUNNERS[work.fix.rule](context, repository, work)
     finally:
         context.deactivate()
 

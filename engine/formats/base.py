@@ -269,6 +269,16 @@ class Manager(Protocol):
         """Give the role up. Refused when this host has it not, StorageError while it uses what the next one needs."""
 
 
+class Ballast(Protocol):
+    """Room set apart for what frees room."""
+
+    def keep(self) -> None:
+        """Set room apart again, as far as there is some. Never raises for the storage."""
+
+    def release(self) -> bool:
+        """Let a part of it be used now; False when nothing is left. OSError."""
+
+
 class LitterBox(Protocol):
     """What no record needs. ``scan`` lists it."""
 
@@ -329,6 +339,10 @@ class Repository(Protocol):
     @property
     def manager(self) -> Manager | None:
         """None: every host that has the repository may do everything."""
+
+    @property
+    def ballast(self) -> Ballast | None:
+        """None: what frees room needs none there."""
 
     @property
     def litter(self) -> LitterBox:

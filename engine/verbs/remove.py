@@ -12,6 +12,7 @@ from engine.errors import ImageBusy, NotFound, Refused
 from engine.tags import changes, leasing
 from engine.tags.attempt import with_cursor
 from engine.tags.context import Context
+from engine.tags.freeing import freeing
 
 
 def remove(context: Context, repo_id: str, image: str) -> None:
@@ -36,7 +37,7 @@ def remove(context: Context, repo_id: str, image: str) -> None:
         record = with_cursor(repository, record)
         return record._replace(strong=False, removed=now, epoch=record.epoch + 1)
 
-    changes.change(repository, image, removed)
+    freeing(repository, lambda: changes.change(repository, image, removed))
 
 
 def restore(context: Context, repo_id: str, image: str) -> None:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from engine.data.model import VolumeFormat
 from engine.doors.files import Files
 from engine.doors.images import Chain, CheckReport, Data, Extent, Layer
-from engine.errors import BadRequest, NoSpace, StorageError, ToolFailed, from_os_error
+from engine.errors import MAKE_ROOM, BadRequest, NoSpace, StorageError, ToolFailed, from_os_error
 from engine.tools.qemu.qcow2 import MAX_BACKING_NAME_BYTES
 from sim.qemu import layers as model
 from sim.qemu.image_file import ImageFile
@@ -303,7 +303,7 @@ def _cannot_open(error: OSError, path: str) -> ToolFailed:
 def _failed(error: OSError, doing: str) -> StorageError:
     reason = f"{error.strerror or error} [{errno.errorcode.get(error.errno or 0, '')}]"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpace(f"{doing} failed: {reason}", "Make room (check lists what can be cleaned) and try again")
+        return NoSpace(f"{doing} failed: {reason}", MAKE_ROOM)
     return ToolFailed(f"{doing} failed: {reason}", "Check the storage and try again")
 
 

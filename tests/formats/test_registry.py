@@ -11,6 +11,7 @@ import pytest
 
 from engine.errors import BadRequest, Conflict, Damaged, DiskwrightError, NotFound, Refused, StorageError
 from engine.formats.files import layout
+from engine.formats.files.ballast import BALLAST_BYTES
 from engine.formats.registry import create_repository, known_formats, open_repository, parse_format
 from tests.formats.kit import LocalStorage, SpyFiles, failing, names_below, once, real_doors, record
 
@@ -108,18 +109,21 @@ def test_slashes_too_many_do_not_matter(tmp_path: Path):
 
 
 def test_what_is_created_can_be_opened(tmp_path: Path):
-    """repository.json is canonical, names format and identity; directories are there; tmp is empty."""
+    """repository.json is canonical, names format and identity; directories are there; tmp is empty; room is set apart
+    for what frees room."""
     create(f"{tmp_path}/r")
     repository = open_repository(FORMAT, {"path": f"{tmp_path}/r"}, real_doors())
     found = tree(f"{tmp_path}/r")
     identity = found.pop("repository.json")
     assert identity == f'{{"format":"1.0","identity":"{repository.identity}"}}\n'
+    assert found.pop("ballast") == "\0" * BALLAST_BYTES
     assert found == dict.fromkeys(layout.DIRECTORIES, "directory") | {"locks": ""}
     assert repository.format == FORMAT
 
 
 def test_creation_commits_with_its_last_step(tmp_path: Path):
-    """Every name is synced before repository.json is linked, and that is synced last."""
+    """Every name is synced before repository.json is linked, and that is synced last. Only the ballast comes later:
+    it is no part of the repository."""
     spy = SpyFiles(f"{tmp_path}/r")
     create(f"{tmp_path}/r", spy)
     assert spy.log == [
@@ -135,6 +139,9 @@ def test_creation_commits_with_its_last_step(tmp_path: Path):
         "link tmp/*-repository repository.json",
         "sync_directory .",
         "unlink tmp/*-repository",
+        "create ballast",
+        "write ballast",
+        "sync ballast",
     ]
 
 
@@ -166,7 +173,7 @@ def test_a_creation_that_was_interrupted_anywhere_is_completed(tmp_path: Path):
             with pytest.raises(Conflict):
                 create(path)
         assert open_repository(FORMAT, {"path": path}, real_doors()).scan().tags == {}
-    assert stopped == 17
+    assert stopped == 20
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EACCES])

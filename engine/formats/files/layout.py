@@ -5,6 +5,7 @@
     repository.json                {"format":"1.0","identity":"<32 hex>"}: written last when a
                                    repository is created, so its presence is the commit
     locks                          empty; the lease of a tag or temporary file is one byte of it
+    ballast                        zeros, 1 MiB where there is room: released for what frees room
     tags/ab/<tag>.<generation>     a record, immutable once linked; the highest generation (16 hex
                                    digits) wins; ab: the first two digits; empty: a tombstone
     volumes/ab/<volume>.<format>   data, "raw" or "qcow2"
@@ -32,6 +33,7 @@ MINOR = 0
 
 IDENTITY_FILE = "repository.json"
 LOCKS_FILE = "locks"
+BALLAST_FILE = "ballast"
 DIRECTORIES = ("tags", "volumes", "progress", "digests", "tmp", "lost")
 
 MAX_IDENTITY_BYTES = 64 * 1024

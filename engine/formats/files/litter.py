@@ -114,7 +114,7 @@ class LitterBox:
         return not any(layout.volume_name(volume, format) in listed for format in VolumeFormat)
 
     def _top_level(self) -> list[Litter]:
-        known = {*layout.DIRECTORIES, layout.IDENTITY_FILE, layout.LOCKS_FILE}
+        known = {*layout.DIRECTORIES, layout.IDENTITY_FILE, layout.LOCKS_FILE, layout.BALLAST_FILE}
         try:
             entries = self._tree.files.list_directory(self._tree.root)
         except OSError:

@@ -11,6 +11,7 @@ from engine.doors.files import Abilities
 from engine.errors import StorageError, from_os_errors
 from engine.formats.base import DEVICE, Scan
 from engine.formats.files import layout
+from engine.formats.files.ballast import Ballast
 from engine.formats.files.digests import DigestLists
 from engine.formats.files.litter import FOREIGN as FOREIGN_LITTER
 from engine.formats.files.litter import OLD_GENERATION, LitterBox
@@ -41,7 +42,8 @@ class FileStore:
         self, tree: Tree, found: layout.Identity, threads: bool, volumes: Volumes, progress: ProgressLogs
     ) -> None:
         """Open the repository in ``tree``. ``threads``: a scan may use some when the storage is slow."""
-        self.tags = Tags(tree, threads)
+        self.ballast = Ballast(tree)
+        self.tags = Tags(tree, threads, self.ballast)
         self.volumes = volumes
         self.progress = progress
         self.digests = DigestLists(tree)

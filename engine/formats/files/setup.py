@@ -14,6 +14,7 @@ from engine.doors import Doors
 from engine.doors.files import Entry, Kind
 from engine.errors import BadRequest, Conflict, Damaged, NotFound, from_os_error, from_os_errors
 from engine.formats.files import layout
+from engine.formats.files.ballast import Ballast
 from engine.formats.files.tree import Tree, kind_text
 
 _BEGUN = {**dict.fromkeys(layout.DIRECTORIES, Kind.DIRECTORY), layout.LOCKS_FILE: Kind.FILE}
@@ -34,6 +35,7 @@ def create_tree(doors: Doors, root: str) -> None:
             handle.sync()
         tree.files.sync_directory(root)
         _commit(tree)
+    Ballast(tree).keep()
 
 
 def _make_root(tree: Tree) -> None:
@@ -55,7 +57,7 @@ def _require_begun(tree: Tree) -> None:
     for entry in sorted(tree.files.list_directory(tree.root)):
         if entry.name == layout.IDENTITY_FILE:
             raise Conflict(f"there is a repository at {tree.root} already", "Connect it, or choose another path")
-        if _BEGUN.get(entry.name) is not entry.kind:
+        if {**_BEGUN, layout.BALLAST_FILE: Kind.FILE}.get(entry.name) is not entry.kind:
             raise Conflict(f"{tree.root} is not empty: it has {entry.name!r:.80}", "Choose an empty directory")
         if entry.kind is Kind.DIRECTORY and entry.name != "tmp" and tree.files.list_directory(tree.path(entry.name)):
             raise Conflict(

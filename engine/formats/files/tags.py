@@ -27,6 +27,7 @@ from engine.doors.files import Kind
 from engine.errors import Damaged, Refused, StorageError, from_os_error, from_os_errors
 from engine.formats.base import TagEntry
 from engine.formats.files import layout
+from engine.formats.files.ballast import Ballast
 from engine.formats.files.tree import Temporary, Tree, is_gone
 from engine.formats.outcomes import outcome_unknown, overtaken, require_room
 from engine.tools.local.threads import collector_off, map_files
@@ -60,8 +61,9 @@ class _ShardAsRead(NamedTuple):
 class Tags:
     """The tags of one repository."""
 
-    def __init__(self, tree: Tree, threads: bool) -> None:
+    def __init__(self, tree: Tree, threads: bool, ballast: Ballast) -> None:
         self._tree = tree
+        self._ballast = ballast
         self._threads = threads
 
     # -- reading
@@ -219,6 +221,7 @@ class Tags:
 
     def _put(self, tag: str, expected: int, generation: int, content: bytes) -> None:
         self._require_newest(tag, expected)
+        self._ballast.keep_once()
         with from_os_errors(f"write a record of image {tag}"):
             self._tree.ensure_shard(layout.tag_shard(tag))
             temporary = self._tree.write_temporary("record", content)

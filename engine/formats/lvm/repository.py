@@ -54,6 +54,7 @@ class LvmRepository:
             self.leases, self.manager = SlotLeases(group.doors, guard, self.tags), guard
         else:
             self.leases, self.manager = HostLeases(group), ExclusiveManager(group, meta, guard, self.activation)
+        self.ballast = None
         self.litter = LitterBox(group, guard, self.leases, self.tags, self.progress, self.volumes, self.digests)
         self._group = group
         self._meta = meta

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from engine.doors.images import Data, Layer
 from engine.doors.volume_groups import BLOCK_BYTES
-from engine.errors import BadRequest, NoSpace, ReadFailed, StorageError, ToolFailed, from_os_error
+from engine.errors import MAKE_ROOM, BadRequest, NoSpace, ReadFailed, StorageError, ToolFailed, from_os_error
 from engine.tools.block.device import DirectBlockHandle
 from engine.tools.local.leases import ofd_lock, ofd_locked
 from engine.tools.local.lending import PIECE_BYTES, Lender, as_read, is_lent
@@ -245,7 +245,7 @@ class BlockSession:
     def _write_failure(self, doing: str, start: int, length: int, error: OSError) -> StorageError:
         message = self._says(doing, start, length, error)
         if error.errno in _NO_SPACE_CODES:
-            return NoSpace(message, "Make room (check lists what can be cleaned) and try again")
+            return NoSpace(message, MAKE_ROOM)
         return ToolFailed(message, "Check the storage and try again")
 
     def _says(self, doing: str, start: int, length: int, error: OSError) -> str:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from engine.errors import NoSpace, StorageError, ToolFailed, ToolMissing
+from engine.errors import MAKE_ROOM, NoSpace, StorageError, ToolFailed, ToolMissing
 from engine.tools.local.environment import of_a_tool
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def failure(name: str, subject: str, result: Result) -> StorageError:
         how = f"failed with exit code {result.exit_code}"
     message = f"{name} of {subject} {how}: {result.words or 'it said nothing'}"
     if "No space left on device" in result.words or "Disk quota exceeded" in result.words:
-        return NoSpace(message, "Make room (check lists what can be cleaned) and try again")
+        return NoSpace(message, MAKE_ROOM)
     return ToolFailed(message)
 
 

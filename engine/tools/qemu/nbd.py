@@ -24,7 +24,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from engine.doors.images import Data
-from engine.errors import BadRequest, NoSpace, ReadFailed, StorageError, ToolFailed
+from engine.errors import MAKE_ROOM, BadRequest, NoSpace, ReadFailed, StorageError, ToolFailed
 from engine.tools.local.lending import PIECE_BYTES, Lender, as_read
 from engine.tools.qemu.server import STOP_TIMEOUT_S
 
@@ -340,7 +340,7 @@ class NbdSession:
         reason = f"{os.strerror(code)} [{errno.errorcode.get(code, code)}]"
         self._unanswered = self._unanswered or code in _UNANSWERED_CODES
         if code in _NO_SPACE_CODES:
-            return NoSpace(f"{what} failed: {reason}", "Make room (check lists what can be cleaned) and try again")
+            return NoSpace(f"{what} failed: {reason}", MAKE_ROOM)
         message, step = f"{what} failed: {reason}", "Check the storage and try again"
         if request.kind is _Kind.READ and code not in _ABOUT_THE_SERVER:
             return ReadFailed(message, step, request.start, request.length, reason)

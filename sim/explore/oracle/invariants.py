@@ -214,7 +214,7 @@ def leftovers(storage: SimStorage, engine: Engine, repo: str, waiting: Sequence[
         if tag in records and volume is not None
     }
     for name in names:
-        if name in ("repository.json", "locks"):
+        if name in ("repository.json", "locks", "ballast"):
             continue
         if (tag := _TAG.match(name)) and int(tag[2], 16) == newest[tag[1]]:
             continue

@@ -1,0 +1,99 @@
+"""A storage without one free byte: what frees room works, everything else is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.errors import NoSpace
+from engine.formats.base import Ballast, Repository
+from engine.formats.files.ballast import BALLAST_BYTES
+from sim.disk.storage import DEFAULT_CAPACITY
+from sim.explore.cases.case import Case, prepared
+from sim.explore.cases.driver import Driver
+from sim.explore.cases.fixtures import images
+from sim.hosts.world import World
+
+BALLAST = "/srv/a/ballast"
+"""On the storage itself, wherever a host may have mounted it."""
+
+
+@pytest.fixture(params=["localfs-1.0", "nfs-1.0"])
+def driver(request: pytest.FixtureRequest) -> Driver:
+    """A disk in a, and nothing else."""
+    case = Case("full", images.a_disk, lambda driver: None, format=request.param)
+    return prepared(case, "nfs" if request.param == "nfs-1.0" else "posix")
+
+
+def leave(world: World, room: int | None) -> None:
+    """So many bytes are free from here on; None: plenty."""
+    space = world.storage.space("/")
+    world.storage.capacity = DEFAULT_CAPACITY if room is None else space.total_bytes - space.free_bytes + room
+
+
+def repository(driver: Driver) -> Repository:
+    return driver.engine().context.repository("a")
+
+
+def ballast(driver: Driver) -> Ballast:
+    """What sets room apart in repository a."""
+    found = repository(driver).ballast
+    assert found is not None
+    return found
+
+
+def length(driver: Driver) -> int:
+    return driver.world.storage.stat(BALLAST).size
+
+
+def test_a_full_storage_can_be_emptied(driver: Driver):
+    """Not one byte is free, and others fill at once what becomes free: remove and the clean after it work all the
+    same, and when there is room again the ballast is what it was."""
+    engine, disk = driver.engine(), driver.named["disk"]
+    leave(driver.world, 0)
+    with pytest.raises(NoSpace):
+        engine.create_virtual_disk("a", 1 << 20)
+    assert length(driver) == BALLAST_BYTES  # whoever wants room for something new gets none of it
+    engine.remove_image("a", disk)
+    leave(driver.world, 0)
+    (fix,) = engine.check_storage_repository("a")
+    engine.run_fix_here("a", fix)
+    assert not engine.check_storage_repository("a")
+    leave(driver.world, None)
+    engine.create_virtual_disk("a", 1 << 20)
+    ballast(driver).keep()
+    assert length(driver) == BALLAST_BYTES
+
+
+def test_room_is_taken_back_at_once(driver: Driver):
+    """What a removal did not need of the room that it was given is set apart again before anybody can use it up, so
+    removals can follow each other on a storage that stays full."""
+    engine, disk = driver.engine(), driver.named["disk"]
+    leave(driver.world, 0)
+    for _ in range(12):
+        engine.remove_image("a", disk)
+        engine.restore_image("a", disk)
+    assert length(driver) > BALLAST_BYTES // 2
+
+
+def test_without_ballast_the_error_says_what_helps(driver: Driver):
+    """It names the storage, and does not advise a clean, which would fail too."""
+    engine, disk = driver.engine(), driver.named["disk"]
+    leave(driver.world, 0)
+    while ballast(driver).release():
+        leave(driver.world, 0)
+    with pytest.raises(NoSpace, match="cannot write a record") as caught:
+        engine.remove_image("a", disk)
+    assert "few hundred KiB" in caught.value.next_step and repository(driver).place in caught.value.next_step
+    assert "clean" not in caught.value.next_step
+
+
+def test_an_old_repository_gets_ballast_when_it_is_written(driver: Driver):
+    """Its first new record makes it, if there is room to spare; a small storage is left alone."""
+    driver.world.storage.unlink(BALLAST)
+    leave(driver.world, 4 * BALLAST_BYTES)
+    driver.world.host("two").set_user_data("a", driver.named["disk"], {"n": 1})
+    with pytest.raises(FileNotFoundError):
+        driver.world.storage.stat(BALLAST)
+    leave(driver.world, 16 * BALLAST_BYTES)
+    driver.world.host("three").set_user_data("a", driver.named["disk"], {"n": 2})
+    assert length(driver) == BALLAST_BYTES

@@ -11,7 +11,7 @@ looks must start quickly.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.data.model import Constraints, Fix, ImageReport, RepositoryReport, Strategy, require_id
@@ -72,6 +72,7 @@ class Engine:
         """Disconnect. Refused while an image of it is prepared or a task runs on this host. StorageError while its
         storage is in use otherwise, or does not let go: it is still connected then."""
         connection = connecting.find(self.state, repo_id)
+        self._sweep()
         connecting.require_not_in_use(self.state, repo_id, connection.identity)
         self._forget()
         connecting.disconnect(self.doors, self.state, repo_id)
@@ -344,20 +345,33 @@ class Engine:
 
         export.export(self.context, repo_id, image_id, path, format, progress)
 
-    def prepare_image(self, repo_id: str, image_id: str, writable: bool = True) -> Prepared:
-        """Make an image usable on this host under a lease; the path is valid until teardown."""
+    def prepare_image(self, repo_id: str, image_id: str, writable: bool = True, take_over: bool = False) -> Prepared:
+        """Make an image usable on this host under a lease, for reading several times; the path is valid until teardown,
+        or until this host boots. ``take_over``: a machine of this host has it open that lost its holder, and gets a
+        new one, at the same path."""
         from engine.verbs import prepare
 
-        return prepare.prepare(self.context, self.state, repo_id, image_id, writable)
+        return prepare.prepare(self.context, self.state, repo_id, image_id, writable, take_over)
 
-    def teardown_image(self, repo_id: str, image_id: str) -> None:
-        """Undo ``prepare_image``."""
+    @contextlib.contextmanager
+    def lend_image(self, repo_id: str, image_id: str, writable: bool = True) -> Iterator[tuple[Prepared, list[int]]]:
+        """Prepare an image for one program. It must inherit the descriptors, which are open until the end of the block:
+        then it keeps the lease whoever dies. Tear the image down after the block."""
         from engine.verbs import prepare
 
-        prepare.teardown(self.context, self.state, repo_id, image_id)
+        with prepare.lent(self.context, self.state, repo_id, image_id, writable) as found:
+            yield found
+
+    def teardown_image(self, repo_id: str, image_id: str, path: str = "") -> None:
+        """Undo ``prepare_image``; ``path`` says which, where an image is prepared several times for reading. ImageBusy
+        naming the process while a machine has the image open."""
+        from engine.verbs import prepare
+
+        prepare.teardown(self.context, self.state, repo_id, image_id, path)
 
     def list_prepared(self) -> list[Prepared]:
         """Return the images that are prepared on this host."""
+        self._sweep()
         return self.state.prepared()
 
     def close(self) -> None:
@@ -388,6 +402,13 @@ class Engine:
         if manager is None:
             raise Refused(f"{repo_id} needs no storage repository manager", "Every host may do everything there")
         return manager
+
+    def _sweep(self) -> None:
+        """Forget prepared images that lost their holder and are used by nobody."""
+        if self.state.unheld():
+            from engine.verbs import prepare
+
+            prepare.sweep(self.context, self.state)
 
     def _auto_fix(self, repo_id: str, image: str, wanted: bool) -> None:
         """Start the fix that makes a committed image usable soonest. What prevents it is no error of

@@ -51,6 +51,15 @@ class Space(NamedTuple):
     free_bytes: int
 
 
+class RunPlace(NamedTuple):
+    """Where this host keeps what must not outlive a boot."""
+
+    path: str
+    """A directory of the host's; "" where this user has none."""
+    cleared: bool
+    """It is in memory, so a boot leaves nothing of it."""
+
+
 class Abilities(NamedTuple):
     """What a file system can do, as tried out with files of our own."""
 
@@ -99,6 +108,10 @@ class FileHandle(Protocol):
 
 class Files(Protocol):
     """A host's view of its file systems."""
+
+    def run_place(self) -> RunPlace:
+        """Return the directory for what must not outlive a boot: /run for root, else XDG_RUNTIME_DIR. Makes
+        nothing."""
 
     def list_directory(self, path: str) -> list[Entry]:
         """Open the directory and list it, on NFS as the server has it now. Order is arbitrary."""

@@ -172,6 +172,11 @@ class Volumes(Protocol):
         """Return who has the volume open now, asked of the data itself and of no lease; empty when nobody has, or when
         it is gone. StorageError when it cannot be asked."""
 
+    def guard(self, volume: VolumeRef, writable: bool) -> Lease | None:
+        """Lock the data itself for a machine that it is handed out to, as long as the lease is held, here or by a
+        process that inherited it: alone when it is ``writable``, else so that nobody writes to it. None where hosts
+        have no locks on data. ImageBusy while somebody has it locked otherwise."""
+
     def late_writer(self, volume: VolumeRef) -> str:
         """Return the host that used a volume and is not proven to have stopped: what it writes may still arrive there
         although its lease is free. "": only who has the lease can write to it."""

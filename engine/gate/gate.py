@@ -19,7 +19,8 @@ from engine.data.model import VolumeFormat
 from engine.data.records import VolumeRef
 from engine.doors import Doors
 from engine.doors.images import Layer
-from engine.doors.users import describe_users
+from engine.doors.leases import Lease
+from engine.doors.users import User, describe_users
 from engine.errors import Conflict, ImageBusy, from_os_error
 from engine.formats.base import Repository, unverified
 
@@ -39,6 +40,8 @@ class Purpose(StrEnum):
     """Another volume takes its place, and it is deleted."""
     HAND_OUT = "hand out"
     """To a machine, for writing."""
+    LEND = "lend"
+    """To a machine, for reading."""
     DELETE = "delete"
     PUT_AWAY = "put away"
 
@@ -61,6 +64,7 @@ RULES = {
     Purpose.REPLACE: Rule(readers=False, writers=False, late=True),
     Purpose.SEAL: Rule(readers=True, writers=False, late=False),
     Purpose.HAND_OUT: Rule(readers=True, writers=False, late=False),
+    Purpose.LEND: Rule(readers=True, writers=False, late=True),
     Purpose.DELETE: Rule(readers=False, writers=False, late=True),
     Purpose.PUT_AWAY: Rule(readers=False, writers=False, late=True),
 }
@@ -74,12 +78,43 @@ def require(repository: Repository, tag: str, volume: VolumeRef, purpose: Purpos
         _nothing_under_way(repository, tag, volume)
     if rule.readers and rule.writers:
         return
-    in_the_way = [user for user in repository.volumes.users(volume) if user.writes or not rule.readers]
+    in_the_way = [user for user in users(repository, volume) if user.writes or not rule.readers]
     if in_the_way:
-        raise ImageBusy(
-            f"the data of image {tag} is in use by {describe_users(in_the_way)}",
-            "Stop the machine or tool that has it open, then try again",
-        )
+        raise in_use(tag, in_the_way)
+
+
+def users(repository: Repository, volume: VolumeRef) -> list[User]:
+    """Return who has the data open now; see ``engine.formats.base.Volumes.users``."""
+    return repository.volumes.users(volume)
+
+
+def in_use(tag: str, by: list[User], also: str = "") -> ImageBusy:
+    """Return the error that names who uses the data of ``tag``; ``also`` ends its next step."""
+    return ImageBusy(
+        f"the data of image {tag} is in use by {describe_users(by)}",
+        f"Stop the machine or tool that has it open, then try again{also}",
+    )
+
+
+def hold(repository: Repository, tag: str, volume: VolumeRef, writable: bool, taken_over: bool = False) -> list[Lease]:
+    """Keep the data of ``tag`` as a machine needs it that it is handed out to, as long as these are held, here or by a
+    process that inherited them: active where it has to be, and locked in itself where it can be.
+
+    ``taken_over``: that machine has it open already."""
+    held: list[Lease] = []
+    try:
+        if repository.activation is not None:
+            held.append(repository.activation.hold(volume))
+        guard = repository.volumes.guard(volume, writable)
+        if guard is not None:
+            held.append(guard)
+        if not taken_over:
+            require(repository, tag, volume, Purpose.HAND_OUT if writable else Purpose.LEND)
+    except BaseException:
+        for lease in held:
+            lease.release()
+        raise
+    return held
 
 
 def late_writer(repository: Repository, volume: VolumeRef) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 from engine.doors import Doors
@@ -21,6 +22,7 @@ _LIMIT = 4 * 1024 * 1024
 _LOCK = "lock"
 _PATIENCE_S = 10.0
 _LOOK_AGAIN_S = 0.01
+_RUN_DIGITS = 12
 _LEFT = ""
 """In the file of connections, where no handle can stand: those that were given up, the oldest first."""
 _KEPT_LEFT = 50
@@ -57,6 +59,15 @@ class Prepared(NamedTuple):
     path: str
     format: str
     writable: bool
+
+    @property
+    def run(self) -> str:
+        """The directory of its links, which no other preparation has."""
+        return self.path.rpartition("/")[0]
+
+
+def _note(entry: Prepared) -> str:
+    return f"prepared/{entry.repository}-{entry.run.rpartition('/')[2]}.json"
 
 
 def _connection_data(connection: Connection, handle: str = "") -> dict[str, Any]:
@@ -171,55 +182,94 @@ class HostState:
     # -- prepared images
 
     def prepared(self) -> list[Prepared]:
-        """Return the images whose holder lives; remove what dead holders left."""
-        alive = []
+        """Return the images whose holder lives; remove what holders of an earlier boot left."""
+        return [entry for entry, alive in self._entries() if alive]
+
+    def unheld(self) -> list[Prepared]:
+        """Return what was prepared since this host booted and has lost its holder. A machine may use it all the same,
+        so it stays until it is forgotten."""
+        return [entry for entry, alive in self._entries() if not alive]
+
+    def _entries(self) -> list[tuple[Prepared, bool]]:
+        """Each prepared image of this boot, and whether its holder lives."""
+        found = []
+        for entry in self._noted():
+            alive = self._doors.processes.state(entry.process) is not ProcessState.GONE
+            if alive or self._of_this_boot(entry):
+                found.append((entry, alive))
+            else:
+                with contextlib.suppress(DiskwrightError):
+                    self.forget_prepared(entry)
+        return found
+
+    def _noted(self) -> list[Prepared]:
+        found = []
         for name in self._names("prepared", ".json"):
             data = self._read(f"prepared/{name}", None)
             try:
-                entry = Prepared(**{**data, "process": ProcessIdentity(*data["process"])})
+                found.append(Prepared(**{**data, "process": ProcessIdentity(*data["process"])}))
             except (TypeError, KeyError):
                 self._remove(f"prepared/{name}")
-                continue
-            if self._doors.processes.state(entry.process) is ProcessState.GONE:
-                with contextlib.suppress(DiskwrightError):
-                    self.forget_prepared(entry)
-            else:
-                alive.append(entry)
-        return alive
+        return found
+
+    def _of_this_boot(self, entry: Prepared) -> bool:
+        return entry.process.boot_id == self._doors.processes.own().boot_id
 
     def prepared_note(self, entry: Prepared) -> str:
         """Return the path of the note about a prepared image."""
-        return f"{self.directory}/prepared/{entry.repository}-{entry.image}.json"
+        return f"{self.directory}/{_note(entry)}"
 
     def save_prepared(self, entry: Prepared) -> None:
         """Note a prepared image."""
-        self._write(f"prepared/{entry.repository}-{entry.image}.json", entry._asdict())
+        self._write(_note(entry), entry._asdict())
 
     def forget_prepared(self, entry: Prepared) -> None:
         """Remove the run directory and the note, if they are still those of that holder; idempotent."""
-        name = f"prepared/{entry.repository}-{entry.image}.json"
-        run = self.run_directory(entry.repository, entry.image)
-        with self.alone(name):
-            data = self._read(name, {})
-            if data.get("process") != list(entry.process):
+        with self.alone(_note(entry)):
+            if self._read(_note(entry), {}).get("process") != list(entry.process):
                 return  # somebody has forgotten it, and prepared the image anew
-            with contextlib.suppress(OSError):
-                for link in self._doors.files.list_directory(run):
-                    self._doors.files.unlink(f"{run}/{link.name}")
-                self._doors.files.remove_directory(run)
-            self._remove(name)
+            self._remove_run(entry.run)
+            self._remove(_note(entry))
 
-    def run_directory(self, repository: str, image: str) -> str:
-        """Return where the links to a prepared image stand."""
-        return f"{self.directory}/run/{repository}/{image}"
-
-    def make_run_directory(self, repository: str, image: str) -> str:
-        """Make an empty run directory and return its path."""
-        self._make_directories(f"run/{repository}/{image}")
-        run = self.run_directory(repository, image)
-        for link in self._doors.files.list_directory(run):
-            self._doors.files.unlink(f"{run}/{link.name}")
+    def make_run_directory(self, repository: str, name: str) -> str:
+        """Make an empty run directory of that name and return its path. It is gone when the host boots, or is called
+        otherwise then: nobody finds there what was prepared before. To be called alone (``starting``), because all
+        that no note knows is removed."""
+        top, boot = self._run_place()
+        kept = {entry.run for entry in self._noted() if self._of_this_boot(entry)}
+        run = f"{top}{boot}/{repository}/{name}"
+        for old in (top, f"{self.directory}/run"):
+            self._clear(old, kept - {run})
+        self._make_all(run)
         return run
+
+    def _run_place(self) -> tuple[str, str]:
+        """Return the directory of this host's run directories, and what this boot has below it ("" where a boot clears
+        it). Hosts of one machine have different ones."""
+        place = self._doors.files.run_place()
+        boot = "" if place.cleared else f"/{self._doors.processes.own().boot_id}"
+        if not place.path:
+            return f"{self.directory}/run", boot
+        own = sha256(self.directory.encode("utf-8", "surrogateescape")).hexdigest()[:_RUN_DIGITS]
+        return f"{place.path}/diskwright/run/{own}", boot
+
+    def _clear(self, directory: str, kept: set[str]) -> None:
+        """Remove run directories that are not ``kept``, and what is empty then."""
+        with contextlib.suppress(OSError):
+            for entry in self._doors.files.list_directory(directory):
+                path = f"{directory}/{entry.name}"
+                if entry.kind is Kind.SYMLINK:
+                    self._doors.files.unlink(path)
+                elif path not in kept:
+                    self._clear(path, kept)
+            self._doors.files.remove_directory(directory)
+
+    def _remove_run(self, run: str) -> None:
+        """Remove a run directory, and those above it that are empty then, up to ``run``."""
+        self._clear(run, set())
+        with contextlib.suppress(OSError):
+            while not (run := run.rpartition("/")[0]).endswith("/run"):
+                self._doors.files.remove_directory(run)
 
     # -- throughput, for estimates
 
@@ -312,7 +362,10 @@ class HostState:
                 self._remove(f"{folder}/{name}")
 
     def _make_directories(self, below: str) -> None:
-        parts = self.directory.split("/") + [part for part in below.split("/") if part]
+        self._make_all("/".join([self.directory, *(part for part in below.split("/") if part)]))
+
+    def _make_all(self, path: str) -> None:
+        parts = path.split("/")
         for count in range(2, len(parts) + 1):
             with contextlib.suppress(FileExistsError):
                 self._doors.files.make_directory("/".join(parts[:count]))

@@ -2,18 +2,23 @@
 
 The lease outlives the command: a holder process inherits it. For writing, the image's own lease
 is exclusive and every layer below is leased shared, so no fix can change the chain under a
-running machine. A dead holder means not prepared: its leases are gone with it.
+running machine. The holder locks the data itself too: qemu's tools cannot write to a layer below, and another host is
+refused although it may see another file of leases. A dead holder means not prepared; a machine that outlives it is
+found by its own locks on the data (``engine.gate``), and can be taken over.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 from engine.data.model import VolumeFormat
 from engine.data.records import Record
+from engine.doors.images import Layer
 from engine.doors.leases import Lease
 from engine.doors.processes import ProcessState
 from engine.doors.shared_leases import TOKEN_PREFIX
+from engine.doors.users import User
 from engine.errors import Conflict, DiskwrightError, Moved, NotFound, Refused, StorageError, from_os_error
 from engine.formats.base import Repository, backing_name
 from engine.gate import gate
@@ -25,48 +30,80 @@ from engine.verbs.commit import committed
 
 DISK_NAME = "disk"
 _WAIT_S = 10.0
+_HANDLE_DIGITS = 8
 
 
-def prepare(context: Context, state: HostState, repo_id: str, image: str, writable: bool) -> Prepared:
+def prepare(
+    context: Context, state: HostState, repo_id: str, image: str, writable: bool, take_over: bool = False
+) -> Prepared:
     """Make the image usable on this host. Durable effects: the write epoch rises before anybody
-    can write, and headers that do not say what the records say are rewritten first."""
+    can write, and headers that do not say what the records say are rewritten first.
+
+    ``take_over``: a machine of this host has it open that lost its holder, and gets a new one."""
+    with lent(context, state, repo_id, image, writable, take_over) as (entry, _):
+        return entry
+
+
+@contextlib.contextmanager
+def lent(
+    context: Context, state: HostState, repo_id: str, image: str, writable: bool, take_over: bool = False
+) -> Iterator[tuple[Prepared, list[int]]]:
+    """As ``prepare``, with the descriptors that a program has to inherit which must not lose the leases when the holder
+    and this process die. They are open until the end of the block."""
     repository = context.repository(repo_id)
     record = context.visible(repo_id, image)
     _refuse_unusable(record, writable)
-    _refuse_second(state, repository, image)
+    _refuse_second(state, repository, image, writable)
     links = chains.usable(repository, record, grown=True)
     below = [link.tag for link in links[1:]]
     own, rest = ([image], below) if writable else ([], [image, *below])
     with contextlib.ExitStack() as stack:
         stack.callback(context.deactivate)
-        _mend_headers(context, repository, links)
-        leases = stack.enter_context(leasing.take(context.doors, repository, own, rest))
+        if not take_over:
+            _mend_headers(context, repository, links)
+        taken = stack.enter_context(leasing.take(context.doors, repository, own, rest))
         chains.usable(repository, context.visible(repo_id, image), grown=True)
         chains.unchanged(repository, links)  # and from here on nobody changes it
+        if take_over:
+            _require_machine(repository, image, links[0])
+        else:
+            gate.require(repository, image, links[0].volume, Purpose.HAND_OUT if writable else Purpose.LEND)
         if writable:
-            gate.require(repository, image, links[0].volume, Purpose.HAND_OUT)
-            if repository.extents is not None:
+            if repository.extents is not None and not take_over:
                 repository.extents.make_room(links[0].volume, record.size)
             _claim(context, repository, image)
-        path = _links(context, state, repository, links)
-        entry = Prepared(
-            repository.identity, image, context.doors.processes.own(), path, str(links[0].volume.format), writable
-        )
-        uses = _uses(stack, repository, links)
+        layers = chains.layers(repository, links)
+        leases = [*taken.leases.values(), *_held(stack, repository, links, writable, take_over)]
         with state.starting(context.connections[repo_id]):
-            return _hold(context, state, entry, [*leases.leases.values(), *uses])
+            run = _run(context, state, repository, image, writable, take_over)
+            path = _link(context, run, links, layers)
+            entry = Prepared(
+                repository.identity, image, context.doors.processes.own(), path, str(links[0].volume.format), writable
+            )
+            entry = _hold(context, state, entry, leases)
+        yield entry, [int(lease.token.rpartition(":")[2]) for lease in leases]
 
 
-def _uses(stack: contextlib.ExitStack, repository: Repository, links: list[chains.Link]) -> list[Lease]:
-    """Return the leases that keep the volumes active as long as the holder lives."""
-    if repository.activation is None:
-        return []
+def _held(
+    stack: contextlib.ExitStack, repository: Repository, links: list[chains.Link], writable: bool, taken_over: bool
+) -> list[Lease]:
+    """Return the leases that keep the volumes as the machine needs them as long as the holder lives."""
     found = []
     for link in links:
-        use = repository.activation.hold(link.volume)
-        stack.callback(use.release)
-        found.append(use)
+        alone = writable and link is links[0]
+        for lease in gate.hold(repository, link.tag, link.volume, alone, taken_over):
+            stack.callback(lease.release)
+            found.append(lease)
     return found
+
+
+def _require_machine(repository: Repository, image: str, top: chains.Link) -> None:
+    """Return if a machine of this host has the image open."""
+    used = gate.users(repository, top.volume)
+    if not used:
+        raise Refused(f"no machine uses image {image}", "Prepare it without taking over")
+    if repository.activation is None and not all(user.pid for user in used):
+        raise gate.in_use(image, [user for user in used if not user.pid])
 
 
 def _hold(context: Context, state: HostState, entry: Prepared, leases: list[Lease]) -> Prepared:
@@ -94,9 +131,9 @@ def _refuse_unusable(record: Record, writable: bool) -> None:
         raise Refused(f"image {record.id} is not complete", "Run its mend fix first")
 
 
-def _refuse_second(state: HostState, repository: Repository, image: str) -> None:
+def _refuse_second(state: HostState, repository: Repository, image: str, writable: bool) -> None:
     for entry in state.prepared():
-        if (entry.repository, entry.image) == (repository.identity, image):
+        if (entry.repository, entry.image) == (repository.identity, image) and (writable or entry.writable):
             raise Conflict(
                 f"image {image} is prepared on this host already, at {entry.path} (process {entry.process.pid})",
                 "Use that path, or tear it down first",
@@ -133,41 +170,106 @@ def _mend_headers(context: Context, repository: Repository, links: list[chains.L
                 chains.rewrite_header(context.doors.images, repository, link.tag, link.volume)
 
 
-def _links(context: Context, state: HostState, repository: Repository, links: list[chains.Link]) -> str:
-    """Make the symbolic links by which qemu finds each layer beside the one above it; return the path of the disk."""
+def _run(
+    context: Context, state: HostState, repository: Repository, image: str, writable: bool, take_over: bool
+) -> str:
+    """Make the run directory of an image: always of the same name where there can be one only."""
+    name = image if writable else f"{image}.{context.doors.ids.new_id()[:_HANDLE_DIGITS]}"
+    if take_over:
+        for entry in _of(state.unheld(), repository.identity, image):
+            if entry.writable == writable:
+                name = entry.run.rpartition("/")[2]
     try:
-        run = state.make_run_directory(repository.identity, links[0].tag)
-        names = [DISK_NAME, *(backing_name(link.tag) for link in links[1:])]
-        for name, link in zip(names, links, strict=True):
-            layer = gate.open_layer(repository, link.tag, link.volume, Purpose.READ)
+        return state.make_run_directory(repository.identity, name)
+    except OSError as error:
+        raise from_os_error(error, f"make the run directory of image {image}") from error
+
+
+def _of(entries: list[Prepared], identity: str, image: str) -> list[Prepared]:
+    return [entry for entry in entries if (entry.repository, entry.image) == (identity, image)]
+
+
+def _link(context: Context, run: str, links: list[chains.Link], layers: list[Layer]) -> str:
+    """Make the symbolic links by which qemu finds each layer beside the one above it; return the path of the disk."""
+    names = [DISK_NAME, *(backing_name(link.tag) for link in links[1:])]
+    try:
+        for name, layer in zip(names, layers, strict=True):
             context.doors.files.symlink(layer.path, f"{run}/{name}")
     except OSError as error:
         raise from_os_error(error, f"make the run directory of image {links[0].tag}") from error
     return f"{run}/{DISK_NAME}"
 
 
-def teardown(context: Context, state: HostState, repo_id: str, image: str) -> None:
-    """Undo ``prepare`` on this host; success when the holder is dead already. Moved, after the holder has ended: what
-    stands there now is another repository."""
+def sweep(context: Context, state: HostState) -> None:
+    """Forget what was prepared, lost its holder, and is used by nobody now. What cannot be asked stays."""
+    for entry in state.unheld():
+        repo_id = next((name for name, one in context.connections.items() if one.identity == entry.repository), "")
+        with contextlib.suppress(DiskwrightError):
+            if not repo_id or not _users(context.repository(repo_id), entry):
+                state.forget_prepared(entry)
+
+
+def _users(repository: Repository, entry: Prepared) -> list[User]:
+    """Return who uses a prepared image. Of one that is prepared for reading only processes of this host count: others
+    may have their own preparation."""
+    try:
+        record = changes.read(repository, entry.image).record
+    except NotFound:
+        return []
+    found = gate.users(repository, record.volume) if record.volume is not None else []
+    return [user for user in found if user.pid or entry.writable]
+
+
+def teardown(context: Context, state: HostState, repo_id: str, image: str, path: str = "") -> None:
+    """Undo ``prepare`` on this host; success when the holder is dead already. ``path``: which, when there are several.
+
+    ImageBusy while a machine has it open. Moved, after the holder has ended: what stands there now is another
+    repository."""
     try:
         repository = context.repository(repo_id)
     except Moved as error:
-        for entry in state.prepared():
-            if (entry.repository, entry.image) == (context.connections[repo_id].identity, image):
+        for entry in _of(state.prepared(), context.connections[repo_id].identity, image):
+            if path in ("", entry.path):
                 _end_holder(context, state, entry)
                 error.message = f"image {image} is not prepared on this host any more, but {error.message}"
         raise
-    mine = [entry for entry in state.prepared() if (entry.repository, entry.image) == (repository.identity, image)]
-    if not mine:
-        context.visible(repo_id, image)
-        raise NotFound(f"image {image} is not prepared on this host", "diskwright tasks lists what is")
-    entry = mine[0]
+    entry = _which(context, state, repo_id, image, path)
+    _refuse_used(state, repository, entry)
     _end_holder(context, state, entry)
     if repository.activation is not None:
         repository.activation.deactivate(every=True)
     if entry.writable:
         with contextlib.suppress(DiskwrightError):  # the lease decides; the mark is for messages
             changes.change(repository, image, lambda record: record._replace(prepared_by=""))
+
+
+def _which(context: Context, state: HostState, repo_id: str, image: str, path: str) -> Prepared:
+    """Return the preparation that is meant: a living one before those that lost their holder."""
+    repository = context.repository(repo_id)
+    alive, unheld = (_of(entries, repository.identity, image) for entries in (state.prepared(), state.unheld()))
+    mine = [entry for entry in (*alive, *unheld) if entry.path == path] if path else alive or unheld
+    if not mine:
+        context.visible(repo_id, image)
+        where = f" at {path!r:.200}" if path else ""
+        raise NotFound(f"image {image} is not prepared on this host{where}", "diskwright tasks lists what is")
+    if len(mine) > 1:
+        raise Conflict(
+            f"image {image} is prepared {len(mine)} times on this host",
+            f"Say which with --path: {', '.join(entry.path for entry in mine)}",
+        )
+    return mine[0]
+
+
+def _refuse_used(state: HostState, repository: Repository, entry: Prepared) -> None:
+    """Raise ImageBusy while a machine has the image open that no other preparation can be for."""
+    others = [one for one in _of(state.prepared(), repository.identity, entry.image) if one != entry]
+    if others:
+        return  # theirs or ours: nothing tells, and a holder stays in either case
+    used: list[User] = []
+    with contextlib.suppress(DiskwrightError):  # of storage that is away nothing can be told
+        used = _users(repository, entry)
+    if used:
+        raise gate.in_use(entry.image, used)
 
 
 def _end_holder(context: Context, state: HostState, entry: Prepared) -> None:

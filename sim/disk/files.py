@@ -17,11 +17,14 @@ from enum import IntEnum
 from types import TracebackType
 from typing import Protocol, Self
 
-from engine.doors.files import Abilities, Entry, FileHandle, Space, Stat
+from engine.doors.files import Abilities, Entry, FileHandle, RunPlace, Space, Stat
 from engine.doors.users import User
 from sim.disk.content import Content, Segment
 from sim.disk.nodes import DataOp, fail
 from sim.disk.storage import SimStorage
+
+RUN_MOUNT = "/run"
+"""Where each host has what is gone when it boots."""
 
 
 class Fault(IntEnum):
@@ -61,6 +64,8 @@ class FileLocks(Protocol):
 
     def take_whole(self, identity: tuple[int, int]) -> bool: ...
 
+    def is_whole(self, identity: tuple[int, int]) -> bool: ...
+
     def release_whole(self, identity: tuple[int, int]) -> None: ...
 
     def users(self, identity: tuple[int, int], but: str) -> list[tuple[str, bool]]: ...
@@ -71,6 +76,9 @@ class NoLocks:
 
     def take_whole(self, identity: tuple[int, int]) -> bool:
         return True
+
+    def is_whole(self, identity: tuple[int, int]) -> bool:
+        return False
 
     def release_whole(self, identity: tuple[int, int]) -> None:
         return
@@ -254,6 +262,9 @@ class SimFiles:
         """What the kernel does when a process ends."""
         for handle in list(self.handles):
             handle.close()
+
+    def run_place(self) -> RunPlace:
+        return RunPlace(RUN_MOUNT if any(prefix == f"{RUN_MOUNT}/" for prefix, _ in self._mounts) else "", True)
 
     def list_directory(self, path: str) -> list[Entry]:
         self.gate.enter("files.list_directory", path)

@@ -12,6 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+GUARD_WRITABLE, GUARD_KEPT = 1 << 62, 201
+"""Keys of the locks on an image itself: of who hands it out for writing, of those who let nobody write."""
+
 LockedByte = tuple[int, int, int]
 """(device, inode, key)"""
 

@@ -32,7 +32,7 @@ from sim.hosts.doors.shared_leases import SimSharedLeases
 from sim.hosts.doors.spawning import SimProcesses
 from sim.hosts.faults import Faults, FaultSource
 from sim.hosts.lease_areas import DEAD_S, SharedTable
-from sim.hosts.lock_table import LockTable
+from sim.hosts.lock_table import GUARD_KEPT, GUARD_WRITABLE, LockTable
 from sim.hosts.processes import Executor, Hook, SimHost, SimProcess
 from sim.hosts.schedule import MAX_STEPS, Direct, Pct, Scheduler, Strategy, Uniform
 from sim.hosts.tape import Tape
@@ -115,7 +115,10 @@ class World:
         self.only_host = ONLY_HOST if format == LVM else ""
         """Where one host alone may change anything, operations of several are done by that one."""
         self._images = images
-        self.image_locks = ImageLocks()
+        self.image_locks = ImageLocks(
+            lambda image: self.locks.is_locked((*image, GUARD_KEPT)),
+            lambda image: self.locks.is_locked((*image, GUARD_WRITABLE)),
+        )
         self._seed = seed
         self._least_ids = least_ids
         self._sources: dict[str, IdSource | LeastUnused] = {}

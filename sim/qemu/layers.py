@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from engine.doors.images import Extent
@@ -174,9 +174,16 @@ RAW_READER = Permissions(_NOTHING, _NOTHING)
 class ImageLocks:
     """The locks of all processes on one file system. Shared by the tools that can see each other's locks."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        kept: Callable[[tuple[int, int]], bool] = lambda identity: False,
+        handed_out: Callable[[tuple[int, int]], bool] = lambda identity: False,
+    ) -> None:
+        """``kept``: somebody has a file so locked that nobody writes to it; ``handed_out``: for a machine."""
         self._held: dict[tuple[int, int], list[tuple[Permissions, str]]] = {}
         self._whole: set[tuple[int, int]] = set()
+        self._kept = kept
+        self._handed_out = handed_out
 
     def users(self, identity: tuple[int, int], but: str) -> list[tuple[str, bool]]:
         """Who has the file open as an image, other than the process ``but``, and whether it may write."""
@@ -185,10 +192,14 @@ class ImageLocks:
 
     def take_whole(self, identity: tuple[int, int]) -> bool:
         """As ``FileHandle.lock``: False when anybody has the file open as an image, or so locked."""
-        if identity in self._held or identity in self._whole:
+        if identity in self._held or identity in self._whole or self._kept(identity) or self._handed_out(identity):
             return False
         self._whole.add(identity)
         return True
+
+    def is_whole(self, identity: tuple[int, int]) -> bool:
+        """Whether somebody has that."""
+        return identity in self._whole
 
     def release_whole(self, identity: tuple[int, int]) -> None:
         """Give that back."""
@@ -196,7 +207,7 @@ class ImageLocks:
 
     def take(self, file: ImageFile, permissions: Permissions, owner: str = "") -> None:
         """Lock it for the process ``owner``. ToolFailed when somebody forbids it, or does what this would forbid."""
-        if file.identity in self._whole:
+        if file.identity in self._whole or (permissions.takes and self._kept(file.identity)):
             raise _locked('"write"', file)
         held = self._held.setdefault(file.identity, [])
         for other, _ in held:

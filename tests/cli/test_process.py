@@ -218,3 +218,18 @@ def test_prepare_passes_signals_on(run: Command, main_repo: str, number: signal.
     process.communicate()
     assert process.returncode == 128 + number
     assert run.json("tasks")["prepared"] == []
+
+
+def test_the_command_keeps_the_lease_whoever_dies(run: Command, main_repo: str, tmp_path: Path):
+    """prepare -- COMMAND: holder and diskwright are killed, and the lease is the command's until it ends."""
+    disk = run.id("create-disk", main_repo, "1M")
+    os.mkfifo(tmp_path / "end")
+    script = f"echo ready; read line < {tmp_path}/end"
+    process = start("prepare", main_repo, disk, "--", "sh", "-c", script)
+    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    os.kill(run.json("tasks")["prepared"][0]["pid"], signal.SIGKILL)
+    os.kill(process.pid, signal.SIGKILL)
+    assert "in use" in run("prepare", main_repo, disk, code=4).err
+    (tmp_path / "end").write_text("now\n")
+    process.communicate()  # the command has its output open until it ends
+    run("prepare", main_repo, disk, "--", "true")

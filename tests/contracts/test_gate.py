@@ -11,8 +11,9 @@ from tests.contracts.source import python_files, relative
 
 BEHIND = ("engine/gate/", "engine/formats/")
 GUARDED = {
-    "volumes": frozenset({"layer", "make", "remove", "quarantine", "users", "late_writer"}),
+    "volumes": frozenset({"layer", "make", "remove", "quarantine", "users", "guard", "late_writer"}),
     "extents": frozenset({"freeze"}),
+    "activation": frozenset({"hold"}),
 }
 
 

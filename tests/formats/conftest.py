@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.formats.lvm import group
-from sim.hosts.processes import RUN_MOUNT
+from sim.disk.files import RUN_MOUNT
 from sim.hosts.world import World
 from tests.formats.kit import STORAGES, LocalStorage, SharedLvmStorage, SpyFiles, Storage
 from tests.formats.lvm.shared_kit import shared_world

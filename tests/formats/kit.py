@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, cast
 from engine.data.model import OperationStatus, Strategy, VolumeFormat
 from engine.data.records import Record, VolumeRef
 from engine.doors import Doors
-from engine.doors.files import Abilities, Entry, FileHandle, Files, Space, Stat
+from engine.doors.files import Abilities, Entry, FileHandle, Files, RunPlace, Space, Stat
 from engine.doors.mounts import Mount, Mounts
 from engine.doors.shared_leases import SharedLeases
 from engine.doors.users import User
@@ -271,6 +271,9 @@ class SpyFiles:
             return path
         name = path[len(self._root) + 1 :] or "."
         return f"tmp/*{name[36:]}" if name.startswith("tmp/") else name
+
+    def run_place(self) -> RunPlace:
+        return self._real.run_place()
 
     def list_directory(self, path: str) -> list[Entry]:
         return cast("list[Entry]", self.call("list", path, lambda: self._real.list_directory(path)))

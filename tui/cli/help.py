@@ -169,6 +169,7 @@ COMMANDS: dict[str, Command] = {
         "diskwright prepare main 3f2a\n  diskwright prepare main 3f2a --read-only -- qemu-img info {}\n\n"
         "With a COMMAND, {} is replaced by the path, DISKWRIGHT_DISK and DISKWRIGHT_DISK_FORMAT are in its\n"
         "environment, the image is torn down when it ends, and its exit code is ours (127: no such command).\n"
+        "It keeps the lease itself, whoever dies.\n"
         "Without, the path alone is printed; its format is told on standard error, and with --json.",
     ),
     "teardown": _command(4, "prepare", "teardown", "undo prepare", "diskwright teardown main 3f2a"),

@@ -13,8 +13,9 @@ from engine.data.model import VolumeFormat, aligned, require_id
 from engine.data.records import VolumeRef
 from engine.doors.files import FileHandle, Kind, Stat
 from engine.doors.images import Layer
+from engine.doors.leases import Lease
 from engine.doors.users import User
-from engine.errors import Damaged, from_os_error, from_os_errors
+from engine.errors import Damaged, ImageBusy, from_os_error, from_os_errors
 from engine.formats.base import VolumeFacts, backing_name, unverified
 from engine.formats.files import layout
 from engine.formats.files.tree import Tree, is_gone, kind_text
@@ -146,6 +147,18 @@ class Volumes:
             if is_gone(error):
                 return []
             raise from_os_error(error, f"ask who uses volume {volume.id}") from error
+
+    def guard(self, volume: VolumeRef, writable: bool) -> Lease:
+        """Lock the file."""
+        with from_os_errors(f"lock volume {volume.id}"):
+            lease = self._tree.doors.leases.guard(self._volume_path(volume.id, volume.format), writable)
+        if lease is None:
+            raise ImageBusy(
+                f"volume {volume.id} is locked by somebody else, although its lease is free",
+                "Another host may have it prepared while the file of leases was replaced under it (a restore): tear "
+                "it down there, then try again",
+            )
+        return lease
 
     def late_writer(self, volume: VolumeRef) -> str:
         """Return "": whoever writes to a file has it locked, and writes nothing more when that lock is lost."""

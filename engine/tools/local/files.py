@@ -11,7 +11,7 @@ import struct
 from types import TracebackType
 from typing import Self
 
-from engine.doors.files import Abilities, Entry, FileHandle, Kind, Space, Stat
+from engine.doors.files import Abilities, Entry, FileHandle, Kind, RunPlace, Space, Stat
 from engine.doors.users import User
 from engine.tools.local.leases import ofd_lock, ofd_locked
 from engine.tools.local.openers import openers
@@ -104,6 +104,17 @@ class RealFileHandle:
 
 class RealFiles:
     """The kernel's files."""
+
+    def run_place(self) -> RunPlace:
+        """Look at the environment of those who are not root, and at the mounts."""
+        path = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "")
+        try:
+            found = os.stat(path) if path.startswith("/") else None
+        except OSError:
+            found = None
+        if found is None or not stat_module.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            return RunPlace("", False)
+        return RunPlace(path, _in_memory(found.st_dev))
 
     def list_directory(self, path: str) -> list[Entry]:
         """Open the directory afresh (refusing a link) and scan it once."""
@@ -230,6 +241,17 @@ class RealFiles:
             os.close(descriptor)
             raise OSError(errno.EINVAL, "not a regular file", path)
         return descriptor, found.st_size
+
+
+def _in_memory(device: int) -> bool:
+    """Tell whether a mounted file system is gone when the host boots."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            fields = line.split()
+            if fields[2] == number:
+                return fields[fields.index("-") + 1] in ("tmpfs", "ramfs")
+    return False
 
 
 def _entry_kind(entry: os.DirEntry[str]) -> Kind:

@@ -19,6 +19,10 @@ from engine.tools.local.threads import no_longer_than
 _F_OFD_GETLK = 36  # fcntl.h; the names came to Python's fcntl only in some builds
 _F_OFD_SETLK = 37
 _CLOSE_S = 1.0
+_GUARD_BYTE = 1 << 62  # beyond all that qemu locks; part of what ``FileHandle.lock`` locks
+_FORBIDS_WRITING = (201, 203)  # qemu's bytes that say: nobody else may write, nobody else may resize
+GUARD_STARTS = (_GUARD_BYTE, *_FORBIDS_WRITING)
+"""Where the locks begin that ``OfdLeases.guard`` takes."""
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock on 64-bit Linux
 
 
@@ -80,6 +84,20 @@ class OfdLeases:
         try:
             remote = not os.major(os.fstat(descriptor).st_dev)  # asked now: a release asks nothing
             taken = ofd_lock(descriptor, fcntl.F_RDLCK if shared else fcntl.F_WRLCK, key, 1)
+        finally:
+            if not taken:
+                os.close(descriptor)
+        return OfdLease(descriptor, self.descriptors, remote) if taken else None
+
+    def guard(self, path: str, writable: bool) -> OfdLease | None:
+        """Lock our own byte alone, or share the locks of a qemu that lets nobody write."""
+        access = os.O_RDWR if writable else os.O_RDONLY
+        descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        taken = False
+        try:
+            remote = not os.major(os.fstat(descriptor).st_dev)
+            kind, places = (fcntl.F_WRLCK, (_GUARD_BYTE,)) if writable else (fcntl.F_RDLCK, _FORBIDS_WRITING)
+            taken = all(ofd_lock(descriptor, kind, place, 1) for place in places)
         finally:
             if not taken:
                 os.close(descriptor)

@@ -10,10 +10,12 @@ import contextlib
 import os
 
 from engine.doors.users import User
+from engine.tools.local.leases import GUARD_STARTS
 
 _PROC = "/proc"
 _SHOWN_CHARACTERS = 80
 _ACCESS_BITS = 0o3
+_GUARDS = frozenset(str(start) for start in GUARD_STARTS)
 
 
 def openers(path: str, found: os.stat_result) -> list[User]:
@@ -46,16 +48,23 @@ def _opened(process: str, base: str, wanted: tuple[int, int, int]) -> bool | Non
             there = os.stat(link)
             same = there.st_rdev == wanted[2] if wanted[2] else (there.st_dev, there.st_ino) == wanted[:2]
             if same:
-                writes = bool(writes) or _may_write(process, number)
+                kind = _access(process, number)
+                writes = writes if kind is None else bool(writes) or kind
     return writes
 
 
-def _may_write(process: str, number: str) -> bool:
+def _access(process: str, number: str) -> bool | None:
+    """Whether it may write through that descriptor; None: it only keeps locks of ours on what a machine uses."""
+    flags, locked = os.O_RDWR, []
     with open(f"{_PROC}/{process}/fdinfo/{number}", encoding="ascii", errors="replace") as stream:
         for line in stream:
             if line.startswith("flags:"):
-                return int(line.split()[1], 8) & _ACCESS_BITS != os.O_RDONLY
-    return True
+                flags = int(line.split()[1], 8)
+            elif line.startswith("lock:"):
+                locked.append(line.split()[-2])
+    if locked and all(start in _GUARDS for start in locked):
+        return None
+    return flags & _ACCESS_BITS != os.O_RDONLY
 
 
 def command_of(process: str) -> str:

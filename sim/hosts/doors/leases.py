@@ -8,7 +8,7 @@ from collections.abc import Hashable
 from engine.doors.leases import Lease
 from sim.disk.files import Gate, SimFiles
 from sim.disk.nodes import DirectoryNode, LinkNode, fail
-from sim.hosts.lock_table import Description, LockedByte, LockTable
+from sim.hosts.lock_table import GUARD_KEPT, GUARD_WRITABLE, Description, LockedByte, LockTable
 
 
 class SimLease:
@@ -41,6 +41,14 @@ class SimLeases:
     def try_acquire(self, path: str, key: int, shared: bool) -> Lease | None:
         self._gate.enter("leases.try_acquire", path)
         lock = self.table.take(self._place(path, key, True), shared, self._owner)
+        return SimLease(self.table, lock, self._owner) if lock is not None else None
+
+    def guard(self, path: str, writable: bool) -> Lease | None:
+        self._gate.enter("leases.guard", path)
+        place = self._place(path, GUARD_WRITABLE if writable else GUARD_KEPT, writable)
+        if self._files.locks.is_whole(place[:2]):
+            return None
+        lock = self.table.take(place, not writable, self._owner)
         return SimLease(self.table, lock, self._owner) if lock is not None else None
 
     def held(self, path: str, key: int) -> bool:

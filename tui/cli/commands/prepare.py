@@ -7,7 +7,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from engine.errors import DiskwrightError, NotFound, StorageError, from_os_error
+from engine.errors import BadRequest, DiskwrightError, NotFound, StorageError, from_os_error
 from tui.cli.arguments import Parser
 from tui.cli.session import Session
 from tui.text.printable import printable, quoted
@@ -25,13 +25,18 @@ def add_prepare(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO")
     parser.add_argument("image", metavar="IMAGE", help="an id, or the first 4 digits of it or more")
     parser.add_argument("--read-only", action="store_true", help="snapshots can be prepared only so")
+    parser.add_argument(
+        "--take-over", action="store_true", help="a machine has it open that lost its holder: give it a new one"
+    )
 
 
 def run_prepare(session: Session, arguments: argparse.Namespace) -> int:
     image = session.image(arguments.repo, arguments.image)
-    prepared = session.engine.prepare_image(arguments.repo, image, not arguments.read_only)
     if arguments.command:
-        return _run_command(session, arguments, image, prepared)
+        if arguments.take_over:
+            raise BadRequest("--take-over is for a machine that runs already", "Leave the command out")
+        return _run_command(session, arguments, image)
+    prepared = session.engine.prepare_image(arguments.repo, image, not arguments.read_only, arguments.take_over)
     session.out.document(
         {
             "repository": arguments.repo,
@@ -43,22 +48,28 @@ def run_prepare(session: Session, arguments: argparse.Namespace) -> int:
         }
     )
     session.out.line(printable(prepared.path))
+    which = "" if prepared.writable else f" --path {quoted(prepared.path)}"
     session.out.say(
-        f"Format {printable(prepared.format)}. Prepared until: diskwright teardown {quoted(arguments.repo)} {image}"
+        f"Format {printable(prepared.format)}. "
+        f"Prepared until: diskwright teardown {quoted(arguments.repo)} {image}{which}"
     )
     return 0
 
 
-def _run_command(session: Session, arguments: argparse.Namespace, image: str, prepared: Prepared) -> int:
+def _run_command(session: Session, arguments: argparse.Namespace, image: str) -> int:
     """Run the command, tear down whatever happens, and return the command's exit code."""
+    path = ""
     try:
-        code = _call([word.replace("{}", prepared.path) for word in arguments.command], prepared)
+        with session.engine.lend_image(arguments.repo, image, not arguments.read_only) as (prepared, leases):
+            path = prepared.path
+            code = _call([word.replace("{}", path) for word in arguments.command], prepared, leases)
     except BaseException:
-        with contextlib.suppress(DiskwrightError):  # the first trouble is the one to tell
-            session.engine.teardown_image(arguments.repo, image)
+        if path:
+            with contextlib.suppress(DiskwrightError):  # the first trouble is the one to tell
+                session.engine.teardown_image(arguments.repo, image, path)
         raise
     try:
-        session.engine.teardown_image(arguments.repo, image)
+        session.engine.teardown_image(arguments.repo, image, path)
     except DiskwrightError as error:
         if code == 0:
             raise
@@ -66,8 +77,8 @@ def _run_command(session: Session, arguments: argparse.Namespace, image: str, pr
     return code
 
 
-def _call(words: list[str], prepared: Prepared) -> int:
-    """The exit code of a command that sees the image; 128 + n when signal n ended it.
+def _call(words: list[str], prepared: Prepared, leases: list[int]) -> int:
+    """The exit code of a command that sees the image, and keeps its leases; 128 + n when signal n ended it.
 
     Signals that would end us are the command's to answer: it gets the terminal's Ctrl-C itself,
     and SIGTERM and SIGHUP are passed on, so that the image is torn down after it ended."""
@@ -89,7 +100,7 @@ def _call(words: list[str], prepared: Prepared) -> int:
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        child = subprocess.Popen(words, env=environment)
+        child = subprocess.Popen(words, env=environment, pass_fds=leases)
         children.append(child)
         for number in early:
             child.send_signal(number)
@@ -118,11 +129,12 @@ class CommandNotRun(DiskwrightError):
 def add_teardown(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO")
     parser.add_argument("image", metavar="IMAGE")
+    parser.add_argument("--path", default="", help="which, of an image that is prepared several times for reading")
 
 
 def run_teardown(session: Session, arguments: argparse.Namespace) -> int:
     image = session.image(arguments.repo, arguments.image)
-    session.engine.teardown_image(arguments.repo, image)
+    session.engine.teardown_image(arguments.repo, image, arguments.path)
     session.out.document({"repository": arguments.repo, "image": image, "prepared": False})
     session.out.say(f"Torn down {image}.")
     return 0

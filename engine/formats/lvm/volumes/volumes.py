@@ -210,6 +210,9 @@ class Volumes:
             return []
         return self._group.doors.volume_groups.users(self._group.name, name) or [User(0, "", True)]
 
+    def guard(self, volume: VolumeRef, writable: bool) -> None:
+        """Return None: a lock on a device is of one host, which has its lock of use for that."""
+
     def late_writer(self, volume: VolumeRef) -> str:
         """Believe what the hosts say themselves that they have active."""
         return self._guard.may_be_written(require_id(volume.id, "volume"))

@@ -1,0 +1,254 @@
+"""A prepared image in use: what protects it lives as long as its user, whoever dies, and no longer than a boot."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from engine.doors.files import RunPlace
+from engine.doors.processes import ProcessState
+from engine.errors import Conflict, ImageBusy, Moved, NotFound, Refused
+from engine.host.state import HostState
+from engine.tags import changes
+from sim.hosts.world import World as SimWorld
+from tests.engine.test_gate import fixes_of, machine, volume_of
+
+MEBI = 1 << 20
+
+
+def end_holder(engine, prepared) -> None:
+    """The holder dies as in an accident."""
+    engine.doors.processes.kill(prepared.process)
+    while engine.doors.processes.state(prepared.process) is not ProcessState.GONE:
+        engine.doors.clock.sleep(0.001)
+
+
+def write_into(path: str) -> subprocess.CompletedProcess[str]:
+    """A tool that knows no lease writes."""
+    words = ["qemu-io", "-f", "qcow2", "-c", "write 0 4k", path]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+# -- where the path is
+
+
+def test_paths_do_not_outlive_a_boot(engine, monkeypatch, tmp_path):
+    """Links stand in the run directory of this host, in memory; elsewhere the path names the boot."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    boot = engine.doors.processes.own().boot_id
+    for cleared in (True, False):
+        place = RunPlace(str(tmp_path / "run"), cleared)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(engine.doors.files), "run_place", lambda self, place=place: place)
+            path = engine.prepare_image("a", disk).path
+            assert path.startswith(f"{tmp_path}/run/diskwright/run/")
+            assert (boot in path) is not cleared
+            engine.teardown_image("a", disk)
+    assert list((tmp_path / "run/diskwright/run").iterdir()) == []
+
+
+def test_without_a_run_directory_the_state_directory_names_the_boot(engine, monkeypatch):
+    """A user without one prepares all the same, and what an older boot left is swept."""
+    monkeypatch.setattr(type(engine.doors.files), "run_place", lambda self: RunPlace("", False))
+    disk = engine.create_virtual_disk("a", MEBI)
+    old = Path(engine.state.directory, "run", "an-older-boot", "repository", disk)
+    old.mkdir(parents=True)
+    (old / "disk").symlink_to("/nowhere")
+    path = engine.prepare_image("a", disk).path
+    assert path.startswith(f"{engine.state.directory}/run/{engine.doors.processes.own().boot_id}/")
+    assert not old.parent.parent.exists()
+    engine.teardown_image("a", disk)
+
+
+def test_what_an_older_boot_prepared_is_not_believed(engine):
+    """Its note and its links go; the image can be prepared."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    prepared = engine.prepare_image("a", disk)
+    engine.doors.processes.kill(prepared.process)
+    older = prepared._replace(process=prepared.process._replace(boot_id="older"))
+    engine.state.save_prepared(older)
+    assert engine.list_prepared() == []
+    assert not os.path.lexists(prepared.path)
+    with pytest.raises(NotFound):
+        engine.teardown_image("a", disk)
+
+
+# -- several readers
+
+
+def test_each_reader_has_a_path_of_its_own(engine):
+    """Several prepare one snapshot for reading; the teardown of one leaves the others, and says which are there."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    snapshot = engine.create_snapshot("a", disk)
+    first, second = (engine.prepare_image("a", snapshot, writable=False) for _ in range(2))
+    assert first.path != second.path
+    with pytest.raises(Conflict, match="prepared 2 times") as told:
+        engine.teardown_image("a", snapshot)
+    assert first.path in told.value.next_step and second.path in told.value.next_step
+    engine.teardown_image("a", snapshot, first.path)
+    assert not os.path.lexists(first.path) and os.path.exists(second.path)
+    assert engine.list_prepared() == [second]
+    engine.teardown_image("a", snapshot)
+    assert engine.list_prepared() == []
+
+
+# -- teardown asks the data
+
+
+def test_teardown_waits_for_the_machine(engine):
+    """While a machine has it open teardown is refused and names it; nothing has changed then."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    prepared = engine.prepare_image("a", disk)
+    with machine(volume_of(None, engine, disk)) as process, pytest.raises(ImageBusy) as told:
+        engine.teardown_image("a", disk)
+    assert f"process {process.pid} (qemu-io" in told.value.message
+    assert "process" not in told.value.message.replace(f"process {process.pid}", ""), "the holder is no user"
+    assert engine.list_prepared() == [prepared]
+    engine.teardown_image("a", disk)
+
+
+# -- the holder locks the data
+
+
+def test_qemu_cannot_write_below_a_prepared_disk(engine):
+    """Tools that know no lease are kept away from every layer below, by qemu's own locks; also for reading only."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    snapshot = engine.create_snapshot("a", disk)
+    base = volume_of(None, engine, snapshot)
+    for image, writable in ((disk, True), (snapshot, False)):
+        engine.prepare_image("a", image, writable)
+        done = write_into(base)
+        assert 'Failed to get "write" lock' in done.stderr
+        engine.teardown_image("a", image)
+    assert not write_into(base).returncode
+
+
+def test_a_machine_can_use_what_is_prepared(engine):
+    """The locks of the holder are in nobody's way who uses the path."""
+    engine.create_snapshot("a", disk := engine.create_virtual_disk("a", MEBI))
+    path = engine.prepare_image("a", disk).path
+    assert not write_into(path).returncode
+    engine.teardown_image("a", disk)
+
+
+def test_another_file_of_leases_is_no_way_to_a_second_writer(engine, world):
+    """The file of leases is replaced while a disk is prepared: the data itself says that it is taken."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    engine.prepare_image("a", disk)
+    locks = Path(engine.context.repository("a").place) / "locks"
+    shutil.copy(locks, f"{locks}.restored")
+    os.replace(f"{locks}.restored", locks)
+    with pytest.raises(ImageBusy, match="locked by somebody else"):
+        world.engine("host-b").prepare_image("a", disk)
+    with pytest.raises(Moved):
+        engine.teardown_image("a", disk)
+    world.engine("host-b").prepare_image("a", disk)
+    world.engine("host-b").teardown_image("a", disk)
+
+
+# -- the holder dies
+
+
+def test_a_machine_outlives_its_holder_and_gets_a_new_one(engine):
+    """Until then it is protected and named; the new holder stands at the same path."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    prepared = engine.prepare_image("a", disk)
+    with machine(volume_of(None, engine, disk)) as process:
+        end_holder(engine, prepared)
+        assert engine.list_prepared() == []
+        assert os.path.exists(prepared.path), "the machine may open it again"
+        for refused in (
+            lambda: engine.prepare_image("a", disk),
+            lambda: engine.prepare_image("a", disk, writable=False),
+            lambda: engine.teardown_image("a", disk),
+            lambda: engine.create_snapshot("a", disk),
+        ):
+            with pytest.raises(ImageBusy, match=f"process {process.pid}"):
+                refused()
+        with pytest.raises(Refused, match="prepared here"):
+            engine.disconnect_storage_repository("a")
+        again = engine.prepare_image("a", disk, take_over=True)
+        assert again.path == prepared.path and os.path.exists(again.path)
+        assert again.process != prepared.process
+        assert engine.list_prepared() == [again]
+    engine.teardown_image("a", disk)
+    engine.create_snapshot("a", disk)
+
+
+def test_a_reader_is_taken_over_at_its_own_path(engine):
+    """Also one of several."""
+    snapshot = engine.create_snapshot("a", engine.create_virtual_disk("a", MEBI))
+    first, second = (engine.prepare_image("a", snapshot, writable=False) for _ in range(2))
+    with machine(volume_of(None, engine, snapshot), "-r"):
+        end_holder(engine, first)
+        assert engine.prepare_image("a", snapshot, writable=False, take_over=True).path == first.path
+    for path in (first.path, second.path):
+        engine.teardown_image("a", snapshot, path)
+
+
+def test_nothing_is_taken_over_that_nobody_uses(engine):
+    """Then an ordinary prepare is what is wanted."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    with pytest.raises(Refused, match="no machine uses"):
+        engine.prepare_image("a", disk, take_over=True)
+    engine.teardown_image("a", engine.prepare_image("a", disk).image)
+
+
+def test_a_merge_below_a_machine_without_a_holder_is_refused(engine):
+    """The layers below are its data too."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    snapshot = engine.create_snapshot("a", disk)
+    prepared = engine.prepare_image("a", disk)
+    with machine(volume_of(None, engine, disk)):
+        end_holder(engine, prepared)
+        engine.remove_image("a", snapshot)
+        for fix in fixes_of(engine, "a", "M-CHAIN"):
+            with pytest.raises(ImageBusy):
+                engine.run_fix_here("a", fix)
+
+
+# -- simulated
+
+
+def test_a_simulated_holder_locks_the_data_too():
+    """What holders do is tried in the simulator: the machine outlives its holder there as well."""
+    world = SimWorld()
+    world.create("a")
+    engine = world.host("one")
+    disk = engine.create_virtual_disk("a", MEBI)
+    prepared = engine.prepare_image("a", disk)
+    assert prepared.path.startswith("/run/")
+    other = world.host("one")
+    repository = engine.context.repository("a")
+    volume = changes.read(repository, disk).record.volume
+    assert volume is not None
+    layer = repository.volumes.layer(volume)
+    with contextlib.closing(other.doors.images.open_session([layer], True, False)) as session:
+        engine.doors.processes.kill(prepared.process)
+        session.write(0, b"x" * 4096)
+        for refused in (lambda: engine.create_snapshot("a", disk), lambda: engine.teardown_image("a", disk)):
+            with pytest.raises(ImageBusy):
+                refused()
+        assert engine.prepare_image("a", disk, take_over=True).path == prepared.path
+    engine.teardown_image("a", disk)
+    engine.create_snapshot("a", disk)
+
+
+def test_a_boot_leaves_no_path():
+    """After a boot of the simulated host nothing is prepared, and no link is there."""
+    world = SimWorld()
+    world.create("a")
+    engine = world.host("one")
+    disk = engine.create_virtual_disk("a", MEBI)
+    path = engine.prepare_image("a", disk).path
+    world.machine("one").crash()
+    again = world.host("one")
+    with pytest.raises(FileNotFoundError):
+        again.doors.files.stat(path)
+    assert again.list_prepared() == []
+    assert HostState(again.doors, again.state.directory).unheld() == []

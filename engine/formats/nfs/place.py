@@ -14,7 +14,7 @@ from engine.data.records import canonical
 from engine.errors import BadRequest
 
 MOUNTS = "/run/diskwright/nfs"
-"""Where the engine mounts. A restart of the host leaves nothing of it."""
+"""Directory in which the engine mounts. A restart of the host leaves nothing of it."""
 
 _MAX_PATH_BYTES = 1024  # NFS4_MAXPATHLEN of Linux's mount data, less the server
 _SERVER = re.compile(
@@ -50,7 +50,7 @@ _OPTIONS = {
     "nosharecache": "",
     "sync": "",
 }
-"""Options that an operator may add, with what their value must be ("" for no value)."""
+"""Options that an operator may add, each with the pattern of its value ("" for no value)."""
 
 _DEFAULTS = (
     ("vers=4", ("vers", "nfsvers", "minorversion")),  # the highest minor version that both know; never 3
@@ -76,44 +76,44 @@ class Place(NamedTuple):
     server: str = ""
     export: str = ""
     directory: str = ""
-    """Below the export, "" for the export itself."""
+    """Path below the export, "" for the export itself."""
     options: tuple[str, ...] = ()
-    """The operator's."""
+    """Mount options that the operator added."""
     path: str = ""
 
     @property
     def source(self) -> str:
-        """What is mounted."""
+        """Return what is mounted, such as "server:/export"."""
         return f"{self.server}:{self.export}"
 
     @property
     def shown(self) -> str:
-        """For messages."""
+        """Return the place as messages name it."""
         below = f"/{self.directory}" if self.directory else ""
         return self.path or f"{self.source.removesuffix('/') if below else self.source}{below}"
 
     @property
     def mount_options(self) -> str:
-        """All options of the mount."""
+        """Return all options of the mount."""
         given = {option.partition("=")[0] for option in self.options}
         kept = [option for option, replaced_by in _DEFAULTS if not given & set(replaced_by)]
         return ",".join([*kept, *self.options])
 
     def mount_point(self, host_id: str) -> str:
-        """Where it is mounted, another place for each repository and each host of this machine: nobody's
-        disconnecting touches the mount of another."""
+        """Return where the export is mounted: another directory for each repository and each host of this machine, so
+        nobody's disconnecting touches the mount of another."""
         key = canonical([host_id, self.server, self.export, self.directory, list(self.options)])
         return f"{MOUNTS}/{blake2b(key, digest_size=16).hexdigest()}"
 
     def root(self, host_id: str) -> str:
-        """The directory of the repository on this host."""
+        """Return the directory of the repository on this host."""
         if self.path:
             return self.path
         return "/".join(filter(None, [self.mount_point(host_id), self.directory]))
 
 
 def parse(parameters: dict[str, object]) -> Place:
-    """What connection parameters of an nfs repository say, or BadRequest."""
+    """Return what connection parameters of an nfs repository say, or raise BadRequest."""
     if set(parameters) == {"path"}:
         return Place(path=_absolute(parameters["path"], "path"))
     if not {"server", "export"} <= set(parameters) <= {"server", "export", "directory", "options"}:

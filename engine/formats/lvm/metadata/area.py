@@ -23,15 +23,15 @@ class Meta:
         self.group = group
         self._handle: BlockHandle | None = None
         self._elsewhere: LogicalVolume | None = None
-        """Where it lies, while this host may not use the group."""
+        """The volume as LVM reports it, while this host may not use the group: then it is read from where it lies."""
         self.geometry = layout.EXCLUSIVE_GEOMETRY
-        """As the header says; before that was read, of any repository."""
+        """What the header says; before the header was read, what is the same in every repository."""
         self._header_pages = layout.HEADER_PAGES
 
     # -- bytes
 
     def read(self, offset: int, length: int) -> bytes:
-        """Exactly so many bytes. Plain OSError, StorageError when the volume is not there."""
+        """Read exactly ``length`` bytes. Plain OSError, StorageError when the volume is not there."""
         if self._elsewhere is None:
             handle = self._handle or self._open_ours()
             if handle is not None:
@@ -43,7 +43,8 @@ class Meta:
         return data
 
     def write(self, offset: int, data: bytes) -> None:
-        """Not durable before ``sync``. Plain OSError; Refused when this host does not manage the group."""
+        """Write ``data``, which is not durable before ``sync``. Plain OSError; Refused when this host does not manage
+        the group."""
         self._ours().write_at(offset, data)
 
     def zero(self, offset: int, length: int) -> None:
@@ -112,7 +113,8 @@ class Meta:
     # -- the header
 
     def header(self, reached: bool = False) -> MetaHeader:
-        """As it is now. ``reached``: it was looked for just now. Damaged, Refused (newer major), StorageError."""
+        """Read the header as it is now. ``reached``: the caller has just called ``reach``. Damaged, Refused (newer
+        major), StorageError."""
         if not reached:
             self._elsewhere = None  # it may have been moved, and may be ours by now
         with from_os_errors(f"read the records in {self.group.name}"):
@@ -140,7 +142,8 @@ class Meta:
         return reached.size if reached is not None else 0
 
     def _headers(self) -> bytes:
-        """All header pages. One that cannot be read is as a damaged one, which does no harm while its twin is sound."""
+        """Read all header pages. One that cannot be read is as a damaged one, which does no harm while its twin is
+        sound."""
         count = self._header_pages
         try:
             return self.read(0, count * PAGE_BYTES)
@@ -160,14 +163,14 @@ class Meta:
         self._header_pages = geometry.header_pages
 
     def bad_header_pages(self, header: MetaHeader) -> list[int]:
-        """Numbers of header pages that are damaged or cannot be read."""
+        """Return the numbers of header pages that are damaged or cannot be read."""
         with from_os_errors(f"read the records in {self.group.name}"):
             return layout.bad_header_pages(self._headers(), header)
 
     def write_header(self, header: MetaHeader, lane: int = 0) -> MetaHeader:
-        """The next one, durable on return; the one before is kept until then. It is on both pages of the lane in the
-        end: where only one knew of the last chunk, damage to that one would hide its records and have them written
-        over."""
+        """Write the next header, durable on return; the header before is kept until then. In the end both pages of
+        the lane have the new one: if only one page knew of the last chunk, damage to that page would hide the records
+        in the chunk and have them written over."""
         with from_os_errors(f"write the header of the repository in {self.group.name}"):
             for _ in range(2):
                 header = header._replace(sequence=header.sequence + 1)
@@ -177,8 +180,8 @@ class Meta:
         return header
 
     def extend(self, header: MetaHeader, lane: int = 0) -> MetaHeader:
-        """Room for one chunk more, zeroed, durable on return. NoSpace. The caller holds the lock of the records, and
-        may change the group."""
+        """Add room for one chunk more, zeroed, durable on return. NoSpace. The caller holds the lock of the records,
+        and may change the group."""
         name, geometry = self.group.name, header.geometry
         start = geometry.chunk_start(header.chunks)
         self.require_chunk(header)

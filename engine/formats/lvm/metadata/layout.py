@@ -62,22 +62,22 @@ _VERSION = re.compile(r"(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})\Z")
 
 _MIB = 1 << 20
 _START = _MIB
-"""What stands before everything else: headers, and who has which number."""
+"""Bytes before the first chunk: headers, and the roster of hosts."""
 _ROSTER_OFFSET = _MIB // 2
 SLOTS = 64
-"""Of records, and of progress logs, in each chunk."""
+"""Records in each chunk, and as many progress logs."""
 LOG_BYTES = 4 * PAGE_BYTES
 _LOGS_BYTES = SLOTS * LOG_BYTES
 BODY_BYTES = 80 * 1024
 MAX_BODY = BODY_BYTES // 512 * PAYLOAD_BYTES
-"""Longest record."""
+"""Length of the longest record."""
 NOTES_BYTES = 32 * 1024
-"""One copy of what a host says of its active volumes."""
+"""Length of one copy of the notes in which a host names its active volumes."""
 MAX_CHUNKS = 4096
 MIN_HOSTS = 2
 MAX_HOSTS = 64
 HEADER_PAGES = 2 * MAX_HOSTS
-"""So many there are at most."""
+"""Most header pages that a repository has."""
 
 _LEASE_BYTES = _MIB
 GROUP_LEASE = 0
@@ -99,12 +99,13 @@ def lost_name(volume: str) -> str:
 
 
 def old_name(volume: str, number: str) -> str:
-    """The same when another took its name; ``number`` tells several apart (8 hex digits)."""
+    """Return the name of a logical volume that gave its name to another one; ``number`` tells several apart (8 hex
+    digits)."""
     return f"dwold-{volume}-{number}"
 
 
 def parse_volume(name: str) -> str | None:
-    """The volume of a logical volume's name, None: it is none."""
+    """Return the volume that a logical volume's name stands for, None when it stands for none."""
     match = _VOLUME.match(name)
     return match[1] if match else None
 
@@ -135,8 +136,8 @@ def size_tag(size: int) -> str:
 
 
 def parse_tags(tags: frozenset[str]) -> tuple[VolumeFormat, int] | None:
-    """(format, bytes of the image) that tags tell, the larger of two sizes (a growth was interrupted before the
-    smaller one was taken away); None when they make no sense."""
+    """Return (format, bytes of the image) as tags tell them, the larger of two sizes (a growth was interrupted before
+    the smaller one was taken away); None when they make no sense."""
     formats = [tag[len(_FORMAT_TAG) :] for tag in tags if tag.startswith(_FORMAT_TAG)]
     sizes = [tag[len(_SIZE_TAG) :] for tag in tags if tag.startswith(_SIZE_TAG)]
     if len(formats) != 1 or formats[0] not in list(VolumeFormat) or not sizes:
@@ -153,65 +154,65 @@ class Geometry(NamedTuple):
     """Where everything is in ``dw-meta``. Slots are numbered through all chunks."""
 
     hosts: int = 0
-    """That may share it, 0: one at a time."""
+    """Most hosts that may share the repository, 0: one at a time."""
 
     @property
     def header_pages(self) -> int:
-        """Of 4 KiB, at the beginning."""
+        """Count the header pages, of 4 KiB each, at the beginning."""
         return 2 * self.hosts or 2
 
     @property
     def copies(self) -> int:
-        """Of a record."""
+        """Count the copies of a record."""
         return 2 * self.hosts or 4
 
     @property
     def slot_bytes(self) -> int:
-        """Of the heads of one record."""
+        """Return the length of the heads of one record."""
         return self.copies * PAGE_BYTES
 
     @property
     def heads_bytes(self) -> int:
-        """Of the heads of one chunk."""
+        """Return the length of the heads of one chunk."""
         return SLOTS * self.slot_bytes
 
     @property
     def chunk_bytes(self) -> int:
-        """Of one chunk."""
+        """Return the length of one chunk."""
         return self.heads_bytes + _LOGS_BYTES + SLOTS * self.copies * BODY_BYTES
 
     def chunk_start(self, chunk: int) -> int:
-        """Where a chunk begins; its heads are first."""
+        """Return where a chunk begins; the heads are first in it."""
         notes = -(-self.hosts * 2 * NOTES_BYTES // _MIB) * _MIB
         return _START + notes + chunk * self.chunk_bytes
 
     def meta_bytes(self, chunks: int) -> int:
-        """Length of ``dw-meta`` with so many chunks."""
+        """Return the length of ``dw-meta`` with so many chunks."""
         return self.chunk_start(chunks)
 
     def head_offset(self, slot: int, copy: int) -> int:
-        """Where one copy of a record has its head."""
+        """Return where the head of one copy of a record is."""
         return self.chunk_start(slot // SLOTS) + slot % SLOTS * self.slot_bytes + copy * PAGE_BYTES
 
     def body_offset(self, slot: int, copy: int) -> int:
-        """Where it has its body."""
+        """Return where the body of one copy of a record is."""
         bodies = self.chunk_start(slot // SLOTS) + self.heads_bytes + _LOGS_BYTES
         return bodies + (slot % SLOTS * self.copies + copy) * BODY_BYTES
 
     def line_offset(self, slot: int, line: int) -> int:
-        """Where a line of a progress log is."""
+        """Return where a line of a progress log is."""
         return self.chunk_start(slot // SLOTS) + self.heads_bytes + slot % SLOTS * LOG_BYTES + line * PAGE_BYTES
 
     def roster_offset(self, number: int) -> int:
-        """Where it says which host has the number, from 1 on."""
+        """Return where the page of the roster is that names the host with ``number`` (from 1 on)."""
         return _ROSTER_OFFSET + (number - 1) * PAGE_BYTES
 
     def notes_offset(self, number: int, copy: int) -> int:
-        """Where that host says which volumes it has active."""
+        """Return where one copy of the notes is in which the host with ``number`` names its active volumes."""
         return _START + ((number - 1) * 2 + copy) * NOTES_BYTES
 
     def has_place(self, copy: int, version: int, sequence: int) -> bool:
-        """Whether a change with that stamp is written into that copy by anybody."""
+        """Return whether anybody writes a change with that stamp into that copy."""
         if self.hosts:
             return copy & 1 == sequence & 1
         return copy == copy_of(version & 1, sequence)
@@ -221,7 +222,7 @@ EXCLUSIVE_GEOMETRY = Geometry()
 
 
 def copy_of(lane: int, sequence: int) -> int:
-    """In which copy of its slot a change is written, or on which page a header."""
+    """Return into which copy of its slot a change is written, or on which page a header."""
     return lane * 2 + (sequence & 1)
 
 
@@ -239,7 +240,7 @@ def tag_lease(slot: int) -> int:
 
 
 def leases_bytes(chunks: int) -> int:
-    """Length of ``dw-leases``; in front of the leases hosts show their presence."""
+    """Return the length of ``dw-leases``; in front of the leases hosts show their presence."""
     return (1 + _TAG_LEASES + chunks * SLOTS) * _LEASE_BYTES
 
 
@@ -250,7 +251,7 @@ class MetaHeader(NamedTuple):
     """What ``dw-meta`` says of the repository."""
 
     version: str
-    """Of the format, such as "1.0"; the minor may be newer than this program."""
+    """Version of the format, such as "1.0"; the minor may be newer than this program."""
     identity: str
     mode: str
     """"exclusive" or "shared"."""
@@ -262,17 +263,17 @@ class MetaHeader(NamedTuple):
     sequence: int
     """Counts headers."""
     hosts: int = 0
-    """That may share it; the rest is of shared mode too."""
+    """Most hosts that may share the repository, 0: one at a time. The fields after this are of shared mode."""
     number: int = 0
-    """Of the manager among the hosts."""
+    """Number of the manager among the hosts."""
     generation: int = 0
-    """Of the manager's presence: how often it had come by then."""
+    """Generation of the manager's presence: how often that host had joined when it became the manager."""
     further: str = "{}"
-    """What a program with a newer minor wrote beside that, as JSON; kept."""
+    """Fields that only a program with a newer minor knows, as JSON; kept."""
 
     @property
     def geometry(self) -> Geometry:
-        """Where everything is."""
+        """Return where everything is."""
         return Geometry(self.hosts)
 
 
@@ -285,7 +286,8 @@ _KNOWN_SHARED = {"hosts", "number", "generation"}
 
 
 def encode_header(header: MetaHeader) -> bytes:
-    """The payload of a header page, in one sector. Refused when what a newer program wrote leaves no room for it."""
+    """Return the payload of a header page, in one sector. Refused when what a newer program wrote leaves no room for
+    it."""
     data = {
         **json.loads(header.further), _MAGIC_FIELD: "diskwright lvm", "format": header.version,
         "identity": header.identity, "mode": header.mode, "chunks": header.chunks, "manager": header.manager,
@@ -301,9 +303,9 @@ def encode_header(header: MetaHeader) -> bytes:
 
 
 def newest_header(raw: bytes, place: str) -> MetaHeader | None:
-    """The newest of the headers that ``raw`` begins with, None when there was never one. Each is written twice before
-    it counts, so one sound page of a lane tells everything that does. Damaged when a lane has none, Refused for a
-    newer major."""
+    """Return the newest of the headers that ``raw`` begins with, None when there was never one. A header is written
+    twice before it counts, so one sound page of a lane tells every header of the lane that counts. Damaged when a lane
+    has none, Refused for a newer major."""
     found: MetaHeader | None = None
     bad = []
     for page in range(min(len(raw) // PAGE_BYTES, HEADER_PAGES)):
@@ -320,7 +322,7 @@ def newest_header(raw: bytes, place: str) -> MetaHeader | None:
 
 
 def bad_header_pages(raw: bytes, header: MetaHeader) -> list[int]:
-    """Those that the repository would miss if another one became like them."""
+    """Return the numbers of bad header pages: the repository would miss them if another page became bad, too."""
     pages = range(min(header.geometry.header_pages, len(raw) // PAGE_BYTES))
     return [page for page in pages if look(raw[page * PAGE_BYTES : (page + 1) * PAGE_BYTES])[0] is State.BAD]
 
@@ -364,8 +366,8 @@ _SLACK_CLUSTERS = 16
 
 
 def qcow2_bytes(size: int) -> int:
-    """Bytes that a qcow2 as it is made here may ever occupy when it holds ``size`` bytes of data: everything that
-    ``qemu-img measure`` counts, and some clusters more."""
+    """Return the bytes that a qcow2 as it is made here may ever occupy when it holds ``size`` bytes of data: everything
+    that ``qemu-img measure`` counts, and some clusters more."""
     data = -(-size // CLUSTER_BYTES)
     level2 = -(-data // _ENTRIES)
     level1 = -(-level2 // _ENTRIES)

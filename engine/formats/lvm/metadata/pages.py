@@ -20,24 +20,24 @@ from typing import NamedTuple
 
 SECTOR_BYTES = 512
 PAGE_BYTES = 4096
-"""What is written at once: a sector of every device there is."""
+"""Bytes that are written at once: whole sectors on every device there is."""
 
 _STAMP = struct.Struct(">QQ8s")
 _CHECKSUM_BYTES = 8
 PREFIX_BYTES = _STAMP.size + _CHECKSUM_BYTES
 PAYLOAD_BYTES = SECTOR_BYTES - PREFIX_BYTES
-"""Of one sector."""
+"""Bytes of payload in one sector."""
 
 _BLANK = bytes(SECTOR_BYTES)
 _HIGHEST = 1 << 62
-"""Of counters: nobody ever counts that far, and after it there must be room."""
+"""Limit of counters: nobody ever counts that far, and numbers above it must be possible."""
 
 
 class Stamp(NamedTuple):
     """Which write a sector belongs to; of two writes to one thing the higher one is newer."""
 
     version: int
-    """Of the lock that the writer held."""
+    """Version of the lock that the writer held."""
     sequence: int
     nonce: bytes
     """Tells writes with the same numbers apart; derived from what is written."""
@@ -53,13 +53,13 @@ class State(StrEnum):
 
 
 def sealed_length(length: int) -> int:
-    """Bytes on the device, in whole pages, of a payload of ``length`` bytes."""
+    """Return the bytes on the device, in whole pages, of a payload of ``length`` bytes."""
     sectors = max(1, -(-length // PAYLOAD_BYTES))
     return -(-sectors * SECTOR_BYTES // PAGE_BYTES) * PAGE_BYTES
 
 
 def seal(stamp: Stamp, payload: bytes) -> bytes:
-    """``payload`` as whole pages, filled up with blank sectors."""
+    """Return ``payload`` as whole pages, filled up with blank sectors."""
     head = _STAMP.pack(stamp.version, stamp.sequence, stamp.nonce)
     parts = []
     for start in range(0, max(len(payload), 1), PAYLOAD_BYTES):
@@ -74,7 +74,7 @@ def _checksum(head: bytes, data: bytes) -> bytes:
 
 
 def look(raw: bytes, index: int = 0) -> tuple[State, Stamp | None, bytes]:
-    """(WHOLE, BAD or BLANK; stamp; payload) of one sector. The stamp of a bad one is not to be believed."""
+    """Return (WHOLE, BAD or BLANK; stamp; payload) of one sector. The stamp of a bad one is not to be believed."""
     sector = raw[index * SECTOR_BYTES : (index + 1) * SECTOR_BYTES]
     if sector == _BLANK:
         return State.BLANK, None, b""
@@ -88,7 +88,7 @@ def look(raw: bytes, index: int = 0) -> tuple[State, Stamp | None, bytes]:
 
 
 def unseal(raw: bytes, stamp: Stamp, length: int) -> tuple[State, bytes]:
-    """The payload of ``length`` bytes that the write ``stamp`` left in ``raw``; empty unless WHOLE."""
+    """Return the payload of ``length`` bytes that the write ``stamp`` left in ``raw``; empty unless WHOLE."""
     count = max(1, -(-length // PAYLOAD_BYTES))
     state, parts = State.WHOLE, []
     for index in range(count):
@@ -102,12 +102,12 @@ def unseal(raw: bytes, stamp: Stamp, length: int) -> tuple[State, bytes]:
 
 
 def is_blank(raw: bytes) -> bool:
-    """Whether nothing was ever written there."""
+    """Return whether nothing was ever written to the bytes ``raw``."""
     return raw == bytes(len(raw))
 
 
 def newest_stamp(raw: bytes) -> tuple[Stamp | None, bool]:
-    """(the highest stamp of any sound sector, whether there is a bad one)."""
+    """Return (the highest stamp of any sound sector, whether there is a bad one)."""
     found: Stamp | None = None
     bad = False
     for index in range(len(raw) // SECTOR_BYTES):

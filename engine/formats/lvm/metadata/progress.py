@@ -35,7 +35,7 @@ class Log(NamedTuple):
     epoch: int = 0
     life: int = 0
     line: bytes | None = None
-    """The newest one, None when none was written yet."""
+    """The newest line, None when none was written yet."""
 
 
 def read_log(number: int, raw: bytes) -> Log:
@@ -119,7 +119,7 @@ class ProgressLogs:
             return [log for log in self._logs(self._meta.header()) if log.tag]
 
     def _logs(self, header: MetaHeader) -> Iterator[Log]:
-        """Without those in slots that cannot be read: neither known nor free."""
+        """Read all logs but those in slots that cannot be read, which are neither known nor free."""
         for number, slot in self._slots(header):
             log = Log(number) if is_blank(slot) else read_log(number, slot)
             if log.tag:

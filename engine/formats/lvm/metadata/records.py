@@ -23,7 +23,7 @@ from engine.formats.outcomes import outcome_unknown, overtaken, require_room
 from engine.tools.local.threads import collector_off
 
 _KEPT_TOMBSTONES = 64
-"""So many are kept while room for more records can be made."""
+"""Tombstones that are kept while room for more records can be made."""
 
 
 class Records:
@@ -173,7 +173,7 @@ class Records:
         self._hints[tag] = slot.number
 
     def _write(self, header: MetaHeader, slot: Slot, write: Write) -> None:
-        """Body and head, one sync, and a look at what is there then."""
+        """Write body and head, make one sync, and read back what is there."""
         geometry = header.geometry
         if geometry.hosts:
             kept = slot.bad if slot.problem else tuple(one for one in slot.bad if one in slot.known_bad)
@@ -201,7 +201,8 @@ class Records:
             raise outcome_unknown(write.tag, "another host took the repository over")
 
     def _blank_others(self, slot: Slot) -> None:
-        """The copies of a damaged record that was given up: what they hold must not make its successor doubtful."""
+        """Blank the other copies of a damaged record that was given up: what they hold must not make its successor
+        doubtful."""
         now = self._slot_alone(slot.number)
         with from_os_errors("give up a damaged record"):
             for copy in range(self._meta.geometry.copies):
@@ -213,8 +214,8 @@ class Records:
         return 1 + max((slot.newest.purge for slot in self._slots(header) if slot.newest is not None), default=0)
 
     def room(self, tag: str, header: MetaHeader) -> tuple[Slot, MetaHeader]:
-        """A slot for another tag: a free one, else one in a new chunk, else that of the oldest tombstone. The caller
-        holds the lock of the records; what the guard denies is somebody else's. NoSpace, Refused, Conflict."""
+        """Return a slot for another tag: a free one, else one in a new chunk, else that of the oldest tombstone. The
+        caller holds the lock of the records; what the guard denies is somebody else's. NoSpace, Refused, Conflict."""
         reserved = self._guard.reserved(tag)
         if reserved is not None:
             slot = self._slot_alone(reserved)
@@ -245,7 +246,7 @@ class Records:
         raise trouble or Conflict(f"there is no free place for the record of image {tag} at this moment", "Try again")
 
     def slot_of(self, tag: str) -> int | None:
-        """Number of the slot that the tag has, None: it has none. StorageError."""
+        """Return the number of the slot that the tag has, None when it has none. StorageError."""
         with from_os_errors(f"look for the record of image {tag}"):
             slot = self._locate(tag, self._meta.header())
         return slot.number if slot is not None else None

@@ -60,7 +60,7 @@ class Head(NamedTuple):
 
     @property
     def inline(self) -> bool:
-        """The content stands in the same page."""
+        """Return whether the content stands in the same page."""
         return bool(self.flags & _INLINE)
 
 
@@ -74,21 +74,21 @@ class Slot(NamedTuple):
     content: bytes = b""
     newest: Head | None = None
     sequence: int = 0
-    """The highest that was seen in it."""
+    """The highest sequence that was read in any copy."""
     problem: str = ""
     unreadable: bool = False
     bad: tuple[Bad, ...] = ()
     """Pages that make no sense at all, as they are now."""
     known_bad: tuple[Bad, ...] = ()
-    """Those of them that whoever wrote the newest copy knew of, so they are not newer."""
+    """The pages of ``bad`` that the writer of the newest copy knew of, so they are not newer."""
 
     @property
     def free(self) -> bool:
-        """Nothing was ever acknowledged here."""
+        """Return whether nothing was ever acknowledged here."""
         return not self.tag
 
     def entry(self) -> TagEntry:
-        """The tag in it."""
+        """Return the tag in the slot."""
         if self.problem:
             return TagEntry(self.tag, self.generation, None, self.problem, self.unreadable)
         if is_tombstone(self.generation):
@@ -100,8 +100,8 @@ class Slot(NamedTuple):
 
 
 def stand_in(number: int) -> str:
-    """The id under which a slot is shown and can be given up when nobody can tell whose it is: no image has it, for
-    ids are random."""
+    """Return the id under which a slot is shown and can be given up when nobody can tell whose it is: no image has it,
+    for ids are random."""
     return f"{number:032x}"
 
 
@@ -122,7 +122,7 @@ def _parse_head(copy: int, stamp: Stamp, payload: bytes, geometry: Geometry) -> 
 
 
 def read_slot(number: int, raw: bytes, body: ReadBody, geometry: Geometry = layout.EXCLUSIVE_GEOMETRY) -> Slot:
-    """What counts in a slot whose heads are ``raw``; ``body`` reads a body. Plain OSError."""
+    """Return what counts in a slot whose heads are ``raw``; ``body`` reads a body. Plain OSError."""
     pages = [raw[copy * PAGE_BYTES : (copy + 1) * PAGE_BYTES] for copy in range(geometry.copies)]
     heads, doubtful = [], []
     for copy, page in enumerate(pages):
@@ -187,7 +187,7 @@ def _decode_bad(raw: bytes) -> tuple[Bad, ...]:
 
 
 def _missing_newer(newest: Head, pages: list[bytes], doubtful: list[int]) -> str:
-    """Why a newer copy than the newest intact one may have been there, "" when there was none."""
+    """Return why a newer copy than the newest intact one may have been there, "" when there was none."""
     for copy in doubtful:
         stamp, _ = newest_stamp(pages[copy])
         if stamp is None or stamp[:2] > newest.stamp[:2]:
@@ -207,11 +207,11 @@ class Write(NamedTuple):
 
     @property
     def inline(self) -> bool:
-        """It fits beside its head."""
+        """Return whether the content fits beside its head."""
         return len(self.content) + len(_encode_bad(self.bad)) <= _INLINE_BYTES
 
     def sealed_head(self, slot: Slot, version: int, lane: int) -> tuple[int, Stamp, bytes]:
-        """(copy, stamp, head page) for the copy of the slot that may be overwritten."""
+        """Return (copy, stamp, head page) for the copy of the slot that may be overwritten."""
         sequence = slot.sequence + 1
         if slot.newest is not None and layout.copy_of(lane, sequence) == slot.newest.copy:
             sequence += 1

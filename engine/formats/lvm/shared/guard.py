@@ -34,7 +34,7 @@ class SharedGuard:
     fencing = "sanlock"
 
     def __init__(self, group: Group, meta: Meta, member: Membership, chunks: int) -> None:
-        """``chunks``: of records, when ``dw-leases`` was made active."""
+        """``chunks`` of records there were when ``dw-leases`` was made active."""
         self._group = group
         self._meta = meta
         self._member = member
@@ -59,7 +59,8 @@ class SharedGuard:
         return bool(self._leases.holders(self._member.area, self._key(slot)))
 
     def _key(self, slot: int) -> int:
-        """The device of the leases is as long as it was when it was made active here, so that is done again."""
+        """Return the key of a slot's lease. Activates ``dw-leases`` anew where the device is still as short as before
+        room was made."""
         if slot >= self._chunks * layout.SLOTS:
             self._group.doors.volume_groups.activate(self._group.name, layout.LEASES)
             self._chunks = self._meta.header().chunks
@@ -113,7 +114,8 @@ class SharedGuard:
             lease.release()
 
     def _require_present(self) -> None:
-        """Lane and notes are those of the presence with which the repository was opened."""
+        """Raise unless this host takes part with the presence with which the repository was opened: lane and notes are
+        those of that presence."""
         if not self._present():
             raise Conflict(
                 f"this host has left {self._group.name} since the repository was opened, or come back to it",
@@ -129,7 +131,7 @@ class SharedGuard:
         )
 
     def lane(self, version: int) -> int:
-        """Return the lane of this host: it never changes."""
+        """Return the lane of this host, which never changes."""
         return self._member.number - 1
 
     def still_ours(self, header: MetaHeader) -> bool:

@@ -10,7 +10,7 @@ from engine.formats.lvm.metadata.records import Records
 from engine.formats.lvm.shared.guard import SharedGuard
 
 _MOVES = 5
-"""So often a tag may move to another slot while its lease is taken."""
+"""Times that a tag may move to another slot while its lease is taken."""
 
 
 class SlotLeases:
@@ -47,7 +47,7 @@ class SlotLeases:
         raise Conflict(f"the record of image {tag} moves all the time", "Try again")
 
     def _set_apart(self, tag: str) -> Lease | None:
-        """None when it has got a record meanwhile."""
+        """Set a slot apart for a tag; return None when the tag has got a record meanwhile."""
         with self._guard.records() as header:
             if self._records.slot_of(tag) is not None:
                 return None
@@ -55,7 +55,7 @@ class SlotLeases:
             return self._guard.set_apart(tag, slot.number)
 
     def held(self, tag: str) -> bool:
-        """Ask for a host that is not proven gone."""
+        """Return whether a host that is not proven gone has the lease."""
         slot = self._records.slot_of(require_id(tag, "image"))
         return self._guard.reserved(tag) is not None if slot is None else self._guard.slot_held(slot)
 

@@ -33,22 +33,22 @@ _LOOK_AGAIN_S = 0.01
 
 
 def room_for(chunk: int) -> str:
-    """What stands in notes for the room of a chunk of records that is being made; no volume has such an id."""
+    """Return the id under which notes name the room of a chunk of records that is being made; no volume has it."""
     return _ROOM + f"{chunk:08x}"
 
 
 class Notes(NamedTuple):
-    """What a host says."""
+    """The notes of one host: which volumes may be active there."""
 
     generation: int = 0
     sequence: int = 0
     volumes: frozenset[str] = frozenset()
     damaged: bool = False
-    """A copy is, so there may be others."""
+    """A copy is damaged, so the host may have noted other volumes too."""
 
 
 def read_notes(copies: list[bytes]) -> Notes:
-    """What counts in the copies of one host."""
+    """Return what counts in the copies of the notes of one host."""
     found, damaged = Notes(), False
     for raw in copies:
         state, read = _read(raw)
@@ -90,19 +90,19 @@ class ActiveVolumes:
         self._locks = locks
 
     def add(self, volume: str) -> None:
-        """Durable on return. StorageError, Conflict."""
+        """Note a volume, durable on return. StorageError, Conflict."""
         self._change(frozenset([volume]), frozenset())
 
     def remove(self, volume: str) -> None:
-        """Success when it is not noted. StorageError, Conflict."""
+        """Take the note of a volume back; success when there is none. StorageError, Conflict."""
         self._change(frozenset(), frozenset([volume]))
 
     def volumes(self) -> frozenset[str]:
-        """That this host has noted. StorageError."""
+        """Return the volumes that this host has noted. StorageError."""
         return frozenset(volume for volume in self._own().volumes if not volume.startswith(_ROOM))
 
     def clear(self) -> None:
-        """Nothing is active on this host. StorageError, Conflict."""
+        """Take all notes of this host back: nothing is active here. StorageError, Conflict."""
         with self._locked():
             own = self._own()
             if own.volumes:
@@ -132,7 +132,7 @@ class ActiveVolumes:
             lease.release()
 
     def _own(self) -> Notes:
-        """Those of an earlier presence are void."""
+        """Read the notes of this host; what an earlier presence noted is void."""
         now = self._read(self._member.number)
         volumes = now.volumes if now.generation == self._member.generation else frozenset()
         if now.damaged:  # what stood there is lost; what is active is not
@@ -161,7 +161,8 @@ class ActiveVolumes:
     # -- the other hosts
 
     def writer(self, volume: str) -> str:
-        """The other host that may still write to a volume whose lease is free or ours, "" for none. StorageError."""
+        """Return the other host that may still write to a volume whose lease is free or ours, "" for none.
+        StorageError."""
         for number in range(1, self._meta.geometry.hosts + 1):
             if number == self._member.number:
                 continue
@@ -171,8 +172,9 @@ class ActiveVolumes:
         return ""
 
     def _has_stopped(self, number: int, notes: Notes) -> bool:
-        """Without a watchdog a host that is only silent may go on, and its last write arrive, unless somebody says that
-        it is dead. One that is there renews its presence, so those of its processes that had a lease have ended."""
+        """Return whether a host cannot write any more what it noted. Without a watchdog a host that is only silent may
+        go on, and its last write arrive, unless somebody says that it is dead. One that is there renews its presence,
+        so those of its processes that had a lease have ended."""
         host = self._meta.group.doors.shared_leases.host(self._member.area, number)
         since = not notes.damaged and host.generation > notes.generation
         if since or host.state in (HostState.LIVE, HostState.FREE):

@@ -37,18 +37,18 @@ class Entry(NamedTuple):
     host: str = ""
     """"": nobody ever had the number."""
     left: bool = False
-    """In order: nothing of it is under way."""
+    """The host left in order: nothing that it began is under way."""
     damaged: bool = False
     dead: int = 0
     """An operator has said that this presence of the host, and any before it, is dead for certain."""
 
     def free_for(self, host: str) -> bool:
-        """Whether that host may try to get the number."""
+        """Return whether ``host`` may try to get the number."""
         return not self.damaged and (not self.host or self.left or self.host == host)
 
 
 def read_entry(number: int, raw: bytes) -> Entry:
-    """What a page says."""
+    """Return what a page says."""
     state, stamp, payload = look(raw)
     if stamp is None:
         return Entry(number, damaged=state is State.BAD)
@@ -76,7 +76,7 @@ class Roster:
     # -- looking
 
     def entries(self) -> list[Entry]:
-        """Of all numbers, in order. StorageError."""
+        """Read the entries of all numbers, in order. StorageError."""
         geometry = self._meta.geometry
         with from_os_errors(f"read which hosts share {self._meta.group.name}"):
             raw = self._meta.read(geometry.roster_offset(1), geometry.hosts * PAGE_BYTES)
@@ -86,13 +86,14 @@ class Roster:
         ]
 
     def name(self, number: int) -> str:
-        """The host of a number, for messages."""
+        """Return the host of a number, for messages."""
         return self.entries()[number - 1].host or f"number {number}"
 
     # -- taking part
 
     def member(self) -> Membership | None:
-        """How this host takes part now, as sanlock has it, None when it does not. StorageError, ToolMissing."""
+        """Return how this host takes part now, as sanlock has it; None when it does not take part. StorageError,
+        ToolMissing."""
         number = self._leases.joined(self._area)
         return self._member(number) if number else None
 
@@ -126,8 +127,9 @@ class Roster:
             self._leases.leave(self._area)
 
     def _next(self, tried: set[int]) -> int:
-        """Ours, one that nobody ever had, or one that was given back. Each host tries them in an order of its own: who
-        loses a number to another one that joins at the same time is told only after minutes."""
+        """Choose a number: that of this host, one that nobody ever had, or one that was given back. Each host tries
+        them in an order of its own: who loses a number to another one that joins at the same time is told only after
+        minutes."""
         entries = [entry for entry in self.entries() if entry.number not in tried and entry.free_for(self._host)]
         entries.sort(key=lambda entry: blake2b(f"{self._host} {entry.number}".encode(), digest_size=8).digest())
         for wanted in (lambda e: e.host == self._host, lambda e: not e.host, lambda e: e.left):
@@ -141,7 +143,8 @@ class Roster:
         )
 
     def _registered(self, number: int) -> bool:
-        """With the number ours in the area, nobody else writes its page."""
+        """Write this host onto the page of its number, False when the number is of another host. Nobody else writes
+        that page while this host has the number in the lease area."""
         if number > self._meta.geometry.hosts:
             return False
         found = self.entries()[number - 1]

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from engine.data import progress
 from engine.data.model import Finding, Fix, RepositoryReport, VolumeFormat, Wait, WaitKind
 from engine.data.records import Record, VolumeRef
+from engine.doors.users import describe_users
 from engine.errors import DiskwrightError
 from engine.formats.base import Repository, Scan, TagEntry, VolumeFacts
 from engine.gate import gate
@@ -60,6 +61,7 @@ def look(
         managed=repository.manager is not None,
         shared=shared,
         late_writers=_late_writers(repository, scan, facts, only) if shared else {},
+        unheld=_unheld(repository, scan, only),
     )
     _sources(context, view, only)
     if deep:
@@ -179,6 +181,22 @@ def _progress(repository: Repository, scan: Scan, only: str | None) -> dict[str,
             line = progress.decode(repository.progress.read(tag, record.epoch))
             if line is not None:
                 found[tag] = line
+    return found
+
+
+def _unheld(repository: Repository, scan: Scan, only: str | None) -> dict[str, str]:
+    """Return who writes to images of which nobody has the lease. Asked about one image, or about those that were
+    prepared for writing and never torn down."""
+    found = {}
+    for tag, entry in scan.tags.items():
+        record = entry.record
+        if record is None or record.volume is None or not (tag == only if only is not None else record.prepared_by):
+            continue
+        with contextlib.suppress(DiskwrightError):  # what cannot be asked says so elsewhere
+            if not repository.leases.held(tag):
+                writers = [user for user in gate.users(repository, record.volume) if user.writes]
+                if writers and not repository.leases.held(tag):
+                    found[tag] = describe_users(writers)
     return found
 
 

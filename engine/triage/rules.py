@@ -127,6 +127,7 @@ O_DEPTH: Final = "O-DEPTH"
 O_FORMAT: Final = "O-FORMAT"
 O_OVERSIZE: Final = "O-OVERSIZE"
 O_GROWN: Final = "O-GROWN"
+O_UNHELD: Final = "O-UNHELD"
 O_HEADER: Final = "O-HEADER"
 O_LEAKS: Final = "O-LEAKS"
 O_REDUCE: Final = "O-REDUCE"
@@ -257,6 +258,11 @@ _TABLE: tuple[Rule, ...] = (
     Rule(O_OVERSIZE, "A fresh copy would take clearly less room.", _DEGRADED,
          "it occupies {over} bytes more than a fresh copy would", FixType.OPTIMIZE, _FLAT, _MAKE_FLAT, _NO_ROOM,
          Executor.FLATTEN, volumes=Need.ALWAYS, deep=Need.SOMETIMES),
+    Rule(O_UNHELD, "A machine or a tool writes to it, and no holder has the lease for that: the holder was killed, or "
+         "the volume was opened by hand. The data is protected as long as it is open: nothing is sealed, merged, "
+         "replaced or deleted.", _DEGRADED, "in use by {users} without a holder",
+         stuck="If it is a machine, put a new holder beside it on its host: diskwright prepare REPO IMAGE "
+         "--take-over. Or stop it; what else is to be done to the image is offered then."),
     Rule(O_GROWN, "Another tool has made the volume of the disk longer than its record says. What lies behind the "
          "recorded size would be lost with the next copy, so nothing is built on it before its size is settled.",
          _DEGRADED, "it was made {size} bytes long by another tool, and its record says {recorded}",

@@ -74,6 +74,8 @@ class View(NamedTuple):
     may still arrive."""
     late_writers: Mapping[str, str] = MappingProxyType({})
     """Of the volumes that a fix would go on with or reduce, by id the host that may still write to them."""
+    unheld: Mapping[str, str] = MappingProxyType({})
+    """Tags whose data is written to although nobody has their lease, with who does it."""
 
 
 class Graph:

@@ -41,6 +41,8 @@ def look(
     """Return a view of the repository. ``only`` limits the look at data to the chain of one tag (records are all read).
     A deep look leaves out images that somebody works on; ``mine``: the caller holds the lease."""
     scan = repository.scan()
+    if only is not None and (entry := scan.tags.get(only)) is not None and entry.problem:
+        only = None  # which data it is about is what is asked
     facts = _facts(repository, scan, only, context.doors.clock.monotonic)
     scan = _second_look(repository, scan, facts)
     total, free = repository.space()
@@ -60,6 +62,7 @@ def look(
         deep=deep,
         managed=repository.manager is not None,
         shared=shared,
+        format=repository.format,
         late_writers=_late_writers(repository, scan, facts, only) if shared else {},
         unheld=_unheld(repository, scan, only),
     )
@@ -265,21 +268,25 @@ def _replicas(context: Context, view: View, only: str | None) -> None:
     judged = Judge(Graph(view))
     for tag, entry in view.scan.tags.items():
         record = entry.record
-        if record is None or record.mutable or (only is not None and tag != only):
+        if only is not None and tag != only:
             continue
-        health = judged.health(tag)
-        if (health.rule and health.culprit == tag) or record.lost:
-            view.replicas[tag] = replicas_of(context, view.repository, record)
+        if record is None:
+            if entry.damaged:
+                view.replicas[tag] = replicas_of(context, view.repository, tag)
+        elif not record.mutable:
+            health = judged.health(tag)
+            if (health.rule and health.culprit == tag) or record.lost:
+                view.replicas[tag] = replicas_of(context, view.repository, tag)
 
 
-def replicas_of(context: Context, home: str, record: Record) -> list[Replica]:
+def replicas_of(context: Context, home: str, snapshot: str) -> list[Replica]:
     """Return the connected repositories other than ``home`` that have this snapshot whole and readable."""
     found = []
     for repo_id, repository in context.reachable():
         if repository.identity == home:
             continue
         with contextlib.suppress(DiskwrightError):
-            other = changes.read(repository, record.id).record
+            other = changes.read(repository, snapshot).record
             if not other.mutable and not chains.lost(chains.usable(repository, other)):
                 found.append(Replica(repository.identity, repo_id, other.size, other.digest))
     return found

@@ -116,8 +116,8 @@ class Judge:
             return self._data(record, record.volume)
         where = (f"record {tag}, generation {entry.generation:x}",)
         if record is None:
-            code = rules.U_RECORD if entry.unreadable else rules.B_RECORD
-            return _health(code, tag, where, problem=entry.problem)
+            code = rules.U_RECORD if entry.unreadable else rules.U_VERSION if entry.foreign else rules.B_RECORD
+            return _health(code, tag, where, problem=entry.problem, format=self.graph.view.format)
         if record.purging:
             return _health(rules.B_PURGING, tag, where)
         return self._unfinished(record, where)

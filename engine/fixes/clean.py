@@ -13,6 +13,7 @@ again, so an unlink may come as late as it likes.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Container
 
 from engine.data.model import VolumeFormat, is_id
 from engine.data.records import Record
@@ -20,10 +21,10 @@ from engine.errors import NotFound, Refused, StaleFix
 from engine.fixes.dependants import known, named_elsewhere, of
 from engine.formats.base import Litter, Repository, TagEntry
 from engine.gate import gate
+from engine.gate.gate import Purpose
 from engine.tags import changes
 from engine.tags.attempt import with_cursor
 from engine.tags.context import Context
-from engine.triage.view import strong_above
 
 
 def tag(context: Context, repository: Repository, target: str) -> None:
@@ -39,6 +40,7 @@ def tag(context: Context, repository: Repository, target: str) -> None:
     if begun and before.strong:  # its snapshot was sealed meanwhile
         changes.change(repository, target, _taken_back)
         return
+    _require_unused(repository, target, before)
     changes.change(repository, target, purging)
     found = changes.read(repository, target)
     if not found.record.purging:
@@ -56,6 +58,14 @@ def tag(context: Context, repository: Repository, target: str) -> None:
             return  # taking an interrupted deletion back is what was left to do
         raise StaleFix(f"image {dependants[0]} depends on {target} now", "Check again")
     delete(repository, target, found)
+
+
+def _require_unused(repository: Repository, target: str, record: Record, spared: Container[str] = ()) -> None:
+    """Return if nobody has the volumes open that are to be deleted; before the deletion counts, so that an image that a
+    machine uses can be restored. ImageBusy naming who has one open."""
+    for volume in record.volumes() if not record.destroyed else ():
+        if volume.id not in spared:
+            gate.require(repository, target, volume, Purpose.DELETE)
 
 
 def _taken_back(record: Record) -> Record | None:
@@ -100,6 +110,7 @@ def delete(repository: Repository, target: str, found: changes.Tag) -> None:
     shared = named_elsewhere(repository.tags.scan(), target)
     repository.tags.settle_all()
     if not record.destroyed:
+        _require_unused(repository, target, record, shared)
         record = destroyed(record)
         generation = repository.tags.publish(record, generation)
     for volume in record.scrap:
@@ -171,10 +182,8 @@ def damaged_record(repository: Repository, target: str) -> None:
     entry = repository.tags.read(target)
     if entry is None or entry.tombstone:
         return
-    if not entry.damaged:
+    if entry.record is not None or entry.unreadable:
         raise StaleFix(f"the record of {target} can be read, or cannot be judged, now", "Check again")
-    tags = repository.tags.scan()
-    above = strong_above(target, lambda tag: known(tags, tag), lambda tag: tags[tag].record)
-    if above:
-        raise Refused(f"image {above} depends on {target}", "Remove it first, or mend the record")
+    if known(repository.tags.scan(), target):
+        raise Refused(f"other images depend on {target}", "Remove them first")
     repository.tags.purge(target, entry.generation)

@@ -28,7 +28,7 @@ class Link(NamedTuple):
 
     @property
     def tag(self) -> str:
-        """The id of the tag."""
+        """The tag's id."""
         return self.record.id
 
 

@@ -123,8 +123,7 @@ def reached(doors: Doors, parameters: dict[str, object]) -> object:
 
 
 def _attach(doors: Doors, where: Place) -> Lease | None:
-    """Mount the export unless it is mounted, by us or by the operator. What we mounted stays at least until the lease
-    is released."""
+    """Have it mounted, by us or by the operator. Ours stays at least until the lease is released."""
     if where.path:
         _require_nfs(_holding(doors, where.path), where.path)
         return None
@@ -161,8 +160,7 @@ def _soon(doors: Doors, patience_s: float, take: Callable[[], Lease | None]) -> 
 
 
 def _lock_file(doors: Doors, point: str) -> str:
-    """Return the path of an empty file beside the mount point, made where it is missing; never unlinked, for then two
-    processes could have it locked."""
+    """An empty file beside the mount point; it is never unlinked, for then two could have it locked."""
     mounts = point.rpartition("/")[0]
     for directory in (mounts.rpartition("/")[0], mounts):
         with contextlib.suppress(FileExistsError):
@@ -182,8 +180,7 @@ def _holding(doors: Doors, path: str) -> Mount | None:
 
 
 def _require_nfs(found: Mount | None, subject: str) -> None:
-    """Raise BadRequest unless a mount is one that leases can be trusted on. The options of our own mounts cannot be
-    otherwise."""
+    """BadRequest unless it is a mount that leases can be trusted on. The options of ours cannot be otherwise."""
     if found is None or found.type not in ("nfs", "nfs4"):
         kind = f"on {found.type}" if found else "mounted"
         raise BadRequest(
@@ -205,7 +202,7 @@ def _require_nfs(found: Mount | None, subject: str) -> None:
 
 @contextlib.contextmanager
 def _named(where: Place, doors: Doors) -> Iterator[None]:
-    """Name the export in errors of the body, not the directory where it happens to be mounted."""
+    """Errors of the body name the export, not the place where it happens to be mounted."""
     try:
         yield
     except DiskwrightError as error:

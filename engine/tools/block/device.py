@@ -42,7 +42,7 @@ class AlignedBuffer:
             return whole[:length]
 
     def close(self) -> None:
-        """Give the buffer back."""
+        """Give it back."""
         self._memory.close()
 
     def __enter__(self) -> Self:

@@ -19,7 +19,7 @@ from zlib import crc32
 from engine.doors import Doors
 from engine.doors.processes import ProcessIdentity
 from engine.errors import StorageError
-from sim.disk.files import RUN_MOUNT, Bind, Fault, FileLocks, SimFiles
+from sim.disk.files import RUN_MOUNT, Bind, Fault, SimFiles
 from sim.disk.nfs_view import HostView, NfsFiles
 from sim.disk.nodes import fail
 from sim.disk.profiles import Profile
@@ -28,6 +28,7 @@ from sim.hosts.crash import Crashed
 from sim.hosts.lease_areas import FAILING_S, SharedTable
 from sim.hosts.lock_table import LockTable
 from sim.lvm.volume_groups import SimVolumeGroups
+from sim.qemu.layers import ImageLocks
 
 STATE_MOUNT = "/state"
 """Where each host has its own storage for what it remembers."""
@@ -64,7 +65,7 @@ class Surroundings(Protocol):
     watchdog: bool
 
     @property
-    def image_locks(self) -> FileLocks: ...
+    def image_locks(self) -> ImageLocks: ...
 
     def doors(self, process: SimProcess) -> Doors:
         """All doors of a process of this world, with the process as their gate."""

@@ -288,6 +288,15 @@ class SimImageTool:
                 entry.layer.file.close()
 
 
+class UnsafeImageTool(SimImageTool):
+    """One whose flushes write qemu's caches back and reach no storage: cache=unsafe."""
+
+    def _open_layer(self, layer: Layer, writable: bool, served: bool, repairing: bool) -> _Opened:
+        opened = super()._open_layer(layer, writable, served, repairing)
+        opened.layer.file.sync = lambda: None  # type: ignore[method-assign]
+        return opened
+
+
 def _permissions(format: VolumeFormat, writable: bool, served: bool) -> Permissions:
     if format is VolumeFormat.QCOW2:
         return model.QCOW2_WRITER if writable else model.QCOW2_READER

@@ -12,8 +12,8 @@ from typing import Any
 from engine.errors import NotFound, from_os_error
 from sim.arguments import Parser
 from sim.scenario.language import parse
+from sim.scenario.language.fields import BACKENDS
 from sim.scenario.language.model import Scenario
-from sim.scenario.language.schema import BACKENDS
 from sim.scenario.language.source import ScenarioError
 from sim.scenario.play.play import play
 from sim.scenario.report import text

@@ -20,6 +20,7 @@ from sim.scenario.command import main
 from sim.scenario.language import parse, schema
 from sim.scenario.language.model import Scenario, Step
 from sim.scenario.play.events import OF_HOSTS, OF_MACHINES, OF_THE_NETWORK
+from sim.scenario.play.outside import MACHINES, OPERATORS
 from sim.scenario.play.play import play
 from sim.scenario.report.outcome import PASSED, SKIPPED, VIOLATED, WRONG, Verdict
 from tests.sim.scenario_files import DIRECTORY, SCENARIOS
@@ -100,11 +101,11 @@ def test_a_backend_has_the_parts_that_its_verbs_need():
     """Where the table of verbs says that an event can be played, the backend has what it is played on, and nowhere
     else."""
     backends = {"sim": SimBackend, "local": LocalBackend, "lab": LabBackend}
-    for table, part in ((OF_MACHINES, "machines"), (OF_THE_NETWORK, "network")):
+    for table, part in ((OF_MACHINES, "machines"), (OF_THE_NETWORK, "network"), (MACHINES, "virtual")):
         having = {name for name, backend in backends.items() if getattr(backend, part) is not None}
         for verb in table:
             assert set(schema.VERBS[verb].backends) == having, verb
-    for verb in OF_HOSTS:
+    for verb in (*OF_HOSTS, *OPERATORS):
         assert set(schema.VERBS[verb].backends) <= backends.keys(), verb
 
 
@@ -211,7 +212,7 @@ def test_a_step_must_succeed_or_fail_as_it_is_said():
     assert error is not None
     verdict = play(without(scenario, number, error=None), "sim")
     assert verdict.result == VIOLATED and "expected remove to succeed, found image-busy" in verdict.message
-    verdict = play(without(scenario, number, error=error._replace(code="refused")), "sim")
+    verdict = play(without(scenario, number, error=error._replace(codes=("refused",))), "sim")
     assert verdict.result == VIOLATED and "expected remove to fail with refused" in verdict.message
     verdict = play(without(scenario, 0, error=error), "sim")
     assert verdict.result == VIOLATED and "found that it succeeded" in verdict.message

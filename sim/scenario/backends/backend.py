@@ -76,6 +76,39 @@ class Machines(Protocol):
         """End that program."""
 
 
+class VirtualMachine(Protocol):
+    """A machine with one disk, started from a prepared path. It lives until it is stopped or its host dies."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it is neither dead nor frozen."""
+
+    def write(self, start: int, data: bytes) -> None:
+        """Write into the disk; nothing is flushed. StorageError: it was told that it cannot."""
+
+    def flush(self) -> None:
+        """Flush, as far as the cache mode passes that on."""
+
+    def freeze(self) -> None:
+        """Stop it as by SIGSTOP."""
+
+    def thaw(self) -> None:
+        """Let it go on."""
+
+    def kill(self) -> None:
+        """Kill it. Idempotent."""
+
+    def stop(self) -> None:
+        """Shut it down: it writes its caches back."""
+
+
+class VirtualMachines(Protocol):
+    """Who uses prepared images."""
+
+    def start_machine(self, host: str, path: str, format: str, cache: str) -> VirtualMachine:
+        """Start a machine on a path that ``prepare`` gave. StorageError: it cannot open that."""
+
+
 class Network(Protocol):
     """Cables, and a server at the end of one."""
 
@@ -101,6 +134,9 @@ class Backend(Protocol):
 
     @property
     def network(self) -> Network | None: ...
+
+    @property
+    def virtual(self) -> VirtualMachines | None: ...
 
     @property
     def world(self) -> World | None:

@@ -17,11 +17,12 @@ from sim.disk.profiles import PROFILES
 from sim.disk.storage import DEFAULT_CAPACITY
 from sim.hosts.crash import Crashed
 from sim.hosts.faults import fail_call, possible
+from sim.hosts.machine import SimMachine
 from sim.hosts.processes import SimProcess
 from sim.hosts.tape import Tape
 from sim.hosts.world import DEVICE, DEVICE_BYTES, FORMAT, LVM, REPOSITORIES, SHARED, World
 from sim.lvm.volume_groups import make_device
-from sim.scenario.backends.backend import ActiveFault, Ended, Failure, Machines
+from sim.scenario.backends.backend import ActiveFault, Ended, Failure, Machines, VirtualMachine, VirtualMachines
 from sim.scenario.backends.operations import RUNNER, do, is_by_runner, volume_path
 from sim.scenario.backends.watch import Reached, Watch, watching
 from sim.scenario.language.model import Interruption, Scenario
@@ -62,6 +63,10 @@ class SimBackend:
 
     @property
     def machines(self) -> Machines:
+        return self
+
+    @property
+    def virtual(self) -> VirtualMachines:
         return self
 
     def root(self, repository: str) -> str:
@@ -179,6 +184,9 @@ class SimBackend:
 
     def wait(self, seconds: float) -> None:
         self._world.advance(seconds)
+
+    def start_machine(self, host: str, path: str, format: str, cache: str) -> VirtualMachine:
+        return SimMachine(self._world.machine(host), path, format, cache)
 
     def open_volume(self, host: str, repository: str, image: str) -> None:
         process = self._world.machine(host).process("reader")

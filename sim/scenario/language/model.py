@@ -58,7 +58,8 @@ class FaultPlan(NamedTuple):
 class ExpectedError(NamedTuple):
     """How a step must fail."""
 
-    code: str
+    codes: tuple[str, ...]
+    """Its code is one of these; none: any."""
     says: str
 
 
@@ -82,7 +83,9 @@ class Step(NamedTuple):
     """It is tried again for so long while it fails."""
     note: str = ""
     subject: str = ""
-    """Of an expectation: image, in, fix or file."""
+    """Of an expectation: image, in, fix or file; "" where it has alternatives."""
+    alternatives: tuple[Step, ...] = ()
+    """Of an expectation: one of these holds."""
 
 
 class Scenario(NamedTuple):

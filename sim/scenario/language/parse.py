@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from sim.scenario.language import schema, source
+from sim.scenario.language.fields import BACKENDS, Field
 from sim.scenario.language.model import (
     ExpectedError,
     FaultPlan,
@@ -19,12 +20,16 @@ from sim.scenario.language.model import (
     Step,
 )
 from sim.scenario.language.patterns import Piece
-from sim.scenario.language.schema import Field
 from sim.scenario.language.source import Mapping, Node, Scalar, Sequence, nearest, what
 from sim.scenario.language.values import Reader
 
-_GIVES = {"save": "content", "check": "fixes", "export": "file", "make_file": "file", "back_up": "backup"}
+_GIVES = {
+    "save": "content", "check": "fixes", "export": "file", "make_file": "file", "back_up": "backup",
+    "start_machine": "machine",
+}  # fmt: skip
 """What the name is of that a verb gives; the others give images."""
+_NAMED = {"from": "fixes"}
+"""What a field names that is not called so itself."""
 _MAX_STEPS = 500
 
 
@@ -47,7 +52,7 @@ class _Parser(Reader):
         self.repositories: dict[str, RepositoryPlan] = {}
         self.hosts: tuple[str, ...] = ()
         self.names: dict[str, tuple[str, str]] = {}
-        """(kind, home repository) by name; kind is image, content, fixes, file or job."""
+        """(kind, home repository) by name; kind is image, content, fixes, file, job, machine or copy."""
         self.jobs: dict[str, str] = {}
         """The host of each frozen process."""
         self.frozen: set[str] = set()
@@ -85,8 +90,8 @@ class _Parser(Reader):
     def _backends(self, node: Node) -> tuple[str, ...]:
         items = self.sequence(node, "a list of backends such as [sim, local]").items
         if not items:
-            self.wrong(node, "no backend is named; known: " + ", ".join(schema.BACKENDS))
-        return tuple(dict.fromkeys(self.choice(item, schema.BACKENDS) for item in items))
+            self.wrong(node, "no backend is named; known: " + ", ".join(BACKENDS))
+        return tuple(dict.fromkeys(self.choice(item, BACKENDS) for item in items))
 
     def _hosts(self, node: Node) -> tuple[str, ...]:
         items = self.sequence(node, "a list of host names").items
@@ -148,6 +153,11 @@ class _Parser(Reader):
         for backend in self.backends:
             if backend not in verb.backends:
                 self.wrong(key, f"{key.text} cannot be played on {backend}: this scenario needs {_list(verb.backends)}")
+        if key.text == "expect" and isinstance(value, Mapping) and [name.text for name, _ in value.items] == ["any_of"]:
+            alternatives = self._alternatives(key, value.items[0][1])
+            told = f"expect {' or '.join(one.text.removeprefix('expect ') for one in alternatives)}"
+            step = Step("expect", key.line, {}, {}, told, self.hosts[0], alternatives=alternatives)
+            return self._modified(step, modifiers, interruptible=False)
         if key.text == "expect":
             subject, fields = self._subject(value)
         else:
@@ -162,6 +172,12 @@ class _Parser(Reader):
         self._stand_still(step, key)
         self._give(step, fields)
         return step
+
+    def _alternatives(self, key: Scalar, node: Node) -> tuple[Step, ...]:
+        items = self.sequence(node, "a list of expectations").items
+        if len(items) < 2:
+            self.wrong(node, "any_of needs two expectations or more")
+        return tuple(self._step(Mapping(((key, item),), item.line)) for item in items)
 
     def _subject(self, value: Node) -> tuple[str, dict[str, Field]]:  # noqa: RET503 - the last line raises
         items = self.mapping(value, "expectations, such as {image: web, status: broken}").items
@@ -250,13 +266,13 @@ class _Parser(Reader):
         )  # fmt: skip
 
     def _error(self, node: Node) -> ExpectedError:
-        if isinstance(node, Scalar):
-            return ExpectedError(self._code(node, self.text(node)), "")
+        if isinstance(node, Scalar | Sequence):
+            return ExpectedError(tuple(self._code(node, code) for code in self.words(node)), "")
         values, _ = self.fields(node, schema.ERROR, "error")
         if not values:
             self.wrong(node, "error needs a code, or says")
         code = values.get("code", "")
-        return ExpectedError(self._code(node, code) if code else "", values.get("says", ""))
+        return ExpectedError((self._code(node, code),) if code else (), values.get("says", ""))
 
     def _code(self, node: Node, code: str) -> str:
         if code not in schema.ERROR_CODES:
@@ -278,7 +294,7 @@ class _Parser(Reader):
             elif kind == "content":
                 self._content_reference(where, value)
             elif kind == "name":
-                self._known(where, value, {"file": "file", "from": "fixes", "job": "job", "backup": "backup"}[name])
+                self._known(where, value, _NAMED.get(name, name))
             elif of == "copy" and name == "only":
                 for repository in value:
                     self._known_repository(where, repository)
@@ -325,7 +341,7 @@ class _Parser(Reader):
 
     def _check_step(self, step: Step, node: Node) -> None:
         values = step.values
-        if step.verb == "write":
+        if step.verb in ("write", "machine_writes"):
             self.make_piece(node, values)
         elif step.verb == "fix":
             given = [name for name in ("rule", "type", "all") if values.get(name)]
@@ -382,7 +398,7 @@ def _list(words: tuple[str, ...]) -> str:
 
 def _text(verb: str, values: dict[str, Any], fields: dict[str, Field]) -> str:
     """A step in one line."""
-    bare = ("image", "disk", "of", "repository", "name", "job", "file", "fix")
+    bare = ("image", "disk", "of", "repository", "name", "job", "machine", "copy", "file", "fix")
     parts = [verb]
     parts += [str(values[name]) for name in bare if name in values]
     parts += [f"{name} {_shown(value, fields[name].kind)}" for name, value in values.items() if name not in bare]

@@ -6,14 +6,14 @@ The parser knows no other words, and the tables in ``scenarios/README.md`` are m
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from engine.data.model import FixType, Risk, Status
 from engine.errors import DiskwrightError
 from engine.triage.rules import BY_CODE
 from sim.hosts.crash import FILE_EFFECTS, GROUP_EFFECTS, HANDLE_EFFECTS, SESSION_EFFECTS, TOOL_EFFECTS
+from sim.scenario.language import outside
+from sim.scenario.language.fields import BACKENDS, IMAGE, IN, PIECE, PLACE, Field, Verb
 
-BACKENDS = ("sim", "local", "lab")
 FORMATS = ("localfs-1.0", "nfs-1.0", "lvm-1.0")
 BACKENDS_OF = {"localfs-1.0": ("sim", "local", "lab"), "nfs-1.0": ("sim", "lab"), "lvm-1.0": ("sim", "lab")}
 PROFILES = ("posix", "journal", "nfs")
@@ -28,28 +28,6 @@ RULES = tuple(BY_CODE)
 STATES = (*map(str, Status), "removed", "hidden", "gone")
 
 
-class Field(NamedTuple):
-    """One field of a verb."""
-
-    kind: str
-    """How its value is written; see KINDS."""
-    about: str
-    required: bool = False
-    choices: tuple[str, ...] = ()
-
-
-class Verb(NamedTuple):
-    """What a step may do."""
-
-    about: str
-    fields: dict[str, Field]
-    short: str = ""
-    """The field that a value without fields stands for."""
-    interruptible: bool = False
-    """crash, freeze and stop may stand beside it."""
-    backends: tuple[str, ...] = BACKENDS
-
-
 KINDS = {
     "new": "a name that this step gives: letters, digits, - and _",
     "image": "the name of an image, given by an earlier step",
@@ -59,7 +37,7 @@ KINDS = {
     "count": "a whole number",
     "flag": "`true` or `false`",
     "text": "text",
-    "name": "a name given by an earlier step (a saved content, a list of fixes, a file, a backup, a frozen job)",
+    "name": "a name given by an earlier step (a content, a list of fixes, a file, a backup, a frozen job, a machine)",
     "json": "any YAML value, as JSON has it",
     "choice": "one of the words listed",
     "words": "a list of words",
@@ -80,22 +58,9 @@ _AUTO_FIX = Field("flag", "false: commit only; the work waits for a fix (default
 _BY_RUNNER = Field(
     "flag", "the work is done by the process that the engine starts for it; `crash` then kills that process"
 )
-_IMAGE = Field("image", "which one", True)
-_IN = Field("repository", "where, if not where the name was given")
-_PLACE = Field("repository", "where", True)
 _AS = Field("new", "the name that the rest of the scenario uses for it")
-_PATTERN = Field("text", "a name for the bytes, `zeros`, or a byte as `0x5a`", True)
-
-PIECE = {
-    "pattern": _PATTERN,
-    "at": Field("size", "first byte (default 0)"),
-    "length": Field("size", "how many bytes", True),
-    "every": Field("size", "again every so many bytes"),
-    "times": Field("count", "so many times"),
-}
-
 _FIX_FIELDS = {
-    "in": _PLACE,
+    "in": PLACE,
     "rule": Field("rule", "fixes of this rule, such as B-COPY"),
     "type": Field("choice", "fixes of this type", choices=tuple(map(str, FixType))),
     "all": Field("flag", "everything that can run and loses no data"),
@@ -115,7 +80,7 @@ VERBS: dict[str, Verb] = {
     "create_disk": Verb(
         "a new virtual disk",
         {
-            "in": _PLACE, "size": Field("size", "how large", True), "as": _AS,
+            "in": PLACE, "size": Field("size", "how large", True), "as": _AS,
             "base": Field("image", "a snapshot that it begins as, in any connected repository"),
             "strategy": _STRATEGY, "user_data": _USER_DATA, "auto_fix": _AUTO_FIX, "by_runner": _BY_RUNNER,
         },
@@ -124,7 +89,7 @@ VERBS: dict[str, Verb] = {
     "create_snapshot": Verb(
         "freeze a disk's present content",
         {
-            "of": Field("image", "the disk", True), "in": _IN, "as": _AS, "strategy": _STRATEGY,
+            "of": Field("image", "the disk", True), "in": IN, "as": _AS, "strategy": _STRATEGY,
             "user_data": _USER_DATA,
         },
         interruptible=True,
@@ -132,7 +97,7 @@ VERBS: dict[str, Verb] = {
     "copy": Verb(
         "copy an image: all of it, or the difference to a base",
         {
-            "image": _IMAGE, "to": Field("repository", "the target", True), "as": _AS,
+            "image": IMAGE, "to": Field("repository", "the target", True), "as": _AS,
             "base": Field("image", "an image of the target that it is based on"),
             "hint": Field("repository", "read the image from here"),
             "only": Field("words", "look for images only in these repositories"),
@@ -145,7 +110,7 @@ VERBS: dict[str, Verb] = {
     "import": Verb(
         "make a disk of an image file; the file is one that `export` wrote, or one made by `make_file`",
         {
-            "file": Field("name", "the file", True), "in": _PLACE, "as": _AS,
+            "file": Field("name", "the file", True), "in": PLACE, "as": _AS,
             "format": Field("choice", "its format, stated and not guessed", True, ("raw", "qcow2")),
             "strategy": _STRATEGY, "user_data": _USER_DATA, "auto_fix": _AUTO_FIX, "by_runner": _BY_RUNNER,
         },
@@ -154,7 +119,7 @@ VERBS: dict[str, Verb] = {
     "export": Verb(
         "write an image to a file",
         {
-            "image": _IMAGE, "in": _IN, "as": Field("new", "a name for the file", True),
+            "image": IMAGE, "in": IN, "as": Field("new", "a name for the file", True),
             "format": Field("choice", "of the file (default raw)", choices=("raw", "qcow2")),
         },
         interruptible=True,
@@ -168,12 +133,12 @@ VERBS: dict[str, Verb] = {
             "backing": Field("text", "qcow2: name another file as its backing"),
         },
     ),
-    "remove": Verb("remove an image; its data stay until a clean", {"image": _IMAGE, "in": _IN}, "image", True),
-    "restore": Verb("undo a removal", {"image": _IMAGE, "in": _IN}, "image", True),
+    "remove": Verb("remove an image; its data stay until a clean", {"image": IMAGE, "in": IN}, "image", True),
+    "restore": Verb("undo a removal", {"image": IMAGE, "in": IN}, "image", True),
     "set_user_data": Verb(
         "replace the JSON kept with an image",
         {
-            "image": _IMAGE, "in": _IN, "data": Field("json", "any value"),
+            "image": IMAGE, "in": IN, "data": Field("json", "any value"),
             "bytes": Field("count", "instead: a text that is so many bytes long as JSON"),
             "nested": Field("count", "instead: so many lists in each other"),
         },
@@ -181,52 +146,52 @@ VERBS: dict[str, Verb] = {
     ),
     "set_strategy": Verb(
         "value space or performance",
-        {"image": _IMAGE, "in": _IN, "strategy": _STRATEGY._replace(required=True)},
+        {"image": IMAGE, "in": IN, "strategy": _STRATEGY._replace(required=True)},
         interruptible=True,
     ),
-    "record_digest": Verb("read a snapshot whole and keep its digest", {"image": _IMAGE, "in": _IN}, "image", True),
+    "record_digest": Verb("read a snapshot whole and keep its digest", {"image": IMAGE, "in": IN}, "image", True),
     "prepare": Verb(
         "make an image usable on the host, as a machine needs it",
-        {"image": _IMAGE, "in": _IN, "writable": Field("flag", "false: for reading only (default true)")},
+        {"image": IMAGE, "in": IN, "writable": Field("flag", "false: for reading only (default true)")},
         "image",
     ),
-    "teardown": Verb("undo prepare", {"image": _IMAGE, "in": _IN}, "image"),
+    "teardown": Verb("undo prepare", {"image": IMAGE, "in": IN}, "image"),
     "write": Verb(
         "write into a disk as its machine would; it is prepared for that time if it is not",
-        {"disk": Field("image", "which one", True), "in": _IN, **PIECE},
+        {"disk": Field("image", "which one", True), "in": IN, **PIECE},
     ),
     "check": Verb(
         "look for problems",
-        {"in": _PLACE, "deep": Field("flag", "read the data too"), "as": Field("new", "a name for the fixes")},
+        {"in": PLACE, "deep": Field("flag", "read the data too"), "as": Field("new", "a name for the fixes")},
         "in",
     ),
     "fix": Verb("run fixes, one after the other", _FIX_FIELDS, interruptible=True),
-    "stop_task": Verb("stop what runs on an image on this host", {"image": _IMAGE, "in": _IN}, "image"),
+    "stop_task": Verb("stop what runs on an image on this host", {"image": IMAGE, "in": IN}, "image"),
     "thaw": Verb(
         "a frozen process goes on, and ends", {"job": Field("name", "the name that `freeze` gave", True)}, "job"
     ),
     "connect": Verb(
         "connect a repository on the host",
-        {"repository": _PLACE, "accept_moved": Field("flag", "what stands there now is the one to use")},
+        {"repository": PLACE, "accept_moved": Field("flag", "what stands there now is the one to use")},
         "repository",
     ),
     "back_up": Verb(
         "copy the directory of a repository with another tool",
-        {"repository": _PLACE, "as": Field("new", "a name for the copy", True)},
+        {"repository": PLACE, "as": Field("new", "a name for the copy", True)},
     ),
     "put_back": Verb(
         "have the copy, or one file of it, stand where the repository is",
-        {"repository": _PLACE, "backup": Field("name", "the copy", True), "part": Field("text", "only this file")},
+        {"repository": PLACE, "backup": Field("name", "the copy", True), "part": Field("text", "only this file")},
     ),
-    "disconnect": Verb("disconnect it there", {"repository": _PLACE}, "repository"),
+    "disconnect": Verb("disconnect it there", {"repository": PLACE}, "repository"),
     "take_srm": Verb(
         "become the manager of a repository",
-        {"repository": _PLACE, "dead": Field("host", "the one that was the manager: it is dead for certain")},
+        {"repository": PLACE, "dead": Field("host", "the one that was the manager: it is dead for certain")},
         "repository",
     ),
-    "release_srm": Verb("give that role up", {"repository": _PLACE}, "repository"),
-    "unplug": Verb("the storage of a repository is not there any more", {"repository": _PLACE}, "repository"),
-    "plug_in": Verb("it is there again", {"repository": _PLACE}, "repository"),
+    "release_srm": Verb("give that role up", {"repository": PLACE}, "repository"),
+    "unplug": Verb("the storage of a repository is not there any more", {"repository": PLACE}, "repository"),
+    "plug_in": Verb("it is there again", {"repository": PLACE}, "repository"),
     "kill_host": Verb(
         "every process of a host dies: what is frozen, what holds prepared images",
         {"name": Field("host", "which one", True)},
@@ -258,7 +223,7 @@ VERBS: dict[str, Verb] = {
     "damage": Verb(
         "spoil an image behind the engine's back",
         {
-            "image": _IMAGE, "in": _IN,
+            "image": IMAGE, "in": IN,
             "record": Field("choice", "its record becomes", choices=RECORD_DAMAGE),
             "header": Field("choice", "its qcow2 header says", choices=HEADER_DAMAGE),
             "truncate": Field("size", "its data file is cut to this length"),
@@ -270,12 +235,12 @@ VERBS: dict[str, Verb] = {
     "add_file": Verb(
         "put a file into the directory of a repository",
         {
-            "in": _PLACE, "path": Field("text", "where in it", True), "text": Field("text", "its content"),
+            "in": PLACE, "path": Field("text", "where in it", True), "text": Field("text", "its content"),
             "length": Field("size", "its length, if it has no text"),
             "link_to": Field("text", "make it a symbolic link to this instead"),
         },
     ),
-    "save": Verb("remember the content of an image", {"image": _IMAGE, "in": _IN, "as": Field("new", "as", True)}),
+    "save": Verb("remember the content of an image", {"image": IMAGE, "in": IN, "as": Field("new", "as", True)}),
     "expect": Verb("what must be so now; see below", {}),
     "freeze_host": Verb(
         "a machine stands still as a whole, until `thaw_host`", {"name": Field("host", "which one", True)}, "name",
@@ -291,15 +256,15 @@ VERBS: dict[str, Verb] = {
         backends=("sim", "lab"),
     ),
     "open_volume": Verb(
-        "somebody keeps the logical volume of an image open", {"image": _IMAGE, "in": _IN}, "image",
+        "somebody keeps the logical volume of an image open", {"image": IMAGE, "in": IN}, "image",
         backends=("sim", "lab"),
     ),
-    "close_volume": Verb("and closes it", {"image": _IMAGE, "in": _IN}, "image", backends=("sim", "lab")),
+    "close_volume": Verb("and closes it", {"image": IMAGE, "in": IN}, "image", backends=("sim", "lab")),
     # Only real machines have these.
     "server": Verb(
         "what happens to the server of a repository",
         {
-            "of": _PLACE,
+            "of": PLACE,
             "does": Field("choice", "what", True, ("stop", "start", "restart", "unexport", "export", "hang", "go-on")),
         },
         backends=("lab",),
@@ -309,11 +274,12 @@ VERBS: dict[str, Verb] = {
         backends=("lab",),
     ),
     "rejoin": Verb("it can again", {"name": Field("host", "which one", True)}, "name", backends=("lab",)),
+    **outside.VERBS,
 }  # fmt: skip
 
 EXPECT_IMAGE = {
-    "image": _IMAGE,
-    "in": _IN,
+    "image": IMAGE,
+    "in": IN,
     "deep": Field("flag", "look deeply"),
     "status": Field("choice", "its status; `gone`: nothing is left of it", choices=STATES),
     "status_in": Field("states", "its status is one of these (for points that may be before or after)"),
@@ -332,7 +298,7 @@ EXPECT_IMAGE = {
     "lost": Field("ranges", "ranges that are known to be lost"),
 }
 EXPECT_REPOSITORY = {
-    "in": _PLACE,
+    "in": PLACE,
     "deep": Field("flag", "check deeply"),
     "images": Field("count", "so many images can be seen"),
     "removed": Field("count", "so many removed ones still hold space"),
@@ -347,7 +313,7 @@ EXPECT_REPOSITORY = {
 }
 EXPECT_FIX = {
     "fix": Field("rule", "the rule of a fix that is offered", True),
-    "in": _PLACE,
+    "in": PLACE,
     "image": Field("image", "the image that it is about"),
     "deep": Field("flag", "check deeply"),
     "why": Field("text", "its reason contains this"),
@@ -393,7 +359,7 @@ MODIFIERS = {
     "freeze": "it is stopped there as by SIGSTOP, and stays so until `thaw`",
     "stop": "an operator asks it to stop there (SIGTERM); what is done is kept",
     "faults": "a list of faults that its door calls meet (`sim` only)",
-    "error": "it must fail: the code of the error, or `code` and `says`",
+    "error": "it must fail: the code of the error, a list of codes of which it has one, or `code` and `says`",
     "may_fail": "a list of error codes that are as good as success",
     "within": "while it fails it is tried again, for so many seconds (fix and take_srm)",
     "note": "a sentence for the trace",

@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 
 from engine.data.model import FixType
 from sim.scenario.language import schema
+from sim.scenario.language.fields import PIECE, Field
 from sim.scenario.language.patterns import MAX_BYTES, Piece
-from sim.scenario.language.schema import Field
 from sim.scenario.language.source import Mapping, Node, Scalar, ScenarioError, Sequence, json_of, nearest, what
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
@@ -159,11 +159,11 @@ class Reader:
     # -- contents
 
     def piece(self, node: Node) -> Piece:
-        values, _ = self.fields(node, schema.PIECE, "a piece")
+        values, _ = self.fields(node, PIECE, "a piece")
         return self.make_piece(node, values)
 
     def make_piece(self, node: Node, values: dict[str, Any]) -> Piece:
-        piece = Piece(**{name: values[name] for name in schema.PIECE if name in values})
+        piece = Piece(**{name: values[name] for name in PIECE if name in values})
         if piece.length * piece.times > MAX_BYTES:
             self.wrong(node, f"a piece may write up to {MAX_BYTES} bytes")
         if not piece.times or not piece.length:

@@ -12,6 +12,7 @@ from typing import Any
 from sim.scenario.backends.backend import Backend, Machines, Network
 from sim.scenario.language.model import Step
 from sim.scenario.play.names import Names
+from sim.scenario.play.outside import MACHINES, OPERATORS
 
 
 def _power_cut(machines: Machines, names: Names, step: Step, seed: int) -> tuple[str, ...]:
@@ -42,11 +43,15 @@ OF_THE_NETWORK: dict[str, Callable[[Network, Step], None]] = {
     "rejoin": lambda network, step: network.rejoin(step.values["name"]),
     "server": lambda network, step: network.server(step.values["of"], step.values["does"]),
 }
-EVENTS = OF_HOSTS.keys() | OF_MACHINES.keys() | OF_THE_NETWORK.keys()
+EVENTS = OF_HOSTS.keys() | OF_MACHINES.keys() | OF_THE_NETWORK.keys() | MACHINES.keys() | OPERATORS.keys()
 
 
 def happen(backend: Backend, names: Names, step: Step, seed: int) -> Any:
-    """Let the event of a step happen, with the seed of the run; return what was lost, if anything was."""
+    """Let the event of a step happen, with the seed of the run; return what was lost, if anything was.
+
+    DiskwrightError: who was to do it could not."""
+    if step.verb in MACHINES or step.verb in OPERATORS:
+        return (MACHINES | OPERATORS)[step.verb](backend, names, step)
     if step.verb in OF_HOSTS:
         return OF_HOSTS[step.verb](backend, step)
     if step.verb in OF_MACHINES:

@@ -17,10 +17,22 @@ from sim.scenario.report.outcome import ExpectationViolated, state_of
 
 def look(names: Names, engine: Engine, step: Step) -> str:
     """A few words about what was found; ExpectationViolated when it is not as expected."""
+    if step.alternatives:
+        return _one_of(names, engine, step)
     try:
         return _SUBJECTS[step.subject](names, engine, step)
     except DiskwrightError as error:
         raise ExpectationViolated(step.line, f"expected an answer, found the error {error.code}: {error}") from None
+
+
+def _one_of(names: Names, engine: Engine, step: Step) -> str:
+    wrong = []
+    for one in step.alternatives:
+        try:
+            return look(names, engine, one)
+        except ExpectationViolated as error:
+            wrong.append(error.message)
+    raise ExpectationViolated(step.line, "; or ".join(wrong))
 
 
 def _expect(step: Step, field: str, right: bool, found: object) -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from engine.api import Engine
 from engine.data.records import Record
-from sim.scenario.backends.backend import ActiveFault, Backend
+from sim.scenario.backends.backend import ActiveFault, Backend, VirtualMachine
 from sim.scenario.backends.operations import read
 from sim.scenario.language.model import FaultPlan, Scenario, Step
 from sim.scenario.language.patterns import MAX_BYTES, content
@@ -33,6 +33,7 @@ class Names:
         self.contents: dict[str, bytes] = {}
         self.fixes: dict[str, list[dict[str, Any]]] = {}
         self.files: set[str] = set()
+        self.machines: dict[str, VirtualMachine] = {}
         self.waiting: dict[str, Step] = {}
         """The steps of frozen processes."""
 

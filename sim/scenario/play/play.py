@@ -153,14 +153,24 @@ class _Run:
 
     def _step(self, step: Step) -> None:
         if step.verb in EVENTS:
-            found = happen(self.backend, self.names, step, self._seed)
-            self.event(verb=step.verb, text=step.text, note=step.note, **({"lost": found} if found else {}))
+            self._happening(step)
         elif step.verb in ("expect", "damage", "add_file", "make_file", "save", *OF_OPERATORS):
             self._look(step)
         elif step.verb == "thaw":
             self._thaw(step)
         else:
             self._operation(step)
+
+    def _happening(self, step: Step) -> None:
+        found, failure = None, None
+        try:
+            found = happen(self.backend, self.names, step, self._seed)
+        except DiskwrightError as error:
+            failure = Failure(error.code, str(error))
+        facts = {"lost": found} if found else {}
+        facts |= {"error": failure.code, "message": failure.message} if failure else {}
+        self.event(verb=step.verb, text=step.text, note=step.note, **facts)
+        _judge_failure(step, failure)
 
     def _look(self, step: Step) -> None:
         if step.faults:
@@ -334,11 +344,11 @@ def _judge_failure(step: Step, failure: Failure | None) -> None:
         if failure is not None and failure.code not in step.may_fail:
             raise ExpectationViolated(step.line, f"expected {step.verb} to succeed, found {_how(failure)}")
         return
-    wanted = " ".join(filter(None, (step.error.code, step.error.says and f"saying {step.error.says!r}")))
+    wanted = " ".join(filter(None, (" or ".join(step.error.codes), step.error.says and f"saying {step.error.says!r}")))
     if failure is None:
         raise ExpectationViolated(step.line, f"expected {step.verb} to fail with {wanted}, found that it succeeded")
-    right = step.error.code in ("", failure.code) and step.error.says.lower() in failure.message.lower()
-    if not right:
+    named = not step.error.codes or failure.code in step.error.codes
+    if not named or step.error.says.lower() not in failure.message.lower():
         raise ExpectationViolated(step.line, f"expected {step.verb} to fail with {wanted}, found {_how(failure)}")
 
 

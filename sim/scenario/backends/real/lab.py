@@ -78,6 +78,7 @@ class LabBackend(RealBackend[LabProcess]):
     """A cluster for one scenario."""
 
     name = "lab"
+    virtual = None
     look_again_s = 0.05
 
     def __init__(self, scenario: Scenario, seed: int = 0) -> None:

@@ -23,11 +23,12 @@ from engine.doors import Doors
 from engine.doors.processes import ProcessState
 from engine.errors import DiskwrightError, ToolMissing
 from engine.tools.local.files import RealFiles
-from sim.scenario.backends.backend import ActiveFault, Ended, Failure
+from sim.scenario.backends.backend import ActiveFault, Ended, Failure, VirtualMachine, VirtualMachines
 from sim.scenario.backends.operations import do, is_by_runner
 from sim.scenario.backends.real import worker
 from sim.scenario.backends.real.base import Exit, RealBackend
 from sim.scenario.backends.real.doors import PlainFiles, real_doors_of
+from sim.scenario.backends.real.machines import QemuIo
 from sim.scenario.backends.watch import Watch, watching
 from sim.scenario.language.model import Interruption, Scenario
 
@@ -75,11 +76,12 @@ class LocalBackend(RealBackend[LocalProcess]):
 
     def __init__(self, scenario: Scenario, seed: int = 0) -> None:
         super().__init__(seed)
-        for program in ("qemu-img", "qemu-nbd"):
+        for program in ("qemu-img", "qemu-nbd", "qemu-io"):
             if shutil.which(program) is None:
                 raise ToolMissing(f"{program} is not installed", "Install the package qemu-utils")
         self._top = os.path.realpath(tempfile.mkdtemp(prefix="diskwright-scenario-"))
         self._hosts = scenario.hosts
+        self._machines: dict[str, list[QemuIo]] = {host: [] for host in scenario.hosts}
         self._roots = {plan.name: f"{self._top}/srv/{plan.directory}" for plan in scenario.repositories}
         try:
             for folder in ("srv", "scratch", "state", "work", "ids"):
@@ -110,6 +112,10 @@ class LocalBackend(RealBackend[LocalProcess]):
 
     def scratch(self, name: str) -> str:
         return f"{self._top}/scratch/{name}"
+
+    @property
+    def virtual(self) -> VirtualMachines:
+        return self
 
     @property
     def files(self) -> RealFiles:
@@ -169,7 +175,14 @@ class LocalBackend(RealBackend[LocalProcess]):
 
     # -- hosts
 
+    def start_machine(self, host: str, path: str, format: str, cache: str) -> VirtualMachine:
+        machine = QemuIo(path, format, cache)
+        self._machines[host].append(machine)
+        return machine
+
     def kill_host(self, host: str) -> None:
+        for machine in self._machines[host]:
+            machine.kill()
         workers = [one for one in self.frozen.values() if one.host == host]
         for one in workers:
             one.process.kill()

@@ -1,0 +1,42 @@
+"""The words for what others do who are not the engine: machines that use prepared images, and operators with tools of
+their own."""
+
+from __future__ import annotations
+
+from sim.hosts.machine import CACHES
+from sim.scenario.language.fields import IMAGE, IN, PIECE, Field, Verb
+
+_HERE = ("sim", "local")
+_MACHINE = Field("name", "which one", True)
+
+VERBS: dict[str, Verb] = {
+    "start_machine": Verb(
+        "a machine opens the path that `prepare` gave on the host, and keeps it open, whoever dies meanwhile",
+        {
+            "image": IMAGE, "in": IN, "as": Field("new", "a name for the machine", True),
+            "cache": Field("choice", "`unsafe`: its flushes reach no storage (default writeback)", choices=CACHES),
+        },
+        backends=_HERE,
+    ),
+    "machine_writes": Verb(
+        "a running machine writes into its disk, and flushes",
+        {"machine": _MACHINE, **PIECE, "flush": Field("flag", "false: it does not flush (default true)")},
+        backends=_HERE,
+    ),
+    "freeze_machine": Verb("it stands still as by SIGSTOP", {"machine": _MACHINE}, "machine", backends=_HERE),
+    "thaw_machine": Verb("it goes on", {"machine": _MACHINE}, "machine", backends=_HERE),
+    "kill_machine": Verb(
+        "it dies; what it has not flushed may be lost with it", {"machine": _MACHINE}, "machine", backends=_HERE
+    ),
+    "stop_machine": Verb("it is shut down, and writes its caches back", {"machine": _MACHINE}, "machine",
+                         backends=_HERE),
+    "kill_holder": Verb(
+        "the process that holds a prepared image on the host dies; a machine that uses the image goes on",
+        {"image": IMAGE, "in": IN}, "image",
+    ),
+    "resize_behind": Verb(
+        "somebody makes the data of an image longer with a tool of his own",
+        {"image": IMAGE, "in": IN, "size": Field("size", "how long", True)},
+        backends=_HERE,
+    ),
+}  # fmt: skip

@@ -1,0 +1,95 @@
+"""What others do in a scenario who are not the engine: machines that use prepared images, operators with tools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from engine.api import Engine
+from engine.doors.processes import ProcessState
+from engine.host.state import Prepared
+from sim.scenario.backends.backend import Backend, VirtualMachine
+from sim.scenario.language.model import Step
+from sim.scenario.language.patterns import Piece, chunks
+from sim.scenario.play.names import Names
+
+_LOOK_AGAIN_S = 0.002
+
+
+# -- machines
+
+
+def _start(backend: Backend, names: Names, step: Step) -> None:
+    assert backend.virtual is not None, f"{backend.name} has no virtual machines"
+    with backend.engine(step.host) as engine:
+        entry = _prepared(engine, names, step)
+    started = backend.virtual.start_machine(step.host, entry.path, entry.format, step.values.get("cache", "writeback"))
+    names.machines[step.values["as"]] = started
+
+
+def _prepared(engine: Engine, names: Names, step: Step) -> Prepared:
+    image = names.of_step(step, "image")
+    identity = engine.context.repository(image.repository).identity
+    for entry in engine.list_prepared():
+        if (entry.repository, entry.image) == (identity, image.id):
+            return entry
+    raise names.impossible(step.line, f"the image is not prepared on {step.host} (any more)")
+
+
+def _write(machine: VirtualMachine, step: Step) -> None:
+    values = step.values
+    piece = Piece(values["pattern"], values.get("at", 0), values["length"], values.get("every", 0),
+                  values.get("times", 1))  # fmt: skip
+    for start, part in chunks([piece]):
+        machine.write(start, part)
+    if values.get("flush", True):
+        machine.flush()
+
+
+def _of_machine(act: Callable[[VirtualMachine, Step], None], running: bool = True) -> Callable[..., None]:
+    def happen(backend: Backend, names: Names, step: Step) -> None:
+        name = step.values["machine"]
+        machine = names.machines.get(name)
+        if machine is None or (running and not machine.running):
+            raise names.impossible(step.line, f"the machine {name} does not run (any more)")
+        act(machine, step)
+
+    return happen
+
+
+MACHINES: dict[str, Callable[[Backend, Names, Step], None]] = {
+    "start_machine": _start,
+    "machine_writes": _of_machine(_write),
+    "freeze_machine": _of_machine(lambda machine, step: machine.freeze()),
+    "thaw_machine": _of_machine(lambda machine, step: machine.thaw(), running=False),
+    "kill_machine": _of_machine(lambda machine, step: machine.kill(), running=False),
+    "stop_machine": _of_machine(lambda machine, step: machine.stop()),
+}
+"""What machines do, where the backend has some."""
+
+
+# -- operators
+
+
+def _resize(backend: Backend, names: Names, step: Step) -> None:
+    image = names.of_step(step, "image")
+    with backend.engine(step.host) as engine:
+        volume = names.record(engine, image, step.line).volume
+        if volume is None:
+            raise names.impossible(step.line, "this image has no data")
+        layer = engine.context.repository(image.repository).volumes.layer(volume)
+        engine.doors.images.resize(layer, step.values["size"])
+
+
+def _kill_holder(backend: Backend, names: Names, step: Step) -> None:
+    with backend.engine(step.host) as engine:
+        processes, holder = engine.doors.processes, _prepared(engine, names, step).process
+        processes.kill(holder)
+        while processes.state(holder) is not ProcessState.GONE:
+            engine.doors.clock.sleep(_LOOK_AGAIN_S)
+
+
+OPERATORS: dict[str, Callable[[Backend, Names, Step], None]] = {
+    "kill_holder": _kill_holder,
+    "resize_behind": _resize,
+}
+"""What operators do, on every backend that the table of verbs names."""

@@ -78,6 +78,8 @@ class Operation(NamedTuple):
     """Compute the content digest while copying."""
     made: str = ""
     """Id of the volume that was made before the work began, durable: it is filled from 0 on as it is."""
+    source_content: str = ""
+    """``content`` of the source's record when the copy began."""
     extra: tuple[tuple[str, Any], ...] = ()
     """Fields of a newer minor version, kept as they are."""
 
@@ -138,6 +140,8 @@ class Record(NamedTuple):
     user_data: Any = None
     remarks: tuple[str, ...] = ()
     """Sentences for people about where it came from: what an import left out, what its file looked like."""
+    content: str = ""
+    """Random, of a disk: drawn anew whenever its content may be another. "" in old records, until the next session."""
     extra: tuple[tuple[str, Any], ...] = ()
     """Fields of a newer minor version, kept as they are."""
 
@@ -253,6 +257,13 @@ def _ref_json(ref: VolumeRef | None) -> Any:
     return None if ref is None else {"id": ref.id, "format": str(ref.format), "parent": ref.parent}
 
 
+def _leave_out(data: dict[str, Any], *names: str) -> None:
+    """Leave out what says nothing: a record without any is byte for byte what older programs write."""
+    for name in names:
+        if not data[name]:
+            del data[name]
+
+
 def encode(record: Record) -> bytes:
     """Return the bytes of a record on disk."""
     data = record._asdict()
@@ -261,11 +272,11 @@ def encode(record: Record) -> bytes:
     data["scrap"] = [_ref_json(ref) for ref in record.scrap]
     data["evidence"] = [_ref_json(ref) for ref in record.evidence]
     data["last"] = record.last._asdict() if record.last else None
-    if not record.remarks:
-        del data["remarks"]  # a record without any is byte for byte what older programs write
+    _leave_out(data, "remarks", "content")
     if record.operation:
         operation = record.operation._asdict() | {"attempt": _ref_json(record.operation.attempt)}
         del operation["extra"]
+        _leave_out(operation, "source_content")
         operation.update((key, value) for key, value in record.operation.extra if key not in operation)
         data["operation"] = operation
     data.update((key, value) for key, value in record.extra if key not in data)
@@ -356,9 +367,10 @@ def _operation(data: Any) -> Operation | None:
     known["path_facts"] = tuple(known.get("path_facts", ()))
     known["pinned"] = tuple(known.get("pinned", ()))
     operation = Operation(**known, extra=extra)
-    for name in ("verb", "made", "source", "source_repository", "base", "other", "direction", "path", "source_format"):
+    ids = ("made", "source", "source_repository", "source_content", "base", "other")
+    for name in (*ids, "verb", "direction", "path", "source_format"):
         _expect(isinstance(getattr(operation, name), str), name)
-    for name in ("made", "source", "source_repository", "base", "other"):
+    for name in ids:
         _expect(getattr(operation, name) == "" or is_id(getattr(operation, name)), name)
     _expect(all(is_id(volume) for volume in operation.pinned), "pinned")
     if operation.verb == "merge":
@@ -428,6 +440,7 @@ def _build(data: dict[str, Any]) -> Record:
         _whole_number(number, "counter")
     _expect(record.absorbed_by == "" or is_id(record.absorbed_by), "absorbed_by")
     _expect(isinstance(record.prepared_by, str) and len(record.prepared_by) <= 256, "prepared_by")
+    _expect(record.content == "" or is_id(record.content), "content")
     _expect(isinstance(record.digest, str) and len(record.digest) <= 128, "digest")
     _expect(record.removed is None or type(record.removed) in (int, float), "removed")
     return record

@@ -31,8 +31,7 @@ def _copy(attempt: Attempt, record: Record) -> None:
     with sources.held(attempt.context, operation) as source:
         lost = chains.lost(source.links)
         if source.rewritten or lost != record.lost:  # what was copied from another one is void
-            why = f"disk {source.record.id} was written since the copy began"
-            record = start_again(attempt, source, why if source.rewritten else "another source is there")
+            record = start_again(attempt, source, source.rewritten or "another source is there")
             operation = unfinished(record, "copy")
         if source.record.size != record.size:
             raise Refused(f"image {source.record.id} has another size now", "Remove the copy and make a new one")
@@ -93,4 +92,4 @@ def start_again(attempt: Attempt, source: sources.Source, why: str) -> Record:
     """Have the copy begin at 0 in a fresh volume, since what was copied is void. Return the record as it is then, with
     what the source has lost. ``why`` is what the image says."""
     lost = chains.lost(source.links)
-    return target.from_the_start(attempt, why, lambda record: record._replace(lost=lost), source.record.write_epoch)
+    return target.from_the_start(attempt, why, lambda record: record._replace(lost=lost), source.record)

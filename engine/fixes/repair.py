@@ -38,7 +38,8 @@ def adopt_size(context: Context, repository: Repository, tag: str, size: int) ->
     def adopted(now: Record) -> Record:
         if now.volume != record.volume or now.operation is not None:
             raise StaleFix(f"image {tag} has other data now", "Check again")
-        return now._replace(size=size, write_epoch=now.write_epoch + 1)  # what was copied or hashed of it is void
+        # What was copied or hashed of it is void.
+        return now._replace(size=size, write_epoch=now.write_epoch + 1, content=context.doors.ids.new_id())
 
     changes.change(repository, tag, adopted)
 

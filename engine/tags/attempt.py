@@ -17,7 +17,7 @@ from engine.data.model import OperationStatus
 from engine.data.records import Operation, Record
 from engine.errors import Damaged, DiskwrightError, Stopped, Superseded
 from engine.formats.base import Repository
-from engine.tags import changes
+from engine.tags import changes, sessions
 from engine.tags.context import Context
 
 
@@ -80,7 +80,8 @@ class Attempt:
             known = _last_status(self.repository, record)
             record = derive(with_cursor(self.repository, record))
             self._go_on_from(known if record.operation and record.operation.cursor else None)
-            return record._replace(epoch=record.epoch + 1, last=self.status(), prepared_by="")
+            record = sessions.closed(self.context.doors, record)
+            return record._replace(epoch=record.epoch + 1, last=self.status())
 
         record = changes.change(self.repository, self.tag, claimed)
         self.epoch = record.epoch

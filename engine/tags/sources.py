@@ -15,7 +15,7 @@ from engine.data.model import Strategy, VolumeFormat
 from engine.data.records import Operation, Record, VolumeRef
 from engine.errors import Conflict, DiskwrightError, Refused
 from engine.formats.base import Repository
-from engine.tags import chains, changes, leasing
+from engine.tags import chains, changes, leasing, sessions
 from engine.tags.context import Context
 
 
@@ -25,8 +25,9 @@ class Source(NamedTuple):
     repository: Repository
     record: Record
     links: list[chains.Link]
-    rewritten: bool = False
-    """A mutable source was written since the operation began: what was copied is void."""
+    rewritten: str = ""
+    """Why what was copied of it is void: a mutable source was written since the operation began, or is an older state
+    that was put back; "" while it is what the operation began with."""
 
     def used_bytes(self) -> int:
         """Return an upper estimate of the data in the source."""
@@ -49,14 +50,26 @@ def locate(context: Context, operation: Operation) -> Source:
 @contextlib.contextmanager
 def held(context: Context, operation: Operation) -> Iterator[Source]:
     """Hold the source of ``operation`` under shared leases of its whole chain: nobody writes to it, merges it away or
-    deletes it meanwhile. Refused as ``locate``; ImageBusy; Conflict when it changed just now."""
+    deletes it meanwhile. Its last session is closed: what was written is durable. Refused as ``locate``; ImageBusy;
+    Conflict when it changed just now."""
     first = locate(context, operation)
+    if first.record.mutable:
+        close_session(context, first.repository, first.record)
     with leasing.take(context.doors, first.repository, [], [link.tag for link in first.links]):
         source = locate(context, operation)
         if source.repository.identity != first.repository.identity:
             raise Conflict(f"the source of image {operation.source} changed at the same moment", "Run the fix again")
         chains.unchanged(source.repository, first.links)
         yield source
+
+
+def close_session(context: Context, repository: Repository, record: Record) -> Record:
+    """Close the last session of a disk that is about to be read, if it was not torn down; return the record as it is
+    then. ImageBusy while the session goes on."""
+    if not record.prepared_by:
+        return record
+    with leasing.take(context.doors, repository, [record.id]):
+        return sessions.close(context.doors, repository, record.id)
 
 
 def find(context: Context, operation: Operation) -> tuple[Source | None, str]:
@@ -90,8 +103,17 @@ def _look(repository: Repository, operation: Operation, reasons: list[str]) -> S
     except DiskwrightError as error:
         reasons.append(error.message)
         return None
-    rewritten = record.mutable and record.write_epoch != operation.source_write_epoch
-    return Source(repository, record, links, rewritten)
+    return Source(repository, record, links, _rewritten(record, operation))
+
+
+def _rewritten(record: Record, operation: Operation) -> str:
+    if not record.mutable:
+        return ""
+    if record.write_epoch != operation.source_write_epoch:
+        return f"disk {record.id} was written since the copy began"
+    if record.content != operation.source_content:
+        return f"disk {record.id} is not in the state in which the copy began: it was restored from elsewhere, or used"
+    return ""
 
 
 def copy_record(
@@ -114,6 +136,7 @@ def copy_record(
             source=source.record.id,
             source_repository=source.repository.identity,
             source_write_epoch=source.record.write_epoch,
+            source_content=source.record.content,
             digest=digest,
         ),
     )

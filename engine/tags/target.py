@@ -83,14 +83,14 @@ def _made_before(attempt: Attempt, record: Record) -> tuple[VolumeRef, bool]:
 
 
 def from_the_start(
-    attempt: Attempt, why: str, derive: Callable[[Record], Record], write_epoch: int | None = None
+    attempt: Attempt, why: str, derive: Callable[[Record], Record], source: Record | None = None
 ) -> Record:
     """Have the operation fill a fresh volume from 0, and the image say why; return the record as it is then. What was
-    written so far is deleted."""
+    written so far is deleted. ``source``: the record of what is read from now on, where that is another."""
     note = attempt.status(f"started again: {why}")
     record = attempt.publish(
         lambda record: derive(record)._replace(
-            operation=_afresh(attempt, record, write_epoch),
+            operation=_afresh(attempt, record, source),
             scrap=(*record.scrap, *attempt_of(record)),
             last=note,
         )
@@ -99,12 +99,14 @@ def from_the_start(
     return drop_scrap(attempt, record)
 
 
-def _afresh(attempt: Attempt, record: Record, write_epoch: int | None = None) -> Operation:
+def _afresh(attempt: Attempt, record: Record, source: Record | None = None) -> Operation:
     """Return the operation with another volume: a cursor is about one volume, and that one only."""
     assert record.operation is not None and record.operation.attempt is not None
     fresh = record.operation.attempt._replace(id=attempt.context.doors.ids.new_id())
-    source = record.operation.source_write_epoch if write_epoch is None else write_epoch
-    return record.operation._replace(attempt=fresh, cursor=0, made="", source_write_epoch=source)
+    operation = record.operation._replace(attempt=fresh, cursor=0, made="")
+    if source is None:
+        return operation
+    return operation._replace(source_write_epoch=source.write_epoch, source_content=source.content)
 
 
 def attempt_of(record: Record) -> tuple[VolumeRef, ...]:

@@ -41,7 +41,7 @@ def image(context: Context, repo_id: str, image_id: str, base: str | None, user_
             _same_snapshot(here, source.record)
             return _already_here(context, repository, here, user_data, options)
     if source.record.mutable:
-        _not_prepared(context, found)
+        source = source._replace(record=_at_rest(context, found))
     return _commit(context, repository, source, base, user_data, options)
 
 
@@ -54,6 +54,7 @@ def _operation_of(found: Found) -> Operation:
         source=record.id,
         source_repository=found.repository.identity,
         source_write_epoch=record.write_epoch,
+        source_content=record.content,
     )
 
 
@@ -91,7 +92,8 @@ def _already_here(context: Context, repository: Repository, here: Record, user_d
     return here.id
 
 
-def _not_prepared(context: Context, found: Found) -> None:
+def _at_rest(context: Context, found: Found) -> Record:
+    """Return the record of a disk that nobody has prepared, after its last session was closed."""
     lease = found.repository.leases.try_acquire(found.record.id, shared=True)
     if lease is None:
         raise ImageBusy(
@@ -99,6 +101,7 @@ def _not_prepared(context: Context, found: Found) -> None:
             "Stop the machine that uses it and tear it down, or copy a snapshot of it",
         )
     lease.release()
+    return sources.close_session(context, found.repository, found.record)
 
 
 def _commit(

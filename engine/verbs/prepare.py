@@ -24,7 +24,7 @@ from engine.formats.base import Repository, backing_name
 from engine.gate import gate
 from engine.gate.gate import Purpose
 from engine.host.state import HostState, Prepared
-from engine.tags import chains, changes, leasing
+from engine.tags import chains, changes, leasing, sessions
 from engine.tags.context import Context
 from engine.verbs.commit import committed
 
@@ -148,6 +148,7 @@ def _claim(context: Context, repository: Repository, image: str) -> None:
         return record._replace(
             write_epoch=record.write_epoch + 1,
             prepared_by=context.doors.ids.host_id,
+            content=context.doors.ids.new_id(),
             last=committed(context, "prepare"),
         )
 
@@ -236,11 +237,11 @@ def teardown(context: Context, state: HostState, repo_id: str, image: str, path:
     entry = _which(context, state, repo_id, image, path)
     _refuse_used(state, repository, entry)
     _end_holder(context, state, entry)
+    if entry.writable:
+        with contextlib.suppress(DiskwrightError), leasing.take(context.doors, repository, [image]):
+            sessions.close(context.doors, repository, image)  # else whoever uses the content next does
     if repository.activation is not None:
         repository.activation.deactivate(every=True)
-    if entry.writable:
-        with contextlib.suppress(DiskwrightError):  # the lease decides; the mark is for messages
-            changes.change(repository, image, lambda record: record._replace(prepared_by=""))
 
 
 def _which(context: Context, state: HostState, repo_id: str, image: str, path: str) -> Prepared:

@@ -16,7 +16,7 @@ from engine.data.records import Operation, Record, VolumeRef, check_user_data
 from engine.errors import DiskwrightError, NotFound, Refused
 from engine.formats.base import Repository
 from engine.gate import gate
-from engine.tags import chains, changes, leasing
+from engine.tags import chains, changes, leasing, sessions
 from engine.tags.context import Context
 from engine.verbs.commit import committed, require_room
 
@@ -67,7 +67,7 @@ def switch(
         repository.tags.publish(hidden, 0)
         try:
             gate.make(repository, overlay, record.size, volume.format, lambda: _still_begun(repository, frozen))
-            changes.change(repository, disk, lambda now: _moved(now, record, overlay))
+            changes.change(repository, disk, lambda now: sessions.closed(context.doors, _moved(now, record, overlay)))
         except DiskwrightError:
             _drop_unused(repository, frozen, disk, overlay)
             raise
@@ -103,7 +103,7 @@ def _moved(now: Record, before: Record, overlay: VolumeRef) -> Record:
     # The epoch too: whoever cleans away what we have begun raises it first (we were frozen, and have lost our leases).
     if (now.volume, now.epoch) != (before.volume, before.epoch) or not now.strong:
         raise Refused(f"image {now.id} was changed at the same moment", "Look at its status and try again")
-    return now._replace(volume=overlay, prepared_by="")
+    return now._replace(volume=overlay)
 
 
 def _drop_unused(repository: Repository, frozen: str, disk: str, overlay: VolumeRef) -> None:

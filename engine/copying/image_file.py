@@ -13,7 +13,7 @@ from engine.copying import magic
 from engine.data.model import VolumeFormat
 from engine.doors.files import FileHandle, Files, Stat
 from engine.doors.images import ImageTool, Layer
-from engine.errors import BadRequest, Damaged, NotFound, Refused, from_os_error
+from engine.errors import BadRequest, Damaged, NotFound, Refused, StorageError, from_os_error
 from engine.tools.qemu.qcow2 import Header, parse_header
 
 _HEAD_BYTES = 65536
@@ -105,6 +105,16 @@ def require_sound(images: ImageTool, file: ImageFile) -> None:
                 f"{extent.offset + extent.length} and ends at {length}",
                 "Get it again whole",
             )
+
+
+def data_bytes(images: ImageTool, file: ImageFile) -> int:
+    """Return how many bytes of the image are no hole, at least 1, at most its size; 0 when that cannot be told."""
+    if file.format is VolumeFormat.RAW:
+        return max(1, min(file.size, file.facts.allocated))
+    try:
+        return max(1, sum(extent.length for extent in images.map_layer(file.layer) if extent.data and not extent.zero))
+    except StorageError:
+        return 0  # the import itself finds out why
 
 
 def _header(head: bytes, length: int, path: str) -> Header:

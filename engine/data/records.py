@@ -74,6 +74,8 @@ class Operation(NamedTuple):
     path_facts: tuple[int, ...] = ()
     """(size, mtime in ns, inode) of the imported file: it must be the same to go on."""
     source_format: str = ""
+    data_bytes: int = 0
+    """Of what is imported: as much of it is not a hole, at most; 0 when that is not known."""
     digest: bool = True
     """Compute the content digest while copying."""
     made: str = ""
@@ -276,7 +278,7 @@ def encode(record: Record) -> bytes:
     if record.operation:
         operation = record.operation._asdict() | {"attempt": _ref_json(record.operation.attempt)}
         del operation["extra"]
-        _leave_out(operation, "source_content")
+        _leave_out(operation, "source_content", "data_bytes")
         operation.update((key, value) for key, value in record.operation.extra if key not in operation)
         data["operation"] = operation
     data.update((key, value) for key, value in record.extra if key not in data)
@@ -377,7 +379,7 @@ def _operation(data: Any) -> Operation | None:
         _expect(operation.direction in ("down", "up", "fresh"), "direction")
         _expect(operation.direction != "fresh" or operation.attempt is not None, "a merge into no volume")
     _expect(operation.source_format in ("", *_FORMATS) and "\0" not in operation.path, "imported file")
-    for number in (operation.cursor, operation.source_write_epoch, *operation.path_facts):
+    for number in (operation.cursor, operation.source_write_epoch, operation.data_bytes, *operation.path_facts):
         _whole_number(number, "number in operation", 1 << 70)
     _expect(isinstance(operation.digest, bool), "digest")
     return operation

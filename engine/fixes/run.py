@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from engine.data.model import Fix, FixType
+from engine.data.model import Fix
 from engine.errors import BadRequest, Refused, StaleFix, StorageError
 from engine.fixes import clean, copy, create, import_image, merge, rebuild, repair
 from engine.fixes.work import Work
@@ -125,7 +125,7 @@ def execute(context: Context, repository: Repository, work: Work) -> None:
     else:
         work = verify(context, repository, work.fix)
     try:
-        if work.fix.type is FixType.CLEAN or BY_CODE[work.fix.rule].executor is Executor.DELETE:
+        if BY_CODE[work.fix.rule].frees:
             freeing(repository, lambda: RUNNERS[work.fix.rule](context, repository, work))
             if repository.ballast is not None:
                 repository.ballast.keep()  # what was freed may be the first room since it was used up

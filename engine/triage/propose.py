@@ -13,7 +13,9 @@ from engine.triage.rules import BY_CODE, Need
 from engine.triage.view import Graph
 
 RESERVE_BYTES = 1 << 20
-"""Room left for records and metadata when judging whether a fix fits."""
+"""Room left for records and metadata when judging whether a fix that writes data fits."""
+_RECORDS_BYTES = 128 << 10
+"""What the record and the progress log of any fix take at most, with the blocks of their directories."""
 
 
 def reads_of(graph: Graph, tags: Iterable[str] = (), dependants: Iterable[str] = ()) -> tuple[tuple[str, str], ...]:
@@ -111,6 +113,8 @@ def fix(  # noqa: PLR0913 - a fix has that many sides; callers name each
     rule = BY_CODE[code]
     assert rule.type is not None, f"{code} has no fix"
     plan = plan or {}
+    if not (rule.frees or graph.view.managed) and graph.view.free_bytes < _RECORDS_BYTES:
+        cost = cost._replace(fits=False, peak_extra_bytes=max(cost.peak_extra_bytes, _RECORDS_BYTES))
     if wait is None and not cost.fits:
         wait = Wait(WaitKind.ROOM, str(cost.peak_extra_bytes), f"{cost.peak_extra_bytes} bytes of free space")
     assert wait is None or wait.kind in (WaitKind.ROOM, *rule.waits), f"{code} waits for no {wait.kind}"

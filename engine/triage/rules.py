@@ -98,6 +98,11 @@ class Rule(NamedTuple):
     last: bool = False
     """It runs after all others, which leave something for it."""
 
+    @property
+    def frees(self) -> bool:
+        """Its fix frees room, or leads to that, so it may use what is set apart for it."""
+        return self.type is FixType.CLEAN or self.executor is Executor.DELETE
+
 
 B_CREATE: Final = "B-CREATE"
 B_COPY: Final = "B-COPY"

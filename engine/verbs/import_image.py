@@ -40,6 +40,7 @@ def disk(context: Context, repo_id: str, path: str, format: str, user_data: Any,
         path=path,
         path_facts=file.identity,
         source_format=format,
+        data_bytes=image_file.data_bytes(context.doors.images, file),
         digest=options.digest,
     )
     record = new_disk(context, size, strategy, operation, user_data)._replace(remarks=file.remarks)

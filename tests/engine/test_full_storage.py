@@ -97,3 +97,31 @@ def test_an_old_repository_gets_ballast_when_it_is_written(driver: Driver):
     leave(driver.world, 16 * BALLAST_BYTES)
     driver.world.host("three").set_user_data("a", driver.named["disk"], {"n": 2})
     assert length(driver) == BALLAST_BYTES
+
+
+# -- what a fix needs
+
+
+def test_a_fix_whose_own_record_has_no_room_does_not_fit(driver: Driver):
+    """Finishing a disk moves no data; where not even its record has room it waits for room, and a clean does not."""
+    engine = driver.engine()
+    engine.create_virtual_disk("a", 1 << 20, options={"auto_fix": False})
+    engine.remove_image("a", driver.named["disk"])
+    leave(driver.world, 64 << 10)
+    fits = {fix.rule: (fix.cost.fits, bool(fix.waits_for)) for fix in engine.check_storage_repository("a")}
+    assert fits == {"B-CREATE": (False, True), "C-REMOVED": (True, False)}
+
+
+def test_digest_lists_need_room_too(driver: Driver):
+    """A thin file of 1 TiB has a digest list of 16 MiB: as long as there is less the import waits."""
+    files = driver.world.storage
+    files.make_directory("/thin")
+    engine = driver.engine()
+    with engine.context.doors.files.create("/thin/disk.raw") as handle:
+        handle.truncate(1 << 40)
+        handle.write_at(1 << 39, b"x" * 4096)
+    engine.import_image("a", "/thin/disk.raw", "raw", options={"auto_fix": False})
+    for room, fits in ((8 << 20, False), (32 << 20, True)):
+        leave(driver.world, room)
+        (fix,) = engine.check_storage_repository("a")
+        assert (fix.rule, fix.cost.fits) == ("B-IMPORT", fits)

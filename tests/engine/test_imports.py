@@ -11,8 +11,10 @@ import pytest
 
 from engine.copying import magic
 from engine.data.model import Status
+from engine.data.records import Record
 from engine.errors import Refused
 from engine.fixes import fill
+from engine.tags import changes
 from tests.crash.kit import MiB, content
 from tests.engine.regress_kit import NO_FIX, last_error, record, run, state_of
 
@@ -142,3 +144,25 @@ def test_a_file_that_changes_while_it_is_read_is_not_sealed(engine, tmp_path, mo
             run(engine, "a", "B-IMPORT", image)
         monkeypatch.undo()
         assert state_of(engine, "a", image) == Status.BROKEN
+
+
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+def test_an_import_needs_what_the_file_holds_and_not_what_it_could_hold(engine, tmp_path, format):
+    """1 MiB in a thin file of 4 TiB is told as about 1 MiB, and fits. An import that an older program began does not
+    say how much it is: then it is the whole size, as before."""
+    path = tmp_path / f"thin.{format}"
+    subprocess.run(["qemu-img", "create", "-q", "-f", format, path, "4T"], check=True)
+    subprocess.run(["qemu-io", "-f", format, "-c", "write -P 7 2T 1M", path], check=True, capture_output=True)
+    image = engine.import_image("a", str(path), format, options=NO_FIX)
+    (fix,) = engine.check_storage_repository("a")
+    digests = (4 << 40) // (2 << 20) * 32
+    assert fix.cost.fits and 1 << 20 <= fix.cost.peak_extra_bytes <= (2 << 20) + digests
+    repository = engine.context.repository("a")
+
+    def as_older(record: Record) -> Record:
+        assert record.operation is not None
+        return record._replace(operation=record.operation._replace(data_bytes=0))
+
+    changes.change(repository, image, as_older)
+    (fix,) = engine.check_storage_repository("a")
+    assert fix.cost.read_bytes == 4 << 40

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from engine.data.digests import DIGEST_BYTES, chunk_count
 from engine.data.model import Fix, FixCost, Status, Strategy, VolumeFormat, Wait, WaitKind
 from engine.data.records import Record
 from engine.triage import rules
@@ -63,7 +64,7 @@ def _resume(judge: Judge, record: Record, health: Health) -> Fix:
     operation = record.operation
     assert operation is not None
     cursor = graph.cursor(record)
-    pending = graph.view.pending.get(record.id)
+    pending = graph.view.pending.get(record.id, operation.data_bytes or None)
     if operation.verb == "create_disk" and not operation.source:
         bytes_left, exact = 0, True
     elif pending is not None:
@@ -75,6 +76,8 @@ def _resume(judge: Judge, record: Record, health: Health) -> Fix:
     written = bytes_left
     if extra and attempt is not None and attempt.format is VolumeFormat.RAW:
         written = max(bytes_left, record.size)  # zeros too
+    if extra is None and bytes_left and operation.digest and not graph.view.managed:
+        extra = written + chunk_count(record.size) * DIGEST_BYTES  # digest lists lie beside the data
     goes_on = f"; it goes on at byte {cursor} of {record.size}" if cursor else ""
     return fix(
         graph,

@@ -374,6 +374,11 @@ class Engine:
         self._sweep()
         return self.state.prepared()
 
+    def list_unheld(self) -> list[Prepared]:
+        """Return the images that are in use on this host as they were prepared, and have lost their holder."""
+        self._sweep()
+        return self.state.unheld()
+
     def close(self) -> None:
         """Close what is open in this process; connections stay."""
         self._forget()

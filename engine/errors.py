@@ -11,6 +11,7 @@
     ├── Refused           5  allowed by nobody in this state; the message says what to do first
     │   ├── Moved            what stands there is not what was connected
     │   ├── StaleFix
+    │   ├── NotUnderstood    valid, and written by another version
     │   └── Irreversible     it cannot be undone, and nobody said that it may be done
     ├── StorageError      6  the storage or a tool failed; what was done is kept, retry works
     │   ├── NoSpace
@@ -101,6 +102,12 @@ class StaleFix(Refused):
     """What the fix was computed from has changed; check again."""
 
     code = "stale-fix"
+
+
+class NotUnderstood(Refused):
+    """What is on disk is as it was written, by a version that knows more than this one. It is kept."""
+
+    code = "not-understood"
 
 
 class Irreversible(Refused):

@@ -45,7 +45,7 @@ def pieces(ranges: Iterable[Range], cursor: int = 0) -> list[Range]:
 
 
 def total(ranges: Iterable[Range]) -> int:
-    """Sum of the lengths."""
+    """Return the sum of the lengths."""
     return sum(length for _, length in ranges)
 
 

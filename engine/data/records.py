@@ -22,7 +22,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from engine.data.model import MAX_IMAGE_BYTES, MAX_USER_DATA_BYTES, OperationStatus, Strategy, VolumeFormat, is_id
-from engine.errors import BadRequest, Damaged
+from engine.errors import BadRequest, Damaged, DiskwrightError, NotUnderstood
 
 MAX_RECORD_BYTES = 1024 * 1024
 """Longest record read: 64 KiB of user data escapes to 384 KiB at worst; the rest is small."""
@@ -288,15 +288,15 @@ def encode(record: Record) -> bytes:
 
 
 def decode(raw: bytes, tag: str) -> Record:
-    """Return the record in ``raw``, which was found under the name of ``tag``. Raises Damaged saying what is wrong.
-    Every field is checked: records come from strangers."""
+    """Return the record in ``raw``, which was found under the name of ``tag``. Every field is checked: records come
+    from strangers. Damaged says what is wrong; NotUnderstood that it is whole, and of another version."""
     head, newline, body = raw.partition(b"\n")
     parts = head.split(b" ")
     if not raw:
         raise Damaged("the record is empty")
     if not newline or parts[0] != MAGIC.encode():
-        if parts[0][:2] == b"dw" and parts[0][2:].isdigit():
-            raise Damaged(f"the record has version {parts[0].decode()}, this program reads {MAGIC}")
+        if newline and parts[0][:2] == b"dw" and parts[0][2:].isdigit():
+            raise _of_version(raw, parts[0], tag)
         raise Damaged("the record does not start as one")
     if len(parts) != 3 or not parts[1].isdigit() or len(parts[1]) > 9 or len(body) < int(parts[1]):
         raise Damaged("the record is truncated")
@@ -309,10 +309,23 @@ def decode(raw: bytes, tag: str) -> Record:
             canonical(data)  # half of a surrogate pair can be read and never be written again: ValueError
         record = _build(data)
     except (ArithmeticError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise Damaged(f"a field of the record is wrong ({type(error).__name__}: {error!s:.100})") from None
+        # Its checksum is right: whoever wrote this meant it.
+        what = f"a field of the record is not known here ({type(error).__name__}: {error!s:.100})"
+        raise NotUnderstood(what, "Use the version of diskwright that wrote it") from None
     if record.id != tag:
         raise Damaged(f"the record says it is of {record.id}")
     return record
+
+
+def _of_version(raw: bytes, version: bytes, tag: str) -> DiskwrightError:
+    """Return what is the matter with a record that names another version. One that is a record of ours but for that
+    word is damaged: no other version would have written it so."""
+    what = f"the record has version {version[:20].decode()}, this program reads {MAGIC}"
+    try:
+        decode(MAGIC.encode() + raw[len(version) :], tag)
+    except DiskwrightError:
+        return NotUnderstood(what, "Use the version of diskwright that wrote it")
+    return Damaged(f"{what}, and all else in it is as {MAGIC} has it")
 
 
 def _no_constant(name: str) -> None:

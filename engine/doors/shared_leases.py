@@ -59,7 +59,7 @@ class SharedHost(NamedTuple):
 
     @property
     def gone(self) -> bool:
-        """Proven: nothing of it runs, as far as a watchdog guarantees that."""
+        """Whether it is proven that nothing of the host runs, as far as a watchdog guarantees that."""
         return self.state in (HostState.FREE, HostState.DEAD)
 
 

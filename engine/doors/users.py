@@ -14,13 +14,13 @@ class User(NamedTuple):
     pid: int
     """0: only its lock is seen, so it runs on another host or may not be looked at from here."""
     command: str
-    """Its command line, shortened and printable; "" when it is not known."""
+    """Command line of the process, shortened and printable; "" when it is not known."""
     writes: bool = False
-    """It may write."""
+    """Whether it may write."""
 
 
 def describe_users(users: Sequence[User]) -> str:
-    """Name them, for a message."""
+    """Name users in a message: the first of them, and how many more there are."""
     shown = [_one(user) for user in users[:_SHOWN]]
     if len(users) > _SHOWN:
         shown.append(f"{len(users) - _SHOWN} more")

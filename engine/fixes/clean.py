@@ -25,6 +25,7 @@ from engine.gate.gate import Purpose
 from engine.tags import changes
 from engine.tags.attempt import with_cursor
 from engine.tags.context import Context
+from engine.triage.view import strong_above
 
 
 def tag(context: Context, repository: Repository, target: str) -> None:
@@ -182,8 +183,10 @@ def damaged_record(repository: Repository, target: str) -> None:
     entry = repository.tags.read(target)
     if entry is None or entry.tombstone:
         return
-    if entry.record is not None or entry.unreadable:
+    if not entry.damaged:
         raise StaleFix(f"the record of {target} can be read, or cannot be judged, now", "Check again")
-    if known(repository.tags.scan(), target):
-        raise Refused(f"other images depend on {target}", "Remove them first")
+    tags = repository.tags.scan()
+    above = strong_above(target, lambda tag: known(tags, tag), lambda tag: tags[tag].record)
+    if above:
+        raise Refused(f"image {above} depends on {target}", "Remove it first, or mend the record")
     repository.tags.purge(target, entry.generation)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from engine.data.digests import DigestList
 from engine.data.records import Operation, Record, VolumeRef
 from engine.errors import Damaged, DiskwrightError, Refused
 from engine.fixes import fill
@@ -36,14 +37,15 @@ def _copy(attempt: Attempt, record: Record) -> None:
         if source.record.size != record.size:
             raise Refused(f"image {source.record.id} has another size now", "Remove the copy and make a new one")
         attempt.stage("make volume")
-        filled = target.ready(attempt, record)
+        filling = fill.ready(attempt, record, operation.digest and not operation.base)
+        in_one_run = attempt.cursor == 0
         attempt.stage("copy data")
         read = fill.reading(source.repository, source.record, source.links)
         if operation.base:
-            _copy_onto_base(attempt, read, source, operation, filled)
+            _copy_onto_base(attempt, read, source, operation, filling.volume)
             digest = read.digest
         else:
-            digest = fill.copy_all(attempt, read, filled, operation.digest)
+            digest = fill.copy_all(attempt, read, filling)
     attempt.stage("seal")
     if digest and not record.mutable and read.digest and digest != read.digest:
         raise Damaged(
@@ -55,8 +57,8 @@ def _copy(attempt: Attempt, record: Record) -> None:
     attempt.finish(
         lambda now: target.sealed(now)._replace(digest=digest, digest_write_epoch=now.write_epoch, lost=lost)
     )
-    if digest and not source.record.mutable and not source.record.digest:
-        _tell_source(source, digest, attempt, filled)
+    if digest and in_one_run and filling.digests and not (source.record.mutable or source.record.digest):
+        _tell_source(source, filling.digests)
 
 
 def _copy_onto_base(
@@ -71,9 +73,9 @@ def _copy_onto_base(
         fill.copy_difference(attempt, read, source.links, links, filled)
 
 
-def _tell_source(source: sources.Source, digest: str, attempt: Attempt, filled: VolumeRef) -> None:
-    """Record the digest in the source snapshot too, since it was read whole anyway. Best effort."""
-    chunks = attempt.repository.digests.read(filled.id)
+def _tell_source(source: sources.Source, found: DigestList) -> None:
+    """Record the digest in the source snapshot too, since all of it was read and hashed just now. Best effort."""
+    digest = found.root()
 
     def told(record: Record) -> Record | None:
         if record.digest or record.volume is None or record.volume != source.links[0].volume:
@@ -81,8 +83,7 @@ def _tell_source(source: sources.Source, digest: str, attempt: Attempt, filled: 
         return record._replace(digest=digest, digest_write_epoch=record.write_epoch)
 
     try:
-        if chunks is not None:
-            source.repository.digests.write(source.links[0].volume.id, chunks)
+        source.repository.digests.write(source.links[0].volume.id, found.to_bytes())
         changes.change(source.repository, source.record.id, told)
     except DiskwrightError:
         return  # a read-only or full source keeps no digest; the copy is complete without it

@@ -1,4 +1,8 @@
-"""Filling a volume with an image's data: one fenced session per attempt, resumed at a cursor."""
+"""Filling a volume with an image's data: one fenced session per attempt, resumed at a cursor.
+
+A digest is of what was hashed in this attempt. What an attempt before had stored of its digests is only compared with:
+it tells whether what is in the volume is still what was read then.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,15 @@ import contextlib
 from typing import NamedTuple
 
 from engine.copying import pump, ranges
-from engine.data.digests import CHUNK_BYTES, DIGEST_BYTES, DigestList, proven
+from engine.data.digests import DigestList, proven
 from engine.data.model import VolumeFormat, aligned
 from engine.data.records import Record, VolumeRef
 from engine.doors.images import Layer, Session
-from engine.errors import Damaged, DiskwrightError
+from engine.errors import Damaged, DiskwrightError, ReadFailed
 from engine.formats.base import Repository
 from engine.gate import gate
 from engine.gate.gate import Purpose
-from engine.tags import chains, changes
+from engine.tags import chains, changes, target
 from engine.tags.attempt import Attempt
 
 
@@ -34,15 +38,61 @@ class Reading(NamedTuple):
     tables say beyond its content would be believed."""
 
 
+class Filling(NamedTuple):
+    """A volume that is there to be filled from the attempt's cursor on."""
+
+    volume: VolumeRef
+    digests: DigestList | None
+    """Hashed in this attempt: those of all chunks below the cursor. None when no digest is wanted."""
+
+
+def ready(attempt: Attempt, record: Record, want_digest: bool) -> Filling:
+    """Return the volume that the operation of ``record`` names, made where it was not (``target.ready``).
+
+    Where a digest is wanted, what an attempt before has copied is read and hashed again. If it is not what was copied,
+    a fresh volume is filled from 0: either the volume or the list that was kept beside it has been damaged, and neither
+    is believed."""
+    volume = target.ready(attempt, record)
+    if not want_digest:
+        return Filling(volume, None)
+    size = aligned(record.size)
+    if attempt.cursor == 0:
+        return Filling(volume, DigestList(size))
+    found = _hashed_again(attempt, volume, size)
+    if found is not None:
+        return Filling(volume, found)
+    record = target.from_the_start(attempt, "what was copied before is not as it was read", lambda now: now)
+    return Filling(target.ready(attempt, record), DigestList(size))
+
+
+def _hashed_again(attempt: Attempt, volume: VolumeRef, size: int) -> DigestList | None:
+    """Return the digests of what is below the cursor in the volume; None when those of the attempt before are others,
+    or it cannot be read. Where none were kept there is nothing to compare with."""
+    images = attempt.context.doors.images
+    layers = [gate.open_layer(attempt.repository, attempt.tag, volume, Purpose.FILL)]
+    below = min(attempt.cursor, size)
+    wanted = ranges.merged(ranges.data_ranges(images.map_chain(layers)), below)
+    session = images.open_session(layers, False, attempt.repository.constraints().direct_io)
+    try:
+        found = pump.digest_of(session, wanted, size, lambda cursor, percent: attempt.check())
+    except ReadFailed:
+        return None
+    finally:
+        session.close()
+    hashed, stored = found.upto(attempt.cursor), attempt.repository.digests.read(volume.id)
+    return found if stored is None or stored[: len(hashed)] == hashed else None
+
+
 def reading(repository: Repository, record: Record, links: list[chains.Link]) -> Reading:
     """Return how to read an image of a repository."""
     digest = record.digest if record.digest_is_valid else ""
-    chunks = repository.digests.read(links[0].volume.id) if digest else None
+    known = proven(repository.digests.read(links[0].volume.id), aligned(record.size), digest) if digest else None
+    chunks = known.to_bytes() if known else None
     return Reading(chains.layers(repository, links), record.size, repository.constraints().direct_io, digest, chunks)
 
 
-def copy_all(attempt: Attempt, source: Reading, target: VolumeRef, want_digest: bool, prove: bool = False) -> str:
-    """Fill the flat volume ``target`` with all of ``source`` from the attempt's cursor on.
+def copy_all(attempt: Attempt, source: Reading, filling: Filling, prove: bool = False) -> str:
+    """Fill a flat volume with all of ``source`` from the attempt's cursor on.
 
     A raw device, by whomever it was made, may show anything from there on: each byte of it is written or zeroed,
     also behind the end of a shorter source. Returns the content digest, "" when none was asked for or known. With
@@ -50,14 +100,14 @@ def copy_all(attempt: Attempt, source: Reading, target: VolumeRef, want_digest: 
     return.
     """
     size = aligned(source.size)
-    layer = gate.open_layer(attempt.repository, attempt.tag, target, Purpose.FILL)
+    volume, known = filling
+    layer = gate.open_layer(attempt.repository, attempt.tag, volume, Purpose.FILL)
     if attempt.cursor == 0 and not prove and _reflink(attempt, source, layer):
         attempt.checkpoint(size, 100)
         if source.digest and source.chunks:
-            attempt.repository.digests.write(target.id, source.chunks)
+            attempt.repository.digests.write(volume.id, source.chunks)
         return source.digest
     images = attempt.context.doors.images
-    known = _known_digests(attempt, target.id, size) if want_digest else None
     with contextlib.ExitStack() as stack:
         read = _open(stack, images.open_session(source.layers, False, source.direct))
         write = _open(stack, images.open_session([layer], True, attempt.repository.constraints().direct_io))
@@ -65,12 +115,10 @@ def copy_all(attempt: Attempt, source: Reading, target: VolumeRef, want_digest: 
         wanted = ranges.merged(ranges.data_ranges(images.map_chain(source.layers)), min(read.size, size))
         zeroed_to = write.size if layer.device and layer.format is VolumeFormat.RAW else 0
         job = pump.Job(read, write, wanted, size, blank=not zeroed_to, zeroed_to=zeroed_to, digests=known)
-        _timed_run(attempt, job, target.id)
-    if not want_digest:
+        _timed_run(attempt, job, volume.id)
+    if known is None:
         return ""
-    if known is None:  # an older attempt copied the beginning without digests
-        return _digest_again(attempt, [layer], size, target.id)
-    attempt.repository.digests.write(target.id, known.to_bytes())
+    attempt.repository.digests.write(volume.id, known.to_bytes())
     return known.root()
 
 
@@ -176,28 +224,6 @@ def _reflink(attempt: Attempt, source: Reading, target: Layer) -> bool:
     except OSError:
         return False  # an optimisation only: the copy says what is wrong if something is
     return True
-
-
-def _known_digests(attempt: Attempt, volume: str, size: int) -> DigestList | None:
-    if attempt.cursor == 0:
-        return DigestList(size)
-    stored = attempt.repository.digests.read(volume)
-    needed = attempt.cursor // CHUNK_BYTES * DIGEST_BYTES
-    if attempt.cursor >= size:
-        needed = len(DigestList(size).to_bytes())
-    return DigestList(size, stored[:needed]) if stored is not None and len(stored) >= needed else None
-
-
-def _digest_again(attempt: Attempt, layers: list[Layer], size: int, volume: str) -> str:
-    images = attempt.context.doors.images
-    wanted = ranges.merged(ranges.data_ranges(images.map_chain(layers)), size)
-    session = images.open_session(layers, False, attempt.repository.constraints().direct_io)
-    try:
-        found = pump.digest_of(session, wanted, size, lambda cursor, percent: attempt.check())
-    finally:
-        session.close()
-    attempt.repository.digests.write(volume, found.to_bytes())
-    return found.root()
 
 
 def _same_below(ours: list[chains.Link], theirs: list[chains.Link]) -> bool:

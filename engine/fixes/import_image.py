@@ -32,9 +32,9 @@ def _import(attempt: Attempt, record: Record) -> None:
         file = image_file.inspect(handle, operation.path, operation.source_format)
         image_file.require_sound(doors.images, file)
         attempt.stage("make volume")
-        filled = target.ready(attempt, record)
+        filling = fill.ready(attempt, record, operation.digest)
         attempt.stage("copy data")
-        digest = fill.copy_all(attempt, _reading(file, record.size), filled, operation.digest)
+        digest = fill.copy_all(attempt, _reading(file, record.size), filling)
         _require_same(attempt.context, operation, handle)  # changed while it was read: not sealed
     attempt.stage("seal")
     attempt.finish(lambda now: target.sealed(now)._replace(digest=digest, digest_write_epoch=now.write_epoch))

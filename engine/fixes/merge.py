@@ -197,7 +197,7 @@ def _fresh(attempt: Attempt, record: Record, top: VolumeRef, lower: Record) -> N
     upper = gate.open_layer(repository, record.id, top, Purpose.REPLACE)
     mine = ranges.present_ranges(images.map_layer(upper))
     if not filled.parent:
-        fill.copy_all(attempt, fill.reading(repository, record, links), filled, want_digest=False)
+        fill.copy_all(attempt, fill.reading(repository, record, links), fill.Filling(filled, None))
     else:
         layers = chains.layers(repository, links)
         theirs = ranges.present_ranges(images.map_layer(layers[1]))

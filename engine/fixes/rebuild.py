@@ -37,13 +37,13 @@ def flatten(context: Context, repository: Repository, tag: str, keep_format: boo
         lost = chains.lost(links)
         with leasing.take(context.doors, repository, [], [link.tag for link in links[1:]]):
             chains.unchanged(repository, links)
-            filled = target.ready(attempt, record)
+            filling = fill.ready(attempt, record, not record.mutable and not lost)
             attempt.stage("copy data")
             read = fill.reading(repository, record, links)
-            digest = fill.copy_all(attempt, read, filled, not record.mutable and not lost)
+            digest = fill.copy_all(attempt, read, filling)
         if record.digest_is_valid and digest and digest != record.digest:
             raise Damaged(f"image {tag} does not have the content that its digest says", "Check it with --deep")
-        _replace(attempt, filled, record.digest if lost else digest, lost=lost)
+        _replace(attempt, filling.volume, record.digest if lost else digest, lost=lost)
 
 
 def _optimizing(context: Context, record: Record, keep_format: bool) -> Record:
@@ -124,17 +124,17 @@ def from_replica(context: Context, repository: Repository, tag: str, source_iden
             home = source.repository.identity == repository.identity
             if home or source.record.mutable or chains.lost(source.links):
                 raise Refused(f"no connected repository has snapshot {tag} intact", "Connect the one that has it")
-            filled = target.ready(attempt, record)
+            filling = fill.ready(attempt, record, want_digest=True)
             attempt.stage("copy data")
             read = fill.reading(source.repository, source.record, source.links)
-            digest = fill.copy_all(attempt, read, filled, True, prove=True)
+            digest = fill.copy_all(attempt, read, filling, prove=True)
         wanted = record.digest or read.digest
         if wanted and digest != wanted:
             raise Damaged(
                 f"the replica of snapshot {tag} does not have the content that the digest says",
                 "Look for another replica; nothing was replaced",
             )
-        _replace(attempt, filled, digest, evidence=_has_data(repository, record), lost=())
+        _replace(attempt, filling.volume, digest, evidence=_has_data(repository, record), lost=())
 
 
 def _kept_format(record: Record) -> VolumeFormat:

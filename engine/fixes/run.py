@@ -12,6 +12,7 @@ from collections.abc import Callable
 from engine.data.model import Fix
 from engine.errors import BadRequest, Refused, StaleFix, StorageError
 from engine.fixes import clean, copy, create, import_image, merge, rebuild, repair
+from engine.fixes.mend_record import mend_record
 from engine.fixes.work import Work
 from engine.formats.base import Repository
 from engine.survey import survey
@@ -193,6 +194,7 @@ _EXECUTORS: dict[Executor, Runner] = {
     Executor.ATTEMPT: _leftovers("attempt"),
     Executor.LOSSES: lambda context, repository, work: repair.accept_losses(context, repository, work.fix.target),
     Executor.RECORD: lambda context, repository, work: clean.damaged_record(repository, work.fix.target),
+    Executor.MEND_RECORD: lambda context, repository, work: mend_record(context, repository, work.fix.target),
     Executor.LITTER: _litter,
     Executor.LOST: _lost,
     Executor.QUARANTINE: _quarantine,

@@ -21,10 +21,11 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from engine.data.model import Constraints, VolumeFormat
-from engine.data.records import Record, VolumeRef
+from engine.data.records import Record, VolumeRef, decode
 from engine.doors.images import Layer
 from engine.doors.leases import Lease
 from engine.doors.users import User
+from engine.errors import Damaged, NotUnderstood
 from engine.tools.qemu.qcow2 import Header
 
 DEVICE = "device"
@@ -43,10 +44,20 @@ class TagEntry(NamedTuple):
     unreadable: bool = False
     """The problem is with reading (EIO, EACCES, ESTALE), so nothing may be concluded from it."""
 
+    foreign: bool = False
+    """The problem is ours: the record is whole, and another version wrote it."""
+    before: Record | None = None
+    """The generation before a damaged one, where it is intact."""
+
     @property
     def tombstone(self) -> bool:
         """The tag was purged; only its generation is left."""
         return self.record is None and not self.problem
+
+    @property
+    def damaged(self) -> bool:
+        """What the storage gives is not what was written, for certain."""
+        return bool(self.problem) and not self.unreadable and not self.foreign
 
 
 class VolumeFacts(NamedTuple):
@@ -98,6 +109,16 @@ class Scan(NamedTuple):
     """Directories of tags or volumes that could not be listed, with the reason: what they hold is not known."""
     listing: object = None
     """For ``Volumes.facts``: what it would otherwise have to ask for each volume alone."""
+
+
+def understood(tag: str, generation: int, raw: bytes) -> TagEntry:
+    """Return the tag whose newest generation has this record."""
+    try:
+        return TagEntry(tag, generation, decode(raw, tag))
+    except NotUnderstood as error:
+        return TagEntry(tag, generation, None, error.message, foreign=True)
+    except Damaged as error:
+        return TagEntry(tag, generation, None, error.message)
 
 
 def unverified() -> None:

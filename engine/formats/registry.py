@@ -19,18 +19,19 @@ class Type(Protocol):
     """Newest version of the format on disk that it knows."""
 
     def create(self, doors: Doors, parameters: dict[str, object]) -> None:
-        """As ``create_repository``. What it mounted or activated for that is taken away again."""
+        """Make a repository as ``create_repository`` says. What it mounted or activated for that is taken away
+        again."""
 
     def open(self, doors: Doors, parameters: dict[str, object], threads: bool) -> Repository:
-        """As ``open_repository``. Makes the storage reachable first (mounts, loop devices, activation), if it is
-        not; a crash in between leaves nothing that ``detach`` does not find."""
+        """Open a repository as ``open_repository`` says. Makes the storage reachable first (mounts, loop devices,
+        activation), if it is not; a crash in between leaves nothing that ``detach`` does not find."""
 
     def detach(self, doors: Doors, parameters: dict[str, object]) -> None:
         """Take away what ``open`` did to this host: mounts, loop devices, active volumes. Nothing is open.
         Success when there is nothing, also when the storage is not there. StorageError while it is in use."""
 
     def reached(self, doors: Doors, parameters: dict[str, object]) -> object:
-        """What ``detach`` takes away, as something that is equal where two sets of parameters mean the same."""
+        """Return what ``detach`` takes away, as something that is equal where two sets of parameters mean the same."""
 
 
 _TYPES = ("localfs", "lvm", "nfs")
@@ -38,7 +39,7 @@ _TYPES = ("localfs", "lvm", "nfs")
 
 
 def _type(name: str) -> Type:
-    """Imported when it is needed: a command must start quickly."""
+    """Import the module of a type when it is needed: a command must start quickly."""
     if name == "lvm":
         from engine.formats.lvm import repository
 
@@ -61,12 +62,12 @@ class Format(NamedTuple):
 
 
 def known_formats() -> list[str]:
-    """What ``create_repository`` can make, such as "localfs-1.0"."""
+    """Return what ``create_repository`` can make, such as "localfs-1.0"."""
     return [f"{name}-{major}.{minor}" for name, (major, minor) in ((name, _type(name).VERSION) for name in _TYPES)]
 
 
 def parse_format(format: str) -> Format:
-    """Type, major and minor of "<type>-<major>.<minor>", or BadRequest for what is not known here.
+    """Return type, major and minor of "<type>-<major>.<minor>"; raise BadRequest for what is not known here.
 
     A newer minor of a known major is known; a newer major is not.
     """
@@ -115,6 +116,6 @@ def detach_repository(format: str, parameters: dict[str, object], doors: Doors) 
 
 
 def same_on_host(first: tuple[str, dict[str, object]], second: tuple[str, dict[str, object]], doors: Doors) -> bool:
-    """Whether detaching one (format, parameters) would take away what the other stands on. BadRequest."""
+    """Return whether detaching one (format, parameters) would take away what the other stands on. BadRequest."""
     (one, other), (left, right) = (parse_format(first[0]), parse_format(second[0])), (first[1], second[1])
     return one.type == other.type and _type(one.type).reached(doors, left) == _type(one.type).reached(doors, right)

@@ -191,7 +191,7 @@ class HostState:
         return [entry for entry, alive in self._entries() if not alive]
 
     def _entries(self) -> list[tuple[Prepared, bool]]:
-        """Each prepared image of this boot, and whether its holder lives."""
+        """Return each prepared image of this boot, and whether its holder lives."""
         found = []
         for entry in self._noted():
             alive = self._doors.processes.state(entry.process) is not ProcessState.GONE

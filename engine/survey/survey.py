@@ -13,6 +13,7 @@ from collections.abc import Callable
 from engine.data import progress
 from engine.data.model import Finding, Fix, RepositoryReport, VolumeFormat, Wait, WaitKind
 from engine.data.records import Record, VolumeRef
+from engine.doors.users import describe_users
 from engine.errors import DiskwrightError
 from engine.formats.base import Repository, Scan, TagEntry, VolumeFacts
 from engine.gate import gate
@@ -40,6 +41,8 @@ def look(
     """Return a view of the repository. ``only`` limits the look at data to the chain of one tag (records are all read).
     A deep look leaves out images that somebody works on; ``mine``: the caller holds the lease."""
     scan = repository.scan()
+    if only is not None and (entry := scan.tags.get(only)) is not None and entry.problem:
+        only = None  # which data it is about is what is asked
     facts = _facts(repository, scan, only, context.doors.clock.monotonic)
     scan = _second_look(repository, scan, facts)
     total, free = repository.space()
@@ -59,7 +62,9 @@ def look(
         deep=deep,
         managed=repository.manager is not None,
         shared=shared,
+        format=repository.format,
         late_writers=_late_writers(repository, scan, facts, only) if shared else {},
+        unheld=_unheld(repository, scan, only),
     )
     _sources(context, view, only)
     if deep:
@@ -182,6 +187,22 @@ def _progress(repository: Repository, scan: Scan, only: str | None) -> dict[str,
     return found
 
 
+def _unheld(repository: Repository, scan: Scan, only: str | None) -> dict[str, str]:
+    """Return who writes to images of which nobody has the lease. Asked about one image, or about those that were
+    prepared for writing and never torn down."""
+    found = {}
+    for tag, entry in scan.tags.items():
+        record = entry.record
+        if record is None or record.volume is None or not (tag == only if only is not None else record.prepared_by):
+            continue
+        with contextlib.suppress(DiskwrightError):  # what cannot be asked says so elsewhere
+            if not repository.leases.held(tag):
+                writers = [user for user in gate.users(repository, record.volume) if user.writes]
+                if writers and not repository.leases.held(tag):
+                    found[tag] = describe_users(writers)
+    return found
+
+
 def _late_writers(
     repository: Repository, scan: Scan, facts: dict[str, VolumeFacts], only: str | None
 ) -> dict[str, str]:
@@ -247,21 +268,25 @@ def _replicas(context: Context, view: View, only: str | None) -> None:
     judged = Judge(Graph(view))
     for tag, entry in view.scan.tags.items():
         record = entry.record
-        if record is None or record.mutable or (only is not None and tag != only):
+        if only is not None and tag != only:
             continue
-        health = judged.health(tag)
-        if (health.rule and health.culprit == tag) or record.lost:
-            view.replicas[tag] = replicas_of(context, view.repository, record)
+        if record is None:
+            if entry.damaged:
+                view.replicas[tag] = replicas_of(context, view.repository, tag)
+        elif not record.mutable:
+            health = judged.health(tag)
+            if (health.rule and health.culprit == tag) or record.lost:
+                view.replicas[tag] = replicas_of(context, view.repository, tag)
 
 
-def replicas_of(context: Context, home: str, record: Record) -> list[Replica]:
+def replicas_of(context: Context, home: str, snapshot: str) -> list[Replica]:
     """Return the connected repositories other than ``home`` that have this snapshot whole and readable."""
     found = []
     for repo_id, repository in context.reachable():
         if repository.identity == home:
             continue
         with contextlib.suppress(DiskwrightError):
-            other = changes.read(repository, record.id).record
+            other = changes.read(repository, snapshot).record
             if not other.mutable and not chains.lost(chains.usable(repository, other)):
                 found.append(Replica(repository.identity, repo_id, other.size, other.digest))
     return found

@@ -28,7 +28,7 @@ class Link(NamedTuple):
 
     @property
     def tag(self) -> str:
-        """The tag's id."""
+        """The id of the tag."""
         return self.record.id
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from engine.data.records import Record
-from engine.errors import Damaged, NotFound, OutcomeUnknown, Overtaken, StorageError
+from engine.errors import Damaged, NotFound, NotUnderstood, OutcomeUnknown, Overtaken, StorageError
 from engine.formats.base import Repository, TagEntry
 
 _ATTEMPTS = 16
@@ -31,6 +31,11 @@ def readable(entry: TagEntry | None, tag: str, place: str) -> Tag:
     if entry.record is None:
         if entry.unreadable:
             raise StorageError(f"the record of image {tag} cannot be read: {entry.problem}", "Try again")
+        if entry.foreign:
+            raise NotUnderstood(
+                f"the record of image {tag} was written by another version of diskwright: {entry.problem}",
+                "Use the version that wrote it",
+            )
         raise Damaged(f"the record of image {tag} is damaged: {entry.problem}", "diskwright why shows the evidence")
     return Tag(entry.generation, entry.record)
 

@@ -33,12 +33,12 @@ class Connection(NamedTuple):
 
     @property
     def words(self) -> str:
-        """Its parameters as words of a command."""
+        """The parameters as words of a command."""
         return shlex.join(f"{key}={value}" for key, value in self.parameters.items())
 
     @property
     def command(self) -> str:
-        """The command that connects it."""
+        """The command that connects the repository."""
         return f"diskwright connect {shlex.join([self.repo_id, self.format])} {self.words}"
 
 

@@ -116,8 +116,8 @@ class Judge:
             return self._data(record, record.volume)
         where = (f"record {tag}, generation {entry.generation:x}",)
         if record is None:
-            code = rules.U_RECORD if entry.unreadable else rules.B_RECORD
-            return _health(code, tag, where, problem=entry.problem)
+            code = rules.U_RECORD if entry.unreadable else rules.U_VERSION if entry.foreign else rules.B_RECORD
+            return _health(code, tag, where, problem=entry.problem, format=self.graph.view.format)
         if record.purging:
             return _health(rules.B_PURGING, tag, where)
         return self._unfinished(record, where)
@@ -218,12 +218,14 @@ def degradations(graph: Graph, record: Record) -> list[Degradation]:
     volume = record.volume
     if volume is None:
         return []
+    if record.id in graph.view.unheld:  # nothing else before it is settled
+        return [_degraded(rules.O_UNHELD, (f"volume {volume.id}",), users=graph.view.unheld[record.id])]
     found = []
     facts = graph.view.facts.get(volume.id)
     header = facts.header if facts else None
     if facts is not None and record.mutable and (size := grown_to(record, volume, facts)):
         where = (f"volume {volume.id}: {size} bytes", f"record: {record.size} bytes")
-        return [_degraded(rules.O_GROWN, where, size=size, recorded=record.size)]  # nothing else before it is settled
+        return [_degraded(rules.O_GROWN, where, size=size, recorded=record.size)]  # the same
     if header is not None and header.dirty:
         found.append(_degraded(rules.O_DIRTY, (f"volume {volume.id}",)))
     if volume.parent:

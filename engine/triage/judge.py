@@ -26,6 +26,7 @@ def judge(view: View) -> RepositoryReport:
             findings.append(Finding("unknown", tag, report.reason, report.used_bytes))
         fixes += cleaning.of_tag(graph, tag, judged.health(tag).status == "optimized")
         if entry.record is None:
+            fixes += mending.mend(judged, tag)
             continue
         findings += _bitmaps(graph, entry.record)
         fixes += mending.mend(judged, tag)

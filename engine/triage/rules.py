@@ -43,6 +43,7 @@ class Executor(StrEnum):
     ATTEMPT = "give an attempt up"
     LOSSES = "accept losses"
     RECORD = "give a record up"
+    MEND_RECORD = "mend a record"
     LITTER = "delete small files"
     LOST = "delete a quarantined volume"
     QUARANTINE = "quarantine a volume"
@@ -121,6 +122,7 @@ B_BASE: Final = "B-BASE"
 B_REPLICA: Final = "B-REPLICA"
 B_SALVAGE: Final = "B-SALVAGE"
 U_RECORD: Final = "U-RECORD"
+U_VERSION: Final = "U-VERSION"
 U_DATA: Final = "U-DATA"
 U_READ: Final = "U-READ"
 U_PARENT: Final = "U-PARENT"
@@ -132,6 +134,7 @@ O_DEPTH: Final = "O-DEPTH"
 O_FORMAT: Final = "O-FORMAT"
 O_OVERSIZE: Final = "O-OVERSIZE"
 O_GROWN: Final = "O-GROWN"
+O_UNHELD: Final = "O-UNHELD"
 O_HEADER: Final = "O-HEADER"
 O_LEAKS: Final = "O-LEAKS"
 O_REDUCE: Final = "O-REDUCE"
@@ -204,10 +207,19 @@ _TABLE: tuple[Rule, ...] = (
     Rule(B_CORRUPT, "qemu-img check finds that the tables of the volume contradict each other.", _BROKEN,
          "its data is damaged: qemu-img check finds {count} corruptions",
          stuck="Look for a replica, or salvage what can be read.", deep=Need.ALWAYS, mended_by=_DAMAGE),
-    Rule(B_RECORD, "The record is there and cannot be understood: torn, edited, or of a newer version.", _BROKEN,
-         "its record is damaged: {problem}",
-         stuck="Put the record back from a backup, or use the version that wrote it. What no image depends on can be "
-         "given up.", mended_by=(C_RECORD,)),
+    Rule(B_RECORD, "The record is there and its checksum is wrong: torn, overwritten, or edited.", _BROKEN,
+         "its record is damaged: {problem}", FixType.MEND,
+         {"before": "{reason}; the record before it is intact, and all that it names is there. What the last change "
+          "was is not known: user data may be older, and an image that was removed is there again",
+          "replica": "{reason}; the same snapshot is intact in {where} and is copied from there. Its user data is "
+          "that of the replica",
+          "header": "{reason}; images stand on it, and one volume that no record names is what they stand on. Its "
+          "user data and its exact size are not known any more"},
+         "Publishes a record again, from the first witness that proves itself: the record before it, the same snapshot "
+         "in another connected repository, or the header of the volume and the images that stand on it.",
+         "Put the record back from a backup, or connect a repository that has the same snapshot. What no image that "
+         "was not removed depends on can be given up.",
+         Executor.MEND_RECORD, waits=(WaitKind.RECORD,), mended_by=(C_RECORD,)),
     Rule(B_PARENT, "The image stands on a base that is gone, is larger than the image, or is being merged into another "
          "one.", _BROKEN,
          {"gone": "the base {base} is gone", "larger": "it is smaller than its base {base}",
@@ -233,6 +245,9 @@ _TABLE: tuple[Rule, ...] = (
     # -- unknown: nothing may be concluded
     Rule(U_RECORD, "The storage did not give the record just now.", _UNKNOWN, "its record cannot be read: {problem}",
          stuck=_READABLE),
+    Rule(U_VERSION, "The record is whole, and has words that this version does not know: another version wrote it.",
+         _UNKNOWN, "its record was written by another version of diskwright (the repository is {format}): {problem}",
+         stuck="Use the version that wrote it. It is kept, and nothing is deleted that it may need."),
     Rule(U_DATA, "The storage did not give the volume just now.", _UNKNOWN, "its data cannot be read: {problem}",
          stuck=_READABLE),
     Rule(U_READ, "Some of the content could not be read just now; that does not prove that it is lost.", _UNKNOWN,
@@ -262,6 +277,11 @@ _TABLE: tuple[Rule, ...] = (
     Rule(O_OVERSIZE, "A fresh copy would take clearly less room.", _DEGRADED,
          "it occupies {over} bytes more than a fresh copy would", FixType.OPTIMIZE, _FLAT, _MAKE_FLAT, _NO_ROOM,
          Executor.FLATTEN, volumes=Need.ALWAYS, deep=Need.SOMETIMES),
+    Rule(O_UNHELD, "A machine or a tool writes to it, and no holder has the lease for that: the holder was killed, or "
+         "the volume was opened by hand. The data is protected as long as it is open: nothing is sealed, merged, "
+         "replaced or deleted.", _DEGRADED, "in use by {users} without a holder",
+         stuck="If it is a machine, put a new holder beside it on its host: diskwright prepare REPO IMAGE "
+         "--take-over. Or stop it; what else is to be done to the image is offered then."),
     Rule(O_GROWN, "Another tool has made the volume of the disk longer than its record says. What lies behind the "
          "recorded size would be lost with the next copy, so nothing is built on it before its size is settled.",
          _DEGRADED, "it was made {size} bytes long by another tool, and its record says {recorded}",
@@ -328,7 +348,8 @@ _TABLE: tuple[Rule, ...] = (
          does="Takes the ranges out of the record; a snapshot gets a digest of what it reads now.",
          stuck="Look for a replica or a backup first: this one only runs when it is asked for by name.",
          executor=Executor.LOSSES, risk=Risk.LOSES_DATA),
-    Rule(C_RECORD, "A record cannot be understood, and no image is known to depend on it.", _BROKEN,
+    Rule(C_RECORD, "A record is damaged, nothing proves what it said, and no image that was not removed is known to "
+         "depend on it.", _BROKEN,
          type=FixType.CLEAN,
          offers="Its record is damaged; this gives the record up and puts unnamed volumes into lost/",
          does="Replaces the record by one that says that the tag is gone. Its volumes are quarantined, not deleted.",

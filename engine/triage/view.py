@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -72,8 +72,12 @@ class View(NamedTuple):
     shared: bool = False
     """Managed, and the other hosts may do everything else there. What one of them had under way when it lost a lease
     may still arrive."""
+    format: str = ""
+    """Type and version of the repository."""
     late_writers: Mapping[str, str] = MappingProxyType({})
     """Of the volumes that a fix would go on with or reduce, by id the host that may still write to them."""
+    unheld: Mapping[str, str] = MappingProxyType({})
+    """Tags whose data is written to although nobody has their lease, with who does it."""
 
 
 class Graph:
@@ -166,3 +170,17 @@ class Graph:
     def litter(self, kind: str) -> list[Litter]:
         """Leftovers of one kind."""
         return [item for item in self.view.scan.litter if item.kind == kind]
+
+
+def strong_above(tag: str, children: Callable[[str], Iterable[str]], record: Callable[[str], Record | None]) -> str:
+    """Return an image that was not removed and stands on ``tag``, directly or not; "" for none."""
+    todo, seen = [tag], {tag}
+    while todo:
+        for child in children(todo.pop()):
+            found = record(child)
+            if found is not None and found.strong:
+                return child
+            if child not in seen:
+                seen.add(child)
+                todo.append(child)
+    return ""

@@ -15,7 +15,7 @@ def test_an_empty_host_says_what_to_type(run: Command):
     """With nothing connected, the lists are empty and stderr names the next command."""
     done = run("repos")
     assert done.out == "" and "diskwright connect" in done.err
-    assert run.json("tasks") == {"host": "host-a", "tasks": [], "prepared": []}
+    assert run.json("tasks") == {"host": "host-a", "tasks": [], "prepared": [], "unheld": []}
 
 
 def test_two_connects_of_one_name_and_of_one_storage_conflict(run: Command, main_repo: str, tmp_path: Path):

@@ -8,7 +8,7 @@ import pytest
 
 from engine.data.model import Strategy, VolumeFormat
 from engine.data.records import Operation, Record, VolumeRef, canonical, decode, encode
-from engine.errors import Damaged
+from engine.errors import NotUnderstood
 
 TAG = "1" * 32
 
@@ -59,9 +59,9 @@ def test_fields_of_a_newer_minor_version_survive_a_change_by_this_one():
         ("last", {"verb": "x"}), ("last", 7), ("absorbed_by", "x"), ("digest", None), ("removed", "yes"), ("id", 5),
     ],
 )  # fmt: skip
-def test_a_field_of_the_wrong_kind_is_damage(field, value):
+def test_a_field_of_the_wrong_kind_is_not_understood(field, value):
     """With a right checksum: records come from strangers."""
-    with pytest.raises(Damaged):
+    with pytest.raises(NotUnderstood):
         decode(resealed(encode(record()), lambda data: data.update({field: value})), TAG)
 
 
@@ -73,19 +73,19 @@ def test_a_field_of_the_wrong_kind_is_damage(field, value):
         {"operation": {"verb": "merge", "direction": "fresh", "attempt": None}},
     ],
 )
-def test_fields_that_cannot_stand_together_are_damage(fields):
+def test_fields_that_cannot_stand_together_are_not_understood(fields):
     """An image whose data was given up, and a merge that is not told where to. Found so: the fix for the one ended well
     and changed nothing, that for the other with a traceback."""
-    with pytest.raises(Damaged):
+    with pytest.raises(NotUnderstood):
         decode(resealed(encode(record()), lambda data: data.update(fields)), TAG)
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"1e999", b'"\\ud800"', b"[" * 100_000])
-def test_values_that_could_be_read_and_never_be_written_again_are_damage(number):
+def test_values_that_could_be_read_and_never_be_written_again_are_not_understood(number):
     """So is nesting without end."""
 
     def hostile(data):
         return canonical(data).replace(b'"user_data":null', b'"user_data":' + number)
 
-    with pytest.raises(Damaged):
+    with pytest.raises(NotUnderstood):
         decode(resealed(encode(record()), hostile), TAG)

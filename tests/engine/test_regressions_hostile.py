@@ -131,7 +131,7 @@ def test_no_volume_is_called_unnamed_while_a_record_cannot_be_understood(engine,
     path = record_file(world, "a", disk)
     raw = path.read_bytes()
     path.write_bytes(raw[:-5] + b"?" + raw[-4:])
-    assert {fix.rule for fix in fixes(engine, "a")} == {"C-RECORD", "C-REMOVED"}
+    assert {fix.rule for fix in fixes(engine, "a")} == {"B-RECORD", "C-REMOVED"}
     (clean,) = fixes(engine, "a", "C-REMOVED")
     assert disk in clean.waits_for
     with pytest.raises(DiskwrightError):

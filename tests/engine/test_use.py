@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from engine.data.model import Status
 from engine.doors.files import RunPlace
 from engine.doors.processes import ProcessState
 from engine.errors import Conflict, ImageBusy, Moved, NotFound, Refused
 from engine.host.state import HostState
 from engine.tags import changes
+from engine.triage import rules
 from sim.hosts.world import World as SimWorld
 from tests.engine.test_gate import fixes_of, machine, volume_of
 
@@ -170,6 +172,12 @@ def test_a_machine_outlives_its_holder_and_gets_a_new_one(engine):
         ):
             with pytest.raises(ImageBusy, match=f"process {process.pid}"):
                 refused()
+        status = engine.get_image_status("a", disk)
+        assert (status.status, status.rule) == (Status.DEGRADED, rules.O_UNHELD)
+        assert f"process {process.pid} (qemu-io" in status.reason and "without a holder" in status.reason
+        (image,) = engine.inspect_repository("a").images
+        assert image.rule == rules.O_UNHELD
+        assert engine.list_unheld() == [prepared]
         with pytest.raises(Refused, match="prepared here"):
             engine.disconnect_storage_repository("a")
         again = engine.prepare_image("a", disk, take_over=True)

@@ -196,10 +196,12 @@ def test_a_seal_before_the_fill_is_reported(monkeypatch: pytest.MonkeyPatch):
     original = fill.copy_all
     sealed: list[str] = []
 
-    def sealing(attempt: Any, source: Any, target: Any, *rest: Any) -> str:
-        changes.change(attempt.repository, attempt.tag, lambda record: record._replace(whole=True, volume=target))
+    def sealing(attempt: Any, source: Any, filling: Any, *rest: Any) -> str:
+        changes.change(
+            attempt.repository, attempt.tag, lambda record: record._replace(whole=True, volume=filling.volume)
+        )
         sealed.append(attempt.tag)
-        return original(attempt, source, target, *rest)
+        return original(attempt, source, filling, *rest)
 
     monkeypatch.setattr(fill, "copy_all", sealing)
     assert found_by("mend-copy")

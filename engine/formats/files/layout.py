@@ -65,37 +65,37 @@ class Identity(NamedTuple):
 
 
 def tag_shard(tag: str) -> str:
-    """Directory of the generations of a tag."""
+    """Return the directory of the generations of a tag."""
     return f"tags/{tag[:2]}"
 
 
 def tag_name(tag: str, generation: int) -> str:
-    """File name of one generation."""
+    """Return the file name of one generation."""
     return f"{tag}.{generation:016x}"
 
 
 def volume_shard(volume: str) -> str:
-    """Directory of a volume."""
+    """Return the directory of a volume."""
     return f"volumes/{volume[:2]}"
 
 
 def volume_name(volume: str, format: VolumeFormat) -> str:
-    """File name of a volume, the same under ``volumes`` and ``lost``."""
+    """Return the file name of a volume, the same under ``volumes`` and ``lost``."""
     return f"{volume}.{format}"
 
 
 def volume_path(volume: str, format: VolumeFormat) -> str:
-    """Path of a volume."""
+    """Return the path of a volume."""
     return f"volumes/{volume[:2]}/{volume}.{format}"
 
 
 def progress_path(tag: str, epoch: int) -> str:
-    """Path of the progress log of an attempt."""
+    """Return the path of the progress log of an attempt."""
     return f"progress/{tag}.{epoch}"
 
 
 def digests_path(volume: str) -> str:
-    """Path of the digest list of a volume."""
+    """Return the path of the digest list of a volume."""
     return f"digests/{volume}"
 
 
@@ -113,7 +113,7 @@ def is_shard(name: str) -> bool:
 
 
 def parse_tag_name(name: str, shard: str) -> tuple[str, int] | None:
-    """(tag, generation) of a file in ``tags/<shard>``; None for generations that are never written:
+    """Return (tag, generation) of a file in ``tags/<shard>``; None for generations that are never written:
     0, and those after which there is no room for another."""
     match = _TAG.match(name)
     if match is None or name[:2] != shard:
@@ -123,7 +123,7 @@ def parse_tag_name(name: str, shard: str) -> tuple[str, int] | None:
 
 
 def parse_volume_name(name: str, shard: str = "") -> tuple[str, VolumeFormat] | None:
-    """(volume, format) of a file in ``volumes/<shard>``, or in ``lost`` when ``shard`` is ""."""
+    """Return (volume, format) of a file in ``volumes/<shard>``, or in ``lost`` when ``shard`` is ""."""
     match = _VOLUME.match(name)
     if match is None or not name.startswith(shard):
         return None
@@ -131,7 +131,7 @@ def parse_volume_name(name: str, shard: str = "") -> tuple[str, VolumeFormat] | 
 
 
 def parse_progress_name(name: str) -> tuple[str, int] | None:
-    """(tag, epoch) of a file in ``progress``."""
+    """Return (tag, epoch) of a file in ``progress``."""
     match = _PROGRESS.match(name)
     return (match[1], int(match[2])) if match else None
 
@@ -145,19 +145,19 @@ def is_temporary(name: str) -> bool:
 
 
 def slot_of(sequence: int) -> int:
-    """Offset of the slot in which line number ``sequence`` is written."""
+    """Return the offset of the slot in which line number ``sequence`` is written."""
     return sequence % SLOTS * SLOT_BYTES
 
 
 def encode_slot(sequence: int, line: bytes) -> bytes:
-    """One slot: header line, the line itself, zeros."""
+    """Return one slot: header line, the line itself, zeros."""
     assert 0 <= sequence < 1 << 62 and len(line) <= MAX_LINE_BYTES, "a progress line is too long for its slot"
     head = b"dwp1 %d %d %s\n" % (sequence, len(line), _line_checksum(sequence, line))
     return (head + line).ljust(SLOT_BYTES, b"\0")
 
 
 def newest_line(raw: bytes) -> bytes | None:
-    """The intact line with the highest sequence in a progress log, None when there is none."""
+    """Return the intact line with the highest sequence in a progress log, None when there is none."""
     best: tuple[int, bytes] | None = None
     for offset in range(0, min(len(raw), PROGRESS_BYTES), SLOT_BYTES):
         found = _decode_slot(raw[offset : offset + SLOT_BYTES])
@@ -186,12 +186,12 @@ def _line_checksum(sequence: int, line: bytes) -> bytes:
 
 
 def encode_identity(identity: str) -> bytes:
-    """The bytes of ``repository.json`` of a new repository."""
+    """Return the bytes of ``repository.json`` of a new repository."""
     return canonical({"format": f"{MAJOR}.{MINOR}", "identity": identity}) + b"\n"
 
 
 def decode_identity(raw: bytes, place: str) -> Identity:
-    """What ``repository.json`` says. Damaged when it makes no sense, Refused for a newer major."""
+    """Return what ``repository.json`` says. Damaged when it makes no sense, Refused for a newer major."""
     try:
         data = json.loads(raw)
         version, identity = data["format"], data["identity"]

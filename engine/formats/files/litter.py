@@ -193,7 +193,7 @@ class LitterBox:
         if parsed is None or directory != layout.tag_shard(parsed[0]):
             return None
         newest = self._tags.read(parsed[0])
-        if newest is None or newest.problem or newest.generation <= parsed[1]:
+        if newest is None or newest.problem or parsed[1] not in self._tags.superseded(newest):
             return None
         # The newest may be seen and not yet be durable; it must be before what it replaces goes.
         self._tree.files.sync_directory(self._tree.path(directory))

@@ -70,7 +70,7 @@ class FileStore:
         )
 
     def abilities(self) -> Abilities:
-        """What the storage can do, tried out at the first call with a file in ``tmp``. Where that is impossible
+        """Return what the storage can do, tried out at the first call with a file in ``tmp``. Where that is impossible
         (full, or read-only) the answer is that it can do nothing special, and the next call tries again."""
         if self._abilities is None:
             path, lease = self._tree.claim_temporary("probe")

@@ -4,6 +4,9 @@
 The link arbitrates between hosts; the second listing is needed because the name of a
 generation becomes free again when it is superseded, so a slow writer's link can succeed late.
 Such a writer sees a higher generation there and must report an unknown outcome.
+
+The generation before stays until the next one comes: the newest may be damaged, and then much of what it
+said is still known. Nobody reads it before that.
 """
 
 from __future__ import annotations
@@ -17,7 +20,6 @@ from engine.data.model import require_id
 from engine.data.records import (
     MAX_RECORD_BYTES,
     Record,
-    decode,
     encode,
     is_tombstone,
     next_generation,
@@ -25,7 +27,7 @@ from engine.data.records import (
 )
 from engine.doors.files import Kind
 from engine.errors import Damaged, Refused, StorageError, from_os_error, from_os_errors
-from engine.formats.base import TagEntry
+from engine.formats.base import TagEntry, understood
 from engine.formats.files import layout
 from engine.formats.files.ballast import Ballast
 from engine.formats.files.tree import Temporary, Tree, is_gone
@@ -41,7 +43,7 @@ class ShardOfTags(NamedTuple):
 
     entries: list[TagEntry]
     older: list[str]
-    """Superseded generations of tags whose newest one is readable."""
+    """Generations that nothing needs, of tags whose newest one is readable."""
     foreign: list[str]
     name: str = ""
     problem: str = ""
@@ -80,7 +82,7 @@ class Tags:
             content = self._fetch(self._path(tag, newest), newest)
             entry = _entry(tag, newest, content)
             if entry is not None:
-                return entry
+                return self._with_before(entry)
             if isinstance(content, OSError) and content.errno == errno.ESTALE:
                 problem = from_os_error(content, "read the record").message
         return TagEntry(tag, newest, None, problem, unreadable=True)
@@ -140,7 +142,7 @@ class Tags:
         for tag, generation, content in read.newest:
             entry = _entry(tag, generation, content) or self.read(tag)
             if entry is not None:
-                entries.append(entry)
+                entries.append(self._with_before(entry))
         older = self._superseded(read.shard, entries, read.older)
         return ShardOfTags(entries, older, read.foreign, f"tags/{read.shard}", read.problem)
 
@@ -149,12 +151,24 @@ class Tags:
         if not older:
             return []
         # Below a newest generation that cannot be read the older ones are evidence, not litter.
-        readable = {entry.id: entry.generation for entry in entries if not entry.problem}
+        newest = {entry.id: entry.generation for entry in entries if not entry.problem}
+        generations: dict[str, list[int]] = {}
+        for tag, generation in older:
+            generations.setdefault(tag, []).append(generation)
         return [
             f"tags/{shard}/{layout.tag_name(tag, generation)}"
-            for tag, generation in sorted(older)
-            if generation < readable.get(tag, 0)
+            for tag, below in sorted(generations.items())
+            for generation in sorted(superseded(newest.get(tag, 0), below))
         ]
+
+    def _with_before(self, entry: TagEntry) -> TagEntry:
+        """The same with the generation before it, if it is damaged and that one is intact."""
+        if not entry.damaged or is_tombstone(entry.generation - 1):
+            return entry
+        content = self._fetch(self._path(entry.id, entry.generation - 1), entry.generation - 1)
+        if isinstance(content, OSError):
+            return entry
+        return entry._replace(before=understood(entry.id, entry.generation - 1, content).record)
 
     def _fetch(self, path: str, generation: int) -> bytes | OSError:
         if is_tombstone(generation):
@@ -173,6 +187,11 @@ class Tags:
             and kind is Kind.FILE
             and (parsed := layout.parse_tag_name(name, tag[:2])) is not None
         ]
+
+    def superseded(self, newest: TagEntry) -> list[int]:
+        """Return the generations of a tag that nothing needs any more, given its newest one."""
+        with from_os_errors(f"list the generations of image {newest.id}"):
+            return superseded(newest.generation, self._generations(newest.id))
 
     def _newest(self, tag: str) -> int:
         return max(self._generations(tag), default=0)
@@ -197,8 +216,8 @@ class Tags:
             self._tree.files.sync_directory(self._tree.path(layout.tag_shard(tag)))
 
     def settle_all(self) -> None:
-        """Sync those directories in which a tag has two generations. A generation goes only after its successor is
-        durable, so a tag that has one name is settled."""
+        """Sync those directories in which a tag has two generations: its newest may have been seen by nobody but a
+        host that died before it was durable. A tag that has one name is settled."""
         with from_os_errors("make the records durable"):
             for shard in self._tree.files.list_directory(self._tree.path("tags")):
                 if shard.kind is Kind.DIRECTORY and layout.is_shard(shard.name):
@@ -269,7 +288,7 @@ class Tags:
         raise overtaken(tag) from None
 
     def _sealed(self, tag: str, generation: int) -> list[int]:
-        """Make the linked name durable and see that it is the newest; returns the older ones."""
+        """Make the linked name durable and see that it is the newest; returns the older ones that go now."""
         try:
             self._tree.files.sync_directory(self._tree.path(layout.tag_shard(tag)))
             generations = self._generations(tag)
@@ -277,10 +296,18 @@ class Tags:
             raise outcome_unknown(tag, f"making it durable failed ({error.strerror})") from error
         if max(generations, default=0) != generation:
             raise outcome_unknown(tag, "somebody else changed it at the same time")
-        return [old for old in generations if old < generation]
+        return superseded(generation, generations)
 
     def _path(self, tag: str, generation: int) -> str:
         return self._tree.path(f"{layout.tag_shard(tag)}/{layout.tag_name(tag, generation)}")
+
+
+def superseded(newest: int, generations: Iterable[int]) -> list[int]:
+    """Return those of the generations of a tag that nothing needs: all below the one before ``newest``, and that one
+    too below a tombstone."""
+    below = [generation for generation in generations if generation < newest]
+    kept = 0 if is_tombstone(newest) else max(below, default=0)
+    return [generation for generation in below if generation != kept]
 
 
 def _entry(tag: str, generation: int, content: bytes | OSError) -> TagEntry | None:
@@ -289,10 +316,7 @@ def _entry(tag: str, generation: int, content: bytes | OSError) -> TagEntry | No
         return _unread(tag, generation, content)
     if is_tombstone(generation):
         return TagEntry(tag, generation, None)
-    try:
-        return TagEntry(tag, generation, decode(content, tag))
-    except Damaged as error:
-        return TagEntry(tag, generation, None, error.message)
+    return understood(tag, generation, content)
 
 
 def _unread(tag: str, generation: int, error: OSError) -> TagEntry | None:

@@ -21,8 +21,8 @@ _NAME_ATTEMPTS = 8
 
 
 def is_gone(error: OSError) -> bool:
-    """Whether a name that was there is not any more: ESTALE is what an NFS client says of a file that it knows and that
-    another host has just removed (measured). A fresh listing tells for certain."""
+    """Return whether a name that was there is not any more: ESTALE is what an NFS client says of a file that it knows
+    and that another host has just removed (measured). A fresh listing tells for certain."""
     return error.errno in (errno.ENOENT, errno.ESTALE)
 
 
@@ -46,11 +46,11 @@ class Tree:
         self._durable_shards: set[str] = set()
 
     def path(self, name: str) -> str:
-        """Absolute path of a name inside the repository."""
+        """Return the absolute path of a name inside the repository."""
         return f"{self.root}/{name}"
 
     def list_shard(self, shard: str) -> list[Entry]:
-        """Fresh listing of ``tags/ab`` or ``volumes/ab``; nothing when it was never made."""
+        """Return a fresh listing of ``tags/ab`` or ``volumes/ab``; nothing when it was never made."""
         try:
             return self.files.list_directory(self.path(shard))
         except FileNotFoundError:

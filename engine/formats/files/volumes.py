@@ -168,7 +168,7 @@ class Volumes:
         return self._tree.path(layout.volume_path(require_id(volume, "volume"), format))
 
     def _empty_file(self, path: str, verify: Callable[[], None]) -> FileHandle:
-        """What a volume is written into, see ``make``."""
+        """Return the file that a volume is written into, see ``make``."""
         verify()
         return self._tree.create_anew(path)
 
@@ -178,7 +178,7 @@ class Volumes:
 
 
 def _header(handle: FileHandle, stat: Stat) -> tuple[Header | None, str]:
-    """Header and problem. The first page nearly always has it all."""
+    """Return the header and problem. The first page nearly always has it all."""
     raw = handle.read_at(0, _FIRST_READ_BYTES)
     try:
         return parse_header(raw, stat.size), ""

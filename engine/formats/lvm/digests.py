@@ -61,7 +61,7 @@ class HostDigests:
         return 0
 
     def all(self) -> list[tuple[str, int]]:
-        """(volume, bytes) of every list. Plain OSError."""
+        """Return (volume, bytes) of every list. Plain OSError."""
         try:
             entries = self._files.list_directory(self._directory)
         except FileNotFoundError:

@@ -44,7 +44,7 @@ class Group:
         return report.system_id == self.doors.volume_groups.system_id
 
     def read(self, volume: LogicalVolume, offset: int, length: int) -> bytes:
-        """A piece of a volume, read from where it lies, whether it is active or not. Offset and length are
+        """Return a piece of a volume, read from where it lies, whether it is active or not. Offset and length are
         multiples of 4096; shorter at the end of the volume. Plain OSError."""
         parts = []
         end = min(offset + length, volume.size)
@@ -73,7 +73,7 @@ class Group:
         self._devices.clear()
 
     def run_path(self, name: str) -> str:
-        """Path of something that this host keeps about the group until it boots."""
+        """Return the path of something that this host keeps about the group until it boots."""
         return f"{RUN_DIRECTORY}/lvm-{self.uuid}.{name}"
 
 

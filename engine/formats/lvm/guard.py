@@ -37,8 +37,8 @@ class Guard(Protocol):
         """Return where in a slot a change under that version of the lock is written."""
 
     def extend(self, header: MetaHeader) -> MetaHeader:
-        """Room for more records, while this process holds the lock of ``records``. NoSpace; Refused naming the manager
-        where this host is not it."""
+        """Make room for more records, while this process holds the lock of ``records``. NoSpace; Refused naming the
+        manager where this host is not it."""
 
     def reserved(self, tag: str) -> int | None:
         """Return the slot that was set apart when this process took the lease of a tag without a record; None: none
@@ -52,9 +52,9 @@ class Guard(Protocol):
         """Return whether the lock that ``records`` gave was not taken away meanwhile."""
 
     def changing(self) -> contextlib.AbstractContextManager[VolumeGroup]:
-        """The right to change LVM's metadata of the group, for the body, and a fresh report. Refused naming the manager
-        when this host is not it; Conflict when another process keeps it for too long. May be nested. What takes long
-        and changes no metadata (zeroing, copying) does not belong in the body."""
+        """Hold the right to change LVM's metadata of the group for the body, which gets a fresh report. Refused naming
+        the manager when this host is not it; Conflict when another process keeps it for too long. May be nested. What
+        takes long and changes no metadata (zeroing, copying) does not belong in the body."""
 
     def using(self, report: VolumeGroup) -> None:
         """Return if this host may activate volumes. Refused."""
@@ -67,14 +67,15 @@ class Guard(Protocol):
         """Take a note back, after the volume was made inactive or before it is known that it ever was active."""
 
     def noted(self) -> frozenset[str]:
-        """Volumes that this host has noted, also processes of it that ended before they could take that back."""
+        """Return the volumes that this host has noted, also by processes that ended before they could take that
+        back."""
 
     def may_be_written(self, volume: str) -> str:
-        """Another host from which a write to the volume may still arrive, although nobody holds a lease: it had the
-        volume active and is not proven to have stopped. "" when there is none."""
+        """Return another host from which a write to the volume may still arrive, although nobody holds a lease: it had
+        the volume active and is not proven to have stopped. "" when there is none."""
 
     def bad_header_pages(self) -> list[int]:
-        """Numbers of those that are damaged and that this host may write anew."""
+        """Return the numbers of header pages that are damaged and that this host may write anew."""
 
     def renew_header(self) -> None:
         """Write the header once more, onto both pages. Refused where this host may not."""
@@ -149,7 +150,7 @@ class ExclusiveGuard:
         return self._meta.bad_header_pages(header) if header.manager == self._group.doors.ids.host_id else []
 
     def renew_header(self) -> None:
-        """Under the lock of the records."""
+        """Write the header under the lock of the records."""
         with self.records() as header:
             self._meta.write_header(header)
 
@@ -179,7 +180,7 @@ class ExclusiveGuard:
         return frozenset()
 
     def may_be_written(self, volume: str) -> str:
-        """No other host could."""
+        """Return "": no other host could write to it."""
         return ""
 
 

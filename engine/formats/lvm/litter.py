@@ -77,11 +77,12 @@ class LitterBox:
         return found
 
     def _headers(self) -> list[Litter]:
-        """The other one of the two still tells everything; without it there would be nothing to read."""
+        """Find header pages to be written anew: the other page of each lane still tells everything, and losing that one
+        too would leave nothing to read."""
         return [Litter(TEMPORARY, f"{_BAD_HEADER}{page}", PAGE_BYTES) for page in self._guard.bad_header_pages()]
 
     def _waits_for(self, name: str) -> str:
-        """The host whose last write may still come, of a volume that was put away."""
+        """Return the host whose last write to a volume that was put away may still come, "" for none."""
         if not layout.is_old(name) and not layout.is_lost(name):
             return ""
         try:
@@ -194,7 +195,7 @@ class LitterBox:
 
 
 def _volume_of(name: str) -> str:
-    """Of a volume that was put away."""
+    """Return the id in the name of a volume that was put away."""
     return name.split("-")[1]
 
 

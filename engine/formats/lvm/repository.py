@@ -146,6 +146,6 @@ def detach(doors: Doors, parameters: dict[str, object]) -> None:
 
 
 def reached(doors: Doors, parameters: dict[str, object]) -> object:
-    """Active volumes of the group, and devices over files."""
+    """Return the active volumes of the group, and devices over files."""
     parsed = setup.parse(parameters)
     return parsed.volume_group, parsed.files

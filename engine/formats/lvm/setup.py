@@ -44,7 +44,7 @@ class Parameters(NamedTuple):
     file_bytes: int = 0
     sector_bytes: int = 512
     hosts: int = 0
-    """That may share a new repository, 0: one at a time."""
+    """Most hosts that may share a new repository, 0: one at a time."""
 
     @property
     def geometry(self) -> layout.Geometry:
@@ -132,7 +132,7 @@ def create(doors: Doors, parameters: Parameters) -> None:
 
 
 def _group(doors: Doors, parameters: Parameters, devices: list[str]) -> VolumeGroup:
-    """The group, made of ``devices`` when it is not there, with LVM's mark as it is to be."""
+    """Return a report of the group, made of ``devices`` when it is not there, with LVM's mark as it is to be."""
     groups, name = doors.volume_groups, parameters.volume_group
     mark = "" if parameters.hosts else groups.system_id
     try:
@@ -206,7 +206,7 @@ def _make_meta(group: Group, report: VolumeGroup, geometry: layout.Geometry) -> 
 
 
 def _make_leases(group: Group, identity: str, length: int) -> None:
-    """``dw-leases``, with the leases of the group, the records and one chunk of records."""
+    """Make ``dw-leases``, with the leases of the group, the records and one chunk of records."""
     group.doors.volume_groups.create(group.name, layout.LEASES, length, [])
     group.sync()
     with _active(group, layout.LEASES) as path:
@@ -237,7 +237,7 @@ class Attached(NamedTuple):
 
 
 def attach(doors: Doors, parameters: Parameters) -> Attached:
-    """The repository in a group, its devices attached first, and this host taking part where hosts share it. NotFound,
+    """Attach the devices of a repository, take part where hosts share it, and return what it is made of. NotFound,
     Damaged, Refused, Conflict, StorageError."""
     if parameters.files:
         doors.volume_groups.attach_files(parameters.files, parameters.sector_bytes)
@@ -258,7 +258,7 @@ def attach(doors: Doors, parameters: Parameters) -> Attached:
 
 
 def _roster(group: Group, meta: Meta, header: layout.MetaHeader, report: VolumeGroup) -> Roster:
-    """With ``dw-leases`` active, at the size it has now."""
+    """Return the roster of a group, with ``dw-leases`` active at the size it has now."""
     if layout.LEASES not in report.volumes:
         raise Damaged(f"the volume group {report.name} has no {layout.LEASES}", "Put back what was there")
     path = group.doors.volume_groups.activate(group.name, layout.LEASES)
@@ -288,7 +288,7 @@ def detach(doors: Doors, parameters: Parameters) -> None:
 
 
 def _leave(group: Group, meta: Meta, report: VolumeGroup) -> None:
-    """Nothing but ``dw-meta`` stays active."""
+    """Deactivate everything but ``dw-meta``, and take part no more."""
     active = report.volumes.get(layout.LEASES)
     if active is None or not active.active:  # not shared, or this host takes no part
         if Activation(group, ExclusiveGuard(group, meta)).deactivate(every=True):

@@ -40,11 +40,11 @@ class Patience:
 
     @property
     def away(self) -> bool:
-        """The server did not answer a moment ago."""
+        """Whether the server did not answer a moment ago."""
         return self._clock.monotonic() < self._until
 
     def call(self, work: Callable[..., _T], *arguments: Any, **named: Any) -> _T:
-        """What ``work`` returns or raises; OSError at once while the server is known to be away."""
+        """Call ``work``; raise OSError at once while the server is known to be away."""
         if self.away:
             raise OSError(errno.ETIMEDOUT, "the server did not answer a moment ago")
         began = self._clock.monotonic()
@@ -110,7 +110,7 @@ class _Files(_Door):
 
 
 def with_patience(doors: Doors) -> Doors:
-    """The same doors for one repository on a server, its files and leases with patience."""
+    """Return the doors for one repository on a server: its files and leases with patience, the others as they are."""
     patience = Patience(doors.clock)
     files, leases = cast(Files, _Files(doors.files, patience)), cast(Leases, _Door(doors.leases, patience))
     return doors._replace(files=files, leases=leases)

@@ -123,7 +123,8 @@ def reached(doors: Doors, parameters: dict[str, object]) -> object:
 
 
 def _attach(doors: Doors, where: Place) -> Lease | None:
-    """Have it mounted, by us or by the operator. Ours stays at least until the lease is released."""
+    """Mount the export unless it is mounted, by us or by the operator. What we mounted stays at least until the lease
+    is released."""
     if where.path:
         _require_nfs(_holding(doors, where.path), where.path)
         return None
@@ -160,7 +161,8 @@ def _soon(doors: Doors, patience_s: float, take: Callable[[], Lease | None]) -> 
 
 
 def _lock_file(doors: Doors, point: str) -> str:
-    """An empty file beside the mount point; it is never unlinked, for then two could have it locked."""
+    """Return the path of an empty file beside the mount point, made where it is missing; never unlinked, for then two
+    processes could have it locked."""
     mounts = point.rpartition("/")[0]
     for directory in (mounts.rpartition("/")[0], mounts):
         with contextlib.suppress(FileExistsError):
@@ -180,7 +182,8 @@ def _holding(doors: Doors, path: str) -> Mount | None:
 
 
 def _require_nfs(found: Mount | None, subject: str) -> None:
-    """BadRequest unless it is a mount that leases can be trusted on. The options of ours cannot be otherwise."""
+    """Raise BadRequest unless a mount is one that leases can be trusted on. The options of our own mounts cannot be
+    otherwise."""
     if found is None or found.type not in ("nfs", "nfs4"):
         kind = f"on {found.type}" if found else "mounted"
         raise BadRequest(
@@ -202,7 +205,7 @@ def _require_nfs(found: Mount | None, subject: str) -> None:
 
 @contextlib.contextmanager
 def _named(where: Place, doors: Doors) -> Iterator[None]:
-    """Errors of the body name the export, not the place where it happens to be mounted."""
+    """Name the export in errors of the body, not the directory where it happens to be mounted."""
     try:
         yield
     except DiskwrightError as error:

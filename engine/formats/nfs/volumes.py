@@ -15,7 +15,8 @@ class NfsVolumes(Volumes):
     """The volumes of one repository."""
 
     def _look(self, path: str, volume: str, format: VolumeFormat) -> VolumeFacts:
-        """A raw volume is opened too: that makes the client ask for the size, which it may remember otherwise."""
+        """Look as files do, but open a raw volume: that makes the client ask for the size, which it may remember
+        otherwise."""
         if format is VolumeFormat.QCOW2:
             return super()._look(path, volume, format)
         with self._files.open(path) as handle:
@@ -23,7 +24,7 @@ class NfsVolumes(Volumes):
         return VolumeFacts(volume, format, True, stat.size, stat.allocated)
 
     def _empty_file(self, path: str, verify: Callable[[], None]) -> FileHandle:
-        """One that is there is emptied and never unlinked: it may be another host's by now, and finished."""
+        """Create the file; empty and never unlink one that is there: it may be another host's by now, and finished."""
         try:
             handle, fresh = self._files.create(path), True
         except FileExistsError:

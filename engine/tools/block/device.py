@@ -42,7 +42,7 @@ class AlignedBuffer:
             return whole[:length]
 
     def close(self) -> None:
-        """Give it back."""
+        """Give the buffer back."""
         self._memory.close()
 
     def __enter__(self) -> Self:

@@ -33,7 +33,7 @@ def openers(path: str, found: os.stat_result) -> list[User]:
 
 
 def _opened(process: str, base: str, wanted: tuple[int, int, int]) -> bool | None:
-    """Whether the process may write to it; None: it has it not open."""
+    """Return whether a process may write to the file or device that it has open; None when it does not have it open."""
     writes: bool | None = None
     try:
         numbers = os.listdir(f"{_PROC}/{process}/fd")
@@ -54,7 +54,7 @@ def _opened(process: str, base: str, wanted: tuple[int, int, int]) -> bool | Non
 
 
 def _access(process: str, number: str) -> bool | None:
-    """Whether it may write through that descriptor; None: it only keeps locks of ours on what a machine uses."""
+    """Return whether a descriptor may write; None when it only keeps locks of ours on what a machine uses."""
     flags, locked = os.O_RDWR, []
     with open(f"{_PROC}/{process}/fdinfo/{number}", encoding="ascii", errors="replace") as stream:
         for line in stream:

@@ -44,12 +44,13 @@ class Mapped(NamedTuple):
 
     @property
     def volume(self) -> str:
-        """The uuid of its logical volume, as ``plain`` makes it."""
+        """The uuid of the logical volume, as ``plain`` makes it."""
         return self.uuid[4 + _UUID_BYTES : 4 + 2 * _UUID_BYTES]
 
     @property
     def group(self) -> str:
-        """The name of its volume group when it was made: hyphens are doubled in names, and one stands between."""
+        """The name that the volume group had when the device was made: hyphens are doubled in names, and one stands
+        between."""
         return self.name.replace("--", "\0").partition("-")[0].replace("\0", "-")
 
 

@@ -218,7 +218,7 @@ class LvmVolumeGroups:
         )
 
     def remove_devices(self, uuid: str) -> list[str]:
-        """Have device-mapper remove them: LVM knows nothing of a volume that another host removed."""
+        """Have device-mapper remove the devices: LVM knows nothing of a volume that another host removed."""
         busy = []
         for device in _devices_of(uuid):
             try:

@@ -151,7 +151,7 @@ def _refusal(source: str, result: Result) -> DiskwrightError:
 
 
 def _unmount(path: str, whole: str) -> None:
-    """``whole``: what is taken away with it."""
+    """Unmount ``path``. ``whole``: what is taken away with it, for messages."""
     import ctypes  # Python has no umount2(2)
 
     function = ctypes.CDLL(None, use_errno=True).umount2

@@ -11,7 +11,7 @@ HELD_HERE = -errno.EEXIST
 IN_TRANSIT = -errno.EAGAIN
 """The lease is being released on this host, or other hosts share it."""
 IN_USE = (HELD_HERE, IN_TRANSIT, -errno.EBUSY, -243, -244, -245, -246, -247)
-"""These, and SANLK_ACQUIRE_IDLIVE, _OWNED, _OTHER, _SHRETRY and _OWNED_RETRY of other hosts."""
+"""These codes, and SANLK_ACQUIRE_IDLIVE, _OWNED, _OTHER, _SHRETRY and _OWNED_RETRY of other hosts."""
 VERSION_DIFFERS = -240
 HOST_NUMBER_IN_USE = -262
 STILL_USED = -errno.EBUSY

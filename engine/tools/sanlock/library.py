@@ -162,7 +162,7 @@ class Library:
             self._run("acquire", connection, NOT_REGISTERED, ctypes.c_uint32(NO_WAIT), 1, _array(resource), None)
 
     def release(self, connection: int, resource: Resource) -> None:
-        """Give it up; done when this returns."""
+        """Give a lease up; done when this returns."""
         with _signals_held():
             self._run("release", connection, NOT_REGISTERED, ctypes.c_uint32(0), 1, _array(resource))
 

@@ -10,7 +10,8 @@ from engine.data.records import Record
 from engine.triage import rules
 from engine.triage.health import degradations
 from engine.triage.propose import cost, fix, reads_of, removes
-from engine.triage.view import Graph
+from engine.triage.recover import recovery
+from engine.triage.view import Graph, strong_above
 
 
 def of_tag(graph: Graph, tag: str, healthy: bool) -> Iterator[Fix]:
@@ -18,7 +19,8 @@ def of_tag(graph: Graph, tag: str, healthy: bool) -> Iterator[Fix]:
     entry = graph.view.scan.tags[tag]
     record = entry.record
     if record is None:
-        if entry.problem and not entry.unreadable and not graph.children(tag):
+        needed = strong_above(tag, graph.children, graph.record)
+        if entry.damaged and not needed and recovery(graph, tag) is None:
             yield fix(
                 graph,
                 rules.C_RECORD,

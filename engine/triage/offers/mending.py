@@ -10,6 +10,7 @@ from engine.data.records import Record
 from engine.triage import rules
 from engine.triage.health import Health, Judge
 from engine.triage.propose import cost, fix, makes, reads_of, removes, room
+from engine.triage.recover import recovery
 from engine.triage.view import Graph, Replica
 
 _DAMAGED = frozenset(
@@ -24,6 +25,8 @@ def mend(judge: Judge, tag: str) -> Iterator[Fix]:
     """The way back for an image whose own data or operation is the trouble."""
     health = judge.health(tag)
     record = judge.graph.record(tag)
+    if record is None:
+        yield from _record(judge.graph, tag, health)
     if health.culprit != tag or record is None or health.rule == rules.B_BASE:
         return
     if health.status is not Status.BROKEN and health.rule != rules.U_READ:
@@ -39,6 +42,27 @@ def mend(judge: Judge, tag: str) -> Iterator[Fix]:
     elif tag in judge.graph.view.depths.lost:
         # Not proven to be damaged: what the operator may choose overwrites nothing and keeps the volume.
         yield from _damage(judge, record, health)
+
+
+def _record(graph: Graph, tag: str, health: Health) -> Iterator[Fix]:
+    """The way back for an image whose record is damaged."""
+    found = recovery(graph, tag)
+    if found is None:
+        return
+    where = found.replica.repo_id if found.replica is not None else ""
+    text = f"the record of image {found.unsure}, which cannot be understood now and may have its volume"
+    yield fix(
+        graph,
+        rules.B_RECORD,
+        tag,
+        rules.offer(rules.B_RECORD, found.witness, reason=rules.sentence(health.reason), where=where),
+        reads=reads_of(graph, [tag], [tag]),
+        plan={"witness": found.witness},
+        facts=(*health.facts, *found.facts),
+        before=Status.BROKEN,
+        after=Status.OPTIMIZED if found.record is not None and found.record.whole else Status.BROKEN,
+        wait=Wait(WaitKind.RECORD, found.unsure, text) if found.unsure else None,
+    )
 
 
 def _take_back(graph: Graph, record: Record) -> Fix:

@@ -21,7 +21,7 @@ from engine.triage.view import Graph
 
 
 def of_tag(graph: Graph, tag: str) -> Iterator[Fix]:
-    """The merge of ``tag`` (weak) into its only dependant."""
+    """Offer the merge of ``tag`` (weak) into its only dependant."""
     below = graph.record(tag)
     if below is None or below.strong or below.purging or not below.whole or below.volume is None:
         return
@@ -39,8 +39,8 @@ def of_tag(graph: Graph, tag: str) -> Iterator[Fix]:
 
 
 def _free_to_merge(below: Record, above: Record) -> bool:
-    """Neither is in a merge with a third one. That merge is offered itself, or is given up, first: until then the
-    lower volume of it holds data of both, and only the upper one may read through it."""
+    """Return whether neither is in a merge with a third tag. That merge is offered itself, or is given up, first: until
+    then the lower volume of it holds data of both, and only the upper one may read through it."""
     if below.merging or below.absorber not in ("", above.id) or above.absorber:
         return False
     operation = above.operation
@@ -48,7 +48,7 @@ def _free_to_merge(below: Record, above: Record) -> bool:
 
 
 def direction(graph: Graph, below: Record, above: Record) -> str:
-    """Which way: "down", "up" or "fresh"; a merge that was begun goes on in the direction it has."""
+    """Return the way of a merge: "down", "up" or "fresh"; a merge that was begun goes on in the direction it has."""
     assert below.volume is not None and above.volume is not None
     if above.operation is not None and above.operation.verb == "merge":
         return above.operation.direction
@@ -93,7 +93,7 @@ def _fix(graph: Graph, below: Record, above: Record, way: str) -> Fix:
 
 
 def _room(graph: Graph, below: Record, above: Record, way: str, moved: int) -> int:
-    """Bytes that the storage must have for it."""
+    """Return the bytes of free space that the storage must have for a merge."""
     assert above.volume is not None and below.volume is not None
     if way == "fresh":
         begun = above.operation.attempt if above.operation else None

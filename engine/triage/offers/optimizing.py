@@ -15,7 +15,7 @@ from engine.triage.view import Graph
 
 
 def optimize(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]:
-    """Fixes for a usable image that could be represented better: at most one rebuild, and the small ones."""
+    """Offer fixes for a usable image that could be represented better: at most one rebuild, and the small ones."""
     record = judge.graph.record(tag)
     if record is None or not record.strong or report.status is not Status.DEGRADED:
         return
@@ -36,8 +36,8 @@ def optimize(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]:
 
 
 def reduce(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]:
-    """What the volume of an image that does not change any more will never use. Like a merge it is a fix of its own:
-    the image is as good without."""
+    """Offer to cut off what the volume of an image that does not change any more will never use. Like a merge it is a
+    fix of its own: the image is as good without."""
     graph = judge.graph
     record = graph.record(tag)
     if record is None or record.mutable or not record.whole or record.volume is None or record.operation is not None:

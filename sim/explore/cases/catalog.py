@@ -117,7 +117,8 @@ FIXES = (
     Case("clean-attempt", images.an_unwanted_attempt, _fix("a", rules.C_ATTEMPT)),
     Case("clean-evidence", damage.a_salvaged_disk, _fix("a", rules.C_EVIDENCE)),
     Case("clean-losses", damage.a_salvaged_disk, _fix("a", rules.C_LOSSES)),
-    Case("clean-record", damage.a_damaged_record, _fix("a", rules.C_RECORD), strangers=True),
+    Case("mend-record", damage.a_damaged_record, _fix("a", rules.B_RECORD)),
+    Case("clean-record", damage.a_lost_record, _fix("a", rules.C_RECORD), strangers=True),
     Case("clean-litter", damage.litter_of_all_kinds, _fix("a", rules.C_LITTER)),
     Case("clean-unnamed", damage.a_strange_volume, _fix("a", rules.C_UNNAMED), strangers=True),
     Case(

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from engine.api import Engine
 from engine.data.model import Fix, ImageReport, RepositoryReport, Risk, Status, VolumeFormat
-from engine.data.records import Record
+from engine.data.records import Record, is_tombstone
 from engine.errors import DiskwrightError
 from engine.tags import chains
 from engine.triage import rules
@@ -202,9 +202,9 @@ def leftovers(storage: SimStorage, engine: Engine, repo: str, waiting: Sequence[
              and not isinstance(node, DirectoryNode)]  # fmt: skip
     repository = engine.context.repository(repo)
     records = {tag: entry.record for tag, entry in repository.tags.scan().items() if entry.record is not None}
-    newest: dict[str, int] = {}
+    generations: dict[str, list[int]] = {}
     for match in filter(None, map(_TAG.match, names)):
-        newest[match[1]] = max(newest.get(match[1], 0), int(match[2], 16))
+        generations.setdefault(match[1], []).append(int(match[2], 16))
     needed = _needed(records, waiting)
     problems = [f"the hidden tag {tag} needs nothing and nobody needs it" for tag in records if tag not in needed]
     volumes = {
@@ -216,7 +216,7 @@ def leftovers(storage: SimStorage, engine: Engine, repo: str, waiting: Sequence[
     for name in names:
         if name in ("repository.json", "locks", "ballast"):
             continue
-        if (tag := _TAG.match(name)) and int(tag[2], 16) == newest[tag[1]]:
+        if (tag := _TAG.match(name)) and int(tag[2], 16) in _kept(generations[tag[1]]):
             continue
         if (volume := _VOLUME.match(name) or _DIGESTS.match(name)) and volume[1] in volumes:
             continue
@@ -224,6 +224,12 @@ def leftovers(storage: SimStorage, engine: Engine, repo: str, waiting: Sequence[
             continue
         problems.append(f"{name} is left over")
     return problems
+
+
+def _kept(generations: list[int]) -> list[int]:
+    """The newest generation of a tag, and the one before unless that is a tombstone's."""
+    newest = max(generations)
+    return sorted(generations)[-1:] if is_tombstone(newest) else sorted(generations)[-2:]
 
 
 def _needed(records: dict[str, Record], waiting: Sequence[str]) -> set[str]:

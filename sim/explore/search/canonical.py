@@ -47,6 +47,8 @@ _VOLUME = re.compile(r"(.*)/volumes/[0-9a-f]{2}/([0-9a-f]{32})(\.[a-z0-9]+)\Z")
 LITTER = re.compile(r"unlink /srv/[^/]+/(?:progress/|digests/|tags/[0-9a-f]{2}/[0-9a-f]{32}\.[0-9a-f]{16}\Z)")
 """Operations that are lost without harm: what they removed is litter."""
 TEMPORARY = re.compile(r"(?:create|unlink) /srv/[^/]+/tmp/")
+BEFORE = ".before"
+"""Ends the name of a generation that is kept below the newest one."""
 _LARGEST_RECORD = 64 * 1024
 _FORGETFUL = 50_000
 _T = TypeVar("_T")
@@ -220,6 +222,8 @@ class _Tree:
             tag = self.tags.get(f"{root} {subject}")
             rank = len(tag.generations) - tag.generations.index(number) if tag and number in tag.records else 0
             mark = "t" if not number & ((1 << 48) - 1) else ""
+            if rank == 2 and self.settled and tag and tag.generations[-1] & ((1 << 48) - 1):
+                return f"{root}/tags/{subject}{BEFORE}"
             return f"{root}/tags/{subject}.{min(rank, 2) if self.settled else rank}{mark}"
         if kind == "volume":
             return f"{root}/volumes/{self._ids.get(subject, subject)}{rest}"
@@ -236,6 +240,8 @@ class _Tree:
         if not isinstance(node, FileNode):
             return f"{name} {node[0]}"
         kind = _parsed(path).kind
+        if kind == "tag" and self.settled and name.endswith(BEFORE):
+            return "kept"  # nobody reads it
         if self._is_litter(kind, path, name):
             if not self._exact:
                 return "litter"

@@ -31,7 +31,10 @@ def damage(names: Names, engine: Engine, step: Step) -> None:
     if "record" in values or values.get("delete") == "record":
         path = names.record_path(engine, image, step.line)
         if "delete" in values:
-            _delete(files, path)
+            folder = path.rpartition("/")[0]
+            for entry in files.list_directory(folder):
+                if entry.name.startswith(image.id):
+                    _delete(files, f"{folder}/{entry.name}")
             return
         kind = values["record"]
         raw = files.read_file(path, 1 << 21)

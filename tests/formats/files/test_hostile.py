@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from engine.data.model import OperationStatus, VolumeFormat
 from engine.data.records import Operation, decode, encode
-from engine.errors import Damaged, StorageError
+from engine.errors import Damaged, NotUnderstood, StorageError
 from engine.formats.base import Litter, Repository, Scan
 from engine.formats.files import layout, localfs
 from engine.tools.local.clock import RealClock
@@ -352,6 +352,8 @@ def test_mutated_records_only_ever_have_a_problem(data: st.DataObject):
         assert decode(bytes(content), T1) == FULL
     except Damaged as error:
         assert error.message
+    except NotUnderstood:  # it seems to be of another version, which nobody here can judge
+        assert not bytes(content).startswith(b"dw1 ")
 
 
 json_values = st.recursive(

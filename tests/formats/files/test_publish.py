@@ -46,16 +46,19 @@ def epoch(repository: Repository) -> int:
 def test_publish_syncs_the_record_before_its_name_and_the_name_before_the_old_one_goes(
     local: LocalStorage, spy: SpyFiles
 ):
-    """tmp is written and synced, linked, the directory synced, and only then the older generation unlinked."""
+    """tmp is written and synced, linked, the directory synced, and only then the generation unlinked that was before
+    the one before."""
     repository = local.open(spy)
     repository.tags.publish(record(), 0)
-    spy.log.clear()
     repository.tags.publish(record(epoch=2), 1)
+    assert os.path.exists(f"{local.path}/{name(1)}")
+    spy.log.clear()
+    repository.tags.publish(record(epoch=3), 2)
     assert spy.log == [
         "create tmp/*-record",
         "write tmp/*-record",
         "sync tmp/*-record",
-        f"link tmp/*-record {name(2)}",
+        f"link tmp/*-record {name(3)}",
         f"sync_directory {SHARD}",
         f"unlink {name(1)}",
         "unlink tmp/*-record",
@@ -155,19 +158,19 @@ def test_a_change_just_before_our_link_overtakes_us(local: LocalStorage, spy: Sp
 
 
 def test_two_changes_before_our_link_leave_its_outcome_unknown(local: LocalStorage, spy: SpyFiles):
-    """The name we want is free again because two changes came and went: our late link succeeds, the second
+    """The name we want is free again because more changes came and it went: our late link succeeds, the second
     listing sees the higher generation, and that one stays the truth."""
     ours, theirs = local.open(spy), local.open()
     ours.tags.publish(record(), 0)
 
     def overtake() -> None:
-        theirs.tags.publish(record(epoch=2), 1)
-        theirs.tags.publish(record(epoch=3), 2)
+        for generation in (1, 2, 3):
+            theirs.tags.publish(record(epoch=generation + 1), generation)
 
     spy.before = once("link", overtake)
     with pytest.raises(OutcomeUnknown):
         ours.tags.publish(record(epoch=9), 1)
-    assert epoch(theirs) == 3
+    assert epoch(theirs) == 4
     assert [item.kind for item in theirs.scan().litter] == ["old-generation"]
 
 
@@ -213,11 +216,16 @@ def test_a_reader_that_is_overtaken_reads_the_newer_record(local: LocalStorage, 
     """The listed generation is replaced before it is opened: the reader lists again."""
     reader, writer = local.open(spy), local.open()
     writer.tags.publish(record(), 0)
-    spy.before = once("read", lambda: _ignore(writer.tags.publish(record(epoch=2), 1)), SHARD)
-    assert epoch(reader) == 2
-    spy.before = once("read", lambda: _ignore(writer.tags.publish(record(epoch=3), 2)), SHARD)
+
+    def twice(expected: int) -> None:
+        writer.tags.publish(record(epoch=expected + 1), expected)
+        writer.tags.publish(record(epoch=expected + 2), expected + 1)
+
+    spy.before = once("read", lambda: twice(1), SHARD)
+    assert epoch(reader) == 3
+    spy.before = once("read", lambda: twice(3), SHARD)
     found = reader.scan().tags[T1].record
-    assert found is not None and found.epoch == 3
+    assert found is not None and found.epoch == 5
 
 
 # -- failures
@@ -274,8 +282,9 @@ def test_an_old_generation_that_stays_is_litter(local: LocalStorage, spy: SpyFil
     syncing the directory so that the newer one cannot be lost with it."""
     repository = local.open(spy)
     repository.tags.publish(record(), 0)
+    repository.tags.publish(record(), 1)
     spy.before = failing("unlink", errno.EACCES)
-    assert repository.tags.publish(record(epoch=2), 1) == 2
+    assert repository.tags.publish(record(epoch=2), 2) == 3
     spy.before = lambda verb, path: None
     litter = repository.scan().litter
     assert sorted(item.kind for item in litter) == ["old-generation", "temporary"]

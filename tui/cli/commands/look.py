@@ -309,7 +309,7 @@ def run_tasks(session: Session, arguments: argparse.Namespace) -> int:
     out, engine = session.out, session.engine
     tasks = [(task, engine.task_image(task)) for task in engine.list_tasks()]
     names = {connection.identity: name for name, connection in engine.list_repositories().items()}
-    prepared = engine.list_prepared()
+    prepared, unheld = engine.list_prepared(), engine.list_unheld()
     out.document(
         {
             "host": session.host,
@@ -337,6 +337,10 @@ def run_tasks(session: Session, arguments: argparse.Namespace) -> int:
                 }
                 for entry in prepared
             ],
+            "unheld": [
+                {"repository": names.get(entry.repository, ""), "image": entry.image, "path": entry.path}
+                for entry in unheld
+            ],
         }
     )
     out.table(
@@ -359,6 +363,12 @@ def run_tasks(session: Session, arguments: argparse.Namespace) -> int:
             for entry in prepared
         ],
     )
-    if not tasks and not prepared:
+    for entry in unheld:
+        out.say(
+            f"Image {entry.image} is in use at {printable(entry.path)}, and its holder is dead. "
+            f"Put a new one beside it: diskwright prepare {quoted(names.get(entry.repository, 'REPO'))} {entry.image} "
+            f"--take-over{'' if entry.writable else ' --read-only'}"
+        )
+    if not tasks and not prepared and not unheld:
         out.say("Nothing runs here, and no image is prepared.")
     return 0

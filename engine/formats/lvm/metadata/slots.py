@@ -14,9 +14,8 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import NamedTuple
 
-from engine.data.records import decode, has_room, is_tombstone
-from engine.errors import Damaged
-from engine.formats.base import TagEntry
+from engine.data.records import Record, has_room, is_tombstone
+from engine.formats.base import TagEntry, understood
 from engine.formats.lvm.metadata import layout
 from engine.formats.lvm.metadata.layout import Geometry
 from engine.formats.lvm.metadata.pages import (
@@ -90,13 +89,17 @@ class Slot(NamedTuple):
     def entry(self) -> TagEntry:
         """Return the tag in the slot."""
         if self.problem:
-            return TagEntry(self.tag, self.generation, None, self.problem, self.unreadable)
+            return TagEntry(self.tag, self.generation, None, self.problem, self.unreadable, before=self._before())
         if is_tombstone(self.generation):
             return TagEntry(self.tag, self.generation, None)
-        try:
-            return TagEntry(self.tag, self.generation, decode(self.content, self.tag))
-        except Damaged as error:
-            return TagEntry(self.tag, self.generation, None, error.message)
+        return understood(self.tag, self.generation, self.content)
+
+    def _before(self) -> Record | None:
+        """The newest intact copy of a damaged record. What may have been newer is one generation newer: of two, one
+        would have left its trace in another copy."""
+        if self.newest is None or is_tombstone(self.newest.generation) or self.generation > self.newest.generation + 1:
+            return None
+        return understood(self.tag, self.newest.generation, self.content).record
 
 
 def stand_in(number: int) -> str:

@@ -159,8 +159,9 @@ class SharedGuard:
 
     @contextlib.contextmanager
     def _making_room(self, chunk: int) -> Iterator[None]:
-        """Zeros of a host that was given up may arrive over records that others have put there. So it notes the room
-        like a volume, and who finds the note of a host that may go on makes none."""
+        """Note, for the body, that this host makes room for a chunk of records: if it were given up meanwhile, its
+        zeros might arrive over records that others have put there. Conflict while a host that may go on has noted the
+        same room."""
         room = room_for(chunk)
         host = self._notes.writer(room)
         if host:

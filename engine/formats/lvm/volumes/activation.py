@@ -99,7 +99,7 @@ class Activation:
         return busy
 
     def _deactivate(self, volume: str, name: str) -> bool:
-        """Whether nobody uses it; "" for the name of one that is not active."""
+        """Deactivate a volume (``name`` "": it is not active) and take its note back; False while somebody uses it."""
         lease = self.try_alone(volume)
         if lease is None:
             return False

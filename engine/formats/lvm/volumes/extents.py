@@ -98,7 +98,7 @@ class Extents:
         return self._groups.open_device(self._volumes.layer(volume).path, writable=True)
 
     def _usable(self) -> VolumeGroup:
-        """The group, if this host may use volumes of it."""
+        """Return the group, if this host may use volumes of it."""
         report = self._group.report()
         self._guard.using(report)
         return report

@@ -12,8 +12,9 @@ _OFFSET = 0x00FFFFFFFFFFFE00
 
 
 def end_of_data(read: Callable[[int, int], bytes], header: Header, length: int) -> int | None:
-    """Bytes from the start of a volume of ``length`` bytes after which nothing is in use, None when that cannot be
-    told: counts of another width, or tables that are not inside the volume. ``read`` takes (offset, length)."""
+    """Return the bytes from the start of a volume of ``length`` bytes after which nothing is in use, None when that
+    cannot be told: counts of another width, or tables that are not inside the volume. ``read`` takes (offset,
+    length)."""
     if header.refcount_bits != _COUNT_BITS:
         return None
     cluster = 1 << header.cluster_bits

@@ -117,7 +117,8 @@ class Volumes:
     def _make_room_for(
         self, volume: VolumeRef, size: int, length: int, report: VolumeGroup
     ) -> tuple[PhysicalRange, ...]:
-        """A logical volume of its name, whose bytes are whatever is there; where it lies."""
+        """Make a logical volume of the volume's name, whose bytes are as they are on the devices; return where it
+        lies."""
         name = layout.volume_name(volume.id)
         there = report.volumes.get(name)
         self._activation.some_active = any(
@@ -132,7 +133,8 @@ class Volumes:
         return lies or known(volume, self._group.report())[0].ranges
 
     def _out_of_the_way(self, volume: str, name: str) -> None:
-        """Who still has the old one open goes on using that, and nothing else."""
+        """Take the name from a volume of that name, if there is one: whoever still has it open goes on using that
+        one."""
         self._activation.let_go(volume)
         if not self._guard.may_be_written(volume):
             try:
@@ -144,7 +146,7 @@ class Volumes:
         self._park(volume, name)
 
     def _park(self, volume: str, name: str) -> None:
-        """Its space is not given away before nobody can write there any more."""
+        """Give a volume another name, and its space away only when nobody can write there any more."""
         old = layout.old_name(volume, self._group.doors.ids.new_id()[:8])
         self._groups.rename(self._group.name, name, old)
 

@@ -33,7 +33,7 @@ class ImageFile(NamedTuple):
     """Sentences for people: what an import of it leaves out, and what it looks like where that is not what was
     stated."""
     ends_early: bool
-    """Its last clusters in use lie behind its end. Rarely that is harmless: ``require_sound`` tells."""
+    """The last clusters in use lie behind the end of the file. Rarely that is harmless: ``require_sound`` tells."""
 
     @property
     def size(self) -> int:

@@ -57,7 +57,7 @@ class RunPlace(NamedTuple):
     path: str
     """A directory of the host's; "" where this user has none."""
     cleared: bool
-    """It is in memory, so a boot leaves nothing of it."""
+    """The directory is in memory, so a boot leaves nothing of it."""
 
 
 class Abilities(NamedTuple):

@@ -77,14 +77,14 @@ def _tell_source(source: sources.Source, found: DigestList) -> None:
     """Record the digest in the source snapshot too, since all of it was read and hashed just now. Best effort."""
     digest = found.root()
 
-    def told(record: Record) -> Record | None:
+    def with_digest(record: Record) -> Record | None:
         if record.digest or record.volume is None or record.volume != source.links[0].volume:
             return None
         return record._replace(digest=digest, digest_write_epoch=record.write_epoch)
 
     try:
         source.repository.digests.write(source.links[0].volume.id, found.to_bytes())
-        changes.change(source.repository, source.record.id, told)
+        changes.change(source.repository, source.record.id, with_digest)
     except DiskwrightError:
         return  # a read-only or full source keeps no digest; the copy is complete without it
 

@@ -77,7 +77,7 @@ class VolumeFacts(NamedTuple):
     unreadable: bool = False
     """The problem is with reading, so nothing may be concluded from it."""
     thick: bool = False
-    """It occupies its whole length, whatever is in it."""
+    """The volume occupies its whole length, whatever is in it."""
     in_use: int | None = None
     """Of a thick volume: bytes from its start behind which there is nothing, in units in which the storage gives room
     back; None when that is not known."""

@@ -245,13 +245,13 @@ def not_begun(repository: Repository, tag: str, error: DiskwrightError) -> None:
     """Persist why the work that a verb has committed was not begun. The caller holds the lease. Never raises for the
     storage."""
 
-    def told(record: Record) -> Record | None:
+    def with_error(record: Record) -> Record | None:
         if record.last is None:
             return None
         return record._replace(last=record.last._replace(last_error=f"it was not begun: {error.message}"[:200]))
 
     with contextlib.suppress(DiskwrightError):
-        changes.change(repository, tag, told)
+        changes.change(repository, tag, with_error)
 
 
 def _last_status(repository: Repository, record: Record) -> OperationStatus | None:

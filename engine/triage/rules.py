@@ -27,11 +27,11 @@ class Leases(StrEnum):
     """Whose leases a fix holds alone while it runs, all taken before it is verified."""
 
     NONE = "none"
-    """It is about no image: each file is looked at again, under its lease where it has one."""
+    """The fix is about no image: each file is looked at again, under its lease where it has one."""
     TARGET = "target"
-    """Its target's."""
+    """The lease of the fix's target."""
     IMAGES = "images"
-    """Those of all images that it names."""
+    """The leases of all images that the fix names."""
 
 
 class Executor(StrEnum):
@@ -87,17 +87,18 @@ class Rule(NamedTuple):
     """The highest; a fix of it may have a lower one."""
     leases: Leases = Leases.TARGET
     volumes: Need = Need.NEVER
-    """It makes, removes, renames or resizes volumes: then it runs on the manager (SRM) where there is one."""
+    """Whether a fix makes, removes, renames or resizes volumes: then it runs on the manager (SRM) where there is
+    one."""
     deep: Need = Need.NEVER
     """Found only by a deep check."""
     waits: tuple[WaitKind, ...] = ()
     """Things outside that a fix of it may have to wait for, besides room."""
     all_records: bool = False
-    """It deletes or overwrites what no record needs, so all of them must be understood."""
+    """A fix deletes or overwrites what no record needs, so all records must be understood."""
     mended_by: tuple[str, ...] = ()
     """Rules of the fixes for it, where they have codes of their own."""
     last: bool = False
-    """It runs after all others, which leave something for it."""
+    """Fixes of this rule run after all others, which leave something for them."""
 
     @property
     def frees(self) -> bool:

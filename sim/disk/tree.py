@@ -140,7 +140,7 @@ class NameTree:
             self._commit([op for op in self.log if op.sequence in ours])
 
     def _with_what_they_need(self, sequences: set[int]) -> set[int]:
-        """These operations, the other halves of renames, and what happened to the same names before those."""
+        """Return these operations, the other halves of renames, and what happened to the same names before those."""
         found = set(sequences)
         names: set[tuple[int, str]] = set()
         for op in reversed(self.log):

@@ -57,7 +57,7 @@ class Presence:
         self.silent: float | None = None
         """Since when it renews nothing."""
         self.over = False
-        """It has left, or is not known to its host any more."""
+        """Whether the host has left, or does not know any more that it takes part."""
         self.left = False
         self.held: dict[Held, None] = {}
         """What its processes have registered, also what somebody took over since."""
@@ -110,8 +110,8 @@ class Area:
         copy.slots = {key: slot.fork() for key, slot in self.slots.items()}
         return copy
 
-    def seen(self, number: int, by: Presence, now: float) -> SharedHost:
-        """What the host of ``by`` knows of another."""
+    def known_host(self, number: int, by: Presence, now: float) -> SharedHost:
+        """Return what the host of ``by`` knows of another."""
         found = self.presences.get(number)
         if found is None or found.left:
             return SharedHost(number, found.generation if found else 0, HostState.FREE)
@@ -127,7 +127,7 @@ class Area:
         return [held for held in slot.held if self._counts(held, by, now)]
 
     def _counts(self, held: Held, by: Presence, now: float) -> bool:
-        host = self.seen(held.by.number, by, now)
+        host = self.known_host(held.by.number, by, now)
         return host.generation == held.by.generation and not host.gone
 
 

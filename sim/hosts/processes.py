@@ -214,7 +214,7 @@ class SimHost:
         """How often each is open."""
         self.frozen = False
         self.apart = False
-        """It does not reach the shared storage."""
+        """Whether the host does not reach the shared storage."""
         self._since = self._until = 0.0
         self._next_pid = 1000
 

@@ -72,7 +72,8 @@ class Job:
         self.result: Any = None
         self.error: DiskwrightError | None = None
         self.done = False
-        """It came to its end, with a result or an error of the engine; else it was killed, or has not run."""
+        """Whether the job came to its end, with a result or an error of the engine; else it was killed, or has not
+        run."""
 
 
 class World:

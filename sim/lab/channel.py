@@ -24,7 +24,7 @@ class Done(NamedTuple):
     """A command that has ended."""
 
     code: int
-    """Its exit code, or the negative number of the signal that ended it."""
+    """Exit code of the command, or the negative number of the signal that ended it."""
     output: bytes
     errors: bytes
 
@@ -59,7 +59,7 @@ class Running:
         self._started = threading.Event()
         self._ended = threading.Event()
         self.pid = 0
-        """Its process id in the guest; it leads a process group. 0: not known yet."""
+        """Process id of the command in the guest, where it leads a process group. 0: not known yet."""
 
     # -- from the channel's thread
 

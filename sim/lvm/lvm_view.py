@@ -31,7 +31,7 @@ class GroupContents(NamedTuple):
     group: Group | None
     header: MetaHeader | None
     slots: tuple[Slot, ...]
-    """Those that are in use."""
+    """The slots that are in use."""
     logs: tuple[Log, ...]
     volumes: dict[str, Content]
 

@@ -111,13 +111,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code. Never a traceback, never SystemExit."""
     run = Run(list(sys.argv[1:] if argv is None else argv))
     try:
-        return _told(run)
+        return _exit_code(run)
     except OutputClosed:
         _abandon_output()
         return CLOSED
 
 
-def _told(run: Run) -> int:
+def _exit_code(run: Run) -> int:
     try:
         code = run.run()
         run.out.flush()

@@ -35,6 +35,6 @@ class Undo(StrEnum):
     """What an operator can still do about a fix once it was started."""
 
     STOP = "stop"
-    """It can be stopped, and nothing that was there before is lost."""
+    """The fix can be stopped, and nothing that was there before is lost."""
     NEVER = "never"
     """What it deletes or overwrites does not come back."""

@@ -89,7 +89,7 @@ class Branch:
             "deep": False, "given": [row.fix().to_json()],
         }  # fmt: skip
         ended = self._backend.run(host, "fix", arguments, interruption, ())
-        return self._note(ended.how, _told(host, row, ended))
+        return self._note(ended.how, _sentence(host, row, ended))
 
     def _note(self, how: str, text: str) -> Outcome:
         outcome = Outcome(how, text)
@@ -97,7 +97,7 @@ class Branch:
         return outcome
 
 
-def _told(host: str, row: FixRow, ended: Ended) -> str:
+def _sentence(host: str, row: FixRow, ended: Ended) -> str:
     if ended.failure is not None:
         return f"{row.what} on {host}: {printable(ended.failure.message)}"
     where = f" before effect {ended.reached.number}, {printable(ended.reached.name)}" if ended.reached else ""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 
 from engine.api import Engine
-from engine.errors import Conflict, DiskwrightError, ImageBusy, from_os_error
+from engine.errors import Conflict, DiskwrightError, ImageBusy, from_os_errors
 from engine.tags.context import Connection
 from tui.directories import user_directory
 from tui.text.printable import printable
@@ -147,7 +147,7 @@ class DemoFolder:
 
     def look(self) -> DemoState:
         """What the directory is now."""
-        with _told_as(f"look at {self.root}"):
+        with from_os_errors(f"look at {self.root}"):
             try:
                 found = os.listdir(self.root)
             except FileNotFoundError:
@@ -160,7 +160,7 @@ class DemoFolder:
 
     def names(self) -> dict[str, str]:
         """Names of the images by id, as the marker tells them."""
-        with _told_as(f"read {self._marker}"):
+        with from_os_errors(f"read {self._marker}"):
             return self._read()[1]
 
     def _read(self) -> tuple[DemoState, dict[str, str]]:
@@ -176,7 +176,7 @@ class DemoFolder:
 
     def claim(self) -> None:
         """Make the directory and the marker in it; Conflict when another process did so just now."""
-        with _told_as(f"make {self.root}"):
+        with from_os_errors(f"make {self.root}"):
             os.makedirs(self.root, exist_ok=True)
             for name in os.listdir(self.root):
                 if name.startswith(f"{MARKER}."):
@@ -192,7 +192,7 @@ class DemoFolder:
 
     def mark(self, state: DemoState, names: dict[str, str]) -> None:
         """Replace the marker; durable on return."""
-        with _told_as(f"write {self._marker}"):
+        with from_os_errors(f"write {self._marker}"):
             os.replace(self._write(state, names), self._marker)
             self._sync()
 
@@ -214,7 +214,7 @@ class DemoFolder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Be the only one who makes or deletes here; Conflict when another process does."""
-        with _told_as(f"lock {self.root}"):
+        with from_os_errors(f"lock {self.root}"):
             descriptor = os.open(f"{self.root}/{LOCK}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             try:
@@ -229,16 +229,8 @@ class DemoFolder:
         """Delete a directory that a demo made; no link is followed."""
         import shutil
 
-        with _told_as(f"delete {self.root}/{name}"), contextlib.suppress(FileNotFoundError):
+        with from_os_errors(f"delete {self.root}/{name}"), contextlib.suppress(FileNotFoundError):
             shutil.rmtree(f"{self.root}/{name}")
-
-
-@contextlib.contextmanager
-def _told_as(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise from_os_error(error, printable(what)) from error
 
 
 # -- connecting

@@ -36,7 +36,7 @@ class ReplayStep(NamedTuple):
     """One step of a trace. Texts are printable."""
 
     number: int
-    """Its place in ``Replay.steps``."""
+    """Place of the step in ``Replay.steps``."""
     line: int
     """Of the scenario file, 0 for none."""
     host: str
@@ -313,7 +313,7 @@ def _steps(raws: Sequence[_Raw], replay: Replay, names: dict[str, str]) -> list[
     if replay.verdict.startswith("violated"):
         steps[-1] = steps[-1]._replace(checks=replay.verdict)
     replay.steps = tuple(steps)
-    return [_with_story(replay, step, raws) if step.crash else step for step in steps]
+    return [_with_consequences(replay, step, raws) if step.crash else step for step in steps]
 
 
 def _step(number: int, raw: _Raw, checks: str, names: dict[str, str]) -> ReplayStep:
@@ -354,7 +354,7 @@ def _text(event: Json, names: dict[str, str], image: str) -> str:
     return "  ".join(part for part in texts if part)
 
 
-def _with_story(replay: Replay, step: ReplayStep, raws: Sequence[_Raw]) -> ReplayStep:
+def _with_consequences(replay: Replay, step: ReplayStep, raws: Sequence[_Raw]) -> ReplayStep:
     event = raws[step.number].event
     lost_parts = event.get("lost")
     if isinstance(lost_parts, list) and lost_parts:

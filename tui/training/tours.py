@@ -239,7 +239,7 @@ def make_trace(path: str) -> None:
     """Play ``STORY`` on the simulator and write its trace, replacing the file. StorageError."""
     from sim.scenario.language import parse
     from sim.scenario.play.play import play
-    from sim.scenario.report import text as told
+    from sim.scenario.report import text
 
     verdict = play(parse.parse("tour.yaml", STORY), "sim", record=True)
     if verdict.result != "passed":
@@ -247,6 +247,6 @@ def make_trace(path: str) -> None:
     verdict.events[0]["source"] = STORY  # it stands in no file
     try:
         with open(path, "wb") as stream:
-            stream.write(told.trace([verdict]))
+            stream.write(text.trace([verdict]))
     except OSError as error:
         raise from_os_error(error, f"write {path!r:.200}") from error

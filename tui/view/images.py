@@ -35,7 +35,7 @@ class ImageRow(NamedTuple):
     """One image as it is shown. Texts are printable."""
 
     number: int
-    """Its place in the table."""
+    """Place of the image in the table."""
     id: str
     name: str
     """From its user data; "" when it has none."""
@@ -76,7 +76,7 @@ class ImageRow(NamedTuple):
 
     @property
     def usable(self) -> bool:
-        """It can be used now."""
+        """Whether the image can be used now."""
         return self.state in (State.OPTIMIZED, State.DEGRADED)
 
 

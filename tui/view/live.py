@@ -77,7 +77,7 @@ def evidence(engine: Engine, repo_id: str, image: str) -> Evidence:
     row = operation_row(image, printable(record.name), last, holder, record.size) if last else None
     process = _process(engine, line)
     now = engine.doors.clock.wall()
-    return Evidence(row, held, holder, process, not held, tuple(_told(row, held, holder, process, now)))
+    return Evidence(row, held, holder, process, not held, tuple(_sentences(row, held, holder, process, now)))
 
 
 def _process(engine: Engine, line: progress.Progress | None) -> str:
@@ -88,7 +88,7 @@ def _process(engine: Engine, line: progress.Progress | None) -> str:
     return f"process {identity.pid} {'has ended' if state is ProcessState.GONE else f'is {state}'}"
 
 
-def _told(row: HostOperation | None, held: bool, holder: str, process: str, now: float) -> list[str]:
+def _sentences(row: HostOperation | None, held: bool, holder: str, process: str, now: float) -> list[str]:
     lines = []
     if row is not None:
         stage = f"stage {row.stage}/{row.stages} {row.stage_name}" if row.stages else "no stage"

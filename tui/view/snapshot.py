@@ -52,7 +52,7 @@ class HostOperation(NamedTuple):
     finished: bool
 
     def old(self, now: float) -> bool:
-        """It was saved more than a minute ago."""
+        """Return whether progress was saved more than a minute ago."""
         return now - self.when > OLD_AFTER_S
 
     @property
@@ -95,7 +95,7 @@ class RepositoryView(NamedTuple):
     """A repository at ``scanned_at``. While ``problem`` is set everything else is as it was then."""
 
     name: str
-    """Its handle on this host."""
+    """Handle of the repository on this host."""
     host: str
     identity: str = ""
     format: str = ""
@@ -128,7 +128,7 @@ class RepositoryView(NamedTuple):
 
     @property
     def known(self) -> bool:
-        """It was read at least once."""
+        """Whether the repository was read at least once."""
         return self.scanned_at > 0
 
     @property

@@ -191,7 +191,7 @@ class Batch:
                 self._notes.write_quickly(run_notes.progress_name(self._run), watch.note())
             for text in watch.fresh:
                 self._tell(self._step(number), text, "")
-            self._clock.sleep(_LOOK_S / 5 if not watch.seen else _LOOK_S)
+            self._clock.sleep(_LOOK_S / 5 if not watch.begun else _LOOK_S)
         self._judge(number, task, asked)
 
     def _judge(self, number: int, task: Task, asked: bool) -> None:

@@ -89,7 +89,7 @@ def changes(before: RepositoryView | None, now: RepositoryView) -> list[Event]:
         events.append(Event(now.scanned_at, now.host, "back", "", "", "it can be read again", f"back {since:.0f}"))
     known = {(item.image, item.when, item.stage, item.percent) for item in before.operations} if before else set()
     events += [
-        _seen(item)
+        _of_operation(item)
         for item in now.operations
         if (item.image, item.when, item.stage, item.percent) not in known and (before or not item.finished)
     ][:_PER_SCAN]
@@ -98,7 +98,7 @@ def changes(before: RepositoryView | None, now: RepositoryView) -> list[Event]:
     return sorted(events, key=lambda event: event.when)
 
 
-def _seen(item: HostOperation) -> Event:
+def _of_operation(item: HostOperation) -> Event:
     stage = f", stage {item.stage}/{item.stages} {item.stage_name}" if item.stages else ""
     share = f" at {item.percent} %" if item.percent >= 0 and not item.finished else ""
     error = f"; {item.last_error}" if item.last_error else ""

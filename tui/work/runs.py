@@ -80,7 +80,7 @@ class Run(NamedTuple):
     """Why it has that state; the summary once it has ended."""
     steps: tuple[RunStep, ...]
     alive: bool
-    """Its process lives."""
+    """Whether the process of the run lives."""
     pid: int
     """0 when no process is known."""
     saved_at: float

@@ -30,8 +30,8 @@ class Watch:
         """What is news since the last look, for the log."""
 
     @property
-    def seen(self) -> bool:
-        """Something of this step was persisted."""
+    def begun(self) -> bool:
+        """Whether anything of this step was persisted."""
         return self._last is not None
 
     def look(self) -> bool:

@@ -176,16 +176,16 @@ class SanlockLeases:
 
     def hosts(self, area: LeaseArea) -> dict[int, SharedHost]:
         """Call ``sanlock_get_hosts``."""
-        return {host.number: host for host in self._seen(area, 0)}
+        return {host.number: host for host in self._known_hosts(area, 0)}
 
     def host(self, area: LeaseArea, number: int) -> SharedHost:
         """Call ``sanlock_get_hosts`` for one."""
-        for host in self._seen(area, number):
+        for host in self._known_hosts(area, number):
             if host.number == number:
                 return host
         return SharedHost(number, 0, HostState.UNKNOWN)
 
-    def _seen(self, area: LeaseArea, number: int) -> list[SharedHost]:
+    def _known_hosts(self, area: LeaseArea, number: int) -> list[SharedHost]:
         """Return what is known of hosts. That is nothing before the first renewal after joining, so wait for that."""
         if not self.joined(area):
             raise Refused(

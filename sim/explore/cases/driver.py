@@ -71,7 +71,7 @@ class Driver:
         return self.model.images[repo, image]
 
     @contextlib.contextmanager
-    def doing(self, *outcomes: Model) -> Iterator[Callable[[Model], None]]:
+    def promising(self, *outcomes: Model) -> Iterator[Callable[[Model], None]]:
         """A verb that leads from here to one of ``outcomes`` or, refused, nowhere; interrupted, or stopped by an error
         of the storage, either. The body calls what it is given with the model that the answer promises."""
         before = self.models
@@ -96,7 +96,7 @@ class Driver:
             content = self.image(*base).content.truncate(size)
         made = Image(size, content, True, {} if user_data is None else user_data)
         model = self.model
-        with self.doing(model.made(repo, None, made)) as done:
+        with self.promising(model.made(repo, None, made)) as done:
             image = self.engine().create_virtual_disk(repo, size, base[1] if base else None, user_data, options)
             done(model.made(repo, image, made))
         return image
@@ -106,7 +106,7 @@ class Driver:
         model = self.model
         source = model.images[repo, disk]
         made = source._replace(mutable=False, user_data={} if user_data is None else user_data)
-        with self.doing(model.made(repo, None, made)) as done:
+        with self.promising(model.made(repo, None, made)) as done:
             image = self.engine().create_snapshot(repo, disk, user_data, options)
             done(model.made(repo, image, made))
         return image
@@ -120,7 +120,7 @@ class Driver:
         there = model.images.get((target, source[1]))
         if there is not None and known:
             made = there._replace(removed=False)
-        with self.doing(model.made(target, known, made)) as done:
+        with self.promising(model.made(target, known, made)) as done:
             image = self.engine().copy_image(target, source[1], base, None, options)
             done(model.made(target, image, made))
         return image
@@ -128,21 +128,21 @@ class Driver:
     def remove(self, repo: str, image: str) -> None:
         """remove_image."""
         after = self.model.changed(repo, image, removed=True)
-        with self.doing(after) as done:
+        with self.promising(after) as done:
             self.engine().remove_image(repo, image)
             done(after)
 
     def restore(self, repo: str, image: str) -> None:
         """restore_image."""
         after = self.model.changed(repo, image, removed=False)
-        with self.doing(after) as done:
+        with self.promising(after) as done:
             self.engine().restore_image(repo, image)
             done(after)
 
     def set_user_data(self, repo: str, image: str, user_data: Any) -> None:
         """set_user_data."""
         after = self.model.changed(repo, image, user_data=user_data)
-        with self.doing(after) as done:
+        with self.promising(after) as done:
             self.engine().set_user_data(repo, image, user_data)
             done(after)
 
@@ -168,7 +168,7 @@ class Driver:
         content = self.world.storage.file(path)[1].content
         made = Image(content.size, content, True, {})
         model = self.model
-        with self.doing(model.made(repo, None, made)) as done:
+        with self.promising(model.made(repo, None, made)) as done:
             image = self.engine().import_image(repo, path, "raw", None, options)
             done(model.made(repo, image, made))
         return image
@@ -177,7 +177,7 @@ class Driver:
         """export_image: the file is there, whole, or it is not."""
         content = self.image(repo, image).content
         after = self.model.exported(path, content)
-        with self.doing(after) as done:
+        with self.promising(after) as done:
             self.engine().export_image(repo, image, path, "raw")
             done(after)
 
@@ -192,7 +192,7 @@ class Driver:
         session = engine.doors.images.open_session(layers(engine, repo, disk), True, False)
         after = self.model.changed(repo, disk, content=self.image(repo, disk).content.write(offset, data))
         try:
-            with self.doing(after) as done:
+            with self.promising(after) as done:
                 session.write(offset, data)
                 session.flush()
                 done(after)
@@ -210,7 +210,7 @@ class Driver:
         after = self.model
         if rule == rules.C_LOST:
             after = after.stray(re.findall("[0-9a-f]{32}", str(found[0].plan["name"]))[0], None)
-        with self.doing(after) as done:
+        with self.promising(after) as done:
             self.engine().run_fix_here(repo, found[0])
             done(after)
         return found[0]

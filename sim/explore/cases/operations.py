@@ -224,8 +224,8 @@ def _changed(model: Model, repo: str, image: str, **fields: Any) -> Model | None
     return model.changed(repo, image, **fields) if (repo, image) in model.images else None
 
 
-def told(operations: Sequence[Operation], jobs: Sequence[Job]) -> Iterator[str]:
-    """Say what came of each operation, in a line for each."""
+def summaries(operations: Sequence[Operation], jobs: Sequence[Job]) -> Iterator[str]:
+    """Return what came of each operation, a line for each."""
     for operation, job in zip(operations, jobs, strict=True):
         if not job.done:
             yield f"{operation.name}: died"

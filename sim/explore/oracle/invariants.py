@@ -31,7 +31,7 @@ from sim.disk.content import Content
 from sim.disk.nodes import DirectoryNode, FileNode
 from sim.disk.storage import SimStorage
 from sim.explore.cases.driver import read
-from sim.explore.oracle.reference import USABLE, Key, Model, Seen, fitting
+from sim.explore.oracle.reference import USABLE, Found, Key, Model, fitting
 from sim.hosts.world import REPOSITORIES, World, on_server
 from sim.lvm.lvm_view import as_files, disks
 from sim.lvm.volume_groups import DEVICE_ROOT
@@ -49,11 +49,11 @@ class Observation(NamedTuple):
     """What a host that has just started finds."""
 
     models: tuple[Model, ...]
-    """Those that fit, all of them when none does."""
+    """Models that fit, all of them when none does."""
     fixes: tuple[tuple[str, Fix], ...]
     """(repository, fix), in the order of check, those that can run now and lose nothing."""
     others: tuple[tuple[str, Fix], ...]
-    """Those that wait for something, or lose data: for people to decide."""
+    """(repository, fix) of fixes that wait for something, or lose data: for people to decide."""
     rank: Rank
     problems: tuple[str, ...]
 
@@ -62,7 +62,7 @@ def observe(world: World, engine: Engine, models: Sequence[Model], strangers: bo
     """Look at everything and compare. ``strangers``: volumes that no record names are part of the case."""
     before = world.storage.sequence
     problems: list[str] = []
-    seen: dict[Key, Seen] = {}
+    seen: dict[Key, Found] = {}
     runnable: list[tuple[str, Fix]] = []
     others: list[tuple[str, Fix]] = []
     rank = [0, 0, 0, 0, 0]
@@ -79,7 +79,7 @@ def observe(world: World, engine: Engine, models: Sequence[Model], strangers: bo
         for image in report.images:
             record = records.get(image.id)
             if not image.hidden:
-                seen[repo, image.id] = _seen(world, engine, repo, image, record, problems)
+                seen[repo, image.id] = _found(world, engine, repo, image, record, problems)
         for fix in report.fixes:
             wanted = not fix.waits_for and fix.risk is not Risk.LOSES_DATA
             (runnable if wanted else others).append((repo, fix))
@@ -100,16 +100,16 @@ def observe(world: World, engine: Engine, models: Sequence[Model], strangers: bo
     return Observation(tuple(fit or models), tuple(runnable), tuple(others), tuple(rank), tuple(problems))
 
 
-def _seen(
+def _found(
     world: World, engine: Engine, repo: str, image: ImageReport, record: Record | None, problems: list[str]
-) -> Seen:
+) -> Found:
     content = None
     if image.status in USABLE and not image.removed and record is not None:
         try:
             content = _content(world, engine, repo, record)
         except (DiskwrightError, OSError) as error:
             problems.append(f"I14 image {repo}/{image.id} is {image.status} and cannot be read: {error}")
-    return Seen(
+    return Found(
         image.size_bytes, image.mutable, record.user_data if record else None, image.status, image.removed, content,
         image.lost,
     )  # fmt: skip
@@ -239,7 +239,7 @@ def _needed(records: dict[str, Record], waiting: Sequence[str]) -> set[str]:
 
 
 def _needed_by(tag: str, records: Mapping[str, Record | None]) -> set[str]:
-    """It, and all that is below it, there or not."""
+    """Return the tag and all that is below it, there or not."""
     found: set[str] = set()
     todo = [tag]
     while todo:

@@ -34,12 +34,13 @@ class Image(NamedTuple):
     mutable: bool
     user_data: Any = None
     removed: bool = False
-    """Its removal was acknowledged. It may be gone for good, or restorable; it must not be visible."""
+    """The removal of the image was acknowledged. The image may be gone for good, or restorable; it must not be
+    visible."""
     hurt: tuple[tuple[int, int], ...] = ()
     """Ranges that the case destroyed: they may be zeros, and the image may be broken. All of it: it may be gone."""
 
 
-class Seen(NamedTuple):
+class Found(NamedTuple):
     """An image as a check and a read found it."""
 
     size: int
@@ -99,7 +100,7 @@ class Model(NamedTuple):
             found.update(repr((volume, data and data.digest)).encode())
         return found.digest()
 
-    def problems(self, seen: Mapping[Key, Seen], waiting: Collection[Key] | None) -> Iterator[str]:
+    def problems(self, seen: Mapping[Key, Found], waiting: Collection[Key] | None) -> Iterator[str]:
         """Why what was seen is not this model; nothing: it fits. ``waiting``: everything that can be fixed was, and
         these images wait for something by name; None: there is still something to fix."""
         strangers = {key: image for key, image in seen.items() if key not in self.images and not image.removed}
@@ -147,7 +148,7 @@ def _facts(image: Image) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def differences(image: Image, found: Seen, final: bool) -> Iterator[str]:
+def differences(image: Image, found: Found, final: bool) -> Iterator[str]:
     """How an image that is visible differs from what it must be."""
     if (found.size, found.mutable) != (image.size, image.mutable):
         yield f"has {found.size} bytes (mutable: {found.mutable}), not {image.size} ({image.mutable})"
@@ -182,7 +183,7 @@ def _first_difference(found: Content, wanted: Content) -> str:
 
 
 def fitting(
-    models: Iterable[Model], seen: Mapping[Key, Seen], waiting: Collection[Key] | None
+    models: Iterable[Model], seen: Mapping[Key, Found], waiting: Collection[Key] | None
 ) -> tuple[list[Model], list[str]]:
     """(the models that what was seen fits, why it fits none of them)."""
     fit: list[Model] = []

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from engine.api import Engine
 from sim.explore.cases import operations
 from sim.explore.cases.driver import FILES, KiB
-from sim.explore.cases.operations import Operation, outcomes, told
+from sim.explore.cases.operations import Operation, outcomes, summaries
 from sim.explore.oracle.invariants import observe
 from sim.explore.oracle.recovery import recover
 from sim.explore.oracle.reference import Model
@@ -82,7 +82,7 @@ class RandomRun:
         kinds = tuple(kind for kind in self.kinds if number and not tape.choose(2, f"no {kind}"))
         faults = Faults(kinds, self.pace // 5, 1 + tape.choose(3, "how many faults")) if kinds else None
         world.run(world.pct(1 + tape.choose(3, "depth"), self.pace), faults)
-        self.told += [f"round {number}: {line}" for line in told(doing, jobs)]
+        self.told += [f"round {number}: {line}" for line in summaries(doing, jobs)]
         self.models = outcomes(self.models, doing, jobs)
         if not self.models:
             return ["no order of the operations explains what was acknowledged"]

@@ -64,7 +64,7 @@ class _Record(NamedTuple):
     ids: tuple[tuple[str, str], ...] = ()
     """(volume, what it is to the tag)"""
     working: bool = False
-    """It has an operation, so its progress matters."""
+    """Whether the tag has an operation, so its progress matters."""
     making: str = ""
     """The volume that is being made, nothing in which counts according to the record."""
 

@@ -96,7 +96,7 @@ def _based_on_it_and_restored(driver: Driver) -> Operation:
 
 
 def _copied_in_again(driver: Driver) -> Operation:
-    """It is deleted for good, and comes again from its replica under the same id."""
+    """Delete a snapshot for good, and bring it again from its replica, under the same id."""
     copied = operations.copy("b", images.snap(driver), "a", auto_fix=False)
     return operations.both(_fix_all("a"), operations.both(copied, _fix_all("a")))
 

@@ -71,15 +71,15 @@ class Overtaking:
         models = self.outcomes()
         if not models:
             return ["no order of the operations explains what was acknowledged"]
-        return self.told(recover(world, models))
+        return self.with_summaries(recover(world, models))
 
     def outcomes(self) -> tuple[Model, ...]:
         """All that may be true by now."""
         return outcomes(self.models, self.operations, self.jobs)
 
-    def told(self, problems: Iterable[str]) -> list[str]:
-        """With what came of the operations."""
-        done = "; ".join(operations.told(self.operations, self.jobs))
+    def with_summaries(self, problems: Iterable[str]) -> list[str]:
+        """Return problems, each with what came of the operations."""
+        done = "; ".join(operations.summaries(self.operations, self.jobs))
         return [f"{problem} ({done})" for problem in problems]
 
     def do(self, engine: Engine, number: int) -> None:

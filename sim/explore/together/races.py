@@ -177,7 +177,8 @@ def play(driver: Driver, race: Race, swapped: bool, tape: Tape) -> list[str]:
     world.storage.settle()
     if not models:
         return [*problems, "no order of the operations explains what was acknowledged"]
-    return problems + [f"{problem} ({'; '.join(operations.told(order, jobs))})" for problem in recover(world, models)]
+    came_of_them = "; ".join(operations.summaries(order, jobs))
+    return problems + [f"{problem} ({came_of_them})" for problem in recover(world, models)]
 
 
 class Passed(NamedTuple):

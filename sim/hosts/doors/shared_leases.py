@@ -102,7 +102,7 @@ class SimSharedLeases:
     def hosts(self, area: LeaseArea) -> dict[int, SharedHost]:
         self._enter("hosts", area)
         by, there = self._presence(area), self._area(area)
-        seen = {number: there.seen(number, by, self._now) for number in there.presences}
+        seen = {number: there.known_host(number, by, self._now) for number in there.presences}
         return {
             number: host
             for number, host in seen.items()
@@ -111,7 +111,7 @@ class SimSharedLeases:
 
     def host(self, area: LeaseArea, number: int) -> SharedHost:
         self._enter("host", area)
-        return self._area(area).seen(number, self._presence(area), self._now)
+        return self._area(area).known_host(number, self._presence(area), self._now)
 
     # -- leases
 
@@ -128,7 +128,7 @@ class SimSharedLeases:
         self._enter("holders", area, key)
         by, there = self._presence(area), self._area(area)
         found = there.in_the_way(self._slot(area, key), by, self._now)
-        return [there.seen(number, by, self._now) for number in dict.fromkeys(held.by.number for held in found)]
+        return [there.known_host(number, by, self._now) for number in dict.fromkeys(held.by.number for held in found)]
 
     def adopt(self, token: str) -> SimSharedLease:
         self._process.enter("shared_leases.adopt", token)

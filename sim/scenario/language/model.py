@@ -10,7 +10,7 @@ class RepositoryPlan(NamedTuple):
 
     name: str
     directory: str
-    """Its directory on disk."""
+    """Directory of the repository on disk."""
     format: str
     server: str = ""
     """The name of the server that has it (nfs)."""
@@ -80,7 +80,7 @@ class Step(NamedTuple):
     error: ExpectedError | None = None
     may_fail: tuple[str, ...] = ()
     within_s: float = 0.0
-    """It is tried again for so long while it fails."""
+    """How long a step that fails is tried again."""
     note: str = ""
     subject: str = ""
     """Of an expectation: image, in, fix or file; "" where it has alternatives."""

@@ -22,11 +22,11 @@ class Action(NamedTuple):
     verb: str
     arguments: dict[str, Any]
     images: frozenset[str]
-    """What it works on: nothing else may meanwhile."""
+    """Images that the operation works on: nothing else may meanwhile."""
     done: Callable[[Any], None]
-    """It was acknowledged, with this result."""
+    """To be called when the operation was acknowledged, with its result."""
     unsure: Callable[[], None]
-    """It was interrupted, or failed: it has happened, or not."""
+    """To be called when the operation was interrupted, or failed: it has happened, or not."""
     about: str
 
 

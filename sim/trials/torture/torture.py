@@ -47,7 +47,7 @@ class Result(NamedTuple):
 
     seed: int
     rounds: int
-    """That were finished."""
+    """Rounds that were finished."""
     operations: int
     acknowledged: int
     deaths: int
@@ -139,7 +139,7 @@ class _Torture:
             self._judge(action, self._run(host, action.verb, action.arguments))
 
     def _mark(self, action: Action) -> None:
-        """It is looked at after this round."""
+        """Note the images of an action, to be looked at after this round."""
         self._touched |= action.images
         self._places.add(action.arguments["repo"])
 
@@ -186,7 +186,8 @@ class _Torture:
         return f"{victim} dies"
 
     def _freeze(self, victim: str, worker: Worker[LabProcess]) -> str:
-        """Its locks expire, another host carries on, and then it wakes up. The role of a manager does not expire."""
+        """Freeze a host until its locks expire and another host carries on; then wake it up. The role of a manager does
+        not expire."""
         guest = self._backend.guest(victim)
         guest.freeze()
         self._counts["freezes"] += 1

@@ -27,7 +27,7 @@ class Column(NamedTuple):
     share: int = 0
     right: bool = False
     from_width: int = 0
-    """It is shown when the table has at least so many columns."""
+    """Columns of the terminal from which on the column is shown."""
 
 
 class Rows(Protocol):
@@ -177,15 +177,15 @@ class Table(ScrollView, can_focus=True):
             self.go(index)
         return index >= 0
 
-    def _seen(self) -> int:
+    def _visible_rows(self) -> int:
         return max(1, self.scrollable_content_region.height - self.heads)
 
     def _reveal(self) -> None:
         if self._centred:
-            self.scroll_to(y=max(0, self.cursor - self._seen() // 2), animate=False, immediate=True)
+            self.scroll_to(y=max(0, self.cursor - self._visible_rows() // 2), animate=False, immediate=True)
             return
         top = round(self.scroll_y)
-        seen = self._seen()
+        seen = self._visible_rows()
         if self.cursor < top:
             top = self.cursor
         elif self.cursor >= top + seen:
@@ -195,7 +195,7 @@ class Table(ScrollView, can_focus=True):
 
     def take_key(self, key: str) -> bool:
         """Move the cursor or open the row; False for keys that do neither."""
-        page = self._seen()
+        page = self._visible_rows()
         moves = {
             "up": -1, "k": -1, "down": 1, "j": 1,
             "pageup": -page, "pagedown": page, "ctrl+u": -(page // 2), "ctrl+d": page // 2,

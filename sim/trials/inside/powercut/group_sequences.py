@@ -126,7 +126,7 @@ def _compare(asked: Asked, recording: Recording, medium: Parts, done: list[_Done
 
 
 def _looked_at(done: list[_Done], state: State) -> list[_Done]:
-    """That which was going on, and by turns one of those before it, which must not have changed."""
+    """Return the step that was going on, and by turns one of those before it, which must not have changed."""
     begun = [one for one in done if one.first <= state.marks]
     earlier = begun[:-1]
     if not earlier or state.position % _TURNS:

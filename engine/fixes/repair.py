@@ -69,6 +69,15 @@ def reduce(context: Context, repository: Repository, tag: str) -> None:
     repository.extents.reduce(record.volume)
 
 
+def put_back(repository: Repository, tag: str) -> None:
+    """Move the volume of an image out of quarantine. The caller holds the lease."""
+    record = changes.read(repository, tag).record
+    if record.volume is None:
+        raise StaleFix(f"image {tag} has no volume any more", "Check again")
+    repository.tags.settle(tag)  # the record that names it
+    gate.put_back(repository, tag, record.volume)
+
+
 def accept_losses(context: Context, repository: Repository, tag: str) -> None:
     """Take the zeros that stand for lost ranges as the image's content. The caller holds the lease. A snapshot gets a
     digest of them, which tells it from the replicas under its id that have lost nothing."""

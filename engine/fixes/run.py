@@ -198,6 +198,7 @@ _EXECUTORS: dict[Executor, Runner] = {
     Executor.LITTER: _litter,
     Executor.LOST: _lost,
     Executor.QUARANTINE: _quarantine,
+    Executor.PUT_BACK: lambda context, repository, work: repair.put_back(repository, work.fix.target),
     Executor.MERGE: _merge,
     Executor.CREATE: lambda context, repository, work: create.resume(context, repository, work.fix.target),
     Executor.COPY: lambda context, repository, work: copy.resume(context, repository, work.fix.target),

@@ -185,6 +185,10 @@ class Volumes(Protocol):
         """Move a volume that no record names out of sight, into the "lost" litter. Durable; success when it is there
         already."""
 
+    def put_back(self, volume: str, format: VolumeFormat) -> None:
+        """Move a volume out of the "lost" litter to where its record expects it. Durable; success when it is there
+        already, StorageError when it is in neither place. Nothing that is there is replaced."""
+
     def layer(self, volume: VolumeRef) -> Layer:
         """Return the volume as a tool opens it; it is active from then on where there is ``activation``. StorageError
         when the volume is not there, Damaged when it is no such thing."""

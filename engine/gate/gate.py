@@ -181,3 +181,8 @@ def put_away(repository: Repository, volume: str, format: VolumeFormat) -> None:
     """Move a volume that no record names into quarantine; durable on return."""
     require(repository, "that nobody knows", VolumeRef(volume, format, ""), Purpose.PUT_AWAY)
     repository.volumes.quarantine(volume, format)
+
+
+def put_back(repository: Repository, tag: str, volume: VolumeRef) -> None:
+    """Move the volume of ``tag`` out of quarantine; durable on return. The caller holds the lease."""
+    repository.volumes.put_back(volume.id, volume.format)

@@ -46,6 +46,7 @@ class Executor(StrEnum):
     MEND_RECORD = "mend a record"
     LITTER = "delete small files"
     LOST = "delete a quarantined volume"
+    PUT_BACK = "put a quarantined volume back"
     QUARANTINE = "quarantine a volume"
     MERGE = "merge"
     CREATE = "make a disk"
@@ -113,6 +114,7 @@ B_SNAPSHOT: Final = "B-SNAPSHOT"
 B_UNFINISHED: Final = "B-UNFINISHED"
 B_PURGING: Final = "B-PURGING"
 B_GONE: Final = "B-GONE"
+B_LOST: Final = "B-LOST"
 B_DATA: Final = "B-DATA"
 B_DIGEST: Final = "B-DIGEST"
 B_CORRUPT: Final = "B-CORRUPT"
@@ -197,7 +199,13 @@ _TABLE: tuple[Rule, ...] = (
     # -- broken: the data is not what it should be
     Rule(B_GONE, "The volume that the record names is not there.", _BROKEN, "its data is gone: the volume is missing",
          stuck="Put the volume back, or connect a repository that has the same snapshot. Else remove the image.",
-         mended_by=(B_REPLICA,)),
+         mended_by=(B_REPLICA, B_LOST)),
+    Rule(B_LOST, "The volume that the record names stands in quarantine: the record came after it, from a backup or "
+         "another copy.", _BROKEN, type=FixType.MEND,
+         offers="{reason}; it stands in quarantine ({name}) and is put back",
+         does="Renames the volume out of lost/. Nothing is deleted or replaced.",
+         stuck="Look at what has its place, if it says that something has.", executor=Executor.PUT_BACK,
+         volumes=Need.ALWAYS),
     Rule(B_DATA, "The volume is there, and is not what the record says: its size, its format or its header.", _BROKEN,
          "its data is damaged: {problem}",
          stuck="Put the right volume back, or run what is offered.", mended_by=_DAMAGE),
@@ -366,7 +374,8 @@ _TABLE: tuple[Rule, ...] = (
          offers="A volume that no record named stands in quarantine ({name}); this deletes it for good",
          does="Deletes the volume from lost/.",
          stuck="To keep it, import it from there first; this one only runs when it is asked for by name.",
-         executor=Executor.LOST, risk=Risk.LOSES_DATA, leases=Leases.NONE, volumes=Need.ALWAYS),
+         executor=Executor.LOST, risk=Risk.LOSES_DATA, leases=Leases.NONE, volumes=Need.ALWAYS,
+         waits=(WaitKind.RECORD,), all_records=True),
     Rule(C_UNNAMED, "A volume is there that no record names. No operation leaves one: somebody put it there.",
          type=FixType.CLEAN,
          offers="No record names the volume {volume}; this moves it into quarantine (lost/), nothing is deleted",

@@ -167,6 +167,11 @@ class Graph:
         parts = [part for link in links for part in link.lost]
         return tuple(exact(parts)) if parts else ()
 
+    def quarantined(self, volume: VolumeRef) -> Litter | None:
+        """The volume where it stands in quarantine, None when it does not."""
+        names = (f"lost/{volume.id}.{volume.format}", f"dwlost-{volume.id}")
+        return next((item for item in self.litter("lost") if item.name in names), None)
+
     def litter(self, kind: str) -> list[Litter]:
         """Leftovers of one kind."""
         return [item for item in self.view.scan.litter if item.kind == kind]

@@ -11,7 +11,7 @@ from tests.contracts.source import python_files, relative
 
 BEHIND = ("engine/gate/", "engine/formats/")
 GUARDED = {
-    "volumes": frozenset({"layer", "make", "remove", "quarantine", "users", "guard", "late_writer"}),
+    "volumes": frozenset({"layer", "make", "remove", "quarantine", "put_back", "users", "guard", "late_writer"}),
     "extents": frozenset({"freeze"}),
     "activation": frozenset({"hold"}),
 }

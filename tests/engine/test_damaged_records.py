@@ -204,3 +204,47 @@ def test_a_record_of_another_version_is_unknown_and_kept(engine, world):
     with pytest.raises(DiskwrightError):
         engine.run_fix_here("a", clean)
     assert path.read_bytes() == raw
+
+
+# -- quarantine
+
+
+def test_a_volume_comes_back_to_a_record_that_arrives_after_it(engine, world, content):
+    """The data was restored first, somebody cleaned, and then the record came: nothing is offered for deletion."""
+    disk = written_disk(engine)
+    wanted = content(engine, "a", disk)
+    records = {path: path.read_bytes() for path in generations(world, "a", disk)}
+    for path in records:
+        path.unlink()
+    run(engine, "a", "C-UNNAMED")
+    assert [fix.rule for fix in fixes(engine, "a")] == ["C-LOST"]
+    for path, raw in records.items():
+        path.write_bytes(raw)
+    assert [fix.rule for fix in fixes(engine, "a")] == ["B-LOST"]
+    run(engine, "a", "B-LOST", disk)
+    assert content(engine, "a", disk) == wanted and fixes(engine, "a") == []
+
+
+def test_what_stands_in_quarantine_is_not_deleted_while_a_record_may_name_it(engine, world):
+    """A damaged record is settled first."""
+    disk, other = written_disk(engine), written_disk(engine)
+    for path in generations(world, "a", disk):
+        path.unlink()
+    run(engine, "a", "C-UNNAMED")
+    flip(generations(world, "a", other)[-1])
+    (lost,) = fixes(engine, "a", "C-LOST")
+    assert other in lost.waits_for
+
+
+def test_putting_back_replaces_nothing(engine, world):
+    """Two volumes of one id: both stay, and the error names them."""
+    disk = written_disk(engine)
+    repository = engine.context.repository("a")
+    volume = repository.tags.read(disk).record.volume
+    repository.volumes.quarantine(volume.id, volume.format)
+    place = world.root / "a" / "volumes" / volume.id[:2] / f"{volume.id}.qcow2"
+    place.write_bytes(b"other")
+    with pytest.raises(DiskwrightError, match=f"put volume {volume.id} back"):
+        repository.volumes.put_back(volume.id, volume.format)
+    assert place.read_bytes() == b"other"
+    assert (world.root / "a" / "lost" / place.name).stat().st_size > 5

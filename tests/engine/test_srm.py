@@ -38,6 +38,7 @@ RULES = {
     "clean-attempt": "C-ATTEMPT",
     "clean-evidence": "C-EVIDENCE",
     "clean-losses": "C-LOSSES",
+    "mend-lost": "B-LOST",
     "mend-record": "B-RECORD",
     "clean-record": "C-RECORD",
     "clean-litter": "C-LITTER",

@@ -69,7 +69,7 @@ class LitterBox:
             *self._among("progress", lambda name: self._progress_kind(name, tags)),
             *self._among("digests", lambda name: self._digest_kind(name, volumes.keys() | named)),
             *self._among("tmp", lambda name: TEMPORARY if layout.is_temporary(name) else FOREIGN),
-            *self._among("lost", lambda name: LOST if layout.parse_volume_name(name) else FOREIGN),
+            *self._among("lost", self._lost_kind),
             *self._top_level(),
         ]
 
@@ -113,6 +113,17 @@ class LitterBox:
             return False
         return not any(layout.volume_name(volume, format) in listed for format in VolumeFormat)
 
+    def _lost_kind(self, name: str) -> str:
+        if layout.parse_volume_name(name) is None:
+            return FOREIGN
+        return TEMPORARY if self._links(f"lost/{name}") > 1 else LOST
+
+    def _links(self, name: str) -> int:
+        """More than one: it was on its way to quarantine or back, and has its other name."""
+        with contextlib.suppress(OSError):
+            return self._tree.files.stat(self._tree.path(name)).links
+        return 0
+
     def _top_level(self) -> list[Litter]:
         known = {*layout.DIRECTORIES, layout.IDENTITY_FILE, layout.LOCKS_FILE, layout.BALLAST_FILE}
         try:
@@ -124,7 +135,8 @@ class LitterBox:
     def _busy(self, kind: str, entry: Entry) -> bool:
         try:
             if kind == TEMPORARY:
-                return self._tree.leases.held(entry.name)
+                lost = layout.parse_volume_name(entry.name)
+                return self._tree.leases.held(lost[0] if lost else entry.name)
             if kind == PROGRESS:
                 return self._tree.leases.held(entry.name[:32])
         except DiskwrightError:
@@ -177,6 +189,8 @@ class LitterBox:
         return stat.allocated if stat.links == 1 else 0
 
     def _remove_temporary(self, directory: str, name: str) -> int | None:
+        if directory == "lost":
+            return self._remove_second_name(name)
         if directory != "tmp" or not layout.is_temporary(name):
             return None
         lease = self._tree.leases.try_acquire(name)
@@ -185,6 +199,20 @@ class LitterBox:
         try:
             # A second name means that it was linked before its writer died: that one counts, this one never does.
             return self._unlink(directory, name)
+        finally:
+            lease.release()
+
+    def _remove_second_name(self, name: str) -> int | None:
+        volume = layout.parse_volume_name(name)
+        lease = self._tree.leases.try_acquire(volume[0]) if volume is not None else None
+        if volume is None or lease is None:
+            return None
+        try:
+            if self._links(f"lost/{name}") < 2:
+                return None
+            with contextlib.suppress(FileNotFoundError):
+                self._tree.files.sync_directory(self._tree.path(layout.volume_shard(volume[0])))
+            return self._unlink("lost", name)
         finally:
             lease.release()
 

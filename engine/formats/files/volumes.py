@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from engine.data.model import VolumeFormat, aligned, require_id
 from engine.data.records import VolumeRef
@@ -15,7 +15,7 @@ from engine.doors.files import FileHandle, Kind, Stat
 from engine.doors.images import Layer
 from engine.doors.leases import Lease
 from engine.doors.users import User
-from engine.errors import Damaged, ImageBusy, from_os_error, from_os_errors
+from engine.errors import Conflict, Damaged, ImageBusy, from_os_error, from_os_errors
 from engine.formats.base import VolumeFacts, backing_name, unverified
 from engine.formats.files import layout
 from engine.formats.files.tree import Tree, is_gone, kind_text
@@ -110,25 +110,46 @@ class Volumes:
 
     def quarantine(self, volume: str, format: VolumeFormat) -> None:
         """Link the file into ``lost``, then unlink it: it has both names for a moment and never none."""
-        path = self._volume_path(volume, format)
-        target = self._tree.path(f"lost/{layout.volume_name(volume, format)}")
-        with from_os_errors(f"move volume {volume} to lost"):
-            try:
-                self._link_lost(path, target)
-            except FileNotFoundError:
-                self._files.stat(target)  # gone to there already, or an error
-            self._files.sync_directory(self._tree.path("lost"))
-            with contextlib.suppress(FileNotFoundError):
-                self._files.unlink(path)
-            self._sync_if_there(layout.volume_shard(volume))
+        with from_os_errors(f"move volume {volume} to lost"), self._moving(volume):
+            self._move(layout.volume_path(require_id(volume, "volume"), format), self._lost_path(volume, format))
 
-    def _link_lost(self, path: str, target: str) -> None:
+    def put_back(self, volume: str, format: VolumeFormat) -> None:
+        """Do the same the other way round."""
+        require_id(volume, "volume")
+        with from_os_errors(f"put volume {volume} back"), self._moving(volume):
+            self._tree.ensure_shard(layout.volume_shard(volume))
+            self._move(self._lost_path(volume, format), layout.volume_path(volume, format))
+
+    @contextlib.contextmanager
+    def _moving(self, volume: str) -> Iterator[None]:
+        """While a file has two names nobody takes one of them for a leftover."""
+        lease = self._tree.leases.try_acquire(volume)
+        if lease is None:
+            raise Conflict(f"volume {volume} is being moved by somebody else", "Check again")
         try:
-            self._files.link(path, target)
+            yield
+        finally:
+            lease.release()
+
+    @staticmethod
+    def _lost_path(volume: str, format: VolumeFormat) -> str:
+        return f"lost/{layout.volume_name(volume, format)}"
+
+    def _move(self, source: str, target: str) -> None:
+        """Give a file another name, durable before it loses the old one; success when that was done before."""
+        path, other = self._tree.path(source), self._tree.path(target)
+        try:
+            self._files.link(path, other)
+        except FileNotFoundError:
+            self._files.stat(other)  # gone to there already, or an error
         except FileExistsError:
-            ours, there = self._files.stat(path), self._files.stat(target)
+            ours, there = self._files.stat(path), self._files.stat(other)
             if (ours.inode, ours.device) != (there.inode, there.device):
                 raise
+        self._files.sync_directory(other.rpartition("/")[0])
+        with contextlib.suppress(FileNotFoundError):
+            self._files.unlink(path)
+        self._sync_if_there(source.rpartition("/")[0])
 
     def layer(self, volume: VolumeRef) -> Layer:
         """Return the path, if it is of a regular file now."""

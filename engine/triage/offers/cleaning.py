@@ -125,7 +125,10 @@ def of_repository(graph: Graph) -> Iterator[Fix]:
             cost=cost(graph, reclaimed=sum(item.size for item in litter)),
             volumes=any(item.kind == "temporary" for item in litter),
         )
+    awaited = _awaited(graph)
     for item in graph.litter("lost"):
+        if item.name in awaited:
+            continue  # a record names it: it goes back, or goes when that record is gone
         yield fix(
             graph,
             rules.C_LOST,
@@ -150,3 +153,10 @@ def of_repository(graph: Graph) -> Iterator[Fix]:
                 facts=(f"volume {volume}.{graph.view.scan.volumes[volume]}",),
                 cost=cost(graph, later=facts.used if facts else 0),
             )
+
+
+def _awaited(graph: Graph) -> set[str]:
+    """What stands in quarantine and is missed: a record has it as its data, and it is not there."""
+    records = [entry.record for entry in graph.view.scan.tags.values() if entry.record is not None]
+    volumes = [record.volume for record in records if record.volume is not None and not graph.present(record.volume)]
+    return {item.name for volume in volumes if (item := graph.quarantined(volume)) is not None}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from engine.data.digests import DIGEST_BYTES, chunk_count
 from engine.data.model import Fix, FixCost, Status, Strategy, VolumeFormat, Wait, WaitKind
 from engine.data.records import Record
+from engine.formats.base import Litter
 from engine.triage import rules
 from engine.triage.health import Health, Judge
 from engine.triage.propose import cost, fix, makes, reads_of, removes, room
@@ -37,6 +38,8 @@ def mend(judge: Judge, tag: str) -> Iterator[Fix]:
         yield _take_back(judge.graph, record)
     elif health.rule in rules.UNFINISHED:
         yield _resume(judge, record, health)
+    elif health.rule == rules.B_GONE and (item := _quarantined(judge.graph, record)) is not None:
+        yield _put_back(judge.graph, record, health, item.name)
     elif health.rule in _DAMAGED:
         yield from _damage(judge, record, health)
     elif tag in judge.graph.view.depths.lost:
@@ -62,6 +65,24 @@ def _record(graph: Graph, tag: str, health: Health) -> Iterator[Fix]:
         before=Status.BROKEN,
         after=Status.OPTIMIZED if found.record is not None and found.record.whole else Status.BROKEN,
         wait=Wait(WaitKind.RECORD, found.unsure, text) if found.unsure else None,
+    )
+
+
+def _quarantined(graph: Graph, record: Record) -> Litter | None:
+    return graph.quarantined(record.volume) if record.volume is not None else None
+
+
+def _put_back(graph: Graph, record: Record, health: Health, name: str) -> Fix:
+    return fix(
+        graph,
+        rules.B_LOST,
+        record.id,
+        rules.offer(rules.B_LOST, reason=rules.sentence(health.reason), name=name),
+        reads=reads_of(graph, [record.id]),
+        facts=health.facts,
+        before=Status.BROKEN,
+        after=Status.OPTIMIZED,
+        volumes=True,
     )
 
 

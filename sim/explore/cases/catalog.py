@@ -117,6 +117,7 @@ FIXES = (
     Case("clean-attempt", images.an_unwanted_attempt, _fix("a", rules.C_ATTEMPT)),
     Case("clean-evidence", damage.a_salvaged_disk, _fix("a", rules.C_EVIDENCE)),
     Case("clean-losses", damage.a_salvaged_disk, _fix("a", rules.C_LOSSES)),
+    Case("mend-lost", damage.a_disk_whose_volume_is_in_quarantine, _fix("a", rules.B_LOST)),
     Case("mend-record", damage.a_damaged_record, _fix("a", rules.B_RECORD)),
     Case("clean-record", damage.a_lost_record, _fix("a", rules.C_RECORD), strangers=True),
     Case("clean-litter", damage.litter_of_all_kinds, _fix("a", rules.C_LITTER)),

@@ -180,12 +180,21 @@ class Volumes:
     def quarantine(self, volume: str, format: VolumeFormat) -> None:
         """Rename the logical volume to ``dwlost-<volume>``."""
         require_id(volume, "volume")
-        name, lost = layout.volume_name(volume), layout.lost_name(volume)
+        self._rename(volume, layout.volume_name(volume), layout.lost_name(volume))
+
+    def put_back(self, volume: str, format: VolumeFormat) -> None:
+        """Rename it back."""
+        require_id(volume, "volume")
+        self._rename(volume, layout.lost_name(volume), layout.volume_name(volume))
+
+    def _rename(self, volume: str, name: str, other: str) -> None:
         with self._guard.changing() as report:
+            if name in report.volumes and other in report.volumes:
+                raise StorageError(f"volume {volume} is there twice, as {name} and {other}", "Look at both")
             if name in report.volumes:
                 self._activation.let_go(volume)
-                self._groups.rename(self._group.name, name, lost)
-            elif lost not in report.volumes:
+                self._groups.rename(self._group.name, name, other)
+            elif other not in report.volumes:
                 raise StorageError(f"volume {volume} is not there", "Check again")
             self._group.sync()
 

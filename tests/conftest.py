@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import threading
 import time
@@ -120,6 +122,18 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """In CI a skipped test fails the run: what the machine lacks is to be installed, not passed over."""
     if IN_CI and exitstatus == pytest.ExitCode.OK and not _is_worker(session.config) and _skipped(session.config):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    _remove_dangling_runs()
+
+
+def _remove_dangling_runs() -> None:
+    """What tests prepared and did not tear down has its links in this machine's own run directory: those go that
+    point to nothing any more."""
+    for disk in Path("/run/diskwright/run").glob("**/disk"):
+        if disk.is_symlink() and not disk.exists():
+            shutil.rmtree(disk.parent, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                for above in list(disk.parents)[1:4]:
+                    above.rmdir()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -167,9 +167,9 @@ def write(engine: Engine, repo: str, disk: str, pieces: list[list[Any]]) -> None
                 engine.teardown_image(repo, disk)
 
 
-def prepare(engine: Engine, repo: str, image: str, writable: bool) -> None:
+def prepare(engine: Engine, repo: str, image: str, writable: bool, take_over: bool) -> None:
     """Prepare an image; its holder lives on."""
-    engine.prepare_image(repo, image, writable)
+    engine.prepare_image(repo, image, writable, take_over)
 
 
 def _record(repository: Repository, tag: str) -> Record:

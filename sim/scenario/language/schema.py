@@ -152,7 +152,10 @@ VERBS: dict[str, Verb] = {
     "record_digest": Verb("read a snapshot whole and keep its digest", {"image": IMAGE, "in": IN}, "image", True),
     "prepare": Verb(
         "make an image usable on the host, as a machine needs it",
-        {"image": IMAGE, "in": IN, "writable": Field("flag", "false: for reading only (default true)")},
+        {
+            "image": IMAGE, "in": IN, "writable": Field("flag", "false: for reading only (default true)"),
+            "take_over": Field("flag", "a machine has it open that lost its holder, and gets a new one"),
+        },
         "image",
     ),
     "teardown": Verb("undo prepare", {"image": IMAGE, "in": IN}, "image"),

@@ -455,7 +455,8 @@ def _write(run: _Run, step: Step) -> dict[str, Any]:
 
 def _prepare(run: _Run, step: Step) -> dict[str, Any]:
     image = run.names.of_step(step, "image")
-    return {"repo": image.repository, "image": image.id, "writable": step.values.get("writable", True)}
+    writable, take_over = step.values.get("writable", True), step.values.get("take_over", False)
+    return {"repo": image.repository, "image": image.id, "writable": writable, "take_over": take_over}
 
 
 def _connect(run: _Run, step: Step) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import cast
 
 from engine.assembly import real_doors
 from engine.doors import Doors
-from engine.doors.files import Abilities, FileHandle
+from engine.doors.files import Abilities, FileHandle, RunPlace
 from engine.tools.local.files import RealFiles
 from engine.tools.local.leases import OfdLeases
 from engine.tools.sanlock.shared_leases import SanlockLeases
@@ -22,7 +22,13 @@ SANLOCK_TIMEOUT_S = 1
 
 
 class PlainFiles(RealFiles):
-    """The kernel's files, of which none shares blocks."""
+    """The kernel's files, of which none shares blocks; what a boot clears is below the directory ``top``."""
+
+    def __init__(self, top: str) -> None:
+        self._top = top
+
+    def run_place(self) -> RunPlace:
+        return RunPlace(f"{self._top}/run", True)
 
     def probe(self, path: str) -> Abilities:
         return super().probe(path)._replace(reflink=False)
@@ -55,7 +61,7 @@ def real_doors_of(host: str, top: str, seed: int) -> Doors:
     """Make the doors of a process of a host whose counts lie in ``ids`` below the directory ``top``."""
     doors = real_doors(host)
     return doors._replace(
-        files=PlainFiles(),
+        files=PlainFiles(top),
         ids=CountedIds(host, f"{top}/ids/{host}", seed),
         shared_leases=SanlockLeases(cast(OfdLeases, doors.leases).descriptors, SANLOCK_TIMEOUT_S),
     )

@@ -119,7 +119,7 @@ class LocalBackend(RealBackend[LocalProcess]):
 
     @property
     def files(self) -> RealFiles:
-        return PlainFiles()
+        return PlainFiles(self._top)
 
     def _doors(self, host: str) -> Doors:
         return real_doors_of(host, self._top, self._seed)

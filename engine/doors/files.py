@@ -1,7 +1,7 @@
 """The file door: the only way to the files of a repository and of the host's state.
 
 Every call raises plain ``OSError`` with errno and file name; the caller knows what it was
-doing and says so (``errors.from_os_error``). No call follows a symbolic link in its last
+doing and says so (``errors.from_os_error``). No call but ``resolve`` follows a symbolic link in its last
 component. Nothing is durable before ``FileHandle.sync`` (content and size of that file) and
 ``sync_directory`` (names in that directory). There is deliberately no ``exists``.
 """
@@ -148,6 +148,10 @@ class Files(Protocol):
 
     def remove_directory(self, path: str) -> None:
         """Remove an empty directory."""
+
+    def resolve(self, path: str) -> str:
+        """Return the path that is meant when symbolic links are followed, of the last component too, which need not be
+        there. For what users name; nothing inside a repository is a link."""
 
     def symlink(self, target: str, path: str) -> None:
         """Create a symbolic link (host-local run directories only)."""

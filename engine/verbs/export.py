@@ -1,13 +1,15 @@
 """export_image: an image as a file of its own, with its exact original length.
 
-The file appears under its name only when it is complete and durable; a crash leaves a
-``.partial`` file beside it, which the next export of that name replaces.
+The file appears under its name only when it is complete and durable. Until then it has a name beside it that nobody
+else uses, ``NAME.<32 hex>.partial``, and is gone when the export fails. Only a crash leaves it; the next export of that
+name removes what is not in use.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 
 from engine.copying import pump, ranges
 from engine.data.model import VolumeFormat, aligned, require_path
@@ -19,6 +21,10 @@ from engine.tags.context import Context
 from engine.tools.qemu.qcow2 import fresh_image
 
 SECTOR_BYTES = 512
+
+_NAME_KEPT_BYTES = 200
+"""Of the name of the file, so that there is room for what is added to it."""
+_OURS = re.compile(r"\.[0-9a-f]{32}\.partial")
 
 
 def export(
@@ -36,61 +42,80 @@ def export(
     repository = context.repository(repo_id)
     record = context.visible(repo_id, image)
     links = chains.usable(repository, record)
-    with leasing.take(context.doors, repository, [], [link.tag for link in links]):
-        chains.unchanged(repository, links)
-        layers, direct = chains.layers(repository, links), repository.constraints().direct_io
-        partial = f"{path}.partial"
-        try:
-            _refuse_existing(context, path)
-            with _created(context, partial, VolumeFormat(format), record.size) as handle:
-                _fill(context, layers, direct, Layer(partial, VolumeFormat(format)), progress)
-                if format == VolumeFormat.RAW:
-                    handle.truncate(record.size)
-                handle.sync()
-                _publish(context, partial, path, handle.stat().inode)
-        except FileExistsError:
-            raise Conflict(f"there is a file {path!r:.200} already", "Choose another name or remove it") from None
-        except OSError as error:
-            raise from_os_error(error, f"export to {path!r:.200}") from error
-        finally:
-            context.deactivate()
+    try:
+        target = _target(context, path)
+        with leasing.take(context.doors, repository, [], [link.tag for link in links]):
+            try:
+                chains.unchanged(repository, links)
+                layers, direct = chains.layers(repository, links), repository.constraints().direct_io
+                with _partial(context, target, VolumeFormat(format), record.size) as (partial, handle):
+                    _fill(context, layers, direct, Layer(partial, VolumeFormat(format)), progress)
+                    if format == VolumeFormat.RAW:
+                        handle.truncate(record.size)
+                    handle.sync()
+                    _publish(context, partial, target)
+                context.doors.files.sync_directory(target.rpartition("/")[0] or "/")
+            finally:
+                context.deactivate()
+    except FileExistsError:
+        raise Conflict(f"there is a file {path!r:.200} already", "Choose another name or remove it") from None
+    except OSError as error:
+        raise from_os_error(error, f"export to {path!r:.200}") from error
 
 
-def _refuse_existing(context: Context, path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        context.doors.files.stat(path)
-        raise FileExistsError
-
-
-def _created(context: Context, partial: str, format: VolumeFormat, size: int) -> FileHandle:
-    """Make the empty file, in place of what a crash left."""
-    with contextlib.suppress(FileNotFoundError):
-        context.doors.files.unlink(partial)
-    handle = context.doors.files.create(partial)
-    with contextlib.ExitStack() as undo:
-        undo.callback(handle.close)
-        if format is VolumeFormat.RAW:
-            handle.truncate(aligned(size))
-        else:
-            fresh = fresh_image(-(-size // SECTOR_BYTES) * SECTOR_BYTES, None, None)
-            for offset, data in fresh.pieces:
-                handle.write_at(offset, data)
-            handle.truncate(fresh.length)
-        undo.pop_all()
-    return handle
-
-
-def _publish(context: Context, partial: str, path: str, inode: int) -> None:
-    """Give the file, which is open, its final name. Another export to that name may have put its own in place of it."""
+def _target(context: Context, path: str) -> str:
+    """Return the path to be made, with the links to its directory followed. FileExistsError."""
     files = context.doors.files
-    if files.stat(partial).inode == inode:
-        files.link(partial, path)
-        if files.stat(path).inode == inode:
-            files.unlink(partial)
-            files.sync_directory(path.rpartition("/")[0] or "/")
-            return
-        files.unlink(path)
-    raise Conflict(f"another export to {path!r:.200} began meanwhile", "Wait for that one, or choose another name")
+    directory, _, name = path.rpartition("/")
+    target = f"{files.resolve(directory or '/').removesuffix('/')}/{name}"
+    with contextlib.suppress(FileNotFoundError):
+        files.stat(target)
+        raise FileExistsError
+    return target
+
+
+def _publish(context: Context, partial: str, target: str) -> None:
+    """Give the file its name. Conflict where another export to that name took it for a leftover in the moment in which
+    no session had it open. FileExistsError."""
+    try:
+        context.doors.files.link(partial, target)
+    except FileNotFoundError:
+        raise Conflict(
+            f"another export to {target!r:.200} began meanwhile", "Wait for that one, or choose another name"
+        ) from None
+
+
+@contextlib.contextmanager
+def _partial(context: Context, target: str, format: VolumeFormat, size: int) -> Iterator[tuple[str, FileHandle]]:
+    """Make an empty file beside ``target`` under a name that nobody else uses; it is gone at the end, however that
+    comes. What killed exports of that target left goes first."""
+    files = context.doors.files
+    directory, _, name = target.rpartition("/")
+    name = name.encode()[:_NAME_KEPT_BYTES].decode(errors="ignore")
+    with contextlib.suppress(OSError):  # of no use but for the room
+        for entry in files.list_directory(directory or "/"):
+            found = f"{directory}/{entry.name}"
+            ours = entry.name.startswith(f"{name}.") and _OURS.fullmatch(entry.name, len(name))
+            if ours and not files.users(found):
+                files.unlink(found)
+    partial = f"{directory}/{name}.{context.doors.ids.new_id()}.partial"
+    with files.create(partial) as handle:
+        try:
+            _write_empty(handle, format, size)
+            yield partial, handle
+        finally:
+            with contextlib.suppress(OSError):
+                files.unlink(partial)
+
+
+def _write_empty(handle: FileHandle, format: VolumeFormat, size: int) -> None:
+    if format is VolumeFormat.RAW:
+        handle.truncate(aligned(size))
+        return
+    fresh = fresh_image(-(-size // SECTOR_BYTES) * SECTOR_BYTES, None, None)
+    for offset, data in fresh.pieces:
+        handle.write_at(offset, data)
+    handle.truncate(fresh.length)
 
 
 def _fill(context: Context, layers: list[Layer], direct: bool, target: Layer, progress: Callable[[int], None]) -> None:

@@ -13,7 +13,7 @@ from engine.copying import image_file
 from engine.data.model import Strategy, VolumeFormat, require_path, require_size
 from engine.data.options import Options
 from engine.data.records import Operation, VolumeRef, check_user_data
-from engine.errors import BadRequest
+from engine.errors import BadRequest, from_os_error
 from engine.tags import leasing
 from engine.tags.context import Context
 from engine.triage.health import wanted_format
@@ -26,7 +26,10 @@ def disk(context: Context, repo_id: str, path: str, format: str, user_data: Any,
     user_data = check_user_data(user_data)
     if format not in list(VolumeFormat):
         raise BadRequest(f"image format {format!r:.40} is unknown", "State raw or qcow2; it is never guessed")
-    require_path(path)
+    try:
+        path = context.doors.files.resolve(require_path(path))  # a link may mean another file when the import goes on
+    except OSError as error:
+        raise from_os_error(error, f"find the file to import {path!r:.200}") from error
     with image_file.open_file(context.doors.files, path) as handle:
         file = image_file.inspect(handle, path, format)
     if file.ends_early:

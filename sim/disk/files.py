@@ -345,6 +345,12 @@ class SimFiles:
         storage, inside = self.locate(path)
         storage.remove_directory(inside)
 
+    def resolve(self, path: str) -> str:
+        self.gate.enter("files.resolve", path)
+        storage, inside = self.locate(path)
+        found = storage.resolve(inside)
+        return path if found == inside else found
+
     def symlink(self, target: str, path: str) -> None:
         self.gate.enter("files.symlink", path)
         storage, inside = self.locate(path)

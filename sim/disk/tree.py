@@ -182,6 +182,21 @@ class NameTree:
         except OSError as error:
             raise fail(error.errno or errno.EIO, path) from None
 
+    def resolve(self, path: str, depth: int = 0) -> str:
+        """The path with all links followed; its last component need not be there."""
+        try:
+            parent = self._parent(path)
+        except FileNotFoundError:
+            return path
+        directory = self._path_of(parent)
+        name = path.rpartition("/")[2]
+        node = self.nodes.get(self._names(parent).get(name, 0))
+        if not isinstance(node, LinkNode):
+            return f"{directory}/{name}"
+        if depth >= _MAX_LINKS_FOLLOWED:
+            raise fail(errno.ELOOP, path)
+        return self.resolve(node.target if node.target.startswith("/") else f"{directory}/{node.target}", depth + 1)
+
     def _dotted(self, parent: int, name: str, path: str) -> int:
         if name in ("", "."):
             return parent

@@ -576,7 +576,7 @@ def test_a_missing_parent_is_named(engine, world):
 
 @pytest.mark.parametrize("kind", ["backing", "data-file", "json", "encrypted", "text", "directory", "fifo", "link"])
 def test_hostile_image_files_are_refused_and_nothing_they_name_is_opened(engine, tmp_path, kind):
-    """Import states the format, follows nothing, and says what is wrong."""
+    """Import states the format, follows nothing that the file names, and says what is wrong."""
     path = tmp_path / "evil"
     secret = tmp_path / "secret"
     os.mkfifo(secret)  # opening it would hang
@@ -601,7 +601,7 @@ def test_hostile_image_files_are_refused_and_nothing_they_name_is_opened(engine,
         os.mkfifo(path)
     else:
         path.symlink_to("/etc/passwd")
-    with pytest.raises((BadRequest, Refused, StorageError), match="evil"):
+    with pytest.raises((BadRequest, Refused, StorageError), match=r"evil|passwd"):
         engine.import_image("a", str(path), "qcow2")
     assert engine.list_images("a") == []
 

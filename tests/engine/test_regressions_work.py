@@ -463,21 +463,20 @@ def test_a_hidden_base_that_becomes_an_image_gets_the_user_data_it_was_copied_wi
 
 
 def test_two_exports_to_one_name_never_mix(engine, world, monkeypatch, tmp_path):
-    """The one whose unfinished file was replaced says so and gives nobody else's file its name."""
+    """Each writes a file of its own; the one that is later says so and gives nobody else's file its name."""
     first, second = (engine.create_virtual_disk("a", MiB) for _ in range(2))
     write(engine, "a", second, "write -P 7 0 1M")
-    target = tmp_path / "x.raw"
+    target = tmp_path / "out" / "x.raw"
+    target.parent.mkdir()
     original = export._fill
 
     def filled(*arguments: Any) -> None:
-        original(*arguments)
         monkeypatch.setattr(export, "_fill", original)
-        Path(f"{target}.partial").unlink()
-        Path(f"{target}.partial").touch()
+        original(*arguments)
+        engine.export_image("a", second, str(target), "raw")
 
     monkeypatch.setattr(export, "_fill", filled)
     with pytest.raises(Conflict):
         engine.export_image("a", first, str(target), "raw")
-    assert not target.exists()
-    engine.export_image("a", second, str(target), "raw")
     assert target.read_bytes() == b"\7" * MiB
+    assert os.listdir(tmp_path / "out") == ["x.raw"]

@@ -308,6 +308,9 @@ class SpyFiles:
     def remove_directory(self, path: str) -> None:
         self.call("remove_directory", path, lambda: self._real.remove_directory(path))
 
+    def resolve(self, path: str) -> str:
+        return RealFiles().resolve(path)
+
     def symlink(self, target: str, path: str) -> None:
         self.call("symlink", path, lambda: self._real.symlink(target, path))
 

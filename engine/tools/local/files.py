@@ -189,6 +189,10 @@ class RealFiles:
         """Call rmdir(2)."""
         os.rmdir(path)
 
+    def resolve(self, path: str) -> str:
+        """Call realpath(3)."""
+        return os.path.realpath(path)
+
     def symlink(self, target: str, path: str) -> None:
         """Call symlink(2)."""
         os.symlink(target, path)

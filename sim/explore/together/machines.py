@@ -1,0 +1,189 @@
+"""A machine outlives the process that held its image, and every verb and every fix meets it.
+
+For each disk of a case that can be prepared: another host prepares it, the holder is killed, and a machine opens it by
+the path that it was given. Then the case is done, and all fixes are tried, those that were offered before the machine
+came and those that are offered then, also such that lose data. Before each effect of all
+this the machine writes and flushes; in further runs the process of the case dies at some effect. It is judged
+
+* that no volume that the machine has open ever loses its name,
+* that the machine is never told that it cannot write,
+* that a snapshot which was seen once never shows anything else,
+* that in the end the disk shows all that the machine has flushed, and nothing else has changed.
+
+Whether a verb or fix is refused or done is not judged: either may be right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from engine.data.model import Fix
+from engine.errors import DiskwrightError, StorageError
+from sim.disk.content import Content
+from sim.disk.files import Fault, SimHandle
+from sim.disk.nodes import FileNode
+from sim.explore.cases.case import Case, prepared
+from sim.explore.cases.driver import read
+from sim.explore.cases.fixtures.images import BLOCK, data
+from sim.explore.oracle.reference import USABLE, Key
+from sim.explore.search.explorer import EFFECTS
+from sim.hosts.crash import Crashed
+from sim.hosts.machine import SimMachine
+from sim.hosts.processes import SimProcess
+
+_OUTSIDER = "outsider"
+_AT = 8 * BLOCK
+"""Where the machine writes."""
+_MOST_FIXES = 24
+SWAPS_VOLUMES = frozenset({"clean-unnamed-just-now"})
+"""Cases that are not for this: they give a disk another volume by hand, whoever uses the first one."""
+
+
+class Harmed(NamedTuple):
+    """A run in which a machine or a snapshot came to harm."""
+
+    case: str
+    disk: Key
+    dies: int
+    """The effect before which the process of the case died, 0: it did not."""
+    problems: tuple[str, ...]
+
+
+def outlived(case: Case, every: int = 9) -> Iterator[Harmed | None]:
+    """What went wrong, None for nothing, in each run: the process of the case lives, or dies before every so manieth
+    effect."""
+    for disk in _disks(case):
+        whole = _Run(case, disk)
+        if not whole.started:
+            continue
+        yield whole.judged()
+        for dies in range(1, whole.effects + 1, every):
+            yield _Run(case, disk, dies).judged()
+
+
+def _disks(case: Case) -> list[Key]:
+    model = prepared(case).models[0]
+    return sorted(key for key, image in model.images.items() if image.mutable and image.size >= _AT + BLOCK)
+
+
+class _Run:
+    """One of them."""
+
+    def __init__(self, case: Case, disk: Key, dies: int = 0) -> None:
+        self._case, self._disk, self._dies = case, disk, dies
+        self._driver = prepared(case)
+        self._world = self._driver.world
+        self._problems: list[str] = []
+        self._snapshots: dict[Key, Content] = {}
+        self._writes = 0
+        self.effects = 0
+        """Of the case itself."""
+        self._count = 0
+        self.started = self._start()
+
+    def _start(self) -> bool:
+        """Whether there is a machine now, whose holder is dead."""
+        repo, image = self._disk
+        engine = self._world.host(_OUTSIDER)
+        try:
+            entry = engine.prepare_image(repo, image)
+        except DiskwrightError:
+            return False
+        self._content = read(engine, repo, image, self._driver.image(repo, image).size)
+        engine.doors.processes.kill(entry.process)
+        self._taken = self._offered()
+        host = self._world.process_of(engine).host
+        self._machine = SimMachine(host, entry.path, entry.format)
+        self._open = [handle.inode for handle in self._machine.process.files.handles if isinstance(handle, SimHandle)]
+        self._use()
+        return True
+
+    def judged(self) -> Harmed | None:
+        """Play it and say what went wrong."""
+        self._world.hook = self
+        with contextlib.suppress(DiskwrightError, AssertionError, Crashed):  # a fix may not be offered now
+            self._case.operation(self._driver)
+        self.effects, self._dies = self._count, 0
+        self._look()
+        self._use()
+        self._fix_all()
+        self._use()
+        self._look()
+        self._world.hook = None
+        self._machine.stop()
+        self._judge_disk()
+        found = tuple(dict.fromkeys(self._problems))
+        return Harmed(self._case.name, self._disk, self.effects, found) if found else None
+
+    def __call__(self, process: SimProcess, call: str, what: str) -> Fault:
+        """As a hook: before each effect on the shared storage the machine writes, and the process may die."""
+        if call in EFFECTS and process.files.storage_of(what.partition(" ")[0]) is self._world.storage:
+            self._count += 1
+            self._use()
+            if self._count == self._dies:
+                process.kill()
+        return Fault.NONE
+
+    def _use(self) -> None:
+        self._writes += 1
+        try:
+            self._machine.write(_AT, data(self._writes))
+            self._machine.flush()
+        except StorageError as error:
+            self._problems.append(f"the machine could not write: {error}")
+        for inode in self._open:
+            node = self._world.storage.nodes.get(inode)
+            if not isinstance(node, FileNode) or not node.links:
+                self._problems.append(f"before effect {self._count}: a file that the machine has open was deleted")
+
+    def _fix_all(self) -> None:
+        engine = self._world.host("two")
+        for repo, fix in self._taken:
+            with contextlib.suppress(DiskwrightError):
+                engine.run_fix_here(repo, fix)
+        tried: set[tuple[str, str, str]] = set()
+        for _ in range(_MOST_FIXES):
+            fresh = [one for one in self._offered() if (one[0], one[1].rule, one[1].target) not in tried]
+            if not fresh:
+                return
+            repo, fix = fresh[0]
+            tried.add((repo, fix.rule, fix.target))
+            with contextlib.suppress(DiskwrightError):
+                engine.run_fix_here(repo, fix)
+
+    def _offered(self) -> list[tuple[str, Fix]]:
+        engine = self._world.host("two")
+        return [
+            (repo, fix)
+            for repo in engine.list_repositories()
+            for fix in engine.check_storage_repository(repo)
+            if not fix.waits_for
+        ]
+
+    def _look(self) -> None:
+        """Compare all snapshots with what they showed before."""
+        engine = self._world.host("three")
+        for repo in engine.list_repositories():
+            for image in engine.inspect_repository(repo).images:
+                if image.mutable or image.removed or image.hidden or image.status not in USABLE:
+                    continue
+                try:
+                    found = read(engine, repo, image.id, image.size_bytes)
+                except DiskwrightError as error:
+                    self._problems.append(f"the snapshot {repo}/{image.id} cannot be read: {error}")
+                    continue
+                if not self._snapshots.setdefault((repo, image.id), found).same(found):
+                    self._problems.append(f"the snapshot {repo}/{image.id} shows something else than before")
+
+    def _judge_disk(self) -> None:
+        repo, image = self._disk
+        wanted = self._content.write(_AT, data(self._writes))
+        try:
+            found = read(self._world.host("three"), repo, image, wanted.size)
+        except DiskwrightError as error:
+            self._problems.append(f"the disk that the machine used cannot be read: {error}")
+            return
+        if not found.same(wanted):
+            self._problems.append("the disk does not show what the machine has flushed, or something else has changed")

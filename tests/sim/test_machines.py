@@ -1,0 +1,56 @@
+"""A machine goes on when its holder is dead, and no verb, no fix and no death of either does any harm to it."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.doors.users import User
+from engine.gate import gate
+from engine.gate.gate import Purpose
+from sim.explore.cases.catalog import ALL
+from sim.explore.together.machines import SWAPS_VOLUMES, Harmed, outlived
+
+QUICK = ("snapshot-raw", "remove-all", "merge-down", "merge-up", "optimize-format", "optimize-beside-a-merge")
+
+
+def harm(name: str, every: int) -> list[Harmed]:
+    everything = list(outlived(ALL[name], every))
+    assert everything, "no machine was started"
+    return [one for one in everything if one is not None]
+
+
+@pytest.mark.parametrize("name", [*QUICK, "lvm:remove"])
+def test_what_a_machine_uses_is_kept_and_what_is_sealed_stays(name: str):
+    """Found so: a clean called an image deleted whose file it could then not delete."""
+    assert not harm(name, 20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(ALL.keys() - SWAPS_VOLUMES))
+def test_no_verb_and_no_fix_harms_a_machine_wherever_it_dies(name: str):
+    """The same for all of them, with a death at more effects. A case without a disk that can be used has no runs."""
+    assert not [one for one in outlived(ALL[name], 3) if one is not None]
+
+
+@pytest.mark.parametrize(("purpose", "name", "words"), [
+    (Purpose.SEAL, "snapshot-raw", "shows something else than before"),
+    (Purpose.SEAL, "snapshot", "cannot be read"),
+    (Purpose.DELETE, "remove", "a file that the machine has open was deleted"),
+    (Purpose.REPLACE, "optimize-format", "the disk does not show what the machine has flushed"),
+])  # fmt: skip
+def test_a_gate_that_does_not_ask_is_found(purpose: Purpose, name: str, words: str, monkeypatch: pytest.MonkeyPatch):
+    """Each purpose for which nobody may write: without the question to the data some machine or snapshot is harmed."""
+    bears = gate.RULES[purpose]._replace(readers=True, writers=True)
+    monkeypatch.setitem(gate.RULES, purpose, bears)
+    assert any(words in problem for one in harm(name, 1000) for problem in one.problems)
+
+
+def test_data_that_tells_of_no_user_is_found(monkeypatch: pytest.MonkeyPatch):
+    """Without the answer of the locks a removed disk is deleted under its machine."""
+    from sim.disk.files import SimFiles
+
+    def nobody(files: SimFiles, path: str) -> list[User]:
+        return []
+
+    monkeypatch.setattr(SimFiles, "users", nobody)
+    assert any("was deleted" in problem for one in harm("remove", 1000) for problem in one.problems)

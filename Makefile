@@ -9,6 +9,7 @@ test: ## everything
 explore: ## every crash of every case and of every recovery, until nothing new appears; races; some 15 minutes
 	@.ci/setup.sh dev
 	@.venv/bin/python -m sim.explore.command
+	@.venv/bin/python -m sim.explore.command --generated
 	@.venv/bin/python -m sim.explore.command --races 1
 	@.venv/bin/python -m sim.explore.command --races 1 --profile nfs
 

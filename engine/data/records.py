@@ -62,7 +62,7 @@ class Operation(NamedTuple):
     """Identity of the storage that held it."""
     source_write_epoch: int = 0
     base: str = ""
-    """Tag in this repository that the result is based on."""
+    """Tag in this repository that the result is based on; of a merge the tag below both."""
     other: str = ""
     """The tag below, in a merge; the disk, in a snapshot."""
     direction: str = ""
@@ -171,6 +171,10 @@ class Record(NamedTuple):
     def merging(self) -> bool:
         """Whether the tag below is being merged into this one: it may hold our data already."""
         return self.operation is not None and self.operation.verb == "merge"
+
+    def merges(self, below: str) -> bool:
+        """Tell whether ``below`` is the tag that is being merged into this one."""
+        return self.operation is not None and self.operation.verb == "merge" and self.operation.other == below
 
     @property
     def destroyed(self) -> bool:

@@ -15,9 +15,10 @@ every other qemu out. *Down* changes nothing that is seen, because the upper lay
 copied; *up* adds only what shows through anyway. *Fresh* is for a storage on which what a writer had under way may
 arrive after it has lost its lease: no volume that an image has is written.
 
-A tag is in one merge at a time. Its own record says so, as the upper one by its operation and as the lower one by
-``absorbed_by``, and neither is published where the other stands. Two merges of one chain that overlap would leave the
-image on top with a base that belongs to another.
+A tag is in one merge at a time: two merges of one chain that overlap would leave the image on top with a base that
+belongs to another. A merge has begun when the upper record names it (step 2); what was reserved for one that never
+began is void for whoever holds the leases. The upper record names the tag below both, too: it becomes a dependant of
+that one before it stands on it, so that nobody who looks at dependants meanwhile gives it away.
 """
 
 from __future__ import annotations
@@ -42,12 +43,13 @@ def merge(context: Context, repository: Repository, below: str, above: str, dire
     StaleFix when ``below`` is not hidden data any more, or has other dependants than ``above``."""
     stages = ("reserve", "copy data", "replace", "clean")
     with Attempt(context, repository, above, "merge", stages) as attempt:
-        _only_dependant(repository, below, above)
+        absorber = _only_dependant(repository, below, above)
         _nobody_uses(repository, below, above)
         if direction == "down":
             _reserve(repository, below, above)
         lower = changes.read(repository, below).record
-        record = attempt.claim(lambda record: _merging(context, record, lower, direction))
+        record = attempt.claim(lambda record: _merging(context, record, lower, direction, absorber))
+        _void_reservation(repository, lower)
         assert record.volume is not None and lower.volume is not None
         attempt.stage("copy data")
         if direction == "down":
@@ -68,19 +70,37 @@ def _nobody_uses(repository: Repository, *tags: str) -> None:
             gate.require(repository, tag, record.volume, Purpose.REWRITE)
 
 
-def _only_dependant(repository: Repository, below: str, above: str) -> None:
-    lower = changes.read(repository, below).record
+def _only_dependant(repository: Repository, below: str, above: str) -> str:
+    """Return the tag that ``above`` was reserved for, by a merge that never began; "" for none."""
+    lower, upper = (changes.read(repository, tag).record for tag in (below, above))
     if lower.strong or lower.purging or not lower.whole:
         raise StaleFix(f"image {below} is not hidden data any more", "Check again")
     _in_no_other_merge(lower, above)
-    dependants = of(repository.tags.scan(), below)
+    tags = repository.tags.scan()
+    absorber = tags[upper.absorber].record if upper.absorber in tags else None
+    if absorber is not None and absorber.merges(above):
+        raise StaleFix(f"image {above} is being merged into {absorber.id}", "Finish that merge first")
+    dependants = of(tags, below)
     if dependants != [above]:
         raise StaleFix(f"{len(dependants)} images depend on {below} now", "Check again")
+    return upper.absorber
 
 
 def _in_no_other_merge(lower: Record, above: str) -> None:
     if lower.merging or lower.absorber not in ("", above):
         raise StaleFix(f"image {lower.id} is in another unfinished merge", "Check again, and finish that merge first")
+
+
+def _void_reservation(repository: Repository, lower: Record) -> None:
+    """Give the tag below both back to its readers, if it was reserved for a merge into ``lower`` that never began."""
+    assert lower.volume is not None
+    if lower.volume.parent:
+        own = (lower.volume.parent, lower.id)
+        changes.change(
+            repository,
+            lower.volume.parent,
+            lambda record: record._replace(absorbed_by="") if record.absorbed_by in own else None,
+        )
 
 
 def _reserve(repository: Repository, below: str, above: str) -> None:
@@ -108,16 +128,17 @@ def _reserve(repository: Repository, below: str, above: str) -> None:
     changes.change(repository, below, absorbed)
 
 
-def _merging(context: Context, record: Record, lower: Record, direction: str) -> Record:
+def _merging(context: Context, record: Record, lower: Record, direction: str, absorber: str) -> Record:
     operation = record.operation
     if record.volume is None or record.volume.parent != lower.id or lower.volume is None:
         raise StaleFix(f"image {record.id} is not based on {lower.id} any more", "Check again")
     if operation is not None and (operation.verb, operation.other) != ("merge", lower.id):
         raise StaleFix(f"image {record.id} has an unfinished {operation.verb}", "Finish that first")
-    if record.absorber:
+    if record.absorber != absorber:
         raise StaleFix(f"image {record.id} is being merged into {record.absorber}", "Finish that merge first")
     fresh = Operation(
         "merge",
+        base=lower.volume.parent,
         other=lower.id,
         direction=direction,
         source_write_epoch=record.write_epoch,
@@ -131,7 +152,7 @@ def _merging(context: Context, record: Record, lower: Record, direction: str) ->
     if direction == "fresh":
         volume = VolumeRef(context.doors.ids.new_id(), record.volume.format, lower.volume.parent)
         fresh = fresh._replace(attempt=volume)
-    # A reservation of it as a lower one is void: who made it had its lease, which the caller holds now.
+    # Who reserved it as a lower one had its lease, which the caller holds now.
     return record._replace(operation=fresh, scrap=scrap, absorbed_by="")
 
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from engine.errors import BadRequest, from_os_error
 from sim.arguments import Parser
 from sim.disk.profiles import PROFILES
+from sim.explore import generated
 from sim.explore.cases.catalog import ALL, CASES
 from sim.explore.search.explorer import Explorer, Tally, Violation
 from sim.explore.search.violation import Account, Replay, from_text, to_text
@@ -126,6 +127,8 @@ def main(argv: Sequence[str]) -> int:
         return _replay(options.replay, options.json)
     if options.races:
         return _explore_races(options)
+    if options.generated:
+        return _explore_generated(options)
     jobs = _jobs(options)
     tallies = []
     for tally in explore_all(jobs, options.jobs or os.cpu_count() or 1):
@@ -151,6 +154,23 @@ def _explore_races(options: argparse.Namespace) -> int:
         schedules, seconds = sum(tally.schedules for tally in tallies), sum(tally.seconds for tally in tallies)
         wrong = sum(bool(tally.wrong) for tally in tallies)
         _say(f"{len(tallies)} races: {schedules} schedules in {seconds:.1f} s of one core; {wrong} with violations")
+    return 1 if any(tally.wrong for tally in tallies) else 0
+
+
+def _explore_generated(options: argparse.Namespace) -> int:
+    tallies = []
+    jobs = generated.jobs_of(options.case or (), options.verbs, options.seconds, options.each_effect)
+    for tally in generated.converge_all(jobs, options.jobs or os.cpu_count() or 1):
+        tallies.append(tally)
+        if not options.json:
+            _say(*generated.lines_of(tally))
+    if options.json:
+        _say(json.dumps([tally._asdict() for tally in tallies], indent=1))
+    else:
+        cases, states = sum(tally.cases for tally in tallies), sum(tally.nodes for tally in tallies)
+        wrong = sum(len(tally.wrong) for tally in tallies)
+        seconds = sum(tally.seconds for tally in tallies)
+        _say(f"{cases} generated cases: {states} states in {seconds:.1f} s of one core; {wrong} violations")
     return 1 if any(tally.wrong for tally in tallies) else 0
 
 
@@ -183,6 +203,17 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--races", type=int, default=0, metavar="N",
         help="instead: two hosts at once, all schedules with up to N changes of turn",
+    )  # fmt: skip
+    parser.add_argument(
+        "--generated", action="store_true",
+        help="instead: all sequences of verbs over small chains, every order of their fixes, each fix killed",
+    )  # fmt: skip
+    parser.add_argument(
+        "--verbs", type=int, default=2, metavar="N", help="of generated cases: up to so many (default: 2)"
+    )
+    parser.add_argument(
+        "--each-effect", action="store_true",
+        help=f"of generated cases: kill fixes before each effect, not before {generated.MOST_EFFECTS} of them",
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=0, metavar="N", help="processes (default: all processors)")
     parser.add_argument(

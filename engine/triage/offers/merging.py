@@ -31,20 +31,23 @@ def of_tag(graph: Graph, tag: str) -> Iterator[Fix]:
     above = graph.record(children[0])
     if above is None or above.volume is None or not above.whole or above.purging:
         return
-    if above.volume.parent != tag or not _free_to_merge(below, above):
+    if above.volume.parent != tag or not _free_to_merge(graph, below, above):
         return
     if not above.strong and not graph.children(above.id):
         return  # the upper one is about to be cleaned away itself
     yield _fix(graph, below, above, direction(graph, below, above))
 
 
-def _free_to_merge(below: Record, above: Record) -> bool:
+def _free_to_merge(graph: Graph, below: Record, above: Record) -> bool:
     """Return whether neither is in a merge with a third tag. That merge is offered itself, or is given up, first: until
-    then the lower volume of it holds data of both, and only the upper one may read through it."""
-    if below.merging or below.absorber not in ("", above.id) or above.absorber:
+    then the lower volume of it may hold data of both, and only the upper one may read through it. A merge begins when
+    its upper record names it; what was reserved for one that never began holds nothing up."""
+    if below.merging or below.absorber not in ("", above.id):
         return False
-    operation = above.operation
-    return operation is None or (operation.verb == "merge" and operation.other == below.id)
+    absorber = graph.record(above.absorber) if above.absorber else None
+    if absorber is not None and absorber.merges(above.id):
+        return False
+    return above.operation is None or above.merges(below.id)
 
 
 def direction(graph: Graph, below: Record, above: Record) -> str:

@@ -56,6 +56,8 @@ class Observation(NamedTuple):
     """(repository, fix) of fixes that wait for something, or lose data: for people to decide."""
     rank: Rank
     problems: tuple[str, ...]
+    usable: frozenset[Key] = frozenset()
+    """Images, not removed ones, that can be used."""
 
 
 def observe(world: World, engine: Engine, models: Sequence[Model], strangers: bool = False) -> Observation:
@@ -97,7 +99,8 @@ def observe(world: World, engine: Engine, models: Sequence[Model], strangers: bo
         for repo in engine.list_repositories():
             named = [fix.target for where, fix in others if where == repo]
             problems += [f"I5 after all fixes {text}" for text in leftovers(world.storage, engine, repo, named)]
-    return Observation(tuple(fit or models), tuple(runnable), tuple(others), tuple(rank), tuple(problems))
+    usable = frozenset(key for key, image in seen.items() if image.status in USABLE and not image.removed)
+    return Observation(tuple(fit or models), tuple(runnable), tuple(others), tuple(rank), tuple(problems), usable)
 
 
 def _found(

@@ -94,7 +94,7 @@ def problem_with(command: str) -> str:
     if spec is None:
         return "there is no such command"
     parser = Parser(name, spec.summary, spec.example)
-    getattr(import_module(spec.module), f"add_{spec.function}")(parser)
+    import_module(spec.module).HANDLERS[name].add(parser)
     try:
         parser.read(words)
     except Exception as error:  # noqa: BLE001 - whatever it is refused for, it is told

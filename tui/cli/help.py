@@ -12,8 +12,7 @@ class Command(NamedTuple):
     group: str
     summary: str
     module: str
-    function: str
-    """``add_<function>`` fills the parser, ``run_<function>`` runs the command."""
+    """The module whose table ``HANDLERS`` says what fills the parser, and what runs the command."""
     example: str
 
 
@@ -62,98 +61,98 @@ A host sees the files of this machine read-only; /run /tmp /srv /mnt /var/tmp ar
 GROUPS = ("Repositories", "Images", "Looking", "Fixing", "Using", "Trying out")
 
 
-def _command(group: int, module: str, function: str, summary: str, example: str) -> Command:
-    return Command(GROUPS[group], summary, f"tui.cli.commands.{module}", function, example)
+def _command(group: int, module: str, summary: str, example: str) -> Command:
+    return Command(GROUPS[group], summary, f"tui.cli.commands.{module}", example)
 
 
 COMMANDS: dict[str, Command] = {
     "create-repo": _command(
-        0, "repositories", "create_repo", "make an empty repository",
+        0, "repositories", "make an empty repository",
         "diskwright create-repo localfs-1.0 path=/srv/images\n"
         "  diskwright create-repo lvm-1.0 volume_group=images devices=/dev/sdb",
     ),
     "connect": _command(
-        0, "repositories", "connect", "give a repository a name on this host",
+        0, "repositories", "give a repository a name on this host",
         "diskwright connect main localfs-1.0 path=/srv/images\n"
         "  diskwright connect nas nfs-1.0 server=nas.example export=/srv/images directory=web\n\n"
         "An NFS export is mounted when it is needed, and unmounted by disconnect. By default a call that the server\n"
         "does not answer for 30 s is an error; options=timeo=600 or options=hard change that.",
     ),
     "disconnect": _command(
-        0, "repositories", "disconnect", "forget that name; the repository stays as it is",
+        0, "repositories", "forget that name; the repository stays as it is",
         "diskwright disconnect main",
     ),
-    "repos": _command(0, "repositories", "repos", "list what is connected here", "diskwright repos"),
+    "repos": _command(0, "repositories", "list what is connected here", "diskwright repos"),
     "constraints": _command(
-        0, "repositories", "constraints", "what a repository needs and can do", "diskwright constraints main --json"
+        0, "repositories", "what a repository needs and can do", "diskwright constraints main --json"
     ),
     "srm": _command(
-        0, "repositories", "srm", "who manages a repository (SRM), where one host must: take, release, status",
+        0, "repositories", "who manages a repository (SRM), where one host must: take, release, status",
         "diskwright srm status main\n  diskwright srm take main\n  diskwright srm take main --dead host-a\n\n"
         "On lvm the manager is the only host that changes anything; LVM itself (its system ID) keeps the others out.\n"
         "--dead asserts that the host named is dead for certain: if it is not, both write and data is lost.",
     ),
     "create-disk": _command(
-        1, "images", "create_disk", "make a virtual disk, empty or from a snapshot",
+        1, "images", "make a virtual disk, empty or from a snapshot",
         "diskwright create-disk main 10G --user-data '{\"name\": \"web\"}'\n"
         "  diskwright create-disk main 20G --base 3f2a --strategy performance --wait",
     ),
     "create-snapshot": _command(
-        1, "images", "create_snapshot", "freeze the present content of a disk", "diskwright create-snapshot main 3f2a"
+        1, "images", "freeze the present content of a disk", "diskwright create-snapshot main 3f2a"
     ),
     "copy": _command(
-        1, "images", "copy", "copy an image, all of it or the difference to a base",
+        1, "images", "copy an image, all of it or the difference to a base",
         "diskwright copy backup 3f2a --wait\n  diskwright copy backup 3f2a --base 91cc --hint 3f2a=main",
     ),
     "import": _command(
-        1, "images", "import", "make a disk of an image file",
+        1, "images", "make a disk of an image file",
         "diskwright import main ./debian.qcow2 --format qcow2 --wait",
     ),
     "export": _command(
-        1, "images", "export", "write an image to a file", "diskwright export main 3f2a ./web.raw --format raw"
+        1, "images", "write an image to a file", "diskwright export main 3f2a ./web.raw --format raw"
     ),
     "remove": _command(
-        1, "images", "remove", "remove an image; its data stay until a clean fix", "diskwright remove main 3f2a"
+        1, "images", "remove an image; its data stay until a clean fix", "diskwright remove main 3f2a"
     ),
-    "restore": _command(1, "images", "restore", "undo a removal", "diskwright restore main 3f2a"),
-    "rename": _command(1, "images", "rename", "give an image another name", "diskwright rename main 3f2a web-1"),
+    "restore": _command(1, "images", "undo a removal", "diskwright restore main 3f2a"),
+    "rename": _command(1, "images", "give an image another name", "diskwright rename main 3f2a web-1"),
     "user-data": _command(
-        1, "images", "user_data_command", "read or replace the JSON kept with an image",
+        1, "images", "read or replace the JSON kept with an image",
         "diskwright user-data get main 3f2a\n  diskwright user-data set main 3f2a @web.json",
     ),
     "strategy": _command(
-        1, "images", "strategy", "value space or performance for an image", "diskwright strategy main 3f2a performance"
+        1, "images", "value space or performance for an image", "diskwright strategy main 3f2a performance"
     ),
     "digest": _command(
-        1, "images", "digest", "read a snapshot whole and record its digest", "diskwright digest main 3f2a"
+        1, "images", "read a snapshot whole and record its digest", "diskwright digest main 3f2a"
     ),
     "images": _command(
-        2, "listing", "images", "list images with status and reason, the worst first",
+        2, "listing", "list images with status and reason, the worst first",
         "diskwright images main\n  diskwright images main --status broken --name 'web-*' --sort used --wide",
     ),
     "status": _command(
-        2, "look", "status", "one image, and the last operation on it", "diskwright status main 3f2a"
+        2, "look", "one image, and the last operation on it", "diskwright status main 3f2a"
     ),
     "why": _command(
-        2, "look", "why", "why an image is as it is, and what to do about it; or what a rule means",
+        2, "look", "why an image is as it is, and what to do about it; or what a rule means",
         "diskwright why main 3f2a\n  diskwright why B-COPY\n\n"
         "A rule is the code behind a status or a fix. With one alone it tells what the rule means, what its fix does,\n"
         "risks and needs, and what to do when there is none. docs/rules.md has all of them.",
     ),
     "check": _command(
-        2, "look", "check", "look for problems and offer fixes; changes nothing",
+        2, "look", "look for problems and offer fixes; changes nothing",
         "diskwright check main\n  diskwright check main --deep --json > fixes.json\n"
         "  diskwright check main --exit-code\n\n"
         "With --exit-code: 0 nothing to do, 10 only space to clean or layers to merge, 11 an image is degraded\n"
         "(usable), 12 one is broken or unknown. Any other code is that of an error.",
     ),
-    "tasks": _command(2, "look", "tasks", "what runs and what is prepared on this host", "diskwright tasks"),
+    "tasks": _command(2, "look", "what runs and what is prepared on this host", "diskwright tasks"),
     "plan": _command(
-        3, "plan", "plan", "what fixes would do, in order, with space and risk",
+        3, "plan", "what fixes would do, in order, with space and risk",
         "diskwright plan main\n  diskwright plan main --type clean",
     ),
     "fix": _command(
-        3, "fix", "fix", "run fixes and follow them",
+        3, "fix", "run fixes and follow them",
         "diskwright fix main --all\n  diskwright fix main 8d21 --no-wait\n  diskwright fix main --file fixes.json\n"
         "  diskwright fix main --plan 3f2a\n\n"
         "--all and --type run, check and run again until nothing new can be run. What cannot be undone (removed\n"
@@ -163,28 +162,28 @@ COMMANDS: dict[str, Command] = {
         "is left is listed with its reason.\n"
         "Ctrl-C detaches (130): the round that was started goes on.",
     ),
-    "stop": _command(3, "fix", "stop", "stop what runs on an image; the work is kept", "diskwright stop main 3f2a"),
+    "stop": _command(3, "fix", "stop what runs on an image; the work is kept", "diskwright stop main 3f2a"),
     "prepare": _command(
-        4, "prepare", "prepare", "make an image usable as a path, for a command or until teardown",
+        4, "prepare", "make an image usable as a path, for a command or until teardown",
         "diskwright prepare main 3f2a\n  diskwright prepare main 3f2a --read-only -- qemu-img info {}\n\n"
         "With a COMMAND, {} is replaced by the path, DISKWRIGHT_DISK and DISKWRIGHT_DISK_FORMAT are in its\n"
         "environment, the image is torn down when it ends, and its exit code is ours (127: no such command).\n"
         "It keeps the lease itself, whoever dies.\n"
         "Without, the path alone is printed; its format is told on standard error, and with --json.",
     ),
-    "teardown": _command(4, "prepare", "teardown", "undo prepare", "diskwright teardown main 3f2a"),
+    "teardown": _command(4, "prepare", "undo prepare", "diskwright teardown main 3f2a"),
     "demo": _command(
-        5, "demo", "demo", "make a repository with broken images, see it mended", "diskwright demo --fresh"
+        5, "demo", "make a repository with broken images, see it mended", "diskwright demo --fresh"
     ),
     "tui": Command(
-        GROUPS[5], "the console: all of this on one screen, with keys and a mouse", "tui.console.command", "tui",
+        GROUPS[5], "the console: all of this on one screen, with keys and a mouse", "tui.console.command",
         "diskwright tui\n  diskwright tui --demo\n  diskwright tui main --readonly",
     ),
     "sim": _command(
-        5, "simulate", "sim", "play scenarios, explore crash states, fuzz: the same engine", _SIM,
+        5, "simulate", "play scenarios, explore crash states, fuzz: the same engine", _SIM,
     ),
     "lab": _command(
-        5, "lab", "lab", "hosts with real LVM and NFS on this machine, to try out and to crash", _LAB,
+        5, "lab", "hosts with real LVM and NFS on this machine, to try out and to crash", _LAB,
     ),
 }  # fmt: skip
 

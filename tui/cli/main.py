@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 from engine.errors import DiskwrightError
 from tui.cli.arguments import GLOBAL_FLAGS, GLOBAL_VALUES, Parser, UsageError
 from tui.cli.render import Output, OutputClosed
+
+if TYPE_CHECKING:
+    from tui.cli.session import Handler
 
 INTERNAL = 1
 USAGE = 2
@@ -43,7 +46,7 @@ class Run:
         return self._dispatch(name, rest)
 
     def _dispatch(self, name: str, rest: list[str]) -> int:
-        parser, spec, module = _parser(name)
+        parser, handler = _parser(name)
         if self.command and name not in ("prepare", "lab"):
             rest = [*rest, "--", *self.command]
         arguments = parser.read(rest)
@@ -54,10 +57,9 @@ class Run:
         self.state = state_directory(arguments.state, host)
         session = Session(self.out, host, self.state)
         try:
-            code: int = getattr(module, f"run_{spec.function}")(session, arguments)
+            return handler.run(session, arguments)
         finally:
             session.close()
-        return code
 
     def _help(self, names: list[str]) -> int:
         from tui.cli.help import top_help
@@ -155,8 +157,8 @@ def _has_value(word: str) -> bool:
     return word.startswith(("--host=", "--state="))
 
 
-def _parser(name: str) -> tuple[Any, Any, Any]:
-    """The parser of one command, what is known about the command, and its module."""
+def _parser(name: str) -> tuple[Parser, Handler]:
+    """The parser of one command, and its code."""
     from importlib import import_module
 
     from tui.cli.help import COMMANDS
@@ -169,17 +171,17 @@ def _parser(name: str) -> tuple[Any, Any, Any]:
         raise UsageError(
             f"there is no command {name!r:.60}", f"Did you mean {near[0]}" if near else "See diskwright --help"
         )
-    module = import_module(spec.module)
+    handler: Handler = import_module(spec.module).HANDLERS[name]
     parser = Parser(name, f"{spec.summary[:1].upper()}{spec.summary[1:]}.", f"example:\n  {spec.example}")
-    getattr(module, f"add_{spec.function}")(parser)
-    return parser, spec, module
+    handler.add(parser)
+    return parser, handler
 
 
 def _command_help(name: str, action: str = "") -> str:
     """What a command says of itself; those of ``sim`` have parsers of their own."""
-    parser, _, module = _parser(name)
-    own: str = module.help_of(action) if action and hasattr(module, "help_of") else ""
-    return own or str(parser.format_help())
+    parser, handler = _parser(name)
+    own = handler.help_of(action) if action and handler.help_of else ""
+    return own or parser.format_help()
 
 
 def _write_crash(state: str, text: str) -> str:

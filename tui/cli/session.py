@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.errors import BadRequest, DiskwrightError, NotFound
-from tui.cli.arguments import UsageError, json_argument, key_values, option_value
+from tui.cli.arguments import Parser, UsageError, json_argument, key_values, option_value
 from tui.cli.render import Output
 from tui.directories import user_directory
 
@@ -205,3 +206,14 @@ def require(condition: object, message: str, next_step: str = "See diskwright --
 def absolute(path: str) -> str:
     """A path of the operator as the engine wants it."""
     return os.path.abspath(path)
+
+
+class Handler(NamedTuple):
+    """The code of a command."""
+
+    add: Callable[[Parser], None]
+    """Fills the parser."""
+    run: Callable[[Session, argparse.Namespace], int]
+    """Runs the command and returns its exit code."""
+    help_of: Callable[[str], str] | None = None
+    """Returns the help of an action that has a parser of its own, "" for any other."""

@@ -9,7 +9,7 @@ import sys
 
 from tui.cli.arguments import Parser, UsageError
 from tui.cli.render import is_terminal
-from tui.cli.session import Session
+from tui.cli.session import Handler, Session
 from tui.text.printable import printable
 
 _THEMES = ("dark", "light", "high", "terminal")
@@ -94,3 +94,8 @@ def _serve(session: Session, arguments: argparse.Namespace) -> int:
     from tui.console.web.serve import serve
 
     return serve(session, arguments, host if colon else "localhost", int(port))
+
+
+HANDLERS = {
+    "tui": Handler(add_tui, run_tui),
+}

@@ -16,7 +16,7 @@ from engine.errors import Refused
 from tui.cli.arguments import Parser
 from tui.cli.commands.look import change, counts, report_json
 from tui.cli.render import Output, is_terminal
-from tui.cli.session import Session, shown_status
+from tui.cli.session import Handler, Session, shown_status
 from tui.text.amounts import compact
 from tui.text.printable import printable
 from tui.training.demo import DemoFolder, DemoState, connect, default_path, make
@@ -176,3 +176,8 @@ def _show_commands(out: Output, commands: list[tuple[str, str]]) -> None:
     for command, what in commands:
         out.line(f"  {printable(command)}")
         out.line(f"      {what}")
+
+
+HANDLERS = {
+    "demo": Handler(add_demo, run_demo),
+}

@@ -13,7 +13,7 @@ from tui.cli.confirm import confirmed
 from tui.cli.follow import INTERRUPTED, Event, Follower, exit_code, failures
 from tui.cli.render import Output
 from tui.cli.selection import Choice, add_selectors, chosen
-from tui.cli.session import Session
+from tui.cli.session import Handler, Session
 from tui.text.printable import printable, quoted
 
 if TYPE_CHECKING:
@@ -260,3 +260,9 @@ def run_stop(session: Session, arguments: argparse.Namespace) -> int:
     session.out.document({"repository": arguments.repo, "image": image, "stopped": True})
     session.out.say(f"Stopped; the work done is kept. Go on with: diskwright fix {name} --type mend")
     return 0
+
+
+HANDLERS = {
+    "fix": Handler(add_fix, run_fix),
+    "stop": Handler(add_stop, run_stop),
+}

@@ -16,7 +16,7 @@ from tui.cli.arguments import (
     parse_size,
 )
 from tui.cli.render import json_text
-from tui.cli.session import Session, absolute, renamed, usable
+from tui.cli.session import Handler, Session, absolute, renamed, usable
 from tui.text.printable import printable, quoted
 
 _FORMATS_HELP = "raw or qcow2; it is stated, never guessed"
@@ -277,3 +277,18 @@ def run_digest(session: Session, arguments: argparse.Namespace) -> int:
     session.out.line(printable(digest))
     session.out.document({"repository": arguments.repo, "image": image, "digest": digest})
     return 0
+
+
+HANDLERS = {
+    "create-disk": Handler(add_create_disk, run_create_disk),
+    "create-snapshot": Handler(add_create_snapshot, run_create_snapshot),
+    "copy": Handler(add_copy, run_copy),
+    "import": Handler(add_import, run_import),
+    "export": Handler(add_export, run_export),
+    "remove": Handler(add_remove, run_remove),
+    "restore": Handler(add_restore, run_restore),
+    "rename": Handler(add_rename, run_rename),
+    "user-data": Handler(add_user_data_command, run_user_data_command),
+    "strategy": Handler(add_strategy, run_strategy),
+    "digest": Handler(add_digest, run_digest),
+}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tui.cli.arguments import Parser, UsageError, parse_size
 from tui.cli.render import OutputClosed
-from tui.cli.session import Session, require
+from tui.cli.session import Handler, Session, require
 from tui.text.printable import printable
 
 if TYPE_CHECKING:
@@ -210,3 +210,8 @@ def _powercut(session: Session, arguments: argparse.Namespace) -> int:
             f"seed {seed}: {report.kind} on {report.on}, {report.states} states in {report.seconds:.0f} s: {found}"
         )
     return WRONG if any(report.wrong for report in reports) else 0
+
+
+HANDLERS = {
+    "lab": Handler(add_lab, run_lab),
+}

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from engine.data.model import ImageReport
 from tui.cli.arguments import Parser
 from tui.cli.render import Output
-from tui.cli.session import Session, image_json, kind, running, shown_status
+from tui.cli.session import Handler, Session, image_json, kind, running, shown_status
 from tui.text.amounts import compact
 from tui.text.printable import printable, quoted
 
@@ -92,3 +92,8 @@ def _name(image: ImageReport, wide: bool) -> str:
 
     name = printable(image.name) or "-"
     return name if wide else cut(name, _NAME_COLUMNS)
+
+
+HANDLERS = {
+    "images": Handler(add_images, run_images),
+}

@@ -10,7 +10,7 @@ from engine.errors import NotFound
 from engine.triage import rules
 from tui.cli.arguments import Parser, add_deep, add_verb_options
 from tui.cli.render import Output
-from tui.cli.session import Session, image_json, kind, running, shown_status
+from tui.cli.session import Handler, Session, image_json, kind, running, shown_status
 from tui.text.amounts import compact, duration, human, moment
 from tui.text.printable import printable, quoted
 from tui.text.statuses import COUNTED, LOOKS
@@ -372,3 +372,11 @@ def run_tasks(session: Session, arguments: argparse.Namespace) -> int:
     if not tasks and not prepared and not unheld:
         out.say("Nothing runs here, and no image is prepared.")
     return 0
+
+
+HANDLERS = {
+    "status": Handler(add_status, run_status),
+    "why": Handler(add_why, run_why),
+    "check": Handler(add_check, run_check),
+    "tasks": Handler(add_tasks, run_tasks),
+}

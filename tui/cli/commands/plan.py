@@ -11,7 +11,7 @@ from tui.cli.arguments import Parser
 from tui.cli.commands.look import change, space
 from tui.cli.render import Output
 from tui.cli.selection import Choice, add_selectors, chosen, selection
-from tui.cli.session import Session
+from tui.cli.session import Handler, Session
 from tui.notes import Notes, notes_of
 from tui.text.amounts import compact, human
 from tui.text.printable import printable, quoted
@@ -145,3 +145,8 @@ def _print_outcome(out: Output, plan: Plan) -> None:
                 f"          {printable(offer.text)}: diskwright fix {quoted(plan.repo_id)} {offer.row.id}"
                 f"{_flag(offer.row.irreversible)}"
             )
+
+
+HANDLERS = {
+    "plan": Handler(add_plan, run_plan),
+}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import BadRequest, DiskwrightError, NotFound, StorageError, from_os_error
 from tui.cli.arguments import Parser
-from tui.cli.session import Session
+from tui.cli.session import Handler, Session
 from tui.text.printable import printable, quoted
 
 if TYPE_CHECKING:
@@ -138,3 +138,9 @@ def run_teardown(session: Session, arguments: argparse.Namespace) -> int:
     session.out.document({"repository": arguments.repo, "image": image, "prepared": False})
     session.out.say(f"Torn down {image}.")
     return 0
+
+
+HANDLERS = {
+    "prepare": Handler(add_prepare, run_prepare),
+    "teardown": Handler(add_teardown, run_teardown),
+}

@@ -6,7 +6,7 @@ import argparse
 
 from engine.errors import DiskwrightError
 from tui.cli.arguments import Parser, UsageError, key_values
-from tui.cli.session import Session
+from tui.cli.session import Handler, Session
 from tui.text.amounts import compact
 from tui.text.printable import printable, quoted
 from tui.work.places import absolute
@@ -155,3 +155,13 @@ def run_srm(session: Session, arguments: argparse.Namespace) -> int:
         session.out.line(f"Nobody manages {repo}.")
         session.out.say(f"Nothing in it can be changed. Next: diskwright srm take {quoted(arguments.repo)}")
     return 0
+
+
+HANDLERS = {
+    "create-repo": Handler(add_create_repo, run_create_repo),
+    "connect": Handler(add_connect, run_connect),
+    "disconnect": Handler(add_disconnect, run_disconnect),
+    "repos": Handler(add_repos, run_repos),
+    "constraints": Handler(add_constraints, run_constraints),
+    "srm": Handler(add_srm, run_srm),
+}

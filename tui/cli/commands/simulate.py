@@ -7,7 +7,7 @@ from importlib import import_module
 
 from tui.cli.arguments import Parser
 from tui.cli.render import OutputClosed
-from tui.cli.session import Session
+from tui.cli.session import Handler, Session
 
 MODULES = {"run": "sim.scenario.command", "explore": "sim.explore.command", "fuzz": "sim.explore.random.fuzz"}
 """Each has ``main(argv) -> int`` (writes to standard output, raises the engine's errors) and ``make_parser()``."""
@@ -37,3 +37,8 @@ def run_sim(session: Session, arguments: argparse.Namespace) -> int:
         session.out.answered = False
         raise
     return code
+
+
+HANDLERS = {
+    "sim": Handler(add_sim, run_sim, help_of),
+}

@@ -156,7 +156,11 @@ def test_bad_user_data_files_are_refused(run: Command, main_repo: str, tmp_path:
 def test_global_options_stand_anywhere(run: Command, main_repo: str):
     """--json and --host mean the same before and after the command."""
     before = run("--host", "host-b", "--json", "tasks").data
-    assert before == run("tasks", "--json", "--host=host-b").data == {"host": "host-b", "tasks": [], "prepared": []}
+    assert (
+        before
+        == run("tasks", "--json", "--host=host-b").data
+        == {"host": "host-b", "tasks": [], "prepared": [], "unheld": []}
+    )
     assert run.json("repos", "--host", "other")["repositories"] == []
 
 

@@ -93,7 +93,7 @@ class Session:
         where = "the connected repositories" + (f" ({', '.join(silent)} cannot be read)" if silent else "")
         return _only(text, known, where)
 
-    def options(self, arguments: argparse.Namespace, repo_id: str | None = None) -> dict[str, Any]:
+    def options(self, arguments: argparse.Namespace) -> dict[str, Any]:
         """The options of the API that the flags say; only those that were given."""
         found: dict[str, Any] = {}
         for text, value in key_values(arguments.option or [], "option").items():

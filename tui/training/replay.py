@@ -128,11 +128,6 @@ class Replay:
         step = event.get("step", 0)
         return max(0, step - ("moment" in event)) if isinstance(step, int) else 0
 
-    def at_time(self, seconds: float) -> int:
-        """The last step that is not later than a time."""
-        early = [step.number for step in self.steps if step.when <= seconds]
-        return early[-1] if early else 0
-
     def view(self, number: int, repository: str | None = None) -> RepositoryView:
         """A repository as it was after a step; equal each time. BadRequest when its state makes no sense."""
         name = repository or (self.repositories[0] if self.repositories else "")

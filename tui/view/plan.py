@@ -164,7 +164,7 @@ def make(
         counts_after=_counts_after(view, states),
         time=estimates.total(step.time for step in steps),
         moved=ordered.moved,
-        left=tuple(_left(view, states, steps)),
+        left=tuple(_left(view, states)),
         never=tuple(_never(step) for step in steps if step.row.irreversible),
         skipped=tuple(skipped),
         refused=_refusal(ordered, steps, reserve),
@@ -315,7 +315,7 @@ def _counts_after(view: RepositoryView, states: dict[str, State]) -> Counts:
     return Counts(*(counts[state] for state in SHOWN))
 
 
-def _left(view: RepositoryView, states: dict[str, State], steps: tuple[Step, ...]) -> list[str]:
+def _left(view: RepositoryView, states: dict[str, State]) -> list[str]:
     """What is broken or unknown after the plan."""
     sentences: list[str] = []
     more = 0

@@ -158,10 +158,6 @@ class RepositoryView(NamedTuple):
         """The row of an image, None when it is not there."""
         return self.images.get(id)
 
-    def operation_of(self, image: str) -> HostOperation | None:
-        """The last persisted operation on an image, None when none is recorded or it is optimized."""
-        return next((item for item in self.operations if item.image == image), None)
-
 
 def never_read(name: str, host: str, facts: Mapping[str, str] | None = None) -> RepositoryView:
     """A repository of which nothing is known yet; ``facts``: identity, format and place, where known."""

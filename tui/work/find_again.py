@@ -15,13 +15,13 @@ def require_ours(run: RunNote, step: StepNote, now: Fix) -> None:
     same fix as it is now."""
     if now.id == step.fix.id:
         return
-    foreign = _changed_by_others(step.fix, now, _touched(run, step))
+    foreign = _changed_by_others(step.fix, now, _touched(run))
     if foreign:
         raise Refused(f"somebody else has changed {foreign} since the plan was made", "Plan again")
 
 
-def _touched(run: RunNote, step: StepNote) -> set[str]:
-    """Images that steps of this run have worked on, this one's earlier attempts included."""
+def _touched(run: RunNote) -> set[str]:
+    """Images that steps of this run have worked on, earlier attempts included."""
     begun = [other for other in run.steps if other.attempts]
     return {image for other in begun for image in (other.fix.target, *other.fix.images)}
 

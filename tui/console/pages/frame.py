@@ -27,7 +27,7 @@ def tabs(shell: Shell, tab: str, columns: int) -> tuple[list[Button], Line]:
 
 def problem(shell: Shell) -> list[Button]:
     """Return why the repository could not be read and when it is tried again; nothing when it could."""
-    return headers.problem(shell.site.view, shell.site.now, next_try_s(shell))
+    return headers.problem(shell.site.view, next_try_s(shell))
 
 
 def mode(shell: Shell) -> Sequence[Span]:

@@ -57,7 +57,7 @@ def _parts(
     return parts
 
 
-def problem(view: RepositoryView, now: float, next_try_s: float) -> list[Button]:
+def problem(view: RepositoryView, next_try_s: float) -> list[Button]:
     """Return why the last look failed, how old the data are, and what to press; nothing when it did not fail."""
     if not view.problem:
         return []

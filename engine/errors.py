@@ -201,8 +201,11 @@ def from_os_error(error: OSError, doing: str) -> StorageError:
     message = f"cannot {doing}: {reason}{f' [{name}]' if name else ''}{where}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpace(message, MAKE_ROOM)
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StorageError(message, "Check who owns the storage and how it is mounted")
+    if error.errno == errno.EROFS:
+        return StorageError(message, "Mount it for writing; what is there can be checked and exported meanwhile")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        step = "Check who owns the storage, and on NFS whether the server maps root to nobody (root_squash)"
+        return StorageError(message, step)
     if error.errno == errno.ESTALE:
         return StorageError(message, "Check what the server exports; if it is another file system now, connect anew")
     if error.errno in (errno.EIO, errno.ETIMEDOUT):

@@ -73,7 +73,10 @@ class FileStore:
         """Return what the storage can do, tried out at the first call with a file in ``tmp``. Where that is impossible
         (full, or read-only) the answer is that it can do nothing special, and the next call tries again."""
         if self._abilities is None:
-            path, lease = self._tree.claim_temporary("probe")
+            try:
+                path, lease = self._tree.claim_temporary("probe")
+            except StorageError:
+                return _NOTHING_SPECIAL
             try:
                 self._abilities = self._tree.files.probe(path)
             except OSError:

@@ -199,8 +199,6 @@ def _require_nfs(found: Mount | None, subject: str) -> None:
         )
     if options.get("local_lock", "none") != "none" or "nolock" in options:
         raise BadRequest(f"{subject} is mounted with locks of this host only", "Mount it without local_lock and nolock")
-    if "ro" in options:
-        raise BadRequest(f"{subject} is mounted read-only", "Mount it with rw")
 
 
 @contextlib.contextmanager

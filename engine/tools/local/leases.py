@@ -78,8 +78,10 @@ class OfdLeases:
         """Descriptors of the leases this process has now, for programs that must carry them on."""
 
     def try_acquire(self, path: str, key: int, shared: bool) -> OfdLease | None:
-        """Lock the byte with one open and one fcntl."""
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        """Lock the byte with one open and one fcntl. Sharing needs no right to write: whoever only reads may do so on
+        a storage that is mounted read-only."""
+        access = os.O_RDONLY if shared else os.O_RDWR
+        descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_CLOEXEC)
         taken = False
         try:
             remote = not os.major(os.fstat(descriptor).st_dev)  # asked now: a release asks nothing

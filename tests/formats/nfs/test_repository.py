@@ -216,7 +216,6 @@ class OneMount(PretendedMounts):
         (Mount("nas:/x", "/", "nfs", ("rw", "vers=3", "local_lock=none")), "version 3"),
         (Mount("nas:/x", "/", "nfs4", ("rw", "vers=4.2", "local_lock=all")), "this host only"),
         (Mount("nas:/x", "/", "nfs4", ("rw", "nolock")), "this host only"),
-        (Mount("nas:/x", "/", "nfs4", ("ro", "vers=4.2", "local_lock=none")), "read-only"),
     ],
 )
 def test_a_mount_that_leases_cannot_be_trusted_on_is_refused(nfs: NfsStorage, mount: Mount | None, words: str):
@@ -224,6 +223,12 @@ def test_a_mount_that_leases_cannot_be_trusted_on_is_refused(nfs: NfsStorage, mo
     with pytest.raises(BadRequest, match=words) as caught:
         open_repository(NFS, {"path": nfs.path}, real_doors(mounts=OneMount(mount)))
     assert caught.value.next_step
+
+
+def test_a_read_only_mount_is_good_enough_for_reading(nfs: NfsStorage):
+    """What needs to write says so when it does."""
+    mount = Mount("nas:/x", "/", "nfs4", ("ro", "vers=4.2", "local_lock=none"))
+    assert open_repository(NFS, {"path": nfs.path}, real_doors(mounts=OneMount(mount))).tags.scan() == {}
 
 
 def test_an_automounter_is_woken(nfs: NfsStorage):

@@ -21,7 +21,9 @@ from sim.hosts.world import World
 CLUSTER = 64 * KiB
 HOME, AWAY = "a", "b"
 WEB = "web"
-"""The disk that there is from the start; its snapshots are s1, s2, …, other disks d1, d2, …"""
+"""The disk that there is from the start; snapshots are s1, s2, …, disks on them d1, d2, …"""
+_OF = " of "
+"""In the name of a copy of a disk, before that of the disk."""
 
 
 _LIGHT, _HEAVY = ((0, 1, 2), (1, 2), (3,)), ((0,), (0, 1), (1, 2, 3))
@@ -180,11 +182,18 @@ def _copy(driver: Driver, verb: Verb) -> None:
     target, base = (HOME, driver.named[verb.base]) if verb.base else (AWAY, None)
     made = driver.copy((HOME, image), target, base, auto_fix=False, image_hints={image: HOME})
     if made != image:
-        driver.named[_fresh(driver, "d")] = made
+        driver.named[f"{_fresh(driver, 'copy')}{_OF}{verb.subject}"] = made
 
 
 def _write(driver: Driver, verb: Verb) -> None:
-    driver.write(HOME, driver.named[verb.subject], 0, data(9 + len(driver.named)))
+    disk = driver.named[verb.subject]
+    driver.write(HOME, disk, 0, data(9 + len(driver.named)))
+    model = driver.model
+    content = model.images[HOME, disk].content
+    for repo, image in model.images:  # a copy follows its source until it is whole
+        if any(name.endswith(_OF + verb.subject) and image == copy for name, copy in driver.named.items()):
+            model = model.changed(repo, image, content=content)
+    driver.models = (model,)
 
 
 _WORDS: dict[str, Callable[[Driver, Verb], object]] = {

@@ -8,6 +8,7 @@ from engine.doors.users import User
 from engine.gate import gate
 from engine.gate.gate import Purpose
 from sim.explore.cases.catalog import ALL
+from sim.explore.search.explorer import Explorer, Violation
 from sim.explore.together.machines import SWAPS_VOLUMES, Harmed, outlived
 
 QUICK = ("snapshot-raw", "remove-all", "merge-down", "merge-up", "optimize-format", "optimize-beside-a-merge")
@@ -54,3 +55,19 @@ def test_data_that_tells_of_no_user_is_found(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(SimFiles, "users", nobody)
     assert any("was deleted" in problem for one in harm("remove", 1000) for problem in one.problems)
+
+
+def explored(name: str) -> tuple[Violation, ...]:
+    return Explorer(ALL[name], "posix", seconds=40, recover=False, max_violations=1).run().violations
+
+
+@pytest.mark.parametrize("name", ["adopt-grown", "adopt-grown-raw", "lvm:adopt-grown"])
+def test_a_disk_that_another_tool_made_longer_has_one_of_two_sizes(name: str):
+    """Killed anywhere, its adoption leaves the old size, or the new one with all that lies behind the old end."""
+    assert not explored(name)
+
+
+def test_a_snapshot_that_makes_nothing_durable_is_found(monkeypatch: pytest.MonkeyPatch):
+    """What a machine wrote without a flush is in the snapshot after a power cut too, or that is found."""
+    monkeypatch.setattr(gate, "settle", lambda doors, layer: None)
+    assert any("reads wrong" in problem for one in explored("snapshot-unflushed-raw") for problem in one.problems)

@@ -39,6 +39,11 @@ def _remove_all(driver: Driver) -> None:
         driver.remove("a", driver.named[image])
 
 
+def _snapshot_after_a_careless_machine(driver: Driver) -> None:
+    driver.write_unsafe("a", disk(driver), 64 * 1024, data(9, 512))
+    driver.snapshot_of_what_is_seen("a", disk(driver))
+
+
 def _raw_disk(driver: Driver) -> None:
     images.a_disk(driver, strategy="performance")
 
@@ -65,6 +70,8 @@ VERBS = (
     ),
     Case("snapshot", images.a_disk, _do(lambda s: s.snapshot("a", disk(s), {"n": 1})), then=others.base_on_newcomer),
     Case("snapshot-raw", _raw_disk, _do(lambda s: s.snapshot("a", disk(s), strategy="space"))),
+    Case("snapshot-unflushed", images.a_disk, _snapshot_after_a_careless_machine),
+    Case("snapshot-unflushed-raw", _raw_disk, _snapshot_after_a_careless_machine),
     Case("snapshot-twice", images.a_disk, _snapshot_twice),
     Case(
         "snapshot-as-base-of-a-copy",
@@ -143,6 +150,8 @@ FIXES = (
     ),
     Case("optimize-format", images.a_flat_disk_that_wants_the_other_format, _fix("a", rules.O_FORMAT)),
     Case("optimize-header", damage.a_wrong_header, _fix("a", rules.O_HEADER)),
+    Case("adopt-grown", damage.a_grown_disk, _fix("a", rules.O_GROWN)),
+    Case("adopt-grown-raw", damage.a_grown_raw_disk, _fix("a", rules.O_GROWN)),
     Case("optimize-leaks", damage.leaked_clusters, _fix("a", rules.O_LEAKS, deep=True)),
 )
 """What operators do."""
@@ -162,7 +171,8 @@ ONLY_ON_LVM = (
 )
 """What needs volumes that take all their room at once."""
 
-_NOT_ON_LVM = ("mend-copy-reflink", "clean-unnamed-just-now")
+_NOT_ON_LVM = ("mend-copy-reflink", "clean-unnamed-just-now", "adopt-grown-raw", "snapshot-unflushed")
+"""What is for files only. A cluster that was never flushed may show what the device had there before."""
 
 ON_LVM = {
     case.name: case

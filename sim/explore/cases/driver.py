@@ -20,6 +20,7 @@ from engine.tags import chains, changes
 from engine.triage import rules
 from sim.disk.content import Content
 from sim.explore.oracle.reference import Image, Model
+from sim.hosts.machine import UNSAFE, SimMachine
 from sim.hosts.world import World
 
 KiB = 1 << 10
@@ -200,6 +201,29 @@ class Driver:
             session.close()
         engine.teardown_image(repo, disk)
 
+    def write_unsafe(self, repo: str, disk: str, offset: int, data: bytes) -> None:
+        """Have a machine whose flushes reach no storage write, and kill it: what it wrote is seen, and not durable.
+
+        Afterwards it is open what the disk will show; ``data`` should be no more than one sector."""
+        engine = self.engine()
+        entry = engine.prepare_image(repo, disk)
+        machine = SimMachine(self.world.process_of(engine).host, entry.path, entry.format, UNSAFE)
+        content = self.image(repo, disk).content.write(offset, data)
+        self.models = (*self.models, self.model.changed(repo, disk, content=content))
+        machine.write(offset, data)
+        machine.flush()
+        machine.kill()
+        engine.teardown_image(repo, disk)
+
+    def snapshot_of_what_is_seen(self, repo: str, disk: str) -> str:
+        """create_snapshot after ``write_unsafe``: what it shows when it is acknowledged, it shows for ever."""
+        made = [model.images[repo, disk]._replace(mutable=False, user_data={}) for model in self.models]
+        before = self.models
+        with self.promising(*(model.made(repo, None, one) for model, one in zip(before, made, strict=True))) as done:
+            image = self.engine().create_snapshot(repo, disk)
+            done(before[-1].made(repo, image, made[-1]))
+        return image
+
     # -- fixes
 
     def fix(self, repo: str, rule: str, target: str = "", deep: bool = False) -> Fix:
@@ -210,6 +234,10 @@ class Driver:
         after = self.model
         if rule == rules.C_LOST:
             after = after.stray(re.findall("[0-9a-f]{32}", str(found[0].plan["name"]))[0], None)
+        if rule == rules.O_GROWN:
+            grown = self.image(repo, found[0].target).grown
+            assert grown is not None
+            after = after.changed(repo, found[0].target, size=grown.size, content=grown, grown=None)
         with self.promising(after) as done:
             self.engine().run_fix_here(repo, found[0])
             done(after)

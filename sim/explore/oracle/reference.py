@@ -38,6 +38,8 @@ class Image(NamedTuple):
     visible."""
     hurt: tuple[tuple[int, int], ...] = ()
     """Ranges that the case destroyed: they may be zeros, and the image may be broken. All of it: it may be gone."""
+    grown: Content | None = None
+    """What its volume shows that another tool made longer: the image has its old size, or all of this."""
 
 
 class Found(NamedTuple):
@@ -145,11 +147,16 @@ def _name(key: Key) -> str:
 def _facts(image: Image) -> tuple[object, ...]:
     return (
         image.size, image.content.digest, image.mutable, canonical(image.user_data), image.removed, image.hurt,
+        image.grown and image.grown.digest,
     )  # fmt: skip
 
 
 def differences(image: Image, found: Found, final: bool) -> Iterator[str]:
     """How an image that is visible differs from what it must be."""
+    if image.grown is not None and found.size == image.grown.size:
+        image = image._replace(size=found.size, content=image.grown, grown=None)
+    if image.grown is not None and final:
+        yield f"was made {image.grown.size} bytes long by another tool, and no fix adopts that"
     if (found.size, found.mutable) != (image.size, image.mutable):
         yield f"has {found.size} bytes (mutable: {found.mutable}), not {image.size} ({image.mutable})"
     if found.user_data != image.user_data:

@@ -65,8 +65,7 @@ def _plain(session: Session, arguments: argparse.Namespace) -> int:
     if not session.out.json_wanted:
         session.out.say("diskwright: no terminal that the console could be shown on; this is the same as a table")
     if arguments.repo:
-        arguments.deep, arguments.option = False, None
-        return run_check(session, arguments)
+        return run_check(session, _of_check(arguments, arguments.repo))
     code = run_repos(session, arguments)
     if not session.out.json_wanted:
         for name in sorted(session.engine.list_repositories()):
@@ -76,13 +75,17 @@ def _plain(session: Session, arguments: argparse.Namespace) -> int:
     return code
 
 
+def _of_check(arguments: argparse.Namespace, name: str) -> argparse.Namespace:
+    """What ``check NAME`` would have been given."""
+    return argparse.Namespace(**{**vars(arguments), "repo": name, "deep": False, "option": None, "exit_code": False})
+
+
 def _check(session: Session, arguments: argparse.Namespace, name: str) -> None:
     from engine.errors import DiskwrightError
     from tui.cli.commands.look import run_check
 
-    arguments.repo, arguments.deep, arguments.option = name, False, None
     try:
-        run_check(session, arguments)
+        run_check(session, _of_check(arguments, name))
     except DiskwrightError as error:
         session.out.line(printable(f"{error.message}. {error.next_step}"))
 

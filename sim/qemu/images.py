@@ -25,8 +25,8 @@ from engine.tools.qemu.qcow2 import MAX_BACKING_NAME_BYTES
 from sim.qemu import layers as model
 from sim.qemu.image_file import ImageFile
 from sim.qemu.layers import ImageLocks, OpenLayer, Permissions, Raw, View
-from sim.qemu.qcow2_check import Findings, repair_all, repair_leaks
-from sim.qemu.qcow2_model import Qcow2
+from sim.qemu.qcow2.check import Findings, repair_all, repair_leaks
+from sim.qemu.qcow2.image import Qcow2
 
 PIECE_BYTES = 2 << 20
 """Largest read or write at once, as over NBD."""

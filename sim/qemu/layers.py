@@ -9,8 +9,8 @@ from typing import NamedTuple, Protocol
 from engine.doors.images import Extent
 from engine.errors import ToolFailed
 from sim.qemu.image_file import ImageFile
-from sim.qemu.qcow2_model import Below
-from sim.qemu.qcow2_tables import Kind, Run
+from sim.qemu.qcow2.image import Below
+from sim.qemu.qcow2.tables import Kind, Run
 
 SECTOR_BYTES = 512
 

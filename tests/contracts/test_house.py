@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,6 +101,27 @@ def test_no_folder_is_crowded():
     """A reader sees a folder at one look."""
     counts = {path: sum(not entry.name.startswith(("__", ".")) for entry in path.iterdir()) for path in folders()}
     assert {str(path.relative_to(ROOT)): count for path, count in counts.items() if count > MOST_ENTRIES} == {}
+
+
+def shared_prefixes(folder: Path) -> set[str]:
+    """First words that more than two modules of a folder have in common."""
+    words = Counter(path.stem.split("_")[0] for path in folder.glob("*_*.py") if not path.stem.startswith("_"))
+    return {word for word, count in words.items() if count > 2}
+
+
+def test_no_prefix_stands_for_a_folder():
+    """Modules that belong together have a folder, not the same first word."""
+    found = {str(path.relative_to(ROOT)): shared_prefixes(path) for path in folders()}
+    assert {path: words for path, words in found.items() if words} == {}
+
+
+def test_a_prefix_that_stands_for_a_folder_is_found(tmp_path: Path):
+    """Three modules with the same first word are too many."""
+    for name in ("rules_clean.py", "rules_merge.py", "rules.py", "judge.py"):
+        (tmp_path / name).touch()
+    assert shared_prefixes(tmp_path) == set()
+    (tmp_path / "rules_image.py").touch()
+    assert shared_prefixes(tmp_path) == {"rules"}
 
 
 def test_no_file_is_endless():

@@ -20,7 +20,7 @@ from sim.disk.storage import SimStorage
 from sim.hosts.crash import Crashed, Effects
 from sim.qemu.images import SimImageTool
 from sim.qemu.layers import ImageLocks
-from sim.qemu.qcow2_cache import Cache
+from sim.qemu.qcow2.cache import Cache
 from tests.sim.images_kit import CLUSTER, MIB, QCOW2, RAW, SparseFiles, Step, crashing_files, make_layer
 
 SIZE = 1 << 40

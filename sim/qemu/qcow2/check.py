@@ -7,8 +7,8 @@ leak; so are entries that point nowhere, and copied flags that the counts do not
 
 from __future__ import annotations
 
-from sim.qemu.qcow2_model import Qcow2
-from sim.qemu.qcow2_tables import COMPRESSED, COPIED, OFFSET_MASK, ZERO_FLAG
+from sim.qemu.qcow2.image import Qcow2
+from sim.qemu.qcow2.tables import COMPRESSED, COPIED, OFFSET_MASK, ZERO_FLAG
 
 _L1_RESERVED = 0x7F000000000001FF
 _L2_RESERVED = 0x3F000000000001FE

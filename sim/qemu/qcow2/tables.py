@@ -15,7 +15,7 @@ from typing import NamedTuple
 from engine.errors import Damaged, ToolFailed
 from engine.tools.qemu.qcow2 import CORRUPT, DIRTY, HEADER_READ_BYTES, Header, parse_header
 from sim.qemu.image_file import ImageFile
-from sim.qemu.qcow2_cache import Cache
+from sim.qemu.qcow2.cache import Cache
 
 COPIED = 1 << 63
 COMPRESSED = 1 << 62

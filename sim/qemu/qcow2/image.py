@@ -9,7 +9,7 @@ What is modelled after qemu's ``block/qcow2*.c`` (version 7.2, checked against i
 * So a file that loses its writer, or any of the writes since the last sync, has leaks at worst.
 
 Any call may raise the ``OSError`` of the file; what it was asked to do may then be done in part, as
-with qemu. What is not modelled at all is listed in ``sim.qemu.qcow2_tables``.
+with qemu. What is not modelled at all is listed in ``sim.qemu.qcow2.tables``.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Protocol
 
 from engine.errors import ToolFailed
 from engine.tools.qemu.qcow2 import MAX_L1_BYTES
-from sim.qemu.qcow2_cache import Cache
-from sim.qemu.qcow2_tables import COPIED, OFFSET_MASK, ZERO_FLAG, Kind, Tables
+from sim.qemu.qcow2.cache import Cache
+from sim.qemu.qcow2.tables import COPIED, OFFSET_MASK, ZERO_FLAG, Kind, Tables
 
 _SIZE_AT = 24  # places in the header
 _L1_AT = 36

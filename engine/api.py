@@ -337,6 +337,15 @@ class Engine:
         self._auto_fix(target_repo_id, image, parsed.auto_fix)
         return image
 
+    def name_import_file(self, repo_id: str, image_id: str, path: str) -> None:
+        """Say that this host may read ``path`` to finish the import of a disk that another host began. Where it is not
+        the very file that the import began with, the import starts again. Durable on return; check then offers the fix.
+
+        Refused when the image is no unfinished import, or the file has another size."""
+        from engine.verbs import import_image
+
+        import_image.name_file(self.context, repo_id, image_id, path)
+
     def export_image(
         self, repo_id: str, image_id: str, path: str, format: str, progress: Callable[[int], None] = lambda done: None
     ) -> None:
@@ -389,11 +398,7 @@ class Engine:
     def context(self) -> Context:
         """The connected repositories as this process sees them."""
         if self._context is None:
-            self._context = Context(
-                self.doors, self.state.connections(), throughput=self.state.throughput,
-                report_throughput=self.state.note_throughput, noted=self.state.connected,
-                last_seen=self.state.last_seen, note=self.state.note_anchors,
-            )  # fmt: skip
+            self._context = Context(self.doors, self.state.connections(), self.state)
         return self._context
 
     def _forget(self) -> None:

@@ -73,6 +73,8 @@ class WaitKind(StrEnum):
     """Free space."""
     SOURCE = "source"
     """An image, or a file, to copy from."""
+    PATH = "path"
+    """The word of an operator that a file of this host may be read."""
     BASE = "base"
     """The image's base, which is gone."""
     REPLICA = "replica"
@@ -88,7 +90,7 @@ class Wait(NamedTuple):
 
     kind: WaitKind
     subject: str
-    """Id of the image, name of the host or number of bytes, by ``kind``."""
+    """Id of the image, name of the host, path of the file or number of bytes, by ``kind``."""
     text: str
     """Goes on from "it waits for ..."."""
 

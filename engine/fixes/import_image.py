@@ -1,21 +1,23 @@
 """Finish an import: make the volume of the new disk, fill it from the file, seal it whole.
 
-The file must be the one that the import began with, before its data is read and after it, by its name and on one
-descriptor that is open meanwhile; and what it holds must be sound. Else nothing is sealed.
+Only a file that was named on this host is read, whatever the record says. It must be the one that the import began
+with, before its data is read and after it, by its name and on one descriptor that is open meanwhile; and what it holds
+must be sound. Else nothing is sealed.
 """
 
 from __future__ import annotations
 
 from engine.copying import image_file
 from engine.copying.image_file import ImageFile
-from engine.data.records import Operation, Record
+from engine.data.records import Record
 from engine.doors.files import FileHandle
 from engine.errors import Refused, from_os_error
 from engine.fixes import fill
 from engine.formats.base import Repository
-from engine.tags import target
+from engine.tags import imports, target
 from engine.tags.attempt import Attempt, unfinished
 from engine.tags.context import Context
+from engine.tags.imports import NamedFile
 
 
 def resume(context: Context, repository: Repository, tag: str) -> None:
@@ -26,32 +28,34 @@ def resume(context: Context, repository: Repository, tag: str) -> None:
 
 def _import(attempt: Attempt, record: Record) -> None:
     operation = unfinished(record, "import")
-    doors = attempt.context.doors
-    with image_file.open_file(doors.files, operation.path) as handle:
-        _require_same(attempt.context, operation, handle)
-        file = image_file.inspect(handle, operation.path, operation.source_format)
+    doors, notes, identity = attempt.context.doors, attempt.context.imports, attempt.repository.identity
+    named = imports.require_named(notes, identity, attempt.tag, operation)
+    with image_file.open_file(doors.files, named.path) as handle:
+        _require_same(attempt.context, named, handle)
+        file = image_file.inspect(handle, named.path, operation.source_format)
         image_file.require_sound(doors.images, file)
         attempt.stage("make volume")
         filling = fill.ready(attempt, record, operation.digest)
         attempt.stage("copy data")
         digest = fill.copy_all(attempt, _reading(file, record.size), filling)
-        _require_same(attempt.context, operation, handle)  # changed while it was read: not sealed
+        _require_same(attempt.context, named, handle)  # changed while it was read: not sealed
     attempt.stage("seal")
     attempt.finish(lambda now: target.sealed(now)._replace(digest=digest, digest_write_epoch=now.write_epoch))
+    notes.forget_file(identity, attempt.tag)
 
 
 def _reading(file: ImageFile, size: int) -> fill.Reading:
     return fill.Reading([file.layer], size, direct=False, ours=False)
 
 
-def _require_same(context: Context, operation: Operation, handle: FileHandle) -> None:
+def _require_same(context: Context, named: NamedFile, handle: FileHandle) -> None:
     """Return if the open file, and the one that has its name now, are as the import began with."""
     try:
-        found = [handle.stat(), context.doors.files.stat(operation.path)]
+        found = [handle.stat(), context.doors.files.stat(named.path)]
     except OSError as error:
-        raise from_os_error(error, f"look at the file to import {operation.path!r:.200}") from error
-    if any(image_file.identity_of(facts) != operation.path_facts for facts in found):
+        raise from_os_error(error, f"look at the file to import {named.path!r:.200}") from error
+    if any(image_file.identity_of(facts) != named.facts for facts in found):
         raise Refused(
-            f"the file {operation.path!r:.200} is not the one that the import began with",
+            f"the file {named.path!r:.200} is not the one that the import began with",
             "Put it back, or remove the image and import again",
         )

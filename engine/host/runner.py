@@ -39,10 +39,7 @@ def run(doors: Doors, spec: dict[str, Any], narrate: Narrate, stopping: Callable
     Returns 0 when all were done (or had become unnecessary), else the exit code of the last error.
     """
     state = HostState(doors, spec["state"])
-    context = Context(
-        doors, state.connections(), stopping, state.throughput, state.note_throughput, state.connected,
-        note=state.note_anchors,
-    )  # fmt: skip
+    context = Context(doors, state.connections(), state, stopping)
     code = 0
     tokens: dict[str, str] = spec["leases"]
     try:

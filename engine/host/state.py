@@ -17,6 +17,7 @@ from engine.doors.files import Kind
 from engine.doors.processes import ProcessIdentity, ProcessState
 from engine.errors import Conflict, DiskwrightError, NotFound, from_os_error
 from engine.tags.context import Connection
+from engine.tags.imports import NamedFile
 
 _LIMIT = 4 * 1024 * 1024
 _LOCK = "lock"
@@ -68,6 +69,10 @@ class Prepared(NamedTuple):
 
 def _note(entry: Prepared) -> str:
     return f"prepared/{entry.repository}-{entry.run.rpartition('/')[2]}.json"
+
+
+def _import_note(repository: str, image: str) -> str:
+    return f"imports/{repository}-{image}.json"
 
 
 def _connection_data(connection: Connection, handle: str = "") -> dict[str, Any]:
@@ -270,6 +275,25 @@ class HostState:
         with contextlib.suppress(OSError):
             while not (run := run.rpartition("/")[0]).endswith("/run"):
                 self._doors.files.remove_directory(run)
+
+    # -- files that were named to be imported (``engine.tags.imports``)
+
+    def named_file(self, repository: str, image: str) -> NamedFile | None:
+        """Return the file that was named here for that image, None when none was."""
+        data = self._read(_import_note(repository, image), {})
+        try:
+            return NamedFile(str(data["path"]), tuple(map(int, data["facts"])))
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def name_file(self, repository: str, image: str, file: NamedFile) -> None:
+        """Note a file; of these notes only the newest 200 are kept. Durable."""
+        self._write(_import_note(repository, image), file._asdict())
+        self._thin_out("imports", ".json")
+
+    def forget_file(self, repository: str, image: str) -> None:
+        """Remove a note; idempotent."""
+        self._remove(_import_note(repository, image))
 
     # -- throughput, for estimates
 

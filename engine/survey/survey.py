@@ -17,7 +17,7 @@ from engine.doors.users import describe_users
 from engine.errors import DiskwrightError
 from engine.formats.base import Repository, Scan, TagEntry, VolumeFacts
 from engine.gate import gate
-from engine.tags import chains, changes, leasing, sources
+from engine.tags import chains, changes, imports, leasing, sources
 from engine.tags.context import Context
 from engine.tools.local.threads import collector_off, map_files
 from engine.triage.health import Judge
@@ -237,6 +237,8 @@ def _sources(context: Context, view: View, only: str | None) -> None:
             if record.operation.base and _is_gone(view.scan, record.operation.base):
                 base = record.operation.base
                 view.waits[tag] = Wait(WaitKind.BASE, base, f"its base {base}, which is gone")
+            elif record.operation.verb == "import" and not imports.is_named(context.imports, view.repository, record):
+                view.waits[tag] = Wait(WaitKind.PATH, record.operation.path, _no_file_named(record.operation.path))
             continue
         try:
             source, reason = sources.find(context, record.operation)
@@ -247,6 +249,13 @@ def _sources(context: Context, view: View, only: str | None) -> None:
         if source is None:
             text = f"image {_called(record)} to copy from ({reason})"
             view.waits[tag] = Wait(WaitKind.SOURCE, record.operation.source, text)
+
+
+def _no_file_named(path: str) -> str:
+    return (
+        f"an operator to name its file on this host (the record speaks of {path!r:.200}, and nobody named that here): "
+        "run it where the import was begun, or give its path: diskwright fix REPO FIX --path FILE"
+    )
 
 
 def _called(record: Record) -> str:

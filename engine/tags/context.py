@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from engine.data.model import require_id
 from engine.data.options import Options
@@ -15,6 +15,7 @@ from engine.errors import Ambiguous, DiskwrightError, Moved, NotFound, StorageEr
 from engine.formats.base import Repository
 from engine.formats.registry import detach_repository, open_repository
 from engine.tags import anchors, changes
+from engine.tags.imports import ImportNotes
 
 
 class Connection(NamedTuple):
@@ -51,6 +52,25 @@ class Found(NamedTuple):
     record: Record
 
 
+class HostNotes(ImportNotes, Protocol):
+    """What this host remembers for itself, as far as verbs and fixes ask; ``engine.host.state`` keeps it."""
+
+    def connected(self, repo_id: str) -> Connection | None:
+        """Return the connection as the notes have it now."""
+
+    def last_seen(self, identity: str) -> Connection | None:
+        """Return how a repository was connected that is not connected now."""
+
+    def note_anchors(self, connection: Connection) -> None:
+        """Note what a repository stands on, for connections that do not know it or whose host has booted."""
+
+    def throughput(self, repository: str) -> float | None:
+        """Return the bytes per second that copies reached here on that repository, None when not known."""
+
+    def note_throughput(self, repository: str, moved_bytes: int, seconds: float) -> None:
+        """Average a finished run into the throughput."""
+
+
 class Context:
     """Connected repositories, opened when first needed and kept open."""
 
@@ -58,23 +78,18 @@ class Context:
         self,
         doors: Doors,
         connections: dict[str, Connection],
+        notes: HostNotes,
         stopping: Callable[[], bool] = lambda: False,
-        throughput: Callable[[str], float | None] = lambda identity: None,
-        report_throughput: Callable[[str, int, float], None] = lambda identity, read_bytes, seconds: None,
-        noted: Callable[[str], Connection | None] | None = None,
-        last_seen: Callable[[str], Connection | None] = lambda identity: None,
-        note: Callable[[Connection], None] = lambda connection: None,
     ) -> None:
-        """``noted``: the connection as this host's notes have it now. ``note``: what a repository stands on, for
-        connections that do not know it or whose host has booted."""
         self.doors = doors
         self.connections = connections
         self.stopping = stopping
-        self.throughput = throughput
-        self.report_throughput = report_throughput
-        self._noted = noted or self.connections.get
-        self._note = note
-        self._last_seen = last_seen
+        self.throughput = notes.throughput
+        self.report_throughput = notes.note_throughput
+        self.imports: ImportNotes = notes
+        self._noted = notes.connected
+        self._note = notes.note_anchors
+        self._last_seen = notes.last_seen
         self._open: dict[str, Repository] = {}
 
     def repository(self, repo_id: str) -> Repository:

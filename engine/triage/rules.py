@@ -179,9 +179,11 @@ _TABLE: tuple[Rule, ...] = (
          Executor.COPY, volumes=Need.SOMETIMES, waits=(WaitKind.SOURCE, WaitKind.BASE)),
     Rule(B_IMPORT, "The import was promised, and not all of the file has been read.", _BROKEN,
          "{verb} has not finished{share}{rest}", FixType.MEND, "{reason}{cursor}",
-         "Reads what is left of the same file. " + _GO_ON,
-         "Put the same file back where it was (same size, time and inode). If it is gone, remove the image.",
-         Executor.IMPORT, volumes=Need.SOMETIMES, waits=(WaitKind.SOURCE, WaitKind.BASE)),
+         "Checks the file, reads what is left of it, and seals the disk only if the file did not change. " + _GO_ON,
+         "Put the same file back where it was (same size, time and inode). A host reads only files that were named on "
+         "it: on another one than where the import was begun give its path, diskwright fix REPO FIX --path FILE. If "
+         "the file is cut off or damaged, or is gone, remove the image.",
+         Executor.IMPORT, volumes=Need.SOMETIMES, waits=(WaitKind.PATH, WaitKind.BASE)),
     Rule(B_SNAPSHOT, "A snapshot was begun and its record does not say that it counts. The disk is as it was.",
          _BROKEN, "{verb} has not finished{share}{rest}",
          stuck="Nothing needs to be saved: check offers to clean or merge what is left. Make the snapshot again."),

@@ -10,12 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 from engine.copying import image_file
+from engine.copying.image_file import ImageFile
 from engine.data.model import Strategy, VolumeFormat, require_path, require_size
 from engine.data.options import Options
-from engine.data.records import Operation, VolumeRef, check_user_data
-from engine.errors import BadRequest, from_os_error
-from engine.tags import leasing
+from engine.data.records import Operation, Record, VolumeRef, check_user_data
+from engine.errors import BadRequest, Refused, from_os_error
+from engine.tags import changes, leasing
 from engine.tags.context import Context
+from engine.tags.imports import NamedFile
 from engine.triage.health import wanted_format
 from engine.verbs.commit import new_disk, ready_for_any_host, require_fits, require_room
 
@@ -26,21 +28,14 @@ def disk(context: Context, repo_id: str, path: str, format: str, user_data: Any,
     user_data = check_user_data(user_data)
     if format not in list(VolumeFormat):
         raise BadRequest(f"image format {format!r:.40} is unknown", "State raw or qcow2; it is never guessed")
-    try:
-        path = context.doors.files.resolve(require_path(path))  # a link may mean another file when the import goes on
-    except OSError as error:
-        raise from_os_error(error, f"find the file to import {path!r:.200}") from error
-    with image_file.open_file(context.doors.files, path) as handle:
-        file = image_file.inspect(handle, path, format)
-    if file.ends_early:
-        image_file.require_sound(context.doors.images, file)
+    file = _look(context, path, format)
     size = require_fits(repository, require_size(file.size))
     strategy = options.strategy or Strategy.SPACE
     require_room(repository, wanted_format(strategy), size)
     operation = Operation(
         "import",
         VolumeRef(context.doors.ids.new_id(), wanted_format(strategy), ""),
-        path=path,
+        path=file.path,
         path_facts=file.identity,
         source_format=format,
         data_bytes=image_file.data_bytes(context.doors.images, file),
@@ -48,6 +43,55 @@ def disk(context: Context, repo_id: str, path: str, format: str, user_data: Any,
     )
     record = new_disk(context, size, strategy, operation, user_data)._replace(remarks=file.remarks)
     with leasing.take(context.doors, repository, [record.id]):
+        context.imports.name_file(repository.identity, record.id, NamedFile(file.path, file.identity))
         repository.tags.publish(record, 0)
         ready_for_any_host(context, repository, record.id, options)
     return record.id
+
+
+def name_file(context: Context, repo_id: str, image: str, path: str) -> None:
+    """Note that this host may read ``path`` for the unfinished import ``image``, and have the record speak of it."""
+    repository = context.repository(repo_id)
+    record = context.visible(repo_id, image)
+    operation = record.operation
+    if operation is None or operation.verb != "import":
+        raise Refused(f"image {image} is no unfinished import", "It needs no file: diskwright why tells what it needs")
+    file = _look(context, path, operation.source_format)
+    if file.size != record.size:
+        raise Refused(
+            f"the image in {path!r:.200} has {file.size} bytes, and the import began with one of {record.size}",
+            "Give the file that it began with, or remove the image and import this one",
+        )
+    data = image_file.data_bytes(context.doors.images, file)
+    with leasing.take(context.doors, repository, [image]):
+        context.imports.name_file(repository.identity, image, NamedFile(file.path, file.identity))
+        changes.change(repository, image, lambda now: _from_file(context, now, file, data))
+
+
+def _look(context: Context, path: str, format: str) -> ImageFile:
+    """Return what is seen of a file; its path is without links, which may mean another file when the import goes on."""
+    try:
+        path = context.doors.files.resolve(require_path(path))
+    except OSError as error:
+        raise from_os_error(error, f"find the file to import {path!r:.200}") from error
+    with image_file.open_file(context.doors.files, path) as handle:
+        file = image_file.inspect(handle, path, format)
+    if file.ends_early:
+        image_file.require_sound(context.doors.images, file)
+    return file
+
+
+def _from_file(context: Context, record: Record, file: ImageFile, data_bytes: int) -> Record | None:
+    """Return the record of an import from this file; None where it speaks of it already, or is no import any more."""
+    operation = record.operation
+    if operation is None or operation.verb != "import" or operation.attempt is None:
+        return None
+    if (operation.path, operation.path_facts) == (file.path, file.identity):
+        return None
+    if operation.path_facts == file.identity:  # the same file: what was read of it counts
+        return record._replace(operation=operation._replace(path=file.path))
+    fresh = operation.attempt._replace(id=context.doors.ids.new_id())
+    begun = operation._replace(
+        path=file.path, path_facts=file.identity, data_bytes=data_bytes, attempt=fresh, cursor=0, made=""
+    )
+    return record._replace(operation=begun, scrap=(*record.scrap, operation.attempt), remarks=file.remarks)

@@ -270,3 +270,20 @@ def test_named_fixes_whose_turn_never_came_are_told(run: Command, main_repo: str
     report = run.json("fix", main_repo, first, second, code=6)
     assert [left["fix"] for left in report["left"]] == [second]
     assert report["left"][0]["why"] == "it was not begun: the process ended before its turn"
+
+
+def test_the_file_of_an_import_is_named_on_another_host(
+    run: Command, main_repo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """There --all leaves the import alone and says what it waits for; --path names the file, for that fix alone."""
+    file = tmp_path / "in.raw"
+    file.write_bytes(b"1" * (1 << 20))
+    disk = run.id("import", main_repo, file, "--format", "raw", "--no-auto-fix")
+    monkeypatch.setenv("DISKWRIGHT_HOST", "host-b")
+    run("connect", main_repo, "localfs-1.0", f"path={tmp_path}/{main_repo}")
+    assert "waits for an operator to name its file on this host" in run("fix", main_repo, "--all").out
+    (fix,) = run.json("check", main_repo)["fixes"]
+    assert "--path" in run("fix", main_repo, "--all", "--path", file, code=2).err
+    assert "waits for an operator" in run("fix", main_repo, fix["id"], code=5).err
+    run("fix", main_repo, fix["id"], "--path", file)
+    assert run.json("status", main_repo, disk)["status"] == "optimized"

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from engine.copying import magic
-from engine.data.model import Status
+from engine.data.model import Status, WaitKind
 from engine.data.records import Record
 from engine.errors import Refused
-from engine.fixes import fill
-from engine.tags import changes
+from engine.fixes import fill, import_image
+from engine.tags import changes, leasing
 from tests.crash.kit import MiB, content
-from tests.engine.regress_kit import NO_FIX, last_error, record, run, state_of
+from tests.engine.regress_kit import NO_FIX, fixes, last_error, record, run, state_of
+from tests.engine.test_regressions_hostile import rewrite
 
 
 def make_qcow2(path: Path, *commands: str, size: str = "8M") -> Path:
@@ -166,3 +167,59 @@ def test_an_import_needs_what_the_file_holds_and_not_what_it_could_hold(engine, 
     changes.change(repository, image, as_older)
     (fix,) = engine.check_storage_repository("a")
     assert fix.cost.read_bytes == 4 << 40
+
+
+# -- whose file
+
+
+def stat_facts(path: Path) -> list[int]:
+    facts = path.stat()
+    return [facts.st_size, facts.st_mtime_ns, facts.st_ino]
+
+
+def test_a_record_makes_no_host_read_one_of_its_files(engine, world, tmp_path):
+    """Not this one, which began another import under that id, and not any other. The fix waits."""
+    mine, secret = tmp_path / "mine.raw", tmp_path / "secret"
+    mine.write_bytes(bytes(MiB))
+    secret.write_bytes(b"secret".ljust(MiB, b"!"))
+    image = engine.import_image("a", str(mine), "raw", options=NO_FIX)
+    rewrite(world, image, lambda data: data["operation"].update(path=str(secret), path_facts=stat_facts(secret)))
+    for host in (engine, world.engine("host-b")):
+        (fix,) = fixes(host, "a", "B-IMPORT")
+        assert fix.wait is not None and fix.wait.kind is WaitKind.PATH
+        assert "give its path: diskwright fix REPO FIX --path FILE" in fix.waits_for
+        with pytest.raises(Refused, match="waits for an operator to name its file"):
+            host.run_fix_here("a", fix)
+    volumes = [path for path in (world.root / "a" / "volumes").rglob("*") if path.is_file()]
+    assert not any(b"secret" in path.read_bytes() for path in volumes)
+
+
+def test_the_work_itself_reads_only_what_was_named(engine, world, tmp_path):
+    """Also where nobody looked before: what was verified may be long ago."""
+    mine, secret = tmp_path / "mine.raw", tmp_path / "secret"
+    for path in (mine, secret):
+        path.write_bytes(bytes(MiB))
+    image = engine.import_image("a", str(mine), "raw", options=NO_FIX)
+    rewrite(world, image, lambda data: data["operation"].update(path=str(secret), path_facts=stat_facts(secret)))
+    context = engine.context
+    repository = context.repository("a")
+    with leasing.take(context.doors, repository, [image]), pytest.raises(Refused, match="nobody named that file here"):
+        import_image.resume(context, repository, image)
+
+
+def test_an_operator_names_the_file_on_another_host(engine, world, tmp_path):
+    """The same file goes on where it was; a copy of it starts again; one of another size is refused."""
+    path, copy, longer = tmp_path / "in.raw", tmp_path / "copy.raw", tmp_path / "longer.raw"
+    path.write_bytes(b"1" * MiB)
+    copy.write_bytes(b"2" * MiB)
+    longer.write_bytes(bytes(2 * MiB))
+    other = world.engine("host-b")
+    for named, expected in ((path, b"1" * MiB), (copy, b"2" * MiB)):
+        image = engine.import_image("a", str(path), "raw", options=NO_FIX)
+        with pytest.raises(Refused, match="has 2097152 bytes, and the import began with one of 1048576"):
+            other.name_import_file("a", image, str(longer))
+        other.name_import_file("a", image, str(named))
+        run(other, "a", "B-IMPORT", image)
+        assert content(other, "a", image, tmp_path) == expected
+        with pytest.raises(Refused, match="is no unfinished import"):
+            other.name_import_file("a", image, str(named))

@@ -26,6 +26,7 @@ _TYPES = {
 _WAITS = {
     WaitKind.ROOM: "free space",
     WaitKind.SOURCE: "the image or file to copy from",
+    WaitKind.PATH: "an operator to name its file on this host (--path)",
     WaitKind.BASE: "its base",
     WaitKind.REPLICA: "a connected repository with the same snapshot intact",
     WaitKind.HOST: "a host that may still write to the volume",

@@ -18,6 +18,7 @@ from enum import StrEnum
 from engine.api import Engine
 from engine.errors import Conflict, DiskwrightError, ImageBusy, from_os_errors
 from engine.tags.context import Connection
+from engine.triage import rules
 from tui.directories import user_directory
 from tui.text.printable import printable
 from tui.training import demo_build
@@ -254,10 +255,21 @@ def connect(engine: Engine, folder: DemoFolder) -> dict[str, str]:
         if name not in handles:
             engine.connect_storage_repository(free[name], FORMAT, folder.parameters(name))
             handles[name] = free[name]
+    _name_files(engine, handles[MAIN], folder)
     with contextlib.suppress(DiskwrightError):  # it is, or the name is taken; this host is to know where it was
         engine.connect_storage_repository(ARCHIVE, FORMAT, folder.parameters(ARCHIVE))
         engine.disconnect_storage_repository(ARCHIVE)
     return handles
+
+
+def _name_files(engine: Engine, name: str, folder: DemoFolder) -> None:
+    """Say that this host may read the demo's own file for the import that was killed."""
+    with contextlib.suppress(DiskwrightError):  # it is done, or the file is gone: the fix says so
+        for image in engine.list_images(name):
+            if image.rule == rules.B_IMPORT and image.name == demo_build.KILLED_IMPORT:
+                engine.name_import_file(
+                    name, image.id, f"{folder.root}/{demo_build.FILES}/{demo_build.KILLED_IMPORT}.raw"
+                )
 
 
 def _free_names(engine: Engine, handles: dict[str, str]) -> dict[str, str]:

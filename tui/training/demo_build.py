@@ -26,6 +26,8 @@ MAIN, OFFSITE, ARCHIVE = "demo", "demo-offsite", "demo-archive"
 FOLDERS = {MAIN: "repository", OFFSITE: "offsite", ARCHIVE: "archive"}
 STATE, FILES = "building", "files"
 """The notes of the hosts that make the demo; files that imports read."""
+KILLED_IMPORT = "mail-spool"
+"""The disk whose import was killed, and its file."""
 FORMAT = "localfs-1.0"
 
 KiB, MiB, GiB = 1 << 10, 1 << 20, 1 << 30
@@ -254,9 +256,9 @@ def _killed_copy(builder: Builder) -> None:
 
 
 def _killed_import(builder: Builder) -> None:
-    path = builder.file("mail-spool", 8 * MiB, solid("mail-spool", 4 * MiB))
-    about = data_of("mail-spool", "its import was killed")
-    disk = builder.known("mail-spool", builder.engine.import_image(MAIN, path, "raw", about, NO_FIX))
+    path = builder.file(KILLED_IMPORT, 8 * MiB, solid(KILLED_IMPORT, 4 * MiB))
+    about = data_of(KILLED_IMPORT, "its import was killed")
+    disk = builder.known(KILLED_IMPORT, builder.engine.import_image(MAIN, path, "raw", about, NO_FIX))
     builder.killed_fix("host-c", rules.B_IMPORT, disk, {"before": WRITE, "nth": 2})
 
 

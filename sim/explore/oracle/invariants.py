@@ -17,12 +17,13 @@ from comparing all images after every fix. I7, I8 and the rest of I16 are for ru
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from engine.api import Engine
-from engine.data.model import Fix, ImageReport, RepositoryReport, Risk, Status, VolumeFormat
+from engine.data.model import Fix, ImageReport, RepositoryReport, Risk, Status, VolumeFormat, WaitKind
 from engine.data.records import Record, is_tombstone
 from engine.errors import DiskwrightError
 from engine.tags import chains
@@ -61,7 +62,9 @@ class Observation(NamedTuple):
 
 
 def observe(world: World, engine: Engine, models: Sequence[Model], strangers: bool = False) -> Observation:
-    """Look at everything and compare. ``strangers``: volumes that no record names are part of the case."""
+    """Look at everything and compare. ``strangers``: volumes that no record names are part of the case.
+
+    Whoever looks is an operator too, who names the files of imports that other hosts began."""
     before = world.storage.sequence
     problems: list[str] = []
     seen: dict[Key, Found] = {}
@@ -90,6 +93,8 @@ def observe(world: World, engine: Engine, models: Sequence[Model], strangers: bo
         _add_rank(rank, report, records)
     if world.storage.sequence != before and not world.sharing:  # there, who reads an image says so first
         problems.append("I15 check changed the storage")
+    if _name_files(engine, others):
+        return observe(world, engine, models, strangers)
     final = not runnable
     waiting = {(repo, fix.target) for repo, fix in others if fix.waits_for}
     fit, reasons = fitting(models, seen, waiting if final else None)
@@ -101,6 +106,17 @@ def observe(world: World, engine: Engine, models: Sequence[Model], strangers: bo
             problems += [f"I5 after all fixes {text}" for text in leftovers(world.storage, engine, repo, named)]
     usable = frozenset(key for key, image in seen.items() if image.status in USABLE and not image.removed)
     return Observation(tuple(fit or models), tuple(runnable), tuple(others), tuple(rank), tuple(problems), usable)
+
+
+def _name_files(engine: Engine, others: Sequence[tuple[str, Fix]]) -> bool:
+    """Name the files that imports wait for, where they are; whether there was one."""
+    named = False
+    for repo, fix in others:
+        if fix.wait is not None and fix.wait.kind is WaitKind.PATH:
+            with contextlib.suppress(DiskwrightError):
+                engine.name_import_file(repo, fix.target, fix.wait.subject)
+                named = True
+    return named
 
 
 def _found(

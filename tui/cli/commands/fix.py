@@ -7,13 +7,14 @@ import json
 from typing import TYPE_CHECKING
 
 from engine.data.model import Fix, RepositoryReport
-from engine.errors import Irreversible, Refused
+from engine.errors import Irreversible, NotFound, Refused
+from engine.triage import rules
 from tui.cli.arguments import Parser, UsageError
 from tui.cli.confirm import confirmed
 from tui.cli.follow import INTERRUPTED, Event, Follower, exit_code, failures
 from tui.cli.render import Output
 from tui.cli.selection import Choice, add_selectors, chosen
-from tui.cli.session import Handler, Session
+from tui.cli.session import Handler, Session, absolute
 from tui.text.printable import printable, quoted
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def add_fix(parser: Parser) -> None:
     add_selectors(parser)
     parser.add_argument("--plan", metavar="ID", help="exactly the steps of a plan that was shown here")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
+    parser.add_argument("--path", metavar="FILE", help="the file to import, for an import that was not begun here")
     parser.add_argument("--no-wait", action="store_true", help="start one round of fixes and return")
 
 
@@ -87,7 +89,10 @@ def run_fix(session: Session, arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _dry_run(session, arguments)
     report = _check(session, arguments)
-    choice = _allowed(session, arguments, chosen(arguments, report.fixes, everything=False), report)
+    choice = chosen(arguments, report.fixes, everything=False)
+    if arguments.path is not None:
+        choice, report = _with_file(session, arguments, choice)
+    choice = _allowed(session, arguments, choice, report)
     if arguments.no_wait:
         return _start_only(session, arguments.repo, choice, report)
     outcome = Outcome(session.out)
@@ -103,6 +108,19 @@ def run_fix(session: Session, arguments: argparse.Namespace) -> int:
         session.out.say("Detached; what was started goes on, the rest was not started. Look: diskwright tasks")
         return INTERRUPTED
     return outcome.report(arguments.repo)
+
+
+def _with_file(session: Session, arguments: argparse.Namespace, choice: Choice) -> tuple[Choice, RepositoryReport]:
+    """Name the file of an import on this host; the choice is then the same fix as it is with that."""
+    if len(choice.named) != 1 or choice.named[0].rule != rules.B_IMPORT:
+        raise UsageError("--path names the file of one import", "Give the ID of one fix B-IMPORT with it")
+    image = choice.named[0].target
+    session.engine.name_import_file(arguments.repo, image, absolute(arguments.path))
+    report = _check(session, arguments)
+    named = tuple(fix for fix in report.fixes if (fix.rule, fix.target) == (rules.B_IMPORT, image))
+    if not named:
+        raise NotFound(f"check offers no fix for the import of image {image} any more", "Look: diskwright why")
+    return choice._replace(named=named), report
 
 
 def _allowed(session: Session, arguments: argparse.Namespace, choice: Choice, report: RepositoryReport) -> Choice:

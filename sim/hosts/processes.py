@@ -63,6 +63,7 @@ class Surroundings(Protocol):
     hook: Hook | None
     order: int
     watchdog: bool
+    format: str
 
     @property
     def image_locks(self) -> ImageLocks: ...

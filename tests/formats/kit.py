@@ -48,7 +48,7 @@ def real_doors(
     processes = RealProcesses()
     clock, ids = RealClock(), RealIds(host)
     return Doors(
-        files or RealFiles(), OfdLeases(), nothing, processes, clock, ids, mounts or nothing, groups or nothing,
+        files or RealFiles(), OfdLeases(), nothing, processes, clock, ids, mounts or NfsMounts(()), groups or nothing,
         shared or nothing,
     )  # fmt: skip
 

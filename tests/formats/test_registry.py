@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from engine.doors.mounts import Mount
 from engine.errors import BadRequest, Conflict, Damaged, DiskwrightError, NotFound, Refused, StorageError
 from engine.formats.files import layout
 from engine.formats.files.ballast import BALLAST_BYTES
 from engine.formats.registry import create_repository, known_formats, open_repository, parse_format
+from engine.tools.nfs.mounts import NfsMounts
 from tests.formats.kit import LocalStorage, SpyFiles, failing, names_below, once, real_doors, record
 
 FORMAT = "localfs-1.0"
@@ -370,3 +372,39 @@ def test_what_cannot_be_read_now_is_a_storage_error(local: LocalStorage, spy: Sp
     with pytest.raises(DiskwrightError) as caught:
         local.open(spy)
     assert type(caught.value) is StorageError
+
+
+# -- on whose file system
+
+
+class OnType(NfsMounts):
+    """Every path is on a file system of that type."""
+
+    def __init__(self, type: str) -> None:
+        super().__init__(())
+        self.type = type
+
+    def holding(self, path: str) -> Mount | None:
+        return Mount("there", "/", self.type, ("rw",))
+
+
+@pytest.mark.parametrize("type", ["nfs4", "nfs", "cifs", "9p", "virtiofs", "fuse.sshfs", "ceph", "gfs2"])
+def test_a_file_system_of_many_hosts_is_refused_as_local(local: LocalStorage, tmp_path: Path, type: str):
+    """By its name, for making and for opening; nothing is made. The operator may say that one host alone uses it."""
+    doors = real_doors(mounts=OnType(type))
+    with pytest.raises(BadRequest, match=f"is on {type} ") as caught:
+        open_repository(FORMAT, {"path": local.path}, doors)
+    assert "one_host=yes" in caught.value.next_step and ("nfs-1.0" in caught.value.next_step) == (type[:3] == "nfs")
+    with pytest.raises(BadRequest, match=f"is on {type} "):
+        create_repository(FORMAT, {"path": f"{tmp_path}/new"}, doors)
+    assert not os.path.exists(f"{tmp_path}/new")
+    create_repository(FORMAT, {"path": f"{tmp_path}/new", "one_host": "yes"}, doors)
+    open_repository(FORMAT, {"path": f"{tmp_path}/new", "one_host": "yes"}, doors)
+    with pytest.raises(BadRequest, match="one_host"):
+        open_repository(FORMAT, {"path": local.path, "one_host": "no"}, doors)
+
+
+@pytest.mark.parametrize("type", ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "zfs", "fuseblk"])
+def test_a_file_system_of_this_host_is_taken(local: LocalStorage, type: str):
+    """Also one behind FUSE that is on a disk of this host."""
+    assert open_repository(FORMAT, {"path": local.path}, real_doors(mounts=OnType(type))).tags.scan() == {}

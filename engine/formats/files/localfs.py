@@ -1,13 +1,14 @@
 """The format ``localfs``: a directory of one host's own file system.
 
 Only one host may have it connected; the leases are locks of that host's kernel, so a holder
-keeps them as long as it or a child of it lives and nobody can write after losing one.
+keeps them as long as it or a child of it lives and nobody can write after losing one. So a file system that other
+hosts can have mounted too is refused, unless the operator says that none has.
 """
 
 from __future__ import annotations
 
 from engine.doors import Doors
-from engine.errors import BadRequest
+from engine.errors import BadRequest, from_os_errors
 from engine.formats.files import layout, setup
 from engine.formats.files.progress import ProgressLogs
 from engine.formats.files.repository import FileStore
@@ -15,6 +16,14 @@ from engine.formats.files.tree import Tree
 from engine.formats.files.volumes import Volumes
 
 VERSION = (layout.MAJOR, layout.MINOR)
+
+
+_ONE_HOST = "one_host"
+"""The parameter by which an operator says that no other host uses the storage."""
+_OF_MANY_HOSTS = frozenset(
+    "9p afs beegfs ceph cifs coda gfs2 gpfs lustre nfs nfs4 ocfs2 orangefs pvfs2 smb3 smbfs vboxsf virtiofs".split()
+)
+"""File systems whose data other hosts may change: with locks of this host's kernel two would write at once."""
 
 
 class LocalRepository(FileStore):
@@ -28,9 +37,11 @@ class LocalRepository(FileStore):
 
 def require_path(parameters: dict[str, object]) -> str:
     """Return the directory that connection parameters of a local repository name, or raise BadRequest."""
-    if set(parameters) != {"path"}:
+    if not {"path"} <= set(parameters) <= {"path", _ONE_HOST}:
         given = ", ".join(sorted(map(str, parameters))) or "none"
-        raise BadRequest(f"a localfs repository takes exactly the parameter path, given: {given:.200}")
+        raise BadRequest(f"a localfs repository takes the parameter path (and may take one_host), given: {given:.200}")
+    if parameters.get(_ONE_HOST, "yes") != "yes":
+        raise BadRequest(f"one_host is {parameters[_ONE_HOST]!r:.40}", "Say one_host=yes, or leave it out")
     path = parameters["path"]
     if not isinstance(path, str) or not path.startswith("/"):
         raise BadRequest(f"path {path!r:.200} is not an absolute path")
@@ -44,15 +55,34 @@ def require_path(parameters: dict[str, object]) -> str:
     return "/" + "/".join(parts)
 
 
+def _require_own(doors: Doors, root: str, parameters: dict[str, object]) -> None:
+    """Return if the directory is on a file system of this host alone, or the operator says so."""
+    if _ONE_HOST in parameters:
+        return
+    with from_os_errors(f"look at {root}"):
+        found = doors.mounts.holding(doors.files.resolve(root))
+    if found is None or not (found.type in _OF_MANY_HOSTS or found.type.partition(".")[0] == "fuse"):
+        return
+    instead = "Use the format nfs-1.0; or, " if found.type in ("nfs", "nfs4") else "Use a local file system; or, "
+    raise BadRequest(
+        f"{root} is on {found.type} ({found.source:.200}), which other hosts may use at the same time, and localfs has "
+        "locks of this host only",
+        f"{instead}when no other host ever uses it, say so: one_host=yes",
+    )
+
+
 def create(doors: Doors, parameters: dict[str, object]) -> None:
     """Make an empty repository in a directory."""
-    setup.create_tree(doors, require_path(parameters))
+    root = require_path(parameters)
+    _require_own(doors, root, parameters)
+    setup.create_tree(doors, root)
 
 
 def open(doors: Doors, parameters: dict[str, object], threads: bool) -> LocalRepository:
     """Open the repository in a directory."""
     root = require_path(parameters)
     found, tree = setup.open_tree(doors, root), Tree(doors, root)
+    _require_own(doors, root, parameters)
     return LocalRepository(tree, found, threads, Volumes(tree), ProgressLogs(tree))
 
 

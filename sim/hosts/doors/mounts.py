@@ -36,7 +36,8 @@ class SimMounts:
         inside = [point for point in self._table.binds if path == point or path.startswith(f"{point}/")]
         if inside:
             return self._mount(max(inside, key=len))
-        shared = self._process.files.storage_of(path) is self._host.world.storage
+        world = self._host.world
+        shared = self._process.files.storage_of(path) is world.storage and world.format != "localfs-1.0"
         return Mount("simulated", "/", "nfs4" if shared else "ext4", _SHOWN)
 
     def mount_nfs(self, source: str, path: str, options: str) -> None:

@@ -13,8 +13,9 @@ from tui.work.places import absolute
 
 _FORMAT_HELP = "such as localfs-1.0, nfs-1.0, lvm-1.0"
 _PARAMETERS_HELP = (
-    "connection parameters; localfs takes path=DIRECTORY; nfs takes server=HOST export=/PATH [directory=BELOW] "
-    "[options=timeo=600,...], or path=DIRECTORY in an NFSv4 mount of yours; lvm takes volume_group=NAME, and to make "
+    "connection parameters; localfs takes path=DIRECTORY [one_host=yes]; nfs takes server=HOST export=/PATH "
+    "[directory=BELOW] [options=timeo=600,...], or path=DIRECTORY in an NFSv4 mount of yours; "
+    "lvm takes volume_group=NAME, and to make "
     "that group devices=/dev/sdb,/dev/sdc or files=/srv/one.img,/srv/two.img file_bytes=N [sector_bytes=4096]; give "
     "files again to connect; shared=true hosts=8 for a group that up to so many hosts use at once"
 )

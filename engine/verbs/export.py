@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from engine.copying import pump, ranges
-from engine.data.model import VolumeFormat, aligned, require_path
+from engine.data.model import ALIGNMENT_BYTES, VolumeFormat, aligned, require_path
 from engine.doors.files import FileHandle
 from engine.doors.images import Layer
 from engine.errors import BadRequest, Conflict, Stopped, from_os_error
@@ -35,7 +35,9 @@ def export(
     format: str,
     progress: Callable[[int], None] = lambda percent: None,
 ) -> None:
-    """Write the image to ``path`` (which must not exist) in ``format``; returns when it is durable."""
+    """Write the image to ``path`` (which must not exist) in ``format``; returns when it is durable.
+
+    The file has the image's exact length, and more where a machine, which sees the size rounded up, wrote behind it."""
     if format not in list(VolumeFormat):
         raise BadRequest(f"image format {format!r:.40} is unknown", "Use raw or qcow2")
     require_path(path)
@@ -48,10 +50,11 @@ def export(
             try:
                 chains.unchanged(repository, links)
                 layers, direct = chains.layers(repository, links), repository.constraints().direct_io
-                with _partial(context, target, VolumeFormat(format), record.size) as (partial, handle):
+                length = _length(context, layers, direct, record.size)
+                with _partial(context, target, VolumeFormat(format), length) as (partial, handle):
                     _fill(context, layers, direct, Layer(partial, VolumeFormat(format)), progress)
                     if format == VolumeFormat.RAW:
-                        handle.truncate(record.size)
+                        handle.truncate(length)
                     handle.sync()
                     _publish(context, partial, target)
                 context.doors.files.sync_directory(target.rpartition("/")[0] or "/")
@@ -61,6 +64,20 @@ def export(
         raise Conflict(f"there is a file {path!r:.200} already", "Choose another name or remove it") from None
     except OSError as error:
         raise from_os_error(error, f"export to {path!r:.200}") from error
+
+
+def _length(context: Context, layers: list[Layer], direct: bool, size: int) -> int:
+    """Return the bytes to be written: ``size``, or up to the last byte behind it that is not zero."""
+    behind = aligned(size) - size
+    if not behind:
+        return size
+    session = context.doors.images.open_session(layers, False, direct)
+    try:
+        end = aligned(size) - ALIGNMENT_BYTES
+        last = session.read(end, ALIGNMENT_BYTES) if session.size >= aligned(size) else b""
+    finally:
+        session.close()
+    return max(size, end + len(last.rstrip(b"\0")))
 
 
 def _target(context: Context, path: str) -> str:

@@ -200,3 +200,19 @@ def test_a_snapshot_that_another_tool_made_longer_is_broken(world, engine):
     resize(path, 2 * MEBI)
     report = engine.get_image_status("a", snapshot)
     assert (report.status, report.rule) == ("broken", "B-DATA") and str(2 * MEBI) in report.reason
+
+
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+def test_what_a_machine_wrote_behind_an_odd_size_is_exported(world, engine, tmp_path, format: str):
+    """A machine sees the size rounded up to 4 KiB; what it wrote there is in the export, and nothing is added else."""
+    disk = engine.create_virtual_disk("a", MEBI + 100)
+    plain, written = tmp_path / "plain", tmp_path / "written"
+    engine.export_image("a", disk, str(plain), "raw")
+    assert plain.stat().st_size == MEBI + 100
+    write = f"write -P 7 {MEBI} 1024"
+    path = volume_of(world, engine, disk)
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", write, path], check=True, capture_output=True)
+    engine.export_image("a", disk, str(written), format)
+    raw = tmp_path / "raw"
+    subprocess.run(["qemu-img", "convert", "-f", format, "-O", "raw", written, raw], check=True)
+    assert raw.read_bytes()[MEBI:] == b"\7" * 1024

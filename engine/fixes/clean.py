@@ -24,11 +24,10 @@ from engine.gate import gate
 from engine.gate.gate import Purpose
 from engine.tags import changes
 from engine.tags.attempt import with_cursor
-from engine.tags.context import Context
 from engine.triage.view import strong_above
 
 
-def tag(context: Context, repository: Repository, target: str) -> None:
+def tag(repository: Repository, target: str) -> None:
     """Delete a weak tag that nothing depends on, with its volumes. The caller holds its lease."""
 
     def purging(record: Record) -> Record | None:
@@ -122,7 +121,7 @@ def delete(repository: Repository, target: str, found: changes.Tag) -> None:
     repository.tags.purge(target, generation)
 
 
-def leftovers(context: Context, repository: Repository, target: str, kind: str) -> None:
+def leftovers(repository: Repository, target: str, kind: str) -> None:
     """Delete what a whole image keeps besides its volume: scrap, evidence, or a given-up attempt.
 
     The record stops naming a volume only after it is gone."""

@@ -150,7 +150,7 @@ def _text(fix: Fix, key: str) -> str:
 
 
 def _leftovers(kind: str) -> Runner:
-    return lambda context, repository, work: clean.leftovers(context, repository, work.fix.target, kind)
+    return lambda context, repository, work: clean.leftovers(repository, work.fix.target, kind)
 
 
 def _litter(context: Context, repository: Repository, work: Work) -> None:
@@ -188,7 +188,7 @@ def _flatten(context: Context, repository: Repository, work: Work) -> None:
 
 
 _EXECUTORS: dict[Executor, Runner] = {
-    Executor.DELETE: lambda context, repository, work: clean.tag(context, repository, work.fix.target),
+    Executor.DELETE: lambda context, repository, work: clean.tag(repository, work.fix.target),
     Executor.SCRAP: _leftovers("scrap"),
     Executor.EVIDENCE: _leftovers("evidence"),
     Executor.ATTEMPT: _leftovers("attempt"),

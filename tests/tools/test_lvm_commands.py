@@ -130,8 +130,8 @@ def test_commands_see_the_devices_of_their_group_only(bench, door, group):
     bench.device()
     door.create("g", "v", EXTENT, [])
     door.report("g")
-    for command in door.recent_commands[-2:]:
-        assert command.arguments[command.arguments.index("--devices") + 1] == group
+    last = list(door.recent_commands)[-2:]
+    assert [command.arguments[command.arguments.index("--devices") + 1] for command in last] == [group, group]
 
 
 def test_a_device_that_was_added_is_found_by_the_next_command(bench, door, group):

@@ -23,7 +23,12 @@ class Ids(Protocol):
 
     @property
     def host_id(self) -> str:
-        """The name of this host as it is written into records."""
+        """The name of this host as it is written into records: for people, for two hosts may have one."""
+
+    @property
+    def host_nonce(self) -> str:
+        """32 hexadecimal digits that no other host has, "" for one that keeps no notes: what decides which host is
+        which. StorageError when this host's notes cannot be read or written."""
 
     def new_id(self) -> str:
         """Return a fresh random id: a version 4 UUID as 32 lower-case hexadecimal digits."""

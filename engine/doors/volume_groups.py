@@ -99,6 +99,10 @@ class VolumeGroups(Protocol):
     def system_id(self) -> str:
         """LVM's mark of this host, never empty; different hosts have different ones."""
 
+    @property
+    def former_system_id(self) -> str:
+        """The mark that older programs give a host of this name: other hosts of the name have the same."""
+
     def report(self, group: str) -> VolumeGroup:
         """Return everything about one group as it is now, in at most a constant number of commands; also about one of
         another host."""

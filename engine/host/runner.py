@@ -137,7 +137,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for its follower
     try:
         spec = read_spec(real_doors(""), arguments[0])
-        return run(real_doors(spec["host"]), spec, _print, lambda: bool(requests))
+        return run(real_doors(spec["host"], spec["state"]), spec, _print, lambda: bool(requests))
     except DiskwrightError as error:
         _print({"event": "failed", "error": str(error), "code": error.code})
         return error.exit_code

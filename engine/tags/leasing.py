@@ -94,8 +94,8 @@ def holder(doors: Doors, repository: Repository, tag: str) -> str:
     if status is None:
         return "somebody is reading or changing it"
     text = f"{status.verb} by host {status.host}"
-    if line and line.process and status.host == doors.ids.host_id:
-        identity = ProcessIdentity(*line.process)
+    identity = ProcessIdentity(*line.process) if line and line.process else None
+    if identity is not None and identity.boot_id == doors.processes.own().boot_id:
         state = doors.processes.state(identity)
         if state is ProcessState.GONE:
             return "somebody is reading or changing it"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any, NoReturn, Protocol
 from zlib import crc32
 
@@ -197,6 +198,8 @@ class SimHost:
     def __init__(self, world: Surroundings, name: str, state_storage: SimStorage | None = None) -> None:
         self.world = world
         self.name = name
+        self.called = name
+        """What it calls itself: two machines may have one name."""
         if state_storage is None:
             state_storage = SimStorage(device=1000)
             state_storage.make_directory(STATE_MOUNT)
@@ -222,13 +225,18 @@ class SimHost:
     def fork(self, world: Surroundings) -> SimHost:
         """Return the host in another world, after one more boot: with the same notes, which both may change."""
         other = SimHost(world, self.name, self.state_storage.clone())
-        other.boots, other._next_pid = self.boots + 1, self._next_pid
+        other.boots, other._next_pid, other.called = self.boots + 1, self._next_pid, self.called
         return other
 
     @property
     def state_directory(self) -> str:
         """What to give to an ``Engine`` of this host."""
         return f"{STATE_MOUNT}/{self.name}"
+
+    @property
+    def nonce(self) -> str:
+        """What no other host has, whatever it is called."""
+        return blake2b(f"host {self.name}".encode(), digest_size=16).hexdigest()
 
     @property
     def boot_id(self) -> str:

@@ -103,7 +103,7 @@ def perform(spec: Mapping[str, Any], end: Callable[[], None]) -> dict[str, Any]:
     if verb is None:
         raise BadRequest(f"the verb {spec.get('verb')!r:.40} is unknown", f"Known: {', '.join(VERBS)}")
     effects = Kill(spec.get("kill"), end)
-    engine = Engine(crashing(real_doors(spec["host"]), effects), spec["state"])
+    engine = Engine(crashing(real_doors(spec["host"], spec["state"]), effects), spec["state"])
     try:
         bound = inspect.signature(verb).bind(engine, **spec["arguments"])
     except TypeError as error:

@@ -324,7 +324,7 @@ class World:
             source = self._sources.setdefault("", LeastUnused(storages, self._seed))
         else:
             source = self._sources.setdefault(name, IdSource(name, self._seed))
-        return SimIds(name, source)
+        return SimIds(process.host.called, process.host.nonce, source)
 
     def _image_tool(self, process: SimProcess) -> ImageTool:
         if self._images is not None:

@@ -89,8 +89,15 @@ def _flush(storage: SimStorage, paths: Iterable[str], fault: Fault) -> None:
 class Host(Protocol):
     """A machine, and what it has of logical volumes until it boots."""
 
+    called: str
+    """Its name, which another may have too."""
+
     @property
     def name(self) -> str: ...
+
+    @property
+    def nonce(self) -> str:
+        """What no other has."""
 
     @property
     def active(self) -> set[str]:
@@ -272,7 +279,11 @@ class SimVolumeGroups:
 
     @property
     def system_id(self) -> str:
-        return f"dw-{self.process.host.name}"
+        return f"{self.former_system_id}.{self.process.host.nonce[:8]}"
+
+    @property
+    def former_system_id(self) -> str:
+        return f"dw-{self.process.host.called}"
 
     # -- the group
 

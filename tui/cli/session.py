@@ -56,7 +56,7 @@ class Session:
             from engine.api import Engine
             from engine.assembly import real_doors
 
-            self._engine = Engine(real_doors(self.host), self.state)
+            self._engine = Engine(real_doors(self.host, self.state), self.state)
         return self._engine
 
     def close(self) -> None:

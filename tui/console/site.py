@@ -73,7 +73,7 @@ class Site:
         from engine.api import Engine
         from engine.assembly import real_doors
 
-        engine = Engine(real_doors(self.host), self.state)
+        engine = Engine(real_doors(self.host, self.state), self.state)
         try:
             yield engine
         finally:

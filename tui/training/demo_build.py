@@ -67,7 +67,7 @@ class Builder:
     def __init__(self, root: str, host: str) -> None:
         self.root = root
         self.state = f"{root}/{STATE}"
-        self.engine = Engine(real_doors(host), self.state)
+        self.engine = Engine(real_doors(host, self.state), self.state)
         self.names: dict[str, str] = {}
         self.ids: dict[str, str] = {}
         """The image that a later step needs, by its name."""

@@ -274,7 +274,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: requests.append(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for its follower
     host, state, identity, run_id = arguments
-    engine = Engine(real_doors(host), state)
+    engine = Engine(real_doors(host, state), state)
     notes = notes_of(engine)
     try:
         lock = _lock(notes, identity, run_id)

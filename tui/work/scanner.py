@@ -175,7 +175,7 @@ def _error(line: str) -> DiskwrightError:
 def main(arguments: list[str]) -> int:
     """The process that scans: writes a view to standard output, or what went wrong."""
     host, state, repo_id, depth, known = arguments
-    engine = Engine(real_doors(host), state)
+    engine = Engine(real_doors(host, state), state)
     try:
         engine.context.repository(repo_id).space()
         _write("opened")

@@ -13,6 +13,7 @@ from engine.doors import Doors
 from engine.doors.leases import Lease
 from engine.doors.volume_groups import BlockHandle, LogicalVolume, VolumeGroup
 from engine.errors import StorageError, from_os_error, from_os_errors
+from engine.formats.lvm.metadata.layout import MetaHeader
 
 RUN_DIRECTORY = "/run/diskwright"
 """Gone at boot, as all that is kept there: leases, and which volumes are in use."""
@@ -42,6 +43,16 @@ class Group:
     def is_ours(self, report: VolumeGroup) -> bool:
         """Return whether LVM lets this host use the group, and no other."""
         return report.system_id == self.doors.volume_groups.system_id
+
+    def manages(self, header: MetaHeader) -> bool:
+        """Return whether the header of an exclusive repository names this very host, and not only its name."""
+        return (header.manager, header.nonce) == (self.doors.ids.host_id, self.doors.ids.host_nonce)
+
+    def managed_by_name(self, report: VolumeGroup, header: MetaHeader) -> bool:
+        """Return whether an older program made a host of this name the manager, which nothing tells from this one: the
+        first host of the name that comes has the group from then on, and no other."""
+        by_name = header.manager == self.doors.ids.host_id and not header.nonce
+        return by_name and report.system_id == self.doors.volume_groups.former_system_id
 
     def read(self, volume: LogicalVolume, offset: int, length: int) -> bytes:
         """Return a piece of a volume, read from where it lies, whether it is active or not. Offset and length are

@@ -114,14 +114,14 @@ class ExclusiveGuard:
 
     def _own_header(self) -> MetaHeader:
         header = self._meta.header()
-        host = self._group.doors.ids.host_id
-        if header.manager == host:
+        if self._group.manages(header):
             return header
         report = self._group.report()
         if report.system_id != self._group.doors.volume_groups.system_id:
             raise self._meta.not_managed(report, header.manager)
         # Taking over was interrupted after its seal, the system ID.
-        return self._meta.write_header(header._replace(manager=host, term=header.term + 1))
+        ids = self._group.doors.ids
+        return self._meta.write_header(header._replace(manager=ids.host_id, nonce=ids.host_nonce, term=header.term + 1))
 
     def lane(self, version: int) -> int:
         """Return one of two lanes, which managers have in turn."""
@@ -142,12 +142,12 @@ class ExclusiveGuard:
     def still_ours(self, header: MetaHeader) -> bool:
         """Return whether no host took the group over since."""
         now = self._meta.header()
-        return (now.term, now.manager) == (header.term, header.manager)
+        return (now.term, now.manager, now.nonce) == (header.term, header.manager, header.nonce)
 
     def bad_header_pages(self) -> list[int]:
         """Look at both pages, which are the manager's."""
         header = self._meta.header()
-        return self._meta.bad_header_pages(header) if header.manager == self._group.doors.ids.host_id else []
+        return self._meta.bad_header_pages(header) if self._group.manages(header) else []
 
     def renew_header(self) -> None:
         """Write the header under the lock of the records."""

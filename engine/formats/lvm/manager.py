@@ -5,6 +5,7 @@ Handing the group over is one change of the system ID, which is the seal; the he
 
 from __future__ import annotations
 
+from engine.doors.volume_groups import VolumeGroup
 from engine.errors import Conflict, Refused
 from engine.formats.lvm import setup
 from engine.formats.lvm.group import NOBODY, Group
@@ -34,9 +35,10 @@ class ExclusiveManager:
         if report.system_id != groups.system_id:
             manager = self.host() or report.system_id
             asserted = bool(dead) and dead in (manager, report.system_id)
-            if report.system_id != NOBODY and manager != host and not asserted:
+            if report.system_id != NOBODY and not self._was_ours(report) and not asserted:
+                twin = f", another host that is called {host} too," if manager == report.system_id else ""
                 raise Refused(
-                    f"host {manager} manages the repository in {report.name}",
+                    f"host {manager}{twin} manages the repository in {report.name}",
                     f"Release it there; or, when that host is certainly dead, say so: --dead {manager}",
                 )
             groups.set_system_id(report.name, groups.system_id, report.system_id)
@@ -45,8 +47,17 @@ class ExclusiveManager:
                 raise Conflict(f"another host took the repository in {report.name} over at this moment", "Ask it who")
             self._meta.close()
         with self._guard.records() as header:
-            if header.manager != host:
-                self._meta.write_header(header._replace(manager=host, term=header.term + 1))
+            if not self._group.manages(header):
+                nonce = self._group.doors.ids.host_nonce
+                self._meta.write_header(header._replace(manager=host, nonce=nonce, term=header.term + 1))
+
+    def _was_ours(self, report: VolumeGroup) -> bool:
+        """Return whether this host is the manager although LVM's mark is not its own: somebody took the mark away, or
+        an older program set it."""
+        header = self._meta.header()
+        by_name = header.manager == self._group.doors.ids.host_id and not header.nonce
+        unmarked = not report.system_id and (by_name or self._group.manages(header))
+        return unmarked or self._group.managed_by_name(report, header)
 
     def release(self) -> None:
         """Let no volume stay active here, where the next one is the only host to use them; then let nobody use the

@@ -16,7 +16,17 @@ from engine.data.model import require_path
 from engine.doors import Doors
 from engine.doors.shared_leases import LeaseArea
 from engine.doors.volume_groups import VolumeGroup
-from engine.errors import BadRequest, Conflict, Damaged, NoSpace, NotFound, Refused, StorageError, from_os_errors
+from engine.errors import (
+    BadRequest,
+    Conflict,
+    Damaged,
+    DiskwrightError,
+    NoSpace,
+    NotFound,
+    Refused,
+    StorageError,
+    from_os_errors,
+)
 from engine.formats.lvm.digests import HostDigests
 from engine.formats.lvm.group import Group
 from engine.formats.lvm.guard import ExclusiveGuard
@@ -194,6 +204,7 @@ def _make_meta(group: Group, report: VolumeGroup, geometry: layout.Geometry) -> 
             version=f"{layout.MAJOR}.{layout.MINOR}", identity=identity,
             mode=layout.SHARED if geometry.hosts else layout.EXCLUSIVE,
             chunks=1, manager=group.doors.ids.host_id, term=1, sequence=0, hosts=geometry.hosts,
+            nonce="" if geometry.hosts else group.doors.ids.host_nonce,
         )  # fmt: skip
         with from_os_errors(f"create a repository in {name}"), groups.open_device(path, writable=True) as device:
             device.zero(0, length)
@@ -248,6 +259,7 @@ def attach(doors: Doors, parameters: Parameters) -> Attached:
         meta.reach(report)
         header = meta.header(reached=True)
         if header.mode != layout.SHARED:
+            _mark_as_ours(group, meta, report, header)
             return Attached(group, meta, header, ExclusiveGuard(group, meta))
         guard = SharedGuard(group, meta, _roster(group, meta, header, report).join(), header.chunks)
         return Attached(group, meta, guard.resume(header), guard)
@@ -255,6 +267,20 @@ def attach(doors: Doors, parameters: Parameters) -> Attached:
         meta.close()
         group.close()
         raise
+
+
+def _mark_as_ours(group: Group, meta: Meta, report: VolumeGroup, header: layout.MetaHeader) -> None:
+    """Have LVM's mark say which host of its name this is, where an older program marked the group with the name alone.
+    While volumes are active here that cannot be: then it is as if another host had it, until they are torn down."""
+    former, groups = report.system_id, group.doors.volume_groups
+    if former == groups.system_id or not group.managed_by_name(report, header):
+        return
+    with contextlib.suppress(DiskwrightError):
+        meta.close()
+        deactivate_meta(group)
+        groups.set_system_id(group.name, groups.system_id, former)
+        group.sync()
+    meta.reach(group.report())
 
 
 def _roster(group: Group, meta: Meta, header: layout.MetaHeader, report: VolumeGroup) -> Roster:

@@ -8,9 +8,10 @@ The host's ``lvm.conf`` counts for whatever is not set here.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from engine.errors import Ambiguous, Conflict, DiskwrightError, NoSpace, NotFound, Refused, ToolFailed
 from engine.tools.local.command import CommandRunner, Result
@@ -89,10 +90,16 @@ _MEANINGS: tuple[tuple[str, type[DiskwrightError], str], ...] = (
 class LvmCommands:
     """Commands of LVM as this host, which is marked ``system_id`` there."""
 
-    def __init__(self, system_id: str) -> None:
-        self.system_id = check_system_id(system_id)
+    def __init__(self, system_id: Callable[[], str]) -> None:
+        """``system_id`` is asked for when it is first needed."""
+        self._ask = system_id
         self.runner = CommandRunner(PACKAGE, [SYSTEM_DIRECTORY], die_with_us=True)
         self._devices: dict[str, tuple[str, ...]] = {}
+
+    @functools.cached_property
+    def system_id(self) -> str:
+        """The mark of this host."""
+        return check_system_id(self._ask())
 
     # -- the devices of groups
 

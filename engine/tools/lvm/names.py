@@ -61,15 +61,22 @@ def check_system_id(system_id: str) -> str:
     return system_id
 
 
-def system_id_of(host: str) -> str:
-    """Return the mark of a host of that name: different names have different marks, and a mark can be read."""
+def system_id_of(host: str, nonce: str = "") -> str:
+    """Return the mark of a host of that name: different names have different marks, and a mark can be read. With the
+    ``nonce`` of a host it is that host's alone; without, older programs mark hosts so."""
+    if nonce:  # no escaped name has "+." in it
+        return f"{_mark(host, MAX_SYSTEM_ID_BYTES - 18)}+.{nonce[:16]}"
+    return _mark(host, MAX_SYSTEM_ID_BYTES)
+
+
+def _mark(host: str, limit: int) -> str:
     escaped = "diskwright." + re.sub(
         _NOT_PLAIN, lambda found: "".join(f"+{byte:02x}" for byte in found[0].encode()), host
     )
-    if len(escaped) <= MAX_SYSTEM_ID_BYTES:
+    if len(escaped) <= limit:
         return escaped
     # "++" stands in no escaped name, so a shortened one equals none that fits.
-    return f"{escaped[:90]}++{blake2b(host.encode(), digest_size=16).hexdigest()}"
+    return f"{escaped[: limit - 38]}++{blake2b(host.encode(), digest_size=16).hexdigest()}"
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from engine.doors.users import User
 from engine.doors.volume_groups import BlockHandle, PhysicalRange, VolumeGroup
@@ -32,17 +32,24 @@ _FILE_SYSTEM_AWARE = (2, 3, 17)
 
 
 class LvmVolumeGroups:
-    """The real ``VolumeGroups``. ``host`` is the host's name in this program; LVM knows it by ``system_id``."""
+    """The real ``VolumeGroups``. ``host`` is the host's name in this program, ``nonce`` returns what no other host
+    has; LVM knows it by ``system_id``."""
 
-    def __init__(self, host: str) -> None:
-        self._commands = LvmCommands(system_id_of(host))
+    def __init__(self, host: str, nonce: Callable[[], str] = lambda: "") -> None:
+        self._host = host
+        self._commands = LvmCommands(lambda: system_id_of(host, nonce()))
         self._version: tuple[int, ...] = ()
         self._cached: dict[str, CachedReport] = {}
 
     @property
     def system_id(self) -> str:
-        """Made of the host's name."""
+        """Made of the host's name and its nonce."""
         return self._commands.system_id
+
+    @property
+    def former_system_id(self) -> str:
+        """Made of the host's name."""
+        return system_id_of(self._host)
 
     @property
     def recent_commands(self) -> list[Command]:

@@ -88,13 +88,18 @@ class LeastUnused:
 class SimIds:
     """The id door of one process."""
 
-    def __init__(self, host_id: str, source: IdSource | LeastUnused) -> None:
+    def __init__(self, host_id: str, nonce: str, source: IdSource | LeastUnused) -> None:
         self._host_id = host_id
+        self._nonce = nonce
         self._source = source
 
     @property
     def host_id(self) -> str:
         return self._host_id
+
+    @property
+    def host_nonce(self) -> str:
+        return self._nonce
 
     def new_id(self) -> str:
         return self._source.next()

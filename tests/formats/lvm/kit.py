@@ -70,7 +70,7 @@ class FileGroups:
 
     def __init__(self, state: GroupState, host: str = "host-1") -> None:
         self._state = state
-        self.system_id = f"dw-{host}"
+        self.system_id = self.former_system_id = f"dw-{host}"
 
     def report(self, group: str) -> VolumeGroup:
         self._state.commands += 1

@@ -268,6 +268,8 @@ class MetaHeader(NamedTuple):
     """Number of the manager among the hosts."""
     generation: int = 0
     """Generation of the manager's presence: how often that host had joined when it became the manager."""
+    nonce: str = ""
+    """In exclusive mode: nonce of the host that is the manager, "" when an older program made it that."""
     further: str = "{}"
     """Fields that only a program with a newer minor knows, as JSON; kept."""
 
@@ -281,7 +283,7 @@ EXCLUSIVE = "exclusive"
 SHARED = "shared"
 MODES = (EXCLUSIVE, SHARED)
 _MAGIC_FIELD = "repository"
-_KNOWN = {_MAGIC_FIELD, "format", "identity", "mode", "chunks", "manager"}
+_KNOWN = {_MAGIC_FIELD, "format", "identity", "mode", "chunks", "manager", "machine"}
 _KNOWN_SHARED = {"hosts", "number", "generation"}
 
 
@@ -294,6 +296,8 @@ def encode_header(header: MetaHeader) -> bytes:
     }  # fmt: skip
     if header.mode == SHARED:
         data |= {"hosts": header.hosts, "number": header.number, "generation": header.generation}
+    elif header.nonce:
+        data["machine"] = [header.nonce, header.term]  # an older program keeps it when another term begins
     payload = canonical(data)
     if len(payload) > PAYLOAD_BYTES:
         raise Refused(
@@ -354,7 +358,17 @@ def _decode_header(payload: bytes, term: int, sequence: int, place: str) -> Meta
     if mode == SHARED and not (MIN_HOSTS <= shared[0] <= MAX_HOSTS and shared[1] <= shared[0]):
         raise Damaged(f"{META} of {place} does not tell which hosts share it")
     hosts, number, generation = shared
-    return MetaHeader(version, identity, mode, chunks, manager, term, sequence, hosts, number, generation, further)
+    nonce = _nonce(data.get("machine"), term)
+    return MetaHeader(
+        version, identity, mode, chunks, manager, term, sequence, hosts, number, generation, nonce, further
+    )
+
+
+def _nonce(machine: object, term: int) -> str:
+    """Return the nonce that was written for the manager of that term, "" when it is of an earlier one."""
+    if isinstance(machine, list) and len(machine) == 2 and machine[1] == term and is_id(machine[0]):
+        return str(machine[0])
+    return ""
 
 
 # -- how much room a qcow2 needs

@@ -257,6 +257,10 @@ class SharedGuard:
             self._member.generation,
         )
 
+    def _is_ours_by_name(self, header: MetaHeader) -> bool:
+        """Return whether this host is the manager by its name, and no other number has taken the role."""
+        return header.manager == self._group.doors.ids.host_id and header.number in (0, self._member.number)
+
     def _require_manager(self, header: MetaHeader) -> None:
         if not self._manages(header):
             raise self._meta.not_managed(self._group.report(), header.manager)
@@ -264,7 +268,7 @@ class SharedGuard:
     def resume(self, header: MetaHeader) -> MetaHeader:
         """Take the role again when this host has booted or joined again since it became the manager. Returns the header
         as it is then; where that cannot be done now, the next one to open the repository does it."""
-        if header.manager == self._group.doors.ids.host_id and not self._manages(header):
+        if self._is_ours_by_name(header) and not self._manages(header):
             with contextlib.suppress(DiskwrightError):
                 self.take("")
         return self._meta.header()
@@ -285,7 +289,7 @@ class SharedGuard:
                         "Give the name that the refusal or the fix told; a host that lives needs nothing",
                     )
                 return
-            if header.manager not in ("", host, dead) and not self._gone(header):
+            if header.manager not in ("", dead) and not self._is_ours_by_name(header) and not self._gone(header):
                 step = f"Release it there; or, when that host is certainly dead, say so: --dead {header.manager}"
                 if dead:
                     step = f"Say there that {dead} is dead"

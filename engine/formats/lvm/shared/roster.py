@@ -41,10 +41,16 @@ class Entry(NamedTuple):
     damaged: bool = False
     dead: int = 0
     """An operator has said that this presence of the host, and any before it, is dead for certain."""
+    nonce: str = ""
+    """Of the host; "" when an older program wrote the page: the first host of that name that joins has the number."""
 
-    def free_for(self, host: str) -> bool:
-        """Return whether ``host`` may try to get the number."""
-        return not self.damaged and (not self.host or self.left or self.host == host)
+    def is_of(self, host: str, nonce: str) -> bool:
+        """Return whether that host has the number."""
+        return self.host == host and self.nonce in ("", nonce)
+
+    def free_for(self, host: str, nonce: str) -> bool:
+        """Return whether that host may try to get the number."""
+        return not self.damaged and (not self.host or self.left or self.is_of(host, nonce))
 
 
 def read_entry(number: int, raw: bytes) -> Entry:
@@ -54,14 +60,14 @@ def read_entry(number: int, raw: bytes) -> Entry:
         return Entry(number, damaged=state is State.BAD)
     try:
         data = json.loads(payload.rstrip(b"\0"))
-        host, left, dead = data["host"], data["left"], data.get("dead", 0)
+        host, left, dead, nonce = data["host"], data["left"], data.get("dead", 0), data.get("nonce", "")
         if not isinstance(host, str) or not 0 < len(host) <= _MAX_HOST_CHARACTERS or not isinstance(left, bool):
             raise ValueError("it makes no sense")
-        if type(dead) is not int or not 0 <= dead < 1 << 63:
+        if type(dead) is not int or not 0 <= dead < 1 << 63 or not isinstance(nonce, str):
             raise ValueError("it makes no sense")
     except (ValueError, TypeError, KeyError, RecursionError):
         return Entry(number, damaged=True)
-    return Entry(number, host, left, dead=dead)
+    return Entry(number, host, left, dead=dead, nonce=nonce)
 
 
 class Roster:
@@ -72,6 +78,7 @@ class Roster:
         self._area = area
         self._leases = meta.group.doors.shared_leases
         self._host = meta.group.doors.ids.host_id
+        self._nonce = meta.group.doors.ids.host_nonce
 
     # -- looking
 
@@ -110,7 +117,7 @@ class Roster:
         while True:
             number = self._next(tried)
             tried.add(number)
-            own = self.entries()[number - 1].host == self._host
+            own = self._is_own(self.entries()[number - 1])
             try:
                 self._leases.join(self._area, number)
             except Conflict:
@@ -130,9 +137,10 @@ class Roster:
         """Choose a number: that of this host, one that nobody ever had, or one that was given back. Each host tries
         them in an order of its own: who loses a number to another one that joins at the same time is told only after
         minutes."""
-        entries = [entry for entry in self.entries() if entry.number not in tried and entry.free_for(self._host)]
+        free = [entry for entry in self.entries() if entry.free_for(self._host, self._nonce)]
+        entries = [entry for entry in free if entry.number not in tried]
         entries.sort(key=lambda entry: blake2b(f"{self._host} {entry.number}".encode(), digest_size=8).digest())
-        for wanted in (lambda e: e.host == self._host, lambda e: not e.host, lambda e: e.left):
+        for wanted in (self._is_own, lambda e: not e.host, lambda e: e.left):
             for entry in entries:
                 if wanted(entry):
                     return entry.number
@@ -141,6 +149,9 @@ class Roster:
             f"the repository in {self._meta.group.name} has no number left for this host: {hosts} share it",
             "Disconnect it on one of them that needs it no more; one that died keeps its number until it comes back",
         )
+
+    def _is_own(self, entry: Entry) -> bool:
+        return entry.is_of(self._host, self._nonce)
 
     def _registered(self, number: int) -> bool:
         """Write this host onto the page of its number, False when the number is of another host. Nobody else writes
@@ -154,17 +165,19 @@ class Roster:
                 "this host takes part",
                 "Stop what uses it on this host, disconnect it and connect it again: then it gets another number",
             )
-        if not found.free_for(self._host):
+        if not found.free_for(self._host, self._nonce):
             return False
-        if found.host != self._host or found.left:
-            self._write(Entry(number, self._host))
+        if (found.host, found.nonce) != (self._host, self._nonce) or found.left:
+            self._write(Entry(number, self._host, nonce=self._nonce))
         return True
 
     def _member(self, number: int) -> Membership:
         return Membership(self._area, number, self._leases.host(self._area, number).generation)
 
     def _write(self, entry: Entry) -> None:
-        payload = canonical({"host": entry.host, "left": entry.left} | ({"dead": entry.dead} if entry.dead else {}))
+        more = {"dead": entry.dead, "nonce": entry.nonce}
+        said = {name: value for name, value in more.items() if value}
+        payload = canonical({"host": entry.host, "left": entry.left} | said)
         stamp = Stamp(1, int(entry.left), blake2b(payload, digest_size=8).digest())
         with from_os_errors(f"write which hosts share {self._meta.group.name}"):
             page = self._meta.geometry.roster_offset(entry.number), seal(stamp, payload)
@@ -174,7 +187,8 @@ class Roster:
     def bury(self, host: str) -> bool:
         """Believe an operator that what another host had under way is over; False, and nothing is changed, for one that
         lives or that nobody knows. The caller holds the lease of the group; that host writes its page no more."""
-        named = [entry for entry in self.entries() if host not in ("", self._host) and entry.host == host]
+        own = self._leases.joined(self._area)
+        named = [entry for entry in self.entries() if host and entry.host == host and entry.number != own]
         found = [(entry, self._leases.host(self._area, entry.number)) for entry in named]
         silent = [(entry, seen) for entry, seen in found if seen.state is not HostState.LIVE]
         for entry, seen in silent:
@@ -189,12 +203,12 @@ class Roster:
         number = self._leases.joined(self._area)
         if not number:
             return
-        ours = self.entries()[number - 1].host == self._host
+        ours = self._is_own(self.entries()[number - 1])
         if ours:
-            self._write(Entry(number, self._host, left=True))
+            self._write(Entry(number, self._host, left=True, nonce=self._nonce))
         try:
             self._leases.leave(self._area)
         except DiskwrightError:
             if ours:
-                self._write(Entry(number, self._host))
+                self._write(Entry(number, self._host, nonce=self._nonce))
             raise

@@ -44,6 +44,7 @@ class CountedIds:
 
     def __init__(self, host: str, counter: str, seed: int) -> None:
         self.host_id = host
+        self.host_nonce = ""
         self._counter = counter
         self._seed = seed
 

@@ -10,6 +10,7 @@ explore: ## every crash of every case and of every recovery, until nothing new a
 	@.ci/setup.sh dev
 	@.venv/bin/python -m sim.explore.command
 	@.venv/bin/python -m sim.explore.command --generated
+	@.venv/bin/python -m sim.explore.command --damage 0
 	@.venv/bin/python -m sim.explore.command --races 1
 	@.venv/bin/python -m sim.explore.command --races 1 --profile nfs
 

@@ -14,7 +14,7 @@ from engine.gate.gate import Purpose
 from engine.survey import survey
 from engine.tags import chains, changes, sources
 from engine.tags.context import Context
-from engine.triage.recover import HEADER, Recovery, recovery
+from engine.triage.recover import HEADER, Recovery, above, recovery
 from engine.triage.view import Graph, Replica
 
 
@@ -24,16 +24,21 @@ def mend_record(context: Context, repository: Repository, target: str) -> None:
     StaleFix when nothing proves itself any more; Overtaken when somebody else has changed the record; Refused when a
     volume that would be named is damaged itself."""
     graph = Graph(survey.look(context, repository, only=target, mine=True))
-    entry, found = graph.entry(target), recovery(graph, target)
-    if entry is None or found is None or found.unsure:
+    entry = graph.entry(target)
+    if entry is not None and entry.record is not None:
+        record, told = above(graph, entry.record), "from the overlay"
+    else:
+        found = recovery(graph, target)
+        record = _record(context, found, target) if found is not None and not found.unsure else None
+        told = f"from the {found.witness}" if found is not None else ""
+        if record is not None and found is not None and found.witness == HEADER:
+            _require_sound(context, repository, record)
+    if entry is None or record is None:
         raise StaleFix(f"the record of image {target} cannot be mended from what is there now", "Check again")
-    record = _record(context, found, target)
-    if found.witness == HEADER:
-        _require_sound(context, repository, record)
     repository.tags.settle_all()  # what the deduction rests on must not fall back after a loss of power
     now = context.doors.clock.wall()
-    told = OperationStatus("mend record", context.doors.ids.host_id, 1, 1, 100, "", now, f"from the {found.witness}")
-    repository.tags.publish(record._replace(last=told), entry.generation)
+    last = OperationStatus("mend record", context.doors.ids.host_id, 1, 1, 100, "", now, told)
+    repository.tags.publish(record._replace(last=last), entry.generation)
 
 
 def _record(context: Context, found: Recovery, target: str) -> Record:

@@ -41,7 +41,7 @@ def look(
     """Return a view of the repository. ``only`` limits the look at data to the chain of one tag (records are all read).
     A deep look leaves out images that somebody works on; ``mine``: the caller holds the lease."""
     scan = repository.scan()
-    if only is not None and (entry := scan.tags.get(only)) is not None and entry.problem:
+    if only is not None and _is_in_doubt(scan, only):
         only = None  # which data it is about is what is asked
     facts = _facts(repository, scan, only, context.doors.clock.monotonic)
     scan = _second_look(repository, scan, facts)
@@ -92,6 +92,16 @@ def without_busy(context: Context, repository: Repository, found: RepositoryRepo
             fixes.append(fix)
     images = tuple(image._replace(busy=held[image.id]) if image.id in held else image for image in found.images)
     return found._replace(images=images, fixes=tuple(fixes), findings=tuple(findings))
+
+
+def _is_in_doubt(scan: Scan, tag: str) -> bool:
+    """Whether the record of a tag is damaged, or another one has the same volume as its data."""
+    entry = scan.tags.get(tag)
+    if entry is None or entry.record is None:
+        return entry is not None and bool(entry.problem)
+    volume = entry.record.volume
+    others = (other.record for other in scan.tags.values() if other.record is not None and other.id != tag)
+    return volume is not None and any(one.volume is not None and one.volume.id == volume.id for one in others)
 
 
 def _facts(repository: Repository, scan: Scan, only: str | None, now: Callable[[], float]) -> dict[str, VolumeFacts]:

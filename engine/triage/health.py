@@ -113,7 +113,8 @@ class Judge:
             return _health(rules.B_PARENT, tag, (f"no record of tag {tag}",), "gone", base=tag)
         record = entry.record
         if record is not None and record.whole and record.volume is not None and not record.purging:
-            return self._data(record, record.volume)
+            owner = self.graph.new_owner(record)
+            return _of_data(rules.B_OLDER, record, image=owner) if owner else self._data(record, record.volume)
         where = (f"record {tag}, generation {entry.generation:x}",)
         if record is None:
             code = rules.U_RECORD if entry.unreadable else rules.U_VERSION if entry.foreign else rules.B_RECORD

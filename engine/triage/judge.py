@@ -34,7 +34,7 @@ def judge(view: View) -> RepositoryReport:
         if entry.record.strong:
             fixes += optimizing.optimize(judged, tag, report)
         elif not entry.record.purging:
-            fixes += merging.of_tag(graph, tag)
+            fixes += merging.of_tag(judged, tag)
             findings += _kept_alive(graph, report)
     fixes = _without_guesses(graph, [*fixes, *cleaning.of_repository(graph)])
     findings += [Finding("unknown", name, problem) for name, problem in view.scan.unlisted]

@@ -47,6 +47,18 @@ def recovery(graph: Graph, tag: str) -> Recovery | None:
     return Recovery(HEADER, record, facts=_facts_of(record)) if record is not None else None
 
 
+def above(graph: Graph, disk: Record) -> Record | None:
+    """Return the record of a disk that has left its volume to a snapshot; None when it is not clear where it went."""
+    record = _moved_above(graph, disk) if graph.new_owner(disk) else None
+    return _beyond(record) if record is not None else None
+
+
+def _beyond(record: Record) -> Record:
+    """The record with counters that the lost generation cannot have had."""
+    writes = record.write_epoch + 2 if record.mutable else record.write_epoch
+    return record._replace(epoch=record.epoch + 2, write_epoch=writes)
+
+
 def _facts_of(record: Record) -> tuple[str, ...]:
     return (f"volume {record.volume.id}.{record.volume.format}",) if record.volume is not None else ()
 
@@ -64,9 +76,7 @@ def _from_before(graph: Graph, old: Record) -> Record | None:
         record = record._replace(absorbed_by=merging)
     elif not record.purging and record.removed is not None:
         record = record._replace(strong=True, removed=None)  # it may have been restored
-    # No counter may come back that the lost generation can have had.
-    writes = record.write_epoch + 2 if record.mutable else record.write_epoch
-    return record._replace(epoch=record.epoch + 2, write_epoch=writes)
+    return _beyond(record)
 
 
 def _merged_into(graph: Graph, tag: str) -> str:

@@ -115,6 +115,7 @@ B_UNFINISHED: Final = "B-UNFINISHED"
 B_PURGING: Final = "B-PURGING"
 B_GONE: Final = "B-GONE"
 B_LOST: Final = "B-LOST"
+B_OLDER: Final = "B-OLDER"
 B_DATA: Final = "B-DATA"
 B_DIGEST: Final = "B-DIGEST"
 B_CORRUPT: Final = "B-CORRUPT"
@@ -208,6 +209,13 @@ _TABLE: tuple[Rule, ...] = (
          does="Renames the volume out of lost/. Nothing is deleted or replaced.",
          stuck="Look at what has its place, if it says that something has.", executor=Executor.PUT_BACK,
          volumes=Need.ALWAYS),
+    Rule(B_OLDER, "The volume that the record of the disk names is a snapshot's by now: the newest record of the disk "
+         "is gone, and an older one is there. Writing to the disk would change the snapshot.", _BROKEN,
+         "its record is an older one: its volume is the data of snapshot {image}", FixType.MEND,
+         "{reason}; the disk stands on the one volume above it that no record names",
+         "Publishes a record that names that volume. No data is touched.",
+         "Put the newest record of the disk back from a backup, or remove the disk: the snapshot stays as it is.",
+         Executor.MEND_RECORD),
     Rule(B_DATA, "The volume is there, and is not what the record says: its size, its format or its header.", _BROKEN,
          "its data is damaged: {problem}",
          stuck="Put the right volume back, or run what is offered.", mended_by=_DAMAGE),

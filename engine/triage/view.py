@@ -167,6 +167,19 @@ class Graph:
         parts = [part for link in links for part in link.lost]
         return tuple(exact(parts)) if parts else ()
 
+    def new_owner(self, disk: Record) -> str:
+        """The snapshot that has the volume of a disk as its own data: the disk has left it, so the record of the disk
+        is older than that. "" for none."""
+        if not disk.mutable or not disk.whole or disk.volume is None or len(self.namers[disk.volume.id]) < 2:
+            return ""
+        for tag in self.namers[disk.volume.id]:
+            other = self.record(tag)
+            if other is None or other.mutable or not other.whole or other.volume is None or other.absorbed_by:
+                continue
+            if other.volume.id == disk.volume.id and other.operation is None and not other.purging:
+                return tag
+        return ""
+
     def quarantined(self, volume: VolumeRef) -> Litter | None:
         """The volume where it stands in quarantine, None when it does not."""
         names = (f"lost/{volume.id}.{volume.format}", f"dwlost-{volume.id}")

@@ -19,12 +19,15 @@ from sim.arguments import Parser
 from sim.disk.profiles import PROFILES
 from sim.explore import generated
 from sim.explore.cases.catalog import ALL, CASES
+from sim.explore.search import damage
 from sim.explore.search.explorer import Explorer, Tally, Violation
 from sim.explore.search.violation import Account, Replay, from_text, to_text
 from sim.explore.together.races import PASSINGS, RACES, Passed, WrongSchedule, run_passed, run_race
 
 COMMAND = "diskwright sim explore"
 _WRONG_AT_MOST = 3
+_MOST_ORDERS = 400
+"""States for each damage, so many orders of fixes as lead to them."""
 
 
 class Exploration(NamedTuple):
@@ -125,6 +128,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if options.replay:
         return _replay(options.replay, options.json)
+    if options.damage is not None:
+        return _explore_damage(options)
     if options.races:
         return _explore_races(options)
     if options.generated:
@@ -140,6 +145,23 @@ def main(argv: Sequence[str]) -> int:
     else:
         _say(_sum(tallies))
     return 1 if any(tally.violations for tally in tallies) else 0
+
+
+def _explore_damage(options: argparse.Namespace) -> int:
+    wrong = 0
+    for name in options.case or [name for name, case in CASES.items() if not case.slow]:
+        if name not in CASES:
+            raise BadRequest(f"there is no case {name!r:.60} on files", f"{COMMAND} --list names them")
+        started = time.monotonic()
+        tally = damage.explore(CASES[name], min(options.max_states, _MOST_ORDERS), options.damage)
+        wrong += len(tally.harmful)
+        _say(
+            f"{name:36} {tally.damages:4} damages {tally.states:6} states {time.monotonic() - started:7.1f} s  "
+            f"{tally.closed} closed  {len(tally.harmful)} wrong"
+        )
+        for one in tally.harmful:
+            _say(f"  VIOLATION {one.damage.kind} {one.damage.name} then {', '.join(one.path) or 'none'}: {one.problem}")
+    return 1 if wrong else 0
 
 
 def _explore_races(options: argparse.Namespace) -> int:
@@ -214,6 +236,11 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--each-effect", action="store_true",
         help=f"of generated cases: kill fixes before each effect, not before {generated.MOST_EFFECTS} of them",
+    )  # fmt: skip
+    parser.add_argument(
+        "--damage", type=int, default=None, metavar="N",
+        help="instead: N objects of each end of a case are damaged, one at a time (0: every one), and the fixes run in "
+        "every order",
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=0, metavar="N", help="processes (default: all processors)")
     parser.add_argument(

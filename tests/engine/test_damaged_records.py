@@ -124,6 +124,20 @@ def test_a_rebuild_that_had_ended_is_not_gone_back_on(engine, world, content):
     assert content(engine, "a", disk) == wanted and status(engine, "a", disk) == Status.OPTIMIZED
 
 
+def test_a_disk_whose_newest_record_is_gone_does_not_write_into_its_snapshot(engine, world, content):
+    """The record before names the volume that is the snapshot's by now. Nothing is cleaned away that the disk has."""
+    disk = written_disk(engine)
+    wanted = content(engine, "a", disk)
+    snapshot = engine.create_snapshot("a", disk)
+    generations(world, "a", disk)[-1].unlink()
+    report = next(one for one in engine.list_images("a") if one.id == disk)
+    assert (report.status, report.rule) == (Status.BROKEN, "B-OLDER") and snapshot in report.reason
+    assert [fix.rule for fix in fixes(engine, "a")] == ["B-OLDER"]
+    run(engine, "a", "B-OLDER", disk)
+    write(engine, "a", disk, "write -P 9 0 64k")
+    assert content(engine, "a", snapshot) == wanted and fixes(engine, "a") == []
+
+
 # -- other witnesses
 
 

@@ -140,6 +140,8 @@ def of_repository(graph: Graph) -> Iterator[Fix]:
         )
     if any(entry.problem for entry in graph.view.scan.tags.values()):
         return  # a record that cannot be understood may name any volume
+    if any(entry.record is not None and graph.new_owner(entry.record) for entry in graph.view.scan.tags.values()):
+        return  # the newest record of that disk named one
     for volume in sorted(graph.view.scan.volumes):
         if volume not in graph.namers:
             facts = graph.view.facts.get(volume)

@@ -11,7 +11,7 @@ from engine.formats.base import Litter
 from engine.triage import rules
 from engine.triage.health import Health, Judge
 from engine.triage.propose import cost, fix, makes, reads_of, removes, room
-from engine.triage.recover import recovery
+from engine.triage.recover import above, recovery
 from engine.triage.view import Graph, Replica
 
 _DAMAGED = frozenset(
@@ -38,6 +38,8 @@ def mend(judge: Judge, tag: str) -> Iterator[Fix]:
         yield _take_back(judge.graph, record)
     elif health.rule in rules.UNFINISHED:
         yield _resume(judge, record, health)
+    elif health.rule == rules.B_OLDER:
+        yield from _older(judge.graph, record, health)
     elif health.rule == rules.B_GONE and (item := _quarantined(judge.graph, record)) is not None:
         yield _put_back(judge.graph, record, health, item.name)
     elif health.rule in _DAMAGED:
@@ -65,6 +67,23 @@ def _record(graph: Graph, tag: str, health: Health) -> Iterator[Fix]:
         before=Status.BROKEN,
         after=Status.OPTIMIZED if found.record is not None and found.record.whole else Status.BROKEN,
         wait=Wait(WaitKind.RECORD, found.unsure, text) if found.unsure else None,
+    )
+
+
+def _older(graph: Graph, record: Record, health: Health) -> Iterator[Fix]:
+    found = above(graph, record)
+    if found is None or found.volume is None:
+        return
+    yield fix(
+        graph,
+        rules.B_OLDER,
+        record.id,
+        rules.offer(rules.B_OLDER, reason=rules.sentence(health.reason)),
+        reads=reads_of(graph, [record.id, found.volume.parent]),
+        plan={"volume": found.volume.id},
+        facts=(*health.facts, f"volume {found.volume.id}.{found.volume.format}"),
+        before=Status.BROKEN,
+        after=Status.OPTIMIZED,
     )
 
 

@@ -12,16 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.data.model import Fix, Risk, Strategy, VolumeFormat
+from engine.data.model import Fix, Risk, Status, Strategy, VolumeFormat
 from engine.data.records import Record
 from engine.triage import rules
+from engine.triage.health import Judge
 from engine.triage.propose import cost, fix, reads_of
 from engine.triage.propose import room as room_for
 from engine.triage.view import Graph
 
 
-def of_tag(graph: Graph, tag: str) -> Iterator[Fix]:
-    """Offer the merge of ``tag`` (weak) into its only dependant."""
+def of_tag(judge: Judge, tag: str) -> Iterator[Fix]:
+    """Offer the merge of ``tag`` (weak) into its only dependant, if that can be read."""
+    graph = judge.graph
     below = graph.record(tag)
     if below is None or below.strong or below.purging or not below.whole or below.volume is None:
         return
@@ -33,6 +35,8 @@ def of_tag(graph: Graph, tag: str) -> Iterator[Fix]:
         return
     if above.volume.parent != tag or not _free_to_merge(graph, below, above):
         return
+    if judge.health(above.id).status is not Status.OPTIMIZED:
+        return  # both are mended first, or the upper one is removed
     if not above.strong and not graph.children(above.id):
         return  # the upper one is about to be cleaned away itself
     yield _fix(graph, below, above, direction(graph, below, above))

@@ -125,6 +125,7 @@ FIXES = (
     Case("clean-evidence", damage.a_salvaged_disk, _fix("a", rules.C_EVIDENCE)),
     Case("clean-losses", damage.a_salvaged_disk, _fix("a", rules.C_LOSSES)),
     Case("mend-lost", damage.a_disk_whose_volume_is_in_quarantine, _fix("a", rules.B_LOST)),
+    Case("mend-older", damage.an_older_record, _fix("a", rules.B_OLDER), strangers=True),
     Case("mend-record", damage.a_damaged_record, _fix("a", rules.B_RECORD)),
     Case("clean-record", damage.a_lost_record, _fix("a", rules.C_RECORD), strangers=True),
     Case("clean-litter", damage.litter_of_all_kinds, _fix("a", rules.C_LITTER)),
@@ -171,8 +172,9 @@ ONLY_ON_LVM = (
 )
 """What needs volumes that take all their room at once."""
 
-_NOT_ON_LVM = ("mend-copy-reflink", "clean-unnamed-just-now", "adopt-grown-raw", "snapshot-unflushed")
-"""What is for files only. A cluster that was never flushed may show what the device had there before."""
+_NOT_ON_LVM = ("mend-copy-reflink", "clean-unnamed-just-now", "adopt-grown-raw", "snapshot-unflushed", "mend-older")
+"""What is for files only. A cluster that was never flushed may show what the device had there before, and a record has
+no file that can go."""
 
 ON_LVM = {
     case.name: case

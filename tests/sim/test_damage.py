@@ -1,0 +1,45 @@
+"""From any one damaged object offered fixes lead to a clean repository, and what is undamaged stays readable."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.triage import recover
+from engine.triage.view import Graph
+from sim.explore.cases.case import prepared
+from sim.explore.cases.catalog import CASES
+from sim.explore.search.damage import damages, explore
+
+QUICK = ("snapshot", "remove", "remove-below", "clean-scrap", "merge-begun", "mend-copy")
+BOUND = 60
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_one_damaged_object_harms_nothing_else_and_can_be_settled(name: str):
+    """Every object of the end of some cases, in every order of fixes."""
+    tally = explore(CASES[name], BOUND)
+    assert tally.damages > 10 and tally.states >= tally.damages
+    assert not tally.harmful
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if name not in QUICK and not case.slow])
+def test_a_sample_of_damages_of_every_case(name: str):
+    """As the quick ones, a few objects of each."""
+    assert not explore(CASES[name], BOUND, sample=6).harmful
+
+
+def test_every_kind_of_object_is_damaged():
+    """Both generations of records, volumes, and directories of what is derived."""
+    driver = prepared(CASES["mend-copy"])
+    driver.close()
+    found = damages(driver.world.storage)
+    assert {one.kind for one in found} >= {"flip", "cut", "gone"}
+    assert {one.name.partition("/")[0] for one in found} >= {"tags", "volumes"}
+
+
+def test_a_disk_that_forgets_where_it_went_is_found(monkeypatch):
+    """With a record given back a volume that is a snapshot's by now the search finds that the snapshot changes."""
+    monkeypatch.setattr(recover, "_foreign_namers", lambda graph, old, volume: False)
+    monkeypatch.setattr(Graph, "new_owner", lambda graph, disk: "")
+    assert [one for one in explore(CASES["snapshot"], BOUND).harmful if "reads otherwise" in one.problem]

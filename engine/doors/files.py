@@ -44,6 +44,17 @@ class Stat(NamedTuple):
     device: int
 
 
+class Access(NamedTuple):
+    """Whose a file is, and who may do what with it."""
+
+    owner: str
+    """Name or number of a user, "" to leave it."""
+    group: str
+    """The same of a group."""
+    mode: int
+    """Permission bits."""
+
+
 class Space(NamedTuple):
     """Room in a file system."""
 
@@ -89,6 +100,9 @@ class FileHandle(Protocol):
         """Lock the file for writing through this handle until it is closed; False when somebody has it locked, also
         for reading it as an image. On NFS it is a fence: once the server has given the lock to another, every
         write through this handle fails with EIO, and one through a handle without a lock would not."""
+
+    def give(self, access: Access) -> None:
+        """Set owner, group and mode. EINVAL when this host does not know a name, EPERM when it may not."""
 
     def sync(self) -> None:
         """Make content and size durable. After an error the content is unknown: never retry."""
@@ -145,6 +159,9 @@ class Files(Protocol):
 
     def make_directory(self, path: str) -> None:
         """Create a directory, EEXIST when the name is taken."""
+
+    def let_pass(self, path: str) -> None:
+        """Let every user of the host through a directory, to whatever he knows the name of and may use."""
 
     def remove_directory(self, path: str) -> None:
         """Remove an empty directory."""

@@ -246,6 +246,11 @@ class HostState:
         for old in (top, f"{self.directory}/run"):
             self._clear(old, kept - {run})
         self._make_all(run)
+        place = self._doors.files.run_place().path
+        if place:  # a machine may be another user's
+            parts = run.split("/")
+            for count in range(place.count("/") + 1, len(parts)):
+                self._doors.files.let_pass("/".join(parts[: count + 1]))
         return run
 
     def _run_place(self) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from enum import IntEnum
 from types import TracebackType
 from typing import Protocol, Self
 
-from engine.doors.files import Abilities, Entry, FileHandle, RunPlace, Space, Stat
+from engine.doors.files import Abilities, Access, Entry, FileHandle, RunPlace, Space, Stat
 from engine.doors.users import User
 from sim.disk.content import Content, Segment
 from sim.disk.nodes import DataOp, fail
@@ -140,6 +140,9 @@ class SimHandle:
         if self._locked:
             self._files.locks.release_whole((self.storage.device, self.inode))
             self._locked, self._revoked = False, True
+
+    def give(self, access: Access) -> None:
+        self._enter("handle.give")  # there is one user here
 
     def sync(self) -> None:
         if self._enter("handle.sync") is Fault.SYNC_FAILS:
@@ -339,6 +342,9 @@ class SimFiles:
         self.gate.enter("files.make_directory", path)
         storage, inside = self.locate(path)
         storage.make_directory(inside)
+
+    def let_pass(self, path: str) -> None:
+        self.stat(path)
 
     def remove_directory(self, path: str) -> None:
         self.gate.enter("files.remove_directory", path)

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Protocol, Self
 from zlib import crc32
 
-from engine.doors.files import Kind, Stat
+from engine.doors.files import Access, Kind, Stat
 from engine.doors.users import User
 from engine.doors.volume_groups import BLOCK_BYTES, PhysicalRange, VolumeGroup
 from engine.errors import BadRequest, Conflict, NotFound, Refused, StorageError, ToolFailed
@@ -171,6 +171,9 @@ class SimDevice:
         self._enter("handle.write_at")
         for device, start, count in self._pieces(offset, length, errno.ENOSPC):
             self._change(device, DataOp(0, "fill", start, count, byte))
+
+    def give(self, access: Access) -> None:
+        raise fail(errno.EPERM, self.path)  # device nodes are udev's
 
     def sync(self) -> None:
         fault = self._enter("handle.sync")

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, cast
 from engine.data.model import OperationStatus, Strategy, VolumeFormat
 from engine.data.records import Record, VolumeRef
 from engine.doors import Doors
-from engine.doors.files import Abilities, Entry, FileHandle, Files, RunPlace, Space, Stat
+from engine.doors.files import Abilities, Access, Entry, FileHandle, Files, RunPlace, Space, Stat
 from engine.doors.mounts import Mount, Mounts
 from engine.doors.shared_leases import SharedLeases
 from engine.doors.users import User
@@ -223,6 +223,9 @@ class SpyHandle:
     def lock(self) -> bool:
         return cast(bool, self._spy.call("lock", self._path, self.handle.lock))
 
+    def give(self, access: Access) -> None:
+        self.handle.give(access)
+
     def sync(self) -> None:
         self._spy.call("sync", self._path, self.handle.sync)
 
@@ -304,6 +307,9 @@ class SpyFiles:
 
     def make_directory(self, path: str) -> None:
         self.call("make_directory", path, lambda: self._real.make_directory(path))
+
+    def let_pass(self, path: str) -> None:
+        self.call("let_pass", path, lambda: self._real.let_pass(path))
 
     def remove_directory(self, path: str) -> None:
         self.call("remove_directory", path, lambda: self._real.remove_directory(path))

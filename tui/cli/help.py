@@ -69,7 +69,9 @@ COMMANDS: dict[str, Command] = {
     "create-repo": _command(
         0, "repositories", "make an empty repository",
         "diskwright create-repo localfs-1.0 path=/srv/images\n"
-        "  diskwright create-repo lvm-1.0 volume_group=images devices=/dev/sdb",
+        "  diskwright create-repo localfs-1.0 path=/srv/vms owner=libvirt-qemu group=kvm mode=660\n"
+        "  diskwright create-repo lvm-1.0 volume_group=images devices=/dev/sdb\n\n"
+        "owner, group and mode are those of all volumes, for machines of another user (localfs and nfs).",
     ),
     "connect": _command(
         0, "repositories", "give a repository a name on this host",

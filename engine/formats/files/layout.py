@@ -2,8 +2,9 @@
 
 ::
 
-    repository.json                {"format":"1.0","identity":"<32 hex>"}: written last when a
-                                   repository is created, so its presence is the commit
+    repository.json                {"format":"1.0","identity":"<32 hex>"}, and owner, group, mode
+                                   where they were stated: written last when a repository is
+                                   created, so its presence is the commit
     locks                          empty; the lease of a tag or temporary file is one byte of it
     ballast                        zeros, 1 MiB where there is room: released for what frees room
     tags/ab/<tag>.<generation>     a record, immutable once linked; the highest generation (16 hex
@@ -26,7 +27,9 @@ from typing import NamedTuple
 
 from engine.data.model import VolumeFormat, is_id
 from engine.data.records import canonical, has_room
+from engine.doors.files import Access
 from engine.errors import Damaged, Refused
+from engine.formats.files.access import decoded, encoded
 
 MAJOR = 1
 MINOR = 0
@@ -59,6 +62,8 @@ class Identity(NamedTuple):
     version: str
     """Such as "1.0"; the minor may be newer than this program."""
     identity: str
+    access: Access | None = None
+    """What volumes are given; None: what the process that makes them gives to any file."""
 
 
 # -- paths inside the repository
@@ -185,9 +190,9 @@ def _line_checksum(sequence: int, line: bytes) -> bytes:
 # -- repository.json
 
 
-def encode_identity(identity: str) -> bytes:
+def encode_identity(identity: str, access: Access | None = None) -> bytes:
     """Return the bytes of ``repository.json`` of a new repository."""
-    return canonical({"format": f"{MAJOR}.{MINOR}", "identity": identity}) + b"\n"
+    return canonical({"format": f"{MAJOR}.{MINOR}", "identity": identity, **encoded(access)}) + b"\n"
 
 
 def decode_identity(raw: bytes, place: str) -> Identity:
@@ -207,4 +212,4 @@ def decode_identity(raw: bytes, place: str) -> Identity:
         )
     if not is_id(identity):
         raise Damaged(f"{place}/{IDENTITY_FILE} has no valid identity")
-    return Identity(version, identity)
+    return Identity(version, identity, decoded(data, f"{place}/{IDENTITY_FILE}"))

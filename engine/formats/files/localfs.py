@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from engine.doors import Doors
 from engine.errors import BadRequest, from_os_errors
-from engine.formats.files import layout, setup
+from engine.formats.files import access, layout, setup
 from engine.formats.files.progress import ProgressLogs
 from engine.formats.files.repository import FileStore
 from engine.formats.files.tree import Tree
@@ -39,7 +39,10 @@ def require_path(parameters: dict[str, object]) -> str:
     """Return the directory that connection parameters of a local repository name, or raise BadRequest."""
     if not {"path"} <= set(parameters) <= {"path", _ONE_HOST}:
         given = ", ".join(sorted(map(str, parameters))) or "none"
-        raise BadRequest(f"a localfs repository takes the parameter path (and may take one_host), given: {given:.200}")
+        raise BadRequest(
+            f"a localfs repository takes the parameter path (and may take one_host), given: {given:.200}",
+            "owner, group and mode are stated when it is created, and only then",
+        )
     if parameters.get(_ONE_HOST, "yes") != "yes":
         raise BadRequest(f"one_host is {parameters[_ONE_HOST]!r:.40}", "Say one_host=yes, or leave it out")
     path = parameters["path"]
@@ -73,15 +76,17 @@ def _require_own(doors: Doors, root: str, parameters: dict[str, object]) -> None
 
 def create(doors: Doors, parameters: dict[str, object]) -> None:
     """Make an empty repository in a directory."""
-    root = require_path(parameters)
-    _require_own(doors, root, parameters)
-    setup.create_tree(doors, root)
+    rest, given = access.take_out(parameters)
+    root = require_path(rest)
+    _require_own(doors, root, rest)
+    setup.create_tree(doors, root, given)
 
 
 def open(doors: Doors, parameters: dict[str, object], threads: bool) -> LocalRepository:
     """Open the repository in a directory."""
     root = require_path(parameters)
-    found, tree = setup.open_tree(doors, root), Tree(doors, root)
+    found = setup.open_tree(doors, root)
+    tree = Tree(doors, root, found.access)
     _require_own(doors, root, parameters)
     return LocalRepository(tree, found, threads, Volumes(tree), ProgressLogs(tree))
 

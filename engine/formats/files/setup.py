@@ -11,7 +11,7 @@ import errno
 from collections.abc import Iterable
 
 from engine.doors import Doors
-from engine.doors.files import Entry, Kind
+from engine.doors.files import Access, Entry, Kind
 from engine.errors import BadRequest, Conflict, Damaged, NotFound, from_os_error, from_os_errors
 from engine.formats.files import layout
 from engine.formats.files.ballast import Ballast
@@ -20,8 +20,8 @@ from engine.formats.files.tree import Tree, kind_text
 _BEGUN = {**dict.fromkeys(layout.DIRECTORIES, Kind.DIRECTORY), layout.LOCKS_FILE: Kind.FILE}
 
 
-def create_tree(doors: Doors, root: str) -> None:
-    """Make a new repository at ``root``, durable on return; its parent directory exists.
+def create_tree(doors: Doors, root: str, access: Access | None = None) -> None:
+    """Make a new repository at ``root``, durable on return; its parent directory exists. ``access``: of its volumes.
 
     Atomic: until the last step there is none. Conflict: something else is there already.
     """
@@ -33,8 +33,10 @@ def create_tree(doors: Doors, root: str) -> None:
                 tree.files.make_directory(tree.path(name))
         with contextlib.suppress(FileExistsError), tree.files.create(tree.path(layout.LOCKS_FILE)) as handle:
             handle.sync()
+        if access is not None:
+            _try(tree, access)
         tree.files.sync_directory(root)
-        _commit(tree)
+        _commit(tree, access)
     Ballast(tree).keep()
 
 
@@ -66,8 +68,22 @@ def _require_begun(tree: Tree) -> None:
             )
 
 
-def _commit(tree: Tree) -> None:
-    temporary = tree.write_temporary("repository", layout.encode_identity(tree.doors.ids.new_id()))
+def _try(tree: Tree, access: Access) -> None:
+    """Give a file away as volumes will be, and let their users through to them."""
+    path, lease = tree.claim_temporary("probe")
+    try:
+        with tree.files.create(path) as handle:
+            handle.give(access)
+    finally:
+        with contextlib.suppress(OSError):
+            tree.files.unlink(path)
+        lease.release()
+    for name in ("", "/volumes"):
+        tree.files.let_pass(f"{tree.root}{name}")
+
+
+def _commit(tree: Tree, access: Access | None) -> None:
+    temporary = tree.write_temporary("repository", layout.encode_identity(tree.doors.ids.new_id(), access))
     try:
         tree.files.link(temporary.path, tree.path(layout.IDENTITY_FILE))
         tree.files.sync_directory(tree.root)

@@ -11,7 +11,7 @@ import errno
 from typing import NamedTuple
 
 from engine.doors import Doors
-from engine.doors.files import Entry, FileHandle, Kind
+from engine.doors.files import Access, Entry, FileHandle, Kind
 from engine.doors.leases import Lease
 from engine.errors import StorageError
 from engine.formats.files import layout
@@ -38,7 +38,9 @@ class Temporary(NamedTuple):
 class Tree:
     """One repository's directory on one host."""
 
-    def __init__(self, doors: Doors, root: str) -> None:
+    def __init__(self, doors: Doors, root: str, access: Access | None = None) -> None:
+        """``access``: whose volumes are, where that is stated."""
+        self.access = access
         self.doors = doors
         self.files = doors.files
         self.root = root
@@ -66,6 +68,8 @@ class Tree:
             return
         with contextlib.suppress(FileExistsError):
             self.files.make_directory(self.path(shard))
+        if self.access is not None and shard.startswith("volumes/"):
+            self.files.let_pass(self.path(shard))
         self.files.sync_directory(self.path(shard.partition("/")[0]))
         self._durable_shards.add(shard)
 

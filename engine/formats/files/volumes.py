@@ -97,6 +97,8 @@ class Volumes:
             self._tree.ensure_shard(shard)
             with self._empty_file(path, verify) as handle:
                 _write_empty(handle, volume, aligned(size), backing_format)
+                if self._tree.access is not None:
+                    handle.give(self._tree.access)
                 handle.sync()
             self._files.sync_directory(self._tree.path(shard))
 

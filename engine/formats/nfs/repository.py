@@ -23,7 +23,7 @@ from engine.doors.leases import Lease
 from engine.doors.mounts import Mount
 from engine.doors.users import describe_users
 from engine.errors import BadRequest, Conflict, DiskwrightError, StorageError, from_os_errors
-from engine.formats.files import layout, setup
+from engine.formats.files import access, layout, setup
 from engine.formats.files.repository import FileStore
 from engine.formats.files.tree import Tree
 from engine.formats.nfs import place as nfs_place
@@ -50,7 +50,7 @@ class NfsRepository(FileStore):
 
     def __init__(self, doors: Doors, where: Place, found: layout.Identity, threads: bool, using: Lease | None) -> None:
         """``using`` keeps the mount in place until ``close``."""
-        tree = Tree(with_patience(doors), where.root(doors.ids.host_id))
+        tree = Tree(with_patience(doors), where.root(doors.ids.host_id), found.access)
         super().__init__(tree, found, threads, NfsVolumes(tree), NfsProgressLogs(tree))
         self._shown = where.shown
         self._using = using
@@ -69,16 +69,17 @@ class NfsRepository(FileStore):
 
 def create(doors: Doors, parameters: dict[str, object]) -> None:
     """Make an empty repository in a directory of an export. The mount is taken away again."""
-    where = nfs_place.parse(parameters)
+    rest, given = access.take_out(parameters)
+    where = nfs_place.parse(rest)
     using = _attach(doors, where)
     try:
         with _named(where, doors):
-            setup.create_tree(doors, where.root(doors.ids.host_id))
+            setup.create_tree(doors, where.root(doors.ids.host_id), given)
     finally:
         if using is not None:
             using.release()
             with contextlib.suppress(StorageError):  # somebody uses it already; whoever is last takes it away
-                detach(doors, parameters)
+                detach(doors, rest)
 
 
 def open(doors: Doors, parameters: dict[str, object], threads: bool) -> NfsRepository:
@@ -88,6 +89,9 @@ def open(doors: Doors, parameters: dict[str, object], threads: bool) -> NfsRepos
     try:
         with _named(where, doors):
             found = setup.open_tree(doors, where.root(doors.ids.host_id))
+            if found.access is not None and not where.path:
+                for directory in (nfs_place.MOUNTS.rpartition("/")[0], nfs_place.MOUNTS):
+                    doors.files.let_pass(directory)
         return NfsRepository(doors, where, found, threads, using)
     except BaseException:
         if using is not None:

@@ -8,10 +8,11 @@ import fcntl
 import os
 import stat as stat_module
 import struct
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from engine.doors.files import Abilities, Entry, FileHandle, Kind, RunPlace, Space, Stat
+from engine.doors.files import Abilities, Access, Entry, FileHandle, Kind, RunPlace, Space, Stat
 from engine.doors.users import User
 from engine.tools.local.leases import ofd_lock, ofd_locked
 from engine.tools.local.openers import openers
@@ -74,6 +75,16 @@ class RealFileHandle:
     def lock(self) -> bool:
         """Take one OFD lock over qemu's bytes and ours: it must keep qemu away, and qemu us."""
         return ofd_lock(self.descriptor, fcntl.F_WRLCK, *_WRITE_LOCK)
+
+    def give(self, access: Access) -> None:
+        """Call fchown(2) and fchmod(2), in this order: the first takes bits away."""
+        import grp
+        import pwd
+
+        owner = _number(access.owner, lambda name: pwd.getpwnam(name).pw_uid, "user")
+        group = _number(access.group, lambda name: grp.getgrnam(name).gr_gid, "group")
+        os.fchown(self.descriptor, owner, group)
+        os.fchmod(self.descriptor, access.mode)
 
     def sync(self) -> None:
         """Call fsync(2), not fdatasync: a new file's size and mode count too."""
@@ -185,6 +196,12 @@ class RealFiles:
         """Call mkdir(2)."""
         os.mkdir(path, 0o770)
 
+    def let_pass(self, path: str) -> None:
+        """Call chmod(2) where a bit is missing."""
+        mode = stat_module.S_IMODE(os.lstat(path).st_mode)
+        if mode & 0o111 != 0o111:
+            os.chmod(path, mode | 0o111)
+
     def remove_directory(self, path: str) -> None:
         """Call rmdir(2)."""
         os.rmdir(path)
@@ -245,6 +262,14 @@ class RealFiles:
             os.close(descriptor)
             raise OSError(errno.EINVAL, "not a regular file", path)
         return descriptor, found.st_size
+
+
+def _number(name: str, look_up: Callable[[str], int], what: str) -> int:
+    """Return the number of a user or group, -1 for none."""
+    try:
+        return -1 if not name else int(name) if name.isdigit() else look_up(name)
+    except KeyError:
+        raise OSError(errno.EINVAL, f"this host has no {what} {name}") from None
 
 
 def _in_memory(device: int) -> bool:

@@ -332,7 +332,7 @@ def test_progress_of_a_damaged_record_is_no_litter(local: LocalStorage):
 
 FULL = record(
     volume=qcow2(V1, T2),
-    operation=Operation("merge", raw(V2), 5, T2, T1, 1, T2, T2, "up", (V1, V2), "/x", (1, 2, 3), "raw", True),
+    operation=Operation("merge", raw(V2), 5, T2, T1, 1, T2, T2, "up", (V1, V2), "/x", (1, 2, 3), "raw"),
     last=OperationStatus("copy", "höst", 1, 2, 50, "no space", 1.5, "fill"),
     scrap=(raw(V2),),
     lost=((0, 4096),),

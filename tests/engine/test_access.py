@@ -1,0 +1,121 @@
+"""Owner, group and mode of images are a property of the repository: machines run as other users."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.api import Engine
+from engine.assembly import real_doors
+from engine.data.model import Status
+from engine.errors import BadRequest, Damaged, StorageError
+
+MEBI = 1 << 20
+OTHER = 65534
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that every user can reach."""
+    folder = Path(tempfile.mkdtemp(prefix="diskwright-access-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def engine(place: Path, tmp_path: Path) -> Iterator[Engine]:
+    """With a repository whose images are another user's."""
+    engine = Engine(real_doors("host-a"), str(tmp_path / "state"))
+    made = {"path": str(place / "r"), "owner": str(OTHER), "group": str(OTHER), "mode": "600"}
+    engine.create_repository("localfs-1.0", made)
+    engine.connect_storage_repository("a", "localfs-1.0", {"path": made["path"]})
+    yield engine
+    engine.close()
+
+
+def as_other(path: str, *commands: str) -> subprocess.CompletedProcess[str]:
+    """A machine of the other user opens what was prepared."""
+    words = ["qemu-io", "-f", "qcow2", *(word for command in commands for word in ("-c", command)), path]
+    return subprocess.run(
+        words, user=OTHER, group=OTHER, extra_groups=[], capture_output=True, text=True, check=False, cwd="/"
+    )
+
+
+def owned(place: Path) -> set[tuple[int, int, int]]:
+    """Owner, group and mode of all volumes."""
+    found = [path.stat() for path in (place / "r" / "volumes").glob("*/*")]
+    return {(one.st_uid, one.st_gid, one.st_mode & 0o777) for one in found}
+
+
+@AS_ROOT
+def test_a_machine_of_another_user_can_use_what_is_prepared(engine: Engine, place: Path):
+    """The disk for writing and the layer below for reading, and not the records; every volume that is made later is
+    his too: an overlay, a flat copy, a merge."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    engine.create_snapshot("a", disk)
+    path = engine.prepare_image("a", disk).path
+    done = as_other(path, "write -P 7 0 64k", "read -P 7 0 64k")
+    assert done.returncode == 0 and "verification failed" not in done.stdout, done.stderr
+    assert owned(place) == {(OTHER, OTHER, 0o600)}
+    tags = subprocess.run(
+        ["ls", str(place / "r" / "tags")], user=OTHER, group=OTHER, extra_groups=[], capture_output=True, check=False
+    )
+    assert tags.returncode != 0
+    engine.teardown_image("a", disk)
+    engine.set_strategy("a", disk, "performance")
+    for fix in engine.check_storage_repository("a"):
+        engine.run_fix_here("a", fix)
+    assert engine.get_image_status("a", disk).status is Status.OPTIMIZED
+    assert owned(place) == {(OTHER, OTHER, 0o600)}
+
+
+@AS_ROOT
+def test_without_a_statement_nobody_else_can(place: Path, tmp_path: Path):
+    """As it was: what nobody stated is root's."""
+    engine = Engine(real_doors("host-a"), str(tmp_path / "state"))
+    engine.create_repository("localfs-1.0", {"path": str(place / "r")})
+    engine.connect_storage_repository("a", "localfs-1.0", {"path": str(place / "r")})
+    disk = engine.create_virtual_disk("a", MEBI)
+    path = engine.prepare_image("a", disk).path
+    assert "Permission denied" in as_other(path, "read 0 4k").stderr
+    engine.teardown_image("a", disk)
+    said = json.loads((place / "r" / "repository.json").read_text())
+    assert set(said) == {"format", "identity"}
+
+
+@pytest.mark.parametrize("given", [{"mode": "8"}, {"mode": "4755"}, {"owner": "a b"}, {"group": ""}])
+def test_what_is_no_access_is_refused(place: Path, tmp_path: Path, given: dict[str, str]):
+    """Nothing is made then."""
+    engine = Engine(real_doors("host-a"), str(tmp_path / "state"))
+    with pytest.raises(BadRequest):
+        engine.create_repository("localfs-1.0", {"path": str(place / "r"), **given})
+    assert not (place / "r").exists()
+
+
+@AS_ROOT
+def test_a_user_that_this_host_does_not_know_is_named(place: Path, tmp_path: Path):
+    """There is no repository afterwards, and it can be made."""
+    engine = Engine(real_doors("host-a"), str(tmp_path / "state"))
+    made = {"path": str(place / "r"), "owner": "nobody-of-that-name"}
+    with pytest.raises(StorageError, match="this host has no user nobody-of-that-name"):
+        engine.create_repository("localfs-1.0", made)
+    engine.create_repository("localfs-1.0", {"path": made["path"], "owner": str(OTHER)})
+
+
+@AS_ROOT
+def test_a_damaged_statement_is_damage(engine: Engine, place: Path):
+    """Nobody guesses whose images are."""
+    path = place / "r" / "repository.json"
+    path.write_text(path.read_text().replace('"mode":"600"', '"mode":"xyz"'))
+    engine.close()
+    with pytest.raises(Damaged, match="no valid access"):
+        engine.list_images("a")

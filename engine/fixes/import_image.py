@@ -38,7 +38,7 @@ def _import(attempt: Attempt, record: Record) -> None:
         filling = fill.ready(attempt, record, operation.digest)
         attempt.stage("copy data")
         digest = fill.copy_all(attempt, _reading(file, record.size), filling)
-        _require_same(attempt.context, named, handle)  # changed while it was read: not sealed
+        _require_unchanged(attempt.context, named, handle)
     attempt.stage("seal")
     attempt.finish(lambda now: target.sealed(now)._replace(digest=digest, digest_write_epoch=now.write_epoch))
     notes.forget_file(identity, attempt.tag)
@@ -46,6 +46,16 @@ def _import(attempt: Attempt, record: Record) -> None:
 
 def _reading(file: ImageFile, size: int) -> fill.Reading:
     return fill.Reading([file.layer], size, direct=False, ours=False)
+
+
+def _require_unchanged(context: Context, named: NamedFile, handle: FileHandle) -> None:
+    """Return if the file did not change while it was read. Else what was read of it is not gone on with either, should
+    the old file come back."""
+    try:
+        _require_same(context, named, handle)
+    except Refused as error:
+        error.lost_writes = True
+        raise
 
 
 def _require_same(context: Context, named: NamedFile, handle: FileHandle) -> None:

@@ -34,6 +34,11 @@ VERBS: dict[str, Verb] = {
         "the process that holds a prepared image on the host dies; a machine that uses the image goes on",
         {"image": IMAGE, "in": IN}, "image",
     ),
+    "write_file": Verb(
+        "somebody writes into an image file outside of all repositories",
+        {"file": Field("name", "which one", True), **PIECE},
+        backends=_HERE,
+    ),
     "resize_behind": Verb(
         "somebody makes the data of an image longer with a tool of his own",
         {"image": IMAGE, "in": IN, "size": Field("size", "how long", True)},

@@ -341,14 +341,15 @@ class _Parser(Reader):
 
     def _check_step(self, step: Step, node: Node) -> None:
         values = step.values
-        if step.verb in ("write", "machine_writes"):
+        if step.verb in ("write", "machine_writes", "write_file"):
             self.make_piece(node, values)
         elif step.verb == "fix":
             given = [name for name in ("rule", "type", "all") if values.get(name)]
             if len(given) != 1:
                 self.wrong(node, f"fix needs one of rule, type and all, found {_list(tuple(given))}")
         elif step.verb == "damage":
-            given = [name for name in ("record", "header", "truncate", "overwrite", "text", "delete") if name in values]
+            kinds = ("record", "header", "truncate", "overwrite", "text", "delete", "digests")
+            given = [name for name in kinds if name in values]
             if len(given) != 1:
                 self.wrong(node, f"damage does one thing, found {_list(tuple(given))}")
             if "pieces" not in values.get("overwrite", {"pieces": 1}):

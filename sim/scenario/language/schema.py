@@ -233,6 +233,7 @@ VERBS: dict[str, Verb] = {
             "overwrite": Field("content", "pieces, at offsets in the data *file*"),
             "text": Field("text", "the data file is replaced by this text"),
             "delete": Field("choice", "this file of it is deleted", choices=("record", "data")),
+            "digests": Field("flag", "one bit of its digest list is another"),
         },
     ),
     "add_file": Verb(

@@ -21,6 +21,7 @@ from sim.scenario.language.patterns import chunks
 from sim.scenario.play.names import Names
 
 _FEATURES_OFFSET = 72  # incompatible features in a qcow2 header of version 3
+_FLIPPED_AT = 5
 _FEATURES = {"dirty": 1 << 0, "corrupt": 1 << 1, "data-file": 1 << 2, "unknown-feature": 1 << 40}
 
 
@@ -44,6 +45,9 @@ def damage(names: Names, engine: Engine, step: Step) -> None:
         else:
             replace(files, path, _RAW[kind](raw))
         return
+    if "digests" in values:
+        _flip(files, names.digests_path(engine, image, step.line))
+        return
     path = names.data_path(engine, image, step.line)
     if "delete" in values:
         _delete(files, path)
@@ -60,6 +64,13 @@ def damage(names: Names, engine: Engine, step: Step) -> None:
             handle.sync()
     else:
         _damage_header(names, step, files, path)
+
+
+def _flip(files: Files, path: str) -> None:
+    with files.open(path, writable=True) as handle:
+        (byte,) = handle.read_at(_FLIPPED_AT, 1)
+        handle.write_at(_FLIPPED_AT, bytes([byte ^ 1]))
+        handle.sync()
 
 
 def _damage_header(names: Names, step: Step, files: Files, path: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from engine.api import Engine
-from engine.data.records import Record
+from engine.data.records import Record, VolumeRef
 from sim.scenario.backends.backend import ActiveFault, Backend, VirtualMachine
 from sim.scenario.backends.operations import read
 from sim.scenario.language.model import FaultPlan, Scenario, Step
@@ -110,11 +110,19 @@ class Names:
 
     def data_path(self, engine: Engine, image: NamedImage, line: int) -> str:
         """The file with the image's data, or the one that is being made."""
+        volume = self._volume(engine, image, line)
+        return engine.context.repository(image.repository).volumes.layer(volume).path
+
+    def digests_path(self, engine: Engine, image: NamedImage, line: int) -> str:
+        """The file with the digest list of the image's data, or of what is being made."""
+        return f"{self.backend.root(image.repository)}/digests/{self._volume(engine, image, line).id}"
+
+    def _volume(self, engine: Engine, image: NamedImage, line: int) -> VolumeRef:
         record = self.record(engine, image, line)
         volume = record.volume or (record.operation.attempt if record.operation else None)
         if volume is None:
             raise self.impossible(line, "this image has no data")
-        return engine.context.repository(image.repository).volumes.layer(volume).path
+        return volume
 
     def active(self, faults: tuple[FaultPlan, ...], engine: Engine, line: int) -> tuple[ActiveFault, ...]:
         """Faults with the paths that they are about."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from engine.doors.files import Files, Kind
 from sim.scenario.language.model import Step
+from sim.scenario.language.patterns import Piece, chunks
 from sim.scenario.play.names import Names
 
 _PIECE = 1 << 20
@@ -46,8 +47,20 @@ def plug_in(names: Names, step: Step) -> None:
     _rename(names.backend.files, f"{root}.away", root)
 
 
+def write_file(names: Names, step: Step) -> None:
+    """Write into an image file of a user's."""
+    values = step.values
+    piece = Piece(values["pattern"], values.get("at", 0), values["length"], values.get("every", 0),
+                  values.get("times", 1))  # fmt: skip
+    with names.backend.files.open(names.file(values["file"], step.lines["file"]), writable=True) as handle:
+        for start, data in chunks([piece]):
+            handle.write_at(start, data)
+        handle.sync()
+
+
 OF_OPERATORS: dict[str, Callable[[Names, Step], None]] = {
     "back_up": back_up, "put_back": put_back, "unplug": unplug, "plug_in": plug_in,
+    "write_file": write_file,
 }  # fmt: skip
 
 

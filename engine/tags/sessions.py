@@ -11,10 +11,15 @@ from __future__ import annotations
 
 from engine.data.records import Record
 from engine.doors import Doors
+from engine.errors import StorageError
 from engine.formats.base import Repository
 from engine.gate import gate
 from engine.gate.gate import Purpose
 from engine.tags import changes
+
+
+class NotDurable(StorageError):
+    """A flush of what a session wrote has failed. A second flush would succeed, and the data be lost all the same."""
 
 
 def closed(doors: Doors, record: Record) -> Record:
@@ -26,9 +31,15 @@ def close(doors: Doors, repository: Repository, tag: str) -> Record:
     """Make durable what a session wrote to a disk and have it over in its record, durable; return the record.
 
     The caller holds the disk's lease. Nothing is done when no session was begun. ImageBusy while a machine without a
-    holder has the data open."""
+    holder has the data open. NotDurable: the session is still open."""
     record = changes.read(repository, tag).record
     if not record.prepared_by or record.volume is None:
         return record
-    gate.settle(doors, gate.open_layer(repository, tag, record.volume, Purpose.SEAL))
+    try:
+        gate.settle(doors, gate.open_layer(repository, tag, record.volume, Purpose.SEAL))
+    except StorageError as error:
+        raise NotDurable(
+            f"what was written to image {tag} could not be made durable: {error.message}",
+            "It may be lost when this host ends: compare it with what its machine knows before it is used",
+        ) from error
     return changes.change(repository, tag, lambda now: closed(doors, now))

@@ -224,7 +224,8 @@ def _users(repository: Repository, entry: Prepared) -> list[User]:
 def teardown(context: Context, state: HostState, repo_id: str, image: str, path: str = "") -> None:
     """Undo ``prepare`` on this host; success when the holder is dead already. ``path``: which, when there are several.
 
-    ImageBusy while a machine has it open. Moved, after the holder has ended: what stands there now is another
+    ImageBusy while a machine has it open. StorageError, after the holder has ended: what the machine wrote could not be
+    made durable. Moved, after the holder has ended: what stands there now is another
     repository."""
     try:
         repository = context.repository(repo_id)
@@ -238,10 +239,21 @@ def teardown(context: Context, state: HostState, repo_id: str, image: str, path:
     _refuse_used(state, repository, entry)
     _end_holder(context, state, entry)
     if entry.writable:
-        with contextlib.suppress(DiskwrightError), leasing.take(context.doors, repository, [image]):
-            sessions.close(context.doors, repository, image)  # else whoever uses the content next does
+        _close_session(context, repository, image)
     if repository.activation is not None:
         repository.activation.deactivate(every=True)
+
+
+def _close_session(context: Context, repository: Repository, image: str) -> None:
+    """Close the session if its lease can be had; else whoever uses the content next does. A failed flush is told: the
+    next one would succeed without the data."""
+    try:
+        with leasing.take(context.doors, repository, [image]):
+            sessions.close(context.doors, repository, image)
+    except sessions.NotDurable:
+        raise
+    except DiskwrightError:
+        return
 
 
 def _which(context: Context, state: HostState, repo_id: str, image: str, path: str) -> Prepared:

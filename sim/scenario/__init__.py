@@ -11,7 +11,7 @@
 
 To add a step: its words in ``language.schema`` (``python -m sim.scenario.language.schema`` writes their table for
 ``scenarios/README.md``); then, for what a process of a host does, ``backends.operations`` and the arguments in
-``play.play``, for what befalls hosts, ``backends.backend``, the backends that have it and ``play.events``; and a
+``play.arguments``, for what befalls hosts, ``backends.backend``, the backends that have it and ``play.events``; and a
 scenario that shows it. To add a fault: ``sim.hosts.faults``, which explorations and random runs know too, and its name
 in ``language.schema``.
 """

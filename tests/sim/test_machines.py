@@ -9,6 +9,7 @@ from engine.gate import gate
 from engine.gate.gate import Purpose
 from sim.explore.cases.catalog import ALL
 from sim.explore.search.explorer import Explorer, Violation
+from sim.explore.search.faulty import failures
 from sim.explore.together.machines import SWAPS_VOLUMES, Harmed, outlived
 
 QUICK = ("snapshot-raw", "remove-all", "merge-down", "merge-up", "optimize-format", "optimize-beside-a-merge")
@@ -71,3 +72,9 @@ def test_a_snapshot_that_makes_nothing_durable_is_found(monkeypatch: pytest.Monk
     """What a machine wrote without a flush is in the snapshot after a power cut too, or that is found."""
     monkeypatch.setattr(gate, "settle", lambda doors, layer: None)
     assert any("reads wrong" in problem for one in explored("snapshot-unflushed-raw") for problem in one.problems)
+
+
+def test_a_flush_that_failed_is_not_taken_for_one_that_succeeded_later():
+    """Found so: tearing a disk down kept silent about a failed flush of what its machine had written; the snapshot then
+    flushed again, with success and without the data, and was acknowledged."""
+    assert not list(failures(ALL["snapshot-unflushed-raw"]))

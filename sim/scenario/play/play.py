@@ -9,11 +9,12 @@ from typing import Any
 
 from engine.errors import DiskwrightError
 from sim.scenario.backends.backend import ActiveFault, Backend, Ended, Failure
-from sim.scenario.backends.operations import BY_RUNNER, HERE, LATER, is_by_runner
+from sim.scenario.backends.operations import is_by_runner
 from sim.scenario.backends.simulated import SimBackend
 from sim.scenario.language.model import Interruption, Scenario, Step
 from sim.scenario.language.source import ScenarioError
 from sim.scenario.play import damage, expectations
+from sim.scenario.play.arguments import arguments_of
 from sim.scenario.play.events import EVENTS, happen
 from sim.scenario.play.names import NamedImage, Names
 from sim.scenario.play.operator import OF_OPERATORS
@@ -22,7 +23,6 @@ from sim.scenario.report.outcome import PASSED, SKIPPED, VIOLATED, WRONG, Expect
 from sim.scenario.report.recording import StateRecorder
 
 Tell = Callable[[dict[str, Any]], None]
-_NESTED_AT_MOST = 400
 _TRY_AGAIN_S = 4.0
 
 
@@ -210,7 +210,7 @@ class _Run:
         return ""
 
     def _operation(self, step: Step) -> None:
-        verb, arguments = self._arguments(step)
+        arguments = arguments_of(self.names, step)
         if is_by_runner(arguments) and step.interruption is not None and step.interruption.how != "crash":
             raise self.names.impossible(step.line, "a process that the engine starts can crash here, nothing else")
         target = str(arguments.get("repo", ""))
@@ -218,7 +218,7 @@ class _Run:
         with self.backend.engine(step.host) as engine:
             faults = self.names.active(step.faults, engine, step.line)
             known = _tags(engine, target) if makes else {}
-        ended = self._tried(step, verb, arguments, faults)
+        ended = self._tried(step, arguments, faults)
         if makes:
             self._bind(step, target, makes, ended, known)
         self._told(step, ended)
@@ -227,15 +227,15 @@ class _Run:
         self._keep(step, ended)
         self._judge(step, ended)
 
-    def _tried(self, step: Step, verb: str, arguments: dict[str, Any], faults: tuple[ActiveFault, ...]) -> Ended:
+    def _tried(self, step: Step, arguments: dict[str, Any], faults: tuple[ActiveFault, ...]) -> Ended:
         """Once, or while it fails until its time is over."""
-        ended = self.backend.run(step.host, verb, arguments, step.interruption, faults)
+        ended = self.backend.run(step.host, step.verb, arguments, step.interruption, faults)
         waited = 0.0
         while ended.how == "failed" and waited < step.within_s:
             assert self.backend.machines is not None, "time passes where a step may be tried again"
             self.backend.machines.wait(_TRY_AGAIN_S)
             waited += _TRY_AGAIN_S
-            ended = self.backend.run(step.host, verb, arguments, step.interruption, faults)
+            ended = self.backend.run(step.host, step.verb, arguments, step.interruption, faults)
         return ended
 
     def _thaw(self, step: Step) -> None:
@@ -296,35 +296,6 @@ class _Run:
                 return
         _judge_failure(step, ended.failure)
 
-    # -- arguments of operations
-
-    def _arguments(self, step: Step) -> tuple[str, dict[str, Any]]:
-        values = step.values
-        build = _ARGUMENTS.get(step.verb)
-        if build is not None:
-            return step.verb, build(self, step)
-        image = self.names.of_step(step, "disk" if "disk" in values else "image")
-        return step.verb, {"repo": image.repository, "image": image.id}
-
-    def options(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Options of the API that the fields of a step say."""
-        found: dict[str, Any] = {name: values[name] for name in ("strategy", "full", "digest") if name in values}
-        if "only" in values:
-            found["participating_repositories"] = list(values["only"])
-        return found
-
-    def user_data(self, step: Step) -> Any:
-        """What ``set_user_data`` sets."""
-        values = step.values
-        if "bytes" in values:
-            return "x" * max(0, values["bytes"] - 2)
-        if "nested" in values:
-            data: Any = 1
-            for _ in range(min(values["nested"], _NESTED_AT_MOST)):
-                data = [data]
-            return data
-        return values["data"]
-
 
 def _never(interruption: Interruption, ended: Ended) -> str:
     """That a point was not reached, and what there was instead."""
@@ -367,123 +338,3 @@ def _tags(engine: Any, repo: str) -> dict[str, bool]:
 
 _ON_THE_HOST = ("prepare", "teardown", "write", "connect", "disconnect")
 _MAKERS = ("create_disk", "create_snapshot", "copy", "import")
-
-
-def _work(values: dict[str, Any]) -> str:
-    if values.get("by_runner"):
-        return BY_RUNNER
-    return HERE if values.get("auto_fix", True) else LATER
-
-
-def _create_disk(run: _Run, step: Step) -> dict[str, Any]:
-    values = step.values
-    base = run.names.image(values["base"], step.lines["base"]) if "base" in values else None
-    options = run.options(values)
-    if base is not None and base.repository != values["in"]:
-        options["image_hints"] = {base.id: base.repository}
-    return {
-        "repo": values["in"], "size": values["size"], "base": base.id if base else None,
-        "user_data": values.get("user_data"), "options": options, "work": _work(values),
-    }  # fmt: skip
-
-
-def _create_snapshot(run: _Run, step: Step) -> dict[str, Any]:
-    disk = run.names.of_step(step, "of")
-    values = step.values
-    return {
-        "repo": disk.repository, "disk": disk.id, "user_data": values.get("user_data"), "options": run.options(values),
-    }  # fmt: skip
-
-
-def _copy(run: _Run, step: Step) -> dict[str, Any]:
-    values = step.values
-    image = run.names.image(values["image"], step.lines["image"])
-    base = run.names.image(values["base"], step.lines["base"]) if "base" in values else None
-    options = run.options(values)
-    if "hint" in values:
-        options["image_hints"] = {image.id: values["hint"]}
-    return {
-        "repo": values["to"], "image": image.id, "base": base.id if base else None,
-        "user_data": values.get("user_data"), "options": options, "work": _work(values),
-    }  # fmt: skip
-
-
-def _import(run: _Run, step: Step) -> dict[str, Any]:
-    values = step.values
-    return {
-        "repo": values["in"], "path": run.names.file(values["file"], step.lines["file"]), "format": values["format"],
-        "user_data": values.get("user_data"), "options": run.options(values), "work": _work(values),
-    }  # fmt: skip
-
-
-def _export(run: _Run, step: Step) -> dict[str, Any]:
-    image = run.names.of_step(step, "image")
-    path = run.backend.scratch(step.values["as"])
-    return {"repo": image.repository, "image": image.id, "path": path, "format": step.values.get("format", "raw")}
-
-
-def _set_user_data(run: _Run, step: Step) -> dict[str, Any]:
-    image = run.names.of_step(step, "image")
-    return {"repo": image.repository, "image": image.id, "data": run.user_data(step)}
-
-
-def _set_strategy(run: _Run, step: Step) -> dict[str, Any]:
-    image = run.names.of_step(step, "image")
-    return {"repo": image.repository, "image": image.id, "strategy": step.values["strategy"]}
-
-
-def _fix(run: _Run, step: Step) -> dict[str, Any]:
-    values = step.values
-    given = None
-    if "from" in values:
-        if values["from"] not in run.names.fixes:
-            raise run.names.impossible(step.line, f"no fixes were kept as {values['from']}")
-        given = run.names.fixes[values["from"]]
-    return {
-        "repo": values["in"], "rule": values.get("rule", ""), "type": values.get("type", ""),
-        "image": run.names.of_step(step, "image").id if "image" in values else "",
-        "lose_data": values.get("lose_data", False), "deep": values.get("deep", False), "given": given,
-    }  # fmt: skip
-
-
-def _write(run: _Run, step: Step) -> dict[str, Any]:
-    image = run.names.of_step(step, "disk")
-    values = step.values
-    piece = [values["pattern"], values.get("at", 0), values["length"], values.get("every", 0), values.get("times", 1)]
-    return {"repo": image.repository, "disk": image.id, "pieces": [piece]}
-
-
-def _prepare(run: _Run, step: Step) -> dict[str, Any]:
-    image = run.names.of_step(step, "image")
-    writable, take_over = step.values.get("writable", True), step.values.get("take_over", False)
-    return {"repo": image.repository, "image": image.id, "writable": writable, "take_over": take_over}
-
-
-def _connect(run: _Run, step: Step) -> dict[str, Any]:
-    name = step.values["repository"]
-    plan = next(plan for plan in run.scenario.repositories if plan.name == name)
-    found = {"repo": name, "format": plan.format, "parameters": run.backend.parameters(name)}
-    return found | {"accept_moved": step.values.get("accept_moved", False)}
-
-
-def _only_repository(run: _Run, step: Step) -> dict[str, Any]:
-    return {"repo": step.values["repository"]}
-
-
-_ARGUMENTS: dict[str, Callable[[_Run, Step], dict[str, Any]]] = {
-    "create_disk": _create_disk,
-    "create_snapshot": _create_snapshot,
-    "copy": _copy,
-    "import": _import,
-    "export": _export,
-    "set_user_data": _set_user_data,
-    "set_strategy": _set_strategy,
-    "check": lambda run, step: {"repo": step.values["in"], "deep": step.values.get("deep", False)},
-    "fix": _fix,
-    "write": _write,
-    "prepare": _prepare,
-    "connect": _connect,
-    "disconnect": _only_repository,
-    "take_srm": lambda run, step: {"repo": step.values["repository"], "dead": step.values.get("dead", "")},
-    "release_srm": _only_repository,
-}

@@ -113,6 +113,8 @@ class Convergence:
             except (DiskwrightError, AssertionError) as error:
                 problems.append(f"I10 the fix {run} fails: {error!r}")
                 continue
+            if self.recorder.improper:
+                problems.append(f"I7 {run}: {self.recorder.improper}")
             following += self._leads_to(node, found, run, points)
         return problems, following
 

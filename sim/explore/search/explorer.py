@@ -28,6 +28,7 @@ from sim.disk.profiles import PROFILES, Profile
 from sim.disk.storage import SimStorage
 from sim.explore.cases.case import RESCUERS, Case, prepared
 from sim.explore.oracle.invariants import Observation, Rank, observe
+from sim.explore.oracle.leases import without_lease
 from sim.explore.oracle.reference import Model
 from sim.explore.search.canonical import canonical_key, key_and_boring
 from sim.explore.search.cuts import cuts, pending_count
@@ -133,6 +134,8 @@ class EffectRecorder:
     def __init__(self) -> None:
         self.points: list[Moment] = []
         self.on = False
+        self.improper = ""
+        """The first effect of the run that its process had no right to."""
         self._storage: SimStorage | None = None
         self._models: Callable[[], tuple[Model, ...]] = tuple
         self.watch: Callable[[SimProcess, str, str], None] | None = None
@@ -143,6 +146,7 @@ class EffectRecorder:
             assert storage is not None
             if process.files.storage_of(what.partition(" ")[0]) is storage:
                 self.points.append(Moment(len(self.points) + 1, call, what, storage.clone(), self._models()))
+                self.improper = self.improper or without_lease(process, call, what)
                 if self.watch is not None:
                     self.watch(process, call, what)
         return Fault.NONE
@@ -151,7 +155,7 @@ class EffectRecorder:
         self, storage: SimStorage, models: Callable[[], tuple[Model, ...]], body: Callable[[], Any]
     ) -> list[Moment]:
         """Record ``body``; the last point is after its end."""
-        self.points, self._storage, self._models, self.on = [], storage, models, True
+        self.points, self._storage, self._models, self.on, self.improper = [], storage, models, True, ""
         try:
             body()
         finally:
@@ -210,6 +214,8 @@ class Explorer:
         except (DiskwrightError, AssertionError) as error:
             self._violation((), [f"the case itself fails: {error!r}"])
             return len(self.recorder.points)
+        if self.recorder.improper and not self.case.strangers:  # what no verb does has no lease either
+            self._violation((PathStep("operation", len(points), ENDED),), [f"I7 {self.recorder.improper}"])
         self._spread(points, (), "operation", None)
         for run in ("again",) * self.case.again + ("then",) * (self.case.then is not None):
             for point in points:
@@ -353,6 +359,8 @@ class Explorer:
             step = PathStep(fix.rule, len(self.recorder.points), ENDED)
             self._violation((*node.path, step), [f"I10 the fix {fix.rule} of {fix.target} fails: {error!r}"])
             return
+        if self.recorder.improper:
+            self._violation((*node.path, PathStep(fix.rule, len(points), ENDED)), [f"I7 {self.recorder.improper}"])
         self._spread(points if crash else points[-1:], node.path, fix.rule, found.rank)
         if early:
             self._again(node, world, host, repo, fix, points[-1])

@@ -40,7 +40,7 @@ def look(
 ) -> View:
     """Return a view of the repository. ``only`` limits the look at data to the chain of one tag (records are all read).
     A deep look leaves out images that somebody works on; ``mine``: the caller holds the lease."""
-    scan = repository.scan()
+    scan = _with_those_named(repository.scan())
     if only is not None and _is_in_doubt(scan, only):
         only = None  # which data it is about is what is asked
     facts = _facts(repository, scan, only, context.doors.clock.monotonic)
@@ -73,6 +73,19 @@ def look(
             view = view._replace(late_writers={**view.late_writers, **_late_writers_of_leaks(repository, view)})
     _replicas(context, view, only)
     return view
+
+
+def _with_those_named(scan: Scan) -> Scan:
+    """Add the tags that a directory which cannot be listed must hold, because others are based on them: they have not
+    vanished, they are unknown."""
+    reasons = dict(scan.unlisted)
+    tags = dict(scan.tags)
+    for entry in scan.tags.values():
+        for parent in entry.record.parents() if reasons and entry.record else ():
+            reason = reasons.get(f"tags/{parent[:2]}")
+            if reason is not None and parent not in tags:
+                tags[parent] = TagEntry(parent, 0, None, reason, unreadable=True)
+    return scan._replace(tags=tags) if reasons else scan
 
 
 def without_busy(context: Context, repository: Repository, found: RepositoryReport) -> RepositoryReport:

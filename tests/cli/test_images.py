@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
+from engine.doors.files import Entry
+from engine.tools.local.files import RealFiles
 from tests.cli.conftest import Command
 
 
@@ -107,3 +111,20 @@ def test_check_tells_by_its_exit_code(run: Command, main_repo: str, backup_repo:
     run("check", backup_repo, "--exit-code", code=12)
     run("check", backup_repo, "--exit-code", "--json", code=12)
     run("check", backup_repo, code=0)
+
+
+def test_images_says_when_there_may_be_more(run: Command, three: dict[str, str], monkeypatch: pytest.MonkeyPatch):
+    """A directory that cannot be listed is named with the reason, in both forms: what is in it has not vanished."""
+    shard = f"/tags/{three['db'][:2]}"
+    original = RealFiles.list_directory
+
+    def listed(files: RealFiles, path: str) -> list[Entry]:
+        if path.endswith(shard):
+            raise OSError(errno.EACCES, "Permission denied", path)
+        return original(files, path)
+
+    assert "There may be more" not in run("images", "backup").err
+    assert "incomplete" not in run.json("images", "backup")
+    monkeypatch.setattr(RealFiles, "list_directory", listed)
+    assert f"There may be more: cannot list {shard[1:]}: Permission denied [EACCES]" in run("images", "backup").err
+    assert [found["name"] for found in run.json("images", "backup")["incomplete"]] == [shard[1:]]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
-from engine.data.model import ImageReport
+from engine.data.model import ImageReport, is_id
 from tui.cli.arguments import Parser
 from tui.cli.render import Output
 from tui.cli.session import Handler, Session, image_json, kind, running, shown_status
@@ -37,15 +38,22 @@ def add_images(parser: Parser) -> None:
 
 def run_images(session: Session, arguments: argparse.Namespace) -> int:
     out = session.out
-    every = session.engine.inspect_repository(arguments.repo).images
+    report = session.engine.inspect_repository(arguments.repo)
+    every = report.images
+    hidden = [finding for finding in report.findings if finding.kind == "unknown" and not is_id(finding.subject)]
     found = sorted((image for image in every if _wanted(image, arguments)), key=_ORDERS[arguments.sort])
     images = found if arguments.limit is None else found[: max(0, arguments.limit)]
-    out.document({"repository": arguments.repo, "images": [image_json(image) for image in images]})
+    document: dict[str, Any] = {"repository": arguments.repo, "images": [image_json(image) for image in images]}
+    if hidden:
+        document["incomplete"] = [{"name": finding.subject, "reason": finding.text} for finding in hidden]
+    out.document(document)
     if out.json_wanted:
         return 0
     _print(out, images, arguments.wide)
     if len(images) < len(found):
         out.say(f"{len(found) - len(images)} more; give a higher --limit.")
+    for finding in hidden:
+        out.say(f"There may be more: {printable(finding.text)}.")
     if not found:
         name = printable(arguments.repo)
         shown = any(not image.hidden for image in every)

@@ -129,6 +129,12 @@ def require_not_in_use(state: HostState, repo_id: str, identity: str) -> None:
     for entry in (*state.prepared(), *state.unheld()):
         if entry.repository == identity:
             raise Refused(f"image {entry.image} of {repo_id} is prepared here", "Tear it down first")
+    for path in state.not_understood():
+        if identity in path:
+            raise Refused(
+                f"the note {path} says that an image of {repo_id} is prepared here, and cannot be understood",
+                "Tear the image down with the version of diskwright that prepared it; or move the note away",
+            )
     for task in state.tasks():
         if identity in task.uses:
             raise Refused(f"{task.verb} of image {task.image} in {repo_id} runs here", "Stop it or wait for it")

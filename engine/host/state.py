@@ -67,6 +67,11 @@ class Prepared(NamedTuple):
         return self.path.rpartition("/")[0]
 
 
+def _known(fields: tuple[str, ...], data: dict[str, Any]) -> dict[str, Any]:
+    """What this version knows of a note; a newer one may have written more."""
+    return {name: data[name] for name in fields if name in data}
+
+
 def _note(entry: Prepared) -> str:
     return f"prepared/{entry.repository}-{entry.run.rpartition('/')[2]}.json"
 
@@ -130,10 +135,16 @@ class HostState:
         left = {c.identity: c for c in (*self._left(), *self.connections().values())}
         connected = {c.identity for c in connections.values()}
         gone = [c for c in left.values() if c.identity not in connected][-_KEPT_LEFT:]
-        data: dict[str, Any] = {c.repo_id: _connection_data(c) for c in connections.values()}
+        data: dict[str, Any] = self._not_understood_connections()
+        data |= {c.repo_id: _connection_data(c) for c in connections.values()}
         self._write(
             "connections.json", data | ({_LEFT: [_connection_data(c, c.repo_id) for c in gone]} if gone else {})
         )
+
+    def _not_understood_connections(self) -> dict[str, Any]:
+        """Those of another version, as they are."""
+        known = self.connections()
+        return {key: data for key, data in self._read("connections.json", {}).items() if key not in (_LEFT, *known)}
 
     def last_seen(self, identity: str) -> Connection | None:
         """Return how a repository was connected that is not connected now; None when this host remembers none."""
@@ -149,16 +160,16 @@ class HostState:
     # -- tasks
 
     def tasks(self) -> list[Task]:
-        """Return the tasks whose process is alive; remove the files of others (their logs stay)."""
+        """Return the tasks whose process is alive; remove the files of those that ended (their logs stay)."""
         alive = []
         for name in self._names("tasks", ".json"):
             data = self._read(f"tasks/{name}", None)
             try:
                 known = {"process": ProcessIdentity(*data["process"]), "images": tuple(data["images"])}
-                task = Task(**{**data, **known, "uses": tuple(data["uses"])})
+                task = Task(**_known(Task._fields, {**data, **known, "uses": tuple(data["uses"])}))
             except (TypeError, KeyError):
-                task = None
-            if task is None or self._doors.processes.state(task.process) is ProcessState.GONE:
+                continue
+            if self._doors.processes.state(task.process) is ProcessState.GONE:
                 self._remove(f"tasks/{name}")
                 self._remove(f"tasks/{name.removesuffix('.json')}.spec")
             else:
@@ -208,14 +219,29 @@ class HostState:
         return found
 
     def _noted(self) -> list[Prepared]:
-        found = []
+        return [entry for _, entry in self._notes() if entry is not None]
+
+    def not_understood(self) -> list[str]:
+        """Return the paths of notes about prepared images that this version cannot read. They are kept: a machine may
+        use what they are about."""
+        return [path for path, entry in self._notes() if entry is None]
+
+    def _notes(self) -> list[tuple[str, Prepared | None]]:
+        found: list[tuple[str, Prepared | None]] = []
         for name in self._names("prepared", ".json"):
-            data = self._read(f"prepared/{name}", None)
-            try:
-                found.append(Prepared(**{**data, "process": ProcessIdentity(*data["process"])}))
-            except (TypeError, KeyError):
-                self._remove(f"prepared/{name}")
+            data, entry = self._read(f"prepared/{name}", None), None
+            with contextlib.suppress(TypeError, KeyError):
+                known = {**data, "process": ProcessIdentity(*data["process"])}
+                entry = Prepared(**_known(Prepared._fields, known))
+            if entry is not None or self._is_there(f"prepared/{name}"):
+                found.append((f"{self.directory}/prepared/{name}", entry))
         return found
+
+    def _is_there(self, name: str) -> bool:
+        """Whether a note is still there: another command may just have forgotten it."""
+        with contextlib.suppress(OSError):
+            return self._doors.files.stat(f"{self.directory}/{name}").size >= 0
+        return False
 
     def _of_this_boot(self, entry: Prepared) -> bool:
         return entry.process.boot_id == self._doors.processes.own().boot_id
@@ -239,11 +265,11 @@ class HostState:
     def make_run_directory(self, repository: str, name: str) -> str:
         """Make an empty run directory of that name and return its path. It is gone when the host boots, or is called
         otherwise then: nobody finds there what was prepared before. To be called alone (``starting``), because all
-        that no note knows is removed."""
+        that no note knows is removed, unless there are notes that cannot be understood."""
         top, boot = self._run_place()
         kept = {entry.run for entry in self._noted() if self._of_this_boot(entry)}
         run = f"{top}{boot}/{repository}/{name}"
-        for old in (top, f"{self.directory}/run"):
+        for old in (top, f"{self.directory}/run") if not self.not_understood() else ():
             self._clear(old, kept - {run})
         self._make_all(run)
         place = self._doors.files.run_place().path

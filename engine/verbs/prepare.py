@@ -19,7 +19,16 @@ from engine.doors.leases import Lease
 from engine.doors.processes import ProcessState
 from engine.doors.shared_leases import TOKEN_PREFIX
 from engine.doors.users import User
-from engine.errors import Conflict, DiskwrightError, Moved, NotFound, Refused, StorageError, from_os_error
+from engine.errors import (
+    Conflict,
+    DiskwrightError,
+    Moved,
+    NotFound,
+    NotUnderstood,
+    Refused,
+    StorageError,
+    from_os_error,
+)
 from engine.formats.base import Repository, backing_name
 from engine.gate import gate
 from engine.gate.gate import Purpose
@@ -263,6 +272,12 @@ def _which(context: Context, state: HostState, repo_id: str, image: str, path: s
     mine = [entry for entry in (*alive, *unheld) if entry.path == path] if path else alive or unheld
     if not mine:
         context.visible(repo_id, image)
+        for note in state.not_understood():
+            if image in note or repository.identity in note:
+                raise NotUnderstood(
+                    f"whether image {image} is prepared here is not known: the note {note} cannot be understood",
+                    "Tear it down with the version of diskwright that prepared it",
+                )
         where = f" at {path!r:.200}" if path else ""
         raise NotFound(f"image {image} is not prepared on this host{where}", "diskwright tasks lists what is")
     if len(mine) > 1:

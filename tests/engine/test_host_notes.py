@@ -1,11 +1,16 @@
-"""What a host keeps for itself does not grow for ever."""
+"""What a host keeps for itself does not grow for ever, and what it does not understand it keeps."""
 
 from __future__ import annotations
 
+import json
 import os
 
+import pytest
+
 from engine.assembly import real_doors
+from engine.errors import NotUnderstood, Refused
 from engine.host.state import HostState
+from tests.crash.kit import SIZE
 
 
 def test_only_the_newest_logs_of_ended_tasks_are_kept(tmp_path):
@@ -23,3 +28,47 @@ def test_only_the_newest_logs_of_ended_tasks_are_kept(tmp_path):
     assert logs == [f"{number:032x}.log" for number in range(30, 230)]
     assert f"{'f' * 32}.spec" in kept
     assert f"{0:032x}.spec" not in kept
+
+
+def note_of(engine):
+    (path,) = (os.path.join(engine.state.directory, "prepared", name)
+               for name in os.listdir(os.path.join(engine.state.directory, "prepared")))  # fmt: skip
+    return path
+
+
+def test_a_note_of_a_newer_version_is_read_as_far_as_it_is_known(engine):
+    """One field more: the image is prepared, and can be torn down."""
+    disk = engine.create_virtual_disk("a", SIZE)
+    engine.prepare_image("a", disk)
+    path = note_of(engine)
+    with open(path, encoding="utf-8") as stream:
+        note = json.load(stream)
+    with open(path, "w", encoding="utf-8") as stream:
+        json.dump({**note, "throttle": 7}, stream)
+    assert [entry.image for entry in engine.list_prepared()] == [disk]
+    engine.teardown_image("a", disk)
+    assert not os.path.exists(path)
+
+
+@pytest.mark.parametrize("text", ['{"repository": 1}', "[]", "no JSON"])
+def test_a_note_that_cannot_be_understood_is_kept_and_named(engine, text):
+    """Teardown and disconnect say which it is; what the machine has open stays where it is."""
+    disk, other = (engine.create_virtual_disk("a", SIZE) for _ in range(2))
+    prepared = engine.prepare_image("a", disk)
+    path = note_of(engine)
+    with open(path, encoding="utf-8") as stream:
+        good = stream.read()
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    with pytest.raises(NotUnderstood, match=os.path.basename(path)):
+        engine.teardown_image("a", disk)
+    with pytest.raises(Refused, match=os.path.basename(path)):
+        engine.disconnect_storage_repository("a")
+    engine.prepare_image("a", other)
+    engine.teardown_image("a", other)
+    assert os.path.exists(prepared.path)
+    with open(path, encoding="utf-8") as stream:
+        assert stream.read() == text
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write(good)
+    engine.teardown_image("a", disk)

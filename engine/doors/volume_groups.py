@@ -61,6 +61,14 @@ class VolumeGroup(NamedTuple):
     metadata_free: int
     """Bytes left in the smallest metadata area."""
     volumes: dict[str, LogicalVolume]
+    missing: tuple[str, ...] = ()
+    """LVM's uuids of the physical volumes that are missing, as far as it knows them."""
+
+    def say_missing(self) -> str:
+        """Name what is missing of a partial group, for messages."""
+        if not self.missing:
+            return f"a device of the volume group {self.name} is missing"
+        return f"of the volume group {self.name} is missing the physical volume {', '.join(self.missing)}"
 
 
 class BlockHandle(Protocol):

@@ -144,7 +144,8 @@ def test_a_device_that_was_added_is_found_by_the_next_command(bench, door, group
 
 
 def test_a_missing_device_is_told_and_nothing_is_changed(bench, door):
-    """The report is partial, volumes on what is missing have no ranges, changes are errors that say so."""
+    """The report is partial and names the physical volume, volumes on what is missing have no ranges, changes are
+    errors that say so."""
     devices = [bench.device(), bench.device()]
     door.create_group("g", devices, "")
     size = door.report("g").size // 2
@@ -155,13 +156,15 @@ def test_a_missing_device_is_told_and_nothing_is_changed(bench, door):
     path = bench.detach(other)
     report = door.report("g")
     assert (report.partial, report.devices) == (True, (place.device,))
+    (uuid,) = report.missing
+    assert len(uuid.split("-")) == 7 and uuid in report.say_missing()
     assert report.volumes["a"].ranges == (place,)
     assert report.volumes["b"].ranges == ()
     for call in (lambda: door.remove("g", "a"), lambda: door.rename("g", "a", "c"), lambda: door.sync("g")):
         with pytest.raises(StorageError, match="missing"):
             call()
     bench.attach(path)
-    assert not door.report("g").partial
+    assert not door.report("g").partial and not door.report("g").missing
     door.remove("g", "a")
     door.sync("g")
 

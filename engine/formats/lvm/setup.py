@@ -186,7 +186,9 @@ def _make_meta(group: Group, report: VolumeGroup, geometry: layout.Geometry) -> 
     groups, name = group.doors.volume_groups, group.name
     length, leases = geometry.meta_bytes(1), layout.leases_bytes(1) if geometry.hosts else 0
     if report.partial:
-        raise StorageError(f"a device of the volume group {name} is missing", "Bring it back")
+        raise StorageError(
+            report.say_missing(), "Attach it; pvs -o pv_name,pv_uuid on a host that sees it tells which device that is"
+        )
     begun = [report.volumes[volume] for volume in _UNFINISHED if volume in report.volumes]
     free = report.free + sum(volume.size for volume in begun)
     if free < length + leases:

@@ -20,7 +20,7 @@ _LINEAR = "linear"
 
 COLUMNS = {
     "vg": "vg_name,vg_uuid,vg_systemid,vg_extent_size,vg_size,vg_free,vg_partial,vg_mda_free",
-    "pv": "pv_name,pe_start,pv_missing",
+    "pv": "pv_name,pe_start,pv_missing,pv_uuid",
     "lv": "lv_name,lv_uuid,lv_size,lv_tags,lv_active,lv_device_open",
     "seg": "lv_name,seg_start,seg_size,segtype,seg_pe_ranges",
     "pvseg": "pv_name,pvseg_start,pvseg_size,segtype",
@@ -87,6 +87,7 @@ def parse(output: bytes, group: str) -> Report:
             volumes={
                 row["lv_name"]: _volume(row, segments.get(row["lv_name"], []), extent, starts) for row in tables["lv"]
             },
+            missing=tuple(_text(row["pv_uuid"]) for row in tables["pv"] if row["pv_name"] not in starts),
         )
         room = tuple(_room(row, extent, starts) for row in tables.get("pvseg", ()) if row["pv_name"] in starts)
         return Report(found, {row["lv_name"]: _text(row["lv_uuid"]) for row in tables["lv"]}, room, starts)

@@ -26,7 +26,9 @@ def in_extents(length: int, report: VolumeGroup) -> int:
 def require_free(report: VolumeGroup, wanted: int) -> None:
     """Return if the group can give so many bytes more. NoSpace, StorageError while a device is missing."""
     if report.partial:
-        raise StorageError(f"a device of the volume group {report.name} is missing", "Bring it back")
+        raise StorageError(
+            report.say_missing(), "Attach it; pvs -o pv_name,pv_uuid on a host that sees it tells which device that is"
+        )
     if wanted > report.free:
         raise NoSpace(
             f"{report.name} has {report.free} free bytes, {wanted} are needed",

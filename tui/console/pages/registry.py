@@ -2,35 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib import import_module
-from typing import cast
+from collections.abc import Callable, Sequence
 
 from tui.console.acts import Act
 from tui.console.control.anywhere import GLOBAL
 from tui.console.pages.page import Page
 
 TABS = ("triage", "images", "runs", "timeline")
-_STANDING = {
-    "first_run": ("first_run", "FirstRunPage"),
-    "triage": ("triage.page", "TriagePage"),
-    "images": ("images.page", "ImagesPage"),
-    "runs": ("runs.page", "RunsPage"),
-    "timeline": ("timeline.page", "TimelinePage"),
-}
-_ABOVE = {"plan": ("plan.page", "PlanPage"), "why": ("why.page", "WhyPage")}
-"""Pages that are opened above one of those."""
 
-_RECORD = ("why.record", "RecordPage")
-"""Opened by the page of a reason, with a fact."""
+
+def _first_run() -> type[Page]:
+    from tui.console.pages.first_run import FirstRunPage
+
+    return FirstRunPage
+
+
+def _triage() -> type[Page]:
+    from tui.console.pages.triage.page import TriagePage
+
+    return TriagePage
+
+
+def _images() -> type[Page]:
+    from tui.console.pages.images.page import ImagesPage
+
+    return ImagesPage
+
+
+def _runs() -> type[Page]:
+    from tui.console.pages.runs.page import RunsPage
+
+    return RunsPage
+
+
+def _timeline() -> type[Page]:
+    from tui.console.pages.timeline.page import TimelinePage
+
+    return TimelinePage
+
+
+def _plan() -> type[Page]:
+    from tui.console.pages.plan.page import PlanPage
+
+    return PlanPage
+
+
+def _why() -> type[Page]:
+    from tui.console.pages.why.page import WhyPage
+
+    return WhyPage
+
+
+_Kind = Callable[[], type[Page]]
+_STANDING: dict[str, _Kind] = {
+    "first_run": _first_run, "triage": _triage, "images": _images, "runs": _runs, "timeline": _timeline
+}  # fmt: skip
+_ABOVE: dict[str, _Kind] = {"plan": _plan, "why": _why}
+"""Pages that are opened above one of those."""
 
 
 def act_names() -> set[str]:
     """The names of all acts that a key can be given to."""
-    names = {act.name for act in GLOBAL}
-    for module, title in (*_STANDING.values(), *_ABOVE.values(), _RECORD):
-        names |= {act.name for act in _page(module, title).ACTS}
-    return names
+    from tui.console.pages.why.record import RecordPage  # opened by the page of a reason, with a fact
+
+    pages: list[type[Page]] = [RecordPage, *(kind() for kind in (*_STANDING.values(), *_ABOVE.values()))]
+    return {act.name for act in GLOBAL} | {act.name for page in pages for act in page.ACTS}
 
 
 def is_standing(name: str) -> bool:
@@ -40,13 +76,9 @@ def is_standing(name: str) -> bool:
 
 def tab_acts() -> dict[str, Sequence[Act]]:
     """Return what can be done on each tab."""
-    return {name: _page(*_STANDING[name]).ACTS for name in TABS}
+    return {name: _STANDING[name]().ACTS for name in TABS}
 
 
 def make_page(name: str) -> Page:
     """Make a new page."""
-    return _page(*(_STANDING | _ABOVE)[name])()
-
-
-def _page(module: str, title: str) -> type[Page]:
-    return cast(type[Page], getattr(import_module(f"tui.console.pages.{module}"), title))
+    return (_STANDING | _ABOVE)[name]()()

@@ -211,12 +211,14 @@ def _progress(repository: Repository, scan: Scan, only: str | None) -> dict[str,
 
 
 def _unheld(repository: Repository, scan: Scan, only: str | None) -> dict[str, str]:
-    """Return who writes to images of which nobody has the lease. Asked about one image, or about those that were
-    prepared for writing and never torn down."""
+    """Return who writes to images of which nobody has the lease. Asked about those that were prepared for writing and
+    never torn down; about one image anyway, where asking is cheap."""
     found = {}
     for tag, entry in scan.tags.items():
         record = entry.record
-        if record is None or record.volume is None or not (tag == only if only is not None else record.prepared_by):
+        if record is None or record.volume is None or (only is not None and tag != only):
+            continue
+        if not record.prepared_by and (only is None or repository.activation is not None):
             continue
         with contextlib.suppress(DiskwrightError):  # what cannot be asked says so elsewhere
             if not repository.leases.held(tag):

@@ -64,10 +64,12 @@ class Surroundings(Protocol):
     hook: Hook | None
     order: int
     watchdog: bool
-    format: str
 
     @property
     def image_locks(self) -> ImageLocks: ...
+
+    def is_exported(self, path: str) -> bool:
+        """Whether a path of the shared storage is on a server."""
 
     def doors(self, process: SimProcess) -> Doors:
         """All doors of a process of this world, with the process as their gate."""

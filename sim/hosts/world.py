@@ -115,6 +115,9 @@ class World:
         self.format = LVM if self.sharing else format
         self.only_host = ONLY_HOST if format == LVM else ""
         """Where one host alone may change anything, operations of several are done by that one."""
+        self.exported: set[str] = set()
+        """Directories of the shared storage that hosts see as a server's, besides all where the format is not of one
+        host."""
         self._images = images
         self.image_locks = ImageLocks(
             lambda image: self.locks.is_locked((*image, GUARD_KEPT)),
@@ -302,6 +305,10 @@ class World:
     def jump_clock(self, host: str, seconds: float) -> None:
         """The wall clock of a host is set; its monotonic clock is not affected."""
         self._skew[host] = self._skew.get(host, 0.0) + seconds
+
+    def is_exported(self, path: str) -> bool:
+        above = any(f"{path}/".startswith(f"{directory}/") for directory in self.exported)
+        return above or self.format != FORMAT
 
     def doors(self, process: SimProcess) -> Doors:
         name = process.host.name

@@ -37,7 +37,7 @@ class SimMounts:
         if inside:
             return self._mount(max(inside, key=len))
         world = self._host.world
-        shared = self._process.files.storage_of(path) is world.storage and world.format != "localfs-1.0"
+        shared = self._process.files.storage_of(path) is world.storage and world.is_exported(path)
         return Mount("simulated", "/", "nfs4" if shared else "ext4", _SHOWN)
 
     def mount_nfs(self, source: str, path: str, options: str) -> None:

@@ -20,7 +20,7 @@ from sim.hosts.faults import fail_call, possible
 from sim.hosts.machine import SimMachine
 from sim.hosts.processes import SimProcess
 from sim.hosts.tape import Tape
-from sim.hosts.world import DEVICE, DEVICE_BYTES, FORMAT, LVM, REPOSITORIES, SHARED, World
+from sim.hosts.world import DEVICE, DEVICE_BYTES, FORMAT, LVM, NFS, REPOSITORIES, SHARED, World
 from sim.lvm.volume_groups import make_device
 from sim.scenario.backends.backend import ActiveFault, Ended, Failure, Machines, VirtualMachine, VirtualMachines
 from sim.scenario.backends.operations import RUNNER, do, is_by_runner, volume_path
@@ -42,6 +42,7 @@ class SimBackend:
         self._world = World(profile=scenario.profile, seed=seed, format=SHARED if shared else FORMAT)
         self._world.order = seed
         self._plans = {plan.name: plan for plan in scenario.repositories}
+        self._world.exported = {self.root(plan.name) for plan in scenario.repositories if plan.format == NFS}
         self._faults: tuple[ActiveFault, ...] = ()
         self._jobs: dict[str, _Frozen] = {}
         self._open: dict[str, SimProcess] = {}

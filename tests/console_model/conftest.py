@@ -71,5 +71,7 @@ def demo(demo_template: tuple[Path, dict[str, str]], host: Host, tmp_path: Path)
     subprocess.run(["cp", "-r", "--sparse=always", str(template), str(tmp_path / "demo")], check=True)
     for name in (MAIN, OFFSITE):
         host.engine.connect_storage_repository(name, FORMAT, demo_build.parameters(str(tmp_path / "demo"), name))
+    file = f"{template}/{demo_build.FILES}/{demo_build.KILLED_IMPORT}.raw"
+    host.engine.name_import_file(MAIN, ids[demo_build.KILLED_IMPORT], file)
     identity = host.engine.list_repositories()[MAIN].identity
     return Demo(host.engine, host.notes, tmp_path / "demo", ids, identity)

@@ -224,3 +224,25 @@ def test_an_operator_names_the_file_on_another_host(engine, world, tmp_path):
         assert content(other, "a", image, tmp_path) == expected
         with pytest.raises(Refused, match="is no unfinished import"):
             other.name_import_file("a", image, str(named))
+
+
+@pytest.mark.parametrize("format, shared", [("raw", True), ("qcow2", False)])
+def test_blocks_are_shared_only_with_a_raw_file(engine, tmp_path, monkeypatch, format, shared):
+    """A qcow2 of a stranger would bring its reference counts along, right or wrong."""
+    path = tmp_path / f"in.{format}"
+    subprocess.run(["qemu-img", "create", "-q", "-f", format, path, "1M"], check=True)
+    repository = engine.context.repository("a")
+    able = repository.constraints()._replace(reflink=True)
+    monkeypatch.setattr(repository, "constraints", lambda: able)
+    asked: list[object] = []
+
+    def clone(files: object, source: object, target: object) -> bool:
+        asked.append(source)
+        return False
+
+    monkeypatch.setattr(type(engine.doors.files), "clone", clone)
+    strategy = {"raw": "performance", "qcow2": "space"}[format]
+    image = engine.import_image("a", str(path), format, options={**NO_FIX, "strategy": strategy})
+    run(engine, "a", "B-IMPORT", image)
+    assert bool(asked) is shared
+    assert state_of(engine, "a", image) == Status.OPTIMIZED

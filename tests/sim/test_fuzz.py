@@ -6,7 +6,14 @@ import json
 
 import pytest
 
+from engine.data.model import Status
+from engine.errors import StorageError
+from sim.disk.content import Content
+from sim.explore.cases import operations
+from sim.explore.cases.operations import outcomes
+from sim.explore.oracle.reference import Found, Image, Model, fitting
 from sim.explore.random.fuzz import fuzz, main
+from sim.hosts.world import Job
 
 SHARED = "lvm-shared"
 
@@ -41,3 +48,23 @@ def test_a_recorded_tape_takes_the_same_steps(tmp_path, capsys):
     saved.write_text(json.dumps({"seed": 2, "world": SHARED, "tape": recorded.tape}))
     assert main(["--replay", str(saved)]) == 0
     assert f"trace {recorded.digest}" in capsys.readouterr().out
+
+
+def test_what_a_disk_shows_after_a_failed_flush_may_be_old_new_or_both():
+    """In the range that was being written, until it is written anew; not beside it, nor in what was acknowledged."""
+    image = Image(8192, Content(8192, ()), True, {})
+    before = Model().made("a", "disk", image)
+    write = operations.write("a", "disk", 0, b"n" * 4096)
+    failed, done = Job(), Job()
+    failed.error, failed.done, done.done = StorageError("the flush failed"), True, True
+
+    def may_show(models: tuple[Model, ...], content: Content) -> bool:
+        seen = {("a", "disk"): Found(8192, True, {}, Status.OPTIMIZED, False, content)}
+        return bool(fitting(models, seen, None)[0])
+
+    old, torn = image.content, image.content.write(512, b"n" * 512)
+    new, beside = old.write(0, b"n" * 4096), old.write(4096, b"n")
+    after = outcomes((before,), [write], [failed])
+    assert [may_show(after, content) for content in (old, torn, new, beside)] == [True, True, True, False]
+    again = outcomes(after, [write], [done])
+    assert [may_show(again, content) for content in (old, torn, new, beside)] == [False, False, True, False]

@@ -71,13 +71,13 @@ def create(repo: str, size: int, base: tuple[str, str] | None = None, **options:
     """create_virtual_disk."""
 
     def effect(model: Model, result: Any) -> Model | None:
-        content = Content(size, ())
+        made = Image(size, Content(size, ()), True, {})
         if base is not None:
             below = model.images.get(base)
             if below is None:
                 return None
-            content = below.content.truncate(size)
-        return model.made(repo, result, Image(size, content, True, {}))
+            made = made._replace(content=below.content.truncate(size), torn=below.torn)
+        return model.made(repo, result, made)
 
     return Operation(
         f"create {repo}{f' on {base[1][:6]}' if base else ''}",
@@ -147,7 +147,8 @@ def strategy(repo: str, image: str, value: str) -> Operation:
 
 
 def write(repo: str, disk: str, offset: int, data: bytes) -> Operation:
-    """Prepare a disk, write and flush one block, tear it down."""
+    """Prepare a disk, write and flush one block, tear it down. Where it does not come to its end, as when the flush
+    fails, the disk may show what was there, what was written, or some of both."""
 
     def run(engine: Engine) -> None:
         engine.prepare_image(repo, disk)
@@ -164,9 +165,16 @@ def write(repo: str, disk: str, offset: int, data: bytes) -> Operation:
         image = _visible(model, repo, disk)
         if image is None or offset + len(data) > image.size:
             return None
-        return model.changed(repo, disk, content=image.content.write(offset, data))
+        torn = tuple(part for part in image.torn if part != (offset, len(data)))
+        return model.changed(repo, disk, content=image.content.write(offset, data), torn=torn)
 
-    return Operation(f"write {repo}/{disk[:6]} at {offset}", run, effect)
+    def halfway(model: Model, result: Any) -> Model | None:
+        after = effect(model, result)
+        if after is None:
+            return None
+        return after.changed(repo, disk, torn=(*after.images[repo, disk].torn, (offset, len(data))))
+
+    return Operation(f"write {repo}/{disk[:6]} at {offset}", run, effect, halfway)
 
 
 def fix(repo: str, number: int) -> Operation:

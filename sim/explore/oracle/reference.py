@@ -40,6 +40,8 @@ class Image(NamedTuple):
     """Ranges that the case destroyed: they may be zeros, and the image may be broken. All of it: it may be gone."""
     grown: Content | None = None
     """What its volume shows that another tool made longer: the image has its old size, or all of this."""
+    torn: tuple[tuple[int, int], ...] = ()
+    """Ranges that were being written when the flush failed or the machine died: they may be old, new or a mixture."""
 
 
 class Found(NamedTuple):
@@ -147,6 +149,7 @@ def _name(key: Key) -> str:
 def _facts(image: Image) -> tuple[object, ...]:
     return (
         image.size, image.content.digest, image.mutable, canonical(image.user_data), image.removed, image.hurt,
+        image.torn,
         image.grown and image.grown.digest,
     )  # fmt: skip
 
@@ -163,10 +166,11 @@ def differences(image: Image, found: Found, final: bool) -> Iterator[str]:
         yield f"has the user data {found.user_data!r:.60}, not {image.user_data!r:.60}"
     if found.lost and not image.hurt:
         yield f"is said to have lost {found.lost}"
+    unknown = (*image.hurt, *image.torn)
     if found.status in USABLE:
         if found.content is None:
             yield f"is said to be {found.status} and cannot be read"
-        elif not _without(found.content, image.hurt).same(_without(image.content, image.hurt)):
+        elif not _without(found.content, unknown).same(_without(image.content, unknown)):
             yield f"is said to be {found.status} and reads wrong at {_first_difference(found.content, image.content)}"
     elif final and not image.hurt:
         yield f"is {found.status} and no fix mends it"

@@ -119,6 +119,22 @@ def test_a_group_that_is_not_there(door, bench):
 # -- whose group it is
 
 
+def test_a_mark_of_a_name_becomes_that_of_one_host(bench, door, group):
+    """As a host that knows more of itself than an older program did: the mark changes, and then LVM
+    refuses whoever has the name alone, or another nonce."""
+    door.create("g", "v", EXTENT, [])
+    own = LvmVolumeGroups("host-a", lambda: "1" * 32)
+    assert own.former_system_id == door.system_id != own.system_id
+    own.set_system_id("g", own.system_id, own.former_system_id)
+    for other in (door, LvmVolumeGroups("host-a", lambda: "2" * 32)):
+        with pytest.raises(Refused, match="belongs to host"):
+            other.create("g", "w", EXTENT, [])
+    own.create("g", "w", EXTENT, [])
+    own.remove("g", "w")
+    own.remove("g", "v")
+    own.set_system_id("g", door.system_id, own.system_id)
+
+
 def test_a_group_of_another_host_can_be_looked_at_and_not_changed(bench, door, group):
     """The refusal names the owner."""
     door.create("g", "v", EXTENT, ["t"])

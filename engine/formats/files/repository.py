@@ -6,6 +6,8 @@ What localfs and NFS do differently is in their own modules.
 
 from __future__ import annotations
 
+import errno
+
 from engine.data.model import ALIGNMENT_BYTES, MAX_IMAGE_BYTES, Constraints
 from engine.doors.files import Abilities
 from engine.errors import StorageError, from_os_errors
@@ -75,7 +77,9 @@ class FileStore:
         if self._abilities is None:
             try:
                 path, lease = self._tree.claim_temporary("probe")
-            except StorageError:
+            except StorageError as error:
+                if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.EIO, errno.ETIMEDOUT):
+                    raise  # it is away: whoever goes on would wait for it again
                 return _NOTHING_SPECIAL
             try:
                 self._abilities = self._tree.files.probe(path)

@@ -351,3 +351,17 @@ def test_the_example_in_the_description_passes():
     example = text.partition("```yaml\n")[2].partition("```")[0]
     verdict = play(parse.parse("README.md", example), "sim")
     assert verdict.result == PASSED, told(verdict)
+
+
+def test_a_crash_at_each_effect_comes_at_all_of_them():
+    """The scenario is played once for each effect of the step."""
+    scenario = SCENARIOS["host/killed_at_each_step_of_prepare"]
+    told_of = [event for event in played_events(scenario) if event["verb"] == "prepare" and event["how"] == "killed"]
+    assert [event["number"] for event in told_of] == list(range(1, len(told_of) + 1))
+    assert len(told_of) > 10
+
+
+def played_events(scenario: Scenario) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = []
+    assert play(scenario, "sim", tell=events.append).result == PASSED
+    return events

@@ -103,35 +103,38 @@ def check(engine: Engine, repo: str, deep: bool) -> list[dict[str, Any]]:
 def fix(
     engine: Engine,
     repo: str,
-    rule: str,
-    type: str,
+    kind: str,
     image: str,
     lose_data: bool,
     deep: bool,
     given: list[dict[str, Any]] | None,
+    nth: int,
 ) -> list[str]:
-    """Run what is offered and wanted until nothing of it is left; the rules in the order in which they ran.
+    """Run what is offered and wanted until nothing of it is left, or only the ``nth`` of it, once; the rules in the
+    order in which they ran. ``kind``: a rule or a type, "" for everything.
 
     With ``given`` exactly those are run that are wanted, without another check. NotFound: none was offered."""
 
     def wanted(fix: Fix) -> bool:
         if image and image != fix.target and image not in fix.images:
             return False
-        if rule or type:
-            return fix.rule == rule or str(fix.type) == type
+        if kind:
+            return kind in (fix.rule, str(fix.type))
         return not fix.waits_for and (lose_data or fix.risk is not Risk.LOSES_DATA)
 
     ran: list[str] = []
     if given is not None:
-        todo = [one for one in map(Fix.from_json, given) if wanted(one)]
+        todo = [one for one in map(Fix.from_json, given) if wanted(one)][max(0, nth - 1) : nth or None]
         for one in todo:
             engine.run_fix_here(repo, one)
             ran.append(one.rule)
-        return _some(engine, repo, ran, bool(rule or type))
+        return _some(engine, repo, ran, bool(kind))
     for _ in range(MAX_FIXES):
         offered = [one for one in engine.check_storage_repository(repo, {"deep": deep}) if wanted(one)]
+        if nth:
+            offered = [] if ran else offered[nth - 1 : nth]
         if not offered:
-            return _some(engine, repo, ran, bool(rule or type))
+            return _some(engine, repo, ran, bool(kind))
         offered.sort(key=lambda one: bool(one.waits_for))
         if ran and offered[0].waits_for:
             return ran

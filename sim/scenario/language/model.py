@@ -19,14 +19,18 @@ class RepositoryPlan(NamedTuple):
 
 
 class Point(NamedTuple):
-    """Where a process is interrupted: one of the three."""
+    """Where a process is interrupted: one of the four."""
 
     before: str = ""
     nth: int = 1
     effect: int = 0
     percent: int = -1
+    each: bool = False
+    """Before every effect in turn: the scenario is played once for each."""
 
     def __str__(self) -> str:
+        if self.each:
+            return "before each effect"
         if self.before:
             return f"before {self.before}" + (f" number {self.nth}" if self.nth > 1 else "")
         return f"before effect {self.effect}" if self.effect else f"at {self.percent} %"

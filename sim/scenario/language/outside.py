@@ -44,4 +44,8 @@ VERBS: dict[str, Verb] = {
         {"image": IMAGE, "in": IN, "size": Field("size", "how long", True)},
         backends=_HERE,
     ),
+    "lose_leases": Verb(
+        "the server takes a host for dead: what its processes have locked on the storage is free, and fails for them",
+        {"name": Field("host", "which one", True)}, "name", backends=("sim",),
+    ),
 }  # fmt: skip

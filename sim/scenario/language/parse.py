@@ -55,6 +55,8 @@ class _Parser(Reader):
         """(kind, home repository) by name; kind is image, content, fixes, file, job, machine or copy."""
         self.jobs: dict[str, str] = {}
         """The host of each frozen process."""
+        self._each = False
+        """Some step crashes at each of its effects."""
         self.frozen: set[str] = set()
         """Hosts that stand still."""
 
@@ -233,8 +235,9 @@ class _Parser(Reader):
         return name
 
     def _interruption(self, how: str, node: Node) -> Interruption:
-        values, _ = self.fields(node, schema.FREEZE if how == "freeze" else schema.POINT, how)
-        chosen = [name for name in ("before", "effect", "percent") if name in values]
+        known = {"freeze": schema.FREEZE, "crash": schema.POINT | schema.EACH}.get(how, schema.POINT)
+        values, _ = self.fields(node, known, how)
+        chosen = [name for name in ("before", "effect", "percent", "each") if values.get(name, False) is not False]
         if len(chosen) != 1 or ("nth" in values and "before" not in values):
             self.wrong(node, f"{how} needs one of before (and nth), effect, percent; found {_list(tuple(values))}")
         point = Point(**{name: value for name, value in values.items() if name != "as"})
@@ -242,6 +245,9 @@ class _Parser(Reader):
             self.wrong(node, f"there is no effect {point.before!r:.60}; {nearest(point.before, [*schema.EFFECTS])}")
         if not point.nth or ("effect" in values and not point.effect) or point.percent > 100:
             self.wrong(node, "nth and effect count from 1, percent goes to 100")
+        if point.each and self._each:
+            self.wrong(node, "one step of a scenario can crash at each effect, and another one does so already")
+        self._each = self._each or point.each
         if how == "freeze":
             self._new(node, values["as"], "job", "")
         return Interruption(how, point, values.get("as", ""))
@@ -347,6 +353,8 @@ class _Parser(Reader):
             given = [name for name in ("rule", "type", "all") if values.get(name)]
             if len(given) != 1:
                 self.wrong(node, f"fix needs one of rule, type and all, found {_list(tuple(given))}")
+            if "change" in values and ("from" not in values or not isinstance(values["change"], dict)):
+                self.wrong(node, "change needs from, and names fields of the fixes with their values")
         elif step.verb == "damage":
             kinds = ("record", "header", "truncate", "overwrite", "text", "delete", "digests")
             given = [name for name in kinds if name in values]

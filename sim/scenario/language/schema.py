@@ -68,6 +68,8 @@ _FIX_FIELDS = {
     "from": Field("name", "use the fixes that an earlier `check` kept, and do not check again"),
     "lose_data": Field("flag", "with all: also what loses data"),
     "deep": Field("flag", "check deeply"),
+    "nth": Field("count", "only the how manieth of those that are wanted, once"),
+    "change": Field("json", "with from: fields that somebody has edited in the fixes since"),
 }
 
 RECORD_DAMAGE = (
@@ -157,6 +159,7 @@ VERBS: dict[str, Verb] = {
             "take_over": Field("flag", "a machine has it open that lost its holder, and gets a new one"),
         },
         "image",
+        interruptible=True,
     ),
     "teardown": Verb("undo prepare", {"image": IMAGE, "in": IN}, "image"),
     "write": Verb(
@@ -340,6 +343,7 @@ POINT = {
     "effect": Field("count", "the effect of this number, as `-v` shows them"),
     "percent": Field("count", "the first write to the image at or beyond this share of it"),
 }
+EACH = {"each": Field("flag", "true: before every effect of the step, the scenario being played once for each")}
 FREEZE = {**POINT, "as": Field("new", "a name for the frozen process, for `thaw`", True)}
 
 FAULTS = ("EIO", "ENOSPC", "EDQUOT", "EACCES", "ESTALE", "ETIMEDOUT", "EROFS", "short", "sync")
@@ -430,6 +434,7 @@ def reference() -> str:
     for title, fields in (
         ("Repositories", REPOSITORY),
         ("Points of crash, freeze and stop", POINT),
+        ("Points of crash besides", EACH),
         ("Faults", FAULT),
         ("Errors", ERROR),
     ):

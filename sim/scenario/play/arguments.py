@@ -112,11 +112,12 @@ def _fix(names: Names, step: Step) -> dict[str, Any]:
     if "from" in values:
         if values["from"] not in names.fixes:
             raise names.impossible(step.line, f"no fixes were kept as {values['from']}")
-        given = names.fixes[values["from"]]
+        given = [{**fix, **values.get("change", {})} for fix in names.fixes[values["from"]]]
     return {
-        "repo": values["in"], "rule": values.get("rule", ""), "type": values.get("type", ""),
+        "repo": values["in"], "kind": values.get("rule") or values.get("type", ""),
         "image": names.of_step(step, "image").id if "image" in values else "",
         "lose_data": values.get("lose_data", False), "deep": values.get("deep", False), "given": given,
+        "nth": values.get("nth", 0),
     }  # fmt: skip
 
 

@@ -88,8 +88,15 @@ def _kill_holder(backend: Backend, names: Names, step: Step) -> None:
             engine.doors.clock.sleep(_LOOK_AGAIN_S)
 
 
+def _lose_leases(backend: Backend, names: Names, step: Step) -> None:
+    assert backend.world is not None, "only the simulator can take locks away"
+    for process in list(backend.world.machine(step.values["name"]).processes.values()):
+        process.lose_locks()
+
+
 OPERATORS: dict[str, Callable[[Backend, Names, Step], None]] = {
     "kill_holder": _kill_holder,
     "resize_behind": _resize,
+    "lose_leases": _lose_leases,
 }
 """What operators do, on every backend that the table of verbs names."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from engine.errors import DiskwrightError
 from sim.scenario.backends.backend import ActiveFault, Backend, Ended, Failure
 from sim.scenario.backends.operations import is_by_runner
 from sim.scenario.backends.simulated import SimBackend
-from sim.scenario.language.model import Interruption, Scenario, Step
+from sim.scenario.language.model import Interruption, Point, Scenario, Step
 from sim.scenario.language.source import ScenarioError
 from sim.scenario.play import damage, expectations
 from sim.scenario.play.arguments import arguments_of
@@ -47,7 +48,35 @@ def play(
         needed = " or ".join(scenario.backends)
         return verdict._replace(line=1, message=f"not played: it needs {needed}, this is {backend}")
     started = time.monotonic()
-    run = _Run(scenario, _backend(scenario, backend, seed), seed, tell, called if called is not None else {})
+    last = None
+    for variant in _variants(scenario):
+        called = called if called is not None else {}
+        played, ended_before = _played(verdict, variant, seed, tell, called, compare=compare, record=record)
+        if ended_before and last is not None:
+            break
+        last = played
+        if played.result != PASSED:
+            break
+    assert last is not None, "a scenario is played at least once"
+    return last._replace(seconds=time.monotonic() - started)
+
+
+def _variants(scenario: Scenario) -> Iterator[Scenario]:
+    """The scenario itself; where a step crashes at each effect, with a crash at the first, the second, and so on."""
+    for number, step in enumerate(scenario.steps):
+        if step.interruption is not None and step.interruption.point.each:
+            for effect in itertools.count(1):
+                crash = step._replace(interruption=step.interruption._replace(point=Point(effect=effect)))
+                yield scenario._replace(steps=(*scenario.steps[:number], crash, *scenario.steps[number + 1 :]))
+    yield scenario
+
+
+def _played(
+    verdict: Verdict, scenario: Scenario, seed: int, tell: Tell, called: dict[str, str], *, compare: bool, record: bool
+) -> tuple[Verdict, bool]:
+    """Play it once; return how it ended, and whether that is for a point that was not reached."""
+    backend = verdict.backend
+    run = _Run(scenario, _backend(scenario, backend, seed), seed, tell, called)
     try:
         if record:
             run.record(backend)
@@ -65,10 +94,8 @@ def play(
         message = f"expected an error of the engine or none, found {type(error).__name__}: {error!s:.300}"
     finally:
         run.backend.close()
-    seconds = time.monotonic() - started
-    return verdict._replace(
-        result=result, line=line, message=message, seconds=seconds, events=tuple(run.events), outcome=found
-    )
+    ended = verdict._replace(result=result, line=line, message=message, events=tuple(run.events), outcome=found)
+    return ended, run.ended_before
 
 
 def play_up_to(scenario: Scenario, steps: int, seed: int = 0) -> tuple[SimBackend, dict[str, str]]:
@@ -102,6 +129,8 @@ class _Run:
         self.names = Names(scenario, backend)
         self.events: list[dict[str, Any]] = []
         self.line = 1
+        self.ended_before = False
+        """A step has ended before the point at which it was to be interrupted."""
         self._number = 0
         self._seed = seed
         self._tell = tell
@@ -287,6 +316,7 @@ class _Run:
         interruption = step.interruption
         if interruption is not None and step.verb != "thaw":
             if ended.reached is None:
+                self.ended_before = True
                 raise self.names.impossible(step.line, _never(interruption, ended))
             if interruption.how != "stop":
                 return

@@ -26,8 +26,10 @@ class Tag(NamedTuple):
 
 def readable(entry: TagEntry | None, tag: str, place: str) -> Tag:
     """Return the tag in ``entry``; NotFound, StorageError or Damaged when there is none to use."""
-    if entry is None or entry.tombstone:
+    if entry is None:
         raise NotFound(f"there is no image {tag} in {place}", "diskwright images lists what is there")
+    if entry.tombstone:
+        raise NotFound(f"image {tag} was removed from {place}, and its data is deleted", "It does not come back")
     if entry.record is None:
         if entry.unreadable:
             raise StorageError(f"the record of image {tag} cannot be read: {entry.problem}", "Try again")

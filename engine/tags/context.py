@@ -231,10 +231,7 @@ class Context:
             raise trouble[0]
         whole = [found for found in everywhere if found.record.whole] or everywhere
         if not whole:
-            raise NotFound(
-                f"image {image} is in none of the connected repositories",
-                "Connect the repository that has it, or look with diskwright images",
-            )
+            raise self._nowhere(image, options.participating_repositories)
         if len(whole) > 1:
             names = ", ".join(found.repo_id for found in whole)
             raise Ambiguous(
@@ -248,8 +245,30 @@ class Context:
         require_id(image, "image_id")
         record = changes.read(self.repository(repo_id), image).record
         if not record.strong:
-            raise NotFound(f"there is no image {image} in {repo_id}", "If it was removed, restore it first")
+            raise _not_visible(record, repo_id)
         return record
+
+    def _nowhere(self, image: str, only: tuple[str, ...] | None) -> DiskwrightError:
+        """Return the error for an image that no repository has to use: removed in one, perhaps in one that is away, or
+        known to none."""
+        away: list[str] = []
+        for repo_id in only if only is not None else sorted(self.connections):
+            try:
+                entry = self.repository(repo_id).tags.read(image)
+            except DiskwrightError as error:
+                away.append(f"{repo_id} cannot be asked: {error.message}")
+                continue
+            if entry is not None and entry.record is not None:
+                return _not_visible(entry.record, repo_id)
+        if away:
+            return StorageError(
+                f"image {image} is in none of the repositories that are there, and {'; '.join(away)}",
+                "Bring back what is away, or disconnect it",
+            )
+        return NotFound(
+            f"image {image} is in none of the connected repositories",
+            "Connect the repository that has it, or look with diskwright images",
+        )
 
     @staticmethod
     def _look(repo_id: str, repository: Repository, image: str) -> Found | None:
@@ -272,3 +291,18 @@ class Context:
         for repository in self._open.values():
             repository.close()
         self._open.clear()
+
+
+def _not_visible(record: Record, repo_id: str) -> NotFound:
+    """Return the error for a tag that is no image: one that was removed, or data that others need."""
+    if record.removed is None:
+        return NotFound(
+            f"{record.id} is no image of {repo_id} but hidden data, which images need or an unfinished operation left",
+            "diskwright images lists the images",
+        )
+    if record.purging or record.absorber:
+        return NotFound(f"image {record.id} was removed from {repo_id} and is being deleted", "It does not come back")
+    return NotFound(
+        f"image {record.id} was removed from {repo_id}",
+        f"It can be brought back: diskwright restore {shlex.quote(repo_id)} {record.id}",
+    )

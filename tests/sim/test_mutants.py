@@ -40,7 +40,6 @@ KILLERS = {
     "fixes.merge._reserve:repository.tags.settle_all": "passed merge-and-repoint",
     "fixes.merge._up:fill.settle": "remove-below",
     "fixes.rebuild._read_what_can_be_read:write.flush": "faults mend-salvage",
-    "formats.files.litter.LitterBox._remove_old_generation:self._tree.files.sync_directory": "user-data",
     "formats.files.litter.LitterBox.remove:self._tree.files.sync_directory": "clean-lost",
     "formats.files.setup._commit:tree.files.sync_directory": "small",
     "formats.files.setup._commit:tree.files.sync_directory#2": "small",
@@ -54,7 +53,8 @@ KILLERS = {
     "formats.files.volumes.Volumes._sync_if_there:self._files.sync_directory": "clean-evidence",
     "formats.files.volumes.Volumes.make:handle.sync": "create-performance",
     "formats.files.volumes.Volumes.make:self._files.sync_directory": "create-performance",
-    "formats.files.volumes.Volumes.quarantine:self._files.sync_directory": "clean-unnamed",
+    "formats.files.litter.LitterBox._remove_second_name:self._tree.files.sync_directory": "mend-lost",
+    "formats.files.volumes.Volumes._move:self._files.sync_directory": "clean-unnamed",
     "formats.files.progress.ProgressLogs.start:handle.sync": "small",
     "formats.files.progress.ProgressLogs.start:self._files.sync_directory": "small",
     "formats.files.digests.DigestLists.write:self._files.sync_directory": "small",
@@ -76,7 +76,7 @@ KILLERS = {
     "formats.lvm.volumes.volumes.Volumes._make_room_for:self._group.sync": "small lvm",
     "formats.lvm.volumes.volumes.Volumes.make:device.sync": "lvm:create-performance",
     "formats.lvm.volumes.extents.Extents.make_room:self._group.sync": "small lvm",
-    "formats.lvm.volumes.volumes.Volumes.quarantine:self._group.sync": "small lvm",
+    "formats.lvm.volumes.volumes.Volumes._rename:self._group.sync": "small lvm",
     "formats.lvm.volumes.volumes.Volumes.remove:self._group.sync": "small lvm",
     "host.state.HostState._write:handle.sync": "small",
     "host.state.HostState._write:self._doors.files.sync_directory": "small",
@@ -91,6 +91,11 @@ KILLERS = {
 A site that is not here is looked for in all of them."""
 
 REDUNDANT = {
+    "fixes.mend_record.mend_record:repository.tags.settle_all": "no case mends a record beside one that was seen and "
+    "is not durable",
+    "fixes.repair.put_back:repository.tags.settle": "a volume whose record falls back is put away again, with its data",
+    "formats.files.litter.LitterBox._remove_old_generation:self._tree.files.sync_directory": "the generation before is "
+    "kept: two hosts in a row would have to die between link and sync",
     "formats.files.setup.create_tree:handle.sync": "the file is empty; the model takes a synced name for a "
     "whole inode, which file systems without a journal do not promise",
     "formats.lvm.litter.LitterBox.remove:self._records.settle_all": "a progress log that comes back is listed again",

@@ -38,7 +38,7 @@ KILLERS = {
     "fixes.fill._reflink:write.sync": "mend-copy-reflink",
     "gate.gate.settle:handle.sync": "remove-below",
     "fixes.merge._reserve:repository.tags.settle_all": "passed merge-and-repoint",
-    "fixes.merge._up:fill.settle": "remove-below",
+    "fixes.merge._up:gate.settle": "remove-below",
     "fixes.rebuild._read_what_can_be_read:write.flush": "faults mend-salvage",
     "formats.files.litter.LitterBox.remove:self._tree.files.sync_directory": "clean-lost",
     "formats.files.setup._commit:tree.files.sync_directory": "small",
@@ -84,7 +84,7 @@ KILLERS = {
     "verbs.copy._base:repository.tags.settle": "snapshot-as-base-of-a-copy",
     "verbs.copy._commit:repository.tags.settle": "passed copies",
     "verbs.create._on_base:found.repository.tags.settle": "snapshot",
-    "verbs.export._publish:files.sync_directory": "export",
+    "verbs.export.export:context.doors.files.sync_directory": "export",
     "verbs.export.export:handle.sync": "export",
 }
 """What finds it soonest: a case whose crashes are explored, ``faults`` or ``passed`` and a case or race, ``small``.

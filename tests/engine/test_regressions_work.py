@@ -156,7 +156,7 @@ def test_two_commands_that_connect_at_once_are_both_remembered(engine, world, mo
     connect = engine.connect_storage_repository
     second = {"path": str(world.root / "d")}
     looked = once(lambda: connect("d", "localfs-1.0", second), open_repository)
-    monkeypatch.setattr("engine.api.open_repository", looked)
+    monkeypatch.setattr("engine.host.connecting.open_repository", looked)
     connect("c", "localfs-1.0", {"path": str(world.root / "c")})
     assert sorted(engine.list_repositories()) == ["a", "b", "c", "d"]
 

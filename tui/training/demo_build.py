@@ -275,7 +275,7 @@ def _damaged_snapshot(builder: Builder) -> None:
 
 
 def _waiting(builder: Builder) -> None:
-    source = builder.disk(ARCHIVE, "dr-standby", "kept in the archive", solid("dr-standby", MiB), GiB)
+    source = builder.disk(ARCHIVE, "dr-standby", "kept in the archive", solid("dr-standby", 512 * KiB), GiB)
     about = data_of("dr-standby", "its source is not connected")
     copy = builder.known("dr-standby", builder.engine.copy_image(MAIN, source, None, about, NO_FIX))
     builder.killed_fix("host-c", rules.B_COPY, copy, {"before": WRITE})

@@ -57,7 +57,7 @@ class Choices:
     def fix(self, repo: str, type: str = "") -> Action:
         """Run all fixes of a repository, or those of one type."""
         arguments = {
-            "repo": repo, "rule": "", "type": type, "image": "", "lose_data": False, "deep": False, "given": None,
+            "repo": repo, "kind": type, "image": "", "lose_data": False, "deep": False, "given": None, "nth": 0,
         }  # fmt: skip
         return Action("fix", arguments, frozenset(), lambda result: None, lambda: None, f"fix {repo}")
 

@@ -253,7 +253,7 @@ def _nothing(model: Model) -> None:
 
 def _fix_all(engine: Engine, repo: str) -> None:
     arguments: dict[str, Any] = {
-        "repo": repo, "rule": "", "type": "", "image": "", "lose_data": False, "deep": False, "given": None,
+        "repo": repo, "kind": "", "image": "", "lose_data": False, "deep": False, "given": None, "nth": 0,
     }  # fmt: skip
     operations.do(engine, "fix", arguments, lambda: False)
 

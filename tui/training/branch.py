@@ -85,8 +85,8 @@ class Branch:
 
     def _fix(self, host: str, repository: str, row: FixRow, interruption: Any) -> Outcome:
         arguments = {
-            "repo": repository, "rule": row.rule, "type": "", "image": row.target, "lose_data": True,
-            "deep": False, "given": [row.fix().to_json()],
+            "repo": repository, "kind": row.rule, "image": row.target, "lose_data": True, "deep": False,
+            "given": [row.fix().to_json()], "nth": 0,
         }  # fmt: skip
         ended = self._backend.run(host, "fix", arguments, interruption, ())
         return self._note(ended.how, _sentence(host, row, ended))

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.adversary.doors.hosts import Host
+from tests.adversary.doors.hosts import Done, Host
 from tests.adversary.oracle.contents import judge
 from tests.adversary.oracle.findings import Finding
 from tests.adversary.oracle.model import ABSENT, PRESENT, REMOVED, Image
@@ -47,17 +47,29 @@ def end(world: World, host: Host) -> list[Finding]:
 
 
 def _fix_all(world: World, host: Host, repository: str, *more: str) -> list[Finding]:
-    done = host.run("fix", repository, "--all", *more)
+    done = _fix_everywhere(world, host, repository, *more)
     for _ in range(2):
         if not done.code:
             break
-        done = host.run("fix", repository, "--all", *more)
+        done = _fix_everywhere(world, host, repository, *more)
     world.quiet()
     _may_be_cleaned(world, repository)
     hurt = any(image.hurt or image.grown_from for image in world.model.repositories[repository].values())
     if not done.code or hurt or any(m.repository == repository for m in world.machines.values()):
         return []
     return [Finding("fixes fail", repository, "", f"fix --all ended with {done.code} three times: {done.error[-500:]}")]
+
+
+def _fix_everywhere(world: World, host: Host, repository: str, *more: str) -> Done:
+    """Run all fixes on a host, and where imports are left, on the others: only where one began its file is read."""
+    done = host.run("fix", repository, "--all", *more)
+    for other in world.hosts:
+        left = done.output.get("left", [])
+        if done.code or other is host or all(fix["rule"] != "B-IMPORT" for fix in left):
+            continue
+        world.quiet()
+        done = other.run("fix", repository, "--all", *more)
+    return done
 
 
 def _may_be_cleaned(world: World, repository: str) -> None:
@@ -200,7 +212,7 @@ def _converges(world: World, host: Host, repository: str) -> list[Finding]:
     """Run fixes, also what cannot be undone, until none is left."""
     told: list[str] = []
     for number in range(ROUNDS_OF_FIXES):
-        host.run("fix", repository, "--all", *(["--irreversible"] if number else []))
+        _fix_everywhere(world, host, repository, *(["--irreversible"] if number else []))
         world.quiet()
         _may_be_cleaned(world, repository)
         output = host.run("check", repository).output

@@ -122,10 +122,13 @@ def restore_backup(world: World, action: Action) -> Outcome:
 
 
 def restore_locks(world: World, action: Action) -> Outcome:
-    """Put an empty lock file in the place of the lock file, as a restore of single files does."""
+    """Put an empty lock file in the place of the lock file, as a restore of single files does.
+
+    Until somebody accepts it, hosts that know the other may refuse everything; at the end all of them do accept it."""
     locks = world.places[action["repo"]].root / "locks"
     locks.unlink()
     locks.touch()
+    world.replaced.add(action["repo"])
     return Outcome()
 
 
@@ -133,7 +136,10 @@ def damage(world: World, action: Action) -> Outcome:
     """Damage one object of a repository (`what`), at a place in it that `at` chooses."""
     image = _image(world, action)
     hurts, strike = DAMAGES[action["what"]]
-    strike(world.places[action["repo"]].root, image.id, action["at"])
+    root = world.places[action["repo"]].root
+    volumes = [path for path in (root / "volumes").rglob("*") if path.is_file()]
+    strike(root, image.id, action["at"])
+    world.deleted |= {str(path) for path in volumes if not path.exists()}
     if hurts == "record":
         image.hurt = "record"
     for other in world.model.repositories[action["repo"]].values() if hurts == "volume" else ():

@@ -68,6 +68,8 @@ class World:
         self.machines: dict[str, Machine] = {}
         self.backups: dict[str, dict[str, Image]] = {}
         self.away: dict[str, tuple[Path, Path]] = {}  # records that are being restored
+        self.deleted: set[str] = set()  # paths of files that the adversary itself has deleted
+        self.replaced: set[str] = set()  # repositories with another lock file, which no operator has accepted yet
         self.lock = threading.Lock()
         self.noted: list[str] = []
         self._numbers = 0
@@ -145,6 +147,7 @@ class World:
             if host.run("images", repository).code:
                 more = ["--accept-moved"] if "--accept-moved" in self._help("connect") else []
                 host.run("connect", repository, place.format, *place.parameters(), *more)
+        self.replaced.discard(repository)
 
     def _help(self, verb: str) -> str:
         done = subprocess.run([self.hosts[0].command, verb, "--help"], capture_output=True, text=True, check=False)
@@ -160,6 +163,8 @@ class World:
         for name, machine in self.machines.items():
             if machine.running():
                 for path in processes.unlinked_files(machine.process.pid, self.directory):
+                    if path.removesuffix(" (deleted)") in self.deleted:
+                        continue
                     says = f"the running machine {name} (process {machine.process.pid}) has a deleted file open: {path}"
                     found.append(Finding("file in use deleted", machine.repository, machine.image, says))
         return found

@@ -196,6 +196,14 @@ class Record(NamedTuple):
                 found.append(self.operation.base)
         return tuple(dict.fromkeys(found))
 
+    def left_to(self, other: Record) -> bool:
+        """Tell whether ``other`` is a snapshot that has the volume of this disk as its own data: then the disk has left
+        it, and this record is older than that. One that was only begun has not yet taken it over."""
+        if not self.mutable or not self.whole or self.volume is None or other.volume is None or other.id == self.id:
+            return False
+        sealed = other.whole and not (other.mutable or other.absorbed_by or other.purging or other.operation)
+        return sealed and other.volume.id == self.volume.id
+
     @property
     def digest_is_valid(self) -> bool:
         """The recorded digest still describes the content. While ranges are lost it says what the image was:
@@ -214,9 +222,14 @@ def has_room(generation: int) -> bool:
     return generation & _COUNTER_MASK != _COUNTER_MASK and generation >> INCARNATION_SHIFT < 0xFFFF
 
 
+def incarnation(generation: int) -> int:
+    """Return how often the tag was purged before this generation."""
+    return generation >> INCARNATION_SHIFT
+
+
 def tombstone_generation(generation: int) -> int:
     """Return counter 0 of the next incarnation."""
-    return ((generation >> INCARNATION_SHIFT) + 1) << INCARNATION_SHIFT
+    return (incarnation(generation) + 1) << INCARNATION_SHIFT
 
 
 def is_tombstone(generation: int) -> bool:

@@ -112,6 +112,27 @@ def test_every_part_of_a_torn_change_leaves_the_record_before_it(lvm, user_data)
     assert repository.tags.publish(record(user_data="third"), second) > second
 
 
+def test_a_torn_change_over_a_damaged_copy_leaves_the_record_before_that(lvm):
+    """Found so: what mends a record is written over its damaged copy. A power cut that mixed the two left a generation
+    two above the intact one, which was then not believed to be the one before, and the record could not be mended."""
+    repository = lvm.open()
+    meta = Meta(lvm)
+    first = repository.tags.publish(record(user_data=LONG + "first"), 0)
+    older = meta.content()
+    second = repository.tags.publish(record(user_data=LONG + "second"), first)
+    head, sector, *_ = changed_sectors(older, meta.content())
+    for generation in (second, second + 1):
+        meta.write(sector + 100, bytes([meta.content()[sector + 100] ^ 1]))
+        repository = lvm.open()
+        damaged = meta.content()
+        repository.tags.publish(record(user_data=LONG + "mended", epoch=generation), generation)
+        meta.write(0, damaged[:head] + meta.content()[head : head + SECTOR_BYTES] + damaged[head + SECTOR_BYTES :])
+        entry = lvm.open().tags.read(T1)
+        assert entry is not None and entry.damaged and entry.generation == generation + 1
+        assert entry.before == record(user_data=LONG + "first")
+        meta.write(sector + 100, bytes([meta.content()[sector + 100] ^ 1]))
+
+
 @pytest.mark.parametrize("user_data", [1, "long " * 12_000])
 def test_damage_of_the_newest_copy_is_never_taken_for_a_torn_write(lvm, user_data):
     """Whichever bit is flipped, the tag is damaged, the older copy is not silently used, and others are as before."""

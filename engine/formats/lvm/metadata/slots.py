@@ -14,7 +14,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import NamedTuple
 
-from engine.data.records import Record, has_room, is_tombstone
+from engine.data.records import Record, has_room, incarnation, is_tombstone
 from engine.formats.base import TagEntry, understood
 from engine.formats.lvm.metadata import layout
 from engine.formats.lvm.metadata.layout import Geometry
@@ -80,6 +80,8 @@ class Slot(NamedTuple):
     """Pages that make no sense at all, as they are now."""
     known_bad: tuple[Bad, ...] = ()
     """The pages of ``bad`` that the writer of the newest copy knew of, so they are not newer."""
+    alone_newer: bool = False
+    """All that may be newer than the newest intact copy stood in one place, one change over the other."""
 
     @property
     def free(self) -> bool:
@@ -96,8 +98,11 @@ class Slot(NamedTuple):
 
     def _before(self) -> Record | None:
         """The newest intact copy of a damaged record. What may have been newer is one generation newer: of two, one
-        would have left its trace in another copy."""
-        if self.newest is None or is_tombstone(self.newest.generation) or self.generation > self.newest.generation + 1:
+        would have left its trace in another copy. Unless that one stood where the other is: a change is written over a
+        damaged copy only to mend it, from the intact one, and a power cut may mix the two."""
+        if self.newest is None or is_tombstone(self.newest.generation):
+            return None
+        if self.generation > self.newest.generation + 1 and not self.alone_newer:
             return None
         return understood(self.tag, self.newest.generation, self.content).record
 
@@ -138,7 +143,7 @@ def read_slot(number: int, raw: bytes, body: ReadBody, geometry: Geometry = layo
     heads.sort(key=lambda head: head.stamp[:2], reverse=True)
     slot = Slot(number, sequence=max((head.stamp.sequence for head in heads), default=0), bad=tuple(doubtful))
     evidence: Head | None = None
-    for head in heads:
+    for newer, head in enumerate(heads):
         state, content, known_bad = _content(head, pages[head.copy], body)
         if state is State.BAD:
             evidence = evidence or head
@@ -148,13 +153,18 @@ def read_slot(number: int, raw: bytes, body: ReadBody, geometry: Geometry = layo
             shown = evidence or head
             return slot._replace(
                 tag=head.tag, generation=shown.generation, content=content, newest=head, problem=problem,
-                known_bad=known_bad,
+                known_bad=known_bad, alone_newer=newer == 1 and not doubtful and _same_life(head, shown),
             )  # fmt: skip
     if evidence is not None:
         return slot._replace(tag=evidence.tag, generation=evidence.generation, problem="all its copies are damaged")
     if doubtful:
         return slot._replace(tag=stand_in(number), generation=1, problem="it does not even tell whose it is")
     return slot
+
+
+def _same_life(head: Head, other: Head) -> bool:
+    """Whether both are of one tag, which was not purged in between."""
+    return (head.tag, incarnation(head.generation)) == (other.tag, incarnation(other.generation))
 
 
 def _digest(page: bytes) -> bytes:

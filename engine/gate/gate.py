@@ -5,8 +5,9 @@ for it, and tools of others know no lease. So the data itself is asked: who has 
 cannot bear is named, and nothing is done. The caller holds the leases; the gate asks after they were taken, so nobody
 of us comes in between, and a machine that is told of the volume needs one.
 
-Errors: ``ImageBusy`` naming who uses the data, ``Conflict`` while what a silent host wrote may still arrive,
-``StorageError`` when it cannot be asked, and those of ``engine.formats.base.Volumes``.
+Errors: ``ImageBusy`` naming who uses the data, ``Refused`` for a disk whose data a snapshot has by now (``owners``),
+``Conflict`` while what a silent host wrote may still arrive, ``StorageError`` when it cannot be asked, and those of
+``engine.formats.base.Volumes``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from engine.doors.leases import Lease
 from engine.doors.users import User, describe_users
 from engine.errors import Conflict, ImageBusy, from_os_error
 from engine.formats.base import Repository, unverified
+from engine.gate import owners
 
 
 class Purpose(StrEnum):
@@ -55,18 +57,20 @@ class Rule(NamedTuple):
     """Others may write to it meanwhile."""
     late: bool
     """A host that is silent may have writes under way that still arrive."""
+    sealed: bool
+    """It may be the data of a snapshot, although the record of a disk has it too."""
 
 
 RULES = {
-    Purpose.READ: Rule(readers=True, writers=True, late=True),
-    Purpose.FILL: Rule(readers=True, writers=True, late=True),
-    Purpose.REWRITE: Rule(readers=False, writers=False, late=False),
-    Purpose.REPLACE: Rule(readers=False, writers=False, late=True),
-    Purpose.SEAL: Rule(readers=True, writers=False, late=False),
-    Purpose.HAND_OUT: Rule(readers=True, writers=False, late=False),
-    Purpose.LEND: Rule(readers=True, writers=False, late=True),
-    Purpose.DELETE: Rule(readers=False, writers=False, late=True),
-    Purpose.PUT_AWAY: Rule(readers=False, writers=False, late=True),
+    Purpose.READ: Rule(readers=True, writers=True, late=True, sealed=True),
+    Purpose.FILL: Rule(readers=True, writers=True, late=True, sealed=True),
+    Purpose.REWRITE: Rule(readers=False, writers=False, late=False, sealed=False),
+    Purpose.REPLACE: Rule(readers=False, writers=False, late=True, sealed=True),
+    Purpose.SEAL: Rule(readers=True, writers=False, late=False, sealed=False),
+    Purpose.HAND_OUT: Rule(readers=True, writers=False, late=False, sealed=False),
+    Purpose.LEND: Rule(readers=True, writers=False, late=True, sealed=True),
+    Purpose.DELETE: Rule(readers=False, writers=False, late=True, sealed=True),
+    Purpose.PUT_AWAY: Rule(readers=False, writers=False, late=True, sealed=True),
 }
 
 
@@ -74,6 +78,8 @@ def require(repository: Repository, tag: str, volume: VolumeRef, purpose: Purpos
     """Return if the volume of ``tag`` can be used for the purpose now, as far as the data itself tells. The caller
     holds the lease."""
     rule = RULES[purpose]
+    if not rule.sealed:
+        owners.require_own(repository, repository.tags.read(tag))
     if not rule.late:
         _nothing_under_way(repository, tag, volume)
     if rule.readers and rule.writers:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from engine.data.records import Record
 from engine.errors import Damaged, NotFound, NotUnderstood, OutcomeUnknown, Overtaken, StorageError
 from engine.formats.base import Repository, TagEntry
+from engine.gate import owners
 
 _ATTEMPTS = 16
 
@@ -50,11 +51,15 @@ def read(repository: Repository, tag: str) -> Tag:
 def change(repository: Repository, tag: str, derive: Callable[[Record], Record | None]) -> Record:
     """Publish ``derive(newest)`` and return it; None from ``derive`` means nothing to do.
 
-    Atomic. ``derive`` may be called several times and may raise to refuse.
+    Atomic. ``derive`` may be called several times and may raise to refuse. Refused too for a disk whose record is older
+    than a snapshot that has its data: one more generation, and nothing would tell that. It can be removed.
     """
     for _ in range(_ATTEMPTS):
-        current = read(repository, tag)
+        entry = repository.tags.read(tag)
+        current = readable(entry, tag, repository.place)
         record = derive(current.record)
+        if record is not None and record.strong:
+            owners.require_own(repository, entry)
         if record is None or record == current.record:
             repository.tags.settle(tag)  # seen is not durable yet: another host may have died in between
             return current.record

@@ -170,15 +170,10 @@ class Graph:
     def new_owner(self, disk: Record) -> str:
         """The snapshot that has the volume of a disk as its own data: the disk has left it, so the record of the disk
         is older than that. "" for none."""
-        if not disk.mutable or not disk.whole or disk.volume is None or len(self.namers[disk.volume.id]) < 2:
+        if disk.volume is None or len(self.namers[disk.volume.id]) < 2:
             return ""
-        for tag in self.namers[disk.volume.id]:
-            other = self.record(tag)
-            if other is None or other.mutable or not other.whole or other.volume is None or other.absorbed_by:
-                continue
-            if other.volume.id == disk.volume.id and other.operation is None and not other.purging:
-                return tag
-        return ""
+        others = ((tag, self.record(tag)) for tag in self.namers[disk.volume.id])
+        return next((tag for tag, other in others if other is not None and disk.left_to(other)), "")
 
     def quarantined(self, volume: VolumeRef) -> Litter | None:
         """The volume where it stands in quarantine, None when it does not."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from engine.data.model import require_id
 from engine.data.records import Record
 from engine.errors import ImageBusy, NotFound, Refused
+from engine.gate import owners
 from engine.tags import changes, leasing
 from engine.tags.attempt import with_cursor
 from engine.tags.context import Context
@@ -56,6 +57,7 @@ def restore(context: Context, repo_id: str, image: str) -> None:
             raise Refused(
                 f"image {image} was merged into {record.absorber}", "It cannot come back; copy it from elsewhere"
             )
+        owners.require_nobody_elses(repository, record)  # its removal was allowed without asking
         return record._replace(strong=True, removed=None, absorbed_by="")
 
     changes.change(repository, image, restored)

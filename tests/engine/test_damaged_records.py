@@ -10,7 +10,7 @@ import pytest
 
 from engine.data.model import Status
 from engine.data.records import canonical
-from engine.errors import DiskwrightError, NotUnderstood
+from engine.errors import DiskwrightError, NotUnderstood, Refused
 from tests.crash.kit import SIZE, write
 from tests.crash.kit import content as exported
 from tests.engine.regress_kit import copied, fixes, run
@@ -133,9 +133,42 @@ def test_a_disk_whose_newest_record_is_gone_does_not_write_into_its_snapshot(eng
     report = next(one for one in engine.list_images("a") if one.id == disk)
     assert (report.status, report.rule) == (Status.BROKEN, "B-OLDER") and snapshot in report.reason
     assert [fix.rule for fix in fixes(engine, "a")] == ["B-OLDER"]
+    for change in (
+        lambda: engine.prepare_image("a", disk, True),
+        lambda: engine.create_snapshot("a", disk),
+        lambda: engine.set_user_data("a", disk, {"name": "other"}),
+    ):
+        with pytest.raises(Refused, match=f"has left its data to snapshot {snapshot}"):
+            change()
     run(engine, "a", "B-OLDER", disk)
     write(engine, "a", disk, "write -P 9 0 64k")
     assert content(engine, "a", snapshot) == wanted and fixes(engine, "a") == []
+
+
+def test_a_disk_whose_newest_record_is_gone_can_be_removed_and_not_restored_with_the_data_of_its_snapshot(
+    engine, world, content
+):
+    """The removal is one more generation: nothing but the other records tells then that one is missing."""
+    disk = written_disk(engine)
+    wanted = content(engine, "a", disk)
+    snapshot = engine.create_snapshot("a", disk)
+    generations(world, "a", disk)[-1].unlink()
+    engine.remove_image("a", disk)
+    with pytest.raises(Refused, match=f"has left its data to snapshot {snapshot}"):
+        engine.restore_image("a", disk)
+    assert content(engine, "a", snapshot) == wanted
+
+
+def test_a_disk_of_which_no_generation_before_was_kept_is_used_as_ever(engine, world, content):
+    """As older programs left it: its data is nobody else's, whatever has become of the record."""
+    disk = written_disk(engine)
+    snapshot = engine.create_snapshot("a", disk)
+    wanted = content(engine, "a", snapshot)
+    forget_the_one_before(world, "a", disk)
+    write(engine, "a", disk, "write -P 9 0 64k")
+    assert content(engine, "a", disk) != wanted == content(engine, "a", snapshot)
+    forget_the_one_before(world, "a", disk)
+    assert engine.create_snapshot("a", disk) and fixes(engine, "a") == []
 
 
 # -- other witnesses

@@ -76,13 +76,15 @@ class Tags:
         newest, problem = 0, "the record is listed but not found"
         for _ in range(_LOOKS):
             with from_os_errors(f"list the generations of image {tag}"):
-                newest = self._newest(tag)
+                generations = self._generations(tag)
+            newest = max(generations, default=0)
             if not newest:
                 return None
             content = self._fetch(self._path(tag, newest), newest)
             entry = _entry(tag, newest, content)
             if entry is not None:
-                return self._with_before(entry)
+                gap = newest - 1 not in generations and not is_tombstone(newest - 1)
+                return self._with_before(entry._replace(gap=gap and not entry.tombstone))
             if isinstance(content, OSError) and content.errno == errno.ESTALE:
                 problem = from_os_error(content, "read the record").message
         return TagEntry(tag, newest, None, problem, unreadable=True)

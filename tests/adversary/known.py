@@ -3,5 +3,4 @@
 KNOWN = {
     "damage_locks_gone": "a lock file that is missing makes all images unreadable; the advice is to begin anew",
     "damage_directory_gone": "an empty directory that is missing makes all images unreadable",
-    "damage_record_short": "one damaged record blocks everything",
 }

@@ -33,3 +33,13 @@ def test_what_a_host_notes_is_there_whole_or_not():
 def test_calls_that_say_so_are_durable_on_return(format):
     """Each call of a repository by itself, in every state that a power cut right after it leaves."""
     assert calls.promises(format) == []
+
+
+def test_what_was_begun_by_one_that_died_is_durable_when_another_finds_it_done():
+    """Room for a volume that was made and not synced; found by exploring a merge into a shorter volume."""
+    assert calls.room_made_twice() == []
+
+
+def test_a_group_that_is_marked_anew_stays_so():
+    """The mark of an older program would let another host of the same name have the group."""
+    assert calls.mark_made_anew() == []

@@ -3,6 +3,7 @@ each call of a repository that says to be durable on return, by itself."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from engine.doors.volume_groups import VolumeGroup
 from engine.errors import DiskwrightError, NotFound
 from engine.formats.base import Manager, Repository
 from engine.formats.files.layout import PROGRESS_BYTES
+from engine.formats.lvm import setup
 from engine.formats.lvm.metadata.layout import SLOTS, volume_name
 from sim.disk.files import Fault
 from sim.disk.nodes import FileNode
@@ -19,6 +21,7 @@ from sim.disk.profiles import POSIX
 from sim.disk.storage import SimStorage
 from sim.explore.search.cuts import cuts
 from sim.explore.search.explorer import EffectRecorder, Moment
+from sim.hosts.crash import Crashed
 from sim.hosts.processes import Hook, SimProcess
 from sim.hosts.world import DEVICE, FORMAT, LVM, REPOSITORIES, World
 from sim.lvm.volume_groups import make_device
@@ -198,6 +201,55 @@ def _published(world: World, tags: list[str], done: bool) -> Iterator[str]:
     if missing:
         yield f"{len(missing)} records that were acknowledged are lost"
     yield from _tried("to publish another", lambda: repository.tags.publish(_record(tags[-1]), 0))
+
+
+def mark_made_anew() -> list[str]:
+    """Attach a group that an older program marked with the name of the host alone: once a host has it, no power cut
+    makes it look free for another one of that name."""
+    world = World(least_ids=True, format=LVM)
+    world.create("a")
+    engine = world.host("one")
+    attached = setup.attach(engine.doors, setup.parse({"volume_group": "a"}))
+    attached.meta.write_header(attached.header._replace(nonce="", term=attached.header.term + 1))
+    attached.meta.close()
+    setup.deactivate_meta(attached.group)
+    groups = engine.doors.volume_groups
+    groups.set_system_id("a", groups.former_system_id, groups.system_id)
+    engine.close()
+    world.storage.settle()
+    run = world.fork(world.storage.clone())
+    setup.attach(run.host("one", False).doors, setup.parse({"volume_group": "a"}))
+    reports = (
+        world.fork(cut.build()).host("two", False).doors.volume_groups.report("a") for cut in cuts(run.storage, POSIX)
+    )
+    marked = [report.system_id != groups.former_system_id for report in reports]
+    return [] if all(marked) else ["the mark of a group is not durable when the group is attached"]
+
+
+def room_made_twice() -> list[str]:
+    """Give a volume room, be killed before that is durable, and have another do it again: it is durable then."""
+    world = World(least_ids=True, format=LVM)
+    world.create("a")
+    engine = world.host("setup")
+    engine.context.repository("a").volumes.make(_raw(_KEPT), 65536, None)
+    engine.close()
+    world.storage.settle()
+    before = [""]
+
+    def hook(process: SimProcess, call: str, what: str) -> Fault:
+        if call == "volume_groups.sync" and before[-1] == "volume_groups.change_tags":
+            process.kill()
+        before.append(call)
+        return Fault.NONE
+
+    run = world.fork(world.storage.clone(), hook)
+    with contextlib.suppress(Crashed):
+        _more_extents(run.host("one").context.repository("a"))
+    run = world.fork(run.storage)
+    _more_extents(run.host("two").context.repository("a"))
+    states = [cut.build() for cut in cuts(run.storage, POSIX)]
+    kept = [_grown(world.fork(state).host("three").context.repository("a"), state) for state in states]
+    return [] if all(kept) else ["room that was made twice is not durable"]
 
 
 def _grown(repository: Repository, storage: SimStorage) -> bool:

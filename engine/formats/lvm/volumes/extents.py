@@ -34,7 +34,7 @@ class Extents:
             require_free(report, in_extents(most_bytes(format, size), report))
 
     def make_room(self, volume: VolumeRef, size: int) -> None:
-        """Extend the logical volume where that is needed."""
+        """Extend the logical volume where that is needed; durable on return."""
         size = aligned(size)
         report = self._usable()
         found, before = known(volume, report)
@@ -42,6 +42,7 @@ class Extents:
         if found.size < length:
             self._extend(volume, length)
         if volume.format is VolumeFormat.QCOW2 or before >= size:
+            self._group.sync()  # who made it longer may have died before that was durable
             return
         with from_os_errors(f"grow volume {volume.id}"), self._device(volume) as device:
             device.zero(before, max(length, found.size) - before)

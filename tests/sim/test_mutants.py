@@ -34,11 +34,15 @@ KILLERS = {
     "copying.pump._barrier:job.target.flush": "create-on-base-elsewhere-performance",
     "fixes.clean.delete:repository.tags.settle_all": "remove-below",
     "fixes.clean.leftovers:repository.tags.settle_all": "strategy",
+    "fixes.fill.grow:gate.settle": "merge-down-larger",
+    "fixes.repair.adopt_size:gate.settle": "adopt-grown-unflushed",
+    "tags.sessions.close:gate.settle": "machine-unflushed",
+    "formats.lvm.setup._mark_as_ours:group.sync": "small lvm",
     "fixes.clean.unnamed:repository.tags.settle_all": "clean-unnamed-just-now",
     "fixes.fill._reflink:write.sync": "mend-copy-reflink",
     "gate.gate.settle:handle.sync": "remove-below",
     "fixes.merge._reserve:repository.tags.settle_all": "passed merge-and-repoint",
-    "fixes.merge._up:gate.settle": "remove-below",
+    "fixes.merge._up:gate.settle": "merge-up",
     "fixes.rebuild._read_what_can_be_read:write.flush": "faults mend-salvage",
     "formats.files.litter.LitterBox.remove:self._tree.files.sync_directory": "clean-lost",
     "formats.files.setup._commit:tree.files.sync_directory": "small",
@@ -76,6 +80,7 @@ KILLERS = {
     "formats.lvm.volumes.volumes.Volumes._make_room_for:self._group.sync": "small lvm",
     "formats.lvm.volumes.volumes.Volumes.make:device.sync": "lvm:create-performance",
     "formats.lvm.volumes.extents.Extents.make_room:self._group.sync": "small lvm",
+    "formats.lvm.volumes.extents.Extents.make_room:self._group.sync#2": "small lvm",
     "formats.lvm.volumes.volumes.Volumes._rename:self._group.sync": "small lvm",
     "formats.lvm.volumes.volumes.Volumes.remove:self._group.sync": "small lvm",
     "host.state.HostState._write:handle.sync": "small",
@@ -98,6 +103,10 @@ REDUNDANT = {
     "kept: two hosts in a row would have to die between link and sync",
     "formats.files.setup.create_tree:handle.sync": "the file is empty; the model takes a synced name for a "
     "whole inode, which file systems without a journal do not promise",
+    "formats.files.ballast.Ballast._fill:handle.sync": "the ballast is nobody's data; one that a loss of power has "
+    "made shorter is made longer again",
+    "formats.files.ballast.Ballast.release:handle.sync": "in the model room is free at once, on a journaling file "
+    "system when the truncation is durable; without it a removal finds no room yet, and nothing is lost",
     "formats.lvm.litter.LitterBox.remove:self._records.settle_all": "a progress log that comes back is listed again",
     "formats.lvm.metadata.area.Meta.keep:self.sync#2": "after a flush that failed, which no case of these has",
     "formats.lvm.metadata.progress.ProgressLogs.start:self._meta.sync": "an attempt without a log begins at 0",
@@ -123,7 +132,8 @@ REDUNDANT = {
 def found_by(name: str) -> bool:
     kind, _, subject = name.rpartition(" ")
     if name == "small lvm":
-        return bool(calls.promises(LVM) or calls.more_room() or calls.creation_on_lvm() or calls.creation_on_lvm(True))
+        quick = bool(calls.promises(LVM) or calls.mark_made_anew() or calls.room_made_twice())
+        return quick or bool(calls.more_room() or calls.creation_on_lvm() or calls.creation_on_lvm(True))
     if name == "small":
         return bool(calls.creation() or calls.creation(reply_lost=True) or calls.notes() or calls.promises())
     if kind == "faults":

@@ -44,6 +44,11 @@ def _snapshot_after_a_careless_machine(driver: Driver) -> None:
     driver.snapshot_of_what_is_seen("a", disk(driver))
 
 
+def _adopt_what_a_careless_tool_did(driver: Driver) -> None:
+    driver.grow_unsafe("a", disk(driver), SIZE + 2 * BLOCK)
+    driver.adopt_what_is_seen("a", disk(driver))
+
+
 def _raw_disk(driver: Driver) -> None:
     images.a_disk(driver, strategy="performance")
 
@@ -105,6 +110,7 @@ VERBS = (
     Case("import", images.a_file, _do(lambda s: s.import_raw("a", f"{FILES}/source.raw", auto_fix=False))),
     Case("export", images.a_chain, _do(lambda s: s.export_raw("a", disk(s), f"{FILES}/out.raw"))),
     Case("machine", images.a_chain, _do(lambda s: s.write("a", disk(s), 64 * 1024, data(9)))),
+    Case("machine-unflushed", _raw_disk, _do(lambda s: s.write_unsafe("a", disk(s), 64 * 1024, data(9, 512)))),
     Case("machine-wrong-header", damage.a_wrong_header, _do(lambda s: s.write("a", disk(s), 64 * 1024, data(9)))),
 )
 """What users do. With ``auto_fix`` off the work itself is done, and crashed, in recovery."""
@@ -134,7 +140,7 @@ FIXES = (
         "clean-unnamed-just-now",
         images.a_volume_twice,
         _do(others.use_the_other_volume),
-        then=others.fix_if_offered("a", rules.C_UNNAMED),
+        then=others.clean_up_to_the_end,
         strangers=True,
     ),
     Case("clean-lost", damage.a_volume_in_quarantine, _fix("a", rules.C_LOST), strangers=True),
@@ -142,6 +148,7 @@ FIXES = (
     Case("merge-begun", images.a_begun_merge, _fix("a", rules.M_CHAIN)),
     Case("merge-removed", images.a_removed_snapshot, _fix("a", rules.M_CHAIN)),
     Case("merge-up", images.two_snapshots, _fix("a", rules.M_CHAIN)),
+    Case("merge-down-larger", images.a_larger_disk_without_data, _fix("a", rules.M_CHAIN)),
     Case("optimize-flat", images.an_overlay_that_wants_to_be_flat, _fix("a", rules.O_FLAT)),
     Case(
         "optimize-beside-a-merge",
@@ -153,6 +160,7 @@ FIXES = (
     Case("optimize-header", damage.a_wrong_header, _fix("a", rules.O_HEADER)),
     Case("adopt-grown", damage.a_grown_disk, _fix("a", rules.O_GROWN)),
     Case("adopt-grown-raw", damage.a_grown_raw_disk, _fix("a", rules.O_GROWN)),
+    Case("adopt-grown-unflushed", _raw_disk, _adopt_what_a_careless_tool_did, strangers=True),
     Case("optimize-leaks", damage.leaked_clusters, _fix("a", rules.O_LEAKS, deep=True)),
 )
 """What operators do."""
@@ -172,7 +180,14 @@ ONLY_ON_LVM = (
 )
 """What needs volumes that take all their room at once."""
 
-_NOT_ON_LVM = ("mend-copy-reflink", "clean-unnamed-just-now", "adopt-grown-raw", "snapshot-unflushed", "mend-older")
+_NOT_ON_LVM = (
+    "mend-copy-reflink",
+    "clean-unnamed-just-now",
+    "adopt-grown-raw",
+    "adopt-grown-unflushed",
+    "snapshot-unflushed",
+    "mend-older",
+)
 """What is for files only. A cluster that was never flushed may show what the device had there before, and a record has
 no file that can go."""
 

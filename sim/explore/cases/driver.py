@@ -22,6 +22,7 @@ from sim.disk.content import Content
 from sim.explore.oracle.reference import Image, Model
 from sim.hosts.machine import UNSAFE, SimMachine
 from sim.hosts.world import World
+from sim.qemu.images import UnsafeImageTool
 
 KiB = 1 << 10
 MiB = 1 << 20
@@ -204,7 +205,7 @@ class Driver:
     def write_unsafe(self, repo: str, disk: str, offset: int, data: bytes) -> None:
         """Have a machine whose flushes reach no storage write, and kill it: what it wrote is seen, and not durable.
 
-        Afterwards it is open what the disk will show; ``data`` should be no more than one sector."""
+        Until the disk is torn down it is open what it will show; ``data`` should be no more than one sector."""
         engine = self.engine()
         entry = engine.prepare_image(repo, disk)
         machine = SimMachine(self.world.process_of(engine).host, entry.path, entry.format, UNSAFE)
@@ -214,6 +215,7 @@ class Driver:
         machine.flush()
         machine.kill()
         engine.teardown_image(repo, disk)
+        self.models = self.models[-1:]
 
     def snapshot_of_what_is_seen(self, repo: str, disk: str) -> str:
         """create_snapshot after ``write_unsafe``: what it shows when it is acknowledged, it shows for ever."""
@@ -223,6 +225,27 @@ class Driver:
             image = self.engine().create_snapshot(repo, disk)
             done(before[-1].made(repo, image, made[-1]))
         return image
+
+    def grow_unsafe(self, repo: str, disk: str, size: int) -> None:
+        """Have another tool, which flushes nothing, make the volume of a disk longer: that is seen, and not durable."""
+        engine, before = self.engine(), self.model
+        process = self.world.process_of(engine).host.process("qemu-img")
+        grown = self.image(repo, disk).content.truncate(size)
+        self.models = (before, before.changed(repo, disk, grown=grown))
+        try:
+            UnsafeImageTool(process.files, self.world.image_locks).resize(layers(engine, repo, disk)[0], size)
+        finally:
+            process.end()
+
+    def adopt_what_is_seen(self, repo: str, disk: str) -> None:
+        """Run the fix O-GROWN after ``grow_unsafe``: the size that it has adopted when it returns is there for good."""
+        grown = self.models[-1].images[repo, disk].grown
+        assert grown is not None
+        after = self.models[-1].changed(repo, disk, size=grown.size, content=grown, grown=None)
+        (fix,) = (fix for fix in self.engine().check_storage_repository(repo) if fix.rule == rules.O_GROWN)
+        with self.promising(after) as done:
+            self.engine().run_fix_here(repo, fix)
+            done(after)
 
     # -- fixes
 

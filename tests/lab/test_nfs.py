@@ -193,21 +193,28 @@ def test_a_host_mounts_what_it_needs_and_leaves_nothing(host: Guest, place: dict
     assert mounts(host) == []
 
 
-def test_a_mount_that_is_not_to_be_trusted_is_refused(cluster: Cluster, host: Guest, place: dict[str, str]):
-    """By path: a local directory, and an NFS mount that is read-only. An export that is not there. No mount is left."""
+def test_a_place_that_is_not_to_be_trusted_is_refused(host: Guest, place: dict[str, str]):
+    """By path: a local directory. An export and a directory that are not there. No mount is left."""
+    for parameters, code in (
+        ({"path": "/tmp/x"}, 2),
+        (place | {"export": "/none"}, 3),
+        (place | {"directory": "none"}, 3),
+    ):
+        refused = host.diskwright("connect", NAME, FORMAT, *words(parameters), check=False)
+        assert refused.code == code, refused
+        assert mounts(host) == []
+
+
+def test_a_mount_that_is_read_only_can_be_read(cluster: Cluster, host: Guest, place: dict[str, str]):
+    """What is mounted read-only can be connected and looked at; what would write is refused."""
     assert cluster.nfs is not None
     cluster.nfs.mount(host, "/mnt/ro", "vers=4.2,ro")
     try:
-        for parameters, code in (
-            ({"path": "/tmp/x"}, 2),
-            ({"path": f"/mnt/ro/{place['directory']}"}, 2),
-            (place | {"export": "/none"}, 3),
-            (place | {"directory": "none"}, 3),
-        ):
-            refused = host.diskwright("connect", NAME, FORMAT, *words(parameters), check=False)
-            assert refused.code == code, refused
-            assert mounts(host) == []
+        host.diskwright("connect", NAME, FORMAT, *words({"path": f"/mnt/ro/{place['directory']}"}))
+        assert said(host, "images", NAME)["images"] == []
+        assert host.diskwright("create-disk", NAME, "1M", check=False).code != 0
     finally:
+        host.diskwright("disconnect", NAME, check=False)
         host.run(["umount", "/mnt/ro"])
 
 

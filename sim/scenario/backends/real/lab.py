@@ -155,7 +155,8 @@ class LabBackend(RealBackend[LabProcess]):
     @property
     def files(self) -> Files:
         """Return the files of the first host."""
-        return cast(Files, self._python(self._hosts[0]).call(f"{PlainFiles.__module__}:{PlainFiles.__name__}"))
+        made = f"{PlainFiles.__module__}:{PlainFiles.__name__}"
+        return cast(Files, self._python(self._hosts[0]).call(made, self.top))
 
     def _python(self, host: str) -> RemotePython:
         if host not in self._pythons:

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -68,20 +69,23 @@ def nothing_is_left_behind() -> Iterator[None]:
         mark = f"run-{os.getpid()}-{time.time_ns()}"
         patch.setenv(_MARK, mark)
         yield
+    # Of multiprocessing, one for a process: it ends with this one, when its pipe is closed.
+    tracker = getattr(resource_tracker, "_resource_tracker")._pid  # noqa: B009 # mypy knows only what is public
     deadline = time.monotonic() + _GONE_WITHIN_S
-    while left := _marked(mark):
+    while left := _marked(mark, but=tracker):
         assert time.monotonic() < deadline, f"processes that a test left behind: {left}"
         time.sleep(0.05)
 
 
-def _marked(mark: str) -> list[str]:
+def _marked(mark: str, but: int | None) -> list[str]:
     """The command lines of processes whose first environment has the mark: ours was made before it."""
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             environment = Path(f"/proc/{pid}/environ").read_bytes()
-            if f"{_MARK}={mark}".encode() in environment.split(b"\0"):
-                found.append(f"{pid} " + Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode())
+            if int(pid) == but or f"{_MARK}={mark}".encode() not in environment.split(b"\0"):
+                continue
+            found.append(f"{pid} " + Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode())
         except OSError:
             continue  # it has gone, or is somebody else's
     return found

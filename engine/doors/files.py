@@ -8,6 +8,7 @@ component. Nothing is durable before ``FileHandle.sync`` (content and size of th
 
 from __future__ import annotations
 
+import contextlib
 from enum import StrEnum
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
@@ -185,3 +186,13 @@ class Files(Protocol):
     def probe(self, path: str) -> Abilities:
         """Try out the file system with a file of our own, made as ``path`` and removed again.
         EEXIST when the name is taken. Nothing is made durable."""
+
+
+def make_directories(files: Files, path: str) -> None:
+    """Make a directory and those above it that are missing; nothing when it is there. Not durable. OSError."""
+    with contextlib.suppress(FileExistsError):
+        try:
+            files.make_directory(path)
+        except FileNotFoundError:
+            make_directories(files, path.rpartition("/")[0])
+            files.make_directory(path)

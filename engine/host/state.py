@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from engine.doors import Doors
-from engine.doors.files import Kind
+from engine.doors.files import Kind, make_directories
 from engine.doors.processes import ProcessIdentity, ProcessState
 from engine.errors import Conflict, DiskwrightError, NotFound, from_os_error
 from engine.tags.context import Connection
@@ -271,7 +271,7 @@ class HostState:
         run = f"{top}{boot}/{repository}/{name}"
         for old in (top, f"{self.directory}/run") if not self.not_understood() else ():
             self._clear(old, kept - {run})
-        self._make_all(run)
+        make_directories(self._doors.files, run)
         place = self._doors.files.run_place().path
         if place:  # a machine may be another user's
             parts = run.split("/")
@@ -417,10 +417,4 @@ class HostState:
                 self._remove(f"{folder}/{name}")
 
     def _make_directories(self, below: str) -> None:
-        self._make_all("/".join([self.directory, *(part for part in below.split("/") if part)]))
-
-    def _make_all(self, path: str) -> None:
-        parts = path.split("/")
-        for count in range(2, len(parts) + 1):
-            with contextlib.suppress(FileExistsError):
-                self._doors.files.make_directory("/".join(parts[:count]))
+        make_directories(self._doors.files, f"{self.directory}/{below}".rstrip("/"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -22,6 +23,8 @@ SOURCE = "source"
 SOURCE_BYTES = 64 << 20
 QUICK = "timeo=10,retrans=1"
 """A call that the server does not answer fails after 2 seconds."""
+BACK_WITHIN_S = 120.0
+"""The pauses of a client of Linux between two attempts to connect grow up to a minute."""
 
 
 class Told:
@@ -83,6 +86,15 @@ def words(parameters: dict[str, str]) -> list[str]:
 def said(guest: Guest, *arguments: str, timeout_s: float = 180) -> Any:
     """The JSON document of a command that succeeds."""
     return json.loads(guest.diskwright("--json", *arguments, timeout_s=timeout_s).stdout)
+
+
+def said_when_it_answers(guest: Guest, *arguments: str) -> Any:
+    """The same right after a server came back: a client connects again only after pauses that have grown meanwhile."""
+    deadline = time.monotonic() + BACK_WITHIN_S
+    while (done := guest.diskwright("--json", *arguments, check=False)).code:
+        assert done.code == 6 and json.loads(done.stdout)["error"]["code"] == "storage-error", done
+        assert time.monotonic() < deadline, done
+    return json.loads(done.stdout)
 
 
 def mounts(guest: Guest) -> list[str]:
@@ -295,7 +307,7 @@ def test_a_server_that_dies_stops_a_copy_and_it_goes_on(
     assert failed.code == 6 and failed.stderr, failed
     ended(host)
     cluster.boot(server.name)
-    before = said(other, "status", NAME, copy)
+    before = said_when_it_answers(other, "status", NAME, copy)
     assert before["status"] == "broken" and before["operation"]["percent"] > 0, before
     mended(other, copy)
     intact(other, source)

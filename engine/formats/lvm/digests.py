@@ -10,10 +10,10 @@ import contextlib
 import errno
 
 from engine.data.model import is_id, require_id
-from engine.doors.files import Kind
+from engine.doors.files import Kind, make_directories
 from engine.errors import from_os_error, from_os_errors
 from engine.formats.files.digests import MAX_DIGEST_BYTES
-from engine.formats.lvm.group import Group, make_directories
+from engine.formats.lvm.group import Group
 
 
 class HostDigests:
@@ -28,7 +28,7 @@ class HostDigests:
         """Rename a new file over the old one. Durable until this host boots."""
         require_id(volume, "volume")
         with from_os_errors(f"write the digests of volume {volume}"):
-            make_directories(self._doors, self._directory)
+            make_directories(self._doors.files, self._directory)
             temporary = self._path(f"{volume}.{self._doors.ids.new_id()}")
             try:
                 with self._files.create(temporary) as handle:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 
 from engine.doors import Doors
+from engine.doors.files import make_directories
 from engine.doors.leases import Lease
 from engine.doors.volume_groups import BlockHandle, LogicalVolume, VolumeGroup
 from engine.errors import StorageError, from_os_error, from_os_errors
@@ -101,7 +102,7 @@ class HostLocks:
             try:
                 return self._doors.leases.try_acquire(self._path, key, shared)
             except FileNotFoundError:
-                make_directories(self._doors, self._path.rpartition("/")[0])
+                make_directories(self._doors.files, self._path.rpartition("/")[0])
                 with contextlib.suppress(FileExistsError):
                     self._doors.files.create(self._path).close()
                 return self._doors.leases.try_acquire(self._path, key, shared)
@@ -114,11 +115,3 @@ class HostLocks:
             return False
         except OSError as error:
             raise from_os_error(error, "ask who holds a lease") from error
-
-
-def make_directories(doors: Doors, path: str) -> None:
-    """Make a directory of this host and those above it. Plain OSError."""
-    parts = path.split("/")
-    for count in range(2, len(parts) + 1):
-        with contextlib.suppress(FileExistsError):
-            doors.files.make_directory("/".join(parts[:count]))

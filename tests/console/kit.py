@@ -163,7 +163,7 @@ class FixedSite(Site):
         self.entries = tuple(
             RepositoryEntry(view.name, view.format, view.place, view.identity) for view in self.fixed.values()
         )
-        self.current = self.current or next(iter(self.fixed), "")
+        self.current = self.current or self.worst()
         return True
 
     def scan(self, name: str, deep: bool = False) -> RepositoryView:

@@ -97,7 +97,7 @@ class ConsoleApp(App[int]):
         end_on_signals(asyncio.get_running_loop(), self._end)
         self.site.reload()
         if self.options.repository:
-            self.site.current = self.options.repository
+            self.site.current, self.site.settled = self.options.repository, True
         self.site.poll()
         self._set_pace()
         go_home(self)
@@ -184,6 +184,8 @@ class ConsoleApp(App[int]):
 
     async def on_event(self, event: events.Event) -> None:
         """Keys are taken here, one after the other, before Textual hands them around between its queues."""
+        if isinstance(event, events.Key | events.MouseDown):
+            self.site.settled = True
         if isinstance(event, events.Key) and not event.is_forwarded and self.keyboard.take(event):
             return
         await super().on_event(event)

@@ -47,6 +47,8 @@ class Site:
         self.entries: tuple[RepositoryEntry, ...] = ()
         self.views: dict[str, RepositoryView] = {}
         self.current = ""
+        self.settled = False
+        """The operator chose what is looked at, or works on it: it stays until they choose another."""
         self.runs: tuple[runs_model.Run, ...] = ()
         self._run_marks: object = None
         self.decisions = Decisions()
@@ -116,9 +118,15 @@ class Site:
         self.entries = entries
         names = [entry.name for entry in entries]
         if self.current not in names:
-            self.current = names[0] if names else ""
+            self.current = self.worst()
             changed = True
         return changed
+
+    def worst(self) -> str:
+        """Return the repository that needs somebody most, as far as is known; the first of those that need it alike,
+        "" where there is none."""
+        best = max(self.entries, key=lambda entry: self.view_of(entry).severity, default=None)
+        return best.name if best is not None else ""
 
     def entry(self) -> RepositoryEntry | None:
         """Return the repository that is looked at, None for none."""

@@ -136,6 +136,13 @@ class RepositoryView(NamedTuple):
         """Less than a tenth is free."""
         return self.known and self.free_bytes < self.total_bytes * LOW_SPACE_SHARE
 
+    @property
+    def severity(self) -> tuple[int, ...]:
+        """How much it needs somebody, to be compared: broken images first, then what could not be read, little
+        space, degraded images."""
+        unread = self.counts.unknown + bool(self.problem)
+        return (self.counts.broken, unread, int(self.low_space), self.counts.degraded)
+
     def age_s(self, now: float) -> float:
         """Seconds since it was read."""
         return max(0.0, now - self.scanned_at)

@@ -25,7 +25,7 @@ def look_at(shell: Shell, name: str) -> None:
     site = shell.site
     site.current = name
     site.lens = False
-    site.chosen = True
+    site.chosen = site.settled = True
     site.poll()
     shell.show(Where("triage"))
     shell.refresh_pages()

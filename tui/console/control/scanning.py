@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from engine.errors import DiskwrightError
+from tui.console.draw.lines import plain
 from tui.console.shell import Shell
+from tui.console.widgets import headers
 from tui.view.snapshot import RepositoryView
 from tui.work.scanner import Cancelled
 
@@ -19,6 +21,8 @@ RESCAN_SHARE = 20
 RETRY_LOST_S = 30.0
 OTHERS_RESCAN_S = 300.0
 """Repositories that are not looked at are scanned as often, one after the other."""
+PATIENCE_S = 3.0
+"""What has not answered for so long does not keep others from being looked at."""
 _OTHERS = "scan of another repository"
 
 
@@ -45,7 +49,7 @@ def scan_if_due(shell: Shell, watched: bool) -> None:
 def scan_another(shell: Shell) -> None:
     """Scan a repository that is not looked at and was not for long: the list tells of all of them."""
     site = shell.site
-    if site.replay is not None or shell.jobs.busy(_OTHERS) or not site.view.known:
+    if site.replay is not None or shell.jobs.busy(_OTHERS) or _first_look(shell):
         return
     due = site.clock() - OTHERS_RESCAN_S
     names = [entry.name for entry in site.entries if entry.name != site.current]
@@ -53,6 +57,13 @@ def scan_another(shell: Shell) -> None:
     if name:
         site.scan_times[name] = site.clock()
         shell.jobs.start(_OTHERS, lambda: site.scan(name), partial(_scanned, shell, name))
+
+
+def _first_look(shell: Shell) -> bool:
+    """Whether the repository that is looked at is being read for the first time: that goes first, unless it hangs."""
+    site = shell.site
+    waited = site.clock() - site.scan_times.get(site.current, 0.0)
+    return not site.actual_view.known and not site.actual_view.problem and waited < PATIENCE_S
 
 
 def next_try_s(shell: Shell) -> float:
@@ -88,8 +99,21 @@ def _scanned(shell: Shell, name: str, view: RepositoryView | None, error: BaseEx
     journal = site.journal
     if journal is not None and view.name == site.current:
         shell.jobs.start("journal", lambda: journal.note_scan(old, view), partial(_noted, shell))
+    _look_at_worst(shell)
     shell.refresh_pages()
     scan_another(shell)
+
+
+def _look_at_worst(shell: Shell) -> None:
+    """Look at the repository that needs somebody most, until the operator does something."""
+    site = shell.site
+    name = site.worst()
+    if site.settled or site.replay is not None or name == site.current:
+        return
+    site.current = name
+    site.poll()
+    why = headers.in_brief(site.actual_view, shell.signs)
+    shell.tell(f"{name} is shown first: {plain(why)}. 0 lists all repositories.")
 
 
 def _noted(shell: Shell, value: object, error: BaseException | None) -> None:

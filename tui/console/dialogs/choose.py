@@ -33,8 +33,11 @@ class Choices:
     """The choices that match what was typed."""
 
     def __init__(self, choices: Sequence[Choice], query: str = "") -> None:
-        words = query.lower().split()
-        self.shown = [choice for choice in choices if all(word in _searched(choice) for word in words)]
+        wanted = query.strip().lower()
+        found = [choice for choice in choices if all(word in _searched(choice) for word in wanted.split())]
+        self.shown = (
+            sorted(found, key=lambda choice: _distance(plain(choice.left).lower(), wanted)) if wanted else found
+        )
 
     def __len__(self) -> int:
         return len(self.shown)
@@ -148,6 +151,11 @@ class Choose(Dialog):
         Act("take", "enter", "Take", "Take the line under the cursor.", act_take),
         Act("close", "escape", "Close", "Leave everything as it is.", Dialog.act_close),
     )  # fmt: skip
+
+
+def _distance(name: str, wanted: str) -> int:
+    """What is called exactly so comes first, then what begins so; all else stays in its order."""
+    return 0 if name == wanted else 1 if name.startswith(wanted) else 2
 
 
 def _searched(choice: Choice) -> str:

@@ -12,7 +12,7 @@ from textual.widgets import Input
 
 from tui.console.acts import Act
 from tui.console.control.navigation import leave_replay, turn_lens
-from tui.console.pages.page import HUGE_COLUMNS, Page
+from tui.console.pages.page import HUGE_COLUMNS, THREE_COLUMNS, Page
 from tui.console.widgets.base import set_title
 from tui.console.widgets.filter import FilterLine
 from tui.console.widgets.pane import Pane
@@ -86,6 +86,11 @@ class FilteredPage(Page):
         """Fill the pane of repositories, where there is room for one."""
         if self.wide:
             self.query_one(Repos).fill()
+
+    @property
+    def lists_repositories(self) -> bool:
+        """There is a pane for them where there is room."""
+        return self.size.width >= THREE_COLUMNS
 
     # -- filter
 

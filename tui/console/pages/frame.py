@@ -30,6 +30,15 @@ def problem(shell: Shell) -> list[Button]:
     return headers.problem(shell.site.view, next_try_s(shell))
 
 
+def others(shell: Shell, columns: int) -> list[Button]:
+    """Return what the other repositories of this host have; nothing in a replay, which has its own."""
+    site = shell.site
+    if site.replay is not None:
+        return []
+    views = [site.view_of(entry) for entry in site.entries if entry.name != site.current]
+    return headers.others(views, shell.signs, columns)
+
+
 def mode(shell: Shell) -> Sequence[Span]:
     """Return words for the mode in which nothing, or nothing real, can be changed."""
     site = shell.site

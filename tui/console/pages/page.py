@@ -68,6 +68,7 @@ class Page(ActScreen):
             yield Bar("header")
             if self.TABS:
                 yield Bar("tabs")
+                yield Bar("elsewhere")
             yield Bar("problem")
             yield Bar("problem-next")
             with Vertical(id="body"):
@@ -122,6 +123,9 @@ class Page(ActScreen):
         self.query_one("#header", Bar).show(*frame.header(self.shell, columns))
         if self.TABS:
             self.query_one("#tabs", Bar).show(*frame.tabs(self.shell, self.tab, columns))
+            others = [] if self.lists_repositories else frame.others(self.shell, columns)
+            self.set_class(bool(others), "-others")
+            self.query_one("#elsewhere", Bar).show(others)
         self.set_class(bool(problem := frame.problem(self.shell)), "-problem")
         for name, button in zip(("problem", "problem-next"), problem, strict=False):
             self.query_one(f"#{name}", Bar).show([button])
@@ -146,6 +150,11 @@ class Page(ActScreen):
     def too_small(self) -> bool:
         """Whether nothing can be shown properly."""
         return self.size.width < LEAST_COLUMNS or self.size.height < LEAST_ROWS
+
+    @property
+    def lists_repositories(self) -> bool:
+        """Whether a pane of the page tells of all repositories."""
+        return False
 
     @property
     def wide(self) -> bool:

@@ -11,11 +11,12 @@ from tui.console.draw.lines import Line, Span, plain
 from tui.console.draw.signs import Signs
 from tui.console.widgets.bar import Button
 from tui.text.amounts import compact
-from tui.text.statuses import SHOWN
+from tui.text.statuses import SHOWN, State, code_of, role_of
 from tui.text.words import OLD_AFTER_S
 from tui.view.snapshot import RepositoryView
 
 WIDE = 120
+_NAME_COLUMNS = 24
 TABS = (("triage", "1 Triage"), ("images", "2 Images"), ("runs", "3 Runs"), ("timeline", "4 Timeline"))
 
 
@@ -55,6 +56,37 @@ def _parts(
     if wide and not mode:
         parts.append(Button((Span("   "), *scanned(view, now, long=True))))
     return parts
+
+
+def in_brief(view: RepositoryView, signs: Signs) -> Line:
+    """Return the worst that is known of a repository, in two words."""
+    if view.problem:
+        return (Span("lost", "broken"),)
+    if not view.known:
+        return (Span("not scanned yet", "quiet"),)
+    for state in (State.BROKEN, State.UNKNOWN, State.DEGRADED):
+        if number := view.counts.of(state):
+            return (Span(f"{signs.sign(state)} {code_of(state)}={number}", role_of(state)),)
+    return (Span("low space", "warning"),) if view.low_space else (Span("nothing broken", "quiet"),)
+
+
+def others(views: Sequence[RepositoryView], signs: Signs, columns: int) -> list[Button]:
+    """Return a line with the repositories that are not looked at, the worst first; nothing when there is none."""
+    if not views:
+        return []
+    ordered = sorted(views, key=lambda view: view.severity, reverse=True)
+    parts = [Button((Span(" Others:", "quiet"),), "repositories")]
+    end = Button((Span("   0", "key"), Span(" lists all")), "repositories")
+    room = columns - 1 - sum(width(plain(part.text)) for part in (*parts, end))
+    for number, view in enumerate(ordered):
+        text = (Span(f"  {view.name[:_NAME_COLUMNS]} "), *in_brief(view, signs), Span(" "))
+        more = Span(f"  and {len(ordered) - number} more", "quiet")
+        kept = 0 if number == len(ordered) - 1 else width(more.text)
+        if width(plain(text)) + kept > room:
+            return [*parts, Button((more,), "repositories"), end]
+        room -= width(plain(text))
+        parts.append(Button(text, "repositories"))
+    return [*parts, end]
 
 
 def problem(view: RepositoryView, next_try_s: float) -> list[Button]:

@@ -1,4 +1,4 @@
-"""Several repositories: the worst is looked at first, the others are told of on every page, and one is found by name."""
+"""Several repositories: the worst is looked at first, all pages tell of the others, and one is found by its name."""
 
 from __future__ import annotations
 

@@ -164,6 +164,15 @@ class Engine:
         self._auto_fix(target_repo_id, image, parsed.auto_fix)
         return image
 
+    def resize_disk(self, repo_id: str, image_id: str, size: int, options: OptionsArgument = None) -> None:
+        """Make a disk longer: ``size`` bytes, durable on return. What is gained reads as zeros; snapshots stay as they
+        are. Interrupted, it has the old size or the new one. BadRequest for a shorter one, ImageBusy while it is
+        prepared."""
+        from engine.verbs import resize
+
+        parse("resize_disk", options)
+        resize.grow(self.context, repo_id, image_id, size)
+
     def remove_image(self, repo_id: str, image_id: str, options: OptionsArgument = None) -> None:
         """Commit the removal; data stays until a clean fix, and until then it can be restored.
 

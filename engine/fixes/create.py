@@ -13,7 +13,7 @@ from engine.errors import Overtaken, Refused, StorageError, Superseded
 from engine.fixes import copy, fill
 from engine.formats.base import Repository
 from engine.gate import gate
-from engine.tags import chains, changes, leasing, sources, target
+from engine.tags import chains, changes, leasing, lengths, sources, target
 from engine.tags.attempt import Attempt, unfinished
 from engine.tags.context import Context
 from engine.triage.health import wanted_format
@@ -121,5 +121,5 @@ def _flat_from_elsewhere(attempt: Attempt, record: Record, operation: Operation)
         filling = fill.ready(attempt, record, want_digest=False)
         read = fill.reading(source.repository, source.record, source.links)
         fill.copy_all(attempt, read, filling)
-        fill.grow(attempt, attempt.tag, filling.volume, record.size)
+        lengths.grow(attempt.context, attempt.repository, attempt.tag, filling.volume, record.size)
     attempt.finish(lambda now: target.sealed(now)._replace(lost=lost))

@@ -14,11 +14,11 @@ from engine.data.digests import DigestList, proven
 from engine.data.model import VolumeFormat, aligned
 from engine.data.records import Record, VolumeRef
 from engine.doors.images import Layer, Session
-from engine.errors import Damaged, DiskwrightError, ReadFailed
+from engine.errors import DiskwrightError, ReadFailed
 from engine.formats.base import Repository
 from engine.gate import gate
 from engine.gate.gate import Purpose
-from engine.tags import chains, changes, target
+from engine.tags import chains, target
 from engine.tags.attempt import Attempt
 
 
@@ -168,22 +168,6 @@ def copy_into(attempt: Attempt, source: list[Layer], wanted: list[ranges.Range],
         attempt.check()
         job = pump.Job(read, write, ranges.exact(wanted), read.size, blank=False)
         _timed_run(attempt, job, "")
-
-
-def grow(attempt: Attempt, tag: str, volume: VolumeRef, size: int) -> None:
-    """Give the volume of ``tag`` room for ``size`` bytes; what is gained reads as zeros, because no base is longer
-    than what stands on it. Durable on return. Damaged when its base is longer than it is."""
-    if attempt.repository.extents is not None:
-        attempt.repository.extents.make_room(volume, size)
-    facts = attempt.repository.volumes.facts(volume.id, volume.format)
-    have = facts.header.size if facts.header else facts.length
-    layer = gate.open_layer(attempt.repository, tag, volume, Purpose.REWRITE)
-    if have >= aligned(size):
-        gate.settle(attempt.context.doors, layer)
-        return
-    if volume.parent and aligned(changes.read(attempt.repository, volume.parent).record.size) > have:
-        raise Damaged(f"volume {volume.id} is shorter than what it is based on")
-    attempt.context.doors.images.resize(layer, aligned(size))
 
 
 def _open(stack: contextlib.ExitStack, session: Session) -> Session:

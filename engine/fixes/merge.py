@@ -32,7 +32,7 @@ from engine.fixes.dependants import of
 from engine.formats.base import Repository
 from engine.gate import gate
 from engine.gate.gate import Purpose
-from engine.tags import chains, changes, target
+from engine.tags import chains, changes, lengths, target
 from engine.tags.attempt import Attempt
 from engine.tags.context import Context
 
@@ -158,7 +158,7 @@ def _merging(context: Context, record: Record, lower: Record, direction: str, ab
 
 def _down(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, bottom: VolumeRef) -> None:
     repository, images = attempt.repository, attempt.context.doors.images
-    fill.grow(attempt, lower.id, bottom, record.size)
+    lengths.grow(attempt.context, repository, lower.id, bottom, record.size)
     chain = _chain(repository, lower, record.id)
     upper = gate.open_layer(repository, record.id, top, Purpose.REPLACE)
     wanted = ranges.present_ranges(images.map_layer(upper))

@@ -9,7 +9,7 @@ from engine.formats.base import Repository
 from engine.gate import gate
 from engine.gate.gate import Purpose
 from engine.survey import deep
-from engine.tags import chains, changes, leasing
+from engine.tags import chains, changes, leasing, lengths
 from engine.tags.attempt import Attempt
 from engine.tags.context import Context
 
@@ -29,11 +29,11 @@ def adopt_size(context: Context, repository: Repository, tag: str, size: int) ->
     record = changes.read(repository, tag).record
     if record.volume is None or not record.mutable:
         raise StaleFix(f"image {tag} is no disk with data any more", "Check again")
-    gate.settle(context.doors, gate.open_layer(repository, tag, record.volume, Purpose.SEAL))
     facts = repository.volumes.facts(record.volume.id, record.volume.format)
     if chains.grown_to(record, record.volume, facts) != size:
         raise StaleFix(f"the volume of image {tag} has another length by now", "Check again")
-    require_size(size)
+    gate.require(repository, tag, record.volume, Purpose.REWRITE)
+    lengths.grow(context, repository, tag, record.volume, require_size(size))  # what is seen of it is not durable yet
 
     def adopted(now: Record) -> Record:
         if now.volume != record.volume or now.operation is not None:

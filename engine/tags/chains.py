@@ -101,7 +101,8 @@ def as_recorded(repository: Repository, record: Record, volume: VolumeRef) -> No
 def _require_recorded_size(record: Record, volume: VolumeRef, facts: VolumeFacts) -> None:
     if size := grown_to(record, volume, facts):
         raise Refused(
-            f"image {record.id} was made {size} bytes long by another tool, its record says {record.size} (O-GROWN)",
+            f"the volume of image {record.id} is {size} bytes long, its record says {record.size} (O-GROWN): another "
+            "tool has made it longer, or a resize was interrupted",
             "Run its fix O-GROWN, which makes the new size its size",
         )
 

@@ -301,11 +301,14 @@ _TABLE: tuple[Rule, ...] = (
          "replaced or deleted.", _DEGRADED, "in use by {users} without a holder",
          stuck="If it is a machine, put a new holder beside it on its host: diskwright prepare REPO IMAGE "
          "--take-over. Or stop it; what else is to be done to the image is offered then."),
-    Rule(O_GROWN, "Another tool has made the volume of the disk longer than its record says. What lies behind the "
-         "recorded size would be lost with the next copy, so nothing is built on it before its size is settled.",
-         _DEGRADED, "it was made {size} bytes long by another tool, and its record says {recorded}",
+    Rule(O_GROWN, "A resize was interrupted, or another tool has made the volume of the disk longer than its record "
+         "says. What lies behind the recorded size would be lost with the next copy, so nothing is built on it before "
+         "its size is settled.", _DEGRADED,
+         "its volume was made {size} bytes long by a resize that was interrupted or by another tool, and its record "
+         "says {recorded}",
          FixType.OPTIMIZE, "{reason}; this makes {size} bytes its size",
-         "Records the length that the volume has. No data is touched; the disk can not be made shorter again.",
+         "Makes the length that the volume has durable, and records it. No data is touched; the disk can not be made "
+         "shorter again.",
          "Stop the machine that uses the disk, so that it cannot be made longer meanwhile.",
          Executor.ADOPT_SIZE),
     Rule(O_HEADER, "The backing name in its qcow2 header is wrong. Nothing here follows it; other programs might.",

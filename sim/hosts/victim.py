@@ -89,6 +89,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "remove_image": Engine.remove_image,
     "restore_image": Engine.restore_image,
     "set_user_data": Engine.set_user_data,
+    "resize_disk": Engine.resize_disk,
     "set_strategy": Engine.set_strategy,
     "record_digest": Engine.record_digest,
     "check": _check,

@@ -128,3 +128,14 @@ def test_images_says_when_there_may_be_more(run: Command, three: dict[str, str],
     monkeypatch.setattr(RealFiles, "list_directory", listed)
     assert f"There may be more: cannot list {shard[1:]}: Permission denied [EACCES]" in run("images", "backup").err
     assert [found["name"] for found in run.json("images", "backup")["incomplete"]] == [shard[1:]]
+
+
+def test_a_disk_is_made_longer(run: Command, main_repo: str):
+    """To a size or by so much, as text and JSON; a shorter one is a mistake in what was asked for."""
+    disk = run.id("create-disk", main_repo, "1M")
+    assert "2.0 MiB" in run("resize", main_repo, disk[:8], "2M").err
+    assert run.json("resize", main_repo, disk, "+1M") == {
+        "repository": main_repo, "image": disk, "size_bytes": 3 << 20, "was_bytes": 2 << 20,
+    }  # fmt: skip
+    assert "shorter" in run("resize", main_repo, disk, "1M", code=2).err
+    assert run.json("status", main_repo, disk)["size_bytes"] == 3 << 20

@@ -122,6 +122,11 @@ COMMANDS: dict[str, Command] = {
         1, "images", "read or replace the JSON kept with an image",
         "diskwright user-data get main 3f2a\n  diskwright user-data set main 3f2a @web.json",
     ),
+    "resize": _command(
+        1, "images", "make a disk longer", "diskwright resize main 3f2a 20G\n  diskwright resize main 3f2a +5G\n\n"
+        "What is gained reads as zeros, and snapshots stay as they are. The machine is told nothing of it while the\n"
+        "disk is prepared: tear it down first. No disk is made shorter.",
+    ),
     "strategy": _command(
         1, "images", "value space or performance for an image", "diskwright strategy main 3f2a performance"
     ),

@@ -148,6 +148,14 @@ class Driver:
             self.engine().set_user_data(repo, image, user_data)
             done(after)
 
+    def resize(self, repo: str, disk: str, size: int) -> None:
+        """resize_disk. Interrupted, its volume may be longer and its size the old one: a fix goes on from there."""
+        before, longer = self.model, self.image(repo, disk).content.truncate(size)
+        after = before.changed(repo, disk, size=size, content=longer)
+        with self.promising(before.changed(repo, disk, grown=longer), after) as done:
+            self.engine().resize_disk(repo, disk, size)
+            done(after)
+
     def set_strategy(self, repo: str, image: str, strategy: str) -> None:
         """set_strategy: nothing that a model knows."""
         self.engine().set_strategy(repo, image, strategy)

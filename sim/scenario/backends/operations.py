@@ -221,6 +221,7 @@ OPERATIONS: dict[str, Operation] = {
     "restore": lambda engine, repo, image: engine.restore_image(repo, image),
     "set_user_data": set_user_data,
     "set_strategy": lambda engine, repo, image, strategy: engine.set_strategy(repo, image, strategy),
+    "resize": lambda engine, repo, disk, size: engine.resize_disk(repo, disk, size),
     "record_digest": lambda engine, repo, image: engine.record_digest(repo, image),
     "check": check,
     "fix": fix,

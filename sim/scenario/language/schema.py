@@ -146,6 +146,11 @@ VERBS: dict[str, Verb] = {
         },
         interruptible=True,
     ),
+    "resize": Verb(
+        "make a disk longer",
+        {"disk": Field("image", "which one", True), "in": IN, "size": Field("size", "how long", True)},
+        interruptible=True,
+    ),
     "set_strategy": Verb(
         "value space or performance",
         {"image": IMAGE, "in": IN, "strategy": _STRATEGY._replace(required=True)},

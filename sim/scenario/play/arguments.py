@@ -101,6 +101,11 @@ def _set_user_data(names: Names, step: Step) -> dict[str, Any]:
     return {"repo": image.repository, "image": image.id, "data": _user_data(step)}
 
 
+def _resize(names: Names, step: Step) -> dict[str, Any]:
+    disk = names.of_step(step, "disk")
+    return {"repo": disk.repository, "disk": disk.id, "size": step.values["size"]}
+
+
 def _set_strategy(names: Names, step: Step) -> dict[str, Any]:
     image = names.of_step(step, "image")
     return {"repo": image.repository, "image": image.id, "strategy": step.values["strategy"]}
@@ -152,6 +157,7 @@ _ARGUMENTS: dict[str, Callable[[Names, Step], dict[str, Any]]] = {
     "import": _import,
     "export": _export,
     "set_user_data": _set_user_data,
+    "resize": _resize,
     "set_strategy": _set_strategy,
     "check": lambda names, step: {"repo": step.values["in"], "deep": step.values.get("deep", False)},
     "fix": _fix,

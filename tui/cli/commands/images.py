@@ -17,6 +17,7 @@ from tui.cli.arguments import (
 )
 from tui.cli.render import json_text
 from tui.cli.session import Handler, Session, absolute, renamed, usable
+from tui.text.amounts import human
 from tui.text.printable import printable, quoted
 
 _FORMATS_HELP = "raw or qcow2; it is stated, never guessed"
@@ -267,6 +268,24 @@ def run_strategy(session: Session, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def add_resize(parser: Parser) -> None:
+    parser.add_argument("repo", metavar="REPO")
+    parser.add_argument("disk", metavar="DISK", help="an id, or the first 4 digits of it or more")
+    parser.add_argument("size", metavar="SIZE", help="its new size, or +SIZE for so much more; as for create-disk")
+
+
+def run_resize(session: Session, arguments: argparse.Namespace) -> int:
+    disk = session.image(arguments.repo, arguments.disk)
+    more = arguments.size.startswith("+")
+    size = parse_size(arguments.size.removeprefix("+"))
+    before = session.engine.get_image_status(arguments.repo, disk).size_bytes
+    size += before if more else 0
+    session.engine.resize_disk(arguments.repo, disk, size)
+    session.out.document({"repository": arguments.repo, "image": disk, "size_bytes": size, "was_bytes": before})
+    session.out.say(f"Image {disk} has {human(size)} now; it had {human(before)}.")
+    return 0
+
+
 def add_digest(parser: Parser) -> None:
     _add_image(parser)
 
@@ -289,6 +308,7 @@ HANDLERS = {
     "restore": Handler(add_restore, run_restore),
     "rename": Handler(add_rename, run_rename),
     "user-data": Handler(add_user_data_command, run_user_data_command),
+    "resize": Handler(add_resize, run_resize),
     "strategy": Handler(add_strategy, run_strategy),
     "digest": Handler(add_digest, run_digest),
 }

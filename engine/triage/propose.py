@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
 
+from engine.data.amounts import human
 from engine.data.model import Fix, FixCost, Risk, VolumeFormat, Wait, WaitKind, aligned
 from engine.data.records import Record, VolumeRef, canonical
 from engine.formats.base import TagEntry
@@ -116,7 +117,7 @@ def fix(  # noqa: PLR0913 - a fix has that many sides; callers name each
     if not (rule.frees or graph.view.managed) and graph.view.free_bytes < _RECORDS_BYTES:
         cost = cost._replace(fits=False, peak_extra_bytes=max(cost.peak_extra_bytes, _RECORDS_BYTES))
     if wait is None and not cost.fits:
-        wait = Wait(WaitKind.ROOM, str(cost.peak_extra_bytes), f"{cost.peak_extra_bytes} bytes of free space")
+        wait = Wait(WaitKind.ROOM, str(cost.peak_extra_bytes), f"{human(cost.peak_extra_bytes)} of free space")
     assert wait is None or wait.kind in (WaitKind.ROOM, *rule.waits), f"{code} waits for no {wait.kind}"
     return Fix(
         id=identity(graph.view.repository, code, target, reads, plan),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine.data.amounts import human
 from engine.data.model import OperationStatus, Strategy, VolumeFormat
 from engine.data.options import Options
 from engine.data.records import Operation, Record
@@ -38,7 +39,9 @@ def require_fits(repository: Repository, size: int) -> int:
     """Return ``size`` if one image of the repository can have it, else raise BadRequest naming the limit."""
     limit = repository.constraints().max_image_bytes
     if size > limit:
-        raise BadRequest(f"size {size} is over the {limit} bytes that {repository.place} can hold in one image")
+        raise BadRequest(
+            f"size {size} is over the {limit} bytes ({human(limit)}) that {repository.place} can hold in one image"
+        )
     return size
 
 

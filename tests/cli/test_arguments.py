@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.data.amounts import human
 from engine.errors import BadRequest
 from tests.cli.conftest import Command
 from tui.cli.arguments import parse_size
 from tui.cli.help import COMMANDS
-from tui.text.amounts import compact, duration, human
+from tui.text.amounts import compact, duration
 
 
 @pytest.mark.parametrize(

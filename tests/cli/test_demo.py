@@ -101,7 +101,7 @@ def test_it_is_made_shown_and_explained_without_a_terminal(made: Demo):
     assert "\x1b" not in made.out + made.err
     for name in ("web-db", "mail-spool", "erp-data", "base-debian12", "ci-runner", "ci-4411"):
         assert name in made.out
-    for word in ("BROKEN", "DEGRADED", "OPTIMIZED", "REMOVED", "goes on at byte 16777216 of 41943040"):
+    for word in ("BROKEN", "DEGRADED", "OPTIMIZED", "REMOVED", "goes on at 16.0 MiB of 40.0 MiB"):
         assert word in made.out
     for command in ("diskwright --state", " why demo ", " plan demo --all", " fix demo --all", " demo --fresh --path "):
         assert command in made.out

@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.conftest import Command, write_disk
 from tui.cli.follow import Event, Follower
+from tui.text.printable import width
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def broken(run: Command, main_repo: str, backup_repo: str) -> dict[str, str]:
     write_disk(run, main_repo, disk)
     snapshot = run.id("create-snapshot", main_repo, disk)
     run("copy", backup_repo, snapshot, "--no-auto-fix")
-    removed = run.id("create-disk", backup_repo, "1M")
+    removed = run.id("create-disk", backup_repo, "1M", "--name", "ci-4411")
     run("remove", backup_repo, removed)
     return {"snapshot": snapshot, "removed": removed}
 
@@ -32,10 +33,28 @@ def damage(tmp_path: Path, repo: str) -> None:
 def test_check_lists_counts_fixes_and_the_next_command(run: Command, broken: dict[str, str]):
     """check tells the counts, each fix with rule, image, change and risk, and what to type next."""
     text = run("check", "backup").out
-    assert text.startswith("backup: 1 image: 1 broken, 1 removed (holding space).")
+    assert text.startswith("backup: 1 image: 1 broken; 1 removed (holding space).")
     assert "✖ BROKEN → ● OPTIMIZED" in text and "○ REMOVED → GONE" in text
     assert broken["snapshot"] in text and "irreversible" in text
     assert "Next: diskwright plan backup" in text
+
+
+def test_images_of_fixes_are_told_by_name(run: Command, broken: dict[str, str], monkeypatch: pytest.MonkeyPatch):
+    """What check, plan and fix say of an image names it, as text and as data; at 80 columns too, with no line over."""
+    name, id = "ci-4411", broken["removed"]
+    checked = run.json("check", "backup")
+    assert checked["names"] == {id: name}
+    assert [image["status"] for image in checked["images"] if image["removed"]] == ["removed"]
+    assert name in run("check", "backup").out
+    assert f"clean C-REMOVED {name} ({id[:8]})" in run("plan", "backup").out
+    assert run.json("plan", "backup")["skipped"][0]["name"] == name
+    done = run("fix", "backup", "--type", "clean", code=5)
+    assert f"clean C-REMOVED {name} ({id[:8]}): it cannot be undone" in done.out
+    assert run.json("fix", "backup", "--type", "clean", code=5)["left"][0]["name"] == name
+    monkeypatch.setenv("COLUMNS", "80")
+    for words in (("check", "backup"), ("plan", "backup"), ("plan", "backup", "--irreversible")):
+        text = run(*words).out
+        assert name in text and max(map(width, text.splitlines())) <= 80
 
 
 def test_plan_changes_nothing_and_adds_up(run: Command, broken: dict[str, str]):

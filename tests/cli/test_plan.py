@@ -101,7 +101,9 @@ def test_what_there_is_no_room_for_is_left_out_of_a_plan_for_all(
     assert [step["fix"]["rule"] for step in plan["steps"]] == ["C-REMOVED"]
     assert [item["fix"]["rule"] for item in plan["skipped"]] == ["B-COPY"] and "missing" in plan["skipped"][0]["why"]
     named = run.json("plan", "backup", plan["skipped"][0]["fix"]["id"])
-    assert named["refused"] and named["missing_bytes"] > 0
+    assert named["refused"] and named["missing_bytes"] > 0 and not named["runnable"]
+    text = run("plan", "backup", plan["skipped"][0]["fix"]["id"]).out
+    assert text.startswith("REFUSED ") and "Next: " not in text
     assert [offer["fix"] for offer in named["offers"]] == [plan["steps"][0]["fix"]["id"]]
 
 

@@ -22,7 +22,7 @@ def interrupted(engine: Any, killer: Any) -> str:
     snapshot = engine.create_snapshot("a", disk)
     engine.copy_image("b", snapshot, options=NO_FIX)
     killer.at_checkpoint(2, "b", "B-COPY")
-    assert "goes on at byte 4194304" in fixes(engine, "b", "B-COPY")[0].why
+    assert "goes on at 4.0 MiB" in fixes(engine, "b", "B-COPY")[0].why
     return str(snapshot)
 
 

@@ -125,7 +125,7 @@ def test_an_old_localfs_repository_is_mended(local, tmp_path):
     """The copy goes on from its cursor, the merge is done, quarantine and evidence go; what is gone stays gone."""
     said = json.loads((DATA / "localfs.json").read_text())
     (copy,) = [fix for fix in local.check_storage_repository("a") if fix.rule == "B-COPY"]
-    assert "it goes on at byte 4194304" in copy.why
+    assert "it goes on at 4.0 MiB" in copy.why
     mended(local, said, exported(local, tmp_path), {"fallen", "lossy"})
     assert not list((tmp_path / "a" / "lost").iterdir())
 

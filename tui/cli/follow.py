@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from engine.data.amounts import human
 from engine.errors import Conflict, DiskwrightError, Refused, StorageError
 from tui.cli.render import columns, is_terminal
 from tui.cli.session import Session, image_json, usable
-from tui.text.amounts import compact, human
+from tui.text.amounts import compact
 from tui.text.printable import cut, printable, quoted
+from tui.text.words import doing
 
 if TYPE_CHECKING:
     from engine.data.model import ImageReport
@@ -26,6 +28,7 @@ _INTERVAL_S = 0.25
 _POLL_SHARE = 5
 """Looking takes at most one part in so many of the time."""
 _BAR_CELLS = 20
+_NAME_COLUMNS = 20
 _NARROW_COLUMNS = 100
 """Below this width the bar is half as long and stages have no names, so that the time left can be read."""
 
@@ -143,16 +146,22 @@ class Follower:
             self._on_event(event)
 
     def _show(self) -> None:
-        label = f"{printable(self._task.verb)} {self._image[:8]}".strip()
+        doing_now = doing(self._task.rule, printable(self._task.verb))
+        label = f"{doing_now} {self._image[:8]}".strip()
         try:
             status = self._session.engine.get_image_status(self._task.repo_id, self._image) if self._image else None
         except DiskwrightError:
             status = None  # hidden data, or gone meanwhile: only the name is shown
         operation = status.operation if status else None
+        called = (
+            cut(printable(status.name), _NAME_COLUMNS // (1 + self._bar.narrow))
+            if status and status.name
+            else self._image[:8]
+        )
         if status is None or operation is None or operation.when < self._task.started:
-            self._bar.show(label)  # what is recorded is an earlier operation
+            self._bar.show(f"{doing_now} {called}" if status else label)  # what is recorded is an earlier operation
             return
-        label = f"{printable(operation.verb)} {self._image[:8]}"  # what people asked for, not the kind of fix it takes
+        label = f"{printable(operation.verb)} {called}"  # what people asked for, not the kind of fix it takes
         stage = f"  {operation.stage}/{operation.stages}" if operation.stages else ""
         if stage and not self._bar.narrow:
             stage += f" {printable(operation.stage_name)}"

@@ -9,13 +9,14 @@ from tui.cli.follow import INTERRUPTED, Bar, exit_code
 from tui.cli.session import Session
 from tui.notes import Notes
 from tui.text.amounts import compact, duration
-from tui.text.printable import printable, quoted
-from tui.text.words import RunState
+from tui.text.printable import cut, printable, quoted
+from tui.text.words import RunState, doing
 from tui.view.plan import Plan
 from tui.work import runs
 from tui.work.runs import Run, RunStep
 
 _LOOK_S = 0.1
+_NAME_COLUMNS = 20
 _BAD = (RunState.FAILED, RunState.REJECTED, RunState.STOPPED, RunState.WAITING)
 
 
@@ -38,7 +39,8 @@ def run_plan(session: Session, notes: Notes, plan: Plan, wait: bool) -> int:
     session.out.line(f"{run.state}: {run.reason}.")
     failed = [step for step in run.steps if step.state in _BAD]
     for step in failed:
-        session.out.line(f"{step.state.lower():<9} {step.number}. {step.type} {step.name}: {printable(step.reason)}")
+        what = f"{doing(step.rule, step.type)} {step.name}"
+        session.out.line(f"{step.state.lower():<9} {step.number}. {what}: {printable(step.reason)}")
     coded = [step.code for step in failed if step.state in (RunState.FAILED, RunState.REJECTED)]
     if run.state is RunState.STOPPED:
         return exit_code("stopped")
@@ -69,12 +71,16 @@ def _tell(session: Session, step: RunStep) -> None:
     reason = f": {printable(step.reason)}" if step.reason and step.state is not RunState.DONE else ""
     spent = f" in {duration(step.ended - step.started)}" if step.ended and step.started else ""
     freed = f", freed {compact(step.freed_bytes)}" if step.freed_bytes else ""
-    session.out.say(f"{step.state.lower():<9} {step.number}. {step.type} {step.name}{spent}{freed}{reason}")
+    session.out.say(
+        f"{step.state.lower():<9} {step.number}. {doing(step.rule, step.type)} {step.name}{spent}{freed}{reason}"
+    )
 
 
 def _show(bar: Bar, step: RunStep) -> None:
-    label = f"{step.number}. {step.type} {step.name}"
-    stage = f"  {step.stage}/{step.stages} {step.stage_name}" if step.stages else ""
+    label = f"{step.number}. {doing(step.rule, step.type)} {cut(step.name, _NAME_COLUMNS)}"
+    stage = f"  {step.stage}/{step.stages}" if step.stages else ""
+    if stage and not bar.narrow:
+        stage += f" {step.stage_name}"
     if step.percent < 0:
         bar.show(f"{label}{stage}")
         return
@@ -97,6 +103,7 @@ def document(run: Run) -> dict[str, Any]:
                 "type": step.type,
                 "rule": step.rule,
                 "image": step.target,
+                "name": step.name,
                 "state": str(step.state),
                 "reason": step.reason,
                 "code": step.code,

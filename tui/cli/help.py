@@ -153,7 +153,7 @@ COMMANDS: dict[str, Command] = {
         "With --exit-code: 0 nothing to do, 10 only space to clean or layers to merge, 11 an image is degraded\n"
         "(usable), 12 one is broken or unknown. Any other code is that of an error.",
     ),
-    "tasks": _command(2, "look", "what runs and what is prepared on this host", "diskwright tasks"),
+    "tasks": _command(2, "running", "what runs and what is prepared on this host", "diskwright tasks"),
     "plan": _command(
         3, "plan", "what fixes would do, in order, with space and risk",
         "diskwright plan main\n  diskwright plan main --type clean",

@@ -71,11 +71,18 @@ class Output:
         if not self.json_wanted:
             self._write(text + "\n")
 
-    def prose(self, text: str) -> None:
-        """Words as data, in as many lines as they need where lines have a limit."""
+    def prose(self, text: str, indent: int = 0) -> None:
+        """Words as data, in as many lines as they need where lines have a limit; all but the first begin with
+        ``indent`` spaces."""
         import textwrap
 
-        for part in textwrap.wrap(text, self.columns, break_long_words=False) if self.bounded else [text]:
+        space = " " * indent
+        lines = [text]
+        if self.bounded and width(text) > self.columns:
+            lines = textwrap.wrap(
+                text, self.columns, subsequent_indent=space, break_long_words=False, break_on_hyphens=False
+            )
+        for part in lines:
             self.line(part)
 
     def document(self, data: Any) -> None:
@@ -157,16 +164,19 @@ class Output:
         right: frozenset[int] = frozenset(),
         give_up: Sequence[int] = (),
         whole: bool = False,
+        least: int = 12,
     ) -> None:
         """A table as wide as what it is written for: the columns ``give_up`` go one after the other until the rest
-        fits, then the last one is cut; ``whole``: nothing goes and nothing is cut. ``states[i]`` colours the cell
-        ``painted`` of row i. Cells are printable already."""
+        fits, then the last one is cut, not below 12 columns; they go as long as it has less than ``least``. ``whole``:
+        nothing goes and nothing is cut. ``states[i]`` colours the cell ``painted`` of row i. Cells are printable
+        already."""
         if not rows:
             return
         widths = [max(width(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
         if self.bounded and not whole:
+            last = min(widths[-1], least)
             for column in give_up:
-                if sum(widths[:-1]) + _LAST_COLUMNS + len(GAP) * (sum(map(bool, widths)) - 1) <= self.columns:
+                if sum(widths[:-1]) + last + len(GAP) * (sum(map(bool, widths)) - 1) <= self.columns:
                     break
                 widths[column] = 0
             room = self.columns - sum(widths[:-1]) - len(GAP) * (sum(map(bool, widths)) - 1)

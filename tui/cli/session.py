@@ -165,6 +165,7 @@ def image_json(image: ImageReport) -> dict[str, Any]:
     data = image._asdict()
     data["operation"] = image.operation._asdict() if image.operation else None
     data["kind"] = kind(image)
+    data["status"] = shown_status(image)
     data["running"] = {"who": image.busy, "percent": percent(image)} if image.busy else None
     data["usable"] = usable(image)
     del data["hidden"]

@@ -1,30 +1,14 @@
-"""Sizes, durations and moments as words, for both faces. Nothing here is read back: what an operator types is
-parsed where it is typed."""
+"""Sizes, durations and moments as words for tables, for both faces. Nothing here is read back: what an operator types
+is parsed where it is typed. Sizes in sentences: ``engine.data.amounts``."""
 
 from __future__ import annotations
 
-_UNITS = "KMGTPE"
+from engine.data.amounts import scaled
 
 
 def compact(count: int) -> str:
     """Bytes in at most six characters, binary units: 512, 1.5K, 10.0G."""
-    return _scaled(count, "", "")
-
-
-def human(count: int) -> str:
-    """Bytes for a sentence: 512 bytes, 1.5 KiB, 10.0 GiB."""
-    return _scaled(count, " bytes", " ", "iB")
-
-
-def _scaled(count: int, plain: str, gap: str, ending: str = "") -> str:
-    if abs(count) < 1024:
-        return f"{count}{plain}"
-    value = float(count)
-    for unit in _UNITS:
-        value /= 1024
-        if abs(value) < 999.95 or unit == _UNITS[-1]:
-            return f"{value:.1f}{gap}{unit}{ending}"
-    raise AssertionError("unreachable: the last unit takes everything")
+    return scaled(count, "", "")
 
 
 def duration(seconds: float) -> str:

@@ -1,8 +1,11 @@
-"""The words of the console: run states, priorities, undo classes. Statuses of images are in ``statuses``."""
+"""Words of both faces: run states, priorities, undo classes, what is being done. Statuses of images are in
+``statuses``."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+
+from engine.triage.rules import B_COPY, B_CREATE, B_IMPORT
 
 
 class RunState(StrEnum):
@@ -38,3 +41,11 @@ class Undo(StrEnum):
     """The fix can be stopped, and nothing that was there before is lost."""
     NEVER = "never"
     """What it deletes or overwrites does not come back."""
+
+
+_BEGUN_BY = {B_COPY: "copy", B_IMPORT: "import", B_CREATE: "create"}
+
+
+def doing(rule: str, type: str) -> str:
+    """What people call the work of a fix: the verb that began it, where it finishes one, else the fix's type."""
+    return _BEGUN_BY.get(rule, type)

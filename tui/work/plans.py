@@ -10,6 +10,7 @@ from tui.notes import Notes, folder_of
 from tui.text.statuses import SHOWN
 from tui.view import fixes
 from tui.view.estimates import TimeRange
+from tui.view.fixes import FixRow
 from tui.view.plan import Offer, Plan, Skipped, Step, plan_id
 from tui.view.snapshot import Counts
 
@@ -76,11 +77,19 @@ def document(plan: Plan) -> Json:
         "moved": list(plan.moved),
         "left": list(plan.left),
         "never_undone": list(plan.never),
-        "skipped": [{"fix": json.loads(item.row.raw), "why": item.why} for item in plan.skipped],
+        "skipped": [
+            {"fix": json.loads(item.row.raw), "name": _name(item.row), "why": item.why} for item in plan.skipped
+        ],
+        "runnable": plan.runnable,
         "refused": plan.refused,
         "missing_bytes": plan.missing_bytes,
         "offers": [{"fix": offer.row.id, "text": offer.text} for offer in plan.offers],
     }
+
+
+def _name(row: FixRow) -> str:
+    """The name of the target, "" for the repository itself; the beginning of its id where it has none."""
+    return row.name if row.target else ""
 
 
 def _counts(counts: Counts) -> dict[str, int]:
@@ -90,6 +99,7 @@ def _counts(counts: Counts) -> dict[str, int]:
 def _step(step: Step) -> Json:
     return {
         "fix": json.loads(step.row.raw),
+        "name": _name(step.row),
         "free_bytes_before": step.free_before,
         "lowest_free_bytes": step.lowest,
         "free_bytes_after": step.free_after,

@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from engine.data.amounts import human
 from engine.data.model import require_path
 from engine.doors import Doors
 from engine.doors.shared_leases import LeaseArea
@@ -193,7 +194,7 @@ def _make_meta(group: Group, report: VolumeGroup, geometry: layout.Geometry) -> 
     free = report.free + sum(volume.size for volume in begun)
     if free < length + leases:
         raise NoSpace(
-            f"{name} has {free} free bytes, a repository needs {length + leases} at least", "Add a device to it"
+            f"{name} has {human(free)} free, a repository needs {human(length + leases)} at least", "Add a device to it"
         )
     for volume in begun:
         groups.remove(name, volume.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from engine.data.amounts import human
 from engine.data.digests import DIGEST_BYTES, chunk_count
 from engine.data.model import Fix, FixCost, Status, Strategy, VolumeFormat, Wait, WaitKind
 from engine.data.records import Record
@@ -142,7 +143,7 @@ def _resume(judge: Judge, record: Record, health: Health) -> Fix:
         written = max(bytes_left, record.size)  # zeros too
     if extra is None and bytes_left and operation.digest and not graph.view.managed:
         extra = written + chunk_count(record.size) * DIGEST_BYTES  # digest lists lie beside the data
-    goes_on = f"; it goes on at byte {cursor} of {record.size}" if cursor else ""
+    goes_on = f"; it goes on at {human(cursor)} of {human(record.size)}" if cursor else ""
     return fix(
         graph,
         health.rule,

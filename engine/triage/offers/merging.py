@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from engine.data.amounts import human
 from engine.data.model import Fix, Risk, Status, Strategy, VolumeFormat
 from engine.data.records import Record
 from engine.triage import rules
@@ -81,7 +82,7 @@ def _fix(graph: Graph, below: Record, above: Record, way: str) -> Fix:
         rules.offer(rules.M_CHAIN, image=above.id, unfinished=share),
         reads=reads_of(graph, [below.id, above.id], [below.id]),
         plan={"above": above.id, "direction": way},
-        facts=(f"{way}: {moved} bytes are moved",),
+        facts=(f"{way}: {human(moved)} are moved",),
         images=(above.id, below.id),
         unavailable=(above.id,),
         cost=cost(

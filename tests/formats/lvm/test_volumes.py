@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from engine.data.amounts import human
 from engine.data.model import VolumeFormat, aligned
 from engine.data.records import VolumeRef
 from engine.doors.images import Layer
@@ -159,7 +160,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_done(lvm, repository):
         lambda: repository.extents.require_room(VolumeFormat.RAW, too_much),
         lambda: repository.volumes.make(raw(), too_much, None),
     ):
-        with pytest.raises(NoSpace, match=f"has {report(lvm).free} free bytes"):
+        with pytest.raises(NoSpace, match=f"{human(report(lvm).free)} are free"):
             call()
     assert report(lvm).volumes.keys() == before
 

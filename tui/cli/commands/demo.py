@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from engine.data.model import Fix, ImageReport, RepositoryReport
 from engine.errors import Refused
 from tui.cli.arguments import Parser
-from tui.cli.commands.look import change, counts, report_json
+from tui.cli.commands.look import counts, report_json
+from tui.cli.fixes import change
 from tui.cli.render import Output, is_terminal
 from tui.cli.session import Handler, Session, shown_status
 from tui.text.amounts import compact

@@ -11,6 +11,7 @@ from engine.errors import Irreversible, NotFound, Refused
 from engine.triage import rules
 from tui.cli.arguments import Parser, UsageError
 from tui.cli.confirm import confirmed
+from tui.cli.fixes import Names, called, names_of
 from tui.cli.follow import INTERRUPTED, Event, Follower, exit_code, failures
 from tui.cli.render import Output
 from tui.cli.selection import Choice, add_selectors, chosen
@@ -31,8 +32,9 @@ _NOT_BEGUN = "it was not begun: the process ended before its turn"
 class Outcome:
     """What became of the fixes that were run."""
 
-    def __init__(self, out: Output) -> None:
+    def __init__(self, out: Output, names: Names) -> None:
         self._out = out
+        self._names = names
         self.done: list[Event] = []
         self.stale: list[Event] = []
         self.failed: list[Event] = []
@@ -43,7 +45,7 @@ class Outcome:
     def note(self, event: Event) -> None:
         """Tell an event and keep it."""
         kind = event.get("event")
-        what = f"{event.get('type', '')} {event.get('rule', '')} {event.get('image', '') or event.get('fix', '')}"
+        what = f"{event.get('type', '')} {event.get('rule', '')} {called(self._names, str(event.get('image') or ''))}"
         if kind == "done":
             self.done.append(event)
             self._out.say(f"done      {printable(what)}")
@@ -61,15 +63,30 @@ class Outcome:
                 "repository": repo_id,
                 "done": [event.get("fix") for event in self.done],
                 "outdated": [event.get("fix") for event in self.stale],
-                "failed": [{key: event.get(key) for key in ("fix", "code", "error")} for event in self.failed],
-                "left": [{"fix": fix.id, "rule": fix.rule, "image": fix.target, "why": why} for fix, why in self.left],
+                "failed": [
+                    {key: event.get(key) for key in ("fix", "image", "code", "error")}
+                    | {"name": self._names.get(str(event.get("image")), "")}
+                    for event in self.failed
+                ],
+                "left": [
+                    {
+                        "fix": fix.id,
+                        "rule": fix.rule,
+                        "image": fix.target,
+                        "name": self._names.get(fix.target, ""),
+                        "why": why,
+                    }
+                    for fix, why in self.left
+                ],
             }
         )
         out.line(f"{len(self.done)} done, {len(self.failed)} failed, {len(self.left)} left.")
         for event in self.failed:
-            out.line(f"failed  {printable(event.get('fix') or '-')}  {printable(event.get('error', ''))}")
+            which = called(self._names, str(event["image"])) + ": " if event.get("image") else ""
+            out.prose(f"failed  {printable(event.get('fix') or '-')}  {which}{printable(event.get('error', ''))}", 8)
         for fix, why in self.left:
-            out.line(f"left    {fix.id}  {fix.type} {printable(fix.rule)} {fix.target or '-'}: {printable(why)}")
+            what = f"{fix.type} {printable(fix.rule)} {called(self._names, fix.target)}"
+            out.prose(f"left    {fix.id}  {what}: {printable(why)}", 8)
         if self.failed:
             return exit_code(self.failed[0].get("code"))
         return Irreversible.exit_code if self.forbidden else 0
@@ -95,7 +112,7 @@ def run_fix(session: Session, arguments: argparse.Namespace) -> int:
     choice = _allowed(session, arguments, choice, report)
     if arguments.no_wait:
         return _start_only(session, arguments.repo, choice, report)
-    outcome = Outcome(session.out)
+    outcome = Outcome(session.out, names_of(report.images))
     try:
         if choice.by_kind:
             _run_by_kind(session, arguments, choice, report, outcome)
@@ -128,7 +145,7 @@ def _allowed(session: Session, arguments: argparse.Namespace, choice: Choice, re
     never = [fix for fix in choice.of(report.fixes) if choice.forbids(fix) and not fix.waits_for]
     if not never or choice.every:
         return choice
-    if confirmed(session.out, arguments.repo, never):
+    if confirmed(session.out, arguments.repo, never, names_of(report.images)):
         return choice._replace(irreversible=True)
     if len(choice.named) == 1:
         raise Irreversible(
@@ -163,7 +180,8 @@ def _run_plan(session: Session, arguments: argparse.Namespace) -> int:
         name = quoted(arguments.repo)
         raise Refused(f"plan {plan.short} is out of date: {holds.reason}", f"Plan again: diskwright plan {name}")
     never = [fix for step in plan.steps if (fix := step.row.fix()).irreversible]
-    if never and not (arguments.irreversible or confirmed(session.out, arguments.repo, never)):
+    names = {step.row.target: step.row.name for step in plan.steps if step.row.name != step.row.target[:8]}
+    if never and not (arguments.irreversible or confirmed(session.out, arguments.repo, never, names)):
         raise Irreversible(f"plan {plan.short}: {plan.never[0].rstrip('.')}", "Give --irreversible to run it")
     return follow_run.run_plan(session, notes, plan._replace(repo_id=arguments.repo), not arguments.no_wait)
 

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 from typing import Any
 
+from engine.data.amounts import human
 from engine.errors import DiskwrightError
 from tui.cli.arguments import (
     Parser,
@@ -17,7 +18,6 @@ from tui.cli.arguments import (
 )
 from tui.cli.render import json_text
 from tui.cli.session import Handler, Session, absolute, renamed, usable
-from tui.text.amounts import human
 from tui.text.printable import printable, quoted
 
 _FORMATS_HELP = "raw or qcow2; it is stated, never guessed"

@@ -23,6 +23,8 @@ _ORDERS: dict[str, Callable[[ImageReport], tuple[object, ...]]] = {
     "id": lambda image: (image.id,),
 }
 _NAME_COLUMNS = 20
+_REASON_COLUMNS = 34
+"""What is told of an image beside its reason goes rather than that the reason gets less."""
 
 
 def add_images(parser: Parser) -> None:
@@ -92,7 +94,7 @@ def _print(out: Output, images: Sequence[ImageReport], wide: bool) -> None:
         for image, state in zip(images, states, strict=True)
     ]
     heads = ("ID", "STATUS", "NAME", "KIND", "SIZE", "USED", "STRATEGY", "REASON")
-    out.table(heads, rows, states, 1, frozenset({4, 5}), () if wide else (6, 3, 5), whole=wide)
+    out.table(heads, rows, states, 1, frozenset({4, 5}), (6, 3, 5), whole=wide, least=_REASON_COLUMNS)
 
 
 def _name(image: ImageReport, wide: bool) -> str:

@@ -1,27 +1,27 @@
-"""Commands that only look: status, why, check, tasks. Lists of images are in ``listing``."""
+"""Commands that only look: status, why, check. Lists are in ``listing`` and ``running``."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from engine.data.amounts import human
 from engine.data.model import Fix, ImageReport, RepositoryReport, Status
 from engine.errors import NotFound
 from engine.triage import rules
+from tui.cli import fixes
 from tui.cli.arguments import Parser, add_deep, add_verb_options
 from tui.cli.render import Output
 from tui.cli.session import Handler, Session, image_json, kind, running, shown_status
-from tui.text.amounts import compact, duration, human, moment
+from tui.text.amounts import moment
 from tui.text.printable import printable, quoted
-from tui.text.statuses import COUNTED, LOOKS
+from tui.text.statuses import COUNTED, LOOKS, State
 
 if TYPE_CHECKING:
     from tui.view.snapshot import RepositoryView
 
 CLEANABLE, DEGRADED, BROKEN = 10, 11, 12
 """Exit codes of ``check --exit-code``. An image that is unknown counts as broken: nobody can say that it is not."""
-_WIDE_COLUMNS = 110
-"""From this width on the table of fixes has room for whole status words."""
 
 
 def add_status(parser: Parser) -> None:
@@ -120,9 +120,9 @@ def _explain_image(session: Session, arguments: argparse.Namespace) -> int:
     if told is None:
         raise NotFound(f"image {image} went away just now", "Look again")
     state = shown_status(report)
-    fixes = [row.fix() for row in told.fixes]
+    offered = [row.fix() for row in told.fixes]
     elsewhere = {row.id: why for row in told.fixes if (why := view.runs_elsewhere(row))}
-    steps = _what_to_do(arguments.repo, report, fixes, elsewhere)
+    steps = _what_to_do(arguments.repo, report, offered, elsewhere)
     out.document(
         {
             "repository": arguments.repo,
@@ -131,7 +131,7 @@ def _explain_image(session: Session, arguments: argparse.Namespace) -> int:
             "waiting_images": _waiting_for(view, image),
             "explanation": [line._asdict() for line in told.lines],
             "evidence": [fact._asdict() for fact in told.facts],
-            "fixes": [fix.to_json() for fix in fixes],
+            "fixes": [fix.to_json() for fix in offered],
             "next_steps": steps,
         }
     )
@@ -152,17 +152,17 @@ def _waiting_for(view: RepositoryView, image: str) -> list[str]:
     return [row.id for row in rows if row.id != image and image in row.reason]
 
 
-def _what_to_do(repo_id: str, image: ImageReport, fixes: list[Fix], elsewhere: dict[str, str]) -> list[str]:
+def _what_to_do(repo_id: str, image: ImageReport, offered: list[Fix], elsewhere: dict[str, str]) -> list[str]:
     name = quoted(repo_id)
     if image.busy:
         return [f"Wait: somebody works on it. diskwright status {name} {image.id}"]
     steps = [
         f"diskwright fix {name} {fix.id}{' --irreversible' if fix.irreversible else ''}"
         + (f" there: {printable(elsewhere[fix.id])}" if fix.id in elsewhere else "")
-        for fix in fixes
+        for fix in offered
         if not fix.waits_for
     ]
-    steps += [f"Provide what fix {fix.id} waits for: {printable(fix.waits_for)}" for fix in fixes if fix.waits_for]
+    steps += [f"Provide what fix {fix.id} waits for: {printable(fix.waits_for)}" for fix in offered if fix.waits_for]
     if image.removed:
         steps.append(f"diskwright restore {name} {image.id}")
     if steps:
@@ -196,7 +196,7 @@ def run_check(session: Session, arguments: argparse.Namespace) -> int:
     out.prose(f"{name}: {counts(report)}. {human(report.free_bytes)} of {human(report.total_bytes)} free.")
     if report.fixes:
         out.line()
-        fix_table(out, report.fixes)
+        fixes.table(out, report.fixes, fixes.names_of(report.images))
     if report.findings:
         out.line()
         for finding in report.findings:
@@ -235,6 +235,7 @@ def report_json(repo_id: str, report: RepositoryReport) -> dict[str, Any]:
         "repository": repo_id,
         "images": [image_json(image) for image in report.images if not image.hidden],
         "fixes": [fix.to_json() for fix in report.fixes],
+        "names": fixes.names_of(report.images),
         "findings": [finding._asdict() for finding in report.findings],
         "total_bytes": report.total_bytes,
         "free_bytes": report.free_bytes,
@@ -244,139 +245,19 @@ def report_json(repo_id: str, report: RepositoryReport) -> dict[str, Any]:
 def counts(report: RepositoryReport) -> str:
     """How many images have which status."""
     shown = [shown_status(image) for image in report.images if not image.hidden]
-    parts = [
-        f"{shown.count(state)} {state}" + (f" ({LOOKS[state].brief})" if LOOKS[state].brief else "")
+    told = {
+        state: f"{shown.count(state)} {state}" + (f" ({LOOKS[state].brief})" if LOOKS[state].brief else "")
         for state in COUNTED
         if state in shown
-    ]
+    }
+    removed = told.pop(State.REMOVED, "")  # no image any more, and not one of the number
     number = len(shown) - shown.count("removed")
     noun = "image" if number == 1 else "images"
-    return f"{number} {noun}" + (f": {', '.join(parts)}" if parts else "")
-
-
-def space(fix: Fix) -> str:
-    """What a fix does to free space: "frees 1.2G", "needs 300M", "+1.0G later"."""
-    cost = fix.cost
-    about = "" if cost.exact else "~"
-    parts = []
-    if cost.peak_extra_bytes:
-        parts.append(f"needs {about}{compact(cost.peak_extra_bytes)}")
-    if cost.reclaimed_bytes:
-        parts.append(f"frees {about}{compact(cost.reclaimed_bytes)}")
-    if cost.reclaimed_later_bytes:
-        parts.append(f"later {about}{compact(cost.reclaimed_later_bytes)}")
-    return ", ".join(parts) or "-"
-
-
-def change(out: Output, fix: Fix, short: bool) -> str:
-    """Status before → after."""
-    if not fix.status_before and not fix.status_after:
-        return "-"
-    before, after = (out.status(state, short) for state in (fix.status_before, fix.status_after))
-    return f"{before} {out.arrow} {after}"
-
-
-def fix_table(out: Output, fixes: tuple[Fix, ...] | list[Fix]) -> None:
-    """The fixes in the order to run them in, with the reason below each."""
-    short = out.bounded and out.columns < _WIDE_COLUMNS
-    ids = out.short([fix.id for fix in fixes])
-    tags = out.short([fix.target for fix in fixes if fix.target])
-    rows = [
-        (
-            ids[fix.id],
-            str(fix.type),
-            printable(fix.rule),
-            tags.get(fix.target, "-"),
-            change(out, fix, short),
-            space(fix),
-            f"~{duration(fix.cost.eta_s)}" if fix.cost.eta_s is not None else "-",
-            f"{fix.risk}" + ("; SRM" if fix.needs_srm else "") + ("; waits" if fix.waits_for else ""),
-        )
-        for fix in fixes
-    ]
-    heads = ("ID", "TYPE", "RULE", "IMAGE", f"NOW{out.arrow}AFTER", "SPACE", "TIME", "RISK")
-    out.table(heads, rows, [fix.status_before for fix in fixes], 4, give_up=(6, 2))
-    if short and any("degraded" in (fix.status_before, fix.status_after) for fix in fixes):
-        out.line("DEG is degraded: usable, and could be represented better.")
-
-
-def add_tasks(parser: Parser) -> None:
-    del parser
-
-
-def run_tasks(session: Session, arguments: argparse.Namespace) -> int:
-    del arguments
-    out, engine = session.out, session.engine
-    tasks = [(task, engine.task_image(task)) for task in engine.list_tasks()]
-    names = {connection.identity: name for name, connection in engine.list_repositories().items()}
-    prepared, unheld = engine.list_prepared(), engine.list_unheld()
-    out.document(
-        {
-            "host": session.host,
-            "tasks": [
-                {
-                    "id": task.id,
-                    "repository": task.repo_id,
-                    "image": image,
-                    "verb": task.verb,
-                    "rule": task.rule,
-                    "pid": task.process.pid,
-                    "started": task.started,
-                    "log": task.log,
-                }
-                for task, image in tasks
-            ],
-            "prepared": [
-                {
-                    "repository": names.get(entry.repository, ""),
-                    "image": entry.image,
-                    "path": entry.path,
-                    "format": entry.format,
-                    "writable": entry.writable,
-                    "pid": entry.process.pid,
-                }
-                for entry in prepared
-            ],
-            "unheld": [
-                {"repository": names.get(entry.repository, ""), "image": entry.image, "path": entry.path}
-                for entry in unheld
-            ],
-        }
-    )
-    out.table(
-        ("PID", "REPOSITORY", "IMAGE", "TASK", "SINCE"),
-        [
-            (str(task.process.pid), printable(task.repo_id), image or "-", printable(task.verb), moment(task.started))
-            for task, image in tasks
-        ],
-    )
-    out.table(
-        ("PID", "REPOSITORY", "IMAGE", "PREPARED", "PATH"),
-        [
-            (
-                str(entry.process.pid),
-                printable(names.get(entry.repository, "?")),
-                entry.image,
-                f"{entry.format}, {'read-write' if entry.writable else 'read-only'}",
-                printable(entry.path),
-            )
-            for entry in prepared
-        ],
-    )
-    for entry in unheld:
-        out.say(
-            f"Image {entry.image} is in use at {printable(entry.path)}, and its holder is dead. "
-            f"Put a new one beside it: diskwright prepare {quoted(names.get(entry.repository, 'REPO'))} {entry.image} "
-            f"--take-over{'' if entry.writable else ' --read-only'}"
-        )
-    if not tasks and not prepared and not unheld:
-        out.say("Nothing runs here, and no image is prepared.")
-    return 0
+    return f"{number} {noun}" + (f": {', '.join(told.values())}" if told else "") + (f"; {removed}" if removed else "")
 
 
 HANDLERS = {
     "status": Handler(add_status, run_status),
     "why": Handler(add_why, run_why),
     "check": Handler(add_check, run_check),
-    "tasks": Handler(add_tasks, run_tasks),
 }

@@ -6,14 +6,15 @@ import argparse
 import contextlib
 import time
 
+from engine.data.amounts import human
 from engine.errors import DiskwrightError
 from tui.cli.arguments import Parser
-from tui.cli.commands.look import change, space
+from tui.cli.fixes import Names, called, change, space
 from tui.cli.render import Output
 from tui.cli.selection import Choice, add_selectors, chosen, selection
 from tui.cli.session import Handler, Session
 from tui.notes import Notes, notes_of
-from tui.text.amounts import compact, human
+from tui.text.amounts import compact
 from tui.text.printable import printable, quoted
 from tui.text.statuses import SHOWN, State
 from tui.view import estimates
@@ -45,25 +46,33 @@ def show(session: Session, arguments: argparse.Namespace, view: RepositoryView, 
     out.document(plans.document(plan))
     if out.json_wanted:
         return 0
+    names = _names([step.row for step in plan.steps] + [item.row for item in plan.skipped])
+    if plan.refused:
+        out.prose(f"REFUSED   {printable(plan.refused)}.", 10)
     ids = out.short([step.row.id for step in plan.steps] + [item.row.id for item in plan.skipped])
     for step in plan.steps:
-        _print_step(out, step, ids[step.row.id])
+        _print_step(out, step, ids[step.row.id], names)
     if plan.steps:
         _print_outcome(out, plan)
     for item in plan.skipped:
         row = item.row
-        out.line(f"skipped   {ids[row.id]}  {row.type} {row.rule} {row.target or '-'}: {printable(item.why)}")
+        out.prose(
+            f"skipped   {ids[row.id]}  {row.type} {row.rule} {called(names, row.target)}: {printable(item.why)}", 10
+        )
         if row.needs_room and plan.free_after > row.peak_bytes:
             out.line("          It may fit after the steps above; fix --all looks again by itself.")
     if not plan.steps and not plan.skipped:
         out.line("Nothing to do.")
-    elif plan.steps:
+    elif plan.steps and not plan.refused:
         out.line(f"Next: diskwright fix {quoted(arguments.repo)} {selection(arguments)}")
     if runnable:
-        out.line(
-            f"Exactly these steps: diskwright fix {quoted(arguments.repo)} --plan {plan.id}{_flag(bool(plan.never))}"
-        )
+        words = f"{quoted(arguments.repo)} --plan {plan.id[:8]}{_flag(bool(plan.never))}"
+        out.line(f"Exactly these steps: diskwright fix {words}")
     return 0
+
+
+def _names(rows: list[FixRow]) -> Names:
+    return {row.target: row.name for row in rows if row.name != row.target[:8]}
 
 
 def _flag(irreversible: bool) -> str:
@@ -106,23 +115,24 @@ def _kept(notes: Notes, plan: Plan) -> bool:
     return False
 
 
-def _print_step(out: Output, step: Step, shown: str) -> None:
+def _print_step(out: Output, step: Step, shown: str, names: Names) -> None:
     row = step.row
     fix = row.fix()
-    out.line(f"{step.number:3d}. {shown}  {row.type} {row.rule}  {row.target or '-'}")
+    out.line(f"{step.number:3d}. {shown}  {row.type} {row.rule}  {called(names, row.target)}")
     room = "" if step.lowest >= 0 else "  does not fit"
     time_left = f"   time: {step.time.text}" if step.time.known else ""
     needs = f"   needs: {step.needs}" if step.needs != "-" else ""
-    out.line(
+    out.prose(
         f"     {change(out, fix, False)}   space: {space(fix)}   free afterwards: {compact(step.free_after)}{room}"
-        f"   {row.risk}{time_left}{needs}"
+        f"   {row.risk}{time_left}{needs}",
+        5,
     )
-    out.line(f"     {row.why}")
+    out.prose(f"     {row.why}", 5)
 
 
 def _print_outcome(out: Output, plan: Plan) -> None:
     for text in plan.moved:
-        out.line(f"moved     {text}")
+        out.prose(f"moved     {text}", 10)
     states = [
         f"{out.status(state, usable=False)} {plan.counts_before.of(state)} {out.arrow} {plan.counts_after.of(state)}"
         for state in SHOWN
@@ -130,19 +140,18 @@ def _print_outcome(out: Output, plan: Plan) -> None:
     ]
     if states:
         out.line(f"status    {', '.join(states)}")
-    out.line(
+    out.prose(
         f"Free space: {human(plan.free_before)} now, {human(max(plan.lowest_free, 0))} at the lowest point, "
         f"{human(max(plan.free_after, 0))} afterwards (estimates)."
     )
     out.line(f"time      {f'{plan.time.text} ({plan.time.source})' if plan.time.known else plan.time.source}")
     for label, texts in (("left", plan.left), ("never", plan.never)):
         for text in texts:
-            out.line(f"{label:<9} {printable(text)}")
+            out.prose(f"{label:<9} {printable(text)}", 10)
     if plan.refused:
-        out.line(f"refused   {printable(plan.refused)}.")
         for offer in plan.offers:
             out.line(
-                f"          {printable(offer.text)}: diskwright fix {quoted(plan.repo_id)} {offer.row.id}"
+                f"offer     {printable(offer.text)}: diskwright fix {quoted(plan.repo_id)} {offer.row.id}"
                 f"{_flag(offer.row.irreversible)}"
             )
 

@@ -6,6 +6,7 @@ where it lies, without activation, and writes nothing.
 
 from __future__ import annotations
 
+from engine.data.amounts import human
 from engine.doors.volume_groups import BlockHandle, LogicalVolume, VolumeGroup
 from engine.errors import Damaged, NoSpace, NotFound, Refused, StorageError, from_os_errors
 from engine.formats.lvm.group import NOBODY, Group
@@ -204,7 +205,7 @@ class Meta:
             wanted += header.geometry.chunk_bytes
         if report.free < wanted:
             raise NoSpace(
-                f"{report.name} has {report.free} free bytes, {wanted} more are needed for records",
+                f"{report.name} has {human(report.free)} free, and {human(wanted)} are needed to keep records",
                 "Make room (check lists what can be cleaned), or add a device to the group",
             )
 

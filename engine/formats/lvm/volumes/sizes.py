@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.data.amounts import human
 from engine.data.model import VolumeFormat, aligned
 from engine.data.records import VolumeRef
 from engine.doors.volume_groups import LogicalVolume, VolumeGroup
@@ -31,12 +32,13 @@ def require_free(report: VolumeGroup, wanted: int) -> None:
         )
     if wanted > report.free:
         raise NoSpace(
-            f"{report.name} has {report.free} free bytes, {wanted} are needed",
+            f"{report.name} lacks {human(wanted - report.free)}: {human(report.free)} are free, "
+            f"{human(wanted)} are needed",
             "Make room (check lists what can be cleaned), or add a device to the group",
         )
     if report.metadata_free < _METADATA_RESERVE_BYTES:
         raise NoSpace(
-            f"LVM's metadata area of {report.name} is nearly full ({report.metadata_free} bytes are left)",
+            f"LVM's metadata area of {report.name} is nearly full ({human(report.metadata_free)} are left)",
             "Remove images and clean, or move to a group with larger metadata areas",
         )
 

@@ -121,6 +121,7 @@ class Follower:
         try:
             self._session.engine.wait_for_task(self._task, self._tick)
             self._take_events()
+            self._session.followed(self._task.id)
         finally:
             self._bar.clear()
         return self.events

@@ -35,6 +35,7 @@ def run_plan(session: Session, notes: Notes, plan: Plan, wait: bool) -> int:
         session.out.document({"repository": plan.repo_id, "plan": plan.id, "run": run_id, "detached": True})
         session.out.say(f"Detached; the plan goes on. Look: diskwright check {name}")
         return INTERRUPTED
+    session.followed(run_id)
     session.out.document(document(run))
     session.out.line(f"{run.state}: {run.reason}.")
     failed = [step for step in run.steps if step.state in _BAD]

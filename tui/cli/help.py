@@ -154,6 +154,10 @@ COMMANDS: dict[str, Command] = {
         "(usable), 12 one is broken or unknown. Any other code is that of an error.",
     ),
     "tasks": _command(2, "running", "what runs and what is prepared on this host", "diskwright tasks"),
+    "log": _command(
+        2, "log", "who did what on this host, when, and what came of it",
+        "diskwright log\n  diskwright log main web-db --limit 200",
+    ),
     "plan": _command(
         3, "plan", "what fixes would do, in order, with space and risk",
         "diskwright plan main\n  diskwright plan main --type clean",

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.errors import BadRequest, DiskwrightError, NotFound
 from tui.cli.arguments import Parser, UsageError, json_argument, key_values, option_value
-from tui.cli.render import Output
+from tui.cli.render import Output, is_terminal
 from tui.directories import user_directory
 
 if TYPE_CHECKING:
-    from engine.api import Engine
     from engine.data.model import ImageReport
     from engine.host.state import Task
+    from tui.work.noted import NotedEngine
 
 HOST_BYTES = 64
 ID_DIGITS = 32
@@ -47,17 +49,35 @@ class Session:
         self.out = out
         self.host = host
         self.state = state
-        self._engine: Engine | None = None
+        self._engine: NotedEngine | None = None
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> NotedEngine:
         """This host's engine."""
         if self._engine is None:
-            from engine.api import Engine
             from engine.assembly import real_doors
+            from tui.work.noted import NotedEngine
 
-            self._engine = Engine(real_doors(self.host, self.state), self.state)
+            self._engine = NotedEngine(real_doors(self.host, self.state), self.state, "command")
+            self._tell_what_ended(self._engine)
         return self._engine
+
+    def _tell_what_ended(self, engine: NotedEngine) -> None:
+        """On a terminal: what went on by itself and has ended since somebody looked."""
+        if self.out.json_wanted or not is_terminal(sys.stderr) or not engine.history.going_on():
+            return
+        from tui.work import away
+
+        with contextlib.suppress(DiskwrightError):
+            for text in away.news(away.settle(engine.notes)):
+                self.out.say(text)
+
+    def followed(self, id: str) -> None:
+        """Work was followed to its end: the history has it, and nobody is told again."""
+        from tui.work import away
+
+        with contextlib.suppress(DiskwrightError):
+            away.settle(self.engine.notes, {id})
 
     def close(self) -> None:
         """Close what is open in this process."""

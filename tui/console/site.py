@@ -72,10 +72,10 @@ class Site:
     @contextlib.contextmanager
     def engine(self) -> Iterator[Engine]:
         """Lend an engine of this host for one call."""
-        from engine.api import Engine
         from engine.assembly import real_doors
+        from tui.work.noted import NotedEngine
 
-        engine = Engine(real_doors(self.host, self.state), self.state)
+        engine = NotedEngine(real_doors(self.host, self.state), self.state, "console")
         try:
             yield engine
         finally:

@@ -22,14 +22,15 @@ from engine.doors.clock import Clock
 from engine.errors import Conflict, DiskwrightError, ImageBusy, NotFound, Refused, StaleFix, from_os_error
 from engine.host.state import Task
 from engine.tools.local.leases import OfdLeases
-from tui.notes import Notes, notes_of
+from tui.notes import Notes
 from tui.text.amounts import compact
 from tui.text.printable import printable
 from tui.text.words import RunState
 from tui.view import estimates
-from tui.work import run_notes
+from tui.work import away, run_notes
 from tui.work.find_again import require_ours, why_gone
 from tui.work.journal import Event, Journal
+from tui.work.noted import NotedEngine
 from tui.work.run_notes import RunNote, StepNote
 from tui.work.step_watch import Watch
 
@@ -193,6 +194,8 @@ class Batch:
                 self._tell(self._step(number), text, "")
             self._clock.sleep(_LOOK_S / 5 if not watch.begun else _LOOK_S)
         self._judge(number, task, asked)
+        with contextlib.suppress(DiskwrightError):
+            away.settle(self._notes, {task.id})
 
     def _judge(self, number: int, task: Task, asked: bool) -> None:
         """What became of a task that has ended; ``asked``: it was asked to stop, which it may have heard before it
@@ -274,13 +277,14 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: requests.append(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for its follower
     host, state, identity, run_id = arguments
-    engine = Engine(real_doors(host, state), state)
-    notes = notes_of(engine)
+    engine = NotedEngine(real_doors(host, state), state, "run")
+    notes = engine.notes
     try:
         lock = _lock(notes, identity, run_id)
         run = run_notes.read(notes, identity, run_id)
         if run is None:
             raise NotFound(f"there is no run {run_id}", "Plan again")
+        engine.face = f"run {run.plan[:4]}"
         ended = Batch(engine, notes, run, lambda: bool(requests), _print).execute()
         lock.release()
     except DiskwrightError as error:

@@ -18,6 +18,7 @@ from tui.text.words import OLD_AFTER_S, RunState
 from tui.view.estimates import TimeRange
 from tui.view.plan import Plan
 from tui.work import plans, run_notes
+from tui.work.noted import NotedEngine
 from tui.work.run_notes import RunNote, StepNote
 from tui.work.triage import Marked
 
@@ -138,6 +139,7 @@ def start(engine: Engine, notes: Notes, plan: Plan, irreversible: bool) -> str:
     now = engine.doors.clock.wall()
     run_notes.save(notes, run_notes.of_plan(plan, run_id, now, engine.doors.ids.host_id)._replace(saved=now))
     _spawn(engine, notes, plan.repository, run_id)
+    _note(engine, run_notes.of_plan(plan, run_id, now, engine.doors.ids.host_id))
     return run_id
 
 
@@ -151,6 +153,15 @@ def resume(engine: Engine, notes: Notes, identity: str, run_id: str, patience_s:
     now = engine.doors.clock.wall()
     run_notes.save(notes, run._replace(state=RunState.WAITING, reason="", process=None, ended=0.0, saved=now))
     _spawn(engine, notes, identity, run_id)
+    _note(engine, run)
+
+
+def _note(engine: Engine, run: RunNote) -> None:
+    """Have the history tell that a run goes on by itself from now on."""
+    if isinstance(engine, NotedEngine):
+        number = len(run.steps)
+        text = f"{number} step{'' if number == 1 else 's'}"
+        engine.went_on(f"run {run.plan[:4]}", run.repo_id, run.id, {"run": run.repository}, text=text)
 
 
 def _ended(notes: Notes, identity: str, run_id: str, patience_s: float) -> RunNote:

@@ -100,6 +100,8 @@ class Rule(NamedTuple):
     """Rules of the fixes for it, where they have codes of their own."""
     last: bool = False
     """Fixes of this rule run after all others, which leave something for them."""
+    command: tuple[str, ...] = ()
+    """What is to be typed where it is found, words with named blanks: for what only ``audit`` finds."""
 
     @property
     def frees(self) -> bool:

@@ -7,37 +7,47 @@ import re
 
 import pytest
 
+from engine.audit import rules as of_audits
 from engine.data.model import FixType, Status
 from engine.fixes.run import RUNNERS
 from engine.triage.rules import BY_CODE, Need, Rule, wordings
 from sim.scenario.language import schema
 from tests.contracts.source import ROOT, python_files, relative
+from tui.text.rules import EVERY as ALL
 from tui.text.rules import document, lines
 
 CODE = re.compile(r"[A-Z]-[A-Z]{3,}\Z")
-TABLE = "engine/triage/rules.py"
-EVERY = pytest.mark.parametrize("rule", BY_CODE.values(), ids=BY_CODE)
+TABLES = {"engine/triage/rules.py": BY_CODE, "engine/audit/rules.py": of_audits.BY_CODE}
+EVERY = pytest.mark.parametrize("rule", ALL.values(), ids=ALL)
 
 
 def test_no_other_file_writes_a_rule_as_a_string():
-    """Outside the table a rule is named through it, so none can be misspelt or stay undocumented."""
+    """Outside the tables a rule is named through it, so none can be misspelt or stay undocumented."""
     found = [
         f"{relative(path)}:{node.lineno} {node.value}"
         for package in ("engine", "sim", "tui")
         for path in python_files(package)
-        if relative(path) != TABLE
+        if relative(path) not in TABLES
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and CODE.match(node.value)
     ]
     assert not found
 
 
-def test_every_rule_that_is_named_is_in_the_table():
-    """The constants of the table and its rows are the same, each once."""
-    text = (ROOT / TABLE).read_text(encoding="utf-8")
+@pytest.mark.parametrize("table", TABLES)
+def test_every_rule_that_is_named_is_in_the_table(table: str):
+    """The constants of a table and its rows are the same, each once."""
+    text, rows = (ROOT / table).read_text(encoding="utf-8"), TABLES[table]
     constants = re.findall(r'^[A-Z]_[A-Z]+: Final = "([A-Z]-[A-Z]+)"$', text, re.MULTILINE)
-    assert sorted(constants) == sorted(BY_CODE) and len(set(constants)) == len(constants)
-    assert len(re.findall(r"^    Rule\(", text, re.MULTILINE)) == len(BY_CODE)
+    assert sorted(constants) == sorted(rows) and len(set(constants)) == len(constants)
+    assert len(re.findall(r"^    Rule\(", text, re.MULTILINE)) == len(rows)
+
+
+def test_only_what_an_audit_finds_has_a_command_to_type():
+    """In a repository there are fixes; in storage that is not ours nothing is changed, so there is none."""
+    assert not any(rule.command for rule in BY_CODE.values())
+    assert not any(rule.type for rule in of_audits.BY_CODE.values())
+    assert all(rule.code.startswith("A-") for rule in of_audits.BY_CODE.values())
 
 
 @EVERY
@@ -70,7 +80,7 @@ def test_every_fix_has_its_executor_and_scenarios_know_every_rule():
 def test_a_rule_is_told_in_full(rule: Rule):
     """What ``why RULE`` tells has its meaning first and what to do without a fix last."""
     labels = [label for label, _ in lines(rule)]
-    assert labels[0] == "Means" and labels[-1] == "If not"
+    assert labels[0] == "Means" and labels[-1] in ("If not", "To do")
     assert ("Does" in labels) is (rule.type is not None)
 
 

@@ -153,6 +153,17 @@ COMMANDS: dict[str, Command] = {
         "With --exit-code: 0 nothing to do, 10 only space to clean or layers to merge, 11 an image is degraded\n"
         "(usable), 12 one is broken or unknown. Any other code is that of an error.",
     ),
+    "audit": _command(
+        2, "audit", "look at image files of libvirt, Proxmox VE or oVirt where they are; changes nothing",
+        "diskwright audit /var/lib/libvirt/images\n"
+        "  diskwright audit /var/lib/libvirt/images /srv/bases --vms /etc/libvirt --complete\n"
+        "  diskwright audit /var/lib/vz --vms /etc/pve --complete --json\n"
+        "  diskwright audit /rhev/data-center/mnt/nas:_vms --deep\n\n"
+        "Needs no repository. Nothing outside of the directories that are named is opened, whatever an image or a\n"
+        "definition says. An image is called an orphan only with --complete, your word that --vms names all that may\n"
+        "refer to it, and if all of that could be read; else it is one to which no reference was seen.\n"
+        "With --exit-code: as check. docs/audit.md tells what is looked for.",
+    ),
     "tasks": _command(2, "running", "what runs and what is prepared on this host", "diskwright tasks"),
     "log": _command(
         2, "log", "who did what on this host, when, and what came of it",

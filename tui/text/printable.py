@@ -6,6 +6,8 @@ the screen, and a bidirectional control could make one id look like another.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 WIDE = ("W", "F")
 
 
@@ -40,6 +42,19 @@ def quoted(text: str) -> str:
     from shlex import quote
 
     return quote(printable(text))
+
+
+def typed(words: Iterable[str]) -> str:
+    """A command that can be copied from a terminal and typed: names with controls in them are written as escapes that
+    the shell takes back (``$'…'``)."""
+    from shlex import quote
+
+    return " ".join(quote(word) if printable(word) == word else _ansi_c(word) for word in words)
+
+
+def _ansi_c(word: str) -> str:
+    raw = word.encode("utf-8", "surrogateescape")
+    return "$'" + "".join(chr(b) if 0x20 <= b < 0x7F and b not in b"\\'" else f"\\x{b:02x}" for b in raw) + "'"
 
 
 def width(text: str) -> int:

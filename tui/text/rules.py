@@ -1,15 +1,21 @@
 """What is told of a rule: by ``diskwright why RULE``, and in docs/rules.md, which this module writes.
 
-``python -m tui.text.rules >docs/rules.md``. The facts are those of the table in ``engine.triage.rules``.
+``python -m tui.text.rules >docs/rules.md``. The facts are those of the tables in ``engine.triage.rules`` and, for what
+an audit finds, ``engine.audit.rules``.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
+from engine.audit import rules as of_audits
 from engine.data.model import FixType, Risk, WaitKind
 from engine.triage.rules import BY_CODE, Leases, Need, Rule, wordings
+
+EVERY: Mapping[str, Rule] = {**BY_CODE, **of_audits.BY_CODE}
+"""All rules, those of audits last."""
 
 _RISKS = {
     Risk.REVERSIBLE: "it can be stopped, and nothing that was there before is lost",
@@ -55,7 +61,9 @@ def lines(rule: Rule) -> list[tuple[str, str]]:
         found.append(("Waits", "; ".join(_WAITS[kind] for kind in _waits(rule))))
     elif rule.mended_by:
         found.append(("Fix", f"by the rules {' and '.join(rule.mended_by)}"))
-    found.append(("If not", rule.stuck))
+    if rule.command:
+        found.append(("There", "`" + " ".join(word or "''" for word in rule.command) + "`"))
+    found.append(("If not" if not rule.code.startswith("A") else "To do", rule.stuck))
     return [(label, text) for label, text in found if text]
 
 
@@ -84,6 +92,7 @@ def as_data(rule: Rule) -> dict[str, Any]:
         "deep": rule.deep,
         "waits_for": _waits(rule) if rule.type else (),
         "mended_by": rule.mended_by,
+        "command": rule.command,
     }
 
 
@@ -92,15 +101,16 @@ _HEAD = """\
 
 Each status has a rule as its reason, and each fix is offered by one. `diskwright why RULE` tells the same of one rule.
 B: broken, U: unknown, D and O: degraded, M: merge, C: clean. Words in braces are filled in.
+A: what [an audit](audit.md) finds in storage that is no repository, with the command that would mend it there.
 
-Generated from the table in `engine/triage/rules.py`; a test compares the two.
+Generated from the tables in `engine/triage/rules.py` and `engine/audit/rules.py`; a test compares them.
 """
 
 
 def document() -> str:
     """Return docs/rules.md."""
     parts = [_HEAD]
-    for rule in BY_CODE.values():
+    for rule in EVERY.values():
         parts.append(f"## {rule.code}\n\n" + "\n".join(f"* **{label}**: {text}" for label, text in lines(rule)) + "\n")
     return "\n".join(parts)
 

@@ -32,11 +32,21 @@ _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, err
 _KINDS = {stat_module.S_IFREG: Kind.FILE, stat_module.S_IFDIR: Kind.DIRECTORY, stat_module.S_IFLNK: Kind.SYMLINK}
 
 
-def _stat(result: os.stat_result) -> Stat:
+def stat_of(result: os.stat_result) -> Stat:
+    """Return what the kernel says of a name as the door has it."""
     kind = _KINDS.get(stat_module.S_IFMT(result.st_mode), Kind.OTHER)
     return Stat(
         kind, result.st_size, result.st_blocks * 512, result.st_ino, result.st_nlink, result.st_mtime_ns, result.st_dev
     )
+
+
+def file_users(descriptor: int, path: str, status: os.stat_result) -> list[User]:
+    """Return who has an open regular file open as an image. OSError where the file system has no locks."""
+    writes = ofd_locked(descriptor, *_WRITES)
+    if not writes and not ofd_locked(descriptor, *_READS):
+        return []
+    seen = [user for user in openers(path, status) if user.writes or not writes]
+    return seen or [User(0, "", writes)]
 
 
 class RealFileHandle:
@@ -92,7 +102,7 @@ class RealFileHandle:
 
     def stat(self) -> Stat:
         """Call fstat(2)."""
-        return _stat(os.fstat(self.descriptor))
+        return stat_of(os.fstat(self.descriptor))
 
     def close(self) -> None:
         """Close; errors of close surface (NFS reports ENOSPC here)."""
@@ -141,7 +151,7 @@ class RealFiles:
 
     def stat(self, path: str) -> Stat:
         """Call lstat(2)."""
-        return _stat(os.lstat(path))
+        return stat_of(os.lstat(path))
 
     def read_file(self, path: str, limit: int) -> bytes:
         """Read with one open, one fstat and one read; more when that was short."""
@@ -166,14 +176,9 @@ class RealFiles:
         """Ask with F_OFD_GETLK for qemu's bytes; /proc is read only where one is locked."""
         descriptor, _ = self._open_regular(path, os.O_RDONLY)
         try:
-            writes = ofd_locked(descriptor, *_WRITES)
-            if not writes and not ofd_locked(descriptor, *_READS):
-                return []
-            found = openers(path, os.fstat(descriptor))
+            return file_users(descriptor, path, os.fstat(descriptor))
         finally:
             os.close(descriptor)
-        seen = [user for user in found if user.writes or not writes]
-        return seen or [User(0, "", writes)]
 
     def create(self, path: str) -> RealFileHandle:
         """Open with O_CREAT | O_EXCL; mode 0660 under the umask: what is on a disk is not for everybody."""

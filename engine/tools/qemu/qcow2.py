@@ -45,6 +45,7 @@ _MAX_FORMAT_NAME = 15
 _V2 = struct.Struct(">IIQIIQIIQQIIQ")
 _V3 = struct.Struct(">QQQII")
 _EXTENSION = struct.Struct(">II")
+_BITMAPS_EXTENSION = struct.Struct(">IIQQ")
 
 _EXTENSION_END = 0
 _EXTENSION_FORMAT = 0xE2792ACA
@@ -82,12 +83,20 @@ class Header(NamedTuple):
     l1_entries: int
     refcount_offset: int
     refcount_clusters: int
+    data_name: str | None
+    """Name of the external data file as stored, None for none."""
+    bitmap_directory: tuple[int, int] | None
+    """Offset and length of the list of persistent bitmaps, as stored; None for none."""
+    bitmaps_current: bool
+    """The last program that wrote the image kept its bitmaps; else they are to be ignored."""
 
 
 class _Extensions(NamedTuple):
     backing_format: str | None = None
     bitmaps: bool = False
     data_file: bool = False
+    data_name: str | None = None
+    bitmap_directory: tuple[int, int] | None = None
 
 
 _NO_EXTENSIONS = _Extensions()
@@ -133,6 +142,7 @@ def parse_header(raw: bytes, file_length: int) -> Header:
         incompatible & ~_KNOWN_INCOMPATIBLE, crypt != 0, snapshots,
         1 if extensions.bitmaps or autoclear & _BITMAPS else 0,
         1 << order, l1_offset, l1_entries, table_offset, table_clusters,
+        extensions.data_name, extensions.bitmap_directory, autoclear & _BITMAPS != 0,
     )  # fmt: skip
 
 
@@ -206,6 +216,8 @@ def _extensions(raw: bytes, offset: int, end: int, file_length: int) -> _Extensi
     """Walk the header extensions. What lies behind the end of the file reads as zeros, as in qemu."""
     backing_format: str | None = None
     bitmaps = data_file = False
+    data_name: str | None = None
+    directory: tuple[int, int] | None = None
     available = len(raw)
     while offset < end:
         if offset + 8 > available:
@@ -224,10 +236,14 @@ def _extensions(raw: bytes, offset: int, end: int, file_length: int) -> _Extensi
             backing_format = raw[offset : offset + length].decode("utf-8", "backslashreplace") or None
         elif magic == _EXTENSION_BITMAPS:
             bitmaps = True
+            if length >= _BITMAPS_EXTENSION.size and offset + length <= available:
+                _, _, size, at = _BITMAPS_EXTENSION.unpack_from(raw, offset)
+                directory = (at, size)
         elif magic == _EXTENSION_DATA_FILE:
             data_file = True
+            data_name = raw[offset : offset + length].decode("utf-8", "backslashreplace") or None
         offset += (length + 7) & ~7
-    return _Extensions(backing_format, bitmaps, data_file)
+    return _Extensions(backing_format, bitmaps, data_file, data_name, directory)
 
 
 class FreshImage(NamedTuple):

@@ -88,9 +88,9 @@ def run_why(session: Session, arguments: argparse.Namespace) -> int:
 
 
 def _explain_rule(out: Output, code: str) -> int:
-    from tui.text.rules import as_data, lines
+    from tui.text.rules import EVERY, as_data, lines
 
-    rule = rules.BY_CODE.get(code.upper())
+    rule = EVERY.get(code.upper())
     if rule is None:
         raise NotFound(f"there is no rule {code!r:.40}", "Name a rule as check shows it, or a repository and an image")
     out.document(as_data(rule))

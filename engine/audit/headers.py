@@ -1,0 +1,183 @@
+"""What an image file says of itself, read with one open; two or three more reads only where something looks wrong.
+
+Nothing that the content says is believed for more than a look at the same file: every offset is checked against its
+length, and every length has a limit.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from typing import NamedTuple
+
+from engine.audit.model import Image
+from engine.audit.places import Name
+from engine.copying.magic import QCOW2, name_of
+from engine.doors.trees import Start
+from engine.errors import Damaged
+from engine.tools.qemu.qcow2 import HEADER_READ_BYTES, Header, parse_header
+
+RAW = "raw"
+_SHORT_NAMES = {
+    "a vmdk image": "vmdk",
+    "the descriptor of a vmdk image": "vmdk",
+    "a vhdx image": "vhdx",
+    "a vhd image": "vpc",
+    "a vdi image": "vdi",
+    "a qed image": "qed",
+    "a LUKS container": "luks",
+    "a parallels image": "parallels",
+    QCOW2: QCOW2,
+}
+"""qemu's names of the formats that are images."""
+
+_ISO_AT, _ISO = 0x8001, b"CD001"
+_FIRMWARE_AT, _FIRMWARE = 0x28, b"_FVH"
+_SAVED = (b"LibvirtQemudSave", b"LibvirtQemudPart", b"QEVM")
+ISO, NVRAM, MEMORY, BACKUP = "iso", "nvram", "memory", "backup"
+"""Kinds of content that are no images of disks."""
+
+_MAX_DIRECTORY_BYTES = 1 << 20
+_MAX_BITMAPS = 65535
+_MAX_TABLES_BYTES = 64 << 20
+_BITMAP = struct.Struct(">QIIBBHI")
+_IN_USE = 1
+_COMPRESSED = 1 << 62
+_OFFSET = 0x00FFFFFFFFFFFE00
+
+
+class Bitmaps(NamedTuple):
+    """The persistent bitmaps of an image."""
+
+    total: int
+    in_use: int
+    """Were being written when the image was closed last, so they are not right."""
+
+
+def content(start: bytes) -> str:
+    """Return what a file is by its first bytes: qemu's name of a format, one of the kinds above, or "" for what may be
+    a raw image. People are told; nothing is opened by it."""
+    if start[_ISO_AT : _ISO_AT + len(_ISO)] == _ISO:
+        return ISO
+    if start[_FIRMWARE_AT : _FIRMWARE_AT + len(_FIRMWARE)] == _FIRMWARE:
+        return NVRAM
+    if start.startswith(_SAVED):
+        return MEMORY
+    name = name_of(start)
+    return _SHORT_NAMES.get(name, BACKUP if name else "")
+
+
+def read_start(name: Name) -> Start | str:
+    """Return the beginning of a file, or why it cannot be read."""
+    try:
+        return name.tree.start(name.inside, HEADER_READ_BYTES)
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def image_of(names: tuple[Name, ...], start: Start | str, kind: str) -> Image:
+    """Return what is known of one image file from its beginning."""
+    first = names[0]
+    paths = tuple(name.path for name in names)
+    if isinstance(start, str):
+        return Image(
+            first.path, paths, "", 0, first.stat.size, first.stat.allocated, None, "", start, (), first.stat.links
+        )
+    header: Header | None = None
+    problem = ""
+    if kind == QCOW2:
+        try:
+            header = parse_header(start.data, start.length)
+        except Damaged as error:
+            problem = error.message
+    size = header.size if header is not None else start.length
+    return Image(
+        first.path, paths, kind or RAW, size, start.length, first.stat.allocated, header, problem, "", start.users,
+        first.stat.links, start.data.decode("latin-1") if kind == "vmdk" else "", _may_stand(kind, start.data),
+    )  # fmt: skip
+
+
+def _may_stand(kind: str, start: bytes) -> bool:
+    """Whether an image of another format than qcow2 may hold only the difference to another file."""
+    if kind == "vpc":
+        return start[60:64] == b"\0\0\0\4"
+    if kind == "vdi":
+        return start[76:80] == b"\4\0\0\0"
+    return kind == "vhdx" or (kind == "qed" and bool(start[16:17] and start[16] & 1))
+
+
+def bitmaps(name: Name, header: Header, length: int) -> Bitmaps | None:
+    """Count the bitmaps that the header lists; None where the list cannot be understood. OSError."""
+    if header.bitmap_directory is None:
+        return Bitmaps(0, 0) if not header.bitmaps else None
+    offset, size = header.bitmap_directory
+    if size > _MAX_DIRECTORY_BYTES or offset + size > length:
+        return None
+    data = name.tree.read(name.inside, offset, size)
+    at = total = in_use = 0
+    while at < size:
+        if at + _BITMAP.size > len(data):
+            return None
+        _, _, flags, _, _, name_length, extra = _BITMAP.unpack_from(data, at)
+        step = (_BITMAP.size + extra + name_length + 7) & ~7
+        if at + step > size:
+            return None
+        total, in_use, at = total + 1, in_use + (flags & _IN_USE), at + step
+        if total > _MAX_BITMAPS:
+            return None
+    return Bitmaps(total, in_use)
+
+
+def cut_at(name: Name, header: Header, length: int) -> int | None:
+    """Return the offset of data or of a table that lies behind the end of the file; None where there is none, or where
+    that would take too long to find out. OSError.
+
+    First the last cluster that is counted: that one is inside of nearly every image. Where it is not, the tables are
+    read, because a crash may leave clusters that are counted and not used.
+    """
+    if not _last_counted_is_outside(name, header, length):
+        return None
+    cluster = 1 << header.cluster_bits
+    if header.has_data_file:
+        return None
+    left = _MAX_TABLES_BYTES
+    compressed_bits = (1 << (62 - (header.cluster_bits - 8))) - 1
+    for entry in _words(name.tree.read(name.inside, header.l1_offset, header.l1_entries * 8)):
+        table = entry & _OFFSET
+        if not table:
+            continue
+        if table + cluster > length:
+            return table
+        left -= cluster
+        if left < 0:
+            return None
+        entries = _words(name.tree.read(name.inside, table, cluster))
+        for mapped in entries[:: 2 if header.extended_l2 else 1]:
+            place = mapped & compressed_bits if mapped & _COMPRESSED else mapped & _OFFSET
+            if place >= length:
+                return place
+    return None
+
+
+def _last_counted_is_outside(name: Name, header: Header, length: int) -> bool:
+    """Whether the last cluster with a reference count begins at the end of the file or behind it."""
+    cluster = 1 << header.cluster_bits
+    table = name.tree.read(name.inside, header.refcount_offset, header.refcount_clusters * cluster).rstrip(b"\0")
+    if not table:
+        return False
+    last = (len(table) - 1) // 8
+    block = int.from_bytes(table[last * 8 : last * 8 + 8].ljust(8, b"\0"), "big") & ~(cluster - 1)
+    if block + cluster > length:
+        return True
+    counts = name.tree.read(name.inside, block, cluster).rstrip(b"\0")
+    per_block = cluster * 8 // header.refcount_bits
+    counted = last * per_block + max(0, len(counts) * 8 - 1) // header.refcount_bits
+    return counted * cluster >= length
+
+
+def _words(data: bytes) -> array[int]:
+    found = array("Q", data[: len(data) // 8 * 8])
+    if sys.byteorder == "little":
+        found.byteswap()
+    return found

@@ -1,0 +1,17 @@
+"""All layouts, and which one a directory has."""
+
+from __future__ import annotations
+
+from engine.audit.layouts.base import Layout
+from engine.audit.layouts.directory import Directory
+from engine.audit.layouts.proxmox import Proxmox
+from engine.audit.layouts.vdsm import Vdsm
+from engine.audit.places import Places
+
+LAYOUTS: tuple[Layout, ...] = (Vdsm(), Proxmox(), Directory())
+"""The most particular first; the last one fits everything."""
+
+
+def layout_of(places: Places, root: str) -> Layout:
+    """Return the first layout that recognises a directory."""
+    return next(layout for layout in LAYOUTS if layout.recognises(places, root))

@@ -6,10 +6,12 @@ import asyncio
 import json
 import os
 import threading
+import unicodedata
 from pathlib import Path
 from typing import cast
 
 import pytest
+from textual import events
 
 from tests.console.kit import (
     NAMES,
@@ -31,9 +33,11 @@ from tui.console.draw import palette
 from tui.console.pages.images.page import ImagesPage
 from tui.console.pages.registry import make_page
 from tui.console.pages.triage.page import TriagePage
+from tui.console.pages.why.record import RecordPage
 from tui.console.shell import Where
 from tui.text.printable import printable
 from tui.text.statuses import LOOKS
+from tui.view.facts import Fact
 from tui.view.gather import Names, with_report
 from tui.view.snapshot import RepositoryView
 from tui.work.config import Config, load
@@ -41,6 +45,14 @@ from tui.work.config import Config, load
 
 def site_of(tmp_path: Path) -> FixedSite:
     return FixedSite(tmp_path / "state", [sample_view()])
+
+
+def key_character(key: str) -> str | None:
+    """What a key with a name writes."""
+    try:
+        return unicodedata.lookup(key.replace("_", " "))
+    except KeyError:
+        return None
 
 
 # -- sizes
@@ -150,6 +162,18 @@ async def test_hostile_names_are_shown_and_not_obeyed(tmp_path: Path) -> None:
                 assert all(character.isprintable() for character in strip.text), keys
 
 
+async def test_an_opened_fact_is_shown_whole(tmp_path: Path) -> None:
+    """However long its words, its path and its lines are."""
+    async with running(console(site_of(tmp_path))) as pilot:
+        page = RecordPage(Fact("volume", f"data: {'word ' * 30}end-of-fact", f"/srv/{'p' * 150}/end-of-path", "place"))
+        page.act_reload = lambda: None  # type: ignore[method-assign]
+        page._lines = (f'  "key": "{"v" * 170}end-of-line"',)
+        pilot.app.open(page)
+        await idle(pilot)
+        text = screen_text(pilot.app).replace("│", "").replace("\n", "").replace(" ", "")
+        assert "end-of-fact" in text and "end-of-path" in text and 'vend-of-line"' in text
+
+
 # -- help and palette
 
 
@@ -185,6 +209,75 @@ async def test_every_key_does_something_or_says_why_not(tmp_path: Path) -> None:
                 pilot.app.page(name).press(act)
                 await idle(pilot)
                 assert "this should not have happened" not in screen_text(pilot.app), (name, act.name)
+
+
+async def test_a_key_of_another_page_tells_where_it_works(tmp_path: Path) -> None:
+    """Every key of every page on every page: it is an act there, moves there, or is told of. So is a stranger."""
+    moves = {"up", "down", "left", "right", "j", "k", "g", "G", "enter", "escape", "space", "tab"}
+    async with running(console(site_of(tmp_path))) as pilot:
+        app = pilot.app
+        tables = app.page_acts()
+        keys = {act.key for acts in tables.values() for act in acts if act.key} - moves
+        opened = {"plan": ("1", "space", "p"), "why": ("1", "w"), "record": ("1", "w", "enter")}
+        for name in tables:
+            await press(pilot, *opened.get(name, (str(list(tables).index(name) + 1),)))
+            page = app.page_shown
+            for key in sorted(keys | {"ß"}):
+                character = key if len(key) == 1 else key_character(key)
+                if page.keys.find(key) is not None:
+                    continue
+                app.messages.shown = None
+                assert page.take_key(events.Key(key, character)), (name, key)
+                assert "does nothing here" in told(app) and app.messages.shown is not None, (name, key)
+            await press(pilot, "escape")
+        await press(pilot, "1", "X")
+        assert told(app) == "X does nothing here: it is Discard in Runs (3)."
+        await press(pilot, "w", "H")
+        assert told(app) == "H does nothing here: it is Snooze in Triage (1)."
+        await press(pilot, "ß")
+        assert told(app) == "ß does nothing here; ? lists the keys that do."
+
+
+async def test_keys_that_have_come_to_an_end_say_so(tmp_path: Path) -> None:
+    """esc with nothing open, panes that cannot grow, moving what is first, a tour that nobody plays."""
+    async with running(console(site_of(tmp_path))) as pilot:
+        app = pilot.app
+        await press(pilot, "escape")
+        assert "Nothing is open" in told(app)
+        await press(pilot, *["plus"] * 7)
+        assert "as large as it can be" in told(app)
+        await press(pilot, "escape", "g", "space", "g", "K")
+        assert "it is the first of the queue" in told(app)
+        await press(pilot, "ctrl+n")
+        assert "no tour is played" in told(app)
+        await press(pilot, "3", "left")
+        assert "there is no run" in told(app)
+
+
+async def test_without_a_repository_the_keys_of_pages_say_why_not(tmp_path: Path) -> None:
+    """Nothing is looked for that is not there."""
+    async with running(console(FixedSite(tmp_path / "state"))) as pilot:
+        for key in ("1", "2", "3", "4", "R", "y"):
+            await press(pilot, key)
+            assert "no repository is connected: d makes one" in told(pilot.app), key
+
+
+async def test_a_key_of_the_operators_works_as_it_was_written(tmp_path: Path) -> None:
+    """A character of punctuation arrives by its name."""
+    file = tmp_path / "console.toml"
+    file.write_text('[keys]\nwhy = "%"\n')
+    async with running(console(site_of(tmp_path), load(str(file), {"why"}))) as pilot:
+        await press(pilot, "percent_sign")
+        assert pilot.app.page_shown.tab == "why"
+
+
+async def test_numbers_of_a_page_are_those_of_its_header(tmp_path: Path) -> None:
+    """Removed images are counted apart; unfinished work of others is none of the runs."""
+    async with running(console(site_of(tmp_path)), (160, 50)) as pilot:
+        assert "Runs 0, other unfinished work 4" in screen_text(pilot.app)
+        await press(pilot, "2")
+        text = screen_text(pilot.app)
+        assert "Images 21 and 1 removed" in text and "21 images" in text
 
 
 async def test_no_key_has_two_meanings_on_a_page(tmp_path: Path) -> None:

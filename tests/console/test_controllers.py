@@ -64,7 +64,7 @@ class BareShell:
     def show(self, where: Where) -> None:
         self.shown.append(where)
 
-    def tab_acts(self) -> Mapping[str, Sequence[Act]]:
+    def page_acts(self) -> Mapping[str, Sequence[Act]]:
         return {}
 
     def refresh_pages(self) -> None:

@@ -144,3 +144,28 @@ async def test_columns_fill_the_width_and_never_more(width: int, shown: int) -> 
         assert sum(columns for _, columns in sized) + len(sized) - 1 == inner
         await pilot.pause()
         assert all(len(plain(row)) == width for row in text_of(pilot.app))
+
+
+async def test_columns_get_the_room_that_their_cells_need() -> None:
+    """What one column does not need another gets; what was seen keeps its room while one scrolls."""
+
+    class Uneven(Many):
+        def cells(self, index: int) -> dict[str, Cell]:
+            return {"short": "ab", "long": "y" * (30 if index < 30 else 60)}
+
+    columns = (Column("short", "SHORT", 5, share=3), Column("long", "LONG", 10, share=1))
+
+    class UnevenApp(TableApp):
+        def compose(self) -> ComposeResult:
+            yield Table(columns)
+
+    app = UnevenApp()
+    async with app.run_test(size=(80, 10)) as pilot:
+        table = app.query_one(Table)
+        table.show(Uneven(100))
+        await pilot.pause()
+        assert "y" * 30 in text_of(app)[1]
+        table.go(99)
+        await pilot.pause()
+        assert "y" * 60 in text_of(app)[-1]
+        assert {column.name: size for column, size in table.shown_columns(60)}["short"] == 5

@@ -272,6 +272,27 @@ async def test_a_plan_that_would_go_under_the_reserve_is_refused_with_an_offer(t
         assert "ci-4411" in names(pilot.app)
 
 
+async def test_a_plan_of_which_nothing_can_run_is_not_called_valid(tmp_path: Path) -> None:
+    """What waits for something else is named, and the head says that the plan is empty."""
+    async with running(console(site_of(tmp_path))) as pilot:
+        found, store = page_of(pilot.app).found, pilot.app.site.decision_store
+        assert found is not None and store is not None
+        store.queue([found.rows[2].fix])
+        pilot.app.tick()
+        await press(pilot, "p")
+        text = screen_text(pilot.app)
+        assert "EMPTY" in text and "VALID" not in text and "it waits for image 99" in text
+
+
+async def test_the_plan_fills_the_screen_with_what_is_read(tmp_path: Path) -> None:
+    """A picture of the free space with its lowest point and the reserve, and why each step is there."""
+    async with running(console(site_of(tmp_path)), (160, 50)) as pilot:
+        await press(pilot, "space", "space", "p")
+        text = screen_text(pilot.app)
+        assert "▲ lowest: 8.0G in step 2" in text and "5.0G ┤░░░" in text
+        assert "Step 2  mend web-db: Copy has not finished at 41 %; it goes on there." in text
+
+
 async def test_a_plan_goes_stale_and_is_made_again_before_it_runs(tmp_path: Path) -> None:
     """What is run is what was shown."""
     site = site_of(tmp_path)

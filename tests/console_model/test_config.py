@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from tests.console_model.conftest import Host
 from tests.console_model.kit import clean, fix, view
 from tui.view.plan import DEFAULT_RESERVE_SHARE
 from tui.work import config
-from tui.work.config import is_key, load
+from tui.work.config import key_named, load
 
 ACTS = ("queue", "plan", "run", "why")
 THEMES = ("dark", "light")
@@ -95,13 +96,21 @@ def test_choices_on_the_screen_are_kept(host: Host):
 
 
 @pytest.mark.parametrize(
-    ("key", "good"),
+    ("key", "name"),
     [
-        ("x", True), ("+", True), ("ctrl+x", True), ("ctrl+shift+f5", True), ("question_mark", True),
-        ("pagedown", True),
-        ("nokey", False), ("nokey+", False), ("ctrl+", False), ("hold+x", False), ("f99", False),
+        ("x", "x"), ("X", "X"), ("+", "plus"), ("%", "percent_sign"), ("-", "minus"), ("é", "é"), ("ctrl+x", "ctrl+x"),
+        ("ctrl+shift+f5", "ctrl+shift+f5"), ("question_mark", "question_mark"), ("pagedown", "pagedown"),
+        *((key, "") for key in ("nokey", "nokey+", "ctrl+", "hold+x", "f99", "x+", "shift+x", "ctrl+ctrl+x",
+                                "digit_one", "LATIN SMALL LETTER A")),
     ],
 )  # fmt: skip
-def test_only_keys_are_keys(key: str, good: bool):
-    """What no keyboard sends is told instead of waited for."""
-    assert is_key(key) is good
+def test_only_keys_are_keys(key: str, name: str):
+    """What no keyboard sends is told instead of waited for, and each key has the name by which it arrives."""
+    assert key_named(key) == name
+
+
+def test_every_character_has_the_name_by_which_it_arrives():
+    """As the console's library calls it."""
+    from textual.keys import _character_to_key
+
+    assert all(key_named(character) == _character_to_key(character) for character in string.printable.strip())

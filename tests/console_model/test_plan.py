@@ -13,7 +13,7 @@ from engine.errors import Ambiguous, Damaged, NotFound
 from tests.console_model.conftest import Host
 from tests.console_model.kit import GIB, NOW, clean, fix, image, image_id, taking, view
 from tui.view.estimates import Sample, Times
-from tui.view.plan import make, validity
+from tui.view.plan import Validity, make, validity
 from tui.view.snapshot import Counts, lost
 from tui.work import plans
 
@@ -148,9 +148,9 @@ def test_the_id_says_what_is_run_in_which_order():
 def test_a_plan_goes_stale_when_an_image_changes():
     """A fix with another id means the facts have changed: the plan says how many images, and since when."""
     plan = planned(seen(fix(1), fix(2)), 1, 2)
-    assert validity(plan, seen(fix(1), fix(2))).word == "VALID"
+    assert validity(plan, seen(fix(1), fix(2))) == Validity(True)
     found = validity(plan, seen(fix(1), fix(2)._replace(id="f" * 16)))
-    assert found.word == "STALE" and found.reason.startswith("1 image has changed since ")
+    assert not found.valid and found.reason.startswith("1 image has changed since ")
 
 
 def test_a_plan_goes_stale_when_somebody_works_on_an_image():

@@ -42,20 +42,14 @@ def shown_key(key: str) -> str:
     return _SHOWN.get(key, key)
 
 
-def key_name(text: str) -> str:
-    """Return the name of a key that an operator wrote: "slash" for "/"."""
-    return next((name for name, shown in _SHOWN.items() if shown == text), text)
-
-
 class KeyMap:
     """Which key does what on one screen, with the operator's changes."""
 
     def __init__(self, acts: Iterable[Act], changes: Mapping[str, Sequence[str]]) -> None:
-        given = {name: [key_name(key) for key in keys] for name, keys in changes.items()}
-        self.acts = tuple(act._replace(key=given.get(act.name, [act.key])[0]) for act in acts)
+        self.acts = tuple(act._replace(key=changes.get(act.name, [act.key])[0]) for act in acts)
         self._by_key = {act.key: act for act in reversed(self.acts) if act.key}
         for act in self.acts:
-            self._by_key |= dict.fromkeys(given.get(act.name, ()), act)
+            self._by_key |= dict.fromkeys(changes.get(act.name, ()), act)
 
     def find(self, key: str) -> Act | None:
         """Return the act of a key, None when the key has none here."""

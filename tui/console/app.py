@@ -154,9 +154,9 @@ class ConsoleApp(App[int]):
         """Open a dialog or page above the present one; ``answered`` gets what it is dismissed with."""
         self.push_screen(dialog, answered)
 
-    def tab_acts(self) -> Mapping[str, Sequence[Act]]:
-        """What can be done on each tab."""
-        return registry.tab_acts()
+    def page_acts(self) -> Mapping[str, Sequence[Act]]:
+        """What can be done on each page."""
+        return registry.page_acts()
 
     @property
     def page_shown(self) -> Page:

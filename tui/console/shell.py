@@ -68,8 +68,8 @@ class Shell(Protocol):
     def show(self, where: Where) -> None:
         """Show a page: a tab in place of all that is open, any other above it."""
 
-    def tab_acts(self) -> Mapping[str, Sequence[Act]]:
-        """Return what can be done on each tab, by the name of its page."""
+    def page_acts(self) -> Mapping[str, Sequence[Act]]:
+        """Return what can be done on each page that is no way to begin, by its name."""
 
     def refresh_pages(self) -> None:
         """Draw the page on top again; others are drawn when they are shown."""

@@ -110,9 +110,10 @@ REPAIR = Tour(
             pause_s=20,
         ),
         TourStep(
-            "The images are fine now: the same screen, the truth from the disk.",
+            "Both images can be used again: the header counts two broken ones less, read from the disk just now. What "
+            "is still broken was not in the plan.",
             keys=("2",),
-            expect="[2 Images]",
+            expect="BRK=2",
             pause_s=12,
         ),
         TourStep(
@@ -131,14 +132,15 @@ REPAIR = Tour(
         ),
         TourStep("That is the one.", keys=("enter",), expect="optimize", pause_s=5),
         TourStep(
-            "Killed in the middle: the image is as usable as before, and the same fix is offered again.",
+            "Killed in the middle, and the image is as usable as before. The box says what was saved, and what check "
+            "offers now.",
             keys=("exclamation_mark",),
             expect="web-01",
             hint="Whatever the moment: what counts is on disk, or nothing of it is.",
             pause_s=25,
         ),
     ),
-    "The repository is yours: queue what is left, run it, crash it. diskwright demo --fresh makes a new one.",
+    "The repository is yours: queue what is left, run it, crash it. t plays the tour again, in a new one.",
 )
 
 REPLAY = Tour(

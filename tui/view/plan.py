@@ -107,6 +107,15 @@ class Plan(NamedTuple):
         """There is something to run and nothing against it."""
         return bool(self.steps) and not self.refused
 
+    def word(self, valid: bool) -> str:
+        """What stands over the plan: STALE unless it is ``valid`` still, REFUSED, EMPTY where nothing of it can run,
+        else VALID."""
+        if not valid:
+            return "STALE"
+        if self.refused:
+            return "REFUSED"
+        return "VALID" if self.steps else "EMPTY"
+
     def curve(self) -> list[int]:
         """Free space before the first step, then at the lowest point of each and after it."""
         points = [self.free_before]
@@ -120,11 +129,6 @@ class Validity(NamedTuple):
 
     valid: bool
     reason: str = ""
-
-    @property
-    def word(self) -> str:
-        """VALID or STALE."""
-        return "VALID" if self.valid else "STALE"
 
 
 def make(

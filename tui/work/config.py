@@ -39,6 +39,11 @@ _NAMED = (
     "escape", "tab", "space", "slash", "backslash", "at", "minus", "plus", "underscore",
 )  # fmt: skip
 """Keys that have no name in Unicode, or a shorter one than there."""
+_SHORTER = {
+    "solidus": "slash", "reverse_solidus": "backslash", "commercial_at": "at", "hyphen_minus": "minus",
+    "plus_sign": "plus", "low_line": "underscore",
+}  # fmt: skip
+"""Names of Unicode for which the terminal's key has a shorter one."""
 _SECTIONS = ("theme", "reserve", "ascii", "keys", "priorities")
 _RULE = re.compile(r"[A-Z]-[A-Z]+\Z")
 _MOST_PERCENT = 50
@@ -91,18 +96,39 @@ def load(path: str | None = None, acts: Collection[str] = (), themes: Collection
     return reader.read(text, data)
 
 
-def is_key(text: str) -> bool:
-    """Whether a key can be called so: a character or its name, after any of ctrl, alt, shift and so on."""
-    *held, name = text.split("+") if len(text) > 1 else ("", text)
-    if any(part not in _HELD for part in held if part or len(text) > 1):
-        return False
-    if len(name) == 1 or name in _NAMED or re.fullmatch(r"f([1-9]|1[0-9]|2[0-4])", name):
-        return True
+def key_named(text: str) -> str:
+    """Return the name by which a terminal's key arrives: "slash" for "/", "X" for "X"; "" for what no key is called.
+
+    A character or the name of one, or of a key without one, after any of ctrl, alt, shift and so on."""
+    *held, name = text.split("+") if len(text) > 1 else (text,)
+    if any(part not in _HELD for part in held) or len(set(held)) < len(held):
+        return ""
+    if len(name) == 1:
+        name = _name_of(name)
+    elif name not in _NAMED and not re.fullmatch(r"f([1-9]|1[0-9]|2[0-4])", name) and not _is_name(name):
+        return ""
+    if not name or ("shift" in held and len(name) == 1):  # with shift a letter is another letter
+        return ""
+    return "+".join((*held, name))
+
+
+def _name_of(character: str) -> str:
+    if character.isalnum():
+        return character
     try:
-        unicodedata.lookup(name.replace("_", " "))
+        name = unicodedata.name(character).lower().replace("-", "_").replace(" ", "_")
+    except ValueError:
+        return ""
+    return _SHORTER.get(name, name)
+
+
+def _is_name(name: str) -> bool:
+    """Whether a character that is no letter and no digit is called so: those are called as they are written."""
+    try:
+        character = unicodedata.lookup(name.replace("_", " "))
     except KeyError:
         return False
-    return True
+    return len(character) == 1 and _name_of(character) == name
 
 
 class _Reader:
@@ -178,13 +204,13 @@ class _Reader:
                 self._problem(act, "there is no such act", self._acts)
             elif not keys or not all(isinstance(key, str) and key.strip() for key in keys):
                 self._problem(act, f"{value!r:.60} is not a key or a list of keys")
-            elif wrong := next((key for key in keys if not is_key(key)), ""):
-                self._problem(act, f"{wrong!r:.60} is no key; write it as x, f5, ctrl+x or question_mark")
-            elif taken := next((key for key in keys if key in users), ""):
-                self._problem(act, f"the key {taken} is given to {users[taken]} already")
+            elif wrong := next((key for key in keys if not key_named(key)), ""):
+                self._problem(act, f"{wrong!r:.60} is no key; write it as x, X, f5, ctrl+x, ? or question_mark")
+            elif taken := next((key for key in keys if key_named(key) in users), ""):
+                self._problem(act, f"the key {taken} is given to {users[key_named(taken)]} already")
             else:
-                found[act] = tuple(keys)
-                users |= dict.fromkeys(keys, act)
+                found[act] = tuple(map(key_named, keys))
+                users |= dict.fromkeys(found[act], act)
         return found
 
     def _priorities(self, data: dict[str, Any]) -> dict[str, int]:

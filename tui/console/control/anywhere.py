@@ -16,6 +16,7 @@ from tui.console.dialogs.choose import Choice, Choose
 from tui.console.draw import palette
 from tui.console.draw.lines import Cell, Span
 from tui.console.shell import Copy, EndTour, Leave, NextTourStep, Recolour, Save, Shell, Where
+from tui.console.widgets.headers import TABS
 from tui.text.printable import printable
 from tui.view.command_lines import line
 
@@ -88,9 +89,6 @@ def disconnect(page: ShownPage) -> None:
     from tui.console.dialogs.confirm import Ask
 
     shell, site, name = page.shell, page.shell.site, page.shell.site.current
-    if not name:
-        shell.tell("No repository is connected.")
-        return
 
     def call() -> None:
         with site.engine() as engine:
@@ -183,8 +181,9 @@ def list_acts(page: ShownPage) -> None:
     found: dict[str, Sequence[Act]] = {"": here}
     names = {act.name for act in here}
     if page.TABS and shell.site.current:
-        for tab, acts in shell.tab_acts().items():
-            if tab != page.tab:
+        tabs = {tab for tab, _ in TABS}
+        for tab, acts in shell.page_acts().items():
+            if tab in tabs and tab != page.tab:
                 others = KeyMap(acts, shell.config.keys).acts
                 found[tab] = [act for act in others if act.name not in names]
     _choose_act(page, "What do you want to do?", found)
@@ -258,13 +257,24 @@ def _text(page: ShownPage, form: str) -> str:
 def export_session(page: ShownPage) -> None:
     """Write the commands of this session as a script."""
     shell = page.shell
-    if not shell.session_log.entries:
-        shell.tell("Nothing was done in this session that a command would repeat.")
-        return
     shell.post_message(Save("session", "sh", shell.session_log.script(shell.site.host)))
 
 
 # -- the table
+
+
+def why_not_anywhere(shell: Shell, act: Act) -> str:
+    """Return why an act of this table is not possible now, "" when it is."""
+    site = shell.site
+    if act.name in ("tour_next", "tour_end") and shell.messages.caption is None:
+        return "no tour is played, t begins one"
+    if act.name == "stop_scan" and not shell.jobs.busy(f"scan {site.current}"):
+        return "no scan is under way"
+    if act.name == "disconnect" and not site.current:
+        return "no repository is connected, c connects one"
+    if act.name == "runbook" and not shell.session_log.entries:
+        return "nothing was done in this session that a command would repeat"
+    return ""
 
 
 def _to(tab: str) -> Callable[[Any], None]:
@@ -323,14 +333,14 @@ GLOBAL: tuple[Act, ...] = (
         "notes warnings errors told", footer=False),
     Act("theme", "T", "Theme", "Change the colours: dark, light, high contrast, terminal.", next_theme, "color",
         footer=False),
-    Act("tours", "t", "Tours", "Take a guided tour in the demo repository.", choose_tour, "learn training demo",
+    Act("tours", "t", "Tours", "Take a guided tour, in a repository of its own.", choose_tour, "learn training demo",
         footer=False),
     Act("open_trace", "", "Open trace", "Open a simulation trace and replay it.", choose_trace, "replay simulation",
         footer=False),
     Act("demo", "", "Demo", "Create the demo repository and connect it.", begin_demo, "training practice",
         footer=False),
-    Act("disconnect", "", "Disconnect", "Forget the repository on this host; it stays as it is.", disconnect,
-        changes=True),
+    Act("disconnect", "D", "Disconnect", "Forget the repository on this host; it stays as it is.", disconnect,
+        "remove storage", changes=True, footer=False),
     Act("manager", "", "SRM", "Become the manager (SRM) of the repository, or give the role up. Asks first.", _manage,
         "take release fence", changes=True),
     Act("deep_rescan", "", "Deep rescan", "Look at the repository and read its data too: slow.", _rescan_deeply,

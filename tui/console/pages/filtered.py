@@ -77,10 +77,14 @@ class FilteredPage(Page):
 
     def fill_title(self, shown: int, total: int, query: Query) -> None:
         """Write how many rows of how many are shown, in which order, behind which filter."""
-        number = str(total) if shown == total else f"{shown} of {total}"
+        number = self.number(total) if shown == total else f"{shown} of {self.number(total)}"
         order = f"sort: {self.order.value}{' reversed' if self.reversed else ''}"
         about = query.hints[0] if query.hints else f"filter: {query.text or 'none'}"
         set_title(self.table_widget, f"{self.WHAT} {number}   {order}   {about}")
+
+    def number(self, total: int) -> str:
+        """Say how many rows there are without a filter, as the header counts them."""
+        return str(total)
 
     def fill_repositories(self) -> None:
         """Fill the pane of repositories, where there is room for one."""
@@ -118,6 +122,10 @@ class FilteredPage(Page):
         """What finding needs."""
         if act.name in ("find_next", "find_previous") and not self.searched:
             return "nothing was looked for yet, / begins a filter"
+        if act.name == "larger" and self._extra >= _MOST:
+            return "the pane is as large as it can be"
+        if act.name == "smaller" and self._extra <= _LEAST:
+            return "the pane is as small as it can be"
         return ""
 
     def act_find_next(self) -> None:
@@ -179,6 +187,8 @@ class FilteredPage(Page):
             turn_lens(self.shell)
         elif self.shell.site.replay is not None:
             leave_replay(self.shell)
+        else:
+            self.nothing_to_close()
 
     FIND_ACTS: ClassVar[Sequence[Act]] = (
         Act("find_next", "n", "Next", "Go to the next row that the last filter finds.", act_find_next, "search match",

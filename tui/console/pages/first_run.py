@@ -18,9 +18,15 @@ from tui.console.widgets.pane import Pane
 _WAYS = (
     ("d", "Create a demo repository with broken images", "seconds, 40 MB"),
     ("c", "Connect a repository (localfs, nfs, lvm)", ""),
-    ("t", "Take the tour: 5 minutes, uses the demo repository", ""),
+    ("t", "Take the tour: 5 minutes, in a repository of its own", ""),
     ("o", "Open a simulation trace", ""),
 )
+
+
+_NEED_A_REPOSITORY = frozenset(
+    ("tab_triage", "tab_images", "tab_runs", "tab_timeline", "rescan", "rescan_again", "deep_rescan", "copy", "export",
+     "manager", "repositories")
+)  # fmt: skip
 
 
 class FirstRunPage(Page):
@@ -37,6 +43,11 @@ class FirstRunPage(Page):
     def fill(self) -> None:
         self.query_one("#ways", Pane).show(self._lines())
 
+    def why_not(self, act: Act) -> str:
+        if act.name in _NEED_A_REPOSITORY:
+            return "no repository is connected: d makes one to try, c connects one"
+        return ""
+
     def _lines(self) -> list[Line]:
         ways = [(Span(f"   {key}", "key"), Span(f"   {what:<53}"), Span(costs, "quiet")) for key, what, costs in _WAYS]
         return [
@@ -47,7 +58,7 @@ class FirstRunPage(Page):
             (),
             (Span(f"   The demo is written to {demo.place()}."),),
             (Span("   Delete it at any time; nothing outside that folder changes."),),
-            (Span("   It has 15 images in every state; some are removed and still hold space."),),
+            (Span("   It has 13 images in every state, and 2 removed ones that hold space."),),
             (Span("   What is broken in it was broken by real crashes."),),
             (),
             *((Span("   "), *line) for line in what_runs(self.shell)),
@@ -56,6 +67,6 @@ class FirstRunPage(Page):
     ACTS: ClassVar[Sequence[Act]] = (
         Act("demo", "d", "Demo", "Create the demo repository and connect it.", begin_demo),
         Act("connect", "c", "Connect", "Connect a repository to this host.", connect),
-        Act("tours", "t", "Tour", "Take a guided tour in the demo repository.", choose_tour),
+        Act("tours", "t", "Tour", "Take a guided tour, in a repository of its own.", choose_tour),
         Act("open_trace", "o", "Open trace", "Open a simulation trace and replay it.", choose_trace),
     )  # fmt: skip

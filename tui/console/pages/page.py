@@ -15,7 +15,8 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from tui.console.acts import Act
-from tui.console.control.anywhere import GLOBAL
+from tui.console.control import elsewhere
+from tui.console.control.anywhere import GLOBAL, why_not_anywhere
 from tui.console.control.navigation import look_at
 from tui.console.pages import frame
 from tui.console.shell import Where
@@ -200,6 +201,18 @@ class Page(ActScreen):
         """Look at the repository that was clicked."""
         message.stop()
         look_at(self.shell, message.repository)
+
+    def take_key(self, event: events.Key) -> bool:
+        """A key that means nothing here is told of."""
+        return super().take_key(event) or elsewhere.tell(self.shell, event)
+
+    def reason(self, act: Act) -> str:
+        """What holds for the acts of every page too."""
+        return super().reason(act) or why_not_anywhere(self.shell, act)
+
+    def nothing_to_close(self) -> None:
+        """Tell that esc has nothing to do."""
+        self.shell.tell("Nothing is open that esc would close; q ends the console.")
 
     def take_field_key(self, field: Input, event: events.Key) -> bool:
         """Enter keeps a filter, esc clears it; the table shows what it finds before the next key is looked at."""

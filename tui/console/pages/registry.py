@@ -61,22 +61,23 @@ _ABOVE: dict[str, _Kind] = {"plan": _plan, "why": _why}
 """Pages that are opened above one of those."""
 
 
-def act_names() -> set[str]:
-    """The names of all acts that a key can be given to."""
+def page_acts() -> dict[str, Sequence[Act]]:
+    """Return what can be done on each page but the ways to begin, the tabs first."""
     from tui.console.pages.why.record import RecordPage  # opened by the page of a reason, with a fact
 
-    pages: list[type[Page]] = [RecordPage, *(kind() for kind in (*_STANDING.values(), *_ABOVE.values()))]
-    return {act.name for act in GLOBAL} | {act.name for page in pages for act in page.ACTS}
+    pages: list[type[Page]] = [*(_STANDING[name]() for name in TABS), *(kind() for kind in _ABOVE.values()), RecordPage]
+    return {page.tab: page.ACTS for page in pages}
+
+
+def act_names() -> set[str]:
+    """The names of all acts that a key can be given to."""
+    tables = (GLOBAL, _first_run().ACTS, *page_acts().values())
+    return {act.name for acts in tables for act in acts}
 
 
 def is_standing(name: str) -> bool:
     """Whether a page is made once and shown in place of what is open, and not opened above it."""
     return name in _STANDING
-
-
-def tab_acts() -> dict[str, Sequence[Act]]:
-    """Return what can be done on each tab."""
-    return {name: _STANDING[name]().ACTS for name in TABS}
 
 
 def make_page(name: str) -> Page:

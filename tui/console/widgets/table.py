@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from rich.cells import cell_len
 from textual import events
 from textual.geometry import Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from tui.console.draw.lines import Cell, Line, Span, fit, strip, wrap
+from tui.console.draw.lines import Cell, Line, Span, fit, spans_of, strip, wrap
 from tui.console.widgets.base import palette_of, signs_of
 from tui.console.widgets.scroll import use_plain_bars
 
@@ -19,7 +20,7 @@ GAP = 1
 
 
 class Column(NamedTuple):
-    """A column: ``columns`` wide, and more by its ``share`` of what is left over."""
+    """A column: ``columns`` wide, and more by its ``share`` of what is left over, as far as its cells need that."""
 
     name: str
     title: str
@@ -97,6 +98,8 @@ class Table(ScrollView, can_focus=True):
         self.empty: Sequence[Line] = ()
         """What is written when there is no row."""
         self._centred = False
+        self._seen: dict[str, int] = {}
+        """How wide the widest cell of a column was that was on the screen."""
         self.opens = False
         """Enter opens a row by a message; else it belongs to the screen."""
         self.passed_on: frozenset[str] = frozenset()
@@ -115,6 +118,7 @@ class Table(ScrollView, can_focus=True):
         if self.range_start >= len(rows):
             self.range_start = -1
         self._measure()
+        self._look()
         self.refresh()
         self.call_after_refresh(self._reveal)
 
@@ -150,6 +154,7 @@ class Table(ScrollView, can_focus=True):
         """The cursor stays in sight."""
         self._measure()
         self._reveal()
+        self._look()
 
     # -- cursor
 
@@ -226,15 +231,40 @@ class Table(ScrollView, can_focus=True):
     # -- drawing
 
     def shown_columns(self, width: int) -> list[tuple[Column, int]]:
-        """Return the columns that fit in ``width`` and how wide each is."""
+        """Return the columns that fit in ``width`` and how wide each is: what one does not need others get."""
         shown = [column for column in self.columns if column.from_width <= width]
-        left = width - sum(column.columns for column in shown) - GAP * (len(shown) - 1)
-        shares = sum(column.share for column in shown)
-        sized = []
-        for column in shown:
-            extra = max(0, left) * column.share // shares if shares else 0
-            sized.append((column, column.columns + extra))
-        return sized
+        sizes = {column.name: column.columns for column in shown}
+        left = max(0, width - sum(sizes.values()) - GAP * (len(shown) - 1))
+        growing = [column for column in shown if column.share]
+        while left and (wanting := [column for column in growing if self._needs(column) > sizes[column.name]]):
+            shares, room = sum(column.share for column in wanting), left
+            for column in wanting:
+                part = min(max(1, room * column.share // shares), self._needs(column) - sizes[column.name], left)
+                sizes[column.name] += part
+                left -= part
+        if growing:
+            sizes[growing[-1].name] += left
+        return [(column, sizes[column.name]) for column in shown]
+
+    def _needs(self, column: Column) -> int:
+        return max(column.columns, self._seen.get(column.name, 0))
+
+    def _look(self) -> None:
+        """See how wide the cells of the rows on the screen are; what was wider keeps its room, so nothing jumps."""
+        top, before = round(self.scroll_y), dict(self._seen)
+        for index in range(top, min(len(self.rows), top + self._visible_rows())):
+            cells = self.rows.cells(index)
+            for column in self.columns:
+                if column.share:
+                    columns = sum(cell_len(span.text) for span in spans_of(cells.get(column.name, "")))
+                    self._seen[column.name] = max(self._seen.get(column.name, 0), columns)
+        if self._seen != before:
+            self.refresh()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Other rows are seen."""
+        super().watch_scroll_y(old_value, new_value)
+        self._look()
 
     def render_line(self, y: int) -> Strip:
         """One line of the screen."""

@@ -51,6 +51,10 @@ class ImagesPage(FilteredPage):
         self._fill_why()
         self.fill_repositories()
 
+    def number(self, total: int) -> str:
+        removed = self.shell.site.view.counts.removed
+        return f"{total - removed} and {removed} removed" if removed else str(total)
+
     def matching(self, query: Query) -> Callable[[int], bool]:
         rows = self.rows
         assert rows is not None

@@ -13,7 +13,7 @@ from tui.view.images import ImageRow, ImageTable
 
 COLUMNS = (
     Column("state", "STATUS", 6),
-    Column("name", "IMAGE", 16, share=2),
+    Column("name", "IMAGE", 10, share=3),
     Column("id", "ID", 8),
     Column("kind", "KIND", 8),
     Column("size", "SIZE", 7, right=True),
@@ -22,7 +22,7 @@ COLUMNS = (
     Column("strategy", "FOR", 11, from_width=120),
     Column("when", "LAST", 8, from_width=120),
     Column("host", "BY", 10, from_width=120),
-    Column("reason", "REASON", 15, share=3),
+    Column("reason", "REASON", 16, share=3),
 )
 HEADS = tuple(column.title for column in COLUMNS)
 

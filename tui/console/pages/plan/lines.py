@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tui.console.draw.lines import Line, Span, fit, line
+from tui.console.draw import charts
+from tui.console.draw.lines import Line, Span, fit, line, wrap
 from tui.console.draw.signs import Signs
 from tui.console.widgets.pane import Item, Paragraph
 from tui.text.amounts import compact, duration
@@ -13,6 +14,10 @@ from tui.view.snapshot import Counts
 
 _EMPTY = "Plan is empty. space queues the fix under the cursor."
 _CURVE_COLUMNS = 24
+_LABEL_COLUMNS = 8
+_STEP_COLUMNS = 8
+"""Half a step is at most so wide."""
+_LEAST_ROWS, _MOST_ROWS = 4, 12
 
 
 def strip(plan: Plan | None, signs: Signs) -> Line:
@@ -78,8 +83,58 @@ def problems(plan: Plan) -> list[Item]:
     return lines
 
 
-def outcome(plan: Plan, signs: Signs) -> list[Item]:
-    """What the repository will be, and at what price."""
+def outcome(plan: Plan, signs: Signs, columns: int, rows: int) -> list[Item]:
+    """What the repository will be, and at what price, with a picture of its free space; in ``rows`` lines, if they
+    are enough."""
+    lines = _outcome(plan, signs)
+    if plan.steps:
+        room = rows - sum(_rows(item, columns) for item in lines)
+        lines += picture(plan, signs, columns, max(_LEAST_ROWS, min(_MOST_ROWS, room - 4)))
+        if rows - sum(_rows(item, columns) for item in lines) > len(plan.steps):
+            lines += [
+                (),
+                *(Paragraph(f"Step {step.number}", f"{step.row.what}: {step.row.why}.") for step in plan.steps),
+            ]
+    return lines
+
+
+def _rows(item: Item, columns: int) -> int:
+    if not isinstance(item, Paragraph):
+        return 1
+    return len(wrap(item[1], max(10, columns - _LABEL_COLUMNS)))
+
+
+def picture(plan: Plan, signs: Signs, columns: int, rows: int) -> list[Item]:
+    """Free space before the plan, then at its lowest and at the end of each step; the reserve where that is near."""
+    points = plan.curve()
+    on = charts.scale(points, rows, plan.reserve_bytes)
+    margin = charts.margin_of(on, compact)
+    each = max(1, min(_STEP_COLUMNS, (columns - margin - 3) // len(points)))
+    width = min(columns - margin - 3, each * len(points))
+    shown = [points[column * len(points) // width] for column in range(width)]
+    lines: list[Item] = [(), (Span("Free space over the plan", "head"), *_reserve(plan, on, signs))]
+    lines += charts.area(shown, rows, signs, on, compact)
+    marks = {0: "now"} | {(2 * step.number - 1) * width // len(points): str(step.number) for step in plan.steps}
+    lines.append(charts.axis(marks, width, margin, signs))
+    if plan.lowest_at:
+        place = (2 * plan.lowest_at - 1) * width // len(points)
+        words = f"{'▲' if signs.unicode else '^'} lowest: {compact(plan.lowest_free)} in step {plan.lowest_at}"
+        lines.append(
+            (Span(" " * (margin + 2 + max(0, min(place, columns - margin - 2 - len(words))))), Span(words, "warning"))
+        )
+    return lines
+
+
+def _reserve(plan: Plan, on: charts.Scale, signs: Signs) -> Line:
+    if not plan.reserve_bytes:
+        return ()
+    reserve = compact(plan.reserve_bytes)
+    if on.floor < 0:
+        return (Span(f"   the reserve of {reserve} is far below", "quiet"),)
+    return (Span(f"   {signs.room * 2} up to the reserve of {reserve}, which is kept", "quiet"),)
+
+
+def _outcome(plan: Plan, signs: Signs) -> list[Item]:
     lines: list[Item] = problems(plan)
     lines.append(Paragraph("Status", counts(plan.counts_before, plan.counts_after, signs)))
     low = f"lowest {compact(plan.lowest_free)}, " + (f"in step {plan.lowest_at}" if plan.lowest_at else "before step 1")
@@ -90,8 +145,6 @@ def outcome(plan: Plan, signs: Signs) -> list[Item]:
             f"reserve {compact(plan.reserve_bytes)} kept",
         )
     )
-    if len(plan.steps) > 0:
-        lines.append(Paragraph("", (Span(" " * 8), Span(curve(plan, signs), "bar"))))
     lines.append(Paragraph("Time", time(plan)))
     lines += [Paragraph("Moved", f"{text.rstrip('.')}.") for text in plan.moved]
     if plan.left:
@@ -116,7 +169,8 @@ def counts(before: Counts, after: Counts, signs: Signs, only_changed: bool = Fal
 def curve(plan: Plan, signs: Signs) -> str:
     """Free space over the plan."""
     points = plan.curve()
-    return f"{compact(points[0])} {signs.curve(points, _CURVE_COLUMNS, plan.reserve_bytes)} {compact(points[-1])}"
+    low = charts.scale(points, len(signs.levels), plan.reserve_bytes).low
+    return f"{compact(points[0])} {signs.curve(points, _CURVE_COLUMNS, low)} {compact(points[-1])}"
 
 
 def time(plan: Plan) -> str:

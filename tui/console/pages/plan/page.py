@@ -115,13 +115,13 @@ class PlanPage(Page):
         bar = self.query_one("#header", Bar)
         number = len(plan.steps)
         about = f"   {number} {'fix' if number == 1 else 'fixes'}   {plan.repo_id}"
-        held = self.why_stale()
-        word = Span("STALE ", "danger") if held else Span("VALID ", "optimized")
-        if plan.refused and not held:
-            word = Span("REFUSED ", "danger")
+        word = plan.word(valid=not self.why_stale())
         bar.show(
             [Button((Span(f" Plan {plan.short}", "title"), Span(about)))],
-            (Span(f"made {clock(plan.made_at)}   ", "quiet"), word),
+            (
+                Span(f"made {clock(plan.made_at)}   ", "quiet"),
+                Span(f"{word} ", "optimized" if word == "VALID" else "danger"),
+            ),
         )
 
     def why_stale(self) -> str:
@@ -142,15 +142,18 @@ class PlanPage(Page):
         set_title(self.table_widget, title)
         outcome = self.query_one("#outcome", Pane)
         set_title(outcome, "Outcome")
-        outcome.show(lines.outcome(plan, signs))
-        self._size_table(len(plan.steps))
+        rows = self._size_table(len(plan.steps))
+        outcome.show(lines.outcome(plan, signs, outcome.columns(), rows))
 
     def status(self) -> Button:
         return Button((Span(" Same as: ", "quiet"), Span(self.command())), "copy_command")
 
-    def _size_table(self, steps: int) -> None:
+    def _size_table(self, steps: int) -> int:
+        """Give the table what it needs of its half; return the lines that are left in the pane below."""
         room = self.size.height - 3
-        self.table_widget.styles.height = max(5, min(steps + 3, room // 2))
+        taken = max(5, min(steps + 3, room // 2))
+        self.table_widget.styles.height = taken
+        return room - taken - 2
 
     def _nothing(self) -> list[Line]:
         return [(), line("No step can run now. Below is why.")]
@@ -187,6 +190,10 @@ class PlanPage(Page):
             return "there is nothing to add"
         if act.name in ("drop", "earlier", "later", "why") and not plan.steps:
             return "there is no step"
+        if act.name == "earlier" and self.table_widget.cursor == 0:
+            return "it is the first step"
+        if act.name == "later" and self.table_widget.cursor == len(plan.steps) - 1:
+            return "it is the last step"
         return ""
 
     def act_run(self) -> None:

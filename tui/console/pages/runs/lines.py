@@ -33,6 +33,12 @@ def role_of(state: RunState) -> str:
     return _ROLES.get(state, "quiet")
 
 
+def title(site: Site) -> str:
+    """How many runs there are here, and how much work of others is unfinished."""
+    elsewhere = len(others(site))
+    return f"Runs {len(site.live_runs())}" + (f", other unfinished work {elsewhere}" if elsewhere else "")
+
+
 def brief(site: Site, signs: Signs) -> list[Item]:
     """What runs here, then what was last heard of other hosts: for the pane below the table."""
     lines: list[Item] = []

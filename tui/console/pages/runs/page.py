@@ -208,9 +208,16 @@ class RunsPage(Page):
             return "no unfinished work of another host is known (tab goes to that list)"
         if act.name == "filter" and run is None:
             return "there is no log yet"
-        if act.name in ("earlier_run", "later_run") and len(self.shell.site.runs) < 2:
-            return "there is only one run"
+        if act.name in ("earlier_run", "later_run"):
+            return self._why_not_other(run, 1 if act.name == "earlier_run" else -1)
         return ""
+
+    def _why_not_other(self, run: Run | None, by: int) -> str:
+        runs = self.shell.site.runs
+        if run is None or len(runs) < 2:
+            return "there is only one run" if run is not None else "there is no run"
+        index = next(index for index, other in enumerate(runs) if other.id == run.id) + by
+        return "" if 0 <= index < len(runs) else f"this is the {'oldest run that is kept' if by > 0 else 'newest run'}"
 
     def act_stop(self) -> None:
         run = self.shown_run()
@@ -283,11 +290,12 @@ class RunsPage(Page):
         """All lines of the log again, else the newest run."""
         if self.filter_line.value:
             self.filter_line.clear_filter()
-            self.fill_all()
-            return
-        self.run_id = ""
-        if self.shell.site.replay is not None:
+        elif self.run_id:
+            self.run_id = ""
+        elif self.shell.site.replay is not None:
             leave_replay(self.shell)
+        else:
+            self.nothing_to_close()
         self.fill_all()
 
     # -- taking out

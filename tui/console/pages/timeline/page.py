@@ -296,6 +296,8 @@ class TimelinePage(Page):
             leave_replay(self.shell)
         elif self.image:
             self.act_whole()
+        else:
+            self.nothing_to_close()
 
     # -- taking out
 

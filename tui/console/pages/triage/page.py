@@ -138,7 +138,7 @@ class TriagePage(FilteredPage):
             set_title(pane, lines.title(plan))
             pane.show(lines.brief(plan, self.shell.signs, pane.columns()))
             runs = self.query_one("#running", Pane)
-            set_title(runs, f"Runs {len(self.shell.site.live_runs())}")
+            set_title(runs, run_lines.title(self.shell.site))
             runs.show(run_lines.brief(self.shell.site, self.shell.signs))
 
     def status(self) -> Button:
@@ -214,8 +214,8 @@ class TriagePage(FilteredPage):
             return "nothing is running"
         if name in ("undo", "redo") and not (decisions.undo if name == "undo" else decisions.redo):
             return f"there is nothing to {name}"
-        if name in ("earlier", "later") and not self.row_position():
-            return "only a queued fix can be moved, space queues it"
+        if name in ("earlier", "later"):
+            return self._why_not_move(name)
         if name == "drill" and not drill.is_demo(self.shell):
             return "the crash drill works only in the demo repository"
         return self._why_not_queue() if name == "queue" else super().why_not(act)
@@ -224,6 +224,15 @@ class TriagePage(FilteredPage):
         """The place in the queue of the fix under the cursor, 0 when it is not queued."""
         row = self.row()
         return row.position if row else 0
+
+    def _why_not_move(self, name: str) -> str:
+        place = self.row_position()
+        if not place:
+            return "only a queued fix can be moved, space queues it"
+        if place == 1 and name == "earlier":
+            return "it is the first of the queue"
+        last = place == len(self.shell.site.decisions.queue)
+        return "it is the last of the queue" if last and name == "later" else ""
 
     def _why_not_queue(self) -> str:
         row = self.row()

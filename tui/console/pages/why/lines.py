@@ -47,7 +47,9 @@ def title(found: Explanation, signs: Signs, columns: int = 0) -> list[Item]:
     state = signs.word(found.state.value)
     brief = found.title.replace(found.image, found.image[:8]) if found.image else found.title
     one: Line = (Span(f"{brief}  ", "title"), *state)
-    return [one] if cell_len(plain(one)) <= columns else [whole, state]
+    if cell_len(plain(one)) <= columns:
+        return [one]
+    return [whole if not 0 < columns < cell_len(found.title) else (Span(brief, "title"),), state]
 
 
 def body(found: Explanation) -> list[Item]:

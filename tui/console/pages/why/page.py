@@ -24,8 +24,8 @@ from tui.view.why import Explanation, explain, explain_fix
 
 COLUMNS = (
     Column("number", "#", 2, right=True),
-    Column("fact", "FACT", 26, share=2),
-    Column("where", "WHERE", 20, share=3),
+    Column("fact", "FACT", 26, share=3),
+    Column("where", "WHERE", 20, share=2),
 )
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from textual.widget import Widget
 
 from tui.console.acts import Act
-from tui.console.draw.lines import Span, line
+from tui.console.draw.lines import Span
 from tui.console.pages.page import CopyItem, Page
 from tui.console.widgets.base import set_title
 from tui.console.widgets.pane import Item, Pane, Paragraph
@@ -38,10 +38,11 @@ class RecordPage(Page):
 
     def fill(self) -> None:
         pane = self.query_one("#record", Pane)
-        set_title(pane, self.fact.text)
-        where = Paragraph("", Span(self.fact.path or "no file", "title"))  # all of it, however narrow the screen
-        place: list[Item] = [where, line(Span(self.fact.place, "quiet")), ()]
-        pane.show([*place, *(line(text) for text in self._lines)])
+        set_title(pane, f"Fact: {self.fact.kind}")
+        said = Paragraph("", Span(self.fact.text, "bold"))  # all of it, however narrow the screen
+        where = Paragraph("", Span(self.fact.path or "no file", "title"))
+        place: list[Item] = [said, where, Paragraph("", Span(self.fact.place, "quiet")), ()]
+        pane.show([*place, *(Paragraph("", text) for text in self._lines)])
 
     def act_reload(self) -> None:
         site, repo, fact = self.shell.site, self.shell.site.current, self.fact

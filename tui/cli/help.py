@@ -135,7 +135,10 @@ COMMANDS: dict[str, Command] = {
     ),
     "images": _command(
         2, "listing", "list images with status and reason, the worst first",
-        "diskwright images main\n  diskwright images main --status broken --name 'web-*' --sort used --wide",
+        "diskwright images main\n  diskwright images main --status broken --name 'web-*' --sort used --wide\n"
+        "  diskwright images main --tree --name web-db\n  diskwright images main --watch\n\n"
+        "--tree shows what stands on what: a picture, nothing to build on, for every fix may change it. OWN is what\n"
+        "an image's layer occupies, SHARED what the layers below it do, which it reads through and others may too.",
     ),
     "status": _command(
         2, "look", "one image, and the last operation on it", "diskwright status main 3f2a"
@@ -164,7 +167,8 @@ COMMANDS: dict[str, Command] = {
         "refer to it, and if all of that could be read; else it is one to which no reference was seen.\n"
         "With --exit-code: as check. docs/audit.md tells what is looked for.",
     ),
-    "tasks": _command(2, "running", "what runs and what is prepared on this host", "diskwright tasks"),
+    "tasks": _command(2, "running", "what runs and what is prepared on this host",
+        "diskwright tasks\n  diskwright tasks --watch --json | while read -r line; do …; done",),
     "log": _command(
         2, "log", "who did what on this host, when, and what came of it",
         "diskwright log\n  diskwright log main web-db --limit 200",

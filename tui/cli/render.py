@@ -91,6 +91,11 @@ class Output:
             self.answered = True
             self._write(json_text(data) + "\n")
 
+    def event(self, text: str) -> None:
+        """One of several JSON documents, each on a line of its own."""
+        self.answered = True
+        self._write(text + "\n")
+
     def flush(self) -> None:
         """Everything is written, or an exception says so."""
         self._guarded(lambda: sys.stdout.flush() if sys.stdout else None)

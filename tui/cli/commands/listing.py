@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from engine.data.model import ImageReport, is_id
+from engine.data.model import Finding, ImageReport, is_id
 from tui.cli.arguments import Parser
 from tui.cli.render import Output
 from tui.cli.session import Handler, Session, image_json, kind, running, shown_status
+from tui.cli.watch import add_watch, shown
 from tui.text.amounts import compact
 from tui.text.printable import printable, quoted
+
+if TYPE_CHECKING:
+    from tui.view.families import Family, Member
 
 SEVERITY = ("broken", "unknown", "degraded", "removed", "hidden", "optimized")
 _ORDERS: dict[str, Callable[[ImageReport], tuple[object, ...]]] = {
@@ -35,33 +39,70 @@ def add_images(parser: Parser) -> None:
     parser.add_argument("--sort", choices=tuple(_ORDERS), default="severity", help="size and used: the largest first")
     parser.add_argument("--limit", metavar="N", type=int, help="at most so many")
     parser.add_argument("--wide", action="store_true", help="whole ids and reasons, and the strategy")
+    parser.add_argument("--tree", action="store_true", help="families: what stands on what, own and shared bytes")
+    add_watch(parser)
     parser.add_argument("--all", action="store_true", help="also hidden data, which something else still needs")
 
 
 def run_images(session: Session, arguments: argparse.Namespace) -> int:
-    out = session.out
-    report = session.engine.inspect_repository(arguments.repo)
-    every = report.images
-    hidden = [finding for finding in report.findings if finding.kind == "unknown" and not is_id(finding.subject)]
-    found = sorted((image for image in every if _wanted(image, arguments)), key=_ORDERS[arguments.sort])
-    images = found if arguments.limit is None else found[: max(0, arguments.limit)]
-    document: dict[str, Any] = {"repository": arguments.repo, "images": [image_json(image) for image in images]}
-    if hidden:
-        document["incomplete"] = [{"name": finding.subject, "reason": finding.text} for finding in hidden]
-    out.document(document)
-    if out.json_wanted:
+    if arguments.tree:
+        shown(
+            session.out,
+            arguments.watch,
+            lambda: _families(session, arguments),
+            lambda found: _tree_json(arguments.repo, found),
+            lambda found: _print_tree(session.out, found),
+        )
         return 0
-    _print(out, images, arguments.wide)
-    if len(images) < len(found):
-        out.say(f"{len(found) - len(images)} more; give a higher --limit.")
-    for finding in hidden:
-        out.say(f"There may be more: {printable(finding.text)}.")
-    if not found:
-        name = printable(arguments.repo)
-        shown = any(not image.hidden for image in every)
-        next_step = "none is like that" if shown else f"Next: diskwright create-disk {quoted(arguments.repo)} SIZE"
-        out.say(f"{name} has no image. {next_step}" if not shown else f"Of the images of {name} {next_step}.")
+    shown(
+        session.out,
+        arguments.watch,
+        lambda: _found(session, arguments),
+        lambda found: _document(arguments.repo, found),
+        lambda found: _print_found(session.out, arguments, found),
+    )
     return 0
+
+
+class _Found(NamedTuple):
+    """What a look found."""
+
+    images: list[ImageReport]
+    """Those to show."""
+    more: int
+    """So many that would be shown too are over the limit."""
+    any: bool
+    """There are images, shown or not."""
+    hidden: list[Finding]
+    """What may hide images that could not be read."""
+
+
+def _found(session: Session, arguments: argparse.Namespace) -> _Found:
+    report = session.engine.inspect_repository(arguments.repo)
+    found = sorted((image for image in report.images if _wanted(image, arguments)), key=_ORDERS[arguments.sort])
+    images = found if arguments.limit is None else found[: max(0, arguments.limit)]
+    hidden = [finding for finding in report.findings if finding.kind == "unknown" and not is_id(finding.subject)]
+    return _Found(images, len(found) - len(images), any(not image.hidden for image in report.images), hidden)
+
+
+def _document(repo_id: str, found: _Found) -> dict[str, Any]:
+    document: dict[str, Any] = {"repository": repo_id, "images": [image_json(image) for image in found.images]}
+    if found.hidden:
+        document["incomplete"] = [{"name": finding.subject, "reason": finding.text} for finding in found.hidden]
+    return document
+
+
+def _print_found(out: Output, arguments: argparse.Namespace, found: _Found) -> None:
+    _print(out, found.images, arguments.wide)
+    if found.more:
+        out.say(f"{found.more} more; give a higher --limit.")
+    for finding in found.hidden:
+        out.say(f"There may be more: {printable(finding.text)}.")
+    name = printable(arguments.repo)
+    if not found.any:
+        out.say(f"{name} has no image. Next: diskwright create-disk {quoted(arguments.repo)} SIZE")
+    elif not found.images and not found.more:
+        out.say(f"Of the images of {name} none is like that.")
 
 
 def _wanted(image: ImageReport, arguments: argparse.Namespace) -> bool:
@@ -102,6 +143,71 @@ def _name(image: ImageReport, wide: bool) -> str:
 
     name = printable(image.name) or "-"
     return name if wide else cut(name, _NAME_COLUMNS)
+
+
+# -- families
+
+
+def _families(session: Session, arguments: argparse.Namespace) -> list[Family]:
+    """The families that have an image which is asked for."""
+    from tui.view.families import families
+
+    every = families(session.engine, arguments.repo)
+    if not arguments.status and arguments.kind is None and arguments.name is None:
+        return list(every)
+    return [family for family in every if any(_member_wanted(member, arguments) for member in family)]
+
+
+def _member_wanted(member: Member, arguments: argparse.Namespace) -> bool:
+    return (
+        (not arguments.status or member.state in arguments.status)
+        and (arguments.kind is None or member.kind == arguments.kind)
+        and (arguments.name is None or fnmatchcase(member.name, arguments.name))
+    )
+
+
+def _tree_json(repo_id: str, found: list[Family]) -> dict[str, Any]:
+    families = [
+        {
+            "own_bytes": sum(member.own_bytes for member in family),
+            "images": [
+                {
+                    "id": member.id,
+                    "name": member.name,
+                    "status": str(member.state),
+                    "kind": member.kind,
+                    "size_bytes": member.size_bytes,
+                    "own_bytes": member.own_bytes,
+                    "shared_bytes": member.below_bytes,
+                    "stands_on": member.parent,
+                }
+                for member in family
+            ],
+        }
+        for family in found
+    ]
+    return {"repository": repo_id, "families": families}
+
+
+def _print_tree(out: Output, found: list[Family]) -> None:
+    members = [member for family in found for member in family]
+    ids = out.short([member.id for member in members])
+    rows = [
+        (
+            member.branch(out.unicode) + (member.name or "-"),
+            out.status(member.state, usable=False),
+            member.kind,
+            compact(member.size_bytes),
+            compact(member.own_bytes),
+            compact(member.below_bytes) if member.last else "-",
+            ids[member.id],
+        )
+        for member in members
+    ]
+    heads = ("NAME", "STATUS", "KIND", "SIZE", "OWN", "SHARED", "ID")
+    out.table(heads, rows, [str(member.state) for member in members], 1, frozenset({3, 4, 5}), give_up=(2, 3))
+    own = sum(member.own_bytes for member in members)
+    out.say(f"{compact(own)} in all. SHARED: what an image reads besides, in the layers it stands on.")
 
 
 HANDLERS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from typing import Any, NamedTuple
 
 from engine.errors import DiskwrightError
@@ -11,6 +12,7 @@ from tui.cli.arguments import Parser
 from tui.cli.fixes import Names, called, names_of
 from tui.cli.render import Output
 from tui.cli.session import Handler, Session
+from tui.cli.watch import add_watch, shown
 from tui.text.amounts import moment
 from tui.text.printable import printable, quoted
 from tui.text.words import doing
@@ -29,29 +31,33 @@ class _Now(NamedTuple):
 
 
 def add_tasks(parser: Parser) -> None:
-    del parser
+    add_watch(parser)
 
 
 def run_tasks(session: Session, arguments: argparse.Namespace) -> int:
-    del arguments
-    now = _look(session)
-    session.out.document(_document(session.host, now))
-    _print(session.out, now)
+    out, names = session.out, dict[str, str]()
+    shown(
+        out,
+        arguments.watch,
+        lambda: _look(session, names),
+        lambda now: _document(session.host, now),
+        lambda now: _print(out, now),
+    )
     return 0
 
 
-def _look(session: Session) -> _Now:
+def _look(session: Session, names: dict[str, str]) -> _Now:
+    """What goes on now. ``names`` is completed with what was not known before: that takes a look at all records."""
     engine = session.engine
     tasks = [(task, engine.task_image(task)) for task in engine.list_tasks()]
     handles = {connection.identity: name for name, connection in engine.list_repositories().items()}
     prepared, unheld = engine.list_prepared(), engine.list_unheld()
-    places = {task.repository for task, _ in tasks} | {entry.repository for entry in (*prepared, *unheld)}
-    names: dict[str, str] = {}
-    for identity in places & handles.keys():
-        try:
+    images = [(task.repository, image) for task, image in tasks]
+    images += [(entry.repository, entry.image) for entry in (*prepared, *unheld)]
+    for identity in {identity for identity, image in images if image and image not in names} & handles.keys():
+        names |= dict.fromkeys((image for place, image in images if place == identity), "")
+        with contextlib.suppress(DiskwrightError):  # what runs is told without the storage too
             names |= names_of(engine.inspect_repository(handles[identity]).images)
-        except DiskwrightError:
-            continue  # what runs is told without the storage too
     return _Now(tasks, prepared, unheld, handles, names)
 
 

@@ -199,7 +199,7 @@ class Engine:
         view = survey.look(self.context, repository, parsed.deep, only=image_id)
         for image in judge(view).images:
             if image.id == image_id and not image.hidden:
-                if repository.leases.held(image_id):
+                if leasing.is_held(repository, image_id):
                     return image._replace(busy=leasing.holder(self.doors, repository, image_id))
                 return image
         repository.tags.read(image_id)  # StorageError where nothing can be listed

@@ -9,6 +9,7 @@
     │   ├── ImageBusy
     │   └── Ambiguous
     ├── Refused           5  allowed by nobody in this state; the message says what to do first
+    │   ├── NoLocks          the file of leases is missing, so nobody gets one
     │   ├── Moved            what stands there is not what was connected
     │   ├── StaleFix
     │   ├── NotUnderstood    valid, and written by another version
@@ -96,6 +97,10 @@ class Moved(Refused):
     """What stands where a repository was connected is not what was connected: nobody has said which one is meant."""
 
     code = "moved"
+
+
+class NoLocks(Refused):
+    """The file that leases are locks of is missing. Nobody gets one; who has one of the file before cannot be seen."""
 
 
 class StaleFix(Refused):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from engine.data.model import Fix
 from engine.errors import BadRequest, Refused, StaleFix, StorageError
-from engine.fixes import clean, copy, create, import_image, merge, rebuild, repair
+from engine.fixes import clean, copy, create, import_image, merge, parts, rebuild, repair
 from engine.fixes.mend_record import mend_record
 from engine.fixes.work import Work
 from engine.formats.base import Repository
@@ -198,6 +198,8 @@ _EXECUTORS: dict[Executor, Runner] = {
     Executor.LITTER: _litter,
     Executor.LOST: _lost,
     Executor.QUARANTINE: _quarantine,
+    Executor.PART: lambda context, repository, work: parts.make(context, repository, _text(work.fix, "name")),
+    Executor.LOCKS: lambda context, repository, work: parts.make_locks(context, repository, _text(work.fix, "name")),
     Executor.PUT_BACK: lambda context, repository, work: repair.put_back(repository, work.fix.target),
     Executor.MERGE: _merge,
     Executor.CREATE: lambda context, repository, work: create.resume(context, repository, work.fix.target),

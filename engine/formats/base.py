@@ -17,7 +17,7 @@ understood, ``Overtaken``/``OutcomeUnknown`` from ``publish``. All calls may be 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from engine.data.model import Constraints, VolumeFormat
@@ -101,6 +101,15 @@ class Litter(NamedTuple):
     """Of something parked: the host whose last write may still arrive there."""
 
 
+class Missing(NamedTuple):
+    """A part of the repository itself that is missing or damaged, and that ``Parts.make`` can make again."""
+
+    name: str
+    held: str
+    """What it held: "nothing" of worth, "leases", "volumes" (their data is not there), or "identity" (of which there is
+    another copy)."""
+
+
 class Scan(NamedTuple):
     """One pass over everything, in the order that makes it safe beside live work:
     volumes are listed before tags, so a volume that is listed has its record visible."""
@@ -110,6 +119,9 @@ class Scan(NamedTuple):
     litter: list[Litter]
     unlisted: tuple[tuple[str, str], ...] = ()
     """Directories of tags or volumes that could not be listed, with the reason: what they hold is not known."""
+    unread: tuple[tuple[str, str], ...] = ()
+    """The same of directories whose content no image needs to be judged."""
+    missing: tuple[Missing, ...] = ()
     listing: object = None
     """For ``Volumes.facts``: what it would otherwise have to ask for each volume alone."""
 
@@ -312,6 +324,18 @@ class Ballast(Protocol):
         """Let a part of it be used now; False when nothing is left. OSError."""
 
 
+class Parts(Protocol):
+    """What a repository has beside its images."""
+
+    def require_unlocked(self, volumes: Mapping[str, VolumeFormat]) -> None:
+        """Return if nobody has one of these volumes locked, as a tool that writes or reads it or for a machine: asked
+        before the file of leases is made again. ImageBusy naming the volume, StorageError."""
+
+    def make(self, name: str) -> None:
+        """Make a part again that a scan told as missing. Durable; success when it is there. It holds nothing that
+        could be lost but what it is empty of then: the volumes, or the leases that others have of the file before."""
+
+
 class LitterBox(Protocol):
     """What no record needs. ``scan`` lists it."""
 
@@ -376,6 +400,10 @@ class Repository(Protocol):
     @property
     def ballast(self) -> Ballast | None:
         """None: what frees room needs none there."""
+
+    @property
+    def parts(self) -> Parts | None:
+        """None: it has none that could be missing alone."""
 
     @property
     def litter(self) -> LitterBox:

@@ -98,7 +98,7 @@ def without_busy(context: Context, repository: Repository, found: RepositoryRepo
         for tag in fix.images:
             if tag not in asked:
                 asked.add(tag)
-                if repository.leases.held(tag):
+                if leasing.is_held(repository, tag):
                     held[tag] = leasing.holder(context.doors, repository, tag)
                     findings.append(Finding("busy", tag, f"in progress: {held[tag]}"))
         if not any(tag in held for tag in fix.images):
@@ -337,7 +337,7 @@ def _depths(context: Context, repository: Repository, view: View, only: str | No
             continue
         if record.absorber or record.purging:
             continue  # its volume holds another image's data, or is being deleted
-        if judged.health(tag).status != "optimized" or (not mine and repository.leases.held(tag)):
+        if judged.health(tag).status != "optimized" or (not mine and leasing.is_held(repository, tag)):
             continue
         look_deep(context, repository, record, depths)
         if repository.activation is not None:

@@ -132,9 +132,18 @@ class Context:
         differing = anchors.differences(connection.anchors, now)
         if differing:
             raise anchors.moved(connection.repo_id, repository.place, connection.command, differing)
-        if now and now != connection.anchors:  # an older program has connected it, or this host has booted
-            self.connections[connection.repo_id] = seen = connection._replace(anchors=now)
+        seen = connection._replace(anchors={**connection.anchors, **now})  # what is missing now is expected as it was
+        if seen != connection:  # an older program has connected it, or this host has booted
+            self.connections[connection.repo_id] = seen
             with contextlib.suppress(DiskwrightError):
+                self._note(seen)
+
+    def expect_anew(self, repository: Repository, part: str) -> None:
+        """Note that a part of the repository is about to be made again, so it will be another one. Durable."""
+        for connection in list(self.connections.values()):
+            if connection.identity == repository.identity and part in connection.anchors:
+                rest = {name: known for name, known in connection.anchors.items() if name != part}
+                self.connections[connection.repo_id] = seen = connection._replace(anchors=rest)
                 self._note(seen)
 
     def _opened(self, repo_id: str) -> Repository:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
 from engine.data import progress
+from engine.data.records import VolumeRef
 from engine.doors import Doors
 from engine.doors.leases import Lease
 from engine.doors.processes import ProcessIdentity, ProcessState
-from engine.errors import DiskwrightError, ImageBusy
+from engine.errors import DiskwrightError, ImageBusy, NoLocks
 from engine.formats.base import Repository
 
 
@@ -56,6 +57,18 @@ def take(doors: Doors, repository: Repository, exclusive: Iterable[str], shared:
     return held
 
 
+def take_to_read(doors: Doors, repository: Repository, layers: Mapping[str, VolumeRef]) -> LeaseSet:
+    """Take the shared leases of all layers, volumes by tag, for one who reads them in this process and changes nothing.
+    Where the lock file is missing none is needed: nobody gets one to change what is read; whoever has one from before
+    has the data locked, and is asked for. ImageBusy."""
+    try:
+        return take(doors, repository, [], layers)
+    except NoLocks:
+        assert repository.parts is not None, "it is missing"
+        repository.parts.require_unlocked({volume.id: volume.format for volume in layers.values()})
+        return LeaseSet({})
+
+
 def adopt(repository: Repository, tokens: dict[str, str]) -> LeaseSet:
     """Return the leases that the process which spawned this one has handed over. Superseded when one of them is
     lost. Whatever is raised, this process has none of them then."""
@@ -79,6 +92,13 @@ def _all_or_none() -> Iterator[LeaseSet]:
         undo.callback(held.release)
         yield held
         undo.pop_all()
+
+
+def is_held(repository: Repository, tag: str) -> bool:
+    """Ask for whoever only looks whether somebody holds the lease of ``tag``; False where that cannot be asked."""
+    with contextlib.suppress(DiskwrightError):
+        return repository.leases.held(tag)
+    return False
 
 
 def holder(doors: Doors, repository: Repository, tag: str) -> str:

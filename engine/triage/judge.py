@@ -36,8 +36,9 @@ def judge(view: View) -> RepositoryReport:
         elif not entry.record.purging:
             fixes += merging.of_tag(judged, tag)
             findings += _kept_alive(graph, report)
-    fixes = _without_guesses(graph, [*fixes, *cleaning.of_repository(graph)])
-    findings += [Finding("unknown", name, problem) for name, problem in view.scan.unlisted]
+    fixes = linked(graph, _without_guesses(graph, [*fixes, *cleaning.of_repository(graph)]))
+    fixes = _after(list(mending.of_repository(graph)), fixes)
+    findings += [Finding("unknown", name, problem) for name, problem in (*view.scan.unlisted, *view.scan.unread)]
     findings += [
         Finding("unknown", tag, f"could not be looked at more deeply: {reason}")
         for tag, reason in view.depths.failed.items()
@@ -51,14 +52,14 @@ def judge(view: View) -> RepositoryReport:
         for item in graph.litter("parked")
     ]
     images.sort(key=lambda image: image.id)
-    return RepositoryReport(
-        tuple(images), tuple(in_order(linked(graph, fixes))), tuple(findings), view.total_bytes, view.free_bytes
-    )
+    return RepositoryReport(tuple(images), tuple(in_order(fixes)), tuple(findings), view.total_bytes, view.free_bytes)
 
 
 def _without_guesses(graph: Graph, fixes: list[Fix]) -> list[Fix]:
-    """While a directory cannot be listed nothing is cleaned or merged; a record that cannot be understood holds up
-    what would have to know what it needs."""
+    """While the directory of the data is missing there is nothing to work on; while one cannot be listed nothing
+    is cleaned or merged. A record that cannot be understood holds up what would have to know what it needs."""
+    if any(part.held == "volumes" for part in graph.view.scan.missing):
+        return []
     if graph.view.scan.unlisted:
         return [fix for fix in fixes if fix.type not in (FixType.CLEAN, FixType.MERGE) and fix.rule != rules.B_PURGING]
     bad = [tag for tag, entry in graph.view.scan.tags.items() if entry.problem]
@@ -71,6 +72,14 @@ def _without_guesses(graph: Graph, fixes: list[Fix]) -> list[Fix]:
         return fix._replace(wait=Wait(WaitKind.RECORD, others[0], text))
 
     return [held_up(fix) for fix in fixes] if bad else fixes
+
+
+def _after(parts: list[Fix], fixes: list[Fix]) -> list[Fix]:
+    """Fixes of the repository itself, and the others, which wait for them: each needs leases and small files."""
+    first = tuple(fix.id for fix in parts if fix.risk is Risk.REVERSIBLE)
+    later = [fix._replace(depends_on=(*first, *fix.depends_on)) for fix in fixes] if first else fixes
+    unlocks = tuple(sorted(fix.id for fix in later))
+    return [*(fix._replace(unlocks=unlocks) if fix.id in first else fix for fix in parts), *later]
 
 
 def _bitmaps(graph: Graph, record: Record) -> list[Finding]:

@@ -47,6 +47,8 @@ class Executor(StrEnum):
     LITTER = "delete small files"
     LOST = "delete a quarantined volume"
     PUT_BACK = "put a quarantined volume back"
+    PART = "make a part of the repository"
+    LOCKS = "make the lock file"
     QUARANTINE = "quarantine a volume"
     MERGE = "merge"
     CREATE = "make a disk"
@@ -106,7 +108,7 @@ class Rule(NamedTuple):
     @property
     def frees(self) -> bool:
         """Its fix frees room, or leads to that, so it may use what is set apart for it."""
-        return self.type is FixType.CLEAN or self.executor is Executor.DELETE
+        return self.type is FixType.CLEAN or self.executor in (Executor.DELETE, Executor.PART, Executor.LOCKS)
 
 
 B_CREATE: Final = "B-CREATE"
@@ -127,6 +129,8 @@ B_LOOP: Final = "B-LOOP"
 B_BASE: Final = "B-BASE"
 B_REPLICA: Final = "B-REPLICA"
 B_SALVAGE: Final = "B-SALVAGE"
+B_PART: Final = "B-PART"
+B_LOCKS: Final = "B-LOCKS"
 U_RECORD: Final = "U-RECORD"
 U_VERSION: Final = "U-VERSION"
 U_DATA: Final = "U-DATA"
@@ -263,6 +267,27 @@ _TABLE: tuple[Rule, ...] = (
          "The damaged volume is never written, and is kept as evidence.",
          stuck="Look for a replica or a backup first: this one only runs when it is asked for by name.",
          executor=Executor.SALVAGE, risk=Risk.LOSES_DATA, volumes=Need.ALWAYS, deep=Need.SOMETIMES),
+    # -- broken: the repository, and no image
+    Rule(B_PART, "A directory of the repository is missing, or the file that says who it is is missing or damaged. "
+         "Images can be listed and read; what needs that part is refused.", _BROKEN,
+         type=FixType.MEND,
+         offers={"nothing": "The directory {name} of the repository is missing; this makes it again, empty",
+                 "volumes": "The directory {name} of the repository is missing, with the data of all images; this "
+                 "makes it again, empty, and images whose data was there are broken then",
+                 "identity": "The file {name} of the repository is missing or damaged; this writes it again from its "
+                 "other copy"},
+         does="Makes the directory; or writes the file again from the other one of its two copies. No image is "
+         "touched. Other hosts that have the repository connected may have to accept it: connect --accept-moved.",
+         stuck="Where it is the directory of the data, look for it first: on another file system, in a backup. That "
+         "one only runs when it is asked for by name.",
+         executor=Executor.PART, risk=Risk.LOSES_DATA, leases=Leases.NONE),
+    Rule(B_LOCKS, "The lock file of the repository is missing. Images can be listed; whoever wants a lease is refused.",
+         _BROKEN, type=FixType.MEND, offers="The lock file of the repository is missing; this makes it again",
+         does="Asks the data of every image who uses it, and makes the file when nobody does, on any host. A process "
+         "that got a lease before finds out at its next step and stops.",
+         stuck="Tear down what is prepared and stop what runs, on every host. Hosts that had the repository connected "
+         "refuse it afterwards, until it is said on each: connect --accept-moved.",
+         executor=Executor.LOCKS, leases=Leases.NONE),
     # -- unknown: nothing may be concluded
     Rule(U_RECORD, "The storage did not give the record just now.", _UNKNOWN, "its record cannot be read: {problem}",
          stuck=_READABLE),

@@ -46,7 +46,7 @@ def export(
     links = chains.usable(repository, record)
     try:
         target = _target(context, path)
-        with leasing.take(context.doors, repository, [], [link.tag for link in links]):
+        with leasing.take_to_read(context.doors, repository, {link.tag: link.volume for link in links}):
             try:
                 chains.unchanged(repository, links)
                 layers, direct = chains.layers(repository, links), repository.constraints().direct_io

@@ -142,6 +142,8 @@ def damage(world: World, action: Action) -> Outcome:
     world.deleted |= {str(path) for path in volumes if not path.exists()}
     if hurts == "record":
         image.hurt = "record"
+    if action["what"] == "locks-gone":  # it is made again by one host, and is another file for the others
+        world.replaced.add(action["repo"])
     for other in world.model.repositories[action["repo"]].values() if hurts == "volume" else ():
         if other.family == image.family:
             other.hurt = "volume"

@@ -116,6 +116,7 @@ def test_a_damaged_statement_is_damage(engine: Engine, place: Path):
     """Nobody guesses whose images are."""
     path = place / "r" / "repository.json"
     path.write_text(path.read_text().replace('"mode":"600"', '"mode":"xyz"'))
+    (place / "r" / "repository.copy").unlink()
     engine.close()
     with pytest.raises(Damaged, match="no valid access"):
         engine.list_images("a")

@@ -445,7 +445,7 @@ def test_a_copy_takes_the_intact_replica_when_its_first_source_is_damaged(engine
     volume_of(world, engine, "a", snapshot).unlink()
     run(engine, "c", "B-COPY")
     max((world.root / "a" / "tags").glob(f"*/{snapshot}.*")).write_bytes(b"junk")
-    (world.root / "c" / "repository.json").rename(world.root / "c" / "away")
+    (world.root / "c" / "tags").rename(world.root / "c" / "away")
     other = Engine(engine.doors, engine.state.directory)
     copied(other, "d", snapshot)
     assert content(other, "d", snapshot, tmp_path) == good

@@ -118,14 +118,15 @@ def test_what_is_created_can_be_opened(tmp_path: Path):
     found = tree(f"{tmp_path}/r")
     identity = found.pop("repository.json")
     assert identity == f'{{"format":"1.0","identity":"{repository.identity}"}}\n'
+    assert layout.decode_copy(found.pop("repository.copy").encode()) == identity.encode()
     assert found.pop("ballast") == "\0" * BALLAST_BYTES
     assert found == dict.fromkeys(layout.DIRECTORIES, "directory") | {"locks": ""}
     assert repository.format == FORMAT
 
 
 def test_creation_commits_with_its_last_step(tmp_path: Path):
-    """Every name is synced before repository.json is linked, and that is synced last. Only the ballast comes later:
-    it is no part of the repository."""
+    """Every name is synced before repository.json is linked, and that is synced last. Only its copy and the ballast
+    come later: without them it is a repository all the same."""
     spy = SpyFiles(f"{tmp_path}/r")
     create(f"{tmp_path}/r", spy)
     assert spy.log == [
@@ -141,6 +142,10 @@ def test_creation_commits_with_its_last_step(tmp_path: Path):
         "link tmp/*-repository repository.json",
         "sync_directory .",
         "unlink tmp/*-repository",
+        "create tmp/*-repository",
+        "write tmp/*-repository",
+        "sync tmp/*-repository",
+        "rename tmp/*-repository repository.copy",
         "create ballast",
         "write ballast",
         "sync ballast",
@@ -175,7 +180,7 @@ def test_a_creation_that_was_interrupted_anywhere_is_completed(tmp_path: Path):
             with pytest.raises(Conflict):
                 create(path)
         assert open_repository(FORMAT, {"path": path}, real_doors()).scan().tags == {}
-    assert stopped == 20
+    assert stopped == 24
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EACCES])
@@ -242,6 +247,9 @@ def test_a_repository_that_lost_its_identity_is_not_created_over(local: LocalSto
     """With data and without repository.json: Conflict, because a new identity would disown the data."""
     local.open().tags.publish(record(), 0)
     os.unlink(f"{local.path}/repository.json")
+    with pytest.raises(Conflict, match="there is a repository"):
+        create(local.path)
+    os.unlink(f"{local.path}/repository.copy")
     with pytest.raises(Conflict, match="tags is not empty"):
         create(local.path)
     with pytest.raises(NotFound, match=r"repository\.json"):
@@ -287,18 +295,65 @@ def test_opening_changes_nothing(local: LocalStorage, spy: SpyFiles):
 
 
 @pytest.mark.parametrize("name", [*layout.DIRECTORIES, "locks"])
-@pytest.mark.parametrize("how", ["missing", "symlink", "fifo"])
-def test_a_lost_or_replaced_part_is_named(local: LocalStorage, name: str, how: str):
-    """A directory or the lock file that is missing or something else: Damaged with its path; nothing is made."""
+@pytest.mark.parametrize("how", ["symlink", "fifo"])
+def test_a_replaced_part_is_named(local: LocalStorage, name: str, how: str):
+    """A directory or the lock file that is something else: Damaged with its path."""
     path = f"{local.path}/{name}"
     os.rename(path, f"{local.path}.{name}")
     if how == "symlink":
         os.symlink(f"{local.path}.{name}", path)
-    elif how == "fifo":
+    else:
         os.mkfifo(path)
     with pytest.raises(Damaged, match=path):
         local.open()
-    assert os.path.lexists(path) is (how != "missing")
+
+
+def test_without_the_records_nothing_is_opened(local: LocalStorage):
+    """The directory of all records is named, and never made again."""
+    os.rename(f"{local.path}/tags", f"{local.path}.tags")
+    with pytest.raises(Damaged, match=f"{local.path}/tags .* held the records of all images"):
+        local.open()
+    assert not os.path.lexists(f"{local.path}/tags")
+
+
+@pytest.mark.parametrize("name", ["volumes", "progress", "digests", "tmp", "lost", "locks", "repository.json"])
+def test_a_missing_part_is_told_and_made_again(local: LocalStorage, name: str):
+    """The repository opens and is the same; the scan names what is missing, and nothing else is changed."""
+    identity, before = local.open().identity, tree(local.path)
+    (os.rmdir if name in layout.DIRECTORIES else os.unlink)(f"{local.path}/{name}")
+    repository = local.open()
+    assert repository.identity == identity
+    assert [part.name for part in repository.scan().missing] == [name]
+    assert not os.path.lexists(f"{local.path}/{name}") and repository.parts is not None
+    repository.parts.make(name)
+    assert tree(local.path) == before and not repository.scan().missing
+
+
+@pytest.mark.parametrize("name", ["repository.json", "repository.copy"])
+@pytest.mark.parametrize("at", [0, 11, 30, -3])
+def test_one_copy_of_the_identity_may_be_damaged_anywhere(local: LocalStorage, name: str, at: int):
+    """The other one counts, which is told by its checksum."""
+    identity, before = local.open().identity, tree(local.path)
+    with open(f"{local.path}/{name}", "r+b") as file:
+        raw = bytearray(file.read())
+        raw[at] ^= 1
+        file.seek(0)
+        file.write(raw)
+    repository = local.open()
+    assert repository.identity == identity and [part.name for part in repository.scan().missing] == [name]
+    assert repository.parts is not None
+    repository.parts.make(name)
+    assert tree(local.path) == before and not repository.scan().missing
+
+
+def test_a_repository_without_a_copy_gets_one_at_the_first_change(local: LocalStorage):
+    """As older programs have made it; nothing is missing before."""
+    before = tree(local.path)
+    os.unlink(f"{local.path}/repository.copy")
+    repository = local.open()
+    assert not repository.scan().missing
+    repository.tags.publish(record(), 0)
+    assert tree(local.path)["repository.copy"] == before["repository.copy"]
 
 
 @pytest.mark.parametrize(
@@ -322,6 +377,7 @@ def test_a_wild_identity_is_damage(local: LocalStorage, content: bytes):
     """Whatever repository.json holds, the error names it and nothing is written."""
     with open(f"{local.path}/repository.json", "wb") as file:
         file.write(content)
+    os.unlink(f"{local.path}/repository.copy")
     before = names_below(local.path)
     with pytest.raises(Damaged, match=r"repository\.json"):
         local.open()
@@ -332,6 +388,7 @@ def test_a_wild_identity_is_damage(local: LocalStorage, content: bytes):
 def test_an_identity_that_is_no_file_is_damage(local: LocalStorage, make):
     """A link, FIFO or directory in its place is not followed and does not block."""
     os.unlink(f"{local.path}/repository.json")
+    os.unlink(f"{local.path}/repository.copy")
     make(f"{local.path}/repository.json")
     with pytest.raises(Damaged, match=r"repository\.json"):
         local.open()
@@ -342,6 +399,7 @@ def _set_format(local: LocalStorage, version: str) -> None:
         data = json.load(file)
     with open(f"{local.path}/repository.json", "w", encoding="utf-8") as file:
         json.dump({**data, "format": version, "comes-later": {"a": 1}}, file)
+    os.unlink(f"{local.path}/repository.copy")
 
 
 def test_a_newer_minor_on_disk_is_accepted_as_it_is(local: LocalStorage):

@@ -27,13 +27,6 @@ class Ballast:
         self._path = tree.path(layout.BALLAST_FILE)
         self._root = tree.root
         self._files = tree.files
-        self._looked = False
-
-    def keep_once(self) -> None:
-        """Call ``keep`` the first time: repositories that were made before have none."""
-        if not self._looked:
-            self._looked = True
-            self.keep()
 
     def keep(self) -> None:
         """Make it as long as it should be, or as half of the free room allows. Never raises: it is there for another

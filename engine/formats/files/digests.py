@@ -24,7 +24,7 @@ class DigestLists:
     def write(self, volume: str, data: bytes) -> None:
         """Rename a temporary file over the old list. Durable."""
         path = self._path(volume)
-        with from_os_errors(f"write the digests of volume {volume}"):
+        with self._tree.from_os_errors(f"write the digests of volume {volume}"):
             temporary = self._tree.write_temporary("digest", data)
             try:
                 self._files.rename(temporary.path, path)

@@ -5,6 +5,7 @@
     repository.json                {"format":"1.0","identity":"<32 hex>"}, and owner, group, mode
                                    where they were stated: written last when a repository is
                                    created, so its presence is the commit
+    repository.copy                a checksum and the same again, made after it
     locks                          empty; the lease of a tag or temporary file is one byte of it
     ballast                        zeros, 1 MiB where there is room: released for what frees room
     tags/ab/<tag>.<generation>     a record, immutable once linked; the highest generation (16 hex
@@ -20,6 +21,7 @@ Nothing here has an effect. Names come from strangers: what does not parse is fo
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from hashlib import blake2b
@@ -35,9 +37,11 @@ MAJOR = 1
 MINOR = 0
 
 IDENTITY_FILE = "repository.json"
+COPY_FILE = "repository.copy"
 LOCKS_FILE = "locks"
 BALLAST_FILE = "ballast"
-DIRECTORIES = ("tags", "volumes", "progress", "digests", "tmp", "lost")
+TAGS = "tags"
+DIRECTORIES = (TAGS, "volumes", "progress", "digests", "tmp", "lost")
 
 MAX_IDENTITY_BYTES = 64 * 1024
 
@@ -64,6 +68,8 @@ class Identity(NamedTuple):
     identity: str
     access: Access | None = None
     """What volumes are given; None: what the process that makes them gives to any file."""
+    text: bytes = b""
+    """The whole file."""
 
 
 # -- paths inside the repository
@@ -212,4 +218,24 @@ def decode_identity(raw: bytes, place: str) -> Identity:
         )
     if not is_id(identity):
         raise Damaged(f"{place}/{IDENTITY_FILE} has no valid identity")
-    return Identity(version, identity, decoded(data, f"{place}/{IDENTITY_FILE}"))
+    return Identity(version, identity, decoded(data, f"{place}/{IDENTITY_FILE}"), raw)
+
+
+def encode_copy(text: bytes) -> bytes:
+    """Return the bytes of the copy of ``repository.json``."""
+    return b"%s\n%s" % (_copy_checksum(text), text)
+
+
+def decode_copy(raw: bytes) -> bytes | None:
+    """Return what ``repository.json`` said; None when the copy is damaged."""
+    checksum, _, text = raw.partition(b"\n")
+    return text if checksum == _copy_checksum(text) else None
+
+
+def _copy_checksum(text: bytes) -> bytes:
+    return blake2b(text, digest_size=16).hexdigest().encode()
+
+
+def is_no_small_file(error: OSError) -> bool:
+    """Return whether reading a small file failed because there is something else in its place."""
+    return error.errno in (errno.ELOOP, errno.EINVAL, errno.EFBIG, errno.EISDIR, errno.ENXIO)

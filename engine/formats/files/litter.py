@@ -39,13 +39,14 @@ class LitterBox:
         return [Litter(kind, _shown(name), self._size(name)) for name in names]
 
     def volumes(self) -> tuple[dict[str, VolumeFormat], list[Litter], list[tuple[str, str]]]:
-        """All volumes by id, what else is there, and the shards that cannot be listed with the reason.
-        StorageError when not even those can be named."""
+        """All volumes by id, what else is there, and the directories that cannot be listed with the reason."""
         found: dict[str, VolumeFormat] = {}
         foreign: list[str] = []
         unlisted: list[tuple[str, str]] = []
-        with from_os_errors("list the volumes"):
+        try:
             shards = self._tree.files.list_directory(self._tree.path("volumes"))
+        except OSError as error:
+            return {}, [], [("volumes", from_os_error(error, "list volumes").message)]
         for shard in shards:
             directory = f"volumes/{shard.name}"
             if shard.kind is not Kind.DIRECTORY or not layout.is_shard(shard.name):
@@ -62,25 +63,33 @@ class LitterBox:
                     foreign.append(f"{directory}/{name}")
         return found, self.named(FOREIGN, sorted(foreign)), unlisted
 
-    def others(self, volumes: dict[str, VolumeFormat], tags: dict[str, TagEntry]) -> list[Litter]:
-        """Litter everywhere but among volumes and tags, which were listed before."""
+    def others(
+        self, volumes: dict[str, VolumeFormat], tags: dict[str, TagEntry]
+    ) -> tuple[list[Litter], list[tuple[str, str]]]:
+        """Litter of the flat directories, and those of them that cannot be listed with the reason: they hold nothing
+        that an image needs to be judged. Volumes and tags were listed before."""
         named = {ref.id for entry in tags.values() if entry.record for ref in entry.record.volumes()}
-        return [
-            *self._among("progress", lambda name: self._progress_kind(name, tags)),
-            *self._among("digests", lambda name: self._digest_kind(name, volumes.keys() | named)),
-            *self._among("tmp", lambda name: TEMPORARY if layout.is_temporary(name) else FOREIGN),
-            *self._among("lost", self._lost_kind),
-            *self._top_level(),
-        ]
+        kinds: dict[str, Callable[[str], str]] = {
+            "progress": lambda name: self._progress_kind(name, tags),
+            "digests": lambda name: self._digest_kind(name, volumes.keys() | named),
+            "tmp": lambda name: TEMPORARY if layout.is_temporary(name) else FOREIGN,
+            "lost": self._lost_kind,
+        }
+        found: list[Litter] = []
+        unread: list[tuple[str, str]] = []
+        for directory, kind_of in kinds.items():
+            try:
+                entries = self._tree.files.list_directory(self._tree.path(directory))
+            except FileNotFoundError:
+                continue  # told as missing
+            except OSError as error:
+                unread.append((directory, from_os_error(error, f"list {directory}").message))
+                continue
+            found += self._among(directory, entries, kind_of)
+        return found, unread
 
-    def _among(self, directory: str, kind_of: Callable[[str], str]) -> Iterator[Litter]:
-        """Litter of one flat directory; ``kind_of`` answers "" for what is in use."""
-        try:
-            entries = self._tree.files.list_directory(self._tree.path(directory))
-        except OSError:
-            # It holds nothing that an image needs to be judged; that it cannot be read is shown.
-            yield Litter(FOREIGN, directory, 0)
-            return
+    def _among(self, directory: str, entries: list[Entry], kind_of: Callable[[str], str]) -> Iterator[Litter]:
+        """Litter of one directory; ``kind_of`` answers "" for what is in use."""
         for entry in sorted(entries):
             kind = kind_of(entry.name) if entry.kind is Kind.FILE else FOREIGN
             if kind:
@@ -123,14 +132,6 @@ class LitterBox:
         with contextlib.suppress(OSError):
             return self._tree.files.stat(self._tree.path(name)).links
         return 0
-
-    def _top_level(self) -> list[Litter]:
-        known = {*layout.DIRECTORIES, layout.IDENTITY_FILE, layout.LOCKS_FILE, layout.BALLAST_FILE}
-        try:
-            entries = self._tree.files.list_directory(self._tree.root)
-        except OSError:
-            return []  # it was listed when the repository was opened
-        return self.named(FOREIGN, sorted(entry.name for entry in entries if entry.name not in known))
 
     def _busy(self, kind: str, entry: Entry) -> bool:
         try:

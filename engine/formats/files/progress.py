@@ -20,7 +20,7 @@ class ProgressLogs:
     def start(self, tag: str, epoch: int) -> None:
         """Really write zeros, so that a line can be written when the storage is full."""
         path = self._path(tag, epoch)
-        with from_os_errors(f"start the progress log of image {tag}"):
+        with self._tree.from_os_errors(f"start the progress log of image {tag}"):
             with self._tree.create_anew(path) as handle:
                 handle.write_at(0, bytes(layout.PROGRESS_BYTES))
                 handle.sync()

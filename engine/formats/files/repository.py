@@ -6,17 +6,19 @@ What localfs and NFS do differently is in their own modules.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 
 from engine.data.model import ALIGNMENT_BYTES, MAX_IMAGE_BYTES, Constraints
 from engine.doors.files import Abilities
-from engine.errors import StorageError, from_os_errors
+from engine.errors import DiskwrightError, StorageError, from_os_errors
 from engine.formats.base import DEVICE, Scan
 from engine.formats.files import layout
 from engine.formats.files.ballast import Ballast
 from engine.formats.files.digests import DigestLists
 from engine.formats.files.litter import FOREIGN as FOREIGN_LITTER
 from engine.formats.files.litter import OLD_GENERATION, LitterBox
+from engine.formats.files.parts import Parts
 from engine.formats.files.progress import ProgressLogs
 from engine.formats.files.tags import Tags
 from engine.formats.files.tree import Tree, is_gone
@@ -45,7 +47,8 @@ class FileStore:
     ) -> None:
         """Open the repository in ``tree``. ``threads``: a scan may use some when the storage is slow."""
         self.ballast = Ballast(tree)
-        self.tags = Tags(tree, threads, self.ballast)
+        self.parts = Parts(tree, found.text)
+        self.tags = Tags(tree, threads, self._keep)
         self.volumes = volumes
         self.progress = progress
         self.digests = DigestLists(tree)
@@ -54,6 +57,11 @@ class FileStore:
         self._tree = tree
         self._found = found
         self._abilities: Abilities | None = None
+
+    def _keep(self) -> None:
+        """Have what repositories that were made before lack."""
+        self.parts.keep_copy()
+        self.ballast.keep()
 
     def constraints(self) -> Constraints:
         """Put together what ``abilities`` found, and what the format says."""
@@ -77,7 +85,7 @@ class FileStore:
         if self._abilities is None:
             try:
                 path, lease = self._tree.claim_temporary("probe")
-            except StorageError as error:
+            except DiskwrightError as error:
                 if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.EIO, errno.ETIMEDOUT):
                     raise  # it is away: whoever goes on would wait for it again
                 return _NOTHING_SPECIAL
@@ -106,22 +114,22 @@ class FileStore:
 
     def anchors(self) -> dict[str, int]:
         """Ask for the inodes of the directory, of the file with the identity and of the lock file, which is that of all
-        leases. A device has a new number at each NFS mount: it counts on local file systems only."""
+        leases; a file that is missing tells nothing. A device has a new number at each NFS mount: it counts on local
+        file systems only."""
         files, root = self._tree.files, self._tree.root
+        gone = StorageError(f"there is no repository at {root} any more", "Mount it again, or put it back")
         try:
             stat = files.stat(root)
             found = {"the directory": stat.inode} | ({} if self.shared else {DEVICE: stat.device})
-            found[layout.IDENTITY_FILE] = files.stat(self._tree.path(layout.IDENTITY_FILE)).inode
+            for name in (layout.IDENTITY_FILE, layout.LOCKS_FILE):
+                with contextlib.suppress(FileNotFoundError):
+                    found[name] = files.stat(self._tree.path(name)).inode
+            if layout.IDENTITY_FILE not in found:
+                files.stat(self._tree.path(layout.COPY_FILE))
         except OSError as error:
             if not is_gone(error):
                 return {}  # whoever works with it is told
-            raise StorageError(f"there is no repository at {root} any more", "Mount it again, or put it back") from None
-        try:
-            found[layout.LOCKS_FILE] = files.stat(self._tree.path(layout.LOCKS_FILE)).inode
-        except OSError as error:
-            if is_gone(error):
-                raise self.leases.missing() from None
-            return {}
+            raise gone from None
         return found
 
     def space(self) -> tuple[int, int]:
@@ -137,6 +145,7 @@ class FileStore:
             return self._scan()
 
     def _scan(self) -> Scan:
+        missing, strangers = self.parts.look()
         volumes, litter, unlisted = self.litter.volumes()
         shards = self.tags.shards()
         unlisted += [(shard.name, shard.problem) for shard in shards if shard.problem]
@@ -144,7 +153,9 @@ class FileStore:
         for shard in shards:
             litter += self.litter.named(OLD_GENERATION, shard.older)
             litter += self.litter.named(FOREIGN_LITTER, shard.foreign)
-        return Scan(volumes, tags, litter + self.litter.others(volumes, tags), tuple(unlisted))
+        litter += self.litter.named(FOREIGN_LITTER, strangers)
+        others, unread = self.litter.others(volumes, tags)
+        return Scan(volumes, tags, litter + others, tuple(unlisted), missing=tuple(missing), unread=tuple(unread))
 
     def close(self) -> None:
         """Do nothing: nothing is kept open."""

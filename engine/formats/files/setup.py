@@ -15,6 +15,7 @@ from engine.doors.files import Access, Entry, Kind
 from engine.errors import BadRequest, Conflict, Damaged, NotFound, from_os_error, from_os_errors
 from engine.formats.files import layout
 from engine.formats.files.ballast import Ballast
+from engine.formats.files.parts import Parts, read_identity
 from engine.formats.files.tree import Tree, kind_text
 
 _BEGUN = {**dict.fromkeys(layout.DIRECTORIES, Kind.DIRECTORY), layout.LOCKS_FILE: Kind.FILE}
@@ -36,7 +37,9 @@ def create_tree(doors: Doors, root: str, access: Access | None = None) -> None:
         if access is not None:
             _try(tree, access)
         tree.files.sync_directory(root)
-        _commit(tree, access)
+        text = layout.encode_identity(tree.doors.ids.new_id(), access)
+        _commit(tree, text)
+    Parts(tree, text).keep_copy()
     Ballast(tree).keep()
 
 
@@ -57,7 +60,7 @@ def _require_begun(tree: Tree) -> None:
     if kind is not Kind.DIRECTORY:
         raise Conflict(f"{tree.root} is {kind_text(kind)}, not a directory", "Choose another path")
     for entry in sorted(tree.files.list_directory(tree.root)):
-        if entry.name == layout.IDENTITY_FILE:
+        if entry.name in (layout.IDENTITY_FILE, layout.COPY_FILE):
             raise Conflict(f"there is a repository at {tree.root} already", "Connect it, or choose another path")
         if {**_BEGUN, layout.BALLAST_FILE: Kind.FILE}.get(entry.name) is not entry.kind:
             raise Conflict(f"{tree.root} is not empty: it has {entry.name!r:.80}", "Choose an empty directory")
@@ -82,8 +85,8 @@ def _try(tree: Tree, access: Access) -> None:
         tree.files.let_pass(f"{tree.root}{name}")
 
 
-def _commit(tree: Tree, access: Access | None) -> None:
-    temporary = tree.write_temporary("repository", layout.encode_identity(tree.doors.ids.new_id(), access))
+def _commit(tree: Tree, text: bytes) -> None:
+    temporary = tree.write_temporary("repository", text)
     try:
         tree.files.link(temporary.path, tree.path(layout.IDENTITY_FILE))
         tree.files.sync_directory(tree.root)
@@ -99,24 +102,28 @@ def _commit(tree: Tree, access: Access | None) -> None:
 def open_tree(doors: Doors, root: str) -> layout.Identity:
     """Look at what is at ``root`` and return who it is. Nothing is changed.
 
-    NotFound: no directory, or one that is no repository. Damaged: a part of it is missing or is
-    not what it must be. Refused: a newer major version.
+    What can be made again (``parts``) may be missing. NotFound: no directory, or one that is no repository. Damaged: a
+    part is not what it must be, or the records are gone. Refused: a newer major version.
     """
     tree = Tree(doors, root)
     kinds = _kinds(_list_root(tree))
-    if layout.IDENTITY_FILE not in kinds:
+    found = read_identity(tree, kinds)
+    if found is None:
         begun = all(_BEGUN.get(name) is kind for name, kind in kinds.items()) and kinds
         raise NotFound(
             f"{root} is not a repository: it has no {layout.IDENTITY_FILE}",
             "Its creation was interrupted: create it again" if begun else "Create one, or give the right path",
         )
-    found = layout.decode_identity(_read_identity(tree), root)
+    if layout.TAGS not in kinds:
+        raise Damaged(
+            f"directory {tree.path(layout.TAGS)} of the repository is missing, which held the records of all images",
+            "Restore it from a backup, or mount what belongs there",
+        )
     for name, kind in _BEGUN.items():
-        if name == layout.LOCKS_FILE and name not in kinds:
-            raise tree.leases.missing()
-        if kinds.get(name) is not kind:
-            seen = f"is {kind_text(kinds[name])}" if name in kinds else "is missing"
-            raise Damaged(f"{kind} {tree.path(name)} of the repository {seen}", "Put back what was there")
+        if kinds.get(name, kind) is not kind:
+            raise Damaged(
+                f"{kind} {tree.path(name)} of the repository is {kind_text(kinds[name])}", "Put back what was there"
+            )
     return found
 
 
@@ -131,16 +138,6 @@ def _list_root(tree: Tree) -> list[Entry]:
                 f"{tree.root} is not a directory (symbolic links are not followed)", "Give the path itself"
             ) from None
         raise from_os_error(error, f"open the repository at {tree.root}") from error
-
-
-def _read_identity(tree: Tree) -> bytes:
-    path = tree.path(layout.IDENTITY_FILE)
-    try:
-        return tree.files.read_file(path, layout.MAX_IDENTITY_BYTES)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EINVAL, errno.EFBIG):
-            raise Damaged(f"{path} is not a small regular file") from None
-        raise from_os_error(error, f"read {path}") from error
 
 
 def _kinds(entries: Iterable[Entry]) -> dict[str, Kind]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from engine.data.model import require_id
@@ -29,7 +29,6 @@ from engine.doors.files import Kind
 from engine.errors import Damaged, Refused, StorageError, from_os_error, from_os_errors
 from engine.formats.base import TagEntry, understood
 from engine.formats.files import layout
-from engine.formats.files.ballast import Ballast
 from engine.formats.files.tree import Temporary, Tree, is_gone
 from engine.formats.outcomes import outcome_unknown, overtaken, require_room
 from engine.tools.local.threads import collector_off, map_files
@@ -63,9 +62,10 @@ class _ShardAsRead(NamedTuple):
 class Tags:
     """The tags of one repository."""
 
-    def __init__(self, tree: Tree, threads: bool, ballast: Ballast) -> None:
+    def __init__(self, tree: Tree, threads: bool, before_writing: Callable[[], None]) -> None:
+        """``before_writing`` is called once, before the first change."""
         self._tree = tree
-        self._ballast = ballast
+        self._before_writing: Callable[[], None] | None = before_writing
         self._threads = threads
 
     # -- reading
@@ -242,8 +242,10 @@ class Tags:
 
     def _put(self, tag: str, expected: int, generation: int, content: bytes) -> None:
         self._require_newest(tag, expected)
-        self._ballast.keep_once()
-        with from_os_errors(f"write a record of image {tag}"):
+        if self._before_writing is not None:
+            self._before_writing()
+            self._before_writing = None
+        with self._tree.from_os_errors(f"write a record of image {tag}"):
             self._tree.ensure_shard(layout.tag_shard(tag))
             temporary = self._tree.write_temporary("record", content)
         try:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from engine.doors import Doors
 from engine.doors.files import Access, Entry, FileHandle, Kind
 from engine.doors.leases import Lease
-from engine.errors import StorageError
+from engine.errors import Refused, StorageError, from_os_error
 from engine.formats.files import layout
 from engine.formats.files.leases import Leases
 
@@ -50,6 +51,25 @@ class Tree:
     def path(self, name: str) -> str:
         """Return the absolute path of a name inside the repository."""
         return f"{self.root}/{name}"
+
+    @contextlib.contextmanager
+    def from_os_errors(self, doing: str) -> Iterator[None]:
+        """Raise an OSError of the body as ``engine.errors.from_os_errors`` does; Refused where it is a directory of the
+        repository that is missing."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            self._durable_shards.clear()  # it may be one of them
+            names = {entry.name for entry in self.files.list_directory(self.root)}
+            for name in layout.DIRECTORIES:
+                if name not in names:
+                    raise Refused(
+                        f"cannot {doing}: the directory {self.path(name)} is missing",
+                        "Run the fix B-PART that diskwright check offers, which makes it again",
+                    ) from None
+            raise from_os_error(error, doing) from error
+        except OSError as error:
+            raise from_os_error(error, doing) from error
 
     def list_shard(self, shard: str) -> list[Entry]:
         """Return a fresh listing of ``tags/ab`` or ``volumes/ab``; nothing when it was never made."""

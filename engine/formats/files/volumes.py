@@ -93,7 +93,7 @@ class Volumes:
         assert volume.format is VolumeFormat.QCOW2 or not volume.parent, "a raw volume has no parent"
         path = self._volume_path(volume.id, volume.format)
         shard = layout.volume_shard(volume.id)
-        with from_os_errors(f"make volume {volume.id}"):
+        with self._tree.from_os_errors(f"make volume {volume.id}"):
             self._tree.ensure_shard(shard)
             with self._empty_file(path, verify) as handle:
                 _write_empty(handle, volume, aligned(size), backing_format)
@@ -112,13 +112,13 @@ class Volumes:
 
     def quarantine(self, volume: str, format: VolumeFormat) -> None:
         """Link the file into ``lost``, then unlink it: it has both names for a moment and never none."""
-        with from_os_errors(f"move volume {volume} to lost"), self._moving(volume):
+        with self._tree.from_os_errors(f"move volume {volume} to lost"), self._moving(volume):
             self._move(layout.volume_path(require_id(volume, "volume"), format), self._lost_path(volume, format))
 
     def put_back(self, volume: str, format: VolumeFormat) -> None:
         """Do the same the other way round."""
         require_id(volume, "volume")
-        with from_os_errors(f"put volume {volume} back"), self._moving(volume):
+        with self._tree.from_os_errors(f"put volume {volume} back"), self._moving(volume):
             self._tree.ensure_shard(layout.volume_shard(volume))
             self._move(self._lost_path(volume, format), layout.volume_path(volume, format))
 

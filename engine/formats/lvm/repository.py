@@ -55,6 +55,7 @@ class LvmRepository:
         else:
             self.leases, self.manager = HostLeases(group), ExclusiveManager(group, meta, guard, self.activation)
         self.ballast = None
+        self.parts = None
         self.litter = LitterBox(group, guard, self.leases, self.tags, self.progress, self.volumes, self.digests)
         self._group = group
         self._meta = meta

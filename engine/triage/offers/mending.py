@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from engine.data.amounts import human
 from engine.data.digests import DIGEST_BYTES, chunk_count
-from engine.data.model import Fix, FixCost, Status, Strategy, VolumeFormat, Wait, WaitKind
+from engine.data.model import Fix, FixCost, Risk, Status, Strategy, VolumeFormat, Wait, WaitKind
 from engine.data.records import Record
 from engine.formats.base import Litter
 from engine.triage import rules
@@ -48,6 +48,22 @@ def mend(judge: Judge, tag: str) -> Iterator[Fix]:
     elif tag in judge.graph.view.depths.lost:
         # Not proven to be damaged: what the operator may choose overwrites nothing and keeps the volume.
         yield from _damage(judge, record, health)
+
+
+def of_repository(graph: Graph) -> Iterator[Fix]:
+    """The way back for parts of the repository that are missing."""
+    for part in graph.view.scan.missing:
+        code = rules.B_LOCKS if part.held == "leases" else rules.B_PART
+        yield fix(
+            graph,
+            code,
+            "",
+            rules.offer(code, part.held, name=part.name),
+            reads=((f"part:{part.name}", "missing"),),
+            plan={"name": part.name},
+            facts=(f"{part.name}: missing or damaged",),
+            risk=Risk.LOSES_DATA if part.held == "volumes" else Risk.REVERSIBLE,
+        )
 
 
 def _record(graph: Graph, tag: str, health: Health) -> Iterator[Fix]:

@@ -1,8 +1,9 @@
 """Any one object of a repository is damaged, at the end of a case: what is not damaged stays readable, and every order
 of the offered fixes leads to an end.
 
-An object is a file: a record of either generation, a volume, a progress log, a digest list; or a directory of what is
-derived. It has a bit flipped at its start, is cut in half, or is gone. In each state on the way
+An object is a file: a record of either generation, a volume, a progress log, a digest list, the lock file, a copy of
+who the repository is; or a directory. It has a bit flipped at its start, is cut in half, or is gone; a directory may
+be empty too. In each state on the way
 every image that does not need the object reads as before. At each end nothing waits for something that nobody can
 bring; and when all images are removed there, the fixes that may lose data leave nothing behind. Orders are tried until
 no new state appears or the bound is reached.
@@ -18,7 +19,9 @@ from typing import NamedTuple
 from engine.api import Engine
 from engine.data.model import Fix, ImageReport, Risk, Status, WaitKind
 from engine.data.records import Record
+from engine.doors.files import Files, Kind
 from engine.errors import Damaged, DiskwrightError, NotFound
+from engine.triage import rules
 from sim.disk.nodes import FileNode
 from sim.disk.storage import SimStorage
 from sim.explore.cases.case import Case, prepared
@@ -28,9 +31,10 @@ from sim.hosts.world import REPOSITORIES, World
 
 REPOSITORY = "a"
 _ROOT = f"{REPOSITORIES}/{REPOSITORY}/"
-_SAID_AT_ONCE = ("repository.json", "locks")
-"""Without them nobody gets in, and is told how to put them back."""
+_RECORDS = "tags"
+"""Without it nobody gets in, and is told so."""
 _DERIVED = ("progress", "digests", "tmp", "lost")
+_SHARD = re.compile(r"(tags|volumes)/([0-9a-f]{2})\Z")
 _RECORD = re.compile(r"tags/[0-9a-f]{2}/([0-9a-f]{32})\.([0-9a-f]{16})\Z")
 _VOLUME = re.compile(r"volumes/[0-9a-f]{2}/([0-9a-f]{32})\.")
 _MOST_FIXES = 60
@@ -42,7 +46,7 @@ class Damage(NamedTuple):
     name: str
     """Path in the repository."""
     kind: str
-    """"flip", "cut", "gone" or "empty" (a directory)."""
+    """"flip", "cut", "gone"; of a directory "empty" or "tree" (gone with what is in it)."""
 
 
 class HarmfulDamage(NamedTuple):
@@ -70,7 +74,10 @@ def damages(storage: SimStorage) -> list[Damage]:
     found = [Damage(name, "empty") for name in _DERIVED if storage.list_directory(_ROOT + name)]
     for path, _, node in storage.walk():
         name = path.removeprefix(_ROOT)
-        if not path.startswith(_ROOT) or not isinstance(node, FileNode) or name in _SAID_AT_ONCE:
+        if not path.startswith(_ROOT):
+            continue
+        if not isinstance(node, FileNode):
+            found.append(Damage(name, "tree"))
             continue
         if node.content.size:
             found += [Damage(name, "flip"), Damage(name, "cut")]
@@ -86,6 +93,10 @@ def explore(case: Case, bound: int, sample: int = 0, seed: int = 0) -> Tally:
     todo = damages(driver.world.storage)
     if sample and sample < len(todo):
         todo = random.Random(f"{case.name} {seed}").sample(todo, sample)
+    refused = Damage(_RECORDS, "tree")
+    if refused in todo:
+        todo.remove(refused)
+        _require_told(driver.world, refused)
     searches = [_Search(driver, damage, bound) for damage in todo]
     harmful = [HarmfulDamage(case.name, one.damage, *found) for one in searches for found in one.run()]
     return Tally(len(todo), sum(len(one.seen) for one in searches), sum(one.closed for one in searches), tuple(harmful))
@@ -127,8 +138,9 @@ class _Search:
         engine = world.host("rescuer")
         offered = self._look(engine)
         found = []
+        parts = {fix.id for fix in offered if not fix.target and fix.rule in (rules.B_PART, rules.B_LOCKS)}
         for fix in offered:
-            if fix.wait is None and fix.risk is not Risk.LOSES_DATA:
+            if fix.wait is None and fix.risk is not Risk.LOSES_DATA and not parts & set(fix.depends_on):
                 other = self._world.fork(storage.clone())
                 _run(other.host("rescuer"), fix)
                 other.storage.settle()
@@ -184,6 +196,19 @@ class _Search:
             raise _WrongError(f"{kept[0]} can never be freed")
 
 
+def _require_told(world: World, damage: Damage) -> None:
+    """Nothing can be done without it; the error names it."""
+    other = world.fork(world.storage.clone())
+    engine = other.host("rescuer")
+    _inflict(other, damage)
+    try:
+        engine.inspect_repository(REPOSITORY)
+    except Damaged as error:
+        assert damage.name in error.message
+        return
+    raise AssertionError(f"nothing is said of {damage.name}, which is gone")
+
+
 class _WrongError(Exception):
     """Something that must hold does not."""
 
@@ -226,8 +251,14 @@ def _safe(world: World, model: Model, damage: Damage) -> dict[Key, Image]:
 def _touched(records: dict[str, Record], damage: Damage) -> set[str]:
     if match := _RECORD.match(damage.name):
         return {match[1]}
-    if match := _VOLUME.match(damage.name):
-        return {tag for tag, record in records.items() if match[1] in [volume.id for volume in record.volumes()]}
+    match, shard = _VOLUME.match(damage.name), _SHARD.match(damage.name)
+    if shard and shard[1] == "tags":
+        return {tag for tag in records if tag.startswith(shard[2])}
+    if match or shard or damage.name == "volumes":
+        lost = match[1] if match else shard[2] if shard else ""
+        return {
+            tag for tag, record in records.items() if any(volume.id.startswith(lost) for volume in record.volumes())
+        }
     return set()
 
 
@@ -246,6 +277,9 @@ def _inflict(world: World, damage: Damage) -> None:
         for entry in files.list_directory(path):
             files.unlink(f"{path}/{entry.name}")
         files.sync_directory(path)
+    elif damage.kind == "tree":
+        _remove(files, path)
+        files.sync_directory(path.rpartition("/")[0])
     elif damage.kind == "gone":
         files.unlink(path)
         files.sync_directory(path.rpartition("/")[0])
@@ -258,3 +292,13 @@ def _inflict(world: World, damage: Damage) -> None:
                 at = min(size - 1, 60) if _RECORD.match(damage.name) else 0
                 handle.write_at(at, bytes([handle.read_at(at, 1)[0] ^ 1]))
             handle.sync()
+
+
+def _remove(files: Files, directory: str) -> None:
+    for entry in files.list_directory(directory):
+        path = f"{directory}/{entry.name}"
+        if entry.kind is Kind.DIRECTORY:
+            _remove(files, path)
+        else:
+            files.unlink(path)
+    files.remove_directory(directory)

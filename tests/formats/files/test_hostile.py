@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from engine.data.model import OperationStatus, VolumeFormat
 from engine.data.records import Operation, decode, encode
-from engine.errors import Damaged, NotUnderstood, StorageError
+from engine.errors import Damaged, NotUnderstood, Refused, StorageError
 from engine.formats.base import Litter, Repository, Scan
 from engine.formats.files import layout, localfs
 from engine.tools.local.clock import RealClock
@@ -301,15 +301,27 @@ def test_a_shard_that_cannot_be_listed_is_named_and_the_rest_is_seen(
             repository.tags.scan()
 
 
-@pytest.mark.parametrize("directory", ["tags", "volumes"])
-def test_without_tags_or_volumes_nothing_is_judged(local: LocalStorage, spy: SpyFiles, directory: str):
+def test_without_tags_nothing_is_judged(local: LocalStorage, spy: SpyFiles):
     """A scan that cannot list them fails: a missing tag would make its volumes look unneeded."""
     repository = local.open(spy)
     repository.tags.publish(record(), 0)
-    repository.volumes.make(raw(), SIZE, None)
-    spy.before = lambda verb, name: _raise(OSError(errno.EIO, "bad"))() if (verb, name) == ("list", directory) else None
+    spy.before = lambda verb, name: _raise(OSError(errno.EIO, "bad"))() if (verb, name) == ("list", "tags") else None
     with pytest.raises(StorageError, match="list"):
         repository.scan()
+
+
+def test_without_volumes_records_are_read(local: LocalStorage, spy: SpyFiles):
+    """What cannot be listed is named, and no volume is called gone."""
+    repository = local.open(spy)
+    repository.tags.publish(record(), 0)
+    repository.volumes.make(raw(), SIZE, None)
+    spy.before = lambda verb, name: _raise(OSError(errno.EIO, "bad"))() if (verb, name) == ("list", "volumes") else None
+    scan = repository.scan()
+    assert scan.tags and [name for name, _ in scan.unlisted] == ["volumes"]
+    os.rename(f"{local.path}/volumes", f"{local.path}.volumes")
+    spy.before = lambda verb, name: None
+    assert [name for name, _ in repository.scan().unlisted] == ["volumes"]
+    assert repository.volumes.facts(V1, VolumeFormat.RAW).unreadable
 
 
 @pytest.mark.parametrize("directory", ["progress", "digests", "tmp", "lost"])
@@ -319,7 +331,7 @@ def test_a_litter_directory_that_cannot_be_listed_is_shown(local: LocalStorage, 
     repository.tags.publish(record(), 0)
     spy.before = lambda verb, name: _raise(OSError(errno.EIO, "bad"))() if (verb, name) == ("list", directory) else None
     scan = repository.scan()
-    assert scan.tags and [(item.kind, item.name) for item in scan.litter] == [("foreign", directory)]
+    assert scan.tags and not scan.litter and [name for name, _ in scan.unread] == [directory]
 
 
 def test_progress_of_a_damaged_record_is_no_litter(local: LocalStorage):
@@ -479,14 +491,14 @@ def test_a_temporary_name_of_a_linked_record_goes_without_it(local: LocalStorage
     assert entry is not None and entry.record == record()
 
 
-def test_liveness_that_cannot_be_asked_counts_as_busy(local: LocalStorage):
-    """Without the lock file nobody can tell whether a writer lives: busy, and removal fails."""
+def test_liveness_that_cannot_be_asked_removes_nothing(local: LocalStorage):
+    """Without the lock file nobody can tell whether a writer lives: removal is refused."""
     repository = local.open()
     write(local, f"tmp/{V1}-record", b"x")
     os.unlink(f"{local.path}/locks")
     litter = repository.scan().litter
-    assert [(item.kind, item.busy) for item in litter if item.kind == "temporary"] == [("temporary", True)]
-    with pytest.raises(Damaged, match="locks"):
+    assert [item.kind for item in litter] == ["temporary"]
+    with pytest.raises(Refused, match="locks"):
         repository.litter.remove(litter)
 
 

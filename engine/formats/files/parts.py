@@ -1,0 +1,135 @@
+"""What a repository of files has beside its images: the directories, the lock file, and who it is.
+
+While one is missing, what needs it says so; the rest goes on. Made again is what holds nothing (an empty directory, the
+lock file), and ``repository.json``, of which there is a copy with a checksum. Never ``tags``, which held every record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+
+from engine.data.model import VolumeFormat
+from engine.doors.files import Kind
+from engine.errors import Damaged, DiskwrightError, ImageBusy, from_os_error, from_os_errors
+from engine.formats.base import Missing
+from engine.formats.files import layout
+from engine.formats.files.tree import Tree, is_gone
+
+_HELD = {
+    layout.LOCKS_FILE: "leases",
+    layout.IDENTITY_FILE: "identity",
+    "volumes": "volumes",
+    **dict.fromkeys(("progress", "digests", "tmp", "lost"), "nothing"),
+}
+"""Parts that are told when they are missing, and what they held. The copy is made at the first change."""
+
+
+class Parts:
+    """The parts of one repository."""
+
+    def __init__(self, tree: Tree, text: bytes) -> None:
+        """``text``: what ``repository.json`` says, or said."""
+        self._tree = tree
+        self._files = tree.files
+        self._text = text
+
+    def look(self) -> tuple[list[Missing], list[str]]:
+        """Return the parts that ``make`` can make again and that are not as they must be; and the names at the top
+        that are no part of a repository. Nothing when it cannot be listed."""
+        try:
+            entries = self._files.list_directory(self._tree.root)
+        except OSError:
+            return [], []  # it was listed when the repository was opened
+        names = {entry.name for entry in entries}
+        missing = [Missing(name, held) for name, held in _HELD.items() if name not in names]
+        for name, wanted in self._texts().items():
+            if name in names and not self._says(name, wanted):
+                missing.append(Missing(name, "identity"))
+        known = {*layout.DIRECTORIES, *self._texts(), layout.LOCKS_FILE, layout.BALLAST_FILE}
+        return missing, sorted(names - known)
+
+    def make(self, name: str) -> None:
+        """Make a part again: what says who the repository is from its other copy, the rest empty. Durable; success when
+        it is there as it must be."""
+        with self._tree.from_os_errors(f"make {name} of the repository again"):
+            if name in self._texts():
+                self._write(name)
+            elif name == layout.LOCKS_FILE:
+                with contextlib.suppress(FileExistsError), self._files.create(self._tree.path(name)) as handle:
+                    handle.sync()
+            elif name in _HELD:
+                with contextlib.suppress(FileExistsError):
+                    self._files.make_directory(self._tree.path(name))
+                if name == "volumes" and self._tree.access is not None:
+                    self._files.let_pass(self._tree.path(name))
+            else:
+                raise Damaged(f"{name!r:.80} is nothing that can be made again", "Restore it from a backup")
+            self._files.sync_directory(self._tree.root)
+
+    def require_unlocked(self, volumes: Mapping[str, VolumeFormat]) -> None:
+        """Try the lock of a writer, which keeps away and is kept away by all others."""
+        for volume, format in sorted(volumes.items()):
+            with from_os_errors(f"ask who uses volume {volume}"), contextlib.suppress(FileNotFoundError):
+                path = self._tree.path(layout.volume_path(volume, format))
+                with self._files.open(path, writable=True) as handle:
+                    if not handle.lock():
+                        raise ImageBusy(
+                            f"volume {volume} is in use by somebody, whose lease is of the lock file before",
+                            "Tear its image down, or stop the work on it, on the host where that runs; then try again",
+                        )
+
+    def keep_copy(self) -> None:
+        """Write the copy where there is none: repositories that were made before have none. Never raises for the
+        storage."""
+        try:
+            self._files.stat(self._tree.path(layout.COPY_FILE))
+        except FileNotFoundError:
+            with contextlib.suppress(OSError, DiskwrightError):
+                self._write(layout.COPY_FILE)
+        except OSError:
+            pass
+
+    def _texts(self) -> dict[str, bytes]:
+        return {layout.IDENTITY_FILE: self._text, layout.COPY_FILE: layout.encode_copy(self._text)}
+
+    def _says(self, name: str, wanted: bytes) -> bool:
+        """Whether a file says that, as far as it can be read."""
+        try:
+            return self._files.read_file(self._tree.path(name), layout.MAX_IDENTITY_BYTES) == wanted
+        except OSError as error:
+            return not (is_gone(error) or layout.is_no_small_file(error))
+
+    def _write(self, name: str) -> None:
+        """Put a whole file in the place of whatever is there."""
+        if not self._says(name, self._texts()[name]):
+            temporary = self._tree.write_temporary("repository", self._texts()[name])
+            try:
+                self._files.rename(temporary.path, self._tree.path(name))
+            finally:
+                self._tree.discard(temporary)
+
+
+def read_identity(tree: Tree, kinds: dict[str, Kind]) -> layout.Identity | None:
+    """Return who the repository is: as the copy says, whose checksum is right; without one as ``repository.json`` does;
+    None when neither is there. ``kinds``: what is at the top. Damaged, Refused for a newer major version,
+    StorageError."""
+    copied = _read(tree, layout.COPY_FILE) if layout.COPY_FILE in kinds else None
+    text = layout.decode_copy(copied) if isinstance(copied, bytes) else None
+    if text is not None:
+        return layout.decode_identity(text, tree.root)
+    if layout.IDENTITY_FILE not in kinds:
+        return None
+    said, path = _read(tree, layout.IDENTITY_FILE), tree.path(layout.IDENTITY_FILE)
+    if not isinstance(said, OSError):
+        return layout.decode_identity(said, tree.root)
+    if layout.is_no_small_file(said):
+        raise Damaged(f"{path} is not a small regular file", "Restore it from a backup")
+    raise from_os_error(said, f"read {path}") from said
+
+
+def _read(tree: Tree, name: str) -> bytes | OSError:
+    try:
+        return tree.files.read_file(tree.path(name), layout.MAX_IDENTITY_BYTES)
+    except OSError as error:
+        return error

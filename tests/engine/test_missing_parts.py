@@ -1,0 +1,134 @@
+"""Parts of a repository that are missing: what can be read is read, the rest is refused by name, a fix makes them
+again."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.api import Engine
+from engine.data.model import Fix, Risk, Status
+from engine.errors import Damaged, DiskwrightError, ImageBusy, Moved, Refused
+from sim.hosts.world import REPOSITORIES, World
+from sim.scenario.play.operator import remove_tree
+
+A = f"{REPOSITORIES}/a"
+SIZE = 65536
+
+
+def world_with_a_disk(format: str = "localfs-1.0") -> tuple[World, str]:
+    world = World(format=format)
+    world.create("a")
+    return world, world.host("one").create_virtual_disk("a", SIZE)
+
+
+def fixes(engine: Engine) -> list[Fix]:
+    return engine.check_storage_repository("a")
+
+
+@pytest.mark.parametrize("part", ["progress", "digests", "tmp", "lost"])
+def test_a_directory_that_is_missing_is_named_by_whoever_needs_it_and_made_again(part: str):
+    """Images are listed and read as before; the fix comes before all others. Found so: everything ended as damaged."""
+    world, disk = world_with_a_disk()
+    engine = world.host("one")
+    engine.remove_image("a", engine.create_virtual_disk("a", SIZE))
+    remove_tree(engine.doors.files, f"{A}/{part}")
+    assert next(image for image in engine.list_images("a") if image.id == disk).status is Status.OPTIMIZED
+    first, *others = fixes(engine)
+    assert first.rule == "B-PART" and part in first.why and others
+    assert all(first.id in fix.depends_on for fix in others)
+    if part in ("tmp", "progress"):
+        with pytest.raises(Refused, match=f"the directory {A}/{part} is missing") as error:
+            engine.create_snapshot("a", disk) if part == "tmp" else engine.run_fix_here("a", make_raw(engine, disk))
+        assert "B-PART" in error.value.next_step
+    engine.run_fix_here("a", first)
+    for fix in fixes(engine):
+        engine.run_fix_here("a", fix)
+    assert engine.create_snapshot("a", disk) and "B-PART" not in [fix.rule for fix in fixes(engine)]
+
+
+def make_raw(engine: Engine, disk: str) -> Fix:
+    engine.set_strategy("a", disk, "performance")
+    return next(fix for fix in fixes(engine) if fix.target == disk)
+
+
+def test_without_the_lock_file_images_are_listed_and_nobody_gets_a_lease():
+    """Made again it is another file: this host knows that it is, others are asked. Found so: each command ended as
+    damaged, and the advice was to create the repository empty."""
+    world, disk = world_with_a_disk()
+    engine, other = world.host("one"), world.host("two")
+    other.list_images("a")
+    engine.doors.files.unlink(f"{A}/locks")
+    for each in (engine, other, world.host("one")):
+        assert [image.status for image in each.list_images("a")] == [Status.OPTIMIZED]
+        assert each.get_image_status("a", disk).status is Status.OPTIMIZED
+        with pytest.raises(Refused, match=f"the lock file {A}/locks is missing") as error:
+            each.prepare_image("a", disk)
+        assert "B-LOCKS" in error.value.next_step
+    engine.export_image("a", disk, f"{REPOSITORIES}/out", "raw")
+    (fix,) = fixes(engine)
+    assert fix.rule == "B-LOCKS"
+    engine.run_fix_here("a", fix)
+    assert not fixes(engine) and not fixes(world.host("one"))
+    engine.prepare_image("a", disk)
+    with pytest.raises(Moved, match="locks is another"):
+        other.list_images("a")
+    with pytest.raises(DiskwrightError):
+        world.host("two").prepare_image("a", disk)
+
+
+@pytest.mark.parametrize("writable", [True, False])
+@pytest.mark.parametrize("format", ["localfs-1.0", "nfs-1.0"])
+def test_the_lock_file_is_not_made_again_while_somebody_uses_the_data(format: str, writable: bool):
+    """His lease is of the file that is gone: with another file two would have the disk. The data tells."""
+    world, disk = world_with_a_disk(format)
+    holder, engine = world.host("one"), world.host("two")
+    if not writable:
+        disk = holder.create_snapshot("a", disk)
+    holder.prepare_image("a", disk, writable)
+    world.storage.unlink(f"{A}/locks")
+    with pytest.raises(ImageBusy, match="is in use by"):
+        engine.export_image("a", disk, f"{REPOSITORIES}/out", "raw")
+    with pytest.raises(ImageBusy, match="is in use by"):
+        engine.run_fix_here("a", fixes(engine)[0])
+    assert not any(entry.name == "locks" for entry in world.storage.list_directory(A))
+    holder.teardown_image("a", disk)
+    engine.run_fix_here("a", fixes(engine)[0])
+    assert engine.prepare_image("a", disk, writable)
+
+
+def test_who_the_repository_is_is_known_from_either_copy():
+    """The file is written again by a fix; until then everything works."""
+    world, disk = world_with_a_disk()
+    engine = world.host("one")
+    engine.doors.files.unlink(f"{A}/repository.json")
+    assert engine.create_snapshot("a", disk) and world.host("one").create_snapshot("a", disk)
+    (fix,) = fixes(engine)
+    assert fix.rule == "B-PART" and "repository.json" in fix.why
+    engine.run_fix_here("a", fix)
+    assert not fixes(world.host("one")) and engine.create_snapshot("a", disk)
+
+
+def test_without_the_directory_of_the_data_nothing_is_concluded():
+    """Images are unknown and not broken, and nothing is cleaned. Making it again is a loss that is asked for by name:
+    images can be removed then."""
+    world, disk = world_with_a_disk()
+    engine = world.host("one")
+    engine.remove_image("a", engine.create_virtual_disk("a", SIZE))
+    remove_tree(engine.doors.files, f"{A}/volumes")
+    assert {image.status for image in engine.list_images("a")} == {Status.UNKNOWN}
+    (fix,) = fixes(engine)
+    assert (fix.rule, fix.risk) == ("B-PART", Risk.LOSES_DATA)
+    engine.run_fix_here("a", fix)
+    assert engine.get_image_status("a", disk).rule == "B-GONE"
+    engine.remove_image("a", disk)
+    while todo := fixes(engine):
+        engine.run_fix_here("a", todo[0])
+    assert not engine.list_images("a") and engine.create_virtual_disk("a", SIZE)
+
+
+def test_the_directory_of_the_records_is_never_made_again():
+    """It is named, with what was in it."""
+    world, _ = world_with_a_disk()
+    remove_tree(world.host("one").doors.files, f"{A}/tags")
+    with pytest.raises(Damaged, match=f"{A}/tags of the repository is missing"):
+        world.host("one").list_images("a")

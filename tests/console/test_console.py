@@ -231,7 +231,7 @@ async def test_a_key_of_another_page_tells_where_it_works(tmp_path: Path) -> Non
                 assert "does nothing here" in told(app) and app.messages.shown is not None, (name, key)
             await press(pilot, "escape")
         await press(pilot, "1", "X")
-        assert told(app) == "X does nothing here: it is Discard in Runs (3)."
+        assert told(app) == "X does nothing here: it is Remove in Images (2), Discard in Runs (3)."
         await press(pilot, "w", "H")
         assert told(app) == "H does nothing here: it is Snooze in Triage (1)."
         await press(pilot, "ß")

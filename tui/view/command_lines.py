@@ -9,6 +9,15 @@ from typing import NamedTuple
 from engine.errors import BadRequest
 from tui.text.amounts import moment
 
+
+def _with(arguments: dict[str, str], name: str) -> list[str]:
+    return [f"--{name}", arguments[name]] if arguments.get(name) else []
+
+
+def _named(arguments: dict[str, str]) -> list[str]:
+    return _with(arguments, "name")
+
+
 _LINES: dict[str, Callable[[dict[str, str]], list[str]]] = {
     "demo": lambda a: ["demo"],
     "connect": lambda a: ["connect", a["repo"], a["format"], *shlex.split(a["parameters"])],
@@ -28,7 +37,13 @@ _LINES: dict[str, Callable[[dict[str, str]], list[str]]] = {
     "remove": lambda a: ["remove", a["repo"], a["image"]],
     "restore": lambda a: ["restore", a["repo"], a["image"]],
     "tasks": lambda a: ["tasks"],
-    "create_disk": lambda a: ["create-disk", a["repo"], a.get("size", "10G")],
+    "create_disk": lambda a: ["create-disk", a["repo"], a.get("size", "10G"), *_named(a), *_with(a, "base")],
+    "snapshot": lambda a: ["create-snapshot", a["repo"], a["image"], *_named(a)],
+    "copy": lambda a: ["copy", a["repo"], a["image"], *_named(a), *_with(a, "base")],
+    "rename": lambda a: ["rename", a["repo"], a["image"], a["name"]],
+    "export": lambda a: ["export", a["repo"], a["image"], a["file"], "--format", a["format"]],
+    "name_file": lambda a: ["fix", a["repo"], a["fix"], "--path", a["file"]],
+    "accept_moved": lambda a: ["connect", a["repo"], a["format"], *shlex.split(a["parameters"]), "--accept-moved"],
     "take_srm": lambda a: ["srm", "take", a["repo"], *(["--dead", a["dead"]] if a.get("dead") else [])],
     "release_srm": lambda a: ["srm", "release", a["repo"]],
     "replay": lambda a: ["tui", "--trace", a["trace"]],

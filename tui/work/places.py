@@ -42,6 +42,8 @@ FIELDS: Mapping[str, tuple[Field, ...]] = {
     ),
 }
 """By type, in the order of the dialog."""
+PATHS = ("path", "devices", "files")
+"""Fields in which paths of this host belong, one or several with commas between."""
 OTHER = (Field("parameters", "KEY=VALUE KEY=VALUE", needed=True),)
 """For a type that has no fields of its own here."""
 
@@ -119,7 +121,7 @@ def given(format: str, values: Mapping[str, str]) -> dict[str, str]:
 def absolute(parameters: Mapping[str, str]) -> dict[str, str]:
     """Return the parameters with paths that do not depend on the current directory; ~ is the user's home."""
     found = dict(parameters)
-    for name in ("path", "devices", "files"):
+    for name in PATHS:
         if found.get(name):
             parts = [found[name]] if name == "path" else [part for part in found[name].split(",") if part]
             found[name] = ",".join(os.path.abspath(os.path.expanduser(part)) for part in parts)

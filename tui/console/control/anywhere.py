@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from engine.errors import Moved
 from tui.console.acts import Act, KeyMap, shown_key
 from tui.console.control import manager
 from tui.console.control.navigation import go_home, look_at, open_trace, turn_lens
@@ -106,6 +108,33 @@ def disconnect(page: ShownPage) -> None:
 
     text = [f"{name} is forgotten on this host. Nothing in it is changed; it can be connected again."]
     shell.open(Ask(f"Disconnect {name}", text, "D", "Disconnect"), answered)
+
+
+def accept_moved(page: ShownPage) -> None:
+    """Say what differs, ask, then take what stands there from now on."""
+    from tui.console.dialogs.confirm import Ask
+
+    shell, site, name = page.shell, page.shell.site, page.shell.site.current
+
+    def call() -> str:
+        with site.engine() as engine:
+            known = engine.list_repositories()[name]
+            engine.connect_storage_repository(name, known.format, dict(known.parameters), accept_moved=True)
+            words = shlex.join(f"{key}={value}" for key, value in known.parameters.items())
+            return line("accept_moved", repo=name, format=known.format, parameters=words)
+
+    def done(command: str) -> None:
+        shell.session_log.add(site.clock(), command)
+        shell.tell(f"What stands there is {name} from now on.")
+        site.reload()
+        rescan(shell)
+
+    def answered(yes: bool | None) -> None:
+        if yes:
+            shell.do("accept moved", call, done, "The repository is refused as before")
+
+    text = [f"{site.view.problem}.", "Take it only if it is the one to use from now on, on every host."]
+    shell.open(Ask(f"Take what is there as {name}", text, "A", "Take it"), answered)
 
 
 def stop_scan(page: ShownPage) -> None:
@@ -270,6 +299,8 @@ def why_not_anywhere(shell: Shell, act: Act) -> str:
         return "no tour is played, t begins one"
     if act.name == "stop_scan" and not shell.jobs.busy(f"scan {site.current}"):
         return "no scan is under way"
+    if act.name == "accept_moved" and site.view.problem_code != Moved.code:
+        return "the repository is the one that was connected"
     if act.name == "disconnect" and not site.current:
         return "no repository is connected, c connects one"
     if act.name == "runbook" and not shell.session_log.entries:
@@ -341,6 +372,8 @@ GLOBAL: tuple[Act, ...] = (
         footer=False),
     Act("disconnect", "D", "Disconnect", "Forget the repository on this host; it stays as it is.", disconnect,
         "remove storage", changes=True, footer=False),
+    Act("accept_moved", "A", "Take moved", "Take a repository that is not the one that was connected. Asks first.",
+        accept_moved, "replaced restored clone", changes=True, footer=False),
     Act("manager", "", "SRM", "Become the manager (SRM) of the repository, or give the role up. Asks first.", _manage,
         "take release fence", changes=True),
     Act("deep_rescan", "", "Deep rescan", "Look at the repository and read its data too: slow.", _rescan_deeply,

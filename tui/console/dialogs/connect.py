@@ -6,17 +6,18 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from textual import events
 from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Input, Label
 
-from engine.errors import DiskwrightError
+from engine.errors import DiskwrightError, Moved
 from engine.formats.registry import known_formats
 from tui.console.acts import Act
+from tui.console.dialogs.confirm import Ask
 from tui.console.dialogs.dialog import Dialog
+from tui.console.dialogs.fields import FieldsDialog
 from tui.console.draw.lines import Span, line
-from tui.console.widgets.pane import Pane, Paragraph
+from tui.console.widgets.pane import Pane
 from tui.view.command_lines import line as command_line
 from tui.work import places
 
@@ -24,7 +25,7 @@ _ROWS = max(map(len, places.FIELDS.values()))
 _NAME = "repo-name"
 
 
-class Connect(Dialog):
+class Connect(FieldsDialog):
     """Dismissed with the name when it is connected; errors stay in the dialog, the cursor in what is wrong."""
 
     def __init__(self) -> None:
@@ -71,16 +72,14 @@ class Connect(Dialog):
             if used:
                 self.query_one(f"#label-{number}", Label).update(fields[number].name)
                 self._input(f"field-{number}").placeholder = fields[number].hint
-        self.tell_here(f"Formats: {', '.join(self.formats)}. tab and the arrows go from field to field.", "quiet")
+        self.tell_here(
+            f"Formats: {', '.join(self.formats)}. The arrows go from field to field, tab completes paths.", "quiet"
+        )
 
     def values(self) -> dict[str, str]:
         """What was filled in, by field."""
         fields = places.fields_of(self.format_name)
         return {field.name: self._input(f"field-{number}").value.strip() for number, field in enumerate(fields)}
-
-    def tell_here(self, text: str, role: str = "text") -> None:
-        """Write below the fields."""
-        self.query_one("#text", Pane).show([Paragraph("", Span(text, role))])
 
     def _wrong(self, field: str, text: str) -> None:
         """Say what is wrong with a field, and go there."""
@@ -88,12 +87,9 @@ class Connect(Dialog):
         names = [item.name for item in places.fields_of(self.format_name)]
         self.set_focus(self._input(f"field-{names.index(field)}" if field in names else _NAME))
 
-    def take_field_key(self, field: Input, event: events.Key) -> bool:
-        """The arrows go from field to field."""
-        if event.key in ("up", "down"):
-            (self.focus_previous if event.key == "up" else self.focus_next)()
-            return True
-        return super().take_field_key(field, event)
+    def is_path(self, field: Input) -> bool:
+        fields, number = places.fields_of(self.format_name), str(field.id).removeprefix("field-")
+        return number.isdigit() and fields[int(number)].name in places.PATHS
 
     # -- acts
 
@@ -114,7 +110,7 @@ class Connect(Dialog):
             return
         self._connect(create=True)
 
-    def _connect(self, create: bool) -> None:
+    def _connect(self, create: bool, accept_moved: bool = False) -> None:
         name, form, values = self._input(_NAME).value.strip(), self.format_name, self.values()
         if not name:
             self._wrong("", "It needs a name.")
@@ -131,11 +127,13 @@ class Connect(Dialog):
             with site.engine() as engine:
                 if create:
                     engine.create_repository(form, dict(given))
-                engine.connect_storage_repository(name, form, dict(given))
+                engine.connect_storage_repository(name, form, dict(given), accept_moved)
 
         def done(value: object, error: BaseException | None) -> None:
             del value
             self._ended(name, error)
+            if isinstance(error, Moved) and self.is_current:
+                self._ask_whether_moved(error)
             if error is None:
                 words = shlex.join(f"{key}={value}" for key, value in given.items())
                 for verb in ("create_repo", "connect") if create else ("connect",):
@@ -145,11 +143,15 @@ class Connect(Dialog):
         if not self.shell.jobs.start("connect", call, done):
             self.tell_here("The last attempt is still under way.", "warning")
 
+    def _ask_whether_moved(self, error: Moved) -> None:
+        """What stands there is not what was connected: say what differs, and take it only when that is confirmed."""
+        text = [f"{error.message}.", "Everything else is refused until somebody says which one is meant."]
+        answered = Ask("Is it the one to use from now on?", text, "M", "Take what is there")
+        self.shell.open(answered, lambda yes: self._connect(create=False, accept_moved=True) if yes else None)
+
     def _ended(self, name: str, error: BaseException | None) -> None:
         if isinstance(error, DiskwrightError):
-            if self.is_mounted:
-                text = f"{error.message}. {error.next_step}"
-                self.tell_here(f"{text[:1].upper()}{text[1:]}", "broken")
+            self.tell_error(error)
             return
         if error is not None:
             self.shell.failed("The repository could not be connected", error)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len as width
 
+from engine.errors import Moved
 from tui.console.draw.formats import clock, share
 from tui.console.draw.lines import Line, Span, plain
 from tui.console.draw.signs import Signs
@@ -96,7 +97,9 @@ def problem(view: RepositoryView, next_try_s: float) -> list[Button]:
     old = f" What you see was read at {clock(view.scanned_at)}." if view.known else ""
     return [
         Button((Span(f" {view.problem}.", "broken"), Span(old))),
-        Button((Span(" R", "key"), Span(f" tries again (by itself in {max(0, round(next_try_s))} s)")), "rescan"),
+        Button((Span(" A", "key"), Span(" takes what is there")), "accept_moved")
+        if view.problem_code == Moved.code
+        else Button((Span(" R", "key"), Span(f" tries again (by itself in {max(0, round(next_try_s))} s)")), "rescan"),
     ]
 
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from tui.console.acts import Act
+from tui.console.control import images as verbs
 from tui.console.draw.lines import Line, Span, line
 from tui.console.pages.filtered import FilteredPage
 from tui.console.pages.images.rows import COLUMNS, HEADS, ImageRows
 from tui.console.pages.page import CopyItem
 from tui.console.pages.why import lines
-from tui.console.shell import Where
+from tui.console.shell import Shell, Where
 from tui.console.widgets.bar import Button
 from tui.console.widgets.base import set_title
 from tui.console.widgets.pane import Pane
@@ -21,6 +22,7 @@ from tui.view.images import ImageOrder, ImageRow
 from tui.view.query import Query
 
 _EXPORT_ROWS = 200_000
+_VERBS = frozenset(("snapshot", "copy_image", "rename", "remove_image", "restore_image", "export_image"))
 _FAULTS = "!status:optimized"
 
 
@@ -35,10 +37,17 @@ class ImagesPage(FilteredPage):
     def __init__(self) -> None:
         super().__init__()
         self.rows: ImageRows | None = None
+        self._wanted = ""
+        """The image that the cursor is to be on as soon as it is there."""
 
     def row(self) -> ImageRow | None:
         table = self.table_widget
         return self.rows.row(table.cursor) if self.rows is not None and 0 <= table.cursor < len(self.rows) else None
+
+    def arrive(self, where: Where) -> None:
+        """Put the cursor on an image."""
+        super().arrive(where)
+        self._wanted = where.image
 
     # -- drawing
 
@@ -47,6 +56,8 @@ class ImagesPage(FilteredPage):
         selected = images.select(query, ImageOrder(self.order), self.reversed)
         self.rows = ImageRows(images, selected, self.shell.signs)
         self.table_widget.show(self.rows, self._nothing())
+        if self._wanted and self.table_widget.go_key(self._wanted):
+            self._wanted = ""
         self.fill_title(len(selected), len(images), query)
         self._fill_why()
         self.fill_repositories()
@@ -106,6 +117,10 @@ class ImagesPage(FilteredPage):
 
     def why_not(self, act: Act) -> str:
         row = self.row()
+        if act.name in _VERBS:
+            return verbs.why_not(self.shell, act.name, row)
+        if act.name == "create_image" and not self.shell.site.current:
+            return "no repository is connected"
         if act.name in ("why", "fixes", "history") and row is None:
             return "nothing is under the cursor"
         if act.name == "fixes" and row is not None and not self.shell.site.view.fixes_of(row.id):
@@ -129,6 +144,14 @@ class ImagesPage(FilteredPage):
         row = self.row()
         assert row is not None
         self.shell.show(Where("timeline", image=row.id))
+
+    def _do(self, verb: Callable[[Shell, ImageRow], None]) -> None:
+        row = self.row()
+        assert row is not None
+        verb(self.shell, row)
+
+    def act_create(self) -> None:
+        verbs.create(self.shell)
 
     # -- taking out
 
@@ -163,5 +186,18 @@ class ImagesPage(FilteredPage):
         Act("reverse", "O", "Reverse", "Turn the order round.", FilteredPage.act_reverse, "sort"),
         Act("history", "h", "History", "Show in the timeline what happened to this image.", act_history,
             "provenance lane"),
+        Act("create_image", "a", "New disk", "Create a virtual disk.", act_create, "add create", changes=True),
+        Act("snapshot", "s", "Snapshot", "Freeze the present content of the disk.",
+            lambda page: page._do(verbs.snapshot), "create freeze", changes=True),
+        Act("copy_image", "d", "Copy", "Copy the image, here or to another repository.",
+            lambda page: page._do(verbs.copy), "duplicate clone replicate", changes=True),
+        Act("rename", "m", "Rename", "Give the image another name.", lambda page: page._do(verbs.rename), "name move",
+            changes=True),
+        Act("remove_image", "X", "Remove", "Remove the image; it can be restored until a clean fix. Asks first.",
+            lambda page: page._do(verbs.remove), "delete", changes=True),
+        Act("restore_image", "u", "Restore", "Undo the removal of the image.", lambda page: page._do(verbs.restore),
+            "undelete", changes=True),
+        Act("export_image", "E", "Export data", "Write the image to a file.", lambda page: page._do(verbs.export),
+            "download raw qcow2"),
         *FilteredPage.FIND_ACTS,
     )  # fmt: skip

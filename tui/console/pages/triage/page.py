@@ -9,7 +9,7 @@ from textual.containers import Horizontal
 from textual.widget import Widget
 
 from tui.console.acts import Act
-from tui.console.control import branching, drill, running
+from tui.console.control import branching, drill, images, running
 from tui.console.control.decisions import decide
 from tui.console.draw.formats import clock
 from tui.console.draw.lines import Line, Span, line
@@ -110,7 +110,7 @@ class TriagePage(FilteredPage):
         if not view.counts.total and not view.counts.removed:
             return [
                 (),
-                line(f"{view.name} is empty. Create a disk with the command line:"),
+                line(f"{view.name} is empty. 2, then a creates a disk; so does the command line:"),
                 line(Span(f"  diskwright create-disk {view.name} 10G", "key")),
                 line("y copies that."),
             ]
@@ -214,11 +214,18 @@ class TriagePage(FilteredPage):
             return "nothing is running"
         if name in ("undo", "redo") and not (decisions.undo if name == "undo" else decisions.redo):
             return f"there is nothing to {name}"
-        if name in ("earlier", "later"):
-            return self._why_not_move(name)
         if name == "drill" and not drill.is_demo(self.shell):
             return "the crash drill works only in the demo repository"
-        return self._why_not_queue() if name == "queue" else super().why_not(act)
+        of_row = {
+            "queue": self._why_not_queue, "earlier": self._why_not_move, "later": self._why_not_move,
+            "name_file": self._why_not_name_file,
+        }  # fmt: skip
+        return of_row[name](name) if name in of_row else super().why_not(act)
+
+    def _why_not_name_file(self, name: str) -> str:
+        del name
+        row = self.row()
+        return "" if row and images.needs_file(row.fix) else "no import that waits for its file is under the cursor"
 
     def row_position(self) -> int:
         """The place in the queue of the fix under the cursor, 0 when it is not queued."""
@@ -234,14 +241,16 @@ class TriagePage(FilteredPage):
         last = place == len(self.shell.site.decisions.queue)
         return "it is the last of the queue" if last and name == "later" else ""
 
-    def _why_not_queue(self) -> str:
+    def _why_not_queue(self, name: str) -> str:
+        del name
         row = self.row()
         if row is None or row.position or self.table_widget.range_start >= 0:
             return ""
         if not row.fix.raw:
             return f"check does not offer it now: {row.note}"
         if not row.fix.can_run and not row.fix.needs_room:
-            return f"it waits for {row.fix.waits_for}"
+            names = ": F names it" if images.needs_file(row.fix) else ""
+            return f"it waits for {row.fix.waits_for}{names}"
         return f"{row.elsewhere}: y copies the command for there, : then SRM takes the role" if row.elsewhere else ""
 
     def act_queue(self) -> None:
@@ -327,6 +336,11 @@ class TriagePage(FilteredPage):
         else:
             drill.begin(self.shell, row.fix)
 
+    def act_name_file(self) -> None:
+        row = self.row()
+        assert row is not None
+        images.name_file(self.shell, row.fix)
+
     def act_power_cut(self) -> None:
         branching.power_cut(self.shell)
 
@@ -373,6 +387,8 @@ class TriagePage(FilteredPage):
         Act("undo", "z", "Undo", "Undo the last change of queue, priority or snoozing.", act_undo, "back",
             changes=True),
         Act("redo", "Z", "Redo", "Redo what was undone.", act_redo, changes=True),
+        Act("name_file", "F", "Name file", "Say where the file of an interrupted import is on this host.",
+            act_name_file, "path import", changes=True, footer=False),
         Act("sort", "o", "Sort", "Sort by the next: priority, space, time, image, type.", FilteredPage.act_sort,
             "order"),
         Act("reverse", "O", "Reverse", "Turn the order round.", FilteredPage.act_reverse, "sort"),

@@ -1,0 +1,267 @@
+"""Making and changing images: what is asked for before, the verb itself, and what is told and shown after it.
+
+The verbs are the engine's, called beside the console; each is durable when it returns. What cannot be undone is not
+among them: a removed image can be restored until a clean fix has run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from engine.data.model import WaitKind
+from engine.errors import BadRequest, DiskwrightError
+from tui.cli.arguments import parse_size
+from tui.cli.session import absolute, renamed
+from tui.console.control.scanning import rescan
+from tui.console.dialogs.confirm import Ask
+from tui.console.dialogs.fields import Form, FormField
+from tui.console.shell import Shell, Where
+from tui.text.printable import printable
+from tui.text.statuses import State
+from tui.view.command_lines import line
+from tui.view.fixes import FixRow
+from tui.view.images import ImageRow
+
+if TYPE_CHECKING:
+    from engine.api import Engine
+
+_FORMATS = ("raw", "qcow2")
+
+
+def create(shell: Shell) -> None:
+    """Ask for name, size and base, then create a virtual disk."""
+    repo = shell.site.current
+    fields = (
+        FormField("name", "none, or what to call it"),
+        FormField("size", "100M, 10G, 1.5T; bytes without a letter", "10G"),
+        FormField("base", "none, or a snapshot to begin with: its name or id"),
+    )
+
+    def attempt(values: Mapping[str, str]) -> str:
+        size = parse_size(values["size"])
+        data = renamed(None, values["name"]) if values["name"] else None
+        with shell.site.engine() as engine:
+            base = find_image(engine, values["base"]) if values["base"] else None
+            return engine.create_virtual_disk(repo, size, base, data)
+
+    def told(image: str, values: Mapping[str, str]) -> None:
+        _log(shell, "create_disk", **{**values, "repo": repo})
+        _show(shell, image, f"The disk {values['name'] or image[:8]} was created.")
+
+    _ask(shell, f"New disk in {repo}", fields, "Create", attempt, told)
+
+
+def snapshot(shell: Shell, row: ImageRow) -> None:
+    """Ask for a name, then freeze the present content of a disk."""
+    repo = shell.site.current
+
+    def attempt(values: Mapping[str, str]) -> str:
+        with shell.site.engine() as engine:
+            data = renamed(engine.get_user_data(repo, row.id), values["name"]) if values["name"] else None
+            return engine.create_snapshot(repo, row.id, data)
+
+    def told(image: str, values: Mapping[str, str]) -> None:
+        _log(shell, "snapshot", repo=repo, image=row.id, **values)
+        _show(shell, image, f"The snapshot {values['name'] or image[:8]} of {row.label} was made.")
+
+    fields = (FormField("name", "none, or what to call it", f"{row.name} (snapshot)" if row.name else ""),)
+    _ask(shell, f"Snapshot of {row.label}", fields, "Make it", attempt, told, "No data is copied; the disk goes on.")
+
+
+def copy(shell: Shell, row: ImageRow) -> None:
+    """Ask where to and with which base, then copy an image; the data is copied by a process of its own."""
+    site, repo = shell.site, shell.site.current
+    name = f"{row.name} (copy)" if row.name and row.kind == "disk" else row.name
+    fields = (
+        FormField("to", f"a repository: {', '.join(site.names())}", repo),
+        FormField("name", "what to call it there", name),
+        FormField("base", "none, or an image of that repository: only what differs is copied"),
+    )
+
+    def attempt(values: Mapping[str, str]) -> str:
+        if values["to"] not in site.names():
+            raise BadRequest(f"{values['to']!r:.80} is not connected", f"Connected: {', '.join(site.names())}")
+        with site.engine() as engine:
+            data = engine.get_user_data(repo, row.id)
+            data = renamed(data, values["name"]) if values["name"] else data
+            base = find_image(engine, values["base"], values["to"]) if values["base"] else None
+            return engine.copy_image(values["to"], row.id, base, data, {"image_hints": {row.id: repo}})
+
+    def told(image: str, values: Mapping[str, str]) -> None:
+        _log(shell, "copy", repo=values["to"], image=row.id, name=values["name"], base=values["base"])
+        text = f"{row.label} is being copied to {values['to']}: that goes on by itself."
+        if values["to"] == repo:
+            _show(shell, image, text)
+        else:
+            shell.tell(text)
+
+    _ask(shell, f"Copy of {row.label}", fields, "Copy", attempt, told)
+
+
+def rename(shell: Shell, row: ImageRow) -> None:
+    """Ask for another name; the rest of the user data stays."""
+    repo = shell.site.current
+
+    def attempt(values: Mapping[str, str]) -> str:
+        with shell.site.engine() as engine:
+            engine.set_user_data(repo, row.id, renamed(engine.get_user_data(repo, row.id), values["name"]))
+        return row.id
+
+    def told(image: str, values: Mapping[str, str]) -> None:
+        _log(shell, "rename", repo=repo, image=image, name=values["name"])
+        _show(shell, image, f"{row.label} is called {printable(values['name'])} now.")
+
+    _ask(shell, f"Rename {row.label}", (FormField("name", "the new name", row.name),), "Rename", attempt, told)
+
+
+def remove(shell: Shell, row: ImageRow) -> None:
+    """Ask, then remove an image; its data stays until a clean fix, and until then it can be restored."""
+    repo = shell.site.current
+    needed = f"{row.dependants} other images stand on its data, which is kept for them. " if row.dependants else ""
+    lines = [
+        f"{row.label} ({row.id}) in {repo} cannot be used any more then.",
+        f"{needed}Its space comes back with a clean fix; until one has run, u restores it.",
+    ]
+    text = f"{row.label} was removed; u restores it until a clean fix has run."
+    shell.open(Ask(f"Remove {row.label}", lines, "X", "Remove"), _if_yes(shell, row, "remove", text))
+
+
+def restore(shell: Shell, row: ImageRow) -> None:
+    """Undo the removal of an image."""
+    _if_yes(shell, row, "restore", f"{row.label} is there again.")(True)
+
+
+def _if_yes(shell: Shell, row: ImageRow, verb: str, text: str) -> Callable[[bool | None], None]:
+    repo = shell.site.current
+
+    def call() -> None:
+        with shell.site.engine() as engine:
+            (engine.remove_image if verb == "remove" else engine.restore_image)(repo, row.id)
+
+    def done(value: Any) -> None:
+        del value
+        _log(shell, verb, repo=repo, image=row.id)
+        _show(shell, row.id, text)
+
+    def answered(yes: bool | None) -> None:
+        if yes:
+            shell.do(verb, call, done, f"{row.label} is as it was")
+
+    return answered
+
+
+def export(shell: Shell, row: ImageRow) -> None:
+    """Ask for a file and its format, then write the image to it. It is written by the console, and ends with it."""
+    site, repo = shell.site, shell.site.current
+    fields = (
+        FormField("file", "a file that does not exist yet", path=True),
+        FormField("format", "raw (its exact length) or qcow2", "raw"),
+    )
+
+    def attempt(values: Mapping[str, str]) -> str:
+        if values["format"] not in _FORMATS:
+            raise BadRequest(f"{values['format']!r:.80} is no format for a file", f"Use {' or '.join(_FORMATS)}")
+        path = absolute(values["file"])
+        with site.engine() as engine:
+            engine.export_image(repo, row.id, path, values["format"])
+        return path
+
+    def told(path: str, values: Mapping[str, str]) -> None:
+        _log(shell, "export", repo=repo, image=row.id, file=path, format=values["format"])
+        shell.tell(f"{row.label} was exported to {printable(path)}.")
+
+    text = "It goes on while you work, and ends with the console: diskwright export writes it without one."
+    _ask(shell, f"Export {row.label}", fields, "Export", attempt, told, text)
+
+
+def name_file(shell: Shell, row: FixRow) -> None:
+    """Ask for the file of an interrupted import as this host sees it; its fix can run then."""
+    site, repo = shell.site, shell.site.current
+
+    def attempt(values: Mapping[str, str]) -> str:
+        path = absolute(values["file"])
+        with site.engine() as engine:
+            engine.name_import_file(repo, row.target, path)
+        return path
+
+    def told(path: str, values: Mapping[str, str]) -> None:
+        del values
+        _log(shell, "name_file", repo=repo, fix=row.id, file=path)
+        shell.tell(f"{row.name} is imported from {printable(path)} when its fix runs: space queues it.")
+        rescan(shell)
+
+    text = f"{row.name}: {row.waits_for}. Where is that file on this host?"
+    _ask(
+        shell,
+        "File of the import",
+        (FormField("file", "the file to import", path=True),),
+        "Take it",
+        attempt,
+        told,
+        text,
+    )
+
+
+def needs_file(row: FixRow) -> bool:
+    """Whether a fix waits for the file of an import to be named."""
+    wait = row.fix().wait if row.raw else None
+    return wait is not None and wait.kind is WaitKind.PATH
+
+
+def why_not(shell: Shell, name: str, row: ImageRow | None) -> str:
+    """Return why an image cannot be changed so, "" when it can; the engine knows more."""
+    if shell.site.replay is not None:
+        return "a trace keeps no data"
+    if row is None:
+        return "nothing is under the cursor"
+    removed = row.state is State.REMOVED
+    if name == "restore_image":
+        return "" if removed else f"{row.label} is not removed"
+    if removed:
+        return f"{row.label} is removed, u restores it"
+    if name == "snapshot" and row.kind != "disk":
+        return f"{row.label} is a snapshot, and only disks change"
+    if name in ("export_image", "snapshot") and not row.usable:
+        return f"{row.label} cannot be used now, w tells why"
+    return ""
+
+
+def find_image(engine: Engine, text: str, repo: str = "") -> str:
+    """Return the id of the image that a name or the beginning of an id means, in one repository or in all; BadRequest
+    when that is none or several."""
+    repos = [repo] if repo else sorted(engine.list_repositories())
+    found: dict[str, str] = {}
+    for name in repos:
+        with contextlib.suppress(DiskwrightError):
+            for image in engine.list_images(name):
+                if image.name == text or (len(text) >= 4 and image.id.startswith(text.lower())):
+                    found[image.id] = f"{image.id[:8]} ({printable(image.name) or '-'} in {name})"
+    if len(found) != 1:
+        many = f"may mean {', '.join(list(found.values())[:4])}" if found else "is no image that is connected"
+        raise BadRequest(f"{text!r:.80} {many}", "Give a unique name, or more digits of the id")
+    return next(iter(found))
+
+
+def _ask(
+    shell: Shell, title: str, fields: tuple[FormField, ...], label: str, attempt: Callable[[Mapping[str, str]], str],
+    told: Callable[[str, Mapping[str, str]], None], text: str = "",
+) -> None:  # fmt: skip
+    """Open a form; ``told`` gets what ``attempt`` returned, and the values."""
+
+    def both(values: Mapping[str, str]) -> tuple[str, Mapping[str, str]]:
+        return attempt(values), values
+
+    shell.open(Form(title, [text] if text else [], fields, label, both, lambda found: told(*found)))
+
+
+def _log(shell: Shell, act: str, **arguments: str) -> None:
+    shell.session_log.add(shell.site.clock(), line(act, irreversible=False, **arguments))
+
+
+def _show(shell: Shell, image: str, text: str) -> None:
+    """Look again, and put the cursor on the image."""
+    shell.tell(text)
+    rescan(shell)
+    shell.show(Where("images", image=image))

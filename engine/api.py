@@ -338,7 +338,8 @@ class Engine:
     ) -> str:
         """Commit the import of an image file as a new virtual disk and return its id.
 
-        ``format`` (raw, qcow2) is stated, never probed; a file that refers to others is refused."""
+        ``format`` (raw, qcow2, vmdk, vhdx, vhd, vdi, or a disk of an archive as ``ova:1``) is stated, never probed; a
+        file that refers to others is refused."""
         from engine.verbs import import_image
 
         parsed = parse("import_image", options)
@@ -358,10 +359,17 @@ class Engine:
     def export_image(
         self, repo_id: str, image_id: str, path: str, format: str, progress: Callable[[int], None] = lambda done: None
     ) -> None:
-        """Write an image to a new file; returns when it is complete and durable. Raw: exact length."""
+        """Write an image to a new file; returns when it is complete and durable. Raw: exact length. ``format``: raw,
+        qcow2, qcow2-zstd (compressed), vmdk, vhdx, vhd, vdi."""
         from engine.verbs import export
 
         export.export(self.context, repo_id, image_id, path, format, progress)
+
+    def stream_image(self, repo_id: str, image_id: str, write: Callable[[bytes | memoryview], None]) -> None:
+        """Give ``write`` all bytes of an image in order, raw, with its exact length. Errors of ``write`` pass."""
+        from engine.verbs import export
+
+        export.stream(self.context, repo_id, image_id, write)
 
     def prepare_image(self, repo_id: str, image_id: str, writable: bool = True, take_over: bool = False) -> Prepared:
         """Make an image usable on this host under a lease, for reading several times; the path is valid until teardown,

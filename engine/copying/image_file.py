@@ -9,14 +9,17 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from engine.copying import magic
-from engine.data.model import VolumeFormat
+from engine.copying import magic, ova
+from engine.data.model import OVA, FileFormat, VolumeFormat
 from engine.doors.files import FileHandle, Files, Stat
 from engine.doors.images import ImageTool, Layer
 from engine.errors import BadRequest, Damaged, NotFound, Refused, StorageError, from_os_error
 from engine.tools.qemu.qcow2 import Header, parse_header
 
 _HEAD_BYTES = 65536
+_SHOWN_DISKS = 8
+_UNCHECKED = (FileFormat.VHD,)
+"""qemu-img check knows nothing of these."""
 _OFFSET_BITS = (1 << 56) - 512
 """Of an entry of a table of qcow2: where what it refers to lies in the file."""
 
@@ -25,20 +28,19 @@ class ImageFile(NamedTuple):
     """What was seen of a file to import."""
 
     path: str
-    format: VolumeFormat
+    format: VolumeFormat | FileFormat
     facts: Stat
     header: Header | None
-    """Of qcow2; None for raw."""
+    """Of qcow2; None for other formats."""
     remarks: tuple[str, ...]
     """Sentences for people: what an import of it leaves out, and what it looks like where that is not what was
     stated."""
     ends_early: bool
     """The last clusters in use lie behind the end of the file. Rarely that is harmless: ``require_sound`` tells."""
-
-    @property
-    def size(self) -> int:
-        """Exact logical size of the image in bytes."""
-        return self.header.size if self.header else self.facts.size
+    size: int
+    """Exact logical size of the image in bytes."""
+    part: tuple[int, int] | None = None
+    """(offset, length) of an image in an archive."""
 
     @property
     def identity(self) -> tuple[int, int, int]:
@@ -48,7 +50,12 @@ class ImageFile(NamedTuple):
     @property
     def layer(self) -> Layer:
         """The file as a tool opens it."""
-        return Layer(self.path, self.format)
+        return Layer(self.path, self.format, part=self.part)
+
+    @property
+    def length(self) -> int:
+        """Bytes of the file that are the image."""
+        return self.part[1] if self.part else self.facts.size
 
 
 def identity_of(facts: Stat) -> tuple[int, int, int]:
@@ -66,7 +73,7 @@ def open_file(files: Files, path: str) -> FileHandle:
         raise from_os_error(error, f"open the file to import {path!r:.200}") from error
 
 
-def inspect(handle: FileHandle, path: str, format: str) -> ImageFile:
+def inspect(images: ImageTool, handle: FileHandle, path: str, format: str) -> ImageFile:
     """Return what the file system and the start of a file to import say of it; a few reads, however long it is.
 
     BadRequest when it is not of the stated format; Refused when it needs more than itself."""
@@ -75,11 +82,36 @@ def inspect(handle: FileHandle, path: str, format: str) -> ImageFile:
         head = handle.read_at(0, _HEAD_BYTES)
         if format == VolumeFormat.RAW:
             remarks = magic.remarks(head, facts.size)
-            return ImageFile(path, VolumeFormat.RAW, facts, None, remarks, False)
-        header = _header(head, facts.size, path)
-        return ImageFile(path, VolumeFormat.QCOW2, facts, header, _left_out(header), _ends_early(handle, header, facts))
+            return ImageFile(path, VolumeFormat.RAW, facts, None, remarks, False, facts.size)
+        if format == VolumeFormat.QCOW2:
+            header = _header(head, facts.size, path)
+            early = _ends_early(handle, header, facts)
+            return ImageFile(path, VolumeFormat.QCOW2, facts, header, _left_out(header), early, header.size)
+        part = _part(handle, path, facts.size, format)
     except OSError as error:
         raise from_os_error(error, f"read the file to import {path!r:.200}") from error
+    kind = FileFormat.VMDK if part is not None else FileFormat(format)
+    found = ImageFile(path, kind, facts, None, (), False, 0, part)
+    session = images.open_session([found.layer], False, False)  # its driver looks at the file before it opens it
+    try:
+        return found._replace(size=session.size)
+    finally:
+        session.close()
+
+
+def _part(handle: FileHandle, path: str, length: int, format: str) -> tuple[int, int] | None:
+    """Return where in an archive the disk lies that the format names; None for what is no archive."""
+    kind, _, number = format.partition(":")
+    if kind != OVA:
+        return None
+    found = ova.disks(handle.read_at, length, path)
+    if not number and len(found) != 1:
+        names = ", ".join(
+            f"{OVA}:{place} ({disk.name!r:.60})" for place, disk in enumerate(found[:_SHOWN_DISKS], start=1)
+        )
+        raise BadRequest(f"{path!r:.200} has {len(found)} disks", f"Say which one: {names or 'another file'}")
+    chosen = ova.disk(handle.read_at, length, path, int(number or 1))
+    return chosen.offset, chosen.length
 
 
 def require_sound(images: ImageTool, file: ImageFile) -> None:
@@ -88,6 +120,9 @@ def require_sound(images: ImageTool, file: ImageFile) -> None:
     Refused naming what is wrong: it ends too early, refers to what is not there, or counts references wrongly."""
     if file.format is VolumeFormat.RAW:
         return
+    if file.format in _UNCHECKED:
+        _require_all_data(images, file)
+        return
     report = images.check(file.layer)
     if report.corruptions:
         what = "is cut off, or damaged" if file.ends_early else "is damaged"
@@ -95,9 +130,13 @@ def require_sound(images: ImageTool, file: ImageFile) -> None:
             f"the image file {file.path!r:.200} {what}: {report.corruptions} errors in its tables",
             "Get it again whole; or, where it is the only one, repair a copy of it with qemu-img check -r all",
         )
-    length = file.facts.size
-    if report.end_offset <= length:
-        return
+    if file.format is not VolumeFormat.QCOW2 or report.end_offset > file.length:
+        _require_all_data(images, file)
+
+
+def _require_all_data(images: ImageTool, file: ImageFile) -> None:
+    """Return if all data that the tables refer to is in the file."""
+    length = file.length
     for extent in images.map_layer(file.layer):
         if extent.data and extent.offset is not None and extent.offset + extent.length > length:
             raise Refused(

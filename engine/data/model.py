@@ -57,6 +57,27 @@ class VolumeFormat(StrEnum):
     QCOW2 = "qcow2"
 
 
+class FileFormat(StrEnum):
+    """How an image file of a user's may be laid out that is no volume; stated, never probed."""
+
+    VMDK = "vmdk"
+    VHDX = "vhdx"
+    VHD = "vhd"
+    VDI = "vdi"
+
+
+OVA = "ova"
+"""An archive of VMDK files. Which of them is meant, ``ova:2`` says; ``ova`` alone is the only one."""
+
+
+def is_import_format(text: str) -> bool:
+    """Tell whether ``text`` names a format of which a disk can be imported."""
+    kind, colon, number = text.partition(":")
+    if kind == OVA:
+        return not colon or (number.isascii() and number.isdigit() and 0 < len(number) <= 3)
+    return text in (*VolumeFormat, *FileFormat)
+
+
 class Risk(StrEnum):
     """What a fix can cost if the operator regrets it."""
 

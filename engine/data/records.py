@@ -21,7 +21,15 @@ import json
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from engine.data.model import MAX_IMAGE_BYTES, MAX_USER_DATA_BYTES, OperationStatus, Strategy, VolumeFormat, is_id
+from engine.data.model import (
+    MAX_IMAGE_BYTES,
+    MAX_USER_DATA_BYTES,
+    OperationStatus,
+    Strategy,
+    VolumeFormat,
+    is_id,
+    is_import_format,
+)
 from engine.errors import BadRequest, Damaged, DiskwrightError, NotUnderstood
 
 MAX_RECORD_BYTES = 1024 * 1024
@@ -408,7 +416,10 @@ def _operation(data: Any) -> Operation | None:
     if operation.verb == "merge":
         _expect(operation.direction in ("down", "up", "fresh"), "direction")
         _expect(operation.direction != "fresh" or operation.attempt is not None, "a merge into no volume")
-    _expect(operation.source_format in ("", *_FORMATS) and "\0" not in operation.path, "imported file")
+    _expect(
+        (not operation.source_format or is_import_format(operation.source_format)) and "\0" not in operation.path,
+        "imported file",
+    )
     for number in (operation.cursor, operation.source_write_epoch, operation.data_bytes, *operation.path_facts):
         _whole_number(number, "number in operation", 1 << 70)
     _expect(isinstance(operation.digest, bool), "digest")

@@ -9,18 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from engine.data.model import VolumeFormat
+from engine.data.model import FileFormat, VolumeFormat
 
 
 class Layer(NamedTuple):
     """One volume as a tool opens it."""
 
     path: str
-    format: VolumeFormat
+    format: VolumeFormat | FileFormat
     device: bool = False
     """A block device, not a file."""
     length: int = 0
     """Bytes of a raw device that are the image, where the device is longer; 0: all of it."""
+    part: tuple[int, int] | None = None
+    """(offset, length) of the file that are the image, where that is not all of it."""
+    compressed: bool = False
+    """What is written to it is compressed."""
 
 
 Chain = Sequence[Layer]
@@ -106,6 +110,10 @@ class ImageTool(Protocol):
 
     def repair_all(self, layer: Layer) -> None:
         """Rebuild what can be rebuilt, losing what cannot. Only ever called on a copy."""
+
+    def lay_out(self, layer: Layer, size: int) -> None:
+        """Make an empty file, which is there, an image of ``size`` virtual bytes in the format of the layer, with
+        nothing below it. Not durable. BadRequest where the format cannot have that size."""
 
     def set_backing(self, layer: Layer, name: str | None, format: VolumeFormat | None) -> None:
         """Rewrite the backing name in a qcow2 header, content untouched. Durable on return."""

@@ -12,9 +12,9 @@ import re
 from collections.abc import Callable, Iterator
 
 from engine.copying import pump, ranges
-from engine.data.model import ALIGNMENT_BYTES, VolumeFormat, aligned, require_path
+from engine.data.model import ALIGNMENT_BYTES, FileFormat, VolumeFormat, aligned, require_path
 from engine.doors.files import FileHandle
-from engine.doors.images import Layer
+from engine.doors.images import Data, Layer
 from engine.errors import BadRequest, Conflict, Stopped, from_os_error
 from engine.tags import chains, leasing
 from engine.tags.context import Context
@@ -22,6 +22,13 @@ from engine.tools.qemu.qcow2 import fresh_image
 
 SECTOR_BYTES = 512
 
+FORMATS: dict[str, tuple[VolumeFormat | FileFormat, bool]] = {
+    **{str(format): (format, False) for format in (*VolumeFormat, *FileFormat)},
+    "qcow2-zstd": (VolumeFormat.QCOW2, True),
+}
+"""By name: the format, and whether what is written is compressed."""
+
+_STEP_BYTES = 2 << 20
 _NAME_KEPT_BYTES = 200
 """Of the name of the file, so that there is room for what is added to it."""
 _OURS = re.compile(r"\.[0-9a-f]{32}\.partial")
@@ -38,32 +45,57 @@ def export(
     """Write the image to ``path`` (which must not exist) in ``format``; returns when it is durable.
 
     The file has the image's exact length, and more where a machine, which sees the size rounded up, wrote behind it."""
-    if format not in list(VolumeFormat):
-        raise BadRequest(f"image format {format!r:.40} is unknown", "Use raw or qcow2")
+    if format not in FORMATS:
+        raise BadRequest(f"image format {format!r:.40} is unknown", f"Use one of {', '.join(FORMATS)}")
+    kind, compressed = FORMATS[format]
     require_path(path)
-    repository = context.repository(repo_id)
-    record = context.visible(repo_id, image)
-    links = chains.usable(repository, record)
     try:
         target = _target(context, path)
-        with leasing.take_to_read(context.doors, repository, {link.tag: link.volume for link in links}):
-            try:
-                chains.unchanged(repository, links)
-                layers, direct = chains.layers(repository, links), repository.constraints().direct_io
-                length = _length(context, layers, direct, record.size)
-                with _partial(context, target, VolumeFormat(format), length) as (partial, handle):
-                    _fill(context, layers, direct, Layer(partial, VolumeFormat(format)), progress)
-                    if format == VolumeFormat.RAW:
-                        handle.truncate(length)
-                    handle.sync()
-                    _publish(context, partial, target)
-                context.doors.files.sync_directory(target.rpartition("/")[0] or "/")
-            finally:
-                context.deactivate()
+        with _readable(context, repo_id, image) as (layers, direct, size):
+            length = _length(context, layers, direct, size)
+            with _partial(context, target) as (partial, handle):
+                layer = Layer(partial, kind, compressed=compressed)
+                _make_empty(context, layer, handle, length)
+                _fill(context, layers, direct, layer, progress)
+                if kind is VolumeFormat.RAW:
+                    handle.truncate(length)
+                handle.sync()
+                _publish(context, partial, target)
+            context.doors.files.sync_directory(target.rpartition("/")[0] or "/")
     except FileExistsError:
         raise Conflict(f"there is a file {path!r:.200} already", "Choose another name or remove it") from None
     except OSError as error:
         raise from_os_error(error, f"export to {path!r:.200}") from error
+
+
+def stream(context: Context, repo_id: str, image: str, write: Callable[[Data], None]) -> None:
+    """Give ``write`` all bytes of the image in order, raw, with its exact length; its errors pass."""
+    with _readable(context, repo_id, image) as (layers, direct, size):
+        left = _length(context, layers, direct, size)
+        session = context.doors.images.open_session(layers, False, direct)
+        try:
+            steps = ((at, min(_STEP_BYTES, session.size - at)) for at in range(0, session.size, _STEP_BYTES))
+            for _, data in session.stream(steps):
+                write(memoryview(data)[:left])
+                left -= min(left, len(data))
+                if context.stopping():
+                    raise Stopped("the export was stopped", "Run it again; it starts over")
+        finally:
+            session.close()
+
+
+@contextlib.contextmanager
+def _readable(context: Context, repo_id: str, image: str) -> Iterator[tuple[list[Layer], bool, int]]:
+    """The layers of an image, whether they are read directly, and its size; nobody changes them meanwhile."""
+    repository = context.repository(repo_id)
+    record = context.visible(repo_id, image)
+    links = chains.usable(repository, record)
+    with leasing.take_to_read(context.doors, repository, {link.tag: link.volume for link in links}):
+        try:
+            chains.unchanged(repository, links)
+            yield chains.layers(repository, links), repository.constraints().direct_io, record.size
+        finally:
+            context.deactivate()
 
 
 def _length(context: Context, layers: list[Layer], direct: bool, size: int) -> int:
@@ -103,7 +135,7 @@ def _publish(context: Context, partial: str, target: str) -> None:
 
 
 @contextlib.contextmanager
-def _partial(context: Context, target: str, format: VolumeFormat, size: int) -> Iterator[tuple[str, FileHandle]]:
+def _partial(context: Context, target: str) -> Iterator[tuple[str, FileHandle]]:
     """Make an empty file beside ``target`` under a name that nobody else uses; it is gone at the end, however that
     comes. What killed exports of that target left goes first."""
     files = context.doors.files
@@ -118,18 +150,22 @@ def _partial(context: Context, target: str, format: VolumeFormat, size: int) -> 
     partial = f"{directory}/{name}.{context.doors.ids.new_id()}.partial"
     with files.create(partial) as handle:
         try:
-            _write_empty(handle, format, size)
             yield partial, handle
         finally:
             with contextlib.suppress(OSError):
                 files.unlink(partial)
 
 
-def _write_empty(handle: FileHandle, format: VolumeFormat, size: int) -> None:
-    if format is VolumeFormat.RAW:
+def _make_empty(context: Context, layer: Layer, handle: FileHandle, size: int) -> None:
+    """Make the file an image that reads as zeros."""
+    if layer.format is VolumeFormat.RAW:
         handle.truncate(aligned(size))
         return
-    fresh = fresh_image(-(-size // SECTOR_BYTES) * SECTOR_BYTES, None, None)
+    sectors = -(-size // SECTOR_BYTES) * SECTOR_BYTES
+    if layer.compressed or layer.format is not VolumeFormat.QCOW2:
+        context.doors.images.lay_out(layer, sectors)
+        return
+    fresh = fresh_image(sectors, None, None)
     for offset, data in fresh.pieces:
         handle.write_at(offset, data)
     handle.truncate(fresh.length)

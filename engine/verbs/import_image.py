@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.copying import image_file
 from engine.copying.image_file import ImageFile
-from engine.data.model import Strategy, VolumeFormat, require_path, require_size
+from engine.data.model import OVA, FileFormat, Strategy, VolumeFormat, is_import_format, require_path, require_size
 from engine.data.options import Options
 from engine.data.records import Operation, Record, VolumeRef, check_user_data
 from engine.errors import BadRequest, Refused, from_os_error
@@ -26,8 +26,9 @@ def disk(context: Context, repo_id: str, path: str, format: str, user_data: Any,
     """Commit the import of an image file as a new virtual disk and return its id."""
     repository = context.repository(repo_id)
     user_data = check_user_data(user_data)
-    if format not in list(VolumeFormat):
-        raise BadRequest(f"image format {format!r:.40} is unknown", "State raw or qcow2; it is never guessed")
+    if not is_import_format(format):
+        known = ", ".join((*VolumeFormat, *FileFormat, OVA))
+        raise BadRequest(f"image format {format!r:.40} is unknown", f"State one of {known}; it is never guessed")
     file = _look(context, path, format)
     size = require_fits(repository, require_size(file.size))
     strategy = options.strategy or Strategy.SPACE
@@ -75,7 +76,7 @@ def _look(context: Context, path: str, format: str) -> ImageFile:
     except OSError as error:
         raise from_os_error(error, f"find the file to import {path!r:.200}") from error
     with image_file.open_file(context.doors.files, path) as handle:
-        file = image_file.inspect(handle, path, format)
+        file = image_file.inspect(context.doors.images, handle, path, format)
     if file.ends_early:
         image_file.require_sound(context.doors.images, file)
     return file

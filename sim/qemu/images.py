@@ -17,7 +17,7 @@ import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from engine.data.model import VolumeFormat
+from engine.data.model import FileFormat, VolumeFormat
 from engine.doors.files import Files
 from engine.doors.images import Chain, CheckReport, Data, Extent, Layer
 from engine.errors import MAKE_ROOM, BadRequest, NoSpace, StorageError, ToolFailed, from_os_error
@@ -201,6 +201,9 @@ class SimImageTool:
         if found.corruptions:
             raise ToolFailed(f"qemu-img check of {layer.path} failed with exit code 2: {found.detail}")
 
+    def lay_out(self, layer: Layer, size: int) -> None:
+        raise ToolFailed(f"the simulator lays out no {layer.format} of {size} bytes")
+
     def set_backing(self, layer: Layer, name: str | None, format: VolumeFormat | None) -> None:
         if layer.format is not VolumeFormat.QCOW2:
             raise BadRequest(f"raw layer {layer.path!r:.200} cannot have a backing name")
@@ -269,6 +272,8 @@ class SimImageTool:
         return opened
 
     def _open_layer(self, layer: Layer, writable: bool, served: bool, repairing: bool) -> _Opened:
+        if isinstance(layer.format, FileFormat):
+            raise ToolFailed(f"the simulator opens no {layer.format}")
         file = ImageFile(self._files, layer.path, writable, layer.device)
         permissions = _permissions(layer.format, writable, served)
         with contextlib.ExitStack() as undo:

@@ -96,7 +96,7 @@ def test_growing_hides_what_is_below_as_qemu_does(tmp_path: Path, seed: int):
     twins.push("top", QCOW2, size)
     twins.run(random_steps(rng, size, 4))
     for tool, chain in zip((twins.model, twins.real), twins.chains(), strict=True):
-        tool.set_backing(chain[0], "base", chain[1].format)
+        tool.set_backing(chain[0], "base", VolumeFormat(chain[1].format))
     for _ in range(3):
         grown = size + rng.choice((0, CLUSTER, MIB, 700 * MIB, 5 << 40))
         for tool, chain in zip((twins.model, twins.real), twins.chains(), strict=True):

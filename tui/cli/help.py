@@ -108,10 +108,14 @@ COMMANDS: dict[str, Command] = {
     ),
     "import": _command(
         1, "images", "make a disk of an image file",
-        "diskwright import main ./debian.qcow2 --format qcow2 --wait",
+        "diskwright import main ./debian.qcow2 --format qcow2 --wait\n"
+        "  diskwright import main ./appliance.ova --format ova:1\n\n"
+        "A file that names others (backing files, extents, parents) is refused, and nothing that it names is opened.",
     ),
     "export": _command(
-        1, "images", "write an image to a file", "diskwright export main 3f2a ./web.raw --format raw"
+        1, "images", "write an image to a file",
+        "diskwright export main 3f2a ./web.raw --format raw\n  diskwright export main 3f2a ./web.vmdk --format vmdk\n"
+        "  diskwright export main 3f2a - --format raw | zstd >web.zst",
     ),
     "remove": _command(
         1, "images", "remove an image; its data stay until a clean fix", "diskwright remove main 3f2a"

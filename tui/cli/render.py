@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TextIO
 
 from tui.text.printable import cut, pad, printable, width
@@ -95,6 +95,20 @@ class Output:
         """One of several JSON documents, each on a line of its own."""
         self.answered = True
         self._write(text + "\n")
+
+    def bytes(self, produce: Callable[[Callable[[Any], None]], None]) -> None:
+        """Bytes as data: ``produce`` gets what writes them. BadRequest on a terminal, or where JSON is wanted."""
+        from engine.errors import BadRequest
+
+        if self.terminal or self.json_wanted or sys.stdout is None:
+            raise BadRequest("bytes of an image are not for a terminal, nor for --json", "Redirect standard output")
+        raw = sys.stdout.buffer
+
+        def write(data: Any) -> None:
+            self._guarded(lambda: raw.write(data))
+
+        produce(write)
+        self._guarded(raw.flush)
 
     def flush(self) -> None:
         """Everything is written, or an exception says so."""

@@ -11,10 +11,11 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from engine.data.model import VolumeFormat
+from engine.data.model import FileFormat, VolumeFormat
 from engine.doors.images import Chain, CheckReport, Extent, Layer, Session
 from engine.errors import BadRequest, ToolFailed, ToolMissing, from_os_error
 from engine.tools.local.command import Command, CommandRunner, Result, failure
+from engine.tools.qemu.foreign import DRIVERS
 from engine.tools.qemu.layers import checked_path, describe
 from engine.tools.qemu.qcow2 import MAX_BACKING_NAME_BYTES
 
@@ -113,6 +114,16 @@ class QemuImageTool:
         allowed = (_CHECK_CLEAN, _CHECK_LEAKS)
         self._run("check", [layer], ["-r", "all", describe([layer], writable=True)], allowed, writer=True)
         _sync(layer)
+
+    def lay_out(self, layer: Layer, size: int) -> None:
+        """Run ``qemu-img create`` on the file, which truncates it and takes no other."""
+        driver = DRIVERS[layer.format] if isinstance(layer.format, FileFormat) else layer.format.value
+        if not layer.path.startswith("/"):  # a colon in the name could make it a protocol
+            raise BadRequest(f"path {layer.path!r:.200} is not absolute")
+        options = ["-o", "compression_type=zstd"] if layer.compressed else []
+        if layer.format is FileFormat.VHD:
+            options = ["-o", "force_size=on"]  # else it has the size that its geometry can say
+        self._run("create", [layer], ["-q", "-f", driver, *options, checked_path(layer.path), str(size)], writer=True)
 
     def set_backing(self, layer: Layer, name: str | None, format: VolumeFormat | None) -> None:
         """Run ``qemu-img rebase -u``, which opens neither the old nor the new backing. One header write, so atomic

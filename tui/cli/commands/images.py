@@ -20,7 +20,7 @@ from tui.cli.render import json_text
 from tui.cli.session import Handler, Session, absolute, renamed, usable
 from tui.text.printable import printable, quoted
 
-_FORMATS_HELP = "raw or qcow2; it is stated, never guessed"
+_FORMATS_HELP = "raw, qcow2, vmdk, vhdx, vhd, vdi, or ova:N (disk N of an archive); it is stated, never guessed"
 
 
 def _add_wait(parser: Parser) -> None:
@@ -159,14 +159,19 @@ def _remarks(session: Session, repo_id: str, image: str) -> list[str]:
 def add_export(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO")
     parser.add_argument("image", metavar="IMAGE")
-    parser.add_argument("file", metavar="FILE", help="a file that does not exist yet")
-    parser.add_argument("--format", metavar="FORMAT", required=True, help="raw (exact original length) or qcow2")
+    parser.add_argument("file", metavar="FILE", help="a file that does not exist yet; - for standard output (raw)")
+    parser.add_argument(
+        "--format", metavar="FORMAT", required=True,
+        help="raw (exact original length), qcow2, qcow2-zstd (compressed), vmdk, vhdx, vhd or vdi",
+    )  # fmt: skip
 
 
 def run_export(session: Session, arguments: argparse.Namespace) -> int:
     from tui.cli.follow import Bar
 
     image = session.image(arguments.repo, arguments.image)
+    if arguments.file == "-":
+        return _stream(session, arguments, image)
     path = absolute(arguments.file)
     bar = Bar()
     try:
@@ -177,6 +182,14 @@ def run_export(session: Session, arguments: argparse.Namespace) -> int:
         bar.clear()
     session.out.document({"repository": arguments.repo, "image": image, "file": path, "format": arguments.format})
     session.out.say(f"Exported to {printable(path)}.")
+    return 0
+
+
+def _stream(session: Session, arguments: argparse.Namespace, image: str) -> int:
+    """The image on standard output; what else is to be said goes to standard error."""
+    if arguments.format != "raw":
+        raise UsageError("standard output takes raw alone: other formats are not written in order", "Use --format raw")
+    session.out.bytes(lambda write: session.engine.stream_image(arguments.repo, image, write))
     return 0
 
 

@@ -1,0 +1,182 @@
+"""Image files of other programs: what is looked at before a tool opens one. No effects.
+
+Three of these formats can make a reader open other files: a VMDK names its extents and its parent, VHD and VHDX may
+hold the difference to a parent. What is let pass holds all of its data itself. Limits are far above what the formats
+allow to be useful. Layouts after the specifications of VMware, Microsoft and VirtualBox, and qemu's drivers.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+from uuid import UUID
+
+from engine.data.model import FileFormat
+from engine.errors import BadRequest, Refused
+
+Read = Callable[[int, int], bytes]
+"""Reads (offset, length) of the file; fewer bytes at its end."""
+
+DRIVERS = {FileFormat.VMDK: "vmdk", FileFormat.VHDX: "vhdx", FileFormat.VHD: "vpc", FileFormat.VDI: "vdi"}
+"""qemu's names."""
+
+_SECTOR = 512
+_VMDK = struct.Struct("<4sIIQQQQIQQQ")
+_VMDK_AT_END = (1 << 64) - 1
+_VMDK_KINDS = ("monolithicsparse", "streamoptimized")
+_MAX_DESCRIPTOR_BYTES = 64 << 10
+_EXTENT = re.compile(r"^\s*(?:RW|RDONLY|NOACCESS)\s+\d+\s+(\w+)", re.MULTILINE | re.IGNORECASE)
+
+_VHDX_REGIONS_AT = 192 << 10
+_VHDX_METADATA = UUID("8b7ca206-4790-4b9a-b8fe-575f050f886e").bytes_le
+_VHDX_PARAMETERS = UUID("caa16737-fa36-4d43-b3b6-33f0aa44e76b").bytes_le
+_VHDX_HAS_PARENT = 2
+_VHDX_MOST_ENTRIES = 2047
+
+_VHD_KINDS = {2: "fixed", 3: "dynamic"}
+_VDI_KINDS = {1: "dynamic", 2: "fixed"}
+
+
+class Foreign(NamedTuple):
+    """What was seen of a file that may be opened."""
+
+    kind: str
+    """Its variant, as its own documents call it."""
+
+
+def require_own_data(format: FileFormat, read: Read, length: int, path: str) -> Foreign:
+    """Return if a file of ``length`` bytes is of the format and holds all of its data itself.
+
+    BadRequest: it is not of the format, or is cut off. Refused: it needs other files."""
+    try:
+        return _LOOKS[format](read, length)
+    except _Wrong as error:
+        raise BadRequest(
+            f"{path!r:.200} is no whole {format} image: {error}", "State the right format, or get it again whole"
+        ) from None
+    except _Needs as error:
+        step = "Flatten it first with the program that made it, or with qemu-img convert where you trust it"
+        raise Refused(f"the image file {path!r:.200} {error}; nothing it names is followed", step) from None
+
+
+class _Wrong(Exception):
+    """It is not what was stated."""
+
+
+class _Needs(Exception):
+    """It needs other files."""
+
+
+def _vmdk(read: Read, length: int) -> Foreign:
+    head = read(0, _SECTOR)
+    if head.startswith(b"# Disk DescriptorFile"):
+        raise _Needs("is the descriptor of a VMDK, whose data is in other files")
+    header = _vmdk_header(head)
+    if header.gd_offset == _VMDK_AT_END:
+        # Stream-optimised: what counts stands at the end, so a file without its end is found here.
+        header = _vmdk_header(read(max(0, length - 2 * _SECTOR), _SECTOR))
+    start, size = header.descriptor_offset * _SECTOR, header.descriptor_size * _SECTOR
+    if not start:
+        start, size = _of_first_descriptor(head)
+    if not 0 < size <= _MAX_DESCRIPTOR_BYTES or start + size > length:
+        raise _Wrong("its descriptor is not in the file")
+    text = read(start, size).rstrip(b"\0").decode("latin-1")
+    return Foreign(_vmdk_kind(text))
+
+
+class _VmdkHeader(NamedTuple):
+    descriptor_offset: int
+    descriptor_size: int
+    gd_offset: int
+
+
+def _vmdk_header(raw: bytes) -> _VmdkHeader:
+    if len(raw) < _VMDK.size or not raw.startswith(b"KDMV"):
+        raise _Wrong("it does not begin with the mark of a sparse VMDK, or its end is not there")
+    _, _, _, capacity, _, at, size, _, _, gd_offset, _ = _VMDK.unpack_from(raw)
+    if not capacity:  # then qemu takes the descriptor for a list of files
+        raise _Needs("is a VMDK without data of its own")
+    return _VmdkHeader(at, size, gd_offset)
+
+
+def _of_first_descriptor(head: bytes) -> tuple[int, int]:
+    header = _vmdk_header(head)
+    return header.descriptor_offset * _SECTOR, header.descriptor_size * _SECTOR
+
+
+def _vmdk_kind(text: str) -> str:
+    settings = {key.strip().lower(): value.strip().strip('"') for key, _, value in (
+        line.partition("=") for line in text.splitlines()
+    )}  # fmt: skip
+    kind = settings.get("createtype", "")
+    if kind.lower() not in _VMDK_KINDS:
+        raise _Needs(f"is a VMDK of the kind {kind[:40]!r}, whose data is in other files")
+    if settings.get("parentcid", "ffffffff").lower() != "ffffffff" or "parentfilenamehint" in settings:
+        raise _Needs("holds only the difference to a parent")
+    extents = _EXTENT.findall(text)
+    if len(extents) != 1 or extents[0].upper() != "SPARSE":
+        raise _Needs(f"lists {len(extents)} extents, which are other files")
+    return kind
+
+
+def _vhdx(read: Read, length: int) -> Foreign:
+    if read(0, 8) != b"vhdxfile":
+        raise _Wrong("it does not begin with the mark of VHDX")
+    regions = read(_VHDX_REGIONS_AT, 64 << 10)
+    at = next((offset for guid, offset in _entries(regions, b"regi", 8, 16, 32) if guid == _VHDX_METADATA), 0)
+    if not at or at + (64 << 10) > length:
+        raise _Wrong("its metadata is not in the file")
+    table = read(at, 64 << 10)
+    for guid, offset in _entries(table, b"metadata", 10, 32, 32, short=True):
+        if guid == _VHDX_PARAMETERS:
+            parameters = read(at + (offset & 0xFFFFFFFF), 8)
+            if len(parameters) == 8 and not parameters[4] & _VHDX_HAS_PARENT:
+                return Foreign("dynamic or fixed")
+            raise _Needs("holds only the difference to a parent")
+    raise _Wrong("its metadata says nothing of its parameters")
+
+
+def _entries(
+    table: bytes, mark: bytes, count_at: int, start: int, size: int, short: bool = False
+) -> list[tuple[bytes, int]]:
+    """(GUID, offset) of the entries of a table of VHDX; its count has two or four bytes."""
+    if not table.startswith(mark) or len(table) < start:
+        raise _Wrong("a table of it is not there")
+    (count,) = struct.unpack_from("<H" if short else "<I", table, count_at)
+    if count > _VHDX_MOST_ENTRIES or start + count * size > len(table):
+        raise _Wrong(f"a table of it has {count} entries")
+    form = struct.Struct("<16sI" if short else "<16sQ")
+    return [form.unpack_from(table, start + number * size) for number in range(count)]
+
+
+def _vhd(read: Read, length: int) -> Foreign:
+    footer = read(0, _SECTOR)
+    if not footer.startswith(b"conectix"):
+        footer = read(max(0, length - _SECTOR), _SECTOR)
+    if not footer.startswith(b"conectix") or len(footer) < _SECTOR:
+        raise _Wrong("it has the mark of VHD neither at its beginning nor at its end")
+    (kind,) = struct.unpack_from(">I", footer, 60)
+    if kind not in _VHD_KINDS:
+        raise _Needs("holds only the difference to a parent" if kind == 4 else f"is a VHD of the kind {kind}")
+    return Foreign(_VHD_KINDS[kind])
+
+
+def _vdi(read: Read, length: int) -> Foreign:
+    del length
+    head = read(0, _SECTOR)
+    if head[64:68] != b"\x7f\x10\xda\xbe" or len(head) < _SECTOR:
+        raise _Wrong("it does not have the mark of VDI")
+    (kind,) = struct.unpack_from("<I", head, 76)
+    if kind not in _VDI_KINDS:
+        raise _Needs("holds only the difference to a parent" if kind in (3, 4) else f"is a VDI of the kind {kind}")
+    return Foreign(_VDI_KINDS[kind])
+
+
+_LOOKS: dict[FileFormat, Callable[[Read, int], Foreign]] = {
+    FileFormat.VMDK: _vmdk,
+    FileFormat.VHDX: _vhdx,
+    FileFormat.VHD: _vhd,
+    FileFormat.VDI: _vdi,
+}

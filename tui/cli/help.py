@@ -209,6 +209,12 @@ COMMANDS: dict[str, Command] = {
         GROUPS[5], "the console: all of this on one screen, with keys and a mouse", "tui.console.command",
         "diskwright tui\n  diskwright tui --demo\n  diskwright tui main --readonly",
     ),
+    "completion": _command(
+        5, "completion", "print what a shell needs to complete commands, images and fixes",
+        'eval "$(diskwright completion bash)"          in ~/.bashrc\n'
+        '  eval "$(diskwright completion zsh)"           in ~/.zshrc, after compinit\n'
+        "  diskwright completion fish | source           in ~/.config/fish/config.fish",
+    ),
     "sim": _command(
         5, "simulate", "play scenarios, explore crash states, fuzz: the same engine", _SIM,
     ),
@@ -217,7 +223,16 @@ COMMANDS: dict[str, Command] = {
     ),
 }  # fmt: skip
 
-_HEAD = """\
+TOPICS = {
+    "statuses": "what an image's status means",
+    "fixes": "kinds, risks, how to choose and run them",
+    "rules": "the codes behind statuses and fixes",
+    "exit-codes": "what a command's end tells a script",
+    "configuration": "options, environment, files",
+    "json": "what --json prints, and what programs may rely on",
+}
+
+HEAD = """\
 usage: diskwright [options] COMMAND ...
 
 diskwright keeps the disk images of virtual machines in repositories that hold nothing else.
@@ -229,15 +244,7 @@ diskwright keeps the disk images of virtual machines in repositories that hold n
   its name (create it with --name, change it with rename).
 """
 
-_TAIL = """\
-Options of every command
-  --json          one JSON document on standard output; narration goes to standard error
-  --host NAME     name of this host
-  --state DIR     where this host keeps its notes (in DIR/NAME); no repository depends on them
-  --no-color      no colours
-  --version       print the version
-  -h, --help      this help, or that of a command: diskwright COMMAND --help
-
+EXIT_CODES = """\
 Exit codes
   0  done                                   6  the storage or a tool failed; a retry is safe
   1  unexpected; see crash.log              7  what is on disk cannot be understood
@@ -246,7 +253,18 @@ Exit codes
   4  somebody holds it, or it exists        130  Ctrl-C: the command ended, started work goes on
   5  the state forbids it, or it cannot     141  standard output was closed
      be undone; the message says what       prepare -- COMMAND: that of COMMAND
-     to do first, or --irreversible         check --exit-code: 10, 11, 12, see there
+     to do first, or --irreversible         check --exit-code: 10, 11, 12, see there"""
+
+_TAIL = """\
+Options of every command
+  --json          one JSON document on standard output; narration goes to standard error
+  --host NAME     name of this host
+  --state DIR     where this host keeps its notes (in DIR/NAME); no repository depends on them
+  --no-color      no colours
+  --version       print the version, and the formats on disk that it writes
+  -h, --help      this help, or that of a command: diskwright COMMAND --help
+
+{exit_codes}
 
 Environment
   DISKWRIGHT_HOST    as --host              NO_COLOR           no colours
@@ -267,8 +285,10 @@ Examples
 def top_help(commands: Mapping[str, Command] = COMMANDS) -> str:
     """The help of the whole program."""
     width = max(map(len, commands))
-    parts = [_HEAD]
+    parts = [HEAD]
     for group in GROUPS:
         lines = [f"  {name:<{width}}  {item.summary}" for name, item in commands.items() if item.group == group]
         parts.append("\n".join([group, *lines]) + "\n")
-    return "\n".join([*parts, _TAIL]).rstrip("\n")
+    topics = "\n".join(f"  {name:<{width}}  {about}" for name, about in TOPICS.items())
+    tail = _TAIL.replace("{exit_codes}", EXIT_CODES)
+    return "\n".join([*parts, f"Topics: diskwright help TOPIC\n{topics}\n", tail]).rstrip("\n")

@@ -65,16 +65,18 @@ class Run:
         from tui.cli.help import top_help
 
         words = [word for word in names if word and not word.startswith("-")]
-        text = _command_help(*words[:2]).rstrip("\n") if words else top_help()
+        text = _help_of(*words[:2]).rstrip("\n") if words else top_help()
         self.out.line(text)
         self.out.document({"help": text})
         return 0
 
     def _version(self) -> int:
         from engine import __version__
+        from engine.formats.registry import known_formats
 
-        self.out.line(f"diskwright {__version__}")
-        self.out.document({"version": __version__})
+        known = known_formats()
+        self.out.line(f"diskwright {__version__} (on disk: {', '.join(known)})")
+        self.out.document({"version": __version__, "formats": known})
         return 0
 
     def _no_command(self) -> int:
@@ -111,6 +113,10 @@ class Run:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code. Never a traceback, never SystemExit."""
+    if "_ARGCOMPLETE" in os.environ:
+        from tui.cli import completion
+
+        return completion.answer()
     run = Run(list(sys.argv[1:] if argv is None else argv))
     try:
         return _exit_code(run)
@@ -177,8 +183,14 @@ def _parser(name: str) -> tuple[Parser, Handler]:
     return parser, handler
 
 
-def _command_help(name: str, action: str = "") -> str:
-    """What a command says of itself; those of ``sim`` have parsers of their own."""
+def _help_of(name: str, action: str = "") -> str:
+    """What a command says of itself, those of ``sim`` have parsers of their own; or what a topic is about."""
+    from tui.cli.help import TOPICS
+
+    if name in TOPICS:
+        from tui.cli.topics import topic
+
+        return topic(name)
     parser, handler = _parser(name)
     own = handler.help_of(action) if action and handler.help_of else ""
     return own or parser.format_help()

@@ -30,12 +30,19 @@ exit codes
 A wrong scenario comes before a violated one.
 """
 _ENDINGS = (".yaml", ".yml")
+_SHIPPED = "scenarios"
+"""What paths to scenarios that come with the program begin with, wherever one is."""
 
 
 def make_parser() -> Parser:
     """What the command understands."""
     parser = Parser(PROGRAM, "Play scenario files (scenarios/README.md describes them) on the engine.", EXIT_CODES)
-    parser.add_argument("paths", metavar="FILE|DIR", nargs="+", help="scenarios; of a directory all *.yaml below it")
+    parser.add_argument(
+        "paths",
+        metavar="FILE|DIR",
+        nargs="+",
+        help="scenarios; of a directory all *.yaml below it; scenarios/…: those that come with the program, too",
+    )
     parser.add_argument("--backend", choices=BACKENDS, default="sim", help="default: sim")
     parser.add_argument("--junit", metavar="OUT.xml", help="write JUnit XML")
     parser.add_argument("--trace", metavar="OUT.jsonl", help="write every event, with all effects, one JSON per line")
@@ -74,7 +81,7 @@ def _exit_code(verdicts: Sequence[Verdict]) -> int:
 def _files(paths: Sequence[str]) -> list[str]:
     """The scenario files, in order; NotFound for a path that is not there or a directory without any."""
     found: list[str] = []
-    for path in paths:
+    for path in map(_place, paths):
         if not os.path.isdir(path):
             found.append(path)
             continue
@@ -88,6 +95,19 @@ def _files(paths: Sequence[str]) -> list[str]:
             raise NotFound(f"there is no scenario (*.yaml) in {path!r:.200}", "Name another directory, or a file")
         found += below
     return found
+
+
+def _place(path: str) -> str:
+    """Where a path leads: what is not there may be one of the scenarios that come with the program."""
+    top, _, rest = path.partition("/")
+    if top != _SHIPPED or os.path.lexists(path):
+        return path
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    for folder in (package, os.path.dirname(package)):  # of a wheel, of a checkout
+        shipped = os.path.join(folder, _SHIPPED, rest)
+        if os.path.exists(shipped):
+            return os.path.normpath(shipped)
+    return path
 
 
 def _one(path: str, arguments: argparse.Namespace) -> Verdict:

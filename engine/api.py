@@ -19,7 +19,7 @@ from engine.data.options import parse
 from engine.doors import Doors
 from engine.errors import BadRequest, DiskwrightError, Irreversible, NotFound, Refused
 from engine.fixes.work import Work
-from engine.formats.base import Manager
+from engine.formats.base import Manager, Repository
 from engine.formats.registry import create_repository
 from engine.host import connecting, tasks
 from engine.host.state import HostState, Prepared, Task
@@ -202,7 +202,7 @@ class Engine:
                 if leasing.is_held(repository, image_id):
                     return image._replace(busy=leasing.holder(self.doors, repository, image_id))
                 return image
-        repository.tags.read(image_id)  # StorageError where nothing can be listed
+        self.context.visible(repo_id, image_id)  # tells what has become of it
         raise NotFound(f"there is no image {image_id} in {repo_id}", "diskwright images lists what is there")
 
     def check_storage_repository(self, repo_id: str, options: OptionsArgument = None) -> list[Fix]:
@@ -375,25 +375,25 @@ class Engine:
         """Make an image usable on this host under a lease, for reading several times; the path is valid until teardown,
         or until this host boots. ``take_over``: a machine of this host has it open that lost its holder, and gets a
         new one, at the same path."""
-        from engine.verbs import prepare
+        from engine.host import preparing
 
-        return prepare.prepare(self.context, self.state, repo_id, image_id, writable, take_over)
+        return preparing.prepare(self.context, self.state, repo_id, image_id, writable, take_over)
 
     @contextlib.contextmanager
     def lend_image(self, repo_id: str, image_id: str, writable: bool = True) -> Iterator[tuple[Prepared, list[int]]]:
         """Prepare an image for one program. It must inherit the descriptors, which are open until the end of the block:
         then it keeps the lease whoever dies. Tear the image down after the block."""
-        from engine.verbs import prepare
+        from engine.host import preparing
 
-        with prepare.lent(self.context, self.state, repo_id, image_id, writable) as found:
+        with preparing.lent(self.context, self.state, repo_id, image_id, writable) as found:
             yield found
 
     def teardown_image(self, repo_id: str, image_id: str, path: str = "") -> None:
         """Undo ``prepare_image``; ``path`` says which, where an image is prepared several times for reading. ImageBusy
         naming the process while a machine has the image open."""
-        from engine.verbs import prepare
+        from engine.host import preparing
 
-        prepare.teardown(self.context, self.state, repo_id, image_id, path)
+        preparing.teardown(self.context, self.state, repo_id, image_id, path)
 
     def list_prepared(self) -> list[Prepared]:
         """Return the images that are prepared on this host."""
@@ -415,7 +415,7 @@ class Engine:
     def context(self) -> Context:
         """The connected repositories as this process sees them."""
         if self._context is None:
-            self._context = Context(self.doors, self.state.connections(), self.state)
+            self._context = Context(self.doors, self.state.connections(), self.state, self._take_over)
         return self._context
 
     def _forget(self) -> None:
@@ -433,9 +433,14 @@ class Engine:
     def _sweep(self) -> None:
         """Forget prepared images that lost their holder and are used by nobody."""
         if self.state.unheld():
-            from engine.verbs import prepare
+            from engine.host import preparing
 
-            prepare.sweep(self.context, self.state)
+            preparing.sweep(self.context, self.state)
+
+    def _take_over(self, context: Context, repository: Repository, image: str) -> None:
+        from engine.host import preparing
+
+        preparing.take_over(self.state, context, repository, image)
 
     def _auto_fix(self, repo_id: str, image: str, wanted: bool) -> None:
         """Start the fix that makes a committed image usable soonest. What prevents it is no error of

@@ -21,6 +21,7 @@ import json
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+from engine.data import seen
 from engine.data.model import (
     MAX_IMAGE_BYTES,
     MAX_USER_DATA_BYTES,
@@ -38,8 +39,8 @@ MAX_RECORD_BYTES = 1024 * 1024
 MAX_USER_DATA_DEPTH = 64
 """Deepest nesting of ``user_data``, far below what any reader's stack can take."""
 
-_MAX_REMARKS = 16
-_MAX_REMARK_CHARACTERS = 1024
+MAX_REMARKS = 16
+MAX_REMARK_CHARACTERS = 1024
 
 MAGIC = "dw1"
 INCARNATION_SHIFT = 48
@@ -152,6 +153,8 @@ class Record(NamedTuple):
     """Sentences for people about where it came from: what an import left out, what its file looked like."""
     content: str = ""
     """Random, of a disk: drawn anew whenever its content may be another. "" in old records, until the next session."""
+    seen: seen.Seen | None = None
+    """What its volume looked like at rest; None where that is not known."""
     extra: tuple[tuple[str, Any], ...] = ()
     """Fields of a newer minor version, kept as they are."""
 
@@ -299,7 +302,8 @@ def encode(record: Record) -> bytes:
     data["scrap"] = [_ref_json(ref) for ref in record.scrap]
     data["evidence"] = [_ref_json(ref) for ref in record.evidence]
     data["last"] = record.last._asdict() if record.last else None
-    _leave_out(data, "remarks", "content")
+    data["seen"] = record.seen.to_json() if record.seen else None
+    _leave_out(data, "remarks", "content", "seen")
     if record.operation:
         operation = record.operation._asdict() | {"attempt": _ref_json(record.operation.attempt)}
         del operation["extra"]
@@ -429,8 +433,8 @@ def _operation(data: Any) -> Operation | None:
 def _remarks(data: Any) -> tuple[str, ...]:
     if data == ():
         return ()
-    _expect(isinstance(data, list) and len(data) <= _MAX_REMARKS, "remarks")
-    _expect(all(isinstance(text, str) and len(text) <= _MAX_REMARK_CHARACTERS for text in data), "remarks")
+    _expect(isinstance(data, list) and len(data) <= MAX_REMARKS, "remarks")
+    _expect(all(isinstance(text, str) and len(text) <= MAX_REMARK_CHARACTERS for text in data), "remarks")
     return tuple(data)
 
 
@@ -469,6 +473,7 @@ def _build(data: dict[str, Any]) -> Record:
     known["operation"] = _operation(data.get("operation"))
     known["last"] = operation_status(data.get("last"))
     known["remarks"] = _remarks(data.get("remarks", ()))
+    known["seen"] = seen.from_json(data.get("seen"))
     lost = data.get("lost", [])
     known["lost"] = tuple((int(start), int(length)) for start, length in lost) if lost != [] else ()
     # By position: keywords that come out of a JSON reader are compared letter by letter, all with all.

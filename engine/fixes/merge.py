@@ -65,8 +65,7 @@ def _nobody_uses(repository: Repository, *tags: str) -> None:
     for tag in tags:
         record = changes.read(repository, tag).record
         if record.volume is not None:
-            if record.mutable:
-                chains.as_recorded(repository, record, record.volume)
+            chains.as_recorded(repository, record, record.volume)
             gate.require(repository, tag, record.volume, Purpose.REWRITE)
 
 

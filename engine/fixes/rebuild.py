@@ -29,6 +29,9 @@ def flatten(context: Context, repository: Repository, tag: str, keep_format: boo
 
     ``keep_format``: it has dependants, whose headers name its format. The image reads the same
     at every moment. The caller holds its lease."""
+    record = changes.read(repository, tag).record
+    if record.volume is not None:
+        chains.as_recorded(repository, record, record.volume)
     with Attempt(context, repository, tag, "optimize", ("make volume", "copy data", "replace")) as attempt:
         record = attempt.claim(lambda record: _optimizing(context, record, keep_format))
         assert record.operation is not None and record.operation.attempt is not None

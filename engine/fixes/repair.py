@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from engine.data.model import require_size
 from engine.data.records import Record
+from engine.data.seen import Stamp
 from engine.errors import Damaged, Refused, StaleFix
 from engine.formats.base import Repository
 from engine.gate import gate
 from engine.gate.gate import Purpose
 from engine.survey import deep
-from engine.tags import chains, changes, leasing, lengths
+from engine.tags import chains, changes, leasing, lengths, seen
 from engine.tags.attempt import Attempt
 from engine.tags.context import Context
 
@@ -38,10 +39,46 @@ def adopt_size(context: Context, repository: Repository, tag: str, size: int) ->
     def adopted(now: Record) -> Record:
         if now.volume != record.volume or now.operation is not None:
             raise StaleFix(f"image {tag} has other data now", "Check again")
-        # What was copied or hashed of it is void.
-        return now._replace(size=size, write_epoch=now.write_epoch + 1, content=context.doors.ids.new_id())
+        return seen.noted(repository, _other_content(context, now._replace(size=size)))
 
     changes.change(repository, tag, adopted)
+
+
+def _other_content(context: Context, record: Record) -> Record:
+    """Return the record of a disk whose content is another now: what was copied or hashed of it is void."""
+    return record._replace(write_epoch=record.write_epoch + 1, content=context.doors.ids.new_id())
+
+
+def accept_written(context: Context, repository: Repository, tag: str, mtime_ns: int) -> None:
+    """Take what was written to the volume of an image while nobody had it prepared for its content: what its file says
+    was last written at ``mtime_ns``. A remark tells that, but of a snapshot that has a digest: a deep look has proven
+    it to be as it was. The caller holds the lease. StaleFix when it was written to again, ImageBusy while somebody
+    writes."""
+    record = changes.read(repository, tag).record
+    stamp = _written(repository, record)
+    if record.volume is None or stamp is None or stamp.mtime_ns != mtime_ns:
+        raise StaleFix(f"the data of image {tag} is not as it was when this fix was offered", "Check again")
+    gate.settle(context.doors, gate.open_layer(repository, tag, record.volume, Purpose.SEAL))
+    if _written(repository, record) != stamp:
+        raise StaleFix(f"the data of image {tag} was written to at this moment", "Check again")
+
+    def accepted(now: Record) -> Record:
+        if now._replace(last=None) != record._replace(last=None):
+            raise StaleFix(f"image {tag} was changed at this moment", "Check again")
+        if now.mutable:
+            now = _other_content(context, now)
+        if not now.digest_is_valid:
+            now = seen.remarked(
+                now, f"its data was written to at {stamp.when} while nobody had it prepared, and accepted"
+            )
+        return seen.noted(repository, now)
+
+    changes.change(repository, tag, accepted)
+
+
+def _written(repository: Repository, record: Record) -> Stamp | None:
+    volume = record.volume
+    return seen.written(record, repository.volumes.facts(volume.id, volume.format)) if volume is not None else None
 
 
 def leaks(context: Context, repository: Repository, tag: str) -> None:
@@ -101,7 +138,7 @@ def record_digest(context: Context, repository: Repository, tag: str) -> str:
     """Compute and record the content digest of a snapshot under shared leases of its chain; return it. Damaged when it
     has one already and that is another."""
     record = changes.read(repository, tag).record
-    links = chains.usable(repository, record)
+    links = chains.usable(repository, record, written=record.digest_is_valid)  # which is to be met
     if chains.lost(links):
         raise Refused(f"image {tag} has lost ranges", "A digest of the zeros in their place would hide that")
     with leasing.take(context.doors, repository, [], [link.tag for link in links]):

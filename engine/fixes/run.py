@@ -179,6 +179,11 @@ def _adopt_size(context: Context, repository: Repository, work: Work) -> None:
     repair.adopt_size(context, repository, work.fix.target, size if isinstance(size, int) else 0)
 
 
+def _accept_written(context: Context, repository: Repository, work: Work) -> None:
+    when = work.fix.plan.get("mtime_ns")
+    repair.accept_written(context, repository, work.fix.target, when if isinstance(when, int) else 0)
+
+
 def _salvage(context: Context, repository: Repository, work: Work) -> None:
     rebuild.salvage(context, repository, work.fix.target, work.lost)
 
@@ -207,7 +212,9 @@ _EXECUTORS: dict[Executor, Runner] = {
     Executor.IMPORT: lambda context, repository, work: import_image.resume(context, repository, work.fix.target),
     Executor.REPLICA: _replica,
     Executor.SALVAGE: _salvage,
+    Executor.HOLD: lambda context, repository, work: context.take_over(context, repository, work.fix.target),
     Executor.ADOPT_SIZE: _adopt_size,
+    Executor.ACCEPT_WRITTEN: _accept_written,
     Executor.HEADER: lambda context, repository, work: repair.header(context, repository, work.fix.target),
     Executor.REDUCE: lambda context, repository, work: repair.reduce(context, repository, work.fix.target),
     Executor.LEAKS: lambda context, repository, work: repair.leaks(context, repository, work.fix.target),

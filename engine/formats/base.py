@@ -22,6 +22,7 @@ from typing import NamedTuple, Protocol
 
 from engine.data.model import Constraints, VolumeFormat
 from engine.data.records import Record, VolumeRef, decode
+from engine.data.seen import Stamp
 from engine.doors.images import Layer
 from engine.doors.leases import Lease
 from engine.doors.users import User
@@ -84,6 +85,8 @@ class VolumeFacts(NamedTuple):
     in_use: int | None = None
     """Of a thick volume: bytes from its start behind which there is nothing, in units in which the storage gives room
     back; None when that is not known."""
+    stamp: Stamp | None = None
+    """See ``Volumes.stamp``."""
 
 
 class Litter(NamedTuple):
@@ -207,6 +210,10 @@ class Volumes(Protocol):
     def layer(self, volume: VolumeRef) -> Layer:
         """Return the volume as a tool opens it; it is active from then on where there is ``activation``. StorageError
         when the volume is not there, Damaged when it is no such thing."""
+
+    def stamp(self, volume: VolumeRef) -> Stamp | None:
+        """Return what is another whenever somebody has written to the volume; None where nothing tells that for
+        certain, and where the volume is gone. StorageError when it cannot be asked."""
 
     def users(self, volume: VolumeRef) -> list[User]:
         """Return who has the volume open now, asked of the data itself and of no lease; empty when nobody has, or when

@@ -10,6 +10,7 @@ Spec: {"host", "state", "repo_id", "fixes": [work, ...], "leases": {tag: token}}
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import sys
@@ -23,6 +24,7 @@ from engine.errors import BadRequest, DiskwrightError, StaleFix, Stopped, from_o
 from engine.fixes import run as fixes
 from engine.fixes.work import Work
 from engine.formats.base import Repository
+from engine.host import preparing
 from engine.host.state import HostState
 from engine.tags import leasing
 from engine.tags.attempt import ended
@@ -39,7 +41,7 @@ def run(doors: Doors, spec: dict[str, Any], narrate: Narrate, stopping: Callable
     Returns 0 when all were done (or had become unnecessary), else the exit code of the last error.
     """
     state = HostState(doors, spec["state"])
-    context = Context(doors, state.connections(), state, stopping)
+    context = Context(doors, state.connections(), state, functools.partial(preparing.take_over, state), stopping)
     code = 0
     tokens: dict[str, str] = spec["leases"]
     try:

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from engine.data import progress
 from engine.data.model import Finding, Fix, RepositoryReport, VolumeFormat, Wait, WaitKind
 from engine.data.records import Record, VolumeRef
-from engine.doors.users import describe_users
+from engine.doors.users import User
 from engine.errors import DiskwrightError
 from engine.formats.base import Repository, Scan, TagEntry, VolumeFacts
 from engine.gate import gate
-from engine.tags import chains, changes, imports, leasing, sources
+from engine.tags import chains, changes, imports, leasing, seen, sources
 from engine.tags.context import Context
 from engine.tools.local.threads import collector_off, map_files
 from engine.triage.health import Judge
@@ -180,6 +180,8 @@ def _suspect(record: Record, tags: dict[str, TagEntry], facts: dict[str, VolumeF
     found = facts.get(record.volume.id) if record.volume else None
     if found is not None and (not found.present or found.problem or found.unreadable):
         return True
+    if seen.written(record, found) is not None:
+        return True
     return any(parent not in tags or tags[parent].tombstone for parent in record.parents())
 
 
@@ -190,7 +192,8 @@ def _look_again(repository: Repository, tag: str, tags: dict[str, TagEntry], fac
     elif again.generation != tags[tag].generation:
         tags[tag] = again
         for volume in again.record.volumes() if again.record else ():
-            facts[volume.id] = repository.volumes.facts(volume.id, volume.format)
+            found = repository.volumes.facts(volume.id, volume.format)
+            facts[volume.id] = found._replace(stamp=None)  # it is in use now: the next check will tell
     for parent in again.record.parents() if again and again.record else ():
         entry = repository.tags.read(parent) if parent not in tags or tags[parent].tombstone else None
         if entry is not None:
@@ -210,7 +213,7 @@ def _progress(repository: Repository, scan: Scan, only: str | None) -> dict[str,
     return found
 
 
-def _unheld(repository: Repository, scan: Scan, only: str | None) -> dict[str, str]:
+def _unheld(repository: Repository, scan: Scan, only: str | None) -> dict[str, tuple[User, ...]]:
     """Return who writes to images of which nobody has the lease. Asked about those that were prepared for writing and
     never torn down; about one image anyway, where asking is cheap."""
     found = {}
@@ -224,7 +227,7 @@ def _unheld(repository: Repository, scan: Scan, only: str | None) -> dict[str, s
             if not repository.leases.held(tag):
                 writers = [user for user in gate.users(repository, record.volume) if user.writes]
                 if writers and not repository.leases.held(tag):
-                    found[tag] = describe_users(writers)
+                    found[tag] = tuple(writers)
     return found
 
 

@@ -17,7 +17,7 @@ from engine.data.model import OperationStatus
 from engine.data.records import Operation, Record
 from engine.errors import Damaged, DiskwrightError, Stopped, Superseded
 from engine.formats.base import Repository
-from engine.tags import changes, sessions
+from engine.tags import changes, seen, sessions
 from engine.tags.context import Context
 
 
@@ -166,9 +166,10 @@ class Attempt:
         self._target = record.operation.target if record.operation else ""
 
     def finish(self, derive: Callable[[Record], Record]) -> Record:
-        """Publish the result together with the final status; the progress log goes."""
+        """Publish the result together with the final status; the progress log goes. Nothing writes to the volume any
+        more, and all of it is durable."""
         self._stage, self._percent = len(self.stages) - 1, 100
-        record = self.publish(lambda record: derive(record)._replace(last=self.status()))
+        record = self.publish(lambda record: seen.noted(self.repository, derive(record))._replace(last=self.status()))
         if self._logging:
             with contextlib.suppress(DiskwrightError):  # only litter
                 self.repository.progress.remove(self.tag, self.epoch)

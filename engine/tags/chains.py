@@ -13,7 +13,7 @@ from engine.errors import Conflict, Damaged, Refused, StorageError
 from engine.formats.base import Repository, VolumeFacts, backing_name
 from engine.gate import gate
 from engine.gate.gate import Purpose
-from engine.tags import changes
+from engine.tags import changes, seen
 from engine.tools.qemu.qcow2 import Header
 
 MAX_DEPTH = 400
@@ -69,12 +69,13 @@ def load(repository: Repository, record: Record, reader: str = "") -> list[Link]
     return walk(record, look_up, reader)
 
 
-def usable(repository: Repository, record: Record, grown: bool = False) -> list[Link]:
+def usable(repository: Repository, record: Record, grown: bool = False, written: bool = False) -> list[Link]:
     """Return the chain of ``record`` if each volume is there and can be what its record says.
 
     Each layer gets a cheap look, before its data is read or given to anybody. Raises as ``walk``, Damaged for data that
-    is gone or contradicts its record, Refused for a disk that another tool has made longer (but with ``grown``),
-    StorageError when it cannot be looked at."""
+    is gone or contradicts its record, Refused for a disk that another tool has made longer (but with ``grown``) and for
+    data that was written to while nobody had it prepared (but with ``written``), StorageError when it cannot be looked
+    at."""
     links = load(repository, record)
     listing = repository.volumes.listing()
     for link in links:
@@ -89,13 +90,31 @@ def usable(repository: Repository, record: Record, grown: bool = False) -> list[
             )
         if not grown:
             _require_recorded_size(link.record, link.volume, facts)
+        if not (written or (grown and grown_to(link.record, link.volume, facts))):  # what is longer was written to
+            _require_unwritten(repository, link.record, facts)
     return links
 
 
 def as_recorded(repository: Repository, record: Record, volume: VolumeRef) -> None:
-    """Return if the volume of a disk is as long as its record says: before it is sealed, merged or replaced. Refused
-    when another tool has made it longer."""
-    _require_recorded_size(record, volume, repository.volumes.facts(volume.id, volume.format))
+    """Return if the volume of an image is what its record says: before it is sealed, merged or replaced. Refused when
+    another tool has made a disk longer, or has written to the volume while nobody had it prepared."""
+    facts = repository.volumes.facts(volume.id, volume.format)
+    if record.mutable:
+        _require_recorded_size(record, volume, facts)
+    _require_unwritten(repository, record, facts)
+
+
+def _require_unwritten(repository: Repository, record: Record, facts: VolumeFacts) -> None:
+    stamp = seen.written(record, facts)
+    if stamp is None:
+        return
+    if changes.read(repository, record.id).record != record:
+        raise Conflict(f"image {record.id} was changed at the same moment", "Try again")
+    raise Refused(
+        f"the data of image {record.id} was written to at {stamp.when} while nobody had it prepared (O-WRITTEN)",
+        "Look at what it contains now (prepare --read-only, export); if that is to be its content, run its fix "
+        "O-WRITTEN",
+    )
 
 
 def _require_recorded_size(record: Record, volume: VolumeRef, facts: VolumeFacts) -> None:

@@ -30,7 +30,7 @@ def readable(entry: TagEntry | None, tag: str, place: str) -> Tag:
     if entry is None:
         raise NotFound(f"there is no image {tag} in {place}", "diskwright images lists what is there")
     if entry.tombstone:
-        raise NotFound(f"image {tag} was removed from {place}, and its data is deleted", "It does not come back")
+        raise deleted(tag, place)
     if entry.record is None:
         if entry.unreadable:
             raise StorageError(f"the record of image {tag} cannot be read: {entry.problem}", "Try again")
@@ -41,6 +41,11 @@ def readable(entry: TagEntry | None, tag: str, place: str) -> Tag:
             )
         raise Damaged(f"the record of image {tag} is damaged: {entry.problem}", "diskwright why shows the evidence")
     return Tag(entry.generation, entry.record)
+
+
+def deleted(tag: str, place: str) -> NotFound:
+    """Return the error for an image of which only the generation is left."""
+    return NotFound(f"image {tag} was removed from {place}, and its data is deleted", "It does not come back")
 
 
 def read(repository: Repository, tag: str) -> Tag:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
-from engine.data.model import require_id
+from engine.data.model import OperationStatus, require_id
 from engine.data.options import Options
 from engine.data.records import Record
 from engine.doors import Doors
@@ -71,6 +71,10 @@ class HostNotes(ImportNotes, Protocol):
         """Average a finished run into the throughput."""
 
 
+TakeOver = Callable[["Context", Repository, str], None]
+"""Puts a new holder beside the machine of this host that has an image open, and lost its holder."""
+
+
 class Context:
     """Connected repositories, opened when first needed and kept open."""
 
@@ -79,9 +83,11 @@ class Context:
         doors: Doors,
         connections: dict[str, Connection],
         notes: HostNotes,
+        take_over: TakeOver,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self.doors = doors
+        self.take_over = take_over
         self.connections = connections
         self.stopping = stopping
         self.throughput = notes.throughput
@@ -91,6 +97,10 @@ class Context:
         self._note = notes.note_anchors
         self._last_seen = notes.last_seen
         self._open: dict[str, Repository] = {}
+
+    def committed(self, verb: str) -> OperationStatus:
+        """Return the status of an operation whose intent is being committed."""
+        return OperationStatus(verb, self.doors.ids.host_id, 0, 0, -1, "", self.doors.clock.wall(), "committed")
 
     def repository(self, repo_id: str) -> Repository:
         """Return the open repository of a handle, which is the one that was connected. NotFound when nothing is
@@ -254,13 +264,33 @@ class Context:
         require_id(image, "image_id")
         record = changes.read(self.repository(repo_id), image).record
         if not record.strong:
-            raise _not_visible(record, repo_id)
+            raise self.not_visible(self.repository(repo_id), record)
         return record
+
+    def not_visible(self, repository: Repository, record: Record) -> NotFound:
+        """Return the error for a tag that is no image: one that was removed, or data that others need."""
+        known = (name for name, one in self.connections.items() if one.identity == repository.identity)
+        repo_id = next(known, repository.place)
+        if record.removed is None:
+            return NotFound(
+                f"{record.id} is no image of {repo_id} but hidden data, which images need or an unfinished operation "
+                "left",
+                "diskwright images lists the images",
+            )
+        if record.purging or record.absorber:
+            return NotFound(
+                f"image {record.id} was removed from {repo_id} and is being deleted", "It does not come back"
+            )
+        return NotFound(
+            f"image {record.id} was removed from {repo_id}",
+            f"It can be brought back: diskwright restore {shlex.quote(repo_id)} {record.id}",
+        )
 
     def _nowhere(self, image: str, only: tuple[str, ...] | None) -> DiskwrightError:
         """Return the error for an image that no repository has to use: removed in one, perhaps in one that is away, or
         known to none."""
         away: list[str] = []
+        gone: DiskwrightError | None = None
         for repo_id in only if only is not None else sorted(self.connections):
             try:
                 entry = self.repository(repo_id).tags.read(image)
@@ -268,13 +298,15 @@ class Context:
                 away.append(f"{repo_id} cannot be asked: {error.message}")
                 continue
             if entry is not None and entry.record is not None:
-                return _not_visible(entry.record, repo_id)
+                return self.not_visible(self.repository(repo_id), entry.record)
+            if entry is not None and entry.tombstone:
+                gone = changes.deleted(image, repo_id)
         if away:
             return StorageError(
                 f"image {image} is in none of the repositories that are there, and {'; '.join(away)}",
                 "Bring back what is away, or disconnect it",
             )
-        return NotFound(
+        return gone or NotFound(
             f"image {image} is in none of the connected repositories",
             "Connect the repository that has it, or look with diskwright images",
         )
@@ -300,18 +332,3 @@ class Context:
         for repository in self._open.values():
             repository.close()
         self._open.clear()
-
-
-def _not_visible(record: Record, repo_id: str) -> NotFound:
-    """Return the error for a tag that is no image: one that was removed, or data that others need."""
-    if record.removed is None:
-        return NotFound(
-            f"{record.id} is no image of {repo_id} but hidden data, which images need or an unfinished operation left",
-            "diskwright images lists the images",
-        )
-    if record.purging or record.absorber:
-        return NotFound(f"image {record.id} was removed from {repo_id} and is being deleted", "It does not come back")
-    return NotFound(
-        f"image {record.id} was removed from {repo_id}",
-        f"It can be brought back: diskwright restore {shlex.quote(repo_id)} {record.id}",
-    )

@@ -28,4 +28,6 @@ def grow(context: Context, repository: Repository, tag: str, volume: VolumeRef, 
         return
     if volume.parent and aligned(changes.read(repository, volume.parent).record.size) > have:
         raise Damaged(f"volume {volume.id} is shorter than what it is based on")
+    if changes.read(repository, tag).record.seen is not None:  # interrupted, this is no write of a stranger
+        changes.change(repository, tag, lambda now: now._replace(seen=None))
     context.doors.images.resize(layer, aligned(size))

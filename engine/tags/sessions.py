@@ -15,7 +15,7 @@ from engine.errors import StorageError
 from engine.formats.base import Repository
 from engine.gate import gate
 from engine.gate.gate import Purpose
-from engine.tags import changes
+from engine.tags import changes, seen
 
 
 class NotDurable(StorageError):
@@ -42,4 +42,4 @@ def close(doors: Doors, repository: Repository, tag: str) -> Record:
             f"what was written to image {tag} could not be made durable: {error.message}",
             "It may be lost when this host ends: compare it with what its machine knows before it is used",
         ) from error
-    return changes.change(repository, tag, lambda now: closed(doors, now))
+    return changes.change(repository, tag, lambda now: seen.noted(repository, closed(doors, now)))

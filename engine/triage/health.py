@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from engine.data.model import ImageReport, OperationStatus, Status, Strategy, VolumeFormat, aligned
 from engine.data.records import Record, VolumeRef
+from engine.doors.users import describe_users
 from engine.formats.base import VolumeFacts, backing_name
 from engine.tags.chains import contradiction, grown_to
 from engine.triage import rules
@@ -220,13 +221,18 @@ def degradations(graph: Graph, record: Record) -> list[Degradation]:
     if volume is None:
         return []
     if record.id in graph.view.unheld:  # nothing else before it is settled
-        return [_degraded(rules.O_UNHELD, (f"volume {volume.id}",), users=graph.view.unheld[record.id])]
+        by = describe_users(graph.view.unheld[record.id])
+        return [_degraded(rules.O_UNHELD, (f"volume {volume.id}",), users=by)]
     found = []
     facts = graph.view.facts.get(volume.id)
     header = facts.header if facts else None
     if facts is not None and record.mutable and (size := grown_to(record, volume, facts)):
         where = (f"volume {volume.id}: {size} bytes", f"record: {record.size} bytes")
         return [_degraded(rules.O_GROWN, where, size=size, recorded=record.size)]  # the same
+    if (stamp := graph.written(record)) is not None and record.seen is not None:
+        was, bytes_long = record.seen.stamp, f"{stamp.length} bytes, last written at {stamp.when}"
+        where = (f"volume {volume.id}: {bytes_long}", f"at rest it was: {was.length} bytes, written at {was.when}")
+        return [_degraded(rules.O_WRITTEN, where, when=stamp.when)]  # the same
     if header is not None and header.dirty:
         found.append(_degraded(rules.O_DIRTY, (f"volume {volume.id}",)))
     if volume.parent:

@@ -31,6 +31,7 @@ def judge(view: View) -> RepositoryReport:
         findings += _bitmaps(graph, entry.record)
         fixes += mending.mend(judged, tag)
         fixes += optimizing.reduce(judged, tag, report)
+        fixes += optimizing.accept_written(judged, tag, report)
         if entry.record.strong:
             fixes += optimizing.optimize(judged, tag, report)
         elif not entry.record.purging:

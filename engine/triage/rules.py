@@ -27,7 +27,7 @@ class Leases(StrEnum):
     """Whose leases a fix holds alone while it runs, all taken before it is verified."""
 
     NONE = "none"
-    """The fix is about no image: each file is looked at again, under its lease where it has one."""
+    """Each file, or image, is looked at again under its lease, where it has one; the executor takes it."""
     TARGET = "target"
     """The lease of the fix's target."""
     IMAGES = "images"
@@ -56,7 +56,9 @@ class Executor(StrEnum):
     IMPORT = "import"
     REPLICA = "bring a replica in"
     SALVAGE = "salvage"
+    HOLD = "put a holder beside a machine"
     ADOPT_SIZE = "record the size that a volume has"
+    ACCEPT_WRITTEN = "accept what was written to a volume"
     HEADER = "rewrite a header"
     REDUCE = "reduce a volume"
     LEAKS = "repair leaks"
@@ -144,6 +146,7 @@ O_DEPTH: Final = "O-DEPTH"
 O_FORMAT: Final = "O-FORMAT"
 O_OVERSIZE: Final = "O-OVERSIZE"
 O_GROWN: Final = "O-GROWN"
+O_WRITTEN: Final = "O-WRITTEN"
 O_UNHELD: Final = "O-UNHELD"
 O_HEADER: Final = "O-HEADER"
 O_LEAKS: Final = "O-LEAKS"
@@ -325,9 +328,14 @@ _TABLE: tuple[Rule, ...] = (
          Executor.FLATTEN, volumes=Need.ALWAYS, deep=Need.SOMETIMES),
     Rule(O_UNHELD, "A machine or a tool writes to it, and no holder has the lease for that: the holder was killed, or "
          "the volume was opened by hand. The data is protected as long as it is open: nothing is sealed, merged, "
-         "replaced or deleted.", _DEGRADED, "in use by {users} without a holder",
-         stuck="If it is a machine, put a new holder beside it on its host: diskwright prepare REPO IMAGE "
-         "--take-over. Or stop it; what else is to be done to the image is offered then."),
+         "replaced or deleted.", _DEGRADED, "in use by {users} without a holder", FixType.OPTIMIZE,
+         "{reason}; this puts a new holder beside it",
+         "Prepares the image for what has it open: a new holder takes the leases, at the same path if it was prepared "
+         "before. The machine notices nothing, and diskwright teardown ends it. diskwright prepare REPO IMAGE "
+         "--take-over does the same.",
+         "Run it on the host of the machine. Or stop the machine; what else is to be done to the image is offered "
+         "then.",
+         Executor.HOLD, leases=Leases.NONE, waits=(WaitKind.HOST,)),
     Rule(O_GROWN, "A resize was interrupted, or another tool has made the volume of the disk longer than its record "
          "says. What lies behind the recorded size would be lost with the next copy, so nothing is built on it before "
          "its size is settled.", _DEGRADED,
@@ -338,6 +346,19 @@ _TABLE: tuple[Rule, ...] = (
          "shorter again.",
          "Stop the machine that uses the disk, so that it cannot be made longer meanwhile.",
          Executor.ADOPT_SIZE),
+    Rule(O_WRITTEN, "The volume was written to while no machine had the image prepared, by another tool or by a "
+         "machine that nobody knows of: its file says so. What it contains now may be wanted or not, so nothing is "
+         "built on it before that is settled.", _DEGRADED,
+         "its data was written to at {when} while nobody had it prepared", FixType.OPTIMIZE,
+         {"disk": "{reason}; this makes what it contains now its content",
+          "proven": "{reason}, and its digest proves that it is as it was; this takes it for unchanged",
+          "unproven": "{reason}, and it has no digest that could tell whether its content is what it was; this makes "
+          "what it contains now its content, also for what stands on it"},
+         "Records what the volume looks like now, with a remark. No data is touched. A snapshot that has a digest is "
+         "read whole by a deep check: it is as it was, or proven to be damaged.",
+         "Look at what it contains first: prepare it read-only, or export it. For a snapshot that has a digest check "
+         "with --deep. A replica or a backup may have what it was.",
+         Executor.ACCEPT_WRITTEN, risk=Risk.LOSES_DATA, deep=Need.SOMETIMES),
     Rule(O_HEADER, "The backing name in its qcow2 header is wrong. Nothing here follows it; other programs might.",
          _DEGRADED, "the backing name in its header is not what its record says (it is derived and never followed)",
          FixType.OPTIMIZE, "{reason}; this rewrites the header only",

@@ -10,8 +10,11 @@ from engine.copying.ranges import exact
 from engine.data.model import Wait
 from engine.data.progress import Progress
 from engine.data.records import Record, VolumeRef
+from engine.data.seen import Stamp
 from engine.doors.images import CheckReport
+from engine.doors.users import User
 from engine.formats.base import Litter, Scan, TagEntry, VolumeFacts
+from engine.tags.seen import written
 
 
 class Replica(NamedTuple):
@@ -76,7 +79,7 @@ class View(NamedTuple):
     """Type and version of the repository."""
     late_writers: Mapping[str, str] = MappingProxyType({})
     """Of the volumes that a fix would go on with or reduce, by id the host that may still write to them."""
-    unheld: Mapping[str, str] = MappingProxyType({})
+    unheld: Mapping[str, tuple[User, ...]] = MappingProxyType({})
     """Tags whose data is written to although nobody has their lease, with who does it."""
 
 
@@ -145,6 +148,10 @@ class Graph:
             return namers[0]
         records = [record for tag in namers if (record := self.record(tag)) is not None]
         return next((record.id for record in records if record.volume == volume), namers[0])
+
+    def written(self, record: Record) -> Stamp | None:
+        """See ``engine.tags.seen.written``."""
+        return written(record, self.view.facts.get(record.volume.id)) if record.volume else None
 
     def chain(self, record: Record) -> list[Record]:
         """The chain from ``record`` down as far as it can be followed, without repeats."""

@@ -5,18 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from engine.data.amounts import human
-from engine.data.model import OperationStatus, Strategy, VolumeFormat
+from engine.data.model import Strategy, VolumeFormat
 from engine.data.options import Options
 from engine.data.records import Operation, Record
 from engine.errors import BadRequest, DiskwrightError, NotFound, Refused
 from engine.formats.base import Repository
 from engine.tags import changes, target
 from engine.tags.context import Context
-
-
-def committed(context: Context, verb: str) -> OperationStatus:
-    """Return the status of an operation whose intent is being committed."""
-    return OperationStatus(verb, context.doors.ids.host_id, 0, 0, -1, "", context.doors.clock.wall(), "committed")
 
 
 def new_disk(context: Context, size: int, strategy: Strategy, operation: Operation, user_data: Any) -> Record:
@@ -30,7 +25,7 @@ def new_disk(context: Context, size: int, strategy: Strategy, operation: Operati
         volume=None,
         strategy=strategy,
         operation=operation,
-        last=committed(context, operation.verb),
+        last=context.committed(operation.verb),
         user_data=user_data,
     )
 

@@ -16,7 +16,7 @@ from engine.errors import Conflict, ImageBusy, NotFound, OutcomeUnknown, Overtak
 from engine.formats.base import Repository
 from engine.tags import chains, changes, leasing, sources
 from engine.tags.context import Context, Found
-from engine.verbs.commit import committed, ready_for_any_host, require_base, require_fits, require_room
+from engine.verbs.commit import ready_for_any_host, require_base, require_fits, require_room
 from engine.verbs.snapshot import switch
 
 
@@ -116,7 +116,7 @@ def _commit(
     require_fits(repository, record.size)
     tag = context.doors.ids.new_id() if record.mutable else record.id
     copy = sources.copy_record(context, source, tag, options.strategy or Strategy.SPACE, digest=options.digest)
-    copy = copy._replace(user_data=user_data, last=committed(context, "copy"))
+    copy = copy._replace(user_data=user_data, last=context.committed("copy"))
     assert copy.operation is not None and copy.operation.attempt is not None
     require_room(repository, copy.operation.attempt.format if base is None else VolumeFormat.QCOW2, record.size)
     if base is not None:
@@ -143,12 +143,12 @@ def _commit(
 
 def _base(context: Context, repository: Repository, base: str, size: int, options: Options) -> str:
     """Return the tag to build on: the base itself, or a hidden freeze of it; "" to copy all bits after all."""
-    try:
-        record = changes.read(repository, base).record
-    except NotFound:
-        raise NotFound(f"the base {base} is not in the target repository", "Copy it there first") from None
+    entry = repository.tags.read(base)
+    if entry is None:
+        raise NotFound(f"the base {base} is not in the target repository", "Copy it there first")
+    record = changes.readable(entry, base, repository.place).record
     if not record.strong:
-        raise NotFound(f"the base {base} was removed from the target repository", "Restore it first")
+        raise context.not_visible(repository, record)
     if not record.whole:
         raise Refused(f"the base {base} is not complete", "Run its mend fix first")
     if record.size > size:

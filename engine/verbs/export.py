@@ -89,7 +89,7 @@ def _readable(context: Context, repo_id: str, image: str) -> Iterator[tuple[list
     """The layers of an image, whether they are read directly, and its size; nobody changes them meanwhile."""
     repository = context.repository(repo_id)
     record = context.visible(repo_id, image)
-    links = chains.usable(repository, record)
+    links = chains.usable(repository, record, written=True)
     with leasing.take_to_read(context.doors, repository, {link.tag: link.volume for link in links}):
         try:
             chains.unchanged(repository, links)

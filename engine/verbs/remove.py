@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from engine.data.model import require_id
 from engine.data.records import Record
-from engine.errors import ImageBusy, NotFound, Refused
+from engine.errors import ImageBusy, Refused
 from engine.gate import owners
-from engine.tags import changes, leasing
+from engine.tags import changes, leasing, seen
 from engine.tags.attempt import with_cursor
 from engine.tags.context import Context
 from engine.tags.freeing import freeing
@@ -27,7 +27,7 @@ def remove(context: Context, repo_id: str, image: str) -> None:
     def removed(record: Record) -> Record | None:
         if not record.strong:
             if record.removed is None:
-                raise NotFound(f"there is no image {image} in {repo_id}")
+                raise context.not_visible(repository, record)
             return None
         if record.prepared_by and repository.leases.held(image):
             raise ImageBusy(
@@ -35,8 +35,7 @@ def remove(context: Context, repo_id: str, image: str) -> None:
                 "Tear it down there first",
             )
         now = context.doors.clock.wall()
-        record = with_cursor(repository, record)
-        return record._replace(strong=False, removed=now, epoch=record.epoch + 1)
+        return seen.in_next_epoch(with_cursor(repository, record))._replace(strong=False, removed=now)
 
     freeing(repository, lambda: changes.change(repository, image, removed))
 
@@ -50,7 +49,7 @@ def restore(context: Context, repo_id: str, image: str) -> None:
         if record.strong:
             return None
         if record.removed is None:
-            raise NotFound(f"there is no removed image {image} in {repo_id}")
+            raise context.not_visible(repository, record)
         if record.purging:
             raise Refused(f"image {image} is being deleted", "It cannot come back; copy it from elsewhere")
         if record.absorber:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from engine.data.model import require_id, require_size
 from engine.data.records import Record, VolumeRef
-from engine.errors import BadRequest, NotFound, Refused
+from engine.errors import BadRequest, Refused
 from engine.formats.base import Repository
 from engine.gate import gate
 from engine.gate.gate import Purpose
-from engine.tags import chains, changes, leasing, lengths, sessions
+from engine.tags import chains, changes, leasing, lengths, seen, sessions
 from engine.tags.context import Context
-from engine.verbs.commit import committed, require_fits
+from engine.verbs.commit import require_fits
 
 
 def grow(context: Context, repo_id: str, disk: str, size: int) -> None:
@@ -32,6 +32,8 @@ def grow(context: Context, repo_id: str, disk: str, size: int) -> None:
 
 def _grow(context: Context, repository: Repository, disk: str, size: int) -> None:
     record = changes.read(repository, disk).record
+    if not record.strong:
+        raise context.not_visible(repository, record)
     volume = _may_grow(record, size)
     links = chains.usable(repository, record, grown=True)
     longer = chains.grown_to(record, volume, repository.volumes.facts(volume.id, volume.format))
@@ -52,19 +54,18 @@ def _grow(context: Context, repository: Repository, disk: str, size: int) -> Non
         if now.size == size:
             return None
         # What was copied or hashed of it is void.
-        return now._replace(
+        longer = now._replace(
             size=size,
             write_epoch=now.write_epoch + 1,
             content=context.doors.ids.new_id(),
-            last=committed(context, "resize"),
+            last=context.committed("resize"),
         )
+        return seen.noted(repository, longer)
 
     changes.change(repository, disk, longer_now)
 
 
 def _may_grow(record: Record, size: int) -> VolumeRef:
-    if not record.strong:
-        raise NotFound(f"there is no image {record.id}", "It was removed; restore it first")
     if not record.mutable:
         raise Refused(f"image {record.id} is a snapshot", "A snapshot does not change: base a longer disk on it")
     if not record.whole or record.volume is None:

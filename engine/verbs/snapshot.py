@@ -13,12 +13,12 @@ from typing import Any
 from engine.data.model import Strategy, VolumeFormat, require_id
 from engine.data.options import Options
 from engine.data.records import Operation, Record, VolumeRef, check_user_data
-from engine.errors import DiskwrightError, NotFound, Refused
+from engine.errors import DiskwrightError, Refused
 from engine.formats.base import Repository
 from engine.gate import gate
-from engine.tags import chains, changes, leasing, sessions
+from engine.tags import chains, changes, leasing, seen, sessions
 from engine.tags.context import Context
-from engine.verbs.commit import committed, require_room
+from engine.verbs.commit import require_room
 
 
 def snapshot(context: Context, repo_id: str, disk: str, user_data: Any, options: Options) -> str:
@@ -40,6 +40,8 @@ def switch(
 
     ``strong`` False: the new tag stays hidden (the base of a copy). The caller holds the disk's lease."""
     record = changes.read(repository, disk).record
+    if not record.strong:
+        raise context.not_visible(repository, record)
     volume = _may_switch(record)
     links = chains.load(repository, record)
     chains.as_recorded(repository, record, volume)
@@ -60,14 +62,14 @@ def switch(
         operation=Operation("create_snapshot", overlay, other=disk),
         digest=record.digest if record.digest_is_valid else "",
         lost=record.lost,
-        last=committed(context, "create_snapshot"),
+        last=context.committed("create_snapshot"),
         user_data=user_data,
     )
     with leasing.take(context.doors, repository, [frozen]):
-        repository.tags.publish(hidden, 0)
+        repository.tags.publish(seen.noted(repository, hidden), 0)
         try:
             gate.make(repository, overlay, record.size, volume.format, lambda: _still_begun(repository, frozen))
-            changes.change(repository, disk, lambda now: sessions.closed(context.doors, _moved(now, record, overlay)))
+            changes.change(repository, disk, lambda now: _moved(context, repository, now, record, overlay))
         except DiskwrightError:
             _drop_unused(repository, frozen, disk, overlay)
             raise
@@ -88,8 +90,6 @@ def _complete(now: Record, strong: bool) -> Record:
 
 
 def _may_switch(record: Record) -> VolumeRef:
-    if not record.strong:
-        raise NotFound(f"there is no image {record.id}", "It was removed; restore it first")
     if not record.mutable:
         raise Refused(f"image {record.id} is a snapshot already", "Only virtual disks can be snapshotted")
     if not record.whole or record.volume is None:
@@ -99,11 +99,11 @@ def _may_switch(record: Record) -> VolumeRef:
     return record.volume
 
 
-def _moved(now: Record, before: Record, overlay: VolumeRef) -> Record:
+def _moved(context: Context, repository: Repository, now: Record, before: Record, overlay: VolumeRef) -> Record:
     # The epoch too: whoever cleans away what we have begun raises it first (we were frozen, and have lost our leases).
     if (now.volume, now.epoch) != (before.volume, before.epoch) or not now.strong:
         raise Refused(f"image {now.id} was changed at the same moment", "Look at its status and try again")
-    return now._replace(volume=overlay)
+    return seen.noted(repository, sessions.closed(context.doors, now._replace(volume=overlay)))
 
 
 def _drop_unused(repository: Repository, frozen: str, disk: str, overlay: VolumeRef) -> None:

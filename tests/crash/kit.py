@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from engine.api import Engine
@@ -74,6 +76,14 @@ def write(engine: Engine, repo: str, disk: str, *commands: str) -> None:
         )
     finally:
         engine.teardown_image(repo, disk)
+
+
+@contextlib.contextmanager
+def as_it_rots(path: str | Path) -> Iterator[None]:
+    """What the body does to a file is done without a write that its file system knows of."""
+    before = os.stat(path)
+    yield
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def content(engine: Engine, repo: str, image: str, scratch: Path) -> bytes:

@@ -46,3 +46,56 @@ def test_hidden_data_is_no_image():
     (frozen,) = [tag for tag, entry in tags.items() if entry.record is not None and not entry.record.strong]
     with pytest.raises(NotFound, match="is no image of b but hidden data"):
         engine.prepare_image("b", frozen)
+
+
+VERBS = {
+    "status": lambda engine, image: engine.get_image_status("a", image),
+    "copy": lambda engine, image: engine.copy_image("b", image),
+    "copy onto": lambda engine, image: engine.copy_image("a", engine.create_virtual_disk("b", SIZE), image),
+    "create on": lambda engine, image: engine.create_virtual_disk("b", SIZE, image),
+    "remove": lambda engine, image: engine.remove_image("a", image),
+    "restore": lambda engine, image: engine.restore_image("a", image),
+    "snapshot": lambda engine, image: engine.create_snapshot("a", image),
+    "user data": lambda engine, image: engine.get_user_data("a", image),
+    "set user data": lambda engine, image: engine.set_user_data("a", image, {}),
+    "strategy": lambda engine, image: engine.set_strategy("a", image, "space"),
+    "digest": lambda engine, image: engine.record_digest("a", image),
+    "export": lambda engine, image: engine.export_image("a", image, "/out.raw", "raw"),
+    "prepare": lambda engine, image: engine.prepare_image("a", image),
+    "teardown": lambda engine, image: engine.teardown_image("a", image),
+    "stop": lambda engine, image: engine.stop_task("a", image),
+    "name file": lambda engine, image: engine.name_import_file("a", image, "/in.raw"),
+}
+NO_ERROR = {("remove", "removed"), ("remove", "deleted"), ("restore", "removed"), ("status", "removed")}
+"""Done already, or just what is wanted."""
+
+
+def test_every_verb_tells_the_same_of_an_image_that_is_none():
+    """Removed, deleted, hidden and away have one message each, whatever is asked for, and each has a next step."""
+    world = World()
+    world.create("a", "b")
+    engine = world.host("one")
+    removed, deleted, base = (engine.create_virtual_disk("a", SIZE) for _ in range(3))
+    engine.remove_image("a", deleted)
+    (fix,) = [fix for fix in engine.check_storage_repository("a") if fix.rule == C_REMOVED]
+    engine.run_fix_here("a", fix)
+    engine.remove_image("a", removed)
+    engine.copy_image("a", engine.create_virtual_disk("b", SIZE), base, options={"auto_fix": False})
+    tags = engine.context.repository("a").tags.scan().values()
+    (hidden,) = [tag.id for tag in tags if tag.record and not tag.record.strong and tag.record.removed is None]
+    told = {
+        "removed": (removed, NotFound, r"was removed from a\. It can"),
+        "deleted": (deleted, NotFound, "was removed from (/srv/)?a, and its data is deleted"),
+        "hidden": (hidden, NotFound, "is no image of a but hidden data"),
+        "unknown": ("0" * 32, NotFound, "there is no image|in none of the connected|is not in the target"),
+    }
+    for state, (image, kind, words) in told.items():
+        for name, verb in VERBS.items():
+            if (name, state) not in NO_ERROR:
+                with pytest.raises(kind, match=words) as error:
+                    verb(engine, image)
+                assert error.value.next_step, (state, name)
+    engine.doors.files.rename(f"{REPOSITORIES}/a", f"{REPOSITORIES}/gone")
+    for verb in VERBS.values():
+        with pytest.raises(StorageError, match="there is no repository at /srv/a any more"):
+            verb(engine, base)

@@ -13,7 +13,7 @@ from engine.data.model import Fix, Risk, Status
 from engine.errors import BadRequest, Damaged, ImageBusy, NoSpace, Refused, StaleFix, Stopped, StorageError
 from engine.triage.health import MAX_CHAIN
 from sim.hosts.crash import Crashed, Effects, crashing
-from tests.crash.kit import SIZE, MiB, World, content, nothing_left_over, settle, write
+from tests.crash.kit import SIZE, MiB, World, as_it_rots, content, nothing_left_over, settle, write
 
 NO_FIX = {"auto_fix": False}
 
@@ -273,7 +273,7 @@ def test_leaked_clusters_are_found_by_a_deep_check_and_given_back(engine, world,
     write(engine, "a", disk, "write -P 1 0 1M")
     expected = content(engine, "a", disk, tmp_path)
     path = volume_of(world, engine, "a", disk)
-    with path.open("r+b") as file:  # unmap the L2 table: its clusters stay counted
+    with as_it_rots(path), path.open("r+b") as file:  # unmap the L2 table: its clusters stay counted
         l1 = int.from_bytes(file.read()[40:48], "big")
         file.seek(l1)
         table = int.from_bytes(file.read(8), "big") & 0x00FFFFFFFFFFFE00
@@ -316,7 +316,9 @@ def test_a_header_that_contradicts_its_record_is_never_followed_and_is_rewritten
     expected = content(engine, "a", disk, tmp_path)
     top = volume_of(world, engine, "a", disk)
     for _ in range(2):
-        subprocess.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", "/etc/passwd", top], check=True)
+        with as_it_rots(top):
+            rebase = ["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", "/etc/passwd", top]
+            subprocess.run(rebase, check=True)
         assert status(engine, "a", disk) == Status.DEGRADED
         assert content(engine, "a", disk, tmp_path) == expected
         assert rules(engine, "a") == ["O-HEADER"]
@@ -418,7 +420,7 @@ def test_a_replica_with_other_content_is_not_taken(engine, world):
     """The digest decides; nothing is replaced."""
     _, snapshot = snapshot_in_both(engine)
     path = volume_of(world, engine, "a", snapshot)
-    with path.open("r+b") as file:
+    with as_it_rots(path), path.open("r+b") as file:
         file.seek(-100_000, os.SEEK_END)
         file.write(b"other content")
     volume_of(world, engine, "b", snapshot).unlink()

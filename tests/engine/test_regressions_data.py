@@ -22,7 +22,7 @@ from engine.formats.files.tags import Tags
 from engine.tags import leasing, target
 from engine.tools.local.files import RealFiles
 from engine.verbs import snapshot as snapshot_verb
-from tests.crash.kit import MiB, content, settle, write
+from tests.crash.kit import MiB, as_it_rots, content, settle, write
 from tests.engine.regress_kit import (
     FAST,
     NO_FIX,
@@ -255,7 +255,8 @@ def rot(path: Any) -> None:
     """Another byte in what is, in these images, data."""
     raw = bytearray(path.read_bytes())
     raw[-100] ^= 0xFF
-    path.write_bytes(raw)
+    with as_it_rots(path):
+        path.write_bytes(raw)
 
 
 def test_after_a_salvage_a_replica_must_still_meet_the_digest(engine, world):
@@ -577,10 +578,7 @@ def test_a_replica_is_proven_by_reading_it_also_where_blocks_can_be_shared(engin
     """A digest that only stands in the replica's record proves nothing about its blocks."""
     _, snapshot = snapshotted(engine, 2 * MiB, above="")
     copied(engine, "b", snapshot)
-    rotten = volume_of(world, engine, "b", snapshot)
-    raw = bytearray(rotten.read_bytes())
-    raw[-100] ^= 0xFF
-    rotten.write_bytes(raw)
+    rot(volume_of(world, engine, "b", snapshot))
     volume_of(world, engine, "a", snapshot).unlink()
     can = engine.context.repository("a").constraints()
     monkeypatch.setattr(LocalRepository, "constraints", lambda self: can._replace(reflink=True, direct_io=False))

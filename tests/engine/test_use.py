@@ -13,7 +13,7 @@ import pytest
 from engine.data.model import Status
 from engine.doors.files import RunPlace
 from engine.doors.processes import ProcessState
-from engine.errors import Conflict, ImageBusy, Moved, NotFound, Refused
+from engine.errors import Conflict, ImageBusy, Moved, NotFound, Refused, StaleFix
 from engine.host.state import HostState
 from engine.tags import changes
 from engine.triage import rules
@@ -186,6 +186,28 @@ def test_a_machine_outlives_its_holder_and_gets_a_new_one(engine):
         assert engine.list_prepared() == [again]
     engine.teardown_image("a", disk)
     engine.create_snapshot("a", disk)
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_check_offers_a_holder_for_a_machine_that_has_none(engine, here):
+    """The fix, here or in a process of its own, is what prepare --take-over does; after it the image is in order."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    prepared = engine.prepare_image("a", disk)
+    with machine(volume_of(None, engine, disk)):
+        end_holder(engine, prepared)
+        (fix,) = engine.check_storage_repository("a")
+        assert (fix.rule, fix.target, fix.wait, fix.irreversible) == (rules.O_UNHELD, disk, None, False)
+        if here:
+            engine.run_fix_here("a", fix)
+        else:
+            engine.wait_for_task(engine.fix_storage_repository("a", fix))
+        (again,) = engine.list_prepared()
+        assert (again.path, again.writable) == (prepared.path, True)
+        assert engine.check_storage_repository("a") == []
+        assert engine.get_image_status("a", disk).status == Status.OPTIMIZED
+    with pytest.raises((StaleFix, ImageBusy)):
+        engine.run_fix_here("a", fix)
+    engine.teardown_image("a", disk)
 
 
 def test_a_reader_is_taken_over_at_its_own_path(engine):

@@ -68,6 +68,11 @@ def explored(name: str) -> tuple[Violation, ...]:
     return Explorer(ALL[name], "posix", seconds=40, recover=False, max_violations=1).run().violations
 
 
+def test_what_a_stranger_wrote_is_kept_whole_once_it_is_accepted():
+    """Killed anywhere, its acceptance leaves it to be accepted again, or has made durable what was shown."""
+    assert not explored("accept-written")
+
+
 @pytest.mark.parametrize("name", ["adopt-grown", "adopt-grown-raw", "lvm:adopt-grown"])
 def test_a_disk_that_another_tool_made_longer_has_one_of_two_sizes(name: str):
     """Killed anywhere, its adoption leaves the old size, or the new one with all that lies behind the old end."""

@@ -35,6 +35,7 @@ KILLERS = {
     "fixes.clean.delete:repository.tags.settle_all": "remove-below",
     "fixes.clean.leftovers:repository.tags.settle_all": "strategy",
     "tags.lengths.grow:gate.settle": "adopt-grown-unflushed",
+    "fixes.repair.accept_written:gate.settle": "accept-written",
     "tags.sessions.close:gate.settle": "machine-unflushed",
     "formats.lvm.setup._mark_as_ours:group.sync": "small lvm",
     "fixes.clean.unnamed:repository.tags.settle_all": "clean-unnamed-just-now",

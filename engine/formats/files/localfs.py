@@ -88,7 +88,7 @@ def open(doors: Doors, parameters: dict[str, object], threads: bool) -> LocalRep
     found = setup.open_tree(doors, root)
     tree = Tree(doors, root, found.access)
     _require_own(doors, root, parameters)
-    return LocalRepository(tree, found, threads, Volumes(tree), ProgressLogs(tree))
+    return LocalRepository(tree, found, threads, Volumes(tree, _ONE_HOST not in parameters), ProgressLogs(tree))
 
 
 def detach(doors: Doors, parameters: dict[str, object]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 from engine.data.model import VolumeFormat, aligned, require_id
 from engine.data.records import VolumeRef
+from engine.data.seen import Stamp
 from engine.doors.files import FileHandle, Kind, Stat
 from engine.doors.images import Layer
 from engine.doors.leases import Lease
@@ -27,8 +28,11 @@ _FIRST_READ_BYTES = 4096
 class Volumes:
     """The volumes of one repository."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, stamped: bool = False) -> None:
+        """``stamped``: times of files are those of this host's kernel. A server, or a program that is the file system,
+        may round or set them later."""
         self._tree = tree
+        self._stamped = stamped
         self._files = tree.files
 
     def listing(self) -> object:
@@ -51,11 +55,14 @@ class Volumes:
         if format is VolumeFormat.RAW:
             stat = self._files.stat(path)
             problem = "" if stat.kind is Kind.FILE else f"it is {kind_text(stat.kind)}, not a file"
-            return VolumeFacts(volume, format, True, stat.size, stat.allocated, None, problem)
+            return VolumeFacts(volume, format, True, stat.size, stat.allocated, None, problem, stamp=self._stamp(stat))
         with self._files.open(path) as handle:
             stat = handle.stat()
             header, problem = _header(handle, stat)
-        return VolumeFacts(volume, format, True, stat.size, stat.allocated, header, problem)
+        return VolumeFacts(volume, format, True, stat.size, stat.allocated, header, problem, stamp=self._stamp(stat))
+
+    def _stamp(self, stat: Stat) -> Stamp | None:
+        return Stamp(stat.inode, stat.mtime_ns, stat.size) if self._stamped else None
 
     def _absent(self, volume: str, format: VolumeFormat) -> VolumeFacts:
         name = layout.volume_name(volume, format)
@@ -161,6 +168,15 @@ class Volumes:
         if kind is not Kind.FILE:
             raise Damaged(f"volume {path} is {kind_text(kind)}, not a file")
         return Layer(path, volume.format)
+
+    def stamp(self, volume: VolumeRef) -> Stamp | None:
+        """Make one ``stat``."""
+        try:
+            return self._stamp(self._files.stat(self._volume_path(volume.id, volume.format)))
+        except OSError as error:
+            if is_gone(error):
+                return None
+            raise from_os_error(error, f"look at volume {volume.id}") from error
 
     def users(self, volume: VolumeRef) -> list[User]:
         """Ask for the locks of the file; nobody where it is gone."""

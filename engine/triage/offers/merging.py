@@ -40,6 +40,8 @@ def of_tag(judge: Judge, tag: str) -> Iterator[Fix]:
         return  # both are mended first, or the upper one is removed
     if not above.strong and not graph.children(above.id):
         return  # the upper one is about to be cleaned away itself
+    if graph.written(below) is not None or graph.written(above) is not None:
+        return  # that is settled first
     yield _fix(graph, below, above, direction(graph, below, above))
 
 

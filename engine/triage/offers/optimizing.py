@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.data.model import Fix, ImageReport, Status, Wait, WaitKind
+from engine.data.model import Fix, ImageReport, Risk, Status, Wait, WaitKind
 from engine.data.records import Record
 from engine.tags.chains import grown_to
 from engine.triage import rules
@@ -21,11 +21,14 @@ def optimize(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]:
         return
     found = degradations(judge.graph, record)
     rebuild = next((item for item in found if item.rule in rules.REBUILDS), None)
-    if rebuild is not None and (record.operation is None or record.operation.verb == "optimize"):
+    settled = all(judge.graph.written(link) is None for link in judge.graph.chain(record))
+    if rebuild is not None and settled and (record.operation is None or record.operation.verb == "optimize"):
         yield _rebuild(judge, record, rebuild)  # an unfinished merge comes first, and is offered by itself
     for item in found:
         if item.rule == rules.O_HEADER or (item.rule == rules.O_LEAKS and rebuild is None):
             yield _small(judge, record, item)
+        elif item.rule == rules.O_UNHELD:
+            yield _take_over(judge.graph, record, item)
         elif item.rule == rules.O_GROWN and record.operation is None:
             yield _adopt_size(judge, record, item)
         elif item.rule == rules.D_LOST and record.lost:
@@ -60,6 +63,40 @@ def reduce(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]:
         before=report.status,
         after=report.status,
         wait=_late_writer(graph, record),
+    )
+
+
+def accept_written(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]:
+    """Offer to take what was written to an image while nobody had it prepared for its content; also of hidden data,
+    which images stand on."""
+    graph = judge.graph
+    record = graph.record(tag)
+    if record is None or judge.health(tag).status is not Status.OPTIMIZED:
+        return
+    stamp, found = graph.written(record), degradations(graph, record)
+    if stamp is None or not found or found[0].rule != rules.O_WRITTEN:
+        return
+    if record.mutable:
+        case, risk = "disk", Risk.IRREVERSIBLE
+    elif not record.digest_is_valid:
+        case, risk = "unproven", Risk.LOSES_DATA
+    elif graph.view.deep and tag not in graph.view.depths.failed and tag not in graph.view.depths.unreadable:
+        case, risk = "proven", Risk.REVERSIBLE
+    else:
+        return  # a deep check finds out
+    yield fix(
+        graph,
+        rules.O_WRITTEN,
+        tag,
+        rules.offer(rules.O_WRITTEN, case, reason=rules.sentence(found[0].reason)),
+        reads=reads_of(graph, [tag]),
+        plan={"mtime_ns": stamp.mtime_ns},
+        facts=found[0].facts,
+        cost=cost(graph, read=graph.chain_bytes(record) if case == "proven" else 0, exact=False),
+        risk=risk,
+        deep=case == "proven",
+        before=report.status,
+        after=Status.OPTIMIZED if record.strong else report.status,
     )
 
 
@@ -99,6 +136,21 @@ def _small(judge: Judge, record: Record, item: Degradation) -> Fix:
         before=Status.DEGRADED,
         after=Status.OPTIMIZED,
         wait=_late_writer(judge.graph, record) if item.rule == rules.O_LEAKS else None,
+    )
+
+
+def _take_over(graph: Graph, record: Record, item: Degradation) -> Fix:
+    here = graph.view.managed or all(user.pid for user in graph.view.unheld[record.id])
+    return fix(
+        graph,
+        rules.O_UNHELD,
+        record.id,
+        rules.offer(rules.O_UNHELD, reason=rules.sentence(item.reason)),
+        reads=reads_of(graph, [record.id]),
+        facts=item.facts,
+        before=Status.DEGRADED,
+        after=Status.OPTIMIZED,
+        wait=None if here else Wait(WaitKind.HOST, "", "the host on which that runs: check and run this fix there"),
     )
 
 

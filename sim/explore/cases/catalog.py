@@ -49,6 +49,11 @@ def _adopt_what_a_careless_tool_did(driver: Driver) -> None:
     driver.adopt_what_is_seen("a", disk(driver))
 
 
+def _accept_what_a_stranger_wrote(driver: Driver) -> None:
+    driver.write_as_a_stranger("a", disk(driver), 64 * 1024, data(9, 512))
+    driver.accept_what_was_written("a", disk(driver))
+
+
 def _raw_disk(driver: Driver) -> None:
     images.a_disk(driver, strategy="performance")
 
@@ -163,6 +168,7 @@ FIXES = (
     Case("adopt-grown", damage.a_grown_disk, _fix("a", rules.O_GROWN)),
     Case("adopt-grown-raw", damage.a_grown_raw_disk, _fix("a", rules.O_GROWN)),
     Case("adopt-grown-unflushed", _raw_disk, _adopt_what_a_careless_tool_did, strangers=True),
+    Case("accept-written", _raw_disk, _accept_what_a_stranger_wrote, strangers=True),
     Case("optimize-leaks", damage.leaked_clusters, _fix("a", rules.O_LEAKS, deep=True)),
 )
 """What operators do."""
@@ -187,11 +193,12 @@ _NOT_ON_LVM = (
     "clean-unnamed-just-now",
     "adopt-grown-raw",
     "adopt-grown-unflushed",
+    "accept-written",
     "snapshot-unflushed",
     "mend-older",
 )
-"""What is for files only. A cluster that was never flushed may show what the device had there before, and a record has
-no file that can go."""
+"""What is for files only. A cluster that was never flushed may show what the device had there before, a device does not
+tell that it was written to, and a record has no file that can go."""
 
 ON_LVM = {
     case.name: case

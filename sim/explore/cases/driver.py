@@ -255,6 +255,29 @@ class Driver:
             self.engine().run_fix_here(repo, fix)
             done(after)
 
+    def write_as_a_stranger(self, repo: str, disk: str, offset: int, data: bytes) -> None:
+        """Have another tool, which flushes nothing, write to a volume that nobody has prepared; ``data`` should be no
+        more than one sector."""
+        engine, before = self.engine(), self.model
+        process = self.world.process_of(engine).host.process("qemu-io")
+        after = before.changed(repo, disk, content=self.image(repo, disk).content.write(offset, data))
+        self.models = (before, after)
+        try:
+            tool = UnsafeImageTool(process.files, self.world.image_locks)
+            session = tool.open_session(layers(engine, repo, disk), True, False)
+            session.write(offset, data)
+            session.close()
+        finally:
+            process.end()
+
+    def accept_what_was_written(self, repo: str, disk: str) -> None:
+        """Run the fix O-WRITTEN after ``write_as_a_stranger``: what it showed then is the content for good."""
+        after = self.models[-1]
+        (fix,) = (fix for fix in self.engine().check_storage_repository(repo) if fix.rule == rules.O_WRITTEN)
+        with self.promising(after) as done:
+            self.engine().run_fix_here(repo, fix)
+            done(after)
+
     # -- fixes
 
     def fix(self, repo: str, rule: str, target: str = "", deep: bool = False) -> Fix:

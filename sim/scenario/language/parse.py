@@ -356,12 +356,13 @@ class _Parser(Reader):
             if "change" in values and ("from" not in values or not isinstance(values["change"], dict)):
                 self.wrong(node, "change needs from, and names fields of the fixes with their values")
         elif step.verb == "damage":
-            kinds = ("record", "header", "truncate", "overwrite", "text", "delete", "digests")
+            kinds = ("record", "header", "truncate", "overwrite", "written", "text", "delete", "digests")
             given = [name for name in kinds if name in values]
             if len(given) != 1:
                 self.wrong(node, f"damage does one thing, found {_list(tuple(given))}")
-            if "pieces" not in values.get("overwrite", {"pieces": 1}):
-                self.wrong(node, "overwrite needs a list of pieces")
+            for kind in ("overwrite", "written"):
+                if "pieces" not in values.get(kind, {"pieces": 1}):
+                    self.wrong(node, f"{kind} needs a list of pieces")
         elif step.verb == "set_user_data" and len(values.keys() & {"data", "bytes", "nested"}) != 1:
             self.wrong(node, "set_user_data needs one of data, bytes, nested")
         elif step.verb == "make_file" and "pieces" not in values.get("content", {"pieces": 1}):

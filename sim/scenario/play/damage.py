@@ -15,10 +15,12 @@ from engine.data.model import VolumeFormat, aligned
 from engine.data.records import Record, canonical, encode
 from engine.doors.files import Files
 from engine.doors.images import Layer
+from engine.errors import DiskwrightError
+from engine.tags import changes
 from engine.tools.qemu.qcow2 import fresh_image
 from sim.scenario.language.model import Step
 from sim.scenario.language.patterns import chunks
-from sim.scenario.play.names import Names
+from sim.scenario.play.names import NamedImage, Names
 
 _FEATURES_OFFSET = 72  # incompatible features in a qcow2 header of version 3
 _FLIPPED_AT = 5
@@ -57,13 +59,22 @@ def damage(names: Names, engine: Engine, step: Step) -> None:
         with files.open(path, writable=True) as handle:
             handle.truncate(values["truncate"])
             handle.sync()
-    elif "overwrite" in values:
+    elif "overwrite" in values or "written" in values:
         with files.open(path, writable=True) as handle:
-            for start, data in chunks(values["overwrite"]["pieces"]):
+            for start, data in chunks((values.get("overwrite") or values["written"])["pieces"]):
                 handle.write_at(start, data)
             handle.sync()
     else:
         _damage_header(names, step, files, path)
+    if "overwrite" in values or "header" in values:
+        _unseen(engine, image)
+
+
+def _unseen(engine: Engine, image: NamedImage) -> None:
+    """Let the record not know what the data file looked like: a bad disk changes bytes, and no time of a file."""
+    with contextlib.suppress(DiskwrightError):
+        repository = engine.context.repository(image.repository)
+        changes.change(repository, image.id, lambda record: record._replace(seen=None))
 
 
 def _flip(files: Files, path: str) -> None:

@@ -212,6 +212,9 @@ class Volumes:
         length = min(size, found.size) if volume.format is VolumeFormat.RAW else 0
         return self._activation.activate(volume, found.name, length)
 
+    def stamp(self, volume: VolumeRef) -> None:
+        """Return None: neither LVM nor a device notes when it was written."""
+
     def users(self, volume: VolumeRef) -> list[User]:
         """Ask the kernel of this host whether the device is open, and by whom. Who opened it on another host is told
         by ``late_writer``."""

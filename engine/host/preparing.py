@@ -33,9 +33,8 @@ from engine.formats.base import Repository, backing_name
 from engine.gate import gate
 from engine.gate.gate import Purpose
 from engine.host.state import HostState, Prepared
-from engine.tags import chains, changes, leasing, sessions
+from engine.tags import chains, changes, leasing, seen, sessions
 from engine.tags.context import Context
-from engine.verbs.commit import committed
 
 DISK_NAME = "disk"
 _WAIT_S = 10.0
@@ -53,6 +52,13 @@ def prepare(
         return entry
 
 
+def take_over(state: HostState, context: Context, repository: Repository, image: str) -> None:
+    """Prepare an image for the machine of this host that writes to it without a holder, as ``prepare`` does. Refused
+    when there is none any more, ImageBusy when it runs elsewhere."""
+    repo_id = next(name for name, one in context.connections.items() if one.identity == repository.identity)
+    prepare(context, state, repo_id, image, writable=True, take_over=True)
+
+
 @contextlib.contextmanager
 def lent(
     context: Context, state: HostState, repo_id: str, image: str, writable: bool, take_over: bool = False
@@ -63,7 +69,7 @@ def lent(
     record = context.visible(repo_id, image)
     _refuse_unusable(record, writable)
     _refuse_second(state, repository, image, writable)
-    links = chains.usable(repository, record, grown=True)
+    links = chains.usable(repository, record, grown=True, written=True)
     below = [link.tag for link in links[1:]]
     own, rest = ([image], below) if writable else ([], [image, *below])
     with contextlib.ExitStack() as stack:
@@ -71,7 +77,7 @@ def lent(
         if not take_over:
             _mend_headers(context, repository, links)
         taken = stack.enter_context(leasing.take(context.doors, repository, own, rest))
-        chains.usable(repository, context.visible(repo_id, image), grown=True)
+        chains.usable(repository, context.visible(repo_id, image), grown=True, written=True)
         chains.unchanged(repository, links)  # and from here on nobody changes it
         if take_over:
             _require_machine(repository, image, links[0])
@@ -154,14 +160,26 @@ def _claim(context: Context, repository: Repository, image: str) -> None:
         _refuse_unusable(record, True)
         if not record.strong:
             raise NotFound(f"image {image} was removed", "Restore it first")
-        return record._replace(
+        return _remarked(repository, record)._replace(
             write_epoch=record.write_epoch + 1,
             prepared_by=context.doors.ids.host_id,
             content=context.doors.ids.new_id(),
-            last=committed(context, "prepare"),
+            last=context.committed("prepare"),
         )
 
     changes.change(repository, image, claimed)
+
+
+def _remarked(repository: Repository, record: Record) -> Record:
+    """Return the record with a remark if its data was written to while nobody had it prepared: the machine may write to
+    it all the same, and nothing could tell that afterwards."""
+    assert record.volume is not None
+    stamp = seen.written(record, repository.volumes.facts(record.volume.id, record.volume.format))
+    if stamp is None:
+        return record
+    return seen.remarked(
+        record, f"its data was written to at {stamp.when} while nobody had it prepared; a machine has used it since"
+    )
 
 
 def _mend_headers(context: Context, repository: Repository, links: list[chains.Link]) -> None:
@@ -177,7 +195,18 @@ def _mend_headers(context: Context, repository: Repository, links: list[chains.L
         expected = (backing_name(below.tag), str(below.volume.format)) if below else (None, header.backing_format)
         if (header.backing_name, header.backing_format) != expected:
             with leasing.take(context.doors, repository, [link.tag]):
-                chains.rewrite_header(context.doors.images, repository, link.tag, link.volume)
+                _mend_header(context, repository, link)
+
+
+def _mend_header(context: Context, repository: Repository, link: chains.Link) -> None:
+    """Write to the volume so that nobody takes that for a write of a stranger; one of a stranger before stays told."""
+    record = changes.read(repository, link.tag).record
+    told = seen.written(record, repository.volumes.facts(link.volume.id, link.volume.format))
+    if told is None:
+        changes.change(repository, link.tag, lambda now: now._replace(seen=None))
+    chains.rewrite_header(context.doors.images, repository, link.tag, link.volume)
+    if told is None:
+        changes.change(repository, link.tag, lambda now: seen.noted(repository, now))
 
 
 def _run(

@@ -19,7 +19,7 @@ from textual.timer import Timer
 
 from engine.errors import DiskwrightError
 from tui.console.acts import Act
-from tui.console.control import exports
+from tui.console.control import exports, news
 from tui.console.control.navigation import go_home, open_trace
 from tui.console.control.scanning import rescan, scan_if_due
 from tui.console.dialogs.notice import Notice
@@ -109,6 +109,8 @@ class ConsoleApp(App[int]):
             open_trace(self, self.options.trace)
         for problem in self.config.problems:
             self.tell(problem, "warning")
+        if self.site.replay is None:
+            news.settle(self, at_start=True)
 
     def _end(self, code: int) -> None:
         self.exit(code, return_code=code)
@@ -217,13 +219,14 @@ class ConsoleApp(App[int]):
         live = bool(self.site.live_runs())
         for run in self.site.runs:
             if run.id in were and not run.alive:
-                news = run.state is RunState.DONE
-                self.tell(f"Run {run.short} {run.state}: {run.reason}", "information" if news else "warning")
+                well = run.state is RunState.DONE
+                self.tell(f"Run {run.short} {run.state}: {run.reason}", "information" if well else "warning")
         self._echo = _ECHO_TICKS if live else max(0, self._echo - 1)
         if changed or live or self._echo:
             self.refresh_pages()
         if were and not live:
             rescan(self)
+            news.settle(self)
         scan_if_due(self, self.page_shown.watched)
         self._set_pace()
 

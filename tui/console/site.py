@@ -16,10 +16,11 @@ from tui.view import plan as plan_model
 from tui.view.fixes import FixRow
 from tui.view.plan import Plan
 from tui.view.snapshot import RepositoryView, never_read
-from tui.work import run_notes
+from tui.work import away, run_notes
 from tui.work import runs as runs_model
 from tui.work.decisions import Decisions, DecisionStore
-from tui.work.journal import Journal
+from tui.work.history import Entry, History
+from tui.work.journal import Chronicle, Journal
 from tui.work.scanner import Cancel, RepositoryEntry, Scanner, connected
 from tui.work.triage import Marked, queued_rows
 
@@ -68,6 +69,8 @@ class Site:
         self._lens_view: tuple[Plan, RepositoryView] | None = None
         self._stores: dict[str, DecisionStore] = {}
         self._journals: dict[str, Journal] = {}
+        self._history = History(self.notes)
+        self._chronicles: dict[tuple[str, str], Chronicle] = {}
 
     @contextlib.contextmanager
     def engine(self) -> Iterator[Engine]:
@@ -200,6 +203,21 @@ class Site:
         if entry.identity not in self._journals:
             self._journals[entry.identity] = Journal(self.notes, entry.identity)
         return self._journals[entry.identity]
+
+    @property
+    def chronicle(self) -> Chronicle | None:
+        """What happened to the repository, and what was done here; None in a replay and without a repository."""
+        journal, entry = self.journal, self.entry()
+        if journal is None or entry is None:
+            return None
+        key = (entry.identity, entry.name)
+        if key not in self._chronicles:
+            self._chronicles[key] = Chronicle(journal, self._history, entry.name)
+        return self._chronicles[key]
+
+    def settle(self) -> list[Entry]:
+        """Note in the history what has ended of the work that went on by itself, and return it (blocks)."""
+        return away.settle(self.notes) if self._history.going_on() else []
 
     def poll(self) -> bool:
         """Read what other consoles, commands and runners wrote; return whether anything is new. Reads notes of

@@ -27,6 +27,7 @@ _LINES: dict[str, Callable[[dict[str, str]], list[str]]] = {
     "scan": lambda a: ["check", a["repo"]],
     "deep_scan": lambda a: ["check", a["repo"], "--deep"],
     "images": lambda a: ["images", a["repo"]],
+    "tree": lambda a: ["images", a["repo"], "--tree"],
     "status": lambda a: ["status", a["repo"], a["image"]],
     "why": lambda a: ["why", a["repo"], a["image"]],
     "plan": lambda a: ["plan", a["repo"], *a.get("fixes", "").split()],

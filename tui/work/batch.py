@@ -193,6 +193,8 @@ class Batch:
             for text in watch.fresh:
                 self._tell(self._step(number), text, "")
             self._clock.sleep(_LOOK_S / 5 if not watch.begun else _LOOK_S)
+        if watch.samples:
+            run_notes.add_samples(self._notes, self._run, number, watch.samples)
         self._judge(number, task, asked)
         with contextlib.suppress(DiskwrightError):
             away.settle(self._notes, {task.id})

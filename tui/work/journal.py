@@ -1,4 +1,5 @@
-"""The timeline of one repository as this host knows it: its own runs, and what it saw others do.
+"""The timeline of one repository as this host knows it: its own runs, what it saw others do, how much was free; and
+``Chronicle``, in which the history of what was done on this host stands between.
 
 Bounded, shared by all consoles of the host, and kept over restarts. Times of other hosts are those
 of their clocks.
@@ -13,8 +14,13 @@ from tui.notes import Notes, folder_of
 from tui.text.printable import printable
 from tui.text.statuses import State, code_of
 from tui.view.snapshot import HostOperation, RepositoryView
+from tui.work.history import Entry, History
 
 MAX_EVENTS = 1000
+MAX_SPACES = 500
+_LEAST_CHANGE_BYTES, _LEAST_CHANGE_PART = 1 << 20, 2000
+"""A change of free space that is smaller is not kept: of bytes, and of the whole as its part."""
+_BADLY = {"failed": "failed", "killed": "killed"}
 _PER_SCAN = 100
 """A scan that finds more changes than this tells how many there were."""
 
@@ -38,6 +44,13 @@ class Event(NamedTuple):
         return self.kind in ("killed", "failed", "lost")
 
 
+class Space(NamedTuple):
+    """What was free at a time."""
+
+    when: float
+    free_bytes: int
+
+
 class Journal:
     """The events of one repository."""
 
@@ -46,6 +59,7 @@ class Journal:
         self._name = f"{folder_of(identity)}/journal.json"
         self._mark = (-1, -1)
         self._events: tuple[Event, ...] = ()
+        self._space_name = f"{folder_of(identity)}/space.json"
 
     def events(self) -> tuple[Event, ...]:
         """All that is kept, the oldest first. One stat when nothing has changed."""
@@ -75,6 +89,76 @@ class Journal:
     def note_scan(self, before: RepositoryView | None, now: RepositoryView) -> None:
         """Keep what a scan tells that the one before did not. Call it in the thread that scanned."""
         self.add(changes(before, now))
+        if now.known and not now.problem:
+            self._note_space(now)
+
+    def space(self) -> Sequence[Space]:
+        """How much was free, the oldest first: a time for each change that is worth one."""
+        return self._notes.remembered(self._space_name, _spaces)
+
+    def _note_space(self, now: RepositoryView) -> None:
+        """Keep what is free, when it is another amount than before. Older times are thinned out."""
+        least = max(_LEAST_CHANGE_BYTES, now.total_bytes // _LEAST_CHANGE_PART)
+
+        def derive(data: dict[str, Any]) -> dict[str, Any] | None:
+            known = list(_spaces(data))
+            if known and (now.scanned_at <= known[-1].when or abs(known[-1].free_bytes - now.free_bytes) < least):
+                return None
+            known.append(Space(now.scanned_at, now.free_bytes))
+            if len(known) > MAX_SPACES:
+                half = len(known) // 2
+                known = known[:half:2] + known[half:]
+            return {"space": [list(item) for item in known]}
+
+        self._notes.change(self._space_name, {}, derive)
+
+
+class Chronicle:
+    """The events of one repository, by the name that it has on this host."""
+
+    def __init__(self, journal: Journal, history: History, repo_id: str) -> None:
+        self._journal = journal
+        self._history = history
+        self._repo_id = repo_id
+        self._known: tuple[tuple[Event, ...], tuple[Entry, ...]] = ((), ())
+        self._events: tuple[Event, ...] = ()
+
+    def events(self) -> tuple[Event, ...]:
+        """All of them, the oldest first. Three stats when nothing has changed."""
+        known = self._journal.events(), self._history.entries()
+        if known[0] is not self._known[0] or known[1] is not self._known[1]:
+            done = [event(entry) for entry in known[1] if entry.repo_id == self._repo_id and _told_here(entry)]
+            self._events = tuple(sorted((*known[0], *done), key=lambda item: item.when)) if done else known[0]
+            self._known = known
+        return self._events
+
+    def lane(self, image: str) -> tuple[Event, ...]:
+        """What happened to one image: who did what on which host, where it died, who went on."""
+        return tuple(item for item in self.events() if item.image == image)
+
+
+def _told_here(entry: Entry) -> bool:
+    """A run tells of its steps itself, in the journal."""
+    return not entry.face.startswith("run ")
+
+
+def event(entry: Entry) -> Event:
+    """An entry of the history as an event: who did it with what, and what came of it."""
+    who = f"{entry.user}, {entry.face}: " if entry.user else ""
+    what = f" ({entry.text})" if entry.text else ""
+    kind = _BADLY.get(entry.result, entry.verb)
+    verb = f"{entry.verb} " if kind != entry.verb else ""
+    return Event(entry.when, entry.host, kind, entry.image, entry.name, f"{who}{verb}{entry.outcome}{what}", entry.task)
+
+
+def _spaces(data: dict[str, Any]) -> list[Space]:
+    found = data.get("space")
+    good = [item for item in found if _is_space(item)] if isinstance(found, list) else []
+    return [Space(float(when), int(free)) for when, free in good]
+
+
+def _is_space(item: object) -> bool:
+    return isinstance(item, list) and len(item) == 2 and all(type(number) in (int, float) for number in item)
 
 
 def changes(before: RepositoryView | None, now: RepositoryView) -> list[Event]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from engine.data.model import Fix
@@ -14,6 +15,10 @@ from tui.view.plan import Plan
 
 KEPT_RUNS = 50
 _REASON_CHARACTERS = 500
+_KEPT_SAMPLES = 400
+
+Samples = tuple[tuple[float, int], ...]
+"""(wall time, bytes done by then)."""
 
 
 class StepNote(NamedTuple):
@@ -109,13 +114,41 @@ def forget_old(notes: Notes, identity: str) -> None:
     """Keep the newest runs only; one that is executed is among them."""
     for run in read_all(notes, identity)[KEPT_RUNS:]:
         if run.process is None or not notes.alive(run.process):
-            for ending in ("json", "log", "progress", "lock"):
+            for ending in ("json", "log", "progress", "samples", "lock"):
                 notes.remove(f"{folder(identity)}/{run.id}.{ending}")
 
 
 def progress_name(run: RunNote) -> str:
     """The note with what the running step has persisted last; worth nothing after a crash."""
     return f"{folder(run.repository)}/{run.id}.progress"
+
+
+def add_samples(notes: Notes, run: RunNote, step: int, samples: Sequence[tuple[float, int]]) -> None:
+    """Keep what a step had done at which time, for pictures; a crash may lose it."""
+    known = notes.read(_samples_name(run), {})
+    notes.write_quickly(
+        _samples_name(run), {**known, str(step): [*known.get(str(step), []), *samples][-_KEPT_SAMPLES:]}
+    )
+
+
+def samples(notes: Notes, run: RunNote) -> Mapping[int, Samples]:
+    """What the steps that were executed had done at which times."""
+    return notes.remembered(_samples_name(run), _understood_samples)
+
+
+def _samples_name(run: RunNote) -> str:
+    return f"{folder(run.repository)}/{run.id}.samples"
+
+
+def _understood_samples(data: Mapping[str, Any]) -> dict[int, Samples]:
+    return {int(step): samples_of(found) for step, found in data.items() if step.isdigit()}
+
+
+def samples_of(data: object) -> Samples:
+    """Samples from a note: those that make sense, in their order."""
+    found = [item for item in data if isinstance(item, list) and len(item) == 2] if isinstance(data, list) else []
+    good = [(when, done) for when, done in found if type(when) in (int, float) and type(done) is int and done >= 0]
+    return tuple(sorted((float(when), done) for when, done in good))
 
 
 def _to_json(run: RunNote) -> dict[str, Any]:

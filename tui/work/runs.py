@@ -58,6 +58,8 @@ class RunStep(NamedTuple):
     bytes_total: int = 0
     rate: float = 0.0
     """Bytes per second, 0: not known."""
+    samples: run_notes.Samples = ()
+    """What was done by which time, as far as it is kept."""
     left: TimeRange = TimeRange()
     freed_bytes: int = 0
 
@@ -301,6 +303,7 @@ def _step(notes: Notes, run: RunNote, step: StepNote, run_alive: bool, now: floa
         step.number, step.key, str(step.fix.type), printable(step.fix.rule), step.fix.target, step.name, state, reason,
         step.started, step.ended, step.attempts, step.error, step.code,
         freed_bytes=step.fix.cost.reclaimed_bytes if state is RunState.DONE else 0,
+        samples=run_notes.samples(notes, run).get(step.number, ()),
     )  # fmt: skip
     if state in _UNDER_WAY:
         return _with_progress(row, notes.read(run_notes.progress_name(run), {}), now)
@@ -316,6 +319,7 @@ def _with_progress(row: RunStep, note: Mapping[str, Any], now: float) -> RunStep
         row = row._replace(
             stage=int(note["stage"]), stages=int(note["stages"]), stage_name=printable(note["stage_name"]),
             percent=percent, saved_at=float(note["when"]), rate=rate,
+            samples=(*row.samples, *run_notes.samples_of(note.get("samples"))),
         )  # fmt: skip
     except (TypeError, ValueError, KeyError, OverflowError):
         return row

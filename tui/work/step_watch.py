@@ -12,6 +12,7 @@ from tui.view.snapshot import HostOperation
 from tui.work.run_notes import RunNote, StepNote
 
 _LOOK_S = 0.25
+_MOST_SAMPLES = 200
 
 
 class Watch:
@@ -24,6 +25,8 @@ class Watch:
         self._next = 0.0
         self._first: tuple[float, int] | None = None
         self._last: HostOperation | None = None
+        self.samples: list[tuple[float, int]] = []
+        """What was done at which time; thinned out when there are many."""
         self.rate = 0.0
         """Bytes per second in this stage, 0: not known."""
         self.fresh: list[str] = []
@@ -60,6 +63,10 @@ class Watch:
             self.rate = (done - begun) / (now - started) if now > started else 0.0
             self.fresh.append(f"saved at {found.percent} %, {compact(done)} of {compact(found.size_bytes)}")
         self._last = found
+        if found.percent >= 0 and (not self.samples or self.samples[-1][1] != done):
+            self.samples.append((self._engine.doors.clock.wall(), done))
+            if len(self.samples) > _MOST_SAMPLES:
+                self.samples = self.samples[:-1:2] + self.samples[-1:]
 
     def note(self) -> dict[str, Any]:
         """What was seen last, as the note that consoles read."""
@@ -68,6 +75,7 @@ class Watch:
         return {
             "step": self._step.number, "stage": found.stage, "stages": found.stages, "stage_name": found.stage_name,
             "percent": found.percent, "when": found.when, "size_bytes": found.size_bytes, "rate": self.rate,
+            "samples": self.samples,
         }  # fmt: skip
 
 

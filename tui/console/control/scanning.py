@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from engine.errors import DiskwrightError
+from tui.console.control import news
 from tui.console.draw.lines import plain
 from tui.console.shell import Shell
 from tui.console.widgets import headers
@@ -100,6 +101,8 @@ def _scanned(shell: Shell, name: str, view: RepositoryView | None, error: BaseEx
     if journal is not None and view.name == site.current:
         shell.jobs.start("journal", lambda: journal.note_scan(old, view), partial(_noted, shell))
     _look_at_worst(shell)
+    if view.name == site.current:
+        news.settle(shell)
     shell.refresh_pages()
     scan_another(shell)
 

@@ -80,14 +80,19 @@ def margin_of(on: Scale, label: Callable[[int], str]) -> int:
     return max(len(label(_lowest(on))), len(label(on.high)))
 
 
-def over_time(points: Sequence[tuple[float, int]], columns: int, start: float, end: float) -> list[int | None]:
-    """Return the value that held at the end of each of ``columns`` equal spans of time; None before the first."""
+def over_time(
+    points: Sequence[tuple[float, int]], columns: int, start: float, end: float, least: bool = False
+) -> list[int | None]:
+    """Return the value that held at the end of each of ``columns`` equal spans of time, or the ``least`` that held in
+    it; None before the first."""
     found: list[int | None] = []
     index, value = 0, None
     for column in range(columns):
         until = start + (end - start) * (column + 1) / columns
+        lowest = value
         while index < len(points) and points[index][0] <= until:
             value = points[index][1]
+            lowest = value if lowest is None else min(lowest, value)
             index += 1
-        found.append(value)
+        found.append(lowest if least else value)
     return found

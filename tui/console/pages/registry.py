@@ -53,11 +53,29 @@ def _why() -> type[Page]:
     return WhyPage
 
 
+def _family() -> type[Page]:
+    from tui.console.pages.family.page import FamilyPage
+
+    return FamilyPage
+
+
+def _space() -> type[Page]:
+    from tui.console.pages.pictures.page import SpacePage
+
+    return SpacePage
+
+
+def _pace() -> type[Page]:
+    from tui.console.pages.pictures.page import PacePage
+
+    return PacePage
+
+
 _Kind = Callable[[], type[Page]]
 _STANDING: dict[str, _Kind] = {
     "first_run": _first_run, "triage": _triage, "images": _images, "runs": _runs, "timeline": _timeline
 }  # fmt: skip
-_ABOVE: dict[str, _Kind] = {"plan": _plan, "why": _why}
+_ABOVE: dict[str, _Kind] = {"plan": _plan, "why": _why, "family": _family, "space": _space, "pace": _pace}
 """Pages that are opened above one of those."""
 
 

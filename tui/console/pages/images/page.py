@@ -56,8 +56,11 @@ class ImagesPage(FilteredPage):
         selected = images.select(query, ImageOrder(self.order), self.reversed)
         self.rows = ImageRows(images, selected, self.shell.signs)
         self.table_widget.show(self.rows, self._nothing())
-        if self._wanted and self.table_widget.go_key(self._wanted):
-            self._wanted = ""
+        if self._wanted and self.shell.site.view.image(self._wanted) is not None:
+            wanted, self._wanted = self._wanted, ""
+            if not self.table_widget.go_key(wanted):
+                self.set_filter("")
+                self.table_widget.go_key(wanted)
         self.fill_title(len(selected), len(images), query)
         self._fill_why()
         self.fill_repositories()
@@ -121,8 +124,10 @@ class ImagesPage(FilteredPage):
             return verbs.why_not(self.shell, act.name, row)
         if act.name == "create_image" and not self.shell.site.current:
             return "no repository is connected"
-        if act.name in ("why", "fixes", "history") and row is None:
+        if act.name in ("why", "fixes", "history", "family") and row is None:
             return "nothing is under the cursor"
+        if act.name == "family" and self.shell.site.replay is not None:
+            return "a trace keeps no families"
         if act.name == "fixes" and row is not None and not self.shell.site.view.fixes_of(row.id):
             return f"check offers no fix for {row.label}, w tells why"
         return super().why_not(act)
@@ -139,6 +144,11 @@ class ImagesPage(FilteredPage):
         row = self.row()
         assert row is not None
         self.shell.show(Where("triage", fix=self.shell.site.view.fixes_of(row.id)[0].key))
+
+    def act_family(self) -> None:
+        row = self.row()
+        assert row is not None
+        self.shell.show(Where("family", image=row.id))
 
     def act_history(self) -> None:
         row = self.row()
@@ -186,6 +196,8 @@ class ImagesPage(FilteredPage):
         Act("reverse", "O", "Reverse", "Turn the order round.", FilteredPage.act_reverse, "sort"),
         Act("history", "h", "History", "Show in the timeline what happened to this image.", act_history,
             "provenance lane"),
+        Act("family", "F", "Family", "Show what the image stands on and what stands on it, with own and shared bytes.",
+            act_family, "tree parent chain space"),
         Act("create_image", "a", "New disk", "Create a virtual disk.", act_create, "add create", changes=True),
         Act("snapshot", "s", "Snapshot", "Freeze the present content of the disk.",
             lambda page: page._do(verbs.snapshot), "create freeze", changes=True),

@@ -206,8 +206,8 @@ class RunsPage(Page):
             return "no unfinished work on an image is under the cursor"
         if act.name == "take_over" and self.operation() is None:
             return "no unfinished work of another host is known (tab goes to that list)"
-        if act.name == "filter" and run is None:
-            return "there is no log yet"
+        if act.name in ("filter", "pace") and run is None:
+            return "there is no run yet"
         if act.name in ("earlier_run", "later_run"):
             return self._why_not_other(run, 1 if act.name == "earlier_run" else -1)
         return ""
@@ -272,6 +272,11 @@ class RunsPage(Page):
         self.following = True
         self.fill()
 
+    def act_pace(self) -> None:
+        run = self.shown_run()
+        assert run is not None
+        self.shell.show(Where("pace", run=run.id))
+
     def act_earlier_run(self) -> None:
         self._choose(1)
 
@@ -329,6 +334,8 @@ class RunsPage(Page):
         Act("earlier_run", "left", "Earlier", "Show the run before this one.", act_earlier_run, "previous history",
             footer=False),
         Act("later_run", "right", "Later", "Show the run after this one.", act_later_run, "next history", footer=False),
+        Act("pace", "p", "Pace", "Draw what the run has done over time, and how fast.", act_pace,
+            "picture throughput progress chart"),
         Act("step_log", "l", "Log of step", "Show the log of the step alone, or of the whole run.", act_step_log,
             "lines"),
     )  # fmt: skip

@@ -107,8 +107,8 @@ class TimelinePage(Page):
         return Button((Span(f" {rows.crashes(self.replay)}", "quiet"),) if self.replay is not None else ())
 
     def _fill_journal(self) -> None:
-        journal, table = self.shell.site.journal, self.table_widget
-        events = () if journal is None else journal.lane(self.image) if self.image else journal.events()
+        known, table = self.shell.site.chronicle, self.table_widget
+        events = () if known is None else known.lane(self.image) if self.image else known.events()
         at_end = table.cursor >= len(self._events) - 1
         self._events = events
         table.show(rows.EventRows(events), self._nothing())
@@ -122,8 +122,8 @@ class TimelinePage(Page):
         pane = self.query_one("#changed", Pane)
         event = self.event()
         set_title(pane, f"Lane of {event.name}" if event is not None and event.name else "Event")
-        journal = self.shell.site.journal
-        lane = journal.lane(event.image) if journal is not None and event is not None and event.image else ()
+        known = self.shell.site.chronicle
+        lane = known.lane(event.image) if known is not None and event is not None and event.image else ()
         pane.show(rows.lane(event, lane, self.shell.signs))
 
     def _nothing(self) -> list[Line]:
@@ -160,6 +160,8 @@ class TimelinePage(Page):
         replay = self.replay
         if act.name in _REPLAY_ONLY:
             return self._why_not_replay(act, replay)
+        if act.name == "space" and replay is not None:
+            return "a trace is not seen over days: its steps show the space then"
         if act.name == "whole" and not self.image:
             return "all events are shown"
         if act.name == "why" and not (self.event() and self.event_image()):
@@ -289,6 +291,9 @@ class TimelinePage(Page):
     def act_why(self) -> None:
         self.shell.show(Where("why", image=self.event_image()))
 
+    def act_space(self) -> None:
+        self.shell.show(Where("space"))
+
     def act_back(self) -> None:
         """Show all images; in a replay leave it."""
         if self.replay is not None:
@@ -324,6 +329,7 @@ class TimelinePage(Page):
         Act("branch", "b", "Branch", "Begin a live simulation from this step.", act_branch, "what if"),
         Act("mark", "m", "Mark", "Remember this step.", act_mark, "bookmark", footer=False),
         Act("compare", "d", "Compare", "Show what differs from the marked step.", act_compare, "diff", footer=False),
+        Act("space", "s", "Space", "Draw the free space of the repository over time.", act_space, "picture free chart"),
         Act("whole", "a", "All", "Show the events of all images again.", act_whole, "lane filter"),
         Act("why", "w", "Why", "Tell why the image of this event is as it is.", act_why, "explain"),
     )  # fmt: skip

@@ -22,8 +22,8 @@ COLUMNS = (
     Column("mark", "", 1),
     Column("when", "WHEN", 8),
     Column("host", "HOST", 10),
-    Column("kind", "WHAT", 9),
-    Column("image", "IMAGE", 12, share=1),
+    Column("kind", "WHAT", 11),
+    Column("image", "IMAGE", 10, share=1),
     Column("text", "", 30, share=4),
 )
 STEP_COLUMNS = (

@@ -1,0 +1,131 @@
+"""Families, pictures over time, and the history of this host on the pages of the console."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.console.kit import (
+    NAMES,
+    NOW,
+    FixedSite,
+    GiB,
+    MiB,
+    console,
+    golden,
+    ident,
+    press,
+    running,
+    sample_run,
+    sample_view,
+    screen_lines,
+    screen_text,
+    told,
+)
+from tui.console.pages.family import page as family_page
+from tui.console.pages.pictures import lines
+from tui.text.statuses import State
+from tui.view.families import Family, Member
+from tui.work.history import Entry, History
+
+SIZES = ((80, 24), (160, 50))
+
+
+def a_family() -> Family:
+    """A snapshot with a hidden layer and three disks above it."""
+
+    def member(number: int, name: str, state: State, own: int, below: int, last: tuple[bool, ...]) -> Member:
+        parent = "" if not last else ident(5)
+        return Member(ident(number), name, state, "disk", 18 * GiB, own, below, parent, last)
+
+    base = 2 * GiB
+    return (
+        member(5, "base-f38", State.OPTIMIZED, base, 0, ()),
+        member(11, "web-01", State.DEGRADED, GiB, base, (False,)),
+        member(90, "", State.HIDDEN, 200 * MiB, base, (False,)),
+        member(12, "web-02", State.DEGRADED, 300 * MiB, base + 200 * MiB, (False, True)),
+        member(13, "web-03", State.BROKEN, 3 * GiB, base, (True,)),
+    )
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+async def test_a_family_is_drawn_as_a_tree(
+    size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With own and shared bytes; enter goes to the image, data that no image shows says why not."""
+    monkeypatch.setattr(family_page, "families", lambda engine, repo: (a_family(),))
+    async with running(console(FixedSite(tmp_path / "state", [sample_view()])), size) as pilot:
+        app = pilot.app
+        await press(pilot, "2", "slash", *"web-02", "enter", "F")
+        golden(f"family-{size[0]}x{size[1]}", screen_text(app))
+        await press(pilot, "up", "w")
+        assert "data that no image shows" in told(app)
+        await press(pilot, "up", "enter")
+        assert app.page_shown.tab == "images" and app.page_shown.table_widget.key == ident(11)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+async def test_the_space_of_a_repository_is_drawn_over_time(size: tuple[int, int], tmp_path: Path) -> None:
+    """Each look that finds another amount is kept; the lowest is told with its time."""
+    site = FixedSite(tmp_path / "state", [sample_view()])
+    site.reload()
+    journal = site.journal
+    assert journal is not None
+    for hour, free in enumerate((20, 18, 18, 7, 9, 12)):
+        journal.note_scan(None, sample_view(scanned_at=NOW - 7200 + 1200 * hour, free_bytes=free * GiB))
+    assert [seen.free_bytes // GiB for seen in journal.space()] == [20, 18, 7, 9, 12]
+    async with running(console(site), size) as pilot:
+        await press(pilot, "4", "s")
+        golden(f"space-{size[0]}x{size[1]}", screen_text(pilot.app))
+
+
+def a_run_with_samples():
+    run = sample_run()
+    first, second, third = run.steps
+    samples = tuple((NOW - 90 + 2.0 * number, number * number * 4 * MiB) for number in range(32))
+    return run._replace(steps=(first, second._replace(samples=samples), third))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+async def test_the_pace_of_a_run_is_drawn(size: tuple[int, int], tmp_path: Path) -> None:
+    """What was done by when, and how fast."""
+    async with running(console(FixedSite(tmp_path / "state", [sample_view()], [a_run_with_samples()])), size) as pilot:
+        await press(pilot, "3", "p")
+        golden(f"pace-{size[0]}x{size[1]}", screen_text(pilot.app))
+        assert all(len(line) <= size[0] for line in screen_lines(pilot.app))
+
+
+def test_stages_and_steps_add_up() -> None:
+    """A stage that begins again at nothing goes on where the last one ended; so does the next step."""
+    run = sample_run()
+    steps = (
+        run.steps[0]._replace(samples=((1.0, 10), (2.0, 20), (3.0, 5), (4.0, 15))),
+        run.steps[1]._replace(samples=((5.0, 7),)),
+    )
+    assert lines.done(run._replace(steps=steps)) == [(1.0, 10), (2.0, 20), (3.0, 25), (4.0, 35), (5.0, 42)]
+
+
+async def test_what_was_done_on_this_host_is_in_the_timeline(tmp_path: Path) -> None:
+    """Who did it, with what, and what came of it; in the lane of the image too."""
+    site = FixedSite(tmp_path / "state", [sample_view()])
+    entry = Entry(NOW - 50, "alice", "host-a", "command", "rename", "pool-nfs", ident(11), "web-01")
+    failed = entry._replace(when=NOW - 40, verb="copy", result="failed", error="no space left")
+    for item in (entry, failed, entry._replace(repo_id="another")):
+        History(site.notes).add(item)
+    async with running(console(site), (100, 30)) as pilot:
+        await press(pilot, "4")
+        text = screen_text(pilot.app)
+        assert text.count("alice, command: ") >= 2 and "rename" in text and "failed: no space left" in text
+        assert NAMES[ident(11)] in text
+
+
+async def test_work_that_ended_while_nobody_was_here_is_told(tmp_path: Path) -> None:
+    """Once, by the next console."""
+    site = FixedSite(tmp_path / "state", [sample_view()])
+    begun = Entry(NOW - 500, "alice", "host-a", "console", "run 90aa", "pool-nfs", result="started", task="b" * 32)
+    History(site.notes).add(begun, {"run": "5" * 32})
+    async with running(console(site)) as pilot:
+        assert "Run 90aa" in told(pilot.app) and "ended while you were away" in told(pilot.app)
+    async with running(console(FixedSite(tmp_path / "state", [sample_view()]))) as pilot:
+        assert "away" not in told(pilot.app)

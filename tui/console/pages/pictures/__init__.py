@@ -1,0 +1,1 @@
+"""Pictures of amounts over time: the space of a repository, the work of a run."""

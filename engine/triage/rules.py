@@ -235,7 +235,8 @@ _TABLE: tuple[Rule, ...] = (
     Rule(B_CORRUPT, "qemu-img check finds that the tables of the volume contradict each other.", _BROKEN,
          "its data is damaged: qemu-img check finds {count} corruptions",
          stuck="Look for a replica, or salvage what can be read.", deep=Need.ALWAYS, mended_by=_DAMAGE),
-    Rule(B_RECORD, "The record is there and its checksum is wrong: torn, overwritten, or edited.", _BROKEN,
+    Rule(B_RECORD, "The checksum of the newest record is wrong: torn, overwritten, or edited. Or it is gone, and the "
+         "one before it, which never counts again, says that it was there.", _BROKEN,
          "its record is damaged: {problem}", FixType.MEND,
          {"before": "{reason}; the record before it is intact, and all that it names is there. What the last change "
           "was is not known: user data may be older, and an image that was removed is there again",

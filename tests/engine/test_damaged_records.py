@@ -32,6 +32,13 @@ def forget_the_one_before(world, repo, tag) -> None:
         path.unlink()
 
 
+def forget_the_newest(world, repo, tag) -> None:
+    """Where an older program gave the one before no other name."""
+    before, newest = generations(world, repo, tag)
+    newest.unlink()
+    before.rename(before.with_suffix(""))
+
+
 def status(engine, repo, image):
     return next((report.status for report in engine.list_images(repo) if report.id == image), "gone")
 
@@ -129,7 +136,7 @@ def test_a_disk_whose_newest_record_is_gone_does_not_write_into_its_snapshot(eng
     disk = written_disk(engine)
     wanted = content(engine, "a", disk)
     snapshot = engine.create_snapshot("a", disk)
-    generations(world, "a", disk)[-1].unlink()
+    forget_the_newest(world, "a", disk)
     report = next(one for one in engine.list_images("a") if one.id == disk)
     assert (report.status, report.rule) == (Status.BROKEN, "B-OLDER") and snapshot in report.reason
     assert [fix.rule for fix in fixes(engine, "a")] == ["B-OLDER"]
@@ -152,11 +159,27 @@ def test_a_disk_whose_newest_record_is_gone_can_be_removed_and_not_restored_with
     disk = written_disk(engine)
     wanted = content(engine, "a", disk)
     snapshot = engine.create_snapshot("a", disk)
-    generations(world, "a", disk)[-1].unlink()
+    forget_the_newest(world, "a", disk)
     engine.remove_image("a", disk)
     with pytest.raises(Refused, match=f"has left its data to snapshot {snapshot}"):
         engine.restore_image("a", disk)
     assert content(engine, "a", snapshot) == wanted
+
+
+@pytest.mark.parametrize("which", ["disk", "snapshot"])
+def test_a_newest_record_that_is_gone_is_told_and_mended(engine, world, content, which):
+    """As one that is damaged: the one before says that it was there. Found so: an acknowledged snapshot was hidden data
+    from then on, that a merge would have ended."""
+    disk = written_disk(engine)
+    wanted = content(engine, "a", disk)
+    snapshot = engine.create_snapshot("a", disk)
+    lost = disk if which == "disk" else snapshot
+    generations(world, "a", lost)[-1].unlink()
+    report = next(one for one in engine.list_images("a") if one.id == lost)
+    assert (report.status, report.rule) == (Status.BROKEN, "B-RECORD") and "is gone" in report.reason
+    assert [fix.rule for fix in fixes(engine, "a")] == ["B-RECORD"]
+    run(engine, "a", "B-RECORD", lost)
+    assert content(engine, "a", disk) == content(engine, "a", snapshot) == wanted and fixes(engine, "a") == []
 
 
 def test_a_disk_of_which_no_generation_before_was_kept_is_used_as_ever(engine, world, content):

@@ -10,6 +10,7 @@
     ballast                        zeros, 1 MiB where there is room: released for what frees room
     tags/ab/<tag>.<generation>     a record, immutable once linked; the highest generation (16 hex
                                    digits) wins; ab: the first two digits; empty: a tombstone
+    tags/ab/<tag>.<gen…>.before    the record before it, which never counts
     volumes/ab/<volume>.<format>   data, "raw" or "qcow2"
     progress/<tag>.<epoch>         32 slots of 512 bytes, allocated in full at the start
     digests/<volume>               chunk digests
@@ -52,7 +53,8 @@ MAX_LINE_BYTES = 440
 """What fits into a slot beside the longest header."""
 
 _SHARD = re.compile(r"[0-9a-f]{2}\Z")
-_TAG = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{16})\Z")
+_BEFORE = ".before"
+_TAG = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{16})(\.before)?\Z")
 _VOLUME = re.compile(r"([0-9a-f]{32})\.(raw|qcow2)\Z")
 _PROGRESS = re.compile(r"([0-9a-f]{32})\.(0|[1-9][0-9]{0,18})\Z")
 _TEMPORARY = re.compile(r"[0-9a-f]{32}-[a-z]{1,16}\Z")
@@ -80,9 +82,9 @@ def tag_shard(tag: str) -> str:
     return f"tags/{tag[:2]}"
 
 
-def tag_name(tag: str, generation: int) -> str:
-    """Return the file name of one generation."""
-    return f"{tag}.{generation:016x}"
+def tag_name(tag: str, generation: int, before: bool = False) -> str:
+    """Return the file name of one generation; ``before``: a newer one has been durable."""
+    return f"{tag}.{generation:016x}{_BEFORE if before else ''}"
 
 
 def volume_shard(volume: str) -> str:
@@ -123,14 +125,14 @@ def is_shard(name: str) -> bool:
     return _SHARD.match(name) is not None
 
 
-def parse_tag_name(name: str, shard: str) -> tuple[str, int] | None:
-    """Return (tag, generation) of a file in ``tags/<shard>``; None for generations that are never written:
+def parse_tag_name(name: str, shard: str) -> tuple[str, int, bool] | None:
+    """Return (tag, generation, before) of a file in ``tags/<shard>``; None for generations that are never written:
     0, and those after which there is no room for another."""
     match = _TAG.match(name)
     if match is None or name[:2] != shard:
         return None
     generation = int(match[2], 16)
-    return (match[1], generation) if generation > 0 and has_room(generation) else None
+    return (match[1], generation, match[3] is not None) if generation > 0 and has_room(generation) else None
 
 
 def parse_volume_name(name: str, shard: str = "") -> tuple[str, VolumeFormat] | None:

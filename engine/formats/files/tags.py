@@ -5,8 +5,9 @@ The link arbitrates between hosts; the second listing is needed because the name
 generation becomes free again when it is superseded, so a slow writer's link can succeed late.
 Such a writer sees a higher generation there and must report an unknown outcome.
 
-The generation before stays until the next one comes: the newest may be damaged, and then much of what it
-said is still known. Nobody reads it before that.
+The generation before stays until the next one comes: the newest may be damaged, or gone, and then much of what it
+said is still known. Nobody reads it before that. It gets another name once the newest is durable, so it never counts
+again: when no newer one is there, that one is gone.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ _LOOKS = 4
 """How often a listed name that cannot be found is listed again."""
 
 
+Generations = dict[int, bool]
+"""The generations of a tag that are there, each with whether it has the name of one that a newer one was after."""
+
+
 class ShardOfTags(NamedTuple):
     """What one of the 256 directories holds. Names are paths inside the repository."""
 
@@ -54,7 +59,7 @@ class _ShardAsRead(NamedTuple):
 
     shard: str
     newest: list[tuple[str, int, bytes | OSError]]
-    older: list[tuple[str, int]]
+    files: dict[str, Generations]
     foreign: list[str]
     problem: str = ""
 
@@ -74,12 +79,14 @@ class Tags:
         """Make one listing and one read, more where another host is changing the tag."""
         require_id(tag, "image")
         newest, problem = 0, "the record is listed but not found"
-        for _ in range(_LOOKS):
+        for look in range(_LOOKS):
             with from_os_errors(f"list the generations of image {tag}"):
                 generations = self._generations(tag)
-            newest = max(generations, default=0)
-            if not newest:
-                return None
+            newest = newest_of(generations)
+            if newest not in generations:  # a listing may miss names that change meanwhile
+                if not look:
+                    continue
+                return self._with_before(_gone(tag, newest)) if newest else None
             content = self._fetch(self._path(tag, newest), newest)
             entry = _entry(tag, newest, content)
             if entry is not None:
@@ -96,7 +103,24 @@ class Tags:
         for shard in shards:
             if shard.problem:
                 raise StorageError(f"some records are not known: {shard.problem}", "Check the storage and try again")
-        return {entry.id: entry for shard in shards for entry in shard.entries}
+        found = {entry.id: entry for shard in shards for entry in shard.entries}
+        for tag in self._names() - found.keys():
+            entry = self.read(tag)
+            if entry is not None:
+                found[tag] = entry
+        return found
+
+    def _names(self) -> set[str]:
+        """All tags by a second listing: the first may miss one whose names change meanwhile."""
+        found = set()
+        with from_os_errors("list the tags"):
+            for shard in self._tree.files.list_directory(self._tree.path("tags")):
+                if shard.kind is Kind.DIRECTORY and layout.is_shard(shard.name):
+                    for entry in self._tree.files.list_directory(self._tree.path(f"tags/{shard.name}")):
+                        parsed = layout.parse_tag_name(entry.name, shard.name)
+                        if parsed is not None and entry.kind is Kind.FILE:
+                            found.add(parsed[0])
+        return found
 
     def shards(self) -> list[ShardOfTags]:
         """Read all shards. A slow (cold) storage is read by several threads, a fast one by this one.
@@ -115,29 +139,31 @@ class Tags:
         return [top, *map(self._understood, read)]
 
     def _read_shard(self, shard: str) -> _ShardAsRead:
-        newest: dict[str, int] = {}
-        older: list[tuple[str, int]] = []
+        files: dict[str, Generations] = {}
         foreign = []
         directory = self._tree.path(f"tags/{shard}")
         try:
             listed = self._tree.files.list_directory(directory)
         except OSError as error:
-            return _ShardAsRead(shard, [], [], [], from_os_error(error, f"list tags/{shard}").message)
+            return _ShardAsRead(shard, [], {}, [], from_os_error(error, f"list tags/{shard}").message)
         for name, kind, _ in listed:
             parsed = layout.parse_tag_name(name, shard) if kind is Kind.FILE else None
             if parsed is None:
                 foreign.append(f"tags/{shard}/{name}")
                 continue
-            tag, generation = parsed
-            known = newest.setdefault(tag, generation)
-            if known != generation:
-                newest[tag] = max(known, generation)
-                older.append((tag, min(known, generation)))
-        content = [
-            (tag, generation, self._fetch(f"{directory}/{layout.tag_name(tag, generation)}", generation))
-            for tag, generation in newest.items()
-        ]
-        return _ShardAsRead(shard, content, older, foreign)
+            tag, generation, before = parsed
+            generations = files.get(tag)
+            if generations is None:
+                files[tag] = {generation: before}
+            else:
+                generations[generation] = before or generations.get(generation, False)
+        content = []
+        for tag, generations in files.items():
+            generation = newest_of(generations)
+            content.append(
+                (tag, generation, self._fetch(f"{directory}/{layout.tag_name(tag, generation)}", generation))
+            )
+        return _ShardAsRead(shard, content, files, foreign)
 
     def _understood(self, read: _ShardAsRead) -> ShardOfTags:
         entries = []
@@ -145,29 +171,28 @@ class Tags:
             entry = _entry(tag, generation, content) or self.read(tag)
             if entry is not None:
                 entries.append(self._with_before(entry))
-        older = self._superseded(read.shard, entries, read.older)
+        older = self._superseded(read.shard, entries, read.files)
         return ShardOfTags(entries, older, read.foreign, f"tags/{read.shard}", read.problem)
 
     @staticmethod
-    def _superseded(shard: str, entries: list[TagEntry], older: list[tuple[str, int]]) -> list[str]:
-        if not older:
-            return []
+    def _superseded(shard: str, entries: list[TagEntry], files: dict[str, Generations]) -> list[str]:
         # Below a newest generation that cannot be read the older ones are evidence, not litter.
-        newest = {entry.id: entry.generation for entry in entries if not entry.problem}
-        generations: dict[str, list[int]] = {}
-        for tag, generation in older:
-            generations.setdefault(tag, []).append(generation)
+        several = [entry for entry in entries if not entry.problem and len(files.get(entry.id, ())) > 1]
         return [
-            f"tags/{shard}/{layout.tag_name(tag, generation)}"
-            for tag, below in sorted(generations.items())
-            for generation in sorted(superseded(newest.get(tag, 0), below))
+            f"tags/{shard}/{layout.tag_name(entry.id, generation, files[entry.id][generation])}"
+            for entry in sorted(several)
+            for generation in sorted(superseded(entry.generation, files[entry.id]))
         ]
 
     def _with_before(self, entry: TagEntry) -> TagEntry:
         """The same with the generation before it, if it is damaged and that one is intact."""
         if not entry.damaged or is_tombstone(entry.generation - 1):
             return entry
-        content = self._fetch(self._path(entry.id, entry.generation - 1), entry.generation - 1)
+        content: bytes | OSError = b""
+        for before in (True, False):
+            content = self._fetch(self._path(entry.id, entry.generation - 1, before), entry.generation - 1)
+            if not isinstance(content, OSError):
+                break
         if isinstance(content, OSError):
             return entry
         return entry._replace(before=understood(entry.id, entry.generation - 1, content).record)
@@ -180,15 +205,14 @@ class Tags:
         except OSError as error:
             return error
 
-    def _generations(self, tag: str) -> list[int]:
-        shard = layout.tag_shard(tag)
-        return [
-            parsed[1]
-            for name, kind, _ in self._tree.list_shard(shard)
-            if name.startswith(tag)
-            and kind is Kind.FILE
-            and (parsed := layout.parse_tag_name(name, tag[:2])) is not None
-        ]
+    def _generations(self, tag: str) -> Generations:
+        found: Generations = {}
+        for name, kind, _ in self._tree.list_shard(layout.tag_shard(tag)):
+            if name.startswith(tag) and kind is Kind.FILE:
+                parsed = layout.parse_tag_name(name, tag[:2])
+                if parsed is not None:
+                    found[parsed[1]] = parsed[2] or found.get(parsed[1], False)
+        return found
 
     def superseded(self, newest: TagEntry) -> list[int]:
         """Return the generations of a tag that nothing needs any more, given its newest one."""
@@ -196,7 +220,7 @@ class Tags:
             return superseded(newest.generation, self._generations(newest.id))
 
     def _newest(self, tag: str) -> int:
-        return max(self._generations(tag), default=0)
+        return newest_of(self._generations(tag))
 
     # -- changing
 
@@ -218,8 +242,8 @@ class Tags:
             self._tree.files.sync_directory(self._tree.path(layout.tag_shard(tag)))
 
     def settle_all(self) -> None:
-        """Sync those directories in which a tag has two generations: its newest may have been seen by nobody but a
-        host that died before it was durable. A tag that has one name is settled."""
+        """Sync those directories in which a tag has two generations that could both count: its newest may have been
+        seen by nobody but a host that died before it was durable. A tag that has one such name is settled."""
         with from_os_errors("make the records durable"):
             for shard in self._tree.files.list_directory(self._tree.path("tags")):
                 if shard.kind is Kind.DIRECTORY and layout.is_shard(shard.name):
@@ -227,7 +251,7 @@ class Tags:
                     parsed = [
                         layout.parse_tag_name(e.name, shard.name) for e in self._tree.files.list_directory(directory)
                     ]
-                    tags = [found[0] for found in parsed if found is not None]
+                    tags = [found[0] for found in parsed if found is not None and not found[2]]
                     if len(set(tags)) < len(tags):
                         self._tree.files.sync_directory(directory)
 
@@ -250,11 +274,7 @@ class Tags:
             temporary = self._tree.write_temporary("record", content)
         try:
             self._link(temporary, tag, expected, generation)
-            older = self._sealed(tag, generation)
-            for old in older:
-                # Litter if it fails; the newest generation is durable already.
-                with contextlib.suppress(OSError):
-                    self._tree.files.unlink(self._path(tag, old))
+            self._put_aside(tag, generation, self._sealed(tag, generation))
         finally:
             self._tree.discard(temporary)
 
@@ -291,19 +311,35 @@ class Tags:
             raise Damaged(f"something that is no record is in the way at {path}", "Move it elsewhere") from error
         raise overtaken(tag) from None
 
-    def _sealed(self, tag: str, generation: int) -> list[int]:
-        """Make the linked name durable and see that it is the newest; returns the older ones that go now."""
+    def _put_aside(self, tag: str, newest: int, generations: Generations) -> None:
+        """Remove the older generations that nothing needs, and give the one before a name that says so. Litter if it
+        fails; the newest is durable already."""
+        gone = superseded(newest, generations)
+        for generation, before in generations.items():
+            with contextlib.suppress(OSError):
+                if generation in gone:
+                    self._tree.files.unlink(self._path(tag, generation, before))
+                elif generation < newest and not before:
+                    self._tree.files.rename(self._path(tag, generation), self._path(tag, generation, True))
+
+    def _sealed(self, tag: str, generation: int) -> Generations:
+        """Make the linked name durable and see that it is the newest; return all that are there."""
         try:
             self._tree.files.sync_directory(self._tree.path(layout.tag_shard(tag)))
             generations = self._generations(tag)
         except OSError as error:
             raise outcome_unknown(tag, f"making it durable failed ({error.strerror})") from error
-        if max(generations, default=0) != generation:
+        if newest_of(generations) != generation:
             raise outcome_unknown(tag, "somebody else changed it at the same time")
-        return superseded(generation, generations)
+        return generations
 
-    def _path(self, tag: str, generation: int) -> str:
-        return self._tree.path(f"{layout.tag_shard(tag)}/{layout.tag_name(tag, generation)}")
+    def _path(self, tag: str, generation: int, before: bool = False) -> str:
+        return self._tree.path(f"{layout.tag_shard(tag)}/{layout.tag_name(tag, generation, before)}")
+
+
+def newest_of(generations: Generations) -> int:
+    """Return the newest generation of a tag, 0 for none. It may not be there: the one before it says that it was."""
+    return max((generation + before for generation, before in generations.items()), default=0)
 
 
 def superseded(newest: int, generations: Iterable[int]) -> list[int]:
@@ -321,6 +357,10 @@ def _entry(tag: str, generation: int, content: bytes | OSError) -> TagEntry | No
     if is_tombstone(generation):
         return TagEntry(tag, generation, None)
     return understood(tag, generation, content)
+
+
+def _gone(tag: str, generation: int) -> TagEntry:
+    return TagEntry(tag, generation, None, "its newest generation is gone, and the one before it is there")
 
 
 def _unread(tag: str, generation: int, error: OSError) -> TagEntry | None:

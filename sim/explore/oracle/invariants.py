@@ -38,7 +38,7 @@ from sim.lvm.lvm_view import as_files, disks
 from sim.lvm.volume_groups import DEVICE_ROOT
 
 _VOLUME = re.compile(r"volumes/[0-9a-f]{2}/([0-9a-f]{32})\.(?:raw|qcow2)\Z")
-_TAG = re.compile(r"tags/[0-9a-f]{2}/([0-9a-f]{32})\.([0-9a-f]{16})\Z")
+_TAG = re.compile(r"tags/[0-9a-f]{2}/([0-9a-f]{32})\.([0-9a-f]{16})(?:\.before)?\Z")
 _PROGRESS = re.compile(r"progress/([0-9a-f]{32})\.([0-9]+)\Z")
 _DIGESTS = re.compile(r"digests/([0-9a-f]{32})\Z")
 _REMEMBERED = 20_000

@@ -40,12 +40,15 @@ from sim.disk.storage import SimStorage
 from sim.lvm.lvm_view import as_files, durable
 from sim.qemu.images import SimImageTool
 
-_TAG = re.compile(r"(.*)/tags/[0-9a-f]{2}/([0-9a-f]{32})\.([0-9a-f]{16})\Z")
+_TAG = re.compile(r"(.*)/tags/[0-9a-f]{2}/([0-9a-f]{32})\.([0-9a-f]{16})(\.before)?\Z")
 _PROGRESS = re.compile(r"(.*)/progress/([0-9a-f]{32})\.([0-9]+)\Z")
 _TEMPORARY = re.compile(r"(.*)/tmp/[0-9a-f]{32}-([a-z]+)\Z")
 _VOLUME = re.compile(r"(.*)/volumes/[0-9a-f]{2}/([0-9a-f]{32})(\.[a-z0-9]+)\Z")
-LITTER = re.compile(r"unlink /srv/[^/]+/(?:progress/|digests/|tags/[0-9a-f]{2}/[0-9a-f]{32}\.[0-9a-f]{16}\Z)")
-"""Operations that are lost without harm: what they removed is litter."""
+LITTER = re.compile(
+    r"unlink /srv/[^/]+/(?:progress/|digests/|tags/[0-9a-f]{2}/[0-9a-f]{32}\.[0-9a-f]{16}(?:\.before)?\Z)"
+    r"|rename /srv/[^/]+/tags/[0-9a-f]{2}/[0-9a-f]{32}\.[0-9a-f]{16} to .*\.before\Z"
+)
+"""Operations that are lost without harm: what they removed, or put aside, is litter."""
 TEMPORARY = re.compile(r"(?:create|unlink) /srv/[^/]+/tmp/")
 BEFORE = ".before"
 """Ends the name of a generation that is kept below the newest one."""
@@ -98,7 +101,7 @@ def _parsed(path: str) -> _Path:
 
 def _parse(path: str) -> _Path:
     if match := _TAG.match(path):
-        return _Path("tag", match[1], match[2], "", int(match[3], 16))
+        return _Path("tag", match[1], match[2], match[4] or "", int(match[3], 16))
     if match := _VOLUME.match(path):
         return _Path("volume", match[1], match[2], match[3])
     if match := _PROGRESS.match(path):
@@ -202,7 +205,8 @@ class _Tree:
             parsed = _parsed(path)
             if parsed.kind == "tag" and isinstance(node, FileNode):
                 tag = self.tags.setdefault(f"{parsed.root} {parsed.id}", _Tag())
-                tag.generations.append(parsed.number)
+                if parsed.number not in tag.records:  # it may be seen between its two names
+                    tag.generations.append(parsed.number)
                 tag.records[parsed.number] = _record(node.content)
         for tag in self.tags.values():
             tag.generations.sort()
@@ -224,7 +228,7 @@ class _Tree:
             mark = "t" if not number & ((1 << 48) - 1) else ""
             if rank == 2 and self.settled and tag and tag.generations[-1] & ((1 << 48) - 1):
                 return f"{root}/tags/{subject}{BEFORE}"
-            return f"{root}/tags/{subject}.{min(rank, 2) if self.settled else rank}{mark}"
+            return f"{root}/tags/{subject}.{min(rank, 2) if self.settled else rank}{mark}{rest}"
         if kind == "volume":
             return f"{root}/volumes/{self._ids.get(subject, subject)}{rest}"
         if kind == "progress":

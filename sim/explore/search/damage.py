@@ -35,7 +35,7 @@ _RECORDS = "tags"
 """Without it nobody gets in, and is told so."""
 _DERIVED = ("progress", "digests", "tmp", "lost")
 _SHARD = re.compile(r"(tags|volumes)/([0-9a-f]{2})\Z")
-_RECORD = re.compile(r"tags/[0-9a-f]{2}/([0-9a-f]{32})\.([0-9a-f]{16})\Z")
+_RECORD = re.compile(r"tags/[0-9a-f]{2}/([0-9a-f]{32})\.[0-9a-f]{16}(\.before)?\Z")
 _VOLUME = re.compile(r"volumes/[0-9a-f]{2}/([0-9a-f]{32})\.")
 _MOST_FIXES = 60
 
@@ -250,7 +250,7 @@ def _safe(world: World, model: Model, damage: Damage) -> dict[Key, Image]:
 
 def _touched(records: dict[str, Record], damage: Damage) -> set[str]:
     if match := _RECORD.match(damage.name):
-        return {match[1]}
+        return set() if match[2] else {match[1]}
     match, shard = _VOLUME.match(damage.name), _SHARD.match(damage.name)
     if shard and shard[1] == "tags":
         return {tag for tag in records if tag.startswith(shard[2])}

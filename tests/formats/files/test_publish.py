@@ -47,11 +47,11 @@ def test_publish_syncs_the_record_before_its_name_and_the_name_before_the_old_on
     local: LocalStorage, spy: SpyFiles
 ):
     """tmp is written and synced, linked, the directory synced, and only then the generation unlinked that was before
-    the one before."""
+    the one before, and that one put aside."""
     repository = local.open(spy)
     repository.tags.publish(record(), 0)
     repository.tags.publish(record(epoch=2), 1)
-    assert os.path.exists(f"{local.path}/{name(1)}")
+    assert os.path.exists(f"{local.path}/{name(1)}.before")
     spy.log.clear()
     repository.tags.publish(record(epoch=3), 2)
     assert spy.log == [
@@ -60,7 +60,8 @@ def test_publish_syncs_the_record_before_its_name_and_the_name_before_the_old_on
         "sync tmp/*-record",
         f"link tmp/*-record {name(3)}",
         f"sync_directory {SHARD}",
-        f"unlink {name(1)}",
+        f"unlink {name(1)}.before",
+        f"rename {name(2)} {name(2)}.before",
         "unlink tmp/*-record",
     ]
 
@@ -290,9 +291,47 @@ def test_an_old_generation_that_stays_is_litter(local: LocalStorage, spy: SpyFil
     assert sorted(item.kind for item in litter) == ["old-generation", "temporary"]
     spy.log.clear()
     assert repository.litter.remove(litter) > 0
-    assert spy.log.index(f"sync_directory {SHARD}") < spy.log.index(f"unlink {name(1)}")
+    assert spy.log.index(f"sync_directory {SHARD}") < spy.log.index(f"unlink {name(1)}.before")
     assert repository.scan().litter == []
     assert epoch(repository) == 2
+
+
+def test_a_newest_record_that_is_gone_is_known_to_be(local: LocalStorage, spy: SpyFiles):
+    """The one before never counts again: the tag is damaged, with that one as a witness, and the next generation is
+    written after the one that is gone. Found so: a snapshot whose newest record was deleted was silently one that had
+    only been begun."""
+    repository = local.open(spy)
+    repository.tags.publish(record(), 0)
+    repository.tags.publish(record(epoch=2), 1)
+    os.unlink(f"{local.path}/{name(2)}")
+    for entry in (repository.tags.read(T1), repository.scan().tags[T1], repository.tags.scan()[T1]):
+        assert entry is not None and entry.damaged and entry.record is None
+        assert entry.generation == 2 and entry.before == record() and "is gone" in entry.problem
+    assert repository.scan().litter == []
+    with pytest.raises(Overtaken):
+        repository.tags.publish(record(epoch=3), 1)
+    assert repository.tags.publish(record(epoch=3), 2) == 3 and epoch(repository) == 3
+
+
+def test_records_are_listed_twice_before_anything_is_concluded_from_them(local: LocalStorage, spy: SpyFiles):
+    """A listing may miss a tag whose files get other names meanwhile; whoever asks for all of them gets it."""
+    repository = local.open(spy)
+    repository.tags.publish(record(), 0)
+    path = f"{local.path}/{name(1)}"
+    spy.before = once("list", lambda: os.rename(path, f"{local.path}/away"), SHARD)
+    spy.after = once("list", lambda: os.rename(f"{local.path}/away", path), SHARD)
+    assert repository.tags.scan()[T1].record == record()
+
+
+def test_records_that_older_programs_left_are_read_and_changed(local: LocalStorage):
+    """They gave the one before no other name."""
+    repository = local.open()
+    repository.tags.publish(record(), 0)
+    repository.tags.publish(record(epoch=2), 1)
+    os.rename(f"{local.path}/{name(1)}.before", f"{local.path}/{name(1)}")
+    assert epoch(repository) == 2 and repository.scan().litter == []
+    assert repository.tags.publish(record(epoch=3), 2) == 3
+    assert {f"{SHARD}/{entry}" for entry in os.listdir(f"{local.path}/{SHARD}")} == {f"{name(2)}.before", name(3)}
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/etc/passwd", path)])

@@ -40,6 +40,11 @@ def test_what_was_begun_by_one_that_died_is_durable_when_another_finds_it_done()
     assert calls.room_made_twice() == []
 
 
+def test_a_part_that_is_made_again_is_durable():
+    """What is put into it later is durable only if it is."""
+    assert calls.part_made_again() == []
+
+
 def test_a_group_that_is_marked_anew_stays_so():
     """The mark of an older program would let another host of the same name have the group."""
     assert calls.mark_made_anew() == []

@@ -59,6 +59,7 @@ KILLERS = {
     "formats.files.volumes.Volumes.make:self._files.sync_directory": "create-performance",
     "formats.files.litter.LitterBox._remove_second_name:self._tree.files.sync_directory": "mend-lost",
     "formats.files.volumes.Volumes._move:self._files.sync_directory": "clean-unnamed",
+    "formats.files.parts.Parts.make:self._files.sync_directory": "small",
     "formats.files.progress.ProgressLogs.start:handle.sync": "small",
     "formats.files.progress.ProgressLogs.start:self._files.sync_directory": "small",
     "formats.files.digests.DigestLists.write:self._files.sync_directory": "small",
@@ -103,6 +104,7 @@ REDUNDANT = {
     "kept: two hosts in a row would have to die between link and sync",
     "formats.files.setup.create_tree:handle.sync": "the file is empty; the model takes a synced name for a "
     "whole inode, which file systems without a journal do not promise",
+    "formats.files.parts.Parts.make:handle.sync": "the same",
     "formats.files.ballast.Ballast._fill:handle.sync": "the ballast is nobody's data; one that a loss of power has "
     "made shorter is made longer again",
     "formats.files.ballast.Ballast.release:handle.sync": "in the model room is free at once, on a journaling file "
@@ -135,7 +137,8 @@ def found_by(name: str) -> bool:
         quick = bool(calls.promises(LVM) or calls.mark_made_anew() or calls.room_made_twice())
         return quick or bool(calls.more_room() or calls.creation_on_lvm() or calls.creation_on_lvm(True))
     if name == "small":
-        return bool(calls.creation() or calls.creation(reply_lost=True) or calls.notes() or calls.promises())
+        quick = bool(calls.notes() or calls.promises() or calls.part_made_again())
+        return quick or bool(calls.creation() or calls.creation(reply_lost=True))
     if kind == "faults":
         return next(failures(CASES[subject]), None) is not None
     if kind == "passed":

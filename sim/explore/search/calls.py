@@ -314,6 +314,21 @@ def promises(format: str = FORMAT) -> list[str]:
     return [f"{one.name} is not durable on return" for one in promises if not _kept(world, one)]
 
 
+def part_made_again() -> list[str]:
+    """Make the directory of the data again: it is there on return, whatever a power cut leaves."""
+    world = World(least_ids=True)
+    world.create("a")
+    world.storage.remove_directory(f"{REPOSITORIES}/a/volumes")
+    world.storage.settle()
+    run = world.fork(world.storage.clone())
+    parts = run.host("one").context.repository("a").parts
+    assert parts is not None
+    parts.make("volumes")
+    states = [cut.build() for cut in cuts(run.storage, POSIX)]
+    missing = [world.fork(state).host("two").context.repository("a").scan().missing for state in states]
+    return ["a part that was made again is not durable"] if any(missing) else []
+
+
 def _kept(world: World, promise: _Promise) -> bool:
     run = world.fork(world.storage.clone())
     promise.operation(run.host("one").context.repository("a"))

@@ -173,6 +173,17 @@ class Engine:
         parse("resize_disk", options)
         resize.grow(self.context, repo_id, image_id, size)
 
+    def revert_disk(
+        self, repo_id: str, image_id: str, snapshot_id: str, user_data: Any = None, options: OptionsArgument = None
+    ) -> str:
+        """Have a disk contain what a snapshot of its repository does, at no cost and durable on return. What it
+        contained becomes a snapshot with ``user_data`` that is removed: it can be restored until a clean fix ran.
+        Returns its id. Interrupted, the disk is as it was or as the snapshot. ImageBusy while it is prepared."""
+        from engine.verbs import revert
+
+        parse("revert_disk", options)
+        return revert.revert(self.context, repo_id, image_id, snapshot_id, _default(user_data))
+
     def remove_image(self, repo_id: str, image_id: str, options: OptionsArgument = None) -> None:
         """Commit the removal; data stays until a clean fix, and until then it can be restored.
 

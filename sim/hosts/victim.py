@@ -90,6 +90,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "restore_image": Engine.restore_image,
     "set_user_data": Engine.set_user_data,
     "resize_disk": Engine.resize_disk,
+    "revert_disk": Engine.revert_disk,
     "set_strategy": Engine.set_strategy,
     "record_digest": Engine.record_digest,
     "check": _check,

@@ -139,3 +139,13 @@ def test_a_disk_is_made_longer(run: Command, main_repo: str):
     }  # fmt: skip
     assert "shorter" in run("resize", main_repo, disk, "1M", code=2).err
     assert run.json("status", main_repo, disk)["size_bytes"] == 3 << 20
+
+
+def test_a_disk_is_reverted_and_restored(run: Command, main_repo: str):
+    """The id on standard output is that of the old state, which restore brings back by a name that says so."""
+    disk = run.id("create-disk", main_repo, "1M", "--name", "web")
+    snapshot = run.id("create-snapshot", main_repo, disk)
+    kept = run.id("revert", main_repo, "web", snapshot)
+    assert run.json("status", main_repo, kept)["removed"]
+    run("restore", main_repo, kept)
+    assert run.json("status", main_repo, "web (before revert)")["id"] == kept

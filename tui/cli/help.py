@@ -126,6 +126,10 @@ COMMANDS: dict[str, Command] = {
         1, "images", "read or replace the JSON kept with an image",
         "diskwright user-data get main 3f2a\n  diskwright user-data set main 3f2a @web.json",
     ),
+    "revert": _command(
+        1, "images", "have a disk contain what a snapshot does, at once", "diskwright revert main web 91cc\n\n"
+        "What the disk contained becomes a snapshot that is removed: restore brings it back until a clean fix ran.",
+    ),
     "resize": _command(
         1, "images", "make a disk longer", "diskwright resize main 3f2a 20G\n  diskwright resize main 3f2a +5G\n\n"
         "What is gained reads as zeros, and snapshots stay as they are. The machine is told nothing of it while the\n"

@@ -58,6 +58,7 @@ class NotedEngine(Engine):
     create_snapshot = _noted("create-snapshot", Engine.create_snapshot)
     copy_image = _noted("copy", Engine.copy_image)
     resize_disk = _noted("resize", Engine.resize_disk)
+    revert_disk = _noted("revert", Engine.revert_disk)
     remove_image = _noted("remove", Engine.remove_image)
     restore_image = _noted("restore", Engine.restore_image)
     fix_storage_repository = _noted("fix", Engine.fix_storage_repository)

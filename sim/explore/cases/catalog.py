@@ -112,6 +112,7 @@ VERBS = (
     Case("user-data", images.a_disk, _do(lambda s: s.set_user_data("a", disk(s), {"new": [1, 2]})), again=True),
     Case("resize", images.a_chain, _do(lambda s: s.resize("a", disk(s), SIZE + 2 * BLOCK)), again=True),
     Case("resize-raw", _raw_disk, _do(lambda s: s.resize("a", disk(s), SIZE + 2 * BLOCK))),
+    Case("revert", images.a_chain, _do(lambda s: s.revert("a", disk(s), snap(s)))),
     Case("strategy", images.a_chain, _do(lambda s: s.set_strategy("a", disk(s), "performance")), again=True),
     Case("digest", images.a_chain, _do(lambda s: s.record_digest("a", snap(s))), again=True),
     Case("import", images.a_file, _do(lambda s: s.import_raw("a", f"{FILES}/source.raw", auto_fix=False))),

@@ -156,6 +156,16 @@ class Driver:
             self.engine().resize_disk(repo, disk, size)
             done(after)
 
+    def revert(self, repo: str, disk: str, snapshot: str) -> str:
+        """revert_disk. Interrupted, what the disk contained may be a snapshot that nobody has removed yet."""
+        model, to = self.model, self.image(repo, snapshot)
+        kept = self.image(repo, disk)._replace(mutable=False, user_data={})
+        returned = model.changed(repo, disk, content=to.content, size=to.size)
+        with self.promising(model.made(repo, None, kept), returned.made(repo, None, kept), returned) as done:
+            image = self.engine().revert_disk(repo, disk, snapshot)
+            done(returned.made(repo, image, kept._replace(removed=True)))
+        return image
+
     def set_strategy(self, repo: str, image: str, strategy: str) -> None:
         """set_strategy: nothing that a model knows."""
         self.engine().set_strategy(repo, image, strategy)

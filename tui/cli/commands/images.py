@@ -281,6 +281,27 @@ def run_strategy(session: Session, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def add_revert(parser: Parser) -> None:
+    parser.add_argument("repo", metavar="REPO")
+    parser.add_argument("disk", metavar="DISK", help="an id, or the first 4 digits of it or more")
+    parser.add_argument("snapshot", metavar="SNAPSHOT", help="the snapshot to return to")
+
+
+def run_revert(session: Session, arguments: argparse.Namespace) -> int:
+    disk = session.image(arguments.repo, arguments.disk)
+    to = session.image(arguments.repo, arguments.snapshot)
+    name = session.engine.get_image_status(arguments.repo, disk).name
+    data = {"name": f"{name or disk[:8]} (before revert)"}
+    kept = session.engine.revert_disk(arguments.repo, disk, to, data)
+    session.out.document({"repository": arguments.repo, "image": disk, "snapshot": to, "kept": kept})
+    session.out.line(kept)
+    session.out.say(
+        f"Image {disk} is as snapshot {to} now. What it was is a removed snapshot: "
+        f"diskwright restore {quoted(arguments.repo)} {kept}"
+    )
+    return 0
+
+
 def add_resize(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO")
     parser.add_argument("disk", metavar="DISK", help="an id, or the first 4 digits of it or more")
@@ -322,6 +343,7 @@ HANDLERS = {
     "rename": Handler(add_rename, run_rename),
     "user-data": Handler(add_user_data_command, run_user_data_command),
     "resize": Handler(add_resize, run_resize),
+    "revert": Handler(add_revert, run_revert),
     "strategy": Handler(add_strategy, run_strategy),
     "digest": Handler(add_digest, run_digest),
 }

@@ -26,6 +26,7 @@ def connect(
 ) -> list[str]:
     """Connect what ``Engine.connect_storage_repository`` says; return what differs from what was known."""
     _require_handle(repo_id)
+    aside = state.put_damaged_connections_aside()
     before = state.connected(repo_id)
     if not accept_moved:
         _require_free(repo_id, state.connections())
@@ -42,6 +43,8 @@ def connect(
     if before is not None:
         with contextlib.suppress(DiskwrightError):  # where it was: away now, or used otherwise
             _detach_unless_connected(doors, state, before.format, before.parameters)
+    if aside:
+        differing.append(f"what was connected before is not known: the note could not be understood, it is {aside} now")
     return differing
 
 

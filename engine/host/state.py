@@ -1,7 +1,8 @@
 """What this host remembers for itself: connections, tasks, prepared images, throughput.
 
 None of it is needed to recover a repository: it can be deleted, and another host never reads
-it. Files are replaced whole (write, sync, rename), so a crash leaves the old or the new one.
+it. Files are replaced whole (write, sync, rename), so a crash leaves the old or the new one. What cannot be understood
+is never overwritten: it is put aside under another name.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 from engine.doors import Doors
 from engine.doors.files import Kind, make_directories
 from engine.doors.processes import ProcessIdentity, ProcessState
-from engine.errors import Conflict, DiskwrightError, NotFound, from_os_error
+from engine.errors import Conflict, Damaged, DiskwrightError, NotFound, from_os_error
 from engine.tags.context import Connection
 from engine.tags.imports import NamedFile
 
@@ -24,6 +25,8 @@ _LOCK = "lock"
 _PATIENCE_S = 10.0
 _LOOK_AGAIN_S = 0.01
 _RUN_DIGITS = 12
+_CONNECTIONS = "connections.json"
+_ASIDE = ".not-understood-"
 _LEFT = ""
 """In the file of connections, where no handle can stand: those that were given up, the oldest first."""
 _KEPT_LEFT = 50
@@ -101,14 +104,31 @@ class HostState:
     # -- connections
 
     def connections(self) -> dict[str, Connection]:
-        """Return what is connected, by handle."""
+        """Return what is connected, by handle. Damaged when the note of that cannot be understood."""
+        data, problem = self._load(_CONNECTIONS)
+        if problem or not isinstance(data, dict | None):
+            raise Damaged(
+                f"what this host noted of its connections ({self.directory}/{_CONNECTIONS}) cannot be understood: "
+                f"{problem or 'it is no object'}",
+                "Restore the note, or connect again what is needed with diskwright connect: the note is kept beside "
+                "the new one, under another name",
+            )
         found = {}
-        for repo_id, data in self._read("connections.json", {}).items():
+        for repo_id, noted in (data or {}).items():
             if repo_id == _LEFT:
                 continue
             with contextlib.suppress(TypeError, KeyError, ValueError):
-                found[repo_id] = _connection(repo_id, data)
+                found[repo_id] = _connection(repo_id, noted)
         return found
+
+    def put_damaged_connections_aside(self) -> str:
+        """Give the note of what is connected another name if it cannot be understood; return that, "" if it can."""
+        with self.alone(_CONNECTIONS):
+            try:
+                self.connections()
+            except Damaged:
+                return self._put_aside(_CONNECTIONS)
+        return ""
 
     def connected(self, repo_id: str) -> Connection | None:
         """Return what is connected under a handle now, None when nothing is."""
@@ -116,7 +136,7 @@ class HostState:
 
     def note_anchors(self, connection: Connection) -> None:
         """Note what a repository stands on, if it is still connected as it was."""
-        with self.alone("connections.json"):
+        with self.alone(_CONNECTIONS):
             connections = self.connections()
             if connection.same(connections.get(connection.repo_id)):
                 self.save_connections(connections | {connection.repo_id: connection})
@@ -125,7 +145,7 @@ class HostState:
     def starting(self, connection: Connection) -> Iterator[None]:
         """Keep everybody on this host from disconnecting a repository while a process is started that uses it, until
         that is noted. NotFound when somebody has disconnected it."""
-        with self.alone("connections.json"):
+        with self.alone(_CONNECTIONS):
             if not connection.same(self.connected(connection.repo_id)):
                 raise NotFound(f"{connection.repo_id} was disconnected at this moment", "Connect it again")
             yield
@@ -137,14 +157,12 @@ class HostState:
         gone = [c for c in left.values() if c.identity not in connected][-_KEPT_LEFT:]
         data: dict[str, Any] = self._not_understood_connections()
         data |= {c.repo_id: _connection_data(c) for c in connections.values()}
-        self._write(
-            "connections.json", data | ({_LEFT: [_connection_data(c, c.repo_id) for c in gone]} if gone else {})
-        )
+        self._write(_CONNECTIONS, data | ({_LEFT: [_connection_data(c, c.repo_id) for c in gone]} if gone else {}))
 
     def _not_understood_connections(self) -> dict[str, Any]:
         """Those of another version, as they are."""
         known = self.connections()
-        return {key: data for key, data in self._read("connections.json", {}).items() if key not in (_LEFT, *known)}
+        return {key: data for key, data in self._read(_CONNECTIONS, {}).items() if key not in (_LEFT, *known)}
 
     def last_seen(self, identity: str) -> Connection | None:
         """Return how a repository was connected that is not connected now; None when this host remembers none."""
@@ -152,7 +170,7 @@ class HostState:
 
     def _left(self) -> list[Connection]:
         found = []
-        for data in self._read("connections.json", {}).get(_LEFT, ()):
+        for data in self._read(_CONNECTIONS, {}).get(_LEFT, ()):
             with contextlib.suppress(TypeError, KeyError, ValueError):
                 found.append(_connection(data["handle"], data))
         return found
@@ -368,20 +386,36 @@ class HostState:
             lease.release()
 
     def _read(self, name: str, default: Any) -> Any:
+        data, _ = self._load(name)
+        return data if data is not None and (default is None or isinstance(data, type(default))) else default
+
+    def _load(self, name: str) -> tuple[Any, str]:
+        """Return what a note says, None where there is none; and why it cannot be understood, "" where it can."""
         try:
-            data = json.loads(self._doors.files.read_file(f"{self.directory}/{name}", _LIMIT))
+            return json.loads(self._doors.files.read_file(f"{self.directory}/{name}", _LIMIT)), ""
         except FileNotFoundError:
-            return default
+            return None, ""
         except OSError as error:
             raise from_os_error(error, f"read this host's {name}") from error
-        except ValueError:
-            return default  # only notes of this host: losing one costs a reconnect
-        return data if default is None or isinstance(data, type(default)) else default
+        except (ValueError, RecursionError) as error:
+            return None, f"{error!s:.120}" or "it is no JSON"
+
+    def _put_aside(self, name: str) -> str:
+        path = f"{self.directory}/{name}"
+        aside = f"{path}{_ASIDE}{self._doors.ids.new_id()}"
+        try:
+            self._doors.files.rename(path, aside)
+            self._doors.files.sync_directory(path.rpartition("/")[0])
+        except OSError as error:
+            raise from_os_error(error, f"keep this host's {name}") from error
+        return aside
 
     def _write(self, name: str, data: Any) -> None:
         path = f"{self.directory}/{name}"
         folder = path.rpartition("/")[0]
         temporary = f"{path}.{self._doors.ids.new_id()}"
+        if self._load(name)[1]:
+            self._put_aside(name)
         try:
             self._make_directories(name.rpartition("/")[0])
             with self._doors.files.create(temporary) as handle:

@@ -7,8 +7,9 @@ import os
 
 import pytest
 
+from engine.api import Engine
 from engine.assembly import real_doors
-from engine.errors import NotUnderstood, Refused
+from engine.errors import Damaged, NotUnderstood, Refused
 from engine.host.state import HostState
 from tests.crash.kit import SIZE
 
@@ -48,6 +49,35 @@ def test_a_note_of_a_newer_version_is_read_as_far_as_it_is_known(engine):
     assert [entry.image for entry in engine.list_prepared()] == [disk]
     engine.teardown_image("a", disk)
     assert not os.path.exists(path)
+
+
+@pytest.mark.parametrize("text", ["[]", "no JSON", '{"a": {', "7", "[" * 100_000])
+def test_a_note_of_connections_that_cannot_be_understood_is_kept_and_told(engine, text):
+    """Every command says so, with the next step; a connect puts it aside and goes on. Found so: it was taken for none,
+    and overwritten by the next connect."""
+    (place,) = {connection.parameters["path"] for connection in [engine.list_repositories()["a"]]}
+    path = os.path.join(engine.state.directory, "connections.json")
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    fresh = Engine(engine.doors, engine.state.directory)
+    for command in (fresh.list_repositories, lambda: fresh.list_images("a")):
+        with pytest.raises(Damaged, match="cannot be understood") as error:
+            command()
+        assert path in error.value.message and "connect" in error.value.next_step
+    (told,) = fresh.connect_storage_repository("a", "localfs-1.0", {"path": place})
+    kept = [name for name in os.listdir(engine.state.directory) if name.startswith("connections.json.")]
+    assert len(kept) == 1 and kept[0] in told
+    with open(os.path.join(engine.state.directory, kept[0]), encoding="utf-8") as stream:
+        assert stream.read() == text
+    assert list(Engine(engine.doors, engine.state.directory).list_repositories()) == ["a"]
+
+
+def test_no_note_that_cannot_be_understood_is_overwritten(tmp_path):
+    """Whichever it is: it gets another name."""
+    state = HostState(real_doors("host-1"), str(tmp_path))
+    (tmp_path / "throughput.json").write_text("no JSON")
+    state.note_throughput("ab" * 16, 1 << 30, 2.0)
+    assert state.throughput("ab" * 16) and "no JSON" in [path.read_text() for path in tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("text", ['{"repository": 1}', "[]", "no JSON"])

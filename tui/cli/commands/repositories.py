@@ -60,7 +60,7 @@ def run_connect(session: Session, arguments: argparse.Namespace) -> int:
         | ({"differs": differing} if arguments.accept_moved else {})
     )
     for text in differing:
-        session.out.say(f"What stands there now was accepted: {printable(text)}.")
+        session.out.say(f"Accepted: {printable(text)}.")
     for text in warnings:
         session.out.say(f"Warning: {printable(text)}.")
     session.out.say(f"Connected {printable(arguments.repo)}. Next: diskwright images {quoted(arguments.repo)}")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
+import shlex
+from xml.etree.ElementTree import fromstring
 
 import pytest
 
@@ -149,3 +152,30 @@ def test_a_disk_is_reverted_and_restored(run: Command, main_repo: str):
     assert run.json("status", main_repo, kept)["removed"]
     run("restore", main_repo, kept)
     assert run.json("status", main_repo, "web (before revert)")["id"] == kept
+
+
+def test_prepare_prints_what_a_hypervisor_takes(run: Command, main_repo: str):
+    """Arguments that qemu's own tool opens the disk with, quoted for the shell, and an element of XML; --json has them
+    beside the path."""
+    disk = run.id("create-disk", main_repo, "1M", "--name", "web")
+    found = run.json("prepare", main_repo, "web", "--print", "qemu")
+    flag, node, device, about = shlex.split(found["print"])
+    assert (flag, device) == ("-blockdev", "-device") and f"drive={json.loads(node)['node-name']}" in about
+    assert json.loads(node)["file"]["filename"] == found["path"] and json.loads(node)["driver"] == found["format"]
+    run("teardown", main_repo, disk)
+    disk_element = fromstring(run("prepare", main_repo, "web", "--print", "libvirt", "--read-only").out)
+    (source,) = disk_element.findall("source")
+    assert source.attrib["file"].endswith("/disk") and disk_element.find("readonly") is not None
+    run("teardown", main_repo, disk)
+    run("prepare", main_repo, "web", "--print", "qemu", "--", "true", code=2)
+
+
+def test_a_base_by_name_is_that_of_the_repository(run: Command, main_repo: str, backup_repo: str):
+    """Another repository may have an image of that name; a copy, whose source is elsewhere, has to be told which."""
+    found = {}
+    for repo in (main_repo, backup_repo):
+        found[repo] = run.id("create-snapshot", repo, run.id("create-disk", repo, "1M"), "--name", "golden")
+    disk = run.id("create-disk", backup_repo, "1M", "--base", "golden")
+    (family,) = run.json("images", backup_repo, "--tree")["families"]
+    assert {image["id"]: image["stands_on"] for image in family["images"]}[disk] == found[backup_repo]
+    run("copy", main_repo, "golden", code=4)

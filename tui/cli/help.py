@@ -199,7 +199,8 @@ COMMANDS: dict[str, Command] = {
     "stop": _command(3, "fix", "stop what runs on an image; the work is kept", "diskwright stop main 3f2a"),
     "prepare": _command(
         4, "prepare", "make an image usable as a path, for a command or until teardown",
-        "diskwright prepare main 3f2a\n  diskwright prepare main 3f2a --read-only -- qemu-img info {}\n\n"
+        "diskwright prepare main 3f2a\n  diskwright prepare main 3f2a --read-only -- qemu-img info {}\n"
+        '  eval "qemu-system-x86_64 -m 2048 $(diskwright prepare main web --print qemu)"\n\n'
         "With a COMMAND, {} is replaced by the path, DISKWRIGHT_DISK and DISKWRIGHT_DISK_FORMAT are in its\n"
         "environment, the image is torn down when it ends, and its exit code is ours (127: no such command).\n"
         "It keeps the lease itself, whoever dies.\n"

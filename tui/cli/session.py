@@ -92,10 +92,15 @@ class Session:
             return text.lower()
         return _only(text, dict.fromkeys(self.engine.list_images(repo_id), repo_id), repo_id)
 
-    def image_anywhere(self, text: str, repositories: list[str] | None = None) -> str:
-        """As ``image``, among the images of all connected repositories (or of those named)."""
+    def image_anywhere(self, text: str, repositories: list[str] | None = None, home: str = "") -> str:
+        """As ``image``, among the images of all connected repositories (or of those named); a name that one image of
+        ``home`` has alone means that one."""
         if _is_whole(text):
             return text.lower()
+        if home:
+            there = [image.id for image in self.engine.list_images(home) if image.name == text]
+            if len(there) == 1:
+                return there[0]
         known: dict[ImageReport, str] = {}
         places: dict[str, ImageReport] = {}
         silent = []

@@ -71,6 +71,7 @@ class NotedEngine(Engine):
     import_image = _noted("import", Engine.import_image)
     name_import_file = _noted("name the file of an import", Engine.name_import_file)
     export_image = _noted("export", Engine.export_image)
+    stream_image = _noted("export", Engine.stream_image)
     prepare_image = _noted("prepare", Engine.prepare_image)
     teardown_image = _noted("teardown", Engine.teardown_image)
 

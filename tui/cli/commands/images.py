@@ -71,7 +71,7 @@ def add_create_disk(parser: Parser) -> None:
 
 def run_create_disk(session: Session, arguments: argparse.Namespace) -> int:
     size = parse_size(arguments.size)
-    base = session.image_anywhere(arguments.base, arguments.participating) if arguments.base else None
+    base = session.image_anywhere(arguments.base, arguments.participating, arguments.repo) if arguments.base else None
     options = session.options(arguments)
     data = session.user_data(arguments)
     image = session.engine.create_virtual_disk(arguments.repo, size, base, data, options)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
+import stat
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from engine.errors import BadRequest, DiskwrightError, NotFound, StorageError, from_os_error
@@ -20,11 +23,57 @@ NOT_FOUND = 127
 SIGNAL_BASE = 128
 
 
+def _is_device(path: str) -> bool:
+    return stat.S_ISBLK(os.stat(path).st_mode)
+
+
+def _qemu(prepared: Prepared) -> str:
+    """Arguments for qemu-system: a disk of that image. It is locked by qemu too, and what is below it is found in the
+    directory of the path alone."""
+    name = f"disk-{prepared.image[:8]}"
+    driver = "host_device" if _is_device(prepared.path) else "file"
+    node = {
+        "node-name": name,
+        "driver": prepared.format,
+        "read-only": not prepared.writable,
+        "discard": "unmap",
+        "file": {"driver": driver, "filename": prepared.path, "locking": "on"},
+    }
+    return f"-blockdev {quoted(json.dumps(node))} -device virtio-blk-pci,drive={name},serial={prepared.image[:20]}"
+
+
+def _libvirt(prepared: Prepared) -> str:
+    """The disk element of a domain. Owner and group are the repository's, and libvirt has to leave them."""
+    from xml.sax.saxutils import quoteattr
+
+    kind, attribute = ("block", "dev") if _is_device(prepared.path) else ("file", "file")
+    return "\n".join(
+        [
+            f"<disk type='{kind}' device='disk'>",
+            f"  <driver name='qemu' type='{prepared.format}' discard='unmap'/>",
+            f"  <source {attribute}={quoteattr(prepared.path)}>",
+            "    <seclabel model='dac' relabel='no'/>",
+            "  </source>",
+            "  <target dev='vda' bus='virtio'/>",
+            f"  <serial>{prepared.image[:20]}</serial>",
+            *([] if prepared.writable else ["  <readonly/>"]),
+            "</disk>",
+        ]
+    )
+
+
+HYPERVISORS: dict[str, Callable[[Prepared], str]] = {"qemu": _qemu, "libvirt": _libvirt}
+"""What ``--print`` prints, by who reads it."""
+
+
 def add_prepare(parser: Parser) -> None:
     parser.usage = "diskwright prepare [options] REPO IMAGE [-- COMMAND ...]"
     parser.add_argument("repo", metavar="REPO")
     parser.add_argument("image", metavar="IMAGE", help="an id, or the first 4 digits of it or more")
     parser.add_argument("--read-only", action="store_true", help="snapshots can be prepared only so")
+    parser.add_argument(
+        "--print", choices=tuple(HYPERVISORS), dest="hypervisor", help="the arguments or the XML instead of the path"
+    )
     parser.add_argument(
         "--take-over", action="store_true", help="a machine has it open that lost its holder: give it a new one"
     )
@@ -35,10 +84,14 @@ def run_prepare(session: Session, arguments: argparse.Namespace) -> int:
     if arguments.command:
         if arguments.take_over:
             raise BadRequest("--take-over is for a machine that runs already", "Leave the command out")
+        if arguments.hypervisor:
+            raise BadRequest("--print is for a machine that is started by hand", "Leave the command out")
         return _run_command(session, arguments, image)
     prepared = session.engine.prepare_image(arguments.repo, image, not arguments.read_only, arguments.take_over)
+    words = HYPERVISORS[arguments.hypervisor](prepared) if arguments.hypervisor else ""
     session.out.document(
-        {
+        ({"print": words} if words else {})
+        | {
             "repository": arguments.repo,
             "image": image,
             "path": prepared.path,
@@ -47,7 +100,7 @@ def run_prepare(session: Session, arguments: argparse.Namespace) -> int:
             "pid": prepared.process.pid,
         }
     )
-    session.out.line(printable(prepared.path))
+    session.out.line(words or printable(prepared.path))
     which = "" if prepared.writable else f" --path {quoted(prepared.path)}"
     session.out.say(
         f"Format {printable(prepared.format)}. "

@@ -97,13 +97,13 @@ async def test_the_pace_of_a_run_is_drawn(size: tuple[int, int], tmp_path: Path)
 
 
 def test_stages_and_steps_add_up() -> None:
-    """A stage that begins again at nothing goes on where the last one ended; so does the next step."""
+    """What was done before a step or a stage began is not counted; the next step goes on where the last one ended."""
     run = sample_run()
     steps = (
         run.steps[0]._replace(samples=((1.0, 10), (2.0, 20), (3.0, 5), (4.0, 15))),
-        run.steps[1]._replace(samples=((5.0, 7),)),
+        run.steps[1]._replace(samples=((5.0, 700), (6.0, 701))),
     )
-    assert lines.done(run._replace(steps=steps)) == [(1.0, 10), (2.0, 20), (3.0, 25), (4.0, 35), (5.0, 42)]
+    assert lines.done(run._replace(steps=steps)) == [(1.0, 0), (2.0, 10), (3.0, 10), (4.0, 20), (5.0, 20), (6.0, 21)]
 
 
 async def test_what_was_done_on_this_host_is_in_the_timeline(tmp_path: Path) -> None:

@@ -222,6 +222,14 @@ async def test_a_queued_fix_that_is_not_offered_any_more_is_gone(tmp_path: Path)
         assert [row.fix.name for row in gone] == ["mail-spool"]
 
 
+async def test_what_cannot_be_queued_is_not_offered_for_it(tmp_path: Path) -> None:
+    """The full page of a reason says that the fix waits, as its key does."""
+    async with running(console(site_of(tmp_path))) as pilot:
+        page_of(pilot.app).table_widget.go(2)
+        await press(pilot, "w")
+        assert "cannot be queued: Waits and Why tell" in screen_text(pilot.app)
+
+
 async def test_nothing_to_fix_is_told_with_its_age(tmp_path: Path) -> None:
     """And with what is hidden: green that does not lie."""
     report = sample_report()._replace(fixes=())

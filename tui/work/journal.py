@@ -18,7 +18,7 @@ from tui.work.history import Entry, History
 
 MAX_EVENTS = 1000
 MAX_SPACES = 500
-_LEAST_CHANGE_BYTES, _LEAST_CHANGE_PART = 1 << 20, 2000
+_LEAST_CHANGE_BYTES, _LEAST_CHANGE_PART = 1 << 20, 50_000
 """A change of free space that is smaller is not kept: of bytes, and of the whole as its part."""
 _BADLY = {"failed": "failed", "killed": "killed"}
 _PER_SCAN = 100
@@ -138,8 +138,9 @@ class Chronicle:
 
 
 def _told_here(entry: Entry) -> bool:
-    """A run tells of its steps itself, in the journal."""
-    return not entry.face.startswith("run ")
+    """A run tells of its steps and of its end itself, in the journal; who began it is told here."""
+    of_run = entry.verb.startswith("run ") and entry.result != "started"
+    return not of_run and not entry.face.startswith("run ")
 
 
 def event(entry: Entry) -> Event:

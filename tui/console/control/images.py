@@ -77,7 +77,7 @@ def copy(shell: Shell, row: ImageRow) -> None:
     fields = (
         FormField("to", f"a repository: {', '.join(site.names())}", repo),
         FormField("name", "what to call it there", name),
-        FormField("base", "none, or an image of that repository: only what differs is copied"),
+        FormField("base", "none, or an image there: only what differs is copied"),
     )
 
     def attempt(values: Mapping[str, str]) -> str:
@@ -223,7 +223,7 @@ def why_not(shell: Shell, name: str, row: ImageRow | None) -> str:
         return f"{row.label} is removed, u restores it"
     if name == "snapshot" and row.kind != "disk":
         return f"{row.label} is a snapshot, and only disks change"
-    if name in ("export_image", "snapshot") and not row.usable:
+    if name in ("export_image", "snapshot", "copy_image") and not row.usable:
         return f"{row.label} cannot be used now, w tells why"
     return ""
 

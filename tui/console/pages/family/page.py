@@ -69,7 +69,8 @@ class FamilyPage(Page):
         name = "All families" if self.all else "Family"
         members = sum(map(len, found))
         own = sum(member.own_bytes for family in found for member in family)
-        number = f"{len(found)} with {members} members" if self.all else f"{members} members"
+        number = f"{members} member{'' if members == 1 else 's'}"
+        number = f"{len(found)} with {number}" if self.all else number
         set_title(table, f"{name}   {number}   {compact(own)} in all" if found else name)
 
     def status(self) -> Button:

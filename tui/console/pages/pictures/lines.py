@@ -90,15 +90,14 @@ def _times(start: float, end: float, columns: int, margin: int, signs: Signs) ->
 
 
 def done(run: Run) -> list[tuple[float, int]]:
-    """What a run has moved, over all its steps, at each time at which that was noted."""
+    """What a run has moved, over all its steps, at each time at which that was noted. What a step found done when it
+    began, and a stage that begins again at nothing, are no work of it."""
     found: list[tuple[float, int]] = []
-    before = 0
+    moved = 0
     for step in sorted((step for step in run.steps if step.samples), key=lambda step: step.samples[0][0]):
-        base = last = before
+        before = step.samples[0][1]
         for when, count in step.samples:
-            if base + count < last:  # another stage, which begins at nothing
-                base = last
-            last = base + count
-            found.append((when, last))
-        before = last
+            moved += max(0, count - before)
+            before = count
+            found.append((when, moved))
     return found

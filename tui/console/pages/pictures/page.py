@@ -8,12 +8,11 @@ from typing import ClassVar
 from textual.widget import Widget
 
 from tui.console.acts import Act
-from tui.console.draw.lines import line
 from tui.console.pages.page import CopyItem, Page
 from tui.console.pages.pictures import lines
 from tui.console.shell import Where
 from tui.console.widgets.base import set_title
-from tui.console.widgets.pane import Item, Pane
+from tui.console.widgets.pane import Item, Pane, Paragraph
 from tui.text.amounts import moment
 from tui.work.runs import Run
 
@@ -72,7 +71,10 @@ class SpacePage(PicturePage):
     def drawn(self, columns: int, rows: int) -> list[Item]:
         points = self._points()
         if len(points) < 2:
-            return [(), line("There is one look so far: the picture comes with the next that finds another amount.")]
+            return [
+                (),
+                Paragraph("", "One amount was seen so far; there is a picture once a scan finds another."),
+            ]
         site = self.shell.site
         reserve = int(site.view.total_bytes * site.reserve_share)
         return lines.space(points, site.clock(), reserve, columns, rows, self.shell.signs)
@@ -107,7 +109,8 @@ class PacePage(PicturePage):
         run = self.run_shown()
         points = lines.done(run) if run is not None else []
         if run is None or len(points) < 2:
-            return [(), line("No data was moved so far, or it was not noted: a step is looked at four times a second.")]
+            text = "No data was seen to move: a step is looked at four times a second, and most are done before that."
+            return [(), Paragraph("", text)]
         return lines.pace(run, points, run.ended or self.shell.site.clock(), columns, rows, self.shell.signs)
 
     def table(self) -> tuple[Sequence[str], list[Sequence[str]]]:

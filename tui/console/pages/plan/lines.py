@@ -49,7 +49,7 @@ def title(plan: Plan | None) -> str:
 def brief(plan: Plan | None, signs: Signs, columns: int) -> list[Item]:
     """The steps and the outcome in short, for the pane below the table."""
     if plan is None:
-        return [(Span(_EMPTY, "quiet"),)]
+        return [Paragraph("", Span(_EMPTY, "quiet"))]
     name = max(8, columns - 40)
     lines: list[Item] = [_brief(step, name, signs.ellipsis) for step in plan.steps[:5]]
     if len(plan.steps) > 5:

@@ -28,6 +28,9 @@ from tui.view.query import Query, parse
 from tui.view.snapshot import HostOperation
 from tui.work.runs import LogLine, Run
 
+_OTHER_ROWS = 12
+"""What is above, between and below the steps of a run and its log."""
+_LEAST_ROWS = 6
 _LAST_LINES_S = 3.0
 """The last lines of a log come a moment after the run has ended."""
 
@@ -99,6 +102,8 @@ class RunsPage(Page):
             for part, row in enumerate(rows)
         ]
         table.show(Entries(entries))
+        room = self.size.height - _OTHER_ROWS
+        table.styles.height = max(_LEAST_ROWS, min(len(entries) + 2, room * 2 // 3))  # the log has the rest
         set_title(table, self._run_title(run, now), self._which(run))
 
     def _run_title(self, run: Run, now: float) -> Line:

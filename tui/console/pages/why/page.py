@@ -111,6 +111,8 @@ class WhyPage(Page):
         fix = found.fixes[0]
         place = self.shell.site.decisions.position(fix.key)
         text = f"is number {place} of the plan" if place else "is not in the plan, space queues it"
+        if not place and not (fix.can_run or fix.needs_room):
+            text = "cannot be queued: Waits and Why tell what it waits for"
         return Button((Span(f" {fix.what} {text}", "quiet"),), "queue")
 
     def _nothing(self) -> list[Line]:

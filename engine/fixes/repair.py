@@ -37,7 +37,7 @@ def adopt_size(context: Context, repository: Repository, tag: str, size: int) ->
     lengths.grow(context, repository, tag, record.volume, require_size(size))  # what is seen of it is not durable yet
 
     def adopted(now: Record) -> Record:
-        if now.volume != record.volume or now.operation is not None:
+        if now.volume != record.volume or not chains.may_adopt(now):
             raise StaleFix(f"image {tag} has other data now", "Check again")
         return seen.noted(repository, _other_content(context, now._replace(size=size)))
 

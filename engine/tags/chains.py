@@ -136,6 +136,12 @@ def grown_to(record: Record, volume: VolumeRef, facts: VolumeFacts) -> int:
     return 0 if record.absorber or length <= aligned(record.size) else length
 
 
+def may_adopt(record: Record) -> bool:
+    """Return whether a size that another tool gave its volume can be made its size now. A merge that is begun starts
+    over then, since it compares write epochs; what else is begun is given up before."""
+    return record.operation is None or record.operation.verb == "merge"
+
+
 def unchanged(repository: Repository, links: list[Link]) -> None:
     """Return if the chain is still ``links``, else raise Conflict (or as ``walk``). To be called when the
     leases are held: who looked before that and was paused may find other data in the same volumes."""

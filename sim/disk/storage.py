@@ -24,7 +24,7 @@ Paths are absolute. Symbolic links are followed in all components but the last.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from hashlib import blake2b
 
 from engine.doors.files import Entry, Kind, Space, Stat
@@ -96,9 +96,9 @@ class SimStorage(NameTree):
         for inode, node in kept.items():
             self.nodes.setdefault(inode, node)
 
-    def settle(self) -> None:
-        """Make everything durable, as a clean unmount does."""
-        for inode in list(self.dirty):
+    def settle(self, but: Container[int] = ()) -> None:
+        """Make everything durable, as a clean unmount does; ``but`` the contents of some files."""
+        for inode in [inode for inode in self.dirty if inode not in but]:
             self.sync(inode)
         self._commit(self.log)
         self.synced = self.sequence

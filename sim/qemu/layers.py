@@ -185,6 +185,11 @@ class ImageLocks:
         self._kept = kept
         self._handed_out = handed_out
 
+    @property
+    def held(self) -> bool:
+        """Whether anybody has any image open."""
+        return bool(self._held)
+
     def users(self, identity: tuple[int, int], but: str) -> list[tuple[str, bool]]:
         """Who has the file open as an image, other than the process ``but``, and whether it may write."""
         held = [(owner, bool(taken.takes)) for taken, owner in self._held.get(identity, []) if owner != but]

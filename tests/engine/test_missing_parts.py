@@ -8,8 +8,8 @@ import pytest
 from engine.api import Engine
 from engine.data.model import Fix, Risk, Status
 from engine.errors import Damaged, DiskwrightError, ImageBusy, Moved, Refused
+from sim.hosts.trees import remove_tree
 from sim.hosts.world import REPOSITORIES, World
-from sim.scenario.play.operator import remove_tree
 
 A = f"{REPOSITORIES}/a"
 SIZE = 65536

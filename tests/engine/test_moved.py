@@ -10,8 +10,8 @@ import pytest
 from engine.api import Engine
 from engine.errors import Conflict, DiskwrightError, Moved, Refused, StorageError
 from engine.tags.anchors import differences
+from sim.hosts.trees import copy_file, copy_tree, remove_tree
 from sim.hosts.world import REPOSITORIES, World
-from sim.scenario.play.operator import copy_file, copy_tree, remove_tree
 
 A, B = f"{REPOSITORIES}/a", f"{REPOSITORIES}/b"
 SIZE = 65536

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from engine.data.amounts import human
 from engine.data.model import Fix, Risk, Status, Strategy, VolumeFormat
 from engine.data.records import Record
+from engine.tags.chains import grown_to
 from engine.triage import rules
 from engine.triage.health import Judge
 from engine.triage.propose import cost, fix, reads_of
@@ -42,6 +43,9 @@ def of_tag(judge: Judge, tag: str) -> Iterator[Fix]:
         return  # the upper one is about to be cleaned away itself
     if graph.written(below) is not None or graph.written(above) is not None:
         return  # that is settled first
+    facts = graph.view.facts.get(above.volume.id)
+    if facts is not None and above.mutable and grown_to(above, above.volume, facts):
+        return  # its size is settled first
     yield _fix(graph, below, above, direction(graph, below, above))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from engine.data.model import Fix, ImageReport, Risk, Status, Wait, WaitKind
 from engine.data.records import Record
-from engine.tags.chains import grown_to
+from engine.tags.chains import grown_to, may_adopt
 from engine.triage import rules
 from engine.triage.health import Degradation, Judge, degradations, wanted_format
 from engine.triage.offers.mending import from_replica, usable_replica
@@ -29,7 +29,7 @@ def optimize(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]:
             yield _small(judge, record, item)
         elif item.rule == rules.O_UNHELD:
             yield _take_over(judge.graph, record, item)
-        elif item.rule == rules.O_GROWN and record.operation is None:
+        elif item.rule == rules.O_GROWN and may_adopt(record):
             yield _adopt_size(judge, record, item)
         elif item.rule == rules.D_LOST and record.lost:
             if (replica := usable_replica(judge.graph, record)) is not None:

@@ -30,6 +30,10 @@ class Operation(NamedTuple):
     effect: Effect = lambda model, result: model
     halfway: Effect | None = None
     """What may count instead when it did not come to its end."""
+    witnessed: bool = False
+    """The effect tells what was done however it ended: somebody looked on."""
+    host: str = ""
+    """Where it has to be done; "": anywhere."""
 
 
 def outcomes(models: Sequence[Model], operations: Sequence[Operation], jobs: Sequence[Job]) -> tuple[Model, ...]:
@@ -56,7 +60,7 @@ def _after(model: Model, order: Sequence[tuple[Effect, Job]]) -> Model | None:
 
 
 def _may_count(operation: Operation, job: Job) -> tuple[Effect | None, ...]:
-    if job.done and job.error is None:
+    if operation.witnessed or (job.done and job.error is None):
         return (operation.effect,)
     error = job.error
     if isinstance(error, REFUSALS) or (isinstance(error, Overtaken) and not isinstance(error, OutcomeUnknown)):
@@ -166,7 +170,7 @@ def write(repo: str, disk: str, offset: int, data: bytes) -> Operation:
         if image is None or offset + len(data) > image.size:
             return None
         torn = tuple(part for part in image.torn if part != (offset, len(data)))
-        return model.changed(repo, disk, content=image.content.write(offset, data), torn=torn)
+        return model.made(repo, disk, image.written(offset, data)._replace(torn=torn))
 
     def halfway(model: Model, result: Any) -> Model | None:
         after = effect(model, result)

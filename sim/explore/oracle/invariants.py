@@ -42,6 +42,8 @@ _TAG = re.compile(r"tags/[0-9a-f]{2}/([0-9a-f]{32})\.([0-9a-f]{16})(?:\.before)?
 _PROGRESS = re.compile(r"progress/([0-9a-f]{32})\.([0-9]+)\Z")
 _DIGESTS = re.compile(r"digests/([0-9a-f]{32})\Z")
 _REMEMBERED = 20_000
+_HIDES = {rules.C_UNNAMED: 1, rules.O_GROWN: 4}
+"""So many fixes of the same thing may be offered when one of these has been run."""
 
 Rank = tuple[int, ...]
 
@@ -122,15 +124,18 @@ def _name_files(engine: Engine, others: Sequence[tuple[str, Fix]]) -> bool:
 def _found(
     world: World, engine: Engine, repo: str, image: ImageReport, record: Record | None, problems: list[str]
 ) -> Found:
-    content = None
-    if image.status in USABLE and not image.removed and record is not None:
+    content, in_use = None, False
+    if world.image_locks.held and image.status in USABLE and record is not None and record.volume is not None:
+        volumes = engine.context.repository(repo).volumes
+        in_use = record.mutable and any(user.writes for user in volumes.users(record.volume))
+    if image.status in USABLE and not image.removed and record is not None and not in_use:
         try:
             content = _content(world, engine, repo, record)
         except (DiskwrightError, OSError) as error:
             problems.append(f"I14 image {repo}/{image.id} is {image.status} and cannot be read: {error}")
     return Found(
         image.size_bytes, image.mutable, record.user_data if record else None, image.status, image.removed, content,
-        image.lost,
+        image.lost, in_use,
     )  # fmt: skip
 
 
@@ -207,7 +212,7 @@ def _add_rank(rank: list[int], report: RepositoryReport, records: dict[str, Reco
             rank[1] += len(record.evidence) + (not record.whole) + 3 * record.purging
             rank[1] += len(_needed_by(record.id, records)) - 1
     rank[3] += any(fix.rule == rules.C_LITTER for fix in report.fixes)
-    rank[4] += sum(1 + (fix.rule == rules.C_UNNAMED) for fix in report.fixes)
+    rank[4] += sum(_HIDES.get(fix.rule, 0) + 1 for fix in report.fixes)
 
 
 def leftovers(storage: SimStorage, engine: Engine, repo: str, waiting: Sequence[str] = ()) -> list[str]:

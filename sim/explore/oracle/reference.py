@@ -41,7 +41,12 @@ class Image(NamedTuple):
     grown: Content | None = None
     """What its volume shows that another tool made longer: the image has its old size, or all of this."""
     torn: tuple[tuple[int, int], ...] = ()
-    """Ranges that were being written when the flush failed or the machine died: they may be old, new or a mixture."""
+    """Ranges that were written and not flushed, as far as is known: they may be old, new or a mixture."""
+
+    def written(self, offset: int, data: bytes) -> Image:
+        """With something written, in a volume that another tool made longer too."""
+        grown = self.grown and self.grown.write(offset, data)
+        return self._replace(content=self.content.write(offset, data), grown=grown)
 
 
 class Found(NamedTuple):
@@ -55,6 +60,8 @@ class Found(NamedTuple):
     content: Content | None
     """None: it could not be read, or was not to be."""
     lost: tuple[tuple[int, int], ...] = ()
+    in_use: bool = False
+    """A machine has it open for writing: only the machine knows what it shows."""
 
 
 class Model(NamedTuple):
@@ -158,7 +165,7 @@ def differences(image: Image, found: Found, final: bool) -> Iterator[str]:
     """How an image that is visible differs from what it must be."""
     if image.grown is not None and found.size == image.grown.size:
         image = image._replace(size=found.size, content=image.grown, grown=None)
-    if image.grown is not None and final:
+    if image.grown is not None and final and not found.in_use:
         yield f"was made {image.grown.size} bytes long by another tool, and no fix adopts that"
     if (found.size, found.mutable) != (image.size, image.mutable):
         yield f"has {found.size} bytes (mutable: {found.mutable}), not {image.size} ({image.mutable})"
@@ -167,12 +174,12 @@ def differences(image: Image, found: Found, final: bool) -> Iterator[str]:
     if found.lost and not image.hurt:
         yield f"is said to have lost {found.lost}"
     unknown = (*image.hurt, *image.torn)
-    if found.status in USABLE:
+    if found.status in USABLE and not found.in_use:
         if found.content is None:
             yield f"is said to be {found.status} and cannot be read"
         elif not _without(found.content, unknown).same(_without(image.content, unknown)):
             yield f"is said to be {found.status} and reads wrong at {_first_difference(found.content, image.content)}"
-    elif final and not image.hurt:
+    elif final and not image.hurt and found.status not in USABLE:
         yield f"is {found.status} and no fix mends it"
 
 
@@ -191,6 +198,19 @@ def _first_difference(found: Content, wanted: Content) -> str:
             offset = next(index for index, pair in enumerate(zip(one, other, strict=True)) if pair[0] != pair[1])
             return f"byte {start + offset}: {one[offset]:#04x}, not {other[offset]:#04x}"
     return "nowhere"
+
+
+def settled(model: Model, repo: str, image_id: str, size: int, shown: Content | None) -> Model:
+    """The model when an image has been seen: with the size to which it was grown, and, of a snapshot, with what it
+    shows, where nobody knew which of several things it would show. Unchanged where it shows something else."""
+    image = model.images.get((repo, image_id))
+    if image is None:
+        return model
+    if image.grown is not None and size == image.grown.size:
+        image = image._replace(size=size, content=image.grown, grown=None)
+    if image.torn and shown is not None and _without(shown, image.torn).same(_without(image.content, image.torn)):
+        image = image._replace(content=shown, torn=())
+    return model.made(repo, image_id, image)
 
 
 def fitting(

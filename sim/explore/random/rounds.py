@@ -7,13 +7,19 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from engine.api import Engine
+from engine.errors import DiskwrightError
 from sim.explore.cases import operations
-from sim.explore.cases.driver import FILES, KiB
+from sim.explore.cases.driver import FILES, Driver, KiB, read
+from sim.explore.cases.fixtures.images import a_chain, a_disk, a_raw_chain, nothing
 from sim.explore.cases.operations import Operation, outcomes, summaries
 from sim.explore.oracle.invariants import observe
 from sim.explore.oracle.recovery import recover
-from sim.explore.oracle.reference import Model
+from sim.explore.oracle.reference import USABLE, Model, settled
+from sim.explore.random.machines import BLOCK, FLUSH, KILL, STOP, Doing, Machines, Write
+from sim.explore.random.operator import Meanwhile, Operator
 from sim.hosts.faults import KINDS, Faults
+from sim.hosts.machine import CACHES
+from sim.hosts.processes import HOLDER
 from sim.hosts.tape import Tape
 from sim.hosts.world import FORMAT, Job, World
 
@@ -24,6 +30,9 @@ ROUNDS = 6
 SIZES = (64 * KiB, 256 * KiB - 300, 256 * KiB)
 _MOST_IMAGES = 9
 _MOST_MODELS = 64
+_NO_WRITES = (FLUSH, FLUSH, FLUSH, KILL, STOP)
+_MACHINE_BLOCKS = 8
+"""Of a disk machines write to no more than the first few, so that they come upon each other's writes."""
 
 
 class RunResult(NamedTuple):
@@ -47,6 +56,8 @@ class RandomRun:
     """Faults that may happen."""
     pace = 300
     """About so many calls has a round."""
+    outside = True
+    """Machines run, and an operator works with other tools."""
 
     def __init__(self, tape: Tape, rounds: int = ROUNDS) -> None:
         self._tape = tape
@@ -57,9 +68,21 @@ class RandomRun:
         self.world.create(*REPOSITORIES)
         for host in (*HOSTS, RESCUER):
             self.world.host(host).close()
+        self.machines = Machines(self.world)
+        self.operator = Operator(self.world, (*HOSTS, RESCUER))
         self.world.storage.settle()
         self.world.trace.lines.clear()
         self.models: tuple[Model, ...] = (Model(),)
+        if self.outside:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Something may be there."""
+        driver = Driver(self.world, host=HOSTS[0])
+        starts = (nothing, a_chain, a_raw_chain, lambda driver: a_disk(driver, strategy="performance"))
+        starts[self._tape.choose(len(starts), "there")](driver)
+        driver.close()
+        self.models = driver.models
 
     def play(self) -> list[str]:
         """All of it; what is wrong."""
@@ -72,10 +95,14 @@ class RandomRun:
         return recover(self.world, self.models, RESCUER)
 
     def _make_peace(self) -> None:
-        """Before everything is brought in order."""
+        """Before everything is brought in order: no machine runs any more."""
+        for host in list(self.world.hosts):
+            self.world.bury(host)
 
     def _round(self, number: int) -> list[str]:
         world, tape = self.world, self._tape
+        meanwhile = self._by_operator(number) if self.outside else Meanwhile("")
+        self.models = meanwhile.at_once(self.models)
         count = 1 + tape.choose(3, "hosts")
         doing = [self._operation(self.models[tape.choose(len(self.models), "model")]) for _ in range(count)]
         jobs = self._start(doing)
@@ -86,21 +113,41 @@ class RandomRun:
         self.models = outcomes(self.models, doing, jobs)
         if not self.models:
             return ["no order of the operations explains what was acknowledged"]
+        problems = list(self.machines.harmed())
         self._end()
-        if tape.choose(2, "power cut"):
+        self._seals_count()
+        if tape.choose(4 if self.machines.running else 2, "power cut") == 1:
             world.power_cut()
             self.told.append(world.trace.lines[-1])
-        world.storage.settle()
-        return self._look()
+        self._write_back()
+        self.machines.bury()
+        problems += meanwhile.after()
+        self.models = meanwhile.in_the_end(self.models)
+        return problems + self._look()
+
+    def _write_back(self) -> None:
+        """Time passes: names and records are durable by now. Contents of volumes may be still in caches."""
+        storage = self.world.storage
+        late = {inode for path, inode, _ in storage.walk() if "/volumes/" in path} if self.outside else set()
+        storage.settle(late if self._tape.choose(2, "caches are full") else ())
 
     def _start(self, doing: list[Operation]) -> list[Job]:
-        """Each by another host."""
-        return [self.world.start(host, operation.run) for host, operation in zip(HOSTS, doing, strict=False)]
+        """Each by another host, unless it says by which."""
+        hosts = [operation.host or host for host, operation in zip(HOSTS, doing, strict=False)]
+        return [self.world.start(host, operation.run) for host, operation in zip(hosts, doing, strict=True)]
 
     def _end(self) -> None:
-        """Nobody runs any more."""
+        """Nobody runs any more, but machines, and who prepared their disks unless he dies."""
         for host in list(self.world.hosts):
-            self.world.bury(host)
+            if not self.machines.on(host) or not self._tape.choose(5, "runs on"):
+                self.world.bury(host)
+                continue
+            holders = HOLDER if self._tape.choose(2, "holder lives") else ""
+            machines = [one.machine.process for one in self.machines.on(host)]
+            for process in list(self.world.machine(host).processes.values()):
+                if process not in machines and process.name != holders:
+                    process.end(killed=True)
+        self.machines.bury()
 
     @contextlib.contextmanager
     def _rescuer(self) -> Iterator[Engine]:
@@ -114,7 +161,30 @@ class RandomRun:
         self.models = found.models[:_MOST_MODELS]
         if not found.problems:
             self.models = tuple(self._named(model) for model in self.models)
+            self._seals_count()
         return list(found.problems)
+
+    def _seals_count(self) -> None:
+        """What a snapshot shows that somebody was told of, it shows for ever; a size that was adopted is the size."""
+        unsure = {
+            key for model in self.models for key, image in model.images.items()
+            if image.grown is not None or (image.torn and not image.mutable)
+        }  # fmt: skip
+        if not unsure:
+            return
+        with self._rescuer() as engine:
+            for repo, image in sorted(unsure):
+                with contextlib.suppress(DiskwrightError):
+                    self._settle(engine, repo, image)
+
+    def _settle(self, engine: Engine, repo: str, image: str) -> None:
+        report = next((one for one in engine.list_images(repo) if one.id == image), None)
+        if report is None:
+            return
+        shown = None
+        if not report.mutable and not report.removed and report.status in USABLE:
+            shown = read(engine, repo, image, report.size_bytes)
+        self.models = tuple(settled(model, repo, image, report.size_bytes, shown) for model in self.models)
 
     def _named(self, model: Model) -> Model:
         """Give the images whose ids nobody was told the ids under which they are found."""
@@ -133,8 +203,13 @@ class RandomRun:
     def _operation(self, model: Model) -> Operation:
         images = sorted(model.images)
         tape = self._tape
+        if self.outside and images and not tape.choose(2, "a verb"):
+            return self._of_machine(model) or self._any_fix()
         if not images or (len(images) < _MOST_IMAGES and not tape.choose(6, "a new disk")):
             return operations.create(self._repository(), self._size(), **self._strategy())
+        used = [one.disk for one in self.machines.running if one.disk in model.images]
+        if used and tape.choose(3, "what a machine uses"):
+            images = used
         repo, image = images[tape.choose(len(images), "image")]
         known = model.images[repo, image]
         if known.removed:
@@ -164,6 +239,75 @@ class RandomRun:
         return operations.create(
             where, max(size, self._size()), (repo, image), image_hints={image: repo}, **self._strategy()
         )
+
+    def _of_machine(self, model: Model) -> Operation | None:
+        tape, running = self._tape, self.machines.running
+        what = tape.choose(6, "of a machine") if running else 0
+        if what > 1:
+            one = running[tape.choose(len(running), "machine")]
+            return self.machines.drive(one, self._doings(one.size))
+        if what == 1:
+            return self.machines.let_go(
+                running[tape.choose(len(running), "machine")], bool(tape.choose(2, "new holder"))
+            )
+        disks = sorted(key for key, image in model.images.items() if image.mutable and not image.removed)
+        if not disks:
+            return None
+        repo, disk = disks[tape.choose(len(disks), "disk")]
+        size, cache = model.images[repo, disk].size, CACHES[tape.choose(2, "cache")]
+        return self.machines.start(repo, disk, size, cache, bool(tape.choose(2, "holder dies")), self._doings(size))
+
+    def _doings(self, size: int) -> list[Doing]:
+        return [self._doing(size) for _ in range(1 + self._tape.choose(4, "does"))]
+
+    def _doing(self, size: int) -> Doing:
+        tape = self._tape
+        what = tape.choose(20, "machine does")
+        if what < len(_NO_WRITES):
+            return _NO_WRITES[what]
+        block = tape.choose(min(size // BLOCK, _MACHINE_BLOCKS), "where")
+        return Write(block * BLOCK, bytes([1 + tape.choose(255, "what")]) * BLOCK)
+
+    def _by_operator(self, number: int) -> Meanwhile:
+        """What an operator does before a round."""
+        tape, operator = self._tape, self.operator
+        repo = self._repository()
+        other = REPOSITORIES[1 - REPOSITORIES.index(repo)]
+        choices: list[Callable[[], Meanwhile | None]] = [
+            lambda: operator.fill(tape.choose(3, "room") * BLOCK),
+            lambda: self._alone(lambda: operator.take_away(repo)),
+            lambda: self._alone(lambda: operator.clone_over(repo, other)),
+            lambda: self._alone(lambda: operator.restore(repo) or self._back_up(repo)),
+            lambda: self._alone(lambda: self._back_up(repo)),
+            self._grow,
+            lambda: operator.rename_host(HOSTS[0], HOSTS[tape.choose(len(HOSTS), "called")]),
+        ]
+        what = tape.choose(2 * len(choices), "operator") if number else 0
+        done = choices[what - 1]() if 0 < what <= len(choices) else None
+        if done is None:
+            return Meanwhile("")
+        self.told.append(f"round {number}: {done.told}")
+        return done
+
+    def _alone(self, act: Callable[[], Meanwhile | None]) -> Meanwhile | None:
+        """Do something while nobody runs."""
+        self._make_peace()
+        self.machines.bury()
+        return act()
+
+    def _back_up(self, repo: str) -> Meanwhile | None:
+        known = len(self.models) == 1
+        return self.operator.back_up(self.models[0], repo) if known else None
+
+    def _grow(self) -> Meanwhile | None:
+        disks = sorted(
+            key for key, image in self.models[0].images.items()
+            if image.mutable and not image.removed and image.grown is None
+        )  # fmt: skip
+        if not disks or len(self.models) > 1:
+            return None
+        repo, disk = disks[self._tape.choose(len(disks), "disk")]
+        return self.operator.grow(self.models[0], repo, disk, flushed=bool(self._tape.choose(2, "flushed")))
 
     def _any_fix(self) -> Operation:
         return operations.fix(self._repository(), self._tape.choose(8, "fix"))

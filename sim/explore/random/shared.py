@@ -33,6 +33,7 @@ class SharedRun(RandomRun):
     format = SHARED
     kinds = SHARED_KINDS
     pace = 1000
+    outside = False
 
     def __init__(self, tape: Tape, rounds: int = ROUNDS) -> None:
         super().__init__(tape, rounds)

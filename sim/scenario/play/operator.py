@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from engine.doors.files import Files, Kind
+from engine.doors.files import Files
+from sim.hosts.trees import copy_file, copy_tree, remove_tree
 from sim.scenario.language.model import Step
 from sim.scenario.language.patterns import Piece, chunks
 from sim.scenario.play.names import Names
-
-_PIECE = 1 << 20
 
 
 def back_up(names: Names, step: Step) -> None:
@@ -67,38 +66,3 @@ OF_OPERATORS: dict[str, Callable[[Names, Step], None]] = {
 def _rename(files: Files, source: str, target: str) -> None:
     files.rename(source, target)
     files.sync_directory(source.rpartition("/")[0])
-
-
-def copy_tree(files: Files, source: str, target: str) -> None:
-    """Copy a directory with all that is in it to a name that is free: other inodes, equal contents."""
-    files.make_directory(target)
-    for entry in sorted(files.list_directory(source)):
-        if entry.kind is Kind.DIRECTORY:
-            copy_tree(files, f"{source}/{entry.name}", f"{target}/{entry.name}")
-        elif entry.kind is Kind.FILE:
-            copy_file(files, f"{source}/{entry.name}", f"{target}/{entry.name}")
-    files.sync_directory(target)
-    files.sync_directory(target.rpartition("/")[0])
-
-
-def copy_file(files: Files, source: str, target: str) -> None:
-    """Copy a file to a name that is free; zeros stay holes."""
-    with files.open(source) as reader, files.create(target) as writer:
-        size = reader.stat().size
-        for start in range(0, size, _PIECE):
-            data = reader.read_at(start, _PIECE)
-            if data.strip(b"\0"):
-                writer.write_at(start, data)
-        writer.truncate(size)
-        writer.sync()
-
-
-def remove_tree(files: Files, path: str) -> None:
-    """Remove a directory with all that is in it."""
-    for entry in files.list_directory(path):
-        if entry.kind is Kind.DIRECTORY:
-            remove_tree(files, f"{path}/{entry.name}")
-        else:
-            files.unlink(f"{path}/{entry.name}")
-    files.remove_directory(path)
-    files.sync_directory(path.rpartition("/")[0])

@@ -1,0 +1,184 @@
+"""Machines in a random run: they open what was prepared, write with and without flushes, die, and outlive their holder.
+
+What a machine did is witnessed, however its round ends: each of its writes counts, and what it has not flushed may be
+old, new or a mixture from then on. No file that it has open may lose its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from engine.api import Engine
+from engine.data.model import VolumeFormat
+from engine.errors import StorageError
+from sim.disk.files import SimHandle
+from sim.disk.nodes import FileNode
+from sim.explore.cases.operations import Effect, Operation
+from sim.explore.oracle.reference import Image, Key, Model
+from sim.hosts.crash import Crashed
+from sim.hosts.machine import UNSAFE, WRITEBACK, SimMachine
+from sim.hosts.processes import SimProcess
+from sim.hosts.world import World
+
+BLOCK = 4096
+FLUSH, KILL, STOP = "flush", "kill", "stop"
+
+
+class Write(NamedTuple):
+    """One block that a machine writes."""
+
+    offset: int
+    data: bytes
+
+
+Doing = Write | str
+"""A write, or FLUSH, KILL or STOP."""
+
+
+class Running:
+    """A machine with one disk, and what it has written and not flushed."""
+
+    def __init__(self, disk: Key, size: int, machine: SimMachine, cache: str) -> None:
+        self.disk, self.size, self.machine, self.cache = disk, size, machine, cache
+        self.unflushed: list[Write] = []
+
+    @property
+    def host(self) -> str:
+        """The name of its host."""
+        return self.machine.process.host.name
+
+
+class Machines:
+    """All machines of a run."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.running: list[Running] = []
+
+    def on(self, host: str) -> list[Running]:
+        """Those of a host."""
+        return [one for one in self.running if one.host == host]
+
+    def bury(self) -> None:
+        """Forget those that are dead."""
+        self.running = [one for one in self.running if not one.machine.process.dead]
+
+    def harmed(self) -> Iterator[str]:
+        """What has been done to machines that run."""
+        for one in self.running:
+            for handle in one.machine.process.files.handles:
+                node = self._world.storage.nodes.get(handle.inode) if isinstance(handle, SimHandle) else None
+                if isinstance(node, FileNode) and not node.links:
+                    yield f"a file that the machine of {one.disk[0]}/{one.disk[1][:6]} has open was deleted"
+
+    # -- what they do
+
+    def start(
+        self, repo: str, disk: str, size: int, cache: str, holder_dies: bool, doing: Sequence[Doing]
+    ) -> Operation:
+        """Prepare a disk and start a machine on it, which does something. What becomes of a qcow2 without its flushes
+        nobody can tell: there all are passed on."""
+        log = _Log()
+
+        def run(engine: Engine) -> None:
+            entry = engine.prepare_image(repo, disk)
+            usual = cache if entry.format == VolumeFormat.RAW else WRITEBACK
+            process = self._world.process_of(engine)
+            one = Running((repo, disk), size, SimMachine(process.host, entry.path, entry.format, usual), usual)
+            self.running.append(one)
+            if holder_dies:
+                engine.doors.processes.kill(entry.process)
+            _drive(one, process, doing, log)
+
+        told = (
+            f"machine of {repo}/{disk[:6]} ({cache}{', its holder is killed' if holder_dies else ''}): {_told(doing)}"
+        )
+        return Operation(told, run, log.effect(repo, disk), witnessed=True)
+
+    def let_go(self, one: Running, taken: bool) -> Operation:
+        """Tear the disk of a machine down, which may be running, or give it a new holder."""
+        repo, disk = one.disk
+
+        def run(engine: Engine) -> None:
+            if taken:
+                engine.prepare_image(repo, disk, take_over=True)
+            else:
+                engine.teardown_image(repo, disk)
+
+        return Operation(f"{'take over' if taken else 'teardown'} {repo}/{disk[:6]}", run, host=one.host)
+
+    def drive(self, one: Running, doing: Sequence[Doing]) -> Operation:
+        """Have a machine do something."""
+        log = _Log()
+        return Operation(
+            f"machine of {one.disk[0]}/{one.disk[1][:6]}: {_told(doing)}",
+            lambda engine: _drive(one, self._world.process_of(engine), doing, log),
+            log.effect(*one.disk),
+            witnessed=True,
+        )
+
+
+class _Log:
+    """What a machine did in one operation."""
+
+    def __init__(self) -> None:
+        self.written: list[Write] = []
+        self.flushed: list[Write] = []
+
+    def effect(self, repo: str, disk: str) -> Effect:
+        """What that does to the image."""
+
+        def effect(model: Model, result: Any) -> Model | None:
+            image = model.images.get((repo, disk))
+            return model.made(repo, disk, after(image, self.written, self.flushed)) if image is not None else model
+
+        return effect
+
+
+def _told(doing: Sequence[Doing]) -> str:
+    return ", ".join(what if isinstance(what, str) else f"write at {what.offset}" for what in doing)
+
+
+def _drive(one: Running, process: SimProcess, doing: Sequence[Doing], log: _Log) -> None:
+    """Do it in the turns of ``process``; when that dies, or a call fails, the machine dies too."""
+    machine = one.machine
+    if machine.process.dead:
+        return
+    machine.process.hook = lambda _, call, what: process.enter(call, what)
+    try:
+        for what in doing:
+            _do(one, what, log)
+    except (Crashed, StorageError):
+        machine.kill()
+        if process.dead:
+            raise
+    finally:
+        machine.process.hook = None
+
+
+def _do(one: Running, what: Doing, log: _Log) -> None:
+    if isinstance(what, Write):
+        log.written.append(what)
+        one.unflushed.append(what)
+        one.machine.write(what.offset, what.data)
+    elif what == FLUSH:
+        one.machine.flush()
+        if one.cache != UNSAFE:
+            log.flushed += one.unflushed
+            one.unflushed.clear()
+    elif what == KILL:
+        one.machine.kill()
+    else:
+        one.machine.stop()
+
+
+def after(image: Image, written: Sequence[Write], flushed: Sequence[Write]) -> Image:
+    """The image when a machine has written, and what it wrote until the last flush is durable. The last write to a
+    place counts, and what was there before may be seen until it is flushed."""
+    for write in written:
+        image = image.written(write.offset, write.data)
+    certain = {(write.offset, len(write.data)) for write in flushed}
+    unsure = {(write.offset, len(write.data)) for write in written if write not in flushed}
+    torn = {part for part in image.torn if part not in certain} | unsure
+    return image._replace(torn=tuple(sorted(torn)))

@@ -64,6 +64,10 @@ class VolumeGroup(NamedTuple):
     missing: tuple[str, ...] = ()
     """LVM's uuids of the physical volumes that are missing, as far as it knows them."""
 
+    def lacks(self) -> str:
+        """Return why a volume without ranges cannot be read, for messages."""
+        return self.say_missing() if self.partial else "it is not linear"
+
     def say_missing(self) -> str:
         """Name what is missing of a partial group, for messages."""
         if not self.missing:

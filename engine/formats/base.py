@@ -416,8 +416,8 @@ class Repository(Protocol):
     def litter(self) -> LitterBox:
         """Leftovers."""
 
-    def anchors(self) -> dict[str, int]:
-        """Return what the repository stands on now, as numbers by name that no copy of it shares; empty where nothing
+    def anchors(self) -> dict[str, int | str]:
+        """Return what the repository stands on now, as marks by name that no copy of it shares; empty where nothing
         tells a copy, or when it cannot be asked. A few calls. StorageError when it is not there."""
 
     def constraints(self) -> Constraints:

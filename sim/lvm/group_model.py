@@ -7,7 +7,7 @@ what a new volume gets: with its old bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from engine.doors.volume_groups import LogicalVolume, PhysicalRange, VolumeGroup
@@ -18,6 +18,11 @@ METADATA_BYTES = 16 << 20
 _VOLUME_TEXT_BYTES = 600
 RESERVED_BYTES = 1 << 20
 """Where the first extent of a device begins."""
+
+
+def device_uuid(path: str) -> str:
+    """LVM's uuid of a device."""
+    return f"pv-{path.rpartition('/')[2]}"
 
 
 class Volume(NamedTuple):
@@ -102,23 +107,30 @@ class Group(NamedTuple):
                 found.append(PhysicalRange(path, start, self.extent_bytes))
         return tuple(found)
 
-    def report(self, active: Iterable[str] = (), opened: Iterable[str] = ()) -> VolumeGroup:
-        """As the door tells it; volumes in use by their uuids."""
+    def report(
+        self, active: Iterable[str] = (), opened: Iterable[str] = (), missing: Container[str] = ()
+    ) -> VolumeGroup:
+        """As the door tells it; volumes in use by their uuids, devices that are missing by their paths."""
         here, busy = set(active), set(opened)
+        away = [path for path, _ in self.devices if path in missing]
         total = sum(extents for _, extents in self.devices)
         used = sum(len(volume.extents) for volume in self.volumes.values())
         volumes = {
             name: LogicalVolume(
                 name, len(volume.extents) * self.extent_bytes, volume.tags, volume.uuid in here, volume.uuid in busy,
-                self.ranges(volume),
+                self.ranges(volume) if self.whole(volume, missing) else (),
             )
             for name, volume in self.volumes.items()
         }  # fmt: skip
         return VolumeGroup(
             self.name, self.uuid, self.system_id, self.extent_bytes, total * self.extent_bytes,
-            (total - used) * self.extent_bytes, False, tuple(path for path, _ in self.devices),
-            max(0, METADATA_BYTES - _VOLUME_TEXT_BYTES * len(self.volumes)), volumes,
+            (total - used) * self.extent_bytes, bool(away), tuple(path for path, _ in self.devices if path not in away),
+            max(0, METADATA_BYTES - _VOLUME_TEXT_BYTES * len(self.volumes)), volumes, tuple(map(device_uuid, away)),
         )  # fmt: skip
+
+    def whole(self, volume: Volume, missing: Container[str]) -> bool:
+        """Whether no device of a volume is missing."""
+        return not any(part.device in missing for part in self.ranges(volume))
 
     def _take(self, count: int) -> tuple[tuple[int, int], ...]:
         taken = {extent for volume in self.volumes.values() for extent in volume.extents}

@@ -293,7 +293,7 @@ class SimVolumeGroups:
     def report(self, group: str) -> VolumeGroup:
         self.process.enter("volume_groups.report", f"{DEVICE_ROOT}{group}")
         _, found = self._find(group)
-        return found.report(self._active, [uuid for uuid, count in self._opened.items() if count])
+        return found.report(self._active, [uuid for uuid, count in self._opened.items() if count], self._missing(found))
 
     def create_group(self, group: str, devices: Sequence[str], system_id: str) -> None:
         self._enter("create_group", group)
@@ -323,6 +323,8 @@ class SimVolumeGroups:
     def sync(self, group: str) -> None:
         fault = self.process.enter("volume_groups.sync", f"{DEVICE_ROOT}{group}")
         place, found = self._find(group)
+        if self._missing(found):
+            raise _incomplete(f"make {group} durable")
         _flush(self.storage, (place, *(path for path, _ in found.devices)), fault)
         if fault is Fault.SYNC_FAILS:
             raise StorageError(f"the devices of {group} cannot be flushed")
@@ -355,7 +357,10 @@ class SimVolumeGroups:
 
     def activate(self, group: str, name: str) -> str:
         self.process.enter("volume_groups.activate", f"{DEVICE_ROOT}{group}/{name}")
-        self._active.add(self._ours(group)[1].volume(name).uuid)
+        found = self._ours(group)[1]
+        if not found.whole(found.volume(name), self._missing(found)):
+            raise _incomplete(f"activate {group}/{name}")
+        self._active.add(found.volume(name).uuid)
         return f"{DEVICE_ROOT}{group}/{name}"
 
     def deactivate(self, group: str, name: str) -> None:
@@ -421,6 +426,16 @@ class SimVolumeGroups:
                 return place, found
         raise NotFound(f"there is no volume group {group}")
 
+    def _missing(self, found: Group) -> frozenset[str]:
+        """The devices of a group that this machine does not see."""
+        away = set()
+        for path, _ in found.devices:
+            try:
+                self.storage.file(path)
+            except FileNotFoundError:
+                away.add(path)
+        return frozenset(away)
+
     def _ours(self, group: str) -> tuple[str, Group]:
         place, found = self._find(group)
         if found.system_id not in ("", self.system_id):
@@ -434,6 +449,8 @@ class SimVolumeGroups:
     def _change(self, verb: str, group: str, name: str, derive: Callable[[Group], Group]) -> None:
         self._enter(verb, group, name)
         place, found = self._ours(group)
+        if self._missing(found):
+            raise _incomplete(f"change {group}")
         self._commit(place, derive(found))
 
     def _commit(self, place: str, group: Group) -> None:
@@ -447,3 +464,8 @@ class SimVolumeGroups:
     def _not_open(self, group: str, name: str, uuid: str) -> None:
         if self._opened.get(uuid, 0):
             raise ToolFailed(f"logical volume {group}/{name} in use", "Close what has it open on this host")
+
+
+def _incomplete(what: str) -> ToolFailed:
+    """As LVM refuses what a group without all of its physical volumes cannot do."""
+    return ToolFailed(f"cannot {what} while PVs are missing", "Attach the missing device to this host and try again")

@@ -315,3 +315,22 @@ def test_a_flush_of_a_volume_reaches_its_device(another, door):
     before = flushes(disk)
     door.sync("h")
     assert flushes(disk) > before
+
+
+def test_of_a_group_without_one_device_what_lies_on_the_others_is_used(bench, door):
+    """A volume that is whole becomes a device, one that is not is refused; as the simulated groups have it."""
+    devices = [bench.device(), bench.device()]
+    door.create_group("h", devices, OWNER)
+    size = door.report("h").size // 2
+    door.create("h", "a", size, [])
+    door.create("h", "b", size, [])
+    (place,) = door.report("h").volumes["a"].ranges
+    (other,) = set(devices) - {place.device}
+    path = bench.detach(other)
+    with door.open_device(door.activate("h", "a")) as handle:
+        assert len(handle.read_at(0, 4096)) == 4096
+    door.deactivate("h", "a")
+    with pytest.raises(StorageError):
+        door.activate("h", "b")
+    bench.attach(path)
+    lvm(bench.directory, "vgremove", "-ff", "-y", "h", system_id=OWNER)

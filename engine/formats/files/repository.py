@@ -112,7 +112,7 @@ class FileStore:
         """The path of the directory."""
         return self._tree.root
 
-    def anchors(self) -> dict[str, int]:
+    def anchors(self) -> dict[str, int | str]:
         """Ask for the inodes of the directory, of the file with the identity and of the lock file, which is that of all
         leases; a file that is missing tells nothing. A device has a new number at each NFS mount: it counts on local
         file systems only."""
@@ -120,7 +120,9 @@ class FileStore:
         gone = StorageError(f"there is no repository at {root} any more", "Mount it again, or put it back")
         try:
             stat = files.stat(root)
-            found = {"the directory": stat.inode} | ({} if self.shared else {DEVICE: stat.device})
+            found: dict[str, int | str] = {"the directory": stat.inode}
+            if not self.shared:
+                found[DEVICE] = stat.device
             for name in (layout.IDENTITY_FILE, layout.LOCKS_FILE):
                 with contextlib.suppress(FileNotFoundError):
                     found[name] = files.stat(self._tree.path(name)).inode

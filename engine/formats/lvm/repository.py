@@ -11,7 +11,7 @@ from __future__ import annotations
 from engine.data.model import ALIGNMENT_BYTES, MAX_IMAGE_BYTES, Constraints, VolumeFormat
 from engine.doors import Doors
 from engine.doors.volume_groups import VolumeGroup
-from engine.errors import DiskwrightError
+from engine.errors import DiskwrightError, from_os_errors
 from engine.formats.base import Scan
 from engine.formats.lvm import setup
 from engine.formats.lvm.digests import HostDigests
@@ -40,7 +40,12 @@ class LvmRepository:
     read_errors_count = True
 
     def __init__(
-        self, group: Group, meta: Meta, header: layout.MetaHeader, guard: ExclusiveGuard | SharedGuard
+        self,
+        group: Group,
+        meta: Meta,
+        header: layout.MetaHeader,
+        guard: ExclusiveGuard | SharedGuard,
+        files: tuple[str, ...],
     ) -> None:
         self.tags = Records(meta, guard)
         self.progress = ProgressLogs(meta, guard)
@@ -61,6 +66,7 @@ class LvmRepository:
         self._meta = meta
         self._header = header
         self._guard = guard
+        self._files = files
 
     @property
     def format(self) -> str:
@@ -77,9 +83,15 @@ class LvmRepository:
         """The name of the volume group."""
         return f"volume group {self._group.name}"
 
-    def anchors(self) -> dict[str, int]:
-        """Return nothing: LVM itself refuses to have two groups of one name or of one UUID on a host."""
-        return {}
+    def anchors(self) -> dict[str, int | str]:
+        """Return LVM's UUID of the group, which ``vgimportclone`` makes anew; and the inodes of files that its devices
+        stand on. The UUIDs of devices are none: they come and go with pvmove. A clone that has the group's UUID too is
+        told by nothing; LVM refuses to see it beside the other."""
+        found: dict[str, int | str] = {"the volume group": self._group.uuid}
+        for path in self._files:
+            with from_os_errors(f"look at {path}"):
+                found[f"the file {path}"] = self._group.doors.files.stat(path).inode
+        return found
 
     def constraints(self) -> Constraints:
         """Say what the header tells: nothing needs to be tried out."""

@@ -248,6 +248,8 @@ class Attached(NamedTuple):
     meta: Meta
     header: layout.MetaHeader
     guard: ExclusiveGuard | SharedGuard
+    files: tuple[str, ...]
+    """What its devices stand on, where they are over files."""
 
 
 def attach(doors: Doors, parameters: Parameters) -> Attached:
@@ -263,9 +265,9 @@ def attach(doors: Doors, parameters: Parameters) -> Attached:
         header = meta.header(reached=True)
         if header.mode != layout.SHARED:
             _mark_as_ours(group, meta, report, header)
-            return Attached(group, meta, header, ExclusiveGuard(group, meta))
+            return Attached(group, meta, header, ExclusiveGuard(group, meta), parameters.files)
         guard = SharedGuard(group, meta, _roster(group, meta, header, report).join(), header.chunks)
-        return Attached(group, meta, guard.resume(header), guard)
+        return Attached(group, meta, guard.resume(header), guard, parameters.files)
     except BaseException:
         meta.close()
         group.close()

@@ -181,7 +181,8 @@ class LvmVolumeGroups:
             raise failure("lvremove", f"{group}/{name}", result)
 
     def activate(self, group: str, name: str) -> str:
-        """Run ``lvchange`` where the device is not there yet, or not with the place and size that it has by now."""
+        """Run ``lvchange`` where the device is not there yet, or not with the place and size that it has by now. A part
+        of the group that is missing matters only to volumes that lie there."""
         where = _path(group, name)
         path = f"/dev/{where}"
         cached = self._cached.get(group)
@@ -190,17 +191,23 @@ class LvmVolumeGroups:
         if is_block_device(path):
             self._remove(group, self._others(group, name))
         if not is_block_device(path):
-            self._change("lvchange", group, name, ["--ignoreactivationskip", "--activate", "y", where])
+            self._reach(group, name, ["--ignoreactivationskip", "--activate", "y", where])
         else:
-            self._change("lvchange", group, name, ["--refresh", where])
+            self._reach(group, name, ["--refresh", where])
         if not is_block_device(path):
             # For a host where names in /dev were lost, or where udev made none.
-            made = self._commands.on_group("vgmknodes", group, [group])
+            made = self._commands.on_group("vgmknodes", group, [group], missing_ok=True)
             if not is_block_device(path):
                 words = says(made.errors) or "LVM says nothing"
                 message = f"{where} is active and {path} is not its device: {words}"
                 raise ToolFailed(message, "Remove what has that name in /dev, and check that udev works")
         return path
+
+    def _reach(self, group: str, name: str, arguments: Sequence[str]) -> None:
+        """Run an ``lvchange`` that changes no metadata: LVM refuses it only for a volume of which a part is missing."""
+        result = self._commands.on_group("lvchange", group, arguments, missing_ok=True)
+        if result.exit_code:
+            raise failure("lvchange", f"{group}/{name}", result)
 
     def _others(self, group: str, name: str) -> list[Mapped]:
         """Return devices of the volume's name that are not it: another host removed what they were of, and made it
@@ -213,7 +220,7 @@ class LvmVolumeGroups:
     def deactivate(self, group: str, name: str) -> None:
         """Run ``lvchange``. A volume that is gone is not active. Of a group that LVM does not let us touch any more
         device-mapper is told."""
-        result = self._commands.on_group("lvchange", group, ["--activate", "n", _path(group, name)])
+        result = self._commands.on_group("lvchange", group, ["--activate", "n", _path(group, name)], missing_ok=True)
         if not result.exit_code or no_such_volume(result):
             return
         error = failure("lvchange", f"{group}/{name}", result)

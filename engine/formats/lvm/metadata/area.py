@@ -81,7 +81,10 @@ class Meta:
         volume = self.volume(report)
         if not volume.ranges:
             raise StorageError(
-                f"{layout.META} of {self.group.name} is not linear, or lies on a missing device", "Bring it back"
+                f"the records in {self.group.name} cannot be read: {report.lacks()}",
+                "Attach it; pvs -o pv_name,pv_uuid on a host that sees it tells which device that is"
+                if report.partial
+                else "Put the volume back as it was",
             )
         shared = bool(self.geometry.hosts) and not report.system_id
         if not (shared or self.group.is_ours(report)):

@@ -63,7 +63,7 @@ class Volumes:
             there = f"its tags say {parsed[0]}" if parsed else "its tags make no sense"
             return facts._replace(problem=f"{there}, its record says {format}")
         if not found.ranges:
-            return facts._replace(problem="it is not linear", unreadable=True)
+            return facts._replace(problem=report.lacks(), unreadable=True)
         if format is VolumeFormat.RAW:
             return facts._replace(length=min(parsed[1], found.size))
         try:

@@ -10,7 +10,7 @@ import struct
 from typing import NamedTuple
 
 from engine.copying import magic, ova
-from engine.data.model import OVA, FileFormat, VolumeFormat
+from engine.data.model import OVA, FileFormat, Packing, VolumeFormat, packing_of
 from engine.doors.files import FileHandle, Files, Stat
 from engine.doors.images import ImageTool, Layer
 from engine.errors import BadRequest, Damaged, NotFound, Refused, StorageError, from_os_error
@@ -41,6 +41,8 @@ class ImageFile(NamedTuple):
     """Exact logical size of the image in bytes."""
     part: tuple[int, int] | None = None
     """(offset, length) of an image in an archive."""
+    packing: str = ""
+    """How a raw image is compressed."""
 
     @property
     def identity(self) -> tuple[int, int, int]:
@@ -50,7 +52,8 @@ class ImageFile(NamedTuple):
     @property
     def layer(self) -> Layer:
         """The file as a tool opens it."""
-        return Layer(self.path, self.format, part=self.part)
+        length = self.size if self.packing else 0
+        return Layer(self.path, self.format, length=length, part=self.part, packing=self.packing)
 
     @property
     def length(self) -> int:
@@ -73,13 +76,16 @@ def open_file(files: Files, path: str) -> FileHandle:
         raise from_os_error(error, f"open the file to import {path!r:.200}") from error
 
 
-def inspect(images: ImageTool, handle: FileHandle, path: str, format: str) -> ImageFile:
-    """Return what the file system and the start of a file to import say of it; a few reads, however long it is.
+def inspect(images: ImageTool, handle: FileHandle, path: str, format: str, size: int = 0) -> ImageFile:
+    """Return what the file system and the start of a file to import say of it; a few reads, however long it is. Only
+    what is compressed is unpacked whole, to learn its ``size`` where that is not known: 0.
 
     BadRequest when it is not of the stated format; Refused when it needs more than itself."""
     try:
         facts = handle.stat()
         head = handle.read_at(0, _HEAD_BYTES)
+        if (packing := packing_of(format)) is not None:
+            return _packed(images, path, facts, packing, size)
         if format == VolumeFormat.RAW:
             remarks = magic.remarks(head, facts.size)
             return ImageFile(path, VolumeFormat.RAW, facts, None, remarks, False, facts.size)
@@ -97,6 +103,21 @@ def inspect(images: ImageTool, handle: FileHandle, path: str, format: str) -> Im
         return found._replace(size=session.size)
     finally:
         session.close()
+
+
+def _packed(images: ImageTool, path: str, facts: Stat, packing: Packing, size: int) -> ImageFile:
+    """Look at a raw image that is compressed. Refused: it is cut off, or holds a qcow2, which is not read in order."""
+    session = images.open_session([Layer(path, VolumeFormat.RAW, length=size, packing=packing)], False, False)
+    try:
+        length = session.size
+        head = session.read(0, min(length, _HEAD_BYTES))
+    finally:
+        session.close()
+    if magic.name_of(head) == magic.QCOW2:
+        step = f"Unpack it first, and import what comes out with --format {VolumeFormat.QCOW2}"
+        raise Refused(f"the compressed file {path!r:.200} holds a qcow2 image, which cannot be read in order", step)
+    remarks = magic.remarks(head, length)
+    return ImageFile(path, VolumeFormat.RAW, facts, None, remarks, False, length, packing=packing)
 
 
 def _part(handle: FileHandle, path: str, length: int, format: str) -> tuple[int, int] | None:
@@ -148,6 +169,8 @@ def _require_all_data(images: ImageTool, file: ImageFile) -> None:
 
 def data_bytes(images: ImageTool, file: ImageFile) -> int:
     """Return how many bytes of the image are no hole, at least 1, at most its size; 0 when that cannot be told."""
+    if file.packing:
+        return 0
     if file.format is VolumeFormat.RAW:
         return max(1, min(file.size, file.facts.allocated))
     try:

@@ -66,6 +66,14 @@ class FileFormat(StrEnum):
     VDI = "vdi"
 
 
+class Packing(StrEnum):
+    """How a raw image file may be compressed as a whole; in a format it stands behind it: ``raw.xz``."""
+
+    XZ = "xz"
+    GZ = "gz"
+    ZST = "zst"
+
+
 OVA = "ova"
 """An archive of VMDK files. Which of them is meant, ``ova:2`` says; ``ova`` alone is the only one."""
 
@@ -75,7 +83,12 @@ def is_import_format(text: str) -> bool:
     kind, colon, number = text.partition(":")
     if kind == OVA:
         return not colon or (number.isascii() and number.isdigit() and 0 < len(number) <= 3)
-    return text in (*VolumeFormat, *FileFormat)
+    return text in (*VolumeFormat, *FileFormat) or packing_of(text) is not None
+
+
+def packing_of(format: str) -> Packing | None:
+    """Return how a file of an import format is compressed; None where it is not."""
+    return next((packing for packing in Packing if format == f"{VolumeFormat.RAW}.{packing}"), None)
 
 
 class Risk(StrEnum):

@@ -25,6 +25,9 @@ class Layer(NamedTuple):
     """(offset, length) of the file that are the image, where that is not all of it."""
     compressed: bool = False
     """What is written to it is compressed."""
+    packing: str = ""
+    """How a raw file is compressed as a whole ("xz"); it is read in ascending order. ``length`` is that of the image
+    then; 0 where it is not known, and to be found out by reading all of it."""
 
 
 Chain = Sequence[Layer]

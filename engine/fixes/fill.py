@@ -194,7 +194,12 @@ def _reflink(attempt: Attempt, source: Reading, target: Layer) -> bool:
         return False
     if not source.ours and target.format is not VolumeFormat.RAW:
         return False
-    if source.layers[0].device or target.device or not attempt.repository.constraints().reflink:
+    if (
+        source.layers[0].packing
+        or source.layers[0].device
+        or target.device
+        or not attempt.repository.constraints().reflink
+    ):
         return False
     files = attempt.context.doors.files
     try:

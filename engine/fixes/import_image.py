@@ -32,7 +32,7 @@ def _import(attempt: Attempt, record: Record) -> None:
     named = imports.require_named(notes, identity, attempt.tag, operation)
     with image_file.open_file(doors.files, named.path) as handle:
         _require_same(attempt.context, named, handle)
-        file = image_file.inspect(doors.images, handle, named.path, operation.source_format)
+        file = image_file.inspect(doors.images, handle, named.path, operation.source_format, record.size)
         image_file.require_sound(doors.images, file)
         attempt.stage("make volume")
         filling = fill.ready(attempt, record, operation.digest)

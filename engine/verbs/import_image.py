@@ -11,7 +11,16 @@ from typing import Any
 
 from engine.copying import image_file
 from engine.copying.image_file import ImageFile
-from engine.data.model import OVA, FileFormat, Strategy, VolumeFormat, is_import_format, require_path, require_size
+from engine.data.model import (
+    OVA,
+    FileFormat,
+    Packing,
+    Strategy,
+    VolumeFormat,
+    is_import_format,
+    require_path,
+    require_size,
+)
 from engine.data.options import Options
 from engine.data.records import Operation, Record, VolumeRef, check_user_data
 from engine.errors import BadRequest, Refused, from_os_error
@@ -27,7 +36,7 @@ def disk(context: Context, repo_id: str, path: str, format: str, user_data: Any,
     repository = context.repository(repo_id)
     user_data = check_user_data(user_data)
     if not is_import_format(format):
-        known = ", ".join((*VolumeFormat, *FileFormat, OVA))
+        known = ", ".join((*VolumeFormat, *FileFormat, OVA, *(f"{VolumeFormat.RAW}.{packing}" for packing in Packing)))
         raise BadRequest(f"image format {format!r:.40} is unknown", f"State one of {known}; it is never guessed")
     file = _look(context, path, format)
     size = require_fits(repository, require_size(file.size))

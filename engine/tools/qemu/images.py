@@ -52,7 +52,9 @@ class QemuImageTool:
         return self.map_chain([layer])
 
     def map_chain(self, chain: Chain) -> list[Extent]:
-        """Run ``qemu-img map``."""
+        """Run ``qemu-img map``; what is compressed as a whole has to be read to be known."""
+        if chain[0].packing:
+            return [Extent(0, chain[0].length, True, False, True)]
         result = self._run("map", chain, ["--output=json", describe(chain)])
         return _extents(_json(result, "qemu-img map"))
 
@@ -88,6 +90,10 @@ class QemuImageTool:
             from engine.tools.block.session import BlockSession
 
             return BlockSession(chain[0], writable)
+        if chain[0].packing:
+            from engine.tools.packed.session import UnpackSession
+
+            return UnpackSession(chain[0])
         from engine.tools.qemu.nbd import NbdSession  # with sockets; not for a command that only looks
         from engine.tools.qemu.server import QemuNbd
 

@@ -20,7 +20,9 @@ from tui.cli.render import json_text
 from tui.cli.session import Handler, Session, absolute, renamed, usable
 from tui.text.printable import printable, quoted
 
-_FORMATS_HELP = "raw, qcow2, vmdk, vhdx, vhd, vdi, or ova:N (disk N of an archive); it is stated, never guessed"
+_FORMATS_HELP = (
+    "raw, qcow2, vmdk, vhdx, vhd, vdi, ova:N (disk N of an archive), or raw.xz, raw.gz, raw.zst; stated, never guessed"
+)
 
 
 def _add_wait(parser: Parser) -> None:

@@ -1,0 +1,105 @@
+"""Compressed raw images: taken in by their content, resumed from the start, never sealed when they are not whole."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from engine.data.model import Status, VolumeFormat
+from engine.doors.images import Layer
+from engine.errors import BadRequest, DiskwrightError, Refused
+from engine.fixes import fill
+from engine.tools.packed.session import UnpackSession
+from tests.crash.kit import MiB, content
+from tests.engine.regress_kit import NO_FIX, run, state_of
+
+PROGRAMS = {"xz": ("xz", "-1", "-T1"), "gz": ("gzip", "-1"), "zst": ("zstd", "-q", "-1")}
+EVERY = pytest.mark.parametrize("packing", PROGRAMS)
+DATA = os.urandom(MiB) + bytes(5 * MiB) + b"\7" * MiB + b"odd end"
+
+
+def pack(path: Path, packing: str, data: bytes = DATA) -> Path:
+    path.write_bytes(subprocess.run([*PROGRAMS[packing], "-c"], input=data, check=True, capture_output=True).stdout)
+    return path
+
+
+@EVERY
+def test_a_compressed_image_is_imported(engine, tmp_path, packing):
+    """To its last byte, also when that is no whole sector, and when the file is two that were joined."""
+    path = pack(tmp_path / "in", packing)
+    with open(path, "ab") as stream:
+        stream.write(pack(tmp_path / "more", packing, b"more").read_bytes())
+    image = engine.import_image("a", str(path), f"raw.{packing}", options=NO_FIX)
+    run(engine, "a", "B-IMPORT")
+    assert content(engine, "a", image, tmp_path) == DATA + b"more"
+
+
+@EVERY
+@pytest.mark.parametrize("lost", [1, 1000])
+def test_a_compressed_image_that_is_not_whole_is_refused(engine, tmp_path, packing, lost):
+    """Cut off by a byte or by more, or with one bit that is another: by the program's own checksums."""
+    path = pack(tmp_path / "cut", packing)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-lost])
+    with pytest.raises(Refused, match="cut"):
+        engine.import_image("a", str(path), f"raw.{packing}", options=NO_FIX)
+    path.write_bytes(whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]) + whole[len(whole) // 2 + 1 :])
+    if packing != "zst":  # which has a checksum of its content only where it was asked for
+        with pytest.raises(Refused, match="cut"):
+            engine.import_image("a", str(path), f"raw.{packing}", options=NO_FIX)
+    assert engine.list_images("a") == []
+
+
+@EVERY
+def test_an_interrupted_import_goes_on_and_ends_right(engine, tmp_path, packing, monkeypatch):
+    """What is below the cursor is unpacked again and thrown away; the result is the same."""
+    data = os.urandom(1 << 16) * 384
+    path = pack(tmp_path / "in", packing, data)
+    image = engine.import_image("a", str(path), f"raw.{packing}", options=NO_FIX)
+    real = UnpackSession._next
+    taken = 0
+
+    def failing(session: UnpackSession, length: int, whole: bool = True) -> bytes:
+        nonlocal taken
+        taken += length
+        if taken > 20 * MiB:
+            raise Refused("enough")
+        return real(session, length, whole)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(UnpackSession, "_next", failing)
+        with pytest.raises(DiskwrightError, match="enough"):
+            run(engine, "a", "B-IMPORT")
+    assert state_of(engine, "a", image) == Status.BROKEN
+    run(engine, "a", "B-IMPORT")
+    assert content(engine, "a", image, tmp_path) == data
+
+
+def test_what_cannot_be_read_in_order_or_is_something_else_is_refused(engine, tmp_path):
+    """A qcow2 within, a file that is not compressed in that way, an empty one; a name that begins like an option."""
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "q", "1M"], check=True)
+    inner = pack(tmp_path / "-q.xz", "xz", (tmp_path / "q").read_bytes())
+    with pytest.raises(Refused, match="holds a qcow2 image"):
+        engine.import_image("a", str(inner), "raw.xz", options=NO_FIX)
+    for packing in PROGRAMS:
+        for name, data in (("other", b"x" * 5000), ("empty", b"")):
+            (tmp_path / name).write_bytes(data)
+            with pytest.raises((Refused, BadRequest)):
+                engine.import_image("a", str(tmp_path / name), f"raw.{packing}", options=NO_FIX)
+    assert engine.list_images("a") == []
+
+
+def test_no_program_is_left_and_a_reflink_never_takes_the_compressed_bytes(tmp_path, monkeypatch):
+    """A session that is closed in the middle ends its program; what is cloned is only what is not compressed."""
+    path = pack(tmp_path / "in", "gz")
+    layer = Layer(str(path), VolumeFormat.RAW, length=len(DATA), packing="gz")
+    session = UnpackSession(layer)
+    assert session.read(0, 10) == DATA[:10] and session.read(MiB, 3) == bytes(3) and session.read(5, 5) == DATA[5:10]
+    process = session._process
+    session.close()
+    assert process is not None and process.returncode is not None
+    reading = fill.Reading([layer], len(DATA), direct=False, ours=False)
+    assert not fill._reflink(None, reading, Layer("target", VolumeFormat.RAW))  # type: ignore[arg-type]

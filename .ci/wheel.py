@@ -6,6 +6,7 @@ editable install has none of it: there the checkout is used.
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -31,10 +32,12 @@ class Generated(BuildHookInterface):  # type: ignore[type-arg]
         try:
             from tui.cli.completion import script
             from tui.cli.manual import page
+            from tui.cli.schema import VERSION, schema
         finally:
             sys.path.remove(self.root)
         self._made = tempfile.TemporaryDirectory()
         texts = {"share/man/man1/diskwright.1": page()} | {place: script(name) for name, place in COMPLETIONS.items()}
+        texts[f"share/diskwright/json-schema-{VERSION}.json"] = json.dumps(schema(), indent=1) + "\n"
         for number, (place, text) in enumerate(texts.items()):
             file = Path(self._made.name) / str(number)
             file.write_text(text, encoding="utf-8")

@@ -6,13 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from tests.contracts.source import ROOT
+from tui.cli.help import COMMANDS
 from tui.cli.main import main
+from tui.cli.schema import of
 
 
 class Done(NamedTuple):
@@ -36,6 +40,8 @@ class Command:
         self._capsys.readouterr()
         done = Done(main([str(word) for word in words]), *self._capsys.readouterr())
         assert "Traceback" not in done.err
+        if "--json" in words and done.out.startswith("{"):
+            is_as_published(words, done)
         assert code is None or done.code == code, done
         return done
 
@@ -81,6 +87,23 @@ def write_disk(run: Command, repo: str, image: str, what: str = "write -P 7 0 1M
     """Write into a prepared disk with qemu's own tool."""
     script = 'qemu-io -f "$DISKWRIGHT_DISK_FORMAT" -c "$0" "$DISKWRIGHT_DISK" >/dev/null'
     run("prepare", repo, image, "--", "sh", "-c", script, what)
+
+
+@cache
+def validator(command: str) -> Any:
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(of(command))
+
+
+def is_as_published(words: tuple[object, ...], done: Done) -> None:
+    """What a command prints as JSON is what the schema says of it, whichever test runs it."""
+    if find_spec("jsonschema") is None or "--watch" in words:
+        return
+    failed = done.code != 0 and '{\n  "error"' in done.out[:12]
+    name = "error" if failed else next(str(word) for word in words if word in COMMANDS or word in ("help", "--version"))
+    if name != "--version":
+        validator("help" if "--help" in words else name).validate(done.data)
 
 
 COMMAND = "import sys; from tui.cli.main import main; sys.exit(main())"

@@ -177,7 +177,7 @@ def test_relative_paths_are_made_absolute(run: Command, tmp_path: Path, monkeypa
 def test_the_state_directory_is_per_host(run: Command, tmp_path: Path):
     """--state DIR keeps the notes of host NAME in DIR/NAME, so hosts can share DIR."""
     path = f"path={tmp_path}/r"
-    run("create-repo", "localfs-1.0", path)
+    run("--state", tmp_path / "s", "create-repo", "localfs-1.0", path)
     run("--state", tmp_path / "s", "connect", "r", "localfs-1.0", path)
     assert (tmp_path / "s" / "host-a" / "connections.json").exists()
     assert not (tmp_path / "host-state").exists()

@@ -216,9 +216,9 @@ COMMANDS: dict[str, Command] = {
     ),
     "completion": _command(
         5, "completion", "print what a shell needs to complete commands, images and fixes",
-        'eval "$(diskwright completion bash)"          in ~/.bashrc\n'
-        '  eval "$(diskwright completion zsh)"           in ~/.zshrc, after compinit\n'
-        "  diskwright completion fish | source           in ~/.config/fish/config.fish",
+        "diskwright completion bash >~/.local/share/bash-completion/completions/diskwright\n"
+        '  eval "$(diskwright completion zsh)"       # in ~/.zshrc, after compinit\n'
+        "  diskwright completion fish | source       # in ~/.config/fish/config.fish",
     ),
     "sim": _command(
         5, "simulate", "play scenarios, explore crash states, fuzz: the same engine", _SIM,

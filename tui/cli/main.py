@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import DiskwrightError
 from tui.cli.arguments import GLOBAL_FLAGS, GLOBAL_VALUES, Parser, UsageError
@@ -67,7 +67,7 @@ class Run:
         words = [word for word in names if word and not word.startswith("-")]
         text = _help_of(*words[:2]).rstrip("\n") if words else top_help()
         self.out.line(text)
-        self.out.document({"help": text})
+        self.out.document({"help": text} | _schema(words))
         return 0
 
     def _version(self) -> int:
@@ -194,6 +194,15 @@ def _help_of(name: str, action: str = "") -> str:
     parser, handler = _parser(name)
     own = handler.help_of(action) if action and handler.help_of else ""
     return own or parser.format_help()
+
+
+def _schema(words: list[str]) -> dict[str, Any]:
+    """The schema of documents, where the help about them is asked for as one."""
+    if words[:1] != ["json"]:
+        return {}
+    from tui.cli.schema import schema
+
+    return {"schema": schema()}
 
 
 def _write_crash(state: str, text: str) -> str:

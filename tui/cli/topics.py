@@ -107,6 +107,9 @@ def _json() -> str:
 document too: {"error": {"code", "message", "next_step"}}; its code is stable, the message is for people. With --watch
 each change is a document in a line of its own.
 
+diskwright help json --json has the schema under "schema" (JSON Schema 2020-12): what each command prints is in $defs
+under its name. "version" is 1.
+
 Numbers of bytes end in _bytes, moments are seconds since 1970, ids are 32 hexadecimal digits. What a document has is
 not taken away and does not change its meaning within a version of the schema; more may be added."""
 

@@ -149,11 +149,11 @@ def main(argv: Sequence[str]) -> int:
 
 def _explore_damage(options: argparse.Namespace) -> int:
     wrong = 0
-    for name in options.case or [name for name, case in CASES.items() if not case.slow]:
-        if name not in CASES:
-            raise BadRequest(f"there is no case {name!r:.60} on files", f"{COMMAND} --list names them")
+    for name in options.case or [name for name, case in ALL.items() if not case.slow]:
+        if name not in ALL:
+            raise BadRequest(f"there is no case {name!r:.60}", f"{COMMAND} --list names them")
         started = time.monotonic()
-        tally = damage.explore(CASES[name], min(options.max_states, _MOST_ORDERS), options.damage)
+        tally = damage.explore(ALL[name], min(options.max_states, _MOST_ORDERS), options.damage)
         wrong += len(tally.harmful)
         _say(
             f"{name:36} {tally.damages:4} damages {tally.states:6} states {time.monotonic() - started:7.1f} s  "

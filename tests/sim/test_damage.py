@@ -8,8 +8,9 @@ from engine.gate import owners
 from engine.triage import recover
 from engine.triage.view import Graph
 from sim.explore.cases.case import prepared
-from sim.explore.cases.catalog import CASES
-from sim.explore.search.damage import damages, explore
+from sim.explore.cases.catalog import ALL, CASES
+from sim.explore.decay.files import damages
+from sim.explore.search.damage import explore
 
 QUICK = ("snapshot", "remove", "remove-below", "clean-scrap", "merge-begun", "mend-copy")
 BOUND = 60
@@ -28,6 +29,14 @@ def test_one_damaged_object_harms_nothing_else_and_can_be_settled(name: str):
 def test_a_sample_of_damages_of_every_case(name: str):
     """As the quick ones, a few objects of each."""
     assert not explore(CASES[name], BOUND, sample=6).harmful
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lvm:snapshot", "lvm:merge-begun", "lvm:clean-scrap"])
+def test_one_damaged_object_on_lvm(name: str):
+    """A volume that is gone or has no tags, a bit of a page of metadata."""
+    tally = explore(ALL[name], BOUND, sample=8)
+    assert tally.damages == 8 and not tally.harmful
 
 
 def test_every_kind_of_object_is_damaged():

@@ -212,8 +212,7 @@ def _make_meta(group: Group, report: VolumeGroup, geometry: layout.Geometry) -> 
         with from_os_errors(f"create a repository in {name}"), groups.open_device(path, writable=True) as device:
             device.zero(0, length)
             device.write_at(0, sealed_header(header))
-            if geometry.hosts:  # the first to take the role writes another lane
-                device.write_at(PAGE_BYTES, sealed_header(header._replace(sequence=1)))
+            device.write_at(PAGE_BYTES, sealed_header(header._replace(sequence=1)))
             device.sync()
     groups.rename(name, layout.META_UNFINISHED, layout.META)
     group.sync()

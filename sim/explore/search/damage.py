@@ -1,52 +1,32 @@
 """Any one object of a repository is damaged, at the end of a case: what is not damaged stays readable, and every order
 of the offered fixes leads to an end.
 
-An object is a file: a record of either generation, a volume, a progress log, a digest list, the lock file, a copy of
-who the repository is; or a directory. It has a bit flipped at its start, is cut in half, or is gone; a directory may
-be empty too. In each state on the way
-every image that does not need the object reads as before. At each end nothing waits for something that nobody can
-bring; and when all images are removed there, the fixes that may lose data leave nothing behind. Orders are tried until
-no new state appears or the bound is reached.
+An object is a file or a directory; on LVM a volume, its tags, or a page of metadata (``sim.explore.decay``). It has a
+bit flipped, is cut in half, empty or gone. In each state on the way every image that does not need the object reads as
+before. At each end nothing waits for something that nobody can bring; and when all images are removed there, the fixes
+that may lose data leave nothing behind. Orders are tried until no new state appears or the bound is reached.
 """
 
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from engine.api import Engine
 from engine.data.model import Fix, ImageReport, Risk, Status, WaitKind
 from engine.data.records import Record
-from engine.doors.files import Files, Kind
 from engine.errors import Damaged, DiskwrightError, NotFound
 from engine.triage import rules
-from sim.disk.nodes import FileNode
 from sim.disk.storage import SimStorage
 from sim.explore.cases.case import Case, prepared
 from sim.explore.cases.driver import Driver, layers, read
+from sim.explore.decay import files, lvm
+from sim.explore.decay.objects import REPOSITORY, Damage, Objects
 from sim.explore.oracle.reference import USABLE, Image, Key, Model
-from sim.hosts.world import REPOSITORIES, World
+from sim.hosts.world import LVM, World
 
-REPOSITORY = "a"
-_ROOT = f"{REPOSITORIES}/{REPOSITORY}/"
-_RECORDS = "tags"
-"""Without it nobody gets in, and is told so."""
-_DERIVED = ("progress", "digests", "tmp", "lost")
-_SHARD = re.compile(r"(tags|volumes)/([0-9a-f]{2})\Z")
-_RECORD = re.compile(r"tags/[0-9a-f]{2}/([0-9a-f]{32})\.[0-9a-f]{16}(\.before)?\Z")
-_VOLUME = re.compile(r"volumes/[0-9a-f]{2}/([0-9a-f]{32})\.")
 _MOST_FIXES = 60
-
-
-class Damage(NamedTuple):
-    """One object, and what happens to it."""
-
-    name: str
-    """Path in the repository."""
-    kind: str
-    """"flip", "cut", "gone"; of a directory "empty" or "tree" (gone with what is in it)."""
 
 
 class HarmfulDamage(NamedTuple):
@@ -69,20 +49,9 @@ class Tally(NamedTuple):
     harmful: tuple[HarmfulDamage, ...]
 
 
-def damages(storage: SimStorage) -> list[Damage]:
-    """Return every damage of the repository."""
-    found = [Damage(name, "empty") for name in _DERIVED if storage.list_directory(_ROOT + name)]
-    for path, _, node in storage.walk():
-        name = path.removeprefix(_ROOT)
-        if not path.startswith(_ROOT):
-            continue
-        if not isinstance(node, FileNode):
-            found.append(Damage(name, "tree"))
-            continue
-        if node.content.size:
-            found += [Damage(name, "flip"), Damage(name, "cut")]
-        found.append(Damage(name, "gone"))
-    return found
+def of(case: Case) -> Objects:
+    """Return the objects of the repositories of a case."""
+    return lvm if case.format == LVM else files
 
 
 def explore(case: Case, bound: int, sample: int = 0, seed: int = 0) -> Tally:
@@ -90,14 +59,14 @@ def explore(case: Case, bound: int, sample: int = 0, seed: int = 0) -> Tally:
     driver = prepared(case)
     case.operation(driver)
     driver.close()
-    todo = damages(driver.world.storage)
+    objects = of(case)
+    todo = objects.damages(driver.world.storage)
     if sample and sample < len(todo):
         todo = random.Random(f"{case.name} {seed}").sample(todo, sample)
-    refused = Damage(_RECORDS, "tree")
-    if refused in todo:
-        todo.remove(refused)
-        _require_told(driver.world, refused)
-    searches = [_Search(driver, damage, bound) for damage in todo]
+    if objects.RECORDS in todo:
+        todo.remove(objects.RECORDS)
+        _require_told(driver.world, objects)
+    searches = [_Search(driver, objects, damage, bound) for damage in todo]
     harmful = [HarmfulDamage(case.name, one.damage, *found) for one in searches for found in one.run()]
     return Tally(len(todo), sum(len(one.seen) for one in searches), sum(one.closed for one in searches), tuple(harmful))
 
@@ -105,14 +74,14 @@ def explore(case: Case, bound: int, sample: int = 0, seed: int = 0) -> Tally:
 class _Search:
     """All orders of the fixes after one damage."""
 
-    def __init__(self, driver: Driver, damage: Damage, bound: int) -> None:
+    def __init__(self, driver: Driver, objects: Objects, damage: Damage, bound: int) -> None:
         self.damage, self.closed = damage, True
         self.seen: set[bytes] = set()
         self._world, self._bound = driver.world, bound
         self._storage = driver.world.storage.clone()
-        self._contents = _safe(driver.world, driver.model, damage)
+        self._contents = _safe(driver.world, driver.model, objects, damage)
         world = self._world.fork(self._storage)
-        _inflict(world, damage)
+        objects.inflict(world, damage)
         world.storage.settle()
 
     def run(self) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -196,17 +165,17 @@ class _Search:
             raise _WrongError(f"{kept[0]} can never be freed")
 
 
-def _require_told(world: World, damage: Damage) -> None:
+def _require_told(world: World, objects: Objects) -> None:
     """Nothing can be done without it; the error names it."""
     other = world.fork(world.storage.clone())
     engine = other.host("rescuer")
-    _inflict(other, damage)
+    objects.inflict(other, objects.RECORDS)
     try:
         engine.inspect_repository(REPOSITORY)
-    except Damaged as error:
-        assert damage.name in error.message
+    except DiskwrightError as error:
+        assert objects.RECORDS.name in error.message, error
         return
-    raise AssertionError(f"nothing is said of {damage.name}, which is gone")
+    raise AssertionError(f"nothing is said of {objects.RECORDS.name}, which is gone")
 
 
 class _WrongError(Exception):
@@ -233,13 +202,13 @@ def _run(engine: Engine, fix: Fix) -> None:
         raise _WrongError(f"the fix {fix.rule} of {fix.target} fails: {error}") from error
 
 
-def _safe(world: World, model: Model, damage: Damage) -> dict[Key, Image]:
+def _safe(world: World, model: Model, objects: Objects, damage: Damage) -> dict[Key, Image]:
     """The images that can be read now, and need nothing of what is damaged."""
     engine = world.fork(world.storage.clone()).host("before")
     scan = engine.context.repository(REPOSITORY).tags.scan()
     records = {tag: entry.record for tag, entry in scan.items() if entry.record is not None}
     status = {image.id: image.status for image in engine.list_images(REPOSITORY)}
-    hurt = _needing(records, _touched(records, damage))
+    hurt = _needing(records, objects.touched(records, damage))
     return {
         (repo, image): wanted
         for (repo, image), wanted in model.images.items()
@@ -248,57 +217,9 @@ def _safe(world: World, model: Model, damage: Damage) -> dict[Key, Image]:
     }  # fmt: skip
 
 
-def _touched(records: dict[str, Record], damage: Damage) -> set[str]:
-    if match := _RECORD.match(damage.name):
-        return set() if match[2] else {match[1]}
-    match, shard = _VOLUME.match(damage.name), _SHARD.match(damage.name)
-    if shard and shard[1] == "tags":
-        return {tag for tag in records if tag.startswith(shard[2])}
-    if match or shard or damage.name == "volumes":
-        lost = match[1] if match else shard[2] if shard else ""
-        return {
-            tag for tag, record in records.items() if any(volume.id.startswith(lost) for volume in record.volumes())
-        }
-    return set()
-
-
 def _needing(records: dict[str, Record], touched: set[str]) -> set[str]:
     found, size = set(touched), -1
     while len(found) != size:
         size = len(found)
         found |= {tag for tag, record in records.items() if found & set(record.parents())}
     return found
-
-
-def _inflict(world: World, damage: Damage) -> None:
-    files = world.host("decay").doors.files
-    path = _ROOT + damage.name
-    if damage.kind == "empty":
-        for entry in files.list_directory(path):
-            files.unlink(f"{path}/{entry.name}")
-        files.sync_directory(path)
-    elif damage.kind == "tree":
-        _remove(files, path)
-        files.sync_directory(path.rpartition("/")[0])
-    elif damage.kind == "gone":
-        files.unlink(path)
-        files.sync_directory(path.rpartition("/")[0])
-    else:
-        with files.open(path, writable=True) as handle:
-            size = handle.stat().size
-            if damage.kind == "cut":
-                handle.truncate(size // 2)
-            else:
-                at = min(size - 1, 60) if _RECORD.match(damage.name) else 0
-                handle.write_at(at, bytes([handle.read_at(at, 1)[0] ^ 1]))
-            handle.sync()
-
-
-def _remove(files: Files, directory: str) -> None:
-    for entry in files.list_directory(directory):
-        path = f"{directory}/{entry.name}"
-        if entry.kind is Kind.DIRECTORY:
-            _remove(files, path)
-        else:
-            files.unlink(path)
-    files.remove_directory(directory)

@@ -97,12 +97,19 @@ class Meta:
         return self._handle
 
     def volume(self, report: VolumeGroup) -> LogicalVolume:
-        """Return the logical volume of the area in a report, or raise NotFound."""
+        """Return the logical volume of the area in a report. NotFound when there is none, Damaged when there must have
+        been one."""
         found = report.volumes.get(layout.META)
         if found is None:
+            if any(layout.parse_volume(name) or layout.is_lost(name) for name in report.volumes):
+                raise Damaged(
+                    f"the volume {layout.META} of group {report.name} is missing, which held the records of all images",
+                    "Restore the group's metadata (vgcfgrestore): the content is there as long as nothing was put in "
+                    "its place",
+                )
             begun = layout.META_UNFINISHED in report.volumes
             raise NotFound(
-                f"the volume group {report.name} holds no repository",
+                f"the volume group {report.name} holds no repository: it has no {layout.META}",
                 "Its creation was interrupted: create it again" if begun else "Create one, or name the right group",
             )
         return found

@@ -326,9 +326,12 @@ def newest_header(raw: bytes, place: str) -> MetaHeader | None:
 
 
 def bad_header_pages(raw: bytes, header: MetaHeader) -> list[int]:
-    """Return the numbers of bad header pages: the repository would miss them if another page became bad, too."""
+    """Return the numbers of bad header pages: the repository would miss them if another page became bad, too. Older
+    programs began with one page of two."""
     pages = range(min(header.geometry.header_pages, len(raw) // PAGE_BYTES))
-    return [page for page in pages if look(raw[page * PAGE_BYTES : (page + 1) * PAGE_BYTES])[0] is State.BAD]
+    states = {page: look(raw[page * PAGE_BYTES : (page + 1) * PAGE_BYTES])[0] for page in pages}
+    alone = [page for page in pages if states[page] is State.BLANK and states.get(page ^ 1) is State.WHOLE]
+    return sorted([*alone, *(page for page in pages if states[page] is State.BAD)])
 
 
 def _decode_header(payload: bytes, term: int, sequence: int, place: str) -> MetaHeader:

@@ -37,7 +37,7 @@ PICTURES = (
     Picture("triage", ("Space", "Space", "k"), ("Plan 2 fixes",)),
     Picture("why", ("w",), ("Facts ",)),
     Picture("plan", ("Escape", "G", "k", "k", "k", "Space", "p"), ("VALID", "never")),
-    Picture("images", ("Escape", "2"), ("[2 Images]", "Images 15")),
+    Picture("images", ("Escape", "2"), ("[2 Images]", "Images 13 and 2 removed")),
 )
 
 

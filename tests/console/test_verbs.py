@@ -63,6 +63,10 @@ async def test_an_image_is_made_changed_removed_and_restored(tmp_path: Path) -> 
         await press(pilot, "m", "enter")
         await press(pilot, "m", *["backspace"] * 14, *"monday", "enter")
         assert set(images(site)) == {"web", "monday"}
+        await press(pilot, "slash", *"monday", "enter", "m", *["backspace"] * 6, *"sunday", "enter")
+        row = cast(ImagesPage, app.page_shown).row()
+        assert row is not None and row.label == "sunday", "the filter does not hide it under its new name"
+        await press(pilot, "m", *["backspace"] * 6, *"monday", "enter")
         await press(pilot, "X")
         assert "u restores it" in " ".join(screen_text(app).replace("│", " ").split())
         await press(pilot, "enter")

@@ -14,7 +14,7 @@ from engine.data.model import Status
 from engine.errors import Conflict, Irreversible, NotFound, Refused, from_os_error
 from tui.notes import Notes
 from tui.text.printable import printable
-from tui.text.words import OLD_AFTER_S, RunState
+from tui.text.words import OLD_AFTER_S, RunState, doing
 from tui.view.estimates import TimeRange
 from tui.view.plan import Plan
 from tui.work import plans, run_notes
@@ -62,6 +62,11 @@ class RunStep(NamedTuple):
     """What was done by which time, as far as it is kept."""
     left: TimeRange = TimeRange()
     freed_bytes: int = 0
+
+    @property
+    def what(self) -> str:
+        """In a few words, as people call it: "import web-db", for a fix that finishes an import."""
+        return f"{doing(self.rule, self.type)} {self.name}"
 
     def seconds(self, now: float) -> float:
         """How long it took, or takes until now."""

@@ -28,6 +28,6 @@ def settle(shell: Shell, at_start: bool = False) -> None:
             ended = [entry for entry in alone if not entry.verb.startswith("run ")]
             told = [printable(f"{entry.what} ended: {entry.outcome.rstrip('.')}.") for entry in ended[-_TOLD:]]
         for text in told:
-            shell.tell(text)
+            shell.tell(f"{text[:1].upper()}{text[1:]}")
 
     shell.jobs.start("history", site.settle, done)

@@ -66,8 +66,8 @@ def what_runs(shell: Shell) -> list[Line]:
     found: list[Line] = []
     for run in shell.site.live_runs():
         step = run.current
-        at = f"step {step.number} of {len(run.steps)}: {step.type} {step.name}" if step is not None else ""
-        found.append((Span(f"Run {run.id[:8]} "), Span(str(run.state), "bold"), Span(f" {at}")))
+        at = f"step {step.number} of {len(run.steps)}: {step.what}" if step is not None else ""
+        found.append((Span(f"Run {run.short} "), Span(str(run.state), "bold"), Span(f" {at}")))
     if shell.jobs.busy("demo"):
         found.append((Span("The demo is being made: every crash in it is a real one.", "bold"),))
     return found or [(Span("Nothing is running.", "quiet"),)]

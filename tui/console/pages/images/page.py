@@ -38,7 +38,10 @@ class ImagesPage(FilteredPage):
         super().__init__()
         self.rows: ImageRows | None = None
         self._wanted = ""
-        """The image that the cursor is to be on as soon as it is there."""
+        """The image that is to be seen, until a look that is newer than ``_since`` has come."""
+        self._since = 0.0
+        self._went = False
+        """The cursor was put on it."""
 
     def row(self) -> ImageRow | None:
         table = self.table_widget
@@ -47,7 +50,7 @@ class ImagesPage(FilteredPage):
     def arrive(self, where: Where) -> None:
         """Put the cursor on an image."""
         super().arrive(where)
-        self._wanted = where.image
+        self._wanted, self._since, self._went = where.image, self.shell.site.actual_view.scanned_at, False
 
     # -- drawing
 
@@ -56,11 +59,8 @@ class ImagesPage(FilteredPage):
         selected = images.select(query, ImageOrder(self.order), self.reversed)
         self.rows = ImageRows(images, selected, self.shell.signs)
         self.table_widget.show(self.rows, self._nothing())
-        if self._wanted and self.shell.site.view.image(self._wanted) is not None:
-            wanted, self._wanted = self._wanted, ""
-            if not self.table_widget.go_key(wanted):
-                self.set_filter("")
-                self.table_widget.go_key(wanted)
+        if self._wanted:
+            self._reveal(self._wanted)
         self.fill_title(len(selected), len(images), query)
         self._fill_why()
         self.fill_repositories()
@@ -68,6 +68,18 @@ class ImagesPage(FilteredPage):
     def number(self, total: int) -> str:
         removed = self.shell.site.view.counts.removed
         return f"{total - removed} and {removed} removed" if removed else str(total)
+
+    def _reveal(self, image: str) -> None:
+        """Put the cursor on an image once; a filter that hides it, also under its new name, is cleared."""
+        site, table = self.shell.site, self.table_widget
+        if site.actual_view.scanned_at > self._since:
+            self._wanted = ""
+        if site.view.image(image) is None or (self._went and table.rows.find(image) >= 0):
+            return
+        self._went = True
+        if not table.go_key(image):
+            self.set_filter("")
+            table.go_key(image)
 
     def matching(self, query: Query) -> Callable[[int], bool]:
         rows = self.rows

@@ -50,7 +50,7 @@ def pace(run: Run, points: Points, end: float, columns: int, rows: int, signs: S
     took = max(end - start, 1.0)
     mean = compact(int(points[-1][1] / took))
     step = run.current
-    now = f"   step {step.number}: {step.type} {step.name}" if step is not None else ""
+    now = f"   step {step.number}: {step.what}" if step is not None else ""
     return [
         (Span(f"{compact(points[-1][1])} in {duration(took)}", "bold"), Span(f"   {mean}/s on average{now}")),
         *_labelled("Done", charts.area(values, height, signs, most, _eight)),

@@ -44,7 +44,7 @@ def brief(site: Site, signs: Signs) -> list[Item]:
     lines: list[Item] = []
     for run in site.live_runs():
         step = run.current
-        what = f" step {step.number}/{len(run.steps)} {step.type} {step.name}" if step else f" {run.reason}"
+        what = f" step {step.number}/{len(run.steps)} {step.what}" if step else f" {run.reason}"
         lines.append((Span(f"{run.state:<8}", role_of(run.state)), Span(f" {run.short}{what}")))
         if step is not None:
             stage = f"{step.stage_name}  " if step.percent < 0 and step.stage_name else ""

@@ -51,6 +51,9 @@ class References:
             self._refer(definition, reference)
         for storage, volume in definition.volumes:
             self._refer_to_volume(definition, storage, volume)
+        for word in definition.words:
+            if word.startswith("/"):
+                self._refer_to_directory(definition, word.rstrip("/"))
 
     def _refer(self, definition: Definition, reference: Reference) -> None:
         name = meant(reference.path)
@@ -78,6 +81,15 @@ class References:
         for part in dict.fromkeys((*volume.split("/"), base)):  # a linked clone names its base too
             for key in self._by_base.get(part, ()):
                 self._note(key, definition, "")
+
+    def _refer_to_directory(self, definition: Definition, path: str) -> None:
+        """A directory that a machine is given has all that is below it, known by name or not."""
+        lead = self._places.lead(path, "/")
+        listed = lead.path in self._places.children
+        below = [lead.path] if listed else self._places.roots_below(path)
+        for name in (name for directory in below for name in self._places.files(directory)):
+            if key_of(name) in self._gathered.images:
+                self._note(key_of(name), definition, "")
 
     def _note(self, key: Key, definition: Definition, stated: str) -> None:
         if definition.who not in self.by[key]:

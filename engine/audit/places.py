@@ -78,6 +78,10 @@ class Places:
         """The true paths of the given places."""
         return list(dict.fromkeys(self._roots.values()))
 
+    def roots_below(self, directory: str) -> list[str]:
+        """The true paths of the places that are somewhere below a directory, by any of their names."""
+        return list(dict.fromkeys(root for name, root in self._roots.items() if name.startswith(f"{directory}/")))
+
     def files(self, below: str = "") -> Iterator[Name]:
         """All regular files, those below one directory where that is named; directory by directory."""
         todo = [below] if below else self.roots[::-1]

@@ -14,7 +14,7 @@ class User(NamedTuple):
     pid: int
     """0: only its lock is seen, so it runs on another host or may not be looked at from here."""
     command: str
-    """Command line of the process, shortened and printable; "" when it is not known."""
+    """Command line of the process, shortened and printable; "" when it is not known. Without a process, what it is."""
     writes: bool = False
     """Whether it may write."""
 
@@ -29,5 +29,5 @@ def describe_users(users: Sequence[User]) -> str:
 
 def _one(user: User) -> str:
     if not user.pid:
-        return "a process that is not seen from here"
+        return user.command or "a process that is not seen from here"
     return f"process {user.pid}{f' ({user.command})' if user.command else ''}"

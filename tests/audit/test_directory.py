@@ -11,6 +11,7 @@ import pytest
 
 from engine.audit import rules
 from engine.data.model import Status
+from engine.tools.local import openers
 from tests.audit.kit import MIB, Looked, disk, domain, image, look, raw, tool
 from tests.tools.qcow2_kit import patch
 
@@ -221,3 +222,50 @@ def test_who_has_an_image_open_is_told_and_it_is_no_orphan(tmp_path: Path):
         program.stdin.close()
     assert found.rules() == {"a.qcow2": {rules.A_OPEN}}
     assert "qemu-io" in found.reasons("a.qcow2")[0]
+
+
+@pytest.mark.parametrize("shared", ["{pool}/sub", "{pool}/", "{top}", "{alias}/sub"])
+def test_what_is_in_a_directory_that_a_machine_is_given_is_no_orphan(tmp_path: Path, shared: str):
+    """A file system that is shared with a machine has images whose names no definition says; other images are not in
+    it."""
+    for path in ("pool/sub", "etc"):
+        (tmp_path / path).mkdir(parents=True)
+    (tmp_path / "alias").symlink_to("pool")
+    image(tmp_path / "pool" / "sub" / "a.qcow2")
+    image(tmp_path / "pool" / "b.qcow2")
+    given = shared.format(pool=tmp_path / "pool", top=tmp_path, alias=tmp_path / "alias")
+    domain(tmp_path / "etc" / "x.xml", "x", f"<filesystem type='mount'><source dir='{given}'/></filesystem>")
+    found = look([tmp_path / "alias"], [tmp_path / "etc"], top=tmp_path / "pool")
+    assert found.files(rules.A_ORPHAN) == ({"b.qcow2"} if "sub" in shared else set())
+
+
+def test_an_image_behind_a_loop_device_is_no_orphan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The kernel has it open without a lock; the device is named."""
+    for path in ("pool", "etc", "sys/loop7/loop"):
+        (tmp_path / path).mkdir(parents=True)
+    behind = raw(tmp_path / "pool" / "a.img")
+    domain(tmp_path / "etc" / "x.xml", "x", "")
+    (tmp_path / "sys/loop7/ro").write_text("0\n", encoding="ascii")
+    (tmp_path / "sys/loop7/loop/backing_file").write_text(f"{behind}\n", encoding="utf-8")
+    monkeypatch.setattr(openers, "_BLOCK", str(tmp_path / "sys"))
+    found = look([tmp_path / "pool"], [tmp_path / "etc"])
+    assert found.rules() == {"a.img": {rules.A_OPEN}}
+    assert found.reasons("a.img") == ["it is open: the loop device /dev/loop7"]
+
+
+def test_an_image_costs_a_few_calls_and_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The speed of an audit: three opens an image at most, however many there are, and nothing is started."""
+    for number in range(20):
+        image(tmp_path / f"{number}.qcow2", f"{number - 1}.qcow2" if number % 5 else "")
+    opened = 0
+    real = os.open
+
+    def counted(*words: object, **more: object) -> int:
+        nonlocal opened
+        opened += 1
+        return real(*words, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", counted)
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
+    assert len(look([tmp_path]).report.images) == 20
+    assert opened <= 3 * 20 + 2

@@ -13,6 +13,7 @@ from engine.doors.users import User
 from engine.tools.local.leases import GUARD_STARTS
 
 _PROC = "/proc"
+_BLOCK = "/sys/block"
 _SHOWN_CHARACTERS = 80
 _ACCESS_BITS = 0o3
 _GUARDS = frozenset(str(start) for start in GUARD_STARTS)
@@ -30,6 +31,24 @@ def openers(path: str, found: os.stat_result) -> list[User]:
             if opened is not None:
                 users.append(User(int(name), command_of(name), opened))
     return sorted(users)
+
+
+def loop_devices() -> dict[tuple[int, int], tuple[User, ...]]:
+    """Return the loop devices of this host as users, by (device, inode) of the file behind each: the kernel has it
+    open, and locks nothing. A file that cannot be found by the name that it had is left out."""
+    found: dict[tuple[int, int], tuple[User, ...]] = {}
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(_BLOCK)):
+            if not name.startswith("loop"):
+                continue
+            with contextlib.suppress(OSError):
+                with open(f"{_BLOCK}/{name}/loop/backing_file", "rb") as stream:
+                    there = os.stat(stream.read().removesuffix(b"\n"))
+                with open(f"{_BLOCK}/{name}/ro", encoding="ascii") as stream:
+                    user = User(0, f"the loop device /dev/{name}", stream.read().strip() == "0")
+                key = there.st_dev, there.st_ino
+                found[key] = (*found.get(key, ()), user)
+    return found
 
 
 def _opened(process: str, base: str, wanted: tuple[int, int, int]) -> bool | None:

@@ -11,6 +11,7 @@ from engine.doors.files import Kind
 from engine.doors.trees import Member, Start
 from engine.doors.users import User
 from engine.tools.local.files import file_users, stat_of
+from engine.tools.local.openers import loop_devices
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -25,6 +26,7 @@ class RealTree:
         true = os.path.realpath(given)
         self._names = (true,) if given == true else (true, given)
         self._root = os.open(true, _DIRECTORY)
+        self._loops = loop_devices()
         self._here = ""
         self._descriptor = self._root
 
@@ -53,7 +55,8 @@ class RealTree:
         try:
             status = os.fstat(descriptor)
             data = os.pread(descriptor, length, 0)
-            return Start(data, status.st_size, _users(descriptor, path, status))
+            loops = self._loops.get((status.st_dev, status.st_ino), ())
+            return Start(data, status.st_size, (*_users(descriptor, path, status), *loops))
         finally:
             os.close(descriptor)
 

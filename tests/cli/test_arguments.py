@@ -110,7 +110,7 @@ def test_an_odd_size_is_kept(run: Command, main_repo: str):
         ("srm take main", 5),
         ("stop main " + "f" * 32, 3),
         ("imagse main", 2),
-        ("images", 2),
+        ("check", 2),
         ("images main --colour", 2),
         ("--frobnicate images main", 2),
         ("--host a/b images main", 2),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shlex
+from pathlib import Path
 from xml.etree.ElementTree import fromstring
 
 import pytest
@@ -179,3 +180,15 @@ def test_a_base_by_name_is_that_of_the_repository(run: Command, main_repo: str, 
     (family,) = run.json("images", backup_repo, "--tree")["families"]
     assert {image["id"]: image["stands_on"] for image in family["images"]}[disk] == found[backup_repo]
     run("copy", main_repo, "golden", code=4)
+
+
+def test_the_worst_image_of_all_repositories_comes_first(run: Command, three: dict[str, str], tmp_path: Path):
+    """Without a repository all are listed, each image with its own; one that cannot be read hides no other."""
+    found = run.json("images")["images"]
+    assert (found[0]["name"], found[0]["repository"]) == ("db", "backup")
+    assert {image["repository"] for image in found} == {"main", "backup"}
+    assert "REPOSITORY" in run("images").out and "REPOSITORY" not in run("images", "backup").out
+    (tmp_path / "main").rename(tmp_path / "away")
+    assert "There may be more in main" in run("images").err
+    assert [item["name"] for item in run.json("images")["incomplete"]] == ["main"]
+    run("images", "--tree", code=2)

@@ -143,7 +143,8 @@ COMMANDS: dict[str, Command] = {
     ),
     "images": _command(
         2, "listing", "list images with status and reason, the worst first",
-        "diskwright images main\n  diskwright images main --status broken --name 'web-*' --sort used --wide\n"
+        "diskwright images main\n  diskwright images --limit 5\n"
+        "  diskwright images main --status broken --name 'web-*' --sort used --wide\n"
         "  diskwright images main --tree --name web-db\n  diskwright images main --watch\n\n"
         "--tree shows what stands on what: a picture, nothing to build on, for every fix may change it. OWN is what\n"
         "an image's layer occupies, SHARED what the layers below it do, which it reads through and others may too.",
@@ -165,7 +166,7 @@ COMMANDS: dict[str, Command] = {
         "(usable), 12 one is broken or unknown. Any other code is that of an error.",
     ),
     "audit": _command(
-        2, "audit", "look at image files of libvirt, Proxmox VE or oVirt where they are; changes nothing",
+        2, "audit", "look at image files of libvirt, Proxmox VE, oVirt where they are; changes nothing",
         "diskwright audit /var/lib/libvirt/images\n"
         "  diskwright audit /var/lib/libvirt/images /srv/bases --vms /etc/libvirt --complete\n"
         "  diskwright audit /var/lib/vz --vms /etc/pve --complete --json\n"

@@ -118,11 +118,12 @@ def _begun(engine: NotedEngine, verb: str, given: dict[str, Any]) -> Entry:
     repo_id = str(given.get("repo_id") or given.get("target_repo_id") or "")
     image = str(given.get("image_id") or given.get("base_virtual_disk_id") or "")
     entry = engine.begin(verb, repo_id)
-    fix = given.get("fix")
+    wanted = list(given.get("wanted") or ())
+    fix = wanted[0] if len(wanted) == 1 else given.get("fix")
     if isinstance(fix, Fix):
         image, entry = fix.target, entry._replace(verb=f"fix {doing(fix.rule, str(fix.type))}", text=fix.rule)
-    elif given.get("wanted"):
-        entry = entry._replace(text=" ".join(fix.rule for fix in given["wanted"]))
+    elif wanted:
+        entry = entry._replace(text=" ".join(each.rule for each in wanted))
     else:
         entry = entry._replace(text=_details(given))
     data = given.get("user_data")

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from engine.data.model import Finding, ImageReport, is_id
+from engine.data.model import ImageReport, is_id
+from engine.errors import DiskwrightError
 from tui.cli.arguments import Parser
 from tui.cli.render import Output
-from tui.cli.session import Handler, Session, image_json, kind, running, shown_status
+from tui.cli.session import Handler, Session, image_json, kind, require, running, shown_status
 from tui.cli.watch import add_watch, shown
 from tui.text.amounts import compact
 from tui.text.printable import printable, quoted
@@ -32,7 +33,7 @@ _REASON_COLUMNS = 34
 
 
 def add_images(parser: Parser) -> None:
-    parser.add_argument("repo", metavar="REPO")
+    parser.add_argument("repo", metavar="REPO", nargs="?", default="", help="default: all that are connected")
     parser.add_argument("--status", choices=SEVERITY, action="append", help="only these (repeatable)")
     parser.add_argument("--kind", choices=("disk", "snapshot"), help="only these")
     parser.add_argument("--name", metavar="GLOB", help="only images with such a name, as 'web-*'")
@@ -46,6 +47,7 @@ def add_images(parser: Parser) -> None:
 
 def run_images(session: Session, arguments: argparse.Namespace) -> int:
     if arguments.tree:
+        require(arguments.repo, "--tree shows the families of one repository", "Name it: diskwright images REPO --tree")
         shown(
             session.out,
             arguments.watch,
@@ -67,40 +69,61 @@ def run_images(session: Session, arguments: argparse.Namespace) -> int:
 class _Found(NamedTuple):
     """What a look found."""
 
-    images: list[ImageReport]
-    """Those to show."""
+    images: list[tuple[ImageReport, str]]
+    """Those to show, with the repository of each."""
     more: int
     """So many that would be shown too are over the limit."""
     any: bool
     """There are images, shown or not."""
-    hidden: list[Finding]
-    """What may hide images that could not be read."""
+    hidden: list[tuple[str, str]]
+    """What may hide images that could not be read, with the reason."""
+    places: int
+    """So many repositories were looked at."""
 
 
 def _found(session: Session, arguments: argparse.Namespace) -> _Found:
-    report = session.engine.inspect_repository(arguments.repo)
-    found = sorted((image for image in report.images if _wanted(image, arguments)), key=_ORDERS[arguments.sort])
-    images = found if arguments.limit is None else found[: max(0, arguments.limit)]
-    hidden = [finding for finding in report.findings if finding.kind == "unknown" and not is_id(finding.subject)]
-    return _Found(images, len(found) - len(images), any(not image.hidden for image in report.images), hidden)
+    """Images of the repository that is named, or of all; of those one that cannot be read hides the others' not."""
+    engine, images, hidden = session.engine, list[tuple[ImageReport, str]](), list[tuple[str, str]]()
+    any_there = False
+    places = [arguments.repo] if arguments.repo else sorted(engine.list_repositories())
+    for repo_id in places:
+        try:
+            report = engine.inspect_repository(repo_id)
+        except DiskwrightError as error:
+            if arguments.repo:
+                raise
+            hidden.append((repo_id, error.message))
+            continue
+        any_there = any_there or any(not image.hidden for image in report.images)
+        images += [(image, repo_id) for image in report.images if _wanted(image, arguments)]
+        unread = [finding for finding in report.findings if finding.kind == "unknown" and not is_id(finding.subject)]
+        hidden += [(finding.subject, finding.text) for finding in unread]
+    images.sort(key=lambda item: _ORDERS[arguments.sort](item[0]))
+    shown = images if arguments.limit is None else images[: max(0, arguments.limit)]
+    return _Found(shown, len(images) - len(shown), any_there, hidden, len(places))
 
 
 def _document(repo_id: str, found: _Found) -> dict[str, Any]:
-    document: dict[str, Any] = {"repository": repo_id, "images": [image_json(image) for image in found.images]}
+    images = [image_json(image) | ({} if repo_id else {"repository": place}) for image, place in found.images]
+    document: dict[str, Any] = {"repository": repo_id, "images": images}
     if found.hidden:
-        document["incomplete"] = [{"name": finding.subject, "reason": finding.text} for finding in found.hidden]
+        document["incomplete"] = [{"name": name, "reason": reason} for name, reason in found.hidden]
     return document
 
 
 def _print_found(out: Output, arguments: argparse.Namespace, found: _Found) -> None:
-    _print(out, found.images, arguments.wide)
+    _print(out, found.images, arguments.wide, bool(arguments.repo))
     if found.more:
         out.say(f"{found.more} more; give a higher --limit.")
-    for finding in found.hidden:
-        out.say(f"There may be more: {printable(finding.text)}.")
-    name = printable(arguments.repo)
-    if not found.any:
-        out.say(f"{name} has no image. Next: diskwright create-disk {quoted(arguments.repo)} SIZE")
+    for name, reason in found.hidden:
+        out.say(f"There may be more{'' if arguments.repo else f' in {printable(name)}'}: {printable(reason)}.")
+    name = printable(arguments.repo) or "the connected repositories"
+    if not found.places:
+        out.say("No repository is connected. Next: diskwright connect NAME FORMAT KEY=VALUE…")
+    elif not found.any:
+        create = quoted(arguments.repo) if arguments.repo else "REPO"
+        there = f"{name} has" if arguments.repo else "The connected repositories have"
+        out.say(f"{there} no image. Next: diskwright create-disk {create} SIZE")
     elif not found.images and not found.more:
         out.say(f"Of the images of {name} none is like that.")
 
@@ -118,13 +141,15 @@ def _state(image: ImageReport) -> str:
     return "hidden" if image.hidden else shown_status(image)
 
 
-def _print(out: Output, images: Sequence[ImageReport], wide: bool) -> None:
-    ids = {image.id: image.id for image in images} if wide else out.short([image.id for image in images])
-    states = [_state(image) for image in images]
+def _print(out: Output, images: Sequence[tuple[ImageReport, str]], wide: bool, one: bool) -> None:
+    """A table; ``one``: all are of one repository, which needs no column."""
+    ids = {image.id: image.id for image, _ in images} if wide else out.short([image.id for image, _ in images])
+    states = [_state(image) for image, _ in images]
     rows = [
         (
             ids[image.id],
             out.status(state, usable=False),
+            "" if one else printable(place),
             _name(image, wide),
             kind(image),
             compact(image.size_bytes),
@@ -132,10 +157,10 @@ def _print(out: Output, images: Sequence[ImageReport], wide: bool) -> None:
             str(image.strategy),
             printable(f"{running(image)}; {image.reason}" if image.busy else image.reason),
         )
-        for image, state in zip(images, states, strict=True)
+        for (image, place), state in zip(images, states, strict=True)
     ]
-    heads = ("ID", "STATUS", "NAME", "KIND", "SIZE", "USED", "STRATEGY", "REASON")
-    out.table(heads, rows, states, 1, frozenset({4, 5}), (6, 3, 5), whole=wide, least=_REASON_COLUMNS)
+    heads = ("ID", "STATUS", "" if one else "REPOSITORY", "NAME", "KIND", "SIZE", "USED", "STRATEGY", "REASON")
+    out.table(heads, rows, states, 1, frozenset({5, 6}), (7, 4, 6, 5), whole=wide, least=_REASON_COLUMNS)
 
 
 def _name(image: ImageReport, wide: bool) -> str:
@@ -194,7 +219,7 @@ def _print_tree(out: Output, found: list[Family]) -> None:
     ids = out.short([member.id for member in members])
     rows = [
         (
-            member.branch(out.unicode) + (member.name or "-"),
+            member.branch(out.unicode) + member.label,
             out.status(member.state, usable=False),
             member.kind,
             compact(member.size_bytes),

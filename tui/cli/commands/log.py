@@ -27,7 +27,8 @@ def run_log(session: Session, arguments: argparse.Namespace) -> int:
     notes = session.engine.notes
     with contextlib.suppress(DiskwrightError):  # the history is shown as far as it goes
         away.settle(notes)
-    found = [entry for entry in History(notes).entries() if _wanted(entry, arguments.repo, arguments.image)]
+    entries = sorted(History(notes).entries(), key=lambda entry: entry.when)  # what has ended was entered later
+    found = [entry for entry in entries if _wanted(entry, arguments.repo, arguments.image)]
     shown = found[-arguments.limit :] if arguments.limit > 0 else []
     session.out.document({"host": session.host, "entries": [entry._asdict() for entry in shown]})
     _print(session.out, shown)

@@ -138,11 +138,11 @@ def _explain_image(session: Session, arguments: argparse.Namespace) -> int:
     head, *lines = told.text()
     out.line(out.paint(state, head))
     for line in lines:
-        out.line(line)
+        out.prose(line, 7)
     for line in _lost_lines(report):
         out.line(line)
     for step in steps:
-        out.line(f"to do  {step}")
+        out.prose(f"to do  {step}", 7)
     return 0
 
 

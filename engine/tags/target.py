@@ -64,8 +64,8 @@ def make_ahead(repository: Repository, tag: str) -> None:
 
 def _made_before(attempt: Attempt, record: Record) -> tuple[VolumeRef, bool]:
     """Return the volume to fill, and whether it is there with what the cursor says in it. Where a cursor is recorded
-    and its volume is gone, another volume takes its place, so the old cursor can never count again; also where
-    somebody else may still write to it."""
+    and its volume is gone or damaged, another volume takes its place, so the old cursor can never count again; also
+    where somebody else may still write to it."""
     operation = record.operation
     assert operation is not None and operation.attempt is not None
     facts = attempt.repository.volumes.facts(operation.attempt.id, operation.attempt.format)
@@ -73,6 +73,8 @@ def _made_before(attempt: Attempt, record: Record) -> tuple[VolumeRef, bool]:
     if begun and not facts.present:
         record = attempt.publish(lambda now: now._replace(operation=_afresh(attempt, now)))
         attempt.start_over()
+    elif begun and facts.problem and not facts.unreadable:
+        record = from_the_start(attempt, f"the volume that was begun is damaged: {facts.problem}", lambda now: now)
     elif begun and (late := gate.late_writer(attempt.repository, operation.attempt)):
         why = f"host {late} is not proven to have stopped, and may still write to what it had begun"
         record = from_the_start(attempt, why, lambda now: now)

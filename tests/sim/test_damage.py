@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from engine.formats.base import VolumeFacts
+from engine.formats.files.volumes import Volumes
 from engine.gate import owners
 from engine.triage import recover
 from engine.triage.view import Graph
 from sim.explore.cases.case import prepared
 from sim.explore.cases.catalog import ALL, CASES
 from sim.explore.decay.files import damages
+from sim.explore.search import unreadable
 from sim.explore.search.damage import explore
 
 QUICK = ("snapshot", "remove", "remove-below", "clean-scrap", "merge-begun", "mend-copy")
@@ -37,6 +40,19 @@ def test_one_damaged_object_on_lvm(name: str):
     """A volume that is gone or has no tags, a bit of a page of metadata."""
     tally = explore(ALL[name], BOUND, sample=8)
     assert tally.damages == 8 and not tally.harmful
+
+
+@pytest.mark.parametrize("name", ["snapshot", "remove-below", "mend-copy", "clean-scrap"])
+def test_nothing_is_concluded_from_what_cannot_be_read(name: str):
+    """Any one file or directory, for a while: others are as before, and after the fixes that ran meanwhile all is."""
+    assert not list(unreadable.explore(CASES[name]))
+
+
+def test_a_volume_that_cannot_be_read_and_is_taken_for_gone_is_reported(monkeypatch):
+    """The search above is not content with anything."""
+    gone = staticmethod(lambda volume, format, error: VolumeFacts(volume, format, False))
+    monkeypatch.setattr(Volumes, "_unreadable", gone)
+    assert any("called broken" in problem for _, problem in unreadable.explore(CASES["snapshot"]))
 
 
 def test_every_kind_of_object_is_damaged():

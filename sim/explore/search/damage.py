@@ -79,7 +79,7 @@ class _Search:
         self.seen: set[bytes] = set()
         self._world, self._bound = driver.world, bound
         self._storage = driver.world.storage.clone()
-        self._contents = _safe(driver.world, driver.model, objects, damage)
+        self._contents = safe(driver.world, driver.model, objects, damage)
         world = self._world.fork(self._storage)
         objects.inflict(world, damage)
         world.storage.settle()
@@ -202,7 +202,7 @@ def _run(engine: Engine, fix: Fix) -> None:
         raise _WrongError(f"the fix {fix.rule} of {fix.target} fails: {error}") from error
 
 
-def _safe(world: World, model: Model, objects: Objects, damage: Damage) -> dict[Key, Image]:
+def safe(world: World, model: Model, objects: Objects, damage: Damage) -> dict[Key, Image]:
     """The images that can be read now, and need nothing of what is damaged."""
     engine = world.fork(world.storage.clone()).host("before")
     scan = engine.context.repository(REPOSITORY).tags.scan()

@@ -6,12 +6,13 @@ Its data is not moved here (``engine.fixes.import_image``).
 
 from __future__ import annotations
 
+import errno
 import struct
 from typing import NamedTuple
 
 from engine.copying import magic, ova
 from engine.data.model import OVA, FileFormat, Packing, VolumeFormat, packing_of
-from engine.doors.files import FileHandle, Files, Stat
+from engine.doors.files import FileHandle, Files, Kind, Stat
 from engine.doors.images import ImageTool, Layer
 from engine.errors import BadRequest, Damaged, NotFound, Refused, StorageError, from_os_error
 from engine.tools.qemu.qcow2 import Header, parse_header
@@ -53,7 +54,12 @@ class ImageFile(NamedTuple):
     def layer(self) -> Layer:
         """The file as a tool opens it."""
         length = self.size if self.packing else 0
-        return Layer(self.path, self.format, length=length, part=self.part, packing=self.packing)
+        return Layer(self.path, self.format, device=self.is_device, length=length, part=self.part, packing=self.packing)
+
+    @property
+    def is_device(self) -> bool:
+        """A block device: nothing tells whether it was written to since, so no attempt goes on where another ended."""
+        return self.facts.kind is Kind.DEVICE
 
     @property
     def length(self) -> int:
@@ -67,12 +73,22 @@ def identity_of(facts: Stat) -> tuple[int, int, int]:
 
 
 def open_file(files: Files, path: str) -> FileHandle:
-    """Open a file to import. NotFound, StorageError."""
+    """Open a file or a block device to import. NotFound, StorageError; Refused for a device that is in use, BadRequest
+    for what is neither."""
     try:
-        return files.open(path)
+        return files.open_source(path)
     except FileNotFoundError:
         raise NotFound(f"there is no file {path!r:.200} to import", "Give the right path, or put it back") from None
     except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise Refused(
+                f"the device {path!r:.200} is in use on this host: it is mounted, or another device stands on it",
+                "Unmount it, or deactivate what stands on it, then import it",
+            ) from error
+        if error.errno in (errno.EINVAL, errno.EISDIR, errno.ENXIO):
+            raise BadRequest(
+                f"{path!r:.200} is neither a file nor a block device", "Give the image file, or the device"
+            ) from error
         raise from_os_error(error, f"open the file to import {path!r:.200}") from error
 
 

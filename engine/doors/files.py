@@ -23,6 +23,8 @@ class Kind(StrEnum):
     DIRECTORY = "directory"
     SYMLINK = "symlink"
     OTHER = "other"
+    DEVICE = "device"
+    """A block device, which only ``Files.open_source`` opens."""
 
 
 class Entry(NamedTuple):
@@ -140,6 +142,12 @@ class Files(Protocol):
 
     def open(self, path: str, writable: bool = False) -> FileHandle:
         """Open an existing regular file; the same refusals as ``read_file``."""
+
+    def open_source(self, path: str) -> FileHandle:
+        """Open a regular file, or a block device, to read an image from it. Of a device ``stat`` tells the bytes that
+        it has, its number as inode, and no time: nothing says when it was written. EBUSY while something of this host
+        has claimed it (mounted it, or uses it for another device), which nothing can as long as it is open; EINVAL on
+        anything else."""
 
     def users(self, path: str) -> list[User]:
         """Return who has a regular file open as an image, asked of the file itself: qemu's tools lock bytes of what

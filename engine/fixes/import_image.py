@@ -10,7 +10,7 @@ from __future__ import annotations
 from engine.copying import image_file
 from engine.copying.image_file import ImageFile
 from engine.data.records import Record
-from engine.doors.files import FileHandle
+from engine.doors.files import FileHandle, Kind
 from engine.errors import Refused, from_os_error
 from engine.fixes import fill
 from engine.formats.base import Repository
@@ -34,6 +34,8 @@ def _import(attempt: Attempt, record: Record) -> None:
         _require_same(attempt.context, named, handle)
         file = image_file.inspect(doors.images, handle, named.path, operation.source_format, record.size)
         image_file.require_sound(doors.images, file)
+        if file.is_device and attempt.cursor:
+            record = target.from_the_start(attempt, "what the device held then is not known", lambda now: now)
         attempt.stage("make volume")
         filling = fill.ready(attempt, record, operation.digest)
         attempt.stage("copy data")
@@ -61,7 +63,9 @@ def _require_unchanged(context: Context, named: NamedFile, handle: FileHandle) -
 def _require_same(context: Context, named: NamedFile, handle: FileHandle) -> None:
     """Return if the open file, and the one that has its name now, are as the import began with."""
     try:
-        found = [handle.stat(), context.doors.files.stat(named.path)]
+        found = [handle.stat()]
+        if found[0].kind is not Kind.DEVICE:
+            found.append(context.doors.files.stat(named.path))
     except OSError as error:
         raise from_os_error(error, f"look at the file to import {named.path!r:.200}") from error
     if any(image_file.identity_of(facts) != named.facts for facts in found):

@@ -310,6 +310,9 @@ class SimFiles:
         inode, _ = storage.file(inside, writable)
         return SimHandle(self, storage, inode, path, writable)
 
+    def open_source(self, path: str) -> SimHandle:
+        return self.open(path)
+
     def open_block(self, path: str, writable: bool) -> FileHandle:
         """A device, for simulated programs. What the engine itself opens here are files."""
         if self.devices is None:

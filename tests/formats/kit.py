@@ -293,6 +293,9 @@ class SpyFiles:
     def open(self, path: str, writable: bool = False) -> FileHandle:
         return SpyHandle(self, self.call("open", path, lambda: self._real.open(path, writable)), path)
 
+    def open_source(self, path: str) -> FileHandle:
+        return SpyHandle(self, self.call("open", path, lambda: self._real.open_source(path)), path)
+
     def create(self, path: str) -> FileHandle:
         return SpyHandle(self, self.call("create", path, lambda: self._real.create(path)), path)
 

@@ -172,6 +172,13 @@ class RealFiles:
         descriptor, _ = self._open_regular(path, os.O_RDWR if writable else os.O_RDONLY)
         return RealFileHandle(descriptor, path)
 
+    def open_source(self, path: str) -> RealFileHandle:
+        """Open with O_EXCL, which the kernel understands of block devices as a claim."""
+        if not stat_module.S_ISBLK(os.stat(path, follow_symlinks=False).st_mode):
+            return self.open(path)
+        flags = os.O_RDONLY | os.O_EXCL | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return _DeviceHandle(os.open(path, flags), path)
+
     def users(self, path: str) -> list[User]:
         """Ask with F_OFD_GETLK for qemu's bytes; /proc is read only where one is locked."""
         descriptor, _ = self._open_regular(path, os.O_RDONLY)
@@ -267,6 +274,16 @@ class RealFiles:
             os.close(descriptor)
             raise OSError(errno.EINVAL, "not a regular file", path)
         return descriptor, found.st_size
+
+
+class _DeviceHandle(RealFileHandle):
+    """A descriptor of a block device that is only read."""
+
+    def stat(self) -> Stat:
+        """Seek to the end: fstat(2) tells no size of a device."""
+        found = os.fstat(self.descriptor)
+        size = os.lseek(self.descriptor, 0, os.SEEK_END)
+        return Stat(Kind.DEVICE, size, size, found.st_rdev, found.st_nlink, 0, found.st_dev)
 
 
 def _number(name: str, look_up: Callable[[str], int], what: str) -> int:

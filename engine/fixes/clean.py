@@ -18,7 +18,7 @@ from collections.abc import Container
 from engine.data.model import VolumeFormat, is_id
 from engine.data.records import Record
 from engine.errors import NotFound, Refused, StaleFix
-from engine.fixes.dependants import known, named_elsewhere, of
+from engine.fixes.dependants import around, known, named_elsewhere, of, settle
 from engine.formats.base import Litter, Repository, TagEntry
 from engine.gate import gate
 from engine.gate.gate import Purpose
@@ -48,7 +48,7 @@ def tag(repository: Repository, target: str) -> None:
     _stop_snapshot(repository, found.record)
     # Whoever bases something on this tag publishes first and looks at us afterwards; we
     # published first and look at them now: at least one of the two sees the other.
-    tags = repository.tags.scan()
+    tags = repository.tags.users(target)
     dependants = of(tags, target)
     if found.record.destroyed:
         _only_unfinished(tags, dependants, target)
@@ -95,11 +95,11 @@ def _only_unfinished(tags: dict[str, TagEntry], dependants: list[str], target: s
             raise Refused(f"image {tag} needs image {target}, whose data was given up", "Keep what is left of it")
 
 
-def destroyed(record: Record) -> Record:
-    """Return the record of a purging tag that has no data any more: all its volumes are scrap."""
-    return record._replace(
-        purging=True, volume=None, operation=None, scrap=tuple(dict.fromkeys(record.volumes())), evidence=()
-    )
+def destroyed(record: Record, shared: Container[str] = ()) -> Record:
+    """Return the record of a purging tag that has no data any more: its volumes are scrap, but for those in ``shared``,
+    which are others' alone from here on: what tells whose they are is not in the record any more."""
+    scrap = tuple(dict.fromkeys(volume for volume in record.volumes() if volume.id not in shared))
+    return record._replace(purging=True, volume=None, operation=None, scrap=scrap, evidence=())
 
 
 def delete(repository: Repository, target: str, found: changes.Tag) -> None:
@@ -107,11 +107,12 @@ def delete(repository: Repository, target: str, found: changes.Tag) -> None:
     was changed since ``found`` was read: then nothing is deleted, or what was deleted is nobody's."""
     record, generation = found.record, found.generation
     assert record.purging
-    shared = named_elsewhere(repository.tags.scan(), target)
-    repository.tags.settle_all()
+    others = around(repository, record)
+    shared = named_elsewhere(others, target)
+    settle(repository, target, others)
     if not record.destroyed:
         _require_unused(repository, target, record, shared)
-        record = destroyed(record)
+        record = destroyed(record, shared)
         generation = repository.tags.publish(record, generation)
     for volume in record.scrap:
         if volume.id not in shared:
@@ -140,8 +141,9 @@ def leftovers(repository: Repository, target: str, kind: str) -> None:
         record = changes.change(repository, target, given_up)
         kind = "scrap"
     gone = record.scrap if kind == "scrap" else record.evidence
-    shared = named_elsewhere(repository.tags.scan(), target)
-    repository.tags.settle_all()
+    others = around(repository, record)
+    shared = named_elsewhere(others, target)
+    settle(repository, target, others)
     for volume in gone:
         if volume.id not in shared and volume != record.volume:
             gate.delete(repository, target, volume)

@@ -28,7 +28,7 @@ from engine.data.records import Operation, Record, VolumeRef
 from engine.doors.images import Layer
 from engine.errors import StaleFix
 from engine.fixes import clean, fill
-from engine.fixes.dependants import of
+from engine.fixes.dependants import of, settle
 from engine.formats.base import Repository
 from engine.gate import gate
 from engine.gate.gate import Purpose
@@ -75,11 +75,11 @@ def _only_dependant(repository: Repository, below: str, above: str) -> str:
     if lower.strong or lower.purging or not lower.whole:
         raise StaleFix(f"image {below} is not hidden data any more", "Check again")
     _in_no_other_merge(lower, above)
-    tags = repository.tags.scan()
-    absorber = tags[upper.absorber].record if upper.absorber in tags else None
+    entry = repository.tags.read(upper.absorber) if upper.absorber else None
+    absorber = entry.record if entry is not None else None
     if absorber is not None and absorber.merges(above):
         raise StaleFix(f"image {above} is being merged into {absorber.id}", "Finish that merge first")
-    dependants = of(tags, below)
+    dependants = of(repository.tags.users(below), below)
     if dependants != [above]:
         raise StaleFix(f"{len(dependants)} images depend on {below} now", "Check again")
     return upper.absorber
@@ -120,10 +120,11 @@ def _reserve(repository: Repository, below: str, above: str) -> None:
         return record._replace(absorbed_by=above)
 
     changes.change(repository, below, reserved)
-    if of(repository.tags.scan(), below) != [above]:
+    users = repository.tags.users(below)
+    if of(users, below) != [above]:
         changes.change(repository, below, lambda record: None if record.absorber else record._replace(absorbed_by=""))
         raise StaleFix(f"another image depends on {below} now", "Check again")
-    repository.tags.settle_all()  # who does not depend on it any more might do so again after a loss of power
+    settle(repository, below, users)  # who does not depend on it any more might do so again after a loss of power
     changes.change(repository, below, absorbed)
 
 
@@ -184,7 +185,7 @@ def _purge_absorbed(repository: Repository, below: str, above: str) -> None:
             raise StaleFix(f"image {below} is not absorbed by {above}", "Check again")
         return None if record.purging else record._replace(purging=True)
 
-    if of(repository.tags.scan(), below):
+    if of(repository.tags.users(below), below):
         return  # somebody bases something on it at this moment; check says what becomes of it
     changes.change(repository, below, purging)
     clean.delete(repository, below, changes.read(repository, below))

@@ -93,7 +93,8 @@ class Litter(NamedTuple):
     """A leftover that no record needs."""
 
     kind: str
-    """"temporary", "old-generation", "progress", "digest", "lost" (quarantined volume), "parked" (its space cannot be
+    """"temporary", "old-generation", "progress", "digest", "use" (a name that says that a tag may need another, and it
+    does not), "lost" (quarantined volume), "parked" (its space cannot be
     given away yet) or "foreign"."""
     name: str
     """Path inside the repository; the key for ``LitterBox.remove``."""
@@ -109,8 +110,8 @@ class Missing(NamedTuple):
 
     name: str
     held: str
-    """What it held: "nothing" of worth, "leases", "volumes" (their data is not there), or "identity" (of which there is
-    another copy)."""
+    """What it held: "nothing" of worth, "leases", "volumes" (their data is not there), "identity" (of which there is
+    another copy), or "names" (which come from the records)."""
 
 
 class Scan(NamedTuple):
@@ -125,6 +126,9 @@ class Scan(NamedTuple):
     unread: tuple[tuple[str, str], ...] = ()
     """The same of directories whose content no image needs to be judged."""
     missing: tuple[Missing, ...] = ()
+    doubts: Mapping[str, tuple[str, ...]] | None = None
+    """By tag or volume those tags that may need it and have a record that cannot be understood; None: each of these may
+    need anything."""
     listing: object = None
     """For ``Volumes.facts``: what it would otherwise have to ask for each volume alone."""
 
@@ -145,6 +149,15 @@ def unverified() -> None:
 
 class Tags(Protocol):
     """The tags of a repository: what says which images there are."""
+
+    @property
+    def knows_users(self) -> bool:
+        """``users`` reads no other records than it must."""
+
+    def users(self, subject: str) -> dict[str, TagEntry]:
+        """Return, read afresh, all tags whose record may need the tag ``subject`` or have the volume of that id taken
+        over, now or before a change that is not durable yet: none of these is missing, others may be among them, and
+        tombstones. StorageError."""
 
     def scan(self) -> dict[str, TagEntry]:
         """List all tags afresh. StorageError when some could not be listed: whoever asks for all of them is about to

@@ -14,16 +14,16 @@ from engine.formats.base import Repository, TagEntry
 
 def require_own(repository: Repository, entry: TagEntry | None) -> None:
     """Return if the data that a tag has is not a snapshot's, as far as its record can be doubted. Refused naming the
-    snapshot, StorageError when not all records could be listed."""
+    snapshot, StorageError when those that may have the data could not be listed."""
     if entry is not None and entry.gap and entry.record is not None:
         require_nobody_elses(repository, entry.record)
 
 
 def require_nobody_elses(repository: Repository, record: Record) -> None:
-    """The same by reading all records, whatever is known of this one."""
+    """The same by reading all that may have its data, whatever is known of this one."""
     if not (record.mutable and record.whole and record.volume is not None):
         return
-    for tag, entry in repository.tags.scan().items():
+    for tag, entry in repository.tags.users(record.volume.id).items():
         other = entry.record or entry.before
         if other is not None and record.left_to(other):
             raise Refused(

@@ -17,6 +17,7 @@ from engine.doors.users import User
 from engine.errors import DiskwrightError
 from engine.formats.base import Repository, Scan, TagEntry, VolumeFacts
 from engine.gate import gate
+from engine.survey.near import near, sound
 from engine.tags import chains, changes, imports, leasing, seen, sources
 from engine.tags.context import Context
 from engine.tools.local.threads import collector_off, map_files
@@ -38,13 +39,17 @@ def report(context: Context, repository: Repository, deep: bool = False) -> Repo
 def look(
     context: Context, repository: Repository, deep: bool = False, only: str | None = None, mine: bool = False
 ) -> View:
-    """Return a view of the repository. ``only`` limits the look at data to the chain of one tag (records are all read).
+    """Return a view of the repository. ``only`` limits the look to what is around one tag; where that is not known, or
+    something is wrong there, to the data of its chain (records are all read).
     A deep look leaves out images that somebody works on; ``mine``: the caller holds the lease."""
-    scan = _with_those_named(repository.scan())
-    if only is not None and _is_in_doubt(scan, only):
-        only = None  # which data it is about is what is asked
-    facts = _facts(repository, scan, only, context.doors.clock.monotonic)
-    scan = _second_look(repository, scan, facts)
+    scan = near(repository, only) if only is not None else None
+    facts = _facts(repository, scan, only, context.doors.clock.monotonic) if scan is not None else {}
+    if scan is None or not sound(scan, facts):
+        scan = _with_those_named(repository.scan())
+        if only is not None and _is_in_doubt(scan, only):
+            only = None  # which data it is about is what is asked
+        facts = _facts(repository, scan, only, context.doors.clock.monotonic)
+        scan = _second_look(repository, scan, facts)
     total, free = repository.space()
     shared = repository.manager is not None and repository.constraints().shared
     view = View(

@@ -66,8 +66,8 @@ def _without_guesses(graph: Graph, fixes: list[Fix]) -> list[Fix]:
     bad = [tag for tag, entry in graph.view.scan.tags.items() if entry.problem]
 
     def held_up(fix: Fix) -> Fix:
-        others = [tag for tag in bad if tag != fix.target]
-        if not others or not rules.BY_CODE[fix.rule].all_records:
+        others = _in_the_way(graph, fix, bad) if rules.BY_CODE[fix.rule].all_records else []
+        if not others:
             return fix
         text = f"the record of image {others[0]}, which cannot be understood now"
         return fix._replace(wait=Wait(WaitKind.RECORD, others[0], text))
@@ -81,6 +81,17 @@ def _after(parts: list[Fix], fixes: list[Fix]) -> list[Fix]:
     later = [fix._replace(depends_on=(*first, *fix.depends_on)) for fix in fixes] if first else fixes
     unlocks = tuple(sorted(fix.id for fix in later))
     return [*(fix._replace(unlocks=unlocks) if fix.id in first else fix for fix in parts), *later]
+
+
+def _in_the_way(graph: Graph, fix: Fix, bad: list[str]) -> list[str]:
+    """Return those of the tags with a bad record that may need what a fix is about."""
+    doubts = graph.view.scan.doubts
+    if doubts is None or not fix.target:
+        return [tag for tag in bad if tag != fix.target]
+    records = [graph.record(tag) for tag in fix.images]
+    volumes = [volume.id for record in records if record is not None for volume in record.volumes()]
+    found = {tag for subject in (*fix.images, *volumes) for tag in doubts.get(subject, ())}
+    return [tag for tag in bad if tag in found and tag != fix.target]
 
 
 def _bitmaps(graph: Graph, record: Record) -> list[Finding]:

@@ -279,9 +279,11 @@ _TABLE: tuple[Rule, ...] = (
                  "volumes": "The directory {name} of the repository is missing, with the data of all images; this "
                  "makes it again, empty, and images whose data was there are broken then",
                  "identity": "The file {name} of the repository is missing or damaged; this writes it again from its "
-                 "other copy"},
-         does="Makes the directory; or writes the file again from the other one of its two copies. No image is "
-         "touched. Other hosts that have the repository connected may have to accept it: connect --accept-moved.",
+                 "other copy",
+                 "names": "Names that say who needs whom are missing ({name}); this makes them from the records"},
+         does="Makes the directory; or writes the file again from its other copy; or enters what all records need. No "
+         "image is touched. Other hosts that have the repository connected may have to accept it: connect "
+         "--accept-moved.",
          stuck="Where it is the directory of the data, look for it first: on another file system, in a backup. That "
          "one only runs when it is asked for by name.",
          executor=Executor.PART, risk=Risk.LOSES_DATA, leases=Leases.NONE),
@@ -460,7 +462,7 @@ def run_by(*executors: Executor) -> frozenset[str]:
 
 REBUILDS = run_by(Executor.FLATTEN)
 """Degradations that are cured by a fresh flat volume."""
-LITTER_KINDS = ("temporary", "old-generation", "progress", "digest")
+LITTER_KINDS = ("temporary", "old-generation", "progress", "digest", "use")
 """Kinds of small files that are litter."""
 UNFINISHED = run_by(Executor.CREATE, Executor.COPY, Executor.IMPORT)
 """Operations that are carried on."""

@@ -49,7 +49,8 @@ def switch(
         raise Refused(f"image {disk} has an unfinished merge", "Run its merge fix first")
     require_room(repository, VolumeFormat.QCOW2, record.size)
     gate.seal(context.doors, repository, disk, volume)
-    frozen = context.doors.ids.new_id()
+    # Named alike: a repository of files has what is known of both in one directory, and syncs it once.
+    frozen = volume.id[:2] + context.doors.ids.new_id()[2:]
     overlay = VolumeRef(context.doors.ids.new_id(), VolumeFormat.QCOW2, frozen)
     hidden = Record(
         id=frozen,

@@ -14,6 +14,7 @@ import pytest
 from engine.data.model import OperationStatus, Strategy, VolumeFormat
 from engine.data.records import Record, VolumeRef, encode, next_generation
 from engine.formats.base import backing_name
+from engine.formats.files.layout import use_name
 from engine.tools.qemu.qcow2 import fresh_image
 from tests.bench.kit import SCALE, GiB, Table, command, drop_caches, engine_with, side_by_side
 
@@ -64,6 +65,8 @@ def images(root: Path, count: int) -> list[str]:
         about = {"name": f"image {len(paths)}"}
         record = Record(tag, True, mutable, GiB, True, volume, Strategy.SPACE, last=last, user_data=about)
         (shard("tags", tag) / f"{tag}.{next_generation(0):016x}").write_bytes(encode(record))
+        if parent:
+            (shard("tags", parent) / use_name(parent, tag, next_generation(0))).touch()
         path = shard("volumes", volume.id) / f"{volume.id}.qcow2"
         image = fresh_image(GiB, backing_name(parent) if parent else None, "qcow2" if parent else None)
         with path.open("wb") as file:

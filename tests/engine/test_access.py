@@ -89,7 +89,7 @@ def test_without_a_statement_nobody_else_can(place: Path, tmp_path: Path):
     assert "Permission denied" in as_other(path, "read 0 4k").stderr
     engine.teardown_image("a", disk)
     said = json.loads((place / "r" / "repository.json").read_text())
-    assert set(said) == {"format", "identity"}
+    assert set(said) == {"format", "id", "needs"}
 
 
 @pytest.mark.parametrize("given", [{"mode": "8"}, {"mode": "4755"}, {"owner": "a b"}, {"group": ""}])

@@ -241,7 +241,7 @@ def test_what_was_removed_and_the_damaged_record_below_it_do_not_wait_for_each_o
     for image in (disk, other):
         engine.remove_image("a", image)
     offered = fixes(engine, "a")
-    assert [fix.rule for fix in offered if not fix.waits_for] == ["C-RECORD"]
+    assert [fix.rule for fix in offered if not fix.waits_for] == ["C-REMOVED", "C-REMOVED", "C-RECORD"]
     run(engine, "a", "C-RECORD", snapshot)
     while offered := fixes(engine, "a"):
         engine.run_fix_here("a", offered[0])
@@ -257,10 +257,21 @@ def of_another_version(path: Path) -> None:
     path.write_bytes(b"dw1 %d %s\n%s\n" % (len(body), blake2b(body, digest_size=16).hexdigest().encode(), body))
 
 
+def on_a_removed_snapshot(engine) -> tuple[str, str]:
+    """A disk, and what it stands on alone."""
+    first = written_disk(engine)
+    removed = engine.create_snapshot("a", first)
+    disk = engine.create_virtual_disk("a", engine.get_image_status("a", removed).size_bytes, removed)
+    engine.remove_image("a", first)
+    (clean,) = [fix for fix in fixes(engine, "a") if fix.target == first]
+    engine.run_fix_here("a", clean)
+    engine.remove_image("a", removed)
+    return disk, removed
+
+
 def test_a_record_of_another_version_is_unknown_and_kept(engine, world):
     """It is named with the version of the repository, no fix is for it, and nothing is deleted that it may need."""
-    disk, removed = written_disk(engine), written_disk(engine)
-    engine.remove_image("a", removed)
+    disk, removed = on_a_removed_snapshot(engine)
     path = generations(world, "a", disk)[-1]
     of_another_version(path)
     raw = path.read_bytes()

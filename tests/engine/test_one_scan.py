@@ -1,9 +1,10 @@
-"""A fix is scanned for once between the check that found it and its end, however many processes it passes."""
+"""A repository is looked at once for a fix between the check that found it and its end, whatever processes it has."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,9 @@ from engine.api import Engine
 from engine.data.model import Fix, FixType
 from engine.errors import ImageBusy, Refused, StaleFix
 from engine.fixes.work import Work
-from engine.formats.files.repository import FileStore
+from engine.formats.base import Repository
+from engine.survey import survey
+from engine.tags.context import Context
 from sim.hosts.world import World
 
 MiB = 1 << 20
@@ -19,15 +22,15 @@ MiB = 1 << 20
 
 @pytest.fixture
 def scans(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The scans of whole repositories since it was cleared, by place."""
+    """The looks at repositories since it was cleared, by place."""
     found: list[str] = []
-    scan = FileStore.scan
+    look = survey.look
 
-    def counted(self: FileStore) -> object:
-        found.append(self.place)
-        return scan(self)
+    def counted(context: Context, repository: Repository, *arguments: Any, **named: Any) -> object:
+        found.append(repository.place)
+        return look(context, repository, *arguments, **named)
 
-    monkeypatch.setattr(FileStore, "scan", counted)
+    monkeypatch.setattr(survey, "look", counted)
     return found
 
 

@@ -125,8 +125,12 @@ def test_a_stray_file_among_the_records_stops_no_clean(engine, world, stray):
 
 
 def test_no_volume_is_called_unnamed_while_a_record_cannot_be_understood(engine, world, monkeypatch):
-    """It may be that record which names it. Nor is anything else deleted on that guess, or begun to be."""
-    disk, removed = (engine.create_virtual_disk("a", MiB) for _ in range(2))
+    """It may be that record which names it. Nor is anything deleted that it may need, or begun to be."""
+    first = engine.create_virtual_disk("a", MiB)
+    removed = engine.create_snapshot("a", first)
+    disk = engine.create_virtual_disk("a", MiB, removed)
+    engine.remove_image("a", first)
+    run(engine, "a", "C-REMOVED", first)
     engine.remove_image("a", removed)
     path = record_file(world, "a", disk)
     raw = path.read_bytes()

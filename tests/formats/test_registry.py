@@ -117,7 +117,7 @@ def test_what_is_created_can_be_opened(tmp_path: Path):
     repository = open_repository(FORMAT, {"path": f"{tmp_path}/r"}, real_doors())
     found = tree(f"{tmp_path}/r")
     identity = found.pop("repository.json")
-    assert identity == f'{{"format":"1.0","identity":"{repository.identity}"}}\n'
+    assert identity == f'{{"format":"1.0","id":"{repository.identity}","needs":["uses"]}}\n'
     assert layout.decode_copy(found.pop("repository.copy").encode()) == identity.encode()
     assert found.pop("ballast") == "\0" * BALLAST_BYTES
     assert found == dict.fromkeys(layout.DIRECTORIES, "directory") | {"locks": ""}

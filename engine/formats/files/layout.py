@@ -2,15 +2,19 @@
 
 ::
 
-    repository.json                {"format":"1.0","identity":"<32 hex>"}, and owner, group, mode
-                                   where they were stated: written last when a repository is
-                                   created, so its presence is the commit
+    repository.json                {"format":"1.0","id":"<32 hex>","needs":["uses"]}, and owner,
+                                   group, mode where they were stated: written last when a
+                                   repository is created, so its presence is the commit. Before
+                                   there were uses: {"format":"1.0","identity":"<32 hex>"}
     repository.copy                a checksum and the same again, made after it
     locks                          empty; the lease of a tag or temporary file is one byte of it
     ballast                        zeros, 1 MiB where there is room: released for what frees room
     tags/ab/<tag>.<generation>     a record, immutable once linked; the highest generation (16 hex
                                    digits) wins; ab: the first two digits; empty: a tombstone
     tags/ab/<tag>.<gen…>.before    the record before it, which never counts
+    tags/ab/use.<id>.<tag>.<generation>
+                                   empty; that generation of a tag, or a later one, may need the tag
+                                   or volume <id> (``uses``)
     volumes/ab/<volume>.<format>   data, "raw" or "qcow2"
     progress/<tag>.<epoch>         32 slots of 512 bytes, allocated in full at the start
     digests/<volume>               chunk digests
@@ -39,6 +43,9 @@ MINOR = 0
 
 IDENTITY_FILE = "repository.json"
 COPY_FILE = "repository.copy"
+_USES = "uses"
+_KNOWN_NEEDS = frozenset([_USES])
+"""What a program must know that works with a repository, beyond its format."""
 LOCKS_FILE = "locks"
 BALLAST_FILE = "ballast"
 TAGS = "tags"
@@ -55,6 +62,7 @@ MAX_LINE_BYTES = 440
 _SHARD = re.compile(r"[0-9a-f]{2}\Z")
 _BEFORE = ".before"
 _TAG = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{16})(\.before)?\Z")
+_USE = re.compile(r"use\.([0-9a-f]{32})\.([0-9a-f]{32})\.([0-9a-f]{16})\Z")
 _VOLUME = re.compile(r"([0-9a-f]{32})\.(raw|qcow2)\Z")
 _PROGRESS = re.compile(r"([0-9a-f]{32})\.(0|[1-9][0-9]{0,18})\Z")
 _TEMPORARY = re.compile(r"[0-9a-f]{32}-[a-z]{1,16}\Z")
@@ -72,6 +80,8 @@ class Identity(NamedTuple):
     """What volumes are given; None: what the process that makes them gives to any file."""
     text: bytes = b""
     """The whole file."""
+    uses: bool = False
+    """Who uses a tag or a volume is entered beside the records (``uses``)."""
 
 
 # -- paths inside the repository
@@ -85,6 +95,11 @@ def tag_shard(tag: str) -> str:
 def tag_name(tag: str, generation: int, before: bool = False) -> str:
     """Return the file name of one generation; ``before``: a newer one has been durable."""
     return f"{tag}.{generation:016x}{_BEFORE if before else ''}"
+
+
+def use_name(subject: str, user: str, generation: int) -> str:
+    """Return the file name that says that a generation of ``user``, or a later one, may need ``subject``."""
+    return f"use.{subject}.{user}.{generation:016x}"
 
 
 def volume_shard(volume: str) -> str:
@@ -133,6 +148,15 @@ def parse_tag_name(name: str, shard: str) -> tuple[str, int, bool] | None:
         return None
     generation = int(match[2], 16)
     return (match[1], generation, match[3] is not None) if generation > 0 and has_room(generation) else None
+
+
+def parse_use_name(name: str, shard: str) -> tuple[str, str, int] | None:
+    """Return (subject, user, generation) of a file in ``tags/<shard>``."""
+    match = _USE.match(name)
+    if match is None or match[1][:2] != shard:
+        return None
+    generation = int(match[3], 16)
+    return (match[1], match[2], generation) if not generation or has_room(generation) else None
 
 
 def parse_volume_name(name: str, shard: str = "") -> tuple[str, VolumeFormat] | None:
@@ -199,28 +223,37 @@ def _line_checksum(sequence: int, line: bytes) -> bytes:
 
 
 def encode_identity(identity: str, access: Access | None = None) -> bytes:
-    """Return the bytes of ``repository.json`` of a new repository."""
-    return canonical({"format": f"{MAJOR}.{MINOR}", "identity": identity, **encoded(access)}) + b"\n"
+    """Return the bytes of ``repository.json`` of a new repository.
+
+    A program that does not know what the repository needs finds no "identity", and refuses it."""
+    data = {"format": f"{MAJOR}.{MINOR}", "id": identity, "needs": sorted(_KNOWN_NEEDS), **encoded(access)}
+    return canonical(data) + b"\n"
 
 
 def decode_identity(raw: bytes, place: str) -> Identity:
-    """Return what ``repository.json`` says. Damaged when it makes no sense, Refused for a newer major."""
+    """Return what ``repository.json`` says. Damaged when it makes no sense, Refused for a newer major, and for a
+    repository that needs what this program does not know."""
     try:
         data = json.loads(raw)
-        version, identity = data["format"], data["identity"]
+        version, needs = data["format"], data.get("needs", [])
+        identity = data["id"] if needs else data["identity"]
         match = _VERSION.match(version)
-    except (ValueError, TypeError, KeyError, RecursionError):
+        unknown = sorted({str(need) for need in needs} - _KNOWN_NEEDS)
+        if not isinstance(needs, list):
+            raise ValueError(needs)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise Damaged(f"{place}/{IDENTITY_FILE} does not describe a repository") from None
     if match is None:
         raise Damaged(f"{place}/{IDENTITY_FILE} names no format version")
-    if int(match[1]) != MAJOR:
+    if int(match[1]) != MAJOR or unknown:
+        what = f"needs {', '.join(unknown):.200}" if unknown else f"has format {version}"
         raise Refused(
-            f"the repository at {place} has format {version}, this program knows {MAJOR}.x",
+            f"the repository at {place} {what}, this program knows {MAJOR}.x",
             "Use a version of diskwright that knows this format",
         )
     if not is_id(identity):
         raise Damaged(f"{place}/{IDENTITY_FILE} has no valid identity")
-    return Identity(version, identity, decoded(data, f"{place}/{IDENTITY_FILE}"), raw)
+    return Identity(version, identity, decoded(data, f"{place}/{IDENTITY_FILE}"), raw, _USES in needs)
 
 
 def encode_copy(text: bytes) -> bytes:

@@ -11,17 +11,19 @@ from collections.abc import Callable, Iterable, Iterator, Set
 
 from engine.data.model import VolumeFormat
 from engine.doors.files import Entry, Kind
-from engine.errors import DiskwrightError, from_os_error, from_os_errors
+from engine.errors import DiskwrightError, OutcomeUnknown, Overtaken, from_os_error, from_os_errors
 from engine.formats.base import Litter, TagEntry, attempt_is_over
 from engine.formats.files import layout
 from engine.formats.files.tags import Tags
 from engine.formats.files.tree import Tree
+from engine.formats.files.uses import Use, surplus
 
 TEMPORARY = "temporary"
 OLD_GENERATION = "old-generation"
 PROGRESS = "progress"
 DIGEST = "digest"
 LOST = "lost"
+USE = "use"
 FOREIGN = "foreign"
 
 
@@ -37,6 +39,16 @@ class LitterBox:
     def named(self, kind: str, names: Iterable[str]) -> list[Litter]:
         """Litter of one kind from paths inside the repository."""
         return [Litter(kind, _shown(name), self._size(name)) for name in names]
+
+    def uses(self, uses: Iterable[Use], tags: dict[str, TagEntry], unlisted: Set[str]) -> list[Litter]:
+        """Those that nothing needs. ``unlisted``: directories in which their tags may be all the same."""
+        found = []
+        for use in uses:
+            if not surplus(use, tags.get(use.user), tags.get(use.subject)):
+                continue
+            if not {layout.tag_shard(use.user), layout.tag_shard(use.subject)} & unlisted:
+                found.append(Litter(USE, use.path, 0, self._held(use.user) or self._held(use.subject)))
+        return found
 
     def volumes(self) -> tuple[dict[str, VolumeFormat], list[Litter], list[tuple[str, str]]]:
         """All volumes by id, what else is there, and the directories that cannot be listed with the reason."""
@@ -133,6 +145,12 @@ class LitterBox:
             return self._tree.files.stat(self._tree.path(name)).links
         return 0
 
+    def _held(self, tag: str) -> bool:
+        try:
+            return self._tree.leases.held(tag)
+        except DiskwrightError:
+            return True  # not known to be free
+
     def _busy(self, kind: str, entry: Entry) -> bool:
         try:
             if kind == TEMPORARY:
@@ -159,6 +177,7 @@ class LitterBox:
             PROGRESS: self._remove_progress,
             DIGEST: self._remove_digest,
             LOST: self._remove_lost,
+            USE: self._remove_use,
         }
         freed = 0
         touched = set()
@@ -227,6 +246,21 @@ class LitterBox:
         # The newest may be seen and not yet be durable; it must be before what it replaces goes.
         self._tree.files.sync_directory(self._tree.path(directory))
         return self._unlink(directory, name)
+
+    def _remove_use(self, directory: str, name: str) -> int | None:
+        parsed = layout.parse_use_name(name, directory[-2:])
+        if parsed is None or directory != layout.tag_shard(parsed[0]):
+            return None
+        use = Use(*parsed)
+        lease = self._tree.leases.try_acquire(use.user if use.generation else use.subject)
+        if lease is None:
+            return None  # somebody may be about to need it
+        try:
+            with contextlib.suppress(FileNotFoundError, Overtaken, OutcomeUnknown):  # somebody does it, or needs it
+                return 0 if self._tags.forget_use(use) else None
+            return None
+        finally:
+            lease.release()
 
     def _remove_progress(self, directory: str, name: str) -> int | None:
         parsed = layout.parse_progress_name(name)

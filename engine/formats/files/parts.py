@@ -7,7 +7,7 @@ lock file), and ``repository.json``, of which there is a copy with a checksum. N
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from engine.data.model import VolumeFormat
 from engine.doors.files import Kind
@@ -25,11 +25,17 @@ _HELD = {
 """Parts that are told when they are missing, and what they held. The copy is made at the first change."""
 
 
+USES = "uses"
+"""Told by a scan of the tags when one is missing."""
+
+
 class Parts:
     """The parts of one repository."""
 
-    def __init__(self, tree: Tree, text: bytes) -> None:
-        """``text``: what ``repository.json`` says, or said."""
+    def __init__(self, tree: Tree, text: bytes, enter_uses: Callable[[], None] = lambda: None) -> None:
+        """``text``: what ``repository.json`` says, or said. ``enter_uses`` makes missing ones again; there are none
+        where there are no records yet."""
+        self._enter_uses = enter_uses
         self._tree = tree
         self._files = tree.files
         self._text = text
@@ -52,6 +58,9 @@ class Parts:
     def make(self, name: str) -> None:
         """Make a part again: what says who the repository is from its other copy, the rest empty. Durable; success when
         it is there as it must be."""
+        if name == USES:
+            self._enter_uses()
+            return
         with self._tree.from_os_errors(f"make {name} of the repository again"):
             if name in self._texts():
                 self._write(name)

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 
 from engine.data.model import ALIGNMENT_BYTES, MAX_IMAGE_BYTES, Constraints
 from engine.doors.files import Abilities
 from engine.errors import DiskwrightError, StorageError, from_os_errors
-from engine.formats.base import DEVICE, Scan
+from engine.formats.base import DEVICE, Missing, Scan
 from engine.formats.files import layout
 from engine.formats.files.ballast import Ballast
 from engine.formats.files.digests import DigestLists
 from engine.formats.files.litter import FOREIGN as FOREIGN_LITTER
 from engine.formats.files.litter import OLD_GENERATION, LitterBox
-from engine.formats.files.parts import Parts
+from engine.formats.files.parts import USES, Parts
 from engine.formats.files.progress import ProgressLogs
 from engine.formats.files.tags import Tags
 from engine.formats.files.tree import Tree, is_gone
@@ -47,8 +48,8 @@ class FileStore:
     ) -> None:
         """Open the repository in ``tree``. ``threads``: a scan may use some when the storage is slow."""
         self.ballast = Ballast(tree)
-        self.parts = Parts(tree, found.text)
-        self.tags = Tags(tree, threads, self._keep)
+        self.tags = Tags(tree, threads, self._keep, found.uses)
+        self.parts = Parts(tree, found.text, self.tags.enter_missing_uses)
         self.volumes = volumes
         self.progress = progress
         self.digests = DigestLists(tree)
@@ -152,12 +153,28 @@ class FileStore:
         shards = self.tags.shards()
         unlisted += [(shard.name, shard.problem) for shard in shards if shard.problem]
         tags = {entry.id: entry for shard in shards for entry in shard.entries}
+        doubts: dict[str, tuple[str, ...]] = {}
         for shard in shards:
+            for use in shard.uses:
+                if use.user in tags and tags[use.user].problem:
+                    doubts[use.subject] = (*doubts.get(use.subject, ()), use.user)
+            litter += self.litter.uses(shard.uses, tags, {name for name, _ in unlisted})
             litter += self.litter.named(OLD_GENERATION, shard.older)
             litter += self.litter.named(FOREIGN_LITTER, shard.foreign)
+        if self.tags.knows_users:
+            with from_os_errors("list who needs what"):
+                missing += [Missing(USES, "names") for _ in itertools.islice(self.tags.missing_uses(shards), 1)]
         litter += self.litter.named(FOREIGN_LITTER, strangers)
         others, unread = self.litter.others(volumes, tags)
-        return Scan(volumes, tags, litter + others, tuple(unlisted), missing=tuple(missing), unread=tuple(unread))
+        return Scan(
+            volumes,
+            tags,
+            litter + others,
+            tuple(unlisted),
+            missing=tuple(missing),
+            unread=tuple(unread),
+            doubts=doubts if self.tags.knows_users else None,
+        )
 
     def close(self) -> None:
         """Do nothing: nothing is kept open."""

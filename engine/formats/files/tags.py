@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from engine.data.model import require_id
@@ -26,11 +26,13 @@ from engine.data.records import (
     next_generation,
     tombstone_generation,
 )
+from engine.data.uses import named
 from engine.doors.files import Kind
 from engine.errors import Damaged, Refused, StorageError, from_os_error, from_os_errors
 from engine.formats.base import TagEntry, understood
 from engine.formats.files import layout
 from engine.formats.files.tree import Temporary, Tree, is_gone
+from engine.formats.files.uses import Use, Uses, missing, surplus
 from engine.formats.outcomes import outcome_unknown, overtaken, require_room
 from engine.tools.local.threads import collector_off, map_files
 
@@ -49,6 +51,7 @@ class ShardOfTags(NamedTuple):
     older: list[str]
     """Generations that nothing needs, of tags whose newest one is readable."""
     foreign: list[str]
+    uses: list[Use]
     name: str = ""
     problem: str = ""
     """Why it could not be listed."""
@@ -61,17 +64,22 @@ class _ShardAsRead(NamedTuple):
     newest: list[tuple[str, int, bytes | OSError]]
     files: dict[str, Generations]
     foreign: list[str]
+    uses: list[Use]
     problem: str = ""
 
 
 class Tags:
     """The tags of one repository."""
 
-    def __init__(self, tree: Tree, threads: bool, before_writing: Callable[[], None]) -> None:
-        """``before_writing`` is called once, before the first change."""
+    def __init__(self, tree: Tree, threads: bool, before_writing: Callable[[], None], knows_users: bool) -> None:
+        """``before_writing`` is called once, before the first change. ``knows_users``: who uses a tag or a volume is
+        entered (``uses``)."""
+        self.knows_users = knows_users
+        self._uses = Uses(tree)
         self._tree = tree
         self._before_writing: Callable[[], None] | None = before_writing
         self._threads = threads
+        self._newest_read: dict[str, tuple[int, Record]] = {}
 
     # -- reading
 
@@ -90,11 +98,22 @@ class Tags:
             content = self._fetch(self._path(tag, newest), newest)
             entry = _entry(tag, newest, content)
             if entry is not None:
+                self._remember(tag, newest, entry.record)
                 gap = newest - 1 not in generations and not is_tombstone(newest - 1)
                 return self._with_before(entry._replace(gap=gap and not entry.tombstone))
             if isinstance(content, OSError) and content.errno == errno.ESTALE:
                 problem = from_os_error(content, "read the record").message
         return TagEntry(tag, newest, None, problem, unreadable=True)
+
+    def users(self, subject: str) -> dict[str, TagEntry]:
+        """Make one listing, and read each tag that is entered; without entries read all records."""
+        if not self.knows_users:
+            return self.scan()
+        require_id(subject, "subject")
+        with from_os_errors(f"list what uses {subject}"):
+            users = {use.user for use in self._uses.of(subject)}
+        found = [self.read(user) for user in sorted(users - {subject})]
+        return {entry.id: entry for entry in found if entry is not None}
 
     def scan(self) -> dict[str, TagEntry]:
         """Read all records; see ``shards`` for how."""
@@ -131,7 +150,7 @@ class Tags:
             entries = self._tree.files.list_directory(self._tree.path("tags"))
         shards = sorted(e.name for e in entries if e.kind is Kind.DIRECTORY and layout.is_shard(e.name))
         strangers = [f"tags/{e.name}" for e in entries if e.kind is not Kind.DIRECTORY or not layout.is_shard(e.name)]
-        top = ShardOfTags([], [], strangers)
+        top = ShardOfTags([], [], strangers, [])
         read: Iterable[_ShardAsRead] = map(self._read_shard, shards)
         if self._threads:
             now = self._tree.doors.clock.monotonic
@@ -140,16 +159,21 @@ class Tags:
 
     def _read_shard(self, shard: str) -> _ShardAsRead:
         files: dict[str, Generations] = {}
-        foreign = []
+        foreign: list[str] = []
+        uses: list[Use] = []
         directory = self._tree.path(f"tags/{shard}")
         try:
             listed = self._tree.files.list_directory(directory)
         except OSError as error:
-            return _ShardAsRead(shard, [], {}, [], from_os_error(error, f"list tags/{shard}").message)
+            return _ShardAsRead(shard, [], {}, [], [], from_os_error(error, f"list tags/{shard}").message)
         for name, kind, _ in listed:
             parsed = layout.parse_tag_name(name, shard) if kind is Kind.FILE else None
             if parsed is None:
-                foreign.append(f"tags/{shard}/{name}")
+                use = layout.parse_use_name(name, shard) if kind is Kind.FILE and self.knows_users else None
+                if use is not None:
+                    uses.append(Use(*use))
+                else:
+                    foreign.append(f"tags/{shard}/{name}")
                 continue
             tag, generation, before = parsed
             generations = files.get(tag)
@@ -163,7 +187,7 @@ class Tags:
             content.append(
                 (tag, generation, self._fetch(f"{directory}/{layout.tag_name(tag, generation)}", generation))
             )
-        return _ShardAsRead(shard, content, files, foreign)
+        return _ShardAsRead(shard, content, files, foreign, uses)
 
     def _understood(self, read: _ShardAsRead) -> ShardOfTags:
         entries = []
@@ -172,7 +196,7 @@ class Tags:
             if entry is not None:
                 entries.append(self._with_before(entry))
         older = self._superseded(read.shard, entries, read.files)
-        return ShardOfTags(entries, older, read.foreign, f"tags/{read.shard}", read.problem)
+        return ShardOfTags(entries, older, read.foreign, read.uses, f"tags/{read.shard}", read.problem)
 
     @staticmethod
     def _superseded(shard: str, entries: list[TagEntry], files: dict[str, Generations]) -> list[str]:
@@ -232,8 +256,34 @@ class Tags:
             raise Refused(f"the record of image {record.id} would be {len(content)} bytes, over {MAX_RECORD_BYTES}")
         require_room(record.id, expected)
         generation = next_generation(expected)
-        self._put(record.id, expected, generation, content)
+        before = self._before(record.id, expected)
+        self._put(record.id, expected, generation, content, lambda: self._enter(record, before, generation))
+        if self.knows_users:
+            self._remember(record.id, generation, record)
+            below = [self._newest_read[one][1] for one in record.parents() if one in self._newest_read]
+            self._uses.published(record, before, generation, below)
         return generation
+
+    def _enter(self, record: Record, before: Record | None, generation: int) -> None:
+        if self.knows_users:
+            self._uses.enter(record, before, generation)
+
+    def _remember(self, tag: str, generation: int, record: Record | None) -> None:
+        if self.knows_users and record is not None:
+            self._newest_read[tag] = generation, record
+
+    def _before(self, tag: str, generation: int) -> Record | None:
+        """The record that a generation of a tag has; None when there is none, or it is not known."""
+        if not self.knows_users or not generation or is_tombstone(generation):
+            return None
+        known = self._newest_read.get(tag)
+        if known is not None and known[0] == generation:
+            return known[1]
+        for before in (False, True):
+            entry = _entry(tag, generation, self._fetch(self._path(tag, generation, before), generation))
+            if entry is not None:
+                return entry.record
+        return None
 
     def settle(self, tag: str) -> None:
         """Sync the directory of the tag."""
@@ -262,15 +312,63 @@ class Tags:
             self._require_newest(tag, expected)
             return
         require_room(tag, expected)
+        generation, before = tombstone_generation(expected), self._before(tag, expected)
+        self._put(tag, expected, generation, b"")
+        if self.knows_users:
+            self._newest_read.pop(tag, None)
+            self._uses.purged(tag, before, generation)
+
+    def missing_uses(self, shards: Iterable[ShardOfTags]) -> Iterator[Use]:
+        """Return what records of a scan need although nothing says so. Each is looked at again: the scan may have come
+        to the record after it was published, and to what it needs before."""
+        shards = list(shards)
+        tags = {entry.id: entry for shard in shards for entry in shard.entries}
+        for use in missing(tags, {(use.subject, use.user) for shard in shards for use in shard.uses}):
+            entered = {(one.subject, one.user) for one in self._uses.of(use.subject)}
+            entry = self.read(use.user) if (use.subject, use.user) not in entered else None
+            if entry is not None:
+                yield from (one for one in missing({use.user: entry}, entered) if one.subject == use.subject)
+
+    def enter_missing_uses(self) -> None:
+        """Enter what records need although nothing says so. Durable; what is entered meanwhile does no harm."""
+        with from_os_errors("enter who needs what"):
+            self._uses.enter_missing(list(self.missing_uses(self.shards())))
+
+    def forget_use(self, use: Use) -> bool:
+        """Remove a use that is surplus, so that no late writer can come to need it: the newest generation of its user
+        is one that does not need it and is of the use's generation or later, published for that where it is not; of
+        one for a follower the subject is a tombstone. False when it is no surplus now."""
+        entry = self.read(use.user if use.generation else use.subject)
+        if not surplus(use, entry, entry):
+            return False
+        self.settle(use.user)
+        generation = entry.generation if entry is not None else 0
+        before = self._before(use.user, generation - 1) if use.generation and generation else None
+        if max(use.generation, 1) > generation or (before is not None and use.subject in named(before)):
+            self._say_again(use.user if use.generation else use.subject, entry)
+        self._tree.files.unlink(self._tree.path(use.path))
+        return True
+
+    def _say_again(self, tag: str, entry: TagEntry | None) -> None:
+        """Publish what a tag is as its next generation; of one that never was, a tombstone."""
+        if entry is not None and entry.record is not None:
+            self.publish(entry.record, entry.generation)
+            return
+        expected = entry.generation if entry is not None else 0
+        require_room(tag, expected)
         self._put(tag, expected, tombstone_generation(expected), b"")
 
-    def _put(self, tag: str, expected: int, generation: int, content: bytes) -> None:
+    def _put(
+        self, tag: str, expected: int, generation: int, content: bytes, enter: Callable[[], None] = lambda: None
+    ) -> None:
+        """``enter`` is called before anything is published."""
         self._require_newest(tag, expected)
         if self._before_writing is not None:
             self._before_writing()
             self._before_writing = None
         with self._tree.from_os_errors(f"write a record of image {tag}"):
             self._tree.ensure_shard(layout.tag_shard(tag))
+            enter()
             temporary = self._tree.write_temporary("record", content)
         try:
             self._link(temporary, tag, expected, generation)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from engine.data.records import canonical
 from engine.doors.images import Chain, ImageTool
+from engine.formats.files import layout
 from sim.disk.profiles import Profile
 from sim.explore.cases.driver import FILES, Driver
 from sim.hosts.processes import SimProcess
-from sim.hosts.world import FORMAT, World
+from sim.hosts.world import FORMAT, REPOSITORIES, World
 from sim.qemu.images import SimImageTool, SimSession
 
 RESCUERS = ("two", "three")
@@ -35,6 +37,8 @@ class Case(NamedTuple):
     """Volumes that no record names are part of it."""
     repositories: tuple[str, ...] = ("a", "b")
     format: str = FORMAT
+    uses: bool = True
+    """Its repositories are made by a version that knows of uses."""
 
 
 def prepared(case: Case, profile: Profile | str = "posix") -> Driver:
@@ -43,6 +47,8 @@ def prepared(case: Case, profile: Profile | str = "posix") -> Driver:
     world.storage.make_directory(FILES)
     world.create(*case.repositories)
     driver = Driver(world)
+    if not case.uses:
+        before_uses(world, case.repositories)
     if world.sharing:
         world.manage("one")
     for host in ("one", *RESCUERS):
@@ -50,6 +56,20 @@ def prepared(case: Case, profile: Profile | str = "posix") -> Driver:
     case.prepare(driver)
     driver.close()
     return driver.on("one")
+
+
+def before_uses(world: World, repositories: Iterable[str]) -> None:
+    """Make empty repositories what they were before there were uses. Everything is durable."""
+    files = world.host("one", connect=False).doors.files
+    for name in repositories:
+        root = f"{REPOSITORIES}/{name}"
+        found = layout.decode_identity(files.read_file(f"{root}/{layout.IDENTITY_FILE}", 4096), root)
+        text = canonical({"format": found.version, "identity": found.identity}) + b"\n"
+        for path, content in ((layout.COPY_FILE, layout.encode_copy(text)), (layout.IDENTITY_FILE, text)):
+            with files.open(f"{root}/{path}", writable=True) as handle:
+                handle.truncate(0)
+                handle.write_at(0, content)
+    world.storage.settle()
 
 
 def slow_tool(process: SimProcess) -> ImageTool:

@@ -208,3 +208,9 @@ ON_LVM = {
 """The same on logical volumes."""
 
 ALL = {**CASES, **ON_LVM}
+
+BEFORE_USES = {
+    f"old:{name}": CASES[name]._replace(name=f"old:{name}", uses=False)
+    for name in ("snapshot", "snapshot-as-base-of-a-copy", "remove-below", "strategy", "clean-evidence", "merge-up")
+}
+"""Some in repositories that were made before there were uses: there all records are read."""

@@ -10,6 +10,7 @@ identity, I4 status never better than truth, I6 content), what check offers, and
 * I11 every state can be connected, listed and checked
 * I14 every chain can be followed, and every layer is a sound image
 * I15 check writes nothing
+* I17 who needs a tag, or a volume of another one, is entered there
 
 I9 (the same fix again is refused and changes nothing) and I12, I13 (nothing else is touched) follow
 from comparing all images after every fix. I7, I8 and the rest of I16 are for runs of several hosts.
@@ -25,6 +26,7 @@ from typing import NamedTuple
 from engine.api import Engine
 from engine.data.model import Fix, ImageReport, RepositoryReport, Risk, Status, VolumeFormat, WaitKind
 from engine.data.records import Record, is_tombstone
+from engine.data.uses import follower, named, taken_over, uses
 from engine.errors import DiskwrightError
 from engine.tags import chains
 from engine.triage import rules
@@ -39,6 +41,7 @@ from sim.lvm.volume_groups import DEVICE_ROOT
 
 _VOLUME = re.compile(r"volumes/[0-9a-f]{2}/([0-9a-f]{32})\.(?:raw|qcow2)\Z")
 _TAG = re.compile(r"tags/[0-9a-f]{2}/([0-9a-f]{32})\.([0-9a-f]{16})(?:\.before)?\Z")
+_USE = re.compile(r"tags/[0-9a-f]{2}/use\.([0-9a-f]{32})\.([0-9a-f]{32})\.([0-9a-f]{16})\Z")
 _PROGRESS = re.compile(r"progress/([0-9a-f]{32})\.([0-9]+)\Z")
 _DIGESTS = re.compile(r"digests/([0-9a-f]{32})\Z")
 _REMEMBERED = 20_000
@@ -83,6 +86,7 @@ def observe(world: World, engine: Engine, models: Sequence[Model], strangers: bo
         except DiskwrightError as error:
             problems.append(f"I11 {repo} cannot be checked: {error}")
             continue
+        problems += _not_entered(world.storage, repo, records)
         for image in report.images:
             record = records.get(image.id)
             if not image.hidden:
@@ -242,12 +246,46 @@ def leftovers(storage: SimStorage, engine: Engine, repo: str, waiting: Sequence[
             continue
         if (tag := _TAG.match(name)) and int(tag[2], 16) in _kept(generations[tag[1]]):
             continue
+        if (use := _USE.match(name)) and _is_of_use(use[1], use[2], int(use[3], 16), records):
+            continue
         if (volume := _VOLUME.match(name) or _DIGESTS.match(name)) and volume[1] in volumes:
             continue
         if (attempt := _PROGRESS.match(name)) and attempt[1] in waiting:
             continue
         problems.append(f"{name} is left over")
     return problems
+
+
+def _is_of_use(subject: str, user: str, generation: int, records: Mapping[str, Record]) -> bool:
+    """Whether a use may stay: a record needs it, or it was entered for whoever stands on a snapshot that is there."""
+    record = records.get(user)
+    return (record is not None and subject in named(record)) or (not generation and subject in records)
+
+
+def _not_entered(storage: SimStorage, repo: str, records: Mapping[str, Record | None]) -> list[str]:
+    """What records need although nothing says so: whoever deletes that does not find them. A snapshot that only begins
+    names itself the disk whose volume it takes over."""
+    root = f"{REPOSITORIES}/{repo}/"
+    try:
+        kept = b'"needs":["uses"]' in _read(storage, f"{root}repository.json")
+    except OSError:
+        return []
+    if not kept:
+        return []
+    names = (path.removeprefix(root) for path, _, _ in storage.walk() if path.startswith(root))
+    entered = {(use[1], use[2]) for use in map(_USE.match, names) if use}
+    return [
+        f"I17 {tag} needs {subject}, and nothing says so"
+        for tag, record in records.items()
+        if record is not None
+        for subject in uses(record)
+        if (subject, tag) not in entered and not (follower(record) and subject == taken_over(record))
+    ]
+
+
+def _read(storage: SimStorage, path: str) -> bytes:
+    content = storage.file(path)[1].content
+    return content.read(0, content.size)
 
 
 def _kept(generations: list[int]) -> list[int]:

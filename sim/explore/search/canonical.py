@@ -5,11 +5,12 @@ leave one more temporary file, so the states that recovery can reach are infinit
 taken literally. What matters of a counter is its order among its like, and of an id that it is the
 same in two places. Here
 
-* generations of a tag become their rank, epochs their distance to the newest record's;
+* generations of a tag become their rank, that of a use whether its user has come to it, epochs their
+  distance to the newest record's;
 * a volume is called after the record that names it, and what for;
 * times, host names and processes are left out, and so are empty directories;
-* files that nobody reads (temporary ones, superseded records and progress of attempts that are over)
-  count only as being there.
+* files that nobody reads (temporary ones, superseded records, uses that nothing needs and progress of
+  attempts that are over) count only as being there.
 
 Unless ``exact``, all of these are alike, removals of them that are not durable do not count, and of
 a volume that is being made, and of which nothing counts yet, only that it is there; of a qcow2 file
@@ -41,11 +42,13 @@ from sim.lvm.lvm_view import as_files, durable
 from sim.qemu.images import SimImageTool
 
 _TAG = re.compile(r"(.*)/tags/[0-9a-f]{2}/([0-9a-f]{32})\.([0-9a-f]{16})(\.before)?\Z")
+_USE = re.compile(r"(.*)/tags/[0-9a-f]{2}/use\.([0-9a-f]{32})\.([0-9a-f]{32})\.([0-9a-f]{16})\Z")
 _PROGRESS = re.compile(r"(.*)/progress/([0-9a-f]{32})\.([0-9]+)\Z")
 _TEMPORARY = re.compile(r"(.*)/tmp/[0-9a-f]{32}-([a-z]+)\Z")
 _VOLUME = re.compile(r"(.*)/volumes/[0-9a-f]{2}/([0-9a-f]{32})(\.[a-z0-9]+)\Z")
 LITTER = re.compile(
-    r"unlink /srv/[^/]+/(?:progress/|digests/|tags/[0-9a-f]{2}/[0-9a-f]{32}\.[0-9a-f]{16}(?:\.before)?\Z)"
+    r"unlink /srv/[^/]+/(?:progress/|digests/|tags/[0-9a-f]{2}/(?:use\.[0-9a-f]{32}\.)?[0-9a-f]{32}\.[0-9a-f]{16}"
+    r"(?:\.before)?\Z)"
     r"|rename /srv/[^/]+/tags/[0-9a-f]{2}/[0-9a-f]{32}\.[0-9a-f]{16} to .*\.before\Z"
 )
 """Operations that are lost without harm: what they removed, or put aside, is litter."""
@@ -102,6 +105,8 @@ def _parsed(path: str) -> _Path:
 def _parse(path: str) -> _Path:
     if match := _TAG.match(path):
         return _Path("tag", match[1], match[2], match[4] or "", int(match[3], 16))
+    if match := _USE.match(path):
+        return _Path("use", match[1], match[2], match[3], int(match[4], 16))
     if match := _VOLUME.match(path):
         return _Path("volume", match[1], match[2], match[3])
     if match := _PROGRESS.match(path):
@@ -231,6 +236,10 @@ class _Tree:
             return f"{root}/tags/{subject}.{min(rank, 2) if self.settled else rank}{mark}{rest}"
         if kind == "volume":
             return f"{root}/volumes/{self._ids.get(subject, subject)}{rest}"
+        if kind == "use":
+            tag = self.tags.get(f"{root} {rest}")
+            early = number > (tag.generations[-1] if tag else 0)
+            return f"{root}/uses/{self._ids.get(subject, subject)}.{rest}.{early}{bool(number)}"
         if kind == "progress":
             tag = self.tags.get(f"{root} {subject}")
             age = tag.newest.epoch - number if tag else 2
@@ -257,6 +266,8 @@ class _Tree:
             return True
         if not self.settled:
             return False
+        if kind == "use":
+            return not self._is_needed(_parsed(path))
         if kind == "tag":
             return name.endswith((".2", ".2t"))
         if kind == "progress":
@@ -264,6 +275,13 @@ class _Tree:
             tag = self.tags.get(f"{parsed.root} {parsed.id}")
             return tag is None or not tag.newest.working or not name.endswith(".0")
         return False
+
+    def _is_needed(self, use: _Path) -> bool:
+        """Whether the newest record of the user speaks of the subject; of generation 0, whether that is there."""
+        tag = self.tags.get(f"{use.root} {use.rest if use.number else use.id}")
+        if tag is None or tag.generations[-1] & ((1 << 48) - 1) == 0:
+            return False
+        return not use.number or use.id in tag.newest.text
 
     def token(self, path: str, content: Content) -> str:
         """A content as it counts."""

@@ -1,0 +1,38 @@
+"""What a record needs of others: which tags and volumes must not go as long as it counts.
+
+Tags need the tags they stand on (``Record.parents``). Volumes belong to the tag that made them, until another tag takes
+one over: a snapshot that of its disk, an image that of the tag which is merged into it. From then on records of several
+tags may name the volume, and whoever deletes it has to find them all.
+"""
+
+from __future__ import annotations
+
+from engine.data.records import Record
+
+
+def uses(record: Record) -> tuple[str, ...]:
+    """Return the other tags that the record depends on, and the volume that its tag takes over."""
+    taken = taken_over(record)
+    return (*[parent for parent in record.parents() if parent != record.id], *([taken] if taken else []))
+
+
+def taken_over(record: Record) -> str:
+    """Return the id of the volume that the tag takes over from another one, which has it as its data; "" for none."""
+    operation = record.operation
+    if operation is None:
+        return ""
+    if operation.verb == "create_snapshot" and record.volume is not None:
+        return record.volume.id
+    down = operation.verb == "merge" and operation.direction == "down"
+    return operation.pinned[1] if down and len(operation.pinned) == 2 else ""
+
+
+def follower(record: Record) -> str:
+    """Return the tag that is about to stand on this one: the disk of a snapshot that was begun; "" for none."""
+    operation = record.operation
+    return operation.other if operation is not None and operation.verb == "create_snapshot" else ""
+
+
+def named(record: Record) -> set[str]:
+    """Return the ids of all tags and volumes of which the record speaks as needed, or as its own."""
+    return {*uses(record), *(volume.id for volume in record.volumes())}

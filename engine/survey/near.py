@@ -1,0 +1,79 @@
+"""The part of a repository that a look at one image needs, where the format knows who uses what.
+
+Its chain, the tags that use it or its data, and what their records speak of. What is found there decides nothing when
+something is wrong with it: then the whole repository is looked at, for what is missed may be anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from engine.data.records import Record
+from engine.errors import DiskwrightError
+from engine.formats.base import Repository, Scan, TagEntry, VolumeFacts
+from engine.tags import changes
+
+
+def near(repository: Repository, tag: str) -> Scan | None:
+    """Return what is around ``tag``, with neither volumes nor litter; None when the whole repository has to be looked
+    at."""
+    if not repository.tags.knows_users:
+        return None
+    try:
+        found = _around(repository, tag)
+    except DiskwrightError:
+        return None  # what cannot be listed or read is told by a look at everything
+    if any(entry.record is None for entry in found.values()) or _shared(found, tag):
+        return None
+    return Scan({}, found, [])
+
+
+def _around(repository: Repository, tag: str) -> dict[str, TagEntry]:
+    own = changes.read(repository, tag)
+    found = _users(repository, _subjects(own.record))
+    found[tag] = TagEntry(tag, own.generation, own.record)
+    children = [other for other, one in found.items() if one.record is not None and tag in one.record.parents()]
+    if len(children) == 1:
+        found |= _users(repository, children)  # a merge looks at both
+    todo = list(found)
+    while todo:
+        one = todo.pop()
+        for other in _spoken_of(found[one].record, one == tag or [one] == children):
+            if other not in found:
+                record = changes.read(repository, other)
+                found[other] = TagEntry(other, record.generation, record.record)
+                todo.append(other)
+    return found
+
+
+def _subjects(record: Record) -> Iterable[str]:
+    merged = [record.operation.other] if record.merging and record.operation is not None else []
+    return [record.id, *([record.volume.id] if record.volume is not None else []), *merged]
+
+
+def _users(repository: Repository, subjects: Iterable[str]) -> dict[str, TagEntry]:
+    found: dict[str, TagEntry] = {}
+    for subject in subjects:
+        found |= {tag: entry for tag, entry in repository.tags.users(subject).items() if not entry.tombstone}
+    return found
+
+
+def _spoken_of(record: Record | None, closely: bool) -> set[str]:
+    if record is None:
+        return set()
+    other = record.operation.other if record.operation is not None else ""
+    return {*record.parents(), *([record.absorber, other] if closely else [])} - {"", record.id}
+
+
+def _shared(found: dict[str, TagEntry], tag: str) -> bool:
+    """Whether another tag has the same volume as its data."""
+    own = found[tag].record
+    volumes = [entry.record.volume.id for entry in found.values() if entry.record and entry.record.volume]
+    return own is not None and own.volume is not None and volumes.count(own.volume.id) > 1
+
+
+def sound(scan: Scan, facts: dict[str, VolumeFacts]) -> bool:
+    """Tell whether all data that was looked at is where it should be."""
+    records = [entry.record for entry in scan.tags.values() if entry.record is not None]
+    looks = [facts[record.volume.id] for record in records if record.volume and record.volume.id in facts]
+    return all(look.present and not look.problem and not look.unreadable for look in looks)

@@ -16,8 +16,9 @@ def test_the_log_tells_verbs_and_fixes(run: Command, main_repo: str):
     run("remove", main_repo, disk)
     run("fix", main_repo, "--type", "clean", "--irreversible")
     entries = run.json("log", main_repo, "web")["entries"]
-    assert [entry["verb"] for entry in entries] == ["create-disk", "resize", "remove", "clean"]
-    assert [entry["result"] for entry in entries] == ["done", "failed", "done", "done"] and entries[1]["error"]
+    assert [entry["verb"] for entry in entries] == ["create-disk", "resize", "remove", "fix clean", "clean"]
+    results = [entry["result"] for entry in entries]
+    assert results == ["done", "failed", "done", "started", "done"] and entries[1]["error"]
     text = run("log", "--limit", "2").out
     assert "web" in text and "(command)" in text and len(text.splitlines()) == 3
     assert run("log", "other").out == ""

@@ -57,6 +57,14 @@ def test_who_did_what_and_what_came_of_it(engine: NotedEngine):
     assert [item.verb for item in engine.history.entries()][:2] == ["create-repo", "connect"]
 
 
+def test_who_works_behind_sudo_is_told(monkeypatch: pytest.MonkeyPatch):
+    """The user whom the system knows, with the one who became it."""
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    name = history.user_name()
+    monkeypatch.setenv("SUDO_USER", "alice")
+    assert name and history.user_name() == f"alice as {name}"
+
+
 def test_work_that_ended_while_nobody_looked_is_told_once(engine: NotedEngine, tmp_path: Path):
     """A fix that was started is in the history again when it has ended, by name and with its result; so is one whose
     process was killed. Whoever comes first is told, nobody twice."""

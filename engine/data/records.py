@@ -41,6 +41,7 @@ MAX_USER_DATA_DEPTH = 64
 
 MAX_REMARKS = 16
 MAX_REMARK_CHARACTERS = 1024
+_MOST = 1 << 63
 
 MAGIC = "dw1"
 INCARNATION_SHIFT = 48
@@ -295,7 +296,9 @@ def _leave_out(data: dict[str, Any], *names: str) -> None:
 
 
 def encode(record: Record) -> bytes:
-    """Return the bytes of a record on disk."""
+    """Return the bytes of a record on disk. Damaged for one with counters that ``decode`` would not take."""
+    if max(record.epoch, record.write_epoch, record.digest_write_epoch) >= _MOST:  # only a stranger gets there
+        raise Damaged(f"no counter of image {record.id} can be {_MOST}", "Copy what is needed to another repository")
     data = record._asdict()
     del data["extra"]
     data["volume"] = _ref_json(record.volume)
@@ -397,7 +400,7 @@ def _refs(data: Any) -> tuple[VolumeRef, ...]:
     return tuple(ref for ref in map(_ref, data) if ref is not None)
 
 
-def _whole_number(value: Any, what: str, limit: int = 1 << 63) -> None:
+def _whole_number(value: Any, what: str, limit: int = _MOST) -> None:
     if type(value) is not int or not 0 <= value < limit:
         raise ValueError(what)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from sim.explore.cases.catalog import CASES, ON_LVM
 from sim.explore.command import main
 
 QUICK = ["create-empty", "remove", "restore", "user-data", "clean-removed", "clean-lost", "clean-unnamed"]
@@ -44,3 +46,9 @@ def test_a_mutant_that_forgets_a_sync_is_found(capsys, monkeypatch):
     assert "VIOLATION" in text and "--replay" in text
     case = text.split("--replay '")[1].split("'")[0]
     assert json.loads(case)["case"] == "user-data"
+
+
+def test_the_document_says_how_many_cases_there_are():
+    """Whoever adds one tells there."""
+    document = Path(__file__).parents[2] / "docs" / "simulation.md"
+    assert f"There are {len(CASES)} cases on files and {len(ON_LVM)} on volume groups" in document.read_text()

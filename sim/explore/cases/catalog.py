@@ -127,6 +127,7 @@ FIXES = (
     Case("mend-copy", images.a_committed_copy, _fix("b", rules.B_COPY)),
     Case("mend-copy-windows", images.a_copy_with_windows, _fix("b", rules.B_COPY), slow=True),
     Case("mend-copy-reflink", images.a_raw_copy_with_shared_blocks, _fix("b", rules.B_COPY)),
+    Case("mend-copy-of-layers-reflink", images.a_copy_of_layers_with_shared_blocks, _fix("b", rules.B_COPY)),
     Case("mend-copy-of-disk", images.a_mutable_copy, _fix("b", rules.B_COPY)),
     Case("mend-copy-rewritten", images.a_rewritten_source, _fix("b", rules.B_COPY), slow=True),
     Case("mend-import", images.an_unfinished_import, _fix("a", rules.B_IMPORT)),
@@ -191,6 +192,7 @@ ONLY_ON_LVM = (
 
 _NOT_ON_LVM = (
     "mend-copy-reflink",
+    "mend-copy-of-layers-reflink",
     "clean-unnamed-just-now",
     "adopt-grown-raw",
     "adopt-grown-unflushed",

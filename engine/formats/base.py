@@ -49,6 +49,8 @@ class TagEntry(NamedTuple):
     """The problem is ours: the record is whole, and another version wrote it."""
     before: Record | None = None
     """The generation before a damaged one, where it is intact."""
+    gone: bool = False
+    """The problem is that the newest generation is not there, which the one before it tells. It may come back."""
     gap: bool = False
     """Of a tag that was read alone: the generation before it is not there although it is kept. So this one may be what
     was kept, and a newer one be gone; or an older program, which kept none, has written it."""

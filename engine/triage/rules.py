@@ -247,8 +247,9 @@ _TABLE: tuple[Rule, ...] = (
          "Publishes a record again, from the first witness that proves itself: the record before it, the same snapshot "
          "in another connected repository, or the header of the volume and the images that stand on it.",
          "Put the record back from a backup, or connect a repository that has the same snapshot. What no image that "
-         "was not removed depends on can be given up.",
-         Executor.MEND_RECORD, waits=(WaitKind.RECORD,), mended_by=(C_RECORD,)),
+         "was not removed depends on can be given up. A record that is gone may come back (a restore that has not "
+         "ended): the fix, after which it would not count any more, runs only when that is said.",
+         Executor.MEND_RECORD, Risk.IRREVERSIBLE, waits=(WaitKind.RECORD,), mended_by=(C_RECORD,)),
     Rule(B_PARENT, "The image stands on a base that is gone, is larger than the image, or is being merged into another "
          "one.", _BROKEN,
          {"gone": "the base {base} is gone", "larger": "it is smaller than its base {base}",

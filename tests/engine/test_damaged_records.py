@@ -79,6 +79,7 @@ def test_a_flipped_bit_after_a_snapshot_is_mended_and_nothing_is_lost(engine, wo
     damaged = disk if which == "disk" else snapshot
     flip(generations(world, "a", damaged)[-1])
     assert status(engine, "a", damaged) == Status.BROKEN
+    assert not any(fix.irreversible for fix in fixes(engine, "a"))
     run(engine, "a", "B-RECORD", damaged)
     assert {report.id: report.status for report in engine.list_images("a")} == {
         disk: Status.OPTIMIZED, snapshot: Status.OPTIMIZED,
@@ -177,7 +178,7 @@ def test_a_newest_record_that_is_gone_is_told_and_mended(engine, world, content,
     generations(world, "a", lost)[-1].unlink()
     report = next(one for one in engine.list_images("a") if one.id == lost)
     assert (report.status, report.rule) == (Status.BROKEN, "B-RECORD") and "is gone" in report.reason
-    assert [fix.rule for fix in fixes(engine, "a")] == ["B-RECORD"]
+    assert [(fix.rule, fix.irreversible) for fix in fixes(engine, "a")] == [("B-RECORD", True)]
     run(engine, "a", "B-RECORD", lost)
     assert content(engine, "a", disk) == content(engine, "a", snapshot) == wanted and fixes(engine, "a") == []
 

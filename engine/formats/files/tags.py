@@ -458,7 +458,7 @@ def _entry(tag: str, generation: int, content: bytes | OSError) -> TagEntry | No
 
 
 def _gone(tag: str, generation: int) -> TagEntry:
-    return TagEntry(tag, generation, None, "its newest generation is gone, and the one before it is there")
+    return TagEntry(tag, generation, None, "its newest generation is gone, and the one before it is there", gone=True)
 
 
 def _unread(tag: str, generation: int, error: OSError) -> TagEntry | None:

@@ -72,6 +72,8 @@ def _record(graph: Graph, tag: str, health: Health) -> Iterator[Fix]:
     if found is None:
         return
     where = found.replica.repo_id if found.replica is not None else ""
+    entry = graph.entry(tag)
+    gone = entry is not None and entry.gone  # it may be put back, and then it would not count any more
     text = f"the record of image {found.unsure}, which cannot be understood now and may have its volume"
     yield fix(
         graph,
@@ -83,6 +85,7 @@ def _record(graph: Graph, tag: str, health: Health) -> Iterator[Fix]:
         facts=(*health.facts, *found.facts),
         before=Status.BROKEN,
         after=Status.OPTIMIZED if found.record is not None and found.record.whole else Status.BROKEN,
+        risk=Risk.IRREVERSIBLE if gone else Risk.REVERSIBLE,
         wait=Wait(WaitKind.RECORD, found.unsure, text) if found.unsure else None,
     )
 

@@ -285,13 +285,11 @@ _TABLE: tuple[Rule, ...] = (
          does="Makes the directory; or writes the file again from its other copy; or enters what all records need. No "
          "image is touched. Other hosts that have the repository connected may have to accept it: connect "
          "--accept-moved.",
-         stuck="Where it is the directory of the data, look for it first: on another file system, in a backup. That "
-         "one only runs when it is asked for by name.",
+         stuck="Look for the directory of the data first; making that one again only runs when asked for by name.",
          executor=Executor.PART, risk=Risk.LOSES_DATA, leases=Leases.NONE),
     Rule(B_LOCKS, "The lock file of the repository is missing. Images can be listed; whoever wants a lease is refused.",
          _BROKEN, type=FixType.MEND, offers="The lock file of the repository is missing; this makes it again",
-         does="Asks the data of every image who uses it, and makes the file when nobody does, on any host. A process "
-         "that got a lease before finds out at its next step and stops.",
+         does="Makes the file when nobody, on any host, has the data of an image open. Who had a lease finds out.",
          stuck="Tear down what is prepared and stop what runs, on every host. Hosts that had the repository connected "
          "refuse it afterwards, until it is said on each: connect --accept-moved.",
          executor=Executor.LOCKS, leases=Leases.NONE),

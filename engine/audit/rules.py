@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from engine.audit.model import Finding
 from engine.data.model import Status
-from engine.triage.rules import Need, Rule
+from engine.triage.shape import Need, Rule
 
 A_DAMAGED: Final = "A-DAMAGED"
 A_CORRUPT: Final = "A-CORRUPT"

@@ -21,7 +21,8 @@ from engine.tags.context import Context
 from engine.tags.freeing import freeing
 from engine.triage.judge import judge
 from engine.triage.propose import version_of
-from engine.triage.rules import BY_CODE, LITTER_KINDS, Executor, Leases
+from engine.triage.rules import BY_CODE, LITTER_KINDS
+from engine.triage.shape import Executor, Leases
 from engine.triage.view import Graph, View
 
 Accept = Callable[[Fix], None]

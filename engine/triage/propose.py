@@ -10,7 +10,8 @@ from engine.data.amounts import human
 from engine.data.model import Fix, FixCost, Risk, VolumeFormat, Wait, WaitKind, aligned
 from engine.data.records import Record, VolumeRef, canonical
 from engine.formats.base import TagEntry
-from engine.triage.rules import BY_CODE, Need
+from engine.triage.rules import BY_CODE
+from engine.triage.shape import Need
 from engine.triage.view import Graph
 
 RESERVE_BYTES = 1 << 20

@@ -10,7 +10,8 @@ import pytest
 from engine.audit import rules as of_audits
 from engine.data.model import FixType, Status
 from engine.fixes.run import RUNNERS
-from engine.triage.rules import BY_CODE, Need, Rule, wordings
+from engine.triage.rules import BY_CODE, wordings
+from engine.triage.shape import Need, Rule
 from sim.scenario.language import schema
 from tests.contracts.source import ROOT, python_files, relative
 from tui.text.rules import EVERY as ALL

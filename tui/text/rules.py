@@ -12,7 +12,8 @@ from typing import Any
 
 from engine.audit import rules as of_audits
 from engine.data.model import FixType, Risk, WaitKind
-from engine.triage.rules import BY_CODE, Leases, Need, Rule, wordings
+from engine.triage.rules import BY_CODE, wordings
+from engine.triage.shape import Leases, Need, Rule
 
 EVERY: Mapping[str, Rule] = {**BY_CODE, **of_audits.BY_CODE}
 """All rules, those of audits last."""

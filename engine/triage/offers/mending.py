@@ -13,6 +13,7 @@ from engine.triage import rules
 from engine.triage.health import Health, Judge
 from engine.triage.propose import cost, fix, makes, reads_of, removes, room
 from engine.triage.recover import above, recovery
+from engine.triage.shape import Need
 from engine.triage.view import Graph, Replica
 
 _DAMAGED = frozenset(
@@ -20,7 +21,7 @@ _DAMAGED = frozenset(
     for rule in rules.BY_CODE.values()
     if rule.status is Status.BROKEN and rules.B_REPLICA in rule.mended_by and rule.type is None
 )
-_DEEP = frozenset(rule.code for rule in rules.BY_CODE.values() if rule.deep is rules.Need.ALWAYS)
+_DEEP = frozenset(rule.code for rule in rules.BY_CODE.values() if rule.deep is Need.ALWAYS)
 
 
 def mend(judge: Judge, tag: str) -> Iterator[Fix]:

@@ -132,12 +132,13 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def _remove_dangling_runs() -> None:
     """What tests prepared and did not tear down has its links in this machine's own run directory: those go that
     point to nothing any more."""
-    for disk in Path("/run/diskwright/run").glob("**/disk"):
-        if disk.is_symlink() and not disk.exists():
-            shutil.rmtree(disk.parent, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                for above in list(disk.parents)[1:4]:
-                    above.rmdir()
+    with contextlib.suppress(FileNotFoundError):  # another run tidies up at the same moment
+        for disk in Path("/run/diskwright/run").glob("**/disk"):
+            if disk.is_symlink() and not disk.exists():
+                shutil.rmtree(disk.parent, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    for above in list(disk.parents)[1:4]:
+                        above.rmdir()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

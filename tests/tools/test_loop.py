@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,9 @@ def test_a_device_that_is_open_stays_until_it_is_closed(loops, path, monkeypatch
     device = loops.attach(path).device
     with DirectBlockHandle(device), pytest.raises(StorageError, match=f"{device} over .* is in use"):
         loops.detach(path)
-    assert loops.find(path) == []
+    deadline = time.monotonic() + 10
+    while loops.find(path):  # whoever looks at new devices of this machine may have it open for a moment longer
+        assert time.monotonic() < deadline
 
 
 def test_a_file_is_made_once(loops, path):

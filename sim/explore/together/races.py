@@ -11,7 +11,7 @@ what was only seen must have made it durable.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from engine.api import Engine
@@ -26,6 +26,7 @@ from sim.explore.cases.driver import Driver
 from sim.explore.cases.fixtures import images
 from sim.explore.cases.operations import Operation, outcomes
 from sim.explore.oracle.recovery import recover
+from sim.explore.oracle.reference import Model
 from sim.explore.search.canonical import canonical_key
 from sim.explore.search.explorer import EFFECTS
 from sim.explore.together.overtaking import Overtaking
@@ -160,13 +161,15 @@ def run_race(
     """What went wrong, None for nothing, for each schedule. Under the profile ``nfs`` what a host has looked up before
     stays what it believes."""
     driver = prepared(Case(race.name, race.prepare, lambda driver: None), profile)
+    seen: set[bytes] = set()
     for tape in explore(changes=switches):
-        problems = play(driver, race, swapped, tape)
+        problems = play(driver, race, swapped, tape, seen)
         yield WrongSchedule(race.name, swapped, tuple(tape.values), tuple(problems)) if problems else None
 
 
-def play(driver: Driver, race: Race, swapped: bool, tape: Tape) -> list[str]:
-    """Play one schedule; return what is wrong after it."""
+def play(driver: Driver, race: Race, swapped: bool, tape: Tape, seen: set[bytes]) -> list[str]:
+    """Play one schedule; return what is wrong after it. A storage that is in ``seen``, with the same that may be true,
+    is not recovered once more; it is added."""
     world = driver.world.fork(driver.world.storage.clone())
     world.tape = tape
     first, second = race.first(driver), race.second(driver)
@@ -180,6 +183,9 @@ def play(driver: Driver, race: Race, swapped: bool, tape: Tape) -> list[str]:
     world.storage.settle()
     if not models:
         return [*problems, "no order of the operations explains what was acknowledged"]
+    if (key := _key(world.storage, models)) in seen:
+        return problems
+    seen.add(key)
     came_of_them = "; ".join(operations.summaries(order, jobs))
     return problems + [f"{problem} ({came_of_them})" for problem in recover(world, models)]
 
@@ -242,7 +248,7 @@ class _Passing(Overtaking):
 
     def _judge(self, storage: SimStorage) -> list[str]:
         lost = _all_lost(storage)
-        key = b"".join([canonical_key(lost), *sorted(model.key() for model in self.outcomes())])
+        key = _key(lost, self.outcomes())
         if key in self._seen:
             return []
         self._seen.add(key)
@@ -265,6 +271,10 @@ class _Passing(Overtaking):
         engine = self.world.host("two")
         self._passing = self.world.process_of(engine)
         self.do(engine, 1)
+
+
+def _key(storage: SimStorage, models: Sequence[Model]) -> bytes:
+    return b"".join([canonical_key(storage), *sorted(model.key() for model in models)])
 
 
 def _all_lost(storage: SimStorage) -> SimStorage:

@@ -71,6 +71,9 @@ class LoopMount:
             file.truncate(size_bytes)
         options = ["-q", "-F", "-m", "0"] if kind == "ext4" else ["-q"]
         _must([f"mkfs.{kind}", *options, str(self._image)])
+        self._device = _must(["losetup", "--find", "--show", str(self._image)]).strip()
+        self._held = os.open(self._device, os.O_RDONLY)
+        _must(["losetup", "--detach", self._device])  # when nobody has it open any more, whoever dies before
         self._mount()
 
     def parameters(self) -> list[str]:
@@ -78,13 +81,15 @@ class LoopMount:
         return [f"path={self.root}"]
 
     def cut(self) -> None:
-        """Put a copy of the device, as it is at this moment, in the place of the file system; no process may run."""
+        """Put back what the device holds at this moment, below the file system; no process may run. It is the same
+        device, as after a loss of power: another one would be a clone."""
         self._cuts += 1
-        after = self._image.with_name(f"image-{self._cuts}")
+        after = self._image.with_name("after")
         _must(["cp", "--sparse=always", str(self._image), str(after)])
         _must(["umount", str(self._mounted)])
-        self._image.unlink()
-        self._image = after
+        _must(["blkdiscard", "--zeroout", self._device])
+        _must(["dd", f"if={after}", f"of={self._device}", "bs=64K", "conv=sparse,notrunc,fsync", "status=none"])
+        after.unlink()
         self._mount()
 
     def fill(self) -> None:
@@ -100,9 +105,10 @@ class LoopMount:
     def close(self) -> None:
         """Unmount it."""
         subprocess.run(["umount", "-l", str(self._mounted)], check=False, capture_output=True)
+        os.close(self._held)
 
     def _mount(self) -> None:
-        _must(["mount", "-o", "loop", str(self._image), str(self._mounted)])
+        _must(["mount", self._device, str(self._mounted)])
 
 
 def make_place(directory: Path, kind: str) -> Place:
@@ -114,7 +120,8 @@ def make_place(directory: Path, kind: str) -> Place:
     return LoopMount(directory, kind, (512 if kind == "xfs" else 300) << 20)
 
 
-def _must(command: list[str]) -> None:
+def _must(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CannotTry(f"{command[0]}: {done.stderr.strip() or done.returncode}")
+    return done.stdout

@@ -21,6 +21,16 @@ COMPLETIONS = {
 }
 
 
+def _texts() -> dict[str, str]:
+    """What is written, by its place below the environment."""
+    from tui.cli.completion import script
+    from tui.cli.manual import page
+    from tui.cli.schema import VERSION, schema
+
+    texts = {"share/man/man1/diskwright.1": page()} | {place: script(shell) for shell, place in COMPLETIONS.items()}
+    return texts | {f"share/diskwright/json-schema-{VERSION}.json": json.dumps(schema(), indent=1) + "\n"}
+
+
 class Generated(BuildHookInterface):  # type: ignore[type-arg]
     """Adds what is written anew at each build."""
 
@@ -28,16 +38,12 @@ class Generated(BuildHookInterface):  # type: ignore[type-arg]
         """Write the files, and have the wheel install them below the environment's ``share``."""
         if self.target_name != "wheel" or version == "editable":
             return
-        sys.path.insert(0, self.root)
+        sys.path.insert(0, self.root)  # as long as anything is imported: commands are when their turn comes
         try:
-            from tui.cli.completion import script
-            from tui.cli.manual import page
-            from tui.cli.schema import VERSION, schema
+            texts = _texts()
         finally:
             sys.path.remove(self.root)
         self._made = tempfile.TemporaryDirectory()
-        texts = {"share/man/man1/diskwright.1": page()} | {place: script(name) for name, place in COMPLETIONS.items()}
-        texts[f"share/diskwright/json-schema-{VERSION}.json"] = json.dumps(schema(), indent=1) + "\n"
         for number, (place, text) in enumerate(texts.items()):
             file = Path(self._made.name) / str(number)
             file.write_text(text, encoding="utf-8")

@@ -27,7 +27,22 @@ def run(*words: object, **options: object) -> str:
 def test_a_wheel_in_a_bare_environment_has_everything(tmp_path: Path):
     """The command with the formats it writes, scenarios wherever one is, the manual page, and what shells complete
     with. Libraries are those of this environment; nothing of the checkout is in reach."""
-    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "dist", cwd=ROOT)
+    # As pip builds it: -S leaves the checkout out of what can be imported.
+    build = "import sys; sys.path.append(sys.argv.pop(1)); from hatchling.cli import hatchling; hatchling()"
+    run(
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        build,
+        sysconfig.get_path("purelib"),
+        "build",
+        "-t",
+        "wheel",
+        "-d",
+        tmp_path / "dist",
+        cwd=ROOT,
+    )
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     place = tmp_path / "bare"
     venv.create(place, symlinks=True)

@@ -136,7 +136,7 @@ def test_quit_and_kill_while_a_fix_runs(demo: Terminal) -> None:
     assert time.monotonic() - started < 4
     assert demo.json("tasks")["tasks"], "the run goes on"
     demo.again()
-    demo.wait("3 Runs(1)")
+    demo.wait("3 Runs(1)", "mail-spool")
     demo.keys("1", "/", *"mail-spool", "Enter", "Space")
     demo.wait("Plan 1 fix")
     os.kill(demo.pid(), signal.SIGKILL)

@@ -330,3 +330,18 @@ def test_old_runs_are_forgotten(demo: Demo):
     run_notes.forget_old(demo.notes, demo.identity)
     kept = runs.list_runs(demo.notes, demo.identity)
     assert len(kept) == 50 and kept[0].started == 54.0
+
+
+def test_what_a_step_had_done_when_is_kept_for_pictures(demo: Demo):
+    """Attempts are added to each other, a damaged note is none, and it goes with its run."""
+    run = run_notes.of_plan(plan_of(demo, "web-db"), "2" * 32, 1.0, "host-a")
+    notes = demo.notes
+    run_notes.save(notes, run)
+    run_notes.add_samples(notes, run, 1, [(10.0, 0), (11.0, 4096)])
+    run_notes.add_samples(notes, run, 1, [(20.0, 4096), (21.0, 8192)])
+    assert runs.get_run(notes, run.repository, run.id).steps[0].samples == (
+        (10.0, 0), (11.0, 4096), (20.0, 4096), (21.0, 8192),
+    )  # fmt: skip
+    damaged = {"1": [[1, "x"], "y", [2.0, -5], [3.0, 7]], "two": [[1.0, 1]]}
+    notes.write(f"{run_notes.folder(run.repository)}/{run.id}.samples", damaged)
+    assert runs.get_run(notes, run.repository, run.id).steps[0].samples == ((3.0, 7),)

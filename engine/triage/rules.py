@@ -160,8 +160,7 @@ _TABLE: tuple[Rule, ...] = (
     Rule(B_BASE, "The image itself is in order; one below it is broken.", _BROKEN, "needs image {image}: {reason}",
          stuck="Mend the image that it needs; nothing is to be done here."),
     Rule(B_REPLICA, "A snapshot is damaged, or has lost ranges, and the same snapshot may be whole elsewhere.", _BROKEN,
-         type=FixType.MEND,
-         offers={"found": "{reason}; the same snapshot is intact in {where}", "wanted": "{reason}"},
+         type=FixType.MEND, offers={"found": "{reason}; the same snapshot is intact in {where}", "wanted": "{reason}"},
          does="Copies the replica into a fresh volume. Its content must have the recorded digest, or nothing is "
          "replaced. The damaged volume is kept as evidence.",
          stuck="Connect a repository that has the same snapshot, whole.",

@@ -18,6 +18,7 @@ from hypothesis import settings
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
+_LONGEST = "tests/adversary/test_adversary.py::test_three_minutes"
 _OWN_MACHINES = (
     "tests/lab/test_torture.py",
     "tests/lab/test_powercut_lvm.py",
@@ -93,8 +94,14 @@ def _marked(mark: str, but: int | None) -> list[str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests come first, so that what breaks often is told early."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    """Fast tests come first, so that what breaks often is told early; of the slow ones the longest, which then runs
+    beside the others."""
+
+    def place(item: pytest.Item) -> int:
+        slow = item.get_closest_marker("slow") is not None
+        return slow and (1 if item.nodeid.startswith(_LONGEST) else 2)
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(optionalhook=True)  # without xdist there is no such hook

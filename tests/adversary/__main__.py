@@ -1,6 +1,7 @@
 """The adversary's command: `python -m tests.adversary --minutes 3 --seed 7`; exit code 1: something is wrong."""
 
 import argparse
+import random
 import shutil
 import sys
 import tempfile
@@ -45,9 +46,12 @@ def run(
     return wrong
 
 
-def programme(*, known: bool = False) -> list[str]:
-    """Return what is told in turn: ordinary work before each plot, without what is known unless asked for."""
-    return [name for plot in PLOTS if known or plot not in KNOWN for name in (PLAIN, plot)] or [PLAIN]
+def programme(seed: int, *, known: bool = False) -> list[str]:
+    """Return what is told in turn: the plots in an order that the seed says, without what is known unless asked for,
+    and ordinary work before every second one."""
+    plots = [plot for plot in PLOTS if known or plot not in KNOWN]
+    random.Random(seed).shuffle(plots)
+    return [name for at, plot in enumerate(plots) for name in ((PLAIN, plot) if at % 2 == 0 else (plot,))] or [PLAIN]
 
 
 def report(played: Played) -> str:
@@ -88,11 +92,11 @@ def main(arguments: list[str]) -> int:
         parser.error("diskwright is not installed beside this Python")
     seed = options.seed if options.seed is not None else time.time_ns() % 1_000_000
     with tempfile.TemporaryDirectory(prefix="adversary-") as directory:
-        stage = Stage(Path(directory), command, spare=() if options.known else KNOWN)
+        stage = Stage(Path(directory), command)
         if options.replay:
             wrong = _replay(stage, Story.load(options.replay.read_text()), options.times)
         else:
-            names = options.only or programme(known=options.known)
+            names = options.only or programme(seed, known=options.known)
             _say(f"seed {seed}, {options.minutes:g} minutes: {' '.join(names)}")
             wrong = run(
                 stage,

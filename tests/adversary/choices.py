@@ -1,7 +1,7 @@
 """Chooses what happens: ordinary work of several hosts, with kills, by a seed and by what the model says is there."""
 
 import random
-from collections.abc import Container
+from collections.abc import Sequence
 from typing import Any
 
 from tests.adversary.oracle.contents import BLOCK
@@ -18,26 +18,17 @@ _WEIGHTS = {
 
 
 def round_of(
-    world: World, rng: random.Random, number: int, *, most: int = 4, spare: Container[str] = ()
+    world: World, rng: random.Random, number: int, *, most: int = 4, beside: Sequence[Action] = ()
 ) -> list[Action]:
-    """Choose the actions of one round. At most one writes into a disk; several may change an image.
-
-    What the plots in `spare` show to be wrong is not provoked: with "merges" there, no merge is interrupted.
-    """
+    """Choose the actions of one round, `beside` those that are in it. At most one writes into a disk; several may
+    change an image."""
     actions: list[Action] = []
     for at in range(rng.randint(1, most)):
         verb = rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
         action = _Chooser(world, rng, f"r{number}n{at}").choose(verb)
-        if action and not _collides(action, actions):
+        if action and not _collides(action, [*beside, *actions]):
             actions.append(action)
-    return _without_broken_merges(actions) if "merges" in spare else actions
-
-
-def _without_broken_merges(actions: list[Action]) -> list[Action]:
-    if not any(action.get("irreversible") for action in actions):
-        return actions
-    kept = [action for action in actions if action["do"] not in ("kill_runners", "stop")]
-    return [{key: what for key, what in action.items() if key != "kill"} for action in kept]
+    return actions
 
 
 def _collides(action: Action, others: list[Action]) -> bool:

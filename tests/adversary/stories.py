@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,10 +55,10 @@ class Played:
 
 
 class Stage:
-    """Where stories are played: a directory for worlds, the command to drive, and what to spare."""
+    """Where stories are played: a directory for worlds, the command to drive."""
 
-    def __init__(self, directory: Path, command: str, spare: Container[str] = ()) -> None:
-        self._directory, self._command, self._spare = directory, command, spare
+    def __init__(self, directory: Path, command: str) -> None:
+        self._directory, self._command = directory, command
         self._count = 0
 
     def tell(self, seed: int, plot: str) -> Played:
@@ -68,7 +68,7 @@ class Stage:
         story = Story(seed, plot, {"main": kind, "other": "directory"})
         rng = random.Random(f"{seed} {plot}")
         planned = chosen.make(rng) if chosen else []
-        return self._play(story, lambda world: _choose(world, story, rng, planned, self._spare))
+        return self._play(story, lambda world: _choose(world, story, rng, planned))
 
     def replay(self, story: Story) -> Played:
         """Play a story again. Its actions are the same; how its processes interleave is up to the machine."""
@@ -84,13 +84,13 @@ class Stage:
             world.close()
 
 
-def _choose(world: World, story: Story, rng: random.Random, planned: Rounds, spare: Container[str]) -> list[Finding]:
+def _choose(world: World, story: Story, rng: random.Random, planned: Rounds) -> list[Finding]:
     plot = PLOTS.get(story.plot)
     beside = not plot or (not plot.alone and rng.random() < 0.5)
     for number in range(len(planned) or ROUNDS):
         actions = list(planned[number]) if number < len(planned) else []
         if beside:
-            actions += round_of(world, rng, number, most=2 if plot else 4, spare=spare)
+            actions += round_of(world, rng, number, most=2 if plot else 4, beside=actions)
         story.rounds.append(actions)
         if not plot and rng.random() < 0.4:
             story.settles.add(number)

@@ -5,6 +5,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ class NbdClient:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(60.0)
         self._handle = 0
+        self._alone = threading.Lock()  # requests of two threads must not run into each other
         try:
             self._socket.connect(str(path))
             greeting = self._take(18)
@@ -64,6 +66,10 @@ class NbdClient:
         self._socket.close()
 
     def _call(self, command: int, offset: int, length: int, data: bytes, flags: int) -> bytes:
+        with self._alone:
+            return self._call_alone(command, offset, length, data, flags)
+
+    def _call_alone(self, command: int, offset: int, length: int, data: bytes, flags: int) -> bytes:
         self._handle += 1
         header = struct.pack(">IHHQQI", _REQUEST, flags, command, self._handle, offset, length)
         try:

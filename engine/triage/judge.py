@@ -28,7 +28,7 @@ def judge(view: View) -> RepositoryReport:
         if entry.record is None:
             fixes += mending.mend(judged, tag)
             continue
-        findings += _bitmaps(graph, entry.record)
+        findings += _of_others(graph, entry.record)
         fixes += mending.mend(judged, tag)
         fixes += optimizing.reduce(judged, tag, report)
         fixes += optimizing.accept_written(judged, tag, report)
@@ -94,14 +94,19 @@ def _in_the_way(graph: Graph, fix: Fix, bad: list[str]) -> list[str]:
     return [tag for tag in bad if tag in found and tag != fix.target]
 
 
-def _bitmaps(graph: Graph, record: Record) -> list[Finding]:
+def _of_others(graph: Graph, record: Record) -> list[Finding]:
+    """What a volume holds that another program has put there, and that nothing here keeps."""
     facts = graph.view.facts.get(record.volume.id) if record.volume else None
-    if facts is None or facts.header is None or not facts.header.bitmaps:
+    header = facts.header if facts is not None else None
+    if header is None:
         return []
-    text = (
-        "its volume holds dirty bitmaps of another program; nothing here uses them, and copies and rebuilds drop them"
-    )
-    return [Finding("note", record.id, text)]
+    held = ["dirty bitmaps"] if header.bitmaps else []
+    if header.internal_snapshots:
+        held.append(f"{header.internal_snapshots} internal snapshots")
+    if not held:
+        return []
+    text = f"its volume holds {' and '.join(held)} of another program"
+    return [Finding("note", record.id, f"{text}; nothing here uses them, and copies and rebuilds drop them")]
 
 
 def _kept_alive(graph: Graph, report: ImageReport) -> list[Finding]:

@@ -639,7 +639,7 @@ def test_an_unfinished_merge_comes_before_a_rebuild(engine, world, tmp_path):
 
 
 def test_bitmaps_of_another_program_are_reported_and_a_copy_drops_them(engine, world):
-    """Persistent dirty bitmaps in a volume, also inconsistent ones, are said and never used."""
+    """Persistent dirty bitmaps in a volume, also inconsistent ones, are said and never used; internal snapshots too."""
     disk = engine.create_virtual_disk("a", SIZE)
     prepared = engine.prepare_image("a", disk)
     subprocess.run(["qemu-img", "bitmap", "--add", "-f", "qcow2", prepared.path, "backup"], check=True)
@@ -647,6 +647,11 @@ def test_bitmaps_of_another_program_are_reported_and_a_copy_drops_them(engine, w
     report = engine.inspect_repository("a")
     assert [(f.kind, f.subject) for f in report.findings] == [("note", disk)] and "bitmaps" in report.findings[0].text
     assert status(engine, "a", disk) == Status.OPTIMIZED
+    prepared = engine.prepare_image("a", disk)
+    subprocess.run(["qemu-img", "snapshot", "-c", "before", prepared.path], check=True)
+    engine.teardown_image("a", disk)
+    (finding,) = engine.inspect_repository("a").findings
+    assert "dirty bitmaps and 1 internal snapshots of another program" in finding.text
     engine.copy_image("b", disk)
     wait(engine)
     assert engine.inspect_repository("b").findings == ()

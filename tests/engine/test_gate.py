@@ -57,6 +57,14 @@ def test_users_of_a_file_are_named_by_process_and_program(world, engine):
     assert files.users(path) == []
 
 
+def test_who_opened_a_file_by_another_name_is_named_too(world, engine, tmp_path):
+    """A hard link leads to the same data, and so does a name that the file had before."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    os.link(volume_of(world, engine, disk), tmp_path / "by-hand")
+    with machine(str(tmp_path / "by-hand")) as process, pytest.raises(ImageBusy, match=f"process {process.pid} "):
+        engine.create_snapshot("a", disk)
+
+
 def test_a_lock_of_this_process_is_no_user(world, engine):
     """Asking does not find the asker, and a file that nobody has open has no user."""
     disk = engine.create_virtual_disk("a", MEBI)

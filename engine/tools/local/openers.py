@@ -1,7 +1,7 @@
 """Which processes of this host have one file or device open: what /proc tells.
 
-A link is followed only where its text names the file, so a server that is away does not block the look. Processes that
-end meanwhile, or that may not be looked at, are left out.
+A link is followed only where its text names the file, or the kernel tells the same inode, so a server that is away does
+not block the look. Processes that end meanwhile, or that may not be looked at, are left out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _GUARDS = frozenset(str(start) for start in GUARD_STARTS)
 
 def openers(path: str, found: os.stat_result) -> list[User]:
     """Return the processes other than this one that have the file open which ``path`` named when ``found`` was read,
-    under whatever name of the same last part; of a device, under any name."""
+    under whatever name: a hard link, a name before it was renamed."""
     wanted = (found.st_dev, found.st_ino, found.st_rdev)
     base = os.path.basename(path)
     users = []
@@ -62,7 +62,8 @@ def _opened(process: str, base: str, wanted: tuple[int, int, int]) -> bool | Non
         with contextlib.suppress(OSError, ValueError, IndexError):
             link = f"{_PROC}/{process}/fd/{number}"
             text = os.readlink(link)
-            if not (text.startswith("/dev/") if wanted[2] else base in text):
+            named = text.startswith("/dev/") if wanted[2] else base in text
+            if not named and (wanted[2] or not text.startswith("/") or _inode(process, number) != wanted[1]):
                 continue
             there = os.stat(link)
             same = there.st_rdev == wanted[2] if wanted[2] else (there.st_dev, there.st_ino) == wanted[:2]
@@ -70,6 +71,12 @@ def _opened(process: str, base: str, wanted: tuple[int, int, int]) -> bool | Non
                 kind = _access(process, number)
                 writes = writes if kind is None else bool(writes) or kind
     return writes
+
+
+def _inode(process: str, number: str) -> int:
+    """Return the inode of what a descriptor has open, asked of no server; 0 where the kernel does not tell."""
+    with open(f"{_PROC}/{process}/fdinfo/{number}", encoding="ascii", errors="replace") as stream:
+        return next((int(line.split()[1]) for line in stream if line.startswith("ino:")), 0)
 
 
 def _access(process: str, number: str) -> bool | None:

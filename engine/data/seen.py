@@ -8,10 +8,12 @@ writes to a volume has raised ``epoch`` or ``write_epoch`` before.
 from __future__ import annotations
 
 import datetime
+import operator
 from typing import Any, NamedTuple
 
 _SECOND_NS = 10**9
-_FIELDS = ("epoch", "write_epoch", "inode", "mtime_ns", "length")
+_NUMBERS = operator.itemgetter("epoch", "write_epoch", "inode", "mtime_ns", "length")
+_INTEGER = frozenset({int})
 
 
 class Stamp(NamedTuple):
@@ -56,8 +58,7 @@ def from_json(data: Any) -> Seen | None:
     """Return what is in a field of a record. ValueError, KeyError or TypeError when that is not what it must be."""
     if data is None:
         return None
-    numbers = [data[name] for name in _FIELDS]
-    if not isinstance(data["volume"], str) or any(type(number) is not int for number in numbers):
+    volume, numbers = data["volume"], _NUMBERS(data)
+    if type(volume) is not str or not _INTEGER.issuperset(map(type, numbers)):
         raise ValueError("seen")
-    epoch, write_epoch, *stamp = numbers
-    return Seen(data["volume"], epoch, write_epoch, Stamp._make(stamp))
+    return Seen(volume, numbers[0], numbers[1], Stamp._make(numbers[2:]))

@@ -185,7 +185,8 @@ def _suspect(record: Record, tags: dict[str, TagEntry], facts: dict[str, VolumeF
     found = facts.get(record.volume.id) if record.volume else None
     if found is not None and (not found.present or found.problem or found.unreadable):
         return True
-    if seen.written(record, found) is not None:
+    unlike = record.seen is not None and found is not None and found.stamp != record.seen.stamp  # rarely, and cheap
+    if unlike and seen.written(record, found) is not None:
         return True
     return any(parent not in tags or tags[parent].tombstone for parent in record.parents())
 

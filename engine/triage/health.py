@@ -229,7 +229,9 @@ def degradations(graph: Graph, record: Record) -> list[Degradation]:
     if facts is not None and record.mutable and (size := grown_to(record, volume, facts)):
         where = (f"volume {volume.id}: {size} bytes", f"record: {record.size} bytes")
         return [_degraded(rules.O_GROWN, where, size=size, recorded=record.size)]  # the same
-    if (stamp := graph.written(record)) is not None and record.seen is not None:
+    # Nearly always the stamps are equal: that is told without a call.
+    at_rest = facts is None or record.seen is None or facts.stamp == record.seen.stamp
+    if not at_rest and record.seen is not None and (stamp := graph.written(record)) is not None:
         was, bytes_long = record.seen.stamp, f"{stamp.length} bytes, last written at {stamp.when}"
         where = (f"volume {volume.id}: {bytes_long}", f"at rest it was: {was.length} bytes, written at {was.when}")
         return [_degraded(rules.O_WRITTEN, where, when=stamp.when)]  # the same

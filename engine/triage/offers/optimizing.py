@@ -71,10 +71,13 @@ def accept_written(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]
     which images stand on."""
     graph = judge.graph
     record = graph.record(tag)
-    if record is None or judge.health(tag).status is not Status.OPTIMIZED:
+    if record is None or (record.strong and report.rule != rules.O_WRITTEN):
         return
-    stamp, found = graph.written(record), degradations(graph, record)
-    if stamp is None or not found or found[0].rule != rules.O_WRITTEN:
+    stamp = graph.written(record)
+    if stamp is None or judge.health(tag).status is not Status.OPTIMIZED:
+        return
+    found = degradations(graph, record)
+    if not found or found[0].rule != rules.O_WRITTEN:
         return
     if record.mutable:
         case, risk = "disk", Risk.IRREVERSIBLE

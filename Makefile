@@ -1,4 +1,4 @@
-.PHONY: check test explore bench demo pictures torture adversary format clean
+.PHONY: check test live explore bench demo pictures torture adversary format clean
 
 check: ## style, types, imports and the fast tests: under a minute
 	@./test --fast
@@ -13,6 +13,12 @@ explore: ## every crash of every case and of every recovery, until nothing new a
 	@.venv/bin/python -m sim.explore.command --damage 0
 	@.venv/bin/python -m sim.explore.command --races 1
 	@.venv/bin/python -m sim.explore.command --races 1 --profile nfs
+
+LIVE_ROUNDS ?= 1000
+live: ## snapshots of a machine that runs, with kills: real ones (LIVE_ROUNDS=1000 SEED=…), then every step of the model
+	@.ci/setup.sh dev
+	@.venv/bin/python -m tests.live.rounds --rounds $(LIVE_ROUNDS) $(if $(SEED),--seed $(SEED))
+	@.venv/bin/python -m sim.explore.together.live
 
 bench: ## measure; on an otherwise idle machine
 	@.ci/setup.sh dev

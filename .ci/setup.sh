@@ -89,6 +89,7 @@ missing_packages() {
     unless qemu-img qemu-utils
     [ "$level" = run ] || { lab_packages && unless tmux tmux && unless chromium chromium; }
     [ "$level" = run ] || { unless xz xz-utils && unless zstd zstd; }
+    [ "$level" = run ] || unless qemu-storage-daemon qemu-system-common
     if ! same_environment && ! find_python ensurepip,venv >/dev/null; then
         find_python sys >/dev/null || printf 'python3 '
         printf 'python3-venv '

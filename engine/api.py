@@ -17,8 +17,8 @@ from typing import Any
 from engine.data.model import Constraints, Fix, ImageReport, RepositoryReport, Strategy, require_id
 from engine.data.options import parse
 from engine.doors import Doors
-from engine.errors import BadRequest, DiskwrightError, Irreversible, NotFound, Refused
-from engine.fixes.work import Work
+from engine.errors import BadRequest, DiskwrightError, NotFound, Refused
+from engine.fixes.work import Work, require_known
 from engine.formats.base import Manager, Repository
 from engine.formats.registry import create_repository
 from engine.host import connecting, tasks
@@ -138,12 +138,12 @@ class Engine:
     ) -> str:
         """Freeze the present content of a disk as a snapshot and return the snapshot's id.
 
-        No data is copied; the disk keeps its id. Refused while the disk is prepared for writing.
-        The snapshot has the disk's strategy unless an option says otherwise."""
-        from engine.verbs import snapshot
+        No data is copied; the disk keeps its id. While it is prepared for writing its machine's monitor must be known
+        here, else ImageBusy. The snapshot has the disk's strategy unless an option says otherwise."""
+        from engine.verbs import live
 
-        parsed = parse("create_snapshot", options)
-        return snapshot.snapshot(self.context, target_repo_id, base_virtual_disk_id, _default(user_data), parsed)
+        disk, parsed = base_virtual_disk_id, parse("create_snapshot", options)
+        return live.snapshot_of(self.context, self.state, target_repo_id, disk, _default(user_data), parsed)
 
     def copy_image(
         self,
@@ -246,7 +246,7 @@ class Engine:
         wanted = fix if isinstance(fix, Fix) else Fix.from_json(fix)
         with fixes.take_leases(self.context, repository, wanted) as leases:
             work = fixes.verify(self.context, repository, wanted, accept)
-            _require_known([work.fix], parsed.irreversible)
+            require_known([work.fix], parsed.irreversible)
             return tasks.start(self.context, self.state, repo_id, [work], leases)
 
     def run_fixes(self, repo_id: str, wanted: Sequence[Fix], options: OptionsArgument = None) -> Task:
@@ -258,7 +258,7 @@ class Engine:
         if not wanted:
             raise BadRequest("no fix was named", "diskwright check lists them")
         self.context.repository(repo_id)
-        _require_known(wanted, parsed.irreversible)
+        require_known(wanted, parsed.irreversible)
         return tasks.start(self.context, self.state, repo_id, [Work(fix) for fix in wanted], leasing.LeaseSet({}))
 
     def run_fix_here(self, repo_id: str, fix: Fix) -> None:
@@ -382,13 +382,22 @@ class Engine:
 
         export.stream(self.context, repo_id, image_id, write)
 
-    def prepare_image(self, repo_id: str, image_id: str, writable: bool = True, take_over: bool = False) -> Prepared:
+    def prepare_image(
+        self, repo_id: str, image_id: str, writable: bool = True, take_over: bool = False, monitor: str = ""
+    ) -> Prepared:
         """Make an image usable on this host under a lease, for reading several times; the path is valid until teardown,
         or until this host boots. ``take_over``: a machine of this host has it open that lost its holder, and gets a
-        new one, at the same path."""
+        new one, at the same path. ``monitor``: how to speak to the machine that will use it for writing, "qmp:PATH"."""
         from engine.host import preparing
 
-        return preparing.prepare(self.context, self.state, repo_id, image_id, writable, take_over)
+        return preparing.prepare(self.context, self.state, repo_id, image_id, writable, take_over, monitor)
+
+    def attach_monitor(self, repo_id: str, image_id: str, monitor: str) -> Prepared:
+        """Say how to speak to the machine that has a prepared disk open: "qmp:PATH". Refused when the machine behind
+        that does not have it."""
+        from engine.verbs import live
+
+        return live.attach(self.context, self.state, repo_id, image_id, monitor)
 
     @contextlib.contextmanager
     def lend_image(self, repo_id: str, image_id: str, writable: bool = True) -> Iterator[tuple[Prepared, list[int]]]:
@@ -478,16 +487,6 @@ class Engine:
                 except DiskwrightError as error:
                     not_begun(repository, image, error)
                     raise
-
-
-def _require_known(wanted: Sequence[Fix], irreversible: bool) -> None:
-    """Irreversible, unless it was said that what cannot be undone may be done."""
-    never = [] if irreversible else [fix for fix in wanted if fix.irreversible]
-    if never:
-        raise Irreversible(
-            f"fix {never[0].id} ({never[0].rule}) cannot be undone: {never[0].why}",
-            "Say that it may be done: --irreversible, or the option irreversible of the API",
-        )
 
 
 def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engine.doors import Doors
 from engine.errors import BadRequest
+from engine.tools.hypervisor.monitors import Monitors
 from engine.tools.local.clock import RealClock, RealIds
 from engine.tools.local.files import RealFiles
 from engine.tools.local.leases import OfdLeases
@@ -34,4 +35,5 @@ def real_doors(host_id: str, state: str = "") -> Doors:
         mounts=NfsMounts(leases.descriptors),
         volume_groups=LvmVolumeGroups(host_id, lambda: ids.host_nonce),
         shared_leases=SanlockLeases(leases.descriptors),
+        hypervisors=Monitors(),
     )

@@ -140,7 +140,7 @@ def _remove_dangling_runs() -> None:
     """What tests prepared and did not tear down has its links in this machine's own run directory: those go that
     point to nothing any more."""
     with contextlib.suppress(FileNotFoundError):  # another run tidies up at the same moment
-        for disk in Path("/run/diskwright/run").glob("**/disk"):
+        for disk in Path("/run/diskwright/run").glob("**/disk*"):
             if disk.is_symlink() and not disk.exists():
                 shutil.rmtree(disk.parent, ignore_errors=True)
                 with contextlib.suppress(OSError):

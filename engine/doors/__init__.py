@@ -2,7 +2,7 @@
 
 ``files`` (real or simulated storage), ``leases`` (who may write), ``images`` (qemu's tools),
 ``processes`` (runners and holders), ``clock``, ``ids``, ``mounts`` (NFS), ``volume_groups`` (LVM),
-``shared_leases`` (who may write, between hosts).
+``shared_leases`` (who may write, between hosts), ``hypervisors`` (running machines).
 Here are interfaces and plain data alone. What is behind them on a real host is in ``engine.tools``, the only place that
 may touch ``os``, ``subprocess`` or ``time``; the simulator puts models there, and never replaces the engine.
 """
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from engine.doors.clock import Clock, Ids
 from engine.doors.files import Files
+from engine.doors.hypervisor import Hypervisors
 from engine.doors.images import ImageTool
 from engine.doors.leases import Leases
 from engine.doors.mounts import Mounts
@@ -33,3 +34,4 @@ class Doors(NamedTuple):
     mounts: Mounts
     volume_groups: VolumeGroups
     shared_leases: SharedLeases
+    hypervisors: Hypervisors

@@ -5,10 +5,11 @@ Plain data; what is done with it is in ``run``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from engine.data.model import Fix
-from engine.errors import BadRequest
+from engine.errors import BadRequest, Irreversible
 
 
 class Work(NamedTuple):
@@ -35,3 +36,13 @@ class Work(NamedTuple):
             return Work(Fix.from_json(data["fix"]), bool(data["verified"]), lost, bool(data["has_dependants"]))
         except (TypeError, ValueError, KeyError) as error:
             raise BadRequest(f"this is no fix to run ({error!s:.120})", "Start the fix again") from None
+
+
+def require_known(wanted: Sequence[Fix], irreversible: bool) -> None:
+    """Irreversible, unless it was said that what cannot be undone may be done."""
+    never = [] if irreversible else [fix for fix in wanted if fix.irreversible]
+    if never:
+        raise Irreversible(
+            f"fix {never[0].id} ({never[0].rule}) cannot be undone: {never[0].why}",
+            "Say that it may be done: --irreversible, or the option irreversible of the API",
+        )

@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from engine.data.model import VolumeFormat
-from engine.data.records import VolumeRef
+from engine.data.records import Record, VolumeRef
 from engine.doors import Doors
 from engine.doors.images import Layer
 from engine.doors.leases import Lease
@@ -90,8 +90,23 @@ def require(repository: Repository, tag: str, volume: VolumeRef, purpose: Purpos
 
 
 def users(repository: Repository, volume: VolumeRef) -> list[User]:
-    """Return who has the data open now; see ``engine.formats.base.Volumes.users``."""
-    return repository.volumes.users(volume)
+    """Return who has the data open now; see ``engine.formats.base.Volumes.users``.
+
+    Also who writes below it, where a snapshot was begun and its machine never told: what it writes there shows here."""
+    found = repository.volumes.users(volume)
+    entry = repository.tags.read(volume.parent) if volume.parent else None
+    if entry is not None and entry.record is not None and unsealed(entry.record, volume):
+        assert entry.record.volume is not None
+        found = [*found, *(user for user in repository.volumes.users(entry.record.volume) if user.writes)]
+    return found
+
+
+def unsealed(below: Record, overlay: VolumeRef) -> bool:
+    """Tell whether ``below`` is a snapshot that was begun with that overlay above it, and was not sealed."""
+    operation = below.operation
+    if below.strong or below.volume is None or operation is None or operation.verb != "create_snapshot":
+        return False
+    return operation.attempt is not None and operation.attempt.id == overlay.id
 
 
 def in_use(tag: str, by: list[User], also: str = "") -> ImageBusy:

@@ -14,12 +14,9 @@ from collections.abc import Iterator
 
 from engine.data.model import VolumeFormat
 from engine.data.records import Record
-from engine.doors.images import Layer
-from engine.doors.leases import Lease
-from engine.doors.processes import ProcessState
-from engine.doors.shared_leases import TOKEN_PREFIX
 from engine.doors.users import User
 from engine.errors import (
+    BadRequest,
     Conflict,
     DiskwrightError,
     Moved,
@@ -32,23 +29,28 @@ from engine.errors import (
 from engine.formats.base import Repository, backing_name
 from engine.gate import gate
 from engine.gate.gate import Purpose
+from engine.host import holding, paths
 from engine.host.state import HostState, Prepared
 from engine.tags import chains, changes, leasing, seen, sessions
 from engine.tags.context import Context
 
-DISK_NAME = "disk"
-_WAIT_S = 10.0
 _HANDLE_DIGITS = 8
 
 
 def prepare(
-    context: Context, state: HostState, repo_id: str, image: str, writable: bool, take_over: bool = False
+    context: Context,
+    state: HostState,
+    repo_id: str,
+    image: str,
+    writable: bool,
+    take_over: bool = False,
+    monitor: str = "",
 ) -> Prepared:
     """Make the image usable on this host. Durable effects: the write epoch rises before anybody
     can write, and headers that do not say what the records say are rewritten first.
 
     ``take_over``: a machine of this host has it open that lost its holder, and gets a new one."""
-    with lent(context, state, repo_id, image, writable, take_over) as (entry, _):
+    with lent(context, state, repo_id, image, writable, take_over, monitor) as (entry, _):
         return entry
 
 
@@ -61,13 +63,21 @@ def take_over(state: HostState, context: Context, repository: Repository, image:
 
 @contextlib.contextmanager
 def lent(
-    context: Context, state: HostState, repo_id: str, image: str, writable: bool, take_over: bool = False
+    context: Context,
+    state: HostState,
+    repo_id: str,
+    image: str,
+    writable: bool,
+    take_over: bool = False,
+    monitor: str = "",
 ) -> Iterator[tuple[Prepared, list[int]]]:
     """As ``prepare``, with the descriptors that a program has to inherit which must not lose the leases when the holder
     and this process die. They are open until the end of the block."""
     repository = context.repository(repo_id)
     record = context.visible(repo_id, image)
     _refuse_unusable(record, writable)
+    if monitor and not writable:
+        raise BadRequest("a monitor is for a machine that writes", "Leave it out, or prepare a disk for writing")
     _refuse_second(state, repository, image, writable)
     links = chains.usable(repository, record, grown=True, written=True)
     below = [link.tag for link in links[1:]]
@@ -88,28 +98,16 @@ def lent(
                 repository.extents.make_room(links[0].volume, record.size)
             _claim(context, repository, image)
         layers = chains.layers(repository, links)
-        leases = [*taken.leases.values(), *_held(stack, repository, links, writable, take_over)]
+        leases = [*taken.leases.values(), *holding.locks(stack, repository, links, writable, take_over)]
         with state.starting(context.connections[repo_id]):
             run = _run(context, state, repository, image, writable, take_over)
-            path = _link(context, run, links, layers)
+            path = paths.make(context, run, links, layers)
             entry = Prepared(
-                repository.identity, image, context.doors.processes.own(), path, str(links[0].volume.format), writable
-            )
-            entry = _hold(context, state, entry, leases)
+                repository.identity, image, context.doors.processes.own(), path, str(links[0].volume.format), writable,
+                monitor or _known_monitor(state, repository, image, take_over and writable),
+            )  # fmt: skip
+            entry = holding.start(context, state, entry, leases)
         yield entry, [int(lease.token.rpartition(":")[2]) for lease in leases]
-
-
-def _held(
-    stack: contextlib.ExitStack, repository: Repository, links: list[chains.Link], writable: bool, taken_over: bool
-) -> list[Lease]:
-    """Return the leases that keep the volumes as the machine needs them as long as the holder lives."""
-    found = []
-    for link in links:
-        alone = writable and link is links[0]
-        for lease in gate.hold(repository, link.tag, link.volume, alone, taken_over):
-            stack.callback(lease.release)
-            found.append(lease)
-    return found
 
 
 def _require_machine(repository: Repository, image: str, top: chains.Link) -> None:
@@ -119,24 +117,6 @@ def _require_machine(repository: Repository, image: str, top: chains.Link) -> No
         raise Refused(f"no machine uses image {image}", "Prepare it without taking over")
     if repository.activation is None and not all(user.pid for user in used):
         raise gate.in_use(image, [user for user in used if not user.pid])
-
-
-def _hold(context: Context, state: HostState, entry: Prepared, leases: list[Lease]) -> Prepared:
-    """Hand the leases to a holder, which ends by itself when we die before the note that names it is saved."""
-    tokens = [lease.token for lease in leases if lease.token.startswith(TOKEN_PREFIX)]
-    arguments = [entry.image, state.prepared_note(entry), *map(str, context.doors.processes.own()), *tokens]
-    try:
-        log = state.task_log(f"holder-{entry.image}")
-        process = context.doors.processes.spawn("engine.host.holder", arguments, leases, log)
-    except OSError as error:
-        raise from_os_error(error, f"start the holder of image {entry.image}") from error
-    entry = entry._replace(process=process)
-    try:
-        state.save_prepared(entry)
-    except DiskwrightError:
-        context.doors.processes.kill(process)  # nobody would ever find it again
-        raise
-    return entry
 
 
 def _refuse_unusable(record: Record, writable: bool) -> None:
@@ -224,19 +204,14 @@ def _run(
         raise from_os_error(error, f"make the run directory of image {image}") from error
 
 
+def _known_monitor(state: HostState, repository: Repository, image: str, wanted: bool) -> str:
+    """Return how the machine that is taken over was spoken to, "" when nobody has said."""
+    unheld = _of(state.unheld(), repository.identity, image) if wanted else []
+    return next((entry.monitor for entry in unheld if entry.writable), "")
+
+
 def _of(entries: list[Prepared], identity: str, image: str) -> list[Prepared]:
     return [entry for entry in entries if (entry.repository, entry.image) == (identity, image)]
-
-
-def _link(context: Context, run: str, links: list[chains.Link], layers: list[Layer]) -> str:
-    """Make the symbolic links by which qemu finds each layer beside the one above it; return the path of the disk."""
-    names = [DISK_NAME, *(backing_name(link.tag) for link in links[1:])]
-    try:
-        for name, layer in zip(names, layers, strict=True):
-            context.doors.files.symlink(layer.path, f"{run}/{name}")
-    except OSError as error:
-        raise from_os_error(error, f"make the run directory of image {links[0].tag}") from error
-    return f"{run}/{DISK_NAME}"
 
 
 def sweep(context: Context, state: HostState) -> None:
@@ -270,16 +245,21 @@ def teardown(context: Context, state: HostState, repo_id: str, image: str, path:
     except Moved as error:
         for entry in _of(state.prepared(), context.connections[repo_id].identity, image):
             if path in ("", entry.path):
-                _end_holder(context, state, entry)
+                _undo(context, state, entry)
                 error.message = f"image {image} is not prepared on this host any more, but {error.message}"
         raise
     entry = _which(context, state, repo_id, image, path)
     _refuse_used(state, repository, entry)
-    _end_holder(context, state, entry)
+    _undo(context, state, entry)
     if entry.writable:
         _close_session(context, repository, image)
     if repository.activation is not None:
         repository.activation.deactivate(every=True)
+
+
+def _undo(context: Context, state: HostState, entry: Prepared) -> None:
+    holding.end(context, entry)
+    state.forget_prepared(entry)
 
 
 def _close_session(context: Context, repository: Repository, image: str) -> None:
@@ -327,18 +307,3 @@ def _refuse_used(state: HostState, repository: Repository, entry: Prepared) -> N
         used = _users(repository, entry)
     if used:
         raise gate.in_use(entry.image, used)
-
-
-def _end_holder(context: Context, state: HostState, entry: Prepared) -> None:
-    context.doors.processes.terminate(entry.process)
-    deadline = context.doors.clock.monotonic() + _WAIT_S
-    while context.doors.processes.state(entry.process) is not ProcessState.GONE:
-        now = context.doors.clock.monotonic()
-        if now > deadline + _WAIT_S:
-            raise StorageError(
-                f"the holder of image {entry.image}, process {entry.process.pid}, does not end", "Try again"
-            )
-        if now > deadline:
-            context.doors.processes.kill(entry.process)
-        context.doors.clock.sleep(0.005)
-    state.forget_prepared(entry)

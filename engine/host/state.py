@@ -63,6 +63,8 @@ class Prepared(NamedTuple):
     path: str
     format: str
     writable: bool
+    monitor: str = ""
+    """How to speak to the machine that has it open (``engine.doors.hypervisor``), "" when nobody has said."""
 
     @property
     def run(self) -> str:
@@ -270,7 +272,10 @@ class HostState:
 
     def save_prepared(self, entry: Prepared) -> None:
         """Note a prepared image."""
-        self._write(_note(entry), entry._asdict())
+        data = entry._asdict()
+        if not entry.monitor:
+            del data["monitor"]  # as older programs wrote it
+        self._write(_note(entry), data)
 
     def forget_prepared(self, entry: Prepared) -> None:
         """Remove the run directory and the note, if they are still those of that holder; idempotent."""

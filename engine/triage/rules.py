@@ -392,5 +392,4 @@ def _filled(wording: Wording, case: str, words: dict[str, Any]) -> str:
 
 def wordings(wording: Wording) -> tuple[str, ...]:
     """Return the sentences of a wording, none where it is empty."""
-    found = (wording,) if isinstance(wording, str) else tuple(wording.values())
-    return tuple(text for text in found if text)
+    return tuple(text for text in ((wording,) if isinstance(wording, str) else wording.values()) if text)

@@ -13,7 +13,7 @@ from typing import Any
 from engine.data.model import Strategy, VolumeFormat, require_id
 from engine.data.options import Options
 from engine.data.records import Operation, Record, VolumeRef, check_user_data
-from engine.errors import DiskwrightError, Refused
+from engine.errors import DiskwrightError, ImageBusy, Refused
 from engine.formats.base import Repository
 from engine.gate import gate
 from engine.tags import chains, changes, leasing, seen, sessions
@@ -29,6 +29,9 @@ def snapshot(context: Context, repo_id: str, disk: str, user_data: Any, options:
     try:
         with leasing.take(context.doors, repository, [disk]):
             return switch(context, repository, disk, user_data, options.strategy, strong=True)
+    except ImageBusy as error:
+        error.next_step += "; or, if a machine has it open here, say how to speak to it: diskwright attach"
+        raise
     finally:
         context.deactivate()
 
@@ -42,7 +45,7 @@ def switch(
     record = changes.read(repository, disk).record
     if not record.strong:
         raise context.not_visible(repository, record)
-    volume = _may_switch(record)
+    volume = may_switch(record)
     links = chains.load(repository, record)
     chains.as_recorded(repository, record, volume)
     if any(link.record.absorber for link in links[1:2]):
@@ -52,45 +55,56 @@ def switch(
     # Named alike: a repository of files has what is known of both in one directory, and syncs it once.
     frozen = volume.id[:2] + context.doors.ids.new_id()[2:]
     overlay = VolumeRef(context.doors.ids.new_id(), VolumeFormat.QCOW2, frozen)
-    hidden = Record(
-        id=frozen,
-        strong=False,
-        mutable=False,
-        size=record.size,
-        whole=True,
-        volume=volume,
-        strategy=strategy or record.strategy,
-        operation=Operation("create_snapshot", overlay, other=disk),
-        digest=record.digest if record.digest_is_valid else "",
-        lost=record.lost,
-        last=context.committed("create_snapshot"),
-        user_data=user_data,
-    )
+    hidden = frozen_record(record, volume, frozen, overlay, strategy or record.strategy, user_data)
+    hidden = hidden._replace(last=context.committed("create_snapshot"))
     with leasing.take(context.doors, repository, [frozen]):
         repository.tags.publish(seen.noted(repository, hidden), 0)
         try:
-            gate.make(repository, overlay, record.size, volume.format, lambda: _still_begun(repository, frozen))
+            gate.make(repository, overlay, record.size, volume.format, lambda: require_begun(repository, frozen))
             changes.change(repository, disk, lambda now: _moved(context, repository, now, record, overlay))
         except DiskwrightError:
-            _drop_unused(repository, frozen, disk, overlay)
+            drop_unused(repository, frozen, disk, overlay)
             raise
-        changes.change(repository, frozen, lambda now: _complete(now, strong))
+        changes.change(repository, frozen, lambda now: complete(now, strong))
     return frozen
 
 
-def _still_begun(repository: Repository, frozen: str) -> None:
+def frozen_record(
+    disk: Record, volume: VolumeRef, frozen: str, overlay: VolumeRef, strategy: Strategy, user_data: Any
+) -> Record:
+    """Return the record that a snapshot begins with: hidden, on the volume that the disk has now, naming the overlay to
+    come."""
+    return Record(
+        id=frozen,
+        strong=False,
+        mutable=False,
+        size=disk.size,
+        whole=True,
+        volume=volume,
+        strategy=strategy,
+        operation=Operation("create_snapshot", overlay, other=disk.id),
+        digest=disk.digest if disk.digest_is_valid else "",
+        lost=disk.lost,
+        user_data=user_data,
+    )
+
+
+def require_begun(repository: Repository, frozen: str) -> None:
+    """Raise Refused when what a snapshot has begun is being cleaned away."""
     if changes.read(repository, frozen).record.purging:
         raise Refused(f"the unfinished snapshot {frozen} is being cleaned away", "Make the snapshot again")
 
 
-def _complete(now: Record, strong: bool) -> Record:
+def complete(now: Record, strong: bool) -> Record:
+    """Return the record of a snapshot whose disk has moved; ``strong``: the seal."""
     if now.destroyed:
         raise Refused(f"the snapshot {now.id} was cleaned away", "Look at the disk's status, then make it again")
     # The disk stands on it: a deletion that was begun is void.
     return now._replace(strong=strong, operation=None, purging=False)
 
 
-def _may_switch(record: Record) -> VolumeRef:
+def may_switch(record: Record) -> VolumeRef:
+    """Return the volume of a disk that can be frozen, or raise Refused."""
     if not record.mutable:
         raise Refused(f"image {record.id} is a snapshot already", "Only virtual disks can be snapshotted")
     if not record.whole or record.volume is None:
@@ -101,13 +115,18 @@ def _may_switch(record: Record) -> VolumeRef:
 
 
 def _moved(context: Context, repository: Repository, now: Record, before: Record, overlay: VolumeRef) -> Record:
+    return seen.noted(repository, sessions.closed(context.doors, moved(now, before, overlay)))
+
+
+def moved(now: Record, before: Record, overlay: VolumeRef) -> Record:
+    """Return the record of the disk on its overlay. Refused when it is not what it was ``before``."""
     # The epoch too: whoever cleans away what we have begun raises it first (we were frozen, and have lost our leases).
     if (now.volume, now.epoch) != (before.volume, before.epoch) or not now.strong:
         raise Refused(f"image {now.id} was changed at the same moment", "Look at its status and try again")
-    return seen.noted(repository, sessions.closed(context.doors, now._replace(volume=overlay)))
+    return now._replace(volume=overlay)
 
 
-def _drop_unused(repository: Repository, frozen: str, disk: str, overlay: VolumeRef) -> None:
+def drop_unused(repository: Repository, frozen: str, disk: str, overlay: VolumeRef) -> None:
     """Take back what was made, as far as that works, if the disk did not move. What stays is offered by check."""
     try:
         if changes.read(repository, disk).record.volume == overlay:

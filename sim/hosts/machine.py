@@ -8,9 +8,10 @@ loses besides what was not durable, as for all that is written.
 from __future__ import annotations
 
 from engine.data.model import VolumeFormat
+from engine.doors.hypervisor import Node
 from engine.doors.images import Data, Layer
-from engine.errors import from_os_error
-from engine.tools.qemu.qcow2 import parse_header
+from engine.errors import ToolFailed, from_os_error
+from engine.tools.qemu.qcow2 import Header, parse_header
 from sim.disk.nodes import LinkNode
 from sim.hosts.processes import SimHost, SimProcess
 from sim.lvm.volume_groups import DEVICE_ROOT
@@ -27,14 +28,22 @@ _HEADER_BYTES = 65536
 class SimMachine:
     """A running machine with one disk."""
 
-    def __init__(self, host: SimHost, path: str, format: str, cache: str = WRITEBACK) -> None:
-        """Start it on the path that ``prepare`` gave. StorageError: qemu cannot open that."""
+    def __init__(self, host: SimHost, path: str, format: str, cache: str = WRITEBACK, monitor: str = "") -> None:
+        """Start it on the path that ``prepare`` gave. ``monitor``: where it can be spoken to. StorageError: qemu cannot
+        open that path."""
         self.process = host.process(PROGRAM)
+        self._path = path
+        self._added: dict[str, tuple[Layer, Node]] = {}
+        """Nodes that nobody uses yet, by name."""
         try:
             tool = UnsafeImageTool if cache == UNSAFE else SimImageTool
-            images = tool(self.process.files, host.world.image_locks, self.process.files.owner)
-            self.process.at_death(images.abandon)
-            self._session: SimSession = images.open_session(block_graph(self.process, path, format), True, False)
+            self._images = tool(self.process.files, host.world.image_locks, self.process.files.owner)
+            self.process.at_death(self._images.abandon)
+            self._chain = block_graph(self.process, path, format)
+            self._session: SimSession = self._images.open_session(self._chain, True, False)
+            self._nodes = self._opened()
+            if monitor:
+                host.monitors[monitor] = self
         except BaseException:
             self.process.end()
             raise
@@ -51,6 +60,48 @@ class SimMachine:
     def flush(self) -> None:
         """Flush, as far as the cache mode passes that on."""
         self._session.flush()
+
+    # -- what its monitor does (``engine.doors.hypervisor``)
+
+    def nodes(self) -> list[Node]:
+        """What it has open, top first."""
+        return [*self._nodes, *(node for _, node in self._added.values())]
+
+    def _opened(self) -> list[Node]:
+        folder, found, path = self._path.rpartition("/")[0], [], self._path
+        for index, layer in enumerate(self._chain):
+            header = _header(self.process, layer)
+            backing = (header.backing_name if header else None) or ""
+            size = header.size if header else self._session.size
+            found.append(Node(f"#block{index}", path, str(layer.format), index == 0, backing, size, bool(backing)))
+            path = f"{folder}/{backing}"
+        return found
+
+    def add_overlay(self, name: str, layer: Layer) -> None:
+        """Open a layer that nobody uses yet."""
+        if name in self._added or name in [node.name for node in self._nodes]:
+            raise ToolFailed(f"duplicate nodes with the name {name}")
+        header = _header(self.process, layer)
+        assert header is not None, "an overlay is no raw image"
+        self._added[name] = layer, Node(name, layer.path, "qcow2", True, header.backing_name or "", header.size)
+
+    def remove_overlay(self, name: str) -> None:
+        """Close it."""
+        if self._added.pop(name, None) is None:
+            raise ToolFailed(f"there is no node {name}")
+
+    def switch(self, node: str, overlay: str) -> None:
+        """Go on in an overlay; all that was written is flushed, and what was the top is opened anew for reading, by the
+        name by which it was opened."""
+        if node != self._nodes[0].name or overlay not in self._added:
+            raise ToolFailed(f"the node {node} is busy, or there is no {overlay}")
+        top = self._chain[0]._replace(path=_target(self.process, self._nodes[0].path))
+        layer, added = self._added.pop(overlay)
+        self._session.flush()
+        self._session.close()
+        self._chain = [layer, top, *self._chain[1:]]
+        self._session = self._images.open_session(self._chain, True, False)
+        self._nodes = [added._replace(has_backing=True), self._nodes[0]._replace(writable=False), *self._nodes[1:]]
 
     def freeze(self) -> None:
         """Stop it as by SIGSTOP; it keeps its locks."""
@@ -79,17 +130,22 @@ def block_graph(process: SimProcess, path: str, format: str) -> list[Layer]:
         target = _target(process, path)
         layer = Layer(target, VolumeFormat(format), target.startswith(DEVICE_ROOT))
         found.append(layer)
-        if layer.format is VolumeFormat.RAW:
-            return found
-        try:
-            opener = process.files.open_block if layer.device else process.files.open
-            with opener(target, False) as handle:
-                header = parse_header(handle.read_at(0, _HEADER_BYTES), handle.stat().size)
-        except OSError as error:
-            raise from_os_error(error, f"open the image {path}") from error
-        if header.backing_name is None:
+        header = _header(process, layer)
+        if header is None or header.backing_name is None:
             return found
         path, format = f"{folder}/{header.backing_name}", header.backing_format or format
+
+
+def _header(process: SimProcess, layer: Layer) -> Header | None:
+    """The header of a qcow2 layer."""
+    if layer.format is VolumeFormat.RAW:
+        return None
+    try:
+        opener = process.files.open_block if layer.device else process.files.open
+        with opener(layer.path, False) as handle:
+            return parse_header(handle.read_at(0, _HEADER_BYTES), handle.stat().size)
+    except OSError as error:
+        raise from_os_error(error, f"open the image {layer.path}") from error
 
 
 def _target(process: SimProcess, path: str) -> str:

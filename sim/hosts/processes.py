@@ -11,13 +11,17 @@ process (``sim.hosts.doors``; ``sim.hosts.world`` puts them together).
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any, NoReturn, Protocol
 from zlib import crc32
 
 from engine.doors import Doors
+from engine.doors.hypervisor import Node
+from engine.doors.images import Layer
 from engine.doors.processes import ProcessIdentity
 from engine.errors import StorageError
 from sim.disk.files import RUN_MOUNT, Bind, Fault, SimFiles
@@ -38,6 +42,7 @@ _ON_SHARED = ("/dev/", "/srv/")
 _ASKS_DAEMON = frozenset(f"shared_leases.{call}" for call in "joined host hosts".split())
 _FIRST_RUN_DEVICE = 1 << 40
 HOLDER = "engine.host.holder"
+_NOTE_LIMIT = 65536
 
 Hook = Callable[["SimProcess", str, str], Fault]
 """Called before each door call with (process, call, what); may raise OSError, or kill and raise Crashed."""
@@ -77,6 +82,19 @@ class Surroundings(Protocol):
     @property
     def now(self) -> float:
         """Virtual seconds since the beginning."""
+
+
+class Spoken(Protocol):
+    """A machine as its monitor shows it."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it is neither dead nor frozen."""
+
+    def nodes(self) -> list[Node]: ...
+    def add_overlay(self, name: str, layer: Layer) -> None: ...
+    def remove_overlay(self, name: str) -> None: ...
+    def switch(self, node: str, overlay: str) -> None: ...
 
 
 class SimProcess:
@@ -132,6 +150,8 @@ class SimProcess:
             raise Crashed
         if self._doomed:
             self.kill()
+        if self.host.unnamed:
+            self.host.look_for_names()
         if self.host.apart:
             self.host.require_storage(call, what)
         hook = self.hook
@@ -214,6 +234,10 @@ class SimHost:
         self.mounts = MountTable()
         self.view = HostView(lambda: world.now)
         """What it believes of the shared storage, where that is remote."""
+        self.unnamed: dict[int, tuple[SimStorage, str]] = {}
+        """Holders, by pid, that have not yet found themselves in the note that is to name them."""
+        self.monitors: dict[str, Spoken] = {}
+        """Machines that can be spoken to, by their monitor."""
         self.active: set[str] = set()
         """Logical volumes (their uuids) that are devices here."""
         self.opened: dict[str, int] = {}
@@ -244,6 +268,19 @@ class SimHost:
     def boot_id(self) -> str:
         """Changes with each boot."""
         return f"{self.name}-boot-{self.boots}"
+
+    def look_for_names(self) -> None:
+        """Holders that a note names stay from here on."""
+        for pid, (storage, note) in list(self.unnamed.items()):
+            with contextlib.suppress(OSError, ValueError, LookupError):
+                if json.loads(storage.file(note)[1].content.read(0, _NOTE_LIMIT))["process"][1] == pid:
+                    del self.unnamed[pid]
+
+    def end_unnamed(self, holder: SimProcess) -> None:
+        """The process that started a holder is gone: one that no note has named ends too."""
+        self.look_for_names()
+        if self.unnamed.pop(holder.identity.pid, None) is not None:
+            holder.end()
 
     def process(self, name: str, main: Callable[[], Any] | None = None) -> SimProcess:
         """A new process; with ``main`` the executor runs it, else it is driven by whoever has it."""

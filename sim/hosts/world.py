@@ -26,6 +26,7 @@ from engine.formats.nfs.place import MOUNTS
 from sim.disk.profiles import PROFILES, CrashState, Profile, crash_states, one_state
 from sim.disk.storage import DEFAULT_CAPACITY, SimStorage
 from sim.hosts.doors.clock import IdSource, LeastUnused, SimClock, SimIds
+from sim.hosts.doors.hypervisor import SimHypervisors
 from sim.hosts.doors.leases import SimLeases
 from sim.hosts.doors.mounts import SimMounts
 from sim.hosts.doors.shared_leases import SimSharedLeases
@@ -322,6 +323,7 @@ class World:
             mounts=SimMounts(process),
             volume_groups=process.groups,
             shared_leases=SimSharedLeases(process),
+            hypervisors=SimHypervisors(process),
         )
 
     def _ids(self, process: SimProcess) -> Ids:

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 from zlib import crc32
 
 from engine.doors.files import Access, Kind, Stat
+from engine.doors.processes import ProcessIdentity
 from engine.doors.users import User
 from engine.doors.volume_groups import BLOCK_BYTES, PhysicalRange, VolumeGroup
 from engine.errors import BadRequest, Conflict, NotFound, Refused, StorageError, ToolFailed
@@ -107,9 +108,16 @@ class Host(Protocol):
     def opened(self) -> dict[str, int]:
         """How often each is open there."""
 
+    @property
+    def processes(self) -> Mapping[int, Process]:
+        """Those that live, by pid."""
+
 
 class Process(Protocol):
     """A process whose door to volume groups this is."""
+
+    identity: ProcessIdentity
+    name: str
 
     @property
     def host(self) -> Host: ...
@@ -129,7 +137,7 @@ class SimDevice:
         self._owner = owner
         self._process = owner.process
         self._storage = owner.storage
-        self._writable = writable
+        self.writable = writable
         self.uuid = uuid
         self._closed = False
         self._count(+1)
@@ -235,7 +243,7 @@ class SimDevice:
         return found
 
     def _change(self, device: str, op: DataOp) -> None:
-        if not self._writable:
+        if not self.writable:
             raise fail(errno.EBADF, self.path)
         inode, _ = self._storage.file(device)
         self._storage.change(inode, op, device)
@@ -380,9 +388,20 @@ class SimVolumeGroups:
     # -- devices
 
     def users(self, group: str, name: str) -> list[User]:
-        """Return nobody: which simulated process opened a device is not noted, only how often it is open."""
+        """Look at what the other processes of the host have open."""
         self._enter("users", f"{group}/{name}")
-        return []
+        try:
+            uuid = self._uuid(f"{DEVICE_ROOT}{group}/{name}")
+        except OSError:
+            return []  # it is not active
+        found: dict[int, User] = {}
+        for other in self.process.host.processes.values():
+            for handle in other.files.handles if other is not self.process else ():
+                if isinstance(handle, SimDevice) and handle.uuid == uuid:
+                    pid = other.identity.pid
+                    writes = handle.writable or (pid in found and found[pid].writes)
+                    found[pid] = User(pid, other.name, writes)
+        return list(found.values())
 
     def open_device(self, path: str, writable: bool = False) -> SimDevice:
         return _Aligned(self, path, writable, self._uuid(path))

@@ -49,7 +49,7 @@ def real_doors(
     clock, ids = RealClock(), RealIds(host)
     return Doors(
         files or RealFiles(), OfdLeases(), nothing, processes, clock, ids, mounts or NfsMounts(()), groups or nothing,
-        shared or nothing,
+        shared or nothing, nothing,
     )  # fmt: skip
 
 

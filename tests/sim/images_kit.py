@@ -33,7 +33,7 @@ Step = tuple[Any, ...]
 def crashing_files(effects: Effects, files: Files | None = None) -> Files:
     """File door that ends the process before an effect."""
     nothing = cast(Any, None)
-    return crashing(Doors(files or RealFiles(), *[nothing] * 8), effects).files
+    return crashing(Doors(files or RealFiles(), *[nothing] * 9), effects).files
 
 
 def make_layer(files: Files, layer: Layer, size: int) -> None:

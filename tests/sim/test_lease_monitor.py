@@ -9,7 +9,7 @@ import pytest
 
 from engine.fixes import run as fixes
 from engine.formats.files.layout import lease_key
-from engine.host import preparing
+from engine.host import holding
 from engine.tags import leasing
 from engine.tags.attempt import Attempt
 from sim.explore.cases.catalog import CASES
@@ -57,11 +57,11 @@ def test_a_lease_that_is_released_before_the_seal_is_reported(case: str, monkeyp
 
 def test_a_holder_without_the_layers_below_is_reported(monkeypatch: pytest.MonkeyPatch):
     """It has the lease of the disk alone: what the disk stands on could be merged away under the machine."""
-    original = preparing._hold
+    original = holding.start
 
     def hold(context: Any, state: Any, entry: Any, leases: list[Any], *rest: Any) -> Any:
         own = [lease for lease in leases if lease.lock.place[2] == lease_key(entry.image)]
         return original(context, state, entry, own, *rest)
 
-    monkeypatch.setattr(preparing, "_hold", hold)
+    monkeypatch.setattr(holding, "start", hold)
     assert any("a layer below" in problem for problem in problems("machine"))

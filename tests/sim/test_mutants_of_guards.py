@@ -195,13 +195,13 @@ def unknown_holders() -> list[int]:
 def test_a_holder_is_never_forgotten_before_it_ends(monkeypatch: pytest.MonkeyPatch):
     """Wherever the teardown is killed; one that forgets first is found."""
     assert not unknown_holders()
-    ends = preparing._end_holder
+    ends = preparing._undo
 
     def forgets_first(context: Any, state: Any, entry: Any) -> None:
         state.forget_prepared(entry)
         ends(context, state, entry)
 
-    monkeypatch.setattr(preparing, "_end_holder", forgets_first)
+    monkeypatch.setattr(preparing, "_undo", forgets_first)
     assert unknown_holders()
 
 

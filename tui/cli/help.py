@@ -100,7 +100,9 @@ COMMANDS: dict[str, Command] = {
         "  diskwright create-disk main 20G --base 3f2a --strategy performance --wait",
     ),
     "create-snapshot": _command(
-        1, "images", "freeze the present content of a disk", "diskwright create-snapshot main 3f2a"
+        1, "images", "freeze the present content of a disk",
+        "diskwright create-snapshot main 3f2a\n\n"
+        "The machine of a prepared disk goes on meanwhile, if its monitor is known: prepare --monitor, attach.",
     ),
     "copy": _command(
         1, "images", "copy an image, all of it or the difference to a base",
@@ -205,7 +207,12 @@ COMMANDS: dict[str, Command] = {
         "With a COMMAND, {} is replaced by the path, DISKWRIGHT_DISK and DISKWRIGHT_DISK_FORMAT are in its\n"
         "environment, the image is torn down when it ends, and its exit code is ours (127: no such command).\n"
         "It keeps the lease itself, whoever dies.\n"
-        "Without, the path alone is printed; its format is told on standard error, and with --json.",
+        "Without, the path alone is printed; its format is told on standard error, and with --json.\n"
+        "With --monitor qmp:PATH (a QMP socket of the machine) snapshots are taken while the machine runs.",
+    ),
+    "attach": _command(
+        4, "prepare", "say how to speak to the machine that uses a prepared disk, to snapshot it while it runs",
+        "diskwright attach main 3f2a qmp:/run/web.qmp",
     ),
     "teardown": _command(4, "prepare", "undo prepare", "diskwright teardown main 3f2a"),
     "demo": _command(

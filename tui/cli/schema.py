@@ -260,7 +260,10 @@ def _of_using() -> dict[str, Schema]:
     one = _texts("repository", "image")
     demo = {"path": _TEXT, "created": _YES, "names": _map_of(_TEXT), "next": _array(_TEXT)}
     return {
-        "prepare": _object({**one, **_texts("path", "format"), "writable": _YES, "pid": _WHOLE}, print=_TEXT),
+        "prepare": _object(
+            {**one, **_texts("path", "format"), "writable": _YES, "pid": _WHOLE}, print=_TEXT, monitor=_TEXT
+        ),
+        "attach": _object({**one, **_texts("path", "monitor")}),
         "teardown": _object({**one, "prepared": _YES}),
         "demo": _object({**_checked(), **demo}),
         "tui": _ANY,

@@ -73,6 +73,7 @@ class NotedEngine(Engine):
     export_image = _noted("export", Engine.export_image)
     stream_image = _noted("export", Engine.stream_image)
     prepare_image = _noted("prepare", Engine.prepare_image)
+    attach_monitor = _noted("attach", Engine.attach_monitor)
     teardown_image = _noted("teardown", Engine.teardown_image)
 
     @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """The process door of a simulated process: starts, finds, stops and kills others of its host.
 
 ``spawn`` starts ``engine.host.runner`` (the same code, called as a function with doors of this host; its
-output goes to the log) and ``engine.host.holder`` (a process that only has leases). Process groups, sessions, limits
-and the exit code of a child are not modelled.
+output goes to the log) and ``engine.host.holder`` (a process that only has leases; until a note names it, it ends with
+the one that started it). Process groups, sessions, limits and the exit code of a child are not modelled.
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ class SimProcesses:
                     self._host.world.shared.adopt(number, child)
             else:
                 self._host.world.locks.share(self._lock(lease), child)
+        if module == HOLDER:
+            self._host.unnamed[child.identity.pid] = storage, arguments[1]
+            self._process.at_death(lambda: self._host.end_unnamed(child))
         if program is not None:
             child.main = lambda: program(child)
             self._host.world.executor.launch(child)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import BadRequest, DiskwrightError, NotFound, StorageError, from_os_error
 from tui.cli.arguments import Parser
-from tui.cli.session import Handler, Session
+from tui.cli.session import Handler, Session, absolute
 from tui.text.printable import printable, quoted
 
 if TYPE_CHECKING:
@@ -75,6 +75,9 @@ def add_prepare(parser: Parser) -> None:
         "--print", choices=tuple(HYPERVISORS), dest="hypervisor", help="the arguments or the XML instead of the path"
     )
     parser.add_argument(
+        "--monitor", default="", metavar="qmp:PATH", help="how to speak to the machine: live snapshots need it"
+    )
+    parser.add_argument(
         "--take-over", action="store_true", help="a machine has it open that lost its holder: give it a new one"
     )
 
@@ -86,8 +89,12 @@ def run_prepare(session: Session, arguments: argparse.Namespace) -> int:
             raise BadRequest("--take-over is for a machine that runs already", "Leave the command out")
         if arguments.hypervisor:
             raise BadRequest("--print is for a machine that is started by hand", "Leave the command out")
+        if arguments.monitor:
+            raise BadRequest("a command keeps its lease itself, so nothing is done beside it", "Leave --monitor out")
         return _run_command(session, arguments, image)
-    prepared = session.engine.prepare_image(arguments.repo, image, not arguments.read_only, arguments.take_over)
+    prepared = session.engine.prepare_image(
+        arguments.repo, image, not arguments.read_only, arguments.take_over, _monitor(arguments.monitor)
+    )
     words = HYPERVISORS[arguments.hypervisor](prepared) if arguments.hypervisor else ""
     session.out.document(
         ({"print": words} if words else {})
@@ -98,6 +105,7 @@ def run_prepare(session: Session, arguments: argparse.Namespace) -> int:
             "format": prepared.format,
             "writable": prepared.writable,
             "pid": prepared.process.pid,
+            **({"monitor": prepared.monitor} if prepared.monitor else {}),
         }
     )
     session.out.line(words or printable(prepared.path))
@@ -106,6 +114,32 @@ def run_prepare(session: Session, arguments: argparse.Namespace) -> int:
         f"Format {printable(prepared.format)}. "
         f"Prepared until: diskwright teardown {quoted(arguments.repo)} {image}{which}"
     )
+    return 0
+
+
+def _monitor(text: str) -> str:
+    """The monitor with the path of its socket absolute; what is none is refused before anything is done."""
+    if not text:
+        return ""
+    path = text.removeprefix("qmp:")
+    if path == text or not path:
+        raise BadRequest(f"{text!r:.200} is no monitor", "Use qmp:PATH, the path of the socket of its QMP monitor")
+    return f"qmp:{absolute(path)}"
+
+
+def add_attach(parser: Parser) -> None:
+    parser.add_argument("repo", metavar="REPO")
+    parser.add_argument("image", metavar="IMAGE", help="a disk that is prepared here")
+    parser.add_argument("monitor", metavar="qmp:PATH", help="the socket of a QMP monitor that nobody else uses")
+
+
+def run_attach(session: Session, arguments: argparse.Namespace) -> int:
+    image = session.image(arguments.repo, arguments.image)
+    prepared = session.engine.attach_monitor(arguments.repo, image, _monitor(arguments.monitor))
+    session.out.document(
+        {"repository": arguments.repo, "image": image, "path": prepared.path, "monitor": prepared.monitor}
+    )
+    session.out.say(f"The machine at {printable(prepared.monitor)} uses {image}; snapshots are taken beside it.")
     return 0
 
 
@@ -195,5 +229,6 @@ def run_teardown(session: Session, arguments: argparse.Namespace) -> int:
 
 HANDLERS = {
     "prepare": Handler(add_prepare, run_prepare),
+    "attach": Handler(add_attach, run_attach),
     "teardown": Handler(add_teardown, run_teardown),
 }

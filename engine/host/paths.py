@@ -1,0 +1,71 @@
+"""The path of a prepared image: a directory of links by which qemu finds each layer beside the one above it.
+
+A machine that has the disk open opens it again by its name when qemu makes it read-only or writable. So the name leads
+to what the machine has open, until it has gone on elsewhere. The name of the disk tells its format, too: a snapshot
+makes a qcow2 of a raw disk, and whoever opened that as raw, by the name that it had, would destroy it. That name is
+gone then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from engine.data.model import VolumeFormat
+from engine.doors.images import Layer
+from engine.errors import from_os_error
+from engine.formats.base import backing_name
+from engine.tags import chains
+from engine.tags.context import Context
+
+NAMES = {VolumeFormat.QCOW2: "disk", VolumeFormat.RAW: "disk.raw"}
+_NEW = "new"
+
+
+def make(context: Context, run: str, links: list[chains.Link], layers: list[Layer]) -> str:
+    """Make the links in an empty run directory; return the path of the disk."""
+    try:
+        for name, layer in zip(_names(links), layers, strict=True):
+            context.doors.files.symlink(layer.path, f"{run}/{name}")
+    except OSError as error:
+        raise from_os_error(error, f"make the run directory of image {links[0].tag}") from error
+    return of(run, links)
+
+
+def of(run: str, links: list[chains.Link]) -> str:
+    """Return the path of the disk in a run directory."""
+    return f"{run}/{NAMES[links[0].volume.format]}"
+
+
+def renew(context: Context, run: str, links: list[chains.Link], layers: list[Layer]) -> None:
+    """Have the links lead to other layers, the lowest first: whoever opens the disk meanwhile gets all of the chain
+    that was, or all of the one that is, or nothing where its format is another now."""
+    extend(context, run, links, layers)
+    try:
+        _lead(context, f"{run}/{NAMES[links[0].volume.format]}", layers[0])
+        for name in set(NAMES.values()) - {NAMES[links[0].volume.format]}:
+            with contextlib.suppress(FileNotFoundError):
+                context.doors.files.unlink(f"{run}/{name}")
+    except OSError as error:
+        raise from_os_error(error, f"renew the run directory of image {links[0].tag}") from error
+
+
+def extend(context: Context, run: str, links: list[chains.Link], layers: list[Layer]) -> None:
+    """Make the links for the layers below the disk; that of the disk stays."""
+    try:
+        for name, layer in reversed(list(zip(_names(links), layers, strict=True))[1:]):
+            _lead(context, f"{run}/{name}", layer)
+    except OSError as error:
+        raise from_os_error(error, f"extend the run directory of image {links[0].tag}") from error
+
+
+def _lead(context: Context, path: str, layer: Layer) -> None:
+    """Have one link lead to a layer, at once."""
+    new = f"{path.rpartition('/')[0]}/{_NEW}"
+    with contextlib.suppress(FileNotFoundError):
+        context.doors.files.unlink(new)
+    context.doors.files.symlink(layer.path, new)
+    context.doors.files.rename(new, path)
+
+
+def _names(links: list[chains.Link]) -> list[str]:
+    return [NAMES[links[0].volume.format], *(backing_name(link.tag) for link in links[1:])]

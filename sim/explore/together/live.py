@@ -1,0 +1,291 @@
+"""A snapshot is taken of a disk whose machine runs, and somebody dies at each step of that.
+
+The machine writes and flushes before each effect of the verb. The process of the verb dies before one of them, or the
+machine does, or the power is cut there; then what may follow is tried: the same verb again, the machine restarted by
+its manager at the path that it knows, the machine stopped, and all fixes that are offered. It is judged
+
+* that in the end, and after each power cut, the disk shows all that the machine has flushed,
+* that a snapshot which was seen once never shows anything else, and that it is of a moment while the verb ran,
+* that the machine is never told that it cannot write, and no file that it has open is deleted,
+* that no lease is left behind, and nothing hidden stays once everything is fixed and the machine is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from engine.api import Engine
+from engine.errors import DiskwrightError, StorageError
+from sim.disk.content import Content
+from sim.disk.files import Fault
+from sim.explore.cases.driver import Driver, read
+from sim.explore.cases.fixtures import images
+from sim.explore.cases.fixtures.images import BLOCK, data
+from sim.explore.oracle.reference import USABLE
+from sim.explore.search.explorer import EFFECTS
+from sim.hosts.crash import Crashed
+from sim.hosts.doors.hypervisor import CHANGES
+from sim.hosts.machine import SimMachine
+from sim.hosts.processes import HOLDER, SimProcess
+from sim.hosts.world import World
+
+MONITOR = "qmp:/run/machine"
+_AT = 8 * BLOCK
+_MOST_FIXES = 12
+VERB, MACHINE, POWER = "verb", "machine", "power"
+DEATHS = (VERB, MACHINE, POWER)
+AGAIN, RESTARTED, STOPPED = "again", "restarted", "stopped"
+SEQUELS = (AGAIN, RESTARTED, STOPPED)
+
+
+class Wrong(NamedTuple):
+    """A run in which something came to harm."""
+
+    dies: str
+    effect: int
+    what: str
+    """The call before which it was."""
+    then: str
+    problems: tuple[str, ...]
+
+
+def snapshots(
+    prepare: Callable[[Driver], object],
+    format: str = "localfs-1.0",
+    deaths: Sequence[str] = DEATHS,
+    every: int = 1,
+    first: int = 1,
+) -> Iterator[Wrong | None]:
+    """What went wrong, None for nothing, in each run: one in which nobody dies, and each of these deaths before each
+    (or every so manieth) effect from the ``first`` on, with each sequel. ``prepare`` makes the disk "disk" in "a"."""
+    whole = _Run(prepare, format)
+    yield whole.judged()
+    if not whole.taken:
+        return
+    for dies in deaths:
+        for effect in range(first, whole.count + 1, every):
+            for then in SEQUELS if dies != POWER else ("",):
+                yield _Run(prepare, format, dies, effect, then).judged()
+
+
+class _Run:
+    """One of them."""
+
+    def __init__(
+        self, prepare: Callable[[Driver], object], format: str, dies: str = "", effect: int = 0, then: str = STOPPED
+    ) -> None:
+        self._dies, self._effect, self._then = dies, effect, then
+        self._world = World(format=format)
+        self._world.create("a", "b")
+        driver = Driver(self._world)
+        prepare(driver)
+        self._disk = driver.named["disk"]
+        self._content = driver.image("a", self._disk).content
+        driver.named_hosts_end()
+        self._world.storage.settle()
+        engine = self._world.host("one")
+        self._entry = engine.prepare_image("a", self._disk, monitor=MONITOR)
+        self._host = self._world.process_of(engine).host
+        self._machine = self._started()
+        self._writes = 0
+        self._moments: list[Content] = []
+        """What a snapshot that is being taken may show."""
+        self._snapshots: dict[str, Content] = {}
+        self._problems: list[str] = []
+        self._what = ""
+        self.count = 0
+        self.taken = False
+        self._use()
+        self._look()
+
+    def _started(self) -> SimMachine:
+        """Start it as its manager knows it; where that path is gone (the format is another now), as it is told anew."""
+        engine = self._world.host("one")
+        known = [self._entry, *engine.list_prepared(), *engine.list_unheld()]
+        for number, entry in enumerate(known):
+            try:
+                return SimMachine(self._host, entry.path, entry.format, monitor=MONITOR)
+            except StorageError:
+                if number == len(known) - 1:
+                    raise
+        raise AssertionError("there is one at least")
+
+    # -- playing
+
+    def judged(self) -> Wrong | None:
+        """Play it and say what went wrong."""
+        self._take(self._world.host("one"), hooked=True)
+        if self._dies != POWER:
+            self._look()
+            self._go_on()
+            self._end()
+        found = tuple(dict.fromkeys(self._problems))
+        return Wrong(self._dies, self._effect, self._what, self._then, found) if found else None
+
+    def _take(self, engine: Engine, hooked: bool = False) -> None:
+        before = dict(self._snapshots)
+        self._moments = [self._content]
+        if hooked:
+            self._world.process_of(engine).hook = self
+        try:
+            image = engine.create_snapshot("a", self._disk, {"name": "live"})
+            self.taken = True
+            self._look()
+            if image not in self._snapshots:
+                self._problems.append("a snapshot was acknowledged and cannot be seen")
+        except Crashed:
+            pass
+        except DiskwrightError as error:
+            if not self._dies:
+                self._problems.append(f"the snapshot was not taken: {error}")
+        self._look()
+        for image, content in self._snapshots.items():
+            if image not in before and not any(content.same(moment) for moment in self._moments):
+                self._problems.append("a snapshot shows no moment while it was taken")
+
+    def __call__(self, process: SimProcess, call: str, what: str) -> Fault:
+        """As a hook: before each effect the machine writes, and somebody dies."""
+        if call in EFFECTS or call in CHANGES or call in ("processes.spawn", "processes.terminate"):
+            self.count += 1
+            self._use()
+            if self.count == self._effect:
+                self._what = f"{call} {what}"
+                if self._dies == MACHINE:
+                    self._machine.kill()
+                elif self._dies == POWER:
+                    self._cut()
+                    process.kill()
+                elif self._dies == VERB:
+                    process.kill()
+        return Fault.NONE
+
+    def _use(self) -> None:
+        if not self._machine.running:
+            return
+        self._writes += 1
+        for at in (_AT, _AT + self._writes % 8 * BLOCK):
+            try:
+                self._machine.write(at, data(self._writes))
+                self._machine.flush()
+            except StorageError as error:
+                self._problems.append(f"the machine could not write: {error}")
+            self._content = self._content.write(at, data(self._writes))
+            self._moments.append(self._content)
+
+    def _go_on(self) -> None:
+        self._use()
+        if self._then == RESTARTED or (self._dies == MACHINE and self._then == AGAIN):
+            self._machine.kill()
+            try:
+                self._machine = self._started()
+            except StorageError:
+                return  # nobody has it prepared any more, and the path is gone
+            self._use()
+        if self._then == AGAIN:
+            engine = self._world.host("one")
+            if engine.list_unheld():
+                with contextlib.suppress(DiskwrightError):
+                    engine.prepare_image("a", self._disk, take_over=True)
+            self._use()
+            self.taken = False
+            self._take(self._world.host("one"))
+            if not self.taken and self._machine.running:
+                self._problems.append("the same verb again does not go on")
+            self._use()
+
+    def _end(self) -> None:
+        """All that can be fixed while the machine runs, then without it."""
+        self._fix_all(self._world)
+        self._use()
+        self._look()
+        if self._machine.running:
+            self._machine.stop()
+        engine = self._world.host("one")
+        for _ in engine.list_prepared():
+            engine.teardown_image("a", self._disk)
+        if [process for process in self._host.processes.values() if process.name == HOLDER]:
+            self._problems.append("a holder is left that nobody knows of")
+        self._fix_all(self._world)
+        self._judge(self._world, "in the end")
+        left = [image.id for image in self._world.host("three").inspect_repository("a").images if image.hidden]
+        if left:
+            self._problems.append(f"hidden data stays: {left}")
+        self._look()
+
+    def _cut(self) -> None:
+        for state in self._world.crash_states():
+            world = self._world.fork(state.storage)
+            self._judge(world, "after a power cut")
+            seen = dict(self._snapshots)
+            self._look(world)
+            self._fix_all(world)
+            self._judge(world, "after a power cut and all fixes")
+            self._look(world)
+            self._snapshots = seen
+
+    # -- judging
+
+    def _fix_all(self, world: World) -> None:
+        tried: set[tuple[str, str]] = set()
+        engine = world.host("two")
+        for _ in range(_MOST_FIXES):
+            offered = [fix for fix in engine.check_storage_repository("a") if not fix.waits_for]
+            fresh = [fix for fix in offered if (fix.rule, fix.target) not in tried]
+            if not fresh:
+                return
+            tried.add((fresh[0].rule, fresh[0].target))
+            with contextlib.suppress(DiskwrightError):
+                engine.run_fix_here("a", fresh[0])
+
+    def _look(self, world: World | None = None) -> None:
+        """Compare all snapshots with what they showed before."""
+        engine = (world or self._world).host("three")
+        there = set()
+        for image in engine.inspect_repository("a").images:
+            if image.mutable or image.removed or image.hidden or image.status not in USABLE:
+                continue
+            there.add(image.id)
+            try:
+                found = _shown(engine, image.id, image.size_bytes)
+            except DiskwrightError as error:
+                self._problems.append(f"the snapshot {image.id} cannot be read: {error}")
+                continue
+            if not self._snapshots.setdefault(image.id, found).same(found):
+                self._problems.append(f"the snapshot {image.id} shows something else than before")
+        for image_id in self._snapshots.keys() - there:
+            self._problems.append(f"the snapshot {image_id} is gone")
+
+    def _judge(self, world: World, when: str) -> None:
+        try:
+            found = _shown(world.host("three"), self._disk, self._content.size)
+        except DiskwrightError as error:
+            self._problems.append(f"the disk cannot be read {when}: {error}")
+            return
+        if not found.same(self._content):
+            self._problems.append(f"the disk does not show what its machine has flushed, {when}")
+
+
+def _shown(engine: Engine, image: str, size: int) -> Content:
+    """What an image shows; the engine goes on using nothing."""
+    try:
+        return read(engine, "a", image, size)
+    finally:
+        engine.context.deactivate()
+
+
+def main() -> int:
+    """Explore all of it, and say what went wrong."""
+    harmed = 0
+    for prepare in (images.a_disk, images.a_raw_disk, images.a_chain):
+        for run in snapshots(prepare):
+            if run is not None:
+                harmed += 1
+                print(run)  # noqa: T201 - a command
+    return int(bool(harmed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

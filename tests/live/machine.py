@@ -1,0 +1,155 @@
+"""A machine for tests: qemu-storage-daemon with a monitor; its guest writes over NBD and tells what is durable."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import time
+from pathlib import Path
+from typing import IO
+
+from engine.tools.qemu.nbd import NbdSession
+
+BLOCK = 4096
+_PATIENCE_S = 60.0
+_ENTRY = struct.Struct(">QQ")
+
+
+class Machine:
+    """One qemu-storage-daemon on a prepared disk."""
+
+    def __init__(self, folder: Path, path: str, format: str) -> None:
+        self.socket, self.nbd = folder / "qmp", folder / "nbd"
+        for old in (self.socket, self.nbd):
+            old.unlink(missing_ok=True)
+        node = {"driver": format, "node-name": "disk", "file": {"driver": "file", "filename": path}}
+        export = {"type": "nbd", "id": "guest", "node-name": "disk", "name": "", "writable": True}
+        words = [
+            "qemu-storage-daemon", "--chardev", f"socket,path={self.socket},server=on,wait=off,id=monitor",
+            "--monitor", "chardev=monitor", "--blockdev", json.dumps(node),
+            "--nbd-server", f"addr.type=unix,addr.path={self.nbd}", "--export", json.dumps(export),
+        ]  # fmt: skip
+        self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + _PATIENCE_S
+        while not self.nbd.exists():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError("qemu-storage-daemon does not start")
+            time.sleep(0.005)
+
+    @property
+    def monitor(self) -> str:
+        return f"qmp:{self.socket}"
+
+    def kill(self) -> None:
+        """As by the kernel: nothing is written back."""
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+    def started(self) -> None:
+        """As the server of a session."""
+
+    def words(self) -> str:
+        return ""
+
+    def stop(self, patience_s: float = 0) -> None:
+        """It does not end with its guest."""
+
+    def session(self) -> NbdSession:
+        """The disk, as its guest sees it."""
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(str(self.nbd))
+        return NbdSession(connection, self, "the guest's disk")
+
+
+class Guest:
+    """A process that writes numbered blocks, one after the other, each flushed, as long as its machine answers. What it
+    tells when stands in a pipe, which outlives it."""
+
+    def __init__(self, machine: Machine, blocks: int, first: int) -> None:
+        self.blocks = blocks
+        reader, writer = os.pipe()
+        self._pid = os.fork()
+        if not self._pid:
+            os.close(reader)
+            self._write(machine, blocks, first, writer)
+        os.close(writer)
+        self._told: IO[bytes] = os.fdopen(reader, "rb")
+        os.set_blocking(reader, False)
+        self._rest = b""
+        self.issued = self.acknowledged = first - 1
+        """Numbers of the last write that was begun, and of the last that was flushed."""
+
+    @staticmethod
+    def _write(machine: Machine, blocks: int, number: int, writer: int) -> None:
+        with contextlib.suppress(BaseException):
+            session = machine.session()
+            while True:
+                os.write(writer, _ENTRY.pack(number, 0))
+                session.write(number % blocks * BLOCK, content(number))
+                session.flush()
+                os.write(writer, _ENTRY.pack(number, 1))
+                number += 1
+        os._exit(0)
+
+    def look(self) -> None:
+        """Read what it has told so far."""
+        with contextlib.suppress(BlockingIOError):
+            while piece := os.read(self._told.fileno(), 1 << 16):
+                self._rest += piece
+        whole = len(self._rest) // _ENTRY.size * _ENTRY.size
+        for number, done in _ENTRY.iter_unpack(self._rest[:whole]):
+            if done:
+                self.acknowledged = number
+            else:
+                self.issued = number
+        self._rest = self._rest[whole:]
+
+    def wait_for(self, number: int) -> None:
+        """Until a write is acknowledged, or it has ended."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while self.acknowledged < number and time.monotonic() < deadline:
+            self.look()
+            if os.waitpid(self._pid, os.WNOHANG)[0]:
+                self._pid = 0
+                self.look()
+                return
+            time.sleep(0.002)
+
+    def end(self) -> None:
+        """Kill it, and read the rest."""
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            self._pid = 0
+        self.look()
+        self._told.close()
+
+
+def content(number: int) -> bytes:
+    """What write number ``number`` writes."""
+    return struct.pack(">Q", number) * (BLOCK // 8)
+
+
+def numbers(data: bytes) -> list[int]:
+    """The number of the write that each block shows; AssertionError for a torn one."""
+    found = []
+    for start in range(0, len(data), BLOCK):
+        block = data[start : start + BLOCK]
+        (number,) = struct.unpack(">Q", block[:8])
+        assert block == content(number), f"the block at {start} is torn"
+        found.append(number)
+    return found
+
+
+def state_after(number: int, blocks: int) -> list[int]:
+    """What the blocks show after that write."""
+    return [max((n for n in range(max(0, number - blocks + 1), number + 1) if n % blocks == i), default=0)
+            for i in range(blocks)]  # fmt: skip

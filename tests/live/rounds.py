@@ -1,0 +1,188 @@
+"""Rounds of live snapshots on a real qemu-storage-daemon, in which somebody is killed at a random moment.
+
+``python -m tests.live.rounds --rounds 1000 --seed 7`` (``make live``). In each round a guest writes numbered blocks,
+one at a time, each flushed; a snapshot is taken meanwhile; the process of the verb, the machine, both, or nobody is
+killed. Then the machine goes on or is restarted, and is killed in the end. It is judged
+
+* that the disk shows the state after the last acknowledged write, or after the one that was under way,
+* that a snapshot that can be seen shows one state of a moment while the verb ran, and never another one later,
+* that all this stays so when every fix that is offered has run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from engine.api import Engine
+from engine.errors import DiskwrightError, ImageBusy
+from tests.crash.kit import World
+from tests.live.machine import BLOCK, Guest, Machine, numbers, state_after
+
+BLOCKS = 8
+SIZE = 1 << 20
+NOBODY, VERB, MACHINE, BOTH = "nobody", "verb", "machine", "both"
+_LONGEST_S = 0.6
+_PATIENCE_S = 60.0
+
+
+class Rounds:
+    """Rounds in one directory."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._folder = folder
+        self._world = World(folder / "world").create()
+        self._longest_s = _LONGEST_S
+        self.counted: Counter[str] = Counter()
+
+    def play(self) -> list[str]:
+        """Play one round and say what went wrong."""
+        engine = self._world.engine("host-a")
+        strategy = self._random.choice(["space", "performance"])
+        disk = engine.create_virtual_disk("a", SIZE, options={"strategy": strategy})
+        dies = self._random.choice([NOBODY, VERB, VERB, MACHINE, BOTH])
+        try:
+            problems = self._played(engine, disk, dies)
+        finally:
+            with contextlib.suppress(DiskwrightError):
+                engine.teardown_image("a", disk)
+            engine.close()
+        return [f"{dies}, {strategy}: {problem}" for problem in problems]
+
+    def _played(self, engine: Engine, disk: str, dies: str) -> list[str]:
+        entry = engine.prepare_image("a", disk, monitor=f"qmp:{self._folder / 'qmp'}")
+        machine = Machine(self._folder, entry.path, entry.format)
+        guest = Guest(machine, BLOCKS, 1)
+        guest.wait_for(BLOCKS)
+        before = guest.acknowledged
+        acknowledged = self._take(disk, machine, dies)
+        guest.look()
+        after = guest.issued if acknowledged else None
+        self.counted[f"{dies}: {'acknowledged' if acknowledged else 'not acknowledged'}"] += 1
+        guest.wait_for(guest.acknowledged + 2)
+        if dies == VERB and self._random.random() < 0.5:  # the same verb goes on, beside a machine without a holder
+            if engine.list_unheld() and self._random.random() < 0.5:
+                engine.prepare_image("a", disk, take_over=True)
+            engine.create_snapshot("a", disk)
+            after = None
+            self.counted["went on"] += 1
+            guest.wait_for(guest.acknowledged + 2)
+        machine.kill()
+        guest.end()
+        problems = self._judge(engine, disk, before, after, guest)
+        seen = self._snapshots(engine)
+        for _ in engine.list_prepared():
+            engine.teardown_image("a", disk)
+        self._fix_all(engine)
+        problems += self._judge(engine, disk, before, after, guest)
+        if self._snapshots(engine) != seen:
+            problems.append("a snapshot shows something else than before the fixes, or is gone")
+        if left := [image.id for image in engine.inspect_repository("a").images if image.hidden]:
+            problems.append(f"hidden data stays: {left}")
+        for image in [disk, *seen]:
+            engine.remove_image("a", image)
+        self._fix_all(engine)
+        return problems
+
+    def _take(self, disk: str, machine: Machine, dies: str) -> bool:
+        """Take a snapshot in a process of its own; whether that was acknowledged."""
+        start = time.monotonic()
+        child = os.fork()
+        if not child:
+            with contextlib.suppress(BaseException):
+                self._world.engine("host-a").create_snapshot("a", disk)
+                os._exit(0)
+            os._exit(1)
+        if dies != NOBODY:
+            time.sleep(self._random.random() * self._longest_s * 1.1)
+            if dies in (MACHINE, BOTH):
+                machine.kill()
+            if dies in (VERB, BOTH):
+                os.kill(child, signal.SIGKILL)
+        done = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        if dies == NOBODY:
+            self._longest_s = time.monotonic() - start
+        assert done or dies != NOBODY, "nobody died, and no snapshot was taken"
+        return done
+
+    @staticmethod
+    def _fix_all(engine: Engine) -> None:
+        """Run what is offered until nothing of it is left; each once."""
+        done: set[tuple[str, str]] = set()
+        while True:
+            offered = [fix for fix in engine.check_storage_repository("a") if not fix.waits_for]
+            fresh = [fix for fix in offered if (fix.rule, fix.target) not in done]
+            if not fresh:
+                return
+            done.add((fresh[0].rule, fresh[0].target))
+            with contextlib.suppress(DiskwrightError):
+                engine.run_fix_here("a", fresh[0])
+
+    def _shown(self, engine: Engine, image: str) -> list[int]:
+        out = self._folder / "out.raw"
+        deadline = time.monotonic() + _PATIENCE_S
+        while not out.exists():
+            try:
+                engine.export_image("a", image, str(out), "raw")
+            except ImageBusy:  # a holder that was just started when its parent died has yet to find out
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        data = out.read_bytes()[: BLOCKS * BLOCK]
+        out.unlink()
+        return numbers(data)
+
+    def _snapshots(self, engine: Engine) -> dict[str, list[int]]:
+        images = engine.inspect_repository("a").images
+        shown = [one for one in images if not (one.mutable or one.hidden or one.removed)]
+        return {one.id: self._shown(engine, one.id) for one in shown}
+
+    def _judge(self, engine: Engine, disk: str, before: int, after: int | None, guest: Guest) -> list[str]:
+        problems = []
+        shown = self._shown_of_disk(engine, disk)
+        if shown not in [state_after(number, BLOCKS) for number in range(guest.acknowledged, guest.issued + 1)]:
+            problems.append(f"the disk shows {shown}; {guest.acknowledged} writes were acknowledged")
+        for image, found in self._snapshots(engine).items():
+            moment = max(found)
+            if found != state_after(moment, BLOCKS) or moment < before:
+                problems.append(f"snapshot {image} shows {found}, after {before} acknowledged writes")
+            if after is not None and moment > after:
+                problems.append(f"snapshot {image} shows {found}, and was acknowledged before write {after + 1}")
+        if after is not None and not self._snapshots(engine):
+            problems.append("a snapshot was acknowledged, and is not there")
+        return problems
+
+    def _shown_of_disk(self, engine: Engine, disk: str) -> list[int]:
+        for _ in engine.list_prepared():
+            engine.teardown_image("a", disk)
+        return self._shown(engine, disk)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    given = parser.parse_args()
+    wrong, start = 0, time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        rounds = Rounds(Path(folder), given.seed)
+        for number in range(1, given.rounds + 1):
+            for problem in rounds.play():
+                print(f"round {number} of seed {given.seed}: {problem}", flush=True)
+                wrong += 1
+            if number % 50 == 0:
+                print(f"{number} rounds, {wrong} problems, {time.monotonic() - start:.0f} s", flush=True)
+    print(f"seed {given.seed}: {given.rounds} rounds, {wrong} problems; {dict(sorted(rounds.counted.items()))}")
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

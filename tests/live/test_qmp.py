@@ -1,0 +1,171 @@
+"""The monitor of a real qemu-storage-daemon, and what the simulated machine says and does in its place."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from engine.data.model import VolumeFormat
+from engine.doors.hypervisor import Monitor, Node
+from engine.doors.images import Layer
+from engine.errors import BadRequest, ToolFailed, ToolMissing
+from engine.tools.hypervisor import qmp
+from engine.tools.hypervisor.monitors import Monitors
+from engine.tools.local.files import RealFiles
+from sim.explore.cases.driver import Driver, MiB
+from sim.hosts.machine import SimMachine
+from sim.hosts.world import World
+from tests.live.machine import Machine
+from tests.live.rounds import Rounds
+
+SIZE = 1 << 20
+GREETING = (
+    b'{"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}, "package": ""}, "capabilities": []}}\r\n'
+)
+
+
+def make(path: Path, backing: str = "") -> None:
+    words = ["qemu-img", "create", "-q", "-f", "qcow2", *(["-u", "-b", backing, "-F", "qcow2"] if backing else [])]
+    subprocess.run([*words, str(path), str(SIZE)], check=True)
+
+
+@pytest.fixture
+def machine(tmp_path: Path):
+    make(tmp_path / "first.qcow2")
+    (tmp_path / "disk").symlink_to("first.qcow2")
+    make(tmp_path / "overlay.qcow2", "t-first")
+    found = Machine(tmp_path, str(tmp_path / "disk"), "qcow2")
+    yield found
+    found.kill()
+
+
+def told(nodes: list[Node]) -> list[tuple[object, ...]]:
+    """What the engine goes by, of the layers alone."""
+    return [
+        (os.path.basename(node.path), node.format, node.writable, node.backing, node.size, node.has_backing)
+        for node in nodes
+        if node.format in ("qcow2", "raw")
+    ]
+
+
+def history(monitor: Monitor, overlay: Layer) -> list[list[tuple[object, ...]]]:
+    """Add an overlay, and go on in it."""
+    seen = [told(monitor.nodes())]
+    monitor.add_overlay("dw-added", overlay, monitor.nodes()[0].name)
+    seen.append(sorted(told(monitor.nodes())))
+    top = next(node.name for node in monitor.nodes() if node.path.endswith("/disk") and node.format == "qcow2")
+    monitor.switch(top, "dw-added")
+    return [*seen, sorted(told(monitor.nodes()))]
+
+
+def test_the_simulated_machine_tells_what_the_real_one_tells(machine: Machine, tmp_path: Path):
+    """Nodes before, with an overlay that nobody uses, and after the switch."""
+    monitor = Monitors().connect(machine.monitor)
+    try:
+        assert monitor.jobs() == []
+        real = history(monitor, Layer(str(tmp_path / "overlay.qcow2"), VolumeFormat.QCOW2))
+    finally:
+        monitor.close()
+    world = World()
+    world.create("a")
+    driver = Driver(world)
+    engine = driver.engine()
+    files = engine.doors.files
+    for name in ("first", "overlay"):
+        with files.create(f"/srv/{name}.qcow2") as handle:
+            handle.write_at(0, (tmp_path / f"{name}.qcow2").read_bytes())
+    files.symlink("/srv/first.qcow2", "/srv/disk")
+    host = world.process_of(engine).host
+    SimMachine(host, "/srv/disk", "qcow2", monitor="qmp:/run/vm")
+    there = engine.doors.hypervisors.connect("qmp:/run/vm")
+    assert history(there, Layer("/srv/overlay.qcow2", VolumeFormat.QCOW2)) == real
+    assert MiB == SIZE
+
+
+def test_what_a_machine_left_is_no_longer_written_and_is_told_so(machine: Machine, tmp_path: Path):
+    """After the switch the locks of the file below are those of a reader, and the overlay's those of a writer."""
+    monitor = Monitors().connect(machine.monitor)
+    history(monitor, Layer(str(tmp_path / "overlay.qcow2"), VolumeFormat.QCOW2))
+    monitor.close()
+    files = RealFiles()
+    assert [user.writes for user in files.users(str(tmp_path / "first.qcow2"))] == [False]
+    assert [user.writes for user in files.users(str(tmp_path / "overlay.qcow2"))] == [True]
+
+
+def test_what_the_machine_says_is_an_error_with_its_words(machine: Machine):
+    """A file that is not there, a node that is not there."""
+    monitor = Monitors().connect(machine.monitor)
+    with pytest.raises(ToolFailed, match="No such file"):
+        monitor.add_overlay("dw-x", Layer("/nowhere/x", VolumeFormat.QCOW2), "disk")
+    with pytest.raises(ToolFailed, match="nobody"):
+        monitor.switch("nobody", "disk")
+    machine.kill()
+    with pytest.raises(ToolFailed):
+        monitor.nodes()
+    monitor.close()
+    monitor.close()
+
+
+def test_a_monitor_that_is_gone_busy_or_none_is_told(machine: Machine, tmp_path: Path, monkeypatch):
+    """Each is one sentence, and what is no monitor is a mistake of who asks."""
+    for nonsense in ("vm", "qmp:relative", "libvirt:qemu:///system/vm"):
+        with pytest.raises(BadRequest, match="no monitor"):
+            Monitors().connect(nonsense)
+    with pytest.raises(ToolFailed):
+        Monitors().connect(f"qmp:{tmp_path / 'gone'}")
+    first = Monitors().connect(machine.monitor)
+    monkeypatch.setattr(qmp, "_CONNECT_S", 0.3)
+    with pytest.raises(ToolFailed, match="did not answer"):
+        Monitors().connect(machine.monitor)
+    first.close()
+
+
+@pytest.mark.parametrize(("lines", "error", "words"), [
+    ([b"hello\r\n"], ToolFailed, "did not answer"),
+    ([GREETING, {"return": {}}, {"return": "nonsense"}], ToolFailed, "sense"),
+    ([GREETING, {"return": {}}, {"return": [{"drv": 1}]}], ToolFailed, "sense"),
+    ([GREETING, {"return": {}},
+      {"error": {"class": "CommandNotFound", "desc": "The command is not known"}}], ToolMissing, "too old"),
+])  # fmt: skip
+def test_a_monitor_that_speaks_nonsense_or_is_old_is_told(lines, error, words: str, tmp_path: Path):
+    """Whatever answers at the socket."""
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(tmp_path / "qmp"))
+    server.listen()
+
+    def serve() -> None:
+        connection, _ = server.accept()
+        with contextlib.suppress(OSError, ValueError), connection:
+            connection.sendall(lines[0])
+            for answer in lines[1:]:
+                request = json.loads(connection.recv(1 << 16))
+                named = {"id": request["id"]} if "id" in request else {}
+                connection.sendall(json.dumps(answer | named).encode() + b"\r\n")
+            connection.recv(1)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        with pytest.raises(error, match=words):
+            monitor = Monitors().connect(f"qmp:{tmp_path / 'qmp'}")
+            try:
+                monitor.nodes()
+            finally:
+                monitor.close()
+    finally:
+        thread.join()
+        server.close()
+
+
+@pytest.mark.slow
+def test_rounds_on_a_real_machine_lose_nothing(tmp_path: Path):
+    """Some rounds in which the machine, the verb, or both are killed. A thousand: ``make live``."""
+    rounds = Rounds(tmp_path, 11)
+    assert [problem for _ in range(6) for problem in rounds.play()] == []

@@ -1,0 +1,141 @@
+"""A snapshot under a running machine: whoever dies at whatever step, nothing that was flushed is missed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine.data.records import Record
+from engine.errors import ImageBusy, Refused, ToolFailed
+from engine.gate import gate
+from engine.host import paths
+from engine.verbs import snapshot
+from sim.explore.cases.driver import Driver, MiB
+from sim.explore.cases.fixtures import images
+from sim.explore.together.live import DEATHS, MACHINE, POWER, VERB, Wrong, snapshots
+from sim.hosts.machine import SimMachine
+from sim.hosts.world import LVM, NFS, World
+
+MONITOR = "qmp:/run/vm"
+
+
+def wrong(*arguments: Any, **named: Any) -> list[Wrong]:
+    runs = list(snapshots(*arguments, **named))
+    assert runs
+    return [run for run in runs if run is not None]
+
+
+@pytest.mark.parametrize(("death", "every"), [(VERB, 11), (MACHINE, 13), (POWER, 9)])
+def test_nothing_is_missed_whoever_dies(death: str, every: int):
+    """Some of the steps, of a raw disk, whose format changes."""
+    assert not wrong(images.a_raw_disk, deaths=(death,), every=every, first=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("prepare", "format", "every"), [(images.a_raw_disk, "localfs-1.0", 5), (images.a_chain, NFS, 11)]
+)
+def test_nothing_is_missed_at_any_step(prepare: Any, format: str, every: int):
+    """More of them, with a chain, on a server. All of them: ``make live``."""
+    assert not wrong(prepare, format, DEATHS, every, 2)
+
+
+def strong_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = snapshot.frozen_record
+
+    def strong(*arguments: Any) -> Record:
+        return original(*arguments)._replace(strong=True, operation=None)
+
+    monkeypatch.setattr(snapshot, "frozen_record", strong)
+
+
+def path_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    renew, extend = paths.renew, paths.extend
+
+    def early(*arguments: Any) -> None:
+        monkeypatch.setattr(paths, "extend", extend)
+        renew(*arguments)
+        monkeypatch.setattr(paths, "extend", early)
+
+    monkeypatch.setattr(paths, "extend", early)
+
+
+def path_never(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "renew", paths.extend)
+
+
+def nobody_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "unsealed", lambda below, overlay: False)
+
+
+@pytest.mark.parametrize(("plant", "found"), [
+    (strong_at_once, "the snapshot"),
+    (path_never, "the disk does not show"),
+    (path_first, ""),
+    (nobody_below, ""),
+])  # fmt: skip
+def test_planted_bugs_are_found(plant: Any, found: str, monkeypatch: pytest.MonkeyPatch):
+    """S strong before the switch; a path that stays behind, or goes ahead; a gate that asks nobody who writes below."""
+    plant(monkeypatch)
+    harmed = wrong(images.a_disk, deaths=(VERB,), every=3)
+    assert any(found in problem for run in harmed for problem in run.problems)
+
+
+@pytest.fixture
+def driver() -> Driver:
+    world = World()
+    world.create("a", "b")
+    return Driver(world)
+
+
+def start(driver: Driver, disk: str, monitor: str = MONITOR) -> SimMachine:
+    entry = driver.engine().prepare_image("a", disk, monitor=monitor)
+    return SimMachine(driver.world.process_of(driver.engine()).host, entry.path, entry.format, monitor=monitor)
+
+
+def test_a_monitor_that_is_gone_or_of_another_machine_changes_nothing(driver: Driver):
+    """A sentence each, and the machine still has its holder."""
+    one, other = driver.create("a", MiB), driver.create("a", MiB)
+    engine = driver.engine()
+    machine = start(driver, one)
+    before = engine.list_prepared()
+    engine.prepare_image("a", other)
+    with pytest.raises(Refused, match="does not have image"):
+        engine.attach_monitor("a", other, MONITOR)
+    with pytest.raises(ToolFailed, match="does not answer"):
+        engine.attach_monitor("a", other, "qmp:/run/nobody")
+    machine.kill()
+    with pytest.raises(ToolFailed, match="does not answer"):
+        engine.create_snapshot("a", one)
+    assert [entry for entry in engine.list_prepared() if entry.image == one] == before
+    assert [report.mutable for report in engine.list_images("a")] == [True, True]
+
+
+def test_a_monitor_can_be_told_later(driver: Driver):
+    """Attach looks whether the machine has the disk; after that a snapshot is taken beside it."""
+    disk = driver.create("a", MiB)
+    engine = driver.engine()
+    entry = engine.prepare_image("a", disk)
+    host = driver.world.process_of(engine).host
+    machine = SimMachine(host, entry.path, entry.format, monitor=MONITOR)
+    with pytest.raises(ImageBusy, match="attach"):
+        engine.create_snapshot("a", disk)
+    engine.attach_monitor("a", disk, MONITOR)
+    for _ in range(3):
+        engine.create_snapshot("a", disk)
+    machine.write(0, images.data(1))
+    machine.stop()
+    engine.teardown_image("a", disk)
+    assert len(engine.list_images("a")) == 4
+
+
+def test_on_lvm_it_is_refused():
+    """Nothing would keep a machine that is started anew from the volume that it has left."""
+    world = World(format=LVM)
+    world.create("a")
+    driver = Driver(world)
+    disk = driver.create("a", MiB)
+    start(driver, disk)
+    with pytest.raises(Refused, match="LVM"):
+        driver.engine().create_snapshot("a", disk)

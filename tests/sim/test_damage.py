@@ -38,8 +38,8 @@ def test_a_sample_of_damages_of_every_case(name: str):
 @pytest.mark.parametrize("name", ["lvm:snapshot", "lvm:merge-begun", "lvm:clean-scrap"])
 def test_one_damaged_object_on_lvm(name: str):
     """A volume that is gone or has no tags, a bit of a page of metadata."""
-    tally = explore(ALL[name], BOUND, sample=8)
-    assert tally.damages == 8 and not tally.harmful
+    tally = explore(ALL[name], BOUND)
+    assert tally.damages > 5 and not tally.harmful
 
 
 @pytest.mark.parametrize("name", ["snapshot", "remove-below", "mend-copy", "clean-scrap"])

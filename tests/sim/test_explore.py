@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sim.explore.cases.catalog import CASES, ON_LVM
+from sim.explore.cases.catalog import BEFORE_USES, CASES, ON_LVM
 from sim.explore.command import main
+from sim.explore.search.explorer import Explorer
 
 QUICK = ["create-empty", "remove", "restore", "user-data", "clean-removed", "clean-lost", "clean-unnamed"]
 
@@ -34,6 +35,13 @@ def test_every_verb_and_every_fix_survives_power_cuts_at_every_effect(capsys, pr
     """Bounded in time for each case; what was not reached is said, what was reached has no violation."""
     code, text = explored(capsys, "--shallow", "--seconds", "3", "--profile", profile, "--jobs", "1")
     assert code == 0, text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", BEFORE_USES)
+def test_repositories_from_before_there_were_uses_survive_power_cuts_at_every_effect(case):
+    """There all records are read, as they were."""
+    assert not Explorer(BEFORE_USES[case], "posix", seconds=2, recover=False).run().violations
 
 
 def test_a_mutant_that_forgets_a_sync_is_found(capsys, monkeypatch):

@@ -162,8 +162,7 @@ class FileStore:
             litter += self.litter.named(OLD_GENERATION, shard.older)
             litter += self.litter.named(FOREIGN_LITTER, shard.foreign)
         if self.tags.knows_users:
-            with from_os_errors("list who needs what"):
-                missing += [Missing(USES, "names") for _ in itertools.islice(self.tags.missing_uses(shards), 1)]
+            missing += [Missing(USES, "names") for _ in itertools.islice(self.tags.missing_uses(shards), 1)]
         litter += self.litter.named(FOREIGN_LITTER, strangers)
         others, unread = self.litter.others(volumes, tags)
         return Scan(

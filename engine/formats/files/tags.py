@@ -320,14 +320,17 @@ class Tags:
 
     def missing_uses(self, shards: Iterable[ShardOfTags]) -> Iterator[Use]:
         """Return what records of a scan need although nothing says so. Each is looked at again: the scan may have come
-        to the record after it was published, and to what it needs before."""
+        to the record after it was published, and to what it needs before. Nothing is said of what cannot be listed or
+        read."""
         shards = list(shards)
         tags = {entry.id: entry for shard in shards for entry in shard.entries}
         for use in missing(tags, {(use.subject, use.user) for shard in shards for use in shard.uses}):
-            entered = {(one.subject, one.user) for one in self._uses.of(use.subject)}
-            entry = self.read(use.user) if (use.subject, use.user) not in entered else None
-            if entry is not None:
-                yield from (one for one in missing({use.user: entry}, entered) if one.subject == use.subject)
+            with contextlib.suppress(OSError, StorageError):
+                entered = {(one.subject, one.user) for one in self._uses.of(use.subject)}
+                entry = self.read(use.user) if (use.subject, use.user) not in entered else None
+                if entry is not None:
+                    again = missing({use.user: entry}, entered)
+                    yield from [one for one in again if one.subject == use.subject]
 
     def enter_missing_uses(self) -> None:
         """Enter what records need although nothing says so. Durable; what is entered meanwhile does no harm."""

@@ -35,6 +35,14 @@ def test_a_seed_of_hosts_that_share_a_volume_group_ends_in_order(seed):
     assert outcome.steps > 300
 
 
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_a_seed_of_hosts_that_share_a_server_ends_in_order(seed):
+    """They see each other's names late."""
+    outcome = fuzz(seed, world="nfs")
+    assert not outcome.problems
+    assert outcome.steps > 0
+
+
 def test_the_same_seed_takes_the_same_steps():
     """Everything that is left to chance comes from one tape."""
     one, two = fuzz(7), fuzz(7)

@@ -21,7 +21,7 @@ from sim.hosts.faults import KINDS, Faults
 from sim.hosts.machine import CACHES
 from sim.hosts.processes import HOLDER
 from sim.hosts.tape import Tape
-from sim.hosts.world import FORMAT, Job, World
+from sim.hosts.world import FORMAT, NFS, Job, World
 
 HOSTS = ("one", "two", "three")
 RESCUER = "rescuer"
@@ -52,6 +52,8 @@ class RandomRun:
     """One run."""
 
     format = FORMAT
+    profile = "posix"
+    """What a power cut may leave."""
     kinds: tuple[str, ...] = KINDS
     """Faults that may happen."""
     pace = 300
@@ -63,7 +65,7 @@ class RandomRun:
         self._tape = tape
         self._rounds = rounds
         self.told: list[str] = []
-        self.world = World(tape, format=self.format)
+        self.world = World(tape, self.profile, format=self.format)
         self.world.storage.make_directory(FILES)
         self.world.create(*REPOSITORIES)
         for host in (*HOSTS, RESCUER):
@@ -320,3 +322,11 @@ class RandomRun:
 
     def _strategy(self) -> dict[str, Any]:
         return {"strategy": ("space", "performance")[self._tape.choose(2, "strategy")]}
+
+
+class RemoteRun(RandomRun):
+    """One run on a server: hosts see each other's names late, and what is closed is flushed."""
+
+    format = NFS
+    profile = "nfs"
+    outside = False

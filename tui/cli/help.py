@@ -211,7 +211,7 @@ COMMANDS: dict[str, Command] = {
         "With --monitor qmp:PATH (a QMP socket of the machine) snapshots are taken while the machine runs.",
     ),
     "attach": _command(
-        4, "prepare", "say how to speak to the machine that uses a prepared disk, to snapshot it while it runs",
+        4, "prepare", "say how to speak to the machine of a disk, to snapshot it while it runs",
         "diskwright attach main 3f2a qmp:/run/web.qmp",
     ),
     "teardown": _command(4, "prepare", "undo prepare", "diskwright teardown main 3f2a"),

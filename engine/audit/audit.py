@@ -167,4 +167,4 @@ def _audited(images: Images, key: Key, findings: Sequence[Finding], references: 
 def _parent(link: Link | None) -> str:
     if link is None:
         return ""
-    return link.lead.path if link.lead is not None and link.lead.name is not None else link.name
+    return link.lead.path if link.lead is not None and link.lead.name is not None else link.told

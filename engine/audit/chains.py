@@ -61,11 +61,11 @@ def of_image(images: Images, key: Key, checked: CheckReport | None) -> Iterator[
     if seen.data is not None:
         there = seen.data.lead is not None and seen.data.lead.where is Where.FOUND
         gone = seen.data.lead is not None and seen.data.lead.where is Where.MISSING
-        yield finding(rules.A_EXTERNAL, path, name=seen.data.name)
+        yield finding(rules.A_EXTERNAL, path, name=seen.data.told)
         if gone:
             yield finding(rules.A_DATA, path, name=seen.data.name, evidence=_written(path, seen.data.name))
         elif not there:
-            yield finding(rules.A_OUTSIDE, path, "place", name=seen.data.name)
+            yield finding(rules.A_OUTSIDE, path, "place", name=seen.data.told)
 
 
 def _of_use(seen: Seen) -> Iterator[Finding]:
@@ -149,7 +149,7 @@ def _of_backing(images: Images, key: Key) -> Iterator[Finding]:
     if link is None or header is None:
         return
     if link.lead is None:
-        yield finding(rules.A_OUTSIDE, path, "network", name=link.name)
+        yield finding(rules.A_OUTSIDE, path, "network", name=link.told)
         return
     where = link.lead.where
     evidence = (*_written(path, link.name), ("looked for at", link.lead.path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -22,6 +23,10 @@ _ROLES = {
 _SMALLEST_RAW = 1 << 20
 """A file without a mark is taken for a raw image from this size on, where its name does not tell."""
 _SECTOR = 512
+_SHOWN = 200
+_UNJUDGED = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, struct.error)
+"""What reading content raises that is worse than anybody thought of: of one file nothing is known then, of the others
+all."""
 
 Key = tuple[int, int]
 """Device and inode: the identity of a file."""
@@ -31,14 +36,23 @@ class Link(NamedTuple):
     """What the header of an image names."""
 
     name: str
-    """As it is written."""
+    """The path as it is written, or the whole name where it is none."""
     lead: Lead | None
     """None where it is no file."""
+    written: str
+    """The whole name."""
+    alone: bool
+    """It can mean no other file of this host than what it leads to."""
 
     @property
     def key(self) -> Key | None:
         """The file that it leads to; None where that is not known."""
         return key_of(self.lead.name) if self.lead is not None and self.lead.name is not None else None
+
+    @property
+    def told(self) -> str:
+        """The name as people are told it: one of a path as it is, another cut."""
+        return self.name if self.lead is not None else self.name[:_SHOWN]
 
 
 class Seen(NamedTuple):
@@ -87,8 +101,12 @@ class Gathered:
         kind = "" if isinstance(start, str) else headers.content(start.data)
         role = _role(names[0], candidate, kind)
         if role is Role.IMAGE or anyway:
-            image = headers.image_of(names, start, "" if kind in _ROLES else kind)
-            self.images[key] = self._seen(names, image, candidate, role)
+            try:
+                image = headers.image_of(names, start, "" if kind in _ROLES else kind)
+                self.images[key] = self._seen(names, image, candidate, role)
+            except _UNJUDGED as error:
+                reason = f"what it says of itself cannot be judged ({type(error).__name__}: {error!s:.80})"
+                self.images[key] = self._seen(names, headers.image_of(names, reason, ""), candidate, role)
         return role
 
     def _seen(self, names: tuple[Name, ...], image: Image, candidate: Candidate, role: Role) -> Seen:
@@ -110,7 +128,8 @@ class Gathered:
         if written is None:
             return None
         name = meant(written)
-        return Link(name.words, self._places.lead(name.path, directory) if name.path else None)
+        lead = self._places.lead(name.path, directory) if name.path else None
+        return Link(name.words, lead, written, name.alone)
 
     def _take_what_is_named(self, candidates: dict[str, Candidate]) -> None:
         """Take also what an image stands on or has its data in, whatever it looks like."""

@@ -22,6 +22,8 @@ from engine.audit.places import Places, Where
 from engine.audit.rules import finding
 
 _SHOWN_UNSURE = 50
+_SHOWN = 200
+"""Characters of a name that is no path."""
 
 
 class References:
@@ -57,6 +59,10 @@ class References:
 
     def _refer(self, definition: Definition, reference: Reference) -> None:
         name = meant(reference.path)
+        if not name.alone:
+            self.unsure.append(
+                (definition.path, f"{definition.who} uses {name.words[:_SHOWN]}, which may mean any file")
+            )
         if not name.path:
             return
         lead = self._places.lead(name.path, posixpath.dirname(definition.path))
@@ -112,6 +118,8 @@ class References:
                 away = (Where.OUTSIDE, Where.UNREADABLE, Where.CIRCLE)
                 if link is not None and link.lead is not None and link.lead.where in away:
                     self.unsure.append((image.path, f"it names {link.name}, which was not given or cannot be read"))
+                elif link is not None and not link.alone:
+                    self.unsure.append((image.path, f"it names {link.told}, which may mean any file"))
 
     def mention(self, words: Sequence[str]) -> str:
         """Return who says one of these words anywhere; "" for nobody."""
@@ -127,8 +135,11 @@ class References:
             if seen.image.says:
                 yield seen.image.path, seen.image.says
             for link in (seen.backing, seen.data):  # it may have been moved, and still be what was meant
-                if link is not None and (link.key is None or link.key not in self._gathered.images):
-                    yield seen.image.path, link.name
+                if link is None:
+                    continue
+                found = link.alone and link.key is not None and link.key in self._gathered.images
+                if not found:
+                    yield seen.image.path, link.written
 
 
 def needed_from(images: Images, starts: set[Key]) -> set[Key]:

@@ -65,6 +65,8 @@ class RealTree:
         descriptor = self._open(path)
         try:
             return os.pread(descriptor, length, offset)
+        except OverflowError:
+            raise OSError(errno.EINVAL, f"no file has an offset of {offset:#x}", path) from None
         finally:
             os.close(descriptor)
 

@@ -37,6 +37,8 @@ _KNOWN_INCOMPATIBLE = DIRTY | CORRUPT | DATA_FILE | COMPRESSION | EXTENDED_L2
 _BITMAPS = 1 << 0  # autoclear
 
 _MAGIC = 0x514649FB
+_END = 1 << 63
+"""qemu has no offset that is this large, and neither has the kernel."""
 _MAX_REFCOUNT_TABLE_BYTES = 8 << 20
 _MAX_SNAPSHOTS = 65536
 _SNAPSHOT_BYTES = 40
@@ -173,7 +175,7 @@ def _check_l1(size: int, cluster_bits: int, incompatible: int, entries: int, off
         raise Damaged(f"L1 table of {entries} entries; qemu opens at most {MAX_L1_BYTES // 8}")
     if entries < needed:
         raise Damaged(f"L1 table of {entries} entries is too small for {size} bytes, which need {needed}")
-    if offset & ((1 << cluster_bits) - 1) or (entries and not offset):
+    if offset & ((1 << cluster_bits) - 1) or (entries and not offset) or offset + entries * 8 >= _END:
         raise Damaged(f"L1 table at {offset:#x}, which is no cluster of its own")
     if entries and offset + entries * 8 > file_length:
         raise Damaged(f"the file is truncated: its L1 table ends at {offset + entries * 8}, the file at {file_length}")
@@ -194,7 +196,7 @@ def _check_refcounts(cluster_bits: int, offset: int, clusters: int, file_length:
 def _check_snapshots(cluster: int, count: int, offset: int, file_length: int) -> None:
     if count > _MAX_SNAPSHOTS:
         raise Damaged(f"{count} internal snapshots; qemu allows {_MAX_SNAPSHOTS}")
-    if offset & (cluster - 1) or not offset or offset >> 63:
+    if offset & (cluster - 1) or not offset or offset >= _END:
         raise Damaged(f"snapshot table at {offset:#x}, which is no cluster of its own")
     if count and offset + count * _SNAPSHOT_BYTES > file_length:
         raise Damaged(

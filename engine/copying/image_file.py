@@ -11,10 +11,12 @@ import struct
 from typing import NamedTuple
 
 from engine.copying import magic, ova
-from engine.data.model import OVA, FileFormat, Packing, VolumeFormat, packing_of
+from engine.data.amounts import human
+from engine.data.model import MAX_IMAGE_BYTES, OVA, FileFormat, Packing, VolumeFormat, packing_of
 from engine.doors.files import FileHandle, Files, Kind, Stat
 from engine.doors.images import ImageTool, Layer
 from engine.errors import BadRequest, Damaged, NotFound, Refused, StorageError, from_os_error
+from engine.tools.qemu.foreign import require_own_data
 from engine.tools.qemu.qcow2 import Header, parse_header
 
 _HEAD_BYTES = 65536
@@ -92,16 +94,19 @@ def open_file(files: Files, path: str) -> FileHandle:
         raise from_os_error(error, f"open the file to import {path!r:.200}") from error
 
 
-def inspect(images: ImageTool, handle: FileHandle, path: str, format: str, size: int = 0) -> ImageFile:
+def inspect(
+    images: ImageTool, handle: FileHandle, path: str, format: str, size: int = 0, most: int = MAX_IMAGE_BYTES
+) -> ImageFile:
     """Return what the file system and the start of a file to import say of it; a few reads, however long it is. Only
     what is compressed is unpacked whole, to learn its ``size`` where that is not known: 0.
 
-    BadRequest when it is not of the stated format; Refused when it needs more than itself."""
+    BadRequest when it is not of the stated format; Refused when it needs more than itself, or is an image of more than
+    ``most`` bytes: no tool opens one, and no more of it is unpacked."""
     try:
         facts = handle.stat()
         head = handle.read_at(0, _HEAD_BYTES)
         if (packing := packing_of(format)) is not None:
-            return _packed(images, path, facts, packing, size)
+            return _packed(images, path, facts, packing, size, most)
         if format == VolumeFormat.RAW:
             remarks = magic.remarks(head, facts.size)
             return ImageFile(path, VolumeFormat.RAW, facts, None, remarks, False, facts.size)
@@ -110,20 +115,39 @@ def inspect(images: ImageTool, handle: FileHandle, path: str, format: str, size:
             early = _ends_early(handle, header, facts)
             return ImageFile(path, VolumeFormat.QCOW2, facts, header, _left_out(header), early, header.size)
         part = _part(handle, path, facts.size, format)
+        kind = FileFormat.VMDK if part is not None else FileFormat(format)
+        _require_no_more(_size_of(handle, path, kind, part or (0, facts.size)), most, path)
     except OSError as error:
         raise from_os_error(error, f"read the file to import {path!r:.200}") from error
-    kind = FileFormat.VMDK if part is not None else FileFormat(format)
     found = ImageFile(path, kind, facts, None, (), False, 0, part)
-    session = images.open_session([found.layer], False, False)  # its driver looks at the file before it opens it
+    session = images.open_session([found.layer], False, False)
     try:
         return found._replace(size=session.size)
     finally:
         session.close()
 
 
-def _packed(images: ImageTool, path: str, facts: Stat, packing: Packing, size: int) -> ImageFile:
-    """Look at a raw image that is compressed. Refused: it is cut off, or holds a qcow2, which is not read in order."""
-    session = images.open_session([Layer(path, VolumeFormat.RAW, length=size, packing=packing)], False, False)
+def _size_of(handle: FileHandle, path: str, format: FileFormat, part: tuple[int, int]) -> int:
+    """Return the logical size that the header of another program's image has."""
+    first, length = part
+    return require_own_data(
+        format, lambda at, count: handle.read_at(first + at, max(0, min(count, length - at))), length, path
+    ).size
+
+
+def _require_no_more(size: int, most: int, path: str) -> None:
+    if size > most:
+        raise Refused(
+            f"the image in {path!r:.200} has {size} bytes, and there can be at most {most} ({human(most)}) in one",
+            "Import it into a repository that can hold it",
+        )
+
+
+def _packed(images: ImageTool, path: str, facts: Stat, packing: Packing, size: int, most: int) -> ImageFile:
+    """Look at a raw image that is compressed. Refused: it is cut off, holds more than ``most`` bytes, or a qcow2, which
+    is not read in order."""
+    layer = Layer(path, VolumeFormat.RAW, length=size, packing=packing, most=most)
+    session = images.open_session([layer], False, False)
     try:
         length = session.size
         head = session.read(0, min(length, _HEAD_BYTES))

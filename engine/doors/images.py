@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from engine.data.model import FileFormat, VolumeFormat
+from engine.data.model import MAX_IMAGE_BYTES, FileFormat, VolumeFormat
 
 
 class Layer(NamedTuple):
@@ -28,6 +28,8 @@ class Layer(NamedTuple):
     packing: str = ""
     """How a raw file is compressed as a whole ("xz"); it is read in ascending order. ``length`` is that of the image
     then; 0 where it is not known, and to be found out by reading all of it."""
+    most: int = MAX_IMAGE_BYTES
+    """Bytes that are unpacked at most to find out its length."""
 
 
 Chain = Sequence[Layer]

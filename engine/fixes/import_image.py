@@ -32,7 +32,8 @@ def _import(attempt: Attempt, record: Record) -> None:
     named = imports.require_named(notes, identity, attempt.tag, operation)
     with image_file.open_file(doors.files, named.path) as handle:
         _require_same(attempt.context, named, handle)
-        file = image_file.inspect(doors.images, handle, named.path, operation.source_format, record.size)
+        most = attempt.repository.constraints().max_image_bytes
+        file = image_file.inspect(doors.images, handle, named.path, operation.source_format, record.size, most)
         image_file.require_sound(doors.images, file)
         if file.is_device and attempt.cursor:
             record = target.from_the_start(attempt, "what the device held then is not known", lambda now: now)

@@ -38,7 +38,7 @@ def disk(context: Context, repo_id: str, path: str, format: str, user_data: Any,
     if not is_import_format(format):
         known = ", ".join((*VolumeFormat, *FileFormat, OVA, *(f"{VolumeFormat.RAW}.{packing}" for packing in Packing)))
         raise BadRequest(f"image format {format!r:.40} is unknown", f"State one of {known}; it is never guessed")
-    file = _look(context, path, format)
+    file = _look(context, path, format, repository.constraints().max_image_bytes)
     size = require_fits(repository, require_size(file.size))
     strategy = options.strategy or Strategy.SPACE
     require_room(repository, wanted_format(strategy), size)
@@ -66,7 +66,7 @@ def name_file(context: Context, repo_id: str, image: str, path: str) -> None:
     operation = record.operation
     if operation is None or operation.verb != "import":
         raise Refused(f"image {image} is no unfinished import", "It needs no file: diskwright why tells what it needs")
-    file = _look(context, path, operation.source_format)
+    file = _look(context, path, operation.source_format, repository.constraints().max_image_bytes)
     if file.size != record.size:
         raise Refused(
             f"the image in {path!r:.200} has {file.size} bytes, and the import began with one of {record.size}",
@@ -78,14 +78,15 @@ def name_file(context: Context, repo_id: str, image: str, path: str) -> None:
         changes.change(repository, image, lambda now: _from_file(context, now, file, data))
 
 
-def _look(context: Context, path: str, format: str) -> ImageFile:
-    """Return what is seen of a file; its path is without links, which may mean another file when the import goes on."""
+def _look(context: Context, path: str, format: str, most: int) -> ImageFile:
+    """Return what is seen of a file, which is no image of more than ``most`` bytes. Its path is without links, which
+    may mean another file when the import goes on."""
     try:
         path = context.doors.files.resolve(require_path(path))
     except OSError as error:
         raise from_os_error(error, f"find the file to import {path!r:.200}") from error
     with image_file.open_file(context.doors.files, path) as handle:
-        file = image_file.inspect(context.doors.images, handle, path, format)
+        file = image_file.inspect(context.doors.images, handle, path, format, most=most)
     if file.ends_early:
         image_file.require_sound(context.doors.images, file)
     return file

@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from engine.data.model import Status
 from engine.errors import BadRequest, DiskwrightError, NotFound, Refused
+from engine.tools.qemu import foreign
 from tests.crash.kit import MiB, content
 from tests.engine.regress_kit import NO_FIX, run, state_of
 
@@ -143,6 +145,42 @@ def test_a_file_that_needs_others_is_refused_before_a_tool_opens_it(engine, tmp_
     with pytest.raises(Refused, match="nothing it names is followed"):
         engine.import_image("a", str(path), format, options=NO_FIX)
     assert engine.list_images("a") == []
+
+
+def with_size(path: Path, format: str, size: int) -> Path:
+    """The same image with another size in its header."""
+    data = path.read_bytes()
+    in_vhdx = data.find(b"metadata") + (64 << 10) + 8
+    at = {"vmdk": 12, "vhd": 48, "vdi": 368, "vhdx": in_vhdx}[format]
+    return with_word(path, at, struct.pack(">Q" if format == "vhd" else "<Q", size // (512 if format == "vmdk" else 1)))
+
+
+@pytest.mark.parametrize("format", DRIVERS)
+def test_the_size_is_held_against_the_limit_before_a_tool_opens_the_file(engine, tmp_path, monkeypatch, format):
+    """A tool makes tables for the size that the header has, however short the file is."""
+    constraints = engine.context.repository("a").constraints()
+    path = with_size(make(tmp_path / f"big.{format}", format), format, constraints.max_image_bytes + 512)
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("a tool was started"))
+    with pytest.raises(Refused, match=f"has {constraints.max_image_bytes + 512} bytes, and there can be at most"):
+        engine.import_image("a", str(path), format, options=NO_FIX)
+    assert engine.list_images("a") == []
+
+
+@pytest.mark.parametrize(("format", "at", "form"), [("vdi", 384, "<I"), ("vhd", 512 + 28, ">I")])
+def test_a_table_of_blocks_that_is_not_in_the_file_is_never_read(engine, tmp_path, monkeypatch, format, at, form):
+    """A tool holds it whole in memory: a file of 2 MiB made it take half a GiB."""
+    path = with_word(make(tmp_path / f"big.{format}", format), at, struct.pack(form, 0x8000000))
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("a tool was started"))
+    with pytest.raises(BadRequest, match="its table of blocks has 536870912 bytes at"):
+        engine.import_image("a", str(path), format, options=NO_FIX)
+
+
+def test_a_hostile_descriptor_is_understood_in_linear_time():
+    """Thousands of empty lines: each is looked at once."""
+    begun = time.process_time()
+    assert foreign._EXTENT.findall("\n" * 65536 + "RW 1 SPARSE") == ["SPARSE"]
+    assert foreign._EXTENT.findall("\n\n RW\t16 FLAT\r\nRW\n1 SPARSE\n") == ["FLAT"]
+    assert time.process_time() - begun < 1
 
 
 @pytest.mark.parametrize("format", [*DRIVERS, "ova"])

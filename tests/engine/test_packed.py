@@ -92,6 +92,26 @@ def test_what_cannot_be_read_in_order_or_is_something_else_is_refused(engine, tm
     assert engine.list_images("a") == []
 
 
+def test_no_more_is_unpacked_than_the_repository_can_hold(engine, tmp_path, monkeypatch):
+    """A few bytes may unpack to any length: what is over the limit of one image is refused as soon as it is there."""
+    path = pack(tmp_path / "bomb", "gz", bytes(64 * MiB))
+    repository = type(engine.context.repository("a"))
+    limited = engine.context.repository("a").constraints()._replace(max_image_bytes=2 * MiB)
+    monkeypatch.setattr(repository, "constraints", lambda self: limited)
+    unpacked = []
+    real = UnpackSession._next
+
+    def counted(session: UnpackSession, length: int, whole: bool = True) -> bytes:
+        unpacked.append(length)
+        return real(session, length, whole)
+
+    monkeypatch.setattr(UnpackSession, "_next", counted)
+    with pytest.raises(Refused, match=r"holds more than 2097152 bytes \(2.0 MiB\)"):
+        engine.import_image("a", str(path), "raw.gz", options=NO_FIX)
+    assert sum(unpacked) == 3 * MiB
+    assert engine.list_images("a") == []
+
+
 def test_no_program_is_left_and_a_reflink_never_takes_the_compressed_bytes(tmp_path, monkeypatch):
     """A session that is closed in the middle ends its program; what is cloned is only what is not compressed."""
     path = pack(tmp_path / "in", "gz")

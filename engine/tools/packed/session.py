@@ -12,7 +12,8 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import IO, TYPE_CHECKING
 
-from engine.data.model import MAX_IMAGE_BYTES, Packing
+from engine.data.amounts import human
+from engine.data.model import Packing
 from engine.doors.images import Data, Layer
 from engine.errors import BadRequest, Refused, ToolMissing
 from engine.tools.local.command import shortened
@@ -94,9 +95,12 @@ class UnpackSession:
     def _measured(self) -> int:
         self._start()
         while self._next(_PIECE_BYTES, whole=False):
-            if self._at > MAX_IMAGE_BYTES:
+            if self._at > (most := self._layer.most):
                 self.close()
-                raise Refused(f"{self._layer.path!r:.200} holds more than an image can have ({MAX_IMAGE_BYTES} bytes)")
+                raise Refused(
+                    f"{self._layer.path!r:.200} holds more than {most} bytes ({human(most)}), the limit of one image",
+                    "Import it into a repository that can hold it",
+                )
         length = self._at
         self._require_end()
         self.close()

@@ -27,15 +27,19 @@ _VMDK = struct.Struct("<4sIIQQQQIQQQ")
 _VMDK_AT_END = (1 << 64) - 1
 _VMDK_KINDS = ("monolithicsparse", "streamoptimized")
 _MAX_DESCRIPTOR_BYTES = 64 << 10
-_EXTENT = re.compile(r"^\s*(?:RW|RDONLY|NOACCESS)\s+\d+\s+(\w+)", re.MULTILINE | re.IGNORECASE)
+_EXTENT = re.compile(r"^[^\S\n]*(?:RW|RDONLY|NOACCESS)[^\S\n]+\d+[^\S\n]+(\w+)", re.MULTILINE | re.IGNORECASE)
+"""Never matches across the end of a line: who tries it at each of them would take quadratic time."""
 
 _VHDX_REGIONS_AT = 192 << 10
 _VHDX_METADATA = UUID("8b7ca206-4790-4b9a-b8fe-575f050f886e").bytes_le
+_VHDX_TABLE = UUID("2dc27766-f623-4200-9d64-115e9bfd4a08").bytes_le
+_VHDX_SIZE = UUID("2fa54224-cd1b-4876-b211-5dbed83bf4b8").bytes_le
 _VHDX_PARAMETERS = UUID("caa16737-fa36-4d43-b3b6-33f0aa44e76b").bytes_le
 _VHDX_HAS_PARENT = 2
 _VHDX_MOST_ENTRIES = 2047
 
-_VHD_KINDS = {2: "fixed", 3: "dynamic"}
+_VHD_FIXED, _VHD_DYNAMIC = 2, 3
+_VHD_KINDS = {_VHD_FIXED: "fixed", _VHD_DYNAMIC: "dynamic"}
 _VDI_KINDS = {1: "dynamic", 2: "fixed"}
 
 
@@ -44,10 +48,13 @@ class Foreign(NamedTuple):
 
     kind: str
     """Its variant, as its own documents call it."""
+    size: int
+    """Logical size in bytes, as its header has it; a tool may round it."""
 
 
 def require_own_data(format: FileFormat, read: Read, length: int, path: str) -> Foreign:
-    """Return if a file of ``length`` bytes is of the format and holds all of its data itself.
+    """Return if a file of ``length`` bytes is of the format and holds all of its data itself, and the tables that a
+    tool reads into memory when it opens it.
 
     BadRequest: it is not of the format, or is cut off. Refused: it needs other files."""
     try:
@@ -83,10 +90,11 @@ def _vmdk(read: Read, length: int) -> Foreign:
     if not 0 < size <= _MAX_DESCRIPTOR_BYTES or start + size > length:
         raise _Wrong("its descriptor is not in the file")
     text = read(start, size).rstrip(b"\0").decode("latin-1")
-    return Foreign(_vmdk_kind(text))
+    return Foreign(_vmdk_kind(text), header.capacity * _SECTOR)
 
 
 class _VmdkHeader(NamedTuple):
+    capacity: int
     descriptor_offset: int
     descriptor_size: int
     gd_offset: int
@@ -98,7 +106,7 @@ def _vmdk_header(raw: bytes) -> _VmdkHeader:
     _, _, _, capacity, _, at, size, _, _, gd_offset, _ = _VMDK.unpack_from(raw)
     if not capacity:  # then qemu takes the descriptor for a list of files
         raise _Needs("is a VMDK without data of its own")
-    return _VmdkHeader(at, size, gd_offset)
+    return _VmdkHeader(capacity, at, size, gd_offset)
 
 
 def _of_first_descriptor(head: bytes) -> tuple[int, int]:
@@ -125,30 +133,40 @@ def _vhdx(read: Read, length: int) -> Foreign:
     if read(0, 8) != b"vhdxfile":
         raise _Wrong("it does not begin with the mark of VHDX")
     regions = read(_VHDX_REGIONS_AT, 64 << 10)
-    at = next((offset for guid, offset in _entries(regions, b"regi", 8, 16, 32) if guid == _VHDX_METADATA), 0)
+    parts = _entries(regions, b"regi", 8, 16, 32)
+    at, _ = parts.get(_VHDX_METADATA, (0, 0))
     if not at or at + (64 << 10) > length:
         raise _Wrong("its metadata is not in the file")
-    table = read(at, 64 << 10)
-    for guid, offset in _entries(table, b"metadata", 10, 32, 32, short=True):
-        if guid == _VHDX_PARAMETERS:
-            parameters = read(at + (offset & 0xFFFFFFFF), 8)
-            if len(parameters) == 8 and not parameters[4] & _VHDX_HAS_PARENT:
-                return Foreign("dynamic or fixed")
-            raise _Needs("holds only the difference to a parent")
-    raise _Wrong("its metadata says nothing of its parameters")
+    items = _entries(read(at, 64 << 10), b"metadata", 10, 32, 32, short=True)
+    if _VHDX_PARAMETERS not in items or _VHDX_SIZE not in items:
+        raise _Wrong("its metadata says nothing of its parameters, or of its size")
+    parameters, size = (read(at + items[item][0], 8) for item in (_VHDX_PARAMETERS, _VHDX_SIZE))
+    if len(parameters) < 8 or len(size) < 8:
+        raise _Wrong("its metadata is not in the file")
+    if parameters[4] & _VHDX_HAS_PARENT:
+        raise _Needs("holds only the difference to a parent")
+    _require_table(*parts.get(_VHDX_TABLE, (0, 0)), length)
+    return Foreign("dynamic or fixed", int.from_bytes(size, "little"))
+
+
+def _require_table(at: int, size: int, length: int) -> None:
+    """Return if the table of blocks, which a tool holds whole, is in the file: then it is no larger than that."""
+    if at + size > length:
+        raise _Wrong(f"its table of blocks has {size} bytes at {at}, and the file ends at {length}")
 
 
 def _entries(
     table: bytes, mark: bytes, count_at: int, start: int, size: int, short: bool = False
-) -> list[tuple[bytes, int]]:
-    """(GUID, offset) of the entries of a table of VHDX; its count has two or four bytes."""
+) -> dict[bytes, tuple[int, int]]:
+    """(offset, length) of the entries of a table of VHDX, by GUID; its count has two or four bytes."""
     if not table.startswith(mark) or len(table) < start:
         raise _Wrong("a table of it is not there")
     (count,) = struct.unpack_from("<H" if short else "<I", table, count_at)
     if count > _VHDX_MOST_ENTRIES or start + count * size > len(table):
         raise _Wrong(f"a table of it has {count} entries")
-    form = struct.Struct("<16sI" if short else "<16sQ")
-    return [form.unpack_from(table, start + number * size) for number in range(count)]
+    form = struct.Struct("<16sII" if short else "<16sQI")
+    rows = (form.unpack_from(table, start + number * size) for number in range(count))
+    return {guid: (offset, part) for guid, offset, part in rows}
 
 
 def _vhd(read: Read, length: int) -> Foreign:
@@ -160,18 +178,26 @@ def _vhd(read: Read, length: int) -> Foreign:
     (kind,) = struct.unpack_from(">I", footer, 60)
     if kind not in _VHD_KINDS:
         raise _Needs("holds only the difference to a parent" if kind == 4 else f"is a VHD of the kind {kind}")
-    return Foreign(_VHD_KINDS[kind])
+    at, size = struct.unpack_from(">Q", footer, 16)[0], struct.unpack_from(">Q", footer, 48)[0]
+    if kind == _VHD_DYNAMIC:
+        dynamic = read(at, _SECTOR) if at < length else b""
+        if not dynamic.startswith(b"cxsparse") or len(dynamic) < _SECTOR:
+            raise _Wrong("it does not have the header of a dynamic VHD")
+        table, _, entries = struct.unpack_from(">QII", dynamic, 16)
+        _require_table(table, entries * 4, length)
+    return Foreign(_VHD_KINDS[kind], size)
 
 
 def _vdi(read: Read, length: int) -> Foreign:
-    del length
     head = read(0, _SECTOR)
     if head[64:68] != b"\x7f\x10\xda\xbe" or len(head) < _SECTOR:
         raise _Wrong("it does not have the mark of VDI")
     (kind,) = struct.unpack_from("<I", head, 76)
     if kind not in _VDI_KINDS:
         raise _Needs("holds only the difference to a parent" if kind in (3, 4) else f"is a VDI of the kind {kind}")
-    return Foreign(_VDI_KINDS[kind])
+    at, size, blocks = (struct.unpack_from(form, head, at)[0] for form, at in (("<I", 340), ("<Q", 368), ("<I", 384)))
+    _require_table(at, blocks * 4, length)
+    return Foreign(_VDI_KINDS[kind], size)
 
 
 _LOOKS: dict[FileFormat, Callable[[Read, int], Foreign]] = {

@@ -46,6 +46,8 @@ class ImageFile(NamedTuple):
     """(offset, length) of an image in an archive."""
     packing: str = ""
     """How a raw image is compressed."""
+    held: str = ""
+    """A path of the very file, as long as the handle that was looked at is open; tools are given no other."""
 
     @property
     def identity(self) -> tuple[int, int, int]:
@@ -56,7 +58,10 @@ class ImageFile(NamedTuple):
     def layer(self) -> Layer:
         """The file as a tool opens it."""
         length = self.size if self.packing else 0
-        return Layer(self.path, self.format, device=self.is_device, length=length, part=self.part, packing=self.packing)
+        return Layer(
+            self.path, self.format, device=self.is_device, length=length, part=self.part, packing=self.packing,
+            held=self.held,
+        )  # fmt: skip
 
     @property
     def is_device(self) -> bool:
@@ -100,26 +105,27 @@ def inspect(
     """Return what the file system and the start of a file to import say of it; a few reads, however long it is. Only
     what is compressed is unpacked whole, to learn its ``size`` where that is not known: 0.
 
+    What is found, and every tool that is given it, is of the file that ``handle`` has open, as long as that is.
     BadRequest when it is not of the stated format; Refused when it needs more than itself, or is an image of more than
     ``most`` bytes: no tool opens one, and no more of it is unpacked."""
     try:
-        facts = handle.stat()
+        facts, held = handle.stat(), handle.held_path()
         head = handle.read_at(0, _HEAD_BYTES)
         if (packing := packing_of(format)) is not None:
-            return _packed(images, path, facts, packing, size, most)
+            return _packed(images, path, held, facts, packing, size, most)
         if format == VolumeFormat.RAW:
             remarks = magic.remarks(head, facts.size)
-            return ImageFile(path, VolumeFormat.RAW, facts, None, remarks, False, facts.size)
+            return ImageFile(path, VolumeFormat.RAW, facts, None, remarks, False, facts.size, held=held)
         if format == VolumeFormat.QCOW2:
             header = _header(head, facts.size, path)
-            early = _ends_early(handle, header, facts)
-            return ImageFile(path, VolumeFormat.QCOW2, facts, header, _left_out(header), early, header.size)
+            early, left_out = _ends_early(handle, header, facts), _left_out(header)
+            return ImageFile(path, VolumeFormat.QCOW2, facts, header, left_out, early, header.size, held=held)
         part = _part(handle, path, facts.size, format)
         kind = FileFormat.VMDK if part is not None else FileFormat(format)
         _require_no_more(_size_of(handle, path, kind, part or (0, facts.size)), most, path)
     except OSError as error:
         raise from_os_error(error, f"read the file to import {path!r:.200}") from error
-    found = ImageFile(path, kind, facts, None, (), False, 0, part)
+    found = ImageFile(path, kind, facts, None, (), False, 0, part, held=held)
     session = images.open_session([found.layer], False, False)
     try:
         return found._replace(size=session.size)
@@ -143,10 +149,10 @@ def _require_no_more(size: int, most: int, path: str) -> None:
         )
 
 
-def _packed(images: ImageTool, path: str, facts: Stat, packing: Packing, size: int, most: int) -> ImageFile:
+def _packed(images: ImageTool, path: str, held: str, facts: Stat, packing: Packing, size: int, most: int) -> ImageFile:
     """Look at a raw image that is compressed. Refused: it is cut off, holds more than ``most`` bytes, or a qcow2, which
     is not read in order."""
-    layer = Layer(path, VolumeFormat.RAW, length=size, packing=packing, most=most)
+    layer = Layer(path, VolumeFormat.RAW, length=size, packing=packing, held=held, most=most)
     session = images.open_session([layer], False, False)
     try:
         length = session.size
@@ -157,7 +163,7 @@ def _packed(images: ImageTool, path: str, facts: Stat, packing: Packing, size: i
         step = f"Unpack it first, and import what comes out with --format {VolumeFormat.QCOW2}"
         raise Refused(f"the compressed file {path!r:.200} holds a qcow2 image, which cannot be read in order", step)
     remarks = magic.remarks(head, length)
-    return ImageFile(path, VolumeFormat.RAW, facts, None, remarks, False, length, packing=packing)
+    return ImageFile(path, VolumeFormat.RAW, facts, None, remarks, False, length, packing=packing, held=held)
 
 
 def _part(handle: FileHandle, path: str, length: int, format: str) -> tuple[int, int] | None:

@@ -45,6 +45,8 @@ class Stat(NamedTuple):
     links: int
     mtime_ns: int
     device: int
+    ctime_ns: int = 0
+    """Of the last change of content or attributes, which nobody can set back; 0 where it is not known."""
 
 
 class Access(NamedTuple):
@@ -112,6 +114,10 @@ class FileHandle(Protocol):
 
     def stat(self) -> Stat:
         """Return what the file system says of the open file."""
+
+    def held_path(self) -> str:
+        """Return a path by which processes of this user open this very file as long as the handle is open, whatever
+        its name means by then."""
 
     def close(self) -> None:
         """Close; idempotent."""

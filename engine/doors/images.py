@@ -28,6 +28,9 @@ class Layer(NamedTuple):
     packing: str = ""
     """How a raw file is compressed as a whole ("xz"); it is read in ascending order. ``length`` is that of the image
     then; 0 where it is not known, and to be found out by reading all of it."""
+    held: str = ""
+    """A path of the very file, which is held open (``FileHandle.held_path``), where ``path`` is a user's and may mean
+    another file by now; "" where it cannot."""
     most: int = MAX_IMAGE_BYTES
     """Bytes that are unpacked at most to find out its length."""
 

@@ -13,6 +13,7 @@ from engine.copying import pump, ranges
 from engine.data.digests import DigestList, proven
 from engine.data.model import VolumeFormat, aligned
 from engine.data.records import Record, VolumeRef
+from engine.doors.files import FileHandle
 from engine.doors.images import Layer, Session
 from engine.errors import DiskwrightError, ReadFailed
 from engine.formats.base import Repository
@@ -36,6 +37,8 @@ class Reading(NamedTuple):
     ours: bool = True
     """Volumes of a repository, which diskwright wrote. A stranger's qcow2 never becomes a volume as it is: what its
     tables say beyond its content would be believed."""
+    handle: FileHandle | None = None
+    """A user's file as it is held open: its name may mean another by now."""
 
 
 class Filling(NamedTuple):
@@ -203,7 +206,9 @@ def _reflink(attempt: Attempt, source: Reading, target: Layer) -> bool:
         return False
     files = attempt.context.doors.files
     try:
-        with files.open(source.layers[0].path) as read, files.open(target.path, writable=True) as write:
+        with contextlib.ExitStack() as stack:
+            read = source.handle or stack.enter_context(files.open(source.layers[0].path))
+            write = stack.enter_context(files.open(target.path, writable=True))
             if not write.lock():  # before the check: who loses its place after it, loses the lock too
                 return False
             attempt.check()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from engine.copying import image_file
 from engine.copying.image_file import ImageFile
 from engine.data.records import Record
-from engine.doors.files import FileHandle, Kind
+from engine.doors.files import FileHandle, Kind, Stat
 from engine.errors import Refused, from_os_error
 from engine.fixes import fill
 from engine.formats.base import Repository
@@ -40,29 +40,33 @@ def _import(attempt: Attempt, record: Record) -> None:
         attempt.stage("make volume")
         filling = fill.ready(attempt, record, operation.digest)
         attempt.stage("copy data")
-        digest = fill.copy_all(attempt, _reading(file, record.size), filling)
-        _require_unchanged(attempt.context, named, handle)
+        digest = fill.copy_all(attempt, _reading(file, record.size, handle), filling)
+        _require_unchanged(attempt.context, named, handle, file.facts)
     attempt.stage("seal")
     attempt.finish(lambda now: target.sealed(now)._replace(digest=digest, digest_write_epoch=now.write_epoch))
     notes.forget_file(identity, attempt.tag)
 
 
-def _reading(file: ImageFile, size: int) -> fill.Reading:
-    return fill.Reading([file.layer], size, direct=False, ours=False)
+def _reading(file: ImageFile, size: int, handle: FileHandle) -> fill.Reading:
+    return fill.Reading([file.layer], size, direct=False, ours=False, handle=handle)
 
 
-def _require_unchanged(context: Context, named: NamedFile, handle: FileHandle) -> None:
+def _require_unchanged(context: Context, named: NamedFile, handle: FileHandle, before: Stat) -> None:
     """Return if the file did not change while it was read. Else what was read of it is not gone on with either, should
     the old file come back."""
     try:
-        _require_same(context, named, handle)
+        if _require_same(context, named, handle).ctime_ns != before.ctime_ns:
+            raise Refused(
+                f"the file {named.path!r:.200} was changed while it was read",
+                "Run the fix again when nobody writes to it, nor changes its links or rights",
+            )
     except Refused as error:
         error.lost_writes = True
         raise
 
 
-def _require_same(context: Context, named: NamedFile, handle: FileHandle) -> None:
-    """Return if the open file, and the one that has its name now, are as the import began with."""
+def _require_same(context: Context, named: NamedFile, handle: FileHandle) -> Stat:
+    """Return what is seen of the open file, if it and the one that has its name now are as the import began with."""
     try:
         found = [handle.stat()]
         if found[0].kind is not Kind.DEVICE:
@@ -74,3 +78,4 @@ def _require_same(context: Context, named: NamedFile, handle: FileHandle) -> Non
             f"the file {named.path!r:.200} is not the one that the import began with",
             "Put it back, or remove the image and import again",
         )
+    return found[0]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 from engine.copying import pump, ranges
 from engine.data.model import ALIGNMENT_BYTES, FileFormat, VolumeFormat, aligned, require_path
-from engine.doors.files import FileHandle
+from engine.doors.files import FileHandle, Kind
 from engine.doors.images import Data, Layer
 from engine.errors import BadRequest, Conflict, Stopped, from_os_error
 from engine.tags import chains, leasing
@@ -54,13 +54,13 @@ def export(
         with _readable(context, repo_id, image) as (layers, direct, size):
             length = _length(context, layers, direct, size)
             with _partial(context, target) as (partial, handle):
-                layer = Layer(partial, kind, compressed=compressed)
+                layer = Layer(partial, kind, compressed=compressed, held=handle.held_path())
                 _make_empty(context, layer, handle, length)
                 _fill(context, layers, direct, layer, progress)
                 if kind is VolumeFormat.RAW:
                     handle.truncate(length)
                 handle.sync()
-                _publish(context, partial, target)
+                _publish(context, handle, partial, target)
             context.doors.files.sync_directory(target.rpartition("/")[0] or "/")
     except FileExistsError:
         raise Conflict(f"there is a file {path!r:.200} already", "Choose another name or remove it") from None
@@ -123,11 +123,14 @@ def _target(context: Context, path: str) -> str:
     return target
 
 
-def _publish(context: Context, partial: str, target: str) -> None:
+def _publish(context: Context, handle: FileHandle, partial: str, target: str) -> None:
     """Give the file its name. Conflict where another export to that name took it for a leftover in the moment in which
-    no session had it open. FileExistsError."""
+    no session had it open, or where something else has the name that it has until then. FileExistsError."""
+    files = context.doors.files
     try:
-        context.doors.files.link(partial, target)
+        if (found := files.stat(partial)).inode != handle.stat().inode or found.kind is not Kind.FILE:
+            raise Conflict(f"something else took the place of {partial!r:.200}", "Export to a directory of your own")
+        files.link(partial, target)
     except FileNotFoundError:
         raise Conflict(
             f"another export to {target!r:.200} began meanwhile", "Wait for that one, or choose another name"

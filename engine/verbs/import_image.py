@@ -7,6 +7,8 @@ that it is of another format, needs other files, or was cut off.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from engine.copying import image_file
@@ -38,8 +40,9 @@ def disk(context: Context, repo_id: str, path: str, format: str, user_data: Any,
     if not is_import_format(format):
         known = ", ".join((*VolumeFormat, *FileFormat, OVA, *(f"{VolumeFormat.RAW}.{packing}" for packing in Packing)))
         raise BadRequest(f"image format {format!r:.40} is unknown", f"State one of {known}; it is never guessed")
-    file = _look(context, path, format, repository.constraints().max_image_bytes)
-    size = require_fits(repository, require_size(file.size))
+    with _looked_at(context, path, format, repository.constraints().max_image_bytes) as file:
+        size = require_fits(repository, require_size(file.size))
+        data = image_file.data_bytes(context.doors.images, file)
     strategy = options.strategy or Strategy.SPACE
     require_room(repository, wanted_format(strategy), size)
     operation = Operation(
@@ -48,7 +51,7 @@ def disk(context: Context, repo_id: str, path: str, format: str, user_data: Any,
         path=file.path,
         path_facts=file.identity,
         source_format=format,
-        data_bytes=image_file.data_bytes(context.doors.images, file),
+        data_bytes=data,
         digest=options.digest,
     )
     record = new_disk(context, size, strategy, operation, user_data)._replace(remarks=file.remarks)
@@ -66,30 +69,32 @@ def name_file(context: Context, repo_id: str, image: str, path: str) -> None:
     operation = record.operation
     if operation is None or operation.verb != "import":
         raise Refused(f"image {image} is no unfinished import", "It needs no file: diskwright why tells what it needs")
-    file = _look(context, path, operation.source_format, repository.constraints().max_image_bytes)
+    most = repository.constraints().max_image_bytes
+    with _looked_at(context, path, operation.source_format, most) as file:
+        data = image_file.data_bytes(context.doors.images, file)
     if file.size != record.size:
         raise Refused(
             f"the image in {path!r:.200} has {file.size} bytes, and the import began with one of {record.size}",
             "Give the file that it began with, or remove the image and import this one",
         )
-    data = image_file.data_bytes(context.doors.images, file)
     with leasing.take(context.doors, repository, [image]):
         context.imports.name_file(repository.identity, image, NamedFile(file.path, file.identity))
         changes.change(repository, image, lambda now: _from_file(context, now, file, data))
 
 
-def _look(context: Context, path: str, format: str, most: int) -> ImageFile:
-    """Return what is seen of a file, which is no image of more than ``most`` bytes. Its path is without links, which
-    may mean another file when the import goes on."""
+@contextlib.contextmanager
+def _looked_at(context: Context, path: str, format: str, most: int) -> Iterator[ImageFile]:
+    """What is seen of a file, which is held open meanwhile and is no image of more than ``most`` bytes. Its path is
+    without links, which may mean another file when the import goes on."""
     try:
         path = context.doors.files.resolve(require_path(path))
     except OSError as error:
         raise from_os_error(error, f"find the file to import {path!r:.200}") from error
     with image_file.open_file(context.doors.files, path) as handle:
         file = image_file.inspect(context.doors.images, handle, path, format, most=most)
-    if file.ends_early:
-        image_file.require_sound(context.doors.images, file)
-    return file
+        if file.ends_early:
+            image_file.require_sound(context.doors.images, file)
+        yield file
 
 
 def _from_file(context: Context, record: Record, file: ImageFile, data_bytes: int) -> Record | None:

@@ -122,6 +122,9 @@ class SimHandle:
         if data:
             self._change(DataOp(0, "write", offset, len(data), data))
 
+    def held_path(self) -> str:
+        return self.path
+
     def truncate(self, size: int) -> None:
         self._enter("handle.truncate")
         if not self._writable:

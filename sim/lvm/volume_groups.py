@@ -214,6 +214,9 @@ class SimDevice:
     def lock(self) -> bool:
         return True
 
+    def held_path(self) -> str:
+        return self.path
+
     def truncate(self, size: int) -> None:
         raise fail(errno.EINVAL, self.path)
 

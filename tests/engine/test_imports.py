@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import struct
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.copying import magic
+from engine.copying import image_file, magic
 from engine.data.model import Status, WaitKind
 from engine.data.records import Record
 from engine.errors import Refused
@@ -146,6 +147,64 @@ def test_a_file_that_changes_while_it_is_read_is_not_sealed(engine, tmp_path, mo
         monkeypatch.undo()
         assert state_of(engine, "a", image) == Status.BROKEN
         assert "goes on at" not in fixes(engine, "a", "B-IMPORT", image)[0].why
+
+
+def test_a_file_whose_time_was_set_back_is_not_sealed(engine, tmp_path, monkeypatch):
+    """Written while it was read, with the old time given to it again: the time of that is not to be set."""
+    copy_all = fill.copy_all
+    path = tmp_path / "in.raw"
+    path.write_bytes(b"1" * MiB)
+    image = engine.import_image("a", str(path), "raw", options=NO_FIX)
+
+    def then_written(*arguments):
+        found = copy_all(*arguments)
+        facts = path.stat()
+        path.write_bytes(b"3" * MiB)
+        os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        return found
+
+    monkeypatch.setattr(fill, "copy_all", then_written)
+    with pytest.raises(Refused, match="was changed while it was read"):
+        run(engine, "a", "B-IMPORT", image)
+    monkeypatch.undo()
+    run(engine, "a", "B-IMPORT", image)
+    assert content(engine, "a", image, tmp_path) == b"3" * MiB
+
+
+@pytest.mark.parametrize("format", ["raw", "qcow2", "vdi", "raw.gz"])
+def test_a_directory_that_is_swapped_leads_no_tool_to_another_file(engine, tmp_path, monkeypatch, format):
+    """Who owns a directory of the path can make it a link to any other, and put it back: what is read is the file that
+    was looked at."""
+    theirs, secret = tmp_path / "theirs", tmp_path / "secret"
+    for place, byte in ((theirs, b"1"), (secret, b"2")):
+        place.mkdir()
+        source = tmp_path / "source"
+        source.write_bytes(byte * MiB)
+        if format == "raw.gz":
+            (place / "in").write_bytes(gzip.compress(source.read_bytes()))
+        else:
+            command = ["qemu-img", "convert", "-f", "raw", "-O", format, source, place / "in"]
+            subprocess.run(command, check=True)
+
+    def swapped(real):
+        def call(*arguments, **named):
+            os.rename(theirs, tmp_path / "away")
+            os.symlink(secret, theirs)
+            try:
+                return real(*arguments, **named)
+            finally:
+                os.unlink(theirs)
+                os.rename(tmp_path / "away", theirs)
+
+        return call
+
+    monkeypatch.setattr(image_file, "inspect", swapped(image_file.inspect))
+    monkeypatch.setattr(image_file, "data_bytes", swapped(image_file.data_bytes))
+    monkeypatch.setattr(image_file, "require_sound", swapped(image_file.require_sound))
+    monkeypatch.setattr(fill, "copy_all", swapped(fill.copy_all))
+    image = engine.import_image("a", str(theirs / "in"), format, options=NO_FIX)
+    run(engine, "a", "B-IMPORT", image)
+    assert content(engine, "a", image, tmp_path) == b"1" * MiB
 
 
 @pytest.mark.parametrize("format", ["raw", "qcow2"])

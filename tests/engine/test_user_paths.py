@@ -11,7 +11,7 @@ import pytest
 
 from engine.api import Engine
 from engine.data.model import Status
-from engine.errors import DiskwrightError, NoSpace
+from engine.errors import Conflict, DiskwrightError, NoSpace
 from engine.verbs import export
 from tests.crash.kit import SIZE, MiB, write
 from tests.engine.regress_kit import state_of
@@ -70,6 +70,27 @@ def test_an_export_into_a_linked_directory(engine, disk, place, tmp_path):
     (place / "taken").symlink_to("nowhere")
     with pytest.raises(DiskwrightError, match="already"):
         engine.export_image("a", disk, str(place / "taken"), "raw")
+
+
+@pytest.mark.parametrize("format", ["raw", "qcow2", "vdi"])
+def test_an_export_writes_into_no_other_file(engine, disk, place, tmp_path, monkeypatch, format):
+    """Who owns the directory can put a link in the place of the unfinished file: nothing is written where it leads,
+    and the link does not become the export."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine" * 4096)
+    real = export._make_empty
+
+    def swapped(*arguments):
+        (partial,) = place.glob("*.partial")
+        os.rename(partial, tmp_path / "away")
+        os.symlink(victim, partial)
+        real(*arguments)
+
+    monkeypatch.setattr(export, "_make_empty", swapped)
+    with pytest.raises(Conflict, match="something else took the place"):
+        engine.export_image("a", disk, str(place / "x"), format)
+    assert victim.read_bytes() == b"mine" * 4096
+    assert not list(place.iterdir())
 
 
 def test_an_export_with_a_very_long_name(engine, disk, place):

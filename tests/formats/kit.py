@@ -232,6 +232,9 @@ class SpyHandle:
     def stat(self) -> Stat:
         return self.handle.stat()
 
+    def held_path(self) -> str:
+        return self.handle.held_path()
+
     def close(self) -> None:
         self.handle.close()
 

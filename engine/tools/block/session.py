@@ -65,7 +65,7 @@ class BlockSession:
         open."""
         self._label = layer.path
         try:
-            self._handle = DirectBlockHandle(layer.path, writable)
+            self._handle = DirectBlockHandle(layer.held or layer.path, writable)
         except OSError as error:
             raise ToolFailed(from_os_error(error, f"open the layer {layer.path!r:.200}").message) from None
         self._size = layer.length or self._handle.size

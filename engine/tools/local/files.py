@@ -36,8 +36,9 @@ def stat_of(result: os.stat_result) -> Stat:
     """Return what the kernel says of a name as the door has it."""
     kind = _KINDS.get(stat_module.S_IFMT(result.st_mode), Kind.OTHER)
     return Stat(
-        kind, result.st_size, result.st_blocks * 512, result.st_ino, result.st_nlink, result.st_mtime_ns, result.st_dev
-    )
+        kind, result.st_size, result.st_blocks * 512, result.st_ino, result.st_nlink, result.st_mtime_ns, result.st_dev,
+        result.st_ctime_ns,
+    )  # fmt: skip
 
 
 def file_users(descriptor: int, path: str, status: os.stat_result) -> list[User]:
@@ -103,6 +104,10 @@ class RealFileHandle:
     def stat(self) -> Stat:
         """Call fstat(2)."""
         return stat_of(os.fstat(self.descriptor))
+
+    def held_path(self) -> str:
+        """Name the descriptor in /proc: to open that is to open its file, and takes no look at any directory."""
+        return f"/proc/{os.getpid()}/fd/{self.descriptor}"
 
     def close(self) -> None:
         """Close; errors of close surface (NFS reports ENOSPC here)."""

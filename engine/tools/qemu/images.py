@@ -129,7 +129,12 @@ class QemuImageTool:
         options = ["-o", "compression_type=zstd"] if layer.compressed else []
         if layer.format is FileFormat.VHD:
             options = ["-o", "force_size=on"]  # else it has the size that its geometry can say
-        self._run("create", [layer], ["-q", "-f", driver, *options, checked_path(layer.path), str(size)], writer=True)
+        self._run(
+            "create",
+            [layer],
+            ["-q", "-f", driver, *options, layer.held or checked_path(layer.path), str(size)],
+            writer=True,
+        )
 
     def set_backing(self, layer: Layer, name: str | None, format: VolumeFormat | None) -> None:
         """Run ``qemu-img rebase -u``, which opens neither the old nor the new backing. One header write, so atomic

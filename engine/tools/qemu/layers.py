@@ -45,7 +45,7 @@ def _node(layer: Layer, backing: dict[str, Any] | None, writable: bool, direct: 
     cache = {"direct": direct, "no-flush": False}
     file: dict[str, Any] = {
         "driver": "host_device" if layer.device else "file",
-        "filename": checked_path(layer.path),
+        "filename": layer.held or checked_path(layer.path),
         "cache": cache,
         "discard": "unmap" if writable else "ignore",
         # "auto" goes on without a lock where the file system has none: fine to read, never to write.
@@ -112,11 +112,11 @@ def read_start(layer: Layer, length: int) -> tuple[bytes, int]:
 def opened(layer: Layer) -> Iterator[int]:
     """Open a layer for reading. ToolFailed: it is missing, a link, no file (or no device), or cannot be read."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-    if not layer.device:
+    if not layer.device and not layer.held:
         flags |= os.O_NOFOLLOW  # a device is reached through links of our own making (/dev/VG/LV)
     path = checked_path(layer.path)
     try:
-        descriptor = os.open(path, flags)
+        descriptor = os.open(layer.held or path, flags)
         try:
             mode = os.fstat(descriptor).st_mode
             if not (stat.S_ISBLK(mode) if layer.device else stat.S_ISREG(mode)):

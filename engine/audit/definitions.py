@@ -1,16 +1,17 @@
 """What refers to images from outside: definitions of machines, of libvirt (XML, also OVF) and of Proxmox VE.
 
 Everything that looks like a name counts as a reference, wherever it stands: an attribute that is new, an argument for
-qemu, a description. Too many references only hide an orphan; one too few would make one up. XML is read by a parser
-that expands no entities and fetches nothing.
+qemu, a description; and in whatever way it is written (``engine.audit.readings``). Too many references only
+hide an orphan; one too few would make one up. XML is read by a parser that expands no entities and fetches nothing.
 """
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.audit.places import Name, Places
 from engine.doors.files import Kind
@@ -86,7 +87,12 @@ def _read(name: Name) -> Definition:
         return _xml(name.path, who, data)
     if b"\0" in data:
         return Definition(name.path, who, problem="it is neither text nor XML")
-    return _settings(name.path, who, data.decode("utf-8", "surrogateescape"))
+    read = _settings(name.path, who, data.decode("utf-8", "surrogateescape"))
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return read._replace(problem="it is not UTF-8 throughout, so what it names is not known")
+    return read
 
 
 # -- XML
@@ -148,7 +154,7 @@ def _local(tag: str) -> str:
     return tag.rpartition("}")[2]
 
 
-# -- Proxmox VE
+# -- any text
 
 
 def _settings(path: str, who: str, text: str) -> Definition:
@@ -157,10 +163,9 @@ def _settings(path: str, who: str, text: str) -> Definition:
     references: list[Reference] = []
     volumes: list[tuple[str, str]] = []
     storages: list[tuple[str, str]] = []
-    words: set[str] = set()
+    words = {text, " ".join(text.split()), *_strings(text)}  # names with line breaks in them, and lines that are broken
     storage = ""
     for line in text.splitlines():
-        words.add(line)
         if heading := _STORAGE.match(line):
             storage = heading["name"]
         elif storage and line[:1] in (" ", "\t") and line.split()[:1] == ["path"]:
@@ -173,3 +178,19 @@ def _settings(path: str, who: str, text: str) -> Definition:
                 references.append(Reference(value.partition(",")[0], firm=False))
     told = f"machine {machine}" if machine.isdigit() else who
     return Definition(path, told, tuple(references), tuple(volumes), tuple(storages), frozenset(words))
+
+
+def _strings(text: str) -> Iterator[str]:
+    """All strings of a text that is JSON."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return
+    try:
+        todo: list[Any] = [json.loads(text)]
+    except (ValueError, RecursionError):
+        return  # it is still searched as any text is
+    while todo:
+        value = todo.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, (dict, list)):
+            todo += (*value, *value.values()) if isinstance(value, dict) else value

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from engine.audit import headers
 from engine.audit.layouts.base import IMAGE_ENDS
 from engine.audit.model import Candidate, Image, Role
-from engine.audit.names import meant
+from engine.audit.names import as_bytes, meant
 from engine.audit.places import Lead, Name, Places, Where
 
 _ROLES = {
@@ -127,9 +127,11 @@ class Gathered:
     def _link(self, written: str | None, directory: str) -> Link | None:
         if written is None:
             return None
-        name = meant(written)
-        lead = self._places.lead(name.path, directory) if name.path else None
-        return Link(name.words, lead, written, name.alone)
+        found = []
+        for name in dict.fromkeys((meant(written), meant(as_bytes(written)))):
+            lead = self._places.lead(name.path, directory) if name.path else None
+            found.append(Link(name.words, lead, written, name.alone))
+        return next((link for link in found if link.key is not None), found[0])
 
     def _take_what_is_named(self, candidates: dict[str, Candidate]) -> None:
         """Take also what an image stands on or has its data in, whatever it looks like."""

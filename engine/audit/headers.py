@@ -6,6 +6,7 @@ length, and every length has a limit.
 
 from __future__ import annotations
 
+import re
 import struct
 import sys
 from array import array
@@ -37,6 +38,9 @@ _FIRMWARE_AT, _FIRMWARE = 0x28, b"_FVH"
 _SAVED = (b"LibvirtQemudSave", b"LibvirtQemudPart", b"QEVM")
 ISO, NVRAM, MEMORY, BACKUP = "iso", "nvram", "memory", "backup"
 """Kinds of content that are no images of disks."""
+
+_SPARSE, _SPARSE_BYTES, _DESCRIPTOR_AT, _SECTOR = b"KDMV", 512, 28, 512
+_ENCODING = re.compile(rb'encoding[ \t]*=[ \t]*"([^"\n]*)"', re.IGNORECASE)
 
 _MAX_DIRECTORY_BYTES = 1 << 20
 _MAX_BITMAPS = 65535
@@ -96,17 +100,51 @@ def image_of(names: tuple[Name, ...], start: Start | str, kind: str) -> Image:
     size = header.size if header is not None else start.length
     return Image(
         first.path, paths, kind or RAW, size, start.length, first.stat.allocated, header, problem, "", start.users,
-        first.stat.links, start.data.decode("latin-1") if kind == "vmdk" else "", _may_stand(kind, start.data),
+        first.stat.links, _says(start.data, kind), _may_stand(kind, start),
     )  # fmt: skip
 
 
-def _may_stand(kind: str, start: bytes) -> bool:
-    """Whether an image of another format than qcow2 may hold only the difference to another file."""
+def _says(start: bytes, kind: str) -> str:
+    """The text in a VMDK: its names are in UTF-8, or in what it says that they are. A descriptor need not begin as one,
+    so any text counts."""
+    if kind != "vmdk" and b"\0" in start:
+        return ""
+    return "\0".join((start.decode("utf-8", "surrogateescape"), start.decode("latin-1")))
+
+
+def _may_stand(kind: str, read: Start) -> bool:
+    """Whether an image of another format than qcow2 may hold only the difference to another file, or need others that
+    are not known by name."""
+    start = read.data
+    if kind == "vmdk":
+        return _has_unknown_names(read)
     if kind == "vpc":
         return start[60:64] == b"\0\0\0\4"
     if kind == "vdi":
         return start[76:80] == b"\4\0\0\0"
     return kind == "vhdx" or (kind == "qed" and bool(start[16:17] and start[16] & 1))
+
+
+def _has_unknown_names(vmdk: Start) -> bool:
+    """Whether the descriptor of a VMDK was not read to its end, or has a name that is in no encoding known here."""
+    text, whole = vmdk.data, len(vmdk.data) >= vmdk.length
+    if text.startswith(_SPARSE):
+        if len(text) < _SPARSE_BYTES:
+            return True
+        first, length = (sectors * _SECTOR for sectors in struct.unpack_from("<QQ", text, _DESCRIPTOR_AT))
+        whole = first + length <= len(text)
+        text = text[first : first + length]
+    encoding = _ENCODING.search(text)
+    known = encoding is None or encoding[1].lower() in (b"utf-8", b"utf8")
+    return not whole or (not text.isascii() and not (known and _is_utf8(text)))
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def bitmaps(name: Name, header: Header, length: int) -> Bitmaps | None:

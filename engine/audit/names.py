@@ -18,6 +18,7 @@ _HERE = re.compile(r"unix|socket|localhost|127\.|::1\b", re.IGNORECASE)
 """A server of this host, which may serve any file of it."""
 _FORMATS = frozenset({"raw", "qcow2", "qcow", "qed", "vmdk", "vdi", "vhdx", "vpc", "luks", "parallels"})
 _FILE_KEYS = frozenset({"filename", "path"})
+_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 _MAX_DEPTH = 16
 
 
@@ -44,6 +45,12 @@ def meant(name: str) -> Meant:
     if protocol in _FILES:
         return Meant(_local(name[match.end() :]), name, True)
     return Meant("", name, protocol in _NETWORK and not _HERE.search(name))
+
+
+def as_bytes(name: str) -> str:
+    """Return a name of a header, in which bytes that are no UTF-8 are written with a backslash, as names of files have
+    them."""
+    return _BYTE.sub(lambda match: chr(0xDC00 + int(match[1], 16)), name)
 
 
 def _local(rest: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import posixpath
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from engine.audit import rules
@@ -19,6 +20,7 @@ from engine.audit.gather import Gathered, Key, key_of, keys_below
 from engine.audit.model import Contents, Finding, Role
 from engine.audit.names import meant
 from engine.audit.places import Places, Where
+from engine.audit.readings import MAX_CHARACTERS, TooMany, readings
 from engine.audit.rules import finding
 
 _SHOWN_UNSURE = 50
@@ -34,15 +36,19 @@ class References:
         self.findings: list[Finding] = []
         self.unsure: list[tuple[str, str]] = []
         """(where, why) no image may be called an orphan."""
-        self._places, self._gathered, self._definitions = places, gathered, definitions
+        self._places, self._gathered = places, gathered
         self._by_base: dict[str, list[Key]] = defaultdict(list)
         self._storages = dict(pair for definition in definitions for pair in definition.storages)
         for key in gathered.images:
             for name in gathered.names[key]:
                 self._by_base[posixpath.basename(name.path)].append(key)
+        self._texts: list[tuple[str, set[str]]] = []
+        """(who, all that it says): where a name may be hidden."""
+        self._room = MAX_CHARACTERS
         for definition in definitions:
             self._read(definition)
-        self._all_words = "\0".join({text for _, text in self._words()})
+        self._take_texts_of_images()
+        self._all_words = "\0".join({text for _, texts in self._texts for text in texts})
         self._doubt_images()
         self.unsure += [(path, f"it cannot be listed: {reason}") for path, reason in places.unreadable.items()]
 
@@ -53,9 +59,10 @@ class References:
             self._refer(definition, reference)
         for storage, volume in definition.volumes:
             self._refer_to_volume(definition, storage, volume)
-        for word in definition.words:
-            if word.startswith("/"):
-                self._refer_to_directory(definition, word.rstrip("/"))
+        texts = self._take_texts(definition.path, definition.who, definition.words)
+        for line in {line.strip() for text in texts for line in (text, *text.splitlines())}:
+            if line.startswith("/"):
+                self._refer_to_directory(definition, line.rstrip("/"))
 
     def _refer(self, definition: Definition, reference: Reference) -> None:
         name = meant(reference.path)
@@ -125,21 +132,28 @@ class References:
         """Return who says one of these words anywhere; "" for nobody."""
         if not any(word in self._all_words for word in words):
             return ""
-        return next(who for who, text in self._words() if any(word in text for word in words))
+        return next(who for who, texts in self._texts for text in texts if any(word in text for word in words))
 
-    def _words(self) -> Iterator[tuple[str, str]]:
-        """All texts in which a name may be hidden, and who says them."""
-        for definition in self._definitions:
-            yield from ((definition.who, text) for text in definition.words)
+    def _take_texts(self, path: str, who: str, texts: AbstractSet[str]) -> set[str]:
+        """Keep texts in which a name may be hidden, in all their readings; return these."""
+        try:
+            read = readings(texts, self._room)
+        except TooMany:
+            self.unsure.append((path, "it is too long to look for names in all that it may mean"))
+            read = set(texts)
+        self._room -= sum(map(len, read)) - sum(map(len, texts))
+        self._texts.append((who, read))
+        return read
+
+    def _take_texts_of_images(self) -> None:
         for seen in self._gathered.images.values():
-            if seen.image.says:
-                yield seen.image.path, seen.image.says
+            texts = {seen.image.says} if seen.image.says else set()
             for link in (seen.backing, seen.data):  # it may have been moved, and still be what was meant
-                if link is None:
-                    continue
-                found = link.alone and link.key is not None and link.key in self._gathered.images
-                if not found:
-                    yield seen.image.path, link.written
+                found = link is not None and link.alone and link.key in self._gathered.images
+                if link is not None and not found:
+                    texts.add(link.written)
+            if texts:
+                self._take_texts(seen.image.path, seen.image.path, texts)
 
 
 def needed_from(images: Images, starts: set[Key]) -> set[Key]:

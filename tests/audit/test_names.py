@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engine.audit import rules
+from engine.audit import orphans, rules
 from engine.audit.names import meant
 from engine.doors.trees import Start
 from tests.audit.kit import Looked, domain, look, raw
@@ -119,3 +119,99 @@ def test_fields_at_the_edges_end_no_report(tmp_path: Path):
     assert len(look([tmp_path]).report.images) == 120
     os.truncate(raw(tmp_path / "short.vmdk", b"KDMV"), 4)
     assert len(look([tmp_path]).report.images) == 121
+
+
+ODD = "bär\U0001f4bf o'ne & two.qcow2"
+
+
+@pytest.mark.parametrize("text", [
+    json.dumps({"disks": [f"/x/{ODD}"]}), json.dumps([json.dumps({"a": ODD})]), f"x: {json.dumps(ODD)}\n",
+    "path: /x/b%C3%A4r%F0%9F%92%BF%20o%27ne%20%26%20two.qcow2\n",
+    "disk = /x/b&#228;r&#x1F4BF; o&apos;ne &amp; two.qcow2\n",
+    "disk: \"/x/b\\xe4r\\U0001f4bf o'ne & two.qcow2\"\n", "disk: '/x/bär\U0001f4bf o''ne & two.qcow2'\n",
+    "qemu -hda /x/bär\U0001f4bf\\ o\\'ne\\ \\&\\ two.qcow2\n", "qemu -hda '/x/bär\U0001f4bf o'\\''ne & two.qcow2'\n",
+    "qemu -hda $'/x/b\\303\\244r\\360\\237\\222\\277 o\\'ne & two.qcow2'\n",
+    "at x/b\\303\\244r\U0001f4bf\\040o'ne\\040&\\040two.qcow2\n",
+    'disk: "/x/bär\U0001f4bf o\\\n    \'ne & two.qcow2"\n', "disk: >-\n  /x/bär\U0001f4bf o'ne\n  & two.qcow2\n",
+    'fileName = "bär\U0001f4bf o|27ne |26 two.qcow2"\n', 'fileName = "b\xe4r\U0001f4bf o|27ne |26 two.qcow2"\n',
+])  # fmt: skip
+def test_a_name_is_found_in_whatever_way_it_is_written(tmp_path: Path, text: str):
+    """JSON with escapes, also in JSON; URLs; entities; YAML; words of shells; octal bytes; VMX."""
+    for folder in ("pool", "etc"):
+        (tmp_path / folder).mkdir()
+    make(tmp_path / "pool" / ODD, MIB)
+    make(tmp_path / "pool" / "other.qcow2", MIB)
+    (tmp_path / "etc" / "vm.json").write_text(text, encoding="utf-8")
+    found = look([tmp_path / "pool"], [tmp_path / "etc"])
+    assert found.files(rules.A_ORPHAN) == {"other.qcow2"} and found.image(ODD).used_by == ("vm.json",)
+
+
+def test_a_directory_that_json_gives_has_what_is_below_it(tmp_path: Path):
+    """Its escapes are taken away first."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "pöol").mkdir()
+    make(tmp_path / "pöol" / "a.qcow2", MIB)
+    (tmp_path / "etc" / "vm.json").write_text(json.dumps({"shared": str(tmp_path / "pöol")}), encoding="ascii")
+    assert not look([tmp_path / "pöol"], [tmp_path / "etc"]).files(rules.A_ORPHAN)
+
+
+def test_a_definition_in_another_encoding_makes_no_orphan(tmp_path: Path):
+    """Its names may mean anything."""
+    for folder in ("pool", "etc"):
+        (tmp_path / folder).mkdir()
+    make(tmp_path / "pool" / "bär.qcow2", MIB)
+    (tmp_path / "etc" / "vm.vmx").write_bytes('.encoding = "windows-1252"\nfileName = "bär.qcow2"\n'.encode("cp1252"))
+    found = look([tmp_path / "pool"], [tmp_path / "etc"])
+    assert not found.files(rules.A_ORPHAN) and found.files(rules.A_UNSURE) == {f"{tmp_path}/etc/vm.vmx"}
+
+
+@pytest.mark.parametrize(("hint", "encoding", "sure"), [
+    ("bär.vmdk", "UTF-8", True), ("bär.vmdk", "windows-1252", False), ("円.vmdk", "Shift_JIS", False),
+    ("base.vmdk", "windows-1252", True),
+])  # fmt: skip
+def test_what_a_vmdk_stands_on_is_no_orphan(tmp_path: Path, hint: str, encoding: str, sure: bool):
+    """Its descriptor has names in UTF-8; those in other encodings leave no orphan at all."""
+    for folder in ("pool", "etc"):
+        (tmp_path / folder).mkdir()
+    text = f'# Disk DescriptorFile\nversion=1\nencoding="{encoding}"\nparentFileNameHint="{hint}"\n'
+    (tmp_path / "pool" / "top.vmdk").write_bytes(text.encode(encoding))
+    raw(tmp_path / "pool" / hint, b"KDMV")
+    make(tmp_path / "pool" / "other.qcow2", MIB)
+    domain(tmp_path / "etc" / "x.xml", "x", f"<arg value='{tmp_path}/pool/top.vmdk'/>")
+    found = look([tmp_path / "pool"], [tmp_path / "etc"])
+    assert found.files(rules.A_ORPHAN) == ({"other.qcow2"} if sure else set())
+
+
+def test_a_descriptor_that_was_not_read_to_its_end_makes_no_orphan(tmp_path: Path):
+    """It may be anywhere in a sparse VMDK."""
+    for folder in ("pool", "etc"):
+        (tmp_path / folder).mkdir()
+    make(tmp_path / "pool" / "other.qcow2", MIB)
+    raw(tmp_path / "pool" / "top.vmdk", b"KDMV" + bytes(24) + struct.pack("<QQ", 2048, 20))
+    domain(tmp_path / "etc" / "x.xml", "x", f"<arg value='{tmp_path}/pool/top.vmdk'/>")
+    assert not look([tmp_path / "pool"], [tmp_path / "etc"]).files(rules.A_ORPHAN)
+
+
+def test_a_name_that_is_no_text_is_found(tmp_path: Path):
+    """A header keeps bytes; one that is no UTF-8 is shown with a backslash, and means the same file."""
+    name = os.fsdecode(b"b\xe4r.qcow2")
+    for folder in ("pool", "etc"):
+        (tmp_path / folder).mkdir()
+    make(tmp_path / "pool" / name, MIB)
+    top = make(tmp_path / "pool" / "top.qcow2", MIB, "bXr.qcow2", "qcow2")
+    patch(top, top.read_bytes().index(b"bXr"), b"b\xe4r")
+    domain(tmp_path / "etc" / "x.xml", "x", f"<arg value='{tmp_path}/pool/top.qcow2'/>")
+    found = look([tmp_path / "pool"], [tmp_path / "etc"])
+    assert not found.files(rules.A_ORPHAN) and not found.files(rules.A_PARENT)
+
+
+def test_what_may_mean_too_much_is_a_doubt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """All readings of a hostile text are more than can be kept: that is told, and no memory is filled."""
+    for folder in ("pool", "etc"):
+        (tmp_path / folder).mkdir()
+    make(tmp_path / "pool" / "other.qcow2", MIB)
+    (tmp_path / "etc" / "vm.conf").write_text("&amp;amp;%25%2525|7c7c" * 400, encoding="utf-8")
+    assert look([tmp_path / "pool"], [tmp_path / "etc"]).files(rules.A_ORPHAN)
+    monkeypatch.setattr(orphans, "MAX_CHARACTERS", 10000)
+    found = look([tmp_path / "pool"], [tmp_path / "etc"])
+    assert not found.files(rules.A_ORPHAN) and found.files(rules.A_UNSURE) == {f"{tmp_path}/etc/vm.conf"}

@@ -106,6 +106,13 @@ def test_stages_and_steps_add_up() -> None:
     assert lines.done(run._replace(steps=steps)) == [(1.0, 0), (2.0, 10), (3.0, 10), (4.0, 20), (5.0, 20), (6.0, 21)]
 
 
+def test_the_mean_of_the_bars_is_the_average() -> None:
+    """However the times lie that were noted, and a rest without any counts too."""
+    points = [(0.0, 0), (0.3, 700), (1.1, 900), (1.15, 2000)]
+    bars = lines.speeds(points, 50, 0.0, 4.0)
+    assert sum(bars) / 50 == pytest.approx(2000 / 4.0, rel=0.01)
+
+
 async def test_what_was_done_on_this_host_is_in_the_timeline(tmp_path: Path) -> None:
     """Who did it, with what, and what came of it; in the lane of the image too."""
     site = FixedSite(tmp_path / "state", [sample_view()])

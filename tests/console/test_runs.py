@@ -103,6 +103,30 @@ async def test_giving_work_up_needs_the_name_and_is_not_stopping(
         assert given_up == [ident(1)]
 
 
+async def test_what_is_done_or_usable_is_not_given_up(tmp_path: Path) -> None:
+    """X on such a step says so, as the command line does, and offers nothing."""
+    run = batch_of_twenty()
+    waits = run_step(3, "optimize", 11, RunState.WAITING)
+    site = FixedSite(tmp_path / "state", [sample_view()], [run._replace(steps=(*run.steps[:2], waits, *run.steps[3:]))])
+    async with running(console(site), (80, 40)) as pilot:
+        page = cast(RunsPage, pilot.app.page("runs"))
+        await press(pilot, "3")
+        for number, said in ((3, "web-01 is usable"), (4, "everything in step 4 is done")):
+            while page.step_number() < number:
+                await press(pilot, "down")
+            await press(pilot, "X")
+            assert said in told(pilot.app) and "Type " not in screen_text(pilot.app)
+
+
+async def test_a_step_that_is_done_tells_what_it_took_too(tmp_path: Path) -> None:
+    """As triage promised, and told as an estimate where it was one."""
+    step = run_step(1, "optimize", 1, RunState.DONE, freed_bytes=12 << 10, taken_bytes=100 * MiB, exact=False)
+    site = FixedSite(tmp_path / "state", [sample_view()], [sample_run()._replace(steps=(step,))])
+    async with running(console(site)) as pilot:
+        await press(pilot, "3")
+        assert "took ~100.0M, freed ~12.0K" in screen_text(pilot.app)
+
+
 @pytest.mark.parametrize("held", [False, True])
 async def test_taking_over_shows_the_evidence_first(
     held: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

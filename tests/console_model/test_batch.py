@@ -8,19 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from engine.data.model import OperationStatus
 from engine.errors import Conflict, NotFound, Refused
 from tests.console_model.conftest import Demo
 from tests.console_model.kit import until
 from tui.text.words import RunState
+from tui.view import live
 from tui.view.estimates import Times, load
 from tui.view.fixes import FixRow
-from tui.view.gather import gather
+from tui.view.gather import gather, operation_row
 from tui.view.plan import Plan, make
 from tui.work import plans, run_notes, runs
 from tui.work.batch import Batch
 from tui.work.journal import Journal
 from tui.work.run_notes import RunNote
 from tui.work.runs import Run
+from tui.work.step_watch import Watch
 
 
 def plan_of(demo: Demo, *names: str) -> Plan:
@@ -311,6 +314,19 @@ def test_progress_of_the_running_step_is_read_from_its_note(demo: Demo):
     for wrong in ({}, note | {"percent": "x"}, note | {"step": 9}, note | {"when": 1.0}):
         demo.notes.write_quickly(run_notes.progress_name(run), wrong)
         assert runs.get_run(demo.notes, demo.identity, run.id).steps[0].percent == -1
+
+
+@pytest.mark.parametrize("before", [0, 24])
+def test_a_step_is_counted_from_its_beginning(before: int, demo: Demo, monkeypatch: pytest.MonkeyPatch):
+    """What was moved before the first look at it is work of it; what an earlier attempt had moved is not."""
+    run = run_notes.of_plan(plan_of(demo, "web-db"), "2" * 32, 1.0, "host-a")
+    now = demo.engine.doors.clock.wall()
+    status = OperationStatus("copy", "host-a", 2, 3, 32, "", now, "copy data")
+    seen = operation_row("", "web-db", status, "host-a", 1000)
+    monkeypatch.setattr(live, "operation", lambda *given: seen)
+    watch = Watch(demo.engine, run, run.steps[0]._replace(started=now - 0.2), before * 10)
+    assert watch.look()
+    assert [done for _, done in watch.samples] == [before * 10, 320] and watch.samples[0][0] == now - 0.2
 
 
 def test_discard_gives_up_unfinished_work_only(demo: Demo):

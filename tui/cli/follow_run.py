@@ -71,9 +71,9 @@ def _follow(session: Session, notes: Notes, plan: Plan, run_id: str) -> Run:
 def _tell(session: Session, step: RunStep) -> None:
     reason = f": {printable(step.reason)}" if step.reason and step.state is not RunState.DONE else ""
     spent = f" in {duration(step.ended - step.started)}" if step.ended and step.started else ""
-    freed = f", freed {compact(step.freed_bytes)}" if step.freed_bytes else ""
+    space = f", {step.space}" if step.space else ""
     session.out.say(
-        f"{step.state.lower():<9} {step.number}. {doing(step.rule, step.type)} {step.name}{spent}{freed}{reason}"
+        f"{step.state.lower():<9} {step.number}. {doing(step.rule, step.type)} {step.name}{spent}{space}{reason}"
     )
 
 
@@ -111,6 +111,7 @@ def document(run: Run) -> dict[str, Any]:
                 "attempts": step.attempts,
                 "seconds": step.seconds(run.ended or run.saved_at),
                 "freed_bytes": step.freed_bytes,
+                "taken_bytes": step.taken_bytes,
             }
             for step in run.steps
         ],

@@ -32,7 +32,7 @@ from tui.work.find_again import require_ours, why_gone
 from tui.work.journal import Event, Journal
 from tui.work.noted import NotedEngine
 from tui.work.run_notes import RunNote, StepNote
-from tui.work.step_watch import Watch
+from tui.work.step_watch import Watch, found_done
 
 PATIENCE_S = 60.0
 """A step whose image is in use is tried again for so long after all others."""
@@ -115,7 +115,7 @@ class Batch:
             self._tell(step, f"not begun: {blocked}", "")
             return not set(step.after_steps) & set(pending)
         try:
-            task = self._begin(step)
+            task, done_before = self._begin(step)
         except ImageBusy as error:
             self._put(step._replace(state=RunState.WAITING, reason=printable(error.message), code=error.code))
             return False
@@ -126,7 +126,7 @@ class Batch:
         except DiskwrightError as error:
             self._end(step, RunState.FAILED, str(error), error.code)
         else:
-            self._follow(number, task)
+            self._follow(number, task, done_before)
         return True
 
     def _blocked(self, step: StepNote) -> str:
@@ -137,13 +137,13 @@ class Batch:
                 return f"blocked: step {number}, {other.what}, is {other.state}"
         return ""
 
-    def _begin(self, step: StepNote) -> Task:
-        """The task of the step: the one that still runs from before, or a new one."""
+    def _begin(self, step: StepNote) -> tuple[Task, int]:
+        """The task of the step, the one that still runs from before or a new one, and the bytes done before it."""
         for task in self._engine.list_tasks():
             if task.id == step.task:
                 self._tell(step, f"goes on in process {task.process.pid}", "resumed")
                 self._put(step._replace(state=RunState.RUNNING, reason="", process=task.process))
-                return task
+                return task, 0
         shown = [step.fix]
 
         def accept(now: Fix) -> None:
@@ -153,6 +153,7 @@ class Batch:
 
         # The operator was shown the step as it was noted: what has become irreversible since then is refused.
         allowed = {"irreversible": step.fix.irreversible}
+        done_before = found_done(self._engine, self._run.repo_id, step)
         try:
             task = self._engine.fix_storage_repository(self._run.repo_id, step.fix, allowed, accept)
         except StaleFix:
@@ -166,7 +167,7 @@ class Batch:
         )  # fmt: skip
         again = f", attempt {step.attempts + 1}" if step.attempts else ""
         self._tell(step, f"begins in process {task.process.pid}{again}", "resumed" if step.attempts else "run")
-        return task
+        return task, done_before
 
     def _require_room(self, fix: Fix) -> None:
         peak = fix.cost.peak_extra_bytes
@@ -179,8 +180,8 @@ class Batch:
 
     # -- following
 
-    def _follow(self, number: int, task: Task) -> None:
-        watch = Watch(self._engine, self._run, self._step(number))
+    def _follow(self, number: int, task: Task, done_before: int) -> None:
+        watch = Watch(self._engine, self._run, self._step(number), done_before)
         asked = False
         while self._engine.task_is_running(task):
             if self._stopping() and not asked:

@@ -13,6 +13,7 @@ from engine.api import Engine
 from engine.data.model import Status
 from engine.errors import Conflict, Irreversible, NotFound, Refused, from_os_error
 from tui.notes import Notes
+from tui.text.amounts import compact, moment
 from tui.text.printable import printable
 from tui.text.words import OLD_AFTER_S, RunState, doing
 from tui.view.estimates import TimeRange
@@ -62,6 +63,21 @@ class RunStep(NamedTuple):
     """What was done by which time, as far as it is kept."""
     left: TimeRange = TimeRange()
     freed_bytes: int = 0
+    taken_bytes: int = 0
+    """What a step that is done freed and took, as its plan told; the difference is what triage promised."""
+    exact: bool = True
+
+    @property
+    def over(self) -> bool:
+        """It needs nothing more."""
+        return self.state in _OVER
+
+    @property
+    def space(self) -> str:
+        """What it took of the free space and what it gave back, in words; "" for nothing."""
+        about = "" if self.exact else "~"
+        parts = [("took", self.taken_bytes), ("freed", self.freed_bytes)]
+        return ", ".join(f"{word} {about}{compact(count)}" for word, count in parts if count)
 
     @property
     def what(self) -> str:
@@ -113,7 +129,7 @@ class Run(NamedTuple):
     @property
     def done(self) -> int:
         """Steps that need nothing more."""
-        return sum(step.state in _OVER for step in self.steps)
+        return sum(step.over for step in self.steps)
 
 
 class LogLine(NamedTuple):
@@ -281,7 +297,7 @@ def _run(notes: Notes, run: RunNote, now: float) -> Run:
             alive, reason = True, "its process starts"
     elif run.process is not None and not alive:
         state, reason = RunState.FAILED, _died(run, steps)
-    resumable = not alive and any(step.state not in _OVER for step in steps)
+    resumable = not alive and not all(step.over for step in steps)
     return Run(
         run.id, run.plan, printable(run.repo_id), run.repository, printable(run.host), run.started, run.ended,
         state, reason, steps, alive, run.process.pid if run.process else 0, run.saved, resumable,
@@ -289,8 +305,6 @@ def _run(notes: Notes, run: RunNote, now: float) -> Run:
 
 
 def _died(run: RunNote, steps: tuple[RunStep, ...]) -> str:
-    from tui.text.amounts import moment
-
     pid = run.process.pid if run.process else 0
     goes_on = next((step for step in steps if step.state in _UNDER_WAY), None)
     alone = f" Step {goes_on.number} goes on by itself." if goes_on else ""
@@ -308,6 +322,8 @@ def _step(notes: Notes, run: RunNote, step: StepNote, run_alive: bool, now: floa
         step.number, step.key, str(step.fix.type), printable(step.fix.rule), step.fix.target, step.name, state, reason,
         step.started, step.ended, step.attempts, step.error, step.code,
         freed_bytes=step.fix.cost.reclaimed_bytes if state is RunState.DONE else 0,
+        taken_bytes=step.fix.cost.peak_extra_bytes if state is RunState.DONE else 0,
+        exact=step.fix.cost.exact,
         samples=run_notes.samples(notes, run).get(step.number, ()),
     )  # fmt: skip
     if state in _UNDER_WAY:

@@ -18,15 +18,17 @@ _MOST_SAMPLES = 200
 class Watch:
     """Looks at the image of one step while its task runs."""
 
-    def __init__(self, engine: Engine, run: RunNote, step: StepNote) -> None:
+    def __init__(self, engine: Engine, run: RunNote, step: StepNote, done_before: int = 0) -> None:
+        """``done_before``: bytes that were done before the step began, by an attempt that it goes on with."""
         self._engine = engine
         self._run = run
         self._step = step
         self._next = 0.0
         self._first: tuple[float, int] | None = None
         self._last: HostOperation | None = None
+        self._begun_with = (step.started, done_before)
         self.samples: list[tuple[float, int]] = []
-        """What was done at which time; thinned out when there are many."""
+        """What was done at which time, from the beginning of the step on; thinned out when there are many."""
         self.rate = 0.0
         """Bytes per second in this stage, 0: not known."""
         self.fresh: list[str] = []
@@ -63,7 +65,11 @@ class Watch:
             self.rate = (done - begun) / (now - started) if now > started else 0.0
             self.fresh.append(f"saved at {found.percent} %, {compact(done)} of {compact(found.size_bytes)}")
         self._last = found
-        if found.percent >= 0 and (not self.samples or self.samples[-1][1] != done):
+        if found.percent < 0:
+            return
+        if not self.samples:
+            self.samples.append(self._begun_with)
+        if self.samples[-1][1] != done:
             self.samples.append((self._engine.doors.clock.wall(), done))
             if len(self.samples) > _MOST_SAMPLES:
                 self.samples = self.samples[:-1:2] + self.samples[-1:]
@@ -77,6 +83,15 @@ class Watch:
             "percent": found.percent, "when": found.when, "size_bytes": found.size_bytes, "rate": self.rate,
             "samples": self.samples,
         }  # fmt: skip
+
+
+def found_done(engine: Engine, repo_id: str, step: StepNote) -> int:
+    """Return how many bytes of the work of a step are done before it begins; 0 where that cannot be read."""
+    try:
+        found = live.operation(engine, repo_id, step.fix.images[0]) if step.fix.images else None
+    except DiskwrightError:
+        return 0  # the step itself will say what is wrong
+    return _done(found) if found is not None and not found.finished else 0
 
 
 def _done(found: HostOperation) -> int:

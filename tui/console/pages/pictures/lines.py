@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from bisect import bisect_right
 from collections.abc import Sequence
 
 from tui.console.draw import charts
@@ -45,18 +47,23 @@ def pace(run: Run, points: Points, end: float, columns: int, rows: int, signs: S
     most = charts.Scale(0, max(1, points[-1][1]))
     width = columns - 8 - _EDGE_COLUMNS
     values = charts.over_time(points, width, start, end)
-    speeds = _speeds(points, width, start, end)
-    fastest = charts.Scale(0, max(1, *speeds))
-    took = max(end - start, 1.0)
+    paces = speeds(points, width, start, end)
+    fastest = charts.Scale(0, max(1, *paces))
+    took = max(end - start, 0.1)
     mean = compact(int(points[-1][1] / took))
     step = run.current
     now = f"   step {step.number}: {step.what}" if step is not None else ""
     return [
-        (Span(f"{compact(points[-1][1])} in {duration(took)}", "bold"), Span(f"   {mean}/s on average{now}")),
+        (Span(f"{compact(points[-1][1])} in {_took(took)}", "bold"), Span(f"   {mean}/s on average{now}")),
         *_labelled("Done", charts.area(values, height, signs, most, _eight)),
-        *_labelled("Per second", charts.area(list(speeds), height, signs, fastest, _eight)),
+        *_labelled("Per second", charts.area(list(paces), height, signs, fastest, _eight)),
         _times(start, end, width, 8, signs),
     ]
+
+
+def _took(seconds: float) -> str:
+    """As exact as the average beside it needs it."""
+    return f"{seconds:.1f}s" if seconds < 10 else duration(seconds)
 
 
 def _labelled(title: str, lines: Sequence[Item]) -> list[Item]:
@@ -67,20 +74,21 @@ def _eight(count: int) -> str:
     return f"{compact(count):>8}"
 
 
-def _speeds(points: Points, columns: int, start: float, end: float) -> list[int]:
-    """Bytes per second in the middle of each column, between the times before and after it that were noted."""
-    found: list[int] = []
-    index = 0
-    for column in range(columns):
-        middle = start + (end - start) * (column + 0.5) / columns
-        while index + 1 < len(points) and points[index + 1][0] <= middle:
-            index += 1
-        if index + 1 < len(points):
-            (began, before), (ended, after) = points[index : index + 2]
-            found.append(int((after - before) / max(ended - began, 0.001)))
-        else:
-            found.append(0)
-    return found
+def speeds(points: Points, columns: int, start: float, end: float) -> list[int]:
+    """Bytes per second in the time of each column: what was done evenly between the times that were noted. Their mean
+    is that of the whole."""
+    each = max(end - start, 0.1) / columns
+    reached = [_reached(points, start + each * column) for column in range(columns + 1)]
+    return [round((after - before) / each) for before, after in itertools.pairwise(reached)]
+
+
+def _reached(points: Points, when: float) -> float:
+    """What was done by then."""
+    index = bisect_right(points, when, key=lambda point: point[0])
+    if index in (0, len(points)):
+        return points[max(0, index - 1)][1]
+    (began, before), (ended, after) = points[index - 1 : index + 1]
+    return before + (after - before) * (when - began) / max(ended - began, 0.001)
 
 
 def _times(start: float, end: float, columns: int, margin: int, signs: Signs) -> Item:

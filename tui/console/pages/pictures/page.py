@@ -108,7 +108,7 @@ class PacePage(PicturePage):
     def drawn(self, columns: int, rows: int) -> list[Item]:
         run = self.run_shown()
         points = lines.done(run) if run is not None else []
-        if run is None or len(points) < 2:
+        if run is None or len(points) < 2 or not points[-1][1]:
             text = "No data was seen to move: a step is looked at four times a second, and most are done before that."
             return [(), Paragraph("", text)]
         return lines.pace(run, points, run.ended or self.shell.site.clock(), columns, rows, self.shell.signs)

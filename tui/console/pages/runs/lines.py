@@ -123,8 +123,8 @@ def _step(step: RunStep, signs: Signs, name: int, now: float, outcome: bool = Tr
 
 
 def _outcome(step: RunStep) -> str:
-    if step.state is RunState.DONE and step.freed_bytes:
-        return f"freed {compact(step.freed_bytes)}"
+    if step.state is RunState.DONE and step.space:
+        return step.space
     if step.state is RunState.RUNNING and step.stages:
         return f"stage {step.stage}/{step.stages} {step.stage_name}"
     return step.reason or step.error or ("waits for its turn" if step.state is RunState.WAITING else "")

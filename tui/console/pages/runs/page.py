@@ -207,8 +207,8 @@ class RunsPage(Page):
                 return "there is no run"
             if not run.resumable and not run.ending:
                 return "it is running" if run.alive else "everything in it is done"
-        if act.name == "discard" and self._discarded() is None:
-            return "no unfinished work on an image is under the cursor"
+        if act.name == "discard":
+            return self._why_not_discard(run)
         if act.name == "take_over" and self.operation() is None:
             return "no unfinished work of another host is known (tab goes to that list)"
         if act.name in ("filter", "pace") and run is None:
@@ -216,6 +216,16 @@ class RunsPage(Page):
         if act.name in ("earlier_run", "later_run"):
             return self._why_not_other(run, 1 if act.name == "earlier_run" else -1)
         return ""
+
+    def _why_not_discard(self, run: Run | None) -> str:
+        found = self._discarded()
+        if found is None:
+            return "no unfinished work on an image is under the cursor"
+        number = self.step_number() if self.focused is not self.query_one("#others", Table) else 0
+        if run is not None and number and run.steps[number - 1].over:
+            return f"everything in step {number} is done"
+        image = self.shell.site.view.image(found[0])
+        return f"{found[1]} is usable, there is nothing to give up" if image is not None and image.usable else ""
 
     def _why_not_other(self, run: Run | None, by: int) -> str:
         runs = self.shell.site.runs

@@ -209,11 +209,13 @@ class Record(NamedTuple):
         return tuple(dict.fromkeys(found))
 
     def left_to(self, other: Record) -> bool:
-        """Tell whether ``other`` is a snapshot that has the volume of this disk as its own data: then the disk has left
-        it, and this record is older than that. One that was only begun has not yet taken it over."""
+        """Tell whether ``other`` is a snapshot, removed or not, that has the volume of this disk as its own data: then
+        the disk has left it, and this record is older than that. One that was only begun has not yet taken it over; one
+        that is merged into another has given it away."""
         if not self.mutable or not self.whole or self.volume is None or other.volume is None or other.id == self.id:
             return False
-        sealed = other.whole and not (other.mutable or other.absorbed_by or other.purging or other.operation)
+        begun = other.operation is not None and other.operation.verb == "create_snapshot"
+        sealed = other.whole and not (other.mutable or other.absorber or begun)
         return sealed and other.volume.id == self.volume.id
 
     @property

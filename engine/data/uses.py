@@ -10,6 +10,12 @@ from __future__ import annotations
 from engine.data.records import Record
 
 
+def needs(record: Record, other: Record) -> bool:
+    """Tell whether the data of an image is not there without ``other``, now or when its operation ends: it stands on
+    it, or has left its data to it, and will stand on it when it is mended."""
+    return other.id != record.id and (other.id in record.parents() or record.left_to(other))
+
+
 def uses(record: Record) -> tuple[str, ...]:
     """Return the other tags that the record depends on, and the volume that its tag takes over."""
     taken = taken_over(record)

@@ -18,7 +18,7 @@ from collections.abc import Container
 from engine.data.model import VolumeFormat, is_id
 from engine.data.records import Record
 from engine.errors import NotFound, Refused, StaleFix
-from engine.fixes.dependants import around, known, named_elsewhere, of, settle
+from engine.fixes.dependants import around, named_elsewhere, of, settle, standing_on
 from engine.formats.base import Litter, Repository, TagEntry
 from engine.gate import gate
 from engine.gate.gate import Purpose
@@ -49,7 +49,7 @@ def tag(repository: Repository, target: str) -> None:
     # Whoever bases something on this tag publishes first and looks at us afterwards; we
     # published first and look at them now: at least one of the two sees the other.
     tags = repository.tags.users(target)
-    dependants = of(tags, target)
+    dependants = of(tags, found.record)
     if found.record.destroyed:
         _only_unfinished(tags, dependants, target)
     elif dependants:
@@ -187,7 +187,7 @@ def damaged_record(repository: Repository, target: str) -> None:
     if not entry.damaged:
         raise StaleFix(f"the record of {target} can be read, or cannot be judged, now", "Check again")
     tags = repository.tags.scan()
-    above = strong_above(target, lambda tag: known(tags, tag), lambda tag: tags[tag].record)
+    above = strong_above(target, lambda tag: standing_on(tags, tag), lambda tag: tags[tag].record)
     if above:
         raise Refused(f"image {above} depends on {target}", "Remove it first, or mend the record")
     repository.tags.purge(target, entry.generation)

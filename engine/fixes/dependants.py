@@ -7,6 +7,7 @@ whose record cannot be read may depend on it, so nothing is deleted while there 
 from __future__ import annotations
 
 from engine.data.records import Record
+from engine.data.uses import needs
 from engine.errors import Refused
 from engine.formats.base import Repository, TagEntry
 
@@ -36,15 +37,14 @@ def settle(repository: Repository, target: str, tags: dict[str, TagEntry]) -> No
         repository.tags.settle(tag)
 
 
-def of(tags: dict[str, TagEntry], target: str) -> list[str]:
-    """Return the tags other than ``target`` whose data needs it, now or when their operation ends. Refused while a
-    record cannot be read."""
-    _all_readable(tags, target)
-    return known(tags, target)
+def of(tags: dict[str, TagEntry], target: Record) -> list[str]:
+    """Return the tags that need ``target`` (``needs``). Refused while a record cannot be read."""
+    _all_readable(tags, target.id)
+    return sorted(tag for tag, entry in tags.items() if entry.record and needs(entry.record, target))
 
 
-def known(tags: dict[str, TagEntry], target: str) -> list[str]:
-    """Return those of the readable records that need ``target``, as ``of`` does; unreadable ones may need it too."""
+def standing_on(tags: dict[str, TagEntry], target: str) -> list[str]:
+    """Return those of the readable records that stand on ``target``, whose own cannot be read."""
     return sorted(
         tag for tag, entry in tags.items() if entry.record and tag != target and target in entry.record.parents()
     )

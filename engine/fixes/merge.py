@@ -79,7 +79,7 @@ def _only_dependant(repository: Repository, below: str, above: str) -> str:
     absorber = entry.record if entry is not None else None
     if absorber is not None and absorber.merges(above):
         raise StaleFix(f"image {above} is being merged into {absorber.id}", "Finish that merge first")
-    dependants = of(repository.tags.users(below), below)
+    dependants = of(repository.tags.users(below), lower)
     if dependants != [above]:
         raise StaleFix(f"{len(dependants)} images depend on {below} now", "Check again")
     return upper.absorber
@@ -119,9 +119,9 @@ def _reserve(repository: Repository, below: str, above: str) -> None:
         _in_no_other_merge(record, above)
         return record._replace(absorbed_by=above)
 
-    changes.change(repository, below, reserved)
+    lower = changes.change(repository, below, reserved)
     users = repository.tags.users(below)
-    if of(users, below) != [above]:
+    if of(users, lower) != [above]:
         changes.change(repository, below, lambda record: None if record.absorber else record._replace(absorbed_by=""))
         raise StaleFix(f"another image depends on {below} now", "Check again")
     settle(repository, below, users)  # who does not depend on it any more might do so again after a loss of power
@@ -173,22 +173,22 @@ def _down(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, botto
     record = attempt.publish(replaced)
     attempt.stage("clean")
     target.drop_scrap(attempt, record)
-    _purge_absorbed(repository, lower.id, attempt.tag)
+    _purge_absorbed(repository, lower, attempt.tag)
     attempt.finish(lambda record: record)
 
 
-def _purge_absorbed(repository: Repository, below: str, above: str) -> None:
+def _purge_absorbed(repository: Repository, lower: Record, above: str) -> None:
     """Delete the lower tag's record alone: its volume belongs to the upper image now."""
 
     def purging(record: Record) -> Record | None:
         if record.absorbed_by != above:
-            raise StaleFix(f"image {below} is not absorbed by {above}", "Check again")
+            raise StaleFix(f"image {lower.id} is not absorbed by {above}", "Check again")
         return None if record.purging else record._replace(purging=True)
 
-    if of(repository.tags.users(below), below):
+    if of(repository.tags.users(lower.id), lower):
         return  # somebody bases something on it at this moment; check says what becomes of it
-    changes.change(repository, below, purging)
-    clean.delete(repository, below, changes.read(repository, below))
+    changes.change(repository, lower.id, purging)
+    clean.delete(repository, lower.id, changes.read(repository, lower.id))
 
 
 def _up(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, bottom: VolumeRef) -> None:

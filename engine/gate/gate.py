@@ -59,18 +59,20 @@ class Rule(NamedTuple):
     """A host that is silent may have writes under way that still arrive."""
     sealed: bool
     """It may be the data of a snapshot, although the record of a disk has it too."""
+    wanted: bool
+    """The disk whose snapshot it is may have an older record, which has it too."""
 
 
 RULES = {
-    Purpose.READ: Rule(readers=True, writers=True, late=True, sealed=True),
-    Purpose.FILL: Rule(readers=True, writers=True, late=True, sealed=True),
-    Purpose.REWRITE: Rule(readers=False, writers=False, late=False, sealed=False),
-    Purpose.REPLACE: Rule(readers=False, writers=False, late=True, sealed=True),
-    Purpose.SEAL: Rule(readers=True, writers=False, late=False, sealed=False),
-    Purpose.HAND_OUT: Rule(readers=True, writers=False, late=False, sealed=False),
-    Purpose.LEND: Rule(readers=True, writers=False, late=True, sealed=True),
-    Purpose.DELETE: Rule(readers=False, writers=False, late=True, sealed=True),
-    Purpose.PUT_AWAY: Rule(readers=False, writers=False, late=True, sealed=True),
+    Purpose.READ: Rule(readers=True, writers=True, late=True, sealed=True, wanted=True),
+    Purpose.FILL: Rule(readers=True, writers=True, late=True, sealed=True, wanted=True),
+    Purpose.REWRITE: Rule(readers=False, writers=False, late=False, sealed=False, wanted=False),
+    Purpose.REPLACE: Rule(readers=False, writers=False, late=True, sealed=True, wanted=False),
+    Purpose.SEAL: Rule(readers=True, writers=False, late=False, sealed=False, wanted=True),
+    Purpose.HAND_OUT: Rule(readers=True, writers=False, late=False, sealed=False, wanted=True),
+    Purpose.LEND: Rule(readers=True, writers=False, late=True, sealed=True, wanted=True),
+    Purpose.DELETE: Rule(readers=False, writers=False, late=True, sealed=True, wanted=True),
+    Purpose.PUT_AWAY: Rule(readers=False, writers=False, late=True, sealed=True, wanted=True),
 }
 
 
@@ -80,6 +82,8 @@ def require(repository: Repository, tag: str, volume: VolumeRef, purpose: Purpos
     rule = RULES[purpose]
     if not rule.sealed:
         owners.require_own(repository, repository.tags.read(tag))
+    if not rule.wanted:
+        owners.require_unwanted(repository, repository.tags.read(tag), volume)
     if not rule.late:
         _nothing_under_way(repository, tag, volume)
     if rule.readers and rule.writers:

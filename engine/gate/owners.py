@@ -7,7 +7,7 @@ it is kept until the next one comes, so it stands in its place when the newest i
 
 from __future__ import annotations
 
-from engine.data.records import Record
+from engine.data.records import Record, VolumeRef
 from engine.errors import Refused
 from engine.formats.base import Repository, TagEntry
 
@@ -29,4 +29,18 @@ def require_nobody_elses(repository: Repository, record: Record) -> None:
             raise Refused(
                 f"image {record.id} has left its data to snapshot {tag}: its newest record is gone (B-OLDER)",
                 "Run the fixes that check offers for both, or restore the record from a backup",
+            )
+
+
+def require_unwanted(repository: Repository, entry: TagEntry | None, volume: VolumeRef) -> None:
+    """Return if no disk has the volume of a snapshot as its own data too, by a record that is older than the snapshot:
+    only as long as the snapshot has it can be told that it is. Refused naming the disk, StorageError."""
+    record = entry.record if entry is not None else None
+    if record is None or record.mutable or record.volume != volume:
+        return
+    for tag, other in repository.tags.users(record.id).items():
+        if other.record is not None and other.record.left_to(record):
+            raise Refused(
+                f"image {tag} has the data of snapshot {record.id} as its own: its newest record is gone (B-OLDER)",
+                f"Run the fixes that check offers for {tag} first, or remove it and clean it away",
             )

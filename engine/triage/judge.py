@@ -119,7 +119,8 @@ def _kept_alive(graph: Graph, report: ImageReport) -> list[Finding]:
 
 
 def linked(graph: Graph, fixes: list[Fix]) -> list[Fix]:
-    """Fill in which fixes wait for which: an image is mended after its base, merged after its mend."""
+    """Fill in which fixes wait for which: an image is mended after its base, merged after its mend; and a snapshot
+    changed after the mend of a disk whose older record has its data."""
     mends = {fix.target: fix.id for fix in fixes if fix.type is FixType.MEND}
     if not mends:
         return fixes
@@ -129,7 +130,8 @@ def linked(graph: Graph, fixes: list[Fix]) -> list[Fix]:
         if record is None or fix.type is FixType.CLEAN:
             continue
         below = {link.id for link in graph.chain(record)} | set(record.parents())
-        found = [mends[tag] for tag in sorted(below | set(fix.images)) if tag in mends and mends[tag] != fix.id]
+        first = below | set(fix.images) | {disk for tag in fix.images for disk in graph.left(tag)}
+        found = [mends[tag] for tag in sorted(first) if tag in mends and mends[tag] != fix.id]
         if found:
             needs[fix.id] = tuple(found)
     unlocks: dict[str, list[str]] = {}

@@ -146,10 +146,10 @@ def _moved_above(graph: Graph, old: Record) -> Record | None:
     """The disk has left its volume to a snapshot: it is on the one volume without a name that stands on that."""
     assert old.volume is not None
     below = [tag for tag in _namers(graph, old.id, old.volume) if _has(graph.record(tag), old.volume)]
-    if len(below) != 1 or not old.mutable:
+    if len(below) != 1:
         return None
     base = graph.record(below[0])
-    if base is None or base.mutable or not base.whole or base.absorbed_by or base.operation is not None:
+    if base is None or not old.left_to(base):
         return None
     fitting = [
         volume

@@ -90,14 +90,17 @@ class Graph:
         self.view = view
         self.dependants: dict[str, list[str]] = {}
         self.namers: dict[str, list[str]] = {}
-        for tag, entry in view.scan.tags.items():
-            if entry.record is None:
-                continue
-            for parent in entry.record.parents():
+        records = {tag: entry.record for tag, entry in view.scan.tags.items() if entry.record is not None}
+        for tag, record in records.items():
+            for parent in record.parents():
                 if parent != tag:
                     self.dependants.setdefault(parent, []).append(tag)
-            for volume in entry.record.volumes():
+            for volume in record.volumes():
                 self.namers.setdefault(volume.id, []).append(tag)
+        for tag, record in records.items():  # as ``uses.needs``, without comparing each with each
+            owner = self.new_owner(record)
+            if owner and owner not in record.parents():
+                self.dependants.setdefault(owner, []).append(tag)
 
     def entry(self, tag: str) -> TagEntry | None:
         """The tag as found, None when it was not."""
@@ -111,6 +114,11 @@ class Graph:
     def children(self, tag: str) -> list[str]:
         """Tags whose data needs this tag, sorted."""
         return sorted(self.dependants.get(tag, ()))
+
+    def left(self, tag: str) -> list[str]:
+        """Disks that have left their data to this snapshot, and whose records are older than that."""
+        above = [record for child in self.dependants.get(tag, ()) if (record := self.record(child)) is not None]
+        return [record.id for record in above if tag not in record.parents()]
 
     def used(self, volume: VolumeRef | None) -> int:
         """Bytes the volume occupies, 0 when it is not there."""

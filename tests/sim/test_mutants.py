@@ -276,7 +276,7 @@ def test_a_clean_without_a_second_look_at_the_dependants_is_reported():
     """Another host bases a disk on the image between the check and the deletion."""
 
     def blind(node: ast.stmt) -> list[ast.stmt] | None:
-        if ast.unparse(node) == "dependants = of(tags, target)":
+        if ast.unparse(node) == "dependants = of(tags, found.record)":
             return [hit(), statement("dependants = []")]
         return None
 
@@ -289,7 +289,7 @@ def test_a_merge_without_a_second_look_at_the_dependants_is_reported():
     """Another host bases a disk on the lower image while it is being absorbed."""
 
     def blind(node: ast.stmt) -> list[ast.stmt] | None:
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "of(users, below) != [above]":
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "of(users, lower) != [above]":
             return [hit()]
         return None
 

@@ -1,7 +1,8 @@
 """The audit: list the places, read each image once, judge, and say what nobody refers to.
 
 Read-only: the places are reached through the tree door alone, which cannot write and cannot be led out of them. A deep
-audit runs ``qemu-img check`` on one image at a time, with nothing below it, and only where no program writes to it.
+audit runs ``qemu-img check`` on one image at a time, which it holds open, with nothing below it, and only where no
+program writes to it.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from engine.audit.gather import Gathered, Key, Link, Seen, key_of
 from engine.audit.layouts.registry import layout_of
 from engine.audit.model import Audited, AuditReport, Candidate, Contents, Finding, Role
 from engine.audit.orphans import References, doubts, unneeded
-from engine.audit.places import Places
+from engine.audit.places import Name, Places
 from engine.audit.rules import finding
 from engine.copying.magic import QCOW2
 from engine.data.model import Status, VolumeFormat
 from engine.doors.images import CheckReport, ImageTool, Layer
 from engine.doors.trees import Tree
 from engine.doors.users import describe_users
-from engine.errors import DiskwrightError
+from engine.errors import DiskwrightError, StorageError, from_os_error
 
 Progress = Callable[[str, int, int], None]
 """Told what is done, how many of it are done, and of how many (0: not known yet)."""
@@ -49,7 +50,7 @@ def audit(
     for content in contents:
         candidates.update(content.candidates)
     gathered = Gathered(listed, candidates, lambda done, of: progress("files read", done, of))
-    checks = _checks(gathered.images, check, progress) if check is not None else {}
+    checks = _checks(gathered, check, progress) if check is not None else {}
     references = References(listed, gathered, [*definitions_beside(listed), *read_definitions(Places(definitions))])
     by_image = _judged(listed, gathered, contents, references, checks)
     loose = [
@@ -128,17 +129,27 @@ def _remnants(listed: Places, candidates: Mapping[str, Candidate], gathered: Gat
     ]
 
 
-def _checks(images: Images, tool: ImageTool, progress: Progress) -> dict[Key, CheckReport | DiskwrightError]:
+def _checks(gathered: Gathered, tool: ImageTool, progress: Progress) -> dict[Key, CheckReport | DiskwrightError]:
     """Check the qcow2 images that nobody writes to and whose header is in order."""
-    whole = [key for key, seen in images.items() if _can_be_checked(seen)]
+    whole = [key for key, seen in gathered.images.items() if _can_be_checked(seen)]
     found: dict[Key, CheckReport | DiskwrightError] = {}
     for number, key in enumerate(whole, start=1):
         try:
-            found[key] = tool.check(Layer(images[key].image.path, VolumeFormat.QCOW2))
+            found[key] = _check(gathered.names[key][0], key, tool)
         except DiskwrightError as error:
             found[key] = error
+        except OSError as error:
+            found[key] = from_os_error(error, "open the image to check it")
         progress("images checked", number, len(whole))
     return found
+
+
+def _check(name: Name, key: Key, tool: ImageTool) -> CheckReport:
+    """Check the very file that was looked at: who owns a directory on the way may have swapped it since."""
+    with name.tree.hold(name.inside) as held:
+        if (held.device, held.inode) != key:
+            raise StorageError("another file has taken its name while it was looked at")
+        return tool.check(Layer(name.path, VolumeFormat.QCOW2, held=held.path))
 
 
 def _can_be_checked(seen: Seen) -> bool:

@@ -7,6 +7,7 @@ time of access where that can be helped. Every call raises plain ``OSError``.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from engine.doors.files import Stat
@@ -32,6 +33,15 @@ class Start(NamedTuple):
     """Who has it open as an image, as ``Files.users`` has it."""
 
 
+class Held(NamedTuple):
+    """A regular file that is held open."""
+
+    path: str
+    """By which processes of this user open this very file as long as it is held, whatever its name means by then."""
+    device: int
+    inode: int
+
+
 class Tree(Protocol):
     """A directory with all that is below it."""
 
@@ -48,6 +58,9 @@ class Tree(Protocol):
 
     def read(self, path: str, offset: int, length: int) -> bytes:
         """Read a range of a regular file; fewer bytes only at its end. EINVAL on anything else."""
+
+    def hold(self, path: str) -> AbstractContextManager[Held]:
+        """Open a regular file for a program that reads it by a path. EINVAL on anything else; never blocks."""
 
     def close(self) -> None:
         """Close what is open; idempotent."""

@@ -13,7 +13,9 @@ from engine.audit import rules
 from engine.audit.definitions import read_definitions
 from engine.audit.names import meant
 from engine.audit.places import Places, Where
+from engine.doors.images import Layer
 from engine.tools.local.trees import RealTree
+from engine.tools.qemu.images import QemuImageTool
 from engine.tools.qemu.qcow2 import MAX_BACKING_NAME_BYTES
 from tests.audit.kit import domain, image, look, raw
 from tests.tools.qcow2_kit import make, patch
@@ -69,6 +71,56 @@ def test_links_in_the_way_of_a_tree_are_not_followed(tmp_path: Path):
         for path in ("b/file", "pipe", "a/../../x", "/etc/passwd", "a//file", "b"):
             with pytest.raises(OSError):
                 tree.start(path, 16)
+
+
+class Swapping:
+    """qemu-img check, before which a directory is swapped for a link to another one with a file of the same name."""
+
+    def __init__(self, folder: Path, other: Path, replace: bool) -> None:
+        self._folder, self._other, self._replace = folder, other, replace
+
+    def swap(self) -> None:
+        if self._folder.is_symlink() or (self._folder.parent / "old").exists():
+            return
+        self._folder.rename(self._folder.parent / "old")
+        if self._replace:
+            self._folder.mkdir()
+            (self._folder / "a.qcow2").write_bytes((self._other / "a.qcow2").read_bytes())
+        else:
+            self._folder.symlink_to(self._other)
+
+
+@pytest.mark.parametrize("when", ["at the check", "link before it", "file before it"])
+def test_a_deep_audit_checks_the_very_file_that_was_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+):
+    """A directory that is swapped for a link when the tool starts leads it nowhere; one that is swapped earlier makes
+    the image unknown. Damage of the other file is told in neither case."""
+    folder, other = tmp_path / "place" / "sub", tmp_path / "elsewhere"
+    for path in (folder, other):
+        path.mkdir(parents=True)
+        image(path / "a.qcow2")
+    patch(other / "a.qcow2", 2 * 65536, b"\0\0")  # used, and not counted
+    swapping = Swapping(folder, other, when == "file before it")
+    checked: list[str] = []
+    real_check, real_hold = QemuImageTool.check, RealTree.hold
+
+    def check(tool: QemuImageTool, layer: Layer):
+        swapping.swap()
+        checked.append(layer.path)
+        return real_check(tool, layer)
+
+    def hold(tree: RealTree, path: str):
+        if when != "at the check":
+            tree.list("")  # else its last directory is still open
+            swapping.swap()
+        return real_hold(tree, path)
+
+    monkeypatch.setattr(QemuImageTool, "check", check)
+    monkeypatch.setattr(RealTree, "hold", hold)
+    found = look([tmp_path / "place"], deep=True).rules(rules.A_UNSEEN)
+    assert found == ({} if checked else {"sub/a.qcow2": {rules.A_READ}})
+    assert bool(checked) == (when == "at the check")
 
 
 def test_names_are_followed_as_the_kernel_does(tmp_path: Path):

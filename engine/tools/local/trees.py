@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat as stat_module
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from engine.doors.files import Kind
-from engine.doors.trees import Member, Start
+from engine.doors.trees import Held, Member, Start
 from engine.doors.users import User
 from engine.tools.local.files import file_users, stat_of
 from engine.tools.local.openers import loop_devices
@@ -67,6 +68,16 @@ class RealTree:
             return os.pread(descriptor, length, offset)
         except OverflowError:
             raise OSError(errno.EINVAL, f"no file has an offset of {offset:#x}", path) from None
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def hold(self, path: str) -> Iterator[Held]:
+        """Open, and name the descriptor in /proc: no directory is looked at by that name."""
+        descriptor = self._open(path)
+        try:
+            status = os.fstat(descriptor)
+            yield Held(f"/proc/{os.getpid()}/fd/{descriptor}", status.st_dev, status.st_ino)
         finally:
             os.close(descriptor)
 

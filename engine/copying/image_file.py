@@ -6,11 +6,13 @@ Its data is not moved here (``engine.fixes.import_image``).
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import struct
 from typing import NamedTuple
 
-from engine.copying import magic, ova
+from engine.copying import magic, ova, ranges
 from engine.data.amounts import human
 from engine.data.model import MAX_IMAGE_BYTES, OVA, FileFormat, Packing, VolumeFormat, packing_of
 from engine.doors.files import FileHandle, Files, Kind, Stat
@@ -21,6 +23,8 @@ from engine.tools.qemu.qcow2 import Header, parse_header
 
 _HEAD_BYTES = 65536
 _SHOWN_DISKS = 8
+MOST_EXTENTS = 1 << 18
+"""Of an image, that are kept in memory: some 50 MiB. One with more is read as if it had no holes."""
 _UNCHECKED = (FileFormat.VHD,)
 """qemu-img check knows nothing of these."""
 _OFFSET_BITS = (1 << 56) - 512
@@ -204,13 +208,14 @@ def require_sound(images: ImageTool, file: ImageFile) -> None:
 def _require_all_data(images: ImageTool, file: ImageFile) -> None:
     """Return if all data that the tables refer to is in the file."""
     length = file.length
-    for extent in images.map_layer(file.layer):
-        if extent.data and extent.offset is not None and extent.offset + extent.length > length:
-            raise Refused(
-                f"the image file {file.path!r:.200} is cut off: it refers to data up to byte "
-                f"{extent.offset + extent.length} and ends at {length}",
-                "Get it again whole",
-            )
+    with contextlib.closing(images.extents(file.layer)) as extents:
+        for extent in extents:
+            if extent.data and extent.offset is not None and extent.offset + extent.length > length:
+                raise Refused(
+                    f"the image file {file.path!r:.200} is cut off: it refers to data up to byte "
+                    f"{extent.offset + extent.length} and ends at {length}",
+                    "Get it again whole",
+                )
 
 
 def data_bytes(images: ImageTool, file: ImageFile) -> int:
@@ -220,9 +225,18 @@ def data_bytes(images: ImageTool, file: ImageFile) -> int:
     if file.format is VolumeFormat.RAW:
         return max(1, min(file.size, file.facts.allocated))
     try:
-        return max(1, sum(extent.length for extent in images.map_layer(file.layer) if extent.data and not extent.zero))
+        wanted = data_ranges(images, file.layer)
     except StorageError:
         return 0  # the import itself finds out why
+    return 0 if wanted is None else max(1, ranges.total(wanted))
+
+
+def data_ranges(images: ImageTool, layer: Layer) -> list[ranges.Range] | None:
+    """Return what of a stranger's image is no hole; None where that is too many ranges to be kept: a short file can
+    say of any number of clusters that they are data."""
+    with contextlib.closing(images.extents(layer)) as extents:
+        found = ranges.data_ranges(itertools.islice(extents, MOST_EXTENTS))
+        return found if next(extents, None) is None else None
 
 
 def _header(head: bytes, length: int, path: str) -> Header:

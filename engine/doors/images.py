@@ -6,7 +6,7 @@ probed and no name inside an image file is ever followed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from engine.data.model import MAX_IMAGE_BYTES, FileFormat, VolumeFormat
@@ -102,6 +102,10 @@ class ImageTool(Protocol):
 
     def map_layer(self, layer: Layer) -> list[Extent]:
         """Return the extents of one layer alone, covering its whole virtual size in order."""
+
+    def extents(self, layer: Layer) -> Generator[Extent, None, None]:
+        """Yield what ``map_layer`` returns, as it is found. A stranger's file may have any number of extents: who asks
+        keeps few of them, and closes this when he has enough."""
 
     def map_chain(self, chain: Chain) -> list[Extent]:
         """Return the extents of the image that the chain shows."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 from typing import NamedTuple
 
-from engine.copying import pump, ranges
+from engine.copying import image_file, pump, ranges
 from engine.data.digests import DigestList, proven
 from engine.data.model import VolumeFormat, aligned
 from engine.data.records import Record, VolumeRef
 from engine.doors.files import FileHandle
-from engine.doors.images import Layer, Session
+from engine.doors.images import ImageTool, Layer, Session
 from engine.errors import DiskwrightError, ReadFailed
 from engine.formats.base import Repository
 from engine.gate import gate
@@ -115,7 +115,7 @@ def copy_all(attempt: Attempt, source: Reading, filling: Filling, prove: bool = 
         read = _open(stack, images.open_session(source.layers, False, source.direct))
         write = _open(stack, images.open_session([layer], True, attempt.repository.constraints().direct_io))
         attempt.check()  # opened, locked, and only then verified: a stale executor cannot write through this
-        wanted = ranges.merged(ranges.data_ranges(images.map_chain(source.layers)), min(read.size, size))
+        wanted = ranges.merged(_data(images, source, read.size), min(read.size, size))
         zeroed_to = write.size if layer.device and layer.format is VolumeFormat.RAW else 0
         job = pump.Job(read, write, wanted, size, blank=not zeroed_to, zeroed_to=zeroed_to, digests=known)
         _timed_run(attempt, job, volume.id)
@@ -190,6 +190,14 @@ def _timed_run(attempt: Attempt, job: pump.Job, volume: str) -> None:
     moved = pump.run(job, attempt.cursor, checkpoint, clock.monotonic)
     with contextlib.suppress(DiskwrightError):  # a note of this host only
         attempt.context.report_throughput(attempt.repository.identity, moved, clock.monotonic() - start)
+
+
+def _data(images: ImageTool, source: Reading, size: int) -> list[ranges.Range]:
+    """Return what must be read to know the content: of a stranger's file all of it where it has too many ranges."""
+    if source.ours:
+        return ranges.data_ranges(images.map_chain(source.layers))
+    found = image_file.data_ranges(images, source.layers[0])
+    return [(0, size)] if found is None else found
 
 
 def _reflink(attempt: Attempt, source: Reading, target: Layer) -> bool:

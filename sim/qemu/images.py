@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from engine.data.model import FileFormat, VolumeFormat
@@ -157,6 +157,9 @@ class SimImageTool:
 
     def map_layer(self, layer: Layer) -> list[Extent]:
         return self.map_chain([layer])
+
+    def extents(self, layer: Layer) -> Generator[Extent, None, None]:
+        yield from self.map_layer(layer)
 
     def map_chain(self, chain: Chain) -> list[Extent]:
         with self._tool("map", chain) as opened:

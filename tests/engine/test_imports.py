@@ -83,6 +83,17 @@ def test_compressed_clusters_are_imported(engine, tmp_path):
     assert content(engine, "a", image, tmp_path) == source.read_bytes()
 
 
+def test_an_image_of_very_many_ranges_is_read_as_if_it_had_no_holes(engine, tmp_path, monkeypatch):
+    """A short file can say of any number of clusters that they are data: they are neither counted nor kept."""
+    path = make_qcow2(tmp_path / "in.qcow2", *(f"write -P 1 {2 * at}M 64k" for at in range(4)))
+    monkeypatch.setattr(image_file, "MOST_EXTENTS", 6)
+    image = engine.import_image("a", str(path), "qcow2", options=NO_FIX)
+    operation = record(engine, "a", image).operation
+    assert operation is not None and operation.data_bytes == 0
+    run(engine, "a", "B-IMPORT")
+    assert content(engine, "a", image, tmp_path) == (b"\1" * 65536).ljust(2 * MiB, b"\0") * 4
+
+
 def test_what_an_import_leaves_out_is_in_the_record(engine, tmp_path):
     """Internal snapshots and bitmaps: told as soon as it is promised, and for ever."""
     path = make_qcow2(tmp_path / "in.qcow2", "write -P 1 0 1M")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import struct
@@ -321,6 +322,23 @@ def test_output_that_makes_no_sense_is_not_believed(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ToolFailed, match="map"):
         QemuImageTool().map_layer(qcow2(make(tmp_path / "image", MIB)))
+
+
+def test_a_map_without_an_end_is_taken_as_far_as_it_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of a few KiB has millions of extents: none is kept that nobody asked for, and the program ends with us."""
+    script = tmp_path / "qemu-img"
+    line = r"{\"start\": $i, \"length\": 1, \"present\": true, \"zero\": false, \"data\": true},"
+    script.write_text(
+        "#!/bin/sh\n[ $1 = --version ] && echo qemu-img version 7.2.0 && exit\n"
+        f'echo $$ >{tmp_path}/pid; i=0; printf "["; while :; do echo "{line}"; i=$((i + 1)); done\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    extents = QemuImageTool().extents(qcow2(make(tmp_path / "image", MIB)))
+    assert [extent.start for extent in itertools.islice(extents, 3000)] == list(range(3000))
+    extents.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_words_of_a_tool_are_made_harmless() -> None:

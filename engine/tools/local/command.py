@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine.errors import MAKE_ROOM, NoSpace, StorageError, ToolFailed, ToolMissing
@@ -69,21 +69,7 @@ class CommandRunner:
         """
         import subprocess
 
-        passed = {name: os.environ[name] for name in self.variables if name in os.environ}
-        try:
-            process = subprocess.Popen(
-                list(arguments),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=of_a_tool() | passed,
-                pass_fds=tuple(inherit),
-                process_group=self._group(),
-            )
-        except FileNotFoundError:
-            raise self.missing(arguments[0]) from None
-        except OSError as error:
-            raise ToolFailed(f"cannot run {arguments[0]}: {error.strerror}") from None
+        process = self._started(arguments, inherit, subprocess.PIPE)
         try:
             output, errors = process.communicate(timeout=patience_s)
         except subprocess.TimeoutExpired:
@@ -99,6 +85,46 @@ class CommandRunner:
         words = shortened(errors)
         self.remember(arguments, process.returncode, words)
         return Result(process.returncode, output, words, errors)
+
+    def lines(self, arguments: Sequence[str], subject: str) -> Generator[bytes, None, None]:
+        """Run, and yield what is printed line by line as it comes, whatever its length in all. Who closes this before
+        the end ends the program. ToolFailed at the end where it failed (``failure``), ToolMissing."""
+        errors = os.memfd_create("errors")
+        try:
+            process = self._started(arguments, (), errors)
+            try:
+                assert process.stdout is not None
+                yield from process.stdout
+                process.wait()
+            finally:
+                _give_up(process)
+            raw = os.pread(errors, READ_WORDS_BYTES, 0)
+        finally:
+            os.close(errors)
+        self.remember(arguments, process.returncode, shortened(raw))
+        if process.returncode:
+            result = Result(process.returncode, b"", shortened(raw), raw)
+            raise failure(" ".join(arguments[:2]), subject, result)
+
+    def _started(self, arguments: Sequence[str], inherit: Sequence[int], errors: int) -> subprocess.Popen[bytes]:
+        """Start a program with its standard error going to ``errors``. ToolMissing, ToolFailed."""
+        import subprocess
+
+        passed = {name: os.environ[name] for name in self.variables if name in os.environ}
+        try:
+            return subprocess.Popen(
+                list(arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=of_a_tool() | passed,
+                pass_fds=tuple(inherit),
+                process_group=self._group(),
+            )
+        except FileNotFoundError:
+            raise self.missing(arguments[0]) from None
+        except OSError as error:
+            raise ToolFailed(f"cannot run {arguments[0]}: {error.strerror}") from None
 
     def _group(self) -> int:
         """Return the process group to run a program in; 0: one of its own."""

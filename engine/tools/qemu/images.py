@@ -6,9 +6,10 @@ and no format is probed. What a tool prints is checked before it is believed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 from engine.data.model import FileFormat, VolumeFormat
@@ -53,10 +54,20 @@ class QemuImageTool:
 
     def map_chain(self, chain: Chain) -> list[Extent]:
         """Run ``qemu-img map``; what is compressed as a whole has to be read to be known."""
+        return list(self._extents(chain))
+
+    def extents(self, layer: Layer) -> Generator[Extent, None, None]:
+        """Run ``qemu-img map``, which prints one a line and holds none; ended by ``close``."""
+        return self._extents([layer])
+
+    def _extents(self, chain: Chain) -> Generator[Extent, None, None]:
         if chain[0].packing:
-            return [Extent(0, chain[0].length, True, False, True)]
-        result = self._run("map", chain, ["--output=json", describe(chain)])
-        return _extents(_json(result, "qemu-img map"))
+            yield Extent(0, chain[0].length, True, False, True)
+            return
+        self._require_version()
+        arguments = ["qemu-img", "map", "--output=json", describe(chain)]
+        with contextlib.closing(self._commands.lines(arguments, chain[0].path)) as lines:
+            yield from _extents(lines)
 
     def required_bytes(self, chain: Chain, format: VolumeFormat) -> int:
         """Run ``qemu-img measure``: the length of the file or device to be made."""
@@ -211,26 +222,34 @@ def _count(report: Any, key: str, name: str, default: int | None = None) -> int:
     return value
 
 
-def _extents(report: Any) -> list[Extent]:
-    """Return the extents, checked: gapless from 0, flags are booleans."""
-    if not isinstance(report, list):
-        raise ToolFailed("qemu-img map printed no list")
-    extents = []
+def _extents(lines: Iterable[bytes]) -> Iterator[Extent]:
+    """The extents of a list, one a line, checked: gapless from 0, flags are booleans; the list has an end."""
     position = 0
+    before, after = b"[", b""
     try:
-        for item in report:
-            extent = Extent(
-                item["start"], item["length"], item["present"], item["zero"], item["data"], item.get("offset")
-            )
-            if type(extent.length) is not int or extent.start != position or extent.length <= 0:
-                raise ValueError("a gap or an overlap")
-            if not (type(extent.present) is type(extent.zero) is type(extent.data) is bool):
-                raise ValueError("a flag that is none")
-            position += extent.length
-            extents.append(extent)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        for line in lines:
+            text = line.strip()
+            if after or not text.startswith(before):
+                raise ValueError("no list")
+            text, before = text.removeprefix(before), b""
+            after = b"]" if text.endswith(b"]") else b""
+            if text := text.removesuffix(after or b","):
+                extent = _extent(json.loads(text), position)
+                position += extent.length
+                yield extent
+        if not after:
+            raise ValueError("a list without an end")
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ToolFailed(f"qemu-img map printed something unexpected at {position}: {error!s:.60}") from None
-    return extents
+
+
+def _extent(item: Any, position: int) -> Extent:
+    extent = Extent(item["start"], item["length"], item["present"], item["zero"], item["data"], item.get("offset"))
+    if type(extent.length) is not int or extent.start != position or extent.length <= 0:
+        raise ValueError("a gap or an overlap")
+    if not (type(extent.present) is type(extent.zero) is type(extent.data) is bool):
+        raise ValueError("a flag that is none")
+    return extent
 
 
 def _sync(layer: Layer) -> None:

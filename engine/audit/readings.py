@@ -25,6 +25,9 @@ _ONES = {"a": "\a", "b": "\b", "e": "\x1b", "f": "\f", "n": "\n", "r": "\r", "t"
          "N": "\x85", "_": "\xa0", "L": "\u2028", "P": "\u2029"}  # fmt: skip
 _HEX = re.compile(r"[%|](?P<two>[0-9a-fA-F]{2})")
 """As URLs, and VMware, write what they may not."""
+_ZEROS = re.compile(r"&#0+(?=[0-9])")
+_NO_CHARACTER = re.compile(r"&#(?=[0-9]{9})")
+"""A number that no character has: to convert a long one is an error."""
 _QUOTED = re.compile(r"'(?P<single>[^'\n]*)'|\"(?P<double>(?:\\[^\n]|[^\"\\\n])*)\"|\\(?P<one>.)", re.DOTALL)
 _DOUBLED = re.compile(r"''|\"\"")
 """One quote inside of quotes, as YAML and others write it."""
@@ -69,6 +72,10 @@ def _hex(text: str) -> str:
     return _joined(_HEX.sub(_byte, text), "utf-8", "surrogateescape")
 
 
+def _entities(text: str) -> str:
+    return html.unescape(_NO_CHARACTER.sub("", _ZEROS.sub("&#", text)))
+
+
 def _unquoted(text: str) -> str:
     """As a shell joins words."""
     return _QUOTED.sub(lambda match: match["single"] or match["double"] or match["one"] or "", text)
@@ -78,7 +85,7 @@ def _undoubled(text: str) -> str:
     return _DOUBLED.sub(lambda match: match[0][0], text)
 
 
-_WAYS: tuple[Callable[[str], str], ...] = (_characters, _bytes, _hex, html.unescape, _unquoted, _undoubled)
+_WAYS: tuple[Callable[[str], str], ...] = (_characters, _bytes, _hex, _entities, _unquoted, _undoubled)
 
 
 def _character(match: re.Match[str]) -> str:

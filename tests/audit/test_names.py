@@ -13,6 +13,7 @@ import pytest
 
 from engine.audit import orphans, rules
 from engine.audit.names import meant
+from engine.audit.readings import readings
 from engine.doors.trees import Start
 from tests.audit.kit import Looked, domain, look, raw
 from tests.tools.qcow2_kit import make, patch
@@ -215,3 +216,14 @@ def test_what_may_mean_too_much_is_a_doubt(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(orphans, "MAX_CHARACTERS", 10000)
     found = look([tmp_path / "pool"], [tmp_path / "etc"])
     assert not found.files(rules.A_ORPHAN) and found.files(rules.A_UNSURE) == {f"{tmp_path}/etc/vm.conf"}
+
+
+def test_no_text_ends_the_report():
+    """Pieces of escapes at random, halves of characters, numbers that are longer than any: each text has readings."""
+    rng = random.Random(2)
+    pieces = ("\\", "u", "U", "x", "00e4", "%", "c3", "a4", "|", "&", "#", ";", "'", '"', "\n", "{", "}", "\udcff",
+              "\ud83d", "&#x110000;", "&#", "9" * 5000, "0" * 5000, "u{ffffffff}", "777", " ")  # fmt: skip
+    for _ in range(200):
+        text = "".join(rng.choices(pieces, k=12))
+        assert text in readings([text])
+    assert "\xe4" in readings([f"&#{'0' * 5000}228;"])

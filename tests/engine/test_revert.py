@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
+from engine.api import Engine
 from engine.errors import ImageBusy, NotFound, Refused
+from engine.tags import changes
 from engine.triage import rules
+from sim.disk.files import Fault
 from sim.explore.cases.driver import Driver, KiB, MiB, layers, read
 from sim.explore.cases.fixtures.images import BLOCK, data
+from sim.hosts.crash import Crashed
+from sim.hosts.processes import SimProcess
 from sim.hosts.world import LVM, NFS, SHARED, World
 
 SIZE = 256 * KiB - 700
@@ -81,3 +88,63 @@ def test_what_cannot_be_returned_to_is_refused(driver: Driver):
         driver.engine().revert_disk("a", disk, monday)
     assert prepared.path
     assert len(driver.engine().list_images("a")) == len(images)
+
+
+def before_the_overlay(driver: Driver, engine: Engine, disk: str, act: Callable[[SimProcess], None]) -> None:
+    """Have ``act`` come to pass when the record of the disk names the overlay to come, and nobody has made it."""
+    process = driver.world.process_of(engine)
+
+    def hook(process: SimProcess, call: str, what: str) -> Fault:
+        record = changes.read(driver.engine().context.repository("a"), disk).record if call == "files.create" else None
+        if record is not None and record.operation is not None and "/volumes/" in what:
+            process.hook = None
+            act(process)
+        return Fault.NONE
+
+    process.hook = hook
+
+
+def reverted_once(format: str) -> tuple[Driver, str, str]:
+    """A disk that was written to after its snapshot."""
+    world = World(format=format)
+    world.create("a")
+    driver = Driver(world)
+    disk = driver.create("a", SIZE)
+    driver.write("a", disk, 0, data(1))
+    monday = driver.snapshot("a", disk)
+    driver.write("a", disk, 0, data(2))
+    return driver, disk, monday
+
+
+def test_what_is_written_while_the_host_is_frozen_is_not_left_behind():
+    """A host freezes before it moves the disk, loses its locks, and a machine elsewhere writes to the disk: the revert
+    is refused, as that is in no snapshot, and nothing is left to see of it."""
+    driver, disk, monday = reverted_once(NFS)
+    engine = driver.world.host("two")
+
+    def written(process: SimProcess) -> None:
+        process.lose_locks()
+        driver.write("a", disk, BLOCK, data(3))
+
+    before_the_overlay(driver, engine, disk, written)
+    with pytest.raises(Refused):
+        engine.revert_disk("a", disk, monday)
+    assert shown(driver, disk)
+    assert {image.id for image in driver.engine().list_images("a") if not image.removed} == {disk, monday}
+    assert changes.read(driver.engine().context.repository("a"), disk).record.operation is None
+
+
+def test_a_revert_that_was_interrupted_can_be_given_up_or_begun_again():
+    """The disk is as it was, and an overlay that nobody made is what is left; the same verb begins again."""
+    driver, disk, monday = reverted_once("localfs-1.0")
+    for again in (False, True):
+        engine = driver.world.host("two" if again else "three")
+        before_the_overlay(driver, engine, disk, lambda process: process.kill())
+        with pytest.raises(Crashed):
+            engine.revert_disk("a", disk, monday)
+        assert shown(driver, disk)
+        if not again:
+            driver.fix("a", rules.C_ATTEMPT)
+    driver.revert("a", disk, monday)
+    assert shown(driver, disk)
+    assert changes.read(driver.engine().context.repository("a"), disk).record.operation is None

@@ -6,7 +6,15 @@ import pytest
 
 from sim.explore.together.frozen_processes import FREEZES, run_frozen
 
-QUICK = ("clean-and-base", "clean-and-copy-in-again", "clean-and-restore", "clean-scrap", "snapshot-and-clean")
+QUICK = (
+    "clean-and-base",
+    "clean-and-copy-in-again",
+    "clean-and-restore",
+    "clean-scrap",
+    "snapshot-and-clean",
+    "revert-and-clean",
+    "revert-and-give-up",
+)
 
 
 def woken_wrong(name: str) -> list[object]:
@@ -18,7 +26,8 @@ def woken_wrong(name: str) -> list[object]:
 @pytest.mark.parametrize("name", QUICK)
 def test_a_deletion_that_wakes_up_late_deletes_nothing_that_came_back(name: str):
     """Found so: the data of a removed image that had been restored meanwhile was deleted, a snapshot that had been
-    copied in again lost its record, and a disk was moved onto a snapshot that had been cleaned away."""
+    copied in again lost its record, a disk was moved onto a snapshot that had been cleaned away, and one was reverted
+    onto an overlay that was deleted, or that stood on nothing any more."""
     assert not woken_wrong(name)
 
 

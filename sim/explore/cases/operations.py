@@ -28,7 +28,7 @@ class Operation(NamedTuple):
     name: str
     run: Callable[[Engine], Any]
     effect: Effect = lambda model, result: model
-    halfway: Effect | None = None
+    halfway: tuple[Effect, ...] = ()
     """What may count instead when it did not come to its end."""
     witnessed: bool = False
     """The effect tells what was done however it ended: somebody looked on."""
@@ -65,7 +65,7 @@ def _may_count(operation: Operation, job: Job) -> tuple[Effect | None, ...]:
     error = job.error
     if isinstance(error, REFUSALS) or (isinstance(error, Overtaken) and not isinstance(error, OutcomeUnknown)):
         return (None,)
-    return (operation.effect, operation.halfway, None) if operation.halfway is not None else (operation.effect, None)
+    return (operation.effect, *operation.halfway, None)
 
 
 # -- the verbs
@@ -98,6 +98,34 @@ def snapshot(repo: str, disk: str) -> Operation:
         return model.made(repo, result, source._replace(mutable=False, user_data={})) if source else None
 
     return Operation(f"snapshot {repo}/{disk[:6]}", lambda engine: engine.create_snapshot(repo, disk), effect)
+
+
+def revert(repo: str, disk: str, snapshot: str) -> Operation:
+    """revert_disk. Not come to its end, what the disk contained may be a snapshot that nobody has removed, whether the
+    disk was reverted or not."""
+
+    def kept(model: Model, result: Any) -> Model | None:
+        source = _visible(model, repo, disk)
+        if source is None:
+            return None
+        return model.made(repo, result, source._replace(mutable=False, user_data={}, removed=result is not None))
+
+    def returned(model: Model, result: Any) -> Model | None:
+        to = _visible(model, repo, snapshot)
+        if to is None or _visible(model, repo, disk) is None:
+            return None
+        return model.changed(repo, disk, content=to.content, size=to.size)
+
+    def effect(model: Model, result: Any) -> Model | None:
+        after = kept(model, result)
+        return returned(after, result) if after else None
+
+    return Operation(
+        f"revert {repo}/{disk[:6]} to {snapshot[:6]}",
+        lambda engine: engine.revert_disk(repo, disk, snapshot),
+        effect,
+        (kept, returned),
+    )
 
 
 def copy(source: str, image: str, target: str, **options: Any) -> Operation:
@@ -178,7 +206,7 @@ def write(repo: str, disk: str, offset: int, data: bytes) -> Operation:
             return None
         return after.changed(repo, disk, torn=(*after.images[repo, disk].torn, (offset, len(data))))
 
-    return Operation(f"write {repo}/{disk[:6]} at {offset}", run, effect, halfway)
+    return Operation(f"write {repo}/{disk[:6]} at {offset}", run, effect, (halfway,))
 
 
 def fix(repo: str, number: int) -> Operation:
@@ -224,7 +252,7 @@ def both(first: Operation, second: Operation) -> Operation:
             return after
         return second.effect(after, result[1] if result else None)
 
-    return Operation(f"{first.name}, {second.name}", run, effect, first.effect)
+    return Operation(f"{first.name}, {second.name}", run, effect, (first.effect,))
 
 
 def _visible(model: Model, repo: str, image: str) -> Image | None:

@@ -14,11 +14,13 @@ from typing import NamedTuple
 
 from engine.api import Engine
 from engine.triage import rules
+from sim.disk.files import Fault
 from sim.explore.cases import operations
 from sim.explore.cases.case import Case, prepared
 from sim.explore.cases.driver import REFUSALS, Driver
 from sim.explore.cases.fixtures import images
 from sim.explore.cases.operations import Operation
+from sim.explore.search.explorer import EFFECTS
 from sim.explore.together.overtaking import Overtaking
 from sim.explore.together.races import LOOKS, OperationOf
 from sim.hosts.processes import SimProcess
@@ -106,6 +108,41 @@ def _fixed_and_written(driver: Driver, repo: str, image: str) -> Operation:
     return operations.both(_fix_all(repo), operations.write(repo, driver.named[image], 0, images.data(9)))
 
 
+def _flat_above_nothing(driver: Driver) -> None:
+    """A disk that does not need its snapshot any more."""
+    images.a_chain(driver)
+    driver.set_strategy("a", images.disk(driver), "performance")
+    driver.fix("a", rules.O_FLAT)
+
+
+def _revert(driver: Driver) -> Operation:
+    return operations.revert("a", images.disk(driver), images.snap(driver))
+
+
+def _given_up_halfway(repo: str) -> Operation:
+    """Begin to delete what an image does not need any more, and die with a volume deleted and its record as it was."""
+
+    def run(engine: Engine) -> None:
+        wanted = (rules.C_ATTEMPT, rules.C_SCRAP)
+        offered = [fix for fix in engine.check_storage_repository(repo) if fix.rule in wanted]
+        if not offered:
+            return
+        deleted = False
+
+        def hook(process: SimProcess, call: str, what: str) -> Fault:
+            nonlocal deleted
+            if deleted and call in EFFECTS:
+                process.kill()
+            deleted = deleted or call == "volume_groups.remove" or (call == "files.unlink" and "/volumes/" in what)
+            return Fault.NONE
+
+        process = engine.doors.files.gate  # type: ignore[attr-defined]
+        process.hook = hook
+        engine.run_fix_here(repo, offered[0])
+
+    return Operation(f"give up of {repo}, killed", run)
+
+
 def _rule(repo: str, name: str) -> OperationOf:
     return lambda driver: operations.rule(repo, name)
 
@@ -133,6 +170,21 @@ _ALL = (
         lambda driver: operations.snapshot("a", images.disk(driver)),
         lambda driver: _fix_all("a"),
     ),
+    Freeze(
+        "revert-and-clean",
+        _flat_above_nothing,
+        _revert,
+        lambda driver: operations.both(
+            operations.remove("a", images.snap(driver)), operations.rule("a", rules.C_REMOVED)
+        ),
+    ),
+    Freeze(
+        "revert-and-fix-all",
+        _flat_above_nothing,
+        _revert,
+        lambda driver: operations.both(operations.remove("a", images.snap(driver)), _fix_all("a")),
+    ),
+    Freeze("revert-and-give-up", images.a_chain, _revert, lambda driver: _given_up_halfway("a")),
     Freeze("merge", images.a_raw_chain, _rule("a", rules.M_CHAIN), lambda driver: _fix_all("a")),
     Freeze(
         "copy", images.a_mutable_copy, _rule("b", rules.B_COPY), lambda driver: _fixed_and_written(driver, "b", "copy")

@@ -447,7 +447,7 @@ class Engine:
         """Return the role of the manager of a repository, or raise Refused where there is none by design."""
         manager = self.context.repository(repo_id).manager
         if manager is None:
-            raise Refused(f"{repo_id} needs no storage repository manager", "Every host may do everything there")
+            raise Refused(f"{repo_id} needs no storage repository manager", "A host that has it can change it")
         return manager
 
     def _sweep(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.data.amounts import human
-from engine.data.model import Strategy, VolumeFormat
+from engine.data.model import Strategy, VolumeFormat, require_size
 from engine.data.options import Options
 from engine.data.records import Operation, Record
 from engine.errors import BadRequest, DiskwrightError, NotFound, Refused
@@ -30,14 +30,14 @@ def new_disk(context: Context, size: int, strategy: Strategy, operation: Operati
     )
 
 
-def require_fits(repository: Repository, size: int) -> int:
-    """Return ``size`` if one image of the repository can have it, else raise BadRequest naming the limit."""
+def require_fits(repository: Repository, size: object) -> int:
+    """Return ``size`` if one image of the repository can have it, else raise BadRequest, naming the limit there."""
     limit = repository.constraints().max_image_bytes
-    if size > limit:
+    if isinstance(size, int) and size > limit:
         raise BadRequest(
             f"size {size} is over the {limit} bytes ({human(limit)}) that {repository.place} can hold in one image"
         )
-    return size
+    return require_size(size)
 
 
 def require_room(repository: Repository, format: VolumeFormat, size: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.data.model import Strategy, VolumeFormat, require_id, require_size
+from engine.data.model import Strategy, VolumeFormat, require_id
 from engine.data.options import Options
 from engine.data.records import Operation, VolumeRef, check_user_data
 from engine.errors import BadRequest, Refused
@@ -21,7 +21,7 @@ from engine.verbs.commit import new_disk, ready_for_any_host, require_base, requ
 def virtual_disk(context: Context, repo_id: str, size: int, base: str | None, user_data: Any, options: Options) -> str:
     """Commit a new disk and return its id. Its volume is not made here."""
     repository = context.repository(repo_id)
-    require_fits(repository, require_size(size))
+    require_fits(repository, size)
     user_data = check_user_data(user_data)
     strategy = options.strategy or Strategy.SPACE
     operation = _empty(context, strategy) if base is None else _on_base(context, repo_id, base, size, strategy, options)

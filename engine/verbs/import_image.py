@@ -21,7 +21,6 @@ from engine.data.model import (
     VolumeFormat,
     is_import_format,
     require_path,
-    require_size,
 )
 from engine.data.options import Options
 from engine.data.records import Operation, Record, VolumeRef, check_user_data
@@ -41,7 +40,7 @@ def disk(context: Context, repo_id: str, path: str, format: str, user_data: Any,
         known = ", ".join((*VolumeFormat, *FileFormat, OVA, *(f"{VolumeFormat.RAW}.{packing}" for packing in Packing)))
         raise BadRequest(f"image format {format!r:.40} is unknown", f"State one of {known}; it is never guessed")
     with _looked_at(context, path, format, repository.constraints().max_image_bytes) as file:
-        size = require_fits(repository, require_size(file.size))
+        size = require_fits(repository, file.size)
         data = image_file.data_bytes(context.doors.images, file)
     strategy = options.strategy or Strategy.SPACE
     require_room(repository, wanted_format(strategy), size)

@@ -7,7 +7,7 @@ volume is longer (O-GROWN), and offers to go on to the end. So does the same ver
 
 from __future__ import annotations
 
-from engine.data.model import require_id, require_size
+from engine.data.model import require_id
 from engine.data.records import Record, VolumeRef
 from engine.errors import BadRequest, Refused
 from engine.formats.base import Repository
@@ -22,7 +22,7 @@ def grow(context: Context, repo_id: str, disk: str, size: int) -> None:
     """Make a disk ``size`` bytes long, durable on return. Success when it is that long already."""
     repository = context.repository(repo_id)
     require_id(disk, "image_id")
-    require_fits(repository, require_size(size))
+    require_fits(repository, size)
     try:
         with leasing.take(context.doors, repository, [disk]):
             _grow(context, repository, disk, size)

@@ -37,3 +37,22 @@ def test_what_ended_meanwhile_is_said_once(run: Command, main_repo: str, monkeyp
     run("create-disk", main_repo, "1M", "--no-auto-fix")
     run("fix", main_repo, "--all")
     assert "away" not in run("repos").err
+
+
+def test_the_log_follows_an_image_through_its_names(run: Command, main_repo: str):
+    """By its name of today all that was done to an image is found, what was done under another too, and a revert under
+    the disk's name, not that of the snapshot it leaves behind; a rename tells both names, a teardown no path."""
+    disk = run.id("create-disk", main_repo, "1M", "--name", "app")
+    first = run.id("create-snapshot", main_repo, disk, "--name", "first")
+    run("rename", main_repo, disk, "application")
+    run("revert", main_repo, disk, first)
+    run("prepare", main_repo, disk, "--", "true")
+    run("prepare", main_repo, disk, "--", "diskwright-no-such-command", code=127)
+    run("revert", main_repo, disk, disk, code=None)
+    entries = run.json("log", main_repo, "application")["entries"]
+    told = [(entry["verb"], entry["name"], entry["text"]) for entry in entries if "snapshot" not in entry["verb"]]
+    assert told[0][:2] == ("create-disk", "app") and told[1] == ("rename", "app", "app → application")
+    assert [(verb, name) for verb, name, _ in told if verb == "revert"] == [("revert", "application")] * 2
+    assert {text for verb, _, text in told if verb == "teardown"} == {""}
+    assert {verb for verb, _, _ in told} == {"create-disk", "rename", "revert", "prepare", "teardown"}
+    assert run.json("log", main_repo, "app")["entries"][0]["verb"] == "create-disk"

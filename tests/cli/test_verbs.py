@@ -24,7 +24,51 @@ def test_two_connects_of_one_name_and_of_one_storage_conflict(run: Command, main
     assert "'main' is in use" in run("connect", main_repo, "localfs-1.0", f"path={tmp_path}/two", code=4).err
     assert "connected as main" in run("connect", "again", "localfs-1.0", f"path={tmp_path}/main", code=4).err
     assert [repo["name"] for repo in run.json("repos")["repositories"]] == ["main"]
-    run("create-repo", "localfs-1.0", f"path={tmp_path}/two", code=4)
+    said = run("create-repo", "localfs-1.0", f"path={tmp_path}/two", code=4).err
+    assert "already" in said
+    run("create-disk", main_repo, "1M", "--wait")
+    assert run("create-repo", "localfs-1.0", f"path={tmp_path}/main", code=4).err == said.replace("/two", "/main")
+
+
+def test_what_another_path_was_known_by_is_a_note_and_nothing_accepted(run: Command, main_repo: str, tmp_path: Path):
+    """A repository that comes by another path than before: that is told, and "Accepted" is kept for what was asked."""
+    (tmp_path / "bind").mkdir()
+    run("disconnect", main_repo)
+    (tmp_path / "main").rename(tmp_path / "bind" / "main")
+    err = run("connect", main_repo, "localfs-1.0", f"path={tmp_path}/bind/main").err
+    assert f"Note: it was connected with path={tmp_path}/main." in err and "Accepted" not in err
+
+
+def test_one_name_of_two_images_is_told_when_it_is_given(run: Command, main_repo: str):
+    """A name that another image has, removed ones too, is a note and no refusal; what it may mean is asked by id."""
+    first = run.id("create-disk", main_repo, "1M", "--name", "web")
+    second = run.id("create-disk", main_repo, "1M", "--name", "db")
+    assert "Note: " not in run("rename", main_repo, second, "db").err
+    assert f"Note: {first} in main has the name 'web' too" in run("rename", main_repo, second, "web").err
+    assert "give an id" in run("status", main_repo, "web", code=4).err
+    run("remove", main_repo, first)
+    err = run("create-snapshot", main_repo, second, "--name", "web").err
+    assert f"Note: {min(first, second)} and 1 more in main" in err
+
+
+def test_a_restore_of_what_is_there_says_so(run: Command, main_repo: str):
+    """An image that was not removed is not said to have come back."""
+    disk = run.id("create-disk", main_repo, "1M")
+    assert "was not removed" in run("restore", main_repo, disk).err
+    run("remove", main_repo, disk)
+    assert "is there again" in run("restore", main_repo, disk).err
+
+
+def test_refusals_tell_what_is_so(run: Command, main_repo: str, tmp_path: Path):
+    """The limit that counts, the hosts that may work, what a number can be, what a file of fixes is."""
+    assert str(1 << 53) not in run("create-disk", main_repo, "9999T", code=2).err
+    assert "Every host" not in run("srm", "status", main_repo, code=5).err
+    for limit in ("0", "-3", "x"):
+        run("images", main_repo, f"--limit={limit}", code=2)
+    (tmp_path / "bad.json").write_text("nonsense")
+    err = run("fix", main_repo, "--file", tmp_path / "bad.json", code=2).err
+    assert "check --json" in err and "Quote" not in err
+    assert "can be undone" in run("fix", main_repo, code=2).err
 
 
 def test_the_list_of_repositories_survives_a_lost_one(run: Command, main_repo: str, backup_repo: str, tmp_path: Path):

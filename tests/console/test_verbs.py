@@ -10,7 +10,6 @@ from typing import Any, cast
 
 from textual.pilot import Pilot
 
-from engine.api import Engine
 from engine.data.model import FixType, Wait, WaitKind
 from engine.errors import Moved
 from engine.tags.context import Connection
@@ -30,6 +29,7 @@ from tui.console.app import ConsoleApp
 from tui.console.dialogs.fields import completed
 from tui.console.pages.images.page import ImagesPage
 from tui.console.site import Site
+from tui.work.noted import NotedEngine
 
 
 @asynccontextmanager
@@ -127,7 +127,7 @@ class AskedSite(FixedSite):
     asked: AskedEngine | None = None
 
     @contextmanager
-    def engine(self) -> Iterator[Engine]:
+    def engine(self) -> Iterator[NotedEngine]:
         if self.asked is None:
             with super().engine() as engine:
                 yield engine

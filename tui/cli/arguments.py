@@ -16,6 +16,9 @@ _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40, "P": 50, "E": 60}
 _SECTOR = 512
 _MAX_INPUT_BYTES = 1 << 20
 _MAX_FIX_FILE_BYTES = 64 << 20
+_QUOTE = "Quote text as in '\"text\"'"
+_VALID = "Give one JSON value"
+_FIXES = "Give what diskwright check --json printed"
 
 
 class UsageError(Exception):
@@ -108,6 +111,13 @@ def parse_size(text: str) -> int:
     return -(-scaled // (divisor * _SECTOR)) * _SECTOR
 
 
+def count(text: str) -> int:
+    """So many of something: 1 or more; else an error of argparse."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a number from 1")
+    return int(text)
+
+
 def key_values(items: Sequence[str], what: str) -> dict[str, str]:
     """KEY=VALUE arguments as a dictionary; each key once."""
     found: dict[str, str] = {}
@@ -121,7 +131,7 @@ def key_values(items: Sequence[str], what: str) -> dict[str, str]:
     return found
 
 
-def parse_json(text: str, what: str) -> Any:
+def parse_json(text: str, what: str, next_step: str) -> Any:
     """The value of a JSON text. NaN and Infinity are no JSON."""
     import json
 
@@ -132,23 +142,23 @@ def parse_json(text: str, what: str) -> Any:
         return json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise BadRequest(f"{what} is not JSON: {reason}", "Quote text as in '\"text\"'") from None
+        raise BadRequest(f"{what} is not JSON: {reason}", next_step) from None
 
 
 def json_argument(text: str, what: str) -> Any:
     """The JSON value of an argument: the text itself, ``@FILE``, or ``-`` for standard input."""
     if text == "-":
-        return parse_json(_read_standard_input(what, _MAX_INPUT_BYTES), what)
+        return parse_json(_read_standard_input(what, _MAX_INPUT_BYTES), what, _VALID)
     if text.startswith("@"):
-        return parse_json(read_text(text[1:], _MAX_INPUT_BYTES), f"{text[1:]!r:.200}")
-    return parse_json(text, what)
+        return parse_json(read_text(text[1:], _MAX_INPUT_BYTES), f"{text[1:]!r:.200}", _VALID)
+    return parse_json(text, what, _QUOTE)
 
 
 def fix_file(path: str) -> Any:
     """What ``fix --file`` names, as JSON data."""
     if path == "-":
-        return parse_json(_read_standard_input("standard input", _MAX_FIX_FILE_BYTES), "standard input")
-    return parse_json(read_text(path, _MAX_FIX_FILE_BYTES), f"{path!r:.200}")
+        return parse_json(_read_standard_input("standard input", _MAX_FIX_FILE_BYTES), "standard input", _FIXES)
+    return parse_json(read_text(path, _MAX_FIX_FILE_BYTES), f"{path!r:.200}", _FIXES)
 
 
 def read_text(path: str, limit: int) -> str:
@@ -185,6 +195,6 @@ def _decoded(raw: bytes, limit: int, name: str) -> str:
 def option_value(text: str) -> Any:
     """The value of ``-o KEY=VALUE``: JSON where it is JSON, else the text itself."""
     try:
-        return parse_json(text, "option")
+        return parse_json(text, "option", _QUOTE)
     except BadRequest:
         return text

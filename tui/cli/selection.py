@@ -72,7 +72,8 @@ def chosen(arguments: argparse.Namespace, fixes: Sequence[Fix], everything: bool
         raise UsageError("name fixes by id, by --all or --type, or by --file; not in two ways at once")
     if not any(ways) and not everything:
         raise UsageError(
-            "no fix was named", f"diskwright check {quoted(arguments.repo)} lists them; --all means every one"
+            "no fix was named",
+            f"diskwright check {quoted(arguments.repo)} lists them; --all means all that can be undone",
         )
     if arguments.ids:
         return Choice(tuple(_named(fixes, arguments.ids)), frozenset(), arguments.irreversible)

@@ -13,6 +13,7 @@ from engine.errors import BadRequest, DiskwrightError, NotFound
 from tui.cli.arguments import Parser, UsageError, json_argument, key_values, option_value
 from tui.cli.render import Output, is_terminal
 from tui.directories import user_directory
+from tui.text.printable import printable
 
 if TYPE_CHECKING:
     from engine.data.model import ImageReport
@@ -145,6 +146,20 @@ class Session:
         data = None if arguments.user_data is None else json_argument(arguments.user_data, "user data")
         return data if arguments.name is None else renamed(data, arguments.name)
 
+    def tell_namesakes(self, repo_id: str, image: str, name: str | None) -> None:
+        """Say that other images of the repository have the name that ``image`` was just given: no command takes it for
+        one of them then."""
+        others = []
+        if name:
+            with contextlib.suppress(DiskwrightError):  # the verb has succeeded
+                others = [other for other in self.engine.called(repo_id, name.strip()) if other != image]
+        if others:
+            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+            self.out.say(
+                f"Note: {others[0]}{more} in {printable(repo_id)} has the name {printable(name)!r:.80} too: "
+                "what is meant has to be said by its id."
+            )
+
     # -- what goes on
 
     def task_on(self, repo_id: str, image: str) -> Task | None:
@@ -168,9 +183,9 @@ def _is_whole(text: str) -> bool:
 
 def _only(text: str, known: dict[ImageReport, str], where: str) -> str:
     """The one image of ``known`` that ``text`` means: that name, else the beginning of an id."""
-    found = [image for image in known if image.name == text]
+    found, step = [image for image in known if image.name == text], "It is the name of each of them: give an id"
     if not found and len(text) >= PREFIX_DIGITS:
-        found = [image for image in known if image.id.startswith(text.lower())]
+        found, step = [image for image in known if image.id.startswith(text.lower())], "Give more digits"
     if not found:
         raise NotFound(
             f"no image in {where} has the name {text!r:.80} or an id that begins so",
@@ -181,7 +196,7 @@ def _only(text: str, known: dict[ImageReport, str], where: str) -> str:
 
         shown = sorted(f"{image.id} ({image.name or '-'}, {known[image]})" for image in found)
         more = f" and {len(found) - 8} more" if len(found) > 8 else ""
-        raise Ambiguous(f"{text!r:.80} may mean {len(found)} images: {', '.join(shown[:8])}{more}", "Give more digits")
+        raise Ambiguous(f"{text!r:.80} may mean {len(found)} images: {', '.join(shown[:8])}{more}", step)
     return found[0].id
 
 
@@ -230,7 +245,8 @@ def require(condition: object, message: str, next_step: str = "See diskwright --
 
 
 def absolute(path: str) -> str:
-    """A path of the operator as the engine wants it."""
+    """A path of the operator as the engine wants it; UsageError when it is empty, which is no path."""
+    require(path, "the path is empty", "Give the path of a file")
     return os.path.abspath(path)
 
 

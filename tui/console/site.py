@@ -25,9 +25,9 @@ from tui.work.scanner import Cancel, RepositoryEntry, Scanner, connected
 from tui.work.triage import Marked, queued_rows
 
 if TYPE_CHECKING:
-    from engine.api import Engine
     from tui.training.branch import Branch
     from tui.training.replay import Replay
+    from tui.work.noted import NotedEngine
 
 
 class Site:
@@ -73,7 +73,7 @@ class Site:
         self._chronicles: dict[tuple[str, str], Chronicle] = {}
 
     @contextlib.contextmanager
-    def engine(self) -> Iterator[Engine]:
+    def engine(self) -> Iterator[NotedEngine]:
         """Lend an engine of this host for one call."""
         from engine.assembly import real_doors
         from tui.work.noted import NotedEngine

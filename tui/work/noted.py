@@ -19,6 +19,8 @@ from tui.work.history import Entry, History, user_name
 
 _NAMES = 50
 """Of so many images of one task the names are looked up."""
+_MAKE = ("create-disk", "create-snapshot", "copy", "import")
+"""Verbs whose user data names what they make; of others it says nothing of the image that they are entered under."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,6 +68,8 @@ class NotedEngine(Engine):
     run_fix_here = _noted("fix", Engine.run_fix_here)
     stop_task = _noted("stop", Engine.stop_task)
     set_user_data = _noted("user-data", Engine.set_user_data)
+    rename_image = _noted("rename", Engine.set_user_data)
+    """As ``set_user_data``, of user data in which the name alone differs."""
     set_strategy = _noted("strategy", Engine.set_strategy)
     record_digest = _noted("digest", Engine.record_digest)
     import_image = _noted("import", Engine.import_image)
@@ -75,6 +79,13 @@ class NotedEngine(Engine):
     prepare_image = _noted("prepare", Engine.prepare_image)
     attach_monitor = _noted("attach", Engine.attach_monitor)
     teardown_image = _noted("teardown", Engine.teardown_image)
+
+    def called(self, repo_id: str, name: str) -> list[str]:
+        """Return the ids of the images that have that name now, removed ones too. Records are read and nothing else."""
+        entries = self.context.repository(repo_id).tags.scan().values()
+        records = [entry.record for entry in entries if entry.record is not None]
+        images = [record for record in records if record.strong or record.removed is not None]
+        return sorted(record.id for record in images if _named(record.user_data) == name)
 
     @contextlib.contextmanager
     def lend_image(self, repo_id: str, image_id: str, writable: bool = True) -> Iterator[tuple[Prepared, list[int]]]:
@@ -126,10 +137,13 @@ def _begun(engine: NotedEngine, verb: str, given: dict[str, Any]) -> Entry:
     elif wanted:
         entry = entry._replace(text=" ".join(each.rule for each in wanted))
     else:
-        entry = entry._replace(text=_details(given))
-    data = given.get("user_data")
-    name = str(data.get("name") or "") if isinstance(data, dict) else ""
-    return entry._replace(image=image, name=name or _name(engine, repo_id, image))
+        entry = entry._replace(text=_details({**given, "path": ""} if verb == "teardown" else given))
+    named, known = _named(given.get("user_data")), _name(engine, repo_id, image)
+    if verb in _MAKE:
+        return entry._replace(image=image, name=named or known)
+    if verb in ("rename", "user-data") and named != known:
+        entry = entry._replace(text=f"{known or image[:8]} → {named or image[:8]}")
+    return entry._replace(image=image, name=known)
 
 
 def _details(given: dict[str, Any]) -> str:
@@ -153,9 +167,13 @@ def _name(engine: NotedEngine, repo_id: str, image: str) -> str:
         return ""
     with contextlib.suppress(DiskwrightError):
         entry = engine.context.repository(repo_id).tags.read(image)
-        data = entry.record.user_data if entry is not None and entry.record is not None else None
-        return str(data.get("name") or "") if isinstance(data, dict) else ""
+        return _named(entry.record.user_data) if entry is not None and entry.record is not None else ""
     return ""
+
+
+def _named(data: object) -> str:
+    """The name in user data, "" when there is none."""
+    return str(data.get("name") or "") if isinstance(data, dict) else ""
 
 
 def _told(engine: NotedEngine, entry: Entry, result: object) -> tuple[Entry, dict[str, Any] | None]:

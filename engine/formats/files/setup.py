@@ -59,9 +59,10 @@ def _require_begun(tree: Tree) -> None:
     kind = tree.files.stat(tree.root).kind
     if kind is not Kind.DIRECTORY:
         raise Conflict(f"{tree.root} is {kind_text(kind)}, not a directory", "Choose another path")
-    for entry in sorted(tree.files.list_directory(tree.root)):
-        if entry.name in (layout.IDENTITY_FILE, layout.COPY_FILE):
-            raise Conflict(f"there is a repository at {tree.root} already", "Connect it, or choose another path")
+    entries = sorted(tree.files.list_directory(tree.root))
+    if {layout.IDENTITY_FILE, layout.COPY_FILE}.intersection(entry.name for entry in entries):
+        raise Conflict(f"there is a repository at {tree.root} already", "Connect it, or choose another path")
+    for entry in entries:
         if {**_BEGUN, layout.BALLAST_FILE: Kind.FILE}.get(entry.name) is not entry.kind:
             raise Conflict(f"{tree.root} is not empty: it has {entry.name!r:.80}", "Choose an empty directory")
         if entry.kind is Kind.DIRECTORY and entry.name != "tmp" and tree.files.list_directory(tree.path(entry.name)):

@@ -34,6 +34,7 @@ def _answer(session: Session, arguments: argparse.Namespace, image: str, **more:
     session.out.line(image)
     session.out.flush()
     document: dict[str, Any] = {"repository": arguments.repo, "image": image, **more}
+    session.tell_namesakes(arguments.repo, image, arguments.name)
     if arguments.wait:
         from tui.cli.follow import wait_for_image
 
@@ -93,6 +94,7 @@ def run_create_snapshot(session: Session, arguments: argparse.Namespace) -> int:
     image = session.engine.create_snapshot(arguments.repo, disk, data, session.options(arguments))
     session.out.line(image)
     session.out.document({"repository": arguments.repo, "image": image, "disk": disk})
+    session.tell_namesakes(arguments.repo, image, arguments.name)
     return 0
 
 
@@ -197,7 +199,7 @@ def _stream(session: Session, arguments: argparse.Namespace, image: str) -> int:
 
 def _add_image(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO")
-    parser.add_argument("image", metavar="IMAGE", help="an id, or the first 4 digits of it or more")
+    parser.add_argument("image", metavar="IMAGE", help="its name, its id, or the first 4 digits of that or more")
 
 
 def add_remove(parser: Parser) -> None:
@@ -224,10 +226,19 @@ def add_restore(parser: Parser) -> None:
 
 def run_restore(session: Session, arguments: argparse.Namespace) -> int:
     image = session.image(arguments.repo, arguments.image)
+    there = _is_there(session, arguments.repo, image)
     session.engine.restore_image(arguments.repo, image, session.options(arguments))
     session.out.document({"repository": arguments.repo, "image": image, "removed": False})
-    session.out.say(f"{image} is there again.")
+    session.out.say(f"{image} was not removed: nothing was changed." if there else f"{image} is there again.")
     return 0
+
+
+def _is_there(session: Session, repo_id: str, image: str) -> bool:
+    """Whether it is an image now, and not a removed one."""
+    with contextlib.suppress(DiskwrightError):
+        session.engine.context.visible(repo_id, image)
+        return True
+    return False
 
 
 def add_rename(parser: Parser) -> None:
@@ -238,9 +249,10 @@ def add_rename(parser: Parser) -> None:
 def run_rename(session: Session, arguments: argparse.Namespace) -> int:
     image = session.image(arguments.repo, arguments.image)
     data = renamed(session.engine.get_user_data(arguments.repo, image), arguments.name)
-    session.engine.set_user_data(arguments.repo, image, data)
+    session.engine.rename_image(arguments.repo, image, data)
     session.out.document({"repository": arguments.repo, "image": image, "name": data["name"]})
     session.out.say(f"{image} is called {printable(data['name'])} now.")
+    session.tell_namesakes(arguments.repo, image, data["name"])
     return 0
 
 
@@ -285,7 +297,7 @@ def run_strategy(session: Session, arguments: argparse.Namespace) -> int:
 
 def add_revert(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO")
-    parser.add_argument("disk", metavar="DISK", help="an id, or the first 4 digits of it or more")
+    parser.add_argument("disk", metavar="DISK", help="its name, its id, or the first 4 digits of that or more")
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="the snapshot to return to")
 
 
@@ -306,7 +318,7 @@ def run_revert(session: Session, arguments: argparse.Namespace) -> int:
 
 def add_resize(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO")
-    parser.add_argument("disk", metavar="DISK", help="an id, or the first 4 digits of it or more")
+    parser.add_argument("disk", metavar="DISK", help="its name, its id, or the first 4 digits of that or more")
     parser.add_argument("size", metavar="SIZE", help="its new size, or +SIZE for so much more; as for create-disk")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.data.model import ImageReport, is_id
 from engine.errors import DiskwrightError
-from tui.cli.arguments import Parser
+from tui.cli.arguments import Parser, count
 from tui.cli.render import Output
 from tui.cli.session import Handler, Session, image_json, kind, require, running, shown_status
 from tui.cli.watch import add_watch, shown
@@ -38,7 +38,7 @@ def add_images(parser: Parser) -> None:
     parser.add_argument("--kind", choices=("disk", "snapshot"), help="only these")
     parser.add_argument("--name", metavar="GLOB", help="only images with such a name, as 'web-*'")
     parser.add_argument("--sort", choices=tuple(_ORDERS), default="severity", help="size and used: the largest first")
-    parser.add_argument("--limit", metavar="N", type=int, help="at most so many")
+    parser.add_argument("--limit", metavar="N", type=count, help="at most so many")
     parser.add_argument("--wide", action="store_true", help="whole ids and reasons, and the strategy")
     parser.add_argument("--tree", action="store_true", help="families: what stands on what, own and shared bytes")
     add_watch(parser)
@@ -99,7 +99,7 @@ def _found(session: Session, arguments: argparse.Namespace) -> _Found:
         unread = [finding for finding in report.findings if finding.kind == "unknown" and not is_id(finding.subject)]
         hidden += [(finding.subject, finding.text) for finding in unread]
     images.sort(key=lambda item: _ORDERS[arguments.sort](item[0]))
-    shown = images if arguments.limit is None else images[: max(0, arguments.limit)]
+    shown = images if arguments.limit is None else images[: arguments.limit]
     return _Found(shown, len(images) - len(shown), any_there, hidden, len(places))
 
 

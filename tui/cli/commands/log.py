@@ -6,7 +6,7 @@ import argparse
 import contextlib
 
 from engine.errors import DiskwrightError
-from tui.cli.arguments import Parser
+from tui.cli.arguments import Parser, count
 from tui.cli.render import Output
 from tui.cli.session import PREFIX_DIGITS, Handler, Session
 from tui.text.amounts import duration, moment
@@ -20,7 +20,7 @@ _REASON_COLUMNS = 24
 def add_log(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO", nargs="?", default="", help="only what was done there")
     parser.add_argument("image", metavar="IMAGE", nargs="?", default="", help="only this image, by name or id")
-    parser.add_argument("--limit", metavar="N", type=int, default=_LIMIT, help=f"the last N (default: {_LIMIT})")
+    parser.add_argument("--limit", metavar="N", type=count, default=_LIMIT, help=f"the last N (default: {_LIMIT})")
 
 
 def run_log(session: Session, arguments: argparse.Namespace) -> int:
@@ -28,8 +28,9 @@ def run_log(session: Session, arguments: argparse.Namespace) -> int:
     with contextlib.suppress(DiskwrightError):  # the history is shown as far as it goes
         away.settle(notes)
     entries = sorted(History(notes).entries(), key=lambda entry: entry.when)  # what has ended was entered later
-    found = [entry for entry in entries if _wanted(entry, arguments.repo, arguments.image)]
-    shown = found[-arguments.limit :] if arguments.limit > 0 else []
+    called = _called(session, arguments.repo, arguments.image)
+    found = [entry for entry in entries if _wanted(entry, arguments.repo, arguments.image, called)]
+    shown = found[-arguments.limit :]
     session.out.document({"host": session.host, "entries": [entry._asdict() for entry in shown]})
     _print(session.out, shown)
     if len(shown) < len(found):
@@ -39,12 +40,20 @@ def run_log(session: Session, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _wanted(entry: Entry, repo: str, image: str) -> bool:
+def _called(session: Session, repo: str, image: str) -> frozenset[str]:
+    """The ids of the images that have that name now, whatever they were called before."""
+    if image:
+        with contextlib.suppress(DiskwrightError):  # the names that the history noted are left
+            return frozenset(session.engine.called(repo, image))
+    return frozenset()
+
+
+def _wanted(entry: Entry, repo: str, image: str, called: frozenset[str]) -> bool:
     """An image may be gone by now, so that only the history can say which one is meant."""
     if repo and entry.repo_id != repo:
         return False
     by_id = len(image) >= PREFIX_DIGITS and entry.image.startswith(image.lower())
-    return not image or by_id or entry.name == image
+    return not image or by_id or entry.image in called or entry.name == image
 
 
 def _print(out: Output, entries: list[Entry]) -> None:

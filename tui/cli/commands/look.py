@@ -26,7 +26,7 @@ CLEANABLE, DEGRADED, BROKEN = 10, 11, 12
 
 def add_status(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO")
-    parser.add_argument("image", metavar="IMAGE", help="an id, or the first 4 digits of it or more")
+    parser.add_argument("image", metavar="IMAGE", help="its name, its id, or the first 4 digits of that or more")
     add_deep(parser)
     add_verb_options(parser, auto_fix=False)
 
@@ -76,7 +76,9 @@ def _lost_lines(image: ImageReport) -> list[str]:
 
 def add_why(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO|RULE", help="a connected repository; or a rule, such as B-COPY, alone")
-    parser.add_argument("image", metavar="IMAGE", nargs="?", help="an id, or the first 4 digits of it or more")
+    parser.add_argument(
+        "image", metavar="IMAGE", nargs="?", help="its name, its id, or the first 4 digits of that or more"
+    )
     add_deep(parser)
     add_verb_options(parser, auto_fix=False)
 

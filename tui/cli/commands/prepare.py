@@ -69,7 +69,7 @@ HYPERVISORS: dict[str, Callable[[Prepared], str]] = {"qemu": _qemu, "libvirt": _
 def add_prepare(parser: Parser) -> None:
     parser.usage = "diskwright prepare [options] REPO IMAGE [-- COMMAND ...]"
     parser.add_argument("repo", metavar="REPO")
-    parser.add_argument("image", metavar="IMAGE", help="an id, or the first 4 digits of it or more")
+    parser.add_argument("image", metavar="IMAGE", help="its name, its id, or the first 4 digits of that or more")
     parser.add_argument("--read-only", action="store_true", help="snapshots can be prepared only so")
     parser.add_argument(
         "--print", choices=tuple(HYPERVISORS), dest="hypervisor", help="the arguments or the XML instead of the path"

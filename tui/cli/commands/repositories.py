@@ -59,8 +59,8 @@ def run_connect(session: Session, arguments: argparse.Namespace) -> int:
         {"repository": arguments.repo, "format": connection.format, "parameters": given, "warnings": warnings}
         | ({"differs": differing} if arguments.accept_moved else {})
     )
-    for text in differing:
-        session.out.say(f"Accepted: {printable(text)}.")
+    for text in differing:  # without the option nothing that had to be accepted
+        session.out.say(f"{'Accepted' if arguments.accept_moved else 'Note'}: {printable(text)}.")
     for text in warnings:
         session.out.say(f"Warning: {printable(text)}.")
     session.out.say(f"Connected {printable(arguments.repo)}. Next: diskwright images {quoted(arguments.repo)}")

@@ -106,7 +106,7 @@ def rename(shell: Shell, row: ImageRow) -> None:
 
     def attempt(values: Mapping[str, str]) -> str:
         with shell.site.engine() as engine:
-            engine.set_user_data(repo, row.id, renamed(engine.get_user_data(repo, row.id), values["name"]))
+            engine.rename_image(repo, row.id, renamed(engine.get_user_data(repo, row.id), values["name"]))
         return row.id
 
     def told(image: str, values: Mapping[str, str]) -> None:

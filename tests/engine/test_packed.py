@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.data.model import Status, VolumeFormat
+from engine.data.model import Status, VolumeFormat, WaitKind
 from engine.doors.images import Layer
 from engine.errors import BadRequest, DiskwrightError, Refused
 from engine.fixes import fill
@@ -110,6 +110,18 @@ def test_no_more_is_unpacked_than_the_repository_can_hold(engine, tmp_path, monk
         engine.import_image("a", str(path), "raw.gz", options=NO_FIX)
     assert sum(unpacked) == 3 * MiB
     assert engine.list_images("a") == []
+
+
+def test_a_compressed_image_that_has_no_room_waits_for_it(engine, tmp_path, monkeypatch):
+    """How much of it is zeros is not known before it is unpacked, so it needs room for all of it, before the fill."""
+    path = pack(tmp_path / "in", "gz", bytes(64 * MiB))
+    image = engine.import_image("a", str(path), "raw.gz", options=NO_FIX)
+    monkeypatch.setattr(type(engine.context.repository("a")), "space", lambda self: (1 << 40, 40 * MiB))
+    (fix,) = engine.check_storage_repository("a")
+    assert fix.wait is not None and fix.wait.kind is WaitKind.ROOM and "of free space" in fix.waits_for
+    with pytest.raises(Refused, match="free space"):
+        engine.run_fix_here("a", fix)
+    assert state_of(engine, "a", image) == Status.BROKEN
 
 
 def test_no_program_is_left_and_a_reflink_never_takes_the_compressed_bytes(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from engine.gate.gate import Purpose
 from sim.explore.cases.catalog import ALL
 from sim.explore.search.explorer import Explorer, Violation
 from sim.explore.search.faulty import failures
-from sim.explore.together.machines import SWAPS_VOLUMES, Harmed, outlived
+from sim.explore.together.machines import BY_HAND, Harmed, outlived
 
 QUICK = ("snapshot-raw", "remove-all", "merge-down", "merge-up", "optimize-format", "optimize-beside-a-merge")
 
@@ -28,7 +28,7 @@ def test_what_a_machine_uses_is_kept_and_what_is_sealed_stays(name: str):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(ALL.keys() - SWAPS_VOLUMES))
+@pytest.mark.parametrize("name", sorted(ALL.keys() - BY_HAND))
 def test_no_verb_and_no_fix_harms_a_machine_wherever_it_dies(name: str):
     """The same for all of them, with a death at more effects. A case without a disk that can be used has no runs."""
     assert not [one for one in outlived(ALL[name], 3) if one is not None]

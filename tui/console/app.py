@@ -29,7 +29,7 @@ from tui.console.jobs import JobDone, Jobs
 from tui.console.messages import Message, Messages
 from tui.console.pages import registry
 from tui.console.pages.page import Page
-from tui.console.shell import Copy, EndTour, Leave, NextTourStep, PlayTour, Recolour, Save, Where
+from tui.console.shell import Copy, EndConsole, EndTour, NextTourStep, PlayTour, Recolour, Save, Where
 from tui.console.site import Site
 from tui.console.terminal.driver import end_on_signals
 from tui.console.terminal.keyboard import Keyboard
@@ -115,7 +115,7 @@ class ConsoleApp(App[int]):
     def _end(self, code: int) -> None:
         self.exit(code, return_code=code)
 
-    def on_leave(self, message: Leave) -> None:
+    def on_end_console(self, message: EndConsole) -> None:
         """End the console at once; what runs goes on, and that is said."""
         del message
         runs = self.site.live_runs()

@@ -118,5 +118,5 @@ class EndTour(Message):
     """The tour is over, wherever it is."""
 
 
-class Leave(Message):
+class EndConsole(Message):
     """The console is to end at once; what runs goes on."""

@@ -37,8 +37,8 @@ _OUTSIDER = "outsider"
 _AT = 8 * BLOCK
 """Where the machine writes."""
 _MOST_FIXES = 24
-SWAPS_VOLUMES = frozenset({"clean-unnamed-just-now"})
-"""Cases that are not for this: they give a disk another volume by hand, whoever uses the first one."""
+BY_HAND = frozenset({"accept-written", "clean-unnamed-just-now"})
+"""Cases that are not for this: they write to a disk that nobody uses, or give it another volume, by hand."""
 
 
 class Harmed(NamedTuple):

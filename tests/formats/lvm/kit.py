@@ -14,6 +14,7 @@ from engine.doors.volume_groups import PhysicalRange, VolumeGroup, VolumeGroups
 from engine.errors import Conflict, NotFound, Refused, StorageError
 from engine.formats.lvm.metadata import layout
 from engine.formats.lvm.metadata.area import sealed_header
+from engine.formats.lvm.metadata.pages import PAGE_BYTES
 from engine.tools.local.clock import RealIds
 from engine.tools.lvm.volume_groups import LvmVolumeGroups
 from sim.lvm import group_model as model
@@ -209,5 +210,7 @@ def emptied(groups: VolumeGroups, group: str) -> None:
         found = layout.newest_header(device.read_at(0, 8192), group)
         assert found is not None
         device.zero(0, found.geometry.meta_bytes(found.chunks))
-        device.write_at(0, sealed_header(found._replace(identity=RealIds("").new_id(), chunks=1)))
+        header = found._replace(identity=RealIds("").new_id(), chunks=1, sequence=0)
+        for sequence in (0, 1):  # both pages, as a creation does
+            device.write_at(sequence * PAGE_BYTES, sealed_header(header._replace(sequence=sequence)))
         device.sync()

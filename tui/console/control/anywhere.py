@@ -17,7 +17,7 @@ from tui.console.control.scanning import rescan
 from tui.console.dialogs.choose import Choice, Choose
 from tui.console.draw import palette
 from tui.console.draw.lines import Cell, Span
-from tui.console.shell import Copy, EndTour, Leave, NextTourStep, Recolour, Save, Shell, Where
+from tui.console.shell import Copy, EndConsole, EndTour, NextTourStep, Recolour, Save, Shell, Where
 from tui.console.widgets.headers import TABS
 from tui.text.printable import printable
 from tui.view.command_lines import line
@@ -333,7 +333,7 @@ def _end_tour(page: ShownPage) -> None:
 
 
 def _leave(page: ShownPage) -> None:
-    page.shell.post_message(Leave())
+    page.shell.post_message(EndConsole())
 
 
 def _back(page: ShownPage) -> None:

@@ -15,7 +15,7 @@ from engine.copying import pump, ranges
 from engine.data.model import ALIGNMENT_BYTES, FileFormat, VolumeFormat, aligned, require_path
 from engine.doors.files import FileHandle, Kind
 from engine.doors.images import Data, Layer
-from engine.errors import BadRequest, Conflict, Stopped, from_os_error
+from engine.errors import BadRequest, Conflict, NotFound, Stopped, from_os_error
 from engine.tags import chains, leasing
 from engine.tags.context import Context
 from engine.tools.qemu.qcow2 import fresh_image
@@ -113,10 +113,17 @@ def _length(context: Context, layers: list[Layer], direct: bool, size: int) -> i
 
 
 def _target(context: Context, path: str) -> str:
-    """Return the path to be made, with the links to its directory followed. FileExistsError."""
+    """Return the path to be made, with the links to its directory followed. NotFound: no directory. FileExistsError."""
     files = context.doors.files
     directory, _, name = path.rpartition("/")
-    target = f"{files.resolve(directory or '/').removesuffix('/')}/{name}"
+    resolved = files.resolve(directory or "/")
+    try:
+        kind = files.stat(resolved).kind
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"there is no directory {directory!r:.200}", "Make it first, or give another path") from None
+    if kind is not Kind.DIRECTORY:
+        raise NotFound(f"{directory!r:.200} is not a directory", "Give another path")
+    target = f"{resolved.removesuffix('/')}/{name}"
     with contextlib.suppress(FileNotFoundError):
         files.stat(target)
         raise FileExistsError

@@ -190,8 +190,12 @@ def test_the_worst_image_of_all_repositories_comes_first(run: Command, three: di
     assert "REPOSITORY" in run("images").out and "REPOSITORY" not in run("images", "backup").out
     (tmp_path / "main").rename(tmp_path / "away")
     assert "There may be more in main" in run("images").err
+    assert "There may be more in main" in run("images", "--tree").err
     assert [item["name"] for item in run.json("images")["incomplete"]] == ["main"]
-    run("images", "--tree", code=2)
+    trees = run.json("images", "--tree")
+    assert {family["repository"] for family in trees["families"]} == {"backup"}
+    assert [item["name"] for item in trees["incomplete"]] == ["main"]
+    assert "REPOSITORY" in run("images", "--tree").out and "REPOSITORY" not in run("images", "backup", "--tree").out
 
 
 def test_an_image_goes_to_standard_output(run: Command, main_repo: str):

@@ -59,6 +59,18 @@ def test_a_restore_of_what_is_there_says_so(run: Command, main_repo: str):
     assert "is there again" in run("restore", main_repo, disk).err
 
 
+def test_wrong_paths_are_told_as_such(run: Command, main_repo: str, tmp_path: Path):
+    """A path that has no directory names it, exit code 3; what has one that takes nothing is not said to have none."""
+    disk = run.id("create-disk", main_repo, "1M")
+    (tmp_path / "f.txt").write_text("")
+    for directory, code in ((tmp_path / "nosuch", 3), (tmp_path / "f.txt", 3), (tmp_path / "f.txt" / "a", 3)):
+        err = run("export", main_repo, disk, f"{directory}/o.raw", "--format", "raw", code=code).err
+        assert f"{str(directory)!r}" in err and ".partial" not in err
+    assert "path is empty" in run("export", main_repo, disk, "", "--format", "raw", code=2).err
+    assert "does not exist" in run("create-repo", "localfs-1.0", f"path={tmp_path}/nosuch/r", code=3).err
+    assert "no directory can be made in /proc" in run("create-repo", "localfs-1.0", "path=/proc/foo", code=5).err
+
+
 def test_refusals_tell_what_is_so(run: Command, main_repo: str, tmp_path: Path):
     """The limit that counts, the hosts that may work, what a number can be, what a file of fixes is."""
     assert str(1 << 53) not in run("create-disk", main_repo, "9999T", code=2).err

@@ -263,7 +263,7 @@ Exit codes
   1  unexpected; see crash.log              7  what is on disk cannot be understood
   2  wrong usage or request                 8  another host was first; look and try again
   3  no such repository, image, fix, file   9  stopped by an operator; the work is kept
-  4  somebody holds it, or it exists        130  Ctrl-C: the command ended, started work goes on
+  4  somebody holds it, or it exists        130  Ctrl-C: started work goes on (0 of --watch)
   5  the state forbids it, or it cannot     141  standard output was closed
      be undone; the message says what       prepare -- COMMAND: that of COMMAND
      to do first, or --irreversible         check --exit-code: 10, 11, 12, see there"""

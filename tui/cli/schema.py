@@ -152,7 +152,15 @@ def _of_looking() -> dict[str, Schema]:
     task = {"id": _TEXT, "pid": _WHOLE, "verb": _TEXT}
     use = _texts("repository", "image", "name", "path")
     return {
-        "images": {"anyOf": [_object(_listed()), _object({"repository": _TEXT, "families": _array(_family())})]},
+        "images": {
+            "anyOf": [
+                _object(_listed()),
+                _object(
+                    {"repository": _TEXT, "families": _array(_family())},
+                    incomplete=_array(_object(_texts("name", "reason"))),
+                ),
+            ]
+        },
         "status": _object({"repository": _TEXT, **_image(), "task": _or_null(_object(task))}),
         "why": {"anyOf": [_object(_explained()), _object(_texts("rule", "means", "if_not"))]},
         "check": _object(_checked()),
@@ -204,7 +212,7 @@ def _explained() -> dict[str, Schema]:
 def _family() -> Schema:
     member = _texts("id", "name", "status", "kind", "stands_on")
     member |= dict.fromkeys(("size_bytes", "own_bytes", "shared_bytes"), _WHOLE)
-    return _object({"own_bytes": _WHOLE, "images": _array(_object(member))})
+    return _object({"own_bytes": _WHOLE, "images": _array(_object(member))}, repository=_TEXT)
 
 
 def _of_fixing() -> dict[str, Schema]:

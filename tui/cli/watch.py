@@ -21,7 +21,9 @@ T = TypeVar("T")
 
 def add_watch(parser: Parser) -> None:
     parser.add_argument(
-        "--watch", action="store_true", help="go on looking until Ctrl-C; with --json a line for each change"
+        "--watch",
+        action="store_true",
+        help="go on looking until Ctrl-C, which is no failure (exit code 0); with --json a line for each change",
     )
 
 
@@ -46,7 +48,8 @@ def shown(
             before = now
             time.sleep(max(_INTERVAL_S, _SHARE * (time.monotonic() - started)))
     except KeyboardInterrupt:
-        return
+        if out.terminal:
+            out.line()  # after the ^C of the terminal
 
 
 def _once(out: Output, now: dict[str, Any], show: Callable[[], None]) -> None:

@@ -12,7 +12,16 @@ from collections.abc import Iterable
 
 from engine.doors import Doors
 from engine.doors.files import Access, Entry, Kind
-from engine.errors import BadRequest, Conflict, Damaged, NotFound, from_os_error, from_os_errors
+from engine.errors import (
+    BadRequest,
+    Conflict,
+    Damaged,
+    DiskwrightError,
+    NotFound,
+    Refused,
+    from_os_error,
+    from_os_errors,
+)
 from engine.formats.files import layout
 from engine.formats.files.ballast import Ballast
 from engine.formats.files.parts import Parts, read_identity
@@ -51,8 +60,17 @@ def _make_root(tree: Tree) -> None:
     except FileExistsError:
         _require_begun(tree)
     except FileNotFoundError:
-        raise NotFound(f"the directory {parent} does not exist", "Create it first") from None
+        raise _no_place(tree, parent) from None
     tree.files.sync_directory(parent)
+
+
+def _no_place(tree: Tree, path: str) -> DiskwrightError:
+    """Why no directory could be made in ``path``: there is none, or one that takes no new names, as those of /proc."""
+    try:
+        tree.files.stat(tree.files.resolve(path))
+    except FileNotFoundError:
+        return NotFound(f"the directory {path} does not exist", "Create it first")
+    return Refused(f"no directory can be made in {path}", "Choose a place in a file system that keeps files")
 
 
 def _require_begun(tree: Tree) -> None:

@@ -11,7 +11,7 @@ from engine.data.model import ImageReport, is_id
 from engine.errors import DiskwrightError
 from tui.cli.arguments import Parser, count
 from tui.cli.render import Output
-from tui.cli.session import Handler, Session, image_json, kind, require, running, shown_status
+from tui.cli.session import Handler, Session, image_json, kind, running, shown_status
 from tui.cli.watch import add_watch, shown
 from tui.text.amounts import compact
 from tui.text.printable import printable, quoted
@@ -47,13 +47,12 @@ def add_images(parser: Parser) -> None:
 
 def run_images(session: Session, arguments: argparse.Namespace) -> int:
     if arguments.tree:
-        require(arguments.repo, "--tree shows the families of one repository", "Name it: diskwright images REPO --tree")
         shown(
             session.out,
             arguments.watch,
-            lambda: _families(session, arguments),
+            lambda: _trees(session, arguments),
             lambda found: _tree_json(arguments.repo, found),
-            lambda found: _print_tree(session.out, found),
+            lambda found: _print_tree(session.out, found, not arguments.repo),
         )
         return 0
     shown(
@@ -173,14 +172,31 @@ def _name(image: ImageReport, wide: bool) -> str:
 # -- families
 
 
-def _families(session: Session, arguments: argparse.Namespace) -> list[Family]:
-    """The families that have an image which is asked for."""
+class _Trees(NamedTuple):
+    """What a look at families found."""
+
+    families: list[tuple[Family, str]]
+    """Those that have an image which is asked for, with the repository of each."""
+    unread: list[tuple[str, str]]
+    """Repositories that could not be read, with the reason."""
+
+
+def _trees(session: Session, arguments: argparse.Namespace) -> _Trees:
+    """Families of the repository that is named, or of all."""
     from tui.view.families import families
 
-    every = families(session.engine, arguments.repo)
-    if not arguments.status and arguments.kind is None and arguments.name is None:
-        return list(every)
-    return [family for family in every if any(_member_wanted(member, arguments) for member in family)]
+    found: list[tuple[Family, str]] = []
+    unread: list[tuple[str, str]] = []
+    for repo_id in [arguments.repo] if arguments.repo else sorted(session.engine.list_repositories()):
+        try:
+            every = families(session.engine, repo_id)
+        except DiskwrightError as error:
+            if arguments.repo:
+                raise
+            unread.append((repo_id, error.message))
+            continue
+        found += [(family, repo_id) for family in every if any(_member_wanted(member, arguments) for member in family)]
+    return _Trees(found, unread)
 
 
 def _member_wanted(member: Member, arguments: argparse.Namespace) -> bool:
@@ -191,7 +207,7 @@ def _member_wanted(member: Member, arguments: argparse.Namespace) -> bool:
     )
 
 
-def _tree_json(repo_id: str, found: list[Family]) -> dict[str, Any]:
+def _tree_json(repo_id: str, found: _Trees) -> dict[str, Any]:
     families = [
         {
             "own_bytes": sum(member.own_bytes for member in family),
@@ -209,28 +225,37 @@ def _tree_json(repo_id: str, found: list[Family]) -> dict[str, Any]:
                 for member in family
             ],
         }
-        for family in found
+        | ({} if repo_id else {"repository": place})
+        for family, place in found.families
     ]
-    return {"repository": repo_id, "families": families}
+    document: dict[str, Any] = {"repository": repo_id, "families": families}
+    if found.unread:
+        document["incomplete"] = [{"name": name, "reason": reason} for name, reason in found.unread]
+    return document
 
 
-def _print_tree(out: Output, found: list[Family]) -> None:
-    members = [member for family in found for member in family]
+def _print_tree(out: Output, found: _Trees, several: bool) -> None:
+    """A table; ``several``: with the repository of each family."""
+    members = [member for family, _ in found.families for member in family]
+    places = [place for family, place in found.families for _ in family]
     ids = out.short([member.id for member in members])
     rows = [
         (
             member.branch(out.unicode) + member.label,
             out.status(member.state, usable=False),
+            printable(place) if several else "",
             member.kind,
             compact(member.size_bytes),
             compact(member.own_bytes),
             compact(member.below_bytes) if member.last else "-",
             ids[member.id],
         )
-        for member in members
+        for member, place in zip(members, places, strict=True)
     ]
-    heads = ("NAME", "STATUS", "KIND", "SIZE", "OWN", "SHARED", "ID")
-    out.table(heads, rows, [str(member.state) for member in members], 1, frozenset({3, 4, 5}), give_up=(2, 3))
+    heads = ("NAME", "STATUS", "REPOSITORY" if several else "", "KIND", "SIZE", "OWN", "SHARED", "ID")
+    out.table(heads, rows, [str(member.state) for member in members], 1, frozenset({4, 5, 6}), give_up=(3, 4))
+    for name, reason in found.unread:
+        out.say(f"There may be more in {printable(name)}: {printable(reason)}.")
     own = sum(member.own_bytes for member in members)
     out.say(f"{compact(own)} in all. SHARED: what an image reads besides, in the layers it stands on.")
 

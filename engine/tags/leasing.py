@@ -14,6 +14,7 @@ from engine.doors.leases import Lease
 from engine.doors.processes import ProcessIdentity, ProcessState
 from engine.errors import DiskwrightError, ImageBusy, NoLocks
 from engine.formats.base import Repository
+from engine.gate import gate
 
 
 class LeaseSet:
@@ -59,14 +60,18 @@ def take(doors: Doors, repository: Repository, exclusive: Iterable[str], shared:
 
 def take_to_read(doors: Doors, repository: Repository, layers: Mapping[str, VolumeRef]) -> LeaseSet:
     """Take the shared leases of all layers, volumes by tag, for one who reads them in this process and changes nothing.
-    Where the lock file is missing none is needed: nobody gets one to change what is read; whoever has one from before
-    has the data locked, and is asked for. ImageBusy."""
+    Where the lock file is missing nobody gets one to change what is read; whoever has one from before has the data
+    locked, and is asked for. Then the data itself is kept locked, as for a machine that reads it: the file of leases is
+    not made again meanwhile. ImageBusy."""
     try:
         return take(doors, repository, [], layers)
     except NoLocks:
         assert repository.parts is not None, "it is missing"
         repository.parts.require_unlocked({volume.id: volume.format for volume in layers.values()})
-        return LeaseSet({})
+    with _all_or_none() as held:
+        for tag, volume in layers.items():
+            (held.leases[tag],) = gate.hold(repository, tag, volume, False)  # of files, which need not be active
+    return held
 
 
 def adopt(repository: Repository, tokens: dict[str, str]) -> LeaseSet:

@@ -7,7 +7,10 @@ import pytest
 
 from engine.api import Engine
 from engine.data.model import Fix, Risk, Status
+from engine.doors.images import Layer
 from engine.errors import Damaged, DiskwrightError, ImageBusy, Moved, Refused
+from engine.formats.base import Repository
+from engine.tags import chains
 from sim.hosts.trees import remove_tree
 from sim.hosts.world import REPOSITORIES, World
 
@@ -94,6 +97,29 @@ def test_the_lock_file_is_not_made_again_while_somebody_uses_the_data(format: st
     holder.teardown_image("a", disk)
     engine.run_fix_here("a", fixes(engine)[0])
     assert engine.prepare_image("a", disk, writable)
+
+
+@pytest.mark.parametrize("format", ["localfs-1.0", "nfs-1.0"])
+def test_the_lock_file_is_not_made_again_under_an_export(monkeypatch: pytest.MonkeyPatch, format: str):
+    """It began without a lease, as there was none, and has nothing open for a moment. Found so: the lock file
+    was made again then, the snapshot removed and merged, and the export was acknowledged with newer data."""
+    world, disk = world_with_a_disk(format)
+    one, two = world.host("one"), world.host("two")
+    snapshot = one.create_snapshot("a", disk)
+    two.list_images("a")
+    world.storage.unlink(f"{A}/locks")
+    layers = chains.layers
+
+    def paused(repository: Repository, links: list[chains.Link]) -> list[Layer]:
+        with pytest.raises(ImageBusy, match="is in use by"):
+            two.run_fix_here("a", fixes(two)[0])
+        return layers(repository, links)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(chains, "layers", paused)
+        one.export_image("a", snapshot, f"{REPOSITORIES}/out", "raw")
+    two.run_fix_here("a", fixes(two)[0])
+    assert not fixes(two)
 
 
 def test_who_the_repository_is_is_known_from_either_copy():

@@ -117,6 +117,8 @@ class WaitKind(StrEnum):
     """A host that may still write to the volume."""
     RECORD = "record"
     """A record that cannot be understood, and may need what would be deleted."""
+    DATA = "data"
+    """Data that cannot be seen, so that nobody can be asked who uses it."""
 
 
 class Wait(NamedTuple):
@@ -124,7 +126,7 @@ class Wait(NamedTuple):
 
     kind: WaitKind
     subject: str
-    """Id of the image, name of the host, path of the file or number of bytes, by ``kind``."""
+    """Id of the image, name of the host, path of the file or directory, or number of bytes, by ``kind``."""
     text: str
     """Goes on from "it waits for ..."."""
 

@@ -188,10 +188,11 @@ _TABLE: tuple[Rule, ...] = (
          executor=Executor.PART, risk=Risk.LOSES_DATA, leases=Leases.NONE),
     Rule(B_LOCKS, "The lock file of the repository is missing. Images can be listed; whoever wants a lease is refused.",
          _BROKEN, type=FixType.MEND, offers="The lock file of the repository is missing; this makes it again",
-         does="Makes the file when nobody, on any host, has the data of an image open. Who had a lease finds out.",
+         does="Makes the file when nobody, on any host, has the data of an image open, and all of it can be seen. Who "
+         "had a lease finds out.",
          stuck="Tear down what is prepared and stop what runs, on every host. Hosts that had the repository connected "
          "refuse it afterwards, until it is said on each: connect --accept-moved.",
-         executor=Executor.LOCKS, leases=Leases.NONE),
+         executor=Executor.LOCKS, leases=Leases.NONE, waits=(WaitKind.DATA,)),
     # -- unknown: nothing may be concluded
     Rule(U_RECORD, "The storage did not give the record just now.", _UNKNOWN, "its record cannot be read: {problem}",
          stuck=_READABLE),

@@ -200,6 +200,16 @@ class Graph:
         return [item for item in self.view.scan.litter if item.kind == kind]
 
 
+def unseen(scan: Scan) -> str:
+    """Return where there is data that cannot be seen, so that who uses it cannot be asked; "" when all is seen. Where
+    no image has its data the directory is taken for another: a file system that is not mounted leaves an empty one."""
+    for where, _ in scan.unlisted:
+        if where.partition("/")[0] == "volumes":
+            return where
+    named = {entry.record.volume.id for entry in scan.tags.values() if entry.record and entry.record.volume}
+    return "volumes" if named and named.isdisjoint(scan.volumes) else ""
+
+
 def strong_above(tag: str, children: Callable[[str], Iterable[str]], record: Callable[[str], Record | None]) -> str:
     """Return an image that was not removed and stands on ``tag``, directly or not; "" for none."""
     todo, seen = [tag], {tag}

@@ -3,14 +3,19 @@ again."""
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from engine.api import Engine
 from engine.data.model import Fix, Risk, Status
+from engine.doors.files import Entry
 from engine.doors.images import Layer
 from engine.errors import Damaged, DiskwrightError, ImageBusy, Moved, Refused
+from engine.fixes import parts
 from engine.formats.base import Repository
 from engine.tags import chains
+from sim.disk.storage import SimStorage
 from sim.hosts.trees import remove_tree
 from sim.hosts.world import REPOSITORIES, World
 
@@ -97,6 +102,42 @@ def test_the_lock_file_is_not_made_again_while_somebody_uses_the_data(format: st
     holder.teardown_image("a", disk)
     engine.run_fix_here("a", fixes(engine)[0])
     assert engine.prepare_image("a", disk, writable)
+
+
+@pytest.mark.parametrize("where", ["shard", "moved", "empty"])
+def test_the_lock_file_is_not_made_again_while_data_cannot_be_seen(monkeypatch: pytest.MonkeyPatch, where: str):
+    """Who uses it cannot be asked. Found so: with one directory that could not be listed, or all of them away, the fix
+    ran, and two hosts had the lease of a disk."""
+    world, disk = world_with_a_disk("nfs-1.0")
+    world.host("one").prepare_image("a", disk, True)
+    engine = world.host("two")
+    engine.list_images("a")
+    world.storage.unlink(f"{A}/locks")
+    listed = SimStorage.list_directory
+
+    def failing(self: SimStorage, path: str) -> list[Entry]:
+        if "/volumes/" in path:
+            raise OSError(errno.EIO, "Input/output error", path)
+        return listed(self, path)
+
+    with monkeypatch.context() as patch:
+        if where == "shard":
+            patch.setattr(SimStorage, "list_directory", failing)
+        else:
+            world.storage.rename(f"{A}/volumes", f"{A}/elsewhere")
+        if where == "empty":
+            world.storage.make_directory(f"{A}/volumes")
+        fix = next(fix for fix in fixes(engine) if fix.rule == "B-LOCKS")
+        assert fix.wait is not None and fix.wait.subject.startswith("volumes")
+        with pytest.raises(DiskwrightError, match="cannot be seen"):
+            parts.make_locks(engine.context, engine.context.repository("a"), "locks")
+    assert not any(entry.name == "locks" for entry in world.storage.list_directory(A))
+    if where == "empty":
+        world.storage.remove_directory(f"{A}/volumes")
+    if where != "shard":
+        world.storage.rename(f"{A}/elsewhere", f"{A}/volumes")
+    with pytest.raises(ImageBusy, match="is in use by"):
+        parts.make_locks(engine.context, engine.context.repository("a"), "locks")
 
 
 @pytest.mark.parametrize("format", ["localfs-1.0", "nfs-1.0"])

@@ -38,6 +38,7 @@ _WAITS = {
     WaitKind.REPLICA: "a connected repository with the same snapshot intact",
     WaitKind.HOST: "a host that may still write to the volume",
     WaitKind.RECORD: "a record that cannot be understood",
+    WaitKind.DATA: "data that cannot be seen now",
 }
 _LEASES = {
     Leases.NONE: "it is about no image; each file is looked at again",

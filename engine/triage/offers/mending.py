@@ -14,7 +14,7 @@ from engine.triage.health import Health, Judge
 from engine.triage.propose import cost, fix, makes, reads_of, removes, room
 from engine.triage.recover import above, recovery
 from engine.triage.shape import Need
-from engine.triage.view import Graph, Replica
+from engine.triage.view import Graph, Replica, unseen
 
 _DAMAGED = frozenset(
     rule.code
@@ -55,6 +55,7 @@ def of_repository(graph: Graph) -> Iterator[Fix]:
     """The way back for parts of the repository that are missing."""
     for part in graph.view.scan.missing:
         code = rules.B_LOCKS if part.held == "leases" else rules.B_PART
+        hidden = unseen(graph.view.scan) if code == rules.B_LOCKS else ""
         yield fix(
             graph,
             code,
@@ -64,6 +65,7 @@ def of_repository(graph: Graph) -> Iterator[Fix]:
             plan={"name": part.name},
             facts=(f"{part.name}: missing or damaged",),
             risk=Risk.LOSES_DATA if part.held == "volumes" else Risk.REVERSIBLE,
+            wait=Wait(WaitKind.DATA, hidden, f"the data in {hidden}, which cannot be seen now") if hidden else None,
         )
 
 

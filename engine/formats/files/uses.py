@@ -93,7 +93,7 @@ class Uses:
         gone = named(before) - now if before is not None else set()
         kept = {subject for one in below for subject in named(one)}
         self._due[record.id] = gone - kept
-        self._forget(record.id, (due | gone & kept) - now, generation)
+        self._forget(record.id, ((due - gone) | (gone & kept)) - now, generation)
 
     def purged(self, tag: str, before: Record | None, generation: int) -> None:
         """Forget all that a tag needed which is a tombstone now, and what was entered for its follower."""

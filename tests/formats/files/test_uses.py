@@ -118,6 +118,19 @@ def test_a_use_stays_as_long_as_the_record_before_may_count(local: LocalStorage)
     assert entered(local, P) == []
 
 
+def test_what_another_process_needed_again_stays_as_long_as_its_record_may_count(local: LocalStorage):
+    """What was to be forgotten before that is not forgotten early. Found so: the record before, which counts when the
+    newest is damaged, needed a tag that nobody was told to need."""
+    tags = local.open().tags
+    tags.publish(record(volume=qcow2(V1, P)), 0)
+    tags.publish(record(volume=raw(V2)), 1)
+    local.open().tags.publish(record(volume=qcow2(V1, P)), 2)
+    tags.publish(record(volume=raw(V2)), 3)
+    assert (T1, 3) in entered(local, P)
+    tags.publish(record(volume=raw(V2)), 4)
+    assert entered(local, P) == []
+
+
 def test_a_tombstone_needs_nothing(local: LocalStorage):
     """What its tag needed is forgotten with it."""
     tags = local.open().tags

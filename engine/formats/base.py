@@ -351,7 +351,8 @@ class Parts(Protocol):
 
     def require_unlocked(self, volumes: Mapping[str, VolumeFormat]) -> None:
         """Return if nobody has one of these volumes locked, as a tool that writes or reads it or for a machine: asked
-        before the file of leases is made again. ImageBusy naming the volume, StorageError."""
+        before the file of leases is made again. ImageBusy naming the volume; Refused naming those that cannot be asked,
+        when nobody has the others."""
 
     def make(self, name: str) -> None:
         """Make a part again that a scan told as missing. Durable; success when it is there. It holds nothing that

@@ -9,12 +9,13 @@ import pytest
 
 from engine.api import Engine
 from engine.data.model import Fix, Risk, Status
-from engine.doors.files import Entry
+from engine.doors.files import Entry, FileHandle
 from engine.doors.images import Layer
 from engine.errors import Damaged, DiskwrightError, ImageBusy, Moved, Refused
 from engine.fixes import parts
 from engine.formats.base import Repository
-from engine.tags import chains
+from engine.tags import chains, changes
+from sim.disk.files import SimFiles
 from sim.disk.storage import SimStorage
 from sim.hosts.trees import remove_tree
 from sim.hosts.world import REPOSITORIES, World
@@ -138,6 +139,35 @@ def test_the_lock_file_is_not_made_again_while_data_cannot_be_seen(monkeypatch: 
         world.storage.rename(f"{A}/elsewhere", f"{A}/volumes")
     with pytest.raises(ImageBusy, match="is in use by"):
         parts.make_locks(engine.context, engine.context.repository("a"), "locks")
+
+
+def test_a_volume_that_cannot_be_opened_is_named_with_what_is_left_to_do(monkeypatch: pytest.MonkeyPatch):
+    """All others are asked. Found so: it alone was told, as an error of the storage, and nothing but a fix that failed
+    was offered for good."""
+    world, disk = world_with_a_disk()
+    engine = world.host("one")
+    volume = changes.read(engine.context.repository("a"), disk).record.volume
+    assert volume is not None
+    other = engine.create_virtual_disk("a", SIZE)
+    engine.prepare_image("a", other, True)
+    world.storage.unlink(f"{A}/locks")
+    opened = SimFiles.open
+
+    def failing(self: SimFiles, path: str, writable: bool = False) -> FileHandle:
+        if writable and volume.id in path:
+            raise OSError(errno.EIO, "Input/output error", path)
+        return opened(self, path, writable)
+
+    monkeypatch.setattr(SimFiles, "open", failing)
+    with pytest.raises(ImageBusy, match="is in use by"):
+        engine.run_fix_here("a", fixes(engine)[0])
+    engine.teardown_image("a", other)
+    with pytest.raises(Refused, match=f"1 of the 2 volumes cannot be asked.*{volume.id}") as error:
+        engine.run_fix_here("a", fixes(engine)[0])
+    assert "make an empty file locks in /srv/a" in error.value.next_step
+    engine.doors.files.create(f"{A}/locks").close()
+    engine.connect_storage_repository("a", "localfs-1.0", {"path": A}, accept_moved=True)
+    assert engine.prepare_image("a", other, True)
 
 
 @pytest.mark.parametrize("format", ["localfs-1.0", "nfs-1.0"])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from engine.data.model import VolumeFormat
 from engine.doors.files import Kind
-from engine.errors import Damaged, DiskwrightError, ImageBusy, from_os_error, from_os_errors
+from engine.errors import Damaged, DiskwrightError, ImageBusy, Refused, from_os_error
 from engine.formats.base import Missing
 from engine.formats.files import layout
 from engine.formats.files.tree import Tree, is_gone
@@ -24,6 +24,9 @@ _HELD = {
 }
 """Parts that are told when they are missing, and what they held. The copy is made at the first change."""
 
+
+_MOST_NAMED = 8
+"""Volumes in one message."""
 
 USES = "uses"
 """Told by a scan of the tags when one is missing."""
@@ -78,15 +81,28 @@ class Parts:
 
     def require_unlocked(self, volumes: Mapping[str, VolumeFormat]) -> None:
         """Try the lock of a writer, which keeps away and is kept away by all others."""
+        unasked = {}
         for volume, format in sorted(volumes.items()):
-            with from_os_errors(f"ask who uses volume {volume}"), contextlib.suppress(FileNotFoundError):
-                path = self._tree.path(layout.volume_path(volume, format))
-                with self._files.open(path, writable=True) as handle:
-                    if not handle.lock():
-                        raise ImageBusy(
-                            f"volume {volume} is in use by somebody, whose lease is of the lock file before",
-                            "Tear its image down, or stop the work on it, on the host where that runs; then try again",
-                        )
+            try:
+                if not self._is_free(layout.volume_path(volume, format)):
+                    raise ImageBusy(
+                        f"volume {volume} is in use by somebody, whose lease is of the lock file before",
+                        "Tear its image down, or stop the work on it, on the host where that runs; then try again",
+                    )
+            except OSError as error:
+                unasked[volume] = from_os_error(error, "open it").message
+        if unasked:
+            named = "; ".join(f"{volume}: {why}" for volume, why in list(unasked.items())[:_MOST_NAMED])
+            raise Refused(
+                f"who uses {len(unasked)} of the {len(volumes)} volumes cannot be asked; nobody has the rest ({named})",
+                "Repair them and try again. If no host uses them for certain, make an empty file "
+                f"{layout.LOCKS_FILE} in {self._tree.root} by hand, and connect the repository with --accept-moved",
+            )
+
+    def _is_free(self, path: str) -> bool:
+        with contextlib.suppress(FileNotFoundError), self._files.open(self._tree.path(path), writable=True) as handle:
+            return handle.lock()
+        return True
 
     def keep_copy(self) -> None:
         """Write the copy where there is none: repositories that were made before have none. Never raises for the

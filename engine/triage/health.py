@@ -31,6 +31,8 @@ VERB_RULES = {
     "import": rules.B_IMPORT,
     "create_snapshot": rules.B_SNAPSHOT,
 }
+_CALLED = {"create_disk": "creation", "create_snapshot": "snapshot"}
+"""What people call the operations that records name otherwise."""
 
 
 class Health(NamedTuple):
@@ -133,7 +135,7 @@ class Judge:
         rest = f"; it waits for {wait.text}" if wait else ""
         if status and status.last_error:
             rest += f"; last error: {status.last_error}"
-        return _health(code, record.id, where, verb=verb, share=share, rest=rest)
+        return _health(code, record.id, where, verb=_CALLED.get(verb, verb), share=share, rest=rest)
 
     def _data(self, record: Record, volume: VolumeRef) -> Health:
         view = self.graph.view

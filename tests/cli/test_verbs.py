@@ -71,6 +71,12 @@ def test_wrong_paths_are_told_as_such(run: Command, main_repo: str, tmp_path: Pa
     assert "no directory can be made in /proc" in run("create-repo", "localfs-1.0", "path=/proc/foo", code=5).err
 
 
+def test_an_unfinished_creation_is_called_so(run: Command, main_repo: str):
+    """What is told of an image has no name that only records use."""
+    assert "Creation has not finished" in run("create-disk", main_repo, "1M", "--no-auto-fix").err
+    assert "Creation has not finished" in run("images", main_repo).out
+
+
 def test_refusals_tell_what_is_so(run: Command, main_repo: str, tmp_path: Path):
     """The limit that counts, the hosts that may work, what a number can be, what a file of fixes is."""
     assert str(1 << 53) not in run("create-disk", main_repo, "9999T", code=2).err

@@ -7,7 +7,7 @@ import pytest
 from tui.console.draw import charts
 from tui.console.draw.lines import plain
 from tui.console.draw.signs import Signs
-from tui.text.amounts import compact
+from tui.text.amounts import compact, difference
 
 GiB = 1 << 30
 
@@ -23,6 +23,14 @@ def test_a_small_change_of_a_large_amount_is_seen() -> None:
     lines = drawn([900 * GiB, 899 * GiB, 900 * GiB])
     assert lines[0] == "900.0G ┤█ █" and lines[-1].endswith("┤█▄█")
     assert compact(charts.scale([900 * GiB, 899 * GiB], 4).low) == "898.9G"
+
+
+def test_two_ends_that_look_alike_tell_their_difference() -> None:
+    """A few megabytes of many gigabytes are a change too."""
+    lines = drawn([73 * GiB, 73 * GiB - (4 << 20)])
+    assert lines[0].startswith("       73.0G ┤") and lines[-1].startswith("73.0G - 4.5M ┤")
+    assert difference(73 * GiB, 73 * GiB - (4 << 20)) == " (-4.0M)"
+    assert not difference(73 * GiB, 72 * GiB) and not difference(5, 5)
 
 
 def test_a_floor_that_is_near_is_the_lowest_line_of_its_own() -> None:

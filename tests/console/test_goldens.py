@@ -20,14 +20,14 @@ SCREENS: dict[str, tuple[tuple[str, ...], tuple[tuple[int, int], ...]]] = {
     "why": (("w",), BOTH),
     "triage-filter": (("slash", *"type:mend"), BOTH[:1]),
     "plan-confirm": ((*["down"] * 8, "space", "p", "r"), BOTH[:1]),
-    "help": (("question_mark",), BOTH[:1]),
+    "help": (("question_mark",), BOTH),
     "commands": (("colon",), BOTH[:1]),
     "repositories": (("0",), BOTH[:1]),
     "copy": (("y",), BOTH[:1]),
     "connect": (("c",), BOTH[:1]),
     "priority": (("P",), BOTH[:1]),
 }
-"""Keys, and the sizes at which the screen is looked at: a dialog is the same at every size."""
+"""Keys, and the sizes at which the screen is looked at: most dialogs are the same at every size."""
 CASES = [(name, size) for name, (_, sizes) in SCREENS.items() for size in sizes]
 
 

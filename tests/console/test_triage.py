@@ -26,6 +26,8 @@ from tests.console.kit import (
 )
 from tui.console.app import ConsoleApp
 from tui.console.control import running as runs_controller
+from tui.console.dialogs.choose import Choose
+from tui.console.pages.registry import page_acts
 from tui.console.pages.triage.page import TriagePage
 from tui.text.statuses import State
 
@@ -41,6 +43,31 @@ def page_of(app: ConsoleApp) -> TriagePage:
 def names(app: ConsoleApp) -> list[str]:
     """The queue, by names."""
     return [item.name for item in app.site.decisions.queue]
+
+
+async def test_the_pane_of_the_plan_has_whole_names(tmp_path: Path) -> None:
+    """One that is too long for a line with the rest has a line of its own; what has no room is counted."""
+    view, long = sample_view(free_bytes=150 * GiB), "perf (before the long storm)"
+    view = view._replace(fixes=tuple(row._replace(name=long) if row.name == "web-01" else row for row in view.fixes))
+    async with running(console(FixedSite(tmp_path / "state", [view])), (160, 50)) as pilot:
+        await press(pilot, *["down"] * 4, "a")
+        plan = screen_text(pilot.app).partition("─ Plan ")[2]
+        assert f"optimize {long}" in plan and "more " in plan
+
+
+def test_every_key_is_told_whole_on_the_narrowest_screen() -> None:
+    """A line of the list of keys has room for what the key does."""
+    told_of = {f"{act.label}: {act.sentence}" for acts in page_acts().values() for act in acts if act.key}
+    assert not [text for text in told_of if len(text) > 64]
+
+
+async def test_the_palette_begins_with_what_is_possible(tmp_path: Path) -> None:
+    """In Timeline most acts need a trace: they come last."""
+    async with running(console(site_of(tmp_path))) as pilot:
+        await press(pilot, "4", "colon")
+        choices = cast(Choose, pilot.app.screen).choices()
+        assert [bool(choice.off) for choice in choices] == sorted(bool(choice.off) for choice in choices)
+        assert not choices[0].off and choices[-1].off
 
 
 async def test_urgent_fixes_come_first_and_quicker_ones_before_slower_ones(tmp_path: Path) -> None:

@@ -77,7 +77,9 @@ async def test_an_image_is_made_changed_removed_and_restored(tmp_path: Path) -> 
         assert "monday is removed, u restores it" in told(app)
         await press(pilot, "u")
         assert images(site)["monday"] == "optimized"
-        await press(pilot, "E", *f"{tmp_path}/out.raw", "enter")
+        await press(pilot, "E")
+        assert "diskwright export writes it without one." in " ".join(screen_text(app).replace("│", " ").split())
+        await press(pilot, *f"{tmp_path}/out.raw", "enter")
         assert (tmp_path / "out.raw").stat().st_size == 1 << 20
         assert app.session_log.entries[0].command == "diskwright create-disk pool 1M --name web"
         assert app.session_log.entries[-1].command.endswith(f"{tmp_path}/out.raw --format raw")

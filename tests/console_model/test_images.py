@@ -110,6 +110,13 @@ def test_what_needs_attention_comes_first():
     ]  # fmt: skip
 
 
+def test_images_of_one_state_are_in_the_order_of_their_names():
+    """Then of their ids, those without a name last, as the command lists them."""
+    names = {image_id(1): "web", image_id(2): "app", image_id(3): "app"}
+    table = view([image(number) for number in range(1, 5)], names=names).images
+    assert [table.id(index) for index in table.select()] == [image_id(number) for number in (2, 3, 1, 4)]
+
+
 @pytest.mark.slow
 def test_100000_images_are_cheap():
     """100,000 images take under 60 MB, and a filter of them a tenth of a second (three on a busy machine)."""

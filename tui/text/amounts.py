@@ -11,6 +11,13 @@ def compact(count: int) -> str:
     return scaled(count, "", "")
 
 
+def difference(before: int, after: int) -> str:
+    """What two amounts differ by where they look alike: " (+3.4M)", else ""."""
+    if before == after or compact(before) != compact(after):
+        return ""
+    return f" ({'+' if after > before else '-'}{compact(abs(after - before))})"
+
+
 def duration(seconds: float) -> str:
     """A time span: 20s, 2m, 3h05m."""
     whole = max(1, round(seconds))

@@ -23,7 +23,7 @@ class ImageOrder(StrEnum):
     """What to sort images by."""
 
     STATE = "state"
-    """What needs attention first."""
+    """What needs attention first, then by name and id."""
     NAME = "name"
     SIZE = "size"
     USED = "used"
@@ -237,7 +237,7 @@ class ImageTable:
         if order is ImageOrder.STATE:
             column = self._columns["state"]
             rank = bytes(ATTENTION.index(state) for state in SHOWN)
-            return sorted(everything, key=lambda index: rank[column[index]])
+            return sorted(self._in_order(ImageOrder.NAME), key=lambda index: rank[column[index]])
         name = {ImageOrder.SIZE: "size_bytes", ImageOrder.USED: "used_bytes", ImageOrder.WHEN: "when"}[order]
         return sorted(everything, key=self._columns[name].__getitem__, reverse=True)
 

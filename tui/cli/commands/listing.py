@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SEVERITY = ("broken", "unknown", "degraded", "removed", "hidden", "optimized")
 _ORDERS: dict[str, Callable[[ImageReport], tuple[object, ...]]] = {
-    "severity": lambda image: (SEVERITY.index(_state(image)), image.name, image.id),
+    "severity": lambda image: (SEVERITY.index(_state(image)), not image.name, image.name, image.id),
     "name": lambda image: (not image.name, image.name, image.id),
     "size": lambda image: (-image.size_bytes, image.name, image.id),
     "used": lambda image: (-image.used_bytes, image.name, image.id),

@@ -22,6 +22,8 @@ from tui.console.widgets.headers import TABS
 from tui.text.printable import printable
 from tui.view.command_lines import line
 
+_ACT_COLUMNS = 110
+"""Every act with its sentence."""
 EXPORT_FORMS = (("j", "json"), ("c", "csv"), ("t", "txt"), ("s", "svg"))
 
 
@@ -215,17 +217,18 @@ def list_acts(page: ShownPage) -> None:
             if tab in tabs and tab != page.tab:
                 others = KeyMap(acts, shell.config.keys).acts
                 found[tab] = [act for act in others if act.name not in names]
-    _choose_act(page, "What do you want to do?", found)
+    _choose_act(page, "What do you want to do?", found, possible_first=True)
 
 
-def _choose_act(page: ShownPage, title: str, acts: Mapping[str, Sequence[Act]]) -> None:
+def _choose_act(page: ShownPage, title: str, acts: Mapping[str, Sequence[Act]], possible_first: bool = False) -> None:
     """``acts`` by tab, "" for this page."""
     known = {
         f"{tab} {act.name}": (tab, act) for tab, some in acts.items() for act in some if not act.name.endswith("_again")
     }
 
     def choices() -> list[Choice]:
-        return [_choice(key, page, act, tab) for key, (tab, act) in known.items()]
+        found = [_choice(key, page, act, tab) for key, (tab, act) in known.items()]
+        return sorted(found, key=lambda choice: bool(choice.off)) if possible_first else found
 
     def chosen(key: str | None) -> None:
         if not key:
@@ -236,7 +239,7 @@ def _choose_act(page: ShownPage, title: str, acts: Mapping[str, Sequence[Act]]) 
         else:
             page.press(act)
 
-    page.shell.open(Choose(title, choices, left=7), chosen)
+    page.shell.open(Choose(title, choices, left=7, columns=_ACT_COLUMNS), chosen)
 
 
 def _choice(key: str, page: ShownPage, act: Act, tab: str) -> Choice:

@@ -10,8 +10,8 @@ from textual.widgets import Input
 
 from tui.console.acts import Act
 from tui.console.dialogs.dialog import Dialog
-from tui.console.draw.lines import Cell, Line, Span, spans_of
-from tui.console.widgets.pane import Pane, Paragraph
+from tui.console.draw.lines import Cell, Line, Span
+from tui.console.widgets.pane import Pane
 
 
 class Confirm(Dialog):
@@ -32,9 +32,7 @@ class Confirm(Dialog):
 
     def set_up(self) -> None:
         pane = self.query_one("#text", Pane)
-        items = [Paragraph("", part) for part in self.text]
-        pane.styles.height = min(12, max(1, sum(1 + len(_text(part)) // 60 for part in self.text)))
-        pane.show(items)
+        self.write(pane, self.text, beside=12)
         pane.can_focus = False
         ask = self.query_one("#ask", Pane)
         ask.can_focus = False
@@ -81,9 +79,7 @@ class Ask(Dialog):
         yield Pane("text")
 
     def set_up(self) -> None:
-        pane = self.query_one("#text", Pane)
-        pane.styles.height = min(14, 1 + sum(1 + len(_text(part)) // 60 for part in self.text))
-        pane.show([Paragraph("", part) for part in self.text])
+        self.write(self.query_one("#text", Pane), self.text, beside=10)
 
     def act_yes(self) -> None:
         self.dismiss(True)
@@ -95,7 +91,3 @@ class Ask(Dialog):
         Act("no", "escape", "No", "Leave everything as it is.", act_no),
         Act("no_too", "enter", "No", "Leave everything as it is.", act_no, footer=False),
     )  # fmt: skip
-
-
-def _text(cell: Cell) -> str:
-    return "".join(span.text for span in spans_of(cell))

@@ -11,9 +11,14 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 
 from tui.console.acts import Act
+from tui.console.draw.lines import Cell
 from tui.console.widgets.bar import Bar
 from tui.console.widgets.base import set_title
+from tui.console.widgets.pane import Pane, Paragraph, rows_of
 from tui.console.widgets.screen import ActScreen
+
+_EDGES = 5
+"""Frame and padding of the box, and the bar of a pane."""
 
 
 class Dialog(ModalScreen[Any], ActScreen):
@@ -46,13 +51,25 @@ class Dialog(ModalScreen[Any], ActScreen):
             return
         self.set_up()
         box = self.query_one("#box")
-        box.styles.width = min(self.columns, max(20, self.app.size.width - 2))
+        box.styles.width = self.box_columns
         self.show_message()
         self.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
         self.fill_footer()
         self.become_ready()
+
+    @property
+    def box_columns(self) -> int:
+        """How wide the box is."""
+        return min(self.columns, max(20, self.app.size.width - 2))
+
+    def write(self, pane: Pane, text: Sequence[Cell], beside: int) -> None:
+        """Write paragraphs into a pane, as high as they need while ``beside`` rows are left for all else."""
+        items = [Paragraph("", part) for part in text]
+        rows = rows_of(items, self.box_columns - _EDGES)
+        pane.styles.height = max(1, min(rows, self.app.size.height - beside))
+        pane.show(items)
 
     def show_message(self) -> None:
         """Write the message in the lower edge of the box: the page below is dimmed."""

@@ -125,9 +125,7 @@ class Form(FieldsDialog):
         yield Pane("text")
 
     def set_up(self) -> None:
-        said = self.query_one("#said", Pane)
-        said.styles.height = max(1, len(self.said))
-        said.show([Paragraph("", part) for part in self.said])
+        self.write(self.query_one("#said", Pane), self.said, beside=11 + len(self.fields))
         self.query_one("#text", Pane).styles.height = 3
         for pane in self.query(Pane):
             pane.can_focus = False

@@ -11,7 +11,7 @@ from tui.console.acts import Act
 from tui.console.dialogs.dialog import Dialog
 from tui.console.draw.lines import Cell
 from tui.console.shell import Save
-from tui.console.widgets.pane import Pane, Paragraph
+from tui.console.widgets.pane import Pane
 
 
 class Notice(Dialog):
@@ -29,11 +29,7 @@ class Notice(Dialog):
         yield Pane("text")
 
     def set_up(self) -> None:
-        pane = self.query_one("#text", Pane)
-        room = max(20, min(self.columns, self.app.size.width - 2) - 4)
-        rows = sum(1 + sum(len(span.text) for span in Paragraph("", part)[1]) // room for part in self.text)
-        pane.styles.height = max(1, min(16, rows + 1))
-        pane.show([Paragraph("", part) for part in self.text])
+        self.write(self.query_one("#text", Pane), self.text, beside=8)
 
     def act_report(self) -> None:
         self.shell.post_message(Save("error", "txt", self.report))

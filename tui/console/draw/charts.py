@@ -38,11 +38,11 @@ def scale(values: Sequence[int], rows: int, floor: int = -1) -> Scale:
 def area(values: Sequence[int | None], rows: int, signs: Signs, on: Scale, label: Callable[[int], str]) -> list[Line]:
     """Return ``rows`` lines, a column for each value, None for one that is not known, behind the axis with labels for
     the highest and the lowest, or for the floor. What is below the floor is drawn lighter."""
-    margin = margin_of(on, label)
+    margin, (low, high) = margin_of(on, label), _labels(on, label)
     lines: list[Line] = []
     for row in range(rows - 1, -1, -1):
         kept = row == 0 and on.floor >= 0
-        name = label(on.high) if row == rows - 1 else label(_lowest(on)) if row == 0 else ""
+        name = high if row == rows - 1 else low if row == 0 else ""
         cells = "".join(_cell(value, row, rows, signs, on, kept) for value in values)
         edge = ("┤" if name else "│") if signs.unicode else "|"
         lines.append((Span(f"{name:>{margin}} {edge}", "quiet"), Span(cells, "quiet" if kept else "bar")))
@@ -77,7 +77,13 @@ def axis(marks: Mapping[int, str], columns: int, margin: int, signs: Signs) -> L
 
 def margin_of(on: Scale, label: Callable[[int], str]) -> int:
     """Return how many columns the labels of a scale take."""
-    return max(len(label(_lowest(on))), len(label(on.high)))
+    return max(map(len, _labels(on, label)))
+
+
+def _labels(on: Scale, label: Callable[[int], str]) -> tuple[str, str]:
+    """Of the lowest and the highest line; where they would be alike the lowest tells by how much it is less."""
+    low, high = label(_lowest(on)), label(on.high)
+    return (f"{low} - {label(on.high - _lowest(on)).strip()}" if low == high else low), high
 
 
 def over_time(

@@ -26,6 +26,11 @@ class Paragraph(tuple[str, Line]):
 Item = Line | Paragraph
 
 
+def rows_of(items: Sequence[Item], columns: int) -> int:
+    """Return how many lines items without labels take."""
+    return sum(len(wrap(item[1], columns)) if isinstance(item, Paragraph) else 1 for item in items)
+
+
 class Pane(ScrollView, can_focus=True):
     """Lines, each cut to the width; paragraphs, each broken between words."""
 

@@ -11,7 +11,7 @@ from tui.console.draw.formats import clock
 from tui.console.draw.lines import Span
 from tui.console.draw.signs import Signs
 from tui.console.widgets.pane import Item, Paragraph
-from tui.text.amounts import compact, duration, moment
+from tui.text.amounts import compact, difference, duration, moment
 from tui.work.runs import Run
 
 _LEAST_ROWS, _MOST_ROWS = 4, 16
@@ -31,9 +31,10 @@ def space(points: Points, now: float, reserve: int, columns: int, rows: int, sig
     # what is lowest counts, however short it was: each column shows the least of its time
     values = charts.over_time(points, width, points[0][0], now, least=True)
     kept = f"   {signs.room * 2} up to the reserve of {compact(reserve)}" if on.floor >= 0 else ""
-    lowest = f"lowest {compact(low[1])} at {moment(low[0])}"
+    now_free = points[-1][1]
+    lowest = f"lowest {compact(low[1])}{difference(now_free, low[1])} at {moment(low[0])}"
     return [
-        Paragraph("", (Span(f"now {compact(points[-1][1])}", "bold"), Span(f"   {lowest}{kept}"))),
+        Paragraph("", (Span(f"now {compact(now_free)}", "bold"), Span(f"   {lowest}{kept}"))),
         (),
         *charts.area(values, height, signs, on, compact),
         _times(points[0][0], now, width, charts.margin_of(on, compact), signs),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from rich.cells import cell_len
+
 from tui.console.draw import charts
 from tui.console.draw.lines import Line, Span, fit, line, wrap
 from tui.console.draw.signs import Signs
 from tui.console.widgets.pane import Item, Paragraph
-from tui.text.amounts import compact, duration
+from tui.text.amounts import compact, difference, duration
 from tui.text.statuses import SHOWN
 from tui.text.words import Undo
 from tui.view.plan import Plan, Step
@@ -17,6 +19,10 @@ _CURVE_COLUMNS = 24
 _LABEL_COLUMNS = 8
 _STEP_COLUMNS = 8
 """Half a step is at most so wide."""
+_STEP_ROWS = 5
+"""Of the pane below the table."""
+_BESIDE_NAME = 25
+"""Number, free space, time and undo of a step."""
 _LEAST_ROWS, _MOST_ROWS = 4, 12
 
 
@@ -50,10 +56,7 @@ def brief(plan: Plan | None, signs: Signs, columns: int) -> list[Item]:
     """The steps and the outcome in short, for the pane below the table."""
     if plan is None:
         return [Paragraph("", Span(_EMPTY, "quiet"))]
-    name = max(8, columns - 40)
-    lines: list[Item] = [_brief(step, name, signs.ellipsis) for step in plan.steps[:5]]
-    if len(plan.steps) > 5:
-        lines.append((Span(f"and {len(plan.steps) - 5} more", "quiet"),))
+    lines: list[Item] = [*_steps(plan, columns, signs.ellipsis)]
     lines.append(())
     lines += problems(plan)
     lines.append(counts(plan.counts_before, plan.counts_after, signs, only_changed=True))
@@ -62,15 +65,33 @@ def brief(plan: Plan | None, signs: Signs, columns: int) -> list[Item]:
     return lines
 
 
-def _brief(step: Step, name: int, ellipsis: str) -> Line:
+def _steps(plan: Plan, columns: int, ellipsis: str) -> list[Line]:
+    """Heads and as many steps as there is room for; one whose name is long takes two lines."""
+    kind = max((len(step.row.type) for step in plan.steps), default=0)
+    name = max(8, columns - kind - _BESIDE_NAME)
+    heads = f" # {'FIX':<{kind}} {'IMAGE':<{name}} {'FREE':>6} {'TIME':>7} UNDO"
+    rows: list[Line] = []
+    for index, step in enumerate(plan.steps):
+        made = _brief(step, kind, name, columns, ellipsis)
+        left = len(plan.steps) - index
+        if len(rows) + len(made) + (left > 1) > _STEP_ROWS:
+            rows.append((Span(f"and {left} more", "quiet"),))
+            break
+        rows += made
+    return [(Span(heads, "head"),), *rows] if rows else []
+
+
+def _brief(step: Step, kind: int, name: int, columns: int, ellipsis: str) -> list[Line]:
     row = step.row
-    undo = Span(str(row.undo), "warning" if row.undo is Undo.NEVER else "quiet")
-    return (
-        Span(f"{step.number:>2} {row.type:<8} "),
-        *fit(Span(f"{row.short} "), name + 1, ellipsis),
-        Span(f"free {compact(step.free_after):>6} {step.time.text:>7} "),
-        undo,
+    head = Span(f"{step.number:>2} {row.type:<{kind}} ")
+    tail = (
+        Span(f" {compact(step.free_after):>6} {step.time.text:>7} "),
+        Span(f"{row.undo!s:<5}", "warning" if row.undo is Undo.NEVER else "quiet"),
     )
+    if cell_len(row.short) <= name:
+        return [(head, *fit(Span(row.short), name, ellipsis), *tail)]
+    whole = line(head, *fit(Span(row.short), columns - kind - 4, ellipsis))
+    return [whole, (Span(" " * (name + kind + 4)), *tail)]
 
 
 def problems(plan: Plan) -> list[Item]:
@@ -141,7 +162,8 @@ def _outcome(plan: Plan, signs: Signs) -> list[Item]:
     lines.append(
         Paragraph(
             "Space",
-            f"free {compact(plan.free_before)} {signs.arrow} {compact(plan.free_after)}   {low}   "
+            f"free {compact(plan.free_before)} {signs.arrow} {compact(plan.free_after)}"
+            f"{difference(plan.free_before, plan.free_after)}   {low}   "
             f"reserve {compact(plan.reserve_bytes)} kept",
         )
     )
@@ -170,7 +192,8 @@ def curve(plan: Plan, signs: Signs) -> str:
     """Free space over the plan."""
     points = plan.curve()
     low = charts.scale(points, len(signs.levels), plan.reserve_bytes).low
-    return f"{compact(points[0])} {signs.curve(points, _CURVE_COLUMNS, low)} {compact(points[-1])}"
+    curve = signs.curve(points, _CURVE_COLUMNS, low)
+    return f"{compact(points[0])} {curve} {compact(points[-1])}{difference(points[0], points[-1])}"
 
 
 def time(plan: Plan) -> str:

@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from tui.console.draw.lines import Line, Span, fit, plain, wrap
 from tui.console.draw.signs import Signs
 from tui.console.site import Site
-from tui.console.widgets.pane import Item
+from tui.console.widgets.pane import Item, Paragraph
 from tui.text.amounts import compact, duration
 from tui.text.words import RunState
 from tui.view.snapshot import HostOperation
@@ -45,13 +45,13 @@ def brief(site: Site, signs: Signs) -> list[Item]:
     for run in site.live_runs():
         step = run.current
         what = f" step {step.number}/{len(run.steps)} {step.what}" if step else f" {run.reason}"
-        lines.append((Span(f"{run.state:<8}", role_of(run.state)), Span(f" {run.short}{what}")))
+        lines.append(Paragraph("", (Span(f"{run.state:<8}", role_of(run.state)), Span(f" {run.short}{what}"))))
         if step is not None:
             stage = f"{step.stage_name}  " if step.percent < 0 and step.stage_name else ""
-            lines.append((Span(f"  {stage}"), *progress(step, signs, 12, site.now)))
+            lines.append(Paragraph("", (Span(f"  {stage}"), *progress(step, signs, 12, site.now))))
     for operation in others(site):
-        lines.append((Span(f"{operation.host}  "), Span(f"{operation.verb} {operation.name}")))
-        lines.append((Span("  "), *last_saved(operation, site.now)))
+        lines.append(Paragraph("", (Span(f"{operation.host}  "), Span(f"{operation.verb} {operation.name}"))))
+        lines.append(Paragraph("", (Span("  "), *last_saved(operation, site.now))))
     if not lines:
         last = f"Last: {site.runs[0].short} {site.runs[0].state}" if site.runs else ""
         lines = [(Span("Nothing is running.", "quiet"),), (Span(last, "quiet"),)]

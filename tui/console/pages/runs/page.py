@@ -28,8 +28,9 @@ from tui.view.query import Query, parse
 from tui.view.snapshot import HostOperation
 from tui.work.runs import LogLine, Run
 
-_OTHER_ROWS = 12
-"""What is above, between and below the steps of a run and its log."""
+_FRAME_ROWS = 6
+"""What is above and below the tables."""
+_MOST_OTHER_ROWS = 6
 _LEAST_ROWS = 6
 _LAST_LINES_S = 3.0
 """The last lines of a log come a moment after the run has ended."""
@@ -102,8 +103,8 @@ class RunsPage(Page):
             for part, row in enumerate(rows)
         ]
         table.show(Entries(entries))
-        room = self.size.height - _OTHER_ROWS
-        table.styles.height = max(_LEAST_ROWS, min(len(entries) + 2, room * 2 // 3))  # the log has the rest
+        room = self.size.height - _FRAME_ROWS - self._other_rows()
+        table.styles.height = max(_LEAST_ROWS, min(len(entries) + 2, room - room // 3))  # the log has the rest
         set_title(table, self._run_title(run, now), self._which(run))
 
     def _run_title(self, run: Run, now: float) -> Line:
@@ -121,7 +122,12 @@ class RunsPage(Page):
     def _fill_others(self, now: float) -> None:
         table = self.query_one("#others", Table)
         table.show(OtherRows(lines.others(self.shell.site), now), [line(Span("None is known.", "quiet"))])
+        table.styles.height = self._other_rows()
         set_title(table, "Other unfinished work: last saved state")
+
+    def _other_rows(self) -> int:
+        """How high that table is: its frame, its heads, and what there is."""
+        return min(_MOST_OTHER_ROWS, 3 + max(1, len(lines.others(self.shell.site))))
 
     def _fill_log(self, run: Run | None) -> None:
         table = self.query_one("#log", Table)
@@ -343,7 +349,7 @@ class RunsPage(Page):
             changes=True),
         Act("take_over", "a", "Take over", "Go on with work of a host that is gone.", act_take_over, "other host",
             changes=True),
-        Act("filter", "slash", "Find", "Show only lines of the log that match; esc shows all, there.", act_filter,
+        Act("filter", "slash", "Find", "Show only matching lines of the log; esc there shows all.", act_filter,
             "search filter"),
         Act("follow", "f", "Follow", "Follow the log, or hold it.", act_follow, "tail pause"),
         Act("earlier_run", "left", "Earlier", "Show the run before this one.", act_earlier_run, "previous history",
@@ -351,6 +357,6 @@ class RunsPage(Page):
         Act("later_run", "right", "Later", "Show the run after this one.", act_later_run, "next history", footer=False),
         Act("pace", "p", "Pace", "Draw what the run has done over time, and how fast.", act_pace,
             "picture throughput progress chart"),
-        Act("step_log", "l", "Log of step", "Show the log of the step alone, or of the whole run.", act_step_log,
+        Act("step_log", "l", "Log of step", "Show the log of this step, or of the whole run.", act_step_log,
             "lines"),
     )  # fmt: skip

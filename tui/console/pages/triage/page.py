@@ -387,7 +387,7 @@ class TriagePage(FilteredPage):
         Act("undo", "z", "Undo", "Undo the last change of queue, priority or snoozing.", act_undo, "back",
             changes=True),
         Act("redo", "Z", "Redo", "Redo what was undone.", act_redo, changes=True),
-        Act("name_file", "F", "Name file", "Say where the file of an interrupted import is on this host.",
+        Act("name_file", "F", "Name file", "Say where the file of an interrupted import is here.",
             act_name_file, "path import", changes=True, footer=False),
         Act("sort", "o", "Sort", "Sort by the next: priority, space, time, image, type.", FilteredPage.act_sort,
             "order"),

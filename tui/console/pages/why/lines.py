@@ -15,7 +15,10 @@ from tui.work.triage import TriageRow
 def of_fix(view: RepositoryView, row: TriageRow, signs: Signs, now: float, columns: int) -> list[Item]:
     """Why a fix is offered, or why it is gone."""
     if not row.fix.raw:
-        lines: list[Item] = [(Span(row.fix.label, "title"),), Paragraph("State", row.note or str(row.state))]
+        lines: list[Item] = [
+            Paragraph("", Span(row.fix.label, "title")),
+            Paragraph("State", row.note or str(row.state)),
+        ]
         found = explain(view, row.fix.target, now) if row.fix.target else None
         return lines + (body(found) if found is not None else [])
     explained = explain_fix(view, row.fix, now)
@@ -41,7 +44,7 @@ def of(found: Explanation, signs: Signs) -> list[Item]:
 def title(found: Explanation, signs: Signs, columns: int = 0) -> list[Item]:
     """What it is about, its status and what that means; in one line, with the first digits of the id, where
     ``columns`` are enough for that."""
-    whole = (Span(found.title, "title"),)
+    whole = Paragraph("", Span(found.title, "title"))
     if not found.state:
         return [whole]
     state = signs.word(found.state.value)
@@ -49,7 +52,8 @@ def title(found: Explanation, signs: Signs, columns: int = 0) -> list[Item]:
     one: Line = (Span(f"{brief}  ", "title"), *state)
     if cell_len(plain(one)) <= columns:
         return [one]
-    return [whole if not 0 < columns < cell_len(found.title) else (Span(brief, "title"),), state]
+    first = whole if not 0 < columns < cell_len(found.title) else Paragraph("", Span(brief, "title"))
+    return [first, Paragraph("", state)]
 
 
 def body(found: Explanation) -> list[Item]:

@@ -191,7 +191,8 @@ _TABLE: tuple[Rule, ...] = (
          does="Makes the file when nobody, on any host, has the data of an image open, and all of it can be seen. Who "
          "had a lease finds out.",
          stuck="Tear down what is prepared and stop what runs, on every host. Hosts that had the repository connected "
-         "refuse it afterwards, until it is said on each: connect --accept-moved.",
+         "refuse it afterwards, until it is said on each: connect --accept-moved. If data is lost for good and no host "
+         "uses any for certain, make an empty file locks in the repository by hand, and say that on each host.",
          executor=Executor.LOCKS, leases=Leases.NONE, waits=(WaitKind.DATA,)),
     # -- unknown: nothing may be concluded
     Rule(U_RECORD, "The storage did not give the record just now.", _UNKNOWN, "its record cannot be read: {problem}",

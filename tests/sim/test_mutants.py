@@ -266,7 +266,7 @@ def test_publishing_without_a_second_look_is_reported():
     with patched(
         "engine.formats.files.tags",
         "Tags._sealed",
-        lambda node: [hit()] if isinstance(node, ast.If) and "max(generations" in ast.unparse(node.test) else None,
+        lambda node: [hit()] if isinstance(node, ast.If) and "newest_of" in ast.unparse(node.test) else None,
     ) as hits:
         assert raced("user-data", False)
     assert hits

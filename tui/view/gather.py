@@ -18,7 +18,7 @@ from engine.survey import survey
 from engine.tools.local.threads import collector_off
 from engine.triage.judge import judge
 from engine.triage.view import Graph
-from tui.text.printable import printable
+from tui.text.printable import cut, printable
 from tui.text.statuses import SHOWN, State
 from tui.view import fixes
 from tui.view.images import ImageTable
@@ -31,7 +31,7 @@ from tui.view.snapshot import (
     TaskRow,
 )
 
-_NAME_CHARACTERS = 80
+_NAME_COLUMNS = 80
 _OPERATIONS = 1000
 """More operations than anybody reads are not kept as rows; each image still has its own."""
 
@@ -93,7 +93,7 @@ def names_in(seen: Any) -> Names:
     names = {}
     for tag, entry in seen.scan.tags.items():
         if entry.record is not None and entry.record.name:
-            names[tag] = printable(entry.record.name)[:_NAME_CHARACTERS]
+            names[tag] = cut(printable(entry.record.name), _NAME_COLUMNS)
     return Names(names, {tag: len(above) for tag, above in graph.dependants.items()})
 
 
@@ -173,7 +173,7 @@ def _add_image(table: ImageTable, operations: list[HostOperation], image: ImageR
             "lost": sum(length for _, length in image.lost),
         },
     )
-    if last is not None and (image.busy or state is not State.OPTIMIZED):
+    if last is not None and (image.busy or state not in (State.OPTIMIZED, State.REMOVED)):
         operations.append(operation_row(image.id, name, last, image.busy, image.size_bytes))
 
 

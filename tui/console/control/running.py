@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from engine.data.model import FixType
 from tui.console.control.decisions import decide
 from tui.console.control.scanning import rescan
 from tui.console.dialogs.confirm import Ask, Confirm
@@ -122,7 +123,8 @@ def take_over(shell: Shell, operation: HostOperation) -> None:
 
 def _ask_take_over(shell: Shell, operation: HostOperation, evidence: live.Evidence) -> None:
     name = operation.name or operation.image[:8]
-    fixes = [row for row in shell.site.view.fixes_of(operation.image) if row.target == operation.image and row.can_run]
+    offered = (row for row in shell.site.view.fixes_of(operation.image) if row.target == operation.image)
+    fixes = [row for row in offered if row.can_run and row.type != FixType.CLEAN]  # going on deletes nothing
     lines: list[Cell] = [*evidence.lines]
     if not evidence.allowed:
         shell.open(Notice(f"{name} cannot be taken over", lines))

@@ -36,8 +36,7 @@ class Confirm(Dialog):
         pane.can_focus = False
         ask = self.query_one("#ask", Pane)
         ask.can_focus = False
-        ask.styles.height = 2
-        ask.show([(), self._question()])
+        self.write(ask, ["", self._question()], beside=12)
         self.set_focus(self.query_one("#typed", Input))
 
     def _question(self) -> Line:

@@ -151,7 +151,8 @@ def _reserve(plan: Plan, on: charts.Scale, signs: Signs) -> Line:
         return ()
     reserve = compact(plan.reserve_bytes)
     if on.floor < 0:
-        return (Span(f"   the reserve of {reserve} is far below", "quiet"),)
+        where = "below" if max(plan.curve()) > plan.reserve_bytes else "above"
+        return (Span(f"   the reserve of {reserve} is far {where}", "quiet"),)
     return (Span(f"   {signs.room * 2} up to the reserve of {reserve}, which is kept", "quiet"),)
 
 
@@ -202,7 +203,8 @@ def time(plan: Plan) -> str:
     if found.low_s is None or found.high_s is None:
         return found.source
     low, high = duration(found.low_s), duration(found.high_s)
-    return f"{low if low == high else f'{low} to {high}'}   ({found.source})"
+    said = f"   ({found.source})" if found.source else ""
+    return f"{low if low == high else f'{low} to {high}'}{said}"
 
 
 def _fixes(number: int) -> str:

@@ -69,14 +69,14 @@ class TriageRows:
         }
 
     def _gone(self, row: TriageRow) -> dict[str, Cell]:
-        fix = row.fix
+        fix, nothing = row.fix, Span("-", "quiet")
         return {
-            "queue": Span("-", "quiet"),
+            "queue": nothing,
             "priority": Span(row.priority_text, "quiet"),
             "type": Span(fix.type, "quiet"),
             "image": Span(fix.short, "quiet"),
             "change": Span(f"GONE {row.note}", "quiet"),
-            "run": Span("-", "quiet"),
+            **dict.fromkeys(("space", "time", "io", "undo", "run"), nothing),
             "why": Span(row.note, "quiet"),
         }
 

@@ -20,7 +20,7 @@ from sim.explore.cases.case import before_uses
 from sim.hosts.world import NFS, World
 
 MiB = 1 << 20
-FEW, MANY = 50, 200
+FEW, MANY = 64, 200
 
 
 class Counts:

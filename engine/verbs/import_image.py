@@ -68,7 +68,7 @@ def name_file(context: Context, repo_id: str, image: str, path: str) -> None:
     operation = record.operation
     if operation is None or operation.verb != "import":
         raise Refused(f"image {image} is no unfinished import", "It needs no file: diskwright why tells what it needs")
-    most = repository.constraints().max_image_bytes
+    most = 2 * record.size  # one that is longer is no candidate; the repository's own limit would have to be probed for
     with _looked_at(context, path, operation.source_format, most) as file:
         data = image_file.data_bytes(context.doors.images, file)
     if file.size != record.size:

@@ -46,7 +46,8 @@ class Uses:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._followed: set[tuple[str, str]] = set()
-        """(snapshot, disk) whose use this object has made durable; it stays as long as the snapshot."""
+        """(snapshot, disk) whose use this object has made durable for the next record of the disk. For that one only:
+        once the disk has left the snapshot, that may be purged, with the use, and be copied in again."""
         self._due: dict[str, set[str]] = {}
         """What the newest record of a tag that this object has published does not need, and the one before it does."""
 
@@ -64,6 +65,7 @@ class Uses:
         before the directory of the record itself was synced: what a snapshot that only begins is about to need."""
         known = uses(before) if before is not None else ()
         new = [one for one in uses(record) if one not in known and (one, record.id) not in self._followed]
+        self._followed.difference_update((one, record.id) for one in uses(record))
         for subject in new:
             self._create(Use(subject, record.id, generation))
         if follower(record) and before is None:

@@ -55,21 +55,28 @@ class Tree:
     @contextlib.contextmanager
     def from_os_errors(self, doing: str) -> Iterator[None]:
         """Raise an OSError of the body as ``engine.errors.from_os_errors`` does; Refused where it is a directory of the
-        repository that is missing."""
+        repository that is missing, and that a fix makes again."""
         try:
             yield
         except FileNotFoundError as error:
             self._durable_shards.clear()  # it may be one of them
-            names = {entry.name for entry in self.files.list_directory(self.root)}
-            for name in layout.DIRECTORIES:
-                if name not in names:
-                    raise Refused(
-                        f"cannot {doing}: the directory {self.path(name)} is missing",
-                        "Run the fix B-PART that diskwright check offers, which makes it again",
-                    ) from None
+            name = self._missing()
+            if name:
+                raise Refused(
+                    f"cannot {doing}: the directory {self.path(name)} is missing",
+                    "Run the fix B-PART that diskwright check offers, which makes it again",
+                ) from None
             raise from_os_error(error, doing) from error
         except OSError as error:
             raise from_os_error(error, doing) from error
+
+    def _missing(self) -> str:
+        """Return a directory that is missing and can be made again; "" for none, and where all of it is away."""
+        try:
+            names = {entry.name for entry in self.files.list_directory(self.root)}
+        except OSError:
+            return ""
+        return next((name for name in layout.DIRECTORIES if name not in (*names, layout.TAGS)), "")
 
     def list_shard(self, shard: str) -> list[Entry]:
         """Return a fresh listing of ``tags/ab`` or ``volumes/ab``; nothing when it was never made."""

@@ -324,6 +324,23 @@ def test_without_volumes_records_are_read(local: LocalStorage, spy: SpyFiles):
     assert repository.volumes.facts(V1, VolumeFormat.RAW).unreadable
 
 
+def test_a_repository_that_went_away_while_it_was_open_is_told(local: LocalStorage):
+    """Whatever is done with it: an error of the storage, in a sentence. Found so: it was looked for the directory that
+    is missing, and that look failed with a traceback."""
+    repository = local.open()
+    os.rename(local.path, f"{local.path}.away")
+    assert repository.parts is not None
+    for call in (
+        lambda: repository.tags.publish(record(), 0),
+        lambda: repository.volumes.make(raw(), SIZE, None),
+        lambda: repository.volumes.quarantine(V1, VolumeFormat.RAW),
+        lambda: repository.progress.start(T1, 1),
+        lambda: repository.parts.make("lost"),
+    ):
+        with pytest.raises(StorageError, match="cannot"):
+            call()
+
+
 @pytest.mark.parametrize("directory", ["progress", "digests", "tmp", "lost"])
 def test_a_litter_directory_that_cannot_be_listed_is_shown(local: LocalStorage, spy: SpyFiles, directory: str):
     """The scan goes on and names it."""

@@ -172,7 +172,8 @@ class HostState:
 
     def _left(self) -> list[Connection]:
         found = []
-        for data in self._read(_CONNECTIONS, {}).get(_LEFT, ()):
+        noted = self._read(_CONNECTIONS, {}).get(_LEFT)
+        for data in noted if isinstance(noted, list) else ():
             with contextlib.suppress(TypeError, KeyError, ValueError):
                 found.append(_connection(data["handle"], data))
         return found
@@ -419,7 +420,8 @@ class HostState:
         path = f"{self.directory}/{name}"
         folder = path.rpartition("/")[0]
         temporary = f"{path}.{self._doors.ids.new_id()}"
-        if self._load(name)[1]:
+        old, problem = self._load(name)
+        if problem or not isinstance(old, type(data) | None):
             self._put_aside(name)
         try:
             self._make_directories(name.rpartition("/")[0])

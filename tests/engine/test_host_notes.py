@@ -72,12 +72,21 @@ def test_a_note_of_connections_that_cannot_be_understood_is_kept_and_told(engine
     assert list(Engine(engine.doors, engine.state.directory).list_repositories()) == ["a"]
 
 
-def test_no_note_that_cannot_be_understood_is_overwritten(tmp_path):
+@pytest.mark.parametrize("text", ["no JSON", '["of another kind"]'])
+def test_no_note_that_cannot_be_understood_is_overwritten(tmp_path, text):
     """Whichever it is: it gets another name."""
     state = HostState(real_doors("host-1"), str(tmp_path))
-    (tmp_path / "throughput.json").write_text("no JSON")
+    (tmp_path / "throughput.json").write_text(text)
     state.note_throughput("ab" * 16, 1 << 30, 2.0)
-    assert state.throughput("ab" * 16) and "no JSON" in [path.read_text() for path in tmp_path.iterdir()]
+    assert state.throughput("ab" * 16) and text in [path.read_text() for path in tmp_path.iterdir()]
+
+
+def test_connections_that_were_given_up_and_make_no_sense_hold_up_nothing(tmp_path):
+    """They are there for a hint only. Found so: each look for one ended in a traceback."""
+    state = HostState(real_doors("host-1"), str(tmp_path))
+    (tmp_path / "connections.json").write_text('{"": 7}')
+    assert state.last_seen("ab" * 16) is None and state.connections() == {}
+    state.save_connections({})
 
 
 @pytest.mark.parametrize("text", ['{"repository": 1}', "[]", "no JSON"])

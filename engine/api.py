@@ -349,8 +349,8 @@ class Engine:
     ) -> str:
         """Commit the import of an image file as a new virtual disk and return its id.
 
-        ``format`` (raw, qcow2, vmdk, vhdx, vhd, vdi, or a disk of an archive as ``ova:1``) is stated, never probed; a
-        file that refers to others is refused."""
+        ``format`` (raw, qcow2, vmdk, vhdx, vhd, vdi, compressed raw as ``raw.xz``, ``raw.gz`` or ``raw.zst``, or a disk
+        of an archive as ``ova:1``) is stated, never probed; a file that refers to others is refused."""
         from engine.verbs import import_image
 
         parsed = parse("import_image", options)

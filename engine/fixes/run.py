@@ -1,8 +1,8 @@
 """From a Fix to its execution: whose leases it needs, whether it is still true, what runs it.
 
-A fix is verified by one scan, under its leases. A process that inherits these leases runs the work without another
-one: it reads only the tags again that the fix has read. Who depends on a tag is not asked again here, for the
-executors that delete or overwrite do so themselves after they have announced it.
+A fix is verified by one look (``engine.survey``), under its leases. A process that inherits these leases runs the work
+without another one: it reads only the tags again that the fix has read. Who depends on a tag is not asked again here,
+for the executors that delete or overwrite do so themselves after they have announced it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def take_leases(context: Context, repository: Repository, fix: Fix) -> leasing.L
 
 
 def verify(context: Context, repository: Repository, fix: Fix, accept: Accept | None = None) -> Work:
-    """Compute a fix again from what is there now, by one scan; the caller holds the leases of ``lease_tags``.
+    """Compute a fix again from what is there now, by one look; the caller holds the leases of ``lease_tags``.
 
     StaleFix says what has changed, Refused what it waits for. With ``accept`` a fix is not stale while the same rule
     offers the same plan for the same target; ``accept`` is shown it and may refuse. Nothing is written."""

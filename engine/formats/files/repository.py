@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 
 from engine.data.model import ALIGNMENT_BYTES, MAX_IMAGE_BYTES, Constraints
 from engine.doors.files import Abilities
@@ -118,7 +117,6 @@ class FileStore:
         leases; a file that is missing tells nothing. A device has a new number at each NFS mount: it counts on local
         file systems only."""
         files, root = self._tree.files, self._tree.root
-        gone = StorageError(f"there is no repository at {root} any more", "Mount it again, or put it back")
         try:
             stat = files.stat(root)
             found: dict[str, int | str] = {"the directory": stat.inode}
@@ -132,7 +130,7 @@ class FileStore:
         except OSError as error:
             if not is_gone(error):
                 return {}  # whoever works with it is told
-            raise gone from None
+            raise StorageError(f"there is no repository at {root} any more", "Mount it again, or put it back") from None
         return found
 
     def space(self) -> tuple[int, int]:
@@ -162,7 +160,7 @@ class FileStore:
             litter += self.litter.named(OLD_GENERATION, shard.older)
             litter += self.litter.named(FOREIGN_LITTER, shard.foreign)
         if self.tags.knows_users:
-            missing += [Missing(USES, "names") for _ in itertools.islice(self.tags.missing_uses(shards), 1)]
+            missing += [Missing(USES, "names")] if any(self.tags.missing_uses(shards)) else []
         litter += self.litter.named(FOREIGN_LITTER, strangers)
         others, unread = self.litter.others(volumes, tags)
         return Scan(

@@ -318,11 +318,10 @@ class Tags:
             self._newest_read.pop(tag, None)
             self._uses.purged(tag, before, generation)
 
-    def missing_uses(self, shards: Iterable[ShardOfTags]) -> Iterator[Use]:
+    def missing_uses(self, shards: list[ShardOfTags]) -> Iterator[Use]:
         """Return what records of a scan need although nothing says so. Each is looked at again: the scan may have come
         to the record after it was published, and to what it needs before. Nothing is said of what cannot be listed or
         read."""
-        shards = list(shards)
         tags = {entry.id: entry for shard in shards for entry in shard.entries}
         for use in missing(tags, {(use.subject, use.user) for shard in shards for use in shard.uses}):
             with contextlib.suppress(OSError, StorageError):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from sim.explore.cases.driver import Driver
+from sim.hosts.world import LVM, NFS, SHARED
+from sim.hosts.world import World as SimWorld
 from tests.crash.kit import World
 from tests.engine.regress_kit import Killer
 
@@ -26,3 +29,14 @@ def engine(world):
 def killer(world, monkeypatch):
     """Hosts of that world that are killed at a chosen point; copies in it have small windows."""
     return Killer(world, monkeypatch)
+
+
+@pytest.fixture(params=["localfs-1.0", NFS, LVM, SHARED])
+def driver(request) -> Driver:
+    """Simulated repositories "a" and "b" of every format."""
+    world = SimWorld(format=request.param)
+    world.create("a", "b")
+    driver = Driver(world)
+    if request.param == SHARED:
+        driver.engine().take_srm("a")
+    return driver

@@ -13,6 +13,7 @@ from engine.api import Engine
 from engine.copying import pump
 from engine.data.model import Fix
 from engine.data.records import Record
+from sim.explore.cases.driver import Driver, read
 from sim.hosts.crash import Crashed
 from tests.crash.kit import MiB, World, write
 
@@ -29,6 +30,12 @@ def run(engine: Engine, repo: str, rule: str, target: str = "", deep: bool = Fal
     (fix,) = fixes(engine, repo, rule, target, deep)
     engine.run_fix_here(repo, fix)
     return fix
+
+
+def shown(driver: Driver, image: str, repo: str = "a") -> bool:
+    """Whether an image of a simulated repository reads as the model says, to its last byte."""
+    known = driver.image(repo, image)
+    return read(driver.engine(), repo, image, known.size).same(known.content)
 
 
 def copied(engine: Engine, repo: str, image: str, **options: object) -> str:

@@ -12,6 +12,7 @@ from sim.explore.cases.driver import Driver, MiB, read
 from sim.explore.cases.fixtures import lvm
 from sim.hosts.world import DEVICE_BYTES, LVM, World
 from sim.lvm.volume_groups import groups_of
+from tests.engine.regress_kit import shown
 
 EXTENT = 4 * MiB
 
@@ -185,9 +186,8 @@ def filled(driver: Driver) -> list[tuple[str, str]]:
     driver.wait()
     wrong = []
     for repo, image in (("b", snapshot), ("b", longer), ("a", flat), ("a", imported)):
-        known = driver.image(repo, image)
         assert engine.get_image_status(repo, image).status is Status.OPTIMIZED
-        if not read(engine, repo, image, known.size).same(known.content):
+        if not shown(driver, image, repo):
             wrong.append((repo, image))
     return wrong
 

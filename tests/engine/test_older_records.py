@@ -12,10 +12,11 @@ from engine.data.uses import needs
 from engine.errors import DiskwrightError, Refused, StaleFix
 from engine.fixes import clean, merge, rebuild
 from engine.tags import changes
-from sim.explore.cases.driver import Driver, KiB, read
+from sim.explore.cases.driver import Driver, KiB
 from sim.explore.cases.fixtures import damage, images
 from sim.explore.cases.fixtures.images import SIZE, data
 from sim.hosts.world import World
+from tests.engine.regress_kit import shown
 
 
 def older(copied: bool = True) -> tuple[Driver, str, str, str]:
@@ -58,8 +59,7 @@ def test_a_snapshot_is_neither_merged_nor_cleaned_while_an_older_record_has_its_
         for fix in engine.check_storage_repository("a"):
             engine.run_fix_here("a", fix)
     for image in (disk, copy) if copied else (disk,):
-        known = driver.image("a", image)
-        assert read(engine, "a", image, known.size).same(known.content)
+        assert shown(driver, image)
     assert {image.status for image in engine.list_images("a")} <= {Status.OPTIMIZED}
 
 
@@ -96,8 +96,7 @@ def test_a_snapshot_gets_no_other_volume_while_an_older_record_has_its_data():
         for fix in engine.check_storage_repository("a"):
             engine.run_fix_here("a", fix)
     for image in (driver.named["disk"], snapshot, base):
-        known = driver.image("a", image)
-        assert read(engine, "a", image, known.size).same(known.content)
+        assert shown(driver, image)
 
 
 def test_who_needs_a_snapshot_is_told_from_its_record():

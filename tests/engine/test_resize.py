@@ -6,28 +6,13 @@ import pytest
 
 from engine.errors import BadRequest, ImageBusy, NoSpace, Refused
 from engine.triage import rules
-from sim.explore.cases.driver import Driver, KiB, MiB, layers, read
+from sim.explore.cases.driver import Driver, KiB, MiB, layers
 from sim.explore.cases.fixtures.images import BLOCK, a_begun_merge, data
-from sim.hosts.world import LVM, NFS, SHARED, World
+from sim.hosts.world import LVM, World
+from tests.engine.regress_kit import shown
 
 ODD = 256 * KiB - 700
 LONGER = 3 * MiB + 100
-
-
-@pytest.fixture(params=["localfs-1.0", NFS, LVM, SHARED])
-def driver(request) -> Driver:
-    world = World(format=request.param)
-    world.create("a", "b")
-    driver = Driver(world)
-    if request.param == SHARED:
-        driver.engine().take_srm("a")
-    return driver
-
-
-def shown(driver: Driver, disk: str, repo: str = "a") -> bool:
-    """Whether the image reads as the model says, to its last byte."""
-    image = driver.image(repo, disk)
-    return read(driver.engine(), repo, disk, image.size).same(image.content)
 
 
 @pytest.mark.parametrize("strategy", ["space", "performance"])

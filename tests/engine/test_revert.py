@@ -11,30 +11,14 @@ from engine.errors import ImageBusy, NotFound, Refused
 from engine.tags import changes
 from engine.triage import rules
 from sim.disk.files import Fault
-from sim.explore.cases.driver import Driver, KiB, MiB, layers, read
+from sim.explore.cases.driver import Driver, KiB, MiB, layers
 from sim.explore.cases.fixtures.images import BLOCK, data
 from sim.hosts.crash import Crashed
 from sim.hosts.processes import SimProcess
-from sim.hosts.world import LVM, NFS, SHARED, World
+from sim.hosts.world import NFS, World
+from tests.engine.regress_kit import NO_FIX, shown
 
 SIZE = 256 * KiB - 700
-NO_FIX = {"auto_fix": False}
-
-
-@pytest.fixture(params=["localfs-1.0", NFS, LVM, SHARED])
-def driver(request) -> Driver:
-    world = World(format=request.param)
-    world.create("a", "b")
-    driver = Driver(world)
-    if request.param == SHARED:
-        driver.engine().take_srm("a")
-    return driver
-
-
-def shown(driver: Driver, image: str) -> bool:
-    """Whether the image reads as the model says, to its last byte."""
-    known = driver.image("a", image)
-    return read(driver.engine(), "a", image, known.size).same(known.content)
 
 
 @pytest.mark.parametrize("strategy", ["space", "performance"])

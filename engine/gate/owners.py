@@ -1,8 +1,8 @@
 """Whose the data is that the record of a disk names: its own, or a snapshot's by now.
 
 When the newest record of a disk is gone, the one before counts, and that may name what was sealed since. Whoever writes
-there writes into a snapshot. All records are read only where the generation before the newest is missing (``gap``):
-it is kept until the next one comes, so it stands in its place when the newest is gone.
+there writes into a snapshot. Who else may have that data is looked at only where the generation before the newest is
+missing (``gap``): it is kept until the next one comes, so it stands in its place when the newest is gone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def require_own(repository: Repository, entry: TagEntry | None) -> None:
 
 
 def require_nobody_elses(repository: Repository, record: Record) -> None:
-    """The same by reading all that may have its data, whatever is known of this one."""
+    """The same, whatever is known of this one."""
     if not (record.mutable and record.whole and record.volume is not None):
         return
     for tag, entry in repository.tags.users(record.volume.id).items():

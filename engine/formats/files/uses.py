@@ -10,7 +10,7 @@ there only if the record before it needs the subject too; else it enters one of 
 a use late, after a freeze or without a lease, removes none that counts.
 
 Generation 0: entered by a snapshot for the disk that is about to stand on it, together with what is synced anyway. It
-stays as long as the snapshot does.
+stays as long as the snapshot does; who has entered it relies on it for the next record of the disk.
 """
 
 from __future__ import annotations

@@ -340,14 +340,15 @@ class Tags:
         """Remove a use that is surplus, so that no late writer can come to need it: the newest generation of its user
         is one that does not need it and is of the use's generation or later, published for that where it is not; of
         one for a follower the subject is a tombstone. False when it is no surplus now."""
-        entry = self.read(use.user if use.generation else use.subject)
+        tag = use.user if use.generation else use.subject
+        entry = self.read(tag)
         if not surplus(use, entry, entry):
             return False
-        self.settle(use.user)
+        self.settle(tag)
         generation = entry.generation if entry is not None else 0
         before = self._before(use.user, generation - 1) if use.generation and generation else None
         if max(use.generation, 1) > generation or (before is not None and use.subject in named(before)):
-            self._say_again(use.user if use.generation else use.subject, entry)
+            self._say_again(tag, entry)
         self._tree.files.unlink(self._tree.path(use.path))
         return True
 

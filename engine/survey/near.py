@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from engine.data.records import Record
 from engine.errors import DiskwrightError
-from engine.formats.base import Repository, Scan, TagEntry, VolumeFacts
+from engine.formats.base import Repository, Scan, TagEntry
 from engine.tags import changes
 
 
@@ -70,10 +70,3 @@ def _shared(found: dict[str, TagEntry], tag: str) -> bool:
     own = found[tag].record
     volumes = [entry.record.volume.id for entry in found.values() if entry.record and entry.record.volume]
     return own is not None and own.volume is not None and volumes.count(own.volume.id) > 1
-
-
-def sound(scan: Scan, facts: dict[str, VolumeFacts]) -> bool:
-    """Tell whether all data that was looked at is where it should be."""
-    records = [entry.record for entry in scan.tags.values() if entry.record is not None]
-    looks = [facts[record.volume.id] for record in records if record.volume and record.volume.id in facts]
-    return all(look.present and not look.problem and not look.unreadable for look in looks)

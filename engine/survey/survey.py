@@ -8,7 +8,7 @@ cannot be read never stops the survey.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from engine.data import progress
 from engine.data.model import Finding, Fix, RepositoryReport, VolumeFormat, Wait, WaitKind
@@ -17,7 +17,7 @@ from engine.doors.users import User
 from engine.errors import DiskwrightError
 from engine.formats.base import Repository, Scan, TagEntry, VolumeFacts
 from engine.gate import gate
-from engine.survey.near import near, sound
+from engine.survey.near import near
 from engine.tags import chains, changes, imports, leasing, seen, sources
 from engine.tags.context import Context
 from engine.tools.local.threads import collector_off, map_files
@@ -44,7 +44,7 @@ def look(
     A deep look leaves out images that somebody works on; ``mine``: the caller holds the lease."""
     scan = near(repository, only) if only is not None else None
     facts = _facts(repository, scan, only, context.doors.clock.monotonic) if scan is not None else {}
-    if scan is None or not sound(scan, facts):
+    if scan is None or any(_suspects(scan.tags, facts)):
         scan = _with_those_named(repository.scan())
         if only is not None and _is_in_doubt(scan, only):
             only = None  # which data it is about is what is asked
@@ -169,16 +169,22 @@ def _second_look(repository: Repository, scan: Scan, facts: dict[str, VolumeFact
             if not repository.volumes.facts(volume, volumes[volume]).present:
                 del volumes[volume]
                 facts.pop(volume, None)
-    for tag, entry in list(tags.items()):
-        if entry.record is not None and _suspect(entry.record, tags, facts):
-            with contextlib.suppress(DiskwrightError):  # what was seen first has to do
-                _look_again(repository, tag, tags, facts)
+    for tag in _suspects(tags, facts):
+        with contextlib.suppress(DiskwrightError):  # what was seen first has to do
+            _look_again(repository, tag, tags, facts)
     return scan._replace(volumes=volumes, tags=tags)
 
 
 def _unnamed(volumes: dict[str, VolumeFormat], tags: dict[str, TagEntry]) -> list[str]:
     named = {volume.id for entry in tags.values() if entry.record for volume in entry.record.volumes()}
     return [volume for volume in volumes if volume not in named]
+
+
+def _suspects(tags: dict[str, TagEntry], facts: dict[str, VolumeFacts]) -> Iterator[str]:
+    """Tags that look wrong, as long as ``tags`` and ``facts`` say so."""
+    for tag, entry in list(tags.items()):
+        if entry.record is not None and _suspect(entry.record, tags, facts):
+            yield tag
 
 
 def _suspect(record: Record, tags: dict[str, TagEntry], facts: dict[str, VolumeFacts]) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from engine.data.model import Risk
 from engine.data.records import decode, encode
 from engine.errors import Irreversible, Moved, Refused, StaleFix
+from engine.survey import survey
 from tests.crash.kit import as_it_rots, write
 
 MEBI = 1 << 20
@@ -208,6 +209,23 @@ def test_a_record_keeps_what_was_seen_and_one_that_saw_nothing_is_as_before(engi
     record = record_of(engine, disk)
     assert record.seen is not None and decode(encode(record), disk) == record
     assert b"seen" not in encode(record._replace(seen=None))
+
+
+def test_a_machine_that_begins_while_one_image_is_looked_at_is_no_stranger(engine, monkeypatch):
+    """Its record was read before, its file after. Found so: the status of the image accused a machine of ours."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    write(engine, "a", disk, "write -P 1 0 128k")
+    facts = survey._facts
+
+    def begun(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        engine.prepare_image("a", disk)
+        stranger(volume_of(engine, "a", disk))
+        return facts(*arguments)
+
+    monkeypatch.setattr(survey, "_facts", begun)
+    assert engine.get_image_status("a", disk).rule == ""
+    engine.teardown_image("a", disk)
 
 
 def test_rot_without_a_write_is_not_told(engine):

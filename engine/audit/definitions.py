@@ -77,12 +77,12 @@ def read_definitions(places: Places) -> list[Definition]:
 
 def _read(name: Name) -> Definition:
     who = posixpath.basename(name.path)
-    if name.stat.size > _MAX_BYTES:
-        return Definition(name.path, who, problem=f"it is longer than {_MAX_BYTES} bytes")
     try:
         data = name.tree.read(name.inside, 0, _MAX_BYTES + 1)
     except OSError as error:
         return Definition(name.path, who, problem=error.strerror or str(error))
+    if len(data) > _MAX_BYTES:  # asked of what was read: it may have grown since it was listed
+        return Definition(name.path, who, problem=f"it is longer than {_MAX_BYTES} bytes")
     if data.lstrip()[:2].startswith(_XML_STARTS):
         return _xml(name.path, who, data)
     if b"\0" in data:

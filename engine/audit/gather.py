@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from engine.audit import headers
@@ -85,7 +85,7 @@ class Gathered:
         for name in places.files():
             self.names.setdefault(key_of(name), []).append(name)
         for number, (key, names) in enumerate(self.names.items(), start=1):
-            candidate = candidates[names[0].path]
+            candidate = _of_all(candidates[name.path] for name in names)
             role = candidate.role
             if role is Role.IMAGE:
                 role = self._take(key, candidate)
@@ -139,7 +139,7 @@ class Gathered:
         while todo:
             for key in keys_below(todo.pop()):
                 if key in self.names and key not in self.images:
-                    candidate = candidates[self.names[key][0].path]
+                    candidate = _of_all(candidates[name.path] for name in self.names[key])
                     self._take(key, candidate, anyway=True)
                     self.others[candidate.role if candidate.role is not Role.IMAGE else self.images[key].role] -= 1
                     todo.append(self.images[key])
@@ -150,6 +150,17 @@ def keys_below(seen: Seen) -> Iterator[Key]:
     for link in (seen.backing, seen.data):
         if link is not None and link.key is not None and link.lead is not None and link.lead.where is Where.FOUND:
             yield link.key
+
+
+def _of_all(names: Iterable[Candidate]) -> Candidate:
+    """Return what all names of one file say of it: that it is an image where one does, and whoever may mean or need
+    it."""
+    said = list(names)
+    first = next((one for one in said if one.role is Role.IMAGE), said[0])
+    mentions = dict.fromkeys(word for one in said for word in one.mentions)
+    return first._replace(
+        mentions=tuple(mentions), needed_by=next((one.needed_by for one in said if one.needed_by), "")
+    )
 
 
 def _role(name: Name, candidate: Candidate, kind: str) -> Role:

@@ -108,6 +108,33 @@ def test_every_planted_defect_is_found_and_nothing_else(domain: Path):
     assert found.image(f"{uuid(3)}/{uuid(0x31)}").names[1].endswith(f"{uuid(4)}/{uuid(0x31)}")
 
 
+def test_a_hard_link_that_says_less_takes_nothing_away(tmp_path: Path):
+    """A template is needed, and an image, whatever its first name says: one without metadata, one being removed."""
+    made = Domain(tmp_path)
+    template = made.volume(0xB, 0xB1, VOLTYPE="SHARED")
+    os.link(template, made.folder(0xA) / uuid(0xB1))
+    other = made.volume(0xC0000000, 0xC1, VOLTYPE="SHARED")  # listed after what follows
+    removed = made.path / "images" / f"_remove_me_{uuid(0xD)}"
+    removed.mkdir()
+    os.link(other, removed / uuid(0xC1))
+    (tmp_path / "vms").mkdir()
+    found = look([made.path], [tmp_path / "vms"], top=made.path / "images")
+    assert not found.files(rules.A_ORPHAN) and not found.report.unsure
+    assert [image.used_by for image in found.report.images] == [("a template",), ("a template",)]
+
+
+def test_what_takes_an_orphan_away_takes_nothing_else(tmp_path: Path):
+    """A stray volume beside a template of the same image: the command names the volume."""
+    made = Domain(tmp_path)
+    made.volume(1, 0x11, VOLTYPE="SHARED")
+    made.volume(1, 0x12)
+    (tmp_path / "vms").mkdir()
+    report = look([made.path], [tmp_path / "vms"]).report
+    orphan = next(found for found in report.findings if found.rule == rules.A_ORPHAN)
+    assert orphan.path.endswith(uuid(0x12))
+    assert {"Volume", f"volumeID={uuid(0x12)}", f"imageID={uuid(1)}", "force=false"} <= set(orphan.command)
+
+
 def test_two_parents_are_told_with_both_names(domain: Path):
     """The evidence has what the header and what the metadata says."""
     evidence = next(one.evidence for one in of(domain).report.findings if one.path.endswith(uuid(0x91)))

@@ -97,9 +97,11 @@ class _Folder:
 
     def _volume(self, file: Name, name: str, meta: _Meta | None) -> None:
         mentions = (self._image, name)
+        # This volume alone: others of the image may be needed. Unforced it is refused where one stands on it.
         remedy = (
-            "vdsm-client", "Image", "delete", "storagepoolID=POOL",
+            "vdsm-client", "Volume", "delete", f"volumeID={name}", "storagepoolID=POOL",
             f"storagedomainID={posixpath.basename(self._domain)}", f"imageID={self._image}",
+            "postZero=false", "force=false",
         )  # fmt: skip
         if meta is None or meta.problem:
             source = f"{name}{_META}"

@@ -57,10 +57,10 @@ def audit(
         found for found in _found(contents) if found.path not in listed.names or _no_image(found, gathered, listed)
     ]
     loose += [found for found in references.findings if found.rule == rules.A_MISSING]
-    loose += _remnants(listed, candidates, gathered)
+    loose += _remnants(listed, candidates, gathered, loose)
     loose += [finding(rules.A_READ, path, problem=why) for path, why in listed.unreadable.items()]
     certain = complete and bool(definitions)
-    for found in unneeded(gathered, references, contents, certain):
+    for found in unneeded(gathered, references, certain):
         by_image[key_of(listed.names[found.path])].append(found)
     unsure = [f"{found.path}: {found.reason}" for found in doubts(references)]
     if certain:
@@ -118,14 +118,15 @@ def _no_image(found: Finding, gathered: Gathered, listed: Places) -> bool:
     return key_of(listed.names[found.path]) not in gathered.images
 
 
-def _remnants(listed: Places, candidates: Mapping[str, Candidate], gathered: Gathered) -> list[Finding]:
-    """What single files are left of operations; those in directories that are left as a whole are not told again."""
+def _remnants(
+    listed: Places, candidates: Mapping[str, Candidate], gathered: Gathered, told: Iterable[Finding]
+) -> list[Finding]:
+    """What single files are left of operations; those in directories that are told as a whole are not told again."""
+    whole = {name.path for one in told if one.rule == rules.A_REMNANT for name in listed.files(one.path)}
     return [
         finding(rules.A_REMNANT, name.path, "partial", size_bytes=name.stat.allocated)
         for name in listed.files()
-        if candidates[name.path].role is Role.REMNANT
-        and key_of(name) not in gathered.images
-        and "/_remove_me_" not in name.path
+        if candidates[name.path].role is Role.REMNANT and key_of(name) not in gathered.images and name.path not in whole
     ]
 
 

@@ -73,8 +73,6 @@ class Contents(NamedTuple):
     candidates: dict[str, Candidate]
     """By absolute path."""
     found: tuple[Found, ...] = ()
-    unsure: tuple[str, ...] = ()
-    """Why something may refer to a file of this place although nothing was seen, in sentences."""
 
 
 class Image(NamedTuple):

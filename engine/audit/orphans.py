@@ -17,7 +17,7 @@ from engine.audit import rules
 from engine.audit.chains import Images
 from engine.audit.definitions import Definition, Reference
 from engine.audit.gather import Gathered, Key, key_of, keys_below
-from engine.audit.model import Contents, Finding, Role
+from engine.audit.model import Finding, Role
 from engine.audit.names import meant
 from engine.audit.places import Places, Where
 from engine.audit.readings import MAX_CHARACTERS, TooMany, readings
@@ -167,9 +167,7 @@ def needed_from(images: Images, starts: set[Key]) -> set[Key]:
     return found
 
 
-def unneeded(
-    gathered: Gathered, references: References, contents: Sequence[Contents], certain: bool
-) -> Iterator[Finding]:
+def unneeded(gathered: Gathered, references: References, certain: bool) -> Iterator[Finding]:
     """Find images that nobody refers to. ``certain``: an operator says that all that refers was given."""
     images = gathered.images
     starts = {key for key, seen in images.items() if seen.image.users or seen.candidate.needed_by or references.by[key]}
@@ -181,7 +179,7 @@ def unneeded(
             references.by[key].append(who)
             needed |= needed_from(images, {key})
     below = {base for key, seen in images.items() if key not in needed for base in keys_below(seen)}
-    doubt = not certain or references.unsure or any(content.unsure for content in contents)
+    doubt = not certain or references.unsure
     for key, seen in images.items():
         if key in needed:
             continue

@@ -181,8 +181,10 @@ def _part(handle: FileHandle, path: str, length: int, format: str) -> tuple[int,
             f"{OVA}:{place} ({disk.name!r:.60})" for place, disk in enumerate(found[:_SHOWN_DISKS], start=1)
         )
         raise BadRequest(f"{path!r:.200} has {len(found)} disks", f"Say which one: {names or 'another file'}")
-    chosen = ova.disk(handle.read_at, length, path, int(number or 1))
-    return chosen.offset, chosen.length
+    place = int(number or 1)
+    if not 1 <= place <= len(found):
+        raise NotFound(f"{path!r:.200} has {len(found)} disks (.vmdk), and disk {place} was asked for", "Name another")
+    return found[place - 1].offset, found[place - 1].length
 
 
 def require_sound(images: ImageTool, file: ImageFile) -> None:

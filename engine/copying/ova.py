@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from engine.errors import BadRequest, NotFound
+from engine.errors import BadRequest
 
 _BLOCK = 512
 _MOST_MEMBERS = 1000
-_MAX_NAME_BYTES = 4096
+_MAX_SAID_BYTES = 4096
+"""Of what a header says of the member after it, that are read."""
+_MAX_DIGITS = 20
 _LONG_NAME, _PAX = b"L", b"x"
 
 
@@ -29,37 +31,30 @@ def disks(read: Callable[[int, int], bytes], length: int, path: str) -> list[Dis
 
     BadRequest: it is no tar archive, it ends before its members do, or it has too many."""
     found: list[Disk] = []
-    at, name = 0, ""
+    at = 0
+    said: dict[bytes, bytes] = {}
     for _ in range(_MOST_MEMBERS):
         header = read(at, _BLOCK)
         if not header.strip(b"\0"):
             return found
         if len(header) < _BLOCK or header[257:262] != b"ustar":
             raise _wrong(path, "it is no tar archive" if not at else f"its member at {at} has no header")
-        size = _number(header[124:136], path)
+        kind = header[156:157]
+        before = kind in (_LONG_NAME, _PAX)  # it says of the next member what that cannot say itself
+        size = _decimal(said[b"size"], path) if b"size" in said and not before else _number(header[124:136], path)
         start = at + _BLOCK
         if start + size > length:
             raise _wrong(path, f"it is cut off: a member ends at {start + size}, and the file at {length}")
-        kind = header[156:157]
-        if kind == _LONG_NAME:
-            name = _text(read(start, min(size, _MAX_NAME_BYTES)))
-        elif kind == _PAX:
-            name = _pax_path(read(start, min(size, _MAX_NAME_BYTES))) or name
+        if before:
+            text = read(start, min(size, _MAX_SAID_BYTES))
+            said |= {b"path": text} if kind == _LONG_NAME else _records(text)
         else:
-            name = name or _text(header[:100])
+            name = _text(said.get(b"path", header[:100]))
             if kind in (b"0", b"\0") and name.lower().endswith(".vmdk"):
                 found.append(Disk(name, start, size))
-            name = ""
+            said = {}
         at = start + -(-size // _BLOCK) * _BLOCK
     raise _wrong(path, f"it has more than {_MOST_MEMBERS} members")
-
-
-def disk(read: Callable[[int, int], bytes], length: int, path: str, number: int) -> Disk:
-    """Return one disk of an archive, counted from 1. NotFound; errors as ``disks``."""
-    found = disks(read, length, path)
-    if not 1 <= number <= len(found):
-        raise NotFound(f"{path!r:.200} has {len(found)} disks (.vmdk), and disk {number} was asked for", "Name another")
-    return found[number - 1]
 
 
 def _number(field: bytes, path: str) -> int:
@@ -71,17 +66,25 @@ def _number(field: bytes, path: str) -> int:
     return int(digits, 8)
 
 
-def _pax_path(records: bytes) -> str:
-    """The name in an extended header, of records "LENGTH KEY=VALUE\\n"; "" where it has none."""
+def _decimal(digits: bytes, path: str) -> int:
+    if not digits.isdigit() or len(digits) > _MAX_DIGITS:
+        raise _wrong(path, f"the length of a member is {digits!r:.40}")
+    return int(digits)
+
+
+def _records(text: bytes) -> dict[bytes, bytes]:
+    """The values in an extended header, of records "LENGTH KEY=VALUE\\n", up to the first that is none."""
+    found: dict[bytes, bytes] = {}
     at = 0
-    while at < len(records):
-        digits = records[at : at + 8].split(b" ", 1)[0]
+    while at < len(text):
+        digits = text[at : at + 8].split(b" ", 1)[0]
         length = int(digits) if digits.isdigit() else 0
-        key, _, value = records[at + len(digits) + 1 : at + length - 1].partition(b"=")
-        if length <= 0 or key == b"path":
-            return _text(value) if length > 0 else ""
+        if length <= len(digits) + 1:
+            break
+        key, _, value = text[at + len(digits) + 1 : at + length - 1].partition(b"=")
+        found[key] = value
         at += length
-    return ""
+    return found
 
 
 def _text(raw: bytes) -> str:

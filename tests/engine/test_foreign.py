@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.copying import ova
 from engine.data.model import Status
 from engine.errors import BadRequest, DiskwrightError, NotFound, Refused
 from engine.tools.qemu import foreign
@@ -79,13 +80,13 @@ def test_each_disk_of_an_archive_is_imported_where_it_lies(engine, tmp_path):
     one = make(tmp_path / "one.vmdk", "vmdk", *STREAM).read_bytes()
     two = make(tmp_path / "two.vmdk", "vmdk", *STREAM, data=b"\2" * MiB).read_bytes()
     long = f"{'n' * 150}.vmdk"
-    ova = archive(tmp_path / "x.ova", ("x.ovf", b"<Envelope/>"), ("../../one.vmdk", one), (long, two))
-    assert content(engine, "a", import_now(engine, ova, "ova:1"), tmp_path) == PATTERN
-    assert content(engine, "a", import_now(engine, ova, "ova:2"), tmp_path) == b"\2" * MiB
+    path = archive(tmp_path / "x.ova", ("x.ovf", b"<Envelope/>"), ("../../one.vmdk", one), (long, two))
+    assert content(engine, "a", import_now(engine, path, "ova:1"), tmp_path) == PATTERN
+    assert content(engine, "a", import_now(engine, path, "ova:2"), tmp_path) == b"\2" * MiB
     with pytest.raises(BadRequest, match=r"has 2 disks.*ova:1 \('../../one.vmdk'\)"):
-        engine.import_image("a", str(ova), "ova", options=NO_FIX)
+        engine.import_image("a", str(path), "ova", options=NO_FIX)
     with pytest.raises(NotFound, match="disk 3 was asked for"):
-        engine.import_image("a", str(ova), "ova:3", options=NO_FIX)
+        engine.import_image("a", str(path), "ova:3", options=NO_FIX)
     assert {path.name for path in tmp_path.iterdir()} & {"one.vmdk", "one"} == {"one.vmdk"}
 
 
@@ -224,6 +225,27 @@ def test_an_archive_that_lies_is_refused(engine, tmp_path):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(BadRequest, match=f"{name}.* is no OVA"):
             engine.import_image("a", str(tmp_path / name), "ova:1", options=NO_FIX)
+
+
+def test_a_member_of_more_than_8_gib_is_found_where_it_lies():
+    """Its length is in a header before it, as pax has it, or in binary, as GNU has it; the next one comes after it."""
+    size = (8 << 30) + 512
+    for format in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+        info = tarfile.TarInfo(f"{'n' * 150}.vmdk")
+        info.size = size
+        first = info.tobuf(format)
+        after = tarfile.TarInfo("b.vmdk").tobuf(format) + bytes(1024)
+
+        def read(offset: int, count: int, first: bytes = first, after: bytes = after) -> bytes:
+            if offset < len(first):
+                return first[offset : offset + count]
+            at = offset - len(first) - size
+            assert at >= 0, "the bytes of the disk are no header"
+            return after[at : at + count]
+
+        found = ova.disks(read, len(first) + size + len(after), "x.ova")
+        assert [(disk.offset, disk.length) for disk in found] == [(len(first), size), (len(first) + size + 512, 0)]
+        assert found[0].name == info.name
 
 
 def test_an_image_is_streamed_with_its_exact_length(engine, tmp_path):

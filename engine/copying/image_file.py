@@ -142,7 +142,7 @@ def _size_of(handle: FileHandle, path: str, format: FileFormat, part: tuple[int,
     first, length = part
     return require_own_data(
         format, lambda at, count: handle.read_at(first + at, max(0, min(count, length - at))), length, path
-    ).size
+    )
 
 
 def _require_no_more(size: int, most: int, path: str) -> None:

@@ -38,23 +38,15 @@ _VHDX_PARAMETERS = UUID("caa16737-fa36-4d43-b3b6-33f0aa44e76b").bytes_le
 _VHDX_HAS_PARENT = 2
 _VHDX_MOST_ENTRIES = 2047
 
-_VHD_FIXED, _VHD_DYNAMIC = 2, 3
-_VHD_KINDS = {_VHD_FIXED: "fixed", _VHD_DYNAMIC: "dynamic"}
-_VDI_KINDS = {1: "dynamic", 2: "fixed"}
+_VHD_FIXED, _VHD_DYNAMIC, _VHD_DIFFERENCE = 2, 3, 4
+_VDI_OWN = (1, 2)
+"""Dynamic and fixed."""
+_VDI_DIFFERENCE = (3, 4)
 
 
-class Foreign(NamedTuple):
-    """What was seen of a file that may be opened."""
-
-    kind: str
-    """Its variant, as its own documents call it."""
-    size: int
-    """Logical size in bytes, as its header has it; a tool may round it."""
-
-
-def require_own_data(format: FileFormat, read: Read, length: int, path: str) -> Foreign:
-    """Return if a file of ``length`` bytes is of the format and holds all of its data itself, and the tables that a
-    tool reads into memory when it opens it.
+def require_own_data(format: FileFormat, read: Read, length: int, path: str) -> int:
+    """Return the logical size in bytes, as the header has it (a tool may round it), if a file of ``length`` bytes is of
+    the format and holds all of its data itself, and the tables that a tool reads into memory when it opens it.
 
     BadRequest: it is not of the format, or is cut off. Refused: it needs other files."""
     try:
@@ -76,7 +68,7 @@ class _Needs(Exception):
     """It needs other files."""
 
 
-def _vmdk(read: Read, length: int) -> Foreign:
+def _vmdk(read: Read, length: int) -> int:
     head = read(0, _SECTOR)
     if head.startswith(b"# Disk DescriptorFile"):
         raise _Needs("is the descriptor of a VMDK, whose data is in other files")
@@ -89,8 +81,8 @@ def _vmdk(read: Read, length: int) -> Foreign:
         start, size = _of_first_descriptor(head)
     if not 0 < size <= _MAX_DESCRIPTOR_BYTES or start + size > length:
         raise _Wrong("its descriptor is not in the file")
-    text = read(start, size).rstrip(b"\0").decode("latin-1")
-    return Foreign(_vmdk_kind(text), header.capacity * _SECTOR)
+    _require_one_extent(read(start, size).rstrip(b"\0").decode("latin-1"))
+    return header.capacity * _SECTOR
 
 
 class _VmdkHeader(NamedTuple):
@@ -114,7 +106,8 @@ def _of_first_descriptor(head: bytes) -> tuple[int, int]:
     return header.descriptor_offset * _SECTOR, header.descriptor_size * _SECTOR
 
 
-def _vmdk_kind(text: str) -> str:
+def _require_one_extent(text: str) -> None:
+    """Return if the descriptor of a VMDK names no extent but the file that it is in, and no parent."""
     settings = {key.strip().lower(): value.strip().strip('"') for key, _, value in (
         line.partition("=") for line in text.splitlines()
     )}  # fmt: skip
@@ -126,10 +119,9 @@ def _vmdk_kind(text: str) -> str:
     extents = _EXTENT.findall(text)
     if len(extents) != 1 or extents[0].upper() != "SPARSE":
         raise _Needs(f"lists {len(extents)} extents, which are other files")
-    return kind
 
 
-def _vhdx(read: Read, length: int) -> Foreign:
+def _vhdx(read: Read, length: int) -> int:
     if read(0, 8) != b"vhdxfile":
         raise _Wrong("it does not begin with the mark of VHDX")
     regions = read(_VHDX_REGIONS_AT, 64 << 10)
@@ -146,7 +138,7 @@ def _vhdx(read: Read, length: int) -> Foreign:
     if parameters[4] & _VHDX_HAS_PARENT:
         raise _Needs("holds only the difference to a parent")
     _require_table(*parts.get(_VHDX_TABLE, (0, 0)), length)
-    return Foreign("dynamic or fixed", int.from_bytes(size, "little"))
+    return int.from_bytes(size, "little")
 
 
 def _require_table(at: int, size: int, length: int) -> None:
@@ -169,38 +161,42 @@ def _entries(
     return {guid: (offset, part) for guid, offset, part in rows}
 
 
-def _vhd(read: Read, length: int) -> Foreign:
+def _vhd(read: Read, length: int) -> int:
     footer = read(0, _SECTOR)
     if not footer.startswith(b"conectix"):
         footer = read(max(0, length - _SECTOR), _SECTOR)
     if not footer.startswith(b"conectix") or len(footer) < _SECTOR:
         raise _Wrong("it has the mark of VHD neither at its beginning nor at its end")
     (kind,) = struct.unpack_from(">I", footer, 60)
-    if kind not in _VHD_KINDS:
-        raise _Needs("holds only the difference to a parent" if kind == 4 else f"is a VHD of the kind {kind}")
-    at, size = struct.unpack_from(">Q", footer, 16)[0], struct.unpack_from(">Q", footer, 48)[0]
+    if kind == _VHD_DIFFERENCE:
+        raise _Needs("holds only the difference to a parent")
+    if kind not in (_VHD_FIXED, _VHD_DYNAMIC):
+        raise _Needs(f"is a VHD of the kind {kind}")
+    at, size = (int(struct.unpack_from(">Q", footer, place)[0]) for place in (16, 48))
     if kind == _VHD_DYNAMIC:
         dynamic = read(at, _SECTOR) if at < length else b""
         if not dynamic.startswith(b"cxsparse") or len(dynamic) < _SECTOR:
             raise _Wrong("it does not have the header of a dynamic VHD")
         table, _, entries = struct.unpack_from(">QII", dynamic, 16)
         _require_table(table, entries * 4, length)
-    return Foreign(_VHD_KINDS[kind], size)
+    return size
 
 
-def _vdi(read: Read, length: int) -> Foreign:
+def _vdi(read: Read, length: int) -> int:
     head = read(0, _SECTOR)
     if head[64:68] != b"\x7f\x10\xda\xbe" or len(head) < _SECTOR:
         raise _Wrong("it does not have the mark of VDI")
     (kind,) = struct.unpack_from("<I", head, 76)
-    if kind not in _VDI_KINDS:
-        raise _Needs("holds only the difference to a parent" if kind in (3, 4) else f"is a VDI of the kind {kind}")
+    if kind in _VDI_DIFFERENCE:
+        raise _Needs("holds only the difference to a parent")
+    if kind not in _VDI_OWN:
+        raise _Needs(f"is a VDI of the kind {kind}")
     at, size, blocks = (struct.unpack_from(form, head, at)[0] for form, at in (("<I", 340), ("<Q", 368), ("<I", 384)))
     _require_table(at, blocks * 4, length)
-    return Foreign(_VDI_KINDS[kind], size)
+    return int(size)
 
 
-_LOOKS: dict[FileFormat, Callable[[Read, int], Foreign]] = {
+_LOOKS: dict[FileFormat, Callable[[Read, int], int]] = {
     FileFormat.VMDK: _vmdk,
     FileFormat.VHDX: _vhdx,
     FileFormat.VHD: _vhd,

@@ -37,8 +37,8 @@ def adopt_size(context: Context, repository: Repository, tag: str, size: int) ->
     lengths.grow(context, repository, tag, record.volume, require_size(size))  # what is seen of it is not durable yet
 
     def adopted(now: Record) -> Record:
-        if now.volume != record.volume or not chains.may_adopt(now):
-            raise StaleFix(f"image {tag} has other data now", "Check again")
+        if (now.volume, now.size) != (record.volume, record.size) or not chains.may_adopt(now):
+            raise StaleFix(f"image {tag} has other data now, or another size", "Check again")
         return seen.noted(repository, _other_content(context, now._replace(size=size)))
 
     changes.change(repository, tag, adopted)

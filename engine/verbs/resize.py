@@ -49,7 +49,8 @@ def _grow(context: Context, repository: Repository, disk: str, size: int) -> Non
         lengths.grow(context, repository, disk, volume, size)
 
     def longer_now(now: Record) -> Record | None:
-        if now.volume != volume or now.operation is not None or not now.strong:
+        # We may have been frozen, and have lost our lease: whoever had it then may have made the disk longer still.
+        if now.volume != volume or now.operation is not None or not now.strong or now.size not in (record.size, size):
             raise Refused(f"image {disk} was changed at the same moment", "Look at its status and try again")
         if now.size == size:
             return None

@@ -14,6 +14,8 @@ QUICK = (
     "snapshot-and-clean",
     "revert-and-clean",
     "revert-and-give-up",
+    "resize",
+    "adopt-grown",
 )
 
 
@@ -24,10 +26,11 @@ def woken_wrong(name: str) -> list[object]:
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_a_deletion_that_wakes_up_late_deletes_nothing_that_came_back(name: str):
+def test_what_wakes_up_late_takes_nothing_back(name: str):
     """Found so: the data of a removed image that had been restored meanwhile was deleted, a snapshot that had been
-    copied in again lost its record, a disk was moved onto a snapshot that had been cleaned away, and one was reverted
-    onto an overlay that was deleted, or that stood on nothing any more."""
+    copied in again lost its record, a disk was moved onto a snapshot that had been cleaned away, one was reverted
+    onto an overlay that was deleted, or that stood on nothing any more, and one that had been made longer still was
+    recorded with the smaller size of who woke up."""
     assert not woken_wrong(name)
 
 

@@ -128,6 +128,26 @@ def revert(repo: str, disk: str, snapshot: str) -> Operation:
     )
 
 
+def resize(repo: str, disk: str, size: int) -> Operation:
+    """resize_disk. Not come to its end, the volume may be longer, which a fix adopts."""
+
+    def grown(model: Model, result: Any) -> Model | None:
+        image = _visible(model, repo, disk)
+        if image is None or size < image.size:
+            return None
+        return model.changed(repo, disk, grown=(image.grown or image.content).truncate(size))
+
+    def effect(model: Model, result: Any) -> Model | None:
+        after = grown(model, result)
+        return (
+            after.changed(repo, disk, size=size, content=after.images[repo, disk].grown, grown=None) if after else None
+        )
+
+    return Operation(
+        f"resize {repo}/{disk[:6]} to {size}", lambda engine: engine.resize_disk(repo, disk, size), effect, (grown,)
+    )
+
+
 def copy(source: str, image: str, target: str, **options: Any) -> Operation:
     """copy_image of a snapshot."""
 

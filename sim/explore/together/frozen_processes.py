@@ -18,7 +18,7 @@ from sim.disk.files import Fault
 from sim.explore.cases import operations
 from sim.explore.cases.case import Case, prepared
 from sim.explore.cases.driver import REFUSALS, Driver
-from sim.explore.cases.fixtures import images
+from sim.explore.cases.fixtures import damage, images
 from sim.explore.cases.operations import Operation
 from sim.explore.search.explorer import EFFECTS
 from sim.explore.together.overtaking import Overtaking
@@ -27,6 +27,7 @@ from sim.hosts.processes import SimProcess
 from sim.hosts.world import NFS, REPOSITORIES, on_server
 
 _MOST_FIXES = 8
+_LONGER = images.SIZE + 2 * images.BLOCK
 
 
 class Freeze(NamedTuple):
@@ -119,6 +120,12 @@ def _revert(driver: Driver) -> Operation:
     return operations.revert("a", images.disk(driver), images.snap(driver))
 
 
+def _made_longer_still(driver: Driver) -> Operation:
+    """The same disk, and then a machine writes behind the end that the first host gives it."""
+    written = operations.write("a", images.disk(driver), 3 * images.SIZE, images.data(9))
+    return operations.both(operations.resize("a", images.disk(driver), 4 * images.SIZE), written)
+
+
 def _given_up_halfway(repo: str) -> Operation:
     """Begin to delete what an image does not need any more, and die with a volume deleted and its record as it was."""
 
@@ -185,6 +192,18 @@ _ALL = (
         lambda driver: operations.both(operations.remove("a", images.snap(driver)), _fix_all("a")),
     ),
     Freeze("revert-and-give-up", images.a_chain, _revert, lambda driver: _given_up_halfway("a")),
+    Freeze(
+        "resize",
+        images.a_chain,
+        lambda driver: operations.resize("a", images.disk(driver), _LONGER),
+        _made_longer_still,
+    ),
+    Freeze(
+        "adopt-grown",
+        damage.a_grown_disk,
+        _rule("a", rules.O_GROWN),
+        lambda driver: operations.both(_fix_all("a"), _made_longer_still(driver)),
+    ),
     Freeze("merge", images.a_raw_chain, _rule("a", rules.M_CHAIN), lambda driver: _fix_all("a")),
     Freeze(
         "copy", images.a_mutable_copy, _rule("b", rules.B_COPY), lambda driver: _fixed_and_written(driver, "b", "copy")

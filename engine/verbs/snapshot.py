@@ -120,8 +120,10 @@ def _moved(context: Context, repository: Repository, now: Record, before: Record
 
 def moved(now: Record, before: Record, overlay: VolumeRef) -> Record:
     """Return the record of the disk on its overlay. Refused when it is not what it was ``before``."""
-    # The epoch too: whoever cleans away what we have begun raises it first (we were frozen, and have lost our leases).
-    if (now.volume, now.epoch) != (before.volume, before.epoch) or not now.strong:
+    # We may have been frozen, and have lost our leases: whoever cleans away what we have begun raises the epoch first,
+    # and whoever uses the disk or makes it longer the write epoch.
+    same = (now.volume, now.epoch, now.write_epoch) == (before.volume, before.epoch, before.write_epoch)
+    if not same or not now.strong:
         raise Refused(f"image {now.id} was changed at the same moment", "Look at its status and try again")
     return now._replace(volume=overlay)
 

@@ -12,6 +12,7 @@ QUICK = (
     "clean-and-restore",
     "clean-scrap",
     "snapshot-and-clean",
+    "snapshot-and-longer",
     "revert-and-clean",
     "revert-and-give-up",
     "resize",
@@ -28,9 +29,9 @@ def woken_wrong(name: str) -> list[object]:
 @pytest.mark.parametrize("name", QUICK)
 def test_what_wakes_up_late_takes_nothing_back(name: str):
     """Found so: the data of a removed image that had been restored meanwhile was deleted, a snapshot that had been
-    copied in again lost its record, a disk was moved onto a snapshot that had been cleaned away, one was reverted
-    onto an overlay that was deleted, or that stood on nothing any more, and one that had been made longer still was
-    recorded with the smaller size of who woke up."""
+    copied in again lost its record, a disk was moved onto a snapshot that had been cleaned away, or onto an overlay
+    that was too short for it, one was reverted onto an overlay that was deleted, or that stood on nothing any more, and
+    one that had been made longer still was recorded with the smaller size of who woke up."""
     assert not woken_wrong(name)
 
 

@@ -178,6 +178,13 @@ _ALL = (
         lambda driver: _fix_all("a"),
     ),
     Freeze(
+        "snapshot-and-longer",
+        images.a_disk,
+        lambda driver: operations.snapshot("a", images.disk(driver)),
+        _made_longer_still,
+    ),
+    Freeze("revert-and-longer", images.a_chain, _revert, _made_longer_still),
+    Freeze(
         "revert-and-clean",
         _flat_above_nothing,
         _revert,

@@ -171,11 +171,11 @@ def _make_empty(context: Context, layer: Layer, handle: FileHandle, size: int) -
     if layer.format is VolumeFormat.RAW:
         handle.truncate(aligned(size))
         return
-    sectors = -(-size // SECTOR_BYTES) * SECTOR_BYTES
+    rounded = -(-size // SECTOR_BYTES) * SECTOR_BYTES
     if layer.compressed or layer.format is not VolumeFormat.QCOW2:
-        context.doors.images.lay_out(layer, sectors)
+        context.doors.images.lay_out(layer, rounded)
         return
-    fresh = fresh_image(sectors, None, None)
+    fresh = fresh_image(rounded, None, None)
     for offset, data in fresh.pieces:
         handle.write_at(offset, data)
     handle.truncate(fresh.length)

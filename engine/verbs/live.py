@@ -60,32 +60,31 @@ def snapshot_of(context: Context, state: HostState, repo_id: str, disk: str, use
     """Make a snapshot of a disk and return its id: while its machine runs, where that can be spoken to."""
     require_id(disk, "base_virtual_disk_id")
     entry = _entry_of(state, context.repository(repo_id), disk)
-    if entry is None:
+    if entry is None or not entry.monitor:
         return snapshot.snapshot(context, repo_id, disk, user_data, options)
     return _take(context, state, entry, repo_id, user_data, options)
 
 
 def _entry_of(state: HostState, repository: Repository, disk: str) -> Prepared | None:
-    """Return how a disk is prepared here whose machine can be spoken to; None when it is not."""
-    for entry in (*state.prepared(), *state.unheld()):
-        if (entry.repository, entry.image) == (repository.identity, disk) and entry.writable and entry.monitor:
-            return entry
-    return None
+    """Return how a disk is prepared here for writing, or was until it lost its holder; None when it is not."""
+    entries = (*state.prepared(), *state.unheld())
+    mine = (entry for entry in entries if (entry.repository, entry.image) == (repository.identity, disk))
+    return next((entry for entry in mine if entry.writable), None)
 
 
 def attach(context: Context, state: HostState, repo_id: str, disk: str, monitor: str) -> Prepared:
     """Note how to speak to the machine that has a prepared disk open, after a look whether it is that one."""
     repository = context.repository(repo_id)
     record = context.visible(repo_id, require_id(disk, "image_id"))
-    for entry in (*state.prepared(), *state.unheld()):
-        if (entry.repository, entry.image) == (repository.identity, disk) and entry.writable:
-            links = chains.load(repository, record)
-            with contextlib.closing(context.doors.hypervisors.connect(monitor)) as asked:
-                find(asked, entry._replace(monitor=monitor), links, _paths(repository, links))
-            entry = entry._replace(monitor=monitor)
-            state.save_prepared(entry)
-            return entry
-    raise Refused(f"image {disk} is not prepared for writing on this host", "Prepare it first")
+    entry = _entry_of(state, repository, disk)
+    if entry is None:
+        raise Refused(f"image {disk} is not prepared for writing on this host", "Prepare it first")
+    entry = entry._replace(monitor=monitor)
+    links = chains.load(repository, record)
+    with contextlib.closing(context.doors.hypervisors.connect(monitor)) as asked:
+        find(asked, entry, links, _paths(repository, links))
+    state.save_prepared(entry)
+    return entry
 
 
 def _take(context: Context, state: HostState, entry: Prepared, repo_id: str, user_data: Any, options: Options) -> str:

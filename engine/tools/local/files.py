@@ -41,6 +41,11 @@ def stat_of(result: os.stat_result) -> Stat:
     )  # fmt: skip
 
 
+def held_path(descriptor: int) -> str:
+    """Name a descriptor of ours in /proc: to open that is to open its file, and takes no look at any directory."""
+    return f"/proc/{os.getpid()}/fd/{descriptor}"
+
+
 def file_users(descriptor: int, path: str, status: os.stat_result) -> list[User]:
     """Return who has an open regular file open as an image. OSError where the file system has no locks."""
     writes = ofd_locked(descriptor, *_WRITES)
@@ -106,8 +111,8 @@ class RealFileHandle:
         return stat_of(os.fstat(self.descriptor))
 
     def held_path(self) -> str:
-        """Name the descriptor in /proc: to open that is to open its file, and takes no look at any directory."""
-        return f"/proc/{os.getpid()}/fd/{self.descriptor}"
+        """Name the descriptor in /proc."""
+        return held_path(self.descriptor)
 
     def close(self) -> None:
         """Close; errors of close surface (NFS reports ENOSPC here)."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from engine.doors.files import Kind
 from engine.doors.trees import Held, Member, Start
 from engine.doors.users import User
-from engine.tools.local.files import file_users, stat_of
+from engine.tools.local.files import file_users, held_path, stat_of
 from engine.tools.local.openers import loop_devices
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -73,11 +73,11 @@ class RealTree:
 
     @contextlib.contextmanager
     def hold(self, path: str) -> Iterator[Held]:
-        """Open, and name the descriptor in /proc: no directory is looked at by that name."""
+        """Open, and name the descriptor in /proc."""
         descriptor = self._open(path)
         try:
             status = os.fstat(descriptor)
-            yield Held(f"/proc/{os.getpid()}/fd/{descriptor}", status.st_dev, status.st_ino)
+            yield Held(held_path(descriptor), status.st_dev, status.st_ino)
         finally:
             os.close(descriptor)
 

@@ -253,6 +253,16 @@ def test_an_image_behind_a_loop_device_is_no_orphan(tmp_path: Path, monkeypatch:
     assert found.reasons("a.img") == ["it is open: the loop device /dev/loop7"]
 
 
+def test_a_look_changes_no_time_of_access(tmp_path: Path):
+    """Of the place itself, a directory in it, and an image: whoever owns them, or is root, leaves no trace."""
+    (tmp_path / "place" / "sub").mkdir(parents=True)
+    paths = [tmp_path / "place", tmp_path / "place" / "sub", raw(tmp_path / "place" / "sub" / "a.img")]
+    for path in paths:
+        os.utime(path, (1, 1))  # one that is older than the last change is always set anew
+    assert len(look([paths[0]]).report.images) == 1
+    assert [path.stat().st_atime for path in paths] == [1, 1, 1]
+
+
 def test_an_image_costs_a_few_calls_and_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The speed of an audit: three opens an image at most, however many there are, and nothing is started."""
     for number in range(20):

@@ -26,7 +26,7 @@ class RealTree:
         given = os.path.abspath(path)
         true = os.path.realpath(given)
         self._names = (true,) if given == true else (true, given)
-        self._root = os.open(true, _DIRECTORY)
+        self._root = _unnoticed(lambda flags: os.open(true, flags), _DIRECTORY)
         self._loops = loop_devices()
         self._here = ""
         self._descriptor = self._root

@@ -40,15 +40,33 @@ def test_what_another_path_was_known_by_is_a_note_and_nothing_accepted(run: Comm
 
 
 def test_one_name_of_two_images_is_told_when_it_is_given(run: Command, main_repo: str):
-    """A name that another image has, removed ones too, is a note and no refusal; what it may mean is asked by id."""
+    """A name that another image has, removed ones too, is a note and no refusal; what it may mean is asked by id.
+    Whoever gives an id has no other image read for that."""
     first = run.id("create-disk", main_repo, "1M", "--name", "web")
     second = run.id("create-disk", main_repo, "1M", "--name", "db")
-    assert "Note: " not in run("rename", main_repo, second, "db").err
-    assert f"Note: {first} in main has the name 'web' too" in run("rename", main_repo, second, "web").err
+    assert "Note: " not in run("rename", main_repo, "db", "db").err
+    assert f"Note: {first} in main has the name 'web' too" in run("rename", main_repo, "db", "web").err
     assert "give an id" in run("status", main_repo, "web", code=4).err
     run("remove", main_repo, first)
-    err = run("create-snapshot", main_repo, second, "--name", "web").err
+    err = run("create-snapshot", main_repo, second[:8], "--name", "web").err
     assert f"Note: {min(first, second)} and 1 more in main" in err
+
+
+def test_what_is_said_by_id_reads_no_other_image(run: Command, main_repo: str, monkeypatch: pytest.MonkeyPatch):
+    """Nor is a repository looked at for what is merely told: a name that another image has, names of what is prepared,
+    the history of an image."""
+    disk = run.id("create-disk", main_repo, "1M", "--name", "web")
+
+    def forbidden(*given: object, **options: object) -> None:
+        raise AssertionError("all records were read")
+
+    monkeypatch.setattr("engine.formats.files.tags.Tags.scan", forbidden)
+    other = run.id("create-disk", main_repo, "1M", "--name", "web")
+    assert "is called web now" in run("rename", main_repo, other, "web").err
+    run("prepare", main_repo, disk)
+    assert [entry["name"] for entry in run.json("tasks")["prepared"]] == ["web"]
+    run("teardown", main_repo, disk)
+    assert run.json("log", main_repo, disk)["entries"]
 
 
 def test_a_restore_of_what_is_there_says_so(run: Command, main_repo: str):

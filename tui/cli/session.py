@@ -51,6 +51,7 @@ class Session:
         self.host = host
         self.state = state
         self._engine: NotedEngine | None = None
+        self._listed: dict[str, list[ImageReport]] = {}
 
     @property
     def engine(self) -> NotedEngine:
@@ -91,7 +92,17 @@ class Session:
         """The id that ``text`` is, or is the beginning of, or the image of ``repo_id`` that has that name."""
         if _is_whole(text):
             return text.lower()
-        return _only(text, dict.fromkeys(self.engine.list_images(repo_id), repo_id), repo_id)
+        return _only(text, dict.fromkeys(self._images(repo_id), repo_id), repo_id)
+
+    def named(self, repo_id: str, name: str) -> list[str]:
+        """The ids of the images that have that name, removed ones too."""
+        return [image.id for image in self._images(repo_id) if image.name == name]
+
+    def _images(self, repo_id: str) -> list[ImageReport]:
+        """The images of a repository, looked at once: that takes all of its records."""
+        if repo_id not in self._listed:
+            self._listed[repo_id] = self.engine.list_images(repo_id)
+        return self._listed[repo_id]
 
     def image_anywhere(self, text: str, repositories: list[str] | None = None, home: str = "") -> str:
         """As ``image``, among the images of all connected repositories (or of those named); a name that one image of
@@ -99,7 +110,7 @@ class Session:
         if _is_whole(text):
             return text.lower()
         if home:
-            there = [image.id for image in self.engine.list_images(home) if image.name == text]
+            there = self.named(home, text)
             if len(there) == 1:
                 return there[0]
         known: dict[ImageReport, str] = {}
@@ -107,7 +118,7 @@ class Session:
         silent = []
         for repo_id in sorted(self.engine.list_repositories()) if repositories is None else repositories:
             try:
-                images = self.engine.list_images(repo_id)
+                images = self._images(repo_id)
             except DiskwrightError:
                 if repositories is not None:
                     raise
@@ -148,11 +159,9 @@ class Session:
 
     def tell_namesakes(self, repo_id: str, image: str, name: str | None) -> None:
         """Say that other images of the repository have the name that ``image`` was just given: no command takes it for
-        one of them then."""
-        others = []
-        if name:
-            with contextlib.suppress(DiskwrightError):  # the verb has succeeded
-                others = [other for other in self.engine.called(repo_id, name.strip()) if other != image]
+        one of them then. Only where this one has looked for images by name anyway: no others are read for a note."""
+        known = repo_id in self._listed and name
+        others = sorted({*self.named(repo_id, known.strip())} - {image}) if known else []
         if others:
             more = f" and {len(others) - 1} more" if len(others) > 1 else ""
             self.out.say(

@@ -80,12 +80,14 @@ class NotedEngine(Engine):
     attach_monitor = _noted("attach", Engine.attach_monitor)
     teardown_image = _noted("teardown", Engine.teardown_image)
 
-    def called(self, repo_id: str, name: str) -> list[str]:
-        """Return the ids of the images that have that name now, removed ones too. Records are read and nothing else."""
-        entries = self.context.repository(repo_id).tags.scan().values()
-        records = [entry.record for entry in entries if entry.record is not None]
-        images = [record for record in records if record.strong or record.removed is not None]
-        return sorted(record.id for record in images if _named(record.user_data) == name)
+    def name_of(self, repo_id: str, image: str) -> str:
+        """The name of an image, "" when it has none or cannot be read; one record is read."""
+        if not image or not repo_id:
+            return ""
+        with contextlib.suppress(DiskwrightError):
+            entry = self.context.repository(repo_id).tags.read(image)
+            return entry.record.name if entry is not None and entry.record is not None else ""
+        return ""
 
     @contextlib.contextmanager
     def lend_image(self, repo_id: str, image_id: str, writable: bool = True) -> Iterator[tuple[Prepared, list[int]]]:
@@ -138,7 +140,7 @@ def _begun(engine: NotedEngine, verb: str, given: dict[str, Any]) -> Entry:
         entry = entry._replace(text=" ".join(each.rule for each in wanted))
     else:
         entry = entry._replace(text=_details({**given, "path": ""} if verb == "teardown" else given))
-    named, known = _named(given.get("user_data")), _name(engine, repo_id, image)
+    named, known = _named(given.get("user_data")), engine.name_of(repo_id, image)
     if verb in _MAKE:
         return entry._replace(image=image, name=named or known)
     if verb in ("rename", "user-data") and named != known:
@@ -161,16 +163,6 @@ def _details(given: dict[str, Any]) -> str:
     return " ".join(words)
 
 
-def _name(engine: NotedEngine, repo_id: str, image: str) -> str:
-    """The name of an image, "" when it has none or cannot be read; one record is read."""
-    if not image or not repo_id:
-        return ""
-    with contextlib.suppress(DiskwrightError):
-        entry = engine.context.repository(repo_id).tags.read(image)
-        return _named(entry.record.user_data) if entry is not None and entry.record is not None else ""
-    return ""
-
-
 def _named(data: object) -> str:
     """The name in user data, "" when there is none."""
     return str(data.get("name") or "") if isinstance(data, dict) else ""
@@ -182,10 +174,10 @@ def _told(engine: NotedEngine, entry: Entry, result: object) -> tuple[Entry, dic
     if isinstance(result, str) and not entry.image:
         entry = entry._replace(image=result)
     if entry.verb in ("create-disk", "copy", "import"):
-        entry = entry._replace(image=str(result), name=entry.name or _name(engine, entry.repo_id, str(result)))
+        entry = entry._replace(image=str(result), name=entry.name or engine.name_of(entry.repo_id, str(result)))
         with contextlib.suppress(DiskwrightError):
             task = next((task for task in engine.list_tasks() if task.image == result), None)
     if task is None:
         return entry, None
-    names = {image: name for image in task.images[:_NAMES] if (name := _name(engine, entry.repo_id, image))}
+    names = {image: name for image in task.images[:_NAMES] if (name := engine.name_of(entry.repo_id, image))}
     return entry._replace(result="started", task=task.id), {"task": task._asdict(), "names": names}

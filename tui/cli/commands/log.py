@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 
+from engine.data.model import is_id
 from engine.errors import DiskwrightError
 from tui.cli.arguments import Parser, count
 from tui.cli.render import Output
@@ -42,9 +43,9 @@ def run_log(session: Session, arguments: argparse.Namespace) -> int:
 
 def _called(session: Session, repo: str, image: str) -> frozenset[str]:
     """The ids of the images that have that name now, whatever they were called before."""
-    if image:
+    if image and not is_id(image):
         with contextlib.suppress(DiskwrightError):  # the names that the history noted are left
-            return frozenset(session.engine.called(repo, image))
+            return frozenset(session.named(repo, image))
     return frozenset()
 
 

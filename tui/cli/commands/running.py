@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 from typing import Any, NamedTuple
 
-from engine.errors import DiskwrightError
 from engine.host.state import Prepared, Task
 from tui.cli.arguments import Parser
-from tui.cli.fixes import Names, called, names_of
+from tui.cli.fixes import Names, called
 from tui.cli.render import Output
 from tui.cli.session import Handler, Session
 from tui.cli.watch import add_watch, shown
@@ -47,17 +45,14 @@ def run_tasks(session: Session, arguments: argparse.Namespace) -> int:
 
 
 def _look(session: Session, names: dict[str, str]) -> _Now:
-    """What goes on now. ``names`` is completed with what was not known before: that takes a look at all records."""
+    """What goes on now. ``names`` is completed with what was not known before: one record is read for each."""
     engine = session.engine
     tasks = [(task, engine.task_image(task)) for task in engine.list_tasks()]
     handles = {connection.identity: name for name, connection in engine.list_repositories().items()}
     prepared, unheld = engine.list_prepared(), engine.list_unheld()
     images = [(task.repository, image) for task, image in tasks]
     images += [(entry.repository, entry.image) for entry in (*prepared, *unheld)]
-    for identity in {identity for identity, image in images if image and image not in names} & handles.keys():
-        names |= dict.fromkeys((image for place, image in images if place == identity), "")
-        with contextlib.suppress(DiskwrightError):  # what runs is told without the storage too
-            names |= names_of(engine.inspect_repository(handles[identity]).images)
+    names |= {image: engine.name_of(handles.get(place, ""), image) for place, image in images if image not in names}
     return _Now(tasks, prepared, unheld, handles, names)
 
 

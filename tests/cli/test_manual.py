@@ -41,6 +41,14 @@ def test_what_is_there_is_completed_by_name(run: Command, main_repo: str):
 def test_what_cannot_be_read_offers_nothing(run: Command):
     """An unknown repository, a host name that cannot be: no offer, no error."""
     assert offered("why nowhere x") == [] and offered("copy nowhere 12") == []
+    assert offered("--host a/b why ") == [] and offered("--host a/b create-d") == ["create-disk"]
+
+
+def test_formats_are_those_that_the_command_takes(run: Command):
+    """Repositories have others than image files, and what is written has others than what is read."""
+    assert offered("create-repo loc") == ["localfs-1.0"]
+    assert {"raw.xz", "vmdk"} <= set(offered("import main x --format "))
+    assert "qcow2-zstd" in offered("export main web x --format ")
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -7,12 +7,14 @@ anything else, and nothing is written but what is offered. What cannot be read o
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import Any, cast
 
+from engine.data.model import FileFormat, Packing, VolumeFormat
 from engine.errors import DiskwrightError
 from tui.cli.arguments import GLOBAL_VALUES, Parser, add_global
 from tui.cli.help import COMMANDS, TOPICS
@@ -69,26 +71,27 @@ class _Offers:
     """What is there on this host, by what an argument is called in the help."""
 
     def __init__(self, words: list[str]) -> None:
-        given = {word: after for word, after in itertools.pairwise(words) if word in GLOBAL_VALUES}
-        given |= {word.partition("=")[0]: word.partition("=")[2] for word in words if "=" in word}
+        self._words = words
+
+    @functools.cached_property
+    def _session(self) -> Session:
+        given = {word: after for word, after in itertools.pairwise(self._words) if word in GLOBAL_VALUES}
+        given |= {word.partition("=")[0]: word.partition("=")[2] for word in self._words if "=" in word}
         host = host_name(given.get("--host"))
-        self._session = Session(Output(), host, state_directory(given.get("--state"), host))
+        return Session(Output(), host, state_directory(given.get("--state"), host))
 
     def attach(self, parser: argparse.ArgumentParser, command: str) -> None:
         """Have the arguments of a command offer what they may be."""
-        everywhere = command in ("copy",)
         known: dict[str, Callable[..., Offers]] = {
             "REPO": self._repositories,
             "REPO|RULE": self._repositories,
-            "IMAGE": self._images_everywhere if everywhere else self._images,
+            "IMAGE": self._images_everywhere if command == "copy" else self._images,
             "DISK": self._images,
             "SNAPSHOT": self._images_everywhere,
-            "FORMAT": self._formats,
+            "FORMAT": self._formats_of_exports if command == "export" else self._formats,
         }
         if command in ("fix", "plan"):
             known["ID"] = self._fixes
-        if command in ("create-repo", "connect", "tui"):
-            known.pop("IMAGE")
         for action in parser._actions:
             words = action.metavar if isinstance(action.metavar, str) else ""
             if words in known and not (command == "connect" and words == "REPO"):
@@ -131,7 +134,12 @@ class _Offers:
 
         if hasattr(line["parsed_args"], "parameters"):
             return dict.fromkeys(known_formats(), "of repositories")
-        return dict.fromkeys(("raw", "qcow2"), "of image files")
+        return dict.fromkeys((*VolumeFormat, *FileFormat, *(f"raw.{packing}" for packing in Packing)), "of image files")
+
+    def _formats_of_exports(self, **line: Any) -> Offers:
+        from engine.verbs.export import FORMATS
+
+        return dict.fromkeys(FORMATS, "of image files")
 
 
 def _quiet(offer: Callable[..., Offers]) -> Callable[..., Offers]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from engine.data.model import Fix, ImageReport
 from tui.cli.render import Output
 from tui.text.amounts import compact, duration
 from tui.text.printable import cut, printable
+
+if TYPE_CHECKING:
+    from tui.view.fixes import FixRow
 
 _WIDE_COLUMNS = 110
 """From this width on the table of fixes has room for whole status words."""
@@ -22,6 +26,11 @@ def names_of(images: Iterable[ImageReport]) -> dict[str, str]:
     return {image.id: image.name for image in images if image.name}
 
 
+def names_in(rows: Iterable[FixRow]) -> dict[str, str]:
+    """The names of the images that rows are about; a row whose image has none is called by its id."""
+    return {row.target: row.name for row in rows if row.name != row.target[:8]}
+
+
 def called(names: Names, image: str) -> str:
     """An image for a sentence: "web-db (0b6e1274)", its id where it has no name, "the repository" for none."""
     if not image:
@@ -30,7 +39,7 @@ def called(names: Names, image: str) -> str:
 
 
 def space(fix: Fix) -> str:
-    """What a fix does to free space: "frees 1.2G", "needs 300M", "+1.0G later"."""
+    """What a fix does to free space: "frees 1.2G", "needs ~300M", "later 1.0G"."""
     cost = fix.cost
     about = "" if cost.exact else "~"
     parts = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib import import_module
 
 from engine import __version__
@@ -63,7 +63,7 @@ def _shared_names() -> Iterator[str]:
         yield from action.option_strings
 
 
-def _options(parser: argparse.ArgumentParser, without: set[str] = frozenset()) -> Iterator[str]:  # type: ignore[assignment]
+def _options(parser: argparse.ArgumentParser, without: Collection[str] = ()) -> Iterator[str]:
     for action in parser._actions:
         if action.help in (None, argparse.SUPPRESS) or set(action.option_strings) & {"-h", *without}:
             continue

@@ -20,7 +20,8 @@ MAX_EVENTS = 1000
 MAX_SPACES = 500
 _LEAST_CHANGE_BYTES, _LEAST_CHANGE_PART = 1 << 20, 50_000
 """A change of free space that is smaller is not kept: of bytes, and of the whole as its part."""
-_BADLY = {"failed": "failed", "killed": "killed"}
+_BADLY = ("failed", "killed")
+"""Results that say more of an entry than its verb does."""
 _PER_SCAN = 100
 """A scan that finds more changes than this tells how many there were."""
 
@@ -147,8 +148,7 @@ def event(entry: Entry) -> Event:
     """An entry of the history as an event: who did it with what, and what came of it."""
     who = f"{entry.user}, {entry.face}: " if entry.user else ""
     what = f" ({entry.text})" if entry.text else ""
-    kind = _BADLY.get(entry.result, entry.verb)
-    verb = f"{entry.verb} " if kind != entry.verb else ""
+    kind, verb = (entry.result, f"{entry.verb} ") if entry.result in _BADLY else (entry.verb, "")
     return Event(entry.when, entry.host, kind, entry.image, entry.name, f"{who}{verb}{entry.outcome}{what}", entry.task)
 
 

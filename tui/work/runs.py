@@ -160,9 +160,10 @@ def start(engine: Engine, notes: Notes, plan: Plan, irreversible: bool) -> str:
     run_notes.forget_old(notes, plan.repository)
     run_id = engine.doors.ids.new_id()
     now = engine.doors.clock.wall()
-    run_notes.save(notes, run_notes.of_plan(plan, run_id, now, engine.doors.ids.host_id)._replace(saved=now))
+    begun = run_notes.of_plan(plan, run_id, now, engine.doors.ids.host_id)._replace(saved=now)
+    run_notes.save(notes, begun)
     _spawn(engine, notes, plan.repository, run_id)
-    _note(engine, run_notes.of_plan(plan, run_id, now, engine.doors.ids.host_id))
+    _note(engine, begun)
     return run_id
 
 

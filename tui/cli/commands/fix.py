@@ -11,7 +11,7 @@ from engine.errors import Irreversible, NotFound, Refused
 from engine.triage import rules
 from tui.cli.arguments import Parser, UsageError
 from tui.cli.confirm import confirmed
-from tui.cli.fixes import Names, called, names_of
+from tui.cli.fixes import Names, called, names_in, names_of
 from tui.cli.follow import INTERRUPTED, Event, Follower, exit_code, failures
 from tui.cli.render import Output
 from tui.cli.selection import Choice, add_selectors, chosen
@@ -180,7 +180,7 @@ def _run_plan(session: Session, arguments: argparse.Namespace) -> int:
         name = quoted(arguments.repo)
         raise Refused(f"plan {plan.short} is out of date: {holds.reason}", f"Plan again: diskwright plan {name}")
     never = [fix for step in plan.steps if (fix := step.row.fix()).irreversible]
-    names = {step.row.target: step.row.name for step in plan.steps if step.row.name != step.row.target[:8]}
+    names = names_in(step.row for step in plan.steps)
     if never and not (arguments.irreversible or confirmed(session.out, arguments.repo, never, names)):
         raise Irreversible(f"plan {plan.short}: {plan.never[0].rstrip('.')}", "Give --irreversible to run it")
     return follow_run.run_plan(session, notes, plan._replace(repo_id=arguments.repo), not arguments.no_wait)

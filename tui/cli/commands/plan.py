@@ -9,7 +9,7 @@ import time
 from engine.data.amounts import human
 from engine.errors import DiskwrightError
 from tui.cli.arguments import Parser
-from tui.cli.fixes import Names, called, change, space
+from tui.cli.fixes import Names, called, change, names_in, space
 from tui.cli.render import Output
 from tui.cli.selection import Choice, add_selectors, chosen, selection
 from tui.cli.session import Handler, Session
@@ -46,7 +46,7 @@ def show(session: Session, arguments: argparse.Namespace, view: RepositoryView, 
     out.document(plans.document(plan))
     if out.json_wanted:
         return 0
-    names = _names([step.row for step in plan.steps] + [item.row for item in plan.skipped])
+    names = names_in([step.row for step in plan.steps] + [item.row for item in plan.skipped])
     if plan.refused:
         out.prose(f"REFUSED   {printable(plan.refused)}.", 10)
     ids = out.short([step.row.id for step in plan.steps] + [item.row.id for item in plan.skipped])
@@ -69,10 +69,6 @@ def show(session: Session, arguments: argparse.Namespace, view: RepositoryView, 
         words = f"{quoted(arguments.repo)} --plan {plan.id[:8]}{_flag(bool(plan.never))}"
         out.line(f"Exactly these steps: diskwright fix {words}")
     return 0
-
-
-def _names(rows: list[FixRow]) -> Names:
-    return {row.target: row.name for row in rows if row.name != row.target[:8]}
 
 
 def _flag(irreversible: bool) -> str:

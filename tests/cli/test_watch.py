@@ -44,6 +44,7 @@ def test_a_watch_tells_each_change_once_and_ends_in_good_order(
 
 def test_a_tree_shows_families_with_own_and_shared_bytes(run: Command, main_repo: str):
     """What stands on what; own bytes add up to what the family occupies; a filter picks whole families."""
+    assert "main has no image. Next: " in run("images", main_repo, "--tree").err
     disk = run.id("create-disk", main_repo, "4M", "--name", "web")
     write_disk(run, main_repo, disk)
     snapshot = run.id("create-snapshot", main_repo, disk, "--name", "monday")
@@ -56,5 +57,6 @@ def test_a_tree_shows_families_with_own_and_shared_bytes(run: Command, main_repo
     assert base["own_bytes"] >= 1 << 20 and base["shared_bytes"] == 0 and clone["shared_bytes"] == base["own_bytes"]
     assert first["own_bytes"] == sum(image["own_bytes"] for image in first["images"])
     assert [image["name"] for image in second["images"]] == ["alone"]
+    assert "none is like that" in run("images", main_repo, "--tree", "--name", "nosuch").err
     text = run("images", main_repo, "--tree", "--name", "web").out
     assert "├─ clone" in text and "└─ web" in text and "alone" not in text

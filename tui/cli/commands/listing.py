@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from engine.data.model import ImageReport, is_id
 from engine.errors import DiskwrightError
@@ -27,6 +28,8 @@ _ORDERS: dict[str, Callable[[ImageReport], tuple[object, ...]]] = {
     "used": lambda image: (-image.used_bytes, image.name, image.id),
     "id": lambda image: (image.id,),
 }
+T = TypeVar("T")
+
 _NAME_COLUMNS = 20
 _REASON_COLUMNS = 34
 """What is told of an image beside its reason goes rather than that the reason gets less."""
@@ -40,7 +43,11 @@ def add_images(parser: Parser) -> None:
     parser.add_argument("--sort", choices=tuple(_ORDERS), default="severity", help="size and used: the largest first")
     parser.add_argument("--limit", metavar="N", type=count, help="at most so many")
     parser.add_argument("--wide", action="store_true", help="whole ids and reasons, and the strategy")
-    parser.add_argument("--tree", action="store_true", help="families: what stands on what, own and shared bytes")
+    parser.add_argument(
+        "--tree",
+        action="store_true",
+        help="families: what stands on what, own and shared bytes; --status, --kind and --name choose whole ones",
+    )
     add_watch(parser)
     parser.add_argument("--all", action="store_true", help="also hidden data, which something else still needs")
 
@@ -72,34 +79,55 @@ class _Found(NamedTuple):
     """Those to show, with the repository of each."""
     more: int
     """So many that would be shown too are over the limit."""
-    any: bool
-    """There are images, shown or not."""
+    nothing: str
+    """Why there is none, "" where there is one."""
     hidden: list[tuple[str, str]]
     """What may hide images that could not be read, with the reason."""
-    places: int
-    """So many repositories were looked at."""
 
 
 def _found(session: Session, arguments: argparse.Namespace) -> _Found:
     """Images of the repository that is named, or of all; of those one that cannot be read hides the others' not."""
-    engine, images, hidden = session.engine, list[tuple[ImageReport, str]](), list[tuple[str, str]]()
-    any_there = False
-    places = [arguments.repo] if arguments.repo else sorted(engine.list_repositories())
-    for repo_id in places:
-        try:
-            report = engine.inspect_repository(repo_id)
-        except DiskwrightError as error:
-            if arguments.repo:
-                raise
-            hidden.append((repo_id, error.message))
-            continue
+    images, hidden, any_there = list[tuple[ImageReport, str]](), list[tuple[str, str]](), False
+    places = _places(session, arguments.repo)
+    for repo_id, report in _looked(places, bool(arguments.repo), session.engine.inspect_repository, hidden):
         any_there = any_there or any(not image.hidden for image in report.images)
         images += [(image, repo_id) for image in report.images if _wanted(image, arguments)]
         unread = [finding for finding in report.findings if finding.kind == "unknown" and not is_id(finding.subject)]
         hidden += [(finding.subject, finding.text) for finding in unread]
     images.sort(key=lambda item: _ORDERS[arguments.sort](item[0]))
     shown = images if arguments.limit is None else images[: arguments.limit]
-    return _Found(shown, len(images) - len(shown), any_there, hidden, len(places))
+    nothing = "" if images else _nothing(arguments.repo, bool(places), any_there)
+    return _Found(shown, len(images) - len(shown), nothing, hidden)
+
+
+def _places(session: Session, named: str) -> list[str]:
+    return [named] if named else sorted(session.engine.list_repositories())
+
+
+def _looked(
+    places: list[str], must: bool, look: Callable[[str], T], unread: list[tuple[str, str]]
+) -> Iterator[tuple[str, T]]:
+    """What a look at each repository found; into ``unread`` those that cannot be read, with the reason. ``must``: that
+    is an error."""
+    for repo_id in places:
+        try:
+            found = look(repo_id)
+        except DiskwrightError as error:
+            if must:
+                raise
+            unread.append((repo_id, error.message))
+        else:
+            yield repo_id, found
+
+
+def _nothing(repo_id: str, places: bool, images: bool) -> str:
+    """What is said where nothing is shown, although there may be repositories and images."""
+    if not places:
+        return "No repository is connected. Next: diskwright connect NAME FORMAT KEY=VALUE…"
+    if images:
+        return f"Of the images of {printable(repo_id) or 'the connected repositories'} none is like that."
+    there = f"{printable(repo_id)} has" if repo_id else "The connected repositories have"
+    return f"{there} no image. Next: diskwright create-disk {quoted(repo_id) if repo_id else 'REPO'} SIZE"
 
 
 def _document(repo_id: str, found: _Found) -> dict[str, Any]:
@@ -116,15 +144,8 @@ def _print_found(out: Output, arguments: argparse.Namespace, found: _Found) -> N
         out.say(f"{found.more} more; give a higher --limit.")
     for name, reason in found.hidden:
         out.say(f"There may be more{'' if arguments.repo else f' in {printable(name)}'}: {printable(reason)}.")
-    name = printable(arguments.repo) or "the connected repositories"
-    if not found.places:
-        out.say("No repository is connected. Next: diskwright connect NAME FORMAT KEY=VALUE…")
-    elif not found.any:
-        create = quoted(arguments.repo) if arguments.repo else "REPO"
-        there = f"{name} has" if arguments.repo else "The connected repositories have"
-        out.say(f"{there} no image. Next: diskwright create-disk {create} SIZE")
-    elif not found.images and not found.more:
-        out.say(f"Of the images of {name} none is like that.")
+    if found.nothing:
+        out.say(found.nothing)
 
 
 def _wanted(image: ImageReport, arguments: argparse.Namespace) -> bool:
@@ -177,6 +198,8 @@ class _Trees(NamedTuple):
 
     families: list[tuple[Family, str]]
     """Those that have an image which is asked for, with the repository of each."""
+    nothing: str
+    """Why there is none, "" where there is one."""
     unread: list[tuple[str, str]]
     """Repositories that could not be read, with the reason."""
 
@@ -186,17 +209,12 @@ def _trees(session: Session, arguments: argparse.Namespace) -> _Trees:
     from tui.view.families import families
 
     found: list[tuple[Family, str]] = []
-    unread: list[tuple[str, str]] = []
-    for repo_id in [arguments.repo] if arguments.repo else sorted(session.engine.list_repositories()):
-        try:
-            every = families(session.engine, repo_id)
-        except DiskwrightError as error:
-            if arguments.repo:
-                raise
-            unread.append((repo_id, error.message))
-            continue
+    unread, any_there = list[tuple[str, str]](), False
+    places = _places(session, arguments.repo)
+    for repo_id, every in _looked(places, bool(arguments.repo), partial(families, session.engine), unread):
+        any_there = any_there or bool(every)
         found += [(family, repo_id) for family in every if any(_member_wanted(member, arguments) for member in family)]
-    return _Trees(found, unread)
+    return _Trees(found, "" if found else _nothing(arguments.repo, bool(places), any_there), unread)
 
 
 def _member_wanted(member: Member, arguments: argparse.Namespace) -> bool:
@@ -256,6 +274,9 @@ def _print_tree(out: Output, found: _Trees, several: bool) -> None:
     out.table(heads, rows, [str(member.state) for member in members], 1, frozenset({4, 5, 6}), give_up=(3, 4))
     for name, reason in found.unread:
         out.say(f"There may be more in {printable(name)}: {printable(reason)}.")
+    if found.nothing:
+        out.say(found.nothing)
+        return
     own = sum(member.own_bytes for member in members)
     out.say(f"{compact(own)} in all. SHARED: what an image reads besides, in the layers it stands on.")
 

@@ -50,6 +50,10 @@ def test_the_log_follows_an_image_through_its_names(run: Command, main_repo: str
     run("prepare", main_repo, disk, "--", "diskwright-no-such-command", code=127)
     run("revert", main_repo, disk, disk, code=None)
     entries = run.json("log", main_repo, "application")["entries"]
+    (made,) = (entry for entry in entries if entry["verb"] == "create-snapshot")
+    assert (made["image"], made["name"], made["made"], made["text"]) == (disk, "app", first, "first")
+    for name in ("first", first[:8], first):
+        assert run.json("log", main_repo, name)["entries"][0] == made
     told = [(entry["verb"], entry["name"], entry["text"]) for entry in entries if "snapshot" not in entry["verb"]]
     assert told[0][:2] == ("create-disk", "app") and told[1] == ("rename", "app", "app → application")
     assert [(verb, name) for verb, name, _ in told if verb == "revert"] == [("revert", "application")] * 2

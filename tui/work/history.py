@@ -47,6 +47,8 @@ class Entry(NamedTuple):
     seconds: float = 0.0
     task: str = ""
     """Id of the work: of a task, or of a run."""
+    made: str = ""
+    """Id of the snapshot that the verb made of the disk ``image``."""
 
     @property
     def what(self) -> str:

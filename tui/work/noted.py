@@ -19,8 +19,10 @@ from tui.work.history import Entry, History, user_name
 
 _NAMES = 50
 """Of so many images of one task the names are looked up."""
-_MAKE = ("create-disk", "create-snapshot", "copy", "import")
-"""Verbs whose user data names what they make; of others it says nothing of the image that they are entered under."""
+_MAKE = ("create-disk", "copy", "import")
+"""Verbs that are entered under what they make, which their user data names."""
+_MAKE_BESIDE = ("create-snapshot", "revert")
+"""Verbs that are entered under a disk, and make a snapshot of it, which their user data names."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -143,6 +145,8 @@ def _begun(engine: NotedEngine, verb: str, given: dict[str, Any]) -> Entry:
     named, known = _named(given.get("user_data")), engine.name_of(repo_id, image)
     if verb in _MAKE:
         return entry._replace(image=image, name=named or known)
+    if verb == "create-snapshot":
+        entry = entry._replace(text=" ".join(filter(None, (named, entry.text))))
     if verb in ("rename", "user-data") and named != known:
         entry = entry._replace(text=f"{known or image[:8]} → {named or image[:8]}")
     return entry._replace(image=image, name=known)
@@ -171,9 +175,9 @@ def _named(data: object) -> str:
 def _told(engine: NotedEngine, entry: Entry, result: object) -> tuple[Entry, dict[str, Any] | None]:
     """The entry with what the verb returned, and the work that goes on."""
     task = result if isinstance(result, Task) else None
-    if isinstance(result, str) and not entry.image:
-        entry = entry._replace(image=result)
-    if entry.verb in ("create-disk", "copy", "import"):
+    if entry.verb in _MAKE_BESIDE:
+        entry = entry._replace(made=str(result))
+    if entry.verb in _MAKE:
         entry = entry._replace(image=str(result), name=entry.name or engine.name_of(entry.repo_id, str(result)))
         with contextlib.suppress(DiskwrightError):
             task = next((task for task in engine.list_tasks() if task.image == result), None)

@@ -53,8 +53,10 @@ def _wanted(entry: Entry, repo: str, image: str, called: frozenset[str]) -> bool
     """An image may be gone by now, so that only the history can say which one is meant."""
     if repo and entry.repo_id != repo:
         return False
-    by_id = len(image) >= PREFIX_DIGITS and entry.image.startswith(image.lower())
-    return not image or by_id or entry.image in called or entry.name == image
+    ids = entry.image, entry.made
+    by_id = len(image) >= PREFIX_DIGITS and any(id.startswith(image.lower()) for id in ids)
+    by_name = image == entry.name or (entry.made and image == entry.text)
+    return not image or by_id or bool(by_name) or not called.isdisjoint(ids)
 
 
 def _print(out: Output, entries: list[Entry]) -> None:

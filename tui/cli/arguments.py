@@ -20,6 +20,11 @@ _QUOTE = "Quote text as in '\"text\"'"
 _VALID = "Give one JSON value"
 _FIXES = "Give what diskwright check --json printed"
 
+PREFIX_DIGITS = 4
+"""So many digits of an id, or more, name an image."""
+IMAGE = f"its name, its id, or the first {PREFIX_DIGITS} digits of that or more"
+"""The help of an argument that names an image."""
+
 
 class UsageError(Exception):
     """The command line cannot be understood; exit code 2."""

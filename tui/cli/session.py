@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.errors import BadRequest, DiskwrightError, NotFound
-from tui.cli.arguments import Parser, UsageError, json_argument, key_values, option_value
+from tui.cli.arguments import PREFIX_DIGITS, Parser, UsageError, json_argument, key_values, option_value
 from tui.cli.render import Output, is_terminal
 from tui.directories import user_directory
 from tui.text.printable import printable
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 HOST_BYTES = 64
 ID_DIGITS = 32
-PREFIX_DIGITS = 4
 _HEX = frozenset("0123456789abcdef")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from engine.data.amounts import human
 from engine.errors import DiskwrightError
 from tui.cli.arguments import (
+    IMAGE,
     Parser,
     UsageError,
     add_user_data,
@@ -199,7 +200,7 @@ def _stream(session: Session, arguments: argparse.Namespace, image: str) -> int:
 
 def _add_image(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO")
-    parser.add_argument("image", metavar="IMAGE", help="its name, its id, or the first 4 digits of that or more")
+    parser.add_argument("image", metavar="IMAGE", help=IMAGE)
 
 
 def add_remove(parser: Parser) -> None:
@@ -297,7 +298,7 @@ def run_strategy(session: Session, arguments: argparse.Namespace) -> int:
 
 def add_revert(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO")
-    parser.add_argument("disk", metavar="DISK", help="its name, its id, or the first 4 digits of that or more")
+    parser.add_argument("disk", metavar="DISK", help=IMAGE)
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="the snapshot to return to")
 
 
@@ -318,7 +319,7 @@ def run_revert(session: Session, arguments: argparse.Namespace) -> int:
 
 def add_resize(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO")
-    parser.add_argument("disk", metavar="DISK", help="its name, its id, or the first 4 digits of that or more")
+    parser.add_argument("disk", metavar="DISK", help=IMAGE)
     parser.add_argument("size", metavar="SIZE", help="its new size, or +SIZE for so much more; as for create-disk")
 
 

@@ -7,9 +7,9 @@ import contextlib
 
 from engine.data.model import is_id
 from engine.errors import DiskwrightError
-from tui.cli.arguments import Parser, count
+from tui.cli.arguments import PREFIX_DIGITS, Parser, count
 from tui.cli.render import Output
-from tui.cli.session import PREFIX_DIGITS, Handler, Session
+from tui.cli.session import Handler, Session
 from tui.text.amounts import duration, moment
 from tui.work import away
 from tui.work.history import Entry, History

@@ -10,7 +10,7 @@ from engine.data.model import Fix, ImageReport, RepositoryReport, Status
 from engine.errors import NotFound
 from engine.triage import rules
 from tui.cli import fixes
-from tui.cli.arguments import Parser, add_deep, add_verb_options
+from tui.cli.arguments import IMAGE, Parser, add_deep, add_verb_options
 from tui.cli.render import Output
 from tui.cli.session import Handler, Session, image_json, kind, running, shown_status
 from tui.text.amounts import moment
@@ -26,7 +26,7 @@ CLEANABLE, DEGRADED, BROKEN = 10, 11, 12
 
 def add_status(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO")
-    parser.add_argument("image", metavar="IMAGE", help="its name, its id, or the first 4 digits of that or more")
+    parser.add_argument("image", metavar="IMAGE", help=IMAGE)
     add_deep(parser)
     add_verb_options(parser, auto_fix=False)
 
@@ -76,9 +76,7 @@ def _lost_lines(image: ImageReport) -> list[str]:
 
 def add_why(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO|RULE", help="a connected repository; or a rule, such as B-COPY, alone")
-    parser.add_argument(
-        "image", metavar="IMAGE", nargs="?", help="its name, its id, or the first 4 digits of that or more"
-    )
+    parser.add_argument("image", metavar="IMAGE", nargs="?", help=IMAGE)
     add_deep(parser)
     add_verb_options(parser, auto_fix=False)
 

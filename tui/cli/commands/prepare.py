@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from engine.errors import BadRequest, DiskwrightError, NotFound, StorageError, from_os_error
-from tui.cli.arguments import Parser
+from tui.cli.arguments import IMAGE, Parser
 from tui.cli.session import Handler, Session, absolute
 from tui.text.printable import printable, quoted
 
@@ -69,7 +69,7 @@ HYPERVISORS: dict[str, Callable[[Prepared], str]] = {"qemu": _qemu, "libvirt": _
 def add_prepare(parser: Parser) -> None:
     parser.usage = "diskwright prepare [options] REPO IMAGE [-- COMMAND ...]"
     parser.add_argument("repo", metavar="REPO")
-    parser.add_argument("image", metavar="IMAGE", help="its name, its id, or the first 4 digits of that or more")
+    parser.add_argument("image", metavar="IMAGE", help=IMAGE)
     parser.add_argument("--read-only", action="store_true", help="snapshots can be prepared only so")
     parser.add_argument(
         "--print", choices=tuple(HYPERVISORS), dest="hypervisor", help="the arguments or the XML instead of the path"

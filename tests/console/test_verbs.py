@@ -91,7 +91,7 @@ async def test_what_is_wrong_stays_in_the_form(tmp_path: Path) -> None:
         await press(pilot, "a", "down", *"x", "enter")
         assert "is not a size" in screen_text(app)
         await press(pilot, "backspace", "down", *"nobody", "enter")
-        assert "'nobody' is no image that is connected" in screen_text(app)
+        assert "No image in the connected repositories has the name 'nobody'" in screen_text(app)
         await press(pilot, *["backspace"] * 6, "enter")
         assert list(images(site).values()) == ["optimized"]
         await press(pilot, "E", *f"{tmp_path}/pool", "enter")

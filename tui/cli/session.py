@@ -16,6 +16,7 @@ from tui.directories import user_directory
 from tui.text.printable import printable
 
 if TYPE_CHECKING:
+    from engine.api import Engine
     from engine.data.model import ImageReport
     from engine.host.state import Task
     from tui.work.noted import NotedEngine
@@ -50,7 +51,7 @@ class Session:
         self.host = host
         self.state = state
         self._engine: NotedEngine | None = None
-        self._listed: dict[str, list[ImageReport]] = {}
+        self._names: ImageNames | None = None
 
     @property
     def engine(self) -> NotedEngine:
@@ -62,6 +63,13 @@ class Session:
             self._engine = NotedEngine(real_doors(self.host, self.state), self.state, "command")
             self._tell_what_ended(self._engine)
         return self._engine
+
+    @property
+    def names(self) -> ImageNames:
+        """What the names of images mean to this command."""
+        if self._names is None:
+            self._names = ImageNames(self.engine)
+        return self._names
 
     def _tell_what_ended(self, engine: NotedEngine) -> None:
         """On a terminal: what went on by itself and has ended since somebody looked."""
@@ -88,46 +96,8 @@ class Session:
     # -- what arguments mean
 
     def image(self, repo_id: str, text: str) -> str:
-        """The id that ``text`` is, or is the beginning of, or the image of ``repo_id`` that has that name."""
-        if _is_whole(text):
-            return text.lower()
-        return _only(text, dict.fromkeys(self._images(repo_id), repo_id), repo_id)
-
-    def named(self, repo_id: str, name: str) -> list[str]:
-        """The ids of the images that have that name, removed ones too."""
-        return [image.id for image in self._images(repo_id) if image.name == name]
-
-    def _images(self, repo_id: str) -> list[ImageReport]:
-        """The images of a repository, looked at once: that takes all of its records."""
-        if repo_id not in self._listed:
-            self._listed[repo_id] = self.engine.list_images(repo_id)
-        return self._listed[repo_id]
-
-    def image_anywhere(self, text: str, repositories: list[str] | None = None, home: str = "") -> str:
-        """As ``image``, among the images of all connected repositories (or of those named); a name that one image of
-        ``home`` has alone means that one."""
-        if _is_whole(text):
-            return text.lower()
-        if home:
-            there = self.named(home, text)
-            if len(there) == 1:
-                return there[0]
-        known: dict[ImageReport, str] = {}
-        places: dict[str, ImageReport] = {}
-        silent = []
-        for repo_id in sorted(self.engine.list_repositories()) if repositories is None else repositories:
-            try:
-                images = self._images(repo_id)
-            except DiskwrightError:
-                if repositories is not None:
-                    raise
-                silent.append(repo_id)
-                continue
-            for image in images:
-                first = places.setdefault(image.id, image)
-                known[first] = f"{known[first]}, {repo_id}" if first in known else repo_id
-        where = "the connected repositories" + (f" ({', '.join(silent)} cannot be read)" if silent else "")
-        return _only(text, known, where)
+        """As ``ImageNames.one``."""
+        return self.names.one(repo_id, text)
 
     def options(self, arguments: argparse.Namespace) -> dict[str, Any]:
         """The options of the API that the flags say; only those that were given."""
@@ -159,8 +129,9 @@ class Session:
     def tell_namesakes(self, repo_id: str, image: str, name: str | None) -> None:
         """Say that other images of the repository have the name that ``image`` was just given: no command takes it for
         one of them then. Only where this one has looked for images by name anyway: no others are read for a note."""
-        known = repo_id in self._listed and name
-        others = sorted({*self.named(repo_id, known.strip())} - {image}) if known else []
+        if not name or not self.names.known(repo_id):
+            return
+        others = sorted({*self.names.having(repo_id, name.strip())} - {image})
         if others:
             more = f" and {len(others) - 1} more" if len(others) > 1 else ""
             self.out.say(
@@ -183,6 +154,60 @@ def renamed(data: Any, name: str) -> dict[str, Any]:
     require(name.strip() and name.isprintable(), f"{name!r:.80} cannot be a name", "Use printable characters")
     require(data is None or isinstance(data, dict), "the user data is no JSON object, so it has no room for a name")
     return {**(data or {}), "name": name.strip()}
+
+
+class ImageNames:
+    """What the names of images mean. A repository is listed once, when the first name is looked for in it: that takes
+    all of its records; a whole id takes none."""
+
+    def __init__(self, engine: Engine):
+        self._engine = engine
+        self._listed: dict[str, list[ImageReport]] = {}
+
+    def one(self, repo_id: str, text: str) -> str:
+        """The id that ``text`` is, or is the beginning of, or the image of ``repo_id`` that has that name."""
+        if _is_whole(text):
+            return text.lower()
+        return _only(text, dict.fromkeys(self._images(repo_id), repo_id), repo_id)
+
+    def having(self, repo_id: str, name: str) -> list[str]:
+        """The ids of the images that have that name, removed ones too."""
+        return [image.id for image in self._images(repo_id) if image.name == name]
+
+    def known(self, repo_id: str) -> bool:
+        """Whether the repository was listed already."""
+        return repo_id in self._listed
+
+    def anywhere(self, text: str, repositories: list[str] | None = None, home: str = "") -> str:
+        """As ``one``, among the images of all connected repositories (or of those named); a name that one image of
+        ``home`` has alone means that one."""
+        if _is_whole(text):
+            return text.lower()
+        if home:
+            there = self.having(home, text)
+            if len(there) == 1:
+                return there[0]
+        known: dict[ImageReport, str] = {}
+        places: dict[str, ImageReport] = {}
+        silent = []
+        for repo_id in sorted(self._engine.list_repositories()) if repositories is None else repositories:
+            try:
+                images = self._images(repo_id)
+            except DiskwrightError:
+                if repositories is not None:
+                    raise
+                silent.append(repo_id)
+                continue
+            for image in images:
+                first = places.setdefault(image.id, image)
+                known[first] = f"{known[first]}, {repo_id}" if first in known else repo_id
+        where = "the connected repositories" + (f" ({', '.join(silent)} cannot be read)" if silent else "")
+        return _only(text, known, where)
+
+    def _images(self, repo_id: str) -> list[ImageReport]:
+        if repo_id not in self._listed:
+            self._listed[repo_id] = self._engine.list_images(repo_id)
+        return self._listed[repo_id]
 
 
 def _is_whole(text: str) -> bool:

@@ -75,7 +75,7 @@ def add_create_disk(parser: Parser) -> None:
 
 def run_create_disk(session: Session, arguments: argparse.Namespace) -> int:
     size = parse_size(arguments.size)
-    base = session.image_anywhere(arguments.base, arguments.participating, arguments.repo) if arguments.base else None
+    base = session.names.anywhere(arguments.base, arguments.participating, arguments.repo) if arguments.base else None
     options = session.options(arguments)
     data = session.user_data(arguments)
     image = session.engine.create_virtual_disk(arguments.repo, size, base, data, options)
@@ -111,7 +111,7 @@ def add_copy(parser: Parser) -> None:
 
 
 def run_copy(session: Session, arguments: argparse.Namespace) -> int:
-    image = session.image_anywhere(arguments.image, arguments.participating)
+    image = session.names.anywhere(arguments.image, arguments.participating)
     base = session.image(arguments.repo, arguments.base) if arguments.base else None
     data = session.user_data(arguments)
     if data is None:

@@ -45,7 +45,7 @@ def _called(session: Session, repo: str, image: str) -> frozenset[str]:
     """The ids of the images that have that name now, whatever they were called before."""
     if image and not is_id(image):
         with contextlib.suppress(DiskwrightError):  # the names that the history noted are left
-            return frozenset(session.named(repo, image))
+            return frozenset(session.names.having(repo, image))
     return frozenset()
 
 

@@ -6,14 +6,13 @@ among them: a removed image can be restored until a clean fix has run.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine.data.model import WaitKind
-from engine.errors import BadRequest, DiskwrightError
+from engine.errors import BadRequest
 from tui.cli.arguments import parse_size
-from tui.cli.session import absolute, renamed
+from tui.cli.session import ImageNames, absolute, renamed
 from tui.console.control.scanning import rescan
 from tui.console.dialogs.confirm import Ask
 from tui.console.dialogs.fields import Form, FormField
@@ -23,9 +22,6 @@ from tui.text.statuses import State
 from tui.view.command_lines import line
 from tui.view.fixes import FixRow
 from tui.view.images import ImageRow
-
-if TYPE_CHECKING:
-    from engine.api import Engine
 
 _FORMATS = ("raw", "qcow2")
 
@@ -43,7 +39,7 @@ def create(shell: Shell) -> None:
         size = parse_size(values["size"])
         data = renamed(None, values["name"]) if values["name"] else None
         with shell.site.engine() as engine:
-            base = find_image(engine, values["base"]) if values["base"] else None
+            base = ImageNames(engine).anywhere(values["base"], home=repo) if values["base"] else None
             return engine.create_virtual_disk(repo, size, base, data)
 
     def told(image: str, values: Mapping[str, str]) -> None:
@@ -86,7 +82,7 @@ def copy(shell: Shell, row: ImageRow) -> None:
         with site.engine() as engine:
             data = engine.get_user_data(repo, row.id)
             data = renamed(data, values["name"]) if values["name"] else data
-            base = find_image(engine, values["base"], values["to"]) if values["base"] else None
+            base = ImageNames(engine).one(values["to"], values["base"]) if values["base"] else None
             return engine.copy_image(values["to"], row.id, base, data, {"image_hints": {row.id: repo}})
 
     def told(image: str, values: Mapping[str, str]) -> None:
@@ -226,22 +222,6 @@ def why_not(shell: Shell, name: str, row: ImageRow | None) -> str:
     if name in ("export_image", "snapshot", "copy_image") and not row.usable:
         return f"{row.label} cannot be used now, w tells why"
     return ""
-
-
-def find_image(engine: Engine, text: str, repo: str = "") -> str:
-    """Return the id of the image that a name or the beginning of an id means, in one repository or in all; BadRequest
-    when that is none or several."""
-    repos = [repo] if repo else sorted(engine.list_repositories())
-    found: dict[str, str] = {}
-    for name in repos:
-        with contextlib.suppress(DiskwrightError):
-            for image in engine.list_images(name):
-                if image.name == text or (len(text) >= 4 and image.id.startswith(text.lower())):
-                    found[image.id] = f"{image.id[:8]} ({printable(image.name) or '-'} in {name})"
-    if len(found) != 1:
-        many = f"may mean {', '.join(list(found.values())[:4])}" if found else "is no image that is connected"
-        raise BadRequest(f"{text!r:.80} {many}", "Give a unique name, or more digits of the id")
-    return next(iter(found))
 
 
 def _ask(

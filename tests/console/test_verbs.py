@@ -166,13 +166,15 @@ async def test_a_repository_that_was_replaced_is_taken_only_when_confirmed(tmp_p
 
 
 def test_a_path_is_completed_as_far_as_there_is_one_way(tmp_path: Path) -> None:
-    """Directories end in a slash, hidden ones need their point, lists go by their last part."""
-    for name in ("images", "imports", ".hidden"):
+    """Directories end in a slash, hidden ones need their point, lists go by their last part; what would repaint the
+    screen is left out."""
+    for name in ("images", "imports", ".hidden", "escape\x1b]0;x", "bytes\udce9"):
         (tmp_path / name).mkdir()
     (tmp_path / "file.img").touch()
     assert completed(f"{tmp_path}/i") == (f"{tmp_path}/im", ["images/", "imports/"])
     assert completed(f"{tmp_path}/ima") == (f"{tmp_path}/images/", ["images/"])
     assert completed(f"{tmp_path}/")[1] == ["file.img", "images/", "imports/"]
+    assert completed(f"{tmp_path}/e") == (f"{tmp_path}/e", []) and not completed(f"{tmp_path}/b")[1]
     assert completed(f"/dev/null,{tmp_path}/fi") == (f"/dev/null,{tmp_path}/file.img", ["file.img"])
     assert completed(f"{tmp_path}/none/x") == (f"{tmp_path}/none/x", [])
 

@@ -62,7 +62,7 @@ class FieldsDialog(Dialog):
                 field.cursor_position = len(text)
             if len(names) > 1:
                 more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
-                self.tell_here(f"{'  '.join(map(printable, names[:_TOLD]))}{more}", "quiet")
+                self.tell_here(f"{'  '.join(names[:_TOLD])}{more}", "quiet")
             elif text == typed:
                 self.focus_next()
 
@@ -71,7 +71,8 @@ class FieldsDialog(Dialog):
 
 def completed(typed: str) -> tuple[str, list[str]]:
     """Return a path as far as there is only one way to go on, and what it may be: the last part of a list with commas,
-    ~ for the user's home. A directory ends in a slash. Nothing is found in what cannot be read."""
+    ~ for the user's home. A directory ends in a slash. Nothing is found in what cannot be read, and no name that could
+    tell a terminal what to do."""
     head, comma, last = typed.rpartition(",")
     directory, begun = os.path.split(last)
     try:
@@ -79,7 +80,9 @@ def completed(typed: str) -> tuple[str, list[str]]:
             names = sorted(
                 entry.name + ("/" if entry.is_dir() else "")
                 for entry in entries
-                if entry.name.startswith(begun) and (begun or not entry.name.startswith("."))
+                if entry.name.startswith(begun)
+                and (begun or not entry.name.startswith("."))
+                and printable(entry.name) == entry.name
             )
     except OSError:
         names = []

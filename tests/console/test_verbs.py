@@ -95,7 +95,9 @@ async def test_what_is_wrong_stays_in_the_form(tmp_path: Path) -> None:
         await press(pilot, *["backspace"] * 6, "enter")
         assert list(images(site).values()) == ["optimized"]
         await press(pilot, "E", *f"{tmp_path}/pool", "enter")
-        assert images(site) and "pool" in screen_text(app) and app.page_shown is not app.screen
+        assert "There is a file" in screen_text(app) and app.page_shown is not app.screen
+        await press(pilot, "down", *"x", "enter")
+        assert "Image format 'rawx' is unknown" in screen_text(app)
 
 
 async def test_nothing_is_changed_read_only(tmp_path: Path) -> None:

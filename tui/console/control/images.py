@@ -23,8 +23,6 @@ from tui.view.command_lines import line
 from tui.view.fixes import FixRow
 from tui.view.images import ImageRow
 
-_FORMATS = ("raw", "qcow2")
-
 
 def create(shell: Shell) -> None:
     """Ask for name, size and base, then create a virtual disk."""
@@ -115,7 +113,8 @@ def rename(shell: Shell, row: ImageRow) -> None:
 def remove(shell: Shell, row: ImageRow) -> None:
     """Ask, then remove an image; its data stays until a clean fix, and until then it can be restored."""
     repo = shell.site.current
-    needed = f"{row.dependants} other images stand on its data, which is kept for them. " if row.dependants else ""
+    others = f"{row.dependants} other images stand" if row.dependants > 1 else "1 other image stands"
+    needed = f"{others} on its data, which is kept. " if row.dependants else ""
     lines = [
         f"{row.label} ({row.id}) in {repo} cannot be used any more then.",
         f"{needed}Its space comes back with a clean fix; until one has run, u restores it.",
@@ -153,12 +152,10 @@ def export(shell: Shell, row: ImageRow) -> None:
     site, repo = shell.site, shell.site.current
     fields = (
         FormField("file", "a file that does not exist yet", path=True),
-        FormField("format", "raw (its exact length) or qcow2", "raw"),
+        FormField("format", "raw, qcow2, qcow2-zstd, vmdk, vhdx, vhd, vdi", "raw"),
     )
 
     def attempt(values: Mapping[str, str]) -> str:
-        if values["format"] not in _FORMATS:
-            raise BadRequest(f"{values['format']!r:.80} is no format for a file", f"Use {' or '.join(_FORMATS)}")
         path = absolute(values["file"])
         with site.engine() as engine:
             engine.export_image(repo, row.id, path, values["format"])

@@ -28,6 +28,7 @@ from engine.data.model import Fix, ImageReport, RepositoryReport, Risk, Status, 
 from engine.data.records import Record, is_tombstone
 from engine.data.uses import follower, named, taken_over, uses
 from engine.errors import DiskwrightError
+from engine.formats.files import layout
 from engine.tags import chains
 from engine.triage import rules
 from sim.disk.content import Content
@@ -267,8 +268,9 @@ def _not_entered(storage: SimStorage, repo: str, records: Mapping[str, Record | 
     names itself the disk whose volume it takes over."""
     root = f"{REPOSITORIES}/{repo}/"
     try:
-        kept = b'"needs":["uses"]' in _read(storage, f"{root}repository.json")
-    except OSError:
+        content = storage.file(root + layout.IDENTITY_FILE)[1].content
+        kept = layout.decode_identity(content.read(0, content.size), root).uses
+    except (OSError, DiskwrightError):
         return []
     if not kept:
         return []
@@ -281,11 +283,6 @@ def _not_entered(storage: SimStorage, repo: str, records: Mapping[str, Record | 
         for subject in uses(record)
         if (subject, tag) not in entered and not (follower(record) and subject == taken_over(record))
     ]
-
-
-def _read(storage: SimStorage, path: str) -> bytes:
-    content = storage.file(path)[1].content
-    return content.read(0, content.size)
 
 
 def _kept(generations: list[int]) -> list[int]:

@@ -12,7 +12,8 @@ from engine.doors.hypervisor import Node
 from engine.doors.images import Data, Layer
 from engine.errors import ToolFailed, from_os_error
 from engine.tools.qemu.qcow2 import Header, parse_header
-from sim.disk.nodes import LinkNode
+from sim.disk.files import SimHandle
+from sim.disk.nodes import FileNode, LinkNode
 from sim.hosts.processes import SimHost, SimProcess
 from sim.lvm.volume_groups import DEVICE_ROOT
 from sim.qemu.images import SimImageTool, SimSession, UnsafeImageTool
@@ -102,6 +103,15 @@ class SimMachine:
         self._chain = [layer, top, *self._chain[1:]]
         self._session = self._images.open_session(self._chain, True, False)
         self._nodes = [added._replace(has_backing=True), self._nodes[0]._replace(writable=False), *self._nodes[1:]]
+
+    def deleted_files(self) -> list[str]:
+        """The files that it has open and that have no name any more."""
+        found = []
+        for handle in self.process.files.handles:
+            node = handle.storage.nodes.get(handle.inode) if isinstance(handle, SimHandle) else None
+            if isinstance(node, FileNode) and not node.links:
+                found.append(handle.path)
+        return sorted(found)
 
     def freeze(self) -> None:
         """Stop it as by SIGSTOP; it keeps its locks."""

@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 from engine.api import Engine
 from engine.data.model import VolumeFormat
 from engine.errors import StorageError
-from sim.disk.files import SimHandle
-from sim.disk.nodes import FileNode
 from sim.explore.cases.operations import Effect, Operation
 from sim.explore.oracle.reference import Image, Key, Model
 from sim.hosts.crash import Crashed
@@ -67,10 +65,8 @@ class Machines:
     def harmed(self) -> Iterator[str]:
         """What has been done to machines that run."""
         for one in self.running:
-            for handle in one.machine.process.files.handles:
-                node = self._world.storage.nodes.get(handle.inode) if isinstance(handle, SimHandle) else None
-                if isinstance(node, FileNode) and not node.links:
-                    yield f"a file that the machine of {one.disk[0]}/{one.disk[1][:6]} has open was deleted"
+            if one.machine.deleted_files():
+                yield f"a file that the machine of {one.disk[0]}/{one.disk[1][:6]} has open was deleted"
 
     # -- what they do
 

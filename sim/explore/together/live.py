@@ -7,7 +7,7 @@ its manager at the path that it knows, the machine stopped, and all fixes that a
 * that in the end, and after each power cut, the disk shows all that the machine has flushed,
 * that a snapshot which was seen once never shows anything else, and that it is of a moment while the verb ran,
 * that the machine is never told that it cannot write, and no file that it has open is deleted,
-* that no lease is left behind, and nothing hidden stays once everything is fixed and the machine is gone.
+* that no holder is left that nobody knows of, and nothing hidden stays once all is fixed and the machine is gone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from sim.hosts.crash import Crashed
 from sim.hosts.doors.hypervisor import CHANGES
 from sim.hosts.machine import SimMachine
 from sim.hosts.processes import HOLDER, SimProcess
-from sim.hosts.world import World
+from sim.hosts.world import FORMAT, World
 
 MONITOR = "qmp:/run/machine"
 _AT = 8 * BLOCK
@@ -54,7 +54,7 @@ class Wrong(NamedTuple):
 
 def snapshots(
     prepare: Callable[[Driver], object],
-    format: str = "localfs-1.0",
+    format: str = FORMAT,
     deaths: Sequence[str] = DEATHS,
     every: int = 1,
     first: int = 1,
@@ -174,6 +174,8 @@ class _Run:
                 self._problems.append(f"the machine could not write: {error}")
             self._content = self._content.write(at, data(self._writes))
             self._moments.append(self._content)
+        if self._machine.deleted_files():
+            self._problems.append("a file that the machine has open was deleted")
 
     def _go_on(self) -> None:
         self._use()

@@ -22,8 +22,7 @@ from typing import NamedTuple
 from engine.data.model import Fix
 from engine.errors import DiskwrightError, StorageError
 from sim.disk.content import Content
-from sim.disk.files import Fault, SimHandle
-from sim.disk.nodes import FileNode
+from sim.disk.files import Fault
 from sim.explore.cases.case import Case, prepared
 from sim.explore.cases.driver import read
 from sim.explore.cases.fixtures.images import BLOCK, data
@@ -96,7 +95,6 @@ class _Run:
         self._taken = self._offered()
         host = self._world.process_of(engine).host
         self._machine = SimMachine(host, entry.path, entry.format)
-        self._open = [handle.inode for handle in self._machine.process.files.handles if isinstance(handle, SimHandle)]
         self._use()
         return True
 
@@ -133,10 +131,8 @@ class _Run:
             self._machine.flush()
         except StorageError as error:
             self._problems.append(f"the machine could not write: {error}")
-        for inode in self._open:
-            node = self._world.storage.nodes.get(inode)
-            if not isinstance(node, FileNode) or not node.links:
-                self._problems.append(f"before effect {self._count}: a file that the machine has open was deleted")
+        if self._machine.deleted_files():
+            self._problems.append(f"before effect {self._count}: a file that the machine has open was deleted")
 
     def _fix_all(self) -> None:
         engine = self._world.host("two")

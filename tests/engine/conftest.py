@@ -8,7 +8,7 @@ from sim.explore.cases.driver import Driver
 from sim.hosts.world import LVM, NFS, SHARED
 from sim.hosts.world import World as SimWorld
 from tests.crash.kit import World
-from tests.engine.regress_kit import Killer
+from tests.engine.kit import Killer
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from engine.data.records import canonical
 from engine.errors import DiskwrightError, NotUnderstood, Refused
 from tests.crash.kit import SIZE, write
 from tests.crash.kit import content as exported
-from tests.engine.regress_kit import copied, fixes, run
+from tests.engine.kit import copied, fixes, run
 
 
 def generations(world, repo, tag) -> list[Path]:

@@ -9,7 +9,7 @@ import pytest
 
 from engine.data.model import Status
 from tests.crash.kit import MiB, content, write
-from tests.engine.regress_kit import NO_FIX, fixes, record, run, state_of, volume_of
+from tests.engine.kit import NO_FIX, fixes, record, run, state_of, volume_of
 
 SIZE = 16 * MiB
 

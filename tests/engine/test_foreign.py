@@ -18,7 +18,7 @@ from engine.data.model import Status
 from engine.errors import BadRequest, DiskwrightError, NotFound, Refused
 from engine.tools.qemu import foreign
 from tests.crash.kit import MiB, content
-from tests.engine.regress_kit import NO_FIX, run, state_of
+from tests.engine.kit import NO_FIX, run, state_of
 
 DRIVERS = {"vmdk": "vmdk", "vhdx": "vhdx", "vhd": "vpc", "vdi": "vdi"}
 OPTIONS = {"vhd": ("-o", "force_size=on")}

@@ -17,8 +17,8 @@ from engine.errors import Refused
 from engine.fixes import fill, import_image
 from engine.tags import changes, leasing
 from tests.crash.kit import MiB, content
-from tests.engine.regress_kit import NO_FIX, fixes, last_error, record, run, state_of
-from tests.engine.test_regressions_hostile import rewrite
+from tests.engine.kit import NO_FIX, fixes, last_error, record, run, state_of
+from tests.engine.regressions.test_hostile import rewrite
 
 
 def make_qcow2(path: Path, *commands: str, size: str = "8M") -> Path:

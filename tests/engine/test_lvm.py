@@ -12,7 +12,7 @@ from sim.explore.cases.driver import Driver, MiB, read
 from sim.explore.cases.fixtures import lvm
 from sim.hosts.world import DEVICE_BYTES, LVM, World
 from sim.lvm.volume_groups import groups_of
-from tests.engine.regress_kit import shown
+from tests.engine.kit import shown
 
 EXTENT = 4 * MiB
 

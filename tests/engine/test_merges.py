@@ -12,7 +12,7 @@ from engine.errors import StaleFix
 from engine.fixes import merge
 from engine.tags import changes
 from tests.crash.kit import SIZE, content, nothing_left_over, settle, write
-from tests.engine.regress_kit import Killer, fixes, record, run, state_of
+from tests.engine.kit import Killer, fixes, record, run, state_of
 
 
 def chain(engine, depth):

@@ -16,7 +16,7 @@ from sim.explore.cases.driver import Driver, KiB
 from sim.explore.cases.fixtures import damage, images
 from sim.explore.cases.fixtures.images import SIZE, data
 from sim.hosts.world import World
-from tests.engine.regress_kit import shown
+from tests.engine.kit import shown
 
 
 def older(copied: bool = True) -> tuple[Driver, str, str, str]:

@@ -14,7 +14,7 @@ from engine.errors import BadRequest, DiskwrightError, Refused
 from engine.fixes import fill
 from engine.tools.packed.session import UnpackSession
 from tests.crash.kit import MiB, content
-from tests.engine.regress_kit import NO_FIX, run, state_of
+from tests.engine.kit import NO_FIX, run, state_of
 
 PROGRAMS = {"xz": ("xz", "-1", "-T1"), "gz": ("gzip", "-1"), "zst": ("zstd", "-q", "-1")}
 EVERY = pytest.mark.parametrize("packing", PROGRAMS)

@@ -9,7 +9,7 @@ from engine.triage import rules
 from sim.explore.cases.driver import Driver, KiB, MiB, layers
 from sim.explore.cases.fixtures.images import BLOCK, a_begun_merge, data
 from sim.hosts.world import LVM, World
-from tests.engine.regress_kit import shown
+from tests.engine.kit import shown
 
 ODD = 256 * KiB - 700
 LONGER = 3 * MiB + 100

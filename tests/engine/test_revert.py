@@ -16,7 +16,7 @@ from sim.explore.cases.fixtures.images import BLOCK, data
 from sim.hosts.crash import Crashed
 from sim.hosts.processes import SimProcess
 from sim.hosts.world import NFS, World
-from tests.engine.regress_kit import NO_FIX, shown
+from tests.engine.kit import NO_FIX, shown
 
 SIZE = 256 * KiB - 700
 

@@ -14,7 +14,7 @@ from engine.data.model import Status
 from engine.errors import Conflict, DiskwrightError, NoSpace
 from engine.verbs import export
 from tests.crash.kit import SIZE, MiB, write
-from tests.engine.regress_kit import state_of
+from tests.engine.kit import state_of
 
 
 @pytest.fixture

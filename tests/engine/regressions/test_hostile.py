@@ -24,7 +24,7 @@ from engine.tools.local.files import RealFiles
 from engine.tools.qemu import nbd
 from engine.triage.judge import judge
 from tests.crash.kit import MiB, settle
-from tests.engine.regress_kit import FAST, NO_FIX, copied, fixes, record, run, snapshotted, state_of, volume_of
+from tests.engine.kit import FAST, NO_FIX, copied, fixes, record, run, snapshotted, state_of, volume_of
 
 
 def record_file(world: Any, repo: str, image: str) -> Path:

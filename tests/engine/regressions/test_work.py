@@ -29,7 +29,7 @@ from engine.tools.qemu import server
 from engine.verbs import export
 from tests.contracts.source import ROOT
 from tests.crash.kit import MiB, content, settle, write
-from tests.engine.regress_kit import (
+from tests.engine.kit import (
     NO_FIX,
     copied,
     fixes,

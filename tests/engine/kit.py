@@ -1,4 +1,4 @@
-"""What the regression tests share: fixes by rule, and hosts that are killed at a chosen point."""
+"""What tests of the engine share: fixes by rule, and hosts that are killed at a chosen point."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.data.model import Fix
 from engine.data.records import Record
 from sim.explore.cases.driver import Driver, read
 from sim.hosts.crash import Crashed
-from tests.crash.kit import MiB, World, write
+from tests.crash.kit import MiB, World, as_it_rots, write
 
 NO_FIX = {"auto_fix": False}
 FAST = {"strategy": "performance"}
@@ -75,6 +75,14 @@ def snapshotted(engine: Engine, size: int = 8 * MiB, above: str = "write -P 9 0 
     if above:
         write(engine, "a", disk, above)
     return disk, snapshot
+
+
+def rot(path: Any) -> None:
+    """Another byte in what is, in these images, data."""
+    raw = bytearray(path.read_bytes())
+    raw[-100] ^= 0xFF
+    with as_it_rots(path):
+        path.write_bytes(raw)
 
 
 class Killer:

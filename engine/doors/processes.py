@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from engine.doors.leases import Lease
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 class ProcessState(StrEnum):
@@ -45,3 +49,7 @@ class Processes(Protocol):
 
     def kill(self, identity: ProcessIdentity) -> None:
         """End a process at once (SIGKILL). No error when it is gone."""
+
+    def at_once(self, work: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
+        """Return ``work(item) for item in items``, which are few and may each wait long: they wait together. ``work``
+        changes nothing that two of them share."""

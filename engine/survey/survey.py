@@ -8,7 +8,8 @@ cannot be read never stops the survey.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 
 from engine.data import progress
 from engine.data.model import Finding, Fix, RepositoryReport, VolumeFormat, Wait, WaitKind
@@ -315,25 +316,24 @@ def _replicas(context: Context, view: View, only: str | None) -> None:
     if len(context.connections) < 2:
         return
     judged = Judge(Graph(view))
+    others = functools.cache(lambda: [other for other in context.reachable() if other[1].identity != view.repository])
     for tag, entry in view.scan.tags.items():
         record = entry.record
         if only is not None and tag != only:
             continue
         if record is None:
             if entry.damaged:
-                view.replicas[tag] = replicas_of(context, view.repository, tag)
+                view.replicas[tag] = _replicas_in(others(), tag)
         elif not record.mutable:
             health = judged.health(tag)
             if (health.rule and health.culprit == tag) or record.lost:
-                view.replicas[tag] = replicas_of(context, view.repository, tag)
+                view.replicas[tag] = _replicas_in(others(), tag)
 
 
-def replicas_of(context: Context, home: str, snapshot: str) -> list[Replica]:
-    """Return the connected repositories other than ``home`` that have this snapshot whole and readable."""
+def _replicas_in(others: Sequence[tuple[str, Repository]], snapshot: str) -> list[Replica]:
+    """The repositories of ``others`` that have this snapshot whole and readable."""
     found = []
-    for repo_id, repository in context.reachable():
-        if repository.identity == home:
-            continue
+    for repo_id, repository in others:
         with contextlib.suppress(DiskwrightError):
             other = changes.read(repository, snapshot).record
             if not other.mutable and not chains.lost(chains.usable(repository, other)):

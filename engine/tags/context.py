@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from engine.data.model import OperationStatus, require_id
@@ -118,6 +118,24 @@ class Context:
             self.connections[repo_id] = now
             return self._connected(repo_id)
 
+    def open_together(self, repo_ids: Iterable[str]) -> dict[str, DiskwrightError]:
+        """Open those of the connected repositories that are not open, all at once, and return why the others cannot be:
+        servers that do not answer are waited for together, and those named here need not be tried again."""
+        shut = [repo_id for repo_id in repo_ids if repo_id in self.connections and repo_id not in self._open]
+        failed: dict[str, DiskwrightError] = {}
+        for repo_id, opened in zip(shut, self.doors.processes.at_once(self._try_opened, shut), strict=True):
+            if isinstance(opened, DiskwrightError):
+                failed[repo_id] = opened
+            else:
+                self._open[repo_id] = opened
+        return failed
+
+    def _try_opened(self, repo_id: str) -> Repository | DiskwrightError:
+        try:
+            return self._opened(repo_id)
+        except DiskwrightError as error:
+            return error
+
     def _connected(self, repo_id: str) -> Repository:
         if repo_id not in self._open:
             self._open[repo_id] = self._opened(repo_id)
@@ -211,9 +229,13 @@ class Context:
 
     def reachable(self, only: tuple[str, ...] | None = None) -> Iterator[tuple[str, Repository]]:
         """Return the connected repositories that can be opened now; those in ``only`` must be connected."""
-        for repo_id in only if only is not None else sorted(self.connections):
+        wanted = only if only is not None else sorted(self.connections)
+        away = self.open_together(wanted)
+        for repo_id in wanted:
             if repo_id not in self.connections:
                 self.repository(repo_id)  # raises NotFound naming it
+            if repo_id in away:
+                continue
             try:
                 yield repo_id, self.repository(repo_id)
             except DiskwrightError:

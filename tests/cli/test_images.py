@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shlex
+import threading
 from pathlib import Path
 from xml.etree.ElementTree import fromstring
 
@@ -52,6 +54,30 @@ def test_columns_are_kept_in_a_pipe_too(
     monkeypatch.setenv("COLUMNS", "80")
     lines = run(command, "backup").out.splitlines()
     assert max(map(len, lines)) <= 80, max(lines, key=len)
+
+
+@pytest.mark.parametrize("command", [["images"], ["images", "--tree"], ["repos"]])
+def test_storages_that_do_not_answer_are_waited_for_together(
+    run: Command, main_repo: str, backup_repo: str, monkeypatch: pytest.MonkeyPatch, command: list[str]
+):
+    """Neither is opened before the other was asked for, and none is asked twice; each is told."""
+    both = threading.Barrier(2, timeout=10)
+    places = {repo["parameters"]["path"] for repo in run.json("repos")["repositories"]}
+    list_directory = RealFiles.list_directory
+    asked: list[str] = []
+
+    def silent(self: RealFiles, path: str) -> list[Entry]:
+        if path in places:
+            asked.append(path)
+            both.wait()
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return list_directory(self, path)
+
+    monkeypatch.setattr(RealFiles, "list_directory", silent)
+    done = run(*command, code=None)
+    for repo in (main_repo, backup_repo):
+        assert repo in done.out + done.err
+    assert sorted(asked) == sorted(places)
 
 
 def test_a_name_does_where_an_id_is_taken(run: Command, three: dict[str, str]):

@@ -190,8 +190,12 @@ class ImageNames:
         known: dict[ImageReport, str] = {}
         places: dict[str, ImageReport] = {}
         silent = []
-        for repo_id in sorted(self._engine.list_repositories()) if repositories is None else repositories:
+        searched = sorted(self._engine.list_repositories()) if repositories is None else repositories
+        away = self._engine.context.open_together(searched)
+        for repo_id in searched:
             try:
+                if repo_id in away:
+                    raise away[repo_id]
                 images = self._images(repo_id)
             except DiskwrightError:
                 if repositories is not None:

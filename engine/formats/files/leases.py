@@ -7,25 +7,31 @@ that he has open.
 from __future__ import annotations
 
 from engine.data.model import require_id
+from engine.doors.files import Files
 from engine.doors.leases import Lease
 from engine.doors.leases import Leases as Locks
-from engine.errors import NoLocks, from_os_error
-from engine.formats.files.layout import lease_key
+from engine.errors import NoLocks, from_os_error, from_os_errors
+from engine.formats.files.layout import LOCKS_FILE, lease_key
 
 
 class Leases:
     """The leases of one repository. StorageError when the file cannot be opened."""
 
-    def __init__(self, locks: Locks, path: str) -> None:
-        """``path``: of the file."""
+    def __init__(self, locks: Locks, files: Files, root: str) -> None:
+        """``root``: the directory of the repository."""
         self._locks = locks
-        self._path = path
+        self._files = files
+        self._root = root
+        self._path = f"{root}/{LOCKS_FILE}"
 
     def try_acquire(self, name: str, shared: bool = False) -> Lease | None:
-        """Lock the byte of a tag, or of the name of a temporary file. NoLocks when there is no file."""
+        """Lock the byte of a tag, or of the name of a temporary file. NoLocks when there is no file, StorageError when
+        there is no repository."""
         try:
             return self._locks.try_acquire(self._path, _key(name), shared)
         except FileNotFoundError:
+            with from_os_errors("take a lease"):
+                self._files.stat(self._root)  # all of it may be away, which no fix mends
             raise NoLocks(
                 f"the lock file {self._path} is missing, so nobody can take a lease",
                 "Run the fix B-LOCKS that diskwright check offers, which makes it again when nobody uses the data",

@@ -45,7 +45,7 @@ class Tree:
         self.doors = doors
         self.files = doors.files
         self.root = root
-        self.leases = Leases(doors.leases, self.path(layout.LOCKS_FILE))
+        self.leases = Leases(doors.leases, doors.files, root)
         self._durable_shards: set[str] = set()
 
     def path(self, name: str) -> str:

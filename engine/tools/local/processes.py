@@ -7,10 +7,12 @@ import errno
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from engine.doors.leases import Lease
 from engine.doors.processes import ProcessIdentity, ProcessState
+from engine.tools.local import threads
 from engine.tools.local.environment import of_our_own
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ _STATES = {"T": ProcessState.STOPPED, "t": ProcessState.STOPPED, "Z": ProcessSta
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
 """Processes we started and have not waited for: they belong to this process, not to an object."""
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 class RealProcesses:
@@ -76,6 +81,10 @@ class RealProcesses:
     def kill(self, identity: ProcessIdentity) -> None:
         """Send SIGKILL."""
         self._signal(identity, (signal.SIGKILL,))
+
+    def at_once(self, work: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
+        """Have a thread for each."""
+        return threads.at_once(work, items)
 
     def _signal(self, identity: ProcessIdentity, signals: tuple[signal.Signals, ...]) -> None:
         if self.state(identity) is ProcessState.GONE:

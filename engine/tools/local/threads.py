@@ -55,6 +55,16 @@ def _in_threads(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
                 future.cancel()
 
 
+def at_once(work: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
+    """Return ``work(item) for item in items``, done at once by a thread for each: for a few that may wait long."""
+    if len(items) < 2:
+        return [work(item) for item in items]
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(len(items)) as pool:
+        return list(pool.map(work, items))
+
+
 def no_longer_than(seconds: float, work: Callable[[], object]) -> None:
     """Have ``work`` done, and wait for it so long: what takes longer goes on by itself and ends with the process. An
     OSError of it is swallowed."""

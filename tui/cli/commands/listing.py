@@ -18,6 +18,7 @@ from tui.text.amounts import compact
 from tui.text.printable import printable, quoted
 
 if TYPE_CHECKING:
+    from engine.api import Engine
     from tui.view.families import Family, Member
 
 SEVERITY = ("broken", "unknown", "degraded", "removed", "hidden", "optimized")
@@ -88,41 +89,40 @@ class _Found(NamedTuple):
 def _found(session: Session, arguments: argparse.Namespace) -> _Found:
     """Images of the repository that is named, or of all; of those one that cannot be read hides the others' not."""
     images, hidden, any_there = list[tuple[ImageReport, str]](), list[tuple[str, str]](), False
-    places = _places(session, arguments.repo)
-    for repo_id, report in _looked(places, bool(arguments.repo), session.engine.inspect_repository, hidden):
+    for repo_id, report in _looked(session.engine, arguments.repo, session.engine.inspect_repository, hidden):
         any_there = any_there or any(not image.hidden for image in report.images)
         images += [(image, repo_id) for image in report.images if _wanted(image, arguments)]
         unread = [finding for finding in report.findings if finding.kind == "unknown" and not is_id(finding.subject)]
         hidden += [(finding.subject, finding.text) for finding in unread]
     images.sort(key=lambda item: _ORDERS[arguments.sort](item[0]))
     shown = images if arguments.limit is None else images[: arguments.limit]
-    nothing = "" if images else _nothing(arguments.repo, bool(places), any_there)
+    nothing = "" if images else _nothing(session.engine, arguments.repo, any_there)
     return _Found(shown, len(images) - len(shown), nothing, hidden)
 
 
-def _places(session: Session, named: str) -> list[str]:
-    return [named] if named else sorted(session.engine.list_repositories())
-
-
 def _looked(
-    places: list[str], must: bool, look: Callable[[str], T], unread: list[tuple[str, str]]
+    engine: Engine, named: str, look: Callable[[str], T], unread: list[tuple[str, str]]
 ) -> Iterator[tuple[str, T]]:
-    """What a look at each repository found; into ``unread`` those that cannot be read, with the reason. ``must``: that
-    is an error."""
+    """What a look at the repository that is named found, or at each; of all, those that cannot be read come into
+    ``unread`` with the reason."""
+    places = [named] if named else sorted(engine.list_repositories())
+    away = engine.context.open_together(places)
     for repo_id in places:
         try:
+            if repo_id in away:
+                raise away[repo_id]
             found = look(repo_id)
         except DiskwrightError as error:
-            if must:
+            if named:
                 raise
             unread.append((repo_id, error.message))
         else:
             yield repo_id, found
 
 
-def _nothing(repo_id: str, places: bool, images: bool) -> str:
+def _nothing(engine: Engine, repo_id: str, images: bool) -> str:
     """What is said where nothing is shown, although there may be repositories and images."""
-    if not places:
+    if not repo_id and not engine.list_repositories():
         return "No repository is connected. Next: diskwright connect NAME FORMAT KEY=VALUE…"
     if images:
         return f"Of the images of {printable(repo_id) or 'the connected repositories'} none is like that."
@@ -210,11 +210,10 @@ def _trees(session: Session, arguments: argparse.Namespace) -> _Trees:
 
     found: list[tuple[Family, str]] = []
     unread, any_there = list[tuple[str, str]](), False
-    places = _places(session, arguments.repo)
-    for repo_id, every in _looked(places, bool(arguments.repo), partial(families, session.engine), unread):
+    for repo_id, every in _looked(session.engine, arguments.repo, partial(families, session.engine), unread):
         any_there = any_there or bool(every)
         found += [(family, repo_id) for family in every if any(_member_wanted(member, arguments) for member in family)]
-    return _Trees(found, "" if found else _nothing(arguments.repo, bool(places), any_there), unread)
+    return _Trees(found, "" if found else _nothing(session.engine, arguments.repo, any_there), unread)
 
 
 def _member_wanted(member: Member, arguments: argparse.Namespace) -> bool:

@@ -85,10 +85,14 @@ def add_repos(parser: Parser) -> None:
 def run_repos(session: Session, arguments: argparse.Namespace) -> int:
     del arguments
     rows, found = [], []
-    for name, connection in sorted(session.engine.list_repositories().items()):
+    connected = session.engine.list_repositories()
+    away = session.engine.context.open_together(connected)
+    for name, connection in sorted(connected.items()):
         total = free = 0
         problem = ""
         try:
+            if name in away:
+                raise away[name]
             total, free = session.engine.context.repository(name).space()
         except DiskwrightError as error:
             problem = error.message

@@ -221,16 +221,17 @@ def _require_all_data(images: ImageTool, file: ImageFile) -> None:
 
 
 def data_bytes(images: ImageTool, file: ImageFile) -> int:
-    """Return how many bytes of the image are no hole, at least 1, at most its size; 0 when that cannot be told."""
+    """Return how many bytes of the image are no hole, at least 1, at most its size; 0 when that cannot be told. Blocks
+    of which only a part is data count whole: they take a whole cluster each in what is made of them."""
     if file.packing:
         return 0
-    if file.format is VolumeFormat.RAW:
-        return max(1, min(file.size, file.facts.allocated))
+    if file.format is VolumeFormat.RAW and file.facts.allocated >= file.size:
+        return max(1, file.size)
     try:
         wanted = data_ranges(images, file.layer)
     except StorageError:
         return 0  # the import itself finds out why
-    return 0 if wanted is None else max(1, ranges.total(wanted))
+    return 0 if wanted is None else max(1, ranges.total(ranges.merged(wanted, file.size)))
 
 
 def data_ranges(images: ImageTool, layer: Layer) -> list[ranges.Range] | None:

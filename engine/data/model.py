@@ -198,6 +198,15 @@ class OperationStatus(NamedTuple):
     last_error: str
     when: float
     stage_name: str = ""
+    stopped: bool = False
+    """An operator ended it, which ``last_error`` says: nothing failed."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as it is persisted: ``stopped`` stands there only where it is so; older programs pass over it."""
+        data = self._asdict()
+        if not self.stopped:
+            del data["stopped"]
+        return data
 
 
 class ImageReport(NamedTuple):

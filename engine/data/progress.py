@@ -42,7 +42,7 @@ def encode(progress: Progress) -> bytes:
             stage_name=progress.status.stage_name[:32],
         )
         line = canonical(
-            {**status._asdict(), "cursor": progress.cursor, "volume": progress.volume, "process": progress.process}
+            {**status.to_json(), "cursor": progress.cursor, "volume": progress.volume, "process": progress.process}
         )
         if len(line) <= MAX_LINE_BYTES or limit == 0:
             return line

@@ -306,7 +306,7 @@ def encode(record: Record) -> bytes:
     data["volume"] = _ref_json(record.volume)
     data["scrap"] = [_ref_json(ref) for ref in record.scrap]
     data["evidence"] = [_ref_json(ref) for ref in record.evidence]
-    data["last"] = record.last._asdict() if record.last else None
+    data["last"] = record.last.to_json() if record.last else None
     data["seen"] = record.seen.to_json() if record.seen else None
     _leave_out(data, "remarks", "content", "seen")
     if record.operation:
@@ -460,7 +460,7 @@ def operation_status(data: Any) -> OperationStatus | None:
             raise ValueError("text in status")
     _whole_number(status.stage, "stage")
     _whole_number(status.stages, "stages")
-    _expect(isinstance(status.percent, int) and -1 <= status.percent <= 100, "percent")
+    _expect(isinstance(status.percent, int) and -1 <= status.percent <= 100 and type(status.stopped) is bool, "status")
     _expect(type(status.when) in (int, float), "when")
     return status
 

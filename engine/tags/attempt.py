@@ -104,7 +104,7 @@ class Attempt:
 
         return self.claim(still_unfinished)
 
-    def status(self, last_error: str = "") -> OperationStatus:
+    def status(self, last_error: str = "", stopped: bool = False) -> OperationStatus:
         """Return the attempt's stage and percent as they are persisted, with ``last_error``."""
         return OperationStatus(
             verb=self.verb,
@@ -115,6 +115,7 @@ class Attempt:
             last_error=last_error,
             when=self.context.doors.clock.wall(),
             stage_name=self.stages[self._stage],
+            stopped=stopped,
         )
 
     def _go_on_from(self, known: OperationStatus | None) -> None:
@@ -181,11 +182,12 @@ class Attempt:
             return
         if error.lost_writes:
             self._give_volume_up()
+        stopped = isinstance(error, Stopped)
         if self._logging and self._resumable:  # the log outlives the attempt, and has its room already
             with contextlib.suppress(DiskwrightError):
-                self._write_line(error.message)
+                self._write_line(error.message, stopped)
                 return
-        ended(self.repository, self.tag, self.status(error.message[:200]))
+        ended(self.repository, self.tag, self.status(error.message[:200], stopped))
 
     def _give_volume_up(self) -> None:
         """Have another volume filled from 0: nothing in this one can be relied on after a flush of it failed."""
@@ -208,11 +210,13 @@ class Attempt:
             who = record.last.host if record.last else "another host"
             raise Superseded(f"{self.verb} of image {self.tag} was cancelled or taken over by {who}")
 
-    def _write_line(self, error: str) -> None:
+    def _write_line(self, error: str, stopped: bool = False) -> None:
         if not self._logging:
             return
         self._sequence += 1
-        line = progress.Progress(self.status(error), self.cursor, self._target, self.context.doors.processes.own())
+        line = progress.Progress(
+            self.status(error, stopped), self.cursor, self._target, self.context.doors.processes.own()
+        )
         self.repository.progress.write(self.tag, self.epoch, self._sequence, progress.encode(line))
 
 

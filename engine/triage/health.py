@@ -134,7 +134,7 @@ class Judge:
         wait = self.graph.view.waits.get(record.id)
         rest = f"; it waits for {wait.text}" if wait else ""
         if status and status.last_error:
-            rest += f"; last error: {status.last_error}"
+            rest += "; an operator stopped it" if status.stopped else f"; last error: {status.last_error}"
         return _health(code, record.id, where, verb=_CALLED.get(verb, verb), share=share, rest=rest)
 
     def _data(self, record: Record, volume: VolumeRef) -> Health:

@@ -61,9 +61,9 @@ def test_all_signs_are_one_cell_and_differ(unicode: bool) -> None:
 
 def test_degraded_is_told_to_be_usable() -> None:
     """Also in the long form of every usable status."""
-    assert "usable" in plain(Signs().word("degraded"))
-    assert "usable" in plain(Signs().word("optimized"))
-    assert "usable" not in plain(Signs().word("broken"))
+    assert "usable" in plain(Signs().word("degraded", LOOKS["degraded"].meaning))
+    assert "usable" in plain(Signs().word("optimized", LOOKS["optimized"].meaning))
+    assert "usable" not in plain(Signs().word("broken", LOOKS["broken"].meaning))
 
 
 def test_both_faces_show_a_status_alike() -> None:
@@ -73,7 +73,7 @@ def test_both_faces_show_a_status_alike() -> None:
         out.unicode = unicode
         for status in SHOWN:
             assert Signs(unicode).short(status).text == out.status(status, short=True)
-            assert plain(Signs(unicode).word(status)).startswith(out.status(status, usable=False))
+            assert plain(Signs(unicode).word(status, "")).startswith(out.status(status, usable=False))
     out.colour = True
     for name, look in LOOKS.items():
         assert look.role in DARK.roles and out.paint(name, "x") != "x"

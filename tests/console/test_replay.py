@@ -76,6 +76,7 @@ async def test_nothing_can_be_changed_and_every_screen_says_so(tmp_path: Path, t
             await press(pilot, tab)
             header = screen_text(app).splitlines()[0]
             assert "REPLAY" in header and "READ ONLY" in header
+            assert "Queue fixes" not in screen_text(app)
         await press(pilot, "1", "space")
         assert "this is a replay" in told(app)
         for act in app.page("triage").keys.acts:

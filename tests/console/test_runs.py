@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from engine.api import Engine
+from engine.errors import Conflict
 from tests.console.kit import (
     NOW,
     FixedSite,
@@ -24,8 +27,10 @@ from tests.console.kit import (
     screen_text,
     told,
 )
+from tui.console.draw.lines import plain
 from tui.console.pages.runs.page import RunsPage
 from tui.console.widgets.table import Table
+from tui.notes import Notes
 from tui.text.words import RunState
 from tui.view import live
 from tui.work import runs
@@ -170,8 +175,8 @@ async def test_a_run_that_is_about_to_end_can_be_resumed(
     state: RunState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """r waits for its end instead of asking to be pressed again; while it works there is nothing to resume."""
-    resumed: list[float] = []
-    monkeypatch.setattr(runs, "resume", lambda *given: resumed.append(given[-1]))
+    resumed: list[bool] = []
+    monkeypatch.setattr(runs, "resume", lambda *given: resumed.append(given[-1]()))
     run = sample_run()
     site = FixedSite(tmp_path / "state", [sample_view()], [run._replace(steps=(run.steps[1]._replace(state=state),))])
     async with running(console(site)) as pilot:
@@ -179,7 +184,29 @@ async def test_a_run_that_is_about_to_end_can_be_resumed(
         if state is RunState.RUNNING:
             assert not resumed and "it is running" in told(pilot.app)
         else:
-            assert resumed == [10.0] and "goes on" in told(pilot.app)
+            assert resumed == [True] and "goes on" in told(pilot.app)
+
+
+async def test_the_last_of_resume_and_stop_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """r waits for the end of a run that stops, however far its next save is; s while it waits lets it stop."""
+
+    def resume(engine: Engine, notes: Notes, identity: str, run_id: str, wait: Callable[[], bool]) -> None:
+        while wait():
+            time.sleep(0.005)
+        raise Conflict("it is executed by a process")
+
+    monkeypatch.setattr(runs, "resume", resume)
+    monkeypatch.setattr(runs, "stop", lambda *given: None)
+    run = sample_run()._replace(state=RunState.STOPPING)
+    run = run._replace(steps=(run.steps[1]._replace(state=RunState.STOPPING),))
+    site = FixedSite(tmp_path / "state", [sample_view()], [run])
+    async with running(console(site)) as pilot:
+        await press(pilot, "3")
+        await pilot.press("r")
+        assert "goes on after that" in told(pilot.app) and site.resuming == {run.id}
+        await press(pilot, "s")
+        said = " ".join(map(plain, pilot.app.messages.listed()))
+        assert "stays stopped" in said and not site.resuming
 
 
 async def test_names_are_whole_where_there_is_room(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tests.console.kit import (
     console,
     ident,
     idle,
+    image,
     press,
     running,
     sample_report,
@@ -27,6 +28,7 @@ from tests.console.kit import (
 from tui.console.app import ConsoleApp
 from tui.console.control import running as runs_controller
 from tui.console.dialogs.choose import Choose
+from tui.console.dialogs.confirm import word_of
 from tui.console.pages.registry import page_acts
 from tui.console.pages.triage.page import TriagePage
 from tui.text.statuses import State
@@ -344,6 +346,25 @@ async def test_a_plan_goes_stale_and_is_made_again_before_it_runs(tmp_path: Path
         assert "VALID" in screen_text(pilot.app) and "made again" in told(pilot.app)
 
 
+async def test_a_plan_of_which_nothing_is_left_says_why(tmp_path: Path) -> None:
+    """STALE, then EMPTY: what became of each fix stands there, on the plan and below the list."""
+    site = site_of(tmp_path)
+    async with running(console(site)) as pilot:
+        await press(pilot, "space", "p")
+        report = sample_report()
+        images = tuple(image(2) if seen.id == ident(2) else seen for seen in report.images)
+        fixes = tuple(fix for fix in report.fixes if fix.target != ident(2))
+        site.fixed["pool-nfs"] = sample_view(report=report._replace(images=images, fixes=fixes))
+        await press(pilot, "R", "r")
+        text = screen_text(pilot.app)
+        assert "EMPTY" in text and "Gone    mend mail-spool: mail-spool is OPTIMIZED now." in text
+        assert "Same as" not in text
+        await press(pilot, "escape")
+        assert "The queued fix is not offered now" in screen_text(pilot.app)
+        await press(pilot, "p")
+        assert "check offers none of the queued fixes now" in told(pilot.app)
+
+
 async def test_what_cannot_be_undone_needs_the_name_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Enter alone keeps, esc keeps, a wrong word keeps; only the very word goes on."""
     started: list[object] = []
@@ -359,6 +380,13 @@ async def test_what_cannot_be_undone_needs_the_name_typed(tmp_path: Path, monkey
             assert not started
         await press(pilot, "r", *"ci-4411", "enter")
         assert started == [True]
+
+
+@pytest.mark.parametrize("name", ["x" * 79 + "…", "x" * 33, "漢字", "\\x1b]0;x", "", " web"])
+def test_what_nobody_could_type_is_confirmed_by_its_id(name: str) -> None:
+    """A name that was cut, is long, or that a keyboard does not have: the first digits of the id are asked for."""
+    assert word_of(name, ident(4)) == ident(4)[:8]
+    assert word_of("ci-4411 (copy)", ident(4)) == "ci-4411 (copy)"
 
 
 async def test_steps_can_be_moved_and_dropped(tmp_path: Path) -> None:

@@ -85,6 +85,21 @@ async def test_an_image_is_made_changed_removed_and_restored(tmp_path: Path) -> 
         assert app.session_log.entries[-1].command.endswith(f"{tmp_path}/out.raw --format raw")
 
 
+async def test_a_name_that_another_image_has_is_told(tmp_path: Path) -> None:
+    """As the command line tells it: rename and create alike; a name that stays as it is has no other."""
+    async with opened(tmp_path) as (pilot, app, site):
+        for name in ("web", "db"):
+            await press(pilot, "a", *name, "down", "backspace", "backspace", "backspace", *"1M", "enter")
+        assert "too:" not in told(app)
+        await press(pilot, "m", "enter")
+        assert "is called db now" in told(app)
+        await press(pilot, "m", "backspace", "backspace", *"web", "enter")
+        with site.engine() as engine:
+            ids = {image.id[:8] for image in engine.list_images("pool")}
+        assert told(app).endswith("has the name web too: commands need the id of the one that is meant.")
+        assert told(app)[:8] in ids
+
+
 async def test_what_is_wrong_stays_in_the_form(tmp_path: Path) -> None:
     """A size that is none, a base that nobody knows, a file that is there: what was typed is kept."""
     async with opened(tmp_path) as (pilot, app, site):

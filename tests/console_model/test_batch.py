@@ -191,7 +191,7 @@ def test_resuming_a_run_that_is_about_to_end_waits_for_its_end(waiting: tuple[De
     """Asked to stop and resumed at once, it stops and goes on: nobody has to press the key again."""
     demo, run_id, run = waiting
     runs.stop(demo.engine, demo.notes, demo.identity, run_id)
-    runs.resume(demo.engine, demo.notes, demo.identity, run_id, patience_s=20.0)
+    runs.resume(demo.engine, demo.notes, demo.identity, run_id, lambda: True)
     demo.engine.teardown_image("demo", demo.ids["web-01"])
     again = ended(demo, run_id)
     assert states(again) == ["DONE"] and again.pid != run.pid

@@ -20,6 +20,9 @@ def rows(count: int = 4) -> tuple[FixRow, ...]:
     return view([image(n) for n in range(1, count + 1)], [fix(n) for n in range(1, count + 1)]).fixes
 
 
+KEYS = {row.key for row in rows()}
+
+
 @pytest.fixture
 def store(host: Host) -> DecisionStore:
     return DecisionStore(host.notes, IDENTITY)
@@ -51,10 +54,10 @@ def test_toggle_takes_in_and_out(store: DecisionStore):
 def test_move_stops_at_both_ends(store: DecisionStore):
     """A queued fix moves by places, and not beyond the first or the last."""
     store.queue(rows())
-    store.move(rows()[3].key, -2)
+    store.move(rows()[3].key, -2, KEYS)
     assert queue_of(store) == ["1", "4", "2", "3"]
-    store.move(rows()[0].key, -5)
-    store.move(rows()[0].key, 99)
+    store.move(rows()[0].key, -5, KEYS)
+    store.move(rows()[0].key, 99, KEYS)
     assert queue_of(store) == ["4", "2", "3", "1"]
 
 
@@ -89,10 +92,32 @@ def test_nothing_is_lost_between_consoles_that_change_at_once(host: Host):
     assert {item.key for item in another(host).now().queue} == {row.key for row in wanted}
 
 
+def test_what_is_no_step_of_the_plan_is_passed_over_by_a_move(store: DecisionStore):
+    """A queued fix that check does not offer any more is no place: the fix behind it gets before the one before it."""
+    store.queue(rows()[:3])
+    store.move(rows()[2].key, -1, {rows()[0].key, rows()[2].key})
+    assert queue_of(store) == ["3", "1", "2"]
+    store.move(rows()[2].key, 1, {rows()[0].key, rows()[2].key})
+    assert queue_of(store) == ["1", "3", "2"]
+
+
+def test_a_fix_is_either_queued_or_snoozed(store: DecisionStore):
+    """What is hidden does not run unseen: snoozing takes a fix out of the queue, queueing wakes it, and undo of either
+    brings back what was."""
+    store.queue(rows()[:2])
+    store.snooze(rows()[:1], True)
+    assert queue_of(store) == ["2"] and store.now().hidden == {rows()[0].key}
+    store.queue(rows()[:1])
+    assert queue_of(store) == ["2", "1"] and not store.now().hidden
+    store.undo()
+    store.undo()
+    assert queue_of(store) == ["1", "2"] and not store.now().hidden
+
+
 def test_undo_takes_back_and_redo_makes_again(host: Host, store: DecisionStore):
     """Undo and redo go through every kind of change, over a restart, and say what they did."""
     store.queue(rows()[:2])
-    store.move(rows()[1].key, -1)
+    store.move(rows()[1].key, -1, KEYS)
     store.set_priority(rows()[:1], 2)
     assert another(host).undo() == "priority of mend 00000000 to P2"
     assert another(host).undo().startswith("move mend")
@@ -119,7 +144,7 @@ def test_undo_of_nothing_is_refused(store: DecisionStore):
 def test_a_change_that_changes_nothing_is_none(store: DecisionStore):
     """Moving the first to the front writes nothing and cannot be undone."""
     store.queue(rows()[:1])
-    store.move(rows()[0].key, -1)
+    store.move(rows()[0].key, -1, KEYS)
     store.unqueue(["x"])
     assert store.now().generation == 1 and len(store.now().undo) == 1
 

@@ -10,7 +10,7 @@ import pytest
 
 from engine.api import Engine
 from engine.assembly import real_doors
-from engine.errors import NotFound
+from engine.errors import NotFound, Stopped
 from tui.work import away, history
 from tui.work.history import Entry, History
 from tui.work.noted import NotedEngine
@@ -55,6 +55,17 @@ def test_who_did_what_and_what_came_of_it(engine: NotedEngine):
     assert (failed.result, failed.code) == ("failed", "not-found") and "f" * 32 in failed.error
     assert {item.host for item in engine.history.entries()} == {"host-a"} and made.user == history.user_name()
     assert [item.verb for item in engine.history.entries()][:2] == ["create-repo", "connect"]
+
+
+def test_what_was_stopped_did_not_fail(engine: NotedEngine):
+    """A fix in the own process that was asked to stop is noted as stopped."""
+    engine.create_virtual_disk("main", 1 << 20, options={"auto_fix": False})
+    (fix,) = engine.check_storage_repository("main")
+    engine.context.stopping = lambda: True
+    with pytest.raises(Stopped):
+        engine.run_fix_here("main", fix)
+    engine.context.stopping = lambda: False
+    assert (engine.history.entries()[-1].result, engine.history.entries()[-1].code) == ("stopped", "stopped")
 
 
 def test_who_works_behind_sudo_is_told(monkeypatch: pytest.MonkeyPatch):

@@ -26,7 +26,7 @@ def many(count: int) -> ImageTable:
             f"web-{number:05d}",
             {
                 "reason": "The best representation for what was asked", "rule": "", "facts": "", "strategy": "space",
-                "busy": "", "verb": "copy", "host": f"host-{number % 7}", "stage_name": "seal", "last_error": "",
+                "busy": "", "verb": "copy", "host": f"host-{number % 7}", "stage_name": "seal", "ending": "",
                 "remarks": "",
                 "state": SHOWN.index(State.BROKEN if number % 100 == 0 else State.OPTIMIZED), "mutable": True,
                 "size_bytes": number << 20, "used_bytes": number << 19, "dependants": 0, "stage": 3, "stages": 3,

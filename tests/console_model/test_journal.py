@@ -75,6 +75,14 @@ def test_a_storm_of_changes_is_summed_up():
     assert len(found) == 101 and found[-1].text == "199 more images changed their state"
 
 
+def test_what_an_operator_stopped_did_not_fail():
+    """A stop is told as one; an error stays a failure."""
+    for stopped, kind, said in ((True, "stopped", "an operator stopped it"), (False, "failed", "no space")):
+        ended = operation(last_error="no space", stopped=stopped)
+        (found,) = changes(view([image(1)]), view([image(1, operation=ended, status=Status.BROKEN)]))[:1]
+        assert (found.kind, found.crash) == (kind, not stopped) and found.text.endswith(said)
+
+
 def test_losing_and_getting_back_is_told_once():
     """The moment the storage went away and the moment it came back are events; each look in between is not."""
     seen = view([image(1)])

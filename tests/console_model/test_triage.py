@@ -82,6 +82,13 @@ def test_the_filter_tells_how_many_it_hides():
     assert (len(found.rows), found.filtered, found.total) == (1, 2, 3)
 
 
+def test_data_that_no_image_shows_is_found_by_its_status():
+    """HID stands in the list, so a filter knows it."""
+    seen = view([], [clean(1, GIB, status_before="hidden"), fix(2)])
+    query = parse("status:hid")
+    assert [row.fix.type for row in triage(seen, Decisions(), query).rows] == ["clean"] and not query.hints
+
+
 def test_a_queued_fix_that_vanished_is_gone_with_a_note(host: Host):
     """A fix that somebody else has done stays in the list as GONE, and the note says who worked there."""
     before = view([image(1, Status.BROKEN)], [fix(1)], names={image_id(1): "web"})
@@ -91,6 +98,15 @@ def test_a_queued_fix_that_vanished_is_gone_with_a_note(host: Host):
     row = triage(after, store.now()).rows[0]
     assert (row.state, row.note) == (RunState.GONE, "web is OPTIMIZED now; last: copy by host-b")
     assert queued_rows(after, store.now()) == [] and queued_rows(before, store.now()) == list(before.fixes)
+
+
+def test_what_is_gone_is_no_step(host: Host):
+    """The number of a queued fix is that of its step in the plan: one that vanished has none and is not counted."""
+    seen = view([image(1, Status.BROKEN), image(2, Status.BROKEN)], [fix(1), fix(2)])
+    store = DecisionStore(host.notes, seen.identity)
+    store.queue(seen.fixes)
+    rows = triage(view([image(2, Status.BROKEN)], [fix(2)]), store.now()).rows
+    assert [(row.state, row.queued, row.position) for row in rows] == [(None, True, 1), (RunState.GONE, True, 0)]
 
 
 def test_a_queued_fix_whose_image_is_worked_on_is_running(host: Host):

@@ -52,6 +52,16 @@ def test_degraded_always_stands_with_usable():
     assert head is not None and head.head.endswith("DEGRADED - usable, can be made better")
 
 
+def test_what_is_being_made_is_said_to_be():
+    """A disk that is just being created is no case for anybody: RUNNING stands beside BROKEN, as in `images`."""
+    seen = image(1, Status.BROKEN, operation=operation(percent=41), busy="create by host host-b")
+    found = explain(view([seen]), image_id(1), NOW)
+    assert found is not None
+    assert found.head.endswith("BROKEN - RUNNING 41 %, cannot be used before that is done")
+    used = explain(view([image(1, Status.DEGRADED, busy="optimize by host-b")]), image_id(1), NOW)
+    assert used is not None and used.head.endswith("DEGRADED - RUNNING, usable, can be made better")
+
+
 @pytest.mark.parametrize(
     ("seen", "action"),
     [

@@ -218,6 +218,21 @@ def test_a_directory_that_is_swapped_leads_no_tool_to_another_file(engine, tmp_p
     assert content(engine, "a", image, tmp_path) == b"1" * MiB
 
 
+def test_scattered_data_needs_the_clusters_that_it_touches(engine, tmp_path):
+    """A block of 4 KiB in every MiB of a raw file takes 64 KiB of a qcow2 each: the plan promises no less than that."""
+    path = tmp_path / "thin.raw"
+    with open(path, "wb") as stream:
+        for at in range(32):
+            stream.seek(at * MiB)
+            stream.write(b"\1" * 4096)
+        stream.truncate(32 * MiB)
+    image = engine.import_image("a", str(path), "raw", options=NO_FIX)
+    (fix,) = engine.check_storage_repository("a")
+    run(engine, "a", "B-IMPORT")
+    used = engine.get_image_status("a", image).used_bytes
+    assert 32 * 65536 <= used <= fix.cost.peak_extra_bytes + (1 << 19), "tables are not counted"
+
+
 @pytest.mark.parametrize("format", ["raw", "qcow2"])
 def test_an_import_needs_what_the_file_holds_and_not_what_it_could_hold(engine, tmp_path, format):
     """1 MiB in a thin file of 4 TiB is told as about 1 MiB, and fits. An import that an older program began does not

@@ -18,6 +18,16 @@ def test_the_reason_of_a_long_error_is_kept():
     assert "No space left" in found.status.last_error and "fff.qcow2" in found.status.last_error
 
 
+def test_only_what_was_stopped_says_so():
+    """The field is not there else: the room of a line is for the error, and older programs pass over it."""
+    failed = OperationStatus("copy", "host-a", 1, 2, 50, "no space", 1.5)
+    for status in (failed, failed._replace(stopped=True)):
+        line = encode(Progress(status))
+        found = decode(line)
+        assert found is not None and found.status == status and (b"stopped" in line) is status.stopped
+    assert decode(b'{"cursor":0,"verb":"copy","stopped":1}') is None
+
+
 def test_a_short_error_is_kept_as_it_is():
     """Paths too."""
     text = "cannot read /srv/images/a: Input/output error"

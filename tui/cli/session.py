@@ -13,6 +13,7 @@ from engine.errors import BadRequest, DiskwrightError, NotFound
 from tui.cli.arguments import PREFIX_DIGITS, Parser, UsageError, json_argument, key_values, option_value
 from tui.cli.render import Output, is_terminal
 from tui.directories import user_directory
+from tui.text import words
 from tui.text.printable import printable
 
 if TYPE_CHECKING:
@@ -261,8 +262,7 @@ def percent(image: ImageReport) -> int:
 
 def running(image: ImageReport) -> str:
     """What is said beside the status of an image that somebody works on."""
-    done = percent(image)
-    return f"RUNNING {done} %" if done >= 0 else "RUNNING"
+    return words.running(percent(image))
 
 
 def usable(image: ImageReport) -> bool:

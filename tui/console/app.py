@@ -120,7 +120,8 @@ class ConsoleApp(App[int]):
         del message
         runs = self.site.live_runs()
         if runs:
-            self.last_words = f"Run {runs[0].short} goes on. Look: diskwright tasks, or diskwright tui"
+            does = "stops at its next save; all is kept" if runs[0].state is RunState.STOPPING else "goes on"
+            self.last_words = f"Run {runs[0].short} {does}. Look: diskwright tasks, or diskwright tui"
         self.exit(0)
 
     # -- pages

@@ -52,6 +52,8 @@ class Site:
         """The operator chose what is looked at, or works on it: it stays until they choose another."""
         self.runs: tuple[runs_model.Run, ...] = ()
         self._run_marks: object = None
+        self.resuming: set[str] = set()
+        """Ids of the runs that go on as soon as they have ended."""
         self.decisions = Decisions()
         self.replay: Replay | None = None
         self.step = 0
@@ -103,7 +105,15 @@ class Site:
         """Return why the pages cannot be shown as after the plan, "" when they can."""
         if self.replay is not None:
             return "a replay has no plan"
-        return "" if self.lens or self.queued() else "the plan is empty, space queues the fix under the cursor"
+        return "" if self.lens else self.why_no_plan()
+
+    def why_no_plan(self) -> str:
+        """Return why there is no plan, "" when there is one."""
+        if self.queued():
+            return ""
+        if self.decisions.queue:
+            return "check offers none of the queued fixes now, NOW / AFTER tells what became of them"
+        return "the plan is empty, space queues the fix under the cursor"
 
     def why_no_manager(self, view: RepositoryView) -> str:
         """Return why the manager of a repository cannot be changed here now, "" when it can."""

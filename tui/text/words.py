@@ -43,6 +43,11 @@ class Undo(StrEnum):
     """What it deletes or overwrites does not come back."""
 
 
+def running(percent: int) -> str:
+    """What is said beside the status of an image that somebody works on; -1 when it is not known how far that is."""
+    return f"{RunState.RUNNING} {percent} %" if percent >= 0 else str(RunState.RUNNING)
+
+
 _BEGUN_BY = {B_COPY: "copy", B_IMPORT: "import", B_CREATE: "create"}
 
 

@@ -93,8 +93,13 @@ def names_in(seen: Any) -> Names:
     names = {}
     for tag, entry in seen.scan.tags.items():
         if entry.record is not None and entry.record.name:
-            names[tag] = cut(printable(entry.record.name), _NAME_COLUMNS)
+            names[tag] = name_shown(entry.record.name)
     return Names(names, {tag: len(above) for tag, above in graph.dependants.items()})
+
+
+def name_shown(name: str) -> str:
+    """The name of an image as a view has it."""
+    return cut(printable(name), _NAME_COLUMNS)
 
 
 def constraint_row(found: Mapping[str, Any]) -> ConstraintRow:
@@ -159,7 +164,7 @@ def _add_image(table: ImageTable, operations: list[HostOperation], image: ImageR
             "verb": printable(last.verb) if last else "",
             "host": printable(last.host) if last else "",
             "stage_name": printable(last.stage_name) if last else "",
-            "last_error": printable(last.last_error) if last else "",
+            "ending": _ending(last) if last else "",
             "remarks": "; ".join(map(printable, image.remarks)),
             "state": SHOWN.index(state),
             "mutable": image.mutable,
@@ -177,6 +182,12 @@ def _add_image(table: ImageTable, operations: list[HostOperation], image: ImageR
         operations.append(operation_row(image.id, name, last, image.busy, image.size_bytes))
 
 
+def _ending(last: OperationStatus) -> str:
+    if last.stopped:
+        return "an operator stopped it"
+    return f"last error: {printable(last.last_error)}" if last.last_error else ""
+
+
 def _small(number: int) -> int:
     """Hostile records may count to anything."""
     return min(number, 1 << 30)
@@ -189,7 +200,7 @@ def operation_row(image: str, name: str, last: OperationStatus, busy: str, size_
     return HostOperation(
         image, name or image[:8], printable(last.verb), printable(last.host), _small(last.stage), _small(last.stages),
         printable(last.stage_name), last.percent, float(last.when), printable(last.last_error), printable(busy),
-        size_bytes, finished,
+        size_bytes, finished, last.stopped,
     )  # fmt: skip
 
 

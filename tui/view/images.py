@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from tui.text.statuses import ATTENTION, SHOWN, State
+from tui.text.words import running
 from tui.view.query import EVERYTHING, Query, Term
 
 ID_DIGITS = 32
@@ -63,7 +64,8 @@ class ImageRow(NamedTuple):
     """-1 when no progress is known."""
     when: float
     """When that was persisted, 0 for never."""
-    last_error: str
+    ending: str
+    """How that ended before it was done, "" when it did not."""
     remarks: str
     """Where it came from, as far as people should know; "" for nothing."""
     lost: int
@@ -75,12 +77,17 @@ class ImageRow(NamedTuple):
         return self.name or self.id[:8]
 
     @property
+    def running(self) -> str:
+        """That somebody works on it, and how far that is; "" when nobody does."""
+        return running(self.percent) if self.busy else ""
+
+    @property
     def usable(self) -> bool:
         """Whether the image can be used now."""
         return self.state in (State.OPTIMIZED, State.DEGRADED)
 
 
-TEXTS = ("reason", "rule", "facts", "strategy", "busy", "verb", "host", "stage_name", "last_error", "remarks")
+TEXTS = ("reason", "rule", "facts", "strategy", "busy", "verb", "host", "stage_name", "ending", "remarks")
 """Columns of texts: few different ones, each kept once."""
 
 NUMBERS = {
@@ -139,6 +146,10 @@ class ImageTable:
         self._lines += part["lines"]
         for name, column in self._columns.items():
             column.extend(part[name])
+
+    def named(self, name: str) -> list[str]:
+        """Ids of the images with that name, which is printable."""
+        return [line[:ID_DIGITS] for line in self._lines if line[ID_DIGITS + 1 :] == name]
 
     def changed(self, states: Mapping[str, tuple[State, str]], gone: Collection[str] = ()) -> ImageTable:
         """A copy with other states, each with its reason, and without the images that are gone."""

@@ -4,7 +4,7 @@
 
     web db              both words, anywhere in name, id, rule or reason; case does not matter
     type:mend,clean     one of these kinds of fixes (of images: disk or snapshot)
-    status:brk          the state, by word or code or their beginning
+    status:brk          the state, by word or code or their beginning; hidden: of data that no image shows
     host:b rule:B-COPY name:web pri:1
     !type:clean !web    not that
     /^web-0[1-3]/       a regular expression (also a word that has one in it)
@@ -23,6 +23,7 @@ from tui.text.statuses import SHOWN, State, code_of
 Test = Callable[[str], bool]
 
 FIELDS = ("type", "status", "host", "rule", "name", "pri")
+_STATES = (*SHOWN, State.HIDDEN)
 _EXPRESSION = frozenset("^$*+?[](){}|\\.")
 _LONGEST = 500
 
@@ -97,9 +98,9 @@ def _term(word: str, hints: list[str]) -> Term | None:
 def _status(value: str, negated: bool, hints: list[str]) -> Term:
     wanted: set[State] = set()
     for part in value.lower().split(","):
-        found = {state for state in SHOWN if part and (state.startswith(part) or code_of(state).lower() == part)}
+        found = {state for state in _STATES if part and (state.startswith(part) or code_of(state).lower() == part)}
         if part and not found:
-            hints.append(f"No status begins with {part}; known: {' '.join(SHOWN)}")
+            hints.append(f"No status begins with {part}; known: {' '.join(_STATES)}")
         wanted |= found
     states = frozenset(wanted)
     return Term("status", negated, lambda text: text in states, states)

@@ -50,6 +50,8 @@ class HostOperation(NamedTuple):
     """Who holds the lease, "" for nobody."""
     size_bytes: int
     finished: bool
+    stopped: bool = False
+    """An operator ended it, which ``last_error`` tells."""
 
     def old(self, now: float) -> bool:
         """Return whether progress was saved more than a minute ago."""

@@ -35,12 +35,21 @@ class Explanation(NamedTuple):
     facts: tuple[Fact, ...]
     fixes: tuple[FixRow, ...]
     """What can be done, the most useful first."""
+    running: str = ""
+    """That somebody works on it, "" when nobody does."""
+
+    @property
+    def meaning(self) -> str:
+        """What can be done with an image in that state, and that it is being worked on."""
+        meaning = LOOKS[self.state].meaning
+        if not self.running:
+            return meaning
+        return f"{self.running}, {'cannot be used before that is done' if self.state is State.BROKEN else meaning}"
 
     @property
     def head(self) -> str:
         """The title with the state and what that means."""
-        meaning = LOOKS[self.state].meaning
-        return f"{self.title}  {self.state.upper()} - {meaning}" if meaning else self.title
+        return f"{self.title}  {self.state.upper()} - {self.meaning}" if self.meaning else self.title
 
     def text(self) -> list[str]:
         """All of it as lines of plain text."""
@@ -73,7 +82,7 @@ def explain(view: RepositoryView, image: str, now: float, facts: tuple[Fact, ...
     if row.lost:
         lines.append(Line("Lost", f"{compact(row.lost)} are known to be gone and read as zeros"))
     title = f"{row.name}  {row.id}" if row.name else row.id
-    return Explanation(image, title, row.state, tuple(lines), (*rule_facts, *facts), fixes)
+    return Explanation(image, title, row.state, tuple(lines), (*rule_facts, *facts), fixes, row.running)
 
 
 def explain_fix(view: RepositoryView, row: FixRow, now: float, facts: tuple[Fact, ...] = ()) -> Explanation:
@@ -110,10 +119,10 @@ def _state(row: ImageRow, now: float) -> str:
         return "no operation is recorded"
     stage = f", stage {row.stage}/{row.stages} {row.stage_name}" if row.stages else ""
     share = f", {row.percent} %" if row.percent >= 0 else ""
-    unfinished = row.state is State.BROKEN or row.last_error
+    unfinished = row.state is State.BROKEN or row.ending
     old = ", OLD" if unfinished and now - row.when > OLD_AFTER_S else ""
-    error = f"; last error: {row.last_error}" if row.last_error else ""
-    return f"{row.verb}{stage}{share} (saved {moment(row.when)} by {row.host}{old}){error}"
+    ending = f"; {row.ending}" if row.ending else ""
+    return f"{row.verb}{stage}{share} (saved {moment(row.when)} by {row.host}{old}){ending}"
 
 
 def _impact(row: ImageRow) -> str:

@@ -6,7 +6,7 @@ and whoever asks for ``now`` gets what is on disk. They outlive restarts, undo a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from engine.errors import BadRequest, Refused
@@ -53,6 +53,11 @@ class Decisions(NamedTuple):
         """Place in the queue from 1, 0 when it is not queued."""
         return next((number for number, item in enumerate(self.queue, 1) if item.key == key), 0)
 
+    @property
+    def hidden(self) -> frozenset[str]:
+        """Keys of the fixes that are snoozed; one that is queued too (older programs let it be) is not."""
+        return self.snoozed - {item.key for item in self.queue}
+
 
 class _Part(NamedTuple):
     """What undo brings back."""
@@ -85,7 +90,7 @@ class DecisionStore:
     # -- changes
 
     def queue(self, rows: Sequence[FixRow]) -> None:
-        """Put fixes at the end of the queue; those that are in it stay where they are."""
+        """Put fixes at the end of the queue; those that are in it stay, and what was snoozed wakes."""
         now = self._notes.doors.clock.wall()
         fresh = [Queued(row.key, row.id, row.type, row.rule, row.target, row.name, now) for row in rows]
 
@@ -94,7 +99,8 @@ class DecisionStore:
             queue = part.queue + [item for item in fresh if item.key not in known]
             if len(queue) > MAX_QUEUED:
                 raise BadRequest(f"a queue takes at most {MAX_QUEUED} fixes", "Run what is queued first")
-            return part._replace(what=f"queue {_several(rows)}", queue=queue)
+            snoozed = [key for key in part.snoozed if key not in {item.key for item in queue}]
+            return part._replace(what=f"queue {_several(rows)}", queue=queue, snoozed=snoozed)
 
         self._change(change)
 
@@ -117,16 +123,17 @@ class DecisionStore:
         self.queue([row])
         return True
 
-    def move(self, key: str, by: int) -> None:
-        """Move a queued fix ``by`` places, negative: to the front."""
+    def move(self, key: str, by: int, steps: Collection[str]) -> None:
+        """Move a queued fix ``by`` places, negative: to the front; counted are those with the keys ``steps``."""
 
         def change(part: _Part) -> _Part:
-            index = next((number for number, item in enumerate(part.queue) if item.key == key), -1)
+            places = [number for number, item in enumerate(part.queue) if item.key in steps or item.key == key]
+            index = next((place for place in places if part.queue[place].key == key), -1)
             if index < 0:
                 return part
             queue = list(part.queue)
             item = queue.pop(index)
-            queue.insert(max(0, index + by), item)
+            queue.insert(places[max(0, min(places.index(index) + by, len(places) - 1))], item)
             return part._replace(what=f"move {item.type} {item.name}", queue=queue)
 
         self._change(change)
@@ -150,12 +157,14 @@ class DecisionStore:
         self._change(change)
 
     def snooze(self, rows: Sequence[FixRow], on: bool) -> None:
-        """Hide fixes until they are shown again, or show them."""
+        """Hide fixes until they are shown again, or show them. What is hidden is no step of the plan."""
         keys = {row.key for row in rows}
 
         def change(part: _Part) -> _Part:
             snoozed = [key for key in part.snoozed if key not in keys] + (sorted(keys) if on else [])
-            return part._replace(what=f"{'snooze' if on else 'wake'} {_several(rows)}", snoozed=snoozed[-_MAX_KEYS:])
+            queue = [item for item in part.queue if not on or item.key not in keys]
+            what = f"{'snooze' if on else 'wake'} {_several(rows)}"
+            return part._replace(what=what, queue=queue, snoozed=snoozed[-_MAX_KEYS:])
 
         self._change(change)
 

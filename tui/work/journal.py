@@ -186,9 +186,9 @@ def changes(before: RepositoryView | None, now: RepositoryView) -> list[Event]:
 def _of_operation(item: HostOperation) -> Event:
     stage = f", stage {item.stage}/{item.stages} {item.stage_name}" if item.stages else ""
     share = f" at {item.percent} %" if item.percent >= 0 and not item.finished else ""
-    error = f"; {item.last_error}" if item.last_error else ""
+    error = "; an operator stopped it" if item.stopped else f"; {item.last_error}" if item.last_error else ""
     text = f"{item.verb}{stage}{share}{error}"
-    kind = "failed" if item.last_error else "seen"
+    kind = "stopped" if item.stopped else "failed" if item.last_error else "seen"
     mark = f"{item.image} {item.verb} {item.host} {item.when:.3f} {item.stage} {item.percent}"
     return Event(item.when, item.host, kind, item.image, item.name, text, mark)
 

@@ -11,7 +11,7 @@ from engine.api import Engine
 from engine.data.amounts import human
 from engine.data.model import Fix
 from engine.doors import Doors
-from engine.errors import DiskwrightError
+from engine.errors import DiskwrightError, Stopped
 from engine.host.state import Prepared, Task
 from tui.notes import Notes, notes_of
 from tui.text.words import doing
@@ -113,7 +113,8 @@ class NotedEngine(Engine):
         try:
             yield results.append
         except DiskwrightError as error:
-            self._add(entry._replace(result="failed", error=error.message, code=error.code))
+            result = "stopped" if isinstance(error, Stopped) else "failed"
+            self._add(entry._replace(result=result, error=error.message, code=error.code))
             raise
         except KeyboardInterrupt:
             self._add(entry._replace(result="interrupted"))

@@ -6,7 +6,7 @@ Listing reads this host's notes only. What other hosts do is in the repository a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from engine.api import Engine
@@ -167,11 +167,12 @@ def start(engine: Engine, notes: Notes, plan: Plan, irreversible: bool) -> str:
     return run_id
 
 
-def resume(engine: Engine, notes: Notes, identity: str, run_id: str, patience_s: float = 0.0) -> None:
+def resume(engine: Engine, notes: Notes, identity: str, run_id: str, wait: Callable[[], bool] = lambda: False) -> None:
     """Go on with what a run has not done; Conflict while a process executes it, NotFound.
 
-    A run that is about to end is waited for, at most ``patience_s``. Refused when nothing of it is left to do."""
-    run = _ended(notes, identity, run_id, patience_s)
+    The end of a run that is about to end is waited for as long as ``wait`` says so: its next save may be far away.
+    Refused when nothing of it is left to do."""
+    run = _ended(notes, identity, run_id, wait)
     if all(step.state in _OVER for step in run.steps):
         raise Refused(f"everything in run {run.plan[:4]} is done", "Queue what check offers now")
     now = engine.doors.clock.wall()
@@ -188,16 +189,15 @@ def _note(engine: Engine, run: RunNote) -> None:
         engine.went_on(f"run {run.plan[:4]}", run.repo_id, run.id, {"run": run.repository}, text=text)
 
 
-def _ended(notes: Notes, identity: str, run_id: str, patience_s: float) -> RunNote:
-    clock = notes.doors.clock
-    deadline = clock.monotonic() + patience_s
+def _ended(notes: Notes, identity: str, run_id: str, wait: Callable[[], bool]) -> RunNote:
+    first = _noted(notes, identity, run_id).process
     while True:
         run = _noted(notes, identity, run_id)
         if run.process is None or not notes.alive(run.process):
             return run
-        if clock.monotonic() >= deadline:
+        if run.process != first or not wait():
             raise Conflict(f"run {run.plan[:4]} is executed by process {run.process.pid}", "Wait for it, or stop it")
-        clock.sleep(_LOOK_S)
+        notes.doors.clock.sleep(_LOOK_S)
 
 
 def _spawn(engine: Engine, notes: Notes, identity: str, run_id: str) -> None:

@@ -39,8 +39,9 @@ class TriageRow(NamedTuple):
     priority: int
     pinned: bool
     """The priority is the operator's."""
+    queued: bool
     position: int
-    """Place in the queue from 1, 0: not queued."""
+    """Its step in the plan from 1, 0: none. What check does not offer now is no step, though it is queued still."""
     snoozed: bool
     state: RunState | None
     """RUNNING, GONE and the like; None: it waits for the operator."""
@@ -86,11 +87,15 @@ def triage(
     marked: Mapping[str, Marked] | None = None,
 ) -> Triage:
     """What the home screen shows. ``marked``: what runs say of fixes, by key."""
-    positions = {item.key: number for number, item in enumerate(decisions.queue, 1)}
+    positions = {row.key: number for number, row in enumerate(queued_rows(view, decisions), 1)}
+    hidden = decisions.hidden
     rows = [
-        _row(row, decisions, positions, marked or {})._replace(elsewhere=view.runs_elsewhere(row)) for row in view.fixes
+        _row(row, decisions, positions.get(row.key, 0), marked or {})._replace(
+            elsewhere=view.runs_elsewhere(row), snoozed=row.key in hidden
+        )
+        for row in view.fixes
     ]
-    rows += _not_offered(view, decisions, positions, marked or {})
+    rows += not_offered(view, decisions, marked)
     awake = [row for row in rows if show_snoozed or not row.snoozed]
     passing = [row for row in awake if all(_passes(term, row, view) for term in query.terms)]
     passing.sort(key=_KEYS[order], reverse=reverse)
@@ -114,22 +119,23 @@ def same_kind(rows: tuple[TriageRow, ...], row: TriageRow) -> list[FixRow]:
     ]
 
 
-def _row(row: FixRow, decisions: Decisions, positions: Mapping[str, int], marked: Mapping[str, Marked]) -> TriageRow:
+def _row(row: FixRow, decisions: Decisions, position: int, marked: Mapping[str, Marked]) -> TriageRow:
     pinned = decisions.priorities.get(row.key)
     mark = marked.get(row.key)
     return TriageRow(
         fix=row,
         priority=pinned or row.priority,
         pinned=pinned is not None,
-        position=positions.get(row.key, 0),
-        snoozed=row.key in decisions.snoozed,
+        queued=position > 0,
+        position=position,
+        snoozed=False,
         state=mark.state if mark else None,
         note=mark.reason if mark else "",
     )
 
 
-def _not_offered(
-    view: RepositoryView, decisions: Decisions, positions: Mapping[str, int], marked: Mapping[str, Marked]
+def not_offered(
+    view: RepositoryView, decisions: Decisions, marked: Mapping[str, Marked] | None = None
 ) -> list[TriageRow]:
     """Queued fixes that check does not offer now: somebody works on the image, or they are not needed any more."""
     if not view.known:
@@ -138,8 +144,8 @@ def _not_offered(
     rows = []
     for item in decisions.queue:
         if item.key not in offered:
-            mark = marked.get(item.key) or _absent(view, item)
-            rows.append(_row(_ghost(view, item), decisions, positions, {item.key: mark}))
+            mark = (marked or {}).get(item.key) or _absent(view, item)
+            rows.append(_row(_ghost(view, item), decisions, 0, {item.key: mark})._replace(queued=True))
     return rows
 
 

@@ -49,7 +49,7 @@ def test_a_removal_ends_the_operation_wherever_it_runs(engine, world, tmp_path):
 
 
 def test_a_stopped_copy_keeps_its_work_and_says_that_it_was_stopped(engine, world):
-    """Stop writes last_error; the next host goes on at the cursor."""
+    """Stop writes last_error, and that nothing failed; the next host goes on at the cursor."""
     disk = engine.create_virtual_disk("a", 64 * MiB)
     write(engine, "a", disk, "write -P 5 0 60M")
     copy = engine.copy_image("b", disk, options=NO_FIX)
@@ -60,10 +60,12 @@ def test_a_stopped_copy_keeps_its_work_and_says_that_it_was_stopped(engine, worl
     engine.context.stopping = lambda: False
     report = world.engine("host-b").get_image_status("b", copy)
     assert report.status == Status.BROKEN
-    assert "stopped by the operator" in report.operation.last_error
+    assert "stopped by the operator" in report.operation.last_error and report.operation.stopped
+    assert report.reason.endswith("an operator stopped it")
     assert report.operation.host == "host-a"
     settle(engine, "b")
-    assert engine.get_image_status("b", copy).operation.last_error == ""
+    ended = engine.get_image_status("b", copy).operation
+    assert ended.last_error == "" and not ended.stopped
 
 
 def test_a_full_disk_in_the_middle_of_a_copy_is_said_kept_and_resumed(engine, world, tmp_path):

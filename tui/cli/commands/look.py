@@ -63,7 +63,8 @@ def status_lines(out: Output, image: ImageReport) -> list[str]:
         who = f"{printable(operation.verb)} by {printable(operation.host)}"
         lines.append(f"last      {who}, {stage}{name}, {share}, {moment(operation.when)}")
         if operation.last_error:
-            lines.append(f"error     {printable(operation.last_error)}")
+            label = "stopped" if operation.stopped else "error"
+            lines.append(f"{label:<9} {printable(operation.last_error)}")
     lines.append(f"busy      {printable(image.busy) or 'no'}")
     lines += [f"note      {printable(remark)}" for remark in image.remarks]
     lines += _lost_lines(image)

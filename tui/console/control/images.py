@@ -21,6 +21,7 @@ from tui.text.printable import printable
 from tui.text.statuses import State
 from tui.view.command_lines import line
 from tui.view.fixes import FixRow
+from tui.view.gather import name_shown
 from tui.view.images import ImageRow
 
 
@@ -43,6 +44,7 @@ def create(shell: Shell) -> None:
     def told(image: str, values: Mapping[str, str]) -> None:
         _log(shell, "create_disk", **{**values, "repo": repo})
         _show(shell, image, f"The disk {values['name'] or image[:8]} was created.")
+        _tell_namesakes(shell, repo, image, values["name"])
 
     _ask(shell, f"New disk in {repo}", fields, "Create", attempt, told)
 
@@ -59,6 +61,7 @@ def snapshot(shell: Shell, row: ImageRow) -> None:
     def told(image: str, values: Mapping[str, str]) -> None:
         _log(shell, "snapshot", repo=repo, image=row.id, **values)
         _show(shell, image, f"The snapshot {values['name'] or image[:8]} of {row.label} was made.")
+        _tell_namesakes(shell, repo, image, values["name"])
 
     fields = (FormField("name", "none, or what to call it", f"{row.name} (snapshot)" if row.name else ""),)
     _ask(shell, f"Snapshot of {row.label}", fields, "Make it", attempt, told, "No data is copied; the disk goes on.")
@@ -90,6 +93,8 @@ def copy(shell: Shell, row: ImageRow) -> None:
             _show(shell, image, text)
         else:
             shell.tell(text)
+        if row.kind == "disk":  # the copy of a snapshot is the same snapshot, and is called as it is
+            _tell_namesakes(shell, values["to"], image, values["name"])
 
     _ask(shell, f"Copy of {row.label}", fields, "Copy", attempt, told)
 
@@ -106,6 +111,7 @@ def rename(shell: Shell, row: ImageRow) -> None:
     def told(image: str, values: Mapping[str, str]) -> None:
         _log(shell, "rename", repo=repo, image=image, name=values["name"])
         _show(shell, image, f"{row.label} is called {printable(values['name'])} now.")
+        _tell_namesakes(shell, repo, image, values["name"])
 
     _ask(shell, f"Rename {row.label}", (FormField("name", "the new name", row.name),), "Rename", attempt, told)
 
@@ -235,6 +241,16 @@ def _ask(
 
 def _log(shell: Shell, act: str, **arguments: str) -> None:
     shell.session_log.add(shell.site.clock(), line(act, irreversible=False, **arguments))
+
+
+def _tell_namesakes(shell: Shell, repo: str, image: str, name: str) -> None:
+    """Say that other images there have the name that ``image`` was just given, as far as the last look saw."""
+    view = shell.site.view_named(repo)
+    others = [id for id in view.images.named(name_shown(name)) if id != image] if view is not None and name else []
+    if others:
+        more = f" and {len(others) - 1} more have" if len(others) > 1 else " has"
+        text = f"{others[0][:8]}{more} the name {printable(name)} too: commands need the id of the one that is meant."
+        shell.tell(text, "warning")
 
 
 def _show(shell: Shell, image: str, text: str) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.data.model import FixType
+from engine.errors import Conflict
 from tui.console.control.decisions import decide
 from tui.console.control.scanning import rescan
-from tui.console.dialogs.confirm import Ask, Confirm
+from tui.console.dialogs.confirm import Ask, Confirm, word_of
 from tui.console.dialogs.notice import Notice
 from tui.console.draw.lines import Cell, Span
 from tui.console.shell import Shell, Where
+from tui.text.words import RunState
 from tui.view import live
 from tui.view.command_lines import line as command_line
 from tui.view.fixes import FixRow
@@ -18,9 +20,6 @@ from tui.view.plan import Plan
 from tui.view.snapshot import HostOperation
 from tui.work import runs as runs_model
 from tui.work.runs import Run
-
-_ENDING_S = 10.0
-"""A run that is to go on and has not quite ended yet is waited for so long."""
 
 
 def start_plan(shell: Shell, plan: Plan, irreversible: bool) -> None:
@@ -53,8 +52,9 @@ def stop_runs(shell: Shell) -> None:
 
 
 def stop_run(shell: Shell, run: Run) -> None:
-    """Ask a run to stop at its next save."""
+    """Ask a run to stop at its next save, and to stay stopped."""
     site = shell.site
+    site.resuming.discard(run.id)
 
     def call() -> None:
         with site.engine() as engine:
@@ -67,18 +67,28 @@ def stop_run(shell: Shell, run: Run) -> None:
 
 
 def resume_run(shell: Shell, run: Run) -> None:
-    """Go on with what a run has not done."""
+    """Go on with what a run has not done; where it is about to end, as soon as it has, unless it is stopped again."""
     site = shell.site
+    site.resuming.add(run.id)
 
-    def call() -> None:
-        with site.engine() as engine:
-            runs_model.resume(engine, site.notes, run.repository, run.id, _ENDING_S)
+    def call() -> bool:
+        try:
+            with site.engine() as engine:
+                runs_model.resume(engine, site.notes, run.repository, run.id, lambda: run.id in site.resuming)
+        except Conflict:
+            if run.id in site.resuming:
+                raise
+            return False
+        finally:
+            site.resuming.discard(run.id)
+        return True
 
-    message = f"Run {run.short} is about to end; it goes on after that." if run.ending else ""
-    shell.do(
-        f"resume {run.id}", call, lambda value: shell.tell(f"Run {run.short} goes on."), "The run was not resumed",
-        message,
-    )  # fmt: skip
+    def done(goes_on: bool) -> None:
+        shell.tell(f"Run {run.short} goes on." if goes_on else f"Run {run.short} stays stopped; all is kept.")
+
+    ends = "stops at its next save" if run.state is RunState.STOPPING else "is about to end"
+    message = f"Run {run.short} {ends} and goes on after that; s lets it stop." if run.ending else ""
+    shell.do(f"resume {run.id}", call, done, "The run was not resumed", message)
 
 
 # -- work of others
@@ -105,7 +115,7 @@ def discard(shell: Shell, image: str, name: str) -> None:
         f"This gives up the unfinished work on {name} in {repo} and removes the image.",
         "It can be restored until a clean fix has run; s stops work and keeps it.",
     ]
-    shell.open(Confirm("Discard the result", lines, name, "discard it"), answered)
+    shell.open(Confirm("Discard the result", lines, word_of(name, image), "discard it"), answered)
 
 
 def take_over(shell: Shell, operation: HostOperation) -> None:

@@ -13,6 +13,15 @@ from tui.console.dialogs.dialog import Dialog
 from tui.console.draw.lines import Cell, Line, Span
 from tui.console.widgets.pane import Pane
 
+_MOST_TYPED = 32
+
+
+def word_of(name: str, id: str) -> str:
+    """Return what is to be typed for an image: its name where any keyboard has that and it is short, else the first
+    digits of its id."""
+    plain = name.isascii() and name == name.strip() and "\\" not in name
+    return name if plain and 0 < len(name) <= _MOST_TYPED else id[:8]
+
 
 class Confirm(Dialog):
     """Dismissed with True only after ``word`` was typed and enter pressed; every other way keeps."""

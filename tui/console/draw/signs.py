@@ -50,10 +50,9 @@ class Signs(NamedTuple):
         look = LOOKS.get(status)
         return Span(look.signed(look.code, self.unicode) if look is not None else status, role_of(status))
 
-    def word(self, status: str) -> Line:
+    def word(self, status: str, meaning: str) -> Line:
         """Sign, word and what it means: ``◐ DEGRADED   usable, can be made better``."""
         look = LOOKS.get(status)
-        meaning = look.meaning if look is not None else ""
         name = look.signed(status.upper(), self.unicode) if look is not None else f"? {status.upper()}"
         return (Span(name, role_of(status)), Span(f"   {meaning}" if meaning else ""))
 

@@ -13,9 +13,10 @@ from textual.widgets import Input
 from tui.console.acts import Act
 from tui.console.control.navigation import leave_replay, turn_lens
 from tui.console.pages.page import HUGE_COLUMNS, THREE_COLUMNS, Page
+from tui.console.pages.why import lines
 from tui.console.widgets.base import set_title
 from tui.console.widgets.filter import FilterLine
-from tui.console.widgets.pane import Pane
+from tui.console.widgets.pane import Item, Pane
 from tui.console.widgets.repos import Repos
 from tui.console.widgets.table import Column, Table
 from tui.view.query import Query, parse
@@ -90,6 +91,15 @@ class FilteredPage(Page):
         """Fill the pane of repositories, where there is room for one."""
         if self.wide:
             self.query_one(Repos).fill()
+
+    def beyond(self, image: str, rule: str) -> list[Item]:
+        """Return what stands below the reason where the screen is tall enough for that."""
+        site = self.shell.site
+        if not (self.wide and self.tall):
+            return []
+        row, known = site.view.image(image), site.chronicle
+        events = known.lane(image) if known is not None and image else ()
+        return lines.beyond(row.facts if row is not None else "", rule, events)
 
     @property
     def lists_repositories(self) -> bool:

@@ -14,7 +14,8 @@ from tui.console.widgets.bar import Button
 def header(shell: Shell, columns: int) -> tuple[list[Button], Line]:
     """Return the first line of a page."""
     site = shell.site
-    snoozed = len(site.decisions.snoozed)
+    asleep = site.decisions.hidden
+    snoozed = sum(row.key in asleep for row in site.view.fixes) if asleep else 0
     hidden = f"{snoozed} snoozed" if snoozed else ""
     return headers.header(site.view, shell.signs, columns, site.now, hidden, mode(shell))
 

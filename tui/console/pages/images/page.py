@@ -100,11 +100,12 @@ class ImagesPage(FilteredPage):
         pane = self.query_one("#why", Pane)
         set_title(pane, "Why")
         row = self.row()
-        pane.show(
-            lines.of_image(self.shell.site.view, row.id, self.shell.signs, self.shell.site.now, pane.columns())
-            if row
-            else []
-        )
+        if row is None:
+            pane.show([])
+            return
+        site = self.shell.site
+        told = lines.of_image(site.view, row.id, self.shell.signs, site.now, pane.columns())
+        pane.show([*told, *self.beyond(row.id, row.rule)])
 
     def status(self) -> Button:
         """What can be done for the image under the cursor."""

@@ -60,6 +60,7 @@ class ImageRows:
 
     def cells(self, index: int) -> dict[str, Cell]:
         row = self.row(index)
+        reason = f"{row.running}; {row.reason}" if row.busy else row.reason
         return {
             "state": self._signs.short(row.state.value),
             "name": row.label,
@@ -71,7 +72,7 @@ class ImageRows:
             "strategy": row.strategy or "-",
             "when": clock(row.when),
             "host": row.host or "-",
-            "reason": Span(row.reason or "-", "text" if row.reason else "quiet"),
+            "reason": Span(reason or "-", "text" if reason else "quiet"),
         }
 
     def text(self, index: int) -> list[str]:

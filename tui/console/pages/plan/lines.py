@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.cells import cell_len
 
 from tui.console.draw import charts
@@ -13,6 +15,7 @@ from tui.text.statuses import SHOWN
 from tui.text.words import Undo
 from tui.view.plan import Plan, Step
 from tui.view.snapshot import Counts
+from tui.work.triage import TriageRow
 
 _EMPTY = "Plan is empty. space queues the fix under the cursor."
 _CURVE_COLUMNS = 24
@@ -26,10 +29,11 @@ _BESIDE_NAME = 25
 _LEAST_ROWS, _MOST_ROWS = 4, 12
 
 
-def strip(plan: Plan | None, signs: Signs) -> Line:
-    """One line: how many fixes, what becomes of the broken ones, free space and its lowest point, time."""
+def strip(plan: Plan | None, signs: Signs, queued: int) -> Line:
+    """One line: how many fixes, what becomes of the broken ones, free space and its lowest point, time. ``queued``:
+    how many fixes are, those that check does not offer now too."""
     if plan is None:
-        return (Span(f" {_EMPTY}", "quiet"),)
+        return (Span(f" {why_empty(queued)}", "quiet"),)
     number = len(plan.steps)
     head = Span(f" Plan {number} {_fixes(number)}  ", "title")
     if plan.refused:
@@ -47,15 +51,23 @@ def strip(plan: Plan | None, signs: Signs) -> Line:
     return (head, change, Span(f"{free}{low}  {plan.time.text}"), Span("  p preview", "quiet"))
 
 
+def why_empty(queued: int) -> str:
+    """Return why there is no plan."""
+    if not queued:
+        return _EMPTY
+    none = "The queued fix is not" if queued == 1 else f"None of the {queued} queued fixes is"
+    return f"{none} offered now; NOW / AFTER tells what became of it."
+
+
 def title(plan: Plan | None) -> str:
     """The title of the pane."""
     return f"Plan {plan.short}   {len(plan.steps)} {_fixes(len(plan.steps))}" if plan is not None else "Plan"
 
 
-def brief(plan: Plan | None, signs: Signs, columns: int) -> list[Item]:
-    """The steps and the outcome in short, for the pane below the table."""
+def brief(plan: Plan | None, signs: Signs, columns: int, queued: int) -> list[Item]:
+    """The steps and the outcome in short, for the pane below the table; ``queued`` as for ``strip``."""
     if plan is None:
-        return [Paragraph("", Span(_EMPTY, "quiet"))]
+        return [Paragraph("", Span(why_empty(queued), "quiet"))]
     lines: list[Item] = [*_steps(plan, columns, signs.ellipsis)]
     lines.append(())
     lines += problems(plan)
@@ -104,10 +116,13 @@ def problems(plan: Plan) -> list[Item]:
     return lines
 
 
-def outcome(plan: Plan, signs: Signs, columns: int, rows: int) -> list[Item]:
+def outcome(plan: Plan, gone: Sequence[TriageRow], signs: Signs, columns: int, rows: int) -> list[Item]:
     """What the repository will be, and at what price, with a picture of its free space; in ``rows`` lines, if they
-    are enough."""
-    lines = _outcome(plan, signs)
+    are enough. ``gone``: what is queued and is no step, because check does not offer it now."""
+    lines: list[Item] = [
+        Paragraph(str(row.state).capitalize(), Span(f"{row.fix.what}: {row.note}.", "warning")) for row in gone
+    ]
+    lines += _outcome(plan, signs)
     if plan.steps:
         room = rows - sum(_rows(item, columns) for item in lines)
         lines += picture(plan, signs, columns, max(_LEAST_ROWS, min(_MOST_ROWS, room - 4)))

@@ -12,10 +12,11 @@ from tui.console.acts import Act
 from tui.console.control import running
 from tui.console.control.anywhere import export, turn_lens_on
 from tui.console.control.decisions import decide, save_plan
-from tui.console.dialogs.confirm import Confirm
+from tui.console.dialogs.confirm import Confirm, word_of
 from tui.console.draw.formats import clock, signed
 from tui.console.draw.lines import Cell, Line, Span, line, plain
 from tui.console.draw.signs import Signs
+from tui.console.pages.frame import mode
 from tui.console.pages.page import CopyItem, Page
 from tui.console.pages.plan import lines
 from tui.console.shell import Copy, Where
@@ -28,6 +29,7 @@ from tui.text.words import Undo
 from tui.view.command_lines import line as command_line
 from tui.view.fixes import FixRow
 from tui.view.plan import Plan, Step, validity
+from tui.work.triage import TriageRow, not_offered
 
 COLUMNS = (
     Column("number", "#", 2),
@@ -92,6 +94,8 @@ class PlanPage(Page):
     def __init__(self) -> None:
         super().__init__()
         self.plan: Plan | None = None
+        self.gone: Sequence[TriageRow] = ()
+        """What is queued and was not offered when the plan was made."""
 
     def body(self) -> Iterable[Widget]:
         table = Table(COLUMNS, name="steps")
@@ -117,7 +121,7 @@ class PlanPage(Page):
         about = f"   {number} {'fix' if number == 1 else 'fixes'}   {plan.repo_id}"
         word = plan.word(valid=not self.why_stale())
         bar.show(
-            [Button((Span(f" Plan {plan.short}", "title"), Span(about)))],
+            [Button((*mode(self.shell), Span(f" Plan {plan.short}", "title"), Span(about)))],
             (
                 Span(f"made {clock(plan.made_at)}   ", "quiet"),
                 Span(f"{word} ", "optimized" if word == "VALID" else "danger"),
@@ -143,9 +147,11 @@ class PlanPage(Page):
         outcome = self.query_one("#outcome", Pane)
         set_title(outcome, "Outcome")
         rows = self._size_table(len(plan.steps))
-        outcome.show(lines.outcome(plan, signs, outcome.columns(), rows))
+        outcome.show(lines.outcome(plan, self.gone, signs, outcome.columns(), rows))
 
     def status(self) -> Button:
+        if not (self.plan and self.plan.steps):
+            return Button((Span(" esc goes back; what is queued stays queued.", "quiet"),))
         return Button((Span(" Same as: ", "quiet"), Span(self.command())), "copy_command")
 
     def _size_table(self, steps: int) -> int:
@@ -160,7 +166,9 @@ class PlanPage(Page):
 
     def make(self) -> None:
         """Make the plan from what is queued and known now."""
-        self.plan = self.shell.site.make_plan(self.shell.site.queued())
+        site = self.shell.site
+        self.plan = site.make_plan(site.queued())
+        self.gone = not_offered(site.actual_view, site.decisions, site.marked())
         save_plan(self.shell, self.plan)
 
     def command(self) -> str:
@@ -188,7 +196,7 @@ class PlanPage(Page):
                 return "no step of it can run now"
         if act.name == "offer" and not plan.offers:
             return "there is nothing to add"
-        if act.name in ("drop", "earlier", "later", "why") and not plan.steps:
+        if act.name in ("drop", "earlier", "later", "why", "copy_command") and not plan.steps:
             return "there is no step"
         if act.name == "earlier" and self.table_widget.cursor == 0:
             return "it is the first step"
@@ -208,9 +216,9 @@ class PlanPage(Page):
         if not never:
             self._start(irreversible=False)
             return
-        word = never[0].row.name if len(never) == 1 else plan.short
+        word = word_of(never[0].row.name, never[0].row.target) if len(never) == 1 else ""
         text: list[Cell] = [*plan.never, "It cannot be undone. Everything else can be stopped and is kept."]
-        self.shell.open(Confirm("This cannot be undone", text, word, "run the plan"), self._answered)
+        self.shell.open(Confirm("This cannot be undone", text, word or plan.short, "run the plan"), self._answered)
 
     def _answered(self, yes: bool | None) -> None:
         if yes:
@@ -245,8 +253,8 @@ class PlanPage(Page):
         self._move(1)
 
     def _move(self, by: int) -> None:
-        key = self.table_widget.key
-        decide(self.shell, lambda store: store.move(key, by), self.act_replan)
+        key, steps = self.table_widget.key, {row.key for row in self.shell.site.queued()}
+        decide(self.shell, lambda store: store.move(key, by, steps), self.act_replan)
 
     def act_offer(self) -> None:
         assert self.plan is not None

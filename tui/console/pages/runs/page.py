@@ -94,7 +94,7 @@ class RunsPage(Page):
         table = self.query_one("#run-steps", Table)
         if run is None:
             set_title(table, "Steps")
-            table.show(Entries(()), [(), line("Nothing has run here. Queue fixes in Triage (1), p shows the plan.")])
+            table.show(Entries(()), [(), line(self._nothing())])
             return
         found = lines.steps(run, self.shell.signs, max(40, table.size.width - 4), now)
         entries = [
@@ -106,6 +106,11 @@ class RunsPage(Page):
         room = self.size.height - _FRAME_ROWS - self._other_rows()
         table.styles.height = max(_LEAST_ROWS, min(len(entries) + 2, room - room // 3))  # the log has the rest
         set_title(table, self._run_title(run, now), self._which(run))
+
+    def _nothing(self) -> str:
+        if self.shell.site.replay is not None:
+            return "A trace has no runs of this console: below is what hosts had under way at this step."
+        return "Nothing has run here. Queue fixes in Triage (1), p shows the plan."
 
     def _run_title(self, run: Run, now: float) -> Line:
         took = duration((run.ended or now) - run.started)
@@ -183,7 +188,7 @@ class RunsPage(Page):
         """How the run ended, or that nobody has to watch it."""
         run = self.shown_run()
         if run is None:
-            text = "Nothing is running."
+            text = "" if self.shell.site.replay is not None else "Nothing is running."
         elif run.alive:
             text = "You can quit: the run goes on. Any host can resume it from the last save."
         else:

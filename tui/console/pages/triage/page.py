@@ -123,11 +123,12 @@ class TriagePage(FilteredPage):
         row = self.row()
         pane = self.query_one("#why", Pane)
         set_title(pane, "Why")
-        pane.show(
-            why_lines.of_fix(self.shell.site.view, row, self.shell.signs, self.shell.site.now, pane.columns())
-            if row
-            else []
-        )
+        if row is None:
+            pane.show([])
+            return
+        site = self.shell.site
+        told = why_lines.of_fix(site.view, row, self.shell.signs, site.now, pane.columns())
+        pane.show([*told, *self.beyond(row.fix.target, row.fix.rule)])
 
     # -- plan
 
@@ -136,7 +137,7 @@ class TriagePage(FilteredPage):
             plan = self.shell.site.plan_now()
             pane = self.query_one("#plan", Pane)
             set_title(pane, lines.title(plan))
-            pane.show(lines.brief(plan, self.shell.signs, pane.columns()))
+            pane.show(lines.brief(plan, self.shell.signs, pane.columns(), len(self.shell.site.decisions.queue)))
             runs = self.query_one("#running", Pane)
             set_title(runs, run_lines.title(self.shell.site))
             runs.show(run_lines.brief(self.shell.site, self.shell.signs))
@@ -150,7 +151,7 @@ class TriagePage(FilteredPage):
             return Button((Span(" Nothing can be queued in a replay: 4 shows its steps, esc leaves it.", "quiet"),))
         if self.wide and self.tall:
             return Button(())
-        return Button(lines.strip(site.plan_now(), self.shell.signs), "plan")
+        return Button(lines.strip(site.plan_now(), self.shell.signs, len(site.decisions.queue)), "plan")
 
     # -- moving
 
@@ -208,8 +209,8 @@ class TriagePage(FilteredPage):
             return "only in a simulation: open a trace, then b"
         if name in _NEEDS_ROW and self.row() is None:
             return "nothing is under the cursor"
-        if name in ("plan", "run") and not self.shell.site.queued():
-            return "the plan is empty, space queues the fix under the cursor"
+        if name in ("plan", "run") and (empty := self.shell.site.why_no_plan()):
+            return empty
         if name == "stop" and not self.shell.site.live_runs():
             return "nothing is running"
         if name in ("undo", "redo") and not (decisions.undo if name == "undo" else decisions.redo):
@@ -227,24 +228,23 @@ class TriagePage(FilteredPage):
         row = self.row()
         return "" if row and images.needs_file(row.fix) else "no import that waits for its file is under the cursor"
 
-    def row_position(self) -> int:
-        """The place in the queue of the fix under the cursor, 0 when it is not queued."""
-        row = self.row()
-        return row.position if row else 0
-
     def _why_not_move(self, name: str) -> str:
-        place = self.row_position()
+        row = self.row()
+        place = row.position if row else 0
         if not place:
-            return "only a queued fix can be moved, space queues it"
+            gone = row is not None and row.queued
+            return (
+                "it is no step now, space takes it out" if gone else "only a queued fix can be moved, space queues it"
+            )
         if place == 1 and name == "earlier":
             return "it is the first of the queue"
-        last = place == len(self.shell.site.decisions.queue)
+        last = place == len(self.shell.site.queued())
         return "it is the last of the queue" if last and name == "later" else ""
 
     def _why_not_queue(self, name: str) -> str:
         del name
         row = self.row()
-        if row is None or row.position or self.table_widget.range_start >= 0:
+        if row is None or row.queued or self.table_widget.range_start >= 0:
             return ""
         if not row.fix.raw:
             return f"check does not offer it now: {row.note}"
@@ -258,7 +258,7 @@ class TriagePage(FilteredPage):
         assert row is not None
         keys = table.range()
         rows = [other for other in self.chosen() if other.can_run or other.needs_room]
-        if row.position:
+        if row.queued:
             decide(self.shell, lambda store: store.unqueue(keys))
         else:
             decide(self.shell, lambda store: store.queue(rows))
@@ -284,8 +284,8 @@ class TriagePage(FilteredPage):
         self._move(1)
 
     def _move(self, by: int) -> None:
-        key = self.table_widget.key
-        decide(self.shell, lambda store: store.move(key, by))
+        key, steps = self.table_widget.key, {row.key for row in self.shell.site.queued()}
+        decide(self.shell, lambda store: store.move(key, by, steps))
 
     def act_priority(self) -> None:
         from tui.console.dialogs.priority import ask

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.cells import cell_len
 
 from tui.console.draw.lines import Line, Span, plain
 from tui.console.draw.signs import Signs
 from tui.console.widgets.pane import Item, Paragraph
+from tui.text.amounts import moment
+from tui.text.rules import EVERY
+from tui.text.rules import lines as of_rule
 from tui.view.snapshot import RepositoryView
 from tui.view.why import Explanation, explain, explain_fix
+from tui.work.journal import Event
 from tui.work.triage import TriageRow
+
+_OF_RULE = ("Means", "Does", "Risk", "Needs", "If not")
+_EVENTS = 3
 
 
 def of_fix(view: RepositoryView, row: TriageRow, signs: Signs, now: float, columns: int) -> list[Item]:
@@ -41,13 +50,25 @@ def of(found: Explanation, signs: Signs) -> list[Item]:
     return [*title(found, signs), *body(found)]
 
 
+def beyond(facts: str, rule: str, events: Sequence[Event]) -> list[Item]:
+    """What a tall screen has room for below the reason: what the rule saw, what happened last, what it is about."""
+    lines: list[Item] = [Paragraph("Facts", facts)] if facts else []
+    if events:
+        last = [Paragraph("", f"{moment(one.when)}  {one.host}  {one.kind}: {one.text}") for one in events[-_EVENTS:]]
+        lines += [(), (Span("What happened last", "head"),), *last]
+    if rule in EVERY:
+        told = [Paragraph(label, text) for label, text in of_rule(EVERY[rule]) if label in _OF_RULE]
+        lines += [(), (Span(f"Rule {rule}", "head"),), *told]
+    return lines
+
+
 def title(found: Explanation, signs: Signs, columns: int = 0) -> list[Item]:
     """What it is about, its status and what that means; in one line, with the first digits of the id, where
     ``columns`` are enough for that."""
     whole = Paragraph("", Span(found.title, "title"))
     if not found.state:
         return [whole]
-    state = signs.word(found.state.value)
+    state = signs.word(found.state.value, found.meaning)
     brief = found.title.replace(found.image, found.image[:8]) if found.image else found.title
     one: Line = (Span(f"{brief}  ", "title"), *state)
     if cell_len(plain(one)) <= columns:

@@ -109,7 +109,7 @@ class WhyPage(Page):
         if found is None or not found.fixes or self.shell.site.replay is not None:
             return Button(())
         fix = found.fixes[0]
-        place = self.shell.site.decisions.position(fix.key)
+        place = next((number for number, row in enumerate(self.shell.site.queued(), 1) if row.key == fix.key), 0)
         text = f"is number {place} of the plan" if place else "is not in the plan, space queues it"
         if not place and not (fix.can_run or fix.needs_room):
             text = "cannot be queued: Waits and Why tell what it waits for"

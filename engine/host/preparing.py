@@ -285,16 +285,27 @@ def _which(context: Context, state: HostState, repo_id: str, image: str, path: s
             if image in note or repository.identity in note:
                 raise NotUnderstood(
                     f"whether image {image} is prepared here is not known: the note {note} cannot be understood",
-                    "Tear it down with the version of diskwright that prepared it",
+                    "Tear it down with the version of diskwright that prepared it. If the note is damaged, "
+                    f"{_end_holder(image)}; then move the note away",
                 )
         where = f" at {path!r:.200}" if path else ""
-        raise NotFound(f"image {image} is not prepared on this host{where}", "diskwright tasks lists what is")
+        next_step = "diskwright tasks lists what is"
+        if leasing.is_held(repository, image):
+            next_step = (
+                f"It is in use ({leasing.holder(context.doors, repository, image)}): tear it down there. "
+                f"If this host has lost its note of it, {_end_holder(image)}"
+            )
+        raise NotFound(f"image {image} is not prepared on this host{where}", next_step)
     if len(mine) > 1:
         raise Conflict(
             f"image {image} is prepared {len(mine)} times on this host",
             f"Say which with --path: {', '.join(entry.path for entry in mine)}",
         )
     return mine[0]
+
+
+def _end_holder(image: str) -> str:
+    return f"stop the machine and end the holder, the process with engine.host.holder {image} in its command line"
 
 
 def _refuse_used(state: HostState, repository: Repository, entry: Prepared) -> None:

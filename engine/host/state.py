@@ -1,8 +1,9 @@
 """What this host remembers for itself: connections, tasks, prepared images, throughput.
 
 None of it is needed to recover a repository: it can be deleted, and another host never reads
-it. Files are replaced whole (write, sync, rename), so a crash leaves the old or the new one. What cannot be understood
-is never overwritten: it is put aside under another name.
+it. Files are replaced whole (write, sync, rename), so a crash leaves the old or the new one. What cannot be read or
+understood is never overwritten, it is put aside under another name; and it holds up nothing but what it is about. A
+note of one thing is sealed: a changed byte of a process's number would be that of another process.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any, NamedTuple
 from engine.doors import Doors
 from engine.doors.files import Kind, make_directories
 from engine.doors.processes import ProcessIdentity, ProcessState
-from engine.errors import Conflict, Damaged, DiskwrightError, NotFound, from_os_error
+from engine.errors import Conflict, Damaged, DiskwrightError, NotFound, StorageError, from_os_error
+from engine.host.run_directories import RunDirectories
 from engine.tags.context import Connection
 from engine.tags.imports import NamedFile
 
@@ -24,9 +26,10 @@ _LIMIT = 4 * 1024 * 1024
 _LOCK = "lock"
 _PATIENCE_S = 10.0
 _LOOK_AGAIN_S = 0.01
-_RUN_DIGITS = 12
 _CONNECTIONS = "connections.json"
 _ASIDE = ".not-understood-"
+_SEAL = "seal"
+_SEAL_DIGITS = 16
 _LEFT = ""
 """In the file of connections, where no handle can stand: those that were given up, the oldest first."""
 _KEPT_LEFT = 50
@@ -72,6 +75,15 @@ class Prepared(NamedTuple):
         return self.path.rpartition("/")[0]
 
 
+def sealed(data: dict[str, Any]) -> dict[str, Any]:
+    """Return a note with its seal, which tells whether it is as it was written."""
+    return {**data, _SEAL: _seal(data)}
+
+
+def _seal(data: dict[str, Any]) -> str:
+    return sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:_SEAL_DIGITS]
+
+
 def _known(fields: tuple[str, ...], data: dict[str, Any]) -> dict[str, Any]:
     """What this version knows of a note; a newer one may have written more."""
     return {name: data[name] for name in fields if name in data}
@@ -102,6 +114,7 @@ class HostState:
     def __init__(self, doors: Doors, directory: str) -> None:
         self._doors = doors
         self.directory = directory
+        self._runs = RunDirectories(doors, directory)
 
     # -- connections
 
@@ -181,10 +194,11 @@ class HostState:
     # -- tasks
 
     def tasks(self) -> list[Task]:
-        """Return the tasks whose process is alive; remove the files of those that ended (their logs stay)."""
+        """Return the tasks whose process is alive; remove the files of those that ended (their logs stay). StorageError
+        when nothing tells which notes there are."""
         alive = []
-        for name in self._names("tasks", ".json"):
-            data = self._read(f"tasks/{name}", None)
+        for name in self._require_names("tasks", ".json"):
+            data = self._sealed(f"tasks/{name}")
             try:
                 known = {"process": ProcessIdentity(*data["process"]), "images": tuple(data["images"])}
                 task = Task(**_known(Task._fields, {**data, **known, "uses": tuple(data["uses"])}))
@@ -199,7 +213,7 @@ class HostState:
 
     def save_task(self, task: Task) -> None:
         """Note a task that was just started."""
-        self._write(f"tasks/{task.id}.json", task._asdict())
+        self._write(f"tasks/{task.id}.json", sealed(task._asdict()))
 
     def save_spec(self, task: str, spec: dict[str, Any]) -> str:
         """Write what a runner is to do; returns the path. Of logs and specs only the newest 200 are kept."""
@@ -219,7 +233,8 @@ class HostState:
     # -- prepared images
 
     def prepared(self) -> list[Prepared]:
-        """Return the images whose holder lives; remove what holders of an earlier boot left."""
+        """Return the images whose holder lives; remove what holders of an earlier boot left. StorageError when nothing
+        tells which notes there are."""
         return [entry for entry, alive in self._entries() if alive]
 
     def unheld(self) -> list[Prepared]:
@@ -249,8 +264,8 @@ class HostState:
 
     def _notes(self) -> list[tuple[str, Prepared | None]]:
         found: list[tuple[str, Prepared | None]] = []
-        for name in self._names("prepared", ".json"):
-            data, entry = self._read(f"prepared/{name}", None), None
+        for name in self._require_names("prepared", ".json"):
+            data, entry = self._sealed(f"prepared/{name}"), None
             with contextlib.suppress(TypeError, KeyError):
                 known = {**data, "process": ProcessIdentity(*data["process"])}
                 entry = Prepared(**_known(Prepared._fields, known))
@@ -260,9 +275,13 @@ class HostState:
 
     def _is_there(self, name: str) -> bool:
         """Whether a note is still there: another command may just have forgotten it."""
-        with contextlib.suppress(OSError):
-            return self._doors.files.stat(f"{self.directory}/{name}").size >= 0
-        return False
+        try:
+            self._doors.files.stat(f"{self.directory}/{name}")
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True  # for all that can be told
+        return True
 
     def _of_this_boot(self, entry: Prepared) -> bool:
         return entry.process.boot_id == self._doors.processes.own().boot_id
@@ -276,66 +295,27 @@ class HostState:
         data = entry._asdict()
         if not entry.monitor:
             del data["monitor"]  # as older programs wrote it
-        self._write(_note(entry), data)
+        self._write(_note(entry), sealed(data))
 
     def forget_prepared(self, entry: Prepared) -> None:
         """Remove the run directory and the note, if they are still those of that holder; idempotent."""
         with self.alone(_note(entry)):
-            if self._read(_note(entry), {}).get("process") != list(entry.process):
+            if self._sealed(_note(entry)).get("process") != list(entry.process):
                 return  # somebody has forgotten it, and prepared the image anew
-            self._remove_run(entry.run)
+            self._runs.remove(entry.run)
             self._remove(_note(entry))
 
     def make_run_directory(self, repository: str, name: str) -> str:
-        """Make an empty run directory of that name and return its path. It is gone when the host boots, or is called
-        otherwise then: nobody finds there what was prepared before. To be called alone (``starting``), because all
-        that no note knows is removed, unless there are notes that cannot be understood."""
-        top, boot = self._run_place()
+        """Make an empty run directory of that name and return its path. To be called alone (``starting``), because all
+        is removed that no note knows and nobody uses, unless there are notes that cannot be understood."""
         kept = {entry.run for entry in self._noted() if self._of_this_boot(entry)}
-        run = f"{top}{boot}/{repository}/{name}"
-        for old in (top, f"{self.directory}/run") if not self.not_understood() else ():
-            self._clear(old, kept - {run})
-        make_directories(self._doors.files, run)
-        place = self._doors.files.run_place().path
-        if place:  # a machine may be another user's
-            parts = run.split("/")
-            for count in range(place.count("/") + 1, len(parts)):
-                self._doors.files.let_pass("/".join(parts[: count + 1]))
-        return run
-
-    def _run_place(self) -> tuple[str, str]:
-        """Return the directory of this host's run directories, and what this boot has below it ("" where a boot clears
-        it). Hosts of one machine have different ones."""
-        place = self._doors.files.run_place()
-        boot = "" if place.cleared else f"/{self._doors.processes.own().boot_id}"
-        if not place.path:
-            return f"{self.directory}/run", boot
-        own = sha256(self.directory.encode("utf-8", "surrogateescape")).hexdigest()[:_RUN_DIGITS]
-        return f"{place.path}/diskwright/run/{own}", boot
-
-    def _clear(self, directory: str, kept: set[str]) -> None:
-        """Remove run directories that are not ``kept``, and what is empty then."""
-        with contextlib.suppress(OSError):
-            for entry in self._doors.files.list_directory(directory):
-                path = f"{directory}/{entry.name}"
-                if entry.kind is Kind.SYMLINK:
-                    self._doors.files.unlink(path)
-                elif path not in kept:
-                    self._clear(path, kept)
-            self._doors.files.remove_directory(directory)
-
-    def _remove_run(self, run: str) -> None:
-        """Remove a run directory, and those above it that are empty then, up to ``run``."""
-        self._clear(run, set())
-        with contextlib.suppress(OSError):
-            while not (run := run.rpartition("/")[0]).endswith("/run"):
-                self._doors.files.remove_directory(run)
+        return self._runs.make(repository, name, kept if not self.not_understood() else None)
 
     # -- files that were named to be imported (``engine.tags.imports``)
 
     def named_file(self, repository: str, image: str) -> NamedFile | None:
         """Return the file that was named here for that image, None when none was."""
-        data = self._read(_import_note(repository, image), {})
+        data = self._sealed(_import_note(repository, image))
         try:
             return NamedFile(str(data["path"]), tuple(map(int, data["facts"])))
         except (KeyError, TypeError, ValueError):
@@ -343,7 +323,7 @@ class HostState:
 
     def name_file(self, repository: str, image: str, file: NamedFile) -> None:
         """Note a file; of these notes only the newest 200 are kept. Durable."""
-        self._write(_import_note(repository, image), file._asdict())
+        self._write(_import_note(repository, image), sealed(file._asdict()))
         self._thin_out("imports", ".json")
 
     def forget_file(self, repository: str, image: str) -> None:
@@ -355,7 +335,9 @@ class HostState:
     def throughput(self, repository: str) -> float | None:
         """Return the bytes per second that copies reached here on that repository; None when that was never
         measured."""
-        value = self._read("throughput.json", {}).get(repository)
+        value = None
+        with contextlib.suppress(StorageError):  # it is an estimate
+            value = self._read("throughput.json", {}).get(repository)
         return value if isinstance(value, int | float) and value > 0 else None
 
     def note_throughput(self, repository: str, moved_bytes: int, seconds: float) -> None:
@@ -395,6 +377,15 @@ class HostState:
         data, _ = self._load(name)
         return data if data is not None and (default is None or isinstance(data, type(default))) else default
 
+    def _sealed(self, name: str) -> dict[str, Any]:
+        """Return what a note says that has a seal, or is of a program that knew of none; {} when there is none, it
+        cannot be read or understood, or it is not as it was written."""
+        data: dict[str, Any] = {}
+        with contextlib.suppress(StorageError):
+            data = self._read(name, {})
+        seal = data.pop(_SEAL, None)
+        return data if seal is None or seal == _seal(data) else {}
+
     def _load(self, name: str) -> tuple[Any, str]:
         """Return what a note says, None where there is none; and why it cannot be understood, "" where it can."""
         try:
@@ -420,8 +411,11 @@ class HostState:
         path = f"{self.directory}/{name}"
         folder = path.rpartition("/")[0]
         temporary = f"{path}.{self._doors.ids.new_id()}"
-        old, problem = self._load(name)
-        if problem or not isinstance(old, type(data) | None):
+        try:
+            old, problem = self._load(name)
+        except StorageError as error:
+            old, problem = None, error.message
+        if problem or not isinstance(old, type(data) | None) or (old and _SEAL in data and not self._sealed(name)):
             self._put_aside(name)
         try:
             self._make_directories(name.rpartition("/")[0])
@@ -438,10 +432,17 @@ class HostState:
             self._doors.files.unlink(f"{self.directory}/{name}")
 
     def _names(self, folder: str, ending: str) -> list[str]:
+        with contextlib.suppress(StorageError):
+            return self._require_names(folder, ending)
+        return []
+
+    def _require_names(self, folder: str, ending: str) -> list[str]:
         try:
             entries = self._doors.files.list_directory(f"{self.directory}/{folder}")
-        except OSError:
+        except FileNotFoundError:
             return []
+        except OSError as error:
+            raise from_os_error(error, f"tell what is in this host's {folder}") from error
         return sorted(e.name for e in entries if e.kind is Kind.FILE and e.name.endswith(ending))
 
     def _thin_out(self, folder: str, ending: str) -> None:

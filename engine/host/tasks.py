@@ -117,10 +117,14 @@ def image(doors: Doors, task: Task) -> str:
 
 
 def _images(doors: Doors, task: Task) -> tuple[str, ...]:
-    """Return the images of the fix that a task runs now."""
+    """Return the images of the fix that a task runs now; all that it may work on where its log cannot be read."""
     if task.image:
         return task.images
-    started = [event for event in events(doors, task) if event.get("event") == "start"]
+    try:
+        said = events(doors, task)
+    except StorageError:
+        return task.images
+    started = [event for event in said if event.get("event") == "start"]
     return tuple(started[-1].get("images", ())) if started else ()
 
 

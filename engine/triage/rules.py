@@ -123,7 +123,8 @@ _TABLE: tuple[Rule, ...] = (
          "its record is an older one: its volume is the data of snapshot {image}", FixType.MEND,
          "{reason}; the disk stands on the one volume above it that no record names",
          "Publishes a record that names that volume. No data is touched.",
-         "Put the newest record of the disk back from a backup, or remove the disk: the snapshot stays as it is.",
+         "Put the newest record of the disk back from a backup, or remove the disk: the snapshot stays as it is. If it "
+         "is the record of the snapshot that was put back, and that was merged into the disk since, take it away.",
          Executor.MEND_RECORD),
     Rule(B_DATA, "The volume is there, and is not what the record says: its size, its format or its header.", _BROKEN,
          "its data is damaged: {problem}",

@@ -9,23 +9,25 @@ import argparse
 import json
 import multiprocessing
 import os
+import secrets
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from engine.errors import BadRequest, from_os_error
 from sim.arguments import Parser
 from sim.disk.profiles import PROFILES
 from sim.explore import generated
-from sim.explore.cases.catalog import ALL, CASES
-from sim.explore.search import damage
+from sim.explore.cases.catalog import ALL, CASES, SHARED_BY_HOSTS
+from sim.explore.search import damage, host_notes, large
 from sim.explore.search.explorer import Explorer, Tally, Violation
 from sim.explore.search.violation import Account, Replay, from_text, to_text
 from sim.explore.together.races import PASSINGS, RACES, Passed, WrongSchedule, run_passed, run_race
 
 COMMAND = "diskwright sim explore"
 _WRONG_AT_MOST = 3
+_OF_LARGE = 40
 _MOST_ORDERS = 400
 """States for each damage, so many orders of fixes as lead to them."""
 
@@ -148,19 +150,47 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _explore_damage(options: argparse.Namespace) -> int:
+    if options.images:
+        seed = options.seed if options.seed is not None else secrets.randbelow(1 << 31)
+        name = f"{options.images} images, --seed {seed}"
+        return _damaged(name, lambda: large.explore(options.images, options.damage or _OF_LARGE, seed))
+    cases = ALL | SHARED_BY_HOSTS
     wrong = 0
-    for name in options.case or [name for name, case in ALL.items() if not case.slow]:
-        if name not in ALL:
+    for name in options.case or [name for name, case in cases.items() if not case.slow]:
+        if name not in cases:
             raise BadRequest(f"there is no case {name!r:.60}", f"{COMMAND} --list names them")
-        started = time.monotonic()
-        tally = damage.explore(ALL[name], min(options.max_states, _MOST_ORDERS), options.damage)
-        wrong += len(tally.harmful)
-        _say(
-            f"{name:36} {tally.damages:4} damages {tally.states:6} states {time.monotonic() - started:7.1f} s  "
-            f"{tally.closed} closed  {len(tally.harmful)} wrong"
+        most, case, seed = min(options.max_states, _MOST_ORDERS), cases[name], options.seed or 0
+        wrong |= _damaged(
+            name,
+            lambda case=case, most=most, seed=seed: damage.explore(  # type: ignore[misc]
+                case, most, options.damage, seed, options.seconds
+            ),
         )
-        for one in tally.harmful:
-            _say(f"  VIOLATION {one.damage.kind} {one.damage.name} then {', '.join(one.path) or 'none'}: {one.problem}")
+    if options.case is None:
+        wrong |= _explore_notes()
+    return wrong
+
+
+def _damaged(name: str, search: Callable[[], damage.Tally]) -> int:
+    started = time.monotonic()
+    tally = search()
+    _say(
+        f"{name:36} {tally.damages:4} damages {tally.states:6} states {time.monotonic() - started:7.1f} s  "
+        f"{tally.closed} closed  {len(tally.harmful)} wrong"
+    )
+    for one in tally.harmful:
+        _say(f"  VIOLATION {one.damage.kind} {one.damage.name} then {', '.join(one.path) or 'none'}: {one.problem}")
+    return 1 if tally.harmful else 0
+
+
+def _explore_notes() -> int:
+    started = time.monotonic()
+    todo = [(found, booted) for found in host_notes.objects() for booted in (False, True)]
+    wrong = [one for found, booted in todo if (one := host_notes.explore(found, booted)) is not None]
+    _say(f"{'notes of a host':36} {len(todo):4} damages {time.monotonic() - started:7.1f} s  {len(wrong)} wrong")
+    for one in wrong:
+        when = "after a boot" if one.booted else "while machines run"
+        _say(f"  VIOLATION {one.damage.kind} {one.damage.name or 'all'} {when}: {one.problem}")
     return 1 if wrong else 0
 
 
@@ -240,8 +270,13 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--damage", type=int, default=None, metavar="N",
         help="instead: N objects of each end of a case are damaged, one at a time (0: every one), and the fixes run in "
-        "every order",
+        "every order; and the notes of a host",
     )  # fmt: skip
+    parser.add_argument(
+        "--images", type=int, default=0, metavar="N",
+        help=f"of damages: by chance in a repository of so many images, {_OF_LARGE} of them where --damage is 0",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, metavar="N", help="of what is done by chance")
     parser.add_argument("--jobs", type=int, default=0, metavar="N", help="processes (default: all processors)")
     parser.add_argument(
         "--replay", metavar="VIOLATION", help="one as it was printed, or a file with it: run it and tell all about it"

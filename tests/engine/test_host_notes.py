@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 
@@ -9,8 +10,10 @@ import pytest
 
 from engine.api import Engine
 from engine.assembly import real_doors
-from engine.errors import Damaged, NotUnderstood, Refused
-from engine.host.state import HostState
+from engine.errors import Damaged, NotFound, NotUnderstood, Refused, StorageError
+from engine.host.state import HostState, Task, sealed
+from engine.tools.local.files import RealFiles
+from sim.hosts.world import World
 from tests.crash.kit import SIZE
 
 
@@ -44,8 +47,9 @@ def test_a_note_of_a_newer_version_is_read_as_far_as_it_is_known(engine):
     path = note_of(engine)
     with open(path, encoding="utf-8") as stream:
         note = json.load(stream)
+    del note["seal"]
     with open(path, "w", encoding="utf-8") as stream:
-        json.dump({**note, "throttle": 7}, stream)
+        json.dump(sealed({**note, "throttle": 7}), stream)
     assert [entry.image for entry in engine.list_prepared()] == [disk]
     engine.teardown_image("a", disk)
     assert not os.path.exists(path)
@@ -87,6 +91,102 @@ def test_connections_that_were_given_up_and_make_no_sense_hold_up_nothing(tmp_pa
     (tmp_path / "connections.json").write_text('{"": 7}')
     assert state.last_seen("ab" * 16) is None and state.connections() == {}
     state.save_connections({})
+
+
+def test_a_note_without_a_seal_is_taken_as_it_is(engine):
+    """Programs before there were seals wrote it."""
+    disk = engine.create_virtual_disk("a", SIZE)
+    engine.prepare_image("a", disk)
+    path = note_of(engine)
+    with open(path, encoding="utf-8") as stream:
+        note = json.load(stream)
+    del note["seal"]
+    with open(path, "w", encoding="utf-8") as stream:
+        json.dump(note, stream)
+    engine.teardown_image("a", disk)
+    assert engine.list_prepared() == []
+
+
+def test_a_holder_whose_number_was_changed_is_not_taken_for_a_dead_one(engine):
+    """Found so: its note was forgotten, it lived on, and nothing told whom the disk waited for."""
+    disk = engine.create_virtual_disk("a", SIZE)
+    prepared = engine.prepare_image("a", disk)
+    path = note_of(engine)
+    with open(path, encoding="utf-8") as stream:
+        text = stream.read()
+    pid = str(prepared.process.pid)
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write(text.replace(f"{pid},", f"{pid[:-1]}{(int(pid[-1]) + 1) % 10},"))
+    assert engine.list_prepared() == engine.list_unheld() == []
+    with pytest.raises(NotUnderstood, match=os.path.basename(path)) as told:
+        engine.teardown_image("a", disk)
+    assert f"engine.host.holder {disk}" in told.value.next_step and os.path.exists(prepared.path)
+    os.remove(path)
+    with pytest.raises(NotFound) as lost:
+        engine.teardown_image("a", disk)
+    assert f"engine.host.holder {disk}" in lost.value.next_step and "prepare by host" in lost.value.next_step
+    engine.doors.processes.kill(prepared.process)
+
+
+def test_a_note_that_cannot_be_read_holds_up_nothing_else(engine, monkeypatch):
+    """Found so: no disk could be prepared on this host, no task be listed."""
+    disk, other = (engine.create_virtual_disk("a", SIZE) for _ in range(2))
+    prepared = engine.prepare_image("a", disk)
+    path, read = note_of(engine), RealFiles.read_file
+
+    def unreadable(files, name, limit):
+        if name in (path, engine.state.directory + "/tasks/x.json"):
+            raise OSError(errno.EIO, "Input/output error", name)
+        return read(files, name, limit)
+
+    with open(engine.state.directory + "/tasks/x.json", "w", encoding="utf-8"):
+        pass
+    with monkeypatch.context() as patch:
+        patch.setattr(RealFiles, "read_file", unreadable)
+        assert engine.list_tasks() == engine.list_prepared() == []
+        engine.prepare_image("a", other)
+        engine.teardown_image("a", other)
+        with pytest.raises(NotUnderstood, match=os.path.basename(path)):
+            engine.teardown_image("a", disk)
+        with pytest.raises(Refused, match=os.path.basename(path)):
+            engine.disconnect_storage_repository("a")
+    assert engine.list_prepared() == [prepared]
+    engine.teardown_image("a", disk)
+
+
+def test_where_nothing_tells_what_is_prepared_nothing_is_prepared(engine, monkeypatch):
+    """Found so: a folder of notes that could not be listed was taken for an empty one, and what its notes were about
+    could be disconnected; the paths of machines were removed."""
+    disk, other = (engine.create_virtual_disk("a", SIZE) for _ in range(2))
+    prepared = engine.prepare_image("a", disk)
+    listed = RealFiles.list_directory
+
+    def unreadable(files, name):
+        if name == f"{engine.state.directory}/prepared":
+            raise OSError(errno.EIO, "Input/output error", name)
+        return listed(files, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RealFiles, "list_directory", unreadable)
+        for verb in (lambda: engine.prepare_image("a", other), lambda: engine.disconnect_storage_repository("a")):
+            with pytest.raises(StorageError, match="prepared"):
+                verb()
+    assert os.path.exists(prepared.path)
+    engine.teardown_image("a", disk)
+
+
+def test_a_batch_whose_log_is_gone_can_be_stopped():
+    """Found so: while there was one, no task of the repository could be stopped."""
+    world = World()
+    world.create("a")
+    engine, process = world.host("one"), world.machine("one").process("engine.host.runner")
+    image, identity = engine.create_virtual_disk("a", SIZE), engine.list_repositories()["a"].identity
+    log = engine.state.task_log("none")
+    engine.state.save_task(
+        Task("0a" * 16, process.identity, identity, "a", "", "2 fixes", "", 0.0, log, (image,), (identity,))
+    )
+    engine.stop_task("a", image)
+    assert process.dead and engine.list_tasks() == []
 
 
 @pytest.mark.parametrize("text", ['{"repository": 1}', "[]", "no JSON"])

@@ -80,6 +80,21 @@ def test_what_an_older_boot_prepared_is_not_believed(engine):
         engine.teardown_image("a", disk)
 
 
+def test_the_path_of_a_machine_stays_whose_note_is_gone(engine):
+    """Found so: the next prepare removed it, and the machine would not have found its layers again."""
+    disk, other = (engine.create_virtual_disk("a", MEBI) for _ in range(2))
+    prepared = engine.prepare_image("a", disk)
+    os.remove(engine.state.prepared_note(prepared))
+    end_holder(engine, prepared)
+    with machine(volume_of(None, engine, disk)):
+        engine.prepare_image("a", other)
+        assert os.path.exists(prepared.path)
+        engine.teardown_image("a", other)
+    engine.prepare_image("a", other)
+    assert not os.path.lexists(prepared.path)
+    engine.teardown_image("a", other)
+
+
 # -- several readers
 
 

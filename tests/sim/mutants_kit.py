@@ -164,6 +164,11 @@ def hit() -> ast.stmt:
     return statement(f"{HIT}()")
 
 
+def without_if(text: str) -> Change:
+    """A function without the guard whose condition has ``text`` in it."""
+    return lambda node: [hit()] if isinstance(node, ast.If) and text in ast.unparse(node.test) else None
+
+
 def deleted(site: Site) -> contextlib.AbstractContextManager[list[int]]:
     """Run without one sync."""
     return patched(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from engine.formats.base import VolumeFacts
@@ -12,8 +14,9 @@ from engine.triage.view import Graph
 from sim.explore.cases.case import prepared
 from sim.explore.cases.catalog import ALL, CASES
 from sim.explore.decay.files import damages
-from sim.explore.search import unreadable
+from sim.explore.search import host_notes, large, unreadable
 from sim.explore.search.damage import explore
+from tests.sim.mutants_kit import patched, without_if
 
 QUICK = ("snapshot", "remove", "remove-below", "clean-scrap", "merge-begun", "mend-copy")
 BOUND = 60
@@ -62,6 +65,35 @@ def test_every_kind_of_object_is_damaged():
     found = damages(driver.world.storage)
     assert {one.kind for one in found} >= {"flip", "cut", "gone"}
     assert {one.name.partition("/")[0] for one in found} >= {"tags", "volumes"}
+
+
+def test_a_volume_that_is_put_away_without_a_second_look_is_found():
+    """An operator has put the record back that names it."""
+    with patched("engine.fixes.clean", "unnamed", without_if("named_elsewhere")) as hits:
+        found = explore(CASES["snapshot"], 1).harmful
+    assert hits
+    assert [one for one in found if one.path == ("put back", "C-UNNAMED")]
+
+
+@pytest.mark.parametrize("kind", ["flip", "digit", "gone", "unreadable"])
+def test_a_damaged_note_of_what_is_prepared_harms_no_machine(kind: str):
+    """It is kept and named, and holds up nothing else; what is to be done is said, and the end is clean."""
+    damages = [one for one in host_notes.objects() if one.name.startswith("prepared/") and one.kind == kind]
+    assert damages and not [wrong for one in damages if (wrong := host_notes.explore(one, False)) is not None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("booted", [False, True])
+def test_any_damaged_note_of_a_host_harms_nothing(booted: bool):
+    """Also those of connections, tasks, imports and speed, and the folders of all of them; of these a sample."""
+    damages = [one for one in host_notes.objects() if not one.name.startswith("prepared/")]
+    chosen = random.Random(1).sample(damages, 12)
+    assert not [wrong for one in chosen if (wrong := host_notes.explore(one, booted)) is not None]
+
+
+def test_damages_of_a_larger_repository():
+    """By chance, and the same for the same seed."""
+    assert not large.explore(images=24, damages=6, seed=1).harmful
 
 
 def test_a_disk_that_forgets_where_it_went_is_found(monkeypatch):

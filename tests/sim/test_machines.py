@@ -7,10 +7,15 @@ import pytest
 from engine.doors.users import User
 from engine.gate import gate
 from engine.gate.gate import Purpose
+from sim.explore.cases.case import Case
 from sim.explore.cases.catalog import ALL
+from sim.explore.cases.driver import Driver
+from sim.explore.cases.fixtures.images import BLOCK, a_disk, a_raw_disk, data, disk
+from sim.explore.cases.fixtures.others import clean_up_to_the_end
 from sim.explore.search.explorer import Explorer, Violation
 from sim.explore.search.faulty import failures
 from sim.explore.together.machines import BY_HAND, Harmed, outlived
+from sim.hosts.world import REPOSITORIES
 
 QUICK = ("snapshot-raw", "remove-all", "merge-down", "merge-up", "optimize-format", "optimize-beside-a-merge")
 
@@ -51,6 +56,39 @@ def test_a_gate_that_does_not_ask_is_found(purpose: Purpose, name: str, words: s
     bears = gate.RULES[purpose]._replace(readers=True, writers=True)
     monkeypatch.setitem(gate.RULES, purpose, bears)
     assert any(words in problem for one in harm(name, 1000) for problem in one.problems)
+
+
+def record_away(driver: Driver) -> None:
+    """Take the record of a disk away, put its volume away as is offered then, and put the record back."""
+    files, tag = driver.engine().doors.files, disk(driver)
+    folder = f"{REPOSITORIES}/a/tags/{tag[:2]}"
+    names = [f"{folder}/{entry.name}" for entry in files.list_directory(folder) if entry.name.startswith(f"{tag}.")]
+    kept = {name: files.read_file(name, 1 << 20) for name in names}
+    for name in names:
+        files.unlink(name)
+    try:
+        clean_up_to_the_end(driver)
+    finally:
+        for name, content in kept.items():
+            with files.create(name) as handle:
+                handle.write_at(0, content)
+        driver.world.storage.settle()
+
+
+BESIDE = {
+    Purpose.PUT_AWAY: Case("record-away", a_disk, record_away, strangers=True),
+    Purpose.HAND_OUT: Case("write-beside", a_raw_disk, lambda s: s.write("a", disk(s), 16 * BLOCK, data(9))),
+}
+"""What happens beside a machine that has lost its holder."""
+
+
+@pytest.mark.parametrize("purpose", BESIDE)
+def test_what_a_machine_uses_is_neither_put_away_nor_handed_out(purpose: Purpose, monkeypatch: pytest.MonkeyPatch):
+    """Without the question to the data it would be lost, or written to by two."""
+    assert list(outlived(BESIDE[purpose], 1000))[:1] == [None]
+    bears = gate.RULES[purpose]._replace(readers=True, writers=True)
+    monkeypatch.setitem(gate.RULES, purpose, bears)
+    assert next(outlived(BESIDE[purpose], 1000))
 
 
 def test_data_that_tells_of_no_user_is_found(monkeypatch: pytest.MonkeyPatch):

@@ -38,15 +38,11 @@ from sim.explore.search.explorer import EFFECTS, EffectRecorder, Explorer
 from sim.hosts.crash import Crashed
 from sim.hosts.processes import HOLDER, Hook, SimProcess
 from sim.hosts.world import World
-from tests.sim.mutants_kit import Change, hit, patched
+from tests.sim.mutants_kit import hit, patched, without_if
 
 
 def explored(name: str) -> bool:
     return bool(Explorer(ALL[name], "process", max_violations=1, recover=False).run().violations)
-
-
-def without_if(text: str) -> Change:
-    return lambda node: [hit()] if isinstance(node, ast.If) and text in ast.unparse(node.test) else None
 
 
 def test_a_reflink_of_the_top_layer_alone_is_found():
@@ -280,10 +276,20 @@ def test_a_deep_check_sees_rot_in_each_chunk(monkeypatch: pytest.MonkeyPatch):
     assert rot_that_is_not_seen()
 
 
-def intact_and_called_broken() -> bool:
-    """Whether a copy that was made with digests, or its source, is broken to a deep check that hashes in turn."""
+def intact_and_called_broken(failing: int = 0) -> bool:
+    """Whether a copy that was made with digests, or its source, is broken to a deep check that hashes in turn; after a
+    run in which the hashing of a chunk has failed for want of memory, and whatever that left to do."""
     driver = prepared(ALL["mend-copy-windows"])
-    driver.fix("b", rules.B_COPY)
+    whole, count = pump._digest_work, itertools.count(1)
+
+    def work(chunk: int, parts: list[Any]) -> Callable[[], bytes]:
+        return no_memory if next(count) == failing else whole(chunk, parts)
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(MemoryError):
+        patch.setattr(pump, "_digest_work", work)
+        driver.fix("b", rules.B_COPY)
+    for fix in driver.on("two").engine().check_storage_repository("b"):
+        driver.engine().run_fix_here("b", fix)
     found = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pump, "HashThread", InTurn)
@@ -291,6 +297,10 @@ def intact_and_called_broken() -> bool:
         for repo in ("a", "b"):
             found += [report.status for report in host.inspect_repository(repo, {"deep": True}).images]
     return Status.BROKEN in found
+
+
+def no_memory() -> bytes:
+    raise MemoryError
 
 
 class InTurn:
@@ -323,6 +333,19 @@ def test_digests_whose_results_are_dropped_or_exchanged_are_found(monkeypatch: p
         with monkeypatch.context() as patch:
             patch.setattr(HashThread, "drain", drain)
             assert intact_and_called_broken()
+
+
+def test_an_error_of_the_thread_that_hashes_is_not_lost(monkeypatch: pytest.MonkeyPatch):
+    """Nothing is sealed then, and another run goes on; one that drops the error is found, at each chunk."""
+    assert not any(map(intact_and_called_broken, (1, 2, 3)))
+
+    def dropping(thread: HashThread) -> None:
+        index, future = thread._queue.popleft()
+        if future.exception() is None:
+            thread._done(index, future.result())
+
+    monkeypatch.setattr(HashThread, "_take", dropping)
+    assert all(map(intact_and_called_broken, (1, 2, 3)))
 
 
 # -- counters at their limits

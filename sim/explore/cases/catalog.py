@@ -10,7 +10,7 @@ from sim.explore.cases.driver import FILES, Driver
 from sim.explore.cases.fixtures import damage, images, lvm, others
 from sim.explore.cases.fixtures.images import BLOCK, ODD, SIZE, data, disk, snap
 from sim.explore.cases.fixtures.lvm import INSTEAD
-from sim.hosts.world import LVM
+from sim.hosts.world import LVM, SHARED
 
 
 def _do(operation: Callable[[Driver], object]) -> Callable[[Driver], None]:
@@ -210,6 +210,12 @@ ON_LVM = {
 """The same on logical volumes."""
 
 ALL = {**CASES, **ON_LVM}
+
+SHARED_BY_HOSTS = {
+    f"shared:{name}": ON_LVM[f"lvm:{name}"]._replace(name=f"shared:{name}", format=SHARED)
+    for name in ("snapshot", "remove", "merge-begun", "mend-copy")
+}
+"""Some in volume groups that hosts share."""
 
 BEFORE_USES = {
     f"old:{name}": CASES[name]._replace(name=f"old:{name}", uses=False)

@@ -42,7 +42,7 @@ def touched(records: dict[str, Record], damage: Damage) -> set[str]:
 
 def inflict(world: World, damage: Damage) -> None:
     """Flip a bit of a page, remove a volume, or take its tags away."""
-    doors = world.host("decay").doors
+    doors = world.host("decay", connect=False).doors
     disk = _disk(world.storage)
     assert disk.group is not None
     if damage.kind == "gone":
@@ -70,6 +70,9 @@ def _pages(disk: GroupContents) -> Iterator[tuple[int, str]]:
     geometry = disk.header.geometry
     for page in range(HEADER_PAGES):
         yield page * PAGE_BYTES, ""
+    for number in range(1, geometry.hosts + 1):
+        yield geometry.roster_offset(number), ""
+        yield from ((geometry.notes_offset(number, copy), "") for copy in range(2))
     for slot in disk.slots:
         for copy in range(geometry.copies):
             yield geometry.head_offset(slot.number, copy), slot.tag

@@ -2,31 +2,39 @@
 of the offered fixes leads to an end.
 
 An object is a file or a directory; on LVM a volume, its tags, or a page of metadata (``sim.explore.decay``). It has a
-bit flipped, is cut in half, empty or gone. In each state on the way every image that does not need the object reads as
-before. At each end nothing waits for something that nobody can bring; and when all images are removed there, the fixes
-that may lose data leave nothing behind. Orders are tried until no new state appears or the bound is reached.
+bit flipped, is cut in half, empty or gone; or an operator puts back what was there before the case. In each state on
+the way every image that does not need the object reads as before. At each end nothing waits for something that nobody
+can bring; and when all images are removed there, the fixes that may lose data leave nothing behind. Orders are tried
+until no new state appears or the bound is reached. And whatever is offered harms nothing when what was missing is put
+back before it runs.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from engine.api import Engine
-from engine.data.model import Fix, ImageReport, Risk, Status, WaitKind
+from engine.data.model import Fix, ImageReport, RepositoryReport, Risk, Status, WaitKind
 from engine.data.records import Record
 from engine.errors import Damaged, DiskwrightError, NotFound
 from engine.triage import rules
 from sim.disk.storage import SimStorage
 from sim.explore.cases.case import Case, prepared
-from sim.explore.cases.driver import Driver, layers, read
+from sim.explore.cases.driver import layers, read
 from sim.explore.decay import files, lvm
 from sim.explore.decay.objects import REPOSITORY, Damage, Objects
+from sim.explore.decay.older import EVERYTHING, Older
 from sim.explore.oracle.reference import USABLE, Image, Key, Model
-from sim.hosts.world import LVM, World
+from sim.hosts.world import FORMAT, World
 
+NOTHING = Damage("", "nothing")
 _MOST_FIXES = 60
+_RESCUER = "rescuer"
+_MISSING = ("gone", "tree", "empty", "older")
+"""Damages that somebody makes good who puts back what was there."""
 
 
 class HarmfulDamage(NamedTuple):
@@ -51,41 +59,86 @@ class Tally(NamedTuple):
 
 def of(case: Case) -> Objects:
     """Return the objects of the repositories of a case."""
-    return lvm if case.format == LVM else files
+    return files if case.format == FORMAT else lvm
 
 
-def explore(case: Case, bound: int, sample: int = 0, seed: int = 0) -> Tally:
-    """Try the damages of a case, ``sample`` of them or all; at most ``bound`` states for each."""
+def explore(case: Case, bound: int, sample: int = 0, seed: int = 0, seconds: float = 1e9) -> Tally:
+    """Try the damages of a case, ``sample`` of them or all; at most ``bound`` states for each, and so many seconds."""
+    ends = time.monotonic() + seconds
     driver = prepared(case)
+    before = driver.world.storage.clone()
+    earlier = safe(driver.world, driver.models[0], of(case), NOTHING)
     case.operation(driver)
     driver.close()
-    objects = of(case)
-    todo = objects.damages(driver.world.storage)
+    kinds: list[Objects] = [of(case), *([Older(before)] if case.format == FORMAT else [])]
+    todo = [(objects, damage) for objects in kinds for damage in objects.damages(driver.world.storage)]
     if sample and sample < len(todo):
         todo = random.Random(f"{case.name} {seed}").sample(todo, sample)
-    if objects.RECORDS in todo:
-        todo.remove(objects.RECORDS)
-        _require_told(driver.world, objects)
-    searches = [_Search(driver, objects, damage, bound) for damage in todo]
-    harmful = [HarmfulDamage(case.name, one.damage, *found) for one in searches for found in one.run()]
-    return Tally(len(todo), sum(len(one.seen) for one in searches), sum(one.closed for one in searches), tuple(harmful))
+    whole = safe(driver.world, driver.model, of(case), NOTHING)
+    searches = []
+    harmful = []
+    for objects, damage in todo:
+        if time.monotonic() > ends:
+            break
+        if damage == objects.RECORDS:
+            _require_told(driver.world, objects)
+            continue
+        contents = safe(driver.world, driver.model, objects, damage)
+        search = Search(driver.world, objects, damage, earlier if damage == EVERYTHING else contents, bound)
+        if damage.kind in _MISSING:
+            search.put_back(driver.world.storage, whole)
+        harmful += [HarmfulDamage(case.name, damage, *found) for found in search.run()]
+        searches.append(search)
+    return tally(searches, harmful)
 
 
-class _Search:
+def tally(searches: Sequence[Search], harmful: Sequence[HarmfulDamage]) -> Tally:
+    """Count what was tried."""
+    states = sum(len(one.seen) for one in searches)
+    return Tally(len(searches), states, sum(one.closed for one in searches), tuple(harmful))
+
+
+class Search:
     """All orders of the fixes after one damage."""
 
-    def __init__(self, driver: Driver, objects: Objects, damage: Damage, bound: int) -> None:
+    def __init__(self, world: World, objects: Objects, damage: Damage, contents: dict[Key, Image], bound: int) -> None:
+        """``contents``: the images that are not damaged."""
         self.damage, self.closed = damage, True
         self.seen: set[bytes] = set()
-        self._world, self._bound = driver.world, bound
-        self._storage = driver.world.storage.clone()
-        self._contents = safe(driver.world, driver.model, objects, damage)
+        self._world, self._contents, self._bound = world, contents, bound
+        self._storage = world.storage.clone()
         world = self._world.fork(self._storage)
         objects.inflict(world, damage)
         world.storage.settle()
+        self._late: list[tuple[tuple[str, ...], str]] = []
+
+    def put_back(self, storage: SimStorage, contents: dict[Key, Image]) -> None:
+        """Start each fix that is offered; ``storage`` is there again before its process does anything."""
+        try:
+            offered = _rescuer(self._world.fork(self._storage.clone())).inspect_repository(REPOSITORY).fixes
+        except DiskwrightError:  # that is said of the damage itself
+            return
+        for fix in _ready(offered):
+            world = self._world.fork(self._storage.clone())
+            engine = _rescuer(world)
+            try:
+                task = engine.fix_storage_repository(REPOSITORY, fix, {"irreversible": True})
+            except DiskwrightError as error:
+                self._late.append(((fix.rule,), f"the fix {fix.rule} of {fix.target} cannot be started: {error}"))
+                return
+            world.storage.become(storage)
+            engine.wait_for_task(task)
+            world.storage.settle()
+            try:
+                _require_readable(_rescuer(self._world.fork(world.storage)), contents)
+            except _WrongError as wrong:
+                self._late.append((("put back", fix.rule), str(wrong)))
 
     def run(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """Yield (path, problem) of what is wrong, the first for each damage."""
+        if self._late:
+            yield self._late[0]
+            return
         todo: list[tuple[SimStorage, tuple[str, ...]]] = [(self._storage, ())]
         while todo:
             storage, path = todo.pop()
@@ -103,35 +156,38 @@ class _Search:
                 return
 
     def _after(self, storage: SimStorage) -> list[tuple[SimStorage, str]]:
-        world = self._world.fork(storage.clone())
-        engine = world.host("rescuer")
-        offered = self._look(engine)
-        found = []
-        parts = {fix.id for fix in offered if not fix.target and fix.rule in (rules.B_PART, rules.B_LOCKS)}
-        for fix in offered:
-            if fix.wait is None and fix.risk is not Risk.LOSES_DATA and not parts & set(fix.depends_on):
-                other = self._world.fork(storage.clone())
-                _run(other.host("rescuer"), fix)
-                other.storage.settle()
-                found.append((other.storage, fix.rule))
+        engine = _rescuer(self._world.fork(storage.clone()))
+        found = [(self._ran(storage, fix), fix.rule) for fix in _ready(self._look(engine))]
         if not found:
             self._end(engine)
         return found
 
-    def _look(self, engine: Engine, besides: Collection[str] = ()) -> tuple[Fix, ...]:
+    def _ran(self, storage: SimStorage, fix: Fix) -> SimStorage:
+        world = self._world.fork(storage.clone())
+        _run(_rescuer(world), fix)
+        world.storage.settle()
+        return world.storage
+
+    def walk(self, chance: random.Random) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Go in one order of fixes, by chance, and remove nothing at its end. Yield as ``run`` does."""
+        storage, path = self._storage, tuple[str, ...]()
         try:
-            report = engine.inspect_repository(REPOSITORY)
-        except DiskwrightError as error:
-            raise _WrongError(f"the repository cannot be checked: {error}") from error
-        status = {image.id: image.status for image in report.images}
-        for (repo, image), wanted in self._contents.items():
-            if image in besides:
-                continue
-            if status.get(image) not in USABLE:
-                raise _WrongError(f"image {image} is not damaged, and is {status.get(image, 'gone')}")
-            if not read(engine, repo, image, wanted.size).same(wanted.content):
-                raise _WrongError(f"image {image} is not damaged, and reads otherwise")
-        return report.fixes
+            for _ in range(_MOST_FIXES):
+                self.seen.add(storage.fingerprint())
+                engine = _rescuer(self._world.fork(storage.clone()))
+                ready = _ready(self._look(engine))
+                if not ready:
+                    _run_all(engine)
+                    self._look(engine)
+                    return
+                fix = chance.choice(ready)
+                storage, path = self._ran(storage, fix), (*path, fix.rule)
+            raise _WrongError("the fixes come to no end")
+        except _WrongError as wrong:
+            yield path, str(wrong)
+
+    def _look(self, engine: Engine, besides: Collection[str] = ()) -> tuple[Fix, ...]:
+        return _require_readable(engine, {key: one for key, one in self._contents.items() if key[1] not in besides})
 
     def _end(self, engine: Engine) -> None:
         """Machines write into the disks, which changes no other image. Then all images are removed, and whatever is
@@ -146,16 +202,7 @@ class _Search:
                     continue
                 except DiskwrightError as error:
                     raise _WrongError(f"image {image.id} cannot be removed: {error}") from error
-        for _ in range(_MOST_FIXES):
-            fixes = engine.inspect_repository(REPOSITORY).fixes
-            ready = next((fix for fix in fixes if fix.wait is None), None)
-            if ready is None:
-                break
-            _run(engine, ready)
-        report = engine.inspect_repository(REPOSITORY)
-        waiting = [fix for fix in report.fixes if fix.wait is None or fix.wait.kind is WaitKind.RECORD]
-        if waiting:
-            raise _WrongError(f"{waiting[0].rule} of {waiting[0].target} waits for {waiting[0].waits_for or 'nothing'}")
+        report = _run_all(engine)
         left = [image for image in report.images if image.status is not Status.UNKNOWN]
         if left:
             raise _WrongError(f"image {left[0].id} can never be freed: {left[0].reason}")
@@ -168,7 +215,7 @@ class _Search:
 def _require_told(world: World, objects: Objects) -> None:
     """Nothing can be done without it; the error names it."""
     other = world.fork(world.storage.clone())
-    engine = other.host("rescuer")
+    engine = other.host(_RESCUER)
     objects.inflict(other, objects.RECORDS)
     try:
         engine.inspect_repository(REPOSITORY)
@@ -176,6 +223,28 @@ def _require_told(world: World, objects: Objects) -> None:
         assert objects.RECORDS.name in error.message, error
         return
     raise AssertionError(f"nothing is said of {objects.RECORDS.name}, which is gone")
+
+
+def _rescuer(world: World) -> Engine:
+    """A host that has never seen the repository, and may change it."""
+    if world.sharing:
+        world.manage(_RESCUER)
+    return world.host(_RESCUER)
+
+
+def _require_readable(engine: Engine, contents: dict[Key, Image]) -> tuple[Fix, ...]:
+    """Return what a check offers, if all these images can be used and read as they should."""
+    try:
+        report = engine.inspect_repository(REPOSITORY)
+    except DiskwrightError as error:
+        raise _WrongError(f"the repository cannot be checked: {error}") from error
+    status = {image.id: image.status for image in report.images}
+    for (repo, image), wanted in contents.items():
+        if status.get(image) not in USABLE:
+            raise _WrongError(f"image {image} is not damaged, and is {status.get(image, 'gone')}")
+        if not read(engine, repo, image, wanted.size).same(wanted.content):
+            raise _WrongError(f"image {image} is not damaged, and reads otherwise")
+    return report.fixes
 
 
 class _WrongError(Exception):
@@ -193,6 +262,29 @@ def _written(engine: Engine, image: ImageReport) -> bool:
     session.close()
     engine.teardown_image(REPOSITORY, image.id)
     return True
+
+
+def _ready(offered: tuple[Fix, ...]) -> list[Fix]:
+    """Those that can run now and lose nothing."""
+    parts = {fix.id for fix in offered if not fix.target and fix.rule in (rules.B_PART, rules.B_LOCKS)}
+    able = [fix for fix in offered if fix.wait is None and fix.risk is not Risk.LOSES_DATA]
+    return [fix for fix in able if not parts & set(fix.depends_on)]
+
+
+def _run_all(engine: Engine) -> RepositoryReport:
+    """Run whatever is offered, also what loses data; return what is seen when nothing can be run any more. Nothing
+    waits for a record then."""
+    report = engine.inspect_repository(REPOSITORY)
+    for _ in range(_MOST_FIXES):
+        ready = next((fix for fix in report.fixes if fix.wait is None), None)
+        if ready is None:
+            break
+        _run(engine, ready)
+        report = engine.inspect_repository(REPOSITORY)
+    waiting = [fix for fix in report.fixes if fix.wait is None or fix.wait.kind is WaitKind.RECORD]
+    if waiting:
+        raise _WrongError(f"{waiting[0].rule} of {waiting[0].target} waits for {waiting[0].waits_for or 'nothing'}")
+    return report
 
 
 def _run(engine: Engine, fix: Fix) -> None:

@@ -140,10 +140,10 @@ class Engine:
 
         No data is copied; the disk keeps its id. While it is prepared for writing its machine's monitor must be known
         here, else ImageBusy. The snapshot has the disk's strategy unless an option says otherwise."""
-        from engine.verbs import live
+        from engine.verbs.live import snapshot
 
         disk, parsed = base_virtual_disk_id, parse("create_snapshot", options)
-        return live.snapshot_of(self.context, self.state, target_repo_id, disk, _default(user_data), parsed)
+        return snapshot.snapshot_of(self.context, self.state, target_repo_id, disk, _default(user_data), parsed)
 
     def copy_image(
         self,
@@ -166,12 +166,12 @@ class Engine:
 
     def resize_disk(self, repo_id: str, image_id: str, size: int, options: OptionsArgument = None) -> None:
         """Make a disk longer: ``size`` bytes, durable on return. What is gained reads as zeros; snapshots stay as they
-        are. Interrupted, it has the old size or the new one. BadRequest for a shorter one, ImageBusy while it is
-        prepared."""
-        from engine.verbs import resize
+        are. Interrupted, it has the old size or the new one. While it is prepared for writing its machine's monitor
+        must be known here, else ImageBusy. BadRequest for a shorter one."""
+        from engine.verbs.live import resize
 
         parse("resize_disk", options)
-        resize.grow(self.context, repo_id, image_id, size)
+        resize.grow(self.context, self.state, repo_id, image_id, size)
 
     def revert_disk(
         self, repo_id: str, image_id: str, snapshot_id: str, user_data: Any = None, options: OptionsArgument = None
@@ -395,9 +395,9 @@ class Engine:
     def attach_monitor(self, repo_id: str, image_id: str, monitor: str) -> Prepared:
         """Say how to speak to the machine that has a prepared disk open: "qmp:PATH". Refused when the machine behind
         that does not have it."""
-        from engine.verbs import live
+        from engine.host import machines
 
-        return live.attach(self.context, self.state, repo_id, image_id, monitor)
+        return machines.attach(self.context, self.state, repo_id, image_id, monitor)
 
     @contextlib.contextmanager
     def lend_image(self, repo_id: str, image_id: str, writable: bool = True) -> Iterator[tuple[Prepared, list[int]]]:

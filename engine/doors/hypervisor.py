@@ -55,6 +55,10 @@ class Monitor(Protocol):
         """Let the guest of ``node``, which nothing stands on, go on in the added node ``overlay`` above it. What it has
         written before is flushed; nothing is written into ``node`` any more once this returns."""
 
+    def grow(self, node: str, size: int) -> None:
+        """Make what a writable node writes to ``size`` bytes long; its guest is told, and may use it before this
+        returns. Success when it is that long, ToolFailed when it is longer. Not durable on return."""
+
     def close(self) -> None:
         """Let others speak to the machine. Idempotent, never raises."""
 

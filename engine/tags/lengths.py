@@ -5,11 +5,16 @@ from __future__ import annotations
 from engine.data.model import aligned
 from engine.data.records import VolumeRef
 from engine.errors import Damaged
-from engine.formats.base import Repository
+from engine.formats.base import Repository, VolumeFacts
 from engine.gate import gate
 from engine.gate.gate import Purpose
 from engine.tags import changes
 from engine.tags.context import Context
+
+
+def of(facts: VolumeFacts) -> int:
+    """Return the length in bytes of a volume, as a machine sees it."""
+    return facts.header.size if facts.header else facts.length
 
 
 def grow(context: Context, repository: Repository, tag: str, volume: VolumeRef, size: int) -> None:
@@ -21,7 +26,7 @@ def grow(context: Context, repository: Repository, tag: str, volume: VolumeRef, 
     if repository.extents is not None:
         repository.extents.make_room(volume, size)
     facts = repository.volumes.facts(volume.id, volume.format)
-    have = facts.header.size if facts.header else facts.length
+    have = of(facts)
     layer = gate.open_layer(repository, tag, volume, Purpose.REWRITE)
     if have >= aligned(size):
         gate.settle(context.doors, layer)

@@ -7,9 +7,9 @@ volume is longer (O-GROWN), and offers to go on to the end. So does the same ver
 
 from __future__ import annotations
 
-from engine.data.model import require_id
+from engine.data.model import aligned, require_id
 from engine.data.records import Record, VolumeRef
-from engine.errors import BadRequest, Refused
+from engine.errors import BadRequest, ImageBusy, Refused
 from engine.formats.base import Repository
 from engine.gate import gate
 from engine.gate.gate import Purpose
@@ -26,6 +26,10 @@ def grow(context: Context, repo_id: str, disk: str, size: int) -> None:
     try:
         with leasing.take(context.doors, repository, [disk]):
             _grow(context, repository, disk, size)
+    except ImageBusy as error:
+        if repository.activation is None:  # else nobody tells a machine
+            error.next_step += "; or, if a machine has it open here, say how to speak to it: diskwright attach"
+        raise
     finally:
         context.deactivate()
 
@@ -34,39 +38,50 @@ def _grow(context: Context, repository: Repository, disk: str, size: int) -> Non
     record = changes.read(repository, disk).record
     if not record.strong:
         raise context.not_visible(repository, record)
-    volume = _may_grow(record, size)
+    volume = may_grow(record, size)
     links = chains.usable(repository, record, grown=True)
-    longer = chains.grown_to(record, volume, repository.volumes.facts(volume.id, volume.format))
-    if size < longer:
-        raise Refused(
-            f"the volume of image {disk} is {longer} bytes long already (O-GROWN), and no disk is made shorter",
-            "Ask for at least that, or run its fix",
-        )
+    require_no_shorter(repository, record, volume, size)
     if size > record.size:
         sessions.close(context.doors, repository, disk)
         gate.require(repository, disk, volume, Purpose.REWRITE)
         chains.unchanged(repository, links)
         lengths.grow(context, repository, disk, volume, size)
+    changes.change(repository, disk, lambda now: _noted(repository, longer(context, now, record, volume, size)))
 
-    def longer_now(now: Record) -> Record | None:
-        # We may have been frozen, and have lost our lease: whoever had it then may have made the disk longer still.
-        if now.volume != volume or now.operation is not None or not now.strong or now.size not in (record.size, size):
-            raise Refused(f"image {disk} was changed at the same moment", "Look at its status and try again")
-        if now.size == size:
-            return None
-        # What was copied or hashed of it is void.
-        longer = now._replace(
-            size=size,
-            write_epoch=now.write_epoch + 1,
-            content=context.doors.ids.new_id(),
-            last=context.committed("resize"),
+
+def _noted(repository: Repository, record: Record | None) -> Record | None:
+    return seen.noted(repository, record) if record is not None else None
+
+
+def longer(context: Context, now: Record, before: Record, volume: VolumeRef, size: int) -> Record | None:
+    """Return the record of a disk whose volume is ``size`` bytes long, None when it says so already. Refused when it is
+    not what it was ``before``."""
+    # We may have been frozen, and have lost our lease: whoever had it then may have made the disk longer still.
+    if now.volume != volume or now.operation is not None or not now.strong or now.size not in (before.size, size):
+        raise Refused(f"image {now.id} was changed at the same moment", "Look at its status and try again")
+    if now.size == size:
+        return None
+    # What was copied or hashed of it is void.
+    return now._replace(
+        size=size,
+        write_epoch=now.write_epoch + 1,
+        content=context.doors.ids.new_id(),
+        last=context.committed("resize"),
+    )
+
+
+def require_no_shorter(repository: Repository, record: Record, volume: VolumeRef, size: int) -> None:
+    """Raise Refused when the volume of the disk is longer than ``size`` already."""
+    have = chains.grown_to(record, volume, repository.volumes.facts(volume.id, volume.format))
+    if aligned(size) < have:
+        raise Refused(
+            f"the volume of image {record.id} is {have} bytes long already (O-GROWN), and no disk is made shorter",
+            "Ask for at least that, or run its fix",
         )
-        return seen.noted(repository, longer)
-
-    changes.change(repository, disk, longer_now)
 
 
-def _may_grow(record: Record, size: int) -> VolumeRef:
+def may_grow(record: Record, size: int) -> VolumeRef:
+    """Return the volume of a disk that can be made ``size`` bytes long. BadRequest, Refused."""
     if not record.mutable:
         raise Refused(f"image {record.id} is a snapshot", "A snapshot does not change: base a longer disk on it")
     if not record.whole or record.volume is None:

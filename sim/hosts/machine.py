@@ -104,6 +104,18 @@ class SimMachine:
         self._session = self._images.open_session(self._chain, True, False)
         self._nodes = [added._replace(has_backing=True), self._nodes[0]._replace(writable=False), *self._nodes[1:]]
 
+    def grow(self, node: str, size: int) -> None:
+        """Make the disk longer: what a header says is durable then, the length of a raw file is not."""
+        if node != self._nodes[0].name or size < self._session.size:
+            raise ToolFailed(f"there is no node {node} that can be {size} bytes long")
+        self._session.grow(size)
+        self._nodes[0] = self._nodes[0]._replace(size=size)
+
+    @property
+    def size(self) -> int:
+        """How long its guest sees the disk."""
+        return self._session.size
+
     def deleted_files(self) -> list[str]:
         """The files that it has open and that have no name any more."""
         found = []

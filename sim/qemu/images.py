@@ -91,6 +91,15 @@ class SimSession:
         with self._changing(f"flushing {self._label}"):
             self._top.flush()
 
+    def grow(self, size: int) -> None:
+        """Of a machine: make the top layer longer, as block_resize does."""
+        with self._changing(f"making {self._label} {size} bytes long"):
+            if isinstance(self._top, Qcow2):
+                self._top.resize(size)
+            else:
+                self._top.file.truncate(size)
+                self._top.size = size
+
     def close(self) -> None:
         """The server ends: it writes back what it holds, and nobody is told when that fails; one whose storage failed
         otherwise is killed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from engine.data.model import aligned
 from engine.errors import BadRequest, ImageBusy, NoSpace, Refused
 from engine.triage import rules
 from sim.explore.cases.driver import Driver, KiB, MiB, layers
@@ -56,6 +57,14 @@ def test_no_disk_gets_shorter_and_no_snapshot_longer(driver: Driver):
     snapshot = driver.snapshot("a", disk)
     with pytest.raises(Refused, match="snapshot"):
         driver.engine().resize_disk("a", snapshot, 2 * MiB)
+
+
+def test_a_resize_to_an_odd_size_goes_on_where_it_was(driver: Driver):
+    """Its volume has that length in whole blocks already, which is not longer than was asked for."""
+    disk = driver.create("a", MiB)
+    driver.grow_unsafe("a", disk, aligned(LONGER))
+    driver.engine().resize_disk("a", disk, LONGER)
+    assert driver.engine().get_image_status("a", disk).size_bytes == LONGER
 
 
 def test_a_prepared_disk_is_not_made_longer_behind_its_machine(driver: Driver):

@@ -11,28 +11,32 @@ import struct
 import subprocess
 import time
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from engine.tools.qemu.nbd import NbdSession
 
 BLOCK = 4096
 _PATIENCE_S = 60.0
+_EXPORT: dict[str, object] = {"type": "nbd", "id": "guest", "node-name": "disk", "name": "", "writable": True}
 _ENTRY = struct.Struct(">QQ")
 
 
 class Machine:
     """One qemu-storage-daemon on a prepared disk."""
 
-    def __init__(self, folder: Path, path: str, format: str) -> None:
-        self.socket, self.nbd = folder / "qmp", folder / "nbd"
-        for old in (self.socket, self.nbd):
+    def __init__(self, folder: Path, path: str, format: str, guest: bool = True) -> None:
+        """``guest``: one can have the disk at once. It bears no other length as long as it can."""
+        self.socket, self.nbd, self.second = folder / "qmp", folder / "nbd", folder / "second"
+        for old in (self.socket, self.nbd, self.second):
             old.unlink(missing_ok=True)
         node = {"driver": format, "node-name": "disk", "file": {"driver": "file", "filename": path}}
-        export = {"type": "nbd", "id": "guest", "node-name": "disk", "name": "", "writable": True}
         words = [
             "qemu-storage-daemon", "--chardev", f"socket,path={self.socket},server=on,wait=off,id=monitor",
-            "--monitor", "chardev=monitor", "--blockdev", json.dumps(node),
-            "--nbd-server", f"addr.type=unix,addr.path={self.nbd}", "--export", json.dumps(export),
+            "--monitor", "chardev=monitor",
+            "--chardev", f"socket,path={self.second},server=on,wait=off,id=second", "--monitor", "chardev=second",
+            "--blockdev", json.dumps(node),
+            "--nbd-server", f"addr.type=unix,addr.path={self.nbd}",
+            *(["--export", json.dumps(_EXPORT)] if guest else []),
         ]  # fmt: skip
         self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
         deadline = time.monotonic() + _PATIENCE_S
@@ -45,6 +49,29 @@ class Machine:
     @property
     def monitor(self) -> str:
         return f"qmp:{self.socket}"
+
+    def ask(self, command: str, **arguments: object) -> Any:
+        """Ask for something by its second monitor, which nobody else uses."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self.second))
+            with connection.makefile("rwb") as speech:
+                answer: dict[str, Any] = json.loads(speech.readline())
+                for words in ({"execute": "qmp_capabilities"}, {"execute": command, "arguments": arguments}):
+                    speech.write(json.dumps(words).encode())
+                    speech.flush()
+                    answer = json.loads(speech.readline())
+                    while "event" in answer:
+                        answer = json.loads(speech.readline())
+        return answer["return"]
+
+    def size(self) -> int:
+        """How long the disk is there."""
+        nodes = self.ask("query-named-block-nodes", flat=True)
+        return next(int(node["image"]["virtual-size"]) for node in nodes if node["node-name"] == "disk")
+
+    def let_a_guest_in(self) -> None:
+        """From now on a guest can have the disk."""
+        self.ask("block-export-add", **_EXPORT)
 
     def kill(self) -> None:
         """As by the kernel: nothing is written back."""
@@ -73,13 +100,14 @@ class Guest:
     """A process that writes numbered blocks, one after the other, each flushed, as long as its machine answers. What it
     tells when stands in a pipe, which outlives it."""
 
-    def __init__(self, machine: Machine, blocks: int, first: int) -> None:
+    def __init__(self, machine: Machine, blocks: int, first: int, start: int = 0) -> None:
+        """Into that many blocks from byte ``start`` on; ``first`` is the number of its first write."""
         self.blocks = blocks
         reader, writer = os.pipe()
         self._pid = os.fork()
         if not self._pid:
             os.close(reader)
-            self._write(machine, blocks, first, writer)
+            self._write(machine, blocks, first, start, writer)
         os.close(writer)
         self._told: IO[bytes] = os.fdopen(reader, "rb")
         os.set_blocking(reader, False)
@@ -88,12 +116,12 @@ class Guest:
         """Numbers of the last write that was begun, and of the last that was flushed."""
 
     @staticmethod
-    def _write(machine: Machine, blocks: int, number: int, writer: int) -> None:
+    def _write(machine: Machine, blocks: int, number: int, start: int, writer: int) -> None:
         with contextlib.suppress(BaseException):
             session = machine.session()
             while True:
                 os.write(writer, _ENTRY.pack(number, 0))
-                session.write(number % blocks * BLOCK, content(number))
+                session.write(start + number % blocks * BLOCK, content(number))
                 session.flush()
                 os.write(writer, _ENTRY.pack(number, 1))
                 number += 1

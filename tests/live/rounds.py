@@ -1,11 +1,13 @@
-"""Rounds of live snapshots on a real qemu-storage-daemon, in which somebody is killed at a random moment.
+"""Rounds of live snapshots and resizes on a real qemu-storage-daemon, in which somebody is killed at a random moment.
 
 ``python -m tests.live.rounds --rounds 1000 --seed 7`` (``make live``). In each round a guest writes numbered blocks,
 one at a time, each flushed; a snapshot is taken meanwhile; the process of the verb, the machine, both, or nobody is
-killed. Then the machine goes on or is restarted, and is killed in the end. It is judged
+killed. Then the machine goes on or is restarted, and is killed in the end. Each third round makes the disk longer
+instead, beside a machine whose guest comes after that: NBD bears no other length. It is judged
 
 * that the disk shows the state after the last acknowledged write, or after the one that was under way,
 * that a snapshot that can be seen shows one state of a moment while the verb ran, and never another one later,
+* that the disk has its old length or the new one, and in the end the one that its machine had,
 * that all this stays so when every fix that is offered has run.
 """
 
@@ -20,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from engine.api import Engine
@@ -29,16 +32,18 @@ from tests.live.machine import BLOCK, Guest, Machine, numbers, state_after
 
 BLOCKS = 8
 SIZE = 1 << 20
+LONGER = 3 << 19
 NOBODY, VERB, MACHINE, BOTH = "nobody", "verb", "machine", "both"
 _LONGEST_S = 0.6
 _PATIENCE_S = 60.0
 
 
 class Rounds:
-    """Rounds in one directory."""
+    """Rounds of live snapshots in one directory."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self._random = random.Random(seed)
+        folder.mkdir(exist_ok=True)
         self._folder = folder
         self._world = World(folder / "world").create()
         self._longest_s = _LONGEST_S
@@ -64,7 +69,7 @@ class Rounds:
         guest = Guest(machine, BLOCKS, 1)
         guest.wait_for(BLOCKS)
         before = guest.acknowledged
-        acknowledged = self._take(disk, machine, dies)
+        acknowledged = self._acknowledged(lambda engine: engine.create_snapshot("a", disk), machine, dies)
         guest.look()
         after = guest.issued if acknowledged else None
         self.counted[f"{dies}: {'acknowledged' if acknowledged else 'not acknowledged'}"] += 1
@@ -93,13 +98,13 @@ class Rounds:
         self._fix_all(engine)
         return problems
 
-    def _take(self, disk: str, machine: Machine, dies: str) -> bool:
-        """Take a snapshot in a process of its own; whether that was acknowledged."""
+    def _acknowledged(self, verb: Callable[[Engine], object], machine: Machine, dies: str) -> bool:
+        """Whether a verb was acknowledged, in a process of its own."""
         start = time.monotonic()
         child = os.fork()
         if not child:
             with contextlib.suppress(BaseException):
-                self._world.engine("host-a").create_snapshot("a", disk)
+                verb(self._world.engine("host-a"))
                 os._exit(0)
             os._exit(1)
         if dies != NOBODY:
@@ -111,7 +116,7 @@ class Rounds:
         done = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         if dies == NOBODY:
             self._longest_s = time.monotonic() - start
-        assert done or dies != NOBODY, "nobody died, and no snapshot was taken"
+        assert done or dies != NOBODY, "nobody died, and nothing was done"
         return done
 
     @staticmethod
@@ -127,7 +132,7 @@ class Rounds:
             with contextlib.suppress(DiskwrightError):
                 engine.run_fix_here("a", fresh[0])
 
-    def _shown(self, engine: Engine, image: str) -> list[int]:
+    def _shown(self, engine: Engine, image: str, start: int = 0) -> list[int]:
         out = self._folder / "out.raw"
         deadline = time.monotonic() + _PATIENCE_S
         while not out.exists():
@@ -136,7 +141,7 @@ class Rounds:
             except ImageBusy:  # a holder that was just started when its parent died has yet to find out
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
-        data = out.read_bytes()[: BLOCKS * BLOCK]
+        data = out.read_bytes()[start : start + BLOCKS * BLOCK]
         out.unlink()
         return numbers(data)
 
@@ -166,6 +171,45 @@ class Rounds:
         return self._shown(engine, disk)
 
 
+class Resizes(Rounds):
+    """Rounds of live resizes in one directory."""
+
+    def _played(self, engine: Engine, disk: str, dies: str) -> list[str]:
+        entry = engine.prepare_image("a", disk, monitor=f"qmp:{self._folder / 'qmp'}")
+        machine = Machine(self._folder, entry.path, entry.format, guest=False)
+        acknowledged = self._acknowledged(lambda engine: engine.resize_disk("a", disk, LONGER), machine, dies)
+        self.counted[f"longer, {dies}: {'acknowledged' if acknowledged else 'not acknowledged'}"] += 1
+        if dies == VERB and self._random.random() < 0.5:
+            engine.resize_disk("a", disk, LONGER)
+            acknowledged = True
+            self.counted["longer, went on"] += 1
+        if dies in (MACHINE, BOTH):
+            for _ in engine.list_prepared():
+                engine.teardown_image("a", disk)
+            entry = engine.prepare_image("a", disk)
+            machine = Machine(self._folder, entry.path, entry.format, guest=False)
+        size = machine.size()
+        start = size // BLOCK * BLOCK - BLOCKS * BLOCK
+        machine.let_a_guest_in()
+        guest = Guest(machine, BLOCKS, 1, start)
+        guest.wait_for(BLOCKS)
+        machine.kill()
+        guest.end()
+        recorded = engine.get_image_status("a", disk).size_bytes
+        problems = [] if recorded in ((LONGER,) if acknowledged else (SIZE, LONGER)) else [f"it has {recorded} bytes"]
+        for _ in engine.list_prepared():
+            engine.teardown_image("a", disk)
+        self._fix_all(engine)
+        if (recorded := engine.get_image_status("a", disk).size_bytes) != size or (acknowledged and size != LONGER):
+            problems.append(f"its machine had {size} bytes, and it has {recorded}")
+        shown = self._shown(engine, disk, start)
+        if shown not in [state_after(number, BLOCKS) for number in range(guest.acknowledged, guest.issued + 1)]:
+            problems.append(f"the disk shows {shown}; {guest.acknowledged} writes were acknowledged")
+        engine.remove_image("a", disk)
+        self._fix_all(engine)
+        return problems
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=1000)
@@ -173,14 +217,15 @@ def main() -> int:
     given = parser.parse_args()
     wrong, start = 0, time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        rounds = Rounds(Path(folder), given.seed)
+        snapshots, resizes = Rounds(Path(folder, "s"), given.seed), Resizes(Path(folder, "r"), given.seed)
         for number in range(1, given.rounds + 1):
-            for problem in rounds.play():
+            for problem in (resizes if number % 3 == 0 else snapshots).play():
                 print(f"round {number} of seed {given.seed}: {problem}", flush=True)
                 wrong += 1
             if number % 50 == 0:
                 print(f"{number} rounds, {wrong} problems, {time.monotonic() - start:.0f} s", flush=True)
-    print(f"seed {given.seed}: {given.rounds} rounds, {wrong} problems; {dict(sorted(rounds.counted.items()))}")
+    counted = snapshots.counted + resizes.counted
+    print(f"seed {given.seed}: {given.rounds} rounds, {wrong} problems; {dict(sorted(counted.items()))}")
     return int(bool(wrong))
 
 

@@ -23,7 +23,7 @@ from sim.explore.cases.driver import Driver, MiB
 from sim.hosts.machine import SimMachine
 from sim.hosts.world import World
 from tests.live.machine import Machine
-from tests.live.rounds import Rounds
+from tests.live.rounds import Resizes, Rounds
 
 SIZE = 1 << 20
 GREETING = (
@@ -99,6 +99,47 @@ def test_what_a_machine_left_is_no_longer_written_and_is_told_so(machine: Machin
     assert [user.writes for user in files.users(str(tmp_path / "overlay.qcow2"))] == [True]
 
 
+@pytest.mark.parametrize("format", ["qcow2", "raw"])
+def test_a_machine_makes_its_disk_longer_and_never_shorter(format: str, tmp_path: Path):
+    """The real one and the simulated one alike: the node tells its new length, and so does the file."""
+    path = tmp_path / "image"
+    subprocess.run(["qemu-img", "create", "-q", "-f", format, str(path), str(SIZE)], check=True)
+    machine = Machine(tmp_path, str(path), format, guest=False)
+    try:
+        with contextlib.closing(Monitors().connect(machine.monitor)) as monitor:
+            real = grown(monitor)
+    finally:
+        machine.kill()
+    world = World()
+    world.create("a")
+    engine = Driver(world).engine()
+    with engine.doors.files.create("/srv/image") as handle:
+        subprocess.run(["qemu-img", "create", "-q", "-f", format, str(path), str(SIZE)], check=True)
+        handle.write_at(0, path.read_bytes())
+    SimMachine(world.process_of(engine).host, "/srv/image", format, monitor="qmp:/run/vm")
+    assert grown(engine.doors.hypervisors.connect("qmp:/run/vm")) == real
+
+
+def grown(monitor: Monitor) -> list[list[tuple[object, ...]]]:
+    """Make the only disk longer, again, and then shorter."""
+    top = next(node.name for node in monitor.nodes() if node.format in ("qcow2", "raw"))
+    seen = [told(monitor.nodes())]
+    for _ in range(2):
+        monitor.grow(top, 2 * SIZE)
+        seen.append(told(monitor.nodes()))
+    with pytest.raises(ToolFailed):
+        monitor.grow(top, SIZE)
+    return [*seen, told(monitor.nodes())]
+
+
+def test_a_guest_that_bears_no_other_length_is_told_of(machine: Machine):
+    """Its machine says why, and the disk is as long as it was."""
+    with contextlib.closing(Monitors().connect(machine.monitor)) as monitor:
+        with pytest.raises(ToolFailed, match="resize"):
+            monitor.grow("disk", 2 * SIZE)
+        assert {node.size for node in monitor.nodes() if node.name == "disk"} == {SIZE}
+
+
 def test_what_the_machine_says_is_an_error_with_its_words(machine: Machine):
     """A file that is not there, a node that is not there."""
     monitor = Monitors().connect(machine.monitor)
@@ -169,3 +210,10 @@ def test_rounds_on_a_real_machine_lose_nothing(tmp_path: Path):
     """Some rounds in which the machine, the verb, or both are killed. A thousand: ``make live``."""
     rounds = Rounds(tmp_path, 11)
     assert [problem for _ in range(6) for problem in rounds.play()] == []
+
+
+@pytest.mark.slow
+def test_rounds_of_resizes_on_a_real_machine_lose_nothing(tmp_path: Path):
+    """The same, of machines that make their disk longer."""
+    rounds = Resizes(tmp_path, 12)
+    assert [problem for _ in range(5) for problem in rounds.play()] == []

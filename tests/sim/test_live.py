@@ -1,4 +1,4 @@
-"""A snapshot under a running machine: whoever dies at whatever step, nothing that was flushed is missed."""
+"""A snapshot or a resize under a running machine: whoever dies at whatever step, nothing that was flushed is missed."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from typing import Any
 
 import pytest
 
+from engine.data.model import aligned
 from engine.data.records import Record
-from engine.errors import ImageBusy, Refused, ToolFailed
+from engine.errors import BadRequest, ImageBusy, Refused, ToolFailed
 from engine.gate import gate
 from engine.host import paths
-from engine.verbs import snapshot
+from engine.tags import changes
+from engine.verbs import resize, snapshot
+from engine.verbs.live import resize as live_resize
 from sim.explore.cases.driver import Driver, MiB
 from sim.explore.cases.fixtures import images
-from sim.explore.together.live import DEATHS, MACHINE, POWER, VERB, Wrong, snapshots
+from sim.explore.together.live import DEATHS, MACHINE, POWER, RESIZE, SNAPSHOT, VERB, Wrong, runs
 from sim.hosts.machine import SimMachine
 from sim.hosts.world import LVM, NFS, World
 
@@ -21,15 +24,20 @@ MONITOR = "qmp:/run/vm"
 
 
 def wrong(*arguments: Any, **named: Any) -> list[Wrong]:
-    runs = list(snapshots(*arguments, **named))
-    assert runs
-    return [run for run in runs if run is not None]
+    played = list(runs(*arguments, **named))
+    assert played
+    return [run for run in played if run is not None]
+
+
+def is_found(what: str, *arguments: Any, **named: Any) -> bool:
+    """Whether one of these runs tells of that."""
+    return any(what in problem for run in runs(*arguments, **named) if run is not None for problem in run.problems)
 
 
 @pytest.mark.parametrize(("death", "every"), [(VERB, 11), (MACHINE, 13), (POWER, 9)])
 def test_nothing_is_missed_whoever_dies(death: str, every: int):
     """Some of the steps, of a raw disk, whose format changes."""
-    assert not wrong(images.a_raw_disk, deaths=(death,), every=every, first=3)
+    assert not wrong(SNAPSHOT, images.a_raw_disk, deaths=(death,), every=every, first=3)
 
 
 @pytest.mark.slow
@@ -38,7 +46,19 @@ def test_nothing_is_missed_whoever_dies(death: str, every: int):
 )
 def test_nothing_is_missed_at_any_step(prepare: Any, format: str, every: int):
     """More of them, with a chain, on a server. All of them: ``make live``."""
-    assert not wrong(prepare, format, DEATHS, every, 2)
+    assert not wrong(SNAPSHOT, prepare, format, DEATHS, every, 2)
+
+
+@pytest.mark.parametrize("prepare", [images.a_raw_disk, images.a_chain])
+def test_a_disk_is_longer_or_is_not_whoever_dies(prepare: Any):
+    """Its machine and its record agree in the end, and what was written behind its old end is there."""
+    assert not wrong(RESIZE, prepare, every=11, first=2)
+
+
+@pytest.mark.slow
+def test_a_disk_is_longer_or_is_not_at_any_step():
+    """More of them, on a server. All of them: ``make live``."""
+    assert not wrong(RESIZE, images.a_raw_disk, NFS, every=6)
 
 
 def strong_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,8 +98,37 @@ def nobody_below(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_planted_bugs_are_found(plant: Any, found: str, monkeypatch: pytest.MonkeyPatch):
     """S strong before the switch; a path that stays behind, or goes ahead; a gate that asks nobody who writes below."""
     plant(monkeypatch)
-    harmed = wrong(images.a_disk, deaths=(VERB,), every=3)
-    assert any(found in problem for run in harmed for problem in run.problems)
+    assert is_found(found, SNAPSHOT, images.a_disk, deaths=(VERB,), every=3)
+
+
+def recorded_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = live_resize._make_longer
+
+    def late(context: Any, repository: Any, machine: Any, disk: str, volume: Any, size: int) -> None:
+        record = changes.read(repository, disk).record
+        changes.change(repository, disk, lambda now: resize.longer(context, now, record, volume, size))
+        original(context, repository, machine, disk, volume, size)
+
+    monkeypatch.setattr(live_resize, "_make_longer", late)
+
+
+def never_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "settle", lambda doors, layer: None)
+
+
+def behind_its_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SimMachine, "grow", lambda self, node, size: None)
+
+
+@pytest.mark.parametrize(("plant", "found"), [
+    (recorded_first, "the disk is broken"),
+    (never_durable, "after a power cut"),
+    (behind_its_back, "was not made"),
+])  # fmt: skip
+def test_planted_bugs_of_a_resize_are_found(plant: Any, found: str, monkeypatch: pytest.MonkeyPatch):
+    """The record before the machine; a length that is not durable. A machine that does nothing is not believed."""
+    plant(monkeypatch)
+    assert is_found(found, RESIZE, images.a_raw_disk, deaths=(POWER,), every=5, first=14)
 
 
 @pytest.fixture
@@ -108,6 +157,8 @@ def test_a_monitor_that_is_gone_or_of_another_machine_changes_nothing(driver: Dr
     machine.kill()
     with pytest.raises(ToolFailed, match="does not answer"):
         engine.create_snapshot("a", one)
+    with pytest.raises(ToolFailed, match="does not answer"):
+        engine.resize_disk("a", one, 2 * MiB)
     assert [entry for entry in engine.list_prepared() if entry.image == one] == before
     assert [report.mutable for report in engine.list_images("a")] == [True, True]
 
@@ -121,6 +172,8 @@ def test_a_monitor_can_be_told_later(driver: Driver):
     machine = SimMachine(host, entry.path, entry.format, monitor=MONITOR)
     with pytest.raises(ImageBusy, match="attach"):
         engine.create_snapshot("a", disk)
+    with pytest.raises(ImageBusy, match="attach"):
+        engine.resize_disk("a", disk, 2 * MiB)
     engine.attach_monitor("a", disk, MONITOR)
     for _ in range(3):
         engine.create_snapshot("a", disk)
@@ -139,3 +192,27 @@ def test_on_lvm_it_is_refused():
     start(driver, disk)
     with pytest.raises(Refused, match="LVM"):
         driver.engine().create_snapshot("a", disk)
+    with pytest.raises(Refused, match="LVM"):
+        driver.engine().resize_disk("a", disk, 2 * MiB)
+
+
+def test_a_longer_disk_is_told_its_machine_and_no_shorter_one(driver: Driver):
+    """With a snapshot below; the same length again is a success, also of what was made longer by the machine alone."""
+    disk = driver.create("a", MiB)
+    engine = driver.engine()
+    machine = start(driver, disk)
+    engine.create_snapshot("a", disk)
+    for size in (2 * MiB, 2 * MiB, 3 * MiB + 100):
+        engine.resize_disk("a", disk, size)
+        assert (engine.get_image_status("a", disk).size_bytes, machine.size) == (size, aligned(size))
+    with pytest.raises(BadRequest, match="shorter"):
+        engine.resize_disk("a", disk, MiB)
+    machine.grow(machine.nodes()[0].name, 4 * MiB)
+    with pytest.raises(Refused, match="O-GROWN"):
+        engine.resize_disk("a", disk, 3 * MiB + 200)
+    engine.resize_disk("a", disk, 4 * MiB)
+    machine.write(4 * MiB - images.BLOCK, images.data(1))
+    machine.stop()
+    assert len(engine.list_prepared()) == 1
+    engine.teardown_image("a", disk)
+    assert engine.get_image_status("a", disk).status == "optimized"

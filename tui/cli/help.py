@@ -134,8 +134,8 @@ COMMANDS: dict[str, Command] = {
     ),
     "resize": _command(
         1, "images", "make a disk longer", "diskwright resize main 3f2a 20G\n  diskwright resize main 3f2a +5G\n\n"
-        "What is gained reads as zeros, and snapshots stay as they are. The machine is told nothing of it while the\n"
-        "disk is prepared: tear it down first. No disk is made shorter.",
+        "What is gained reads as zeros, and snapshots stay as they are. While the disk is prepared its machine makes\n"
+        "it longer, if it is known how to speak to that (prepare --monitor, attach). No disk is made shorter.",
     ),
     "strategy": _command(
         1, "images", "value space or performance for an image", "diskwright strategy main 3f2a performance"
@@ -211,7 +211,7 @@ COMMANDS: dict[str, Command] = {
         "With --monitor qmp:PATH (a QMP socket of the machine) snapshots are taken while the machine runs.",
     ),
     "attach": _command(
-        4, "prepare", "say how to speak to the machine of a disk, to snapshot it while it runs",
+        4, "prepare", "say how to speak to the machine of a disk, to work on it while it runs",
         "diskwright attach main 3f2a qmp:/run/web.qmp",
     ),
     "teardown": _command(4, "prepare", "undo prepare", "diskwright teardown main 3f2a"),

@@ -1,23 +1,28 @@
-"""A snapshot is taken of a disk whose machine runs, and somebody dies at each step of that.
+"""A verb works on a disk whose machine runs, and somebody dies at each step of that: a snapshot is taken of it, or it
+is made longer.
 
-The machine writes and flushes before each effect of the verb. The process of the verb dies before one of them, or the
-machine does, or the power is cut there; then what may follow is tried: the same verb again, the machine restarted by
-its manager at the path that it knows, the machine stopped, and all fixes that are offered. It is judged
+The machine writes and flushes before each effect of the verb, also to what it was made longer by. The process of the
+verb dies before one of them, or the machine does, or the power is cut there; then what may follow is tried: the same
+verb again, the machine restarted by its manager at the path that it knows, the machine stopped, and all fixes that are
+offered. It is judged
 
 * that in the end, and after each power cut, the disk shows all that the machine has flushed,
 * that a snapshot which was seen once never shows anything else, and that it is of a moment while the verb ran,
 * that the machine is never told that it cannot write, and no file that it has open is deleted,
+* that the disk has its old length or the new one, and what its machine has seen of it in the end,
 * that no holder is left that nobody knows of, and nothing hidden stays once all is fixed and the machine is gone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from engine.api import Engine
+from engine.data.model import aligned
 from engine.errors import DiskwrightError, StorageError
 from sim.disk.content import Content
 from sim.disk.files import Fault
@@ -35,10 +40,15 @@ from sim.hosts.world import FORMAT, World
 MONITOR = "qmp:/run/machine"
 _AT = 8 * BLOCK
 _MOST_FIXES = 12
+SNAPSHOT, RESIZE = "snapshot", "resize"
+VERBS = (SNAPSHOT, RESIZE)
+LONGER = images.SIZE + 4 * BLOCK + 100
 VERB, MACHINE, POWER = "verb", "machine", "power"
 DEATHS = (VERB, MACHINE, POWER)
 AGAIN, RESTARTED, STOPPED = "again", "restarted", "stopped"
 SEQUELS = (AGAIN, RESTARTED, STOPPED)
+QUIET = "quiet"
+"""The power is cut beside a machine that writes nothing: nothing of the verb is durable by what the machine flushes."""
 
 
 class Wrong(NamedTuple):
@@ -52,7 +62,8 @@ class Wrong(NamedTuple):
     problems: tuple[str, ...]
 
 
-def snapshots(
+def runs(
+    verb: str,
     prepare: Callable[[Driver], object],
     format: str = FORMAT,
     deaths: Sequence[str] = DEATHS,
@@ -61,22 +72,29 @@ def snapshots(
 ) -> Iterator[Wrong | None]:
     """What went wrong, None for nothing, in each run: one in which nobody dies, and each of these deaths before each
     (or every so manieth) effect from the ``first`` on, with each sequel. ``prepare`` makes the disk "disk" in "a"."""
-    whole = _Run(prepare, format)
+    whole = _Run(verb, prepare, format)
     yield whole.judged()
-    if not whole.taken:
+    if not whole.done:
         return
     for dies in deaths:
         for effect in range(first, whole.count + 1, every):
-            for then in SEQUELS if dies != POWER else ("",):
-                yield _Run(prepare, format, dies, effect, then).judged()
+            for then in SEQUELS if dies != POWER else ("",) if verb == SNAPSHOT else ("", QUIET):
+                yield _Run(verb, prepare, format, dies, effect, then).judged()
 
 
 class _Run:
     """One of them."""
 
     def __init__(
-        self, prepare: Callable[[Driver], object], format: str, dies: str = "", effect: int = 0, then: str = STOPPED
+        self,
+        verb: str,
+        prepare: Callable[[Driver], object],
+        format: str,
+        dies: str = "",
+        effect: int = 0,
+        then: str = STOPPED,
     ) -> None:
+        self._verb = verb
         self._dies, self._effect, self._then = dies, effect, then
         self._world = World(format=format)
         self._world.create("a", "b")
@@ -94,10 +112,12 @@ class _Run:
         self._moments: list[Content] = []
         """What a snapshot that is being taken may show."""
         self._snapshots: dict[str, Content] = {}
+        self._sizes = {self._content.size}
+        """What the record may say."""
         self._problems: list[str] = []
         self._what = ""
         self.count = 0
-        self.taken = False
+        self.done = False
         self._use()
         self._look()
 
@@ -117,7 +137,9 @@ class _Run:
 
     def judged(self) -> Wrong | None:
         """Play it and say what went wrong."""
-        self._take(self._world.host("one"), hooked=True)
+        self._act(self._world.host("one"), hooked=True)
+        if not self._dies:
+            self._cut()
         if self._dies != POWER:
             self._look()
             self._go_on()
@@ -125,32 +147,51 @@ class _Run:
         found = tuple(dict.fromkeys(self._problems))
         return Wrong(self._dies, self._effect, self._what, self._then, found) if found else None
 
-    def _take(self, engine: Engine, hooked: bool = False) -> None:
-        before = dict(self._snapshots)
-        self._moments = [self._content]
+    def _act(self, engine: Engine, hooked: bool = False) -> None:
         if hooked:
             self._world.process_of(engine).hook = self
         try:
-            image = engine.create_snapshot("a", self._disk, {"name": "live"})
-            self.taken = True
-            self._look()
-            if image not in self._snapshots:
-                self._problems.append("a snapshot was acknowledged and cannot be seen")
+            if self._verb == RESIZE:
+                self._make_longer(engine)
+            else:
+                self._take(engine)
         except Crashed:
             pass
         except DiskwrightError as error:
             if not self._dies:
-                self._problems.append(f"the snapshot was not taken: {error}")
+                self._problems.append(f"the {self._verb} was not made: {error}")
         self._look()
-        for image, content in self._snapshots.items():
-            if image not in before and not any(content.same(moment) for moment in self._moments):
-                self._problems.append("a snapshot shows no moment while it was taken")
+
+    def _make_longer(self, engine: Engine) -> None:
+        self._sizes |= {LONGER, aligned(LONGER)}  # the fix takes what the volume has
+        engine.resize_disk("a", self._disk, LONGER)
+        self.done = True
+        self._content = self._content.truncate(LONGER)
+        self._sizes = {LONGER}
+        if self._machine.running and self._machine.size != aligned(LONGER):
+            self._problems.append("the disk is longer, and its machine does not know")
+
+    def _take(self, engine: Engine) -> None:
+        before = dict(self._snapshots)
+        self._moments = [self._content]
+        try:
+            image = engine.create_snapshot("a", self._disk, {"name": "live"})
+            self.done = True
+            self._look()
+            if image not in self._snapshots:
+                self._problems.append("a snapshot was acknowledged and cannot be seen")
+        finally:
+            self._look()
+            for image, content in self._snapshots.items():
+                if image not in before and not any(content.same(moment) for moment in self._moments):
+                    self._problems.append("a snapshot shows no moment while it was taken")
 
     def __call__(self, process: SimProcess, call: str, what: str) -> Fault:
         """As a hook: before each effect the machine writes, and somebody dies."""
         if call in EFFECTS or call in CHANGES or call in ("processes.spawn", "processes.terminate"):
             self.count += 1
-            self._use()
+            if self._then != QUIET:
+                self._use()
             if self.count == self._effect:
                 self._what = f"{call} {what}"
                 if self._dies == MACHINE:
@@ -166,7 +207,12 @@ class _Run:
         if not self._machine.running:
             return
         self._writes += 1
-        for at in (_AT, _AT + self._writes % 8 * BLOCK):
+        places = [_AT, _AT + self._writes % 8 * BLOCK]
+        if self._machine.size > aligned(self._content.size):
+            self._content = self._content.truncate(LONGER)
+        if self._content.size == LONGER:
+            places.append(LONGER // BLOCK * BLOCK - BLOCK)
+        for at in places:
             try:
                 self._machine.write(at, data(self._writes))
                 self._machine.flush()
@@ -192,9 +238,9 @@ class _Run:
                 with contextlib.suppress(DiskwrightError):
                     engine.prepare_image("a", self._disk, take_over=True)
             self._use()
-            self.taken = False
-            self._take(self._world.host("one"))
-            if not self.taken and self._machine.running:
+            self.done = False
+            self._act(self._world.host("one"))
+            if not self.done and self._machine.running:
                 self._problems.append("the same verb again does not go on")
             self._use()
 
@@ -211,7 +257,7 @@ class _Run:
         if [process for process in self._host.processes.values() if process.name == HOLDER]:
             self._problems.append("a holder is left that nobody knows of")
         self._fix_all(self._world)
-        self._judge(self._world, "in the end")
+        self._judge(self._world, "in the end", settled=True)
         left = [image.id for image in self._world.host("three").inspect_repository("a").images if image.hidden]
         if left:
             self._problems.append(f"hidden data stays: {left}")
@@ -224,7 +270,7 @@ class _Run:
             seen = dict(self._snapshots)
             self._look(world)
             self._fix_all(world)
-            self._judge(world, "after a power cut and all fixes")
+            self._judge(world, "after a power cut and all fixes", settled=True)
             self._look(world)
             self._snapshots = seen
 
@@ -260,8 +306,15 @@ class _Run:
         for image_id in self._snapshots.keys() - there:
             self._problems.append(f"the snapshot {image_id} is gone")
 
-    def _judge(self, world: World, when: str) -> None:
+    def _judge(self, world: World, when: str, settled: bool = False) -> None:
+        """``settled``: all has been fixed, and the record says how long the disk is."""
         try:
+            report = world.host("three").get_image_status("a", self._disk)
+            size = report.size_bytes
+            if size not in self._sizes or (settled and size < self._content.size):
+                self._problems.append(f"the disk has {size} bytes {when}, its machine {self._content.size}")
+            if report.status not in USABLE:
+                self._problems.append(f"the disk is {report.status} {when}")
             found = _shown(world.host("three"), self._disk, self._content.size)
         except DiskwrightError as error:
             self._problems.append(f"the disk cannot be read {when}: {error}")
@@ -281,8 +334,8 @@ def _shown(engine: Engine, image: str, size: int) -> Content:
 def main() -> int:
     """Explore all of it, and say what went wrong."""
     harmed = 0
-    for prepare in (images.a_disk, images.a_raw_disk, images.a_chain):
-        for run in snapshots(prepare):
+    for verb, prepare in itertools.product(VERBS, (images.a_disk, images.a_raw_disk, images.a_chain)):
+        for run in runs(verb, prepare):
             if run is not None:
                 harmed += 1
                 print(run)  # noqa: T201 - a command

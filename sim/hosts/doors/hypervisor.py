@@ -11,7 +11,7 @@ from engine.doors.images import Layer
 from engine.errors import BadRequest, ToolFailed
 from sim.hosts.processes import SimProcess, Spoken
 
-CHANGES = frozenset(f"hypervisors.{name}" for name in ("add_overlay", "remove_overlay", "switch"))
+CHANGES = frozenset(f"hypervisors.{name}" for name in ("add_overlay", "remove_overlay", "switch", "grow"))
 """Calls that change a machine."""
 
 
@@ -63,6 +63,9 @@ class SimMonitor:
 
     def switch(self, node: str, overlay: str) -> None:
         self._same("switch", overlay).switch(node, overlay)
+
+    def grow(self, node: str, size: int) -> None:
+        self._same("grow", f"{node} to {size}").grow(node, size)
 
     def close(self) -> None:
         """Nobody else waits for it."""

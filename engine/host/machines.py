@@ -1,0 +1,177 @@
+"""The machine that has a disk open: finding it behind its monitor, and taking its leases from its holder.
+
+What every verb beside a running machine needs; what each of them does stands in the module of its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from engine.data.model import VolumeFormat, require_id
+from engine.data.records import VolumeRef
+from engine.doors.hypervisor import Monitor, Node
+from engine.errors import DiskwrightError, ImageBusy, Refused
+from engine.formats.base import Repository, backing_name
+from engine.gate import gate
+from engine.gate.gate import Purpose
+from engine.host import holding, paths, preparing
+from engine.host.state import HostState, Prepared
+from engine.tags import chains, leasing
+from engine.tags.context import Context
+
+_PATIENCE_S = 5.0
+_LOOK_AGAIN_S = 0.02
+_NODE_DIGITS = 28
+"""A node's name has up to 31 characters."""
+_FORMATS = frozenset(map(str, VolumeFormat))
+
+
+class Machine(NamedTuple):
+    """A machine that has a disk open, as it was found."""
+
+    monitor: Monitor
+    top: Node
+    """What it writes to."""
+    lags: bool
+    """That is not the volume that the disk's record names, but the one below: a snapshot was interrupted."""
+    added: bool
+    """It has the volume that the record names open already, and does not use it."""
+
+
+def entry_of(state: HostState, repository: Repository, disk: str) -> Prepared | None:
+    """Return how a disk is prepared here for writing, or was until it lost its holder; None when it is not."""
+    entries = (*state.prepared(), *state.unheld())
+    mine = (entry for entry in entries if (entry.repository, entry.image) == (repository.identity, disk))
+    return next((entry for entry in mine if entry.writable), None)
+
+
+def attach(context: Context, state: HostState, repo_id: str, disk: str, monitor: str) -> Prepared:
+    """Note how to speak to the machine that has a prepared disk open, after a look whether it is that one."""
+    repository = context.repository(repo_id)
+    record = context.visible(repo_id, require_id(disk, "image_id"))
+    entry = entry_of(state, repository, disk)
+    if entry is None:
+        raise Refused(f"image {disk} is not prepared for writing on this host", "Prepare it first")
+    entry = entry._replace(monitor=monitor)
+    links = chains.load(repository, record)
+    with contextlib.closing(context.doors.hypervisors.connect(monitor)) as asked:
+        find(asked, entry, links, own_paths_of(repository, links))
+    state.save_prepared(entry)
+    return entry
+
+
+def own_paths_of(repository: Repository, links: list[chains.Link]) -> list[str]:
+    """Return the paths of the volumes of a disk and of the layer below it."""
+    return [gate.open_layer(repository, link.tag, link.volume, Purpose.READ).path for link in links[:2]]
+
+
+def find(monitor: Monitor, entry: Prepared, links: list[chains.Link], own_paths: list[str]) -> Machine:
+    """Return the machine behind a monitor, if it has the disk open as the records say. Refused when it is another one,
+    or has a chain that no record tells of. ``own_paths``: of the volumes of ``links[0]`` and of the one below it.
+
+    A node that we have added is told by its name, any other by its path; which volume that path led to when it was
+    opened, by the backing name in its header. What was added and not used has nothing below it."""
+    names = [node_name(link.volume) for link in links[:2]]
+    prepared = [f"{entry.run}/{name}" for name in paths.NAMES.values()]
+    opened = [node for node in monitor.nodes() if node.name in names or node.path in prepared or node.path in own_paths]
+    layers = [node for node in opened if node.format in _FORMATS] or opened
+    volumes = [(node, _volume(node, links[:2], names, own_paths)) for node in layers if node.writable]
+    if not volumes:
+        raise Refused(
+            f"the machine at {entry.monitor} does not have image {entry.image} open for writing",
+            "Name the monitor of the machine that has: diskwright attach",
+        )
+    for node, index in volumes:
+        if index == 0 and (node.name != names[0] or node.has_backing):
+            return Machine(monitor, node, False, True)
+    if _unfinished(links):
+        for node, index in volumes:
+            if index == 1:
+                return Machine(monitor, node, True, any(other.name == names[0] for other in opened))
+    raise Refused(
+        f"the machine at {entry.monitor} has image {entry.image} open with layers that no record tells of",
+        "Stop the machine, tear the disk down, and check the repository",
+    )
+
+
+def _volume(node: Node, links: list[chains.Link], names: list[str], own_paths: list[str]) -> int | None:
+    """Return which of the links a node is, None for neither."""
+    if node.name in names:
+        return names.index(node.name)
+    if node.path in own_paths:
+        return own_paths.index(node.path)
+    for index, link in enumerate(links):
+        if node.backing == (backing_name(link.volume.parent) if link.volume.parent else ""):
+            return index
+    return None
+
+
+def _unfinished(links: list[chains.Link]) -> bool:
+    """Whether the layer below the disk is a snapshot that was begun, and never sealed."""
+    return len(links) > 1 and gate.unsealed(links[1].record, links[0].volume)
+
+
+def node_name(volume: VolumeRef) -> str:
+    """Return the name that a node which we add has in its machine."""
+    return f"dw-{volume.id[:_NODE_DIGITS]}"
+
+
+def require_idle(machine: Machine, disk: str) -> None:
+    """Return when the machine has no job on block devices under way, else raise Refused."""
+    if jobs := machine.monitor.jobs():
+        raise Refused(
+            f"the machine of image {disk} has a job under way: {', '.join(jobs)[:200]}",
+            "Wait for it, or stop it there, and try again",
+        )
+
+
+# -- leases
+
+
+@contextlib.contextmanager
+def held_anew(context: Context, state: HostState, entry: Prepared, repo_id: str) -> Iterator[None]:
+    """Whatever the body raises, the machine has a holder after it, as far as that works."""
+    try:
+        yield
+    except DiskwrightError:
+        if entry.process not in [one.process for one in state.prepared()]:
+            with contextlib.suppress(DiskwrightError):  # O-UNHELD tells of it
+                preparing.prepare(context, state, repo_id, entry.image, True, take_over=True)
+        raise
+
+
+@contextlib.contextmanager
+def handed_over(
+    context: Context, repository: Repository, entry: Prepared, shared: list[str]
+) -> Iterator[leasing.LeaseSet]:
+    """End the holder and yield the leases that it had, with those of ``shared``. Who asks for them in between gives
+    them back soon: the data is in use. ImageBusy when somebody does not."""
+    holding.end(context, entry)
+    clock = context.doors.clock
+    deadline = clock.monotonic() + _PATIENCE_S
+    leases = None
+    while leases is None:
+        try:
+            leases = leasing.take(context.doors, repository, [entry.image], shared)
+        except ImageBusy:
+            if clock.monotonic() > deadline:
+                raise
+            clock.sleep(_LOOK_AGAIN_S)
+    with leases:
+        yield leases
+
+
+def hold(
+    context: Context,
+    state: HostState,
+    repository: Repository,
+    entry: Prepared,
+    links: list[chains.Link],
+    leases: leasing.LeaseSet,
+) -> Prepared:
+    """Start a holder that has these leases too, with locks on the chain ``links``; return its note, which is saved."""
+    with contextlib.ExitStack() as stack:
+        kept = [*leases.leases.values(), *holding.locks(stack, repository, links, True, True)]
+        return holding.start(context, state, entry, kept)

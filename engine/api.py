@@ -14,6 +14,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from engine.data.adoption import Plan
 from engine.data.model import Constraints, Fix, ImageReport, RepositoryReport, Strategy, require_id
 from engine.data.options import parse
 from engine.doors import Doors
@@ -21,18 +22,14 @@ from engine.errors import BadRequest, DiskwrightError, NotFound, Refused
 from engine.fixes.work import Work, require_known
 from engine.formats.base import Manager, Repository
 from engine.formats.registry import create_repository
-from engine.host import connecting, tasks
+from engine.host import connecting, mending, tasks
 from engine.host.state import HostState, Prepared, Task
 from engine.survey import survey
 from engine.tags import leasing
-from engine.tags.attempt import not_begun
 from engine.tags.context import Connection, Context
 from engine.triage.judge import judge
-from engine.triage.rules import B_CREATE, UNFINISHED
 
 OptionsArgument = Mapping[str, Any] | None
-_SOON_BYTES = 64 * 1024 * 1024
-"""So much is quicker written than a process is started."""
 
 
 class Engine:
@@ -358,11 +355,30 @@ class Engine:
         self._auto_fix(target_repo_id, image, parsed.auto_fix)
         return image
 
-    def name_import_file(self, repo_id: str, image_id: str, path: str) -> None:
-        """Say that this host may read ``path`` to finish the import of a disk that another host began. Where it is not
-        the very file that the import began with, the import starts again. Durable on return; check then offers the fix.
+    def plan_adoption(self, repo_id: str, paths: Sequence[str], format: str) -> Plan:
+        """Return what ``adopt_images`` would do, and what it would refuse and why. Nothing is written."""
+        from engine.verbs import adopt
 
-        Refused when the image is no unfinished import, or the file has another size."""
+        return adopt.plan(self.context, repo_id, paths, format)
+
+    def adopt_images(self, repo_id: str, plan: Plan, options: OptionsArgument = None) -> dict[str, str]:
+        """Commit that the files of a plan become images as they are, chains included; return the ids by path, bases
+        first. The old names go last, one file after the other, in a process of its own."""
+        from engine.verbs import adopt
+
+        parsed = parse("adopt_images", options)
+        made = adopt.commit(self.context, repo_id, plan, parsed)
+        if parsed.auto_fix:
+            with contextlib.suppress(DiskwrightError):
+                mending.start_all(self.context, self.state, repo_id, list(made.values()))
+        return made
+
+    def name_import_file(self, repo_id: str, image_id: str, path: str) -> None:
+        """Say that this host may read ``path`` to finish the import of a disk that another host began, or take it over
+        to finish an adoption. Where it is not the very file that an import began with, that starts again. Durable on
+        return; check then offers the fix.
+
+        Refused when the image is neither, or the file is another one for certain."""
         from engine.verbs import import_image
 
         import_image.name_file(self.context, repo_id, image_id, path)
@@ -467,26 +483,7 @@ class Engine:
         the verb, whose intent is on disk: the status says what it was, and check offers the fix."""
         if wanted:
             with contextlib.suppress(DiskwrightError):
-                self._start_mend(repo_id, image)
-
-    def _start_mend(self, repo_id: str, image: str) -> None:
-        from engine.fixes import run as fixes
-
-        repository = self.context.repository(repo_id)
-        with leasing.take(self.doors, repository, [image]) as leases:
-            view = survey.look(self.context, repository, only=image, mine=True)
-            found = [fix for fix in judge(view).fixes if fix.rule in UNFINISHED and fix.target == image]
-            if not found:
-                return
-            cost, work = found[0].cost, fixes.work_of(self.context, repository, found[0], view)
-            if found[0].rule == B_CREATE and not cost.read_bytes and cost.write_bytes <= _SOON_BYTES:
-                fixes.execute(self.context, repository, work)  # quicker than starting a process
-            else:
-                try:
-                    tasks.start(self.context, self.state, repo_id, [work], leases)
-                except DiskwrightError as error:
-                    not_begun(repository, image, error)
-                    raise
+                mending.start(self.context, self.state, repo_id, image)
 
 
 def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""An image file of a user's that is to be imported: whether it can be, how long it is, what of it an import leaves out.
+"""An image file of a user's that is to be imported or adopted: whether it can be, how long it is, what of it an import
+leaves out.
 
 It is not trusted: nothing that it names is followed, and what it holds is an image only when it is found to be sound.
-Its data is not moved here (``engine.fixes.import_image``).
+Its data is not moved here (``engine.fixes.import_image``, ``adopt``).
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import contextlib
 import errno
 import itertools
 import struct
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from engine.copying import magic, ova, ranges
 from engine.data.amounts import human
-from engine.data.model import MAX_IMAGE_BYTES, OVA, FileFormat, Packing, VolumeFormat, packing_of
+from engine.data.model import ALIGNMENT_BYTES, MAX_IMAGE_BYTES, OVA, FileFormat, Packing, VolumeFormat, packing_of
 from engine.doors.files import FileHandle, Files, Kind, Stat
 from engine.doors.images import ImageTool, Layer
 from engine.errors import BadRequest, Damaged, NotFound, Refused, StorageError, from_os_error
@@ -83,6 +85,11 @@ def identity_of(facts: Stat) -> tuple[int, int, int]:
     return facts.size, facts.mtime_ns, facts.inode
 
 
+def inode_of(identity: tuple[int, ...]) -> int:
+    """Return the inode in what ``identity_of`` returned once."""
+    return identity[2] if len(identity) == 3 else 0
+
+
 def open_file(files: Files, path: str) -> FileHandle:
     """Open a file or a block device to import. NotFound, StorageError; Refused for a device that is in use, BadRequest
     for what is neither."""
@@ -135,6 +142,32 @@ def inspect(
         return found._replace(size=session.size)
     finally:
         session.close()
+
+
+def as_volume(handle: FileHandle, path: str, format: VolumeFormat) -> ImageFile:
+    """Return what the file system and the start of a file say that is to become a volume as it is; a few reads. The
+    file may stand on another one, which the header names and nobody follows.
+
+    BadRequest when it is not of the stated format; Refused when it has what no volume may have. OSError."""
+    facts = handle.stat()
+    head = handle.read_at(0, _HEAD_BYTES)
+    header, size = None, facts.size
+    if format is VolumeFormat.QCOW2:
+        header = _parsed(head, facts.size, path)
+        size = header.size
+        _refuse(path, header, "", "Import it, which copies its data", {
+            "has internal snapshots": bool(header.internal_snapshots),
+            "has dirty bitmaps": bool(header.bitmaps),
+            "was not closed cleanly": header.dirty,
+        })  # fmt: skip
+    elif found := magic.name_of(head):
+        raise BadRequest(f"{path!r:.200} is stated to be raw, and looks like {found}", "State the right format")
+    if not size or size % ALIGNMENT_BYTES:
+        raise Refused(
+            f"the image in {path!r:.200} has {size} bytes, and a volume a multiple of {ALIGNMENT_BYTES}",
+            "Import it, which copies its data; or make it longer: qemu-img resize",
+        )
+    return ImageFile(path, format, facts, header, (), False, size, held=handle.held_path())
 
 
 def _size_of(handle: FileHandle, path: str, format: FileFormat, part: tuple[int, int]) -> int:
@@ -242,17 +275,30 @@ def data_ranges(images: ImageTool, layer: Layer) -> list[ranges.Range] | None:
         return found if next(extents, None) is None else None
 
 
-def _header(head: bytes, length: int, path: str) -> Header:
+def _parsed(head: bytes, length: int, path: str) -> Header:
     try:
-        header = parse_header(head, length)
+        return parse_header(head, length)
     except Damaged as error:
         found = magic.name_of(head)
         looks = f"; it looks like {found}" if found and found != magic.QCOW2 else ""
         raise BadRequest(
             f"{path!r:.200} is no qcow2 image: {error.message}{looks}", "State the right format, or get it again whole"
         ) from None
+
+
+def _header(head: bytes, length: int, path: str) -> Header:
+    header = _parsed(head, length, path)
+    step = "Flatten it first with qemu-img convert on a machine where you trust it"
+    _refuse(path, header, "; nothing it names is followed", step, {
+        "names a backing file": header.backing_name is not None
+    })  # fmt: skip
+    return header
+
+
+def _refuse(path: str, header: Header, more: str, step: str, also: Mapping[str, bool]) -> None:
+    """Raise Refused for the first thing that applies."""
     reasons = {
-        "names a backing file": header.backing_name is not None,
+        **also,
         "names an external data file": header.has_data_file,
         "has features this version does not know": bool(header.unknown_incompatible),
         "is encrypted": header.encrypted,
@@ -260,11 +306,7 @@ def _header(head: bytes, length: int, path: str) -> Header:
     }
     for reason, applies in reasons.items():
         if applies:
-            raise Refused(
-                f"the image file {path!r:.200} {reason}; nothing it names is followed",
-                "Flatten it first with qemu-img convert on a machine where you trust it",
-            )
-    return header
+            raise Refused(f"the image file {path!r:.200} {reason}{more}", step)
 
 
 def _left_out(header: Header) -> tuple[str, ...]:

@@ -77,6 +77,10 @@ class Packing(StrEnum):
 OVA = "ova"
 """An archive of VMDK files. Which of them is meant, ``ova:2`` says; ``ova`` alone is the only one."""
 
+ADOPTED = "adopted"
+"""What a record has as the format of a file that becomes a volume as it is. A program that knows no adoption
+understands no record that has this, and so deletes none of these files."""
+
 
 def is_import_format(text: str) -> bool:
     """Tell whether ``text`` names a format of which a disk can be imported."""

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from engine.data import seen
 from engine.data.model import (
+    ADOPTED,
     MAX_IMAGE_BYTES,
     MAX_USER_DATA_BYTES,
     OperationStatus,
@@ -61,7 +62,7 @@ class Operation(NamedTuple):
     """What an image still needs, as data. Ids only; nothing here is code."""
 
     verb: str
-    """create_disk, copy, import, create_snapshot, merge, optimize, restore_data, revert."""
+    """create_disk, copy, import, adopt, create_snapshot, merge, optimize, restore_data, revert."""
     attempt: VolumeRef | None = None
     """The volume being made or filled."""
     cursor: int = 0
@@ -80,9 +81,9 @@ class Operation(NamedTuple):
     pinned: tuple[str, ...] = ()
     """Ids of the volumes a merge works on: (upper, lower). It starts over when they are others."""
     path: str = ""
-    """The imported file."""
+    """The imported file; the name that an adopted one had."""
     path_facts: tuple[int, ...] = ()
-    """(size, mtime in ns, inode) of the imported file: it must be the same to go on."""
+    """(size, mtime in ns, inode) of that file: it must be the same to go on."""
     source_format: str = ""
     data_bytes: int = 0
     """Of what is imported: as much of it is not a hole, at most; 0 when that is not known."""
@@ -419,16 +420,13 @@ def _operation(data: Any) -> Operation | None:
     ids = ("made", "source", "source_repository", "source_content", "base", "other")
     for name in (*ids, "verb", "direction", "path", "source_format"):
         _expect(isinstance(getattr(operation, name), str), name)
-    for name in ids:
-        _expect(getattr(operation, name) == "" or is_id(getattr(operation, name)), name)
+    _expect(all(getattr(operation, name) == "" or is_id(getattr(operation, name)) for name in ids), "id in operation")
     _expect(all(is_id(volume) for volume in operation.pinned), "pinned")
     if operation.verb == "merge":
         _expect(operation.direction in ("down", "up", "fresh"), "direction")
         _expect(operation.direction != "fresh" or operation.attempt is not None, "a merge into no volume")
-    _expect(
-        (not operation.source_format or is_import_format(operation.source_format)) and "\0" not in operation.path,
-        "imported file",
-    )
+    known_format = operation.source_format in ("", ADOPTED) or is_import_format(operation.source_format)
+    _expect(known_format and "\0" not in operation.path, "imported file")
     for number in (operation.cursor, operation.source_write_epoch, operation.data_bytes, *operation.path_facts):
         _whole_number(number, "number in operation", 1 << 70)
     _expect(isinstance(operation.digest, bool), "digest")

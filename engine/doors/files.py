@@ -155,10 +155,11 @@ class Files(Protocol):
         has claimed it (mounted it, or uses it for another device), which nothing can as long as it is open; EINVAL on
         anything else."""
 
-    def users(self, path: str) -> list[User]:
+    def users(self, path: str, unlocked: bool = False) -> list[User]:
         """Return who has a regular file open as an image, asked of the file itself: qemu's tools lock bytes of what
         they open. Other processes of this host are named; somebody else has pid 0. Empty: nobody. The same refusals as
-        ``read_file``. Who opens a file without a lock is not seen."""
+        ``read_file``. ``unlocked``: also other processes of this host that have it open without a lock, which are not
+        seen otherwise."""
 
     def create(self, path: str) -> FileHandle:
         """Create a new file for writing, EEXIST when the name is taken (exclusive)."""

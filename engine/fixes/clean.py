@@ -22,13 +22,15 @@ from engine.fixes.dependants import around, named_elsewhere, of, settle, standin
 from engine.formats.base import Litter, Repository, TagEntry
 from engine.gate import gate
 from engine.gate.gate import Purpose
-from engine.tags import changes
+from engine.tags import changes, imports
 from engine.tags.attempt import with_cursor
+from engine.tags.context import Context
 from engine.triage.view import strong_above
 
 
-def tag(repository: Repository, target: str) -> None:
-    """Delete a weak tag that nothing depends on, with its volumes. The caller holds its lease."""
+def tag(context: Context, repository: Repository, target: str) -> None:
+    """Delete a weak tag that nothing depends on, with its volumes. A file whose adoption has not ended is given back
+    before. The caller holds its lease."""
 
     def purging(record: Record) -> Record | None:
         if record.strong:
@@ -57,7 +59,17 @@ def tag(repository: Repository, target: str) -> None:
         if begun:
             return  # taking an interrupted deletion back is what was left to do
         raise StaleFix(f"image {dependants[0]} depends on {target} now", "Check again")
+    _give_back(context, repository, found.record)
     delete(repository, target, found)
+    context.imports.forget_file(repository.identity, target)
+
+
+def _give_back(context: Context, repository: Repository, record: Record) -> None:
+    """Have the file that this purging tag was to adopt a name of its owner's: what is deleted then is another one."""
+    operation = record.operation
+    if operation is not None and operation.verb == "adopt" and operation.attempt is not None:
+        named = imports.is_named(context.imports, repository.identity, record)
+        gate.give_back(repository, operation.attempt, operation.path if named else "")
 
 
 def _require_unused(repository: Repository, target: str, record: Record, spared: Container[str] = ()) -> None:

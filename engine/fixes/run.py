@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from engine.data.model import Fix
 from engine.errors import BadRequest, Refused, StaleFix, StorageError
-from engine.fixes import clean, copy, create, import_image, merge, parts, rebuild, repair
+from engine.fixes import adopt, clean, copy, create, import_image, merge, parts, rebuild, repair
 from engine.fixes.mend_record import mend_record
 from engine.fixes.work import Work
 from engine.formats.base import Repository
@@ -194,7 +194,7 @@ def _flatten(context: Context, repository: Repository, work: Work) -> None:
 
 
 _EXECUTORS: dict[Executor, Runner] = {
-    Executor.DELETE: lambda context, repository, work: clean.tag(repository, work.fix.target),
+    Executor.DELETE: lambda context, repository, work: clean.tag(context, repository, work.fix.target),
     Executor.SCRAP: _leftovers("scrap"),
     Executor.EVIDENCE: _leftovers("evidence"),
     Executor.ATTEMPT: _leftovers("attempt"),
@@ -211,6 +211,7 @@ _EXECUTORS: dict[Executor, Runner] = {
     Executor.CREATE: lambda context, repository, work: create.resume(context, repository, work.fix.target),
     Executor.COPY: lambda context, repository, work: copy.resume(context, repository, work.fix.target),
     Executor.IMPORT: lambda context, repository, work: import_image.resume(context, repository, work.fix.target),
+    Executor.ADOPT: lambda context, repository, work: adopt.resume(context, repository, work.fix.target),
     Executor.REPLICA: _replica,
     Executor.SALVAGE: _salvage,
     Executor.HOLD: lambda context, repository, work: context.take_over(context, repository, work.fix.target),

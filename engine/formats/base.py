@@ -244,6 +244,31 @@ class Volumes(Protocol):
         although its lease is free. "": only who has the lease can write to it."""
 
 
+class Adoption(Protocol):
+    """Files of others on the same storage that become volumes as they are. Each has both names before it loses its own;
+    whoever comes late takes no file its only name. Refused where a name means another file."""
+
+    def require_here(self, path: str) -> None:
+        """Return if the file can get the name of a volume. Refused: it is elsewhere, or in the repository."""
+
+    def users(self, path: str) -> list[User]:
+        """Return who has the file open, with a lock on any host, or without one on this host."""
+
+    def taken(self, volume: VolumeRef) -> bool:
+        """Tell whether the volume is there and its file has no name of others any more."""
+
+    def take(self, path: str, inode: int, volume: VolumeRef) -> None:
+        """Give the file with that inode the name of the volume too, durable; success when it has it. Refused when it
+        has a third name."""
+
+    def let_go(self, path: str, volume: VolumeRef) -> None:
+        """Take the file at ``path`` that name, durable; success when it has it no more. ImageBusy while it is open."""
+
+    def give_back(self, path: str, volume: VolumeRef) -> None:
+        """Have the file of the volume, where that is there, a name of others again, durable. Refused when it has none
+        and ``path`` is ""."""
+
+
 class Activation(Protocol):
     """Volumes that a host can open only while they are active on it."""
 
@@ -394,6 +419,10 @@ class Repository(Protocol):
     @property
     def volumes(self) -> Volumes:
         """The data."""
+
+    @property
+    def adoption(self) -> Adoption | None:
+        """None: what is elsewhere can only be copied here."""
 
     @property
     def activation(self) -> Activation | None:

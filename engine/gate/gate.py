@@ -22,8 +22,8 @@ from engine.doors import Doors
 from engine.doors.images import Layer
 from engine.doors.leases import Lease
 from engine.doors.users import User, describe_users
-from engine.errors import Conflict, ImageBusy, from_os_error
-from engine.formats.base import Repository, unverified
+from engine.errors import Conflict, ImageBusy, Refused, from_os_error
+from engine.formats.base import Adoption, Repository, unverified
 from engine.gate import owners
 
 
@@ -193,6 +193,33 @@ def make(
 ) -> None:
     """Create an empty volume that its record names already; see ``engine.formats.base.Volumes.make``."""
     repository.volumes.make(volume, size, backing_format, verify, filled)
+
+
+def adoption(repository: Repository) -> Adoption:
+    """Return how files become volumes of the repository as they are. Refused where they cannot."""
+    if repository.adoption is None:
+        raise Refused(
+            f"files cannot become volumes of {repository.place} as they are: its volumes are no files",
+            "Import them, which copies their data",
+        )
+    return repository.adoption
+
+
+def take_in(repository: Repository, tag: str, volume: VolumeRef, path: str, inode: int) -> None:
+    """Give a file that nobody uses the name of the volume of ``tag`` too; see ``Adoption.take``."""
+    adoption(repository).take(path, inode, volume)
+    require(repository, tag, volume, Purpose.REPLACE)
+
+
+def let_go(repository: Repository, tag: str, volume: VolumeRef, path: str) -> None:
+    """Take the file of the volume of ``tag`` the name that it had, if nobody uses it; see ``Adoption.let_go``."""
+    require(repository, tag, volume, Purpose.REPLACE)
+    adoption(repository).let_go(path, volume)
+
+
+def give_back(repository: Repository, volume: VolumeRef, path: str) -> None:
+    """Have the file of a volume that is about to be deleted a name of others; see ``Adoption.give_back``."""
+    adoption(repository).give_back(path, volume)
 
 
 def delete(repository: Repository, tag: str, volume: VolumeRef) -> None:

@@ -72,7 +72,7 @@ def look(
         late_writers=_late_writers(repository, scan, facts, only) if shared else {},
         unheld=_unheld(repository, scan, only),
     )
-    _sources(context, view, only)
+    _sources(context, repository, view, only)
     if deep:
         view = view._replace(depths=_depths(context, repository, view, only, mine))
         if shared:
@@ -269,17 +269,15 @@ def _late_writers_of_leaks(repository: Repository, view: View) -> dict[str, str]
     return {volume.id: host for volume in asked if (host := gate.late_writer(repository, volume))}
 
 
-def _sources(context: Context, view: View, only: str | None) -> None:
+def _sources(context: Context, repository: Repository, view: View, only: str | None) -> None:
     for tag, entry in view.scan.tags.items():
         record = entry.record
         if record is None or record.whole or record.operation is None or (only is not None and tag != only):
             continue
         if not record.operation.source:
-            if record.operation.base and _is_gone(view.scan, record.operation.base):
-                base = record.operation.base
-                view.waits[tag] = Wait(WaitKind.BASE, base, f"its base {base}, which is gone")
-            elif record.operation.verb == "import" and not imports.is_named(context.imports, view.repository, record):
-                view.waits[tag] = Wait(WaitKind.PATH, record.operation.path, _no_file_named(record.operation.path))
+            wait = _operators_part(context, repository, view, record)
+            if wait is not None:
+                view.waits[tag] = wait
             continue
         try:
             source, reason = sources.find(context, record.operation)
@@ -292,10 +290,35 @@ def _sources(context: Context, view: View, only: str | None) -> None:
             view.waits[tag] = Wait(WaitKind.SOURCE, record.operation.source, text)
 
 
+def _is_whole(scan: Scan, base: str) -> bool:
+    entry = scan.tags.get(base)
+    return not base or (entry is not None and entry.record is not None and entry.record.whole)
+
+
+def _operators_part(context: Context, repository: Repository, view: View, record: Record) -> Wait | None:
+    """What an operation that copies from no image waits for, if it does."""
+    operation = record.operation
+    assert operation is not None
+    named = operation.verb not in ("import", "adopt") or imports.is_named(context.imports, view.repository, record)
+    if operation.verb == "adopt" and not record.strong and not named:
+        return Wait(WaitKind.PATH, operation.path, _no_file_named(operation.path))  # to give the file back
+    if operation.verb == "adopt" and not _is_whole(view.scan, operation.base):
+        return Wait(WaitKind.BASE, operation.base, f"its base {operation.base}, which has to be taken over first")
+    if operation.base and _is_gone(view.scan, operation.base):
+        return Wait(WaitKind.BASE, operation.base, f"its base {operation.base}, which is gone")
+    if named:
+        return None
+    if operation.verb == "adopt" and operation.attempt is not None:
+        with contextlib.suppress(DiskwrightError):
+            if gate.adoption(repository).taken(operation.attempt):
+                return None  # what is left needs no path
+    return Wait(WaitKind.PATH, operation.path, _no_file_named(operation.path))
+
+
 def _no_file_named(path: str) -> str:
     return (
         f"an operator to name its file on this host (the record speaks of {path!r:.200}, and nobody named that here): "
-        "run it where the import was begun, or give its path: diskwright fix REPO FIX --path FILE"
+        "run it where that was begun, or give its path: diskwright fix REPO FIX --path FILE"
     )
 
 

@@ -195,7 +195,7 @@ class Attempt:
         def afresh(record: Record) -> Record | None:
             self._ours(record)
             operation = record.operation
-            if operation is None or operation.attempt is None:
+            if operation is None or operation.attempt is None or operation.verb == "adopt":  # a file of the user's
                 return None
             fresh = operation.attempt._replace(id=self.context.doors.ids.new_id())
             scrap = (*record.scrap, operation.attempt)

@@ -29,9 +29,10 @@ VERB_RULES = {
     "create_disk": rules.B_CREATE,
     "copy": rules.B_COPY,
     "import": rules.B_IMPORT,
+    "adopt": rules.B_ADOPT,
     "create_snapshot": rules.B_SNAPSHOT,
 }
-_CALLED = {"create_disk": "creation", "create_snapshot": "snapshot"}
+_CALLED = {"create_disk": "creation", "create_snapshot": "snapshot", "adopt": "adoption"}
 """What people call the operations that records name otherwise."""
 
 

@@ -16,6 +16,7 @@ from engine.triage.shape import Executor, Leases, Need, Rule, Wording
 B_CREATE: Final = "B-CREATE"
 B_COPY: Final = "B-COPY"
 B_IMPORT: Final = "B-IMPORT"
+B_ADOPT: Final = "B-ADOPT"
 B_SNAPSHOT: Final = "B-SNAPSHOT"
 B_UNFINISHED: Final = "B-UNFINISHED"
 B_PURGING: Final = "B-PURGING"
@@ -94,6 +95,14 @@ _TABLE: tuple[Rule, ...] = (
          "it: on another one than where the import was begun give its path, diskwright fix REPO FIX --path FILE. If "
          "the file is cut off or damaged, or is gone, remove the image.",
          Executor.IMPORT, volumes=Need.SOMETIMES, waits=(WaitKind.PATH, WaitKind.BASE)),
+    Rule(B_ADOPT, "The file is to become a volume as it is, and has not all of that behind it.", _BROKEN,
+         "{verb} has not finished{share}{rest}", FixType.MEND, "{reason}{cursor}",
+         "Gives the file the name of a volume beside its own, checks it, and takes its own name away last; one record "
+         "makes the image whole. Nothing is copied.",
+         "To give it up, remove the image and clean it away: its file keeps the name that it had, or gets it again. "
+         "Stop what has the file open. A base is taken over before what stands on it. On another host than where the "
+         "adoption was begun give the file's path there: diskwright fix REPO FIX --path FILE.",
+         Executor.ADOPT, volumes=Need.SOMETIMES, waits=(WaitKind.PATH, WaitKind.BASE)),
     Rule(B_SNAPSHOT, "A snapshot was begun and its record does not say that it counts. The disk is as it was.",
          _BROKEN, "{verb} has not finished{share}{rest}",
          stuck="Nothing needs to be saved: check offers to clean or merge what is left. Make the snapshot again."),
@@ -290,11 +299,15 @@ _TABLE: tuple[Rule, ...] = (
          executor=Executor.MERGE, risk=Risk.IRREVERSIBLE, leases=Leases.IMAGES, volumes=Need.ALWAYS,
          waits=(WaitKind.RECORD,), all_records=True),
     Rule(C_REMOVED, "The image was removed; its data is still there, and it can be restored.", "removed",
-         type=FixType.CLEAN, offers="The image was removed; its data still holds space",
-         does="Deletes its volumes and its record. After that it cannot be restored.",
-         stuck="If a record cannot be understood, mend or give up that one first: it may need this data.",
-         executor=Executor.DELETE, risk=Risk.IRREVERSIBLE, volumes=Need.SOMETIMES, waits=(WaitKind.RECORD,),
-         all_records=True),
+         type=FixType.CLEAN, offers={"": "The image was removed; its data still holds space",
+                                     "adopt": "The image was removed before its file was all taken over; this gives "
+                                     "that up, and the file keeps the name that it had, or gets it again"},
+         does="Deletes its volumes and its record; a file that was not all taken over is given back, not deleted. "
+         "After that the image cannot be restored.",
+         stuck="If a record cannot be understood, mend or give up that one first: it may need this data. On another "
+         "host than where an adoption was begun, say where its file goes: diskwright fix REPO FIX --path FILE.",
+         executor=Executor.DELETE, risk=Risk.IRREVERSIBLE, volumes=Need.SOMETIMES,
+         waits=(WaitKind.RECORD, WaitKind.PATH), all_records=True),
     Rule(C_HIDDEN, "Data that was kept for an image which does not need it any more.", "hidden",
          type=FixType.CLEAN, offers="Hidden data that nothing needs any more",
          does="Deletes its volumes and its record.",
@@ -363,7 +376,7 @@ REBUILDS = run_by(Executor.FLATTEN)
 """Degradations that are cured by a fresh flat volume."""
 LITTER_KINDS = ("temporary", "old-generation", "progress", "digest", "use")
 """Kinds of small files that are litter."""
-UNFINISHED = run_by(Executor.CREATE, Executor.COPY, Executor.IMPORT)
+UNFINISHED = run_by(Executor.CREATE, Executor.COPY, Executor.IMPORT, Executor.ADOPT)
 """Operations that are carried on."""
 
 

@@ -49,6 +49,7 @@ class Executor(StrEnum):
     CREATE = "make a disk"
     COPY = "copy"
     IMPORT = "import"
+    ADOPT = "adopt"
     REPLICA = "bring a replica in"
     SALVAGE = "salvage"
     HOLD = "put a holder beside a machine"

@@ -29,6 +29,7 @@ from engine.tags import changes, leasing
 from engine.tags.context import Context
 from engine.tags.imports import NamedFile
 from engine.triage.health import wanted_format
+from engine.verbs import adopt
 from engine.verbs.commit import new_disk, ready_for_any_host, require_fits, require_room
 
 
@@ -62,12 +63,19 @@ def disk(context: Context, repo_id: str, path: str, format: str, user_data: Any,
 
 
 def name_file(context: Context, repo_id: str, image: str, path: str) -> None:
-    """Note that this host may read ``path`` for the unfinished import ``image``, and have the record speak of it."""
+    """Note that this host may read ``path`` for the unfinished import ``image``, and have the record speak of it; or
+    take it over, for an unfinished adoption."""
     repository = context.repository(repo_id)
+    record = changes.read(repository, image).record
+    if record.operation is not None and record.operation.verb == "adopt":
+        adopt.name_file(context, repository, record, path)
+        return
     record = context.visible(repo_id, image)
     operation = record.operation
     if operation is None or operation.verb != "import":
-        raise Refused(f"image {image} is no unfinished import", "It needs no file: diskwright why tells what it needs")
+        raise Refused(
+            f"image {image} is no unfinished import or adoption", "It needs no file: diskwright why tells what it needs"
+        )
     most = 2 * record.size  # one that is longer is no candidate; the repository's own limit would have to be probed for
     with _looked_at(context, path, operation.source_format, most) as file:
         data = image_file.data_bytes(context.doors.images, file)

@@ -294,7 +294,7 @@ class SimFiles:
             raise OSError(errno.EFBIG, f"longer than {limit} bytes", path)
         return data
 
-    def users(self, path: str) -> list[User]:
+    def users(self, path: str, unlocked: bool = False) -> list[User]:
         self.gate.enter("files.users", path)
         storage, inside = self.locate(path)
         inode, _ = storage.file(inside)

@@ -118,10 +118,10 @@ class NfsFiles(SimFiles):
         self.view.listed(self.storage, inside)
         return self._in_order(self.storage.list_directory(inside))
 
-    def users(self, path: str) -> list[User]:
+    def users(self, path: str, unlocked: bool = False) -> list[User]:
         inside = self._remote(path)
         if not inside:
-            return super().users(path)
+            return super().users(path, unlocked)
         self.gate.enter("files.users", path)
         found = self.view.stat(self.storage, inside)
         return [self._user(*held) for held in self.locks.users((found.device, found.inode), self.owner)]

@@ -18,7 +18,7 @@ from tui.work.noted import NotedEngine
 LOOKS = (
     "list_repositories get_storage_repository_constraints host_warnings get_srm get_image_status "
     "check_storage_repository inspect_repository list_tasks task_events task_image task_is_running wait_for_task "
-    "list_images get_user_data list_prepared list_unheld close context"
+    "list_images plan_adoption get_user_data list_prepared list_unheld close context"
 ).split()
 """What changes nothing, and is not in the history."""
 

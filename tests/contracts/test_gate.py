@@ -14,6 +14,7 @@ GUARDED = {
     "volumes": frozenset({"layer", "make", "remove", "quarantine", "put_back", "users", "guard", "late_writer"}),
     "extents": frozenset({"freeze"}),
     "activation": frozenset({"hold"}),
+    "adoption": frozenset({"take", "let_go", "give_back"}),
 }
 
 

@@ -53,7 +53,7 @@ def test_a_snapshot_is_neither_merged_nor_cleaned_while_an_older_record_has_its_
     if copied:
         refused(driver, lambda: merge.merge(context, repository, snapshot, copy, "down"), StaleFix)
     else:
-        refused(driver, lambda: clean.tag(repository, snapshot), StaleFix)
+        refused(driver, lambda: clean.tag(context, repository, snapshot), StaleFix)
         assert not changes.read(repository, snapshot).record.purging
     for _ in range(4):
         for fix in engine.check_storage_repository("a"):
@@ -71,7 +71,7 @@ def test_a_deletion_that_began_before_the_older_record_came_is_taken_back():
     assert {fix.rule for fix in engine.check_storage_repository("a")} == {"B-OLDER", "B-PURGING"}
     with pytest.raises(Refused, match="has left its data to snapshot"):
         engine.prepare_image("a", disk, True)
-    clean.tag(engine.context.repository("a"), snapshot)
+    clean.tag(engine.context, engine.context.repository("a"), snapshot)
     record = changes.read(engine.context.repository("a"), snapshot).record
     assert record.volume is not None and not record.purging
 

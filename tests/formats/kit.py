@@ -284,7 +284,7 @@ class SpyFiles:
     def list_directory(self, path: str) -> list[Entry]:
         return cast("list[Entry]", self.call("list", path, lambda: self._real.list_directory(path)))
 
-    def users(self, path: str) -> list[User]:
+    def users(self, path: str, unlocked: bool = False) -> list[User]:
         return cast("list[User]", self.call("users", path, lambda: self._real.users(path)))
 
     def stat(self, path: str) -> Stat:

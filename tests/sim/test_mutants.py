@@ -59,6 +59,9 @@ KILLERS = {
     "formats.files.volumes.Volumes.make:self._files.sync_directory": "create-performance",
     "formats.files.litter.LitterBox._remove_second_name:self._tree.files.sync_directory": "mend-lost",
     "formats.files.volumes.Volumes._move:self._files.sync_directory": "clean-unnamed",
+    "formats.files.volumes.Adoption.take:self._files.sync_directory": "adopt-files",
+    "formats.files.volumes.Adoption.let_go:self._files.sync_directory": "adopt-files",
+    "formats.files.volumes.Adoption.give_back:self._files.sync_directory": "clean-adopted",
     "formats.files.parts.Parts.make:self._files.sync_directory": "small",
     "formats.files.progress.ProgressLogs.start:handle.sync": "small",
     "formats.files.progress.ProgressLogs.start:self._files.sync_directory": "small",
@@ -105,6 +108,9 @@ REDUNDANT = {
     "which is synced, as long as the one before needs it; a tombstone comes after a record that needs nothing",
     "formats.files.litter.LitterBox._remove_old_generation:self._tree.files.sync_directory": "the generation before is "
     "kept: two hosts in a row would have to die between link and sync",
+    "fixes.adopt._require_sound:gate.settle": "no case adopts a file that was just written",
+    "formats.files.volumes.Adoption._give:handle.sync": "no case has a repository whose volumes are somebody's",
+    "formats.files.volumes.Adoption._require_moved:self._files.sync_directory": "no case swaps a file for another one",
     "formats.files.setup.create_tree:handle.sync": "the file is empty; the model takes a synced name for a "
     "whole inode, which file systems without a journal do not promise",
     "formats.files.parts.Parts.make:handle.sync": "the same",

@@ -114,6 +114,14 @@ COMMANDS: dict[str, Command] = {
         "  diskwright import main ./appliance.ova --format ova:1\n\n"
         "A file that names others (backing files, extents, parents) is refused, and nothing that it names is opened.",
     ),
+    "adopt": _command(
+        1, "adopt", "make image files, with their chains, images as they are; nothing is copied",
+        "diskwright adopt main /var/lib/libvirt/images --format qcow2 --dry-run\n"
+        "  diskwright adopt main ./web.qcow2 ./base.qcow2 --format qcow2 --wait\n\n"
+        "The files must be on the repository's file system, and nobody may use them. Each loses its old name last;\n"
+        "until then remove and a clean fix give it back. A base is looked for only among the files given. State qcow2\n"
+        "for a directory only if no file in it is the raw disk of a guest, which can write what looks like a header.",
+    ),
     "export": _command(
         1, "images", "write an image to a file",
         "diskwright export main 3f2a ./web.raw --format raw\n  diskwright export main 3f2a ./web.vmdk --format vmdk\n"

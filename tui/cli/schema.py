@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from engine.data.adoption import Planned
 from engine.data.model import Constraints, Finding, Fix, FixCost, ImageReport, OperationStatus, Wait
 from tui.text.statuses import SHOWN
 from tui.view.facts import Fact
@@ -138,6 +139,15 @@ def _of_images() -> dict[str, Schema]:
         "resize": _object({**one, "size_bytes": _WHOLE, "was_bytes": _WHOLE}),
         "revert": _object({**one, **_texts("snapshot", "kept")}),
         "import": _object({**one, "remarks": _array(_TEXT)}, **begun),
+        "adopt": _object(
+            {
+                "repository": _TEXT,
+                "plan": _array(_object(_tuple(Planned))),
+                "refused": _array(_object(_texts("path", "reason"))),
+                "images": _array(_object(_texts("image", "path"), status=_TEXT)),
+            },
+            detached=_YES,
+        ),
         "export": _object({**one, **_texts("file", "format")}),
         "remove": _object({**one, "removed": _YES}),
         "restore": _object({**one, "removed": _YES}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from engine.triage.rules import B_COPY, B_CREATE, B_IMPORT
+from engine.triage.rules import B_ADOPT, B_COPY, B_CREATE, B_IMPORT
 
 
 class RunState(StrEnum):
@@ -48,7 +48,7 @@ def running(percent: int) -> str:
     return f"{RunState.RUNNING} {percent} %" if percent >= 0 else str(RunState.RUNNING)
 
 
-_BEGUN_BY = {B_COPY: "copy", B_IMPORT: "import", B_CREATE: "create"}
+_BEGUN_BY = {B_COPY: "copy", B_IMPORT: "import", B_ADOPT: "adopt", B_CREATE: "create"}
 
 
 def doing(rule: str, type: str) -> str:

@@ -8,6 +8,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from engine.api import Engine
+from engine.data.adoption import Plan
 from engine.data.amounts import human
 from engine.data.model import Fix
 from engine.doors import Doors
@@ -75,6 +76,7 @@ class NotedEngine(Engine):
     set_strategy = _noted("strategy", Engine.set_strategy)
     record_digest = _noted("digest", Engine.record_digest)
     import_image = _noted("import", Engine.import_image)
+    adopt_images = _noted("adopt", Engine.adopt_images)
     name_import_file = _noted("name the file of an import", Engine.name_import_file)
     export_image = _noted("export", Engine.export_image)
     stream_image = _noted("export", Engine.stream_image)
@@ -163,6 +165,7 @@ def _details(given: dict[str, Any]) -> str:
         words += [f"{key}={value}" for key, value in dict(given.get("connection_parameters") or {}).items()]
     words += [f"base {given[key]}" for key in ("base_snapshot_id", "base_image_id") if given.get(key)]
     words += [str(given[key]) for key in ("path", "format", "strategy") if given.get(key)]
+    words += [item.path for item in plan.images if item.mutable] if isinstance(plan := given.get("plan"), Plan) else []
     words += [f"{given['dead_host']} is dead"] if given.get("dead_host") else []
     words += ["read-only"] if given.get("writable") is False else []
     return " ".join(words)

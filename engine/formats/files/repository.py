@@ -22,7 +22,7 @@ from engine.formats.files.parts import USES, Parts
 from engine.formats.files.progress import ProgressLogs
 from engine.formats.files.tags import Tags
 from engine.formats.files.tree import Tree, is_gone
-from engine.formats.files.volumes import Volumes
+from engine.formats.files.volumes import Adoption, Volumes
 from engine.tools.local.threads import collector_off
 
 _NOTHING_SPECIAL = Abilities(direct_io=False, reflink=False, hole_punching=False, max_file_bytes=MAX_IMAGE_BYTES)
@@ -50,6 +50,7 @@ class FileStore:
         self.tags = Tags(tree, threads, self._keep, found.uses)
         self.parts = Parts(tree, found.text, self.tags.enter_missing_uses)
         self.volumes = volumes
+        self.adoption = Adoption(tree)
         self.progress = progress
         self.digests = DigestLists(tree)
         self.leases = tree.leases

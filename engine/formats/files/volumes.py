@@ -1,6 +1,7 @@
 """Volumes as files: each is one file of ``volumes``, which grows as it is written and is usable as it lies.
 
-Looking, making, deleting and putting away. What is in a volume is written by the tools that open it.
+Looking, making, deleting and putting away; and taking files of others in. What is in a volume is written by the tools
+that open it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from engine.data.seen import Stamp
 from engine.doors.files import FileHandle, Kind, Stat
 from engine.doors.images import Layer
 from engine.doors.leases import Lease
-from engine.doors.users import User
-from engine.errors import Conflict, Damaged, ImageBusy, from_os_error, from_os_errors
+from engine.doors.users import User, describe_users
+from engine.errors import Conflict, Damaged, ImageBusy, Refused, from_os_error, from_os_errors
 from engine.formats.base import VolumeFacts, backing_name, unverified
 from engine.formats.files import layout
 from engine.formats.files.tree import Tree, is_gone, kind_text
@@ -119,30 +120,15 @@ class Volumes:
 
     def quarantine(self, volume: str, format: VolumeFormat) -> None:
         """Link the file into ``lost``, then unlink it: it has both names for a moment and never none."""
-        with self._tree.from_os_errors(f"move volume {volume} to lost"), self._moving(volume):
-            self._move(layout.volume_path(require_id(volume, "volume"), format), self._lost_path(volume, format))
+        with self._tree.from_os_errors(f"move volume {volume} to lost"), _moving(self._tree, volume):
+            self._move(layout.volume_path(require_id(volume, "volume"), format), _lost_path(volume, format))
 
     def put_back(self, volume: str, format: VolumeFormat) -> None:
         """Do the same the other way round."""
         require_id(volume, "volume")
-        with self._tree.from_os_errors(f"put volume {volume} back"), self._moving(volume):
+        with self._tree.from_os_errors(f"put volume {volume} back"), _moving(self._tree, volume):
             self._tree.ensure_shard(layout.volume_shard(volume))
-            self._move(self._lost_path(volume, format), layout.volume_path(volume, format))
-
-    @contextlib.contextmanager
-    def _moving(self, volume: str) -> Iterator[None]:
-        """While a file has two names nobody takes one of them for a leftover."""
-        lease = self._tree.leases.try_acquire(volume)
-        if lease is None:
-            raise Conflict(f"volume {volume} is being moved by somebody else", "Check again")
-        try:
-            yield
-        finally:
-            lease.release()
-
-    @staticmethod
-    def _lost_path(volume: str, format: VolumeFormat) -> str:
-        return f"lost/{layout.volume_name(volume, format)}"
+            self._move(_lost_path(volume, format), layout.volume_path(volume, format))
 
     def _move(self, source: str, target: str) -> None:
         """Give a file another name, durable before it loses the old one; success when that was done before."""
@@ -214,6 +200,174 @@ class Volumes:
     def _sync_if_there(self, directory: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self._files.sync_directory(self._tree.path(directory))
+
+
+class Adoption:
+    """Files of the same file system that become volumes.
+
+    The old name is the last that goes, and it goes by way of ``lost``: what was moved there can be looked at, and be
+    put back, when it is another file, or is in use; and who comes late only moves a name."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._files = tree.files
+
+    def require_here(self, path: str) -> None:
+        """Compare devices. Where one file system is mounted several times link(2) tells the rest."""
+        with from_os_errors(f"look at {path!r:.200}"):
+            there, root = self._files.stat(path), self._files.resolve(self._tree.root)
+            here = self._files.stat(root)
+        if path.startswith(f"{root}/"):
+            raise Refused(f"the file {path!r:.200} is a part of the repository", "It cannot be adopted")
+        if there.device != here.device:
+            raise _elsewhere(path, self._tree.root)
+
+    def users(self, path: str) -> list[User]:
+        """Ask for the locks of the file, and /proc."""
+        with from_os_errors(f"ask who uses {path!r:.200}"):
+            return self._files.users(path, unlocked=True)
+
+    def taken(self, volume: VolumeRef) -> bool:
+        """Make two ``stat`` calls."""
+        with from_os_errors(f"look at volume {volume.id}"):
+            found = self._found(self._path(volume))
+            return found is not None and self._other_names(volume, found) == 0
+
+    def take(self, path: str, inode: int, volume: VolumeRef) -> None:
+        """Make one link and one sync, the latter also when the link was there."""
+        shard = layout.volume_shard(volume.id)
+        with self._tree.from_os_errors(f"give {path!r:.200} the name of a volume"):
+            self._tree.ensure_shard(shard)
+            try:
+                self._files.link(path, self._path(volume))
+            except FileExistsError:
+                pass  # of that file, or it is refused below
+            except OSError as error:
+                if error.errno == errno.EXDEV:
+                    raise _elsewhere(path, self._tree.root) from None
+                raise
+            found = self._files.stat(self._path(volume))
+            self._files.sync_directory(self._tree.path(shard))
+        if found.inode != inode or found.kind is not Kind.FILE:
+            raise Refused(f"volume {volume.id} is another file than {path!r:.200}", _GIVE_UP)
+        if (names := self._other_names(volume, found)) != 1:
+            raise Refused(
+                f"the file {path!r:.200} has {names} names: whoever knows another one could write to it",
+                "Remove those that are not needed (find -samefile), or import it, which makes a copy",
+            )
+
+    def let_go(self, path: str, volume: VolumeRef) -> None:
+        """Rename the file into ``lost``, sync its directory, unlink it there."""
+        lost = self._lost(volume)
+        with self._tree.from_os_errors(f"take over {path!r:.200}"), _moving(self._tree, volume.id):
+            ours = self._files.stat(self._path(volume))
+            self._forget_lost(volume, ours)  # rename(2) does nothing where both are names of one file
+            if path and _same(self._found(path), ours):
+                with contextlib.suppress(FileNotFoundError):
+                    self._files.rename(path, lost)
+                self._require_moved(path, lost, ours)
+            if path:
+                with contextlib.suppress(FileNotFoundError):
+                    self._files.sync_directory(path.rpartition("/")[0] or "/")
+            self._forget_lost(volume, ours)
+            if self._other_names(volume, self._files.stat(self._path(volume))):
+                raise Refused(f"the file {path!r:.200} has got another name meanwhile", _GIVE_UP)
+            self._give(volume)
+
+    def _require_moved(self, path: str, lost: str, ours: Stat) -> None:
+        """Return if what was moved is ours and not open; else give it the name again that it had."""
+        moved = self._found(lost)
+        if moved is None:
+            return
+        users = self._files.users(lost, unlocked=True) if _same(moved, ours) else []
+        if _same(moved, ours) and not users:
+            return
+        self._files.link(lost, path)  # is there another file by now, this one stays where it is and is shown
+        self._files.sync_directory(path.rpartition("/")[0] or "/")
+        self._files.unlink(lost)
+        if users:
+            raise ImageBusy(f"the file {path!r:.200} is in use by {describe_users(users)}", "Stop that, then try again")
+        raise Refused(f"another file has got the name {path!r:.200}", _GIVE_UP)
+
+    def give_back(self, path: str, volume: VolumeRef) -> None:
+        """Make one link and one sync, the latter also when the link was there."""
+        with self._tree.from_os_errors(f"give volume {volume.id} the name {path!r:.200} again"):
+            ours = self._found(self._path(volume))
+            if ours is None:
+                return
+            if path:
+                with contextlib.suppress(FileExistsError):
+                    self._files.link(self._path(volume), path)
+                if not _same(self._files.stat(path), ours):
+                    raise Refused(
+                        f"the name {path!r:.200}, which the adopted file had, is another file's by now",
+                        "Move that one away, then try again; or restore the image, and let the adoption end",
+                    )
+                self._files.sync_directory(path.rpartition("/")[0] or "/")
+            elif not self._other_names(volume, ours):
+                raise Refused(
+                    f"volume {volume.id} has no other name, and this host was not told which one it had",
+                    "Clean where the adoption was begun; or restore the image, and let the adoption end",
+                )
+            self._forget_lost(volume, ours)
+
+    def _forget_lost(self, volume: VolumeRef, ours: Stat) -> None:
+        """Take the file the name that it has only on its way. That comes back after a crash as litter."""
+        if _same(self._found(self._lost(volume)), ours):
+            self._files.unlink(self._lost(volume))
+
+    def _other_names(self, volume: VolumeRef, ours: Stat) -> int:
+        return ours.links - 1 - _same(self._found(self._lost(volume)), ours)
+
+    def _give(self, volume: VolumeRef) -> None:
+        if self._tree.access is not None:
+            with self._files.open(self._path(volume), writable=True) as handle:
+                handle.give(self._tree.access)
+                handle.sync()
+
+    def _found(self, path: str) -> Stat | None:
+        try:
+            return self._files.stat(path)
+        except OSError as error:
+            if is_gone(error):
+                return None
+            raise
+
+    def _path(self, volume: VolumeRef) -> str:
+        return self._tree.path(layout.volume_path(require_id(volume.id, "volume"), volume.format))
+
+    def _lost(self, volume: VolumeRef) -> str:
+        return self._tree.path(_lost_path(volume.id, volume.format))
+
+
+_GIVE_UP = "Remove the image and clean it away: its file keeps, or gets, the name that it had"
+
+
+def _same(one: Stat | None, other: Stat) -> bool:
+    return one is not None and (one.inode, one.device) == (other.inode, other.device)
+
+
+def _elsewhere(path: str, root: str) -> Refused:
+    return Refused(
+        f"the file {path!r:.200} is not on the file system of {root}, as that is mounted",
+        "Name it below the same mount; or import it, which copies its data",
+    )
+
+
+@contextlib.contextmanager
+def _moving(tree: Tree, volume: str) -> Iterator[None]:
+    """While a file has two names nobody takes one of them for a leftover."""
+    lease = tree.leases.try_acquire(volume)
+    if lease is None:
+        raise Conflict(f"volume {volume} is being moved by somebody else", "Check again")
+    try:
+        yield
+    finally:
+        lease.release()
+
+
+def _lost_path(volume: str, format: VolumeFormat) -> str:
+    return f"lost/{layout.volume_name(volume, format)}"
 
 
 def _header(handle: FileHandle, stat: Stat) -> tuple[Header | None, str]:

@@ -60,6 +60,7 @@ class LvmRepository:
         else:
             self.leases, self.manager = HostLeases(group), ExclusiveManager(group, meta, guard, self.activation)
         self.ballast = None
+        self.adoption = None
         self.parts = None
         self.litter = LitterBox(group, guard, self.leases, self.tags, self.progress, self.volumes, self.digests)
         self._group = group

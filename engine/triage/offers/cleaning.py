@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.data.model import Fix
+from engine.data.model import Fix, WaitKind
 from engine.data.records import Record
 from engine.triage import rules
 from engine.triage.health import degradations
@@ -42,21 +42,24 @@ def of_tag(graph: Graph, tag: str, healthy: bool) -> Iterator[Fix]:
 def _weak(graph: Graph, record: Record) -> Fix:
     removed = record.removed is not None
     code = rules.C_REMOVED if removed else rules.C_HIDDEN
+    given_back = record.operation.attempt if record.operation and record.operation.verb == "adopt" else None
     freed = sum(
         graph.used(volume)
         for volume in dict.fromkeys(record.volumes())
-        if graph.namers[volume.id] == [record.id] * len(graph.namers[volume.id])
+        if volume != given_back and graph.namers[volume.id] == [record.id] * len(graph.namers[volume.id])
     )
     parent = record.volume.parent if record.volume else ""
     below = graph.record(parent) if parent else None
     later = graph.used(below.volume) if below and not below.strong and len(graph.children(parent)) == 1 else 0
+    wait = graph.view.waits.get(record.id) if given_back else None
     return fix(
         graph,
         code,
         record.id,
-        rules.offer(code),
+        rules.offer(code, "adopt" if removed and given_back else ""),
         reads=reads_of(graph, [record.id], [record.id]),
         cost=cost(graph, reclaimed=freed, later=later),
+        wait=wait if wait is not None and wait.kind is WaitKind.PATH else None,
         before="removed" if removed else "hidden",
         after="gone",
         volumes=removes(graph, record.volumes()),

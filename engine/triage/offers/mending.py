@@ -152,7 +152,7 @@ def _resume(judge: Judge, record: Record, health: Health) -> Fix:
     assert operation is not None
     cursor = graph.cursor(record)
     pending = graph.view.pending.get(record.id, operation.data_bytes or None)
-    if operation.verb == "create_disk" and not operation.source:
+    if operation.verb == "adopt" or (operation.verb == "create_disk" and not operation.source):
         bytes_left, exact = 0, True
     elif pending is not None:
         bytes_left, exact = int(pending * (1 - cursor / max(record.size, 1))), False
@@ -184,8 +184,8 @@ def _resume(judge: Judge, record: Record, health: Health) -> Fix:
 def _after(record: Record) -> str:
     operation = record.operation
     assert operation is not None
-    if operation.base and record.strategy is Strategy.PERFORMANCE:
-        return Status.DEGRADED
+    if operation.base and (record.strategy is Strategy.PERFORMANCE or operation.verb == "adopt"):
+        return Status.DEGRADED  # what is adopted has a header that names the base as it was called
     return Status.OPTIMIZED
 
 

@@ -54,6 +54,18 @@ def _accept_what_a_stranger_wrote(driver: Driver) -> None:
     driver.accept_what_was_written("a", disk(driver))
 
 
+def _adopt_a_base(driver: Driver) -> None:
+    images.adopt_them(driver)
+    driver.fix("a", rules.B_ADOPT, driver.named["base"])
+    driver.models = (driver.model.exported(images.BASE, None),)
+
+
+def _give_a_file_back(driver: Driver) -> None:
+    content = driver.model.kept[images.TOP]
+    driver.fix("a", rules.C_REMOVED)
+    driver.models = (driver.model.exported(images.TOP, content),)
+
+
 def _raw_disk(driver: Driver) -> None:
     images.a_disk(driver, strategy="performance")
 
@@ -116,6 +128,7 @@ VERBS = (
     Case("strategy", images.a_chain, _do(lambda s: s.set_strategy("a", disk(s), "performance")), again=True),
     Case("digest", images.a_chain, _do(lambda s: s.record_digest("a", snap(s))), again=True),
     Case("import", images.a_file, _do(lambda s: s.import_raw("a", f"{FILES}/source.raw", auto_fix=False))),
+    Case("adopt-files", images.a_chain_of_files, _adopt_a_base),
     Case("export", images.a_chain, _do(lambda s: s.export_raw("a", disk(s), f"{FILES}/out.raw"))),
     Case("machine", images.a_chain, _do(lambda s: s.write("a", disk(s), 64 * 1024, data(9)))),
     Case("machine-unflushed", _raw_disk, _do(lambda s: s.write_unsafe("a", disk(s), 64 * 1024, data(9, 512)))),
@@ -134,6 +147,7 @@ FIXES = (
     Case("mend-replica", damage.a_damaged_snapshot, _fix("a", rules.B_REPLICA)),
     Case("mend-salvage", damage.a_shortened_disk, _fix("a", rules.B_SALVAGE)),
     Case("clean-removed", images.a_removed_disk, _fix("a", rules.C_REMOVED)),
+    Case("clean-adopted", images.an_adoption_without_the_old_name, _give_a_file_back),
     Case("clean-begun", images.a_begun_deletion, _fix("a", rules.C_REMOVED)),
     Case("clean-scrap", images.a_replaced_volume, _fix("a", rules.C_SCRAP)),
     Case("clean-attempt", images.an_unwanted_attempt, _fix("a", rules.C_ATTEMPT)),
@@ -194,6 +208,8 @@ _NOT_ON_LVM = (
     "mend-copy-reflink",
     "mend-copy-of-layers-reflink",
     "clean-unnamed-just-now",
+    "adopt-files",
+    "clean-adopted",
     "adopt-grown-raw",
     "adopt-grown-unflushed",
     "accept-written",

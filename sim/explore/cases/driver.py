@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from engine.api import Engine
@@ -192,6 +192,20 @@ class Driver:
             image = self.engine().import_image(repo, path, "raw", None, options)
             done(model.made(repo, image, made))
         return image
+
+    def adopt(self, repo: str, shows: Mapping[str, Image], **options: Any) -> list[str]:
+        """adopt_images of a chain; ``shows``: what each file shows, from the top down. Interrupted, the upper ones may
+        be committed and the others not."""
+        models = [self.model]
+        for image in shows.values():
+            models.append(models[-1].made(repo, None, image))
+        with self.promising(*models[1:]) as done:
+            engine, model = self.engine(), models[0]
+            made = engine.adopt_images(repo, engine.plan_adoption(repo, list(shows), "qcow2"), options)
+            for path, image in shows.items():
+                model = model.made(repo, made[path], image)
+            done(model)
+        return [made[path] for path in shows]
 
     def export_raw(self, repo: str, image: str, path: str) -> None:
         """export_image: the file is there, whole, or it is not."""

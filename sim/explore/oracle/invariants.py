@@ -192,10 +192,16 @@ def _wrong_files(storage: SimStorage, model: Model) -> Iterator[str]:
         try:
             found = storage.file(path)[1].content
         except OSError as error:
-            yield f"I1 the exported file {path} is not there: {error}"
+            if content is not None:
+                yield f"I1 the exported file {path} is not there: {error}"
             continue
-        if not found.same(content):
+        if content is None:
+            yield f"I1 the file {path} was adopted and is there again"
+        elif not found.same(content):
             yield f"I6 the exported file {path} has other content"
+    for path, content in model.kept.items():
+        if not any(isinstance(node, FileNode) and node.content.same(content) for _, _, node in storage.walk()):
+            yield f"I1 the file that was {path} has no name any more"
     if model.strays and storage.devices:
         storage = as_files(storage)
     for volume, wanted in model.strays.items():

@@ -70,10 +70,12 @@ class Model(NamedTuple):
     images: Mapping[Key, Image] = {}
     unnamed: tuple[tuple[str, Image], ...] = ()
     """(repository, image) whose ids are not known."""
-    files: Mapping[str, Content] = {}
-    """Exported files by path."""
+    files: Mapping[str, Content | None] = {}
+    """Exported files by path; None for one that was adopted, so it has not that name any more."""
     strays: Mapping[str, Content | None] = {}
     """Volumes that no record names, by id: they are kept somewhere until their deletion was acknowledged (None)."""
+    kept: Mapping[str, Content] = {}
+    """Files that are to be adopted, by the names they had: there under some name, whatever becomes of that."""
 
     # -- verbs
 
@@ -88,8 +90,8 @@ class Model(NamedTuple):
         image = self.images[repo, image_id]
         return self._replace(images={**self.images, (repo, image_id): image._replace(**fields)})
 
-    def exported(self, path: str, content: Content) -> Model:
-        """With one file more."""
+    def exported(self, path: str, content: Content | None) -> Model:
+        """With one file more, or for certain without it."""
         return self._replace(files={**self.files, path: content})
 
     def stray(self, volume: str, content: Content | None) -> Model:
@@ -106,9 +108,11 @@ class Model(NamedTuple):
         for repo, image in sorted(self.unnamed, key=lambda item: (item[0], _facts(item[1]))):
             found.update(repr((repo, _facts(image))).encode())
         for path, content in sorted(self.files.items()):
-            found.update(repr((path, content.digest)).encode())
+            found.update(repr((path, content and content.digest)).encode())
         for volume, data in sorted(self.strays.items()):
             found.update(repr((volume, data and data.digest)).encode())
+        for path, content in sorted(self.kept.items()):
+            found.update(repr((path, content.digest)).encode())
         return found.digest()
 
     def problems(self, seen: Mapping[Key, Found], waiting: Collection[Key] | None) -> Iterator[str]:

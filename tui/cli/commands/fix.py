@@ -127,16 +127,20 @@ def run_fix(session: Session, arguments: argparse.Namespace) -> int:
     return outcome.report(arguments.repo)
 
 
+_OF_FILES = (rules.B_IMPORT, rules.B_ADOPT, rules.C_REMOVED)
+"""Rules whose fixes may need a file of this host that the operator has named."""
+
+
 def _with_file(session: Session, arguments: argparse.Namespace, choice: Choice) -> tuple[Choice, RepositoryReport]:
-    """Name the file of an import on this host; the choice is then the same fix as it is with that."""
-    if len(choice.named) != 1 or choice.named[0].rule != rules.B_IMPORT:
-        raise UsageError("--path names the file of one import", "Give the ID of one fix B-IMPORT with it")
-    image = choice.named[0].target
+    """Name the file of an import or adoption on this host; the choice is then the same fix as it is with that."""
+    if len(choice.named) != 1 or choice.named[0].rule not in _OF_FILES:
+        raise UsageError("--path names the file of one import", "Give the ID of one fix B-IMPORT or B-ADOPT with it")
+    rule, image = choice.named[0].rule, choice.named[0].target
     session.engine.name_import_file(arguments.repo, image, absolute(arguments.path))
     report = _check(session, arguments)
-    named = tuple(fix for fix in report.fixes if (fix.rule, fix.target) == (rules.B_IMPORT, image))
+    named = tuple(fix for fix in report.fixes if (fix.rule, fix.target) == (rule, image))
     if not named:
-        raise NotFound(f"check offers no fix for the import of image {image} any more", "Look: diskwright why")
+        raise NotFound(f"check offers no fix for the file of image {image} any more", "Look: diskwright why")
     return choice._replace(named=named), report
 
 

@@ -1,0 +1,255 @@
+"""Adoption: files become images as they are, each keeps a name at every moment, and no name is followed that was not
+given."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from engine.data.model import Status, WaitKind
+from engine.data.records import decode, encode
+from engine.errors import BadRequest, ImageBusy, NotUnderstood, Refused
+from engine.formats.files import volumes
+from sim.hosts.world import LVM
+from sim.hosts.world import World as SimWorld
+from tests.crash.kit import MiB, content
+from tests.engine.kit import NO_FIX, fixes, record, run, state_of, volume_of
+from tests.engine.test_imports import make_qcow2
+
+SIZE = "4M"
+
+
+def on(base: Path, path: Path, format: str = "qcow2", *commands: str) -> Path:
+    """An overlay on a file, with what the commands of qemu-io write."""
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base.name, "-F", format, path], check=True)
+    words = [word for command in commands for word in ("-c", command)]
+    subprocess.run(["qemu-io", "-f", "qcow2", *words, path], check=True, stdout=subprocess.DEVNULL)
+    return path
+
+
+@pytest.fixture
+def chain(tmp_path):
+    """A pool of a raw base, a qcow2 file on it, and two on that."""
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    base = pool / "base.img"
+    base.write_bytes(b"b" * (4 * MiB))
+    middle = on(base, pool / "middle.qcow2", "raw", "write -P 1 1M 1M")
+    return (
+        pool,
+        base,
+        middle,
+        on(middle, pool / "one.qcow2", "qcow2", "write -P 2 2M 1M"),
+        on(middle, pool / "two.qcow2"),
+    )
+
+
+def adopted(engine, *paths: Path, format: str = "qcow2") -> dict[str, str]:
+    """The ids by file name of what was committed."""
+    plan = engine.plan_adoption("a", [str(path) for path in paths], format)
+    assert not plan.refused
+    return {Path(path).name: image for path, image in engine.adopt_images("a", plan, NO_FIX).items()}
+
+
+def refusals(engine, *paths: Path, format: str = "qcow2") -> dict[str, str]:
+    plan = engine.plan_adoption("a", [str(path) for path in paths], format)
+    return {Path(path).name: why for path, why in plan.refused}
+
+
+def test_a_chain_becomes_images_without_a_copy_and_is_given_back_no_more(engine, world, chain, tmp_path):
+    """Bases become snapshots, the rest disks; inodes are the same, old names are gone."""
+    pool = chain[0]
+    inodes = {path.name: path.stat().st_ino for path in chain[1:]}
+    images = adopted(engine, pool)
+    assert list(images) == ["base.img", "middle.qcow2", *list(images)[2:]] and len(images) == 4
+    (waiting,) = fixes(engine, "a", "B-ADOPT", images["one.qcow2"])
+    assert waiting.wait is not None and waiting.wait.kind is WaitKind.BASE
+    for image in images.values():
+        run(engine, "a", "B-ADOPT", image)
+    assert list(pool.iterdir()) == []
+    assert {name: volume_of(world, engine, "a", image).stat().st_ino for name, image in images.items()} == inodes
+    assert [record(engine, "a", image).mutable for image in images.values()] == [False, False, True, True]
+    expected = b"b" * MiB + b"\1" * MiB + b"\2" * MiB + b"b" * MiB
+    assert content(engine, "a", images["one.qcow2"], tmp_path) == expected
+    assert record(engine, "a", images["two.qcow2"]).name == "two"
+    for image in images.values():
+        run(engine, "a", "O-HEADER", image) if image != images["base.img"] else None
+        assert state_of(engine, "a", image) == Status.OPTIMIZED
+    assert content(engine, "a", images["one.qcow2"], tmp_path) == expected
+    assert engine.check_storage_repository("a") == []
+
+
+def test_what_is_given_up_keeps_its_name_or_gets_it_again(engine, chain, monkeypatch):
+    """Before its file was touched, and when it had lost its old name already."""
+    pool, base, *_ = chain
+    images = adopted(engine, pool)
+    monkeypatch.setattr("engine.tags.attempt.Attempt.finish", lambda *_: (_ for _ in ()).throw(Refused("killed")))
+    with pytest.raises(Refused, match="killed"):
+        run(engine, "a", "B-ADOPT", images["base.img"])
+    assert not base.exists()
+    for image in reversed(images.values()):
+        engine.remove_image("a", image)
+        (fix,) = fixes(engine, "a", "C-REMOVED", image)
+        assert fix.cost.reclaimed_bytes == 0 and "gets it again" in fix.why
+        engine.run_fix_here("a", fix)
+    assert base.read_bytes() == b"b" * (4 * MiB) and len(list(pool.iterdir())) == 4
+    assert subprocess.run(["qemu-img", "check", "-q", pool / "one.qcow2"], check=False).returncode == 0
+    assert engine.list_images("a") == []
+
+
+def test_another_file_that_has_the_old_name_by_now_is_not_replaced(engine, world, tmp_path, monkeypatch):
+    """Neither by giving the file back nor by going on."""
+    path = make_qcow2(tmp_path / "disk.qcow2", "write -P 1 0 1M", size=SIZE)
+    (image,) = adopted(engine, path).values()
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.tags.attempt.Attempt.finish", lambda *_: (_ for _ in ()).throw(Refused("killed")))
+        with pytest.raises(Refused, match="killed"):
+            run(engine, "a", "B-ADOPT", image)
+    path.write_bytes(b"another")
+    engine.remove_image("a", image)
+    with pytest.raises(Refused, match="is another file's by now"):
+        run(engine, "a", "C-REMOVED", image)
+    other = world.engine("host-b")  # what is left needs no path
+    with pytest.raises(Refused, match="is being deleted"):
+        other.restore_image("a", image)
+    path.rename(tmp_path / "moved")
+    run(engine, "a", "C-REMOVED", image)
+    assert path.stat().st_size > MiB and (tmp_path / "moved").read_bytes() == b"another"
+
+
+def test_another_host_goes_on(engine, world, tmp_path):
+    """With the path named there, if it is the very file; without, when the file has only the name of the volume."""
+    path, copy = make_qcow2(tmp_path / "disk.qcow2", size=SIZE), tmp_path / "copy.qcow2"
+    copy.write_bytes(path.read_bytes())
+    (image,) = adopted(engine, path).values()
+    other = world.engine("host-b")
+    (fix,) = fixes(other, "a", "B-ADOPT", image)
+    assert fix.wait is not None and fix.wait.kind is WaitKind.PATH
+    with pytest.raises(Refused, match="is not the file that the adoption began with"):
+        other.name_import_file("a", image, str(copy))
+    other.name_import_file("a", image, str(path))
+    run(other, "a", "B-ADOPT", image)
+    assert not path.exists() and state_of(other, "a", image) == Status.OPTIMIZED
+
+
+def test_the_same_command_again_commits_nothing_twice(engine, chain):
+    """Interrupted between two records, it goes on where it was."""
+    pool = chain[0]
+    first = adopted(engine, pool)
+    assert adopted(engine, pool) == first
+    assert len(engine.list_images("a")) == 4
+
+
+@pytest.mark.parametrize(
+    "change, why",
+    [
+        (lambda path: os.link(path, path.with_name("second")), "it has 2 names"),
+        (lambda path: subprocess.run(["qemu-img", "snapshot", "-c", "s", path], check=True), "has internal snapshots"),
+        (lambda path: subprocess.run(["qemu-img", "bitmap", "--add", path, "b"], check=True), "has dirty bitmaps"),
+        (lambda path: path.write_bytes(bytes(MiB)), "is no qcow2 image"),
+        (lambda path: on(path, path.with_name("above.qcow2")), "stands on it, and was not given"),
+        (lambda path: subprocess.run(["qemu-img", "resize", "-q", path, "+512"], check=True), "a multiple of 4096"),
+    ],
+)
+def test_what_cannot_be_a_volume_as_it_is_stays_with_the_reason(engine, tmp_path, change, why):
+    """Nothing is committed."""
+    path = make_qcow2(tmp_path / "disk.qcow2", size=SIZE)
+    change(path)
+    assert why in refusals(engine, path)["disk.qcow2"]
+    with pytest.raises(Refused, match=r"nothing can be adopted: .*disk\.qcow2"):
+        engine.adopt_images("a", engine.plan_adoption("a", [str(path)], "qcow2"))
+
+
+def test_a_chain_is_not_taken_apart(engine, chain):
+    """A base that is not given refuses what stands on it; a file that is refused, all of its chain."""
+    pool, base, middle, one, two = chain
+    assert "is not among the files given" in refusals(engine, middle, one, two)["middle.qcow2"]
+    os.link(two, pool / "second")
+    assert len(refusals(engine, base, middle, one, two)) == 4
+
+
+def test_no_name_in_what_a_guest_wrote_is_followed(engine, tmp_path):
+    """The header in a raw disk means nothing, neither where the disk is a base nor where it is stated to be raw."""
+    secret = make_qcow2(tmp_path / "secret.qcow2", size=SIZE)
+    guest = on(secret, tmp_path / "guest.raw")
+    with open(guest, "r+b") as stream:
+        stream.truncate(4 * MiB)
+    top = on(guest, tmp_path / "top.qcow2", "raw")
+    plan = engine.plan_adoption("a", [str(top), str(guest), str(secret)], "qcow2")
+    assert {Path(item.path).name: item.base for item in plan.images} == {"secret.qcow2": ""}
+    assert "looks like qcow2" in dict(plan.refused)[str(guest)]
+    with pytest.raises(BadRequest, match="nothing tells a raw image"):
+        engine.plan_adoption("a", [str(tmp_path)], "raw")
+
+
+def test_a_file_that_is_open_is_not_taken(engine, tmp_path):
+    """Also by who locks nothing; found out in the plan, and when the file has just lost its old name."""
+    path = tmp_path / "disk.raw"
+    path.write_bytes(bytes(MiB))
+    (image,) = adopted(engine, path, format="raw").values()
+    with path.open("r+b") as stream, subprocess.Popen(["sleep", "60"], stdin=stream) as process:
+        stream.close()
+        try:
+            assert "is in use by process" in refusals(engine, path, format="raw")["disk.raw"]
+            with pytest.raises(ImageBusy, match=f"is in use by process {process.pid}"):
+                run(engine, "a", "B-ADOPT", image)
+        finally:
+            process.kill()
+    assert path.stat().st_nlink == 2
+    run(engine, "a", "B-ADOPT", image)
+    assert not path.exists() and state_of(engine, "a", image) == Status.OPTIMIZED
+
+
+def test_a_file_that_was_written_to_or_is_damaged_is_no_image(engine, tmp_path):
+    """What was planned is another file then; and all tables are read before the seal."""
+    path = make_qcow2(tmp_path / "disk.qcow2", "write -P 1 0 4M", size=SIZE)
+    (image,) = adopted(engine, path).values()
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(Refused, match="is not the one that the adoption began with"):
+        run(engine, "a", "B-ADOPT", image)
+    engine.remove_image("a", image)
+    run(engine, "a", "C-REMOVED", image)
+    with path.open("r+b") as stream:
+        stream.seek(2 * 65536)  # the first block of reference counts
+        stream.write(b"\0\0" * 4)
+    (image,) = adopted(engine, path).values()
+    with pytest.raises(Refused, match=r"is damaged: \d+ errors in its tables"):
+        run(engine, "a", "B-ADOPT", image)
+    assert path.exists()
+
+
+def test_a_file_that_was_swapped_at_the_last_moment_gets_its_name_again(engine, tmp_path, monkeypatch):
+    """Whoever owns the directory can do that between any two calls."""
+    path = make_qcow2(tmp_path / "disk.qcow2", size=SIZE)
+    (image,) = adopted(engine, path).values()
+    require_moved = volumes.Adoption._require_moved
+
+    def swapped(adoption, name, lost, ours):
+        os.unlink(lost)
+        Path(lost).write_bytes(b"another")
+        require_moved(adoption, name, lost, ours)
+
+    monkeypatch.setattr(volumes.Adoption, "_require_moved", swapped)
+    with pytest.raises(Refused, match="another file has got the name"):
+        run(engine, "a", "B-ADOPT", image)
+    assert path.read_bytes() == b"another"
+
+
+def test_a_program_without_adoption_understands_no_record_of_one(engine, tmp_path, monkeypatch):
+    """It would clean the volume away, and with it the only name of a file."""
+    (image,) = adopted(engine, make_qcow2(tmp_path / "disk.qcow2", size=SIZE)).values()
+    raw = encode(record(engine, "a", image))
+    monkeypatch.setattr("engine.data.records.ADOPTED", "nothing of the kind")
+    with pytest.raises(NotUnderstood):
+        decode(raw, image)
+
+
+def test_volumes_that_are_no_files_take_none_over():
+    """On LVM it says what to do instead."""
+    world = SimWorld(format=LVM)
+    world.create("a")
+    with pytest.raises(Refused, match="its volumes are no files"):
+        world.host("one").plan_adoption("a", ["/files/x"], "raw")

@@ -112,21 +112,16 @@ def recorded_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_resize, "_make_longer", late)
 
 
-def never_durable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "settle", lambda doors, layer: None)
-
-
 def behind_its_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SimMachine, "grow", lambda self, node, size: None)
 
 
 @pytest.mark.parametrize(("plant", "found"), [
     (recorded_first, "the disk is broken"),
-    (never_durable, "after a power cut"),
     (behind_its_back, "was not made"),
 ])  # fmt: skip
 def test_planted_bugs_of_a_resize_are_found(plant: Any, found: str, monkeypatch: pytest.MonkeyPatch):
-    """The record before the machine; a length that is not durable. A machine that does nothing is not believed."""
+    """The record before the machine. A machine that does nothing is not believed."""
     plant(monkeypatch)
     assert is_found(found, RESIZE, images.a_raw_disk, deaths=(POWER,), every=5, first=14)
 

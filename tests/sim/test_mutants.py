@@ -19,9 +19,11 @@ from engine.errors import NoSpace
 from engine.fixes import fill
 from engine.tags import changes
 from sim.explore.cases.catalog import ALL, BEFORE_USES, CASES, ON_LVM
+from sim.explore.cases.fixtures import images
 from sim.explore.search import calls
 from sim.explore.search.explorer import Explorer
 from sim.explore.search.faulty import failures
+from sim.explore.together import live
 from sim.explore.together.races import PASSINGS, RACES, run_passed, run_race
 from sim.hosts.world import LVM
 from tests.sim.mutants_kit import Site, deleted, hidden_syncs, hit, patched, sites, statement
@@ -95,8 +97,10 @@ KILLERS = {
     "verbs.create._on_base:found.repository.tags.settle": "old:snapshot",
     "verbs.export.export:context.doors.files.sync_directory": "export",
     "verbs.export.export:handle.sync": "export",
+    "verbs.live.resize._make_longer:gate.settle": "live resize",
 }
-"""What finds it soonest: a case whose crashes are explored, ``faults`` or ``passed`` and a case or race, ``small``.
+"""What finds it soonest: a case whose crashes are explored, ``faults`` or ``passed`` and a case or race, ``live`` and a
+verb beside a running machine, ``small``.
 A site that is not here is looked for in all of them."""
 
 REDUNDANT = {
@@ -150,6 +154,8 @@ def found_by(name: str) -> bool:
         return quick or bool(calls.creation() or calls.creation(reply_lost=True))
     if kind == "faults":
         return next(failures(CASES[subject]), None) is not None
+    if kind == "live":
+        return any(run is not None for run in live.runs(subject, images.a_raw_disk, deaths=(live.POWER,), first=19))
     if kind == "passed":
         return any(found is not None for found in run_passed(PASSINGS[subject]))
     return bool(Explorer({**ALL, **BEFORE_USES}[name], max_violations=1).run().violations)

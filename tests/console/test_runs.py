@@ -197,16 +197,27 @@ async def test_the_last_of_resume_and_stop_counts(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(runs, "resume", resume)
     monkeypatch.setattr(runs, "stop", lambda *given: None)
-    run = sample_run()._replace(state=RunState.STOPPING)
-    run = run._replace(steps=(run.steps[1]._replace(state=RunState.STOPPING),))
+    run = sample_run()
     site = FixedSite(tmp_path / "state", [sample_view()], [run])
     async with running(console(site)) as pilot:
-        await press(pilot, "3")
-        await pilot.press("r")
+        await press(pilot, "3", "r")
+        assert "it is running" in told(pilot.app)
+        await press(pilot, "s")
+        await pilot.press("r")  # the run has not said yet that it stops
         assert "goes on after that" in told(pilot.app) and site.resuming == {run.id}
         await press(pilot, "s")
         said = " ".join(map(plain, pilot.app.messages.listed()))
         assert "stays stopped" in said and not site.resuming
+
+
+async def test_a_line_of_the_log_can_be_read_whole(tmp_path: Path) -> None:
+    """Enter shows what the screen has no room for."""
+    site = FixedSite(tmp_path / "state", [sample_view()], [sample_run()])
+    site.log_of = lambda run, since: (LogLine(NOW, 1, f"{_LONG}. {_LONG}."),)[since:]  # type: ignore[method-assign]
+    async with running(console(site)) as pilot:
+        await press(pilot, "3", "tab", "tab", "enter")
+        shown = screen_text(pilot.app)
+        assert "Log at 12:00:00" in shown and shown.count("resume the run") == 2
 
 
 async def test_names_are_whole_where_there_is_room(tmp_path: Path) -> None:

@@ -100,6 +100,19 @@ async def test_a_name_that_another_image_has_is_told(tmp_path: Path) -> None:
         assert told(app)[:8] in ids
 
 
+async def test_a_name_of_which_a_part_is_shown_stays_whole(tmp_path: Path) -> None:
+    """What is left as it is in a form means the name, not what there was room for."""
+    long = "web " + "x" * 200
+    async with opened(tmp_path) as (pilot, app, site):
+        with site.engine() as engine:
+            engine.create_virtual_disk("pool", 1 << 20, user_data={"name": long})
+        await press(pilot, "R", "m")
+        assert "…" in screen_text(app)
+        await press(pilot, "enter")
+        await press(pilot, "s", "enter")
+        assert set(images(site)) == {long, f"{long} (snapshot)"}
+
+
 async def test_what_is_wrong_stays_in_the_form(tmp_path: Path) -> None:
     """A size that is none, a base that nobody knows, a file that is there: what was typed is kept."""
     async with opened(tmp_path) as (pilot, app, site):

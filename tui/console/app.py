@@ -220,6 +220,7 @@ class ConsoleApp(App[int]):
         live = bool(self.site.live_runs())
         for run in self.site.runs:
             if run.id in were and not run.alive:
+                self.site.stopping.discard(run.id)
                 well = run.state is RunState.DONE
                 self.tell(f"Run {run.short} {run.state}: {run.reason}", "information" if well else "warning")
         self._echo = _ECHO_TICKS if live else max(0, self._echo - 1)

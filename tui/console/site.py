@@ -52,8 +52,10 @@ class Site:
         """The operator chose what is looked at, or works on it: it stays until they choose another."""
         self.runs: tuple[runs_model.Run, ...] = ()
         self._run_marks: object = None
+        self.stopping: set[str] = set()
+        """Ids of the runs that were asked to stop here."""
         self.resuming: set[str] = set()
-        """Ids of the runs that go on as soon as they have ended."""
+        """Ids of those that go on as soon as they have ended."""
         self.decisions = Decisions()
         self.replay: Replay | None = None
         self.step = 0

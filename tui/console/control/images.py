@@ -53,27 +53,31 @@ def snapshot(shell: Shell, row: ImageRow) -> None:
     """Ask for a name, then freeze the present content of a disk."""
     repo = shell.site.current
 
+    shown = f"{row.name} (snapshot)" if row.name else ""
+
     def attempt(values: Mapping[str, str]) -> str:
         with shell.site.engine() as engine:
-            data = renamed(engine.get_user_data(repo, row.id), values["name"]) if values["name"] else None
-            return engine.create_snapshot(repo, row.id, data)
+            data = engine.get_user_data(repo, row.id)
+            name = _meant(values["name"], shown, data, " (snapshot)")
+            return engine.create_snapshot(repo, row.id, renamed(data, name) if name else None)
 
     def told(image: str, values: Mapping[str, str]) -> None:
         _log(shell, "snapshot", repo=repo, image=row.id, **values)
         _show(shell, image, f"The snapshot {values['name'] or image[:8]} of {row.label} was made.")
         _tell_namesakes(shell, repo, image, values["name"])
 
-    fields = (FormField("name", "none, or what to call it", f"{row.name} (snapshot)" if row.name else ""),)
+    fields = (FormField("name", "none, or what to call it", shown),)
     _ask(shell, f"Snapshot of {row.label}", fields, "Make it", attempt, told, "No data is copied; the disk goes on.")
 
 
 def copy(shell: Shell, row: ImageRow) -> None:
     """Ask where to and with which base, then copy an image; the data is copied by a process of its own."""
     site, repo = shell.site, shell.site.current
-    name = f"{row.name} (copy)" if row.name and row.kind == "disk" else row.name
+    mark = " (copy)" if row.kind == "disk" else ""
+    shown = f"{row.name}{mark}" if row.name else ""
     fields = (
         FormField("to", f"a repository: {', '.join(site.names())}", repo),
-        FormField("name", "what to call it there", name),
+        FormField("name", "what to call it there", shown),
         FormField("base", "none, or an image there: only what differs is copied"),
     )
 
@@ -82,7 +86,8 @@ def copy(shell: Shell, row: ImageRow) -> None:
             raise BadRequest(f"{values['to']!r:.80} is not connected", f"Connected: {', '.join(site.names())}")
         with site.engine() as engine:
             data = engine.get_user_data(repo, row.id)
-            data = renamed(data, values["name"]) if values["name"] else data
+            name = _meant(values["name"], shown, data, mark)
+            data = renamed(data, name) if name else data
             base = ImageNames(engine).one(values["to"], values["base"]) if values["base"] else None
             return engine.copy_image(values["to"], row.id, base, data, {"image_hints": {row.id: repo}})
 
@@ -105,7 +110,8 @@ def rename(shell: Shell, row: ImageRow) -> None:
 
     def attempt(values: Mapping[str, str]) -> str:
         with shell.site.engine() as engine:
-            engine.rename_image(repo, row.id, renamed(engine.get_user_data(repo, row.id), values["name"]))
+            data = engine.get_user_data(repo, row.id)
+            engine.rename_image(repo, row.id, renamed(data, _meant(values["name"], row.name, data)))
         return row.id
 
     def told(image: str, values: Mapping[str, str]) -> None:
@@ -237,6 +243,13 @@ def _ask(
         return attempt(values), values
 
     shell.open(Form(title, [text] if text else [], fields, label, both, lambda found: told(*found)))
+
+
+def _meant(typed: str, shown: str, data: Any, mark: str = "") -> str:
+    """Return the name that is meant. What was left as it was ``shown`` means the whole name in the user data with the
+    ``mark``: of a long one only a part is shown."""
+    whole = str(data.get("name") or "") if isinstance(data, dict) else ""
+    return f"{whole}{mark}" if typed == shown and whole.isprintable() and whole else typed
 
 
 def _log(shell: Shell, act: str, **arguments: str) -> None:

@@ -55,6 +55,7 @@ def stop_run(shell: Shell, run: Run) -> None:
     """Ask a run to stop at its next save, and to stay stopped."""
     site = shell.site
     site.resuming.discard(run.id)
+    site.stopping.add(run.id)
 
     def call() -> None:
         with site.engine() as engine:
@@ -86,8 +87,10 @@ def resume_run(shell: Shell, run: Run) -> None:
     def done(goes_on: bool) -> None:
         shell.tell(f"Run {run.short} goes on." if goes_on else f"Run {run.short} stays stopped; all is kept.")
 
-    ends = "stops at its next save" if run.state is RunState.STOPPING else "is about to end"
-    message = f"Run {run.short} {ends} and goes on after that; s lets it stop." if run.ending else ""
+    stops = run.state is RunState.STOPPING or run.id in site.stopping
+    ends = "stops at its next save" if stops else "is about to end"
+    message = f"Run {run.short} {ends} and goes on after that; s lets it stop." if run.alive else ""
+    site.stopping.discard(run.id)
     shell.do(f"resume {run.id}", call, done, "The run was not resumed", message)
 
 

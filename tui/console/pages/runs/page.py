@@ -12,6 +12,7 @@ from textual.widgets import Input
 from tui.console.acts import Act
 from tui.console.control import running
 from tui.console.control.navigation import leave_replay
+from tui.console.dialogs.notice import Notice
 from tui.console.draw.formats import clock
 from tui.console.draw.lines import Line, Span, line
 from tui.console.pages.page import CopyItem, Page
@@ -109,7 +110,7 @@ class RunsPage(Page):
 
     def _nothing(self) -> str:
         if self.shell.site.replay is not None:
-            return "A trace has no runs of this console: below is what hosts had under way at this step."
+            return "Neither trace nor simulation has runs of this console: below is what hosts had under way."
         return "Nothing has run here. Queue fixes in Triage (1), p shows the plan."
 
     def _run_title(self, run: Run, now: float) -> Line:
@@ -207,6 +208,13 @@ class RunsPage(Page):
         if self.only_step and message.table.id == "run-steps":
             self._fill_log(self.shown_run())
 
+    def on_table_opened(self, message: Table.Opened) -> None:
+        """Enter and a second click read the line of the log."""
+        message.stop()
+        act = self.keys.named("read")
+        if act is not None:
+            self.press(act)
+
     # -- acts
 
     def why_not(self, act: Act) -> str:
@@ -216,13 +224,13 @@ class RunsPage(Page):
         if act.name == "resume":
             if run is None:
                 return "there is no run"
-            if not run.resumable and not run.ending:
+            if not run.resumable and not run.ending and run.id not in self.shell.site.stopping:
                 return "it is running" if run.alive else "everything in it is done"
         if act.name == "discard":
             return self._why_not_discard(run)
         if act.name == "take_over" and self.operation() is None:
             return "no unfinished work of another host is known (tab goes to that list)"
-        if act.name in ("filter", "pace") and run is None:
+        if act.name in ("filter", "pace", "read") and run is None:
             return "there is no run yet"
         if act.name in ("earlier_run", "later_run"):
             return self._why_not_other(run, 1 if act.name == "earlier_run" else -1)
@@ -298,6 +306,11 @@ class RunsPage(Page):
         self.following = True
         self.fill()
 
+    def act_read(self) -> None:
+        key = self.query_one("#log", Table).key
+        item = self._log[int(key)] if key else LogLine(self.shell.site.now, 0, "There is no line yet.")
+        self.shell.open(Notice(f"Log at {clock(item.when)}", [item.text]))
+
     def act_pace(self) -> None:
         run = self.shown_run()
         assert run is not None
@@ -362,6 +375,8 @@ class RunsPage(Page):
         Act("later_run", "right", "Later", "Show the run after this one.", act_later_run, "next history", footer=False),
         Act("pace", "p", "Pace", "Draw what the run has done over time, and how fast.", act_pace,
             "picture throughput progress chart"),
+        Act("read", "enter", "Read", "Show the line of the log under its cursor whole.", act_read, "log line open",
+            footer=False),
         Act("step_log", "l", "Log of step", "Show the log of this step, or of the whole run.", act_step_log,
             "lines"),
     )  # fmt: skip

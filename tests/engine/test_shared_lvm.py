@@ -10,14 +10,18 @@ from engine.api import Engine
 from engine.data.model import Fix, Status
 from engine.errors import Conflict, DiskwrightError, ImageBusy, Refused
 from engine.fixes import repair
+from engine.formats.lvm.metadata.pages import PAGE_BYTES
 from sim.disk.files import Fault
 from sim.explore.cases.case import slow_tool
 from sim.explore.cases.driver import Driver, MiB, read
 from sim.explore.cases.fixtures import lvm
+from sim.explore.decay import lvm as decay
+from sim.explore.decay.objects import Damage
 from sim.hosts.crash import Crashed
 from sim.hosts.lease_areas import DEAD_S, FAILING_S
 from sim.hosts.processes import SimProcess
 from sim.hosts.world import SHARED, World
+from sim.lvm.lvm_view import disks
 from tests.engine.test_srm import attempt_of, volume_of
 
 SIZE = 6 * MiB
@@ -231,6 +235,39 @@ def test_an_image_in_use_on_another_host_is_busy(driver):
     one.prepare_image("a", disk)
     one.teardown_image("a", disk)
     one.create_snapshot("a", disk)
+
+
+def damage_the_page_of(world: World, host: str) -> int:
+    """Flip a bit of the page of the roster that names a host in a; return its number."""
+    (disk,) = (disk for disk in disks(world.storage) if disk.root.endswith("/a"))
+    assert disk.header is not None
+    for number in range(1, disk.header.geometry.hosts + 1):
+        offset = disk.header.geometry.roster_offset(number)
+        if f'"host":"{host}"'.encode() in disk.volumes["dw-meta"].read(offset, PAGE_BYTES):
+            decay.inflict(world, Damage(f"{offset // PAGE_BYTES} ", "flip"))
+            return number
+    raise AssertionError(f"no page names {host}")
+
+
+def test_a_dead_host_whose_page_is_damaged_is_named_by_its_number(driver):
+    """Found so: the refusal told a name that could not be said to be dead, so what it had used waited for ever, and its
+    number was nobody's any more."""
+    world, one, two = driver.world, driver.engine(), driver.engine("two")
+    disk = driver.create("a", SIZE)
+    two.prepare_image("a", disk)
+    world.machine("two").lose_power()
+    world.advance(DEAD_S + 1)
+    number = damage_the_page_of(world, "two")
+    with pytest.raises(Conflict, match=f"host number-{number} ") as told:
+        one.prepare_image("a", disk)
+    assert told.value.next_step and told.value.next_step.endswith(f"--dead number-{number}")
+    world.host("four")
+    with pytest.raises(Refused, match=r"no number left .* \(damaged\)") as full:
+        world.host("two")
+    assert full.value.next_step and f"--dead number-{number}" in full.value.next_step
+    one.take_srm("a", f"number-{number}")
+    one.prepare_image("a", disk)
+    assert world.host("two").list_images("a")
 
 
 def test_leaks_are_not_repaired_where_a_host_may_still_write(driver):

@@ -12,7 +12,7 @@ from engine.gate import owners
 from engine.triage import recover
 from engine.triage.view import Graph
 from sim.explore.cases.case import prepared
-from sim.explore.cases.catalog import ALL, CASES
+from sim.explore.cases.catalog import ALL, CASES, SHARED_BY_HOSTS
 from sim.explore.decay.files import damages
 from sim.explore.search import host_notes, large, unreadable
 from sim.explore.search.damage import explore
@@ -43,6 +43,13 @@ def test_one_damaged_object_on_lvm(name: str):
     """A volume that is gone or has no tags, a bit of a page of metadata."""
     tally = explore(ALL[name], BOUND)
     assert tally.damages > 5 and not tally.harmful
+
+
+@pytest.mark.slow
+def test_damages_of_a_volume_group_that_hosts_share():
+    """Also the pages that name its hosts. Without its leases nobody gets in."""
+    tally = explore(SHARED_BY_HOSTS["shared:prepared"], BOUND)
+    assert tally.damages > 10 and not tally.harmful
 
 
 @pytest.mark.parametrize("name", ["snapshot", "remove-below", "mend-copy", "clean-scrap"])

@@ -66,6 +66,10 @@ def _give_a_file_back(driver: Driver) -> None:
     driver.models = (driver.model.exported(images.TOP, content),)
 
 
+def _prepared(driver: Driver) -> None:
+    driver.engine().prepare_image("a", disk(driver))
+
+
 def _raw_disk(driver: Driver) -> None:
     images.a_disk(driver, strategy="performance")
 
@@ -229,9 +233,9 @@ ALL = {**CASES, **ON_LVM}
 
 SHARED_BY_HOSTS = {
     f"shared:{name}": ON_LVM[f"lvm:{name}"]._replace(name=f"shared:{name}", format=SHARED)
-    for name in ("snapshot", "remove", "merge-begun", "mend-copy")
-}
-"""Some in volume groups that hosts share."""
+    for name in ("snapshot", "merge-begun", "mend-copy")
+} | {"shared:prepared": Case("shared:prepared", images.a_disk, _prepared, format=SHARED)}
+"""Some in volume groups that hosts share; in one the host dies with a disk prepared."""
 
 BEFORE_USES = {
     f"old:{name}": CASES[name]._replace(name=f"old:{name}", uses=False)

@@ -11,7 +11,7 @@ from sim.disk.storage import SimStorage
 from sim.explore.decay.objects import ROOT, Damage, naming
 from sim.hosts.world import World
 
-RECORDS = Damage("tags", "tree")
+ESSENTIAL: tuple[Damage, ...] = (Damage("tags", "tree"),)
 _DERIVED = ("progress", "digests", "tmp", "lost")
 _SHARD = re.compile(r"(tags|volumes)/([0-9a-f]{2})\Z")
 _RECORD = re.compile(r"tags/[0-9a-f]{2}/([0-9a-f]{32})\.[0-9a-f]{16}(\.before)?\Z")

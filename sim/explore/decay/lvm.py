@@ -13,7 +13,7 @@ from sim.explore.decay.objects import REPOSITORY, ROOT, Damage, naming
 from sim.hosts.world import World
 from sim.lvm.lvm_view import GroupContents, disks
 
-RECORDS = Damage(layout.META, "gone")
+ESSENTIAL: tuple[Damage, ...] = (Damage(layout.META, "gone"), Damage(layout.LEASES, "gone"))
 _FLIPPED_AT = 100
 
 

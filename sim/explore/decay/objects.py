@@ -26,8 +26,8 @@ class Damage(NamedTuple):
 class Objects(Protocol):
     """The objects of one kind of repository: a module beside this one."""
 
-    RECORDS: Damage
-    """Without all records nobody gets in, and is told so."""
+    ESSENTIAL: tuple[Damage, ...]
+    """After one of these nobody gets in, and is told what is missing."""
 
     def damages(self, storage: SimStorage) -> list[Damage]:
         """Return every damage of the repository."""

@@ -25,7 +25,7 @@ _Files = dict[str, bytes]
 class Older:
     """The objects of a repository as ``before`` has them."""
 
-    RECORDS = Damage("no such thing", "gone")
+    ESSENTIAL: tuple[Damage, ...] = ()
 
     def __init__(self, before: SimStorage) -> None:
         self._before = before

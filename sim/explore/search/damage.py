@@ -12,6 +12,7 @@ back before it runs.
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
@@ -19,10 +20,10 @@ from typing import NamedTuple
 from engine.api import Engine
 from engine.data.model import Fix, ImageReport, RepositoryReport, Risk, Status, WaitKind
 from engine.data.records import Record
-from engine.errors import Damaged, DiskwrightError, NotFound
+from engine.errors import Conflict, Damaged, DiskwrightError, NotFound
 from engine.triage import rules
 from sim.disk.storage import SimStorage
-from sim.explore.cases.case import Case, prepared
+from sim.explore.cases.case import RESCUERS, Case, prepared
 from sim.explore.cases.driver import layers, read
 from sim.explore.decay import files, lvm
 from sim.explore.decay.objects import REPOSITORY, Damage, Objects
@@ -33,6 +34,9 @@ from sim.hosts.world import FORMAT, World
 NOTHING = Damage("", "nothing")
 _MOST_FIXES = 60
 _RESCUER = "rescuer"
+HOST = "one"
+"""The host of the case."""
+_DEAD = re.compile("--dead ([^ ]+)")
 _MISSING = ("gone", "tree", "empty", "older")
 """Damages that somebody makes good who puts back what was there."""
 
@@ -70,6 +74,8 @@ def explore(case: Case, bound: int, sample: int = 0, seed: int = 0, seconds: flo
     earlier = safe(driver.world, driver.models[0], of(case), NOTHING)
     case.operation(driver)
     driver.close()
+    if driver.world.sharing:
+        _leave(driver.world)
     kinds: list[Objects] = [of(case), *([Older(before)] if case.format == FORMAT else [])]
     todo = [(objects, damage) for objects in kinds for damage in objects.damages(driver.world.storage)]
     if sample and sample < len(todo):
@@ -80,12 +86,12 @@ def explore(case: Case, bound: int, sample: int = 0, seed: int = 0, seconds: flo
     for objects, damage in todo:
         if time.monotonic() > ends:
             break
-        if damage == objects.RECORDS:
-            _require_told(driver.world, objects)
+        if damage in objects.ESSENTIAL:
+            _require_told(driver.world, objects, damage)
             continue
         contents = safe(driver.world, driver.model, objects, damage)
         search = Search(driver.world, objects, damage, earlier if damage == EVERYTHING else contents, bound)
-        if damage.kind in _MISSING:
+        if damage.kind in _MISSING and damage != EVERYTHING:
             search.put_back(driver.world.storage, whole)
         harmful += [HarmfulDamage(case.name, damage, *found) for found in search.run()]
         searches.append(search)
@@ -105,21 +111,20 @@ class Search:
         """``contents``: the images that are not damaged."""
         self.damage, self.closed = damage, True
         self.seen: set[bytes] = set()
-        self._world, self._contents, self._bound = world, contents, bound
-        self._storage = world.storage.clone()
-        world = self._world.fork(self._storage)
-        objects.inflict(world, damage)
-        world.storage.settle()
+        self._contents, self._bound = contents, bound
+        self._world = _forked(world)
+        objects.inflict(self._world, damage)
+        self._world.storage.settle()
         self._late: list[tuple[tuple[str, ...], str]] = []
 
     def put_back(self, storage: SimStorage, contents: dict[Key, Image]) -> None:
         """Start each fix that is offered; ``storage`` is there again before its process does anything."""
         try:
-            offered = _rescuer(self._world.fork(self._storage.clone())).inspect_repository(REPOSITORY).fixes
+            offered = _rescuer(_forked(self._world)).inspect_repository(REPOSITORY).fixes
         except DiskwrightError:  # that is said of the damage itself
             return
         for fix in _ready(offered):
-            world = self._world.fork(self._storage.clone())
+            world = _forked(self._world)
             engine = _rescuer(world)
             try:
                 task = engine.fix_storage_repository(REPOSITORY, fix, {"irreversible": True})
@@ -130,7 +135,7 @@ class Search:
             engine.wait_for_task(task)
             world.storage.settle()
             try:
-                _require_readable(_rescuer(self._world.fork(world.storage)), contents)
+                _require_readable(_rescuer(_forked(world)), contents)
             except _WrongError as wrong:
                 self._late.append((("put back", fix.rule), str(wrong)))
 
@@ -139,10 +144,10 @@ class Search:
         if self._late:
             yield self._late[0]
             return
-        todo: list[tuple[SimStorage, tuple[str, ...]]] = [(self._storage, ())]
+        todo: list[tuple[World, tuple[str, ...]]] = [(self._world, ())]
         while todo:
-            storage, path = todo.pop()
-            key = storage.fingerprint()
+            world, path = todo.pop()
+            key = world.storage.fingerprint()
             if key in self.seen:
                 continue
             if len(self.seen) >= self._bound:
@@ -150,38 +155,32 @@ class Search:
                 return
             self.seen.add(key)
             try:
-                todo += [(after, (*path, rule)) for after, rule in self._after(storage)]
-            except _WrongError as wrong:
+                todo += [(after, (*path, rule)) for after, rule in self._after(world)]
+            except (_WrongError, DiskwrightError) as wrong:
                 yield path, str(wrong)
                 return
 
-    def _after(self, storage: SimStorage) -> list[tuple[SimStorage, str]]:
-        engine = _rescuer(self._world.fork(storage.clone()))
-        found = [(self._ran(storage, fix), fix.rule) for fix in _ready(self._look(engine))]
+    def _after(self, world: World) -> list[tuple[World, str]]:
+        engine = _rescuer(_forked(world))
+        found = [(_ran(world, fix), fix.rule) for fix in _ready(self._look(engine))]
         if not found:
             self._end(engine)
         return found
 
-    def _ran(self, storage: SimStorage, fix: Fix) -> SimStorage:
-        world = self._world.fork(storage.clone())
-        _run(_rescuer(world), fix)
-        world.storage.settle()
-        return world.storage
-
     def walk(self, chance: random.Random) -> Iterator[tuple[tuple[str, ...], str]]:
         """Go in one order of fixes, by chance, and remove nothing at its end. Yield as ``run`` does."""
-        storage, path = self._storage, tuple[str, ...]()
+        world, path = self._world, tuple[str, ...]()
         try:
             for _ in range(_MOST_FIXES):
-                self.seen.add(storage.fingerprint())
-                engine = _rescuer(self._world.fork(storage.clone()))
+                self.seen.add(world.storage.fingerprint())
+                engine = _rescuer(_forked(world))
                 ready = _ready(self._look(engine))
                 if not ready:
                     _run_all(engine)
                     self._look(engine)
                     return
                 fix = chance.choice(ready)
-                storage, path = self._ran(storage, fix), (*path, fix.rule)
+                world, path = _ran(world, fix), (*path, fix.rule)
             raise _WrongError("the fixes come to no end")
         except _WrongError as wrong:
             yield path, str(wrong)
@@ -212,23 +211,43 @@ class Search:
             raise _WrongError(f"{kept[0]} can never be freed")
 
 
-def _require_told(world: World, objects: Objects) -> None:
+def _leave(world: World) -> None:
+    """The hosts that take no part in the case give their numbers back."""
+    for name in RESCUERS:
+        engine = world.host(name)
+        for repo in list(engine.list_repositories()):
+            engine.disconnect_storage_repository(repo)
+    world.storage.settle()
+
+
+def _require_told(world: World, objects: Objects, damage: Damage) -> None:
     """Nothing can be done without it; the error names it."""
-    other = world.fork(world.storage.clone())
-    engine = other.host(_RESCUER)
-    objects.inflict(other, objects.RECORDS)
+    other = _forked(world)
+    objects.inflict(other, damage)
     try:
-        engine.inspect_repository(REPOSITORY)
+        other.host(_RESCUER).inspect_repository(REPOSITORY)
     except DiskwrightError as error:
-        assert objects.RECORDS.name in error.message, error
+        assert damage.name in error.message, error
         return
-    raise AssertionError(f"nothing is said of {objects.RECORDS.name}, which is gone")
+    raise AssertionError(f"nothing is said of {damage.name}, which is gone")
+
+
+def _forked(world: World) -> World:
+    return world.fork(world.storage.clone())
+
+
+def _ran(world: World, fix: Fix) -> World:
+    other = _forked(world)
+    _run(_rescuer(other), fix)
+    other.storage.settle()
+    return other
 
 
 def _rescuer(world: World) -> Engine:
-    """A host that has never seen the repository, and may change it."""
+    """A host that took no part in the case, and may change the repository."""
     if world.sharing:
         world.manage(_RESCUER)
+        world.host(HOST)  # it is back, so what it was writing is over
     return world.host(_RESCUER)
 
 
@@ -255,7 +274,14 @@ def _written(engine: Engine, image: ImageReport) -> bool:
     """Let a machine write into a disk that can be used; tell whether it is one."""
     if not image.mutable or image.status not in USABLE or image.removed or image.hidden:
         return False
-    engine.prepare_image(REPOSITORY, image.id)
+    try:
+        engine.prepare_image(REPOSITORY, image.id)
+    except Conflict as error:
+        said = _DEAD.search(error.next_step or "")
+        if said is None:
+            raise
+        engine.take_srm(REPOSITORY, said[1])
+        engine.prepare_image(REPOSITORY, image.id)
     session = engine.doors.images.open_session(layers(engine, REPOSITORY, image.id), True, False)
     session.write(0, b"written after the damage")
     session.flush()
@@ -296,7 +322,7 @@ def _run(engine: Engine, fix: Fix) -> None:
 
 def safe(world: World, model: Model, objects: Objects, damage: Damage) -> dict[Key, Image]:
     """The images that can be read now, and need nothing of what is damaged."""
-    engine = world.fork(world.storage.clone()).host("before")
+    engine = _forked(world).host("before")
     scan = engine.context.repository(REPOSITORY).tags.scan()
     records = {tag: entry.record for tag, entry in scan.items() if entry.record is not None}
     status = {image.id: image.status for image in engine.list_images(REPOSITORY)}

@@ -46,7 +46,7 @@ def explore(images: int, damages: int, seed: int) -> Tally:
     driver.close()
     older = Older(before)
     found, put_back = files.damages(driver.world.storage), older.damages(driver.world.storage)
-    found.remove(files.RECORDS)
+    found = [damage for damage in found if damage not in files.ESSENTIAL]
     searches, harmful = [], []
     for _ in range(damages):
         objects, todo = (older, put_back) if put_back and chance.random() < _OLDER else (files, found)

@@ -44,6 +44,11 @@ class Entry(NamedTuple):
     nonce: str = ""
     """Of the host; "" when an older program wrote the page: the first host of that name that joins has the number."""
 
+    @property
+    def called(self) -> str:
+        """The host, by its number where the page does not tell its name."""
+        return self.host or f"number-{self.number}"
+
     def is_of(self, host: str, nonce: str) -> bool:
         """Return whether that host has the number."""
         return self.host == host and self.nonce in ("", nonce)
@@ -94,7 +99,7 @@ class Roster:
 
     def name(self, number: int) -> str:
         """Return the host of a number, for messages."""
-        return self.entries()[number - 1].host or f"number {number}"
+        return self.entries()[number - 1].called
 
     # -- taking part
 
@@ -144,10 +149,17 @@ class Roster:
             for entry in entries:
                 if wanted(entry):
                     return entry.number
-        hosts = ", ".join(entry.host or f"number {entry.number} (damaged)" for entry in self.entries())
+        known = self.entries()
+        hosts = ", ".join(f"{entry.called} (damaged)" if entry.damaged else entry.called for entry in known)
+        lost = [entry.called for entry in known if entry.damaged]
         raise Refused(
             f"the repository in {self._meta.group.name} has no number left for this host: {hosts} share it",
-            "Disconnect it on one of them that needs it no more; one that died keeps its number until it comes back",
+            "Disconnect it on one of them that needs it no more; one that died keeps its number until it comes back"
+            + (
+                f". When what had a damaged one is certainly dead: diskwright srm take REPO --dead {lost[0]}"
+                if lost
+                else ""
+            ),
         )
 
     def _is_own(self, entry: Entry) -> bool:
@@ -186,13 +198,15 @@ class Roster:
 
     def bury(self, host: str) -> bool:
         """Believe an operator that what another host had under way is over; False, and nothing is changed, for one that
-        lives or that nobody knows. The caller holds the lease of the group; that host writes its page no more."""
+        lives or that nobody knows. The caller holds the lease of the group; that host writes its page no more. A
+        number whose page is damaged is free then."""
         own = self._leases.joined(self._area)
-        named = [entry for entry in self.entries() if host and entry.host == host and entry.number != own]
+        named = [entry for entry in self.entries() if host and entry.called == host and entry.number != own]
         found = [(entry, self._leases.host(self._area, entry.number)) for entry in named]
         silent = [(entry, seen) for entry, seen in found if seen.state is not HostState.LIVE]
         for entry, seen in silent:
-            self._write(entry._replace(dead=seen.generation))
+            known = entry._replace(host=host, left=True) if entry.damaged else entry
+            self._write(known._replace(dead=seen.generation))
         return bool(silent)
 
     # -- leaving

@@ -198,6 +198,10 @@ class Files(Protocol):
     def clone(self, source: FileHandle, target: FileHandle) -> bool:
         """Share all blocks of ``source`` with ``target`` (reflink); False when not supported."""
 
+    def inode_generation(self, path: str) -> int | None:
+        """Return what tells a file from earlier ones that had its inode number, None where the file system does not
+        say. A file that was removed and copied back often has its number again."""
+
     def probe(self, path: str) -> Abilities:
         """Try out the file system with a file of our own, made as ``path`` and removed again.
         EEXIST when the name is taken. Nothing is made durable."""

@@ -390,6 +390,9 @@ class SimFiles:
         target._change(DataOp(0, "clone", 0, content.size, content))
         return True
 
+    def inode_generation(self, path: str) -> int | None:
+        return self.storage_of(path).file(path)[0]
+
     def probe(self, path: str) -> Abilities:
         """The storage's own word, after the effects that a try has: a file is made and removed."""
         with self.create(path):

@@ -59,6 +59,8 @@ class SimStorage(NameTree):
         self.synced = 0
         """Sequence of the last sync of anything: what one journal would have committed."""
         self._next = ROOT + 1
+        self._numbers: dict[int, int] = {}
+        """Inodes that have the number of an earlier one."""
         self._open: dict[int, int] = {}
         self._orphans: dict[int, None] = {}
         self._used = DIRECTORY_BYTES
@@ -156,13 +158,19 @@ class SimStorage(NameTree):
         """Return the entries of a directory in the order in which the names were made."""
         node = self._directory(path)
         nodes = self.nodes
-        return [Entry(name, KINDS[type(nodes[inode])], inode) for name, inode in node.names.items()]
+        numbers = self._numbers
+        return [Entry(name, KINDS[type(nodes[i])], numbers.get(i, i)) for name, i in node.names.items()]
 
     def stat(self, path: str) -> Stat:
         return self.stat_inode(self._find(path))
 
+    def give_number(self, path: str, number: int) -> None:
+        """Have a file or directory the inode number of one that is gone, as file systems give them again."""
+        self._numbers = {**self._numbers, self._find(path): number}
+
     def stat_inode(self, inode: int) -> Stat:
         node = self.nodes[inode]
+        inode = self._numbers.get(inode, inode)
         if isinstance(node, FileNode):
             content = node.content
             return Stat(Kind.FILE, content.size, content.allocated, inode, node.links, node.mtime, self.device)

@@ -190,6 +190,19 @@ def test_space_is_plausible(tmp_path: Path):
     assert 0 < space.free_bytes <= space.total_bytes
 
 
+def test_a_file_of_the_same_inode_number_is_told_from_the_one_before(tmp_path: Path):
+    """Where the file system knows: a number that is given again comes with another generation, and stays as it is."""
+    path = put(tmp_path / "f")
+    lives: dict[int, int] = {}
+    for _ in range(20):
+        number, generation = FILES.stat(path).inode, FILES.inode_generation(path)
+        assert FILES.inode_generation(path) == generation
+        assert generation is None or lives.setdefault(number, -1) != generation
+        lives[number] = generation if generation is not None else -1
+        os.unlink(path)
+        put(tmp_path / "f")
+
+
 def test_closing_twice_is_closing_once(tmp_path: Path):
     """A number that meanwhile belongs to another file is not closed."""
     handle = FILES.create(str(tmp_path / "f"))

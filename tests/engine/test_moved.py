@@ -10,6 +10,7 @@ import pytest
 from engine.api import Engine
 from engine.errors import Conflict, DiskwrightError, Moved, Refused, StorageError
 from engine.tags.anchors import differences
+from sim.disk.files import SimFiles
 from sim.hosts.trees import copy_file, copy_tree, remove_tree
 from sim.hosts.world import REPOSITORIES, World
 
@@ -21,6 +22,17 @@ def restored(engine: Engine) -> None:
     copy_tree(engine.doors.files, A, B)
     remove_tree(engine.doors.files, A)
     copy_tree(engine.doors.files, B, A)
+
+
+def restored_into_the_same_inodes(engine: Engine) -> None:
+    """As "rm -rf" and "cp -a" do on a quiet ext4."""
+    paths = [A, f"{A}/repository.json", f"{A}/locks"]
+    numbers = [engine.doors.files.stat(path).inode for path in paths]
+    restored(engine)
+    assert isinstance(engine.doors.files, SimFiles)
+    for path, number in zip(paths, numbers, strict=True):
+        engine.doors.files.storage_of(path).give_number(path, number)
+    assert [engine.doors.files.stat(path).inode for path in paths] == numbers
 
 
 def lock_file_restored(engine: Engine) -> None:
@@ -44,7 +56,7 @@ def accept(engine: Engine, path: str = A) -> list[str]:
     return engine.connect_storage_repository("a", "localfs-1.0", {"path": path}, accept_moved=True)
 
 
-@pytest.mark.parametrize("happens", [restored, lock_file_restored, mounted_over])
+@pytest.mark.parametrize("happens", [restored, restored_into_the_same_inodes, lock_file_restored, mounted_over])
 def test_what_was_replaced_is_refused_until_it_is_accepted(happens: Callable[[Engine], None]):
     """By a process that has it open and by one that comes, with the command that accepts it; both work on then. Found
     so: the locks of a host were on another file than those of the next one, and two had one disk for writing."""

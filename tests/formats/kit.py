@@ -336,6 +336,9 @@ class SpyFiles:
         assert isinstance(source, SpyHandle) and isinstance(target, SpyHandle)
         return self._real.clone(source.handle, target.handle)
 
+    def inode_generation(self, path: str) -> int | None:
+        return self._real.inode_generation(path)
+
     def probe(self, path: str) -> Abilities:
         return cast(Abilities, self.call("probe", path, lambda: self._real.probe(path)))
 

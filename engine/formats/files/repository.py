@@ -115,8 +115,8 @@ class FileStore:
 
     def anchors(self) -> dict[str, int | str]:
         """Ask for the inodes of the directory, of the file with the identity and of the lock file, which is that of all
-        leases; a file that is missing tells nothing. A device has a new number at each NFS mount: it counts on local
-        file systems only."""
+        leases, and for what tells files from earlier ones of the same number; a file that is missing tells nothing.
+        A device has a new number at each NFS mount: it counts on local file systems only."""
         files, root = self._tree.files, self._tree.root
         try:
             stat = files.stat(root)
@@ -126,6 +126,7 @@ class FileStore:
             for name in (layout.IDENTITY_FILE, layout.LOCKS_FILE):
                 with contextlib.suppress(FileNotFoundError):
                     found[name] = files.stat(self._tree.path(name)).inode
+                    found |= self._inode_generation(name)
             if layout.IDENTITY_FILE not in found:
                 files.stat(self._tree.path(layout.COPY_FILE))
         except OSError as error:
@@ -133,6 +134,13 @@ class FileStore:
                 return {}  # whoever works with it is told
             raise StorageError(f"there is no repository at {root} any more", "Mount it again, or put it back") from None
         return found
+
+    def _inode_generation(self, name: str) -> dict[str, int]:
+        """Tell a file from earlier ones with its number, where that can be told."""
+        generation = None
+        with contextlib.suppress(OSError):
+            generation = self._tree.files.inode_generation(self._tree.path(name))
+        return {} if generation is None else {f"the inode generation of {name}": generation}
 
     def space(self) -> tuple[int, int]:
         """Ask for the file system."""

@@ -8,6 +8,7 @@ import fcntl
 import os
 import stat as stat_module
 import struct
+import sys
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -25,6 +26,7 @@ _READS, _WRITES = (100, 1), (101, 3)
 
 _FICLONE = 0x40049409  # linux/fs.h
 _FICLONERANGE = 0x4020940D
+_GETVERSION = 0x80007601 | struct.calcsize("l") << 16  # FS_IOC_GETVERSION; it answers with 32 bits all the same
 _CLONE_RANGE = struct.Struct("qQQQ")  # descriptor, offset, length, target offset
 _PUNCH_HOLE_KEEP_SIZE = 0x3  # linux/falloc.h
 _PROBE_BYTES = 64 * 1024  # no file system here has larger blocks
@@ -264,6 +266,20 @@ class RealFiles:
                 return False
             raise
         return True
+
+    def inode_generation(self, path: str) -> int | None:
+        """Ask by ioctl: ext4, xfs and btrfs know it, tmpfs and NFS do not."""
+        answer = bytearray(struct.calcsize("l"))
+        descriptor, _ = self._open_regular(path, os.O_RDONLY)
+        try:
+            fcntl.ioctl(descriptor, _GETVERSION, answer)
+        except OSError as error:
+            if error.errno not in (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
+            return None
+        finally:
+            os.close(descriptor)
+        return int.from_bytes(answer[:4], sys.byteorder)
 
     def probe(self, path: str) -> Abilities:
         """Try with eight blocks of data, an open, an ioctl, an fallocate, some ftruncates."""

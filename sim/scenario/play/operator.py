@@ -30,8 +30,9 @@ def put_back(names: Names, step: Step) -> None:
         copy_file(files, f"{backup}/{values['part']}", f"{root}/{values['part']}")
         files.sync_directory(root)
     else:
-        remove_tree(files, root)
+        files.rename(root, f"{root}.replaced")  # not removed before: what is put back has inodes of its own
         copy_tree(files, backup, root)
+        remove_tree(files, f"{root}.replaced")
 
 
 def unplug(names: Names, step: Step) -> None:

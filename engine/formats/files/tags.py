@@ -416,7 +416,9 @@ class Tags:
         """Remove the older generations that nothing needs, and give the one before a name that says so. Litter if it
         fails; the newest is durable already."""
         gone = superseded(newest, generations)
-        for generation, before in generations.items():
+        for generation, before in sorted(
+            generations.items()
+        ):  # not in the order of a directory, which each has its own
             with contextlib.suppress(OSError):
                 if generation in gone:
                     self._tree.files.unlink(self._path(tag, generation, before))

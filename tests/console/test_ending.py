@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
 import pytest
+from textual.app import App
+from textual.drivers.linux_driver import LinuxDriver
 
 from tests.console.terminal import COMMAND, Terminal
+from tui.console.terminal.driver import TerminalDriver
 
 PATIENCE_S = 20.0
 """It is gone within two seconds; a busy machine may need longer to say so."""
@@ -50,6 +55,20 @@ def test_a_closed_terminal_ends_it(tmp_path: Path, after_s: float) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize("call", ["run_input_thread", "start_application_mode"])
+async def test_an_error_of_the_terminal_is_a_hangup(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """And no fault of the program's: it ended with exit code 1 when the terminal went at the wrong moment."""
+    sent: list[tuple[int, int]] = []
+
+    def lost(driver: LinuxDriver) -> None:
+        raise termios.error(errno.EIO, "gone") if call == "start_application_mode" else OSError(errno.EIO, "gone")
+
+    monkeypatch.setattr(LinuxDriver, call, lost)
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
+    getattr(TerminalDriver(App[None]()), call)()
+    assert sent == [(os.getpid(), signal.SIGHUP)]
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import _thread
 import os
 import signal
 import sys
+import termios
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
@@ -51,17 +52,36 @@ class Screen:
             call()
         except OSError:
             self._lost = True
-            os.kill(os.getpid(), signal.SIGHUP)  # as the kernel does where the terminal is this session's own
+            _hang_up()
 
 
 class TerminalDriver(LinuxDriver):
-    """Textual's driver, whose writing thread outlives its terminal."""
+    """Textual's driver, whose threads outlive its terminal: an error of it is a hangup, and none of the program's."""
 
     def __init__(
         self, app: App[Any], *, debug: bool = False, mouse: bool = True, size: tuple[int, int] | None = None
     ) -> None:
         super().__init__(app, debug=debug, mouse=mouse, size=size)
         self._file = cast("Any", Screen(sys.__stderr__ or sys.stderr))
+
+    def start_application_mode(self) -> None:
+        """Set the terminal up."""
+        try:
+            super().start_application_mode()  # type: ignore[no-untyped-call]
+        except termios.error:
+            _hang_up()
+
+    def run_input_thread(self) -> None:
+        """Read keys until the console ends."""
+        try:
+            super().run_input_thread()
+        except OSError:
+            _hang_up()
+
+
+def _hang_up() -> None:
+    """Do as the kernel does where the terminal is this session's own."""
+    os.kill(os.getpid(), signal.SIGHUP)
 
 
 def end_on_signals(loop: AbstractEventLoop, end: Callable[[int], None]) -> None:

@@ -12,6 +12,8 @@ from tests.adversary.oracle.model import ABSENT, PRESENT, REMOVED, Image
 from tests.adversary.world import World
 
 ROUNDS_OF_FIXES = 6
+IN_USE = 4
+"""Exit code, as documented: somebody has the image, or the fix is out of date."""
 
 
 def look(world: World, host: Host) -> list[Finding]:
@@ -176,6 +178,8 @@ class _Look:
         try:
             if done.code:
                 if self.world.in_use(self.repository, image.name) or image.hurt:
+                    return []
+                if done.code == IN_USE and self.world.is_prepared(self.repository, image.id):
                     return []
                 says = f"{image.id} is {one['status']}, but export ended with {done.code}: {done.last_words}"
                 return [self._finding("status better than the truth", image.name, says)]

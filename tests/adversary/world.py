@@ -157,6 +157,14 @@ class World:
         """Say whether a machine has the image open."""
         return any(m.repository == repository and m.image == name and m.running() for m in self.machines.values())
 
+    def is_prepared(self, repository: str, image: str) -> bool:
+        """Say whether a host has it prepared, as after a `prepare` with a command that was killed, until a teardown."""
+        return any(
+            (entry["repository"], entry["image"]) == (repository, image)
+            for host in self.hosts
+            for entry in host.prepared()
+        )
+
     def machines_hurt(self) -> list[Finding]:
         """Look at each running machine: are the files that it has open still files of the repository?"""
         found = []

@@ -29,6 +29,11 @@ def test_what_a_host_notes_is_there_whole_or_not():
     assert calls.notes() == []
 
 
+def test_a_note_that_cannot_be_understood_is_kept():
+    """Wherever the power of the host is cut while another one takes its name."""
+    assert calls.note_kept() == []
+
+
 @pytest.mark.parametrize("format", [FORMAT, LVM])
 def test_calls_that_say_so_are_durable_on_return(format):
     """Each call of a repository by itself, in every state that a power cut right after it leaves."""

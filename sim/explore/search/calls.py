@@ -16,7 +16,7 @@ from engine.formats.files.layout import PROGRESS_BYTES
 from engine.formats.lvm import setup
 from engine.formats.lvm.metadata.layout import SLOTS, volume_name
 from sim.disk.files import Fault
-from sim.disk.nodes import FileNode
+from sim.disk.nodes import DataOp, FileNode
 from sim.disk.profiles import POSIX
 from sim.disk.storage import SimStorage
 from sim.explore.search.cuts import cuts
@@ -30,6 +30,7 @@ _DEVICE_BYTES = 64 << 20
 _GROWN_BYTES = 8 << 20
 _CONNECTION: dict[str, object] = {"path": f"{REPOSITORIES}/new"}
 _GROUP: dict[str, object] = {"volume_group": "new"}
+_UNREADABLE = b"not what we wrote"
 _DEVICE = f"{REPOSITORIES}/new/{DEVICE}"
 
 
@@ -126,6 +127,36 @@ def notes() -> list[str]:
         if done and not connected:
             problems.append("a connection was acknowledged and is forgotten")
     return problems
+
+
+def note_kept() -> list[str]:
+    """Do the same where the note cannot be understood: it is there still, under its name or another."""
+    world = World(least_ids=True)
+    world.host("setup", False).create_repository(FORMAT, _CONNECTION)
+    world.storage.settle()
+    recorder = EffectRecorder()
+    run = world.fork(world.storage.clone(), recorder)
+    engine = run.host("one", False)
+    folder, storage = engine.state.directory, run.machine("one").state_storage
+    engine.connect_storage_repository("old", FORMAT, _CONNECTION)
+    (path,) = _connections(storage, folder)
+    inode, _ = storage.file(path, True)
+    storage.change(inode, DataOp(0, "write", 0, len(_UNREADABLE), _UNREADABLE), path)
+    storage.settle()
+    again = run.host("one", False)
+    points = recorder.run(storage, tuple, lambda: again.connect_storage_repository("new", FORMAT, _CONNECTION))
+    return [
+        "a note that cannot be understood is lost"
+        for state, _ in _states(points)
+        if not any(
+            state.file(path)[1].content.read(0, len(_UNREADABLE)) == _UNREADABLE for path in _connections(state, folder)
+        )
+    ]
+
+
+def _connections(storage: SimStorage, folder: str) -> list[str]:
+    names = [entry.name for entry in storage.list_directory(folder)]
+    return [f"{folder}/{name}" for name in names if name.startswith("connections.json")]
 
 
 class _Promise(NamedTuple):

@@ -83,10 +83,8 @@ class Engine:
         return self.context.repository(repo_id).constraints()
 
     def host_warnings(self, repo_id: str) -> list[str]:
-        """Return what this host lacks to keep the other hosts of a shared repository safe from it, a sentence each."""
-        repository = self.context.repository(repo_id)
-        shared = repository.manager is not None and repository.constraints().shared
-        return self.doors.shared_leases.warnings() if shared else []
+        """Return what this host lacks to keep images, and the other hosts of a repository, safe, a sentence each."""
+        return self.context.repository(repo_id).warnings()
 
     def take_srm(self, repo_id: str, dead_host: str = "") -> None:
         """Make this host the manager (SRM) of a repository that needs one; success when it is the manager already.

@@ -195,6 +195,10 @@ MAKE_ROOM = "Free space there and try again; where it is a repository, diskwrigh
 """The next step where a storage is full. A clean works on a repository without one free byte."""
 
 
+ROOT_SQUASH = "the server denies it to root of this host (root_squash)"
+"""What an OSError says where a server denies root what it owns."""
+
+
 def from_os_error(error: OSError, doing: str) -> StorageError:
     """Return the operating error that says what failed while doing what.
 
@@ -209,8 +213,9 @@ def from_os_error(error: OSError, doing: str) -> StorageError:
     if error.errno == errno.EROFS:
         return StorageError(message, "Mount it for writing; what is there can be checked and exported meanwhile")
     if error.errno in (errno.EACCES, errno.EPERM):
-        step = "Check who owns the storage, and on NFS whether the server maps root to nobody (root_squash)"
-        return StorageError(message, step)
+        if reason == ROOT_SQUASH:
+            return StorageError(message, "Have the server export it to this host with no_root_squash, then try again")
+        return StorageError(message, "Check who owns the storage, and whether this user may use it")
     if error.errno == errno.ESTALE:
         return StorageError(message, "Check what the server exports; if it is another file system now, connect anew")
     if error.errno in (errno.EIO, errno.ETIMEDOUT):

@@ -136,6 +136,9 @@ class Files(Protocol):
         """Return the directory for what must not outlive a boot: /run for root, else XDG_RUNTIME_DIR. Makes
         nothing."""
 
+    def privileged(self) -> bool:
+        """Tell whether this process may do what owners and modes of files forbid: it is root's."""
+
     def list_directory(self, path: str) -> list[Entry]:
         """Open the directory and list it, on NFS as the server has it now. Order is arbitrary."""
 

@@ -28,6 +28,9 @@ class Leases(Protocol):
         can have it so; qemu is not hindered. Else others can too, and nobody can open it for writing, with qemu's
         tools or ``FileHandle.lock``. OSError when the file cannot be opened so."""
 
+    def guarded(self, path: str) -> bool:
+        """Tell whether anybody has an image file locked by a ``guard`` that is ``writable``; take nothing."""
+
     def held(self, path: str, key: int) -> bool:
         """Tell whether anybody holds the lease, shared or not; take nothing."""
 

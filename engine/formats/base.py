@@ -239,6 +239,11 @@ class Volumes(Protocol):
         process that inherited it: alone when it is ``writable``, else so that nobody writes to it. None where hosts
         have no locks on data. ImageBusy while somebody has it locked otherwise."""
 
+    def guarded(self, volume: VolumeRef) -> bool:
+        """Tell whether somebody has the volume locked by a ``guard`` that is writable: it is handed out, whether or not
+        a machine has it open. False where hosts have no locks on data, and when it is gone. StorageError when it cannot
+        be asked."""
+
     def late_writer(self, volume: VolumeRef) -> str:
         """Return the host that used a volume and is not proven to have stopped: what it writes may still arrive there
         although its lease is free. "": only who has the lease can write to it."""
@@ -464,6 +469,9 @@ class Repository(Protocol):
     def anchors(self) -> dict[str, int | str]:
         """Return what the repository stands on now, as marks by name that no copy of it shares; empty where nothing
         tells a copy, or when it cannot be asked. A few calls. StorageError when it is not there."""
+
+    def warnings(self) -> list[str]:
+        """Return what this host lacks to keep images and other hosts safe, a sentence each."""
 
     def constraints(self) -> Constraints:
         """Return what the repository needs and can do."""

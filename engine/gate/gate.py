@@ -12,6 +12,7 @@ Errors: ``ImageBusy`` naming who uses the data, ``Refused`` for a disk whose dat
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple
@@ -55,6 +56,9 @@ class Rule(NamedTuple):
     """Others may read it meanwhile."""
     writers: bool
     """Others may write to it meanwhile."""
+    handed_out: bool
+    """Somebody may have it handed out for writing, although its lease is free: the file of leases was replaced under a
+    holder. What only reads below a machine, or keeps it from changing, is no such lock."""
     late: bool
     """A host that is silent may have writes under way that still arrive."""
     sealed: bool
@@ -64,15 +68,15 @@ class Rule(NamedTuple):
 
 
 RULES = {
-    Purpose.READ: Rule(readers=True, writers=True, late=True, sealed=True, wanted=True),
-    Purpose.FILL: Rule(readers=True, writers=True, late=True, sealed=True, wanted=True),
-    Purpose.REWRITE: Rule(readers=False, writers=False, late=False, sealed=False, wanted=False),
-    Purpose.REPLACE: Rule(readers=False, writers=False, late=True, sealed=True, wanted=False),
-    Purpose.SEAL: Rule(readers=True, writers=False, late=False, sealed=False, wanted=True),
-    Purpose.HAND_OUT: Rule(readers=True, writers=False, late=False, sealed=False, wanted=True),
-    Purpose.LEND: Rule(readers=True, writers=False, late=True, sealed=True, wanted=True),
-    Purpose.DELETE: Rule(readers=False, writers=False, late=True, sealed=True, wanted=True),
-    Purpose.PUT_AWAY: Rule(readers=False, writers=False, late=True, sealed=True, wanted=True),
+    Purpose.READ: Rule(readers=True, writers=True, handed_out=True, late=True, sealed=True, wanted=True),
+    Purpose.FILL: Rule(readers=True, writers=True, handed_out=True, late=True, sealed=True, wanted=True),
+    Purpose.REWRITE: Rule(readers=False, writers=False, handed_out=False, late=False, sealed=False, wanted=False),
+    Purpose.REPLACE: Rule(readers=False, writers=False, handed_out=False, late=True, sealed=True, wanted=False),
+    Purpose.SEAL: Rule(readers=True, writers=False, handed_out=False, late=False, sealed=False, wanted=True),
+    Purpose.HAND_OUT: Rule(readers=True, writers=False, handed_out=True, late=False, sealed=False, wanted=True),
+    Purpose.LEND: Rule(readers=True, writers=False, handed_out=False, late=True, sealed=True, wanted=True),
+    Purpose.DELETE: Rule(readers=False, writers=False, handed_out=False, late=True, sealed=True, wanted=True),
+    Purpose.PUT_AWAY: Rule(readers=False, writers=False, handed_out=False, late=True, sealed=True, wanted=True),
 }
 
 
@@ -86,6 +90,11 @@ def require(repository: Repository, tag: str, volume: VolumeRef, purpose: Purpos
         owners.require_unwanted(repository, repository.tags.read(tag), volume)
     if not rule.late:
         _nothing_under_way(repository, tag, volume)
+    if not rule.handed_out and repository.volumes.guarded(volume):
+        raise ImageBusy(
+            f"image {tag} is prepared for writing by somebody who does not have its lease",
+            "The file of leases was replaced under them (a restore): tear it down where it is prepared, then try again",
+        )
     if rule.readers and rule.writers:
         return
     in_the_way = [user for user in users(repository, volume) if user.writes or not rule.readers]
@@ -127,18 +136,17 @@ def hold(repository: Repository, tag: str, volume: VolumeRef, writable: bool, ta
 
     ``taken_over``: that machine has it open already."""
     held: list[Lease] = []
-    try:
+    with contextlib.ExitStack() as undo:
         if repository.activation is not None:
             held.append(repository.activation.hold(volume))
+            undo.callback(held[-1].release)
         guard = repository.volumes.guard(volume, writable)
         if guard is not None:
             held.append(guard)
+            undo.callback(guard.release)
         if not taken_over:
             require(repository, tag, volume, Purpose.HAND_OUT if writable else Purpose.LEND)
-    except BaseException:
-        for lease in held:
-            lease.release()
-        raise
+        undo.pop_all()
     return held
 
 

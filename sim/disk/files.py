@@ -272,6 +272,9 @@ class SimFiles:
     def run_place(self) -> RunPlace:
         return RunPlace(RUN_MOUNT if any(prefix == f"{RUN_MOUNT}/" for prefix, _ in self._mounts) else "", True)
 
+    def privileged(self) -> bool:
+        return True
+
     def list_directory(self, path: str) -> list[Entry]:
         self.gate.enter("files.list_directory", path)
         storage, inside = self.locate(path)

@@ -157,15 +157,52 @@ def test_another_file_of_leases_is_no_way_to_a_second_writer(engine, world):
     """The file of leases is replaced while a disk is prepared: the data itself says that it is taken."""
     disk = engine.create_virtual_disk("a", MEBI)
     engine.prepare_image("a", disk)
-    locks = Path(engine.context.repository("a").place) / "locks"
-    shutil.copy(locks, f"{locks}.restored")
-    os.replace(f"{locks}.restored", locks)
+    replace_leases(engine)
     with pytest.raises(ImageBusy, match="locked by somebody else"):
         world.engine("host-b").prepare_image("a", disk)
     with pytest.raises(Moved):
         engine.teardown_image("a", disk)
     world.engine("host-b").prepare_image("a", disk)
     world.engine("host-b").teardown_image("a", disk)
+
+
+def replace_leases(engine) -> None:
+    """The file of leases is replaced under who has some, as by a restore."""
+    locks = Path(engine.context.repository("a").place) / "locks"
+    shutil.copy(locks, f"{locks}.restored")
+    os.replace(f"{locks}.restored", locks)
+
+
+def test_what_is_handed_out_is_not_sealed_under_another_file_of_leases(engine, world):
+    """No machine has the disk open yet, and its lease is free: that it is handed out for writing is asked of the data."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    engine.prepare_image("a", disk)
+    replace_leases(engine)
+    other = world.engine("host-b")
+    for refused in (
+        lambda: other.create_snapshot("a", disk),
+        lambda: other.prepare_image("a", disk, writable=False),
+    ):
+        with pytest.raises(ImageBusy, match="prepared for writing by somebody who does not have its lease"):
+            refused()
+    other.remove_image("a", disk)
+    (fix,) = fixes_of(other, "a", rules.C_REMOVED)
+    with pytest.raises(ImageBusy, match="prepared for writing"):
+        other.run_fix_here("a", fix)
+    with pytest.raises(Moved):
+        engine.teardown_image("a", disk)
+    (fix,) = fixes_of(other, "a", rules.C_REMOVED)
+    other.run_fix_here("a", fix)
+
+
+def test_a_reader_stops_no_seal(engine, world):
+    """Whoever has it prepared for reading keeps others from writing; what is sealed does not change for him."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    engine.prepare_image("a", disk, writable=False)
+    replace_leases(engine)
+    world.engine("host-b").create_snapshot("a", disk)
+    with pytest.raises(Moved):
+        engine.teardown_image("a", disk)
 
 
 # -- the holder dies

@@ -281,6 +281,9 @@ class SpyFiles:
     def run_place(self) -> RunPlace:
         return self._real.run_place()
 
+    def privileged(self) -> bool:
+        return self._real.privileged()
+
     def list_directory(self, path: str) -> list[Entry]:
         return cast("list[Entry]", self.call("list", path, lambda: self._real.list_directory(path)))
 

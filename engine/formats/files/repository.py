@@ -64,6 +64,10 @@ class FileStore:
         self.parts.keep_copy()
         self.ballast.keep()
 
+    def warnings(self) -> list[str]:
+        """Return none."""
+        return []
+
     def constraints(self) -> Constraints:
         """Put together what ``abilities`` found, and what the format says."""
         can = self.abilities()

@@ -185,6 +185,15 @@ class Volumes:
             )
         return lease
 
+    def guarded(self, volume: VolumeRef) -> bool:
+        """Ask for the lock of the file."""
+        try:
+            return self._tree.doors.leases.guarded(self._volume_path(volume.id, volume.format))
+        except OSError as error:
+            if is_gone(error):
+                return False
+            raise from_os_error(error, f"ask who has volume {volume.id}") from error
+
     def late_writer(self, volume: VolumeRef) -> str:
         """Return "": whoever writes to a file has it locked, and writes nothing more when that lock is lost."""
         return ""

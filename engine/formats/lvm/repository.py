@@ -94,6 +94,10 @@ class LvmRepository:
                 found[f"the file {path}"] = self._group.doors.files.stat(path).inode
         return found
 
+    def warnings(self) -> list[str]:
+        """Ask sanlock where hosts share the group."""
+        return self._group.doors.shared_leases.warnings() if isinstance(self.manager, SharedGuard) else []
+
     def constraints(self) -> Constraints:
         """Say what the header tells: nothing needs to be tried out."""
         return Constraints(

@@ -2,7 +2,7 @@
 
 A call over a soft mount that is not answered fails after half a minute. Whoever ends because of that wants to leave
 its reason behind, to give up what it holds, to look again: each of these would wait as long. So after one call that
-failed so late all others of the repository fail at once, for a while.
+failed so late all others of the repository fail at once, for a while. What a server denies root is told as such.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from engine.doors import Doors
 from engine.doors.clock import Clock
 from engine.doors.files import FileHandle, Files
 from engine.doors.leases import Leases
+from engine.errors import ROOT_SQUASH
 from engine.tools.local.threads import no_longer_than
 
 LATE_S = {errno.ETIMEDOUT: 1.0, errno.EIO: 8.0}
@@ -34,8 +35,10 @@ _T = TypeVar("_T")
 class Patience:
     """What one open repository knows of its server."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, privileged: Callable[[], bool]) -> None:
+        """``privileged``: tells whether root asks, whom no mode of a file binds but a server may."""
         self._clock = clock
+        self._privileged = privileged
         self._until = float("-inf")
 
     @property
@@ -54,6 +57,8 @@ class Patience:
             now = self._clock.monotonic()
             if now - began >= LATE_S.get(error.errno or 0, math.inf):
                 self._until = now + REST_S
+            if error.errno in (errno.EACCES, errno.EPERM) and self._privileged():
+                raise type(error)(error.errno, ROOT_SQUASH, error.filename) from error
             raise
 
 
@@ -111,6 +116,6 @@ class _Files(_Door):
 
 def with_patience(doors: Doors) -> Doors:
     """Return the doors for one repository on a server: its files and leases with patience, the others as they are."""
-    patience = Patience(doors.clock)
+    patience = Patience(doors.clock, doors.files.privileged)
     files, leases = cast(Files, _Files(doors.files, patience)), cast(Leases, _Door(doors.leases, patience))
     return doors._replace(files=files, leases=leases)

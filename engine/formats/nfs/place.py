@@ -44,6 +44,7 @@ _OPTIONS = {
     "acl": "",
     "noacl": "",
     "hard": "",
+    "soft": "",
     "resvport": "",
     "noresvport": "",
     "sharecache": "",
@@ -57,7 +58,7 @@ _DEFAULTS = (
     # A call that the server does not answer for 30 seconds is an error (EIO). Not softerr, whose error would be a
     # clearer one: it comes with softreval, which lets what is remembered count while the server is away, no option
     # of Linux 6.1 prevents that, and opening a file did not fail within minutes (measured).
-    ("soft", ("hard",)),
+    ("soft", ("hard", "soft")),
     ("timeo=100", ("timeo",)),
     ("retrans=2", ("retrans",)),
     # A name that was not there is asked for again: by default it stays "not there" for up to a minute (measured).

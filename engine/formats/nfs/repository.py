@@ -52,13 +52,28 @@ class NfsRepository(FileStore):
         """``using`` keeps the mount in place until ``close``."""
         tree = Tree(with_patience(doors), where.root(doors.ids.host_id), found.access)
         super().__init__(tree, found, threads, NfsVolumes(tree), NfsProgressLogs(tree))
-        self._shown = where.shown
+        self._where = where
         self._using = using
 
     @property
     def place(self) -> str:
         """Server, export and directory; or the path in the operator's mount."""
-        return self._shown
+        return self._where.shown
+
+    def warnings(self) -> list[str]:
+        """Look at the mount: one that is soft by nobody's choice is told."""
+        where, host_id = self._where, self._tree.doors.ids.host_id
+        mounts = self._tree.doors.mounts
+        found = mounts.holding(where.path) if where.path else mounts.at(where.mount_point(host_id))
+        if found is None or "soft" not in found.options or "soft" in where.options:
+            return []
+        choice = "mount it" if where.path else "connect it with options="
+        meant = "" if where.path else "; options=soft says that this is meant"
+        return [
+            "the mount is soft: a machine gets errors of reading and writing when the server is away for longer than "
+            f"that allows (usually 30 seconds). For machines that shall wait {choice}{' ' if where.path else ''}hard; "
+            f"commands wait too, then{meant}"
+        ]
 
     def close(self) -> None:
         """Let the mount stay; anybody may take it away now."""

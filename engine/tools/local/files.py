@@ -149,6 +149,10 @@ class RealFiles:
             return RunPlace("", False)
         return RunPlace(path, _in_memory(found.st_dev))
 
+    def privileged(self) -> bool:
+        """Ask for the user."""
+        return os.geteuid() == 0
+
     def list_directory(self, path: str) -> list[Entry]:
         """Open the directory afresh (refusing a link) and scan it once."""
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -105,6 +105,10 @@ class OfdLeases:
                 os.close(descriptor)
         return OfdLease(descriptor, self.descriptors, remote) if taken else None
 
+    def guarded(self, path: str) -> bool:
+        """Ask for our own byte, with F_OFD_GETLK."""
+        return self.held(path, _GUARD_BYTE)
+
     def held(self, path: str, key: int) -> bool:
         """Ask with F_OFD_GETLK on a descriptor of our own."""
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -51,6 +51,11 @@ class SimLeases:
         lock = self.table.take(place, not writable, self._owner)
         return SimLease(self.table, lock, self._owner) if lock is not None else None
 
+    def guarded(self, path: str) -> bool:
+        self._gate.enter("leases.guarded", path)
+        place = self._place(path, GUARD_WRITABLE, False)
+        return self._files.locks.is_whole(place[:2]) or self.table.is_locked(place)
+
     def held(self, path: str, key: int) -> bool:
         self._gate.enter("leases.held", path)
         return self.table.is_locked(self._place(path, key, False))

@@ -83,7 +83,7 @@ def test_after_a_rest_the_server_is_asked_again(driver: Driver):
     """An error that comes at once says nothing about the server; one that comes late is believed for a while."""
     world = World()
     process = world.machine("one").process("direct")
-    patience = Patience(process.doors.clock)
+    patience = Patience(process.doors.clock, process.doors.files.privileged)
     asked: list[float] = []
 
     def failing(after_s: float) -> None:

@@ -22,6 +22,9 @@ from engine.errors import (
     StorageError,
     Superseded,
 )
+from engine.formats.files.layout import Identity
+from engine.formats.nfs.place import parse
+from engine.formats.nfs.repository import NfsRepository
 from engine.formats.registry import open_repository
 from sim.disk.files import Fault
 from sim.hosts.crash import Crashed
@@ -176,6 +179,19 @@ def test_what_the_server_does_not_give_is_unknown(nfs: NfsStorage, spy: SpyFiles
     assert nfs.open(spy).volumes.facts(V1, VolumeFormat.RAW).unreadable
 
 
+@pytest.mark.parametrize("privileged", [True, False])
+def test_a_server_that_denies_root_what_is_there_is_named_so(
+    nfs: NfsStorage, spy: SpyFiles, monkeypatch: pytest.MonkeyPatch, privileged: bool
+):
+    """Modes bind no root, so it is the server that does not take him for root; of others nothing of the kind is said."""
+    monkeypatch.setattr(spy, "privileged", lambda: privileged)
+    spy.before = failing("create", errno.EACCES, "tmp/")
+    with pytest.raises(StorageError) as caught:
+        nfs.open(spy).tags.publish(record(), 0)
+    assert ("root_squash" in caught.value.message, "no_root_squash" in caught.value.next_step) == (privileged,) * 2
+    assert "EACCES" in caught.value.message
+
+
 @pytest.mark.parametrize(("format", "offered"), [("localfs-1.0", True), (NFS, False)])
 def test_an_error_of_reading_gives_nothing_up(monkeypatch: pytest.MonkeyPatch, format: str, offered: bool):
     """What cannot be read is unknown, with the error. On a local disk the operator may choose to salvage what can be
@@ -204,6 +220,9 @@ class OneMount(PretendedMounts):
     def __init__(self, *seen: Mount | None) -> None:
         self.seen = list(seen)
 
+    def at(self, path: str) -> Mount | None:
+        return self.holding(path)
+
     def holding(self, path: str) -> Mount | None:
         return self.seen.pop(0) if len(self.seen) > 1 else self.seen[0]
 
@@ -229,6 +248,19 @@ def test_a_read_only_mount_is_good_enough_for_reading(nfs: NfsStorage):
     """What needs to write says so when it does."""
     mount = Mount("nas:/x", "/", "nfs4", ("ro", "vers=4.2", "local_lock=none"))
     assert open_repository(NFS, {"path": nfs.path}, real_doors(mounts=OneMount(mount))).tags.scan() == {}
+
+
+@pytest.mark.parametrize(
+    ("mounted", "options", "told"),
+    [("soft", "", True), ("hard", "hard", False), ("soft", "soft", False), ("soft", None, True), ("hard", None, False)],
+)
+def test_a_mount_that_is_soft_by_nobodys_choice_is_told(mounted: str, options: str | None, told: bool):
+    """What a machine gets when the server is away is chosen: by an option, or by who mounted it (None)."""
+    mount = Mount("nas:/srv/exp", "/mnt", "nfs4", ("rw", "vers=4.2", mounted))
+    given: dict[str, object] = {"path": "/mnt"} if options is None else {**PLACE, "options": options}
+    place = parse(given)
+    repository = NfsRepository(real_doors(mounts=OneMount(mount)), place, Identity("1.0", "0" * 32), False, None)
+    assert [("hard" in text) for text in repository.warnings()] == [True] * told
 
 
 def test_an_automounter_is_woken(nfs: NfsStorage):

@@ -227,6 +227,10 @@ class Volumes:
     def guard(self, volume: VolumeRef, writable: bool) -> None:
         """Return None: a lock on a device is of one host, which has its lock of use for that."""
 
+    def guarded(self, volume: VolumeRef) -> bool:
+        """Return False: who has it handed out has a lock of use."""
+        return False
+
     def late_writer(self, volume: VolumeRef) -> str:
         """Believe what the hosts say themselves that they have active."""
         return self._guard.may_be_written(require_id(volume.id, "volume"))

@@ -131,7 +131,7 @@ def _commit(
         except OutcomeUnknown:
             raise  # perhaps nobody has it
         except Overtaken:
-            if record.mutable:
+            if record.mutable or not _is_there(repository, tag):
                 raise
             repository.tags.settle(tag)
             return tag  # another host began the very same copy: one image, same id
@@ -139,6 +139,11 @@ def _commit(
             require_base(repository, tag, copy.operation.base, base or "", "Restore it or copy without a base")
         ready_for_any_host(context, repository, tag, options)
     return tag
+
+
+def _is_there(repository: Repository, tag: str) -> bool:
+    entry = repository.tags.read(tag)
+    return entry is not None and not entry.tombstone
 
 
 def _base(context: Context, repository: Repository, base: str, size: int, options: Options) -> str:

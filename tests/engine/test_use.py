@@ -174,7 +174,7 @@ def replace_leases(engine) -> None:
 
 
 def test_what_is_handed_out_is_not_sealed_under_another_file_of_leases(engine, world):
-    """No machine has the disk open yet, and its lease is free: that it is handed out for writing is asked of the data."""
+    """No machine has the disk open yet, and its lease is free: the data tells that it is handed out for writing."""
     disk = engine.create_virtual_disk("a", MEBI)
     engine.prepare_image("a", disk)
     replace_leases(engine)

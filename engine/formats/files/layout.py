@@ -29,17 +29,21 @@ from __future__ import annotations
 import errno
 import json
 import re
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import NamedTuple
 
 from engine.data.model import VolumeFormat, is_id
-from engine.data.records import canonical, has_room
+from engine.data.records import canonical, has_room, incarnation, is_tombstone
 from engine.doors.files import Access
 from engine.errors import Damaged, Refused
 from engine.formats.files.access import decoded, encoded
 
 MAJOR = 1
 MINOR = 0
+
+_MANY_PURGES = 1 << 15
+"""Tombstones of later incarnations stay for ever, and nothing begins after them."""
 
 IDENTITY_FILE = "repository.json"
 COPY_FILE = "repository.copy"
@@ -135,6 +139,10 @@ def lease_key(name: str) -> int:
 # -- names back to what they mean; None: foreign
 
 
+Generations = dict[int, bool]
+"""The generations of a tag that are there, each with whether it has the name of one that a newer one was after."""
+
+
 def is_shard(name: str) -> bool:
     """Return whether ``name`` is one of the 256 directories."""
     return _SHARD.match(name) is not None
@@ -148,6 +156,26 @@ def parse_tag_name(name: str, shard: str) -> tuple[str, int, bool] | None:
         return None
     generation = int(match[2], 16)
     return (match[1], generation, match[3] is not None) if generation > 0 and has_room(generation) else None
+
+
+def newest_of(generations: Generations) -> int:
+    """Return the newest generation of a tag, 0 for none. It may not be there: the one before it says that it was."""
+    return max((generation + before for generation, before in generations.items()), default=0)
+
+
+def superseded(newest: int, generations: Iterable[int]) -> list[int]:
+    """Return those of the generations of a tag that nothing needs: all below the one before ``newest``, and that one
+    too below a tombstone."""
+    below = [generation for generation in generations if generation < newest]
+    kept = 0 if is_tombstone(newest) else max(below, default=0)
+    return [generation for generation in below if generation != kept]
+
+
+def tombstones(tags: Mapping[str, Generations], alone: bool) -> list[tuple[int, str]]:
+    """Return the tombstones among the tags of a directory, the highest last, but none of an incarnation that only a
+    stranger makes. ``alone``: of tags that have nothing else there."""
+    found = [(newest_of(generations), tag) for tag, generations in tags.items() if not alone or len(generations) == 1]
+    return sorted(one for one in found if is_tombstone(one[0]) and incarnation(one[0]) < _MANY_PURGES)
 
 
 def parse_use_name(name: str, shard: str) -> tuple[str, str, int] | None:

@@ -31,6 +31,7 @@ from engine.doors.files import Kind
 from engine.errors import Damaged, Refused, StorageError, from_os_error, from_os_errors
 from engine.formats.base import TagEntry, understood
 from engine.formats.files import layout
+from engine.formats.files.layout import Generations, newest_of, superseded
 from engine.formats.files.tree import Temporary, Tree, is_gone
 from engine.formats.files.uses import Use, Uses, missing, surplus
 from engine.formats.outcomes import outcome_unknown, overtaken, require_room
@@ -38,10 +39,8 @@ from engine.tools.local.threads import collector_off, map_files
 
 _LOOKS = 4
 """How often a listed name that cannot be found is listed again."""
-
-
-Generations = dict[int, bool]
-"""The generations of a tag that are there, each with whether it has the name of one that a newer one was after."""
+_RECORD = "record"
+"""What temporary files of records are for."""
 
 
 class ShardOfTags(NamedTuple):
@@ -230,12 +229,17 @@ class Tags:
             return error
 
     def _generations(self, tag: str) -> Generations:
-        found: Generations = {}
+        return self._beside(tag, tag).get(tag, {})
+
+    def _beside(self, tag: str, prefix: str = "") -> dict[str, Generations]:
+        """The generations of all tags in the directory of a tag; or of those whose names begin with ``prefix``."""
+        found: dict[str, Generations] = {}
         for name, kind, _ in self._tree.list_shard(layout.tag_shard(tag)):
-            if name.startswith(tag) and kind is Kind.FILE:
+            if name.startswith(prefix) and kind is Kind.FILE:
                 parsed = layout.parse_tag_name(name, tag[:2])
                 if parsed is not None:
-                    found[parsed[1]] = parsed[2] or found.get(parsed[1], False)
+                    generations = found.setdefault(parsed[0], {})
+                    generations[parsed[1]] = parsed[2] or generations.get(parsed[1], False)
         return found
 
     def superseded(self, newest: TagEntry) -> list[int]:
@@ -255,9 +259,10 @@ class Tags:
         if len(content) > MAX_RECORD_BYTES:
             raise Refused(f"the record of image {record.id} would be {len(content)} bytes, over {MAX_RECORD_BYTES}")
         require_room(record.id, expected)
-        generation = next_generation(expected)
         before = self._before(record.id, expected)
-        self._put(record.id, expected, generation, content, lambda: self._enter(record, before, generation))
+        generation = self._put(
+            record.id, expected, next_generation, content, lambda found: self._enter(record, before, found)
+        )
         if self.knows_users:
             self._remember(record.id, generation, record)
             below = [self._newest_read[one][1] for one in record.parents() if one in self._newest_read]
@@ -306,17 +311,18 @@ class Tags:
                         self._tree.files.sync_directory(directory)
 
     def purge(self, tag: str, expected: int) -> None:
-        """Publish an empty file."""
+        """Publish an empty file. Make one listing more, for those that were published before and can end now."""
         require_id(tag, "image")
         if is_tombstone(expected):
             self._require_newest(tag, expected)
             return
         require_room(tag, expected)
-        generation, before = tombstone_generation(expected), self._before(tag, expected)
-        self._put(tag, expected, generation, b"")
+        before, others = self._before(tag, expected), self._tombstones(tag, alone=True)
+        generation = self._put(tag, expected, tombstone_generation, b"")
         if self.knows_users:
             self._newest_read.pop(tag, None)
             self._uses.purged(tag, before, generation)
+            self._end_tombstones(others, tag, generation)
 
     def missing_uses(self, shards: list[ShardOfTags]) -> Iterator[Use]:
         """Return what records of a scan need although nothing says so. Each is looked at again: the scan may have come
@@ -359,25 +365,60 @@ class Tags:
             return
         expected = entry.generation if entry is not None else 0
         require_room(tag, expected)
-        self._put(tag, expected, tombstone_generation(expected), b"")
+        self._put(tag, expected, tombstone_generation, b"")
 
     def _put(
-        self, tag: str, expected: int, generation: int, content: bytes, enter: Callable[[], None] = lambda: None
-    ) -> None:
-        """``enter`` is called before anything is published."""
-        self._require_newest(tag, expected)
+        self,
+        tag: str,
+        expected: int,
+        after: Callable[[int], int],
+        content: bytes,
+        enter: Callable[[int], None] = lambda generation: None,
+    ) -> int:
+        """Publish as the generation ``after`` the expected one, and return it; ``enter`` is called with it before.
+
+        The file in ``tmp`` is there before it is looked whether the expected generation is the newest, so whoever finds
+        none there after a purge knows that nobody goes on from what was there before (``_end_tombstones``)."""
         if self._before_writing is not None:
             self._before_writing()
             self._before_writing = None
-        with self._tree.from_os_errors(f"write a record of image {tag}"):
+        doing = f"write a record of image {tag}"
+        with self._tree.from_os_errors(doing):
             self._tree.ensure_shard(layout.tag_shard(tag))
-            enter()
-            temporary = self._tree.write_temporary("record", content)
+            temporary = self._tree.write_temporary(_RECORD, content)
         try:
+            self._require_newest(tag, expected)
+            generation = after(expected or self._beginning(tag))
+            with self._tree.from_os_errors(doing):
+                enter(generation)
             self._link(temporary, tag, expected, generation)
             self._put_aside(tag, generation, self._sealed(tag, generation))
         finally:
             self._tree.discard(temporary)
+        return generation
+
+    def _beginning(self, tag: str) -> int:
+        """Return what a tag without a generation goes on from: the highest tombstone beside it, which may stand for its
+        own. So no name of a generation comes back: who removes one late removes none that counts."""
+        beside = self._tombstones(tag) if self.knows_users else []
+        return beside[-1][0] if beside else 0
+
+    def _tombstones(self, tag: str, alone: bool = False) -> list[tuple[int, str]]:
+        with from_os_errors(f"list the generations of image {tag}"):
+            return layout.tombstones(self._beside(tag), alone)
+
+    def _end_tombstones(self, before: list[tuple[int, str]], tag: str, generation: int) -> None:
+        """Remove the tombstones that stood alone ``before`` their directory was synced for that of ``tag``, but never
+        the highest, if no record is being written: then nobody can go on from a generation below one of them, and what
+        they outdated does not come back after a loss of power. Litter if it fails."""
+        with contextlib.suppress(OSError):
+            names = [entry.name for entry in self._tree.files.list_directory(self._tree.path("tmp"))]
+            if any(layout.is_temporary(name) and name.endswith(f"-{_RECORD}") for name in names):
+                return
+            kept = max([*before, *layout.tombstones({tag: {generation: False}}, True)], default=None)
+            for one in before:
+                if one != kept:
+                    self._tree.files.unlink(self._path(one[1], one[0]))
 
     def _require_newest(self, tag: str, expected: int) -> None:
         with from_os_errors(f"list the generations of image {tag}"):
@@ -438,19 +479,6 @@ class Tags:
 
     def _path(self, tag: str, generation: int, before: bool = False) -> str:
         return self._tree.path(f"{layout.tag_shard(tag)}/{layout.tag_name(tag, generation, before)}")
-
-
-def newest_of(generations: Generations) -> int:
-    """Return the newest generation of a tag, 0 for none. It may not be there: the one before it says that it was."""
-    return max((generation + before for generation, before in generations.items()), default=0)
-
-
-def superseded(newest: int, generations: Iterable[int]) -> list[int]:
-    """Return those of the generations of a tag that nothing needs: all below the one before ``newest``, and that one
-    too below a tombstone."""
-    below = [generation for generation in generations if generation < newest]
-    kept = 0 if is_tombstone(newest) else max(below, default=0)
-    return [generation for generation in below if generation != kept]
 
 
 def _entry(tag: str, generation: int, content: bytes | OSError) -> TagEntry | None:

@@ -183,7 +183,7 @@ def test_what_the_server_does_not_give_is_unknown(nfs: NfsStorage, spy: SpyFiles
 def test_a_server_that_denies_root_what_is_there_is_named_so(
     nfs: NfsStorage, spy: SpyFiles, monkeypatch: pytest.MonkeyPatch, privileged: bool
 ):
-    """Modes bind no root, so it is the server that does not take him for root; of others nothing of the kind is said."""
+    """Modes bind no root, so it is the server that denies it; of others nothing of the kind is said."""
     monkeypatch.setattr(spy, "privileged", lambda: privileged)
     spy.before = failing("create", errno.EACCES, "tmp/")
     with pytest.raises(StorageError) as caught:

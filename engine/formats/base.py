@@ -375,6 +375,9 @@ class Ballast(Protocol):
     def release(self) -> bool:
         """Let a part of it be used now; False when nothing is left. OSError."""
 
+    def serves(self, path: str) -> bool:
+        """Tell whether what is released can be used for files beside ``path``, too. OSError."""
+
 
 class Parts(Protocol):
     """What a repository has beside its images."""

@@ -10,6 +10,7 @@ Spec: {"host", "state", "repo_id", "fixes": [work, ...], "leases": {tag: token}}
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import signal
@@ -128,8 +129,9 @@ def read_spec(doors: Doors, path: str) -> dict[str, Any]:
 
 
 def _print(event: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(event) + "\n")
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # where the log has no room the work counts all the same
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
 
 
 def main(arguments: list[str]) -> int:

@@ -20,8 +20,10 @@ from engine.fixes.work import Work
 from engine.formats.base import Repository
 from engine.host.state import HostState, Task
 from engine.tags import sources
-from engine.tags.context import Context
+from engine.tags.context import Connection, Context
+from engine.tags.freeing import freeing
 from engine.tags.leasing import LeaseSet
+from engine.triage.rules import BY_CODE
 
 LOOK_AGAIN_S = 0.02
 _STOP_WAIT_S = 60.0
@@ -44,7 +46,6 @@ def start(context: Context, state: HostState, repo_id: str, wanted: Sequence[Wor
         "fixes": [work.to_json() for work in wanted],
         "leases": {tag: lease.token for tag, lease in leases.leases.items()},
     }
-    path = state.save_spec(task_id, spec)
     single = len(fixes) == 1
     task = Task(
         id=task_id,
@@ -55,16 +56,34 @@ def start(context: Context, state: HostState, repo_id: str, wanted: Sequence[Wor
         verb=str(fixes[0].type) if single else f"{len(fixes)} fixes",
         rule=fixes[0].rule if single else "",
         started=doors.clock.wall(),
-        log=state.task_log(task_id),
+        log="",
         images=tuple(sorted({image for fix in fixes for image in fix.images})),
         uses=tuple(sorted(uses)),
     )
-    with state.starting(context.connections[repo_id]):
-        return _begin(doors, state, task, path, list(leases.leases.values()))
+    connection, handed = context.connections[repo_id], list(leases.leases.values())
+    if all(BY_CODE[fix.rule].frees for fix in fixes) and _stands_there(repository, state):
+        return freeing(repository, lambda: _begin(doors, state, connection, task, spec, handed))
+    return _begin(doors, state, connection, task, spec, handed)
 
 
-def _begin(doors: Doors, state: HostState, task: Task, spec: str, leases: list[Lease]) -> Task:
-    """Start the process of ``task`` and return the task with that process, noted."""
+def _stands_there(repository: Repository, state: HostState) -> bool:
+    """Tell whether the notes of this host are on the storage that is to be freed, and which may be full."""
+    with contextlib.suppress(OSError):
+        return repository.ballast is not None and repository.ballast.serves(state.directory)
+    return False
+
+
+def _begin(
+    doors: Doors, state: HostState, connection: Connection, task: Task, spec: dict[str, Any], leases: list[Lease]
+) -> Task:
+    """Start the process of ``task`` and return the task with that process and its log, noted."""
+    task = task._replace(log=state.task_log(task.id))
+    path = state.save_spec(task.id, spec)
+    with state.starting(connection):
+        return _start_process(doors, state, task, path, leases)
+
+
+def _start_process(doors: Doors, state: HostState, task: Task, spec: str, leases: list[Lease]) -> Task:
     try:
         process = doors.processes.spawn("engine.host.runner", [spec], leases, task.log)
     except OSError as error:

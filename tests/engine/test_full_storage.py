@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from engine.api import Engine
 from engine.errors import NoSpace
 from engine.formats.base import Ballast, Repository
 from engine.formats.files.ballast import BALLAST_BYTES
@@ -11,7 +12,7 @@ from sim.disk.storage import DEFAULT_CAPACITY
 from sim.explore.cases.case import Case, prepared
 from sim.explore.cases.driver import Driver
 from sim.explore.cases.fixtures import images
-from sim.hosts.world import World
+from sim.hosts.world import NFS, World
 
 BALLAST = "/srv/a/ballast"
 """On the storage itself, wherever a host may have mounted it."""
@@ -97,6 +98,27 @@ def test_an_old_repository_gets_ballast_when_it_is_written(driver: Driver):
     leave(driver.world, 16 * BALLAST_BYTES)
     driver.world.host("three").set_user_data("a", driver.named["disk"], {"n": 2})
     assert length(driver) == BALLAST_BYTES
+
+
+def test_the_notes_of_a_host_may_stand_on_the_storage_that_is_full(driver: Driver):
+    """A clean is a task, which is noted: on the only file system of a host that needs room there too, for itself and
+    for what it says. Found so: the clean that the error advised failed, having no room for its note."""
+    world, disk = driver.world, driver.named["disk"]
+    process = world.process_of(world.host("four"))
+    world.storage.make_directory("/srv/notes")
+    engine = Engine(process.doors, "/srv/notes")
+    on_nfs = {"server": "nas", "export": "/srv", "directory": "a"}
+    engine.connect_storage_repository("a", world.format, on_nfs if world.format == NFS else {"path": "/srv/a"})
+    engine.remove_image("a", disk)
+    leave(world, 0)
+    (fix,) = engine.check_storage_repository("a")
+    task = engine.fix_storage_repository("a", fix, {"irreversible": True})
+    engine.wait_for_task(task)
+    assert [event["event"] for event in engine.task_events(task)] == ["start", "done", "end"]
+    assert not engine.check_storage_repository("a")
+    leave(world, 0)
+    with pytest.raises(NoSpace):
+        engine.create_virtual_disk("a", 1 << 20)
 
 
 # -- what a fix needs

@@ -59,6 +59,10 @@ class Ballast:
             return False
         return True
 
+    def serves(self, path: str) -> bool:
+        """Compare the file systems."""
+        return self._files.stat(path).device == self._files.stat(self._root).device
+
     def _free(self) -> int:
         return self._files.space(self._root).free_bytes
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
+from engine.doors.files import Access
 from engine.doors.users import User
 
 BLOCK_BYTES = 4096
@@ -81,6 +82,10 @@ class BlockHandle(Protocol):
     @property
     def size(self) -> int:
         """Bytes."""
+
+    def give(self, access: Access) -> None:
+        """Set owner, group and mode of the device on this host, as long as it is there. EINVAL when this host does not
+        know a name, EPERM when it may not."""
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Read exactly ``length`` bytes; OSError when they are not there."""

@@ -23,6 +23,7 @@ from typing import NamedTuple, Protocol
 from engine.data.model import Constraints, VolumeFormat
 from engine.data.records import Record, VolumeRef, decode
 from engine.data.seen import Stamp
+from engine.doors.files import Access
 from engine.doors.images import Layer
 from engine.doors.leases import Lease
 from engine.doors.users import User
@@ -472,6 +473,10 @@ class Repository(Protocol):
     def anchors(self) -> dict[str, int | str]:
         """Return what the repository stands on now, as marks by name that no copy of it shares; empty where nothing
         tells a copy, or when it cannot be asked. A few calls. StorageError when it is not there."""
+
+    def give(self, access: Access) -> None:
+        """State whose the volumes are: those that are there, and all that will be made. Durable; may be repeated.
+        Refused where a format has no such thing, StorageError when a user or group is unknown here."""
 
     def warnings(self) -> list[str]:
         """Return what this host lacks to keep images and other hosts safe, a sentence each."""

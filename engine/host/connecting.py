@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.doors import Doors
+from engine.doors.files import Access
 from engine.errors import BadRequest, Conflict, DiskwrightError, NotFound, Refused
+from engine.formats import access
 from engine.formats.base import Repository
 from engine.formats.registry import detach_repository, open_repository, same_on_host
 from engine.host.state import HostState
@@ -26,6 +28,37 @@ def connect(
 ) -> list[str]:
     """Connect what ``Engine.connect_storage_repository`` says; return what differs from what was known."""
     _require_handle(repo_id)
+    parameters, given = access.take_out(parameters)
+    if given is None:
+        return _connect(doors, state, repo_id, format, parameters, accept_moved)
+    before, differing = state.connected(repo_id), list[str]()
+    if accept_moved or before is None or (before.format, before.parameters) != (format, parameters):
+        differing = _connect(doors, state, repo_id, format, parameters, accept_moved)
+    try:
+        _give(doors, find(state, repo_id), given)
+    except DiskwrightError:
+        if before is None:
+            disconnect(doors, state, repo_id)
+        raise
+    return differing
+
+
+def _give(doors: Doors, connection: Connection, given: Access) -> None:
+    """State in a connected repository whose its volumes are."""
+    repository = open_repository(connection.format, connection.parameters, doors)
+    try:
+        now = anchors.noted(repository.anchors(), doors.processes.own().boot_id)
+        differing = anchors.differences(connection.anchors, now)
+        if differing or repository.identity != connection.identity:
+            raise anchors.moved(connection.repo_id, repository.place, connection.command, differing)
+        repository.give(given)
+    finally:
+        repository.close()
+
+
+def _connect(
+    doors: Doors, state: HostState, repo_id: str, format: str, parameters: dict[str, Any], accept_moved: bool
+) -> list[str]:
     aside = state.put_damaged_connections_aside()
     before = state.connected(repo_id)
     if not accept_moved:

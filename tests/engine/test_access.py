@@ -15,7 +15,10 @@ import pytest
 from engine.api import Engine
 from engine.assembly import real_doors
 from engine.data.model import Status
+from engine.doors.files import Access
 from engine.errors import BadRequest, Damaged, StorageError
+from sim.hosts.world import LVM, SHARED, World
+from sim.lvm.volume_groups import SimDevice
 
 MEBI = 1 << 20
 OTHER = 65534
@@ -76,6 +79,74 @@ def test_a_machine_of_another_user_can_use_what_is_prepared(engine: Engine, plac
         engine.run_fix_here("a", fix)
     assert engine.get_image_status("a", disk).status is Status.OPTIMIZED
     assert owned(place) == {(OTHER, OTHER, 0o600)}
+
+
+@AS_ROOT
+def test_whose_volumes_are_can_be_changed(place: Path, tmp_path: Path):
+    """Connected or not, those that are there are given away too, and those that come; the identity and its inode stay,
+    so no host takes it for another repository."""
+    engine, parameters = Engine(real_doors("host-a"), str(tmp_path / "state")), {"path": str(place / "r")}
+    engine.create_repository("localfs-1.0", parameters)
+    engine.connect_storage_repository("a", "localfs-1.0", parameters)
+    disk = engine.create_virtual_disk("a", MEBI)
+    assert OTHER not in {owner for owner, _, _ in owned(place)}
+    other = Engine(real_doors("host-b"), str(tmp_path / "state-b"))
+    other.connect_storage_repository("b", "localfs-1.0", {**parameters, "owner": str(OTHER), "mode": "640"})
+    assert {(owner, mode) for owner, _, mode in owned(place)} == {(OTHER, 0o640)}
+    engine.connect_storage_repository("a", "localfs-1.0", {**parameters, "group": str(OTHER), "mode": "600"})
+    engine.create_snapshot("a", disk)
+    assert {(group, mode) for _, group, mode in owned(place)} == {(OTHER, 0o600)}
+    assert engine.list_repositories()["a"].parameters == parameters
+    assert not engine.inspect_repository("a").findings
+
+
+@AS_ROOT
+def test_a_user_that_nobody_knows_changes_nothing(place: Path, tmp_path: Path):
+    """The error names it; what was connected for that is not connected, and what was is."""
+    engine, parameters = Engine(real_doors("host-a"), str(tmp_path / "state")), {"path": str(place / "r")}
+    engine.create_repository("localfs-1.0", parameters)
+    wrong = {**parameters, "owner": "nobody-of-that-name"}
+    with pytest.raises(StorageError, match="no user nobody-of-that-name"):
+        engine.connect_storage_repository("a", "localfs-1.0", wrong)
+    assert not engine.list_repositories()
+    engine.connect_storage_repository("a", "localfs-1.0", parameters)
+    with pytest.raises(StorageError, match="no user nobody-of-that-name"):
+        engine.connect_storage_repository("a", "localfs-1.0", wrong)
+    assert engine.list_repositories() and not (place / "r" / "access.json").exists()
+
+
+def test_a_statement_of_later_that_is_damaged_is_named(place: Path, tmp_path: Path):
+    """As one of the creation is; without the file that one counts."""
+    engine, parameters = Engine(real_doors("host-a"), str(tmp_path / "state")), {"path": str(place / "r")}
+    engine.create_repository("localfs-1.0", parameters)
+    (place / "r" / "access.json").write_text("{")
+    with pytest.raises(Damaged, match=r"access\.json cannot be understood"):
+        engine.connect_storage_repository("a", "localfs-1.0", parameters)
+    (place / "r" / "access.json").unlink()
+    engine.connect_storage_repository("a", "localfs-1.0", parameters)
+
+
+@pytest.mark.parametrize("format", [LVM, "lvm-1.0 shared"])
+def test_on_lvm_a_device_is_given_when_it_is_handed_out(format: str, monkeypatch: pytest.MonkeyPatch):
+    """Whose it is stands in the header, which any host reads; a copy of the header that an older program writes keeps
+    it. A device is given on the host where its image is prepared."""
+    given: list[tuple[str, Access]] = []
+    monkeypatch.setattr(SimDevice, "give", lambda device, access: given.append((device.path, access)))
+    world = World(format=SHARED if "shared" in format else LVM)
+    world.create("a")
+    engine = world.host("one")
+    engine.take_srm("a")
+    disk = engine.create_virtual_disk("a", MEBI)
+    engine.prepare_image("a", disk)
+    engine.teardown_image("a", disk)
+    assert not given
+    engine.connect_storage_repository("a", LVM, {"volume_group": "a", "owner": "libvirt-qemu", "mode": "600"})
+    engine.create_snapshot("a", disk)
+    engine.close()
+    engine = world.host("one")
+    engine.prepare_image("a", disk)
+    assert {access for _, access in given} == {Access("libvirt-qemu", "", 0o600)}
+    assert len({path for path, _ in given}) == 2  # the disk, and the layer below
 
 
 @AS_ROOT

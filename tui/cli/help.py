@@ -71,14 +71,17 @@ COMMANDS: dict[str, Command] = {
         "diskwright create-repo localfs-1.0 path=/srv/images\n"
         "  diskwright create-repo localfs-1.0 path=/srv/vms owner=libvirt-qemu group=kvm mode=660\n"
         "  diskwright create-repo lvm-1.0 volume_group=images devices=/dev/sdb\n\n"
-        "owner, group and mode are those of all volumes, for machines of another user (localfs and nfs).",
+        "owner, group and mode are those of all volumes, for machines of another user; connect changes them.",
     ),
     "connect": _command(
         0, "repositories", "give a repository a name on this host",
         "diskwright connect main localfs-1.0 path=/srv/images\n"
-        "  diskwright connect nas nfs-1.0 server=nas.example export=/srv/images directory=web\n\n"
+        "  diskwright connect nas nfs-1.0 server=nas.example export=/srv/images directory=web\n"
+        "  diskwright connect main localfs-1.0 path=/srv/images owner=libvirt-qemu group=kvm\n\n"
+        "owner, group and mode change whose the volumes are, also of one that is connected so already.\n"
         "An NFS export is mounted when it is needed, and unmounted by disconnect. By default a call that the server\n"
-        "does not answer for 30 s is an error; options=timeo=600 or options=hard change that.",
+        "does not answer for 30 s is an error, also of a machine; options=timeo=600 or options=hard change that, and\n"
+        "options=soft says that it is meant.",
     ),
     "disconnect": _command(
         0, "repositories", "forget that name; the repository stays as it is",

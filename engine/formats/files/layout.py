@@ -8,6 +8,7 @@
                                    there were uses: {"format":"1.0","identity":"<32 hex>"}
     repository.copy                a checksum and the same again, made after it
     locks                          empty; the lease of a tag or temporary file is one byte of it
+    access.json                    owner, group and mode of volumes, where they were stated after the creation
     ballast                        zeros, 1 MiB where there is room: released for what frees room
     tags/ab/<tag>.<generation>     a record, immutable once linked; the highest generation (16 hex
                                    digits) wins; ab: the first two digits; empty: a tombstone
@@ -37,7 +38,7 @@ from engine.data.model import VolumeFormat, is_id
 from engine.data.records import canonical, has_room, incarnation, is_tombstone
 from engine.doors.files import Access
 from engine.errors import Damaged, Refused
-from engine.formats.files.access import decoded, encoded
+from engine.formats.access import decoded, encoded
 
 MAJOR = 1
 MINOR = 0
@@ -52,6 +53,7 @@ _KNOWN_NEEDS = frozenset([_USES])
 """What a program must know that works with a repository, beyond its format."""
 LOCKS_FILE = "locks"
 BALLAST_FILE = "ballast"
+ACCESS_FILE = "access.json"
 TAGS = "tags"
 DIRECTORIES = (TAGS, "volumes", "progress", "digests", "tmp", "lost")
 
@@ -282,6 +284,22 @@ def decode_identity(raw: bytes, place: str) -> Identity:
     if not is_id(identity):
         raise Damaged(f"{place}/{IDENTITY_FILE} has no valid identity")
     return Identity(version, identity, decoded(data, f"{place}/{IDENTITY_FILE}"), raw, _USES in needs)
+
+
+def encode_access(access: Access) -> bytes:
+    """Return the bytes of ``access.json``."""
+    return canonical(encoded(access)) + b"\n"
+
+
+def decode_access(raw: bytes, place: str) -> Access | None:
+    """Return what ``access.json`` says. Damaged."""
+    try:
+        data = json.loads(raw)
+    except (ValueError, RecursionError):
+        data = None
+    if not isinstance(data, dict):
+        raise Damaged(f"{place}/{ACCESS_FILE} cannot be understood", "Delete it, then state owner, group and mode anew")
+    return decoded(data, f"{place}/{ACCESS_FILE}")
 
 
 def encode_copy(text: bytes) -> bytes:

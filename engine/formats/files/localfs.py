@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from engine.doors import Doors
 from engine.errors import BadRequest, from_os_errors
-from engine.formats.files import access, layout, setup
+from engine.formats import access
+from engine.formats.files import layout, setup
 from engine.formats.files.progress import ProgressLogs
 from engine.formats.files.repository import FileStore
 from engine.formats.files.tree import Tree
@@ -41,7 +42,7 @@ def require_path(parameters: dict[str, object]) -> str:
         given = ", ".join(sorted(map(str, parameters))) or "none"
         raise BadRequest(
             f"a localfs repository takes the parameter path (and may take one_host), given: {given:.200}",
-            "owner, group and mode are stated when it is created, and only then",
+            "owner, group and mode can be stated too",
         )
     if parameters.get(_ONE_HOST, "yes") != "yes":
         raise BadRequest(f"one_host is {parameters[_ONE_HOST]!r:.40}", "Say one_host=yes, or leave it out")

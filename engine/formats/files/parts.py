@@ -55,7 +55,7 @@ class Parts:
         for name, wanted in self._texts().items():
             if name in names and not self._says(name, wanted):
                 missing.append(Missing(name, "identity"))
-        known = {*layout.DIRECTORIES, *self._texts(), layout.LOCKS_FILE, layout.BALLAST_FILE}
+        known = {*layout.DIRECTORIES, *self._texts(), layout.LOCKS_FILE, layout.BALLAST_FILE, layout.ACCESS_FILE}
         return missing, sorted(names - known)
 
     def make(self, name: str) -> None:

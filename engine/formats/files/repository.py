@@ -10,10 +10,10 @@ import contextlib
 import errno
 
 from engine.data.model import ALIGNMENT_BYTES, MAX_IMAGE_BYTES, Constraints
-from engine.doors.files import Abilities
+from engine.doors.files import Abilities, Access
 from engine.errors import DiskwrightError, StorageError, from_os_errors
 from engine.formats.base import DEVICE, Missing, Scan
-from engine.formats.files import layout
+from engine.formats.files import layout, setup
 from engine.formats.files.ballast import Ballast
 from engine.formats.files.digests import DigestLists
 from engine.formats.files.litter import FOREIGN as FOREIGN_LITTER
@@ -63,6 +63,11 @@ class FileStore:
         """Have what repositories that were made before lack."""
         self.parts.keep_copy()
         self.ballast.keep()
+
+    def give(self, access: Access) -> None:
+        """Write ``access.json``, and go through all volumes."""
+        setup.give(self._tree, access)
+        self._tree.access = access
 
     def warnings(self) -> list[str]:
         """Return none."""

@@ -143,7 +143,35 @@ def open_tree(doors: Doors, root: str) -> layout.Identity:
             raise Damaged(
                 f"{kind} {tree.path(name)} of the repository is {kind_text(kinds[name])}", "Put back what was there"
             )
-    return found
+    if layout.ACCESS_FILE not in kinds:
+        return found
+    with from_os_errors(f"read {tree.path(layout.ACCESS_FILE)}"):
+        raw = tree.files.read_file(tree.path(layout.ACCESS_FILE), layout.MAX_IDENTITY_BYTES)
+    return found._replace(access=layout.decode_access(raw, root))
+
+
+def give(tree: Tree, access: Access) -> None:
+    """State whose the volumes of a repository are, and give those to him that are there. Durable; may be repeated."""
+    with from_os_errors(f"give the volumes in {tree.root} to others"):
+        _try(tree, access)
+        temporary = tree.write_temporary("access", layout.encode_access(access))
+        try:
+            tree.files.rename(temporary.path, tree.path(layout.ACCESS_FILE))
+            tree.files.sync_directory(tree.root)
+        finally:
+            tree.discard(temporary)
+        for shard in tree.files.list_directory(tree.path("volumes")):
+            if shard.kind is Kind.DIRECTORY and layout.is_shard(shard.name):
+                _give_all(tree, f"volumes/{shard.name}", access)
+
+
+def _give_all(tree: Tree, shard: str, access: Access) -> None:
+    tree.files.let_pass(tree.path(shard))
+    for entry in tree.files.list_directory(tree.path(shard)):
+        if entry.kind is Kind.FILE and layout.parse_volume_name(entry.name, shard[-2:]) is not None:
+            with contextlib.suppress(FileNotFoundError), tree.files.open(tree.path(f"{shard}/{entry.name}")) as handle:
+                handle.give(access)
+                handle.sync()
 
 
 def _list_root(tree: Tree) -> list[Entry]:

@@ -8,7 +8,7 @@ host's kernel, as on files, and that host is the manager.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from engine.doors.leases import Lease
@@ -21,6 +21,11 @@ from engine.formats.lvm.metadata.layout import MetaHeader
 _RECORDS_KEY = 1 << 61  # above every key of a tag
 _PATIENCE_S = 20.0
 _LOOK_AGAIN_S = 0.01
+
+
+def unchanged(header: MetaHeader) -> MetaHeader:
+    """Return the header as it is."""
+    return header
 
 
 class Guard(Protocol):
@@ -77,8 +82,9 @@ class Guard(Protocol):
     def bad_header_pages(self) -> list[int]:
         """Return the numbers of header pages that are damaged and that this host may write anew."""
 
-    def renew_header(self) -> None:
-        """Write the header once more, onto both pages. Refused where this host may not."""
+    def renew_header(self, change: Callable[[MetaHeader], MetaHeader] = unchanged) -> None:
+        """Write the header once more, onto both pages, with what ``change`` makes of its further fields. Refused where
+        this host may not."""
 
 
 class ExclusiveGuard:
@@ -149,10 +155,10 @@ class ExclusiveGuard:
         header = self._meta.header()
         return self._meta.bad_header_pages(header) if self._group.manages(header) else []
 
-    def renew_header(self) -> None:
+    def renew_header(self, change: Callable[[MetaHeader], MetaHeader] = unchanged) -> None:
         """Write the header under the lock of the records."""
         with self.records() as header:
-            self._meta.write_header(header)
+            self._meta.write_header(change(header))
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[VolumeGroup]:

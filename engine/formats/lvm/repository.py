@@ -8,10 +8,14 @@ metadata.
 
 from __future__ import annotations
 
+import contextlib
+
 from engine.data.model import ALIGNMENT_BYTES, MAX_IMAGE_BYTES, Constraints, VolumeFormat
 from engine.doors import Doors
+from engine.doors.files import Access, make_directories
 from engine.doors.volume_groups import VolumeGroup
 from engine.errors import DiskwrightError, from_os_errors
+from engine.formats import access
 from engine.formats.base import Scan
 from engine.formats.lvm import setup
 from engine.formats.lvm.digests import HostDigests
@@ -51,6 +55,7 @@ class LvmRepository:
         self.progress = ProgressLogs(meta, guard)
         self.digests = HostDigests(group)
         self.activation = Activation(group, guard)
+        self.activation.access = header.access(group.name)
         self.volumes = Volumes(group, guard, self.activation)
         self.extents = Extents(group, guard, self.activation, self.volumes)
         self.leases: HostLeases | SlotLeases
@@ -93,6 +98,22 @@ class LvmRepository:
             with from_os_errors(f"look at {path}"):
                 found[f"the file {path}"] = self._group.doors.files.stat(path).inode
         return found
+
+    def give(self, access: Access) -> None:
+        """Change the header, as who may. Devices are given when they are handed out, on each host by itself. First it
+        is tried with a file of this host."""
+        files, path = self._group.doors.files, self._group.run_path("access")
+        with from_os_errors(f"give the volumes of {self.place} to others"):
+            make_directories(files, path.rpartition("/")[0])
+            with contextlib.suppress(FileNotFoundError):
+                files.unlink(path)
+            try:
+                with files.create(path) as handle:
+                    handle.give(access)
+            finally:
+                files.unlink(path)
+        self._guard.renew_header(lambda header: header.with_access(access))
+        self.activation.access = access
 
     def warnings(self) -> list[str]:
         """Ask sanlock where hosts share the group."""
@@ -148,7 +169,8 @@ def _volumes(report: VolumeGroup) -> dict[str, VolumeFormat]:
 
 def create(doors: Doors, parameters: dict[str, object]) -> None:
     """Make an empty repository in a volume group, which is made too where devices or files are given."""
-    setup.create(doors, setup.parse(parameters))
+    rest, given = access.take_out(parameters)
+    setup.create(doors, setup.parse(rest), given)
 
 
 def open(doors: Doors, parameters: dict[str, object], threads: bool) -> LvmRepository:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from engine.data.amounts import human
 from engine.data.model import require_path
 from engine.doors import Doors
+from engine.doors.files import Access
 from engine.doors.shared_leases import LeaseArea
 from engine.doors.volume_groups import VolumeGroup
 from engine.errors import (
@@ -126,9 +127,9 @@ def _sectors(value: int) -> int:
 # -- creating
 
 
-def create(doors: Doors, parameters: Parameters) -> None:
-    """Make an empty repository, durable on return. Until the last step there is none; what was attached and activated
-    is taken away again. Conflict when there is one."""
+def create(doors: Doors, parameters: Parameters, access: Access | None = None) -> None:
+    """Make an empty repository, durable on return; ``access``: of its volumes. Until the last step there is none; what
+    was attached and activated is taken away again. Conflict when there is one."""
     groups = doors.volume_groups
     devices = list(parameters.devices)
     with contextlib.suppress(NotFound):  # before anything is attached: who has it connected would lose it afterwards
@@ -139,7 +140,7 @@ def create(doors: Doors, parameters: Parameters) -> None:
             devices = groups.attach_files(parameters.files, parameters.sector_bytes, parameters.file_bytes)
         report = _group(doors, parameters, devices)
         group = Group(doors, report.name, report.uuid)
-        _make_meta(group, report, parameters.geometry)
+        _make_meta(group, report, parameters.geometry, access)
 
 
 def _group(doors: Doors, parameters: Parameters, devices: list[str]) -> VolumeGroup:
@@ -183,7 +184,7 @@ def _require_no_repository(report: VolumeGroup) -> None:
         )
 
 
-def _make_meta(group: Group, report: VolumeGroup, geometry: layout.Geometry) -> None:
+def _make_meta(group: Group, report: VolumeGroup, geometry: layout.Geometry, access: Access | None) -> None:
     groups, name = group.doors.volume_groups, group.name
     length, leases = geometry.meta_bytes(1), layout.leases_bytes(1) if geometry.hosts else 0
     if report.partial:
@@ -209,6 +210,8 @@ def _make_meta(group: Group, report: VolumeGroup, geometry: layout.Geometry) -> 
             chunks=1, manager=group.doors.ids.host_id, term=1, sequence=0, hosts=geometry.hosts,
             nonce="" if geometry.hosts else group.doors.ids.host_nonce,
         )  # fmt: skip
+        if access is not None:
+            header = header.with_access(access)
         with from_os_errors(f"create a repository in {name}"), groups.open_device(path, writable=True) as device:
             device.zero(0, length)
             device.write_at(0, sealed_header(header))

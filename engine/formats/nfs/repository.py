@@ -23,7 +23,8 @@ from engine.doors.leases import Lease
 from engine.doors.mounts import Mount
 from engine.doors.users import describe_users
 from engine.errors import BadRequest, Conflict, DiskwrightError, StorageError, from_os_errors
-from engine.formats.files import access, layout, setup
+from engine.formats import access
+from engine.formats.files import layout, setup
 from engine.formats.files.repository import FileStore
 from engine.formats.files.tree import Tree
 from engine.formats.nfs import place as nfs_place

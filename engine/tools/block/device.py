@@ -15,7 +15,9 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
+from engine.doors.files import Access
 from engine.doors.volume_groups import BLOCK_BYTES
+from engine.tools.local.files import give_away
 
 _BLKGETSIZE64 = 0x80081272  # linux/fs.h, on every architecture with this encoding of _IOR
 _BLKZEROOUT = 0x127F
@@ -79,6 +81,10 @@ class DirectBlockHandle:
     def fileno(self) -> int:
         """Return the descriptor, for locks on it."""
         return self._descriptor
+
+    def give(self, access: Access) -> None:
+        """Change the node; udev may change it back when something happens to the device."""
+        give_away(self._descriptor, access)
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Read all of the range, continuing short reads; EIO where the device ends within it."""

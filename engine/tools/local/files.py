@@ -95,14 +95,8 @@ class RealFileHandle:
         return ofd_lock(self.descriptor, fcntl.F_WRLCK, *_WRITE_LOCK)
 
     def give(self, access: Access) -> None:
-        """Call fchown(2) and fchmod(2), in this order: the first takes bits away."""
-        import grp
-        import pwd
-
-        owner = _number(access.owner, lambda name: pwd.getpwnam(name).pw_uid, "user")
-        group = _number(access.group, lambda name: grp.getgrnam(name).gr_gid, "group")
-        os.fchown(self.descriptor, owner, group)
-        os.fchmod(self.descriptor, access.mode)
+        """Call ``give_away``."""
+        give_away(self.descriptor, access)
 
     def sync(self) -> None:
         """Call fsync(2), not fdatasync: a new file's size and mode count too."""
@@ -319,6 +313,17 @@ class _DeviceHandle(RealFileHandle):
         found = os.fstat(self.descriptor)
         size = os.lseek(self.descriptor, 0, os.SEEK_END)
         return Stat(Kind.DEVICE, size, size, found.st_rdev, found.st_nlink, 0, found.st_dev)
+
+
+def give_away(descriptor: int, access: Access) -> None:
+    """Call fchown(2) and fchmod(2), in this order: the first takes bits away."""
+    import grp
+    import pwd
+
+    owner = _number(access.owner, lambda name: pwd.getpwnam(name).pw_uid, "user")
+    group = _number(access.group, lambda name: grp.getgrnam(name).gr_gid, "group")
+    os.fchown(descriptor, owner, group)
+    os.fchmod(descriptor, access.mode)
 
 
 def _number(name: str, look_up: Callable[[str], int], what: str) -> int:

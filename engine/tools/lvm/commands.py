@@ -64,8 +64,8 @@ _MEANINGS: tuple[tuple[str, type[DiskwrightError], str], ...] = (
     (
         r"metadata too large|exceeds maximum metadata size|[Ii]nsufficient .*metadata",
         NoSpace,
-        "Its metadata area is full: remove images and clean; where LVM refuses that too, add a device with a larger one "
-        "(pvcreate --metadatasize 64m, vgextend) and have the others ignored (pvchange --metadataignore y)",
+        "Its metadata area is full: remove images and clean; where LVM refuses that too, add a device with a larger "
+        "one (pvcreate --metadatasize 64m, vgextend) and have the others ignored (pvchange --metadataignore y)",
     ),
     (
         r"[Ii]nsufficient (suitable |free )?(allocatable|space|extents)|insufficient free space",

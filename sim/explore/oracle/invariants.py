@@ -249,7 +249,7 @@ def leftovers(storage: SimStorage, engine: Engine, repo: str, waiting: Sequence[
         if tag in records and volume is not None
     }
     for name in names:
-        if name in ("repository.json", "repository.copy", "locks", "ballast"):
+        if name in ("repository.json", "repository.copy", "locks", "ballast", "access.json"):
             continue
         if (tag := _TAG.match(name)) and int(tag[2], 16) in _kept(generations[tag[1]]):
             continue

@@ -42,7 +42,9 @@ from typing import NamedTuple
 
 from engine.data.model import MAX_IMAGE_BYTES, VolumeFormat, is_id
 from engine.data.records import canonical
+from engine.doors.files import Access
 from engine.errors import Damaged, Refused
+from engine.formats.access import decoded, encoded
 from engine.formats.lvm.metadata.pages import PAGE_BYTES, PAYLOAD_BYTES, State, look
 from engine.tools.qemu.qcow2 import CLUSTER_BYTES
 
@@ -278,11 +280,22 @@ class MetaHeader(NamedTuple):
         """Return where everything is."""
         return Geometry(self.hosts)
 
+    def with_access(self, access: Access) -> MetaHeader:
+        """Return the header with a statement whose the volumes are. It is among the further fields, so older programs
+        keep it."""
+        return self._replace(further=canonical({**json.loads(self.further), _ACCESS_FIELD: encoded(access)}).decode())
+
+    def access(self, place: str) -> Access | None:
+        """Return whose the volumes are, None where nobody has stated that. Damaged."""
+        said = json.loads(self.further).get(_ACCESS_FIELD, {})
+        return decoded(said if isinstance(said, dict) else {"mode": said}, f"{META} of {place}")
+
 
 EXCLUSIVE = "exclusive"
 SHARED = "shared"
 MODES = (EXCLUSIVE, SHARED)
 _MAGIC_FIELD = "repository"
+_ACCESS_FIELD = "access"
 _KNOWN = {_MAGIC_FIELD, "format", "identity", "mode", "chunks", "manager", "machine"}
 _KNOWN_SHARED = {"hosts", "number", "generation"}
 

@@ -18,6 +18,7 @@ from engine.doors.shared_leases import SharedHost, SharedLease
 from engine.doors.volume_groups import VolumeGroup
 from engine.errors import Conflict, DiskwrightError, Refused
 from engine.formats.lvm.group import Group, HostLocks
+from engine.formats.lvm.guard import unchanged
 from engine.formats.lvm.metadata import layout
 from engine.formats.lvm.metadata.area import Meta
 from engine.formats.lvm.metadata.layout import GROUP_LEASE, RECORDS_LEASE, MetaHeader, tag_lease
@@ -192,10 +193,10 @@ class SharedGuard:
         lane = self._member.number - 1
         return [page for page in self._meta.bad_header_pages(self._meta.header()) if page // 2 == lane]
 
-    def renew_header(self) -> None:
-        """Write the header with a newer version of the lease of the group, and nothing else changed in it."""
+    def renew_header(self, change: Callable[[MetaHeader], MetaHeader] = unchanged) -> None:
+        """Write the header with a newer version of the lease of the group."""
         with self._locked(GROUP_LEASE, "changing the volume group") as lease:
-            header = self._meta.header()
+            header = change(self._meta.header())
             self._become(header, lease, header.manager, header.number, header.generation)
 
     @contextlib.contextmanager

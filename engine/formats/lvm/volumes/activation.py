@@ -7,9 +7,10 @@ it; who gets the exclusive one may deactivate it.
 from __future__ import annotations
 
 from engine.data.records import VolumeRef
+from engine.doors.files import Access
 from engine.doors.images import Layer
 from engine.doors.leases import Lease
-from engine.errors import Conflict, StorageError
+from engine.errors import Conflict, StorageError, from_os_errors
 from engine.formats.files.layout import lease_key
 from engine.formats.lvm.group import Group, HostLocks
 from engine.formats.lvm.guard import Guard
@@ -30,11 +31,29 @@ class Activation:
         self._users = HostLocks(group.doors, group.run_path("users"))
         self._used: dict[str, tuple[Lease, Layer]] = {}
         self._noted: set[str] = set()
+        self.access: Access | None = None
+        """Whose the volumes are, where that is stated."""
         self.some_active = False
         """When a volume was made here, others were active: what uses them may be dead."""
 
     def hold(self, volume: VolumeRef) -> Lease:
-        """Take a shared lock of this host. Waits a moment for somebody who is just deactivating the volume."""
+        """Take a shared lock of this host. Waits a moment for somebody who is just deactivating the volume. Then give
+        the device to those whose the volumes are."""
+        lease = self._hold(volume)
+        try:
+            layer = self.layer(volume.id)
+            if self.access is not None and layer is not None:
+                with (
+                    from_os_errors(f"give volume {volume.id} to others"),
+                    self._groups.open_device(layer.path) as device,
+                ):
+                    device.give(self.access)
+        except BaseException:
+            lease.release()
+            raise
+        return lease
+
+    def _hold(self, volume: VolumeRef) -> Lease:
         clock = self._group.doors.clock
         deadline = clock.monotonic() + _PATIENCE_S
         while (lease := self._users.try_acquire(lease_key(volume.id), shared=True)) is None:
@@ -54,7 +73,7 @@ class Activation:
 
     def activate(self, volume: VolumeRef, name: str, length: int) -> Layer:
         """Make a volume usable here, and keep it so until it is let go. ``length``: of a raw image, else 0."""
-        lease = self.hold(volume)
+        lease = self._hold(volume)
         try:
             self.note(volume.id)
             path = self._groups.activate(self._group.name, name)

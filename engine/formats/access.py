@@ -1,7 +1,7 @@
-"""Whose the data of a repository is: owner, group and mode of its volumes, as ``repository.json`` says.
+"""Whose the data of a repository is: owner, group and mode of its volumes.
 
-They are stated once, when it is created, and every volume that is made gets them, whoever makes it. Names are kept
-as they were given: each host knows users by its own numbers.
+They are stated when it is created, or later at a connect, and every volume that is made gets them, whoever makes it.
+Names are kept as they were given: each host knows users by its own numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _USUAL_MODE = 0o660
 
 
 def take_out(parameters: dict[str, object]) -> tuple[dict[str, object], Access | None]:
-    """Return the parameters of ``create`` without these, and what these say: None when none is given. BadRequest."""
+    """Return parameters without these, and what these say: None when none is given. BadRequest."""
     given = {name: parameters[name] for name in PARAMETERS if name in parameters}
     rest = {name: value for name, value in parameters.items() if name not in given}
     return rest, _parsed(given)

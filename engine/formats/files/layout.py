@@ -141,8 +141,9 @@ def lease_key(name: str) -> int:
 # -- names back to what they mean; None: foreign
 
 
-Generations = dict[int, bool]
-"""The generations of a tag that are there, each with whether it has the name of one that a newer one was after."""
+Generations = dict[int, tuple[bool, ...]]
+"""The generations of a tag that are there, each with its names: True for that of one that a newer one was after. After
+a loss of power one may have both."""
 
 
 def is_shard(name: str) -> bool:
@@ -162,7 +163,7 @@ def parse_tag_name(name: str, shard: str) -> tuple[str, int, bool] | None:
 
 def newest_of(generations: Generations) -> int:
     """Return the newest generation of a tag, 0 for none. It may not be there: the one before it says that it was."""
-    return max((generation + before for generation, before in generations.items()), default=0)
+    return max((generation + any(names) for generation, names in generations.items()), default=0)
 
 
 def superseded(newest: int, generations: Iterable[int]) -> list[int]:

@@ -177,9 +177,9 @@ class Tags:
             tag, generation, before = parsed
             generations = files.get(tag)
             if generations is None:
-                files[tag] = {generation: before}
+                files[tag] = {generation: (before,)}
             else:
-                generations[generation] = before or generations.get(generation, False)
+                generations[generation] = (*generations.get(generation, ()), before)
         content = []
         for tag, generations in files.items():
             generation = newest_of(generations)
@@ -202,9 +202,10 @@ class Tags:
         # Below a newest generation that cannot be read the older ones are evidence, not litter.
         several = [entry for entry in entries if not entry.problem and len(files.get(entry.id, ())) > 1]
         return [
-            f"tags/{shard}/{layout.tag_name(entry.id, generation, files[entry.id][generation])}"
+            f"tags/{shard}/{layout.tag_name(entry.id, generation, before)}"
             for entry in sorted(several)
             for generation in sorted(superseded(entry.generation, files[entry.id]))
+            for before in sorted(files[entry.id][generation])
         ]
 
     def _with_before(self, entry: TagEntry) -> TagEntry:
@@ -239,7 +240,7 @@ class Tags:
                 parsed = layout.parse_tag_name(name, tag[:2])
                 if parsed is not None:
                     generations = found.setdefault(parsed[0], {})
-                    generations[parsed[1]] = parsed[2] or generations.get(parsed[1], False)
+                    generations[parsed[1]] = (*generations.get(parsed[1], ()), parsed[2])
         return found
 
     def superseded(self, newest: TagEntry) -> list[int]:
@@ -415,10 +416,9 @@ class Tags:
             names = [entry.name for entry in self._tree.files.list_directory(self._tree.path("tmp"))]
             if any(layout.is_temporary(name) and name.endswith(f"-{_RECORD}") for name in names):
                 return
-            kept = max([*before, *layout.tombstones({tag: {generation: False}}, True)], default=None)
-            for one in before:
-                if one != kept:
-                    self._tree.files.unlink(self._path(one[1], one[0]))
+            kept = max([*before, *layout.tombstones({tag: {generation: (False,)}}, True)], default=None)
+            for one in [one for one in before if one != kept]:
+                self._tree.files.unlink(self._path(one[1], one[0]))
 
     def _require_newest(self, tag: str, expected: int) -> None:
         with from_os_errors(f"list the generations of image {tag}"):
@@ -457,9 +457,8 @@ class Tags:
         """Remove the older generations that nothing needs, and give the one before a name that says so. Litter if it
         fails; the newest is durable already."""
         gone = superseded(newest, generations)
-        for generation, before in sorted(
-            generations.items()
-        ):  # not in the order of a directory, which each has its own
+        found = sorted((one, before) for one, names in generations.items() for before in names)
+        for generation, before in found:  # not in the order of a directory, which each has its own
             with contextlib.suppress(OSError):
                 if generation in gone:
                     self._tree.files.unlink(self._path(tag, generation, before))

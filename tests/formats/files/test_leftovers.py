@@ -178,3 +178,18 @@ def test_constraints_of_a_full_disk_promise_nothing(local: LocalStorage, spy: Sp
     spy.before = lambda verb, name: None
     files = RealFiles()
     assert repository.constraints().direct_io is files.probe(f"{local.path}/tmp/{V1}-probe").direct_io
+
+
+def test_a_generation_that_has_both_names_goes_in_one_round(local: LocalStorage):
+    """A loss of power may leave that of the newest beside that of one that was put aside: both are litter once."""
+    repository = local.open()
+    for expected in range(3):
+        repository.tags.publish(record(epoch=expected + 1), expected)
+    shard = f"{local.path}/tags/{T1[:2]}"
+    for name in (f"{T1}.{1:016x}", f"{T1}.{1:016x}.before"):
+        os.link(f"{shard}/{T1}.{2:016x}.before", f"{shard}/{name}")
+    litter = repository.scan().litter
+    assert [item.kind for item in litter] == ["old-generation"] * 2
+    repository.litter.remove(litter)
+    assert repository.scan().litter == []
+    assert sorted(os.listdir(shard)) == [f"{T1}.{2:016x}.before", f"{T1}.{3:016x}"]

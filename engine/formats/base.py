@@ -21,13 +21,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from engine.data.model import Constraints, VolumeFormat
-from engine.data.records import Record, VolumeRef, decode
+from engine.data.records import Record, VolumeRef
 from engine.data.seen import Stamp
 from engine.doors.files import Access
 from engine.doors.images import Layer
 from engine.doors.leases import Lease
 from engine.doors.users import User
-from engine.errors import Damaged, NotUnderstood
 from engine.tools.qemu.qcow2 import Header
 
 DEVICE = "device"
@@ -134,16 +133,6 @@ class Scan(NamedTuple):
     need anything."""
     listing: object = None
     """For ``Volumes.facts``: what it would otherwise have to ask for each volume alone."""
-
-
-def understood(tag: str, generation: int, raw: bytes) -> TagEntry:
-    """Return the tag whose newest generation has this record."""
-    try:
-        return TagEntry(tag, generation, decode(raw, tag))
-    except NotUnderstood as error:
-        return TagEntry(tag, generation, None, error.message, foreign=True)
-    except Damaged as error:
-        return TagEntry(tag, generation, None, error.message)
 
 
 def unverified() -> None:

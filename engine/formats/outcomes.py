@@ -1,9 +1,20 @@
-"""What every storage says when the change of a record does not count, or may not."""
+"""What every storage says of a record: what its bytes mean, and when a change of it does not count, or may not."""
 
 from __future__ import annotations
 
-from engine.data.records import has_room
-from engine.errors import Damaged, OutcomeUnknown, Overtaken
+from engine.data.records import decode, has_room
+from engine.errors import Damaged, NotUnderstood, OutcomeUnknown, Overtaken
+from engine.formats.base import TagEntry
+
+
+def understood(tag: str, generation: int, raw: bytes) -> TagEntry:
+    """Return the tag whose newest generation has this record."""
+    try:
+        return TagEntry(tag, generation, decode(raw, tag))
+    except NotUnderstood as error:
+        return TagEntry(tag, generation, None, error.message, foreign=True)
+    except Damaged as error:
+        return TagEntry(tag, generation, None, error.message)
 
 
 def require_room(tag: str, expected: int) -> None:

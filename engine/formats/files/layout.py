@@ -204,9 +204,9 @@ def parse_progress_name(name: str) -> tuple[str, int] | None:
     return (match[1], int(match[2])) if match else None
 
 
-def is_temporary(name: str) -> bool:
-    """Return whether ``name`` is one that a writer gives to a file in ``tmp``."""
-    return _TEMPORARY.match(name) is not None
+def is_temporary(name: str, purpose: str = "") -> bool:
+    """Return whether ``name`` is one that a writer gives to a file in ``tmp``, for that purpose or for any."""
+    return _TEMPORARY.match(name) is not None and name.endswith(purpose and f"-{purpose}")
 
 
 # -- progress slots

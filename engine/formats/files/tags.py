@@ -29,12 +29,12 @@ from engine.data.records import (
 from engine.data.uses import named
 from engine.doors.files import Kind
 from engine.errors import Damaged, Refused, StorageError, from_os_error, from_os_errors
-from engine.formats.base import TagEntry, understood
+from engine.formats.base import TagEntry
 from engine.formats.files import layout
 from engine.formats.files.layout import Generations, newest_of, superseded
 from engine.formats.files.tree import Temporary, Tree, is_gone
 from engine.formats.files.uses import Use, Uses, missing, surplus
-from engine.formats.outcomes import outcome_unknown, overtaken, require_room
+from engine.formats.outcomes import outcome_unknown, overtaken, require_room, understood
 from engine.tools.local.threads import collector_off, map_files
 
 _LOOKS = 4
@@ -413,8 +413,9 @@ class Tags:
         the highest, if no record is being written: then nobody can go on from a generation below one of them, and what
         they outdated does not come back after a loss of power. Litter if it fails."""
         with contextlib.suppress(OSError):
-            names = [entry.name for entry in self._tree.files.list_directory(self._tree.path("tmp"))]
-            if any(layout.is_temporary(name) and name.endswith(f"-{_RECORD}") for name in names):
+            if any(
+                layout.is_temporary(e.name, _RECORD) for e in self._tree.files.list_directory(self._tree.path("tmp"))
+            ):
                 return
             kept = max([*before, *layout.tombstones({tag: {generation: (False,)}}, True)], default=None)
             for one in [one for one in before if one != kept]:
@@ -457,8 +458,8 @@ class Tags:
         """Remove the older generations that nothing needs, and give the one before a name that says so. Litter if it
         fails; the newest is durable already."""
         gone = superseded(newest, generations)
-        found = sorted((one, before) for one, names in generations.items() for before in names)
-        for generation, before in found:  # not in the order of a directory, which each has its own
+        # Not in the order of a directory, which each has its own.
+        for generation, before in sorted((one, name) for one, names in generations.items() for name in names):
             with contextlib.suppress(OSError):
                 if generation in gone:
                     self._tree.files.unlink(self._path(tag, generation, before))

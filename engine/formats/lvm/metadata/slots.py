@@ -15,7 +15,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from engine.data.records import Record, has_room, incarnation, is_tombstone
-from engine.formats.base import TagEntry, understood
+from engine.formats.base import TagEntry
 from engine.formats.lvm.metadata import layout
 from engine.formats.lvm.metadata.layout import Geometry
 from engine.formats.lvm.metadata.pages import (
@@ -30,6 +30,7 @@ from engine.formats.lvm.metadata.pages import (
     sealed_length,
     unseal,
 )
+from engine.formats.outcomes import understood
 
 _HEAD = struct.Struct(">4s16sQQIB16s")
 _MAGIC = b"DWR1"

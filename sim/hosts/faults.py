@@ -30,6 +30,8 @@ _NAMED = frozenset(
     "files.make_directory files.remove_directory files.symlink".split()
 )
 KINDS = ("eio", "enospc", "estale", "eacces", "short", "sync", "reply", "kill", "freeze", "clock", "power")
+GROUP_KINDS = tuple("eio short sync kill freeze clock power tool".split())
+"""What may go wrong on a volume group."""
 SHARED_KINDS = tuple("eio sync kill freeze clock power tool stall off apart evicted".split())
 """What may go wrong where hosts share a volume group."""
 FREEZES_S = (0.01, 5.0, 600.0)

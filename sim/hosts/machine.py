@@ -15,7 +15,7 @@ from engine.tools.qemu.qcow2 import Header, parse_header
 from sim.disk.files import SimHandle
 from sim.disk.nodes import FileNode, LinkNode
 from sim.hosts.processes import SimHost, SimProcess
-from sim.lvm.volume_groups import DEVICE_ROOT
+from sim.lvm.volume_groups import DEVICE_ROOT, SimDevice
 from sim.qemu.images import SimImageTool, SimSession, UnsafeImageTool
 
 PROGRAM = "qemu-io"
@@ -117,8 +117,9 @@ class SimMachine:
         return self._session.size
 
     def deleted_files(self) -> list[str]:
-        """The files that it has open and that have no name any more."""
-        found = []
+        """The files that it has open and that have no name any more, and logical volumes that are no more."""
+        devices = [handle for handle in list[object](self.process.files.handles) if isinstance(handle, SimDevice)]
+        found = [device.path for device in devices if _is_gone(device)]
         for handle in self.process.files.handles:
             node = handle.storage.nodes.get(handle.inode) if isinstance(handle, SimHandle) else None
             if isinstance(node, FileNode) and not node.links:
@@ -141,6 +142,14 @@ class SimMachine:
         """Shut it down: qemu writes its caches back."""
         self._session.close()
         self.process.end()
+
+
+def _is_gone(device: SimDevice) -> bool:
+    """Whether there is no such volume any more: another host has removed it."""
+    try:
+        return device.size < 0
+    except OSError:
+        return True
 
 
 def block_graph(process: SimProcess, path: str, format: str) -> list[Layer]:

@@ -25,6 +25,7 @@ from engine.doors.images import Layer
 from engine.doors.processes import ProcessIdentity
 from engine.errors import StorageError
 from sim.disk.files import RUN_MOUNT, Bind, Fault, SimFiles
+from sim.disk.modes import Modes
 from sim.disk.nfs_view import HostView, NfsFiles
 from sim.disk.nodes import fail
 from sim.disk.profiles import Profile
@@ -64,6 +65,7 @@ class Surroundings(Protocol):
     storage: SimStorage
     locks: LockTable
     shared: SharedTable
+    modes: Modes
     profile: Profile
     executor: Executor
     hook: Hook | None
@@ -155,6 +157,8 @@ class SimProcess:
             self.host.look_for_names()
         if self.host.apart:
             self.host.require_storage(call, what)
+        if self.host.world.modes.taken:
+            self.host.world.modes.require(call, what)
         hook = self.hook
         return hook(self, call, what) if hook is not None else Fault.NONE
 
@@ -357,6 +361,7 @@ class SimHost:
         self.boots += 1
         self.run_storage = self._fresh_run()
         self.mounts.clear()
+        self.view = HostView(lambda: self.world.now)
         self.active.clear()
         self.opened.clear()
 

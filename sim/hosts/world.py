@@ -23,6 +23,7 @@ from engine.doors.clock import Ids
 from engine.doors.images import ImageTool
 from engine.errors import DiskwrightError
 from engine.formats.nfs.place import MOUNTS
+from sim.disk.modes import Modes
 from sim.disk.profiles import PROFILES, CrashState, Profile, crash_states, one_state
 from sim.disk.storage import DEFAULT_CAPACITY, SimStorage
 from sim.hosts.doors.clock import IdSource, LeastUnused, SimClock, SimIds
@@ -108,6 +109,7 @@ class World:
         self.order = 0
         self.locks = LockTable()
         self.shared = SharedTable()
+        self.modes = Modes(on_server)
         self.trace = Trace()
         self.hosts: dict[str, SimHost] = {}
         self.sharing = format == SHARED
@@ -166,10 +168,10 @@ class World:
         """Connect all repositories under their names, where the host has none connected."""
         if not engine.list_repositories():
             for name in self.repositories():
-                engine.connect_storage_repository(name, self.format, self._place(name))
+                engine.connect_storage_repository(name, self.format, self.parameters(name))
 
-    def _place(self, name: str) -> dict[str, Any]:
-        """Connection parameters of the repository of that name."""
+    def parameters(self, name: str) -> dict[str, Any]:
+        """What an engine connects the repository of that name with."""
         if self.format == LVM:
             return {"volume_group": name}
         if self.format == NFS:
@@ -179,10 +181,10 @@ class World:
     def _made(self, name: str) -> dict[str, Any]:
         """What it is made of."""
         if self.format != LVM:
-            return self._place(name)
+            return self.parameters(name)
         self.storage.make_directory(f"{REPOSITORIES}/{name}")
         make_device(self.storage, f"{REPOSITORIES}/{name}/{DEVICE}", DEVICE_BYTES)
-        made = {**self._place(name), "devices": [f"{REPOSITORIES}/{name}/{DEVICE}"]}
+        made = {**self.parameters(name), "devices": [f"{REPOSITORIES}/{name}/{DEVICE}"]}
         return {**made, "shared": True, "hosts": SHARING_HOSTS} if self.sharing else made
 
     # -- hosts

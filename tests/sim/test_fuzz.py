@@ -37,10 +37,18 @@ def test_a_seed_of_hosts_that_share_a_volume_group_ends_in_order(seed):
 
 @pytest.mark.parametrize("seed", range(1, 6))
 def test_a_seed_of_hosts_that_share_a_server_ends_in_order(seed):
-    """They see each other's names late."""
+    """They see each other's names late; machines run there, and an operator works on the server."""
     outcome = fuzz(seed, world="nfs")
     assert not outcome.problems
     assert outcome.steps > 0
+
+
+@pytest.mark.parametrize("seed", [2, 25])
+def test_a_seed_of_a_host_with_a_volume_group_ends_in_order(seed):
+    """Several of its processes act at once, beside machines."""
+    outcome = fuzz(seed, world="lvm")
+    assert not outcome.problems
+    assert outcome.steps > 300
 
 
 def test_the_same_seed_takes_the_same_steps():

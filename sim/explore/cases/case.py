@@ -8,6 +8,7 @@ from typing import NamedTuple
 from engine.data.records import canonical
 from engine.doors.images import Chain, ImageTool
 from engine.formats.files import layout
+from sim.disk.files import SimFiles
 from sim.disk.profiles import Profile
 from sim.explore.cases.driver import FILES, Driver
 from sim.hosts.processes import SimProcess
@@ -60,16 +61,21 @@ def prepared(case: Case, profile: Profile | str = "posix") -> Driver:
 
 def before_uses(world: World, repositories: Iterable[str]) -> None:
     """Make empty repositories what they were before there were uses. Everything is durable."""
-    files = world.host("one", connect=False).doors.files
+    files = SimFiles(world.storage)
     for name in repositories:
         root = f"{REPOSITORIES}/{name}"
         found = layout.decode_identity(files.read_file(f"{root}/{layout.IDENTITY_FILE}", 4096), root)
-        text = canonical({"format": found.version, "identity": found.identity}) + b"\n"
-        for path, content in ((layout.COPY_FILE, layout.encode_copy(text)), (layout.IDENTITY_FILE, text)):
-            with files.open(f"{root}/{path}", writable=True) as handle:
-                handle.truncate(0)
-                handle.write_at(0, content)
+        put_identity(files, root, canonical({"format": found.version, "identity": found.identity}) + b"\n")
     world.storage.settle()
+
+
+def put_identity(files: SimFiles, root: str, text: bytes) -> None:
+    """Have a repository of files say that of itself, in both places."""
+    for path, content in ((layout.COPY_FILE, layout.encode_copy(text)), (layout.IDENTITY_FILE, text)):
+        with files.open(f"{root}/{path}", writable=True) as handle:
+            handle.truncate(0)
+            handle.write_at(0, content)
+            handle.sync()
 
 
 def slow_tool(process: SimProcess) -> ImageTool:

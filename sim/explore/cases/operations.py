@@ -80,7 +80,8 @@ def create(repo: str, size: int, base: tuple[str, str] | None = None, **options:
             below = model.images.get(base)
             if below is None:
                 return None
-            made = made._replace(content=below.content.truncate(size), torn=below.torn)
+            lost = ((0, size),) if below.hurt == ((0, below.size),) else below.hurt
+            made = made._replace(content=below.content.truncate(size), torn=below.torn, hurt=lost)
         return model.made(repo, result, made)
 
     return Operation(

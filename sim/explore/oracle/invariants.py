@@ -36,6 +36,7 @@ from sim.disk.nodes import DirectoryNode, FileNode
 from sim.disk.storage import SimStorage
 from sim.explore.cases.driver import read
 from sim.explore.oracle.reference import USABLE, Found, Key, Model, fitting
+from sim.hosts.processes import HOLDER
 from sim.hosts.world import REPOSITORIES, World, on_server
 from sim.lvm.lvm_view import as_files, disks
 from sim.lvm.volume_groups import DEVICE_ROOT
@@ -46,7 +47,7 @@ _USE = re.compile(r"tags/[0-9a-f]{2}/use\.([0-9a-f]{32})\.([0-9a-f]{32})\.([0-9a
 _PROGRESS = re.compile(r"progress/([0-9a-f]{32})\.([0-9]+)\Z")
 _DIGESTS = re.compile(r"digests/([0-9a-f]{32})\Z")
 _REMEMBERED = 20_000
-_HIDES = {rules.C_UNNAMED: 1, rules.O_GROWN: 4}
+_HIDES = {rules.C_UNNAMED: 1, rules.O_GROWN: 4, rules.O_WRITTEN: 4}
 """So many fixes of the same thing may be offered when one of these has been run."""
 
 Rank = tuple[int, ...]
@@ -91,7 +92,11 @@ def observe(world: World, engine: Engine, models: Sequence[Model], strangers: bo
         for image in report.images:
             record = records.get(image.id)
             if not image.hidden:
-                seen[repo, image.id] = _found(world, engine, repo, image, record, problems)
+                found = seen[repo, image.id] = _found(world, engine, repo, image, record)
+                if found.unreadable and not any(_is_destroyed(model, repo, image.id) for model in models):
+                    problems.append(
+                        f"I14 image {repo}/{image.id} is {image.status} and cannot be read: {found.unreadable}"
+                    )
         for fix in report.fixes:
             wanted = not fix.waits_for and fix.risk is not Risk.LOSES_DATA
             (runnable if wanted else others).append((repo, fix))
@@ -110,6 +115,7 @@ def observe(world: World, engine: Engine, models: Sequence[Model], strangers: bo
     if final and not strangers:
         for repo in engine.list_repositories():
             named = [fix.target for where, fix in others if where == repo]
+            named += [image for (where, image), found in seen.items() if where == repo and found.prepared]
             problems += [f"I5 after all fixes {text}" for text in leftovers(world.storage, engine, repo, named)]
     usable = frozenset(key for key, image in seen.items() if image.status in USABLE and not image.removed)
     return Observation(tuple(fit or models), tuple(runnable), tuple(others), tuple(rank), tuple(problems), usable)
@@ -126,10 +132,13 @@ def _name_files(engine: Engine, others: Sequence[tuple[str, Fix]]) -> bool:
     return named
 
 
-def _found(
-    world: World, engine: Engine, repo: str, image: ImageReport, record: Record | None, problems: list[str]
-) -> Found:
-    content, in_use = None, False
+def _is_destroyed(model: Model, repo: str, image: str) -> bool:
+    known = model.images.get((repo, image))
+    return known is not None and known.destroyed
+
+
+def _found(world: World, engine: Engine, repo: str, image: ImageReport, record: Record | None) -> Found:
+    content, in_use, unreadable = None, False, ""
     if world.image_locks.held and image.status in USABLE and record is not None and record.volume is not None:
         volumes = engine.context.repository(repo).volumes
         in_use = record.mutable and any(user.writes for user in volumes.users(record.volume))
@@ -137,11 +146,18 @@ def _found(
         try:
             content = _content(world, engine, repo, record)
         except (DiskwrightError, OSError) as error:
-            problems.append(f"I14 image {repo}/{image.id} is {image.status} and cannot be read: {error}")
+            unreadable = str(error)
     return Found(
         image.size_bytes, image.mutable, record.user_data if record else None, image.status, image.removed, content,
-        image.lost, in_use,
+        image.lost, in_use, in_use or _is_prepared(world, engine, repo, image), unreadable,
     )  # fmt: skip
+
+
+def _is_prepared(world: World, engine: Engine, repo: str, image: ImageReport) -> bool:
+    """Whether somebody holds the image for a machine."""
+    if not any(process.name == HOLDER for host in world.hosts.values() for process in host.processes.values()):
+        return False
+    return bool(engine.get_image_status(repo, image.id).busy)
 
 
 _contents: dict[tuple[object, ...], Content | str] = {}

@@ -37,11 +37,17 @@ class Image(NamedTuple):
     """The removal of the image was acknowledged. The image may be gone for good, or restorable; it must not be
     visible."""
     hurt: tuple[tuple[int, int], ...] = ()
-    """Ranges that the case destroyed: they may be zeros, and the image may be broken. All of it: it may be gone."""
+    """Ranges that the case destroyed: they may be zeros, and the image may be broken. All of it: it may be gone, and
+    what only a deep look finds may be wrong with it."""
     grown: Content | None = None
     """What its volume shows that another tool made longer: the image has its old size, or all of this."""
     torn: tuple[tuple[int, int], ...] = ()
     """Ranges that were written and not flushed, as far as is known: they may be old, new or a mixture."""
+
+    @property
+    def destroyed(self) -> bool:
+        """Whether the case destroyed all of it."""
+        return self.hurt == ((0, self.size),)
 
     def written(self, offset: int, data: bytes) -> Image:
         """With something written, in a volume that another tool made longer too."""
@@ -62,6 +68,10 @@ class Found(NamedTuple):
     lost: tuple[tuple[int, int], ...] = ()
     in_use: bool = False
     """A machine has it open for writing: only the machine knows what it shows."""
+    prepared: bool = False
+    """It is in use, or somebody holds it for a machine: fixes of it are offered when that has ended."""
+    unreadable: str = ""
+    """Why it could not be read that is said to be usable."""
 
 
 class Model(NamedTuple):
@@ -124,7 +134,7 @@ class Model(NamedTuple):
             if image.removed:
                 if found is not None and not found.removed:
                     yield f"image {_name(key)} was removed and is back"
-            elif image.hurt == ((0, image.size),) and (found is None or found.status not in USABLE):
+            elif image.destroyed and (found is None or found.content is None):
                 continue
             elif found is None or found.removed:
                 yield f"image {_name(key)} was acknowledged and is {'gone' if found is None else 'removed'}"
@@ -169,7 +179,7 @@ def differences(image: Image, found: Found, final: bool) -> Iterator[str]:
     """How an image that is visible differs from what it must be."""
     if image.grown is not None and found.size == image.grown.size:
         image = image._replace(size=found.size, content=image.grown, grown=None)
-    if image.grown is not None and final and not found.in_use:
+    if image.grown is not None and final and not found.prepared:
         yield f"was made {image.grown.size} bytes long by another tool, and no fix adopts that"
     if (found.size, found.mutable) != (image.size, image.mutable):
         yield f"has {found.size} bytes (mutable: {found.mutable}), not {image.size} ({image.mutable})"

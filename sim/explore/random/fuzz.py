@@ -4,8 +4,8 @@ One seed is one run: some rounds, in each of which two or three hosts act at onc
 as PCT has it) while calls fail, processes are killed or frozen, clocks jump and the power goes; after each
 round the storage is settled or its power is cut. What may then be found is computed by the reference
 model, and compared. At the end faults stop: one host must bring everything in order, in bounded steps. What the hosts
-share is a directory, one on a server (``--world nfs``), or a volume group on LVM (``--world lvm-shared``, see
-``sim.explore.random.shared``).
+share is a directory, one on a server (``--world nfs``), or a volume group on LVM (``--world lvm``: of one host, whose
+processes act at once; ``--world lvm-shared``: of all, see ``sim.explore.random.shared``).
 
 Everything that is left to chance comes from one tape, so the same seed gives the same trace. Exit
 codes: 0 nothing found, 1 a violation, 2 a wrong request.
@@ -21,13 +21,15 @@ from collections.abc import Sequence
 
 from engine.errors import BadRequest, DiskwrightError
 from sim.arguments import Parser
-from sim.explore.random.rounds import ROUNDS, RandomRun, RemoteRun, RunResult
+from sim.explore.random.rounds import ROUNDS, RandomRun, RemoteRun, RunResult, VolumeGroupRun
 from sim.explore.random.shared import SharedRun
 from sim.hosts.crash import Crashed
 from sim.hosts.tape import Tape
 
 COMMAND = "diskwright sim fuzz"
-WORLDS: dict[str, type[RandomRun]] = {"files": RandomRun, "nfs": RemoteRun, "lvm-shared": SharedRun}
+WORLDS: dict[str, type[RandomRun]] = {
+    "files": RandomRun, "nfs": RemoteRun, "lvm": VolumeGroupRun, "lvm-shared": SharedRun,
+}  # fmt: skip
 
 
 def fuzz(seed: int, tape: Tape | None = None, rounds: int = ROUNDS, world: str = "files") -> RunResult:

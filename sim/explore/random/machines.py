@@ -1,7 +1,8 @@
-"""Machines in a random run: they open what was prepared, write with and without flushes, die, and outlive their holder.
+"""Machines in a random run: they open what was prepared, write with and without flushes, stand still, die, and outlive
+their holder.
 
 What a machine did is witnessed, however its round ends: each of its writes counts, and what it has not flushed may be
-old, new or a mixture from then on. No file that it has open may lose its name.
+old, new or a mixture from then on. No file that it has open may lose its name, and no logical volume may be deleted.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sim.hosts.processes import SimProcess
 from sim.hosts.world import World
 
 BLOCK = 4096
-FLUSH, KILL, STOP = "flush", "kill", "stop"
+FLUSH, KILL, STOP, FREEZE, THAW = "flush", "kill", "stop", "freeze", "thaw"
 
 
 class Write(NamedTuple):
@@ -31,7 +32,7 @@ class Write(NamedTuple):
 
 
 Doing = Write | str
-"""A write, or FLUSH, KILL or STOP."""
+"""A write, or one of the words above."""
 
 
 class Running:
@@ -66,7 +67,7 @@ class Machines:
         """What has been done to machines that run."""
         for one in self.running:
             if one.machine.deleted_files():
-                yield f"a file that the machine of {one.disk[0]}/{one.disk[1][:6]} has open was deleted"
+                yield f"what the machine of {one.disk[0]}/{one.disk[1][:6]} has open was deleted"
 
     # -- what they do
 
@@ -154,7 +155,14 @@ def _drive(one: Running, process: SimProcess, doing: Sequence[Doing], log: _Log)
 
 
 def _do(one: Running, what: Doing, log: _Log) -> None:
-    if isinstance(what, Write):
+    """Have it do that, where it can: one that stands still can only go on or be killed."""
+    if what == KILL:
+        one.machine.kill()
+    elif what == THAW:
+        one.machine.thaw()
+    elif not one.machine.running:
+        return
+    elif isinstance(what, Write):
         log.written.append(what)
         one.unflushed.append(what)
         one.machine.write(what.offset, what.data)
@@ -163,8 +171,8 @@ def _do(one: Running, what: Doing, log: _Log) -> None:
         if one.cache != UNSAFE:
             log.flushed += one.unflushed
             one.unflushed.clear()
-    elif what == KILL:
-        one.machine.kill()
+    elif what == FREEZE:
+        one.machine.freeze()
     else:
         one.machine.stop()
 

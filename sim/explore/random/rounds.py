@@ -9,19 +9,21 @@ from typing import Any, NamedTuple
 from engine.api import Engine
 from engine.errors import DiskwrightError
 from sim.explore.cases import operations
+from sim.explore.cases.case import before_uses
 from sim.explore.cases.driver import FILES, Driver, KiB, read
 from sim.explore.cases.fixtures.images import a_chain, a_disk, a_raw_chain, nothing
 from sim.explore.cases.operations import Operation, outcomes, summaries
 from sim.explore.oracle.invariants import observe
 from sim.explore.oracle.recovery import recover
 from sim.explore.oracle.reference import USABLE, Model, settled
-from sim.explore.random.machines import BLOCK, FLUSH, KILL, STOP, Doing, Machines, Write
+from sim.explore.random.acts import ON_A_GROUP, ON_A_SERVER, ON_FILES, Acts
+from sim.explore.random.machines import BLOCK, FLUSH, FREEZE, KILL, STOP, THAW, Doing, Machines, Write
 from sim.explore.random.operator import Meanwhile, Operator
-from sim.hosts.faults import KINDS, Faults
+from sim.hosts.faults import GROUP_KINDS, KINDS, Faults
 from sim.hosts.machine import CACHES
 from sim.hosts.processes import HOLDER
 from sim.hosts.tape import Tape
-from sim.hosts.world import FORMAT, NFS, Job, World
+from sim.hosts.world import FORMAT, LVM, NFS, Job, World
 
 HOSTS = ("one", "two", "three")
 RESCUER = "rescuer"
@@ -30,7 +32,7 @@ ROUNDS = 6
 SIZES = (64 * KiB, 256 * KiB - 300, 256 * KiB)
 _MOST_IMAGES = 9
 _MOST_MODELS = 64
-_NO_WRITES = (FLUSH, FLUSH, FLUSH, KILL, STOP)
+_NO_WRITES = (FLUSH, FLUSH, FLUSH, KILL, STOP, FREEZE, THAW, THAW)
 _MACHINE_BLOCKS = 8
 """Of a disk machines write to no more than the first few, so that they come upon each other's writes."""
 
@@ -59,7 +61,9 @@ class RandomRun:
     pace = 300
     """About so many calls has a round."""
     outside = True
-    """Machines run, and an operator works with other tools."""
+    """Machines run."""
+    acts: tuple[str, ...] = ON_FILES
+    """What an operator does with other tools."""
 
     def __init__(self, tape: Tape, rounds: int = ROUNDS) -> None:
         self._tape = tape
@@ -68,10 +72,14 @@ class RandomRun:
         self.world = World(tape, self.profile, format=self.format)
         self.world.storage.make_directory(FILES)
         self.world.create(*REPOSITORIES)
+        if self.format in (FORMAT, NFS) and tape.choose(4, "made by an older version") == 1:
+            before_uses(self.world, REPOSITORIES)
+            self.told.append("the repositories are those of an older version")
         for host in (*HOSTS, RESCUER):
             self.world.host(host).close()
         self.machines = Machines(self.world)
-        self.operator = Operator(self.world, (*HOSTS, RESCUER))
+        hosts = (self.world.only_host,) if self.world.only_host else (*HOSTS, RESCUER)
+        self.operator = Acts(tape, Operator(self.world, hosts), hosts, REPOSITORIES, self._make_peace)
         self.world.storage.settle()
         self.world.trace.lines.clear()
         self.models: tuple[Model, ...] = (Model(),)
@@ -103,7 +111,7 @@ class RandomRun:
 
     def _round(self, number: int) -> list[str]:
         world, tape = self.world, self._tape
-        meanwhile = self._by_operator(number) if self.outside else Meanwhile("")
+        meanwhile = self._by_operator(number) if self.acts else Meanwhile("")
         self.models = meanwhile.at_once(self.models)
         count = 1 + tape.choose(3, "hosts")
         doing = [self._operation(self.models[tape.choose(len(self.models), "model")]) for _ in range(count)]
@@ -125,7 +133,7 @@ class RandomRun:
         self.machines.bury()
         problems += meanwhile.after()
         self.models = meanwhile.in_the_end(self.models)
-        return problems + self._look()
+        return problems + self.look()
 
     def _write_back(self) -> None:
         """Time passes: names and records are durable by now. Contents of volumes may be still in caches."""
@@ -157,7 +165,8 @@ class RandomRun:
         yield self.world.host(RESCUER)
         self.world.bury(RESCUER)
 
-    def _look(self) -> list[str]:
+    def look(self) -> list[str]:
+        """Compare all with the models, and keep those that it fits; what is wrong."""
         with self._rescuer() as engine:
             found = observe(self.world, engine, self.models)
         self.models = found.models[:_MOST_MODELS]
@@ -264,7 +273,7 @@ class RandomRun:
 
     def _doing(self, size: int) -> Doing:
         tape = self._tape
-        what = tape.choose(20, "machine does")
+        what = tape.choose(24, "machine does")
         if what < len(_NO_WRITES):
             return _NO_WRITES[what]
         block = tape.choose(min(size // BLOCK, _MACHINE_BLOCKS), "where")
@@ -272,44 +281,12 @@ class RandomRun:
 
     def _by_operator(self, number: int) -> Meanwhile:
         """What an operator does before a round."""
-        tape, operator = self._tape, self.operator
-        repo = self._repository()
-        other = REPOSITORIES[1 - REPOSITORIES.index(repo)]
-        choices: list[Callable[[], Meanwhile | None]] = [
-            lambda: operator.fill(tape.choose(3, "room") * BLOCK),
-            lambda: self._alone(lambda: operator.take_away(repo)),
-            lambda: self._alone(lambda: operator.clone_over(repo, other)),
-            lambda: self._alone(lambda: operator.restore(repo) or self._back_up(repo)),
-            lambda: self._alone(lambda: self._back_up(repo)),
-            self._grow,
-            lambda: operator.rename_host(HOSTS[0], HOSTS[tape.choose(len(HOSTS), "called")]),
-        ]
-        what = tape.choose(2 * len(choices), "operator") if number else 0
-        done = choices[what - 1]() if 0 < what <= len(choices) else None
+        done = self.operator.choose(self.acts, self.models) if number else None
+        self.machines.bury()
         if done is None:
             return Meanwhile("")
         self.told.append(f"round {number}: {done.told}")
         return done
-
-    def _alone(self, act: Callable[[], Meanwhile | None]) -> Meanwhile | None:
-        """Do something while nobody runs."""
-        self._make_peace()
-        self.machines.bury()
-        return act()
-
-    def _back_up(self, repo: str) -> Meanwhile | None:
-        known = len(self.models) == 1
-        return self.operator.back_up(self.models[0], repo) if known else None
-
-    def _grow(self) -> Meanwhile | None:
-        disks = sorted(
-            key for key, image in self.models[0].images.items()
-            if image.mutable and not image.removed and image.grown is None
-        )  # fmt: skip
-        if not disks or len(self.models) > 1:
-            return None
-        repo, disk = disks[self._tape.choose(len(disks), "disk")]
-        return self.operator.grow(self.models[0], repo, disk, flushed=bool(self._tape.choose(2, "flushed")))
 
     def _any_fix(self) -> Operation:
         return operations.fix(self._repository(), self._tape.choose(8, "fix"))
@@ -329,4 +306,24 @@ class RemoteRun(RandomRun):
 
     format = NFS
     profile = "nfs"
-    outside = False
+    acts = ON_A_SERVER
+
+
+class VolumeGroupRun(RandomRun):
+    """One run of a host with a volume group: its processes run at once."""
+
+    format = LVM
+    kinds = GROUP_KINDS
+    pace = 1000
+    acts = ON_A_GROUP
+
+    def _write_back(self) -> None:
+        """What is written to the devices is durable: records lie there beside the data."""
+        self.world.storage.settle()
+
+    @contextlib.contextmanager
+    def _rescuer(self) -> Iterator[Engine]:
+        """Another process of the host, which goes on."""
+        engine = self.world.host(RESCUER)
+        yield engine
+        self.world.process_of(engine).end()

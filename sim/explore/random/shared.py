@@ -34,6 +34,7 @@ class SharedRun(RandomRun):
     kinds = SHARED_KINDS
     pace = 1000
     outside = False
+    acts = ()
 
     def __init__(self, tape: Tape, rounds: int = ROUNDS) -> None:
         super().__init__(tape, rounds)

@@ -1,0 +1,116 @@
+"""What an operator does in a random run, chosen by the tape: some acts are for when nobody runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sim.explore.oracle.reference import Key, Model
+from sim.explore.random.machines import BLOCK
+from sim.explore.random.operator import Meanwhile, Operator
+from sim.hosts.tape import Tape
+
+_MANY = 10_000
+"""More than a repository has objects."""
+
+
+class Acts:
+    """Chooses what is done before a round, among the acts that a world has."""
+
+    def __init__(
+        self, tape: Tape, operator: Operator, hosts: Sequence[str], repositories: Sequence[str],
+        make_peace: Callable[[], None],
+    ) -> None:  # fmt: skip
+        """``make_peace``: end all that runs."""
+        self._tape, self._operator, self._hosts, self._repositories = tape, operator, hosts, repositories
+        self._make_peace = make_peace
+
+    def choose(self, names: Sequence[str], models: tuple[Model, ...]) -> Meanwhile | None:
+        """Do one of these, or nothing; None: nothing was done."""
+        what = self._tape.choose(2 * len(names), "operator")
+        if not 0 < what <= len(names):
+            return None
+        repo = self._repositories[self._tape.choose(len(self._repositories), "repository")]
+        return self.do(names[what - 1], repo, models)
+
+    def do(self, name: str, repo: str, models: tuple[Model, ...]) -> Meanwhile | None:
+        """Do one; None: there was nothing to do it to."""
+        return _ACTS[name](self, repo, models)
+
+    # -- for ever
+
+    def _back_up(self, repo: str, models: tuple[Model, ...]) -> Meanwhile | None:
+        self._make_peace()
+        return self._operator.back_up(models[0], repo) if len(models) == 1 else None
+
+    def _grow(self, repo: str, models: tuple[Model, ...]) -> Meanwhile | None:
+        disk = self._disk(models)
+        if disk is None:
+            return None
+        return self._operator.grow(models[0], *disk, flushed=bool(self._tape.choose(2, "flushed")))
+
+    def _cut_short(self, repo: str, models: tuple[Model, ...]) -> Meanwhile | None:
+        disk = self._disk(models)
+        return self._operator.cut_short(models[0], *disk, self._tape.choose(4, "quarters")) if disk else None
+
+    def _disk(self, models: tuple[Model, ...]) -> Key | None:
+        """A disk of which all is known."""
+        if len(models) > 1:
+            return None
+        disks = sorted(
+            key for key, image in models[0].images.items()
+            if image.mutable and not image.removed and image.grown is None and not image.hurt
+        )  # fmt: skip
+        return disks[self._tape.choose(len(disks), "disk")] if disks else None
+
+    def _rename(self, repo: str, models: tuple[Model, ...]) -> Meanwhile:
+        return self._operator.rename_host(self._hosts[0], self._host())
+
+    def _boot(self, repo: str, models: tuple[Model, ...]) -> Meanwhile:
+        return self._operator.boot(self._host())
+
+    def _lose_leases(self, repo: str, models: tuple[Model, ...]) -> Meanwhile:
+        return self._operator.lose_leases(self._host())
+
+    def _host(self) -> str:
+        return self._hosts[self._tape.choose(len(self._hosts), "which host")]
+
+    # -- for a round
+
+    def _fill(self, repo: str, models: tuple[Model, ...]) -> Meanwhile:
+        return self._operator.fill(self._tape.choose(3, "room") * BLOCK)
+
+    def _take_rights(self, repo: str, models: tuple[Model, ...]) -> Meanwhile:
+        number = self._tape.choose(_MANY, "object")
+        return self._operator.take_rights(repo, number, bool(self._tape.choose(2, "for reading")))
+
+    def _take_away(self, repo: str, models: tuple[Model, ...]) -> Meanwhile:
+        self._make_peace()
+        return self._operator.take_away(repo)
+
+    def _clone_over(self, repo: str, models: tuple[Model, ...]) -> Meanwhile:
+        self._make_peace()
+        return self._operator.clone_over(repo, next(other for other in self._repositories if other != repo))
+
+    def _restore(self, repo: str, models: tuple[Model, ...]) -> Meanwhile | None:
+        self._make_peace()
+        return self._operator.restore(repo) or self._back_up(repo, models)
+
+    def _upgrade(self, repo: str, models: tuple[Model, ...]) -> Meanwhile | None:
+        """The whole of it, or one record."""
+        self._make_peace()
+        images = sorted(image for where, image in models[0].images if where == repo)
+        what = self._tape.choose(1 + len(images), "of a newer program")
+        if what:
+            return self._operator.record_of_a_newer_program(repo, images[what - 1])
+        return self._operator.upgrade(repo)
+
+
+_ACTS: dict[str, Callable[[Acts, str, tuple[Model, ...]], Meanwhile | None]] = {
+    "fill": Acts._fill, "away": Acts._take_away, "clone": Acts._clone_over, "restore": Acts._restore,
+    "back up": Acts._back_up, "grow": Acts._grow, "rename": Acts._rename, "boot": Acts._boot,
+    "chmod": Acts._take_rights, "truncate": Acts._cut_short, "upgrade": Acts._upgrade, "lost leases": Acts._lose_leases,
+}  # fmt: skip
+ON_A_GROUP = ("away", "grow", "rename", "boot")
+"""What can be done to a volume group, or beside one."""
+ON_FILES = (*ON_A_GROUP, "fill", "clone", "restore", "back up", "chmod", "truncate", "upgrade")
+ON_A_SERVER = (*ON_FILES, "lost leases")

@@ -144,6 +144,7 @@ WRONG_VALUES: dict[str, Any] = {
     "fits": lambda value: not value,
     "reclaims_at_least": lambda value: 1 << 40,
     "length": lambda value: value + 1,
+    "remark": lambda value: "no such words",
 }
 
 
@@ -159,7 +160,7 @@ CHANGED = [
     "values/sizes_that_are_not_round", "lessons/5_two_hosts", "storage/has_strange_files", "values/user_data_limits",
     "remove/in_the_middle_of_a_family", "lessons/2_crash_and_mend", "snapshot/interrupted_at_each_step",
     "copy/incremental_without_snapshots", "lessons/4_when_the_power_fails", "copy/target_full_told_late",
-    "fix/strategy_from_overlay_to_flat",
+    "fix/strategy_from_overlay_to_flat", "import/bitmaps_of_backups_are_left_out",
 ]  # fmt: skip
 
 

@@ -109,6 +109,15 @@ class VirtualMachines(Protocol):
         """Start a machine on a path that ``prepare`` gave. StorageError: it cannot open that."""
 
 
+class Lasting(Protocol):
+    """Processes that go on from step to step."""
+
+    def go_on(
+        self, host: str, process: str, verb: str, arguments: dict[str, Any], faults: tuple[ActiveFault, ...]
+    ) -> Ended:
+        """Do an operation in the process of that name, which is new where there is none or it is dead."""
+
+
 class Network(Protocol):
     """Cables, and a server at the end of one."""
 
@@ -137,6 +146,9 @@ class Backend(Protocol):
 
     @property
     def virtual(self) -> VirtualMachines | None: ...
+
+    @property
+    def lasting(self) -> Lasting | None: ...
 
     @property
     def world(self) -> World | None:

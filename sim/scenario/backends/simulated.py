@@ -22,7 +22,16 @@ from sim.hosts.processes import SimProcess
 from sim.hosts.tape import Tape
 from sim.hosts.world import DEVICE, DEVICE_BYTES, FORMAT, LVM, NFS, REPOSITORIES, SHARED, World
 from sim.lvm.volume_groups import make_device
-from sim.scenario.backends.backend import ActiveFault, Ended, Failure, Machines, VirtualMachine, VirtualMachines
+from sim.scenario.backends.backend import (
+    ActiveFault,
+    Ended,
+    Failure,
+    Lasting,
+    Machines,
+    VirtualMachine,
+    VirtualMachines,
+)
+from sim.scenario.backends.lasting import LastingEngine
 from sim.scenario.backends.operations import RUNNER, do, is_by_runner, volume_path
 from sim.scenario.backends.watch import Reached, Watch, watching
 from sim.scenario.language.model import Interruption, Scenario
@@ -46,6 +55,7 @@ class SimBackend:
         self._faults: tuple[ActiveFault, ...] = ()
         self._jobs: dict[str, _Frozen] = {}
         self._open: dict[str, SimProcess] = {}
+        self._lasting: dict[tuple[str, str], tuple[SimProcess, LastingEngine]] = {}
         self._world.storage.make_directory(_SCRATCH)
         self._vandal = self._world.machine("somebody").process("vandal")
         with self.engine(scenario.hosts[0]) as engine:
@@ -68,6 +78,10 @@ class SimBackend:
 
     @property
     def virtual(self) -> VirtualMachines:
+        return self
+
+    @property
+    def lasting(self) -> Lasting:
         return self
 
     def root(self, repository: str) -> str:
@@ -148,6 +162,17 @@ class SimBackend:
         if interruption is not None:
             watch.on_reached(_killer(process, watch) if interruption.how == "crash" else _stopper(process))
         return live()
+
+    def go_on(
+        self, host: str, process: str, verb: str, arguments: dict[str, Any], faults: tuple[ActiveFault, ...]
+    ) -> Ended:
+        found = self._lasting.get((host, process))
+        if found is None or found[0].dead:
+            made = self._process(host, ())
+            found = self._lasting[host, process] = made, LastingEngine(made.doors, made.host.state_directory)
+        one, engine = found
+        one.hook = _Faulty(faults) if faults else self._world.hook
+        return engine.do(verb, arguments)
 
     def thaw(self, job: str) -> Ended:
         return self._jobs.pop(job).go_on()

@@ -86,6 +86,8 @@ class Step(NamedTuple):
     within_s: float = 0.0
     """How long a step that fails is tried again."""
     note: str = ""
+    process: str = ""
+    """The name of the process that does it, which goes on afterwards; "": one of its own."""
     subject: str = ""
     """Of an expectation: image, in, fix or file; "" where it has alternatives."""
     alternatives: tuple[Step, ...] = ()

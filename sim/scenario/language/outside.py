@@ -4,7 +4,7 @@ their own."""
 from __future__ import annotations
 
 from sim.hosts.machine import CACHES
-from sim.scenario.language.fields import IMAGE, IN, PIECE, Field, Verb
+from sim.scenario.language.fields import IMAGE, IN, PIECE, PLACE, Field, Verb
 
 _HERE = ("sim", "local")
 _MACHINE = Field("name", "which one", True)
@@ -43,6 +43,27 @@ VERBS: dict[str, Verb] = {
         "somebody makes the data of an image longer with a tool of his own",
         {"image": IMAGE, "in": IN, "size": Field("size", "how long", True)},
         backends=_HERE,
+    ),
+    "swap": Verb(
+        "two repositories exchange their places",
+        {"repository": PLACE, "with": Field("repository", "the other", True)},
+        backends=_HERE,
+    ),
+    "rename_host": Verb(
+        "a host gets another name, perhaps that of another one",
+        {"name": Field("host", "which one", True), "to": Field("text", "its name from now on", True)},
+        backends=("sim",),
+    ),
+    "chmod": Verb(
+        "somebody changes the rights to a part of a repository: `none`; of a directory `read`, its names cannot be "
+        "changed; `all`, as it was",
+        {
+            "in": PLACE, "path": Field("text", "where in the repository it is; empty: the repository itself"),
+            "image": Field("image", "instead: a file of this image"),
+            "part": Field("choice", "with image: which one (default data)", choices=("record", "data")),
+            "rights": Field("choice", "what everybody may do", True, choices=("none", "read", "all")),
+        },
+        backends=("sim",),
     ),
     "lose_leases": Verb(
         "the server takes a host for dead: what its processes have locked on the storage is free, and fails for them",

@@ -30,6 +30,11 @@ _GIVES = {
 """What the name is of that a verb gives; the others give images."""
 _NAMED = {"from": "fixes"}
 """What a field names that is not called so itself."""
+_ONE_OF = {
+    "set_user_data": ("data", "bytes", "nested"), "add_file": ("text", "length", "link_to"),
+    "chmod": ("path", "image"),
+}  # fmt: skip
+"""Fields of which a verb needs exactly one."""
 _MAX_STEPS = 500
 
 
@@ -208,15 +213,26 @@ class _Parser(Reader):
                 step = step._replace(error=self._error(value))
             elif name == "may_fail":
                 step = step._replace(may_fail=tuple(self._code(value, code) for code in self.words(value)))
+            elif name == "process":
+                step = step._replace(process=self._process(step, key, value))
             elif name == "within":
                 step = step._replace(within_s=self._within(step, key, value))
             else:
                 step = step._replace(note=" ".join(self.text(value).split()))
         if step.within_s and (step.interruption is not None or step.faults):
             self.wrong(modifiers["within"][0], "within cannot stand beside crash, freeze, stop and faults")
+        if step.process and (step.interruption is not None or step.within_s or step.values.get("by_runner")):
+            self.wrong(modifiers["process"][0], "process cannot stand beside crash, freeze, stop, within and by_runner")
         if step.interruption is not None and step.interruption.job:
             self.jobs[step.interruption.job] = step.host
         return step
+
+    def _process(self, step: Step, key: Scalar, node: Node) -> str:
+        if step.verb not in schema.BY_A_PROCESS:
+            self.wrong(key, f"{step.verb} is done by no process of a host")
+        if "lab" in self.backends:
+            self.wrong(key, "process cannot be played on lab: this scenario needs sim, local")
+        return self.name(node)
 
     def _within(self, step: Step, key: Scalar, node: Node) -> float:
         if step.verb not in schema.PATIENT:
@@ -363,12 +379,12 @@ class _Parser(Reader):
             for kind in ("overwrite", "written"):
                 if "pieces" not in values.get(kind, {"pieces": 1}):
                     self.wrong(node, f"{kind} needs a list of pieces")
-        elif step.verb == "set_user_data" and len(values.keys() & {"data", "bytes", "nested"}) != 1:
-            self.wrong(node, "set_user_data needs one of data, bytes, nested")
+        elif step.verb == "make_file" and "bitmap" in values and values.get("format") != "qcow2":
+            self.wrong(node, "only a qcow2 file has bitmaps")
+        elif step.verb in _ONE_OF and len(values.keys() & set(_ONE_OF[step.verb])) != 1:
+            self.wrong(node, f"{step.verb} needs one of {', '.join(_ONE_OF[step.verb])}")
         elif step.verb == "make_file" and "pieces" not in values.get("content", {"pieces": 1}):
             self.wrong(node, "the content of a made file is a list of pieces")
-        elif step.verb == "add_file" and len(values.keys() & {"text", "length", "link_to"}) != 1:
-            self.wrong(node, "add_file needs one of text, length, link_to")
         elif step.verb == "add_file" and any(part in ("", ".", "..") for part in values["path"].split("/")):
             self.wrong(node, f"{values['path']!r:.60} is not a path inside the repository")
         elif step.verb == "expect":

@@ -133,6 +133,7 @@ VERBS: dict[str, Verb] = {
             "format": Field("choice", "of the file (default raw)", choices=("raw", "qcow2")),
             "content": Field("content", "a list of pieces"),
             "backing": Field("text", "qcow2: name another file as its backing"),
+            "bitmap": Field("text", "qcow2: it has a dirty bitmap of this name, as programs for backup keep"),
         },
     ),
     "remove": Verb("remove an image; its data stay until a clean", {"image": IMAGE, "in": IN}, "image", True),
@@ -289,6 +290,10 @@ VERBS: dict[str, Verb] = {
     "rejoin": Verb("it can again", {"name": Field("host", "which one", True)}, "name", backends=("lab",)),
     **outside.VERBS,
 }  # fmt: skip
+BY_A_PROCESS = {name for name, verb in VERBS.items() if verb.interruptible} | {
+    "check", "teardown", "write", "stop_task", "connect", "disconnect", "take_srm", "release_srm",
+}  # fmt: skip
+"""Verbs that a process of a host does."""
 
 EXPECT_IMAGE = {
     "image": IMAGE,
@@ -309,6 +314,7 @@ EXPECT_IMAGE = {
     "percent": Field("count", "the percentage that its operation has persisted"),
     "busy": Field("text", "who works on it now contains this; empty text: nobody"),
     "lost": Field("ranges", "ranges that are known to be lost"),
+    "remark": Field("text", "what is noted about its import contains this"),
 }
 EXPECT_REPOSITORY = {
     "in": PLACE,
@@ -376,6 +382,7 @@ MODIFIERS = {
     "error": "it must fail: the code of the error, a list of codes of which it has one, or `code` and `says`",
     "may_fail": "a list of error codes that are as good as success",
     "within": "while it fails it is tried again, for so many seconds (fix and take_srm)",
+    "process": "a name: all steps with it are done by one process, which goes on (sim and local)",
     "note": "a sentence for the trace",
 }
 REPOSITORY = {

@@ -6,6 +6,7 @@ Everything is durable afterwards, as damage usually is.
 from __future__ import annotations
 
 import contextlib
+import struct
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
@@ -17,13 +18,15 @@ from engine.doors.files import Files
 from engine.doors.images import Layer
 from engine.errors import DiskwrightError
 from engine.tags import changes
-from engine.tools.qemu.qcow2 import fresh_image
+from engine.tools.qemu.qcow2 import CLUSTER_BYTES, fresh_image
 from sim.scenario.language.model import Step
 from sim.scenario.language.patterns import chunks
 from sim.scenario.play.names import NamedImage, Names
 
 _FEATURES_OFFSET = 72  # incompatible features in a qcow2 header of version 3
 _FLIPPED_AT = 5
+_AUTOCLEAR_OFFSET, _EXTENSIONS_OFFSET = 88, 112
+_BITMAPS_EXTENSION, _DIRTY, _GRANULARITY_BITS = 0x23852875, 1, 16
 _FEATURES = {"dirty": 1 << 0, "corrupt": 1 << 1, "data-file": 1 << 2, "unknown-feature": 1 << 40}
 
 
@@ -194,4 +197,22 @@ def make_file(names: Names, engine: Engine, step: Step) -> None:
             session.flush()
         finally:
             session.close()
+    if "bitmap" in values:
+        _add_bitmap(files, path, values["bitmap"].encode())
     names.files.add(values["as"])
+
+
+def _add_bitmap(files: Files, path: str, name: bytes) -> None:
+    """Give a qcow2 file that ``make_file`` made a persistent bitmap in which no bit is set."""
+    with files.open(path, writable=True) as handle:
+        first = -(-handle.stat().size // CLUSTER_BYTES)
+        directory, table = first * CLUSTER_BYTES, (first + 1) * CLUSTER_BYTES
+        entry = struct.pack(">QIIBBHI", table, 1, 0, _DIRTY, _GRANULARITY_BITS, len(name), 0) + name
+        entry += bytes(-len(entry) % 8)
+        extension = struct.pack(">IIIIQQ", _BITMAPS_EXTENSION, 24, 1, 0, len(entry), directory)
+        handle.write_at(_EXTENSIONS_OFFSET, extension + handle.read_at(_EXTENSIONS_OFFSET, 256))
+        handle.write_at(_AUTOCLEAR_OFFSET, (1).to_bytes(8, "big"))
+        handle.write_at(2 * CLUSTER_BYTES + 2 * first, b"\0\1\0\1")  # both clusters are referred to once
+        handle.write_at(directory, entry)
+        handle.truncate(table + CLUSTER_BYTES)
+        handle.sync()

@@ -113,6 +113,9 @@ def _image_data(names: Names, engine: Engine, step: Step, image: NamedImage) -> 
     if "busy" in values:
         busy = engine.get_image_status(image.repository, image.id).busy
         _expect(step, "busy", _says(busy, values["busy"])[1], busy)
+    if "remark" in values:
+        remarks = engine.get_image_status(image.repository, image.id).remarks
+        _expect(step, "remark", any(values["remark"] in remark for remark in remarks), remarks)
     if "user_data" in values:
         found = engine.get_user_data(image.repository, image.id)
         _expect(step, "user_data", found == values["user_data"], found)

@@ -47,6 +47,16 @@ def plug_in(names: Names, step: Step) -> None:
     _rename(names.backend.files, f"{root}.away", root)
 
 
+def swap(names: Names, step: Step) -> None:
+    """Have each of two repositories stand where the other was."""
+    files, first, second = (
+        names.backend.files,
+        *map(names.backend.root, (step.values["repository"], step.values["with"])),
+    )
+    for source, target in ((first, f"{first}.away"), (second, first), (f"{first}.away", second)):
+        _rename(files, source, target)
+
+
 def write_file(names: Names, step: Step) -> None:
     """Write into an image file of a user's."""
     values = step.values
@@ -60,7 +70,7 @@ def write_file(names: Names, step: Step) -> None:
 
 OF_OPERATORS: dict[str, Callable[[Names, Step], None]] = {
     "back_up": back_up, "put_back": put_back, "unplug": unplug, "plug_in": plug_in,
-    "write_file": write_file,
+    "write_file": write_file, "swap": swap,
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from engine.api import Engine
 from engine.doors.processes import ProcessState
 from engine.host.state import Prepared
+from sim.hosts.world import on_server
 from sim.scenario.backends.backend import Backend, VirtualMachine
 from sim.scenario.language.model import Step
 from sim.scenario.language.patterns import Piece, chunks
@@ -94,9 +95,33 @@ def _lose_leases(backend: Backend, names: Names, step: Step) -> None:
         process.lose_locks()
 
 
+def _rename_host(backend: Backend, names: Names, step: Step) -> None:
+    assert backend.world is not None, "only the simulator can call a host otherwise"
+    backend.world.machine(step.values["name"]).called = step.values["to"]
+
+
+def _chmod(backend: Backend, names: Names, step: Step) -> None:
+    assert backend.world is not None, "only the simulator has users that are not root"
+    values, path = step.values, backend.root(step.values["in"])
+    if "image" in values:
+        with backend.engine(step.host) as engine:
+            image = names.image(values["image"], step.lines["image"], values["in"])
+            find = names.record_path if values.get("part") == "record" else names.data_path
+            path = on_server(find(engine, image, step.line))
+    elif values["path"]:
+        path += f"/{values['path']}"
+    modes = backend.world.modes
+    if values["rights"] == "all":
+        modes.give_back(path)
+    else:
+        modes.take(path, values["rights"] == "read")
+
+
 OPERATORS: dict[str, Callable[[Backend, Names, Step], None]] = {
     "kill_holder": _kill_holder,
     "resize_behind": _resize,
     "lose_leases": _lose_leases,
+    "rename_host": _rename_host,
+    "chmod": _chmod,
 }
 """What operators do, on every backend that the table of verbs names."""

@@ -258,6 +258,9 @@ class _Run:
 
     def _tried(self, step: Step, arguments: dict[str, Any], faults: tuple[ActiveFault, ...]) -> Ended:
         """Once, or while it fails until its time is over."""
+        if step.process:
+            assert self.backend.lasting is not None, f"processes of {self.backend.name} do one step"
+            return self.backend.lasting.go_on(step.host, step.process, step.verb, arguments, faults)
         ended = self.backend.run(step.host, step.verb, arguments, step.interruption, faults)
         waited = 0.0
         while ended.how == "failed" and waited < step.within_s:

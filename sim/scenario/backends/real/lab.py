@@ -79,6 +79,7 @@ class LabBackend(RealBackend[LabProcess]):
 
     name = "lab"
     virtual = None
+    lasting = None
     look_again_s = 0.05
 
     def __init__(self, scenario: Scenario, seed: int = 0) -> None:

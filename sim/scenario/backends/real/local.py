@@ -23,7 +23,8 @@ from engine.doors import Doors
 from engine.doors.processes import ProcessState
 from engine.errors import DiskwrightError, ToolMissing
 from engine.tools.local.files import RealFiles
-from sim.scenario.backends.backend import ActiveFault, Ended, Failure, VirtualMachine, VirtualMachines
+from sim.scenario.backends.backend import ActiveFault, Ended, Failure, Lasting, VirtualMachine, VirtualMachines
+from sim.scenario.backends.lasting import LastingEngine
 from sim.scenario.backends.operations import do, is_by_runner
 from sim.scenario.backends.real import worker
 from sim.scenario.backends.real.base import Exit, RealBackend
@@ -82,6 +83,7 @@ class LocalBackend(RealBackend[LocalProcess]):
         self._top = os.path.realpath(tempfile.mkdtemp(prefix="diskwright-scenario-"))
         self._hosts = scenario.hosts
         self._machines: dict[str, list[QemuIo]] = {host: [] for host in scenario.hosts}
+        self._lasting: dict[tuple[str, str], LastingEngine] = {}
         self._roots = {plan.name: f"{self._top}/srv/{plan.directory}" for plan in scenario.repositories}
         try:
             for folder in ("srv", "scratch", "state", "work", "ids"):
@@ -115,6 +117,10 @@ class LocalBackend(RealBackend[LocalProcess]):
 
     @property
     def virtual(self) -> VirtualMachines:
+        return self
+
+    @property
+    def lasting(self) -> Lasting:
         return self
 
     @property
@@ -158,6 +164,15 @@ class LocalBackend(RealBackend[LocalProcess]):
         finally:
             engine.close()
 
+    def go_on(
+        self, host: str, process: str, verb: str, arguments: dict[str, Any], faults: tuple[ActiveFault, ...]
+    ) -> Ended:
+        assert not faults, "faults are for the simulator"
+        engine = self._lasting.get((host, process))
+        if engine is None:
+            engine = self._lasting[host, process] = LastingEngine(self._doors(host), self.state(host))
+        return engine.do(verb, arguments)
+
     def start(self, host: str, spec: str) -> LocalProcess:
         ours = os.path.dirname(sim.__path__[0])
         path = os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH", "")]))
@@ -183,6 +198,8 @@ class LocalBackend(RealBackend[LocalProcess]):
     def kill_host(self, host: str) -> None:
         for machine in self._machines[host]:
             machine.kill()
+        for key in [key for key in self._lasting if key[0] == host]:
+            self._lasting.pop(key).close()
         workers = [one for one in self.frozen.values() if one.host == host]
         for one in workers:
             one.process.kill()

@@ -175,11 +175,8 @@ class Tags:
                     foreign.append(f"tags/{shard}/{name}")
                 continue
             tag, generation, before = parsed
-            generations = files.get(tag)
-            if generations is None:
-                files[tag] = {generation: (before,)}
-            else:
-                generations[generation] = (*generations.get(generation, ()), before)
+            generations = files.setdefault(tag, {})
+            generations[generation] = (*generations.get(generation, ()), before)
         content = []
         for tag, generations in files.items():
             generation = newest_of(generations)
@@ -412,14 +409,12 @@ class Tags:
         """Remove the tombstones that stood alone ``before`` their directory was synced for that of ``tag``, but never
         the highest, if no record is being written: then nobody can go on from a generation below one of them, and what
         they outdated does not come back after a loss of power. Litter if it fails."""
+        kept = max([*before, *layout.tombstones({tag: {generation: (False,)}}, True)], default=None)
         with contextlib.suppress(OSError):
-            if any(
-                layout.is_temporary(e.name, _RECORD) for e in self._tree.files.list_directory(self._tree.path("tmp"))
-            ):
-                return
-            kept = max([*before, *layout.tombstones({tag: {generation: (False,)}}, True)], default=None)
-            for one in [one for one in before if one != kept]:
-                self._tree.files.unlink(self._path(one[1], one[0]))
+            listed = self._tree.files.list_directory(self._tree.path("tmp"))
+            if not any(layout.is_temporary(entry.name, _RECORD) for entry in listed):
+                for one in [one for one in before if one != kept]:
+                    self._tree.files.unlink(self._path(one[1], one[0]))
 
     def _require_newest(self, tag: str, expected: int) -> None:
         with from_os_errors(f"list the generations of image {tag}"):

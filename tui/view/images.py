@@ -23,7 +23,7 @@ _REMEMBERED = 8
 class ImageOrder(StrEnum):
     """What to sort images by."""
 
-    STATE = "state"
+    STATE = "severity"
     """What needs attention first, then by name and id."""
     NAME = "name"
     SIZE = "size"

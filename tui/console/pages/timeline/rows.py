@@ -22,20 +22,20 @@ COLUMNS = (
     Column("mark", "", 1),
     Column("when", "WHEN", 8),
     Column("host", "HOST", 10),
-    Column("kind", "WHAT", 11),
+    Column("kind", "WHAT", 11, share=1),
     Column("image", "IMAGE", 10, share=1),
-    Column("text", "", 30, share=4),
+    Column("text", "", 30, share=6),
 )
 STEP_COLUMNS = (
     Column("mark", "", 1),
     Column("when", "STEP", 6),
     Column("host", "HOST", 8),
     Column("kind", "WHAT", 11),
-    *COLUMNS[4:],
+    *COLUMNS[4:],  # what a step does is one short word
 )
 """Of a replay."""
 _ROLES = {"failed": "broken", "killed": "broken", "lost": "broken", "CRASH": "broken", "done": "optimized"}
-_LANE_SIGNS = {"killed": "!", "failed": "!", "resumed": ">", "done": "="}
+_LANE_SIGNS = {"killed": "!", "failed": "!", "stopped": "|", "resumed": ">", "done": "="}
 
 
 class EventRows:
@@ -114,7 +114,7 @@ def _provenance(events: Sequence[Event], signs: Signs) -> Line:
             host = event.host
         role = _ROLES.get(event.kind, "text")
         spans.append(Span(_LANE_SIGNS.get(event.kind, "─" if signs.unicode else "-"), role))
-        if event.crash or event.kind in ("resumed", "done"):
+        if event.crash or event.kind in ("stopped", "resumed", "done"):
             spans.append(Span(event.kind, role))
     return tuple(spans)
 

@@ -14,7 +14,7 @@ from sim.explore.cases.fixtures.images import BLOCK, a_disk, a_raw_disk, data, d
 from sim.explore.cases.fixtures.others import clean_up_to_the_end
 from sim.explore.search.explorer import Explorer, Violation
 from sim.explore.search.faulty import failures
-from sim.explore.together.machines import BY_HAND, Harmed, outlived
+from sim.explore.together.machines import BY_HAND, Harmed, came_late, outlived
 from sim.hosts.world import REPOSITORIES
 
 QUICK = ("snapshot-raw", "remove-all", "merge-down", "merge-up", "optimize-format", "optimize-beside-a-merge")
@@ -89,6 +89,24 @@ def test_what_a_machine_uses_is_neither_put_away_nor_handed_out(purpose: Purpose
     bears = gate.RULES[purpose]._replace(readers=True, writers=True)
     monkeypatch.setitem(gate.RULES, purpose, bears)
     assert next(outlived(BESIDE[purpose], 1000))
+
+
+@pytest.mark.parametrize("name", ["merge-up", "optimize-format", "lvm:optimize-leaks"])
+def test_a_machine_that_comes_when_a_fix_has_started_is_not_harmed(name: str, monkeypatch: pytest.MonkeyPatch):
+    """It is started anew by the path that it had, after the fix was verified and before its process does anything. Nor
+    is it where the gate does not ask before data is rewritten: qemu's own locks refuse that, or another question."""
+    runs = list(came_late(ALL[name]))
+    assert runs and not any(runs)
+    bears = gate.RULES[Purpose.REWRITE]._replace(readers=True, writers=True)
+    monkeypatch.setitem(gate.RULES, Purpose.REWRITE, bears)
+    assert not any(came_late(ALL[name]))
+
+
+def test_a_gate_that_does_not_ask_again_when_a_fix_has_started_is_found(monkeypatch: pytest.MonkeyPatch):
+    """The fix was verified when nobody had the disk open."""
+    bears = gate.RULES[Purpose.REPLACE]._replace(readers=True, writers=True)
+    monkeypatch.setitem(gate.RULES, Purpose.REPLACE, bears)
+    assert any(came_late(ALL["optimize-format"]))
 
 
 def test_data_that_tells_of_no_user_is_found(monkeypatch: pytest.MonkeyPatch):

@@ -11,6 +11,9 @@ this the machine writes and flushes; in further runs the process of the case die
 * that in the end the disk shows all that the machine has flushed, and nothing else has changed.
 
 Whether a verb or fix is refused or done is not judged: either may be right.
+
+Or the machine comes late (``came_late``): it is started anew by the path that it had, when a fix was verified and
+started, and before its process does anything.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import NamedTuple
 
 from engine.data.model import Fix
 from engine.errors import DiskwrightError, StorageError
+from engine.host.state import Task
 from sim.disk.content import Content
 from sim.disk.files import Fault
 from sim.explore.cases.case import Case, prepared
@@ -46,7 +50,7 @@ class Harmed(NamedTuple):
     case: str
     disk: Key
     dies: int
-    """The effect before which the process of the case died, 0: it did not."""
+    """The effect before which the process of the case died, 0: it did not; of a late machine, the how manieth fix."""
     problems: tuple[str, ...]
 
 
@@ -62,6 +66,15 @@ def outlived(case: Case, every: int = 9) -> Iterator[Harmed | None]:
             yield _Run(case, disk, dies).judged()
 
 
+def came_late(case: Case) -> Iterator[Harmed | None]:
+    """What went wrong, None for nothing, with each disk and each fix of what there is before the case."""
+    for disk in _disks(case):
+        number = 0
+        while (run := _Run(case, disk, late=number)).started:
+            yield run.judged_late()
+            number += 1
+
+
 def _disks(case: Case) -> list[Key]:
     model = prepared(case).models[0]
     return sorted(key for key, image in model.images.items() if image.mutable and image.size >= _AT + BLOCK)
@@ -70,8 +83,10 @@ def _disks(case: Case) -> list[Key]:
 class _Run:
     """One of them."""
 
-    def __init__(self, case: Case, disk: Key, dies: int = 0) -> None:
-        self._case, self._disk, self._dies = case, disk, dies
+    def __init__(self, case: Case, disk: Key, dies: int = 0, late: int = -1) -> None:
+        """``late``: the how manieth fix is started before the machine."""
+        self._case, self._disk, self._dies, self._late = case, disk, dies, late
+        self._task: Task | None = None
         self._driver = prepared(case)
         self._world = self._driver.world
         self._problems: list[str] = []
@@ -92,7 +107,13 @@ class _Run:
             return False
         self._content = read(engine, repo, image, self._driver.image(repo, image).size)
         engine.doors.processes.kill(entry.process)
-        self._taken = self._offered()
+        self._taken = self._offered(deep=self._late >= 0)
+        if self._late >= len(self._taken):
+            return False
+        if self._late >= 0:
+            repo, fix = self._taken.pop(self._late)
+            with contextlib.suppress(DiskwrightError):
+                self._task = self._world.host("two").fix_storage_repository(repo, fix, {"irreversible": True})
         host = self._world.process_of(engine).host
         self._machine = SimMachine(host, entry.path, entry.format)
         self._use()
@@ -114,6 +135,21 @@ class _Run:
         self._judge_disk()
         found = tuple(dict.fromkeys(self._problems))
         return Harmed(self._case.name, self._disk, self.effects, found) if found else None
+
+    def judged_late(self) -> Harmed | None:
+        """Let the task run beside the machine, try all other fixes, and say what went wrong."""
+        self._look()
+        if self._task is not None:
+            self._world.host("two").wait_for_task(self._task)
+        self._use()
+        self._look()
+        self._fix_all()
+        self._use()
+        self._look()
+        self._machine.stop()
+        self._judge_disk()
+        found = tuple(dict.fromkeys(self._problems))
+        return Harmed(self._case.name, self._disk, self._late, found) if found else None
 
     def __call__(self, process: SimProcess, call: str, what: str) -> Fault:
         """As a hook: before each effect on the shared storage the machine writes, and the process may die."""
@@ -149,12 +185,12 @@ class _Run:
             with contextlib.suppress(DiskwrightError):
                 engine.run_fix_here(repo, fix)
 
-    def _offered(self) -> list[tuple[str, Fix]]:
+    def _offered(self, deep: bool = False) -> list[tuple[str, Fix]]:
         engine = self._world.host("two")
         return [
             (repo, fix)
             for repo in engine.list_repositories()
-            for fix in engine.check_storage_repository(repo)
+            for fix in engine.check_storage_repository(repo, {"deep": deep})
             if not fix.waits_for
         ]
 

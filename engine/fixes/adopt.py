@@ -8,17 +8,18 @@ says.
 
 from __future__ import annotations
 
+import contextlib
+
 from engine.copying import image_file
-from engine.data.records import Record, VolumeRef
-from engine.doors.files import FileHandle
-from engine.errors import Refused, from_os_error
+from engine.data.records import Operation, Record, VolumeRef
+from engine.doors.files import FileHandle, Stat
+from engine.errors import DiskwrightError, Refused, from_os_errors
 from engine.formats.base import Repository
 from engine.gate import gate
 from engine.gate.gate import Purpose
 from engine.tags import chains, changes, imports, target
 from engine.tags.attempt import Attempt, unfinished
 from engine.tags.context import Context
-from engine.tags.imports import NamedFile
 
 
 def resume(context: Context, repository: Repository, tag: str) -> None:
@@ -36,42 +37,40 @@ def _adopt(attempt: Attempt, record: Record) -> None:
     path = operation.path if imports.is_named(notes, repository.identity, record) else ""
     if not gate.adoption(repository).taken(volume):
         named = imports.require_named(notes, repository.identity, attempt.tag, operation)
-        _require_same(attempt.context, named)
+        with from_os_errors(f"look at the file to adopt {path!r:.200}"):
+            _require_same(path, attempt.context.doors.files.stat(path), named.facts)
         attempt.stage("take in")
-        gate.take_in(repository, attempt.tag, volume, path, image_file.inode_of(named.facts))
+        gate.take_in(repository, attempt.tag, volume, path, image_file.inode_of(named.facts), attempt.check)
     attempt.stage("check")
-    _require_sound(attempt, record, volume)
+    _require_sound(attempt, record, operation, volume)
     attempt.stage("take over")
     gate.let_go(repository, attempt.tag, volume, path)
     attempt.finish(target.sealed)
+    with contextlib.suppress(DiskwrightError):  # only litter
+        gate.adoption(repository).forget(volume)
     notes.forget_file(repository.identity, attempt.tag)
 
 
-def _require_same(context: Context, named: NamedFile) -> None:
-    """Return if the file that has the name now is as the adoption began with."""
-    try:
-        found = image_file.identity_of(context.doors.files.stat(named.path))
-    except OSError as error:
-        raise from_os_error(error, f"look at the file to adopt {named.path!r:.200}") from error
-    if found != named.facts:
+def _require_same(path: str, found: Stat, facts: tuple[int, ...]) -> None:
+    """Return if a file is as it was when its adoption began."""
+    if image_file.identity_of(found) != facts:
         raise Refused(
-            f"the file {named.path!r:.200} is not the one that the adoption began with, or was written to since",
+            f"the file {path!r:.200} is not the one that the adoption began with, or was written to since",
             "Remove the image and clean it away, which leaves the file where it is; then adopt again",
         )
 
 
-def _require_sound(attempt: Attempt, record: Record, volume: VolumeRef) -> None:
-    """Return if the volume is durable, can be used as it is, and did not change while all of its tables were read."""
+def _require_sound(attempt: Attempt, record: Record, operation: Operation, volume: VolumeRef) -> None:
+    """Return if the volume is durable, can be used as it is, and has not changed since its adoption began, nor while
+    all of its tables were read."""
     repository, doors = attempt.repository, attempt.context.doors
     layer = gate.open_layer(repository, attempt.tag, volume, Purpose.REPLACE)
     gate.settle(doors, layer)
-    try:
-        with doors.files.open(layer.path) as handle:
-            before = handle.stat()
-            _require_fit(attempt, handle, layer.path, volume)
-            after = handle.stat()
-    except OSError as error:
-        raise from_os_error(error, f"read volume {volume.id}") from error
+    with from_os_errors(f"read volume {volume.id}"), doors.files.open(layer.path) as handle:
+        before = handle.stat()
+        _require_same(operation.path, before, operation.path_facts)
+        _require_fit(attempt, handle, layer.path, volume)
+        after = handle.stat()
     if (image_file.identity_of(before), before.ctime_ns) != (image_file.identity_of(after), after.ctime_ns):
         raise Refused(f"volume {volume.id} was changed while it was checked", "Run the fix again when nobody writes")
     facts = repository.volumes.facts(volume.id, volume.format)

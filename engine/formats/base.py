@@ -240,8 +240,8 @@ class Volumes(Protocol):
 
 
 class Adoption(Protocol):
-    """Files of others on the same storage that become volumes as they are. Each has both names before it loses its own;
-    whoever comes late takes no file its only name. Refused where a name means another file."""
+    """Files of others on the same storage that become volumes as they are: none is without a name at any moment,
+    whoever comes late. Refused where a name means another file."""
 
     def require_here(self, path: str) -> None:
         """Return if the file can get the name of a volume. Refused: it is elsewhere, or in the repository."""
@@ -252,16 +252,20 @@ class Adoption(Protocol):
     def taken(self, volume: VolumeRef) -> bool:
         """Tell whether the volume is there and its file has no name of others any more."""
 
-    def take(self, path: str, inode: int, volume: VolumeRef) -> None:
-        """Give the file with that inode the name of the volume too, durable; success when it has it. Refused when it
-        has a third name."""
+    def take(self, path: str, volume: VolumeRef) -> None:
+        """Give the file the name of the volume too, durable; also when something has it."""
+
+    def require_taken(self, path: str, inode: int, volume: VolumeRef) -> None:
+        """Return if the volume is the file with that inode, which has one name of others. Refused."""
 
     def let_go(self, path: str, volume: VolumeRef) -> None:
         """Take the file at ``path`` that name, durable; success when it has it no more. ImageBusy while it is open."""
 
+    def forget(self, volume: VolumeRef) -> None:
+        """Leave nothing that ``let_go`` needs to take it back: the image counts."""
+
     def give_back(self, path: str, volume: VolumeRef) -> None:
-        """Have the file of the volume, where that is there, a name of others again, durable. Refused when it has none
-        and ``path`` is ""."""
+        """Have the file of the volume, if any, a name of others again, durable. Refused when ``path`` is not known."""
 
 
 class Activation(Protocol):

@@ -23,7 +23,7 @@ from engine.doors import Doors
 from engine.doors.images import Layer
 from engine.doors.leases import Lease
 from engine.doors.users import User, describe_users
-from engine.errors import Conflict, ImageBusy, Refused, from_os_error
+from engine.errors import Conflict, DiskwrightError, ImageBusy, Refused, from_os_error
 from engine.formats.base import Adoption, Repository, unverified
 from engine.gate import owners
 
@@ -213,9 +213,20 @@ def adoption(repository: Repository) -> Adoption:
     return repository.adoption
 
 
-def take_in(repository: Repository, tag: str, volume: VolumeRef, path: str, inode: int) -> None:
-    """Give a file that nobody uses the name of the volume of ``tag`` too; see ``Adoption.take``."""
-    adoption(repository).take(path, inode, volume)
+def take_in(
+    repository: Repository, tag: str, volume: VolumeRef, path: str, inode: int, verify: Callable[[], None]
+) -> None:
+    """Give a file that nobody uses the name of the volume of ``tag`` too. ``verify`` raises unless the record still
+    says that this is the caller's to do; what nobody names is not left then."""
+    adoption(repository).take(path, volume)
+    try:
+        verify()
+    except DiskwrightError:
+        entry = repository.tags.read(tag)
+        if entry is None or entry.tombstone or (entry.record is not None and volume not in entry.record.volumes()):
+            repository.volumes.remove(volume.id, volume.format)
+        raise
+    adoption(repository).require_taken(path, inode, volume)
     require(repository, tag, volume, Purpose.REPLACE)
 
 

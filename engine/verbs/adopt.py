@@ -250,14 +250,19 @@ def name_file(context: Context, repository: Repository, record: Record, path: st
     again, and have the record speak of it. Refused for another file than it began with."""
     operation, files = record.operation, context.doors.files
     assert operation is not None and operation.attempt is not None
-    with from_os_errors(f"find the file to adopt {path!r:.200}"):
+    try:
         path = files.resolve(require_path(path))
         taken = gate.adoption(repository).taken(operation.attempt)
-        if not taken and image_file.identity_of(files.stat(path)) != operation.path_facts:
-            raise Refused(
-                f"{path!r:.200} is not the file that the adoption began with, or was written to since",
-                "Remove the image and clean it away, which leaves that file where it is; then adopt again",
-            )
+        facts = operation.path_facts if taken else image_file.identity_of(files.stat(path))
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {path!r:.200}, which is to be adopted", "Give the right path") from None
+    except OSError as error:
+        raise from_os_error(error, f"find the file to adopt {path!r:.200}") from error
+    if facts != operation.path_facts:
+        raise Refused(
+            f"{path!r:.200} is not the file that the adoption began with, or was written to since",
+            "Remove the image and clean it away, which leaves that file where it is; then adopt again",
+        )
 
     def speaks_of_it(now: Record) -> Record | None:
         if now.operation is None or now.operation.verb != "adopt" or now.operation.path == path:

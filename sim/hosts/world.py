@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from engine.api import Engine
 from engine.doors import Doors
 from engine.doors.clock import Ids
+from engine.doors.files import Kind
 from engine.doors.images import ImageTool
 from engine.errors import DiskwrightError
 from engine.formats.nfs.place import MOUNTS
@@ -162,7 +163,8 @@ class World:
 
     def repositories(self) -> list[str]:
         """Names of the directories that may be repositories."""
-        return sorted(entry.name for entry in self.storage.list_directory(REPOSITORIES))
+        listed = self.storage.list_directory(REPOSITORIES)
+        return sorted(entry.name for entry in listed if entry.kind is Kind.DIRECTORY)
 
     def connect(self, engine: Engine) -> None:
         """Connect all repositories under their names, where the host has none connected."""

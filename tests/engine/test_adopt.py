@@ -11,9 +11,11 @@ import pytest
 
 from engine.data.model import Status, WaitKind
 from engine.data.records import decode, encode
-from engine.errors import BadRequest, ImageBusy, NotUnderstood, Refused
+from engine.errors import BadRequest, ImageBusy, NotFound, NotUnderstood, Refused
 from engine.formats.files import volumes
-from sim.hosts.world import LVM
+from sim.explore.cases.driver import Driver
+from sim.explore.cases.fixtures import images
+from sim.hosts.world import LVM, NFS
 from sim.hosts.world import World as SimWorld
 from tests.crash.kit import MiB, content
 from tests.engine.kit import NO_FIX, fixes, record, run, state_of, volume_of
@@ -245,6 +247,24 @@ def test_a_program_without_adoption_understands_no_record_of_one(engine, tmp_pat
     monkeypatch.setattr("engine.data.records.ADOPTED", "nothing of the kind")
     with pytest.raises(NotUnderstood):
         decode(raw, image)
+
+
+def test_on_nfs_another_host_goes_on_by_its_own_path():
+    """Each host has its own mount; a file that is not below that is refused."""
+    world = SimWorld(format=NFS)
+    world.create("a")
+    driver = Driver(world)
+    images.an_adoption_on_a_server(driver)
+    two = driver.engine("two")
+    with pytest.raises(NotFound, match="there is no file"):
+        two.name_import_file("a", images.disk(driver), images.on_server_of(driver.engine()))
+    two.name_import_file("a", images.disk(driver), images.on_server_of(two))
+    run(two, "a", "B-ADOPT")
+    assert [(image.id, image.status) for image in two.list_images("a")] == [(images.disk(driver), Status.OPTIMIZED)]
+    with two.doors.files.create("/elsewhere.raw") as handle:
+        handle.truncate(MiB)
+    (refused,) = two.plan_adoption("a", ["/elsewhere.raw"], "raw").refused
+    assert "is not on the file system of" in refused[1]
 
 
 def test_volumes_that_are_no_files_take_none_over():

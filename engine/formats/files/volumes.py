@@ -214,21 +214,23 @@ class Volumes:
 class Adoption:
     """Files of the same file system that become volumes.
 
-    The old name is the last that goes, and it goes by way of ``lost``: what was moved there can be looked at, and be
-    put back, when it is another file, or is in use; and who comes late only moves a name."""
+    The old name goes last, by way of ``lost``: what was moved there can be looked at, and put back, when it is another
+    file or in use. There it stays until the seal counts, so who wakes up late deletes no name: what is given back has
+    two, and who cleans removes the volume's, or it stands in ``lost`` and can be put where it belongs."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._files = tree.files
 
     def require_here(self, path: str) -> None:
-        """Compare devices. Where one file system is mounted several times link(2) tells the rest."""
+        """Compare devices and mounts: link(2) knows no way from one mount of a file system to another."""
         with from_os_errors(f"look at {path!r:.200}"):
             there, root = self._files.stat(path), self._files.resolve(self._tree.root)
             here = self._files.stat(root)
         if path.startswith(f"{root}/"):
             raise Refused(f"the file {path!r:.200} is a part of the repository", "It cannot be adopted")
-        if there.device != here.device:
+        mounts = self._tree.doors.mounts
+        if there.device != here.device or mounts.holding(path) != mounts.holding(root):
             raise _elsewhere(path, self._tree.root)
 
     def users(self, path: str) -> list[User]:
@@ -242,7 +244,7 @@ class Adoption:
             found = self._found(self._path(volume))
             return found is not None and self._other_names(volume, found) == 0
 
-    def take(self, path: str, inode: int, volume: VolumeRef) -> None:
+    def take(self, path: str, volume: VolumeRef) -> None:
         """Make one link and one sync, the latter also when the link was there."""
         shard = layout.volume_shard(volume.id)
         with self._tree.from_os_errors(f"give {path!r:.200} the name of a volume"):
@@ -250,14 +252,18 @@ class Adoption:
             try:
                 self._files.link(path, self._path(volume))
             except FileExistsError:
-                pass  # of that file, or it is refused below
+                pass  # of that file, or ``require_taken`` refuses
             except OSError as error:
                 if error.errno == errno.EXDEV:
                     raise _elsewhere(path, self._tree.root) from None
                 raise
-            found = self._files.stat(self._path(volume))
             self._files.sync_directory(self._tree.path(shard))
-        if found.inode != inode or found.kind is not Kind.FILE:
+
+    def require_taken(self, path: str, inode: int, volume: VolumeRef) -> None:
+        """Open the volume: on NFS what is opened is asked for, not remembered."""
+        with from_os_errors(f"look at volume {volume.id}"), self._files.open(self._path(volume)) as handle:
+            found = handle.stat()
+        if found.inode != inode:
             raise Refused(f"volume {volume.id} is another file than {path!r:.200}", _GIVE_UP)
         if (names := self._other_names(volume, found)) != 1:
             raise Refused(
@@ -266,37 +272,42 @@ class Adoption:
             )
 
     def let_go(self, path: str, volume: VolumeRef) -> None:
-        """Rename the file into ``lost``, sync its directory, unlink it there."""
-        lost = self._lost(volume)
+        """Rename the file into ``lost``, look at it there, sync the directory in which it was."""
         with self._tree.from_os_errors(f"take over {path!r:.200}"), _moving(self._tree, volume.id):
             ours = self._files.stat(self._path(volume))
-            self._forget_lost(volume, ours)  # rename(2) does nothing where both are names of one file
             if path and _same(self._found(path), ours):
+                self._forget_lost(volume, ours)  # rename(2) does nothing where both are names of one file
                 with contextlib.suppress(FileNotFoundError):
-                    self._files.rename(path, lost)
-                self._require_moved(path, lost, ours)
+                    self._files.rename(path, self._lost(volume))
+                    self._require_moved(path, self._lost(volume), ours)
             if path:
                 with contextlib.suppress(FileNotFoundError):
                     self._files.sync_directory(path.rpartition("/")[0] or "/")
-            self._forget_lost(volume, ours)
             if self._other_names(volume, self._files.stat(self._path(volume))):
                 raise Refused(f"the file {path!r:.200} has got another name meanwhile", _GIVE_UP)
             self._give(volume)
 
     def _require_moved(self, path: str, lost: str, ours: Stat) -> None:
-        """Return if what was moved is ours and not open; else give it the name again that it had."""
-        moved = self._found(lost)
-        if moved is None:
-            return
+        """Return if what was moved is ours, has the name of the volume, and is not open; else give it the name again
+        that it had. Who comes late finds that the volume is gone."""
+        with self._files.open(lost) as handle:  # on NFS what is opened is asked for, not remembered
+            moved = handle.stat()
         users = self._files.users(lost, unlocked=True) if _same(moved, ours) else []
-        if _same(moved, ours) and not users:
+        if _same(moved, ours) and moved.links > 1 and not users:
             return
         self._files.link(lost, path)  # is there another file by now, this one stays where it is and is shown
         self._files.sync_directory(path.rpartition("/")[0] or "/")
         self._files.unlink(lost)
         if users:
             raise ImageBusy(f"the file {path!r:.200} is in use by {describe_users(users)}", "Stop that, then try again")
+        if _same(moved, ours):
+            raise Conflict(f"the adoption of {path!r:.200} was given up meanwhile", "Check again")
         raise Refused(f"another file has got the name {path!r:.200}", _GIVE_UP)
+
+    def forget(self, volume: VolumeRef) -> None:
+        """Unlink it in ``lost``; what a crash leaves there, or brings back, is litter."""
+        with self._tree.from_os_errors(f"take over volume {volume.id}"):
+            self._forget_lost(volume, self._files.stat(self._path(volume)))
 
     def give_back(self, path: str, volume: VolumeRef) -> None:
         """Make one link and one sync, the latter also when the link was there."""
@@ -318,10 +329,8 @@ class Adoption:
                     f"volume {volume.id} has no other name, and this host was not told which one it had",
                     "Clean where the adoption was begun; or restore the image, and let the adoption end",
                 )
-            self._forget_lost(volume, ours)
 
     def _forget_lost(self, volume: VolumeRef, ours: Stat) -> None:
-        """Take the file the name that it has only on its way. That comes back after a crash as litter."""
         if _same(self._found(self._lost(volume)), ours):
             self._files.unlink(self._lost(volume))
 

@@ -193,7 +193,7 @@ class Driver:
             done(model.made(repo, image, made))
         return image
 
-    def adopt(self, repo: str, shows: Mapping[str, Image], **options: Any) -> list[str]:
+    def adopt(self, repo: str, shows: Mapping[str, Image], format: str = "qcow2", **options: Any) -> list[str]:
         """adopt_images of a chain; ``shows``: what each file shows, from the top down. Interrupted, the upper ones may
         be committed and the others not."""
         models = [self.model]
@@ -201,7 +201,7 @@ class Driver:
             models.append(models[-1].made(repo, None, image))
         with self.promising(*models[1:]) as done:
             engine, model = self.engine(), models[0]
-            made = engine.adopt_images(repo, engine.plan_adoption(repo, list(shows), "qcow2"), options)
+            made = engine.adopt_images(repo, engine.plan_adoption(repo, list(shows), format), options)
             for path, image in shows.items():
                 model = model.made(repo, made[path], image)
             done(model)

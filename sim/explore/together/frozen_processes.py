@@ -150,6 +150,24 @@ def _given_up_halfway(repo: str) -> Operation:
     return Operation(f"give up of {repo}, killed", run)
 
 
+def _given_back(driver: Driver) -> Operation:
+    """Others give an adoption up, the operator says where the file was; or find that it counts, and keep the image."""
+    disk = images.disk(driver)
+
+    def run(engine: Engine) -> bool:
+        engine.remove_image("a", disk)
+        try:
+            engine.name_import_file("a", disk, images.on_server_of(engine))
+        except REFUSALS:
+            engine.restore_image("a", disk)
+            return False
+        _fix_all("a").run(engine)
+        return True
+
+    removed = operations.remove("a", disk).effect
+    return Operation("give back", run, lambda model, result: model if result is False else removed(model, None))
+
+
 def _rule(repo: str, name: str) -> OperationOf:
     return lambda driver: operations.rule(repo, name)
 
@@ -211,6 +229,7 @@ _ALL = (
         _rule("a", rules.O_GROWN),
         lambda driver: operations.both(_fix_all("a"), _made_longer_still(driver)),
     ),
+    Freeze("adopt", images.an_adoption_on_a_server, _rule("a", rules.B_ADOPT), _given_back),
     Freeze("merge", images.a_raw_chain, _rule("a", rules.M_CHAIN), lambda driver: _fix_all("a")),
     Freeze(
         "copy", images.a_mutable_copy, _rule("b", rules.B_COPY), lambda driver: _fixed_and_written(driver, "b", "copy")

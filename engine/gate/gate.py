@@ -24,7 +24,8 @@ from engine.doors.images import Layer
 from engine.doors.leases import Lease
 from engine.doors.users import User, describe_users
 from engine.errors import Conflict, DiskwrightError, ImageBusy, Refused, from_os_error
-from engine.formats.base import Adoption, Repository, unverified
+from engine.formats.adoption import Adoption
+from engine.formats.base import Repository, unverified
 from engine.gate import owners
 
 

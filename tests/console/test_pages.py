@@ -27,6 +27,7 @@ from tui.console.pages.family import page as family_page
 from tui.console.pages.pictures import lines
 from tui.text.statuses import State
 from tui.view.families import Family, Member
+from tui.work import runs
 from tui.work.history import Entry, History
 
 SIZES = ((80, 24), (160, 50))
@@ -136,3 +137,13 @@ async def test_work_that_ended_while_nobody_was_here_is_told(tmp_path: Path) -> 
         assert "Run 90aa" in told(pilot.app) and "ended while you were away" in told(pilot.app)
     async with running(console(FixedSite(tmp_path / "state", [sample_view()]))) as pilot:
         assert "away" not in told(pilot.app)
+
+
+async def test_a_run_that_goes_on_is_told_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a repository that is not the one shown: whoever comes back after a crash of the console finds it."""
+    site = FixedSite(tmp_path / "state", [sample_view(), sample_view("pool-2")._replace(identity="6" * 32)])
+    begun = Entry(NOW - 500, "alice", "host-a", "console", "run 3f2a", "pool-2", result="started", task="b" * 32)
+    History(site.notes).add(begun, {"run": "6" * 32})
+    monkeypatch.setattr(runs, "get_run", lambda *given: sample_run()._replace(repo_id="pool-2"))
+    async with running(console(site)) as pilot:
+        assert told(pilot.app) == "Run 3f2a goes on in pool-2, 1 of 3 done: Runs (3) shows it there."

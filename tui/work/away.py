@@ -46,6 +46,19 @@ def news(entries: Sequence[Entry]) -> list[str]:
     return [f"{more} more ended while you were away: diskwright log tells them.", *told] if more else told
 
 
+def going_on(notes: Notes) -> list[str]:
+    """What is said of the runs that go on by themselves, in whichever repository, a sentence each. Texts are
+    printable."""
+    told = []
+    for id, work in History(notes).going_on().items():
+        with contextlib.suppress(NotFound):
+            run = runs.get_run(notes, str(work.about.get("run", "")), id)
+            if run.alive:
+                done = f"{run.done} of {len(run.steps)} done"
+                told.append(f"Run {run.short} goes on in {run.repo_id}, {done}: Runs (3) shows it there.")
+    return told
+
+
 def _ended(notes: Notes, id: str, work: Work) -> list[Entry] | None:
     """How a work has ended, None while it goes on."""
     try:

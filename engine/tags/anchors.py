@@ -24,6 +24,12 @@ def noted(anchors: Anchors, boot: str) -> dict[str, Any]:
     return {**anchors, BOOT: boot} if anchors else {}
 
 
+def without(known: Anchors, part: str) -> dict[str, Any]:
+    """Return the anchors without those of one part, which is about to be another one: its inode, and what tells that
+    from earlier ones of its number ("… of PART")."""
+    return {name: value for name, value in known.items() if name != part and not name.endswith(f" of {part}")}
+
+
 def differences(known: Anchors, now: Anchors) -> list[str]:
     """Return how ``now`` differs from what was noted, a part of a sentence each. What only one of them tells is no
     difference: an older program may have noted less."""

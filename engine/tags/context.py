@@ -170,7 +170,7 @@ class Context:
         """Note that a part of the repository is about to be made again, so it will be another one. Durable."""
         for connection in list(self.connections.values()):
             if connection.identity == repository.identity and part in connection.anchors:
-                rest = {name: known for name, known in connection.anchors.items() if name != part}
+                rest = anchors.without(connection.anchors, part)
                 self.connections[connection.repo_id] = seen = connection._replace(anchors=rest)
                 self._note(seen)
 

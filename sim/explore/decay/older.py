@@ -11,6 +11,7 @@ from engine.data.records import Record, decode
 from engine.errors import Damaged
 from sim.disk.nodes import DirectoryNode, FileNode
 from sim.disk.storage import SimStorage
+from sim.explore.cases.driver import FILES
 from sim.explore.decay.objects import ROOT, Damage, naming
 from sim.hosts.trees import remove_tree
 from sim.hosts.world import World
@@ -38,7 +39,10 @@ class Older:
         now, then = _records(_files(storage)), _records(self._then)
         self._changed = {tag for tag in now.keys() | then.keys() if now.get(tag) != then.get(tag)}
         found = [Damage(tag, kind) for tag in sorted(self._changed & then.keys()) for kind in ("older", "beside")]
-        return [*found, TAGS, EVERYTHING] if self._changed else []
+        if not self._changed:
+            return []
+        # A file that an adoption took, or that was given back, would be there twice.
+        return [*found, TAGS, *([EVERYTHING] if _outside(self._before) == _outside(storage) else [])]
 
     def touched(self, records: dict[str, Record], damage: Damage) -> set[str]:
         """Return the tags whose record it is, and those that have got its data since: whose that is nothing tells. One
@@ -91,6 +95,10 @@ def _files(storage: SimStorage) -> _Files:
         for path, _, node in storage.walk()
         if path.startswith(ROOT) and isinstance(node, FileNode)
     }
+
+
+def _outside(storage: SimStorage) -> set[str]:
+    return {path for path, _, _ in storage.walk() if path.startswith(f"{FILES}/")}
 
 
 def _records(files: _Files) -> dict[str, _Files]:

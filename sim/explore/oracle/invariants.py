@@ -105,7 +105,7 @@ def observe(world: World, engine: Engine, models: Sequence[Model], strangers: bo
         _add_rank(rank, report, records)
     if world.storage.sequence != before and not world.sharing:  # there, who reads an image says so first
         problems.append("I15 check changed the storage")
-    if _name_files(engine, others):
+    if name_files(engine, others):
         return observe(world, engine, models, strangers)
     final = not runnable
     waiting = {(repo, fix.target) for repo, fix in others if fix.waits_for}
@@ -121,7 +121,7 @@ def observe(world: World, engine: Engine, models: Sequence[Model], strangers: bo
     return Observation(tuple(fit or models), tuple(runnable), tuple(others), tuple(rank), tuple(problems), usable)
 
 
-def _name_files(engine: Engine, others: Sequence[tuple[str, Fix]]) -> bool:
+def name_files(engine: Engine, others: Sequence[tuple[str, Fix]]) -> bool:
     """Name the files that imports wait for, where they are; whether there was one."""
     named = False
     for repo, fix in others:

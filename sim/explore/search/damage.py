@@ -28,6 +28,7 @@ from sim.explore.cases.driver import layers, read
 from sim.explore.decay import files, lvm
 from sim.explore.decay.objects import REPOSITORY, Damage, Objects
 from sim.explore.decay.older import EVERYTHING, Older
+from sim.explore.oracle.invariants import name_files
 from sim.explore.oracle.reference import USABLE, Image, Key, Model
 from sim.hosts.world import FORMAT, World
 
@@ -298,14 +299,15 @@ def _ready(offered: tuple[Fix, ...]) -> list[Fix]:
 
 
 def _run_all(engine: Engine) -> RepositoryReport:
-    """Run whatever is offered, also what loses data; return what is seen when nothing can be run any more. Nothing
-    waits for a record then."""
+    """Run whatever is offered, also what loses data, and name the files that are waited for; return what is seen when
+    nothing can be run any more. Nothing waits for a record then."""
     report = engine.inspect_repository(REPOSITORY)
     for _ in range(_MOST_FIXES):
         ready = next((fix for fix in report.fixes if fix.wait is None), None)
-        if ready is None:
+        if ready is not None:
+            _run(engine, ready)
+        elif not name_files(engine, [(REPOSITORY, fix) for fix in report.fixes]):
             break
-        _run(engine, ready)
         report = engine.inspect_repository(REPOSITORY)
     waiting = [fix for fix in report.fixes if fix.wait is None or fix.wait.kind is WaitKind.RECORD]
     if waiting:

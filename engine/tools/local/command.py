@@ -12,8 +12,10 @@ import os
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from engine.data.amounts import human
 from engine.errors import MAKE_ROOM, NoSpace, StorageError, ToolFailed, ToolMissing
 from engine.tools.local.environment import of_a_tool
+from engine.tools.local.limits import Limits
 
 if TYPE_CHECKING:
     import subprocess
@@ -61,7 +63,13 @@ class CommandRunner:
         self.die_with_us = die_with_us
         self.recent: list[Command] = []
 
-    def run(self, arguments: Sequence[str], inherit: Sequence[int] = (), patience_s: float | None = None) -> Result:
+    def run(
+        self,
+        arguments: Sequence[str],
+        inherit: Sequence[int] = (),
+        patience_s: float | None = None,
+        limits: Limits | None = None,
+    ) -> Result:
         """Run to the end, with ``inherit`` as the only descriptors passed on. ToolMissing: not installed.
 
         Any exit code is returned; ``failure`` makes an error of it. After ``patience_s`` the program is killed:
@@ -69,7 +77,7 @@ class CommandRunner:
         """
         import subprocess
 
-        process = self._started(arguments, inherit, subprocess.PIPE)
+        process = self._started(arguments, inherit, subprocess.PIPE, limits)
         try:
             output, errors = process.communicate(timeout=patience_s)
         except subprocess.TimeoutExpired:
@@ -86,12 +94,14 @@ class CommandRunner:
         self.remember(arguments, process.returncode, words)
         return Result(process.returncode, output, words, errors)
 
-    def lines(self, arguments: Sequence[str], subject: str) -> Generator[bytes, None, None]:
+    def lines(
+        self, arguments: Sequence[str], subject: str, limits: Limits | None = None
+    ) -> Generator[bytes, None, None]:
         """Run, and yield what is printed line by line as it comes, whatever its length in all. Who closes this before
         the end ends the program. ToolFailed at the end where it failed (``failure``), ToolMissing."""
         errors = os.memfd_create("errors")
         try:
-            process = self._started(arguments, (), errors)
+            process = self._started(arguments, (), errors, limits)
             try:
                 assert process.stdout is not None
                 yield from process.stdout
@@ -104,15 +114,17 @@ class CommandRunner:
         self.remember(arguments, process.returncode, shortened(raw))
         if process.returncode:
             result = Result(process.returncode, b"", shortened(raw), raw)
-            raise failure(" ".join(arguments[:2]), subject, result)
+            raise failure(" ".join(arguments[:2]), subject, result, limits)
 
-    def _started(self, arguments: Sequence[str], inherit: Sequence[int], errors: int) -> subprocess.Popen[bytes]:
+    def _started(
+        self, arguments: Sequence[str], inherit: Sequence[int], errors: int, limits: Limits | None
+    ) -> subprocess.Popen[bytes]:
         """Start a program with its standard error going to ``errors``. ToolMissing, ToolFailed."""
         import subprocess
 
         passed = {name: os.environ[name] for name in self.variables if name in os.environ}
         try:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 list(arguments),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -121,6 +133,9 @@ class CommandRunner:
                 pass_fds=tuple(inherit),
                 process_group=self._group(),
             )
+            if limits is not None:
+                limits.confine(process.pid)
+            return process
         except FileNotFoundError:
             raise self.missing(arguments[0]) from None
         except OSError as error:
@@ -156,8 +171,9 @@ def _give_up(process: subprocess.Popen[bytes]) -> None:
             pipe.close()
 
 
-def failure(name: str, subject: str, result: Result) -> StorageError:
-    """Return the error for a program that failed: ``name`` such as "qemu-img map", ``subject`` what it worked on."""
+def failure(name: str, subject: str, result: Result, limits: Limits | None = None) -> StorageError:
+    """Return the error for a program that failed: ``name`` such as "qemu-img map", ``subject`` what it worked on,
+    ``limits`` what it was allowed to take."""
     if result.exit_code < 0:
         how = f"was ended by signal {-result.exit_code}"
     else:
@@ -165,6 +181,9 @@ def failure(name: str, subject: str, result: Result) -> StorageError:
     message = f"{name} of {subject} {how}: {result.words or 'it said nothing'}"
     if "No space left on device" in result.words or "Disk quota exceeded" in result.words:
         return NoSpace(message, MAKE_ROOM)
+    if limits is not None and limits.exceeded(result.exit_code, result.words):
+        most = f"{human(limits.memory_bytes)} of memory and {limits.processor_s} s of a processor"
+        return ToolFailed(message, f"It may take {most}: an image that needs more is damaged, or made to need it")
     return ToolFailed(message)
 
 

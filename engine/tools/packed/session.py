@@ -18,6 +18,7 @@ from engine.doors.images import Data, Layer
 from engine.errors import BadRequest, Refused, ToolMissing
 from engine.tools.local.command import shortened
 from engine.tools.local.environment import of_a_tool
+from engine.tools.local.limits import of_unpackers
 from engine.tools.qemu.layers import opened
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ class UnpackSession:
                     program, stdin=descriptor, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=of_a_tool(),
                     process_group=0,
                 )  # fmt: skip
+                of_unpackers().confine(self._process.pid)
             except FileNotFoundError:
                 package = _PACKAGES[Packing(self._layer.packing)]
                 raise ToolMissing(f"{program[0]} is not installed", f"Install the package {package}") from None

@@ -16,6 +16,7 @@ from engine.data.model import FileFormat, VolumeFormat
 from engine.doors.images import Chain, CheckReport, Extent, Layer, Session
 from engine.errors import BadRequest, ToolFailed, ToolMissing, from_os_error
 from engine.tools.local.command import Command, CommandRunner, Result, failure
+from engine.tools.local.limits import of_readers
 from engine.tools.qemu.foreign import DRIVERS
 from engine.tools.qemu.layers import checked_path, describe
 from engine.tools.qemu.qcow2 import MAX_BACKING_NAME_BYTES
@@ -66,7 +67,7 @@ class QemuImageTool:
             return
         self._require_version()
         arguments = ["qemu-img", "map", "--output=json", describe(chain)]
-        with contextlib.closing(self._commands.lines(arguments, chain[0].path)) as lines:
+        with contextlib.closing(self._commands.lines(arguments, chain[0].path, of_readers())) as lines:
             yield from _extents(lines)
 
     def required_bytes(self, chain: Chain, format: VolumeFormat) -> int:
@@ -180,12 +181,13 @@ class QemuImageTool:
         """Run ``qemu-img verb arguments``; an exit code that is not ``allowed`` becomes an error about ``chain[0]``."""
         self._require_version()
         passed = [*inherit, *(self.inherit if writer else ())]
-        result = self._commands.run(["qemu-img", verb, *arguments], passed)
+        limits = None if writer else of_readers()
+        result = self._commands.run(["qemu-img", verb, *arguments], passed, limits=limits)
         if result.exit_code not in allowed:
             path = chain[0].path
             if verb == "check" and result.exit_code == _CHECK_UNSUPPORTED:
                 raise ToolFailed(f"{path} has a format that cannot be checked")
-            raise failure(f"qemu-img {verb}", path, result)
+            raise failure(f"qemu-img {verb}", path, result, limits)
         return result
 
     def _require_version(self) -> None:

@@ -18,6 +18,7 @@ from tests.console.kit import (
     ident,
     idle,
     image,
+    operation,
     press,
     running,
     sample_report,
@@ -363,6 +364,20 @@ async def test_a_plan_of_which_nothing_is_left_says_why(tmp_path: Path) -> None:
         assert "The queued fix is not offered now" in screen_text(pilot.app)
         await press(pilot, "p")
         assert "check offers none of the queued fixes now" in told(pilot.app)
+
+
+async def test_what_is_being_worked_on_is_no_empty_page(tmp_path: Path) -> None:
+    """Where all that is broken is under way nothing is offered: it says so, and is looked at often meanwhile."""
+    busy = image(1, "broken", "Copy has not finished", "B-COPY", busy="copy by host host-b")
+    busy = busy._replace(operation=operation("copy", "host-b", 2, 3, 41, 5))
+    site = FixedSite(tmp_path / "state", [sample_view(report=RepositoryReport((busy,), (), (), 200 * GiB, 12 * GiB))])
+    async with running(console(site)) as pilot:
+        assert "web-db is being worked on: copy by host host-b. 3 shows how far" in screen_text(pilot.app)
+        scans = site.scans
+        site.time += 9  # a scan of this took 0.4 s, and a twentieth of the time is spent scanning
+        pilot.app.tick()
+        await idle(pilot)
+        assert site.scans > scans
 
 
 async def test_what_cannot_be_undone_needs_the_name_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

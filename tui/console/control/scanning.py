@@ -16,7 +16,8 @@ QUIET_RESCAN_S = 30.0
 WATCHED_RESCAN_S = 2.0
 """While a plan is shown, changes of others are seen within about this time."""
 LIVE_RESCAN_S = 6.0
-"""While something runs: each scan is a process, and the bar does not come from scans."""
+"""While something runs, or another process or host works on an image: each scan is a process, and the bar of a run does
+not come from scans."""
 RESCAN_SHARE = 20
 """A scan that takes long is repeated less often: at most this share of the time is spent scanning."""
 RETRY_LOST_S = 30.0
@@ -80,7 +81,8 @@ def _is_due(shell: Shell, watched: bool) -> bool:
     if watched:
         pause = WATCHED_RESCAN_S
     else:
-        usual = LIVE_RESCAN_S if site.live_runs() else QUIET_RESCAN_S
+        working = bool(site.live_runs()) or any(item.busy for item in site.view.operations)
+        usual = LIVE_RESCAN_S if working else QUIET_RESCAN_S
         pause = max(usual, RESCAN_SHARE * site.view.took_s)
     if site.view.problem:
         pause = RETRY_LOST_S

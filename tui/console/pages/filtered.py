@@ -22,6 +22,7 @@ from tui.console.widgets.table import Column, Table
 from tui.view.query import Query, parse
 
 _MOST, _LEAST = 6, -4
+_EVENTS = 3
 WHY_ROWS, WHY_COLUMNS, WHY_COLUMNS_HUGE = 9, 38, 64
 """As in the style sheet."""
 
@@ -99,7 +100,7 @@ class FilteredPage(Page):
             return []
         row, known = site.view.image(image), site.chronicle
         events = known.lane(image) if known is not None and image else ()
-        return lines.beyond(row.facts if row is not None else "", rule, events)
+        return lines.beyond(row.facts if row is not None else "", rule, events, _EVENTS)
 
     @property
     def lists_repositories(self) -> bool:

@@ -117,7 +117,12 @@ class TriagePage(FilteredPage):
         snoozed = f", {found.snoozed} fixes snoozed (S shows them)" if found.snoozed else ""
         low = ", free space is LOW" if view.low_space else ""
         usable = f"{view.counts.optimized} of {view.counts.total} images OPTIMIZED"
-        return [(), line(f"Nothing to fix. {usable}. Scanned {clock(view.scanned_at)}{snoozed}{low}.")]
+        told = line(f"Nothing to fix. {usable}. Scanned {clock(view.scanned_at)}{snoozed}{low}.")
+        busy = [item for item in view.operations if item.busy]
+        if not busy:
+            return [(), told]
+        others = f" and {len(busy) - 1} more are" if len(busy) > 1 else " is"
+        return [(), told, line(f"{busy[0].name}{others} being worked on: {busy[0].busy}. 3 shows how far that is.")]
 
     def _fill_why(self) -> None:
         row = self.row()

@@ -18,7 +18,6 @@ from tui.work.journal import Event
 from tui.work.triage import TriageRow
 
 _OF_RULE = ("Means", "Does", "Risk", "Needs", "If not")
-_EVENTS = 3
 
 
 def of_fix(view: RepositoryView, row: TriageRow, signs: Signs, now: float, columns: int) -> list[Item]:
@@ -50,11 +49,11 @@ def of(found: Explanation, signs: Signs) -> list[Item]:
     return [*title(found, signs), *body(found)]
 
 
-def beyond(facts: str, rule: str, events: Sequence[Event]) -> list[Item]:
+def beyond(facts: str, rule: str, events: Sequence[Event], most: int) -> list[Item]:
     """What a tall screen has room for below the reason: what the rule saw, what happened last, what it is about."""
     lines: list[Item] = [Paragraph("Facts", facts)] if facts else []
     if events:
-        last = [Paragraph("", f"{moment(one.when)}  {one.host}  {one.kind}: {one.text}") for one in events[-_EVENTS:]]
+        last = [Paragraph("", f"{moment(one.when)}  {one.host}  {one.kind}: {one.text}") for one in events[-most:]]
         lines += [(), (Span("What happened last", "head"),), *last]
     if rule in EVERY:
         told = [Paragraph(label, text) for label, text in of_rule(EVERY[rule]) if label in _OF_RULE]

@@ -16,7 +16,7 @@ from tui.console.pages.why import lines
 from tui.console.shell import Where
 from tui.console.widgets.bar import Button
 from tui.console.widgets.base import set_title
-from tui.console.widgets.pane import Pane
+from tui.console.widgets.pane import Item, Pane
 from tui.console.widgets.table import Column, Table
 from tui.view.command_lines import line as command_line
 from tui.view.facts import Fact, facts_of
@@ -27,6 +27,9 @@ COLUMNS = (
     Column("fact", "FACT", 26, share=3),
     Column("where", "WHERE", 20, share=2),
 )
+
+
+_EVENTS = 8
 
 
 class FactRows:
@@ -98,11 +101,21 @@ class WhyPage(Page):
             pane.show([line("It is not there any more. esc goes back.")])
             table.show(FactRows(()))
             return
-        pane.show(lines.of(found, self.shell.signs))
+        pane.show([*lines.of(found, self.shell.signs), *self._beyond(found)])
         set_title(table, f"Facts {len(found.facts)}   enter shows what the record or file itself says")
         table.show(FactRows(found.facts, self.shell.site.view.place), self._nothing())
         if not self._asked:
             self._ask(found.image)
+
+    def _beyond(self, found: Explanation) -> list[Item]:
+        """Return what a tall screen has room for below the reason; the facts have a table of their own."""
+        if not self.tall:
+            return []
+        site = self.shell.site
+        row, known = site.view.image(found.image), site.chronicle
+        rule = found.fixes[0].rule if found.fixes else row.rule if row is not None else ""
+        events = known.lane(found.image) if known is not None and found.image else ()
+        return lines.beyond("", rule, events, _EVENTS)
 
     def status(self) -> Button:
         found = self.explanation()

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from engine.api import Engine
 from engine.doors import Doors
 from engine.doors.processes import ProcessIdentity, ProcessState
+from engine.errors import StorageError
 from engine.host.state import HostState
 
 FOLDER = "console"
@@ -37,12 +38,19 @@ class Notes(HostState):
         self._remembered: dict[str, tuple[tuple[int, int], Any]] = {}
 
     def read(self, name: str, default: Data) -> Data:
-        """A note; ``default`` when there is none, when it makes no sense, and when it is of another kind."""
+        """A note; ``default`` when there is none, when it makes no sense, and when it is of another kind. StorageError
+        when it cannot be read."""
         try:
             found = self._read(name, default)
         except RecursionError:  # nested by somebody who means harm
             return default
         return found if isinstance(found, type(default)) else default
+
+    def glance(self, name: str, default: Data) -> Data:
+        """The same for what is only shown: ``default`` also when it cannot be read."""
+        with contextlib.suppress(StorageError):
+            return self.read(name, default)
+        return default
 
     def write(self, name: str, data: dict[str, Any] | list[Any]) -> None:
         """Replace a note; durable on return."""
@@ -73,13 +81,17 @@ class Notes(HostState):
         return (stat.mtime_ns, stat.inode)
 
     def remembered(self, name: str, understand: Callable[[dict[str, Any]], T]) -> T:
-        """What ``understand`` makes of a note; asked again only when the note has changed."""
+        """What ``understand`` makes of a note, of an empty one while it cannot be read; asked again only when the note
+        has changed."""
         mark = self.mark(name)
         known = self._remembered.get(name)
         if known is None or known[0] != mark:
             if len(self._remembered) >= _REMEMBERED:
                 self._remembered.clear()
-            known = self._remembered[name] = (mark, understand(self.read(name, {})))
+            try:
+                known = self._remembered[name] = (mark, understand(self.read(name, {})))
+            except StorageError:
+                return understand({})
         found: T = known[1]
         return found
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from pathlib import Path
 
 import pytest
 
-from engine.errors import BadRequest, Refused
+from engine.errors import BadRequest, Refused, StorageError
+from engine.tools.local.files import RealFiles
 from tests.console_model.conftest import Host
 from tests.console_model.kit import clean, fix, image, image_id, view
 from tui.view.fixes import FixRow
+from tui.work.config import choice, keep_choice
 from tui.work.decisions import MAX_QUEUED, DecisionStore
 
 IDENTITY = "e" * 32
@@ -175,6 +178,27 @@ def test_a_damaged_file_is_told(host: Host, store: DecisionStore):
     store.queue(rows()[:1])
     Path(host.notes.path(f"{IDENTITY}/desk.json")).write_text("{", encoding="utf-8")
     assert "could not be read" in another(host).now().note
+
+
+def test_a_file_that_cannot_be_read_for_a_while_is_told_and_kept(
+    host: Host, store: DecisionStore, monkeypatch: pytest.MonkeyPatch
+):
+    """Nothing is shown of it, nothing can be queued, and nothing else is held up: a choice is the default meanwhile."""
+    store.queue(rows()[:1])
+    keep_choice(host.notes, "theme", "dark")
+    with monkeypatch.context() as patch:
+        patch.setattr(RealFiles, "read_file", unreadable)
+        fresh = another(host)
+        assert "cannot be read now" in fresh.now().note and fresh.now().queue == ()
+        assert choice(host.notes, "theme", "light") == "light"
+        with pytest.raises(StorageError):
+            fresh.queue(rows()[1:2])
+    assert [item.key for item in fresh.now().queue] == [rows()[0].key]
+    assert choice(host.notes, "theme", "light") == "dark"
+
+
+def unreadable(files: RealFiles, path: str, limit: int) -> bytes:
+    raise OSError(errno.EIO, "Input/output error", path)
 
 
 def test_a_priority_outside_1_to_4_is_refused(store: DecisionStore):

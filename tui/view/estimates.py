@@ -110,7 +110,7 @@ def total(ranges: Iterable[TimeRange]) -> TimeRange:
 
 def load(notes: Notes, identity: str) -> Times:
     """What is known now."""
-    return Times(_samples(notes.read(_name(identity), [])))
+    return Times(_samples(notes.glance(_name(identity), [])))
 
 
 def note(notes: Notes, identity: str, sample: Sample) -> None:

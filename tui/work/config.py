@@ -233,7 +233,7 @@ _SETTINGS = "settings.json"
 
 def choice(notes: Notes, name: str, default: str = "") -> str:
     """A choice that was made on the screen, such as the theme; ``default`` when none was made."""
-    found = notes.read(_SETTINGS, {}).get(name)
+    found = notes.glance(_SETTINGS, {}).get(name)
     return printable(found) if isinstance(found, str) else default
 
 

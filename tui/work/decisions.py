@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from engine.errors import BadRequest, Refused
+from engine.errors import BadRequest, Refused, StorageError
 from tui.notes import Notes, folder_of
 from tui.text.printable import printable
 from tui.view.fixes import FixRow
@@ -81,7 +81,10 @@ class DecisionStore:
         """What holds now. One stat when nothing has changed."""
         mark = self._notes.mark(self._name)
         if mark != self._mark:
-            data = self._notes.read(self._name, {})
+            try:
+                data = self._notes.read(self._name, {})
+            except StorageError:
+                return self._known._replace(note="The saved queue cannot be read now; it is kept as it is")
             damaged = mark != (0, 0) and not data
             note = "The saved queue could not be read; it begins empty" if damaged else ""
             self._known, self._mark = _decisions(data)._replace(note=note), mark

@@ -7,9 +7,11 @@ of their clocks.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from engine.errors import StorageError
 from tui.notes import Notes, folder_of
 from tui.text.printable import printable
 from tui.text.statuses import State, code_of
@@ -66,7 +68,8 @@ class Journal:
         """All that is kept, the oldest first. One stat when nothing has changed."""
         mark = self._notes.mark(self._name)
         if mark != self._mark:
-            self._events, self._mark = tuple(_events(self._notes.read(self._name, []))), mark
+            with contextlib.suppress(StorageError):  # what was read before is shown
+                self._events, self._mark = tuple(_events(self._notes.read(self._name, []))), mark
         return self._events
 
     def lane(self, image: str) -> tuple[Event, ...]:

@@ -328,7 +328,7 @@ def _step(notes: Notes, run: RunNote, step: StepNote, run_alive: bool, now: floa
         samples=run_notes.samples(notes, run).get(step.number, ()),
     )  # fmt: skip
     if state in _UNDER_WAY:
-        return _with_progress(row, notes.read(run_notes.progress_name(run), {}), now)
+        return _with_progress(row, notes.glance(run_notes.progress_name(run), {}), now)
     return row
 
 

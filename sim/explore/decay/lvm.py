@@ -19,7 +19,7 @@ _FLIPPED_AT = 100
 
 def damages(storage: SimStorage) -> list[Damage]:
     """Return every damage of the repository."""
-    disk = _disk(storage)
+    disk = disk_of(storage)
     assert disk.group is not None
     found = []
     for name, volume in disk.group.volumes.items():
@@ -43,7 +43,7 @@ def touched(records: dict[str, Record], damage: Damage) -> set[str]:
 def inflict(world: World, damage: Damage) -> None:
     """Flip a bit of a page, remove a volume, or take its tags away."""
     doors = world.host("decay", connect=False).doors
-    disk = _disk(world.storage)
+    disk = disk_of(world.storage)
     assert disk.group is not None
     if damage.kind == "gone":
         doors.volume_groups.remove(REPOSITORY, damage.name)
@@ -60,7 +60,8 @@ def inflict(world: World, damage: Damage) -> None:
     doors.volume_groups.sync(REPOSITORY)
 
 
-def _disk(storage: SimStorage) -> GroupContents:
+def disk_of(storage: SimStorage) -> GroupContents:
+    """Return the group."""
     return next(disk for disk in disks(storage) if f"{disk.root}/" == ROOT)
 
 

@@ -1,5 +1,5 @@
-"""What an operator puts back from a backup of before the case, in a repository of files: one record, all records, or
-the whole repository."""
+"""What an operator puts back from a backup of before the case: one record of a repository of files, all records, or the
+whole repository; of a volume group all of its metadata."""
 
 from __future__ import annotations
 
@@ -9,18 +9,61 @@ from collections import defaultdict
 
 from engine.data.records import Record, decode
 from engine.errors import Damaged
+from engine.formats.lvm.metadata.layout import META
 from sim.disk.nodes import DirectoryNode, FileNode
 from sim.disk.storage import SimStorage
 from sim.explore.cases.driver import FILES
+from sim.explore.decay import lvm
 from sim.explore.decay.objects import ROOT, Damage, naming
 from sim.hosts.trees import remove_tree
 from sim.hosts.world import World
 
 _RECORD = re.compile(r"tags/[0-9a-f]{2}/([0-9a-f]{32})\.")
+_PIECE = 1 << 16
 TAGS = Damage("tags", "older")
 EVERYTHING = Damage("", "older")
 _Files = dict[str, bytes]
 """Contents by path in the repository."""
+
+
+class OlderMeta:
+    """The metadata of a volume group as ``before`` has it: all records at once."""
+
+    ESSENTIAL: tuple[Damage, ...] = ()
+
+    def __init__(self, before: SimStorage) -> None:
+        self._meta = lvm.disk_of(before).volumes[META]
+        self._then = _slots(before)
+        self._changed: set[str] = set()
+
+    def damages(self, storage: SimStorage) -> list[Damage]:
+        """Return the one, where a record has changed."""
+        now = _slots(storage)
+        self._changed = {tag for tag in now.keys() | self._then.keys() if now.get(tag) != self._then.get(tag)}
+        return [Damage(META, "older")] if self._changed else []
+
+    def touched(self, records: dict[str, Record], damage: Damage) -> set[str]:
+        """Return the tags whose records are others."""
+        return self._changed
+
+    def inflict(self, world: World, damage: Damage) -> None:
+        """Write it over what is there."""
+        files, at = world.host("decay", connect=False).doors.files, 0
+        disk = lvm.disk_of(world.storage)
+        assert disk.group is not None
+        for device, start, length in disk.group.ranges(disk.group.volumes[META]):
+            with files.open(device, writable=True) as handle:
+                for offset in range(0, length, _PIECE):
+                    old = self._meta.read(at + offset, min(_PIECE, length - offset))
+                    if old != disk.volumes[META].read(at + offset, len(old)):
+                        handle.write_at(start + offset, old)
+                handle.sync()
+            at += length
+
+
+def _slots(storage: SimStorage) -> dict[str, int]:
+    """The generation of each tag."""
+    return {slot.tag: slot.generation for slot in lvm.disk_of(storage).slots}
 
 
 class Older:

@@ -27,7 +27,7 @@ from sim.explore.cases.case import RESCUERS, Case, prepared
 from sim.explore.cases.driver import layers, read
 from sim.explore.decay import files, lvm
 from sim.explore.decay.objects import REPOSITORY, Damage, Objects
-from sim.explore.decay.older import EVERYTHING, Older
+from sim.explore.decay.older import EVERYTHING, Older, OlderMeta
 from sim.explore.oracle.invariants import name_files
 from sim.explore.oracle.reference import USABLE, Image, Key, Model
 from sim.hosts.world import FORMAT, World
@@ -77,7 +77,7 @@ def explore(case: Case, bound: int, sample: int = 0, seed: int = 0, seconds: flo
     driver.close()
     if driver.world.sharing:
         _leave(driver.world)
-    kinds: list[Objects] = [of(case), *([Older(before)] if case.format == FORMAT else [])]
+    kinds: list[Objects] = [of(case), Older(before) if case.format == FORMAT else OlderMeta(before)]
     todo = [(objects, damage) for objects in kinds for damage in objects.damages(driver.world.storage)]
     if sample and sample < len(todo):
         todo = random.Random(f"{case.name} {seed}").sample(todo, sample)

@@ -339,6 +339,12 @@ class Engine:
         repository = self.context.repository(repo_id)
         return repair.record_digest(self.context, repository, image_id)
 
+    def verify_image(self, repo_id: str, image_id: str) -> None:
+        """Read an image back and hold it against its digest. Damaged when it differs, Refused when it has none."""
+        from engine.fixes import repair
+
+        repair.verify(self.context, self.context.repository(repo_id), self.context.visible(repo_id, image_id).id)
+
     def import_image(
         self, target_repo_id: str, path: str, format: str, user_data: Any = None, options: OptionsArgument = None
     ) -> str:
@@ -360,8 +366,8 @@ class Engine:
         return adopt.plan(self.context, repo_id, paths, format)
 
     def adopt_images(self, repo_id: str, plan: Plan, options: OptionsArgument = None) -> dict[str, str]:
-        """Commit that the files of a plan become images as they are, chains included; return the ids by path, bases
-        first. The old names go last, one file after the other, in a process of its own."""
+        """Commit that the files of a plan become images as they are, with their chains; return ids by path, bases
+        first."""
         from engine.verbs import adopt
 
         parsed = parse("adopt_images", options)

@@ -157,6 +157,23 @@ def record_digest(context: Context, repository: Repository, tag: str) -> str:
     return root
 
 
+def verify(context: Context, repository: Repository, tag: str) -> None:
+    """Read an image whole, under shared leases of its chain, and hold it against its digest. Damaged when it is
+    another; Refused when it has none, or was written to since."""
+    record = changes.read(repository, tag).record
+    if not record.digest_is_valid:
+        raise Refused(f"image {tag} has no digest of what it contains now", "Compare it before it is written to")
+    links = chains.usable(repository, record)
+    with leasing.take(context.doors, repository, [], [link.tag for link in links]):
+        chains.unchanged(repository, links)
+        try:
+            found = deep.compute(context, repository, record)
+        finally:
+            context.deactivate()
+    if found.root() != record.digest:
+        raise Damaged(f"image {tag} does not read as what was written to it", "Remove it, and look at the storage")
+
+
 def _computed(context: Context, repository: Repository, record: Record, top: chains.Link) -> str:
     found = deep.compute(context, repository, record)
     if record.digest_is_valid and found.root() != record.digest:

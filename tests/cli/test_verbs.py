@@ -354,19 +354,3 @@ def test_what_nobody_foresaw_is_kept_in_a_file(
     from tui.cli.main import main
 
     assert main(["images", main_repo]) == 1
-
-
-def test_adopt_says_what_becomes_of_each_file_and_does_it(run: Command, main_repo: str, tmp_path: Path):
-    """First without doing it; then the file is an image, and has lost its old name; the history tells."""
-    path, other = tmp_path / "web.raw", tmp_path / "odd.raw"
-    path.write_bytes(bytes(1 << 20))
-    other.write_bytes(bytes(1000))
-    words = ("adopt", main_repo, path, other, "--format", "raw")
-    planned = run.json(*words, "--dry-run")
-    assert [item["path"] for item in planned["plan"]] == [str(path)] and path.exists()
-    assert "multiple of 4096" in planned["refused"][0]["reason"]
-    done = run.json(*words, "--wait")
-    assert [item["status"] for item in done["images"]] == ["optimized"]
-    assert not path.exists() and other.exists()
-    assert "web.raw" in run("log").out
-    assert "nothing can be adopted" in run("adopt", main_repo, other, "--format", "raw", code=5).err

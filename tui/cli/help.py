@@ -112,13 +112,14 @@ COMMANDS: dict[str, Command] = {
         "diskwright copy backup 3f2a --wait\n  diskwright copy backup 3f2a --base 91cc --hint 3f2a=main",
     ),
     "import": _command(
-        1, "images", "make a disk of an image file",
-        "diskwright import main ./debian.qcow2 --format qcow2 --wait\n"
+        1, "incoming", "make a disk of an image file",
+        "diskwright import main ./debian.qcow2 --format qcow2 --wait --verify\n"
+        "  curl -s https://example.org/debian.qcow2.xz | diskwright import main - --format qcow2.xz\n"
         "  diskwright import main ./appliance.ova --format ova:1\n\n"
         "A file that names others (backing files, extents, parents) is refused, and nothing that it names is opened.",
     ),
     "adopt": _command(
-        1, "adopt", "make image files, with their chains, images as they are; nothing is copied",
+        1, "incoming", "make image files, with their chains, images as they are; nothing is copied",
         "diskwright adopt main /var/lib/libvirt/images --format qcow2 --dry-run\n"
         "  diskwright adopt main ./web.qcow2 ./base.qcow2 --format qcow2 --wait\n\n"
         "The files must be on the repository's file system, and nobody may use them. Each loses its old name last;\n"

@@ -74,6 +74,7 @@ class NotedEngine(Engine):
     rename_image = _noted("rename", Engine.set_user_data)
     """As ``set_user_data``, of user data in which the name alone differs."""
     set_strategy = _noted("strategy", Engine.set_strategy)
+    verify_image = _noted("verify", Engine.verify_image)
     record_digest = _noted("digest", Engine.record_digest)
     import_image = _noted("import", Engine.import_image)
     adopt_images = _noted("adopt", Engine.adopt_images)

@@ -21,16 +21,13 @@ from tui.cli.render import json_text
 from tui.cli.session import Handler, Session, absolute, renamed, usable
 from tui.text.printable import printable, quoted
 
-_FORMATS_HELP = (
-    "raw, qcow2, vmdk, vhdx, vhd, vdi, ova:N (disk N of an archive), or raw.xz, raw.gz, raw.zst; stated, never guessed"
-)
 
-
-def _add_wait(parser: Parser) -> None:
+def add_wait(parser: Parser) -> None:
+    """``--wait``, of commands that begin work."""
     parser.add_argument("--wait", action="store_true", help="return when the work is done; Ctrl-C only detaches")
 
 
-def _answer(session: Session, arguments: argparse.Namespace, image: str, **more: Any) -> int:
+def answer(session: Session, arguments: argparse.Namespace, image: str, **more: Any) -> int:
     """The id on standard output at once, then what goes on with the image; ``--wait`` follows it."""
     session.out.line(image)
     session.out.flush()
@@ -69,7 +66,7 @@ def add_create_disk(parser: Parser) -> None:
     parser.add_argument("size", metavar="SIZE", help="bytes, or 100M, 10G, 1.5T (1K is 1024); 10GiB is 10G")
     parser.add_argument("--base", metavar="SNAPSHOT", help="start with the content of that snapshot")
     add_user_data(parser)
-    _add_wait(parser)
+    add_wait(parser)
     add_verb_options(parser)
 
 
@@ -79,7 +76,7 @@ def run_create_disk(session: Session, arguments: argparse.Namespace) -> int:
     options = session.options(arguments)
     data = session.user_data(arguments)
     image = session.engine.create_virtual_disk(arguments.repo, size, base, data, options)
-    return _answer(session, arguments, image)
+    return answer(session, arguments, image)
 
 
 def add_create_snapshot(parser: Parser) -> None:
@@ -106,7 +103,7 @@ def add_copy(parser: Parser) -> None:
     parser.add_argument("--no-digest", action="store_true", help="do not compute the content digest on the way")
     parser.add_argument("--full", action="store_true", help="copy all bits when the base cannot be used")
     add_user_data(parser)
-    _add_wait(parser)
+    add_wait(parser)
     add_verb_options(parser)
 
 
@@ -117,7 +114,7 @@ def run_copy(session: Session, arguments: argparse.Namespace) -> int:
     if data is None:
         data = _of_the_source(session, arguments, image)
     made = session.engine.copy_image(arguments.repo, image, base, data, session.options(arguments))
-    return _answer(session, arguments, made)
+    return answer(session, arguments, made)
 
 
 def _of_the_source(session: Session, arguments: argparse.Namespace, image: str) -> Any:
@@ -131,34 +128,6 @@ def _of_the_source(session: Session, arguments: argparse.Namespace, image: str) 
             data = session.engine.get_user_data(repo_id, image)
             return renamed(data, f"{report.name} (copy)") if report.name and report.mutable else data
     return None
-
-
-def add_import(parser: Parser) -> None:
-    parser.add_argument("repo", metavar="REPO", help="where to import it to")
-    parser.add_argument("file", metavar="FILE", help="an image file; one that refers to other files is refused")
-    parser.add_argument("--format", metavar="FORMAT", required=True, help=_FORMATS_HELP)
-    parser.add_argument("--no-digest", action="store_true", help="do not compute the content digest on the way")
-    add_user_data(parser)
-    _add_wait(parser)
-    add_verb_options(parser)
-
-
-def run_import(session: Session, arguments: argparse.Namespace) -> int:
-    data = session.user_data(arguments)
-    path = absolute(arguments.file)
-    made = session.engine.import_image(arguments.repo, path, arguments.format, data, session.options(arguments))
-    remarks = _remarks(session, arguments.repo, made)
-    for remark in remarks:
-        session.out.say(f"Note: {printable(remark)}.")
-    return _answer(session, arguments, made, remarks=remarks)
-
-
-def _remarks(session: Session, repo_id: str, image: str) -> list[str]:
-    """What people should know of the file that was imported, before they rely on the disk."""
-    try:
-        return list(session.engine.get_image_status(repo_id, image).remarks)
-    except DiskwrightError:
-        return []  # the verb has succeeded; the record keeps them
 
 
 def add_export(parser: Parser) -> None:
@@ -351,7 +320,6 @@ HANDLERS = {
     "create-disk": Handler(add_create_disk, run_create_disk),
     "create-snapshot": Handler(add_create_snapshot, run_create_snapshot),
     "copy": Handler(add_copy, run_copy),
-    "import": Handler(add_import, run_import),
     "export": Handler(add_export, run_export),
     "remove": Handler(add_remove, run_remove),
     "restore": Handler(add_restore, run_restore),

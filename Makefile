@@ -6,10 +6,13 @@ check: ## style, types, imports and the fast tests: under a minute
 test: ## everything
 	@./test
 
-explore: ## every crash of every case and of every recovery, until nothing new appears; races; some 15 minutes
+explore: ## every crash of every case and of every recovery, until nothing new appears; races; some 30 minutes
 	@.ci/setup.sh dev
 	@.venv/bin/python -m sim.explore.command
 	@.venv/bin/python -m sim.explore.command --generated
+	@.venv/bin/python -m sim.explore.command --generated --cuts 6 --seconds 120
+	@.venv/bin/python -m sim.explore.command --generated --cuts 6 --seconds 120 --on nfs
+	@.venv/bin/python -m sim.explore.command --generated --cuts 6 --seconds 120 --on lvm
 	@.venv/bin/python -m sim.explore.command --damage 0
 	@.venv/bin/python -m sim.explore.command --races 1
 	@.venv/bin/python -m sim.explore.command --races 1 --profile nfs

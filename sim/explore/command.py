@@ -20,6 +20,7 @@ from sim.arguments import Parser
 from sim.disk.profiles import PROFILES
 from sim.explore import generated
 from sim.explore.cases.catalog import ALL, CASES, SHARED_BY_HOSTS
+from sim.explore.cases.generated import ON
 from sim.explore.search import damage, host_notes, large
 from sim.explore.search.explorer import Explorer, Tally, Violation
 from sim.explore.search.violation import Account, Replay, from_text, to_text
@@ -211,7 +212,9 @@ def _explore_races(options: argparse.Namespace) -> int:
 
 def _explore_generated(options: argparse.Namespace) -> int:
     tallies = []
-    jobs = generated.jobs_of(options.case or (), options.verbs, options.seconds, options.each_effect)
+    jobs = generated.jobs_of(
+        options.case or (), options.on, options.verbs, options.seconds, options.each_effect, options.cuts
+    )
     for tally in generated.converge_all(jobs, options.jobs or os.cpu_count() or 1):
         tallies.append(tally)
         if not options.json:
@@ -266,6 +269,13 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--each-effect", action="store_true",
         help=f"of generated cases: kill fixes before each effect, not before {generated.MOST_EFFECTS} of them",
+    )  # fmt: skip
+    parser.add_argument(
+        "--on", choices=tuple(ON), default="files", help="of generated cases: what the repositories are on"
+    )
+    parser.add_argument(
+        "--cuts", type=int, default=0, metavar="N",
+        help="of generated cases: the power fails too, wherever a fix is killed; up to N of the states it may leave",
     )  # fmt: skip
     parser.add_argument(
         "--damage", type=int, default=None, metavar="N",

@@ -25,6 +25,8 @@ class Job(NamedTuple):
     seconds: float = 1e9
     most_effects: int = MOST_EFFECTS
     case: str = ""
+    cuts: int = 0
+    """So many states of a power cut before each of these effects."""
 
 
 class Tally(NamedTuple):
@@ -43,7 +45,7 @@ class Tally(NamedTuple):
 def converge(job: Job) -> Tally:
     """Walk through the cases of a job until all are done, the time is over, or enough is wrong."""
     started = time.perf_counter()
-    walk = Convergence(most_effects=job.most_effects)
+    walk = Convergence(most_effects=job.most_effects, cuts=job.cuts)
     wrong: list[Wrong] = []
     cases, closed = 0, True
     for case in _cases(job):
@@ -69,12 +71,13 @@ def _cases(job: Job) -> Iterator[Generated]:
         raise BadRequest(f"there is no such generated case: {error}", "Give its name as it was printed") from None
 
 
-def jobs_of(names: Sequence[str], verbs: int, seconds: float, every: bool) -> list[Job]:
-    """The jobs for the cases of these names, or for all. ``every``: fixes are killed before each effect."""
+def jobs_of(names: Sequence[str], on: str, verbs: int, seconds: float, every: bool, cuts: int) -> list[Job]:
+    """The jobs for the cases of these names, or for all ``on`` something. ``every``: fixes are killed before each
+    effect."""
     most = 1_000_000 if every or names else MOST_EFFECTS
     if names:
-        return [Job(STARTS[0], 0, seconds, most, name) for name in names]
-    return [Job(start, verbs, seconds, most) for start in STARTS]
+        return [Job(STARTS[0], 0, seconds, most, name, cuts) for name in names]
+    return [Job(start, verbs, seconds, most, cuts=cuts) for start in STARTS if start.on == on]
 
 
 def converge_all(jobs: Sequence[Job], processes: int) -> Iterator[Tally]:
@@ -97,4 +100,5 @@ def lines_of(tally: Tally) -> Iterator[str]:
         yield f"    {wrong.case}"
         for run in wrong.path:
             yield f"    fix {run}"
-        yield f"  diskwright sim explore --generated --case '{wrong.case}'"
+        cut = f" --cuts {tally.job.cuts}" if tally.job.cuts else ""
+        yield f"  diskwright sim explore --generated{cut} --case '{wrong.case}'"

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
+from engine.errors import DiskwrightError
+from engine.formats.files import layout
 from engine.gate import gate
 from engine.gate.gate import Purpose
 from engine.tags import anchors
 from sim.disk.content import Content
+from sim.explore.cases.case import prepared
+from sim.explore.cases.catalog import CASES
 from sim.explore.cases.driver import Driver
+from sim.explore.oracle.invariants import observe
 from sim.explore.oracle.recovery import recover
 from sim.explore.oracle.reference import Image, Model, settled
+from sim.explore.random import newer
 from sim.explore.random.fuzz import WORLDS, fuzz
 from sim.explore.random.machines import FLUSH, FREEZE, KILL, STOP, THAW, Doing, Machines, Write, after
+from sim.explore.random.operator import Operator
 from sim.hosts.machine import WRITEBACK
 from sim.hosts.tape import Tape
 from sim.hosts.world import World
@@ -51,6 +60,46 @@ def test_all_that_an_operator_does_comes_up_and_ends(world: str):
     for host in list(run.world.hosts):
         run.world.bury(host)
     assert not recover(run.world, run.models)
+
+
+def test_nobody_touches_what_a_newer_program_wrote():
+    """Neither a verb nor any fix, also one that gives data up: of its record, of its volumes, and of what is below it.
+    When the newer program is gone all is as before."""
+    driver = prepared(CASES["remove-below"])
+    operator = Operator(driver.world, ("one", "two"))
+    for repo, image in driver.model.images:
+        done = operator.record_of_a_newer_program(repo, image)
+        assert done is not None
+        engine = driver.world.host("two")
+        with contextlib.suppress(DiskwrightError):
+            engine.remove_image(repo, image)
+        with contextlib.suppress(DiskwrightError):
+            engine.set_user_data(repo, image, {"n": 1})
+        with contextlib.suppress(DiskwrightError):
+            engine.prepare_image(repo, image)
+        for fix in engine.check_storage_repository(repo):
+            with contextlib.suppress(DiskwrightError):
+                engine.run_fix_here(repo, fix)
+        driver.world.bury("two")
+        assert not done.after()
+        assert not observe(driver.world, driver.world.host("two"), driver.models).problems
+
+
+def test_a_repository_of_a_newer_program_that_is_used_is_found(monkeypatch: pytest.MonkeyPatch):
+    """As by a program that does not look at what a repository needs."""
+    driver = prepared(CASES["user-data"])
+    operator = Operator(driver.world, ("one", "two"))
+
+    def harm() -> list[str]:
+        done = operator.upgrade("a")
+        with contextlib.suppress(DiskwrightError):
+            driver.world.host("two").create_virtual_disk("a", DISK.size)
+        return done.after()
+
+    assert not harm()
+    monkeypatch.setattr(layout, "_KNOWN_NEEDS", layout._KNOWN_NEEDS | {newer.NEEDS})
+    monkeypatch.setattr(anchors, "differences", lambda known, now: [])
+    assert harm() == ["the repository a of a newer program was changed"]
 
 
 def test_a_machine_that_stands_still_does_nothing_until_it_goes_on():

@@ -11,6 +11,7 @@ from engine.triage.view import Graph
 from sim.explore.cases.generated import STARTS, from_text, generated
 from sim.explore.command import main
 from sim.explore.search.convergence import Convergence, Wrong
+from tests.sim.mutants_kit import deleted, sites
 
 TWO_REMOVED = "3 light layers, remove s1, remove s2"
 
@@ -29,6 +30,25 @@ def test_every_case_of_one_verb_converges(capsys: pytest.CaptureFixture[str]):
 def test_two_merges_of_one_chain_converge_wherever_one_is_killed():
     """Before each effect."""
     assert not wrong(TWO_REMOVED)
+
+
+@pytest.mark.parametrize("on", ["", " on nfs", pytest.param(" on lvm", marks=pytest.mark.slow)])
+def test_a_merge_converges_where_the_power_fails_too(on: str):
+    """On files, on NFS and on LVM, in some of the states that may be left before each effect."""
+    assert not wrong(f"2 heavy layers{on}, remove s1", cuts=3, most_effects=12)
+
+
+@pytest.mark.parametrize(("on", "name"), [
+    ("", "formats.files.volumes.Volumes._sync_if_there:self._files.sync_directory"),
+    ("", "formats.files.tree.Tree.write_temporary:handle.sync"),
+    pytest.param(" on lvm", "formats.lvm.volumes.volumes.Volumes.remove:self._group.sync", marks=pytest.mark.slow),
+])  # fmt: skip
+def test_a_deleted_sync_is_found_where_the_power_fails(on: str, name: str):
+    """And nowhere else."""
+    case, site = f"2 heavy layers{on}, remove s1", next(site for site in sites() if site.name == name)
+    with deleted(site):
+        found = next(found for found in Convergence(most_effects=12, cuts=6).walk(from_text(case)) if found is not None)
+    assert "by a power cut before effect" in str(found.path[-1])
 
 
 def test_what_is_generated_has_every_verb_and_can_be_named():
@@ -67,6 +87,14 @@ def test_a_reservation_that_is_not_made_void_is_reported(monkeypatch: pytest.Mon
     monkeypatch.setattr(merge, "_void_reservation", lambda repository, lower: None)
     found = wrong(TWO_REMOVED, most_effects=40)
     assert any("could be used and cannot be used now" in problem for one in found for problem in one.problems)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("on", ["nfs", "lvm"])
+def test_the_beginning_of_the_cases_on_other_storage_converges(on: str, capsys: pytest.CaptureFixture[str]):
+    """As many as there is time for, with power cuts."""
+    words = ["--generated", "--on", on, "--verbs", "1", "--cuts", "3", "--seconds", "1.5", "--jobs", "2"]
+    assert main(words) == 0, capsys.readouterr().out
 
 
 @pytest.mark.slow

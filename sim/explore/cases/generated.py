@@ -1,6 +1,7 @@
 """Cases that nobody wrote: all sequences of a few verbs over small chains.
 
-A start is a disk on up to two snapshots, its upper layers small (they are merged down) or large (up). From there every
+A start is a disk on up to two snapshots, its upper layers small (they are merged down) or large (up), in a repository
+of files, on NFS or on LVM. From there every
 verb that is not refused leads to a case; a case that leaves what another one has left already is not told twice.
 What is done with them is in ``sim.explore.search.convergence``.
 """
@@ -16,7 +17,7 @@ from sim.explore.cases.driver import FILES, REFUSALS, Driver, KiB
 from sim.explore.cases.fixtures.images import SIZE, data
 from sim.explore.oracle.reference import Image
 from sim.explore.search.canonical import canonical_key
-from sim.hosts.world import World
+from sim.hosts.world import FORMAT, LVM, NFS, World
 
 CLUSTER = 64 * KiB
 HOME, AWAY = "a", "b"
@@ -36,12 +37,20 @@ class Start(NamedTuple):
     layers: int
     heavy: bool
     """Each layer holds more than the one below it."""
+    on: str = "files"
+    """What the repositories are on: a word of ``ON``."""
 
     def __str__(self) -> str:
-        return f"{self.layers} {'heavy' if self.heavy else 'light'} layers"
+        where = f" on {self.on}" if self.on != "files" else ""
+        return f"{self.layers} {'heavy' if self.heavy else 'light'} layers{where}"
 
 
-STARTS = (Start(3, False), Start(3, True), Start(2, False), Start(2, True), Start(1, False))
+ON = {"files": FORMAT, "nfs": NFS, "lvm": LVM}
+STARTS = tuple(
+    Start(layers, heavy, on)
+    for on in ON
+    for layers, heavy in ((3, False), (3, True), (2, False), (2, True), (1, False))
+)
 
 
 class Verb(NamedTuple):
@@ -101,7 +110,7 @@ def from_text(text: str) -> Generated:
 
 def begin(start: Start) -> Driver:
     """Return the world of a start."""
-    world = World(profile="process", least_ids=True)
+    world = World(profile="nfs" if start.on == "nfs" else "process", least_ids=True, format=ON[start.on])
     world.storage.make_directory(FILES)
     world.create(HOME, AWAY)
     driver = Driver(world)

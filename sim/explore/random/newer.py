@@ -17,7 +17,7 @@ from engine.formats.files import layout
 from sim.disk.files import SimFiles
 from sim.explore.cases.case import put_identity
 
-_NEEDS = "what-only-a-newer-program-knows"
+NEEDS = "what-only-a-newer-program-knows"
 _RECORD = b"dw2 24\nas a newer program has it"
 _MOST_BYTES = 1 << 20
 
@@ -27,7 +27,7 @@ def upgrade(files: SimFiles, root: str) -> bytes:
     text = files.read_file(f"{root}/{layout.IDENTITY_FILE}", _MOST_BYTES)
     data = json.loads(text)
     identity = data.pop("identity", None) or data.pop("id")
-    put_identity(files, root, canonical({**data, "id": identity, "needs": [*data.get("needs", []), _NEEDS]}) + b"\n")
+    put_identity(files, root, canonical({**data, "id": identity, "needs": [*data.get("needs", []), NEEDS]}) + b"\n")
     return text
 
 

@@ -6,8 +6,8 @@ when it is killed before one of its effects. Nodes that are alike to the engine 
 to them. In every node all images are compared with the models; an image that could be used can be used ever after;
 a fix that ran to its end has brought something nearer; and where no fix is left nothing else is left over.
 
-Only processes die here: what a power cut may leave is walked through by ``sim.explore.search.explorer``, in the cases
-that people wrote.
+Where power fails too, what is left is a node for some of the states that a cut before that effect, or after the end of
+the run, may leave. All of them are walked through by ``sim.explore.search.explorer``, in the cases that people wrote.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from engine.data.model import Fix
 from engine.errors import DiskwrightError
+from sim.disk.profiles import PROFILES
 from sim.disk.storage import SimStorage
 from sim.explore.cases.case import RESCUERS
 from sim.explore.cases.driver import Driver
@@ -25,7 +26,11 @@ from sim.explore.cases.generated import Generated
 from sim.explore.oracle.invariants import Observation, Rank, observe
 from sim.explore.oracle.reference import Key, Model
 from sim.explore.search.canonical import canonical_key
-from sim.explore.search.explorer import EffectRecorder, Moment
+from sim.explore.search.cuts import cuts, pending_count
+from sim.explore.search.explorer import MAX_ENUMERATED, EffectRecorder, Moment
+
+_RULES = {"files": "posix", "nfs": "nfs", "lvm": "posix"}
+"""What a power cut may leave, by where the repositories are."""
 
 
 class Run(NamedTuple):
@@ -36,9 +41,12 @@ class Run(NamedTuple):
     killed: int = 0
     """Before which effect, from 1; 0: it ran to its end."""
     effect: str = ""
+    state: int = 0
+    """Of the states that a power cut there may leave, from 1; 0: the power has not failed."""
 
     def __str__(self) -> str:
-        how = f" killed before effect {self.killed}, {self.effect}" if self.killed else ""
+        what = f"left in state {self.state} by a power cut" if self.state else "killed"
+        how = f" {what} before effect {self.killed}, {self.effect or 'its end'}" if self.killed else ""
         return f"{self.rule} of {self.image}{how}"
 
 
@@ -67,19 +75,25 @@ class Wrong(NamedTuple):
 class Convergence:
     """Walks through the fixes of cases, one after the other."""
 
-    def __init__(self, kills: int = 1, most_effects: int = 1_000_000) -> None:
-        """``kills``: so many fixes of a path may be killed. ``most_effects``: each before so many effects at most."""
+    def __init__(self, kills: int = 1, most_effects: int = 1_000_000, cuts: int = 0) -> None:
+        """``kills``: so many fixes of a path may be killed. ``most_effects``: each before so many effects at most.
+        ``cuts``: the power fails there too, and so many of the states that it may leave are walked from."""
         self.recorder = EffectRecorder()
         self.nodes = 0
         self.rules: Counter[str] = Counter()
         self._kills = kills
         self._most_effects = most_effects
+        self._most_cuts = cuts
+        self._rules = PROFILES[_RULES["files"]]
+        self._cut_before: set[tuple[int, bytes]] = set()
+        """States of power cuts that were walked from."""
         self._seen: dict[bytes, int] = {}
         """Nodes that were visited, and how many kills were left there."""
 
     def walk(self, case: Generated) -> Iterator[Wrong | None]:
         """Visit all nodes of a case that no case before it has led to; yield for each what is wrong there. What lies
         behind something wrong is not visited."""
+        self._rules = PROFILES[_RULES[case.start.on]]
         todo = deque([Node(case.driver.world.storage, case.driver.models, self._kills)])
         while todo:
             node = todo.popleft()
@@ -139,6 +153,22 @@ class Convergence:
         for point in killed[::step] if node.kills else ():
             path = (*node.path, run._replace(killed=point.number, effect=f"{point.call} {point.what}"))
             yield Node(_settled(point.storage), found.models, node.kills - 1, path, found.usable)
+        if self._most_cuts and node.kills:
+            for point in (*killed[::step], end):
+                yield from self._cut(node, found, run, point)
+
+    def _cut(self, node: Node, found: Observation, run: Run, point: Moment) -> Iterator[Node]:
+        """Some of what a power cut may leave, evenly out of all, that in which most is lost among them."""
+        if pending_count(point.storage) > MAX_ENUMERATED:
+            return
+        states = list(enumerate(cuts(point.storage, self._rules)))[1:]
+        models = b"".join(sorted(model.key() for model in found.models))
+        for number, cut in states[:: -(-len(states) // self._most_cuts) or 1] + states[-1:]:
+            if (cut.key, models) not in self._cut_before:
+                self._cut_before.add((cut.key, models))
+                effect = f"{point.call} {point.what}".strip()
+                path = (*node.path, run._replace(killed=point.number, effect=effect, state=number))
+                yield Node(cut.build(), found.models, node.kills - 1, path, found.usable)
 
 
 def _settled(storage: SimStorage) -> SimStorage:

@@ -230,16 +230,18 @@ class Engine:
     ) -> Task:
         """Start a fix in a process of its own and return its task.
 
-        The leases are taken and the fix is verified, by one scan, before this returns: StaleFix, ImageBusy.
+        The leases are taken and the fix is verified, by one scan, before this returns: StaleFix, ImageBusy. A merge
+        into a disk whose machine runs and can be spoken to is done by that machine: the task asks its holder for them.
         Irreversible for one that cannot be undone, unless the option ``irreversible`` is true. With ``accept`` a fix
         whose facts have changed is not stale while its rule offers the same plan for the same target: ``accept`` is
         shown the fix as it is now, and raises what speaks against starting it."""
         from engine.fixes import run as fixes
+        from engine.host import merging
 
         parsed = parse("fix_storage_repository", options)
         repository = self.context.repository(repo_id)
         wanted = fix if isinstance(fix, Fix) else Fix.from_json(fix)
-        with fixes.take_leases(self.context, repository, wanted) as leases:
+        with merging.take_leases(self.context, self.state, repository, wanted) as leases:
             work = fixes.verify(self.context, repository, wanted, accept)
             require_known([work.fix], parsed.irreversible)
             return tasks.start(self.context, self.state, repo_id, [work], leases)
@@ -258,11 +260,9 @@ class Engine:
 
     def run_fix_here(self, repo_id: str, fix: Fix) -> None:
         """Run one fix to its end in this process. The caller has made sure that what cannot be undone is wanted."""
-        from engine.fixes import run as fixes
+        from engine.host import merging
 
-        repository = self.context.repository(repo_id)
-        with fixes.take_leases(self.context, repository, fix):
-            fixes.execute(self.context, repository, Work(fix))
+        merging.execute(self.context, self.state, repo_id, fix)
 
     # -- tasks
 

@@ -30,6 +30,27 @@ class Node(NamedTuple):
     """In bytes, as the machine sees it."""
     has_backing: bool = False
     """Another node is below it."""
+    flushes: bool = True
+    """What its guest flushes is (not so with cache=unsafe)."""
+
+
+class Job(NamedTuple):
+    """Work on its disks that a machine does by itself. One that was started here is kept when it has ended, until it is
+    forgotten."""
+
+    kind: str
+    status: str
+    """As the machine calls it; "pending" when it waits to be finished, "concluded" when it has ended."""
+    done: int = 0
+    total: int = 0
+    """How far it is, in units of its own; both may grow."""
+    error: str = ""
+    """Why it has failed."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it does nothing any more."""
+        return self.status == "concluded"
 
 
 class Monitor(Protocol):
@@ -41,15 +62,15 @@ class Monitor(Protocol):
     def nodes(self) -> list[Node]:
         """Return what the machine has open now."""
 
-    def jobs(self) -> list[str]:
-        """Name the jobs on block devices that the machine has under way, a few words each."""
+    def jobs(self) -> dict[str, Job]:
+        """Return the jobs on block devices that the machine has under way, or keeps, by name."""
 
     def add_overlay(self, name: str, layer: Layer, like: str) -> None:
         """Have the machine open an empty overlay as a node of that name, with the caching of the node ``like``. Nothing
         is written, and nobody uses it yet."""
 
-    def remove_overlay(self, name: str) -> None:
-        """Have the machine close a node that was added and that nobody uses."""
+    def close_node(self, name: str) -> None:
+        """Have the machine close a node that was added, by us or by its manager, and that nobody uses."""
 
     def switch(self, node: str, overlay: str) -> None:
         """Let the guest of ``node``, which nothing stands on, go on in the added node ``overlay`` above it. What it has
@@ -58,6 +79,28 @@ class Monitor(Protocol):
     def grow(self, node: str, size: int) -> None:
         """Make what a writable node writes to ``size`` bytes long; its guest is told, and may use it before this
         returns. Success when it is that long, ToolFailed when it is longer. Not durable on return."""
+
+    def depth(self, node: str) -> int:
+        """Return how many layers are below a node."""
+
+    def pull(self, job: str, node: str, backing: str) -> None:
+        """Start the job that brings into a node whatever shows through it of the layer directly below. The guest goes
+        on, and sees the same throughout. The job is "pending" then, until it is finished. ToolFailed when that layer
+        does not stand on one whose name in its header is ``backing``; "": on none."""
+
+    def finish(self, job: str) -> None:
+        """Have a node into which all was pulled, and which is durable, stand on what is below that layer, in its header
+        too. The job ends soon."""
+
+    def write_back(self, node: str) -> None:
+        """Have what the machine keeps in its own caches of a node written, if it can be told to. Else it is when its
+        guest flushes next."""
+
+    def cancel(self, job: str) -> None:
+        """Have a job end soon; what it has brought stays. Success when it has ended."""
+
+    def forget(self, job: str) -> None:
+        """Let the machine keep a job that has ended no longer."""
 
     def close(self) -> None:
         """Let others speak to the machine. Idempotent, never raises."""

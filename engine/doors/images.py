@@ -100,8 +100,9 @@ class Session(Protocol):
 class ImageTool(Protocol):
     """qemu's image tools. Raises ToolFailed, ToolMissing or NoSpace."""
 
-    def map_layer(self, layer: Layer) -> list[Extent]:
-        """Return the extents of one layer alone, covering its whole virtual size in order."""
+    def map_layer(self, layer: Layer, written: bool = False) -> list[Extent]:
+        """Return the extents of one layer alone, covering its whole virtual size in order. ``written``: a machine
+        writes to it; what its file tells is returned, which may be less than what the machine has written."""
 
     def extents(self, layer: Layer) -> Generator[Extent, None, None]:
         """Yield what ``map_layer`` returns, as it is found. A stranger's file may have any number of extents: who asks

@@ -13,7 +13,8 @@ The order of writes; each step is durable before the next one begins, and after 
 In place is safe because the writer is fenced: the leases of both tags are held, and qemu's own lock on the file keeps
 every other qemu out. *Down* changes nothing that is seen, because the upper layer hides every range that is being
 copied; *up* adds only what shows through anyway. *Fresh* is for a storage on which what a writer had under way may
-arrive after it has lost its lease: no volume that an image has is written.
+arrive after it has lost its lease: no volume that an image has is written. Beside a running machine it is *up*, and the
+machine does step 3, and rewrites the header.
 
 A tag is in one merge at a time: two merges of one chain that overlap would leave the image on top with a base that
 belongs to another. A merge has begun when the upper record names it (step 2); what was reserved for one that never
@@ -23,10 +24,12 @@ that one before it stands on it, so that nobody who looks at dependants meanwhil
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from engine.copying import ranges
 from engine.data.records import Operation, Record, VolumeRef
 from engine.doors.images import Layer
-from engine.errors import StaleFix
+from engine.errors import Refused, StaleFix
 from engine.fixes import clean, fill
 from engine.fixes.dependants import of, settle
 from engine.formats.base import Repository
@@ -36,13 +39,14 @@ from engine.tags import chains, changes, lengths, target
 from engine.tags.attempt import Attempt
 from engine.tags.context import Context
 
+_STAGES = ("reserve", "copy data", "replace", "clean")
+
 
 def merge(context: Context, repository: Repository, below: str, above: str, direction: str) -> None:
     """Merge the weak tag ``below`` into ``above`` (``direction``: down, up, fresh). The caller holds both leases.
 
     StaleFix when ``below`` is not hidden data any more, or has other dependants than ``above``."""
-    stages = ("reserve", "copy data", "replace", "clean")
-    with Attempt(context, repository, above, "merge", stages) as attempt:
+    with Attempt(context, repository, above, "merge", _STAGES) as attempt:
         absorber = _only_dependant(repository, below, above)
         _nobody_uses(repository, below, above)
         if direction == "down":
@@ -58,6 +62,31 @@ def merge(context: Context, repository: Repository, below: str, above: str, dire
             _fresh(attempt, record, record.volume, lower)
         else:
             _up(attempt, record, record.volume, lower, lower.volume)
+
+
+def beside_machine(
+    context: Context, repository: Repository, below: str, above: str, pull: Callable[[Attempt], None]
+) -> None:
+    """Merge the weak tag ``below`` up into the disk ``above``, whose machine runs: ``pull`` has it do that, and returns
+    when that is durable and the machine has nothing below open any more. The caller holds both leases.
+
+    The guest never writes anywhere else, and reads the same throughout, so whoever dies: it reads right through both
+    layers as long as the record says so, and through the upper one once that is durable. StaleFix as ``merge``."""
+    with Attempt(context, repository, above, "merge", _STAGES, session=True) as attempt:
+        absorber = _only_dependant(repository, below, above)
+        lower = changes.read(repository, below).record
+        if lower.lost:
+            raise Refused(f"image {below} has lost ranges", "Stop the machine and tear the disk down first")
+        record = attempt.claim(lambda record: _merging(context, record, lower, "up", absorber))
+        _void_reservation(repository, lower)
+        top, bottom = record.volume, lower.volume
+        assert top is not None and bottom is not None
+        attempt.stage("copy data")
+        pull(attempt)
+        attempt.stage("replace")
+        merged = top._replace(parent=bottom.parent)
+        attempt.publish(lambda record: record._replace(volume=merged, operation=None))
+        attempt.finish(lambda record: record)
 
 
 def _nobody_uses(repository: Repository, *tags: str) -> None:

@@ -6,7 +6,7 @@ What every verb beside a running machine needs; what each of them does stands in
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from engine.data.model import VolumeFormat, require_id
@@ -102,10 +102,22 @@ def _volume(node: Node, links: list[chains.Link], names: list[str], own_paths: l
         return names.index(node.name)
     if node.path in own_paths:
         return own_paths.index(node.path)
-    for index, link in enumerate(links):
-        if node.backing == (backing_name(link.volume.parent) if link.volume.parent else ""):
-            return index
-    return None
+    headers = [backing_name(link.volume.parent) if link.volume.parent else "" for link in links]
+    if pulls(links) and node.writable and node.backing in headers[:2]:
+        return 0
+    return headers.index(node.backing) if node.backing in headers else None
+
+
+def pulls(links: list[chains.Link]) -> bool:
+    """Tell whether the layer below a disk is being merged up into it: its machine may have done that, and have written
+    into the header what the disk stands on after it."""
+    operation = links[0].record.operation
+    return (
+        len(links) > 1
+        and links[0].record.merges(links[1].tag)
+        and operation is not None
+        and operation.direction == "up"
+    )
 
 
 def _unfinished(links: list[chains.Link]) -> bool:
@@ -118,9 +130,9 @@ def node_name(volume: VolumeRef) -> str:
     return f"dw-{volume.id[:_NODE_DIGITS]}"
 
 
-def require_idle(machine: Machine, disk: str) -> None:
-    """Return when the machine has no job on block devices under way, else raise Refused."""
-    if jobs := machine.monitor.jobs():
+def require_idle(machine: Machine, disk: str, own: str = "") -> None:
+    """Return when the machine has no job on block devices under way but ``own``, else raise Refused."""
+    if jobs := [f"{job.kind} {name!r} ({job.status})" for name, job in machine.monitor.jobs().items() if name != own]:
         raise Refused(
             f"the machine of image {disk} has a job under way: {', '.join(jobs)[:200]}",
             "Wait for it, or stop it there, and try again",
@@ -144,17 +156,17 @@ def held_anew(context: Context, state: HostState, entry: Prepared, repo_id: str)
 
 @contextlib.contextmanager
 def handed_over(
-    context: Context, repository: Repository, entry: Prepared, shared: list[str]
+    context: Context, repository: Repository, entry: Prepared, shared: list[str], alone: Sequence[str] = ()
 ) -> Iterator[leasing.LeaseSet]:
-    """End the holder and yield the leases that it had, with those of ``shared``. Who asks for them in between gives
-    them back soon: the data is in use. ImageBusy when somebody does not."""
+    """End the holder and yield the leases that it had, with those of ``shared``, and of ``alone`` for nobody else. Who
+    asks for them in between gives them back soon: the data is in use. ImageBusy when somebody does not."""
     holding.end(context, entry)
     clock = context.doors.clock
     deadline = clock.monotonic() + _PATIENCE_S
     leases = None
     while leases is None:
         try:
-            leases = leasing.take(context.doors, repository, [entry.image], shared)
+            leases = leasing.take(context.doors, repository, [entry.image, *alone], shared)
         except ImageBusy:
             if clock.monotonic() > deadline:
                 raise

@@ -25,7 +25,7 @@ from engine.errors import BadRequest, DiskwrightError, StaleFix, Stopped, from_o
 from engine.fixes import run as fixes
 from engine.fixes.work import Work
 from engine.formats.base import Repository
-from engine.host import preparing
+from engine.host import merging, preparing
 from engine.host.state import HostState
 from engine.tags import leasing
 from engine.tags.attempt import ended
@@ -51,7 +51,7 @@ def run(doors: Doors, spec: dict[str, Any], narrate: Narrate, stopping: Callable
             if stopping():
                 code = _never_begun(work, narrate)
                 continue
-            code = _one(context, spec["repo_id"], work, tokens, narrate) or code
+            code = _one(context, state, spec["repo_id"], work, tokens, narrate) or code
             tokens = {}
     finally:
         context.close()
@@ -72,14 +72,18 @@ def _never_begun(work: Work, narrate: Narrate) -> int:
     return error.exit_code
 
 
-def _one(context: Context, repo_id: str, work: Work, tokens: dict[str, str], narrate: Narrate) -> int:
+def _one(context: Context, state: HostState, repo_id: str, work: Work, tokens: dict[str, str], narrate: Narrate) -> int:
     fix = work.fix
     about = _about(fix)
     narrate({"event": "start", **about})
     try:
         repository = context.repository(repo_id)
-        with leasing.adopt(repository, tokens) if tokens else fixes.take_leases(context, repository, fix):
-            _execute(context, repository, work)
+        entry = merging.entry_of(state, repository, fix) if not tokens else None
+        if entry is not None:
+            merging.run(context, state, repo_id, entry, fix)
+        else:
+            with leasing.adopt(repository, tokens) if tokens else fixes.take_leases(context, repository, fix):
+                _execute(context, repository, work)
     except StaleFix as error:
         narrate({"event": "stale", **about, "error": str(error), "code": error.code})
         return 0

@@ -242,6 +242,11 @@ class HostState:
         so it stays until it is forgotten."""
         return [entry for entry, alive in self._entries() if not alive]
 
+    def monitored(self, repository: str) -> frozenset[str]:
+        """Return the images of a repository that a machine of this host writes to and that can be spoken to."""
+        mine = (entry for entry, _ in self._entries() if entry.repository == repository)
+        return frozenset(entry.image for entry in mine if entry.writable and entry.monitor)
+
     def _entries(self) -> list[tuple[Prepared, bool]]:
         """Return each prepared image of this boot, and whether its holder lives."""
         found = []

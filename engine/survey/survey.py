@@ -24,6 +24,7 @@ from engine.tags.context import Context
 from engine.tools.local.threads import collector_off, map_files
 from engine.triage.health import Judge
 from engine.triage.judge import judge
+from engine.triage.rules import M_CHAIN
 from engine.triage.view import NO_DEPTHS, Depths, Graph, Replica, View, no_depths
 
 _GROUP = 32
@@ -71,6 +72,7 @@ def look(
         format=repository.format,
         late_writers=_late_writers(repository, scan, facts, only) if shared else {},
         unheld=_unheld(repository, scan, only),
+        monitored=_monitored(context, repository),
     )
     _sources(context, repository, view, only)
     if deep:
@@ -79,6 +81,11 @@ def look(
             view = view._replace(late_writers={**view.late_writers, **_late_writers_of_leaks(repository, view)})
     _replicas(context, view, only)
     return view
+
+
+def _monitored(context: Context, repository: Repository) -> frozenset[str]:
+    """Return the images whose machines here can be told to work on them; on LVM none is."""
+    return context.monitored(repository.identity) if repository.activation is None else frozenset()
 
 
 def _with_those_named(scan: Scan) -> Scan:
@@ -95,7 +102,9 @@ def _with_those_named(scan: Scan) -> Scan:
 
 
 def without_busy(context: Context, repository: Repository, found: RepositoryReport) -> RepositoryReport:
-    """Take out the fixes of tags whose lease is held, and say who works there."""
+    """Take out the fixes of tags whose lease is held, and say who works there. A machine that can be spoken to does a
+    merge itself."""
+    machines = _monitored(context, repository)
     held: dict[str, str] = {}
     asked: set[str] = set()
     findings = list(found.findings)
@@ -107,7 +116,7 @@ def without_busy(context: Context, repository: Repository, found: RepositoryRepo
                 if leasing.is_held(repository, tag):
                     held[tag] = leasing.holder(context.doors, repository, tag)
                     findings.append(Finding("busy", tag, f"in progress: {held[tag]}"))
-        if not any(tag in held for tag in fix.images):
+        if not any(tag in held for tag in fix.images) or (fix.rule == M_CHAIN and fix.images[0] in machines):
             fixes.append(fix)
     images = tuple(image._replace(busy=held[image.id]) if image.id in held else image for image in found.images)
     return found._replace(images=images, fixes=tuple(fixes), findings=tuple(findings))

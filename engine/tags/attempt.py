@@ -34,7 +34,9 @@ class Attempt:
         verb: str,
         stages: tuple[str, ...],
         also: Callable[[], None] | None = None,
+        session: bool = False,
     ) -> None:
+        """``session``: a machine has the image open, and goes on."""
         self.context = context
         self.repository = repository
         self.tag = tag
@@ -44,6 +46,7 @@ class Attempt:
         self.cursor = 0
         self.also = also
         """Called at every step too: checks the attempt that this one works for."""
+        self._session = session
         self._target = ""
         self._stage = 0
         self._percent = -1
@@ -80,7 +83,8 @@ class Attempt:
             known = _last_status(self.repository, record)
             record = derive(with_cursor(self.repository, record))
             self._go_on_from(known if record.operation and record.operation.cursor else None)
-            record = sessions.closed(self.context.doors, record)
+            if not self._session:
+                record = sessions.closed(self.context.doors, record)
             return record._replace(epoch=record.epoch + 1, last=self.status())
 
         record = changes.change(self.repository, self.tag, claimed)

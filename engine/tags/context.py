@@ -67,6 +67,9 @@ class HostNotes(ImportNotes, Protocol):
     def throughput(self, repository: str) -> float | None:
         """Return the bytes per second that copies reached here on that repository, None when not known."""
 
+    def monitored(self, repository: str) -> frozenset[str]:
+        """Return the images of a repository that a machine of this host has open which can be spoken to."""
+
     def note_throughput(self, repository: str, moved_bytes: int, seconds: float) -> None:
         """Average a finished run into the throughput."""
 
@@ -92,6 +95,7 @@ class Context:
         self.stopping = stopping
         self.throughput = notes.throughput
         self.report_throughput = notes.note_throughput
+        self.monitored = notes.monitored
         self.imports: ImportNotes = notes
         self._noted = notes.connected
         self._note = notes.note_anchors

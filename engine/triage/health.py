@@ -245,7 +245,7 @@ def degradations(graph: Graph, record: Record) -> list[Degradation]:
     elif volume.format is not wanted_format(record.strategy) and not graph.children(record.id):
         found.append(_degraded(rules.O_FORMAT, format=volume.format, strategy=record.strategy))
     if header is not None:
-        found += _header_mismatch(graph, volume, header.backing_name, header.backing_format)
+        found += _header_mismatch(graph, record, volume, header.backing_name, header.backing_format)
     found += _oversize(graph, record, volume, facts)
     report = graph.view.depths.checks.get(volume.id)
     if report and report.leaked_clusters:
@@ -273,13 +273,17 @@ def wanted_format(strategy: Strategy) -> VolumeFormat:
 
 
 def _header_mismatch(
-    graph: Graph, volume: VolumeRef, name: str | None, backing_format: str | None
+    graph: Graph, record: Record, volume: VolumeRef, name: str | None, backing_format: str | None
 ) -> list[Degradation]:
     parent = graph.record(volume.parent) if volume.parent else None
     expected = backing_name(volume.parent) if volume.parent else None
     expected_format = str(parent.volume.format) if parent and parent.volume else None
     if name == expected and (expected is None or expected_format is None or backing_format == expected_format):
         return []
+    if record.operation is not None and record.operation.verb == "merge" and record.operation.direction == "up":
+        merged = backing_name(record.operation.base) if record.operation.base else None
+        if name == merged:
+            return []  # the machine has done it, and it is not recorded yet
     return [_degraded(rules.O_HEADER, (f"header: {name!r:.80} {backing_format!r:.20}",))]
 
 

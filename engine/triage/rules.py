@@ -293,9 +293,10 @@ _TABLE: tuple[Rule, ...] = (
          type=FixType.MERGE,
          offers="Hidden data below image {image} has no other dependant and can become one with it{unfinished}",
          does="Moves the smaller layer into the larger one, or both into a fresh volume where hosts share the "
-         "repository. The image reads the same at every moment.",
-         stuck="Tear the image down, or wait for who works on it. A merge that was begun goes on where it was; until "
-         "it has ended, neither of its two is offered another one.",
+         "repository. Where a machine has the disk open that can be spoken to, it pulls up what is below while it "
+         "runs. The image reads the same at every moment.",
+         stuck="Tear the image down, or say how to speak to its machine (attach), or wait for who works on it. A merge "
+         "that was begun goes on where it was; until it has ended, neither of its two is offered another one.",
          executor=Executor.MERGE, risk=Risk.IRREVERSIBLE, leases=Leases.IMAGES, volumes=Need.ALWAYS,
          waits=(WaitKind.RECORD,), all_records=True),
     Rule(C_REMOVED, "The image was removed; its data is still there, and it can be restored.", "removed",

@@ -81,6 +81,8 @@ class View(NamedTuple):
     """Of the volumes that a fix would go on with or reduce, by id the host that may still write to them."""
     unheld: Mapping[str, tuple[User, ...]] = MappingProxyType({})
     """Tags whose data is written to although nobody has their lease, with who does it."""
+    monitored: frozenset[str] = frozenset()
+    """Images that a machine of this host has open, and that it can be told to merge."""
 
 
 class Graph:

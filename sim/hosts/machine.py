@@ -8,9 +8,9 @@ loses besides what was not durable, as for all that is written.
 from __future__ import annotations
 
 from engine.data.model import VolumeFormat
-from engine.doors.hypervisor import Node
+from engine.doors.hypervisor import Job, Node
 from engine.doors.images import Data, Layer
-from engine.errors import ToolFailed, from_os_error
+from engine.errors import StorageError, ToolFailed, from_os_error
 from engine.tools.qemu.qcow2 import Header, parse_header
 from sim.disk.files import SimHandle
 from sim.disk.nodes import FileNode, LinkNode
@@ -24,6 +24,21 @@ CACHES = (WRITEBACK, UNSAFE)
 """How it handles flushes: they reach the storage, or they end in qemu."""
 
 _HEADER_BYTES = 65536
+_PULLED_BYTES = 4096
+
+
+class _Pull:
+    """A job that brings into the top layer what shows of the one below."""
+
+    def __init__(self, backing: str) -> None:
+        self.backing = backing
+        self.at = 0
+        self.status = "running"
+        self.error = ""
+
+    def told(self, total: int) -> Job:
+        """As a monitor tells of it."""
+        return Job("stream", self.status, self.at, total, self.error)
 
 
 class SimMachine:
@@ -36,6 +51,10 @@ class SimMachine:
         self._path = path
         self._added: dict[str, tuple[Layer, Node]] = {}
         """Nodes that nobody uses yet, by name."""
+        self._flushes = cache != UNSAFE
+        self._pulls: dict[str, _Pull] = {}
+        self.obeys = True
+        """It writes its caches back when it is told to."""
         try:
             tool = UnsafeImageTool if cache == UNSAFE else SimImageTool
             self._images = tool(self.process.files, host.world.image_locks, self.process.files.owner)
@@ -74,7 +93,8 @@ class SimMachine:
             header = _header(self.process, layer)
             backing = (header.backing_name if header else None) or ""
             size = header.size if header else self._session.size
-            found.append(Node(f"#block{index}", path, str(layer.format), index == 0, backing, size, bool(backing)))
+            below, flushes = bool(backing), self._flushes
+            found.append(Node(f"#block{index}", path, str(layer.format), index == 0, backing, size, below, flushes))
             path = f"{folder}/{backing}"
         return found
 
@@ -86,7 +106,7 @@ class SimMachine:
         assert header is not None, "an overlay is no raw image"
         self._added[name] = layer, Node(name, layer.path, "qcow2", True, header.backing_name or "", header.size)
 
-    def remove_overlay(self, name: str) -> None:
+    def close_node(self, name: str) -> None:
         """Close it."""
         if self._added.pop(name, None) is None:
             raise ToolFailed(f"there is no node {name}")
@@ -102,7 +122,8 @@ class SimMachine:
         self._session.close()
         self._chain = [layer, top, *self._chain[1:]]
         self._session = self._images.open_session(self._chain, True, False)
-        self._nodes = [added._replace(has_backing=True), self._nodes[0]._replace(writable=False), *self._nodes[1:]]
+        added = added._replace(has_backing=True, flushes=self._flushes)
+        self._nodes = [added, self._nodes[0]._replace(writable=False), *self._nodes[1:]]
 
     def grow(self, node: str, size: int) -> None:
         """Make the disk longer: what a header says is durable then, the length of a raw file is not."""
@@ -110,6 +131,70 @@ class SimMachine:
             raise ToolFailed(f"there is no node {node} that can be {size} bytes long")
         self._session.grow(size)
         self._nodes[0] = self._nodes[0]._replace(size=size)
+
+    def jobs(self) -> dict[str, Job]:
+        """Get on with each, and tell of them."""
+        for job in self._pulls.values():
+            if job.status == "running":
+                try:
+                    self._get_on(job)
+                except StorageError as error:
+                    job.status, job.error = "concluded", str(error)
+        return {name: job.told(self.size) for name, job in self._pulls.items()}
+
+    def _get_on(self, job: _Pull) -> None:
+        found = self._session.shown_below(job.at)
+        if found is None:
+            job.status = "pending"
+            return
+        start, length, zero = found
+        length = min(length, _PULLED_BYTES)
+        if zero:
+            self._session.zero(start, length)
+        else:
+            self._session.write(start, self._session.read(start, length))
+        job.at = start + length
+
+    def depth(self, node: str) -> int:
+        """How many layers are below one that is used, or none."""
+        names = [found.name for found in self._nodes]
+        return len(names) - 1 - names.index(node) if node in names else 0
+
+    def pull(self, job: str, node: str, backing: str) -> None:
+        """Begin; it gets on when it is asked about."""
+        if job in self._pulls or node != self._nodes[0].name or not self._nodes[0].has_backing:
+            raise ToolFailed(f"the node {node} is busy, or has nothing below")
+        if self._nodes[1].backing != backing or self._nodes[1].has_backing != bool(backing):
+            raise ToolFailed(f"what is below stands on {self._nodes[1].backing!r}, and not on {backing!r}")
+        self._pulls[job] = _Pull(backing)
+
+    def finish(self, job: str) -> None:
+        """Stand on what is below the next layer; nothing of that is durable."""
+        found = self._pulls.get(job)
+        if found is None or found.status != "pending":
+            raise ToolFailed(f"the job {job} is not pending")
+        self._session.leave_out(found.backing, str(self._chain[2].format) if found.backing else "")
+        top = self._nodes[0]._replace(backing=found.backing, has_backing=bool(found.backing))
+        self._chain, self._nodes = [self._chain[0], *self._chain[2:]], [top, *self._nodes[2:]]
+        found.status = "concluded"
+
+    def write_back(self, node: str) -> None:
+        """Flush, where it can be told to."""
+        if self.obeys:
+            self._session.flush()
+
+    def cancel(self, job: str) -> None:
+        """End it where it is."""
+        found = self._pulls.get(job)
+        if found is not None and found.status != "concluded":
+            found.status, found.error = "concluded", "Operation canceled"
+
+    def forget(self, job: str) -> None:
+        """Drop one that has ended."""
+        found = self._pulls.get(job)
+        if found is None or found.status != "concluded":
+            raise ToolFailed(f"there is no job {job} that has ended")
+        del self._pulls[job]
 
     @property
     def size(self) -> int:

@@ -27,6 +27,7 @@ from sim.qemu.image_file import ImageFile
 from sim.qemu.layers import ImageLocks, OpenLayer, Permissions, Raw, View
 from sim.qemu.qcow2.check import Findings, repair_all, repair_leaks
 from sim.qemu.qcow2.image import Qcow2
+from sim.qemu.qcow2.tables import Kind
 
 PIECE_BYTES = 2 << 20
 """Largest read or write at once, as over NBD."""
@@ -42,17 +43,28 @@ class _Opened(NamedTuple):
 class SimSession:
     """A ``Session``. A failed write, zero or flush is final, as with the real one."""
 
-    def __init__(self, opened: list[_Opened], writable: bool, label: str, ended: Callable[[SimSession], None]) -> None:
-        """Owns what is ``opened``, top first. ``ended`` is called once, when it is over."""
+    def __init__(
+        self,
+        opened: list[_Opened],
+        writable: bool,
+        label: str,
+        ended: Callable[[SimSession], None],
+        let_go: Callable[[Sequence[_Opened]], None],
+    ) -> None:
+        """Owns what is ``opened``, top first. ``ended`` is called once, when it is over; ``let_go`` closes layers."""
+        self._let_go = let_go
         self._opened = opened
         self._writable = writable
         self._label = label
         self._ended = ended
         self._top = opened[0].layer
-        self._view = View([entry.layer for entry in opened])
-        self._below = View([entry.layer for entry in opened[1:]])
+        self._look()
         self._error: StorageError | None = None
         self._closed = False
+
+    def _look(self) -> None:
+        self._view = View([entry.layer for entry in self._opened])
+        self._below = View([entry.layer for entry in self._opened[1:]])
 
     @property
     def size(self) -> int:
@@ -99,6 +111,22 @@ class SimSession:
             else:
                 self._top.file.truncate(size)
                 self._top.size = size
+
+    def shown_below(self, start: int) -> tuple[int, int, bool] | None:
+        """Of a machine: the first range from ``start`` on that shows of the layer directly below, and whether it is
+        zeros; None for none."""
+        for run, level, has in self._view.runs(start, self.size):
+            if level == 1 and has:
+                return run.start, run.length, run.kind is Kind.ZERO
+        return None
+
+    def leave_out(self, backing: str, format: str) -> None:
+        """Of a machine: have the top layer stand on what is below the next one, which is let go."""
+        with self._changing(f"rewriting the header of {self._label}"):
+            assert isinstance(self._top, Qcow2), "nothing is below a raw one"
+            self._top.rewrite_backing(backing.encode(), format.encode(), synced=False)
+        self._let_go([self._opened.pop(1)])
+        self._look()
 
     def close(self) -> None:
         """The server ends: it writes back what it holds, and nobody is told when that fails; one whose storage failed
@@ -164,8 +192,14 @@ class SimImageTool:
 
     # -- reading
 
-    def map_layer(self, layer: Layer) -> list[Extent]:
-        return self.map_chain([layer])
+    def map_layer(self, layer: Layer, written: bool = False) -> list[Extent]:
+        if not written:
+            return self.map_chain([layer])
+        try:
+            with contextlib.closing(ImageFile(self._files, layer.path, False, layer.device)) as file:
+                return View([Qcow2(file, False, False)]).extents()
+        except OSError as error:
+            raise _failed(error, f"qemu-img map of {layer.path}") from None
 
     def extents(self, layer: Layer) -> Generator[Extent, None, None]:
         yield from self.map_layer(layer)
@@ -192,7 +226,7 @@ class SimImageTool:
             opened = self._open(chain, writable, served=True)
         except OSError as error:
             raise _cannot_open(error, chain[0].path) from None
-        session = SimSession(opened, writable, chain[0].path, self._session_ended)
+        session = SimSession(opened, writable, chain[0].path, self._session_ended, self._release)
         self._sessions[session] = opened
         return session
 

@@ -1,9 +1,10 @@
-"""Rounds of live snapshots and resizes on a real qemu-storage-daemon, in which somebody is killed at a random moment.
+"""Rounds of live snapshots, resizes and merges on a real qemu-storage-daemon; somebody is killed at a random moment.
 
 ``python -m tests.live.rounds --rounds 1000 --seed 7`` (``make live``). In each round a guest writes numbered blocks,
 one at a time, each flushed; a snapshot is taken meanwhile; the process of the verb, the machine, both, or nobody is
-killed. Then the machine goes on or is restarted, and is killed in the end. Each third round makes the disk longer
-instead, beside a machine whose guest comes after that: NBD bears no other length. It is judged
+killed. Then the machine goes on or is restarted, and is killed in the end. Each third round merges a removed snapshot
+into the disk instead; each third one makes the disk longer, beside a machine whose guest comes after that: NBD bears no
+other length. It is judged
 
 * that the disk shows the state after the last acknowledged write, or after the one that was under way,
 * that a snapshot that can be seen shows one state of a moment while the verb ran, and never another one later,
@@ -27,6 +28,7 @@ from pathlib import Path
 
 from engine.api import Engine
 from engine.errors import DiskwrightError, ImageBusy
+from engine.triage import rules
 from tests.crash.kit import World
 from tests.live.machine import BLOCK, Guest, Machine, numbers, state_after
 
@@ -210,6 +212,50 @@ class Resizes(Rounds):
         return problems
 
 
+class Merges(Rounds):
+    """Rounds of live merges in one directory."""
+
+    def _played(self, engine: Engine, disk: str, dies: str) -> list[str]:
+        engine.set_strategy("a", disk, "space")
+        entry = engine.prepare_image("a", disk, monitor=f"qmp:{self._folder / 'qmp'}")
+        machine = Machine(self._folder, entry.path, entry.format)
+        guest = Guest(machine, BLOCKS, 1)
+        guest.wait_for(BLOCKS)
+        snapshot = engine.create_snapshot("a", disk)
+        guest.wait_for(guest.acknowledged + 3)
+        engine.remove_image("a", snapshot)
+        acknowledged = self._acknowledged(self._merge, machine, dies)
+        problems = []
+        if acknowledged and dies in (NOBODY, VERB):
+            self._fix_all(engine)
+            if len(engine.inspect_repository("a").images) != 1:
+                problems.append("what was merged stays while the machine runs")
+        self.counted[f"merge, {dies}: {'acknowledged' if acknowledged else 'not acknowledged'}"] += 1
+        guest.wait_for(guest.acknowledged + 2)
+        if dies == VERB and self._random.random() < 0.5:
+            if engine.list_unheld() and self._random.random() < 0.5:
+                engine.prepare_image("a", disk, take_over=True)
+            self._merge(engine)
+            self.counted["merge, went on"] += 1
+            guest.wait_for(guest.acknowledged + 2)
+        machine.kill()
+        guest.end()
+        problems += self._judge(engine, disk, 0, None, guest)
+        self._fix_all(engine)
+        problems += self._judge(engine, disk, 0, None, guest)
+        if len(left := engine.inspect_repository("a").images) != 1:
+            problems.append(f"there is more than the disk: {[image.id for image in left]}")
+        engine.remove_image("a", disk)
+        self._fix_all(engine)
+        return problems
+
+    @staticmethod
+    def _merge(engine: Engine) -> None:
+        for fix in engine.check_storage_repository("a"):
+            if fix.rule == rules.M_CHAIN:
+                engine.run_fix_here("a", fix)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=1000)
@@ -217,14 +263,14 @@ def main() -> int:
     given = parser.parse_args()
     wrong, start = 0, time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        snapshots, resizes = Rounds(Path(folder, "s"), given.seed), Resizes(Path(folder, "r"), given.seed)
+        kinds = [kind(Path(folder, kind.__name__), given.seed) for kind in (Rounds, Resizes, Merges)]
         for number in range(1, given.rounds + 1):
-            for problem in (resizes if number % 3 == 0 else snapshots).play():
+            for problem in kinds[number % len(kinds)].play():
                 print(f"round {number} of seed {given.seed}: {problem}", flush=True)
                 wrong += 1
             if number % 50 == 0:
                 print(f"{number} rounds, {wrong} problems, {time.monotonic() - start:.0f} s", flush=True)
-    counted = snapshots.counted + resizes.counted
+    counted = sum((kind.counted for kind in kinds), Counter[str]())
     print(f"seed {given.seed}: {given.rounds} rounds, {wrong} problems; {dict(sorted(counted.items()))}")
     return int(bool(wrong))
 

@@ -23,7 +23,7 @@ from sim.explore.cases.driver import Driver, MiB
 from sim.hosts.machine import SimMachine
 from sim.hosts.world import World
 from tests.live.machine import Machine
-from tests.live.rounds import Resizes, Rounds
+from tests.live.rounds import Merges, Resizes, Rounds
 
 SIZE = 1 << 20
 GREETING = (
@@ -49,7 +49,15 @@ def machine(tmp_path: Path):
 def told(nodes: list[Node]) -> list[tuple[object, ...]]:
     """What the engine goes by, of the layers alone."""
     return [
-        (os.path.basename(node.path), node.format, node.writable, node.backing, node.size, node.has_backing)
+        (
+            os.path.basename(node.path),
+            node.format,
+            node.writable,
+            node.backing,
+            node.size,
+            node.has_backing,
+            node.flushes,
+        )
         for node in nodes
         if node.format in ("qcow2", "raw")
     ]
@@ -69,7 +77,7 @@ def test_the_simulated_machine_tells_what_the_real_one_tells(machine: Machine, t
     """Nodes before, with an overlay that nobody uses, and after the switch."""
     monitor = Monitors().connect(machine.monitor)
     try:
-        assert monitor.jobs() == []
+        assert monitor.jobs() == {}
         real = history(monitor, Layer(str(tmp_path / "overlay.qcow2"), VolumeFormat.QCOW2))
     finally:
         monitor.close()
@@ -130,6 +138,64 @@ def grown(monitor: Monitor) -> list[list[tuple[object, ...]]]:
     with pytest.raises(ToolFailed):
         monitor.grow(top, SIZE)
     return [*seen, told(monitor.nodes())]
+
+
+def pulled(monitor: Monitor) -> list[object]:
+    """Merge the layer below the top into it."""
+    top = next(node for node in monitor.nodes() if node.path.endswith("/top") and node.format == "qcow2")
+    seen: list[object] = [sorted(told(monitor.nodes()))]
+    with pytest.raises(ToolFailed):
+        monitor.pull("dw-job", top.name, "t-other")
+    monitor.pull("dw-job", top.name, "t-base")
+    while monitor.jobs()["dw-job"].status != "pending":
+        pass
+    seen += [monitor.depth(top.name), sorted(told(monitor.nodes()))]
+    monitor.write_back(top.name)
+    monitor.finish("dw-job")
+    while not (job := monitor.jobs()["dw-job"]).ended:
+        pass
+    monitor.cancel("dw-job")
+    monitor.forget("dw-job")
+    with pytest.raises(ToolFailed):
+        monitor.forget("dw-job")
+    return [
+        *seen,
+        monitor.depth(top.name),
+        job.kind,
+        job.status,
+        job.error,
+        monitor.jobs(),
+        sorted(told(monitor.nodes())),
+    ]
+
+
+def test_a_machine_merges_the_layer_below_and_keeps_what_it_shows(tmp_path: Path):
+    """The real one and the simulated one alike; the file tells the name of what it stands on now, and has the data."""
+    names = {"t-base": "", "t-middle": "t-base", "top": "t-middle"}
+    for number, (name, backing) in enumerate(names.items()):
+        make(tmp_path / name, backing)
+        write = ["qemu-io", "-f", "qcow2", "-c", f"write -P {number + 1} {number * 65536} 65536", str(tmp_path / name)]
+        subprocess.run(write, check=True, stdout=subprocess.DEVNULL)
+    before = {name: (tmp_path / name).read_bytes() for name in names}
+    machine = Machine(tmp_path, str(tmp_path / "top"), "qcow2")
+    try:
+        with contextlib.closing(Monitors().connect(machine.monitor)) as monitor:
+            real = pulled(monitor)
+        with contextlib.closing(machine.session()) as guest:
+            assert [guest.read(number * 65536, 1) for number in range(3)] == [b"\1", b"\2", b"\3"]
+    finally:
+        machine.kill()
+    (tmp_path / "t-middle").unlink()
+    info = json.loads(subprocess.check_output(["qemu-img", "info", "--output=json", str(tmp_path / "top")]))
+    assert (info["backing-filename"], info["backing-filename-format"]) == ("t-base", "qcow2")
+    world = World()
+    world.create("a")
+    engine = Driver(world).engine()
+    for name, data in before.items():
+        with engine.doors.files.create(f"/srv/{name}") as handle:
+            handle.write_at(0, data)
+    SimMachine(world.process_of(engine).host, "/srv/top", "qcow2", monitor="qmp:/run/vm")
+    assert pulled(engine.doors.hypervisors.connect("qmp:/run/vm")) == real
 
 
 def test_a_guest_that_bears_no_other_length_is_told_of(machine: Machine):
@@ -217,3 +283,10 @@ def test_rounds_of_resizes_on_a_real_machine_lose_nothing(tmp_path: Path):
     """The same, of machines that make their disk longer."""
     rounds = Resizes(tmp_path, 12)
     assert [problem for _ in range(5) for problem in rounds.play()] == []
+
+
+@pytest.mark.slow
+def test_rounds_of_merges_on_a_real_machine_lose_nothing(tmp_path: Path):
+    """The same, of machines that merge what is below their disk."""
+    rounds = Merges(tmp_path, 13)
+    assert [problem for _ in range(4) for problem in rounds.play()] == []

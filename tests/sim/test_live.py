@@ -6,18 +6,30 @@ from typing import Any
 
 import pytest
 
-from engine.data.model import aligned
+from engine.data.model import Fix, aligned
 from engine.data.records import Record
 from engine.errors import BadRequest, ImageBusy, Refused, ToolFailed
 from engine.gate import gate
-from engine.host import paths
+from engine.host import merging, paths
 from engine.tags import changes
+from engine.triage import rules
 from engine.verbs import resize, snapshot
 from engine.verbs.live import resize as live_resize
 from sim.explore.cases.driver import Driver, MiB
 from sim.explore.cases.fixtures import images
-from sim.explore.together.live import DEATHS, MACHINE, POWER, RESIZE, SNAPSHOT, VERB, Wrong, runs
-from sim.hosts.machine import SimMachine
+from sim.explore.together.live import (
+    DEATHS,
+    MACHINE,
+    MERGE,
+    POWER,
+    RESIZE,
+    SNAPSHOT,
+    VERB,
+    Wrong,
+    a_removed_middle,
+    runs,
+)
+from sim.hosts.machine import UNSAFE, SimMachine
 from sim.hosts.world import LVM, NFS, World
 
 MONITOR = "qmp:/run/vm"
@@ -59,6 +71,17 @@ def test_a_disk_is_longer_or_is_not_whoever_dies(prepare: Any):
 def test_a_disk_is_longer_or_is_not_at_any_step():
     """More of them, on a server. All of them: ``make live``."""
     assert not wrong(RESIZE, images.a_raw_disk, NFS, every=6)
+
+
+def test_a_merge_beside_a_machine_loses_nothing():
+    """Some of the steps, with a snapshot below what is merged."""
+    assert not wrong(MERGE, a_removed_middle, every=61, first=35)
+
+
+@pytest.mark.slow
+def test_a_merge_beside_a_machine_loses_nothing_at_any_step():
+    """More of them, on a server, with nothing below. All of them: ``make live``."""
+    assert not wrong(MERGE, images.a_removed_snapshot, NFS, DEATHS, 47)
 
 
 def strong_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +147,22 @@ def test_planted_bugs_of_a_resize_are_found(plant: Any, found: str, monkeypatch:
     """The record before the machine. A machine that does nothing is not believed."""
     plant(monkeypatch)
     assert is_found(found, RESIZE, images.a_raw_disk, deaths=(POWER,), every=5, first=14)
+
+
+def never_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "_is_written", lambda *arguments: -1)
+    monkeypatch.setattr(merging, "_make_durable", lambda *arguments: None)
+
+
+def not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "_merge", lambda attempt, machine, run, links: None)
+
+
+@pytest.mark.parametrize(("plant", "deaths"), [(never_asked, (MACHINE,)), (not_waited_for, ())])
+def test_planted_bugs_of_a_merge_are_found(plant: Any, deaths: tuple[str, ...], monkeypatch: pytest.MonkeyPatch):
+    """A machine that leaves out a layer while what it has of that is in its caches; a merge recorded at once."""
+    plant(monkeypatch)
+    assert is_found("the disk does not show", MERGE, images.a_removed_snapshot, deaths=deaths, every=2, first=50)
 
 
 @pytest.fixture
@@ -211,3 +250,66 @@ def test_a_longer_disk_is_told_its_machine_and_no_shorter_one(driver: Driver):
     assert len(engine.list_prepared()) == 1
     engine.teardown_image("a", disk)
     assert engine.get_image_status("a", disk).status == "optimized"
+
+
+def a_merge(driver: Driver) -> Fix:
+    return next(fix for fix in driver.engine().check_storage_repository("a") if fix.rule == rules.M_CHAIN)
+
+
+def test_a_machine_that_keeps_what_it_merged_in_its_caches_is_waited_for(driver: Driver):
+    """Nobody can tell it to write that; when its guest flushes the same fix goes on, in the job that is there."""
+    images.a_removed_snapshot(driver)
+    disk, engine = driver.named["disk"], driver.engine()
+    machine = start(driver, disk)
+    machine.obeys = False
+    with pytest.raises(ToolFailed, match="written nothing"):
+        engine.run_fix_here("a", a_merge(driver))
+    assert engine.list_prepared() and not machine.jobs()
+    machine.flush()
+    machine.write(0, images.data(9))
+    assert a_merge(driver).plan["direction"] == "up"
+    with pytest.raises(Refused, match="unfinished merge"):
+        engine.create_snapshot("a", disk)
+    machine.obeys = True
+    engine.run_fix_here("a", a_merge(driver))
+    assert len(machine.nodes()) == 1
+    driver.fix("a", rules.C_REMOVED)
+    machine.stop()
+    engine.teardown_image("a", disk)
+    assert [image.id for image in engine.inspect_repository("a").images] == [disk]
+
+
+def test_a_merge_that_a_machine_cannot_do_is_refused(driver: Driver):
+    """One whose job is another one's, or that has something else below; and beside one that is gone nothing is done."""
+    images.a_removed_snapshot(driver)
+    disk, engine = driver.named["disk"], driver.engine()
+    machine = start(driver, disk)
+    fix = a_merge(driver)
+    machine.pull("of-somebody", machine.nodes()[0].name, "")
+    with pytest.raises(Refused, match="job under way: stream 'of-somebody'"):
+        engine.run_fix_here("a", fix)
+    machine.kill()
+    with pytest.raises(ToolFailed, match="does not answer"):
+        engine.run_fix_here("a", fix)
+    engine.teardown_image("a", disk)
+    driver.fix("a", rules.M_CHAIN)
+
+
+def test_a_machine_that_flushes_nothing_merges_nothing(driver: Driver):
+    """What is durable below would not be any more above."""
+    images.a_removed_snapshot(driver)
+    entry = driver.engine().prepare_image("a", driver.named["disk"], monitor=MONITOR)
+    host = driver.world.process_of(driver.engine()).host
+    SimMachine(host, entry.path, entry.format, UNSAFE, MONITOR)
+    with pytest.raises(Refused, match="unsafe"):
+        driver.engine().run_fix_here("a", a_merge(driver))
+
+
+def test_a_merge_runs_as_a_task_beside_its_machine(driver: Driver):
+    """As any other fix: the task asks the holder for the leases."""
+    images.a_removed_snapshot(driver)
+    engine = driver.engine()
+    machine = start(driver, driver.named["disk"])
+    engine.wait_for_task(engine.fix_storage_repository("a", a_merge(driver), {"irreversible": True}))
+    assert len(machine.nodes()) == 1
+    assert len(engine.list_prepared()) == 1

@@ -10,12 +10,12 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
-from engine.doors.hypervisor import Node
+from engine.doors.hypervisor import Job, Node
 from engine.doors.images import Layer
 from engine.errors import ToolFailed, ToolMissing
 
@@ -68,17 +68,23 @@ class QmpMonitor:
     def nodes(self) -> list[Node]:
         """Make one query, without what lies below each."""
         found = self._answer("query-named-block-nodes", "tell what it has open", flat=True)
-        try:
+        with self._sense():
             return [_node(item) for item in found]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+
+    @contextlib.contextmanager
+    def _sense(self) -> Iterator[None]:
+        try:
+            yield
+        except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
             raise ToolFailed(
-                f"the machine at {self._path} tells of its disks what makes no sense: {error!r}"
+                f"the machine at {self._path} tells of its disks what makes no sense: {error!r:.200}"
             ) from error
 
-    def jobs(self) -> list[str]:
+    def jobs(self) -> dict[str, Job]:
         """Make one query."""
         found = self._answer("query-jobs", "tell which jobs it has")
-        return [f"{item.get('type')} {item.get('id')!r} ({item.get('status')})" for item in found]
+        with self._sense():
+            return {str(item["id"]): _job(item) for item in found}
 
     def add_overlay(self, name: str, layer: Layer, like: str) -> None:
         """Add one node; its backing stays away until the switch."""
@@ -96,7 +102,7 @@ class QmpMonitor:
                 return {key: bool(item["cache"].get(key)) for key in ("direct", "no-flush")}
         return {}
 
-    def remove_overlay(self, name: str) -> None:
+    def close_node(self, name: str) -> None:
         """Delete one node."""
         self._ask("blockdev-del", f"close {name}", node_name=name)
 
@@ -113,6 +119,45 @@ class QmpMonitor:
             )
         if have < size:
             self._ask("block_resize", "make the disk longer", node_name=node, size=size)
+
+    def depth(self, node: str) -> int:
+        """Make one query; it is 0 for each in one that tells nothing of what lies below."""
+        nodes = self._answer("query-named-block-nodes", "tell what it has open")
+        with self._sense():
+            return next(int(item["backing_file_depth"]) for item in nodes if item["node-name"] == node)
+
+    def pull(self, job: str, node: str, backing: str) -> None:
+        """Make one block-stream, which writes a name of its own into the header unless it is told one."""
+        nodes = self._answer("query-named-block-nodes", "tell what it has open")
+        with self._sense():
+            below = next(item["image"]["backing-image"] for item in nodes if item["node-name"] == node)
+            base = below["backing-image"]["filename"] if "backing-image" in below else None
+            stands_on = below.get("backing-filename", "")
+        if stands_on != backing or (base is None) != (not backing):
+            raise ToolFailed(f"the machine at {self._path} has {stands_on!r:.80} below, and not {backing!r}", _NEXT)
+        kept = {} if base is None else {"base": base, "backing_file": backing}
+        self._ask(
+            "block-stream", "merge layers", job_id=job, device=node, auto_finalize=False, auto_dismiss=False, **kept
+        )
+
+    def finish(self, job: str) -> None:
+        """Make one job-finalize."""
+        self._ask("job-finalize", "end a merge", id=job)
+
+    def write_back(self, node: str) -> None:
+        """Have qemu flush it by its own tool, by the monitor for people: the one for programs has no such command, and
+        qemu-storage-daemon has neither."""
+        with contextlib.suppress(ToolFailed, ToolMissing):
+            self._ask("human-monitor-command", "write back", command_line=f"qemu-io {node} flush")
+
+    def cancel(self, job: str) -> None:
+        """Make one job-cancel."""
+        with contextlib.suppress(ToolFailed):  # it has ended: jobs tells
+            self._ask("job-cancel", "stop a job", id=job)
+
+    def forget(self, job: str) -> None:
+        """Make one job-dismiss."""
+        self._ask("job-dismiss", "forget a job", id=job)
 
     def close(self) -> None:
         """Disconnect."""
@@ -140,7 +185,15 @@ def _node(item: dict[str, Any]) -> Node:
     if not all(isinstance(text, str) for text in texts):
         raise ValueError(f"a node that is called {texts[0]!r:.40}")
     name, path, format, backing = texts
-    return Node(name, path, format, not item["ro"], backing, int(image["virtual-size"]), "backing_file" in item)
+    below, flushes = "backing_file" in item, not item["cache"]["no-flush"]
+    return Node(name, path, format, not item["ro"], backing, int(image["virtual-size"]), below, flushes)
+
+
+def _job(item: dict[str, Any]) -> Job:
+    told = Job(item["type"], item["status"], item["current-progress"], item["total-progress"], item.get("error", ""))
+    if not all(isinstance(value, kind) for value, kind in zip(told, (str, str, int, int, str), strict=True)):
+        raise ValueError(f"a job {told!r:.100}")
+    return told
 
 
 def _path(filename: str) -> str:

@@ -49,9 +49,9 @@ class QemuImageTool:
 
     # -- reading
 
-    def map_layer(self, layer: Layer) -> list[Extent]:
+    def map_layer(self, layer: Layer, written: bool = False) -> list[Extent]:
         """Run ``qemu-img map`` on the layer with nothing below it."""
-        return self.map_chain([layer])
+        return list(self._extents([layer], written))
 
     def map_chain(self, chain: Chain) -> list[Extent]:
         """Run ``qemu-img map``; what is compressed as a whole has to be read to be known."""
@@ -61,12 +61,12 @@ class QemuImageTool:
         """Run ``qemu-img map``, which prints one a line and holds none; ended by ``close``."""
         return self._extents([layer])
 
-    def _extents(self, chain: Chain) -> Generator[Extent, None, None]:
+    def _extents(self, chain: Chain, written: bool = False) -> Generator[Extent, None, None]:
         if chain[0].packing:
             yield Extent(0, chain[0].length, True, False, True)
             return
         self._require_version()
-        arguments = ["qemu-img", "map", "--output=json", describe(chain)]
+        arguments = ["qemu-img", "map", *(["-U"] if written else []), "--output=json", describe(chain)]
         with contextlib.closing(self._commands.lines(arguments, chain[0].path, of_readers())) as lines:
             yield from _extents(lines)
 

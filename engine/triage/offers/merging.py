@@ -5,7 +5,7 @@ gives that volume to the upper image: right when the upper layer is the smaller 
 what the lower layer alone has into the upper volume: right when the lower one is smaller, and
 the only way when the upper image has dependants whose headers name its format. *Fresh* copies both
 into a new volume: where hosts share a repository and a late write of one of them would hit the volume
-that the image has.
+that the image has. Of a disk whose machine can be spoken to it is *up*: the machine does that while it runs.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ def direction(graph: Graph, below: Record, above: Record) -> str:
     assert below.volume is not None and above.volume is not None
     if above.operation is not None and above.operation.verb == "merge":
         return above.operation.direction
+    if above.id in graph.view.monitored:
+        return "up"
     if graph.view.shared:
         return "fresh"
     if graph.children(above.id) and below.volume.format is not above.volume.format:
@@ -80,6 +82,7 @@ def _fix(graph: Graph, below: Record, above: Record, way: str) -> Fix:
     upper, lower = graph.data(above.volume), graph.data(below.volume)
     moved = {"down": upper, "up": lower}.get(way, upper + lower)
     share = " (goes on where it was interrupted)" if above.operation is not None else ""
+    by = " by its machine, while it runs" if above.id in graph.view.monitored else ""
     freed = graph.used(below.volume if way == "up" else above.volume)
     return fix(
         graph,
@@ -88,7 +91,7 @@ def _fix(graph: Graph, below: Record, above: Record, way: str) -> Fix:
         rules.offer(rules.M_CHAIN, image=above.id, unfinished=share),
         reads=reads_of(graph, [below.id, above.id], [below.id]),
         plan={"above": above.id, "direction": way},
-        facts=(f"{way}: {human(moved)} are moved",),
+        facts=(f"{way}: {human(moved)} are moved{by}",),
         images=(above.id, below.id),
         unavailable=(above.id,),
         cost=cost(

@@ -114,7 +114,7 @@ def _begin(
         changes.change(repository, record.id, lambda now: snapshot.moved(now, record, overlay))
     except DiskwrightError:
         with contextlib.suppress(DiskwrightError):
-            machine.monitor.remove_overlay(machines.node_name(overlay))
+            machine.monitor.close_node(machines.node_name(overlay))
         snapshot.drop_unused(repository, frozen, record.id, overlay)
         raise
 

@@ -16,7 +16,6 @@ offered. It is judged
 from __future__ import annotations
 
 import contextlib
-import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -24,6 +23,7 @@ from typing import NamedTuple
 from engine.api import Engine
 from engine.data.model import aligned
 from engine.errors import DiskwrightError, StorageError
+from engine.triage import rules
 from sim.disk.content import Content
 from sim.disk.files import Fault
 from sim.explore.cases.driver import Driver, read
@@ -40,15 +40,31 @@ from sim.hosts.world import FORMAT, World
 MONITOR = "qmp:/run/machine"
 _AT = 8 * BLOCK
 _MOST_FIXES = 12
-SNAPSHOT, RESIZE = "snapshot", "resize"
-VERBS = (SNAPSHOT, RESIZE)
+SNAPSHOT, RESIZE, MERGE = "snapshot", "resize", "merge"
 LONGER = images.SIZE + 4 * BLOCK + 100
 VERB, MACHINE, POWER = "verb", "machine", "power"
 DEATHS = (VERB, MACHINE, POWER)
 AGAIN, RESTARTED, STOPPED = "again", "restarted", "stopped"
 SEQUELS = (AGAIN, RESTARTED, STOPPED)
 QUIET = "quiet"
-"""The power is cut beside a machine that writes nothing: nothing of the verb is durable by what the machine flushes."""
+"""Of a machine that writes nothing meanwhile: nothing of the verb is durable, or leaves qemu's caches, by what its
+guest flushes. Killed, it is restarted."""
+
+
+def a_removed_middle(driver: Driver) -> None:
+    """A removed snapshot between a disk and another snapshot."""
+    images.a_chain(driver)
+    middle = driver.snapshot("a", images.disk(driver))
+    driver.write("a", images.disk(driver), 2 * BLOCK, data(4))
+    driver.remove("a", middle)
+
+
+PREPARED: dict[str, tuple[Callable[[Driver], object], ...]] = {
+    SNAPSHOT: (images.a_disk, images.a_raw_disk, images.a_chain),
+    RESIZE: (images.a_raw_disk, images.a_disk, images.a_chain),
+    MERGE: (images.a_removed_snapshot, a_removed_middle),
+}
+"""What is there when each begins."""
 
 
 class Wrong(NamedTuple):
@@ -78,8 +94,13 @@ def runs(
         return
     for dies in deaths:
         for effect in range(first, whole.count + 1, every):
-            for then in SEQUELS if dies != POWER else ("",) if verb == SNAPSHOT else ("", QUIET):
+            for then in _sequels(verb, dies):
                 yield _Run(verb, prepare, format, dies, effect, then).judged()
+
+
+def _sequels(verb: str, dies: str) -> tuple[str, ...]:
+    quiet = (QUIET,) if (dies, verb) in ((POWER, RESIZE), (POWER, MERGE), (MACHINE, MERGE)) else ()
+    return ("", *quiet) if dies == POWER else (*SEQUELS, *quiet)
 
 
 class _Run:
@@ -153,6 +174,8 @@ class _Run:
         try:
             if self._verb == RESIZE:
                 self._make_longer(engine)
+            elif self._verb == MERGE:
+                self._merge(engine)
             else:
                 self._take(engine)
         except Crashed:
@@ -170,6 +193,13 @@ class _Run:
         self._sizes = {LONGER}
         if self._machine.running and self._machine.size != aligned(LONGER):
             self._problems.append("the disk is longer, and its machine does not know")
+
+    def _merge(self, engine: Engine) -> None:
+        for fix in engine.check_storage_repository("a"):
+            if fix.rule == rules.M_CHAIN:
+                engine.run_fix_here("a", fix)
+                break
+        self.done = True
 
     def _take(self, engine: Engine) -> None:
         before = dict(self._snapshots)
@@ -225,7 +255,7 @@ class _Run:
 
     def _go_on(self) -> None:
         self._use()
-        if self._then == RESTARTED or (self._dies == MACHINE and self._then == AGAIN):
+        if self._then in (RESTARTED, QUIET) or (self._dies == MACHINE and self._then == AGAIN):
             self._machine.kill()
             try:
                 self._machine = self._started()
@@ -334,7 +364,7 @@ def _shown(engine: Engine, image: str, size: int) -> Content:
 def main() -> int:
     """Explore all of it, and say what went wrong."""
     harmed = 0
-    for verb, prepare in itertools.product(VERBS, (images.a_disk, images.a_raw_disk, images.a_chain)):
+    for verb, prepare in ((verb, prepare) for verb, all_of_it in PREPARED.items() for prepare in all_of_it):
         for run in runs(verb, prepare):
             if run is not None:
                 harmed += 1

@@ -1,17 +1,31 @@
 """The hypervisor door of a simulated process: the machines of its host, by their monitors.
 
-Each call is a point at which the process may die before it; the machine does what it is told at once. Jobs of machines
-are not modelled.
+Each call is a point at which the process may die before it; the machine does what it is told at once. A job of it gets
+on with each question after jobs.
 """
 
 from __future__ import annotations
 
-from engine.doors.hypervisor import Node
+from engine.doors.hypervisor import Job, Node
 from engine.doors.images import Layer
 from engine.errors import BadRequest, ToolFailed
 from sim.hosts.processes import SimProcess, Spoken
 
-CHANGES = frozenset(f"hypervisors.{name}" for name in ("add_overlay", "remove_overlay", "switch", "grow"))
+CHANGES = frozenset(
+    f"hypervisors.{name}"
+    for name in (
+        "add_overlay",
+        "close_node",
+        "switch",
+        "grow",
+        "jobs",
+        "pull",
+        "finish",
+        "write_back",
+        "cancel",
+        "forget",
+    )
+)
 """Calls that change a machine."""
 
 
@@ -51,15 +65,32 @@ class SimMonitor:
     def nodes(self) -> list[Node]:
         return self._same("nodes", self._monitor).nodes()
 
-    def jobs(self) -> list[str]:
-        self._same("jobs", self._monitor)
-        return []
+    def jobs(self) -> dict[str, Job]:
+        return self._same("jobs", self._monitor).jobs()
+
+    def depth(self, node: str) -> int:
+        return self._same("depth", node).depth(node)
+
+    def pull(self, job: str, node: str, backing: str) -> None:
+        self._same("pull", job).pull(job, node, backing)
+
+    def finish(self, job: str) -> None:
+        self._same("finish", job).finish(job)
+
+    def write_back(self, node: str) -> None:
+        self._same("write_back", node).write_back(node)
+
+    def cancel(self, job: str) -> None:
+        self._same("cancel", job).cancel(job)
+
+    def forget(self, job: str) -> None:
+        self._same("forget", job).forget(job)
 
     def add_overlay(self, name: str, layer: Layer, like: str) -> None:
         self._same("add_overlay", name).add_overlay(name, layer)
 
-    def remove_overlay(self, name: str) -> None:
-        self._same("remove_overlay", name).remove_overlay(name)
+    def close_node(self, name: str) -> None:
+        self._same("close_node", name).close_node(name)
 
     def switch(self, node: str, overlay: str) -> None:
         self._same("switch", overlay).switch(node, overlay)

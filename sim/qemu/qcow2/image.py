@@ -233,8 +233,9 @@ class Qcow2(Tables):
         self.l1_offset, self.l1_entries, self._metadata = offset, entries, None
         self.release([old_offset + at for at in range(0, -(-old_bytes // self.cluster) * self.cluster, self.cluster)])
 
-    def rewrite_backing(self, name: bytes, format_name: bytes) -> None:
-        """Put other backing names (empty: none) into the header, all else kept: one write, then a sync."""
+    def rewrite_backing(self, name: bytes, format_name: bytes, synced: bool = True) -> None:
+        """Put other backing names (empty: none) into the header, all else kept: one write, then a sync, which a
+        machine does without."""
         start = self.file.read(0, self.cluster)
         length = int.from_bytes(start[100:104], "big") if self.header.version >= 3 else 72
         name_offset, name_length = struct.unpack_from(">QI", start, 8)
@@ -251,7 +252,9 @@ class Qcow2(Tables):
             raise ToolFailed(f"the header of {self.file.path} has no room for the backing name")
         new = start[:8] + struct.pack(">QI", at, len(name)) + start[20:length] + extensions + name
         whole = -(-max(len(new), name_offset + name_length) // 512) * 512
-        self._write_synced(0, new + bytes(min(whole, self.cluster) - len(new)))
+        self.file.write(0, new + bytes(min(whole, self.cluster) - len(new)))
+        if synced:
+            self.file.sync()
 
 
 def _extensions(raw: bytes, offset: int, end: int) -> Iterator[tuple[int, bytes]]:

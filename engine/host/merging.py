@@ -1,0 +1,243 @@
+"""A merge that the machine of the disk does while it runs: what is below is pulled into the disk's own layer.
+
+(1) The holder hands over its leases, that of the layer below is taken too, and a new holder has all of them at once.
+(2) The fix is verified, and the disk's record names the merge. (3) *The machine pulls*, in a job that is named after
+the volume: whoever comes after us finds it, running, pending, ended, or gone because it was done or its machine has
+died. (4) The file of the volume is asked whether all is in it, and made durable: what a machine has in its own caches
+only is lost with it. (5) *The machine leaves out the layer below*, also in the header. (6) The disk's record says what
+it stands on now: the seal. (7) Another holder has the leases of what is left; the layer below is hidden data that
+nothing needs.
+
+qcow2 syncs what it has written before its tables tell of it, so a loss of power hides nothing that was durable below;
+a machine that flushes nothing is refused. What the guest sees is the same at each moment, with both layers and without
+the lower one. So whoever dies, the record says what is durable, and the header is derived (``prepare`` rewrites it).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from engine.copying import ranges
+from engine.data.amounts import human
+from engine.data.model import Fix
+from engine.doors.hypervisor import Job
+from engine.errors import MAKE_ROOM, DiskwrightError, NoSpace, Refused, StaleFix, ToolFailed
+from engine.fixes import merge
+from engine.fixes import run as fixes
+from engine.fixes.work import Work
+from engine.formats.base import Repository, backing_name
+from engine.gate import gate
+from engine.gate.gate import Purpose
+from engine.host import holding, machines
+from engine.host.machines import Machine
+from engine.host.paths import NAMES
+from engine.host.state import HostState, Prepared
+from engine.tags import chains, changes
+from engine.tags.attempt import Attempt
+from engine.tags.context import Context
+from engine.tags.leasing import LeaseSet
+from engine.triage.rules import M_CHAIN
+
+_LOOK_AGAIN_S = 0.2
+_STALL_S = 300.0
+_JOB_DIGITS = 28
+_CANNOT = "Look at the machine; or stop it and tear the disk down, and run the fix then"
+
+
+def entry_of(state: HostState, repository: Repository, fix: Fix) -> Prepared | None:
+    """Return how the disk of a merge is prepared here, when its machine can do it; None for all else."""
+    if fix.rule != M_CHAIN or not fix.images or repository.activation is not None:
+        return None
+    entry = machines.entry_of(state, repository, fix.images[0])
+    return entry if entry is not None and entry.monitor else None
+
+
+def take_leases(context: Context, state: HostState, repository: Repository, fix: Fix) -> LeaseSet:
+    """Take the leases of a fix, or raise ImageBusy; none for a merge that a machine does: its holder has them."""
+    return LeaseSet({}) if entry_of(state, repository, fix) is not None else fixes.take_leases(context, repository, fix)
+
+
+def execute(context: Context, state: HostState, repo_id: str, fix: Fix) -> None:
+    """Run a fix to its end, beside the machine of its disk where that does it."""
+    repository = context.repository(repo_id)
+    entry = entry_of(state, repository, fix)
+    if entry is not None:
+        run(context, state, repo_id, entry, fix)
+        return
+    with fixes.take_leases(context, repository, fix):
+        fixes.execute(context, repository, Work(fix))
+
+
+def run(context: Context, state: HostState, repo_id: str, entry: Prepared, fix: Fix) -> None:
+    """Run a merge of the layer below a running disk to its end. Stopped, what was moved so far stays.
+
+    Refused or ToolFailed before anything is done when the monitor is gone or of another machine, or when the machine
+    has other jobs under way. NoSpace when what is to be moved has no room."""
+    repository, below = context.repository(repo_id), fix.target
+    try:
+        with contextlib.closing(context.doors.hypervisors.connect(entry.monitor)) as monitor:
+            links = chains.usable(repository, changes.read(repository, entry.image).record)
+            if len(links) < 2 or links[1].tag != below:
+                raise StaleFix(f"image {entry.image} does not stand on {below} any more", "Check again")
+            machine = machines.find(monitor, entry, links, machines.own_paths_of(repository, links))
+            machines.require_idle(machine, entry.image, _job(links))
+            _require_able(fix, machine)
+            with (
+                machines.held_anew(context, state, entry, repo_id),
+                machines.handed_over(context, repository, entry, [link.tag for link in links[2:]], [below]) as leases,
+            ):
+                chains.unchanged(repository, links)
+                entry = machines.hold(context, state, repository, entry, links, leases)
+                _require_room(repository, fixes.verify(context, repository, fix).fix)
+                merge.beside_machine(
+                    context, repository, below, entry.image, lambda attempt: _merge(attempt, machine, entry.run, links)
+                )
+                holding.end(context, entry)
+                left = LeaseSet({tag: lease for tag, lease in leases.leases.items() if tag != below})
+                links = chains.load(repository, changes.read(repository, entry.image).record)
+                machines.hold(context, state, repository, entry, links, left)
+    finally:
+        context.deactivate()
+
+
+def _require_able(fix: Fix, machine: Machine) -> None:
+    if not machine.top.flushes:
+        raise Refused(
+            f"the machine of image {fix.images[0]} flushes nothing (cache=unsafe): a loss of power would take with it "
+            "what was durable below",
+            "Stop the machine and tear the disk down first, or start it with another cache mode",
+        )
+    if machine.lags:
+        raise Refused(
+            f"the machine still writes below image {fix.images[0]}: a snapshot was interrupted",
+            "Make the snapshot again, which goes on from there",
+        )
+    if fix.plan.get("direction") != "up":
+        raise Refused(
+            f"the merge of image {fix.target} was begun the other way, which no running machine can go on with",
+            "Stop the machine and tear the disk down first",
+        )
+
+
+def _require_room(repository: Repository, fix: Fix) -> None:
+    """A guest stands still, or fails, when the room is used up under it."""
+    if not fix.cost.fits:
+        needed = human(fix.cost.peak_extra_bytes)
+        raise NoSpace(
+            f"the merge may need {needed} more than it gives back, and {repository.place} has less", MAKE_ROOM
+        )
+
+
+def _job(links: list[chains.Link]) -> str:
+    return f"dw-{links[0].volume.id[:_JOB_DIGITS]}"
+
+
+def _merge(attempt: Attempt, machine: Machine, run: str, links: list[chains.Link]) -> None:
+    """Have it done. A node that was given a name stays open when nobody uses it any more: that is closed."""
+    _pull(attempt, machine, links)
+    names = [*NAMES.values(), backing_name(links[1].tag)]
+    paths = [f"{run}/{name}" for name in names] + machines.own_paths_of(attempt.repository, links)[1:]
+    backing = _backing(links)
+    for node in machine.monitor.nodes():
+        if node.name != machine.top.name and node.path in paths and node.backing == backing and not node.writable:
+            with contextlib.suppress(ToolFailed):  # somebody uses it, or it is what is below this one: then it stays
+                machine.monitor.close_node(node.name)
+
+
+def _backing(links: list[chains.Link]) -> str:
+    parent = links[1].volume.parent
+    return backing_name(parent) if parent else ""
+
+
+def _pull(attempt: Attempt, machine: Machine, links: list[chains.Link]) -> None:
+    """Have the machine do it, or go on with it, or find that it is done."""
+    monitor, job = machine.monitor, _job(links)
+    backing = _backing(links)
+    if job not in monitor.jobs():
+        if _done(machine, links, backing):
+            _make_durable(attempt, links)
+            return
+        monitor.pull(job, machine.top.name, backing)
+    try:
+        if _ends_as(attempt, machine, job, "pending"):
+            _wait(attempt, machine, lambda: _is_written(attempt, machine, links))
+            _make_durable(attempt, links)
+            monitor.finish(job)
+            _ends_as(attempt, machine, job, "concluded")
+    except DiskwrightError:
+        _give_up(attempt, machine, job)
+        raise
+    if not _done(machine, links, backing):
+        raise ToolFailed(f"the machine of image {attempt.tag} has ended the merge, and has not merged", _CANNOT)
+
+
+def _done(machine: Machine, links: list[chains.Link], backing: str) -> bool:
+    """Whether the disk stands on what is below the lower layer, as the machine tells now."""
+    top = next((node for node in machine.monitor.nodes() if node.name == machine.top.name), None)
+    return top is not None and top.backing == backing and machine.monitor.depth(top.name) == len(links) - 2
+
+
+def _is_written(attempt: Attempt, machine: Machine, links: list[chains.Link]) -> int:
+    """Return how many bytes of the layer below the file of the volume above does not tell that it has; -1 for none."""
+    repository, images = attempt.repository, attempt.context.doors.images
+    machine.monitor.write_back(machine.top.name)
+    upper, lower = (gate.open_layer(repository, one.tag, one.volume, Purpose.READ) for one in links[:2])
+    mine = ranges.exact(ranges.present_ranges(images.map_layer(upper, written=True)))
+    shown = [extent for extent in images.map_layer(lower) if len(links) > 2 or not extent.zero]
+    missing = ranges.subtract(ranges.exact(ranges.present_ranges(shown)), mine)
+    return sum(length for _, length in missing) or -1
+
+
+def _make_durable(attempt: Attempt, links: list[chains.Link]) -> None:
+    layer = gate.open_layer(attempt.repository, attempt.tag, links[0].volume, Purpose.READ)
+    gate.settle(attempt.context.doors, layer)
+
+
+def _ends_as(attempt: Attempt, machine: Machine, job: str, status: str) -> bool:
+    """Return when the job has that status, or has ended well before: False. ToolFailed when it has failed."""
+    found: Job | None = None
+
+    def done() -> int:
+        nonlocal found
+        found = machine.monitor.jobs().get(job)
+        if found is None or found.status == status or found.ended:
+            return -1
+        attempt.checkpoint(0, min(99, found.done * 100 // found.total) if found.total > 0 else 0)
+        return found.done
+
+    _wait(attempt, machine, done)
+    if found is None or not found.ended:
+        return found is not None
+    machine.monitor.forget(job)
+    if found.error:
+        raise ToolFailed(f"the machine of image {attempt.tag} could not merge: {found.error:.200}", _CANNOT)
+    return status == "concluded"
+
+
+def _wait(attempt: Attempt, machine: Machine, left: Callable[[], int]) -> None:
+    """Return when ``left`` is -1. Stopped, Superseded; ToolFailed when it is the same for too long."""
+    clock = attempt.context.doors.clock
+    before, since = -1, clock.monotonic()
+    while (now := left()) != -1:
+        if now != before:
+            before, since = now, clock.monotonic()
+        if clock.monotonic() > since + _STALL_S:
+            raise ToolFailed(
+                f"the machine of image {attempt.tag} has written nothing of the merge for {_STALL_S:.0f} s", _CANNOT
+            )
+        attempt.check()
+        clock.sleep(_LOOK_AGAIN_S)
+
+
+def _give_up(attempt: Attempt, machine: Machine, job: str) -> None:
+    """Stop the job, as far as that works: it is found by whoever goes on."""
+    clock = attempt.context.doors.clock
+    with contextlib.suppress(DiskwrightError):
+        deadline = clock.monotonic() + _STALL_S
+        machine.monitor.cancel(job)
+        while (found := machine.monitor.jobs().get(job)) is not None and clock.monotonic() < deadline:
+            if found.ended:
+                machine.monitor.forget(job)
+                return
+            clock.sleep(_LOOK_AGAIN_S)

@@ -197,6 +197,15 @@ async def test_filter_works_while_one_types(tmp_path: Path) -> None:
         assert found is not None and {row.fix.name for row in found.rows} == {"mail-spool", "erp-data"}
 
 
+async def test_what_is_wrong_with_a_filter_is_told_whole(tmp_path: Path) -> None:
+    """On the narrowest screen too, where the title has no room for it."""
+    async with running(console(site_of(tmp_path))) as pilot:
+        for tab in ("1", "2"):
+            await press(pilot, tab, "slash", *"[a", "enter")
+            told_there = " ".join(screen_text(pilot.app).replace("│", " ").split())
+            assert "unterminated character set" in told_there and "it is looked for as it stands." in told_there
+
+
 async def test_a_filter_typed_at_once_leaves_the_field_with_enter(tmp_path: Path) -> None:
     """Every key has its effect before the next one is looked at, however quickly they come."""
     site = site_of(tmp_path)

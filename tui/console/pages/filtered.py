@@ -12,6 +12,7 @@ from textual.widgets import Input
 
 from tui.console.acts import Act
 from tui.console.control.navigation import leave_replay, turn_lens
+from tui.console.draw.lines import Line, Span, line
 from tui.console.pages.page import HUGE_COLUMNS, THREE_COLUMNS, Page
 from tui.console.pages.why import lines
 from tui.console.widgets.base import set_title
@@ -83,6 +84,10 @@ class FilteredPage(Page):
         order = f"sort: {self.order.value}{' reversed' if self.reversed else ''}"
         about = query.hints[0] if query.hints else f"filter: {query.text or 'none'}"
         set_title(self.table_widget, f"{self.WHAT} {number}   {order}   {about}")
+
+    def hints(self) -> list[Line]:
+        """Return what was not understood of the filter, whole: in the title there is no room for that."""
+        return [line(Span(f"{hint}.", "warning")) for hint in self.query_now().hints]
 
     def number(self, total: int) -> str:
         """Say how many rows there are without a filter, as the header counts them."""

@@ -93,7 +93,8 @@ class ImagesPage(FilteredPage):
             text = f"{view.problem}." if view.problem else "Looking at the repository."
             return [(), line(Span(text)), line(view.next_step)]
         if len(view.images):
-            return [(), line(f"No image matches {self.filter_line.value}. {len(view.images)} hidden.  esc clears it.")]
+            text = f"No image matches {self.filter_line.value}. {len(view.images)} hidden.  esc clears it."
+            return [(), line(text), *self.hints()]
         return [(), line(f"{view.name} has no image."), line(Span(f"  diskwright create-disk {view.name} 10G", "key"))]
 
     def _fill_why(self) -> None:

@@ -106,6 +106,7 @@ class TriagePage(FilteredPage):
             return [
                 (),
                 line(f"No fix matches {self.filter_line.value}. {found.filtered} hidden.  esc clears the filter."),
+                *self.hints(),
             ]
         if not view.counts.total and not view.counts.removed:
             return [

@@ -21,7 +21,7 @@ from sim.disk.profiles import PROFILES
 from sim.explore import generated
 from sim.explore.cases.catalog import ALL, CASES, SHARED_BY_HOSTS
 from sim.explore.cases.generated import ON
-from sim.explore.search import damage, host_notes, large
+from sim.explore.search import damage, host_notes, large, unreadable
 from sim.explore.search.explorer import Explorer, Tally, Violation
 from sim.explore.search.violation import Account, Replay, from_text, to_text
 from sim.explore.together.races import PASSINGS, RACES, Passed, WrongSchedule, run_passed, run_race
@@ -167,6 +167,8 @@ def _explore_damage(options: argparse.Namespace) -> int:
                 case, most, options.damage, seed, options.seconds
             ),
         )
+        if not options.damage and name in ALL:
+            wrong |= _explore_unreadable(name)
     if options.case is None:
         wrong |= _explore_notes()
     return wrong
@@ -182,6 +184,13 @@ def _damaged(name: str, search: Callable[[], damage.Tally]) -> int:
     for one in tally.harmful:
         _say(f"  VIOLATION {one.damage.kind} {one.damage.name} then {', '.join(one.path) or 'none'}: {one.problem}")
     return 1 if tally.harmful else 0
+
+
+def _explore_unreadable(name: str) -> int:
+    wrong = list(unreadable.explore(ALL[name]))
+    for what, problem in wrong:
+        _say(f"{name:36}", f"  VIOLATION {what} cannot be read: {problem}")
+    return 1 if wrong else 0
 
 
 def _explore_notes() -> int:
@@ -280,7 +289,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--damage", type=int, default=None, metavar="N",
         help="instead: N objects of each end of a case are damaged, one at a time (0: every one), and the fixes run in "
-        "every order; and the notes of a host",
+        "every order; and the notes of a host. With 0 each is also unreadable for a while",
     )  # fmt: skip
     parser.add_argument(
         "--images", type=int, default=0, metavar="N",

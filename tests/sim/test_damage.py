@@ -52,10 +52,13 @@ def test_damages_of_a_volume_group_that_hosts_share():
     assert tally.damages > 10 and not tally.harmful
 
 
-@pytest.mark.parametrize("name", ["snapshot", "remove-below", "mend-copy", "clean-scrap"])
+@pytest.mark.parametrize(
+    "name", ["snapshot", "remove-below", "mend-copy", "clean-scrap", "lvm:mend-copy", "lvm:merge-begun"]
+)
 def test_nothing_is_concluded_from_what_cannot_be_read(name: str):
-    """Any one file or directory, for a while: others are as before, and after the fixes that ran meanwhile all is."""
-    assert not list(unreadable.explore(CASES[name]))
+    """Any one file, directory or volume, for a while: others are as before, and after the fixes that ran meanwhile all
+    is."""
+    assert not list(unreadable.explore(ALL[name]))
 
 
 def test_a_volume_that_cannot_be_read_and_is_taken_for_gone_is_reported(monkeypatch):

@@ -1,5 +1,5 @@
-"""Any one file or directory of a repository cannot be read for a while, at the end of a case: nothing is concluded from
-that, and whatever is run meanwhile, all is as before when it can be read again.
+"""Any one file or directory of a repository, or volume of a group, cannot be read for a while, at the end of a case:
+nothing is concluded from that, and whatever is run meanwhile, all is as before when it can be read again.
 
 Each read, listing or opening of the object, and of what is in it, fails with EIO. Images that do not need it read as
 before, those that do are not called broken. Then each fix that is offered runs, may fail, and harms nothing.
@@ -19,30 +19,31 @@ from sim.disk.nodes import fail
 from sim.disk.storage import SimStorage
 from sim.explore.cases.case import Case, prepared
 from sim.explore.cases.driver import Driver, read
-from sim.explore.decay import files
-from sim.explore.decay.objects import REPOSITORY, ROOT, Damage
+from sim.explore.decay.objects import REPOSITORY, ROOT, Damage, Objects
 from sim.explore.oracle.reference import USABLE, Image, Key
-from sim.explore.search.damage import safe
+from sim.explore.search.damage import of, safe
 from sim.hosts.processes import SimProcess
 from sim.hosts.world import World
+from sim.lvm.volume_groups import DEVICE_ROOT
 
 _NOTHING = Damage("", "unreadable")
 _READS = ("files.list_directory", "files.read_file", "files.open")
 
 
 def explore(case: Case) -> Iterator[tuple[str, str]]:
-    """Yield (object, problem) of what is wrong after a case on files."""
+    """Yield (object, problem) of what is wrong after a case."""
     driver = prepared(case)
     case.operation(driver)
     driver.close()
-    names = {damage.name for damage in files.damages(driver.world.storage)}
-    for name in sorted(names - {one.name for one in files.ESSENTIAL}):
-        yield from ((name, problem) for problem in _problems(driver, name))
+    objects = of(case)
+    names = {damage.name for damage in objects.damages(driver.world.storage) if " " not in damage.name}
+    for name in sorted(names - {one.name for one in objects.ESSENTIAL}):
+        yield from ((name, problem) for problem in _problems(driver, objects, name))
 
 
-def _problems(driver: Driver, name: str) -> Iterator[str]:
-    everything = safe(driver.world, driver.model, files, _NOTHING)
-    spared = safe(driver.world, driver.model, files, Damage(name, "unreadable"))
+def _problems(driver: Driver, objects: Objects, name: str) -> Iterator[str]:
+    everything = safe(driver.world, driver.model, objects, _NOTHING)
+    spared = safe(driver.world, driver.model, objects, Damage(name, "unreadable"))
     engine = _blind(driver.world, driver.world.storage.clone(), name)
     try:
         report = engine.inspect_repository(REPOSITORY)
@@ -70,6 +71,8 @@ def _blind(world: World, storage: SimStorage, name: str) -> Engine:
 
     def hook(process: SimProcess, call: str, what: str) -> Fault:
         path = what.partition(" ")[0]
+        if call == "volume_groups.open_device" and path == f"{DEVICE_ROOT}{REPOSITORY}/{name}":
+            raise fail(errno.EIO, path)
         if ((call in _READS or call.startswith("leases.")) and path == ROOT + name) or path.startswith(
             f"{ROOT}{name}/"
         ):

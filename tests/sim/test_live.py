@@ -8,14 +8,14 @@ import pytest
 
 from engine.data.model import Fix, aligned
 from engine.data.records import Record
-from engine.errors import BadRequest, ImageBusy, Refused, ToolFailed
+from engine.errors import BadRequest, ImageBusy, Refused, Stopped, ToolFailed
 from engine.gate import gate
 from engine.host import merging, paths
 from engine.tags import changes
 from engine.triage import rules
 from engine.verbs import resize, snapshot
 from engine.verbs.live import resize as live_resize
-from sim.explore.cases.driver import Driver, MiB
+from sim.explore.cases.driver import Driver, MiB, read
 from sim.explore.cases.fixtures import images
 from sim.explore.together.live import (
     DEATHS,
@@ -293,6 +293,42 @@ def test_a_merge_that_a_machine_cannot_do_is_refused(driver: Driver):
         engine.run_fix_here("a", fix)
     engine.teardown_image("a", disk)
     driver.fix("a", rules.M_CHAIN)
+
+
+def test_a_merge_that_is_stopped_leaves_no_job(driver: Driver):
+    """What was moved stays, and the same fix goes on."""
+    images.a_removed_snapshot(driver)
+    engine = driver.engine()
+    machine = start(driver, driver.named["disk"])
+    engine.context.stopping = lambda: bool(machine.jobs())
+    with pytest.raises(Stopped):
+        engine.run_fix_here("a", a_merge(driver))
+    assert not machine.jobs()
+    engine.context.stopping = lambda: False
+    engine.run_fix_here("a", a_merge(driver))
+    assert len(machine.nodes()) == 1
+
+
+def test_a_running_disk_is_backed_up(driver: Driver):
+    """A snapshot beside the machine, a copy and an export of that, and the layers are one again."""
+    disk = images.a_disk(driver)
+    engine = driver.engine()
+    machine = start(driver, disk)
+    at = 4 * images.BLOCK
+    machine.write(at, images.data(5))
+    snapshot = engine.create_snapshot("a", disk)
+    machine.write(at, images.data(6))
+    engine.copy_image("b", snapshot, options={"auto_fix": False})
+    engine.run_fix_here("b", engine.check_storage_repository("b")[0])
+    content = read(engine, "b", snapshot, images.ODD)
+    assert content.read(at, images.BLOCK) == images.data(5)
+    engine.remove_image("a", snapshot)
+    for rule in (rules.M_CHAIN, rules.C_REMOVED):
+        engine.run_fix_here("a", next(fix for fix in engine.check_storage_repository("a") if fix.rule == rule))
+    machine.stop()
+    engine.teardown_image("a", disk)
+    assert [image.id for image in engine.inspect_repository("a").images] == [disk]
+    assert read(engine, "a", disk, images.ODD).read(at, images.BLOCK) == images.data(6)
 
 
 def test_a_machine_that_flushes_nothing_merges_nothing(driver: Driver):

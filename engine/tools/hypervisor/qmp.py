@@ -35,6 +35,7 @@ class QmpMonitor:
         logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)  # what is wrong is raised
         self._path = path
         self._client = QMPClient("diskwright")
+        self._client.events.event_filter = lambda event: False  # nobody reads them, and a job may take hours
         self._loop = asyncio.new_event_loop()
         try:
             self._run(self._client.connect(path), _CONNECT_S, "answer")

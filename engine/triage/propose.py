@@ -15,7 +15,8 @@ from engine.triage.shape import Need
 from engine.triage.view import Graph
 
 RESERVE_BYTES = 1 << 20
-"""Room left for records and metadata when judging whether a fix that writes data fits."""
+"""Room left for records and metadata when judging whether a fix that writes data fits, where they are beside the
+data."""
 _RECORDS_BYTES = 128 << 10
 """What the record and the progress log of any fix take at most, with the blocks of their directories."""
 
@@ -51,12 +52,13 @@ def cost(
 ) -> FixCost:
     """A cost with its estimate of time (only from throughput measured on this host) and whether it fits."""
     peak = write if extra is None else extra
+    reserve = 0 if graph.view.managed else RESERVE_BYTES
     rate = graph.view.throughput
     return FixCost(
         read_bytes=read,
         write_bytes=write,
         peak_extra_bytes=peak,
-        fits=peak == 0 or peak + RESERVE_BYTES <= graph.view.free_bytes,
+        fits=peak == 0 or peak + reserve <= graph.view.free_bytes,
         reclaimed_bytes=reclaimed,
         reclaimed_later_bytes=later,
         exact=exact,

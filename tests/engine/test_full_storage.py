@@ -12,7 +12,7 @@ from sim.disk.storage import DEFAULT_CAPACITY
 from sim.explore.cases.case import Case, prepared
 from sim.explore.cases.driver import Driver
 from sim.explore.cases.fixtures import images
-from sim.hosts.world import NFS, World
+from sim.hosts.world import DEVICE_BYTES, LVM, NFS, SHARED, World
 
 BALLAST = "/srv/a/ballast"
 """On the storage itself, wherever a host may have mounted it."""
@@ -147,3 +147,29 @@ def test_digest_lists_need_room_too(driver: Driver):
         leave(driver.world, room)
         (fix,) = engine.check_storage_repository("a")
         assert (fix.rule, fix.cost.fits) == ("B-IMPORT", fits)
+
+
+# -- volume groups
+
+
+@pytest.mark.parametrize("format", [LVM, SHARED])
+def test_a_full_volume_group_can_be_emptied(format: str):
+    """Not one extent is free: what was refused says what helps, and that works, down to the last image."""
+    world = World(format=format)
+    world.create("a")
+    engine = world.host("one")
+    engine.take_srm("a")
+    space, advice = engine.context.repository("a").space, ""
+    size = DEVICE_BYTES // 4
+    for _ in range(40):
+        try:
+            engine.create_virtual_disk("a", size)
+        except NoSpace as error:
+            advice, size = error.next_step, max(size // 2, 1 << 20)
+    assert space()[1] == 0 and "check lists what can be cleaned" in advice
+    for image in engine.list_images("a"):
+        engine.remove_image("a", image.id)
+        (fix,) = engine.check_storage_repository("a")
+        engine.run_fix_here("a", fix)
+    assert not engine.list_images("a") and not engine.check_storage_repository("a")
+    engine.create_virtual_disk("a", DEVICE_BYTES // 4)

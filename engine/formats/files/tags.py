@@ -382,7 +382,8 @@ class Tags:
             self._before_writing = None
         doing = f"write a record of image {tag}"
         with self._tree.from_os_errors(doing):
-            self._tree.ensure_shard(layout.tag_shard(tag))
+            if not expected:  # else whoever published that has made the directory durable before
+                self._tree.ensure_shard(layout.tag_shard(tag))
             temporary = self._tree.write_temporary(_RECORD, content)
         try:
             self._require_newest(tag, expected)

@@ -259,6 +259,9 @@ async def test_a_queued_fix_that_is_not_offered_any_more_is_gone(tmp_path: Path)
         found = page_of(pilot.app).found
         gone = [row for row in found.rows if not row.fix.raw] if found else []
         assert [row.fix.name for row in gone] == ["mail-spool"]
+        await press(pilot, "G", "w")
+        text = screen_text(pilot.app)
+        assert "not there any more" not in text and "● OPTIMIZED   usable" in text, "the image tells why"
 
 
 async def test_what_cannot_be_queued_is_not_offered_for_it(tmp_path: Path) -> None:

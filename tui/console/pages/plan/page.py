@@ -268,7 +268,9 @@ class PlanPage(Page):
         export(self)
 
     def act_why(self) -> None:
-        self.shell.show(Where("why", fix=self.table_widget.key))
+        key, steps = self.table_widget.key, self.plan.steps if self.plan else ()
+        image = next((step.row.target for step in steps if step.row.key == key), "")
+        self.shell.show(Where("why", fix=key, image=image))
 
     def act_back(self) -> None:
         self.dismiss(None)

@@ -329,7 +329,7 @@ class TriagePage(FilteredPage):
     def act_why(self) -> None:
         row = self.row()
         assert row is not None
-        self.shell.show(Where("why", fix=row.fix.key))
+        self.shell.show(Where("why", fix=row.fix.key, image=row.fix.target))
 
     def act_stop(self) -> None:
         running.stop_runs(self.shell)

@@ -12,6 +12,7 @@ from tui.console.widgets.pane import Item, Paragraph
 from tui.text.amounts import moment
 from tui.text.rules import EVERY
 from tui.text.rules import lines as of_rule
+from tui.text.words import RunState
 from tui.view.snapshot import RepositoryView
 from tui.view.why import Explanation, explain, explain_fix
 from tui.work.journal import Event
@@ -25,7 +26,7 @@ def of_fix(view: RepositoryView, row: TriageRow, signs: Signs, now: float, colum
     if not row.fix.raw:
         lines: list[Item] = [
             Paragraph("", Span(row.fix.label, "title")),
-            Paragraph("State", row.note or str(row.state)),
+            Paragraph("Gone" if row.state is RunState.GONE else "Run", row.note or str(row.state)),
         ]
         found = explain(view, row.fix.target, now) if row.fix.target else None
         return lines + (body(found) if found is not None else [])

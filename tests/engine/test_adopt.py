@@ -273,3 +273,15 @@ def test_volumes_that_are_no_files_take_none_over():
     world.create("a")
     with pytest.raises(Refused, match="its volumes are no files"):
         world.host("one").plan_adoption("a", ["/files/x"], "raw")
+
+
+def test_no_repository_gives_its_volumes_away(engine, world, tmp_path):
+    """Neither this one nor another, connected or not; what somebody put beside its parts may go."""
+    disk = engine.create_virtual_disk("b", MiB, options={"strategy": "performance"})
+    volume, beside = volume_of(world, engine, "b", disk), world.root / "b" / "incoming" / "disk.raw"
+    beside.parent.mkdir()
+    beside.write_bytes(bytes(MiB))
+    for repo in ("a", "b"):
+        (refused,) = engine.plan_adoption(repo, [str(volume)], "raw").refused
+        assert f"is a part of the repository at '{world.root}/b'" in refused[1]
+    assert list(adopted(engine, beside, format="raw")) == ["disk.raw"]

@@ -88,7 +88,9 @@ class _Offers:
             "IMAGE": self._images_everywhere if command == "copy" else self._images,
             "DISK": self._images,
             "SNAPSHOT": self._images_everywhere,
-            "FORMAT": self._formats_of_exports if command == "export" else self._formats,
+            "FORMAT": {"export": self._formats_of_exports, "adopt": self._formats_of_volumes}.get(
+                command, self._formats
+            ),
         }
         if command in ("fix", "plan"):
             known["ID"] = self._fixes
@@ -134,7 +136,11 @@ class _Offers:
 
         if hasattr(line["parsed_args"], "parameters"):
             return dict.fromkeys(known_formats(), "of repositories")
-        return dict.fromkeys((*VolumeFormat, *FileFormat, *(f"raw.{packing}" for packing in Packing)), "of image files")
+        packed = (f"{format}.{packing}" for format in VolumeFormat for packing in Packing)
+        return dict.fromkeys((*VolumeFormat, *FileFormat, *packed), "of image files")
+
+    def _formats_of_volumes(self, **line: Any) -> Offers:
+        return dict.fromkeys(VolumeFormat, "of files that become volumes")
 
     def _formats_of_exports(self, **line: Any) -> Offers:
         from engine.verbs.export import FORMATS

@@ -56,6 +56,8 @@ BALLAST_FILE = "ballast"
 ACCESS_FILE = "access.json"
 TAGS = "tags"
 DIRECTORIES = (TAGS, "volumes", "progress", "digests", "tmp", "lost")
+PARTS = frozenset([*DIRECTORIES, IDENTITY_FILE, COPY_FILE, LOCKS_FILE, BALLAST_FILE, ACCESS_FILE])
+"""All names at the top of a repository."""
 
 MAX_IDENTITY_BYTES = 64 * 1024
 

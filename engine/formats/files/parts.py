@@ -55,8 +55,7 @@ class Parts:
         for name, wanted in self._texts().items():
             if name in names and not self._says(name, wanted):
                 missing.append(Missing(name, "identity"))
-        known = {*layout.DIRECTORIES, *self._texts(), layout.LOCKS_FILE, layout.BALLAST_FILE, layout.ACCESS_FILE}
-        return missing, sorted(names - known)
+        return missing, sorted(names - layout.PARTS)
 
     def make(self, name: str) -> None:
         """Make a part again: what says who the repository is from its other copy, the rest empty. Durable; success when

@@ -227,11 +227,24 @@ class Adoption:
         with from_os_errors(f"look at {path!r:.200}"):
             there, root = self._files.stat(path), self._files.resolve(self._tree.root)
             here = self._files.stat(root)
-        if path.startswith(f"{root}/"):
-            raise Refused(f"the file {path!r:.200} is a part of the repository", "It cannot be adopted")
+        if whose := self._repository_of(path):
+            raise Refused(
+                f"the file {path!r:.200} is a part of the repository at {whose!r:.200}",
+                "Copy its image here: diskwright copy",
+            )
         mounts = self._tree.doors.mounts
         if there.device != here.device or mounts.holding(path) != mounts.holding(root):
             raise _elsewhere(path, self._tree.root)
+
+    def _repository_of(self, path: str) -> str:
+        """Return the root of the repository that a file is a part of, connected here or not; "" for none. What stands
+        beside its parts is not."""
+        above, _, name = path.rpartition("/")
+        while above:
+            if name in layout.PARTS and self._found(f"{above}/{layout.IDENTITY_FILE}") is not None:
+                return above
+            above, _, name = above.rpartition("/")
+        return ""
 
     def users(self, path: str) -> list[User]:
         """Ask for the locks of the file, and /proc."""

@@ -23,12 +23,16 @@ from tests.console.kit import (
     screen_text,
     told,
 )
+from tui.console.draw.lines import plain
+from tui.console.draw.signs import Signs
 from tui.console.pages.family import page as family_page
 from tui.console.pages.pictures import lines
+from tui.console.pages.timeline import rows as timeline_rows
 from tui.text.statuses import State
 from tui.view.families import Family, Member
 from tui.work import runs
 from tui.work.history import Entry, History
+from tui.work.journal import Event
 
 SIZES = ((80, 24), (160, 50))
 
@@ -147,3 +151,11 @@ async def test_a_run_that_goes_on_is_told_at_the_start(tmp_path: Path, monkeypat
     monkeypatch.setattr(runs, "get_run", lambda *given: sample_run()._replace(repo_id="pool-2"))
     async with running(console(site)) as pilot:
         assert told(pilot.app) == "Run 3f2a goes on in pool-2, 1 of 3 done: Runs (3) shows it there."
+
+
+def test_the_lane_of_an_image_has_stops_and_who_went_on() -> None:
+    """One line: who did what, where it was stopped, who went on, and how it ended."""
+    kinds = (("host-a", "run"), ("host-a", "stopped"), ("host-b", "resumed"), ("host-b", "done"))
+    events = [Event(NOW + number, host, kind, ident(1), "web", "") for number, (host, kind) in enumerate(kinds)]
+    told = timeline_rows.lane(events[-1], events, Signs())[-1]
+    assert plain(told[1]) == "host-a ─|stopped  host-b >resumed=done"

@@ -313,8 +313,9 @@ def _operators_part(context: Context, repository: Repository, view: View, record
         return Wait(WaitKind.PATH, operation.path, _no_file_named(operation.path))  # to give the file back
     if operation.verb == "adopt" and not _is_whole(view.scan, operation.base):
         return Wait(WaitKind.BASE, operation.base, f"its base {operation.base}, which has to be taken over first")
-    if operation.base and _is_gone(view.scan, operation.base):
-        return Wait(WaitKind.BASE, operation.base, f"its base {operation.base}, which is gone")
+    if gone := _gone_below(view.scan, operation.base):
+        where = "its base" if gone == operation.base else "the base below its base,"
+        return Wait(WaitKind.BASE, gone, f"{where} {gone}, which is gone")
     if named:
         return None
     if operation.verb == "adopt" and operation.attempt is not None:
@@ -342,6 +343,20 @@ def _is_gone(scan: Scan, base: str) -> bool:
     if entry is None:
         return not scan.unlisted
     return entry.tombstone or (entry.record is not None and entry.record.destroyed)
+
+
+def _gone_below(scan: Scan, base: str) -> str:
+    """The first image from a base down that is gone, "" for none. What a chain that leads back would end in is said of
+    the base."""
+    seen: set[str] = set()
+    while base and base not in seen:
+        if _is_gone(scan, base):
+            return base
+        seen.add(base)
+        entry = scan.tags.get(base)
+        volume = entry.record.volume if entry is not None and entry.record is not None else None
+        base = volume.parent if volume is not None else ""
+    return ""
 
 
 def _replicas(context: Context, view: View, only: str | None) -> None:

@@ -6,6 +6,7 @@ Exit codes: 0 nothing found, 1 a violation, 2 a wrong request.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import os
@@ -29,6 +30,7 @@ from sim.explore.together.races import PASSINGS, RACES, Passed, WrongSchedule, r
 COMMAND = "diskwright sim explore"
 _WRONG_AT_MOST = 3
 _OF_LARGE = 40
+DAMAGED_ON = ("files", "lvm")
 _MOST_ORDERS = 400
 """States for each damage, so many orders of fixes as lead to them."""
 
@@ -155,18 +157,16 @@ def _explore_damage(options: argparse.Namespace) -> int:
         seed = options.seed if options.seed is not None else secrets.randbelow(1 << 31)
         name = f"{options.images} images, --seed {seed}"
         return _damaged(name, lambda: large.explore(options.images, options.damage or _OF_LARGE, seed))
+    if options.generated:
+        return _explore_stories(options)
     cases = ALL | SHARED_BY_HOSTS
     wrong = 0
     for name in options.case or [name for name, case in cases.items() if not case.slow]:
         if name not in cases:
             raise BadRequest(f"there is no case {name!r:.60}", f"{COMMAND} --list names them")
         most, case, seed = min(options.max_states, _MOST_ORDERS), cases[name], options.seed or 0
-        wrong |= _damaged(
-            name,
-            lambda case=case, most=most, seed=seed: damage.explore(  # type: ignore[misc]
-                case, most, options.damage, seed, options.seconds
-            ),
-        )
+        search = functools.partial(damage.explore, case, most, options.damage, seed, options.seconds)
+        wrong |= _damaged(name, search)
         if not options.damage and name in ALL:
             wrong |= _explore_unreadable(name)
     if options.case is None:
@@ -184,6 +184,20 @@ def _damaged(name: str, search: Callable[[], damage.Tally]) -> int:
     for one in tally.harmful:
         _say(f"  VIOLATION {one.damage.kind} {one.damage.name} then {', '.join(one.path) or 'none'}: {one.problem}")
     return 1 if tally.harmful else 0
+
+
+def _explore_stories(options: argparse.Namespace) -> int:
+    """Damages at the end of each generated case."""
+    if options.on not in DAMAGED_ON:
+        raise BadRequest(f"nothing is damaged on {options.on}", f"Damages are of what is on {' or '.join(DAMAGED_ON)}")
+    wrong = 0
+    for job in generated.jobs_of(options.case or (), options.on, options.verbs, 1e9, False, 0):
+        for story in generated.cases_of(job):
+            search = functools.partial(
+                damage.explore_story, story, min(options.max_states, _MOST_ORDERS), options.damage, options.seed or 0
+            )
+            wrong |= _damaged(str(story), search)
+    return wrong
 
 
 def _explore_unreadable(name: str) -> int:
@@ -289,7 +303,8 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--damage", type=int, default=None, metavar="N",
         help="instead: N objects of each end of a case are damaged, one at a time (0: every one), and the fixes run in "
-        "every order; and the notes of a host. With 0 each is also unreadable for a while",
+        "every order; and the notes of a host. With 0 each is also unreadable for a while. With --generated: the end "
+        "of a generated case",
     )  # fmt: skip
     parser.add_argument(
         "--images", type=int, default=0, metavar="N",

@@ -48,7 +48,7 @@ def converge(job: Job) -> Tally:
     walk = Convergence(most_effects=job.most_effects, cuts=job.cuts)
     wrong: list[Wrong] = []
     cases, closed = 0, True
-    for case in _cases(job):
+    for case in cases_of(job):
         cases += 1
         for found in walk.walk(case):
             if found is not None:
@@ -61,7 +61,8 @@ def converge(job: Job) -> Tally:
     return Tally(job, cases, walk.nodes, time.perf_counter() - started, closed, walk.rules, tuple(wrong))
 
 
-def _cases(job: Job) -> Iterator[Generated]:
+def cases_of(job: Job) -> Iterator[Generated]:
+    """Return the cases of a job."""
     if not job.case:
         yield from generated(job.start, job.verbs)
         return

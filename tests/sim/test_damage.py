@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from engine.data.model import WaitKind
 from engine.formats.base import VolumeFacts
 from engine.formats.files.volumes import Volumes
 from engine.gate import owners
@@ -13,9 +14,11 @@ from engine.triage import recover
 from engine.triage.view import Graph
 from sim.explore.cases.case import prepared
 from sim.explore.cases.catalog import ALL, CASES, SHARED_BY_HOSTS
-from sim.explore.decay.files import damages
+from sim.explore.cases.generated import STARTS, from_text, generated
+from sim.explore.decay.files import damages, inflict
+from sim.explore.decay.objects import Damage
 from sim.explore.search import host_notes, large, unreadable
-from sim.explore.search.damage import explore
+from sim.explore.search.damage import explore, explore_story
 from tests.sim.mutants_kit import patched, without_if
 
 QUICK = ("snapshot", "remove", "remove-below", "clean-scrap", "merge-begun", "mend-copy")
@@ -99,6 +102,26 @@ def test_any_damaged_note_of_a_host_harms_nothing(booted: bool):
     damages = [one for one in host_notes.objects() if not one.name.startswith("prepared/")]
     chosen = random.Random(1).sample(damages, 12)
     assert not [wrong for one in chosen if (wrong := host_notes.explore(one, booted)) is not None]
+
+
+def test_a_disk_that_cannot_be_made_waits_for_the_record_that_is_gone():
+    """Found so: where the base stands on it, and is there, the fix was offered and could only fail."""
+    story = from_text("3 heavy layers, create s2")
+    world, engine = story.driver.world, story.driver.engine("rescuer")
+    inflict(world, Damage(f"tags/{story.driver.named['s1'][:2]}", "tree"))
+    (part,) = (fix for fix in engine.check_storage_repository("a") if fix.rule == "B-PART")
+    engine.run_fix_here("a", part)
+    (create,) = (fix for fix in engine.check_storage_repository("a") if fix.rule == "B-CREATE")
+    assert create.wait is not None
+    assert (create.wait.kind, create.wait.subject) == (WaitKind.BASE, story.driver.named["s1"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
+def test_damages_at_the_end_of_generated_cases(number: int):
+    """Of one verb, a few objects of each."""
+    for story in generated(STARTS[number], 1):
+        assert not explore_story(story, BOUND, sample=2).harmful
 
 
 def test_damages_of_a_larger_repository():

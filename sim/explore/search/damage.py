@@ -24,7 +24,8 @@ from engine.errors import Conflict, Damaged, DiskwrightError, NotFound
 from engine.triage import rules
 from sim.disk.storage import SimStorage
 from sim.explore.cases.case import RESCUERS, Case, prepared
-from sim.explore.cases.driver import layers, read
+from sim.explore.cases.driver import Driver, layers, read
+from sim.explore.cases.generated import Generated
 from sim.explore.decay import files, lvm
 from sim.explore.decay.objects import REPOSITORY, Damage, Objects
 from sim.explore.decay.older import EVERYTHING, Older, OlderMeta
@@ -62,9 +63,9 @@ class Tally(NamedTuple):
     harmful: tuple[HarmfulDamage, ...]
 
 
-def of(case: Case) -> Objects:
-    """Return the objects of the repositories of a case."""
-    return files if case.format == FORMAT else lvm
+def of(format: str) -> Objects:
+    """Return the objects of repositories of a format."""
+    return files if format == FORMAT else lvm
 
 
 def explore(case: Case, bound: int, sample: int = 0, seed: int = 0, seconds: float = 1e9) -> Tally:
@@ -72,29 +73,52 @@ def explore(case: Case, bound: int, sample: int = 0, seed: int = 0, seconds: flo
     ends = time.monotonic() + seconds
     driver = prepared(case)
     before = driver.world.storage.clone()
-    earlier = safe(driver.world, driver.models[0], of(case), NOTHING)
+    earlier = safe(driver.world, driver.models[0], of(case.format), NOTHING)
     case.operation(driver)
     driver.close()
     if driver.world.sharing:
         _leave(driver.world)
-    kinds: list[Objects] = [of(case), Older(before) if case.format == FORMAT else OlderMeta(before)]
-    todo = [(objects, damage) for objects in kinds for damage in objects.damages(driver.world.storage)]
-    if sample and sample < len(todo):
-        todo = random.Random(f"{case.name} {seed}").sample(todo, sample)
-    whole = safe(driver.world, driver.model, of(case), NOTHING)
-    searches = []
-    harmful = []
+    older = Older(before) if case.format == FORMAT else OlderMeta(before)
+    sampled = _Sampled(bound, sample, seed, ends)
+    return _damaged(case.name, driver, [of(case.format), older], earlier, sampled)
+
+
+def explore_story(story: Generated, bound: int, sample: int = 0, seed: int = 0) -> Tally:
+    """The same at the end of a generated case; nothing older is put back."""
+    return _damaged(str(story), story.driver, [of(story.driver.world.format)], {}, _Sampled(bound, sample, seed))
+
+
+class _Sampled(NamedTuple):
+    """How much is tried."""
+
+    bound: int
+    sample: int
+    seed: int
+    ends: float = float("inf")
+
+
+def _damaged(
+    name: str, driver: Driver, kinds: Sequence[Objects], earlier: dict[Key, Image], sampled: _Sampled
+) -> Tally:
+    """``earlier``: the images of what an operator may put back as a whole."""
+    world, model = driver.world, driver.model
+    todo = [(objects, damage) for objects in kinds for damage in objects.damages(world.storage)]
+    if sampled.sample and sampled.sample < len(todo):
+        todo = random.Random(f"{name} {sampled.seed}").sample(todo, sampled.sample)
+    whole = safe(world, model, kinds[0], NOTHING)
+    searches: list[Search] = []
+    harmful: list[HarmfulDamage] = []
     for objects, damage in todo:
-        if time.monotonic() > ends:
+        if time.monotonic() > sampled.ends:
             break
         if damage in objects.ESSENTIAL:
-            _require_told(driver.world, objects, damage)
+            _require_told(world, objects, damage)
             continue
-        contents = safe(driver.world, driver.model, objects, damage)
-        search = Search(driver.world, objects, damage, earlier if damage == EVERYTHING else contents, bound)
+        contents = earlier if damage == EVERYTHING else safe(world, model, objects, damage)
+        search = Search(world, objects, damage, contents, sampled.bound)
         if damage.kind in _MISSING and damage != EVERYTHING:
-            search.put_back(driver.world.storage, whole)
-        harmful += [HarmfulDamage(case.name, damage, *found) for found in search.run()]
+            search.put_back(world.storage, whole)
+        harmful += [HarmfulDamage(name, damage, *found) for found in search.run()]
         searches.append(search)
     return tally(searches, harmful)
 
@@ -130,6 +154,8 @@ class Search:
             try:
                 task = engine.fix_storage_repository(REPOSITORY, fix, {"irreversible": True})
             except DiskwrightError as error:
+                if _is_later(fix, offered):
+                    continue
                 self._late.append(((fix.rule,), f"the fix {fix.rule} of {fix.target} cannot be started: {error}"))
                 return
             world.storage.become(storage)
@@ -163,7 +189,14 @@ class Search:
 
     def _after(self, world: World) -> list[tuple[World, str]]:
         engine = _rescuer(_forked(world))
-        found = [(_ran(world, fix), fix.rule) for fix in _ready(self._look(engine))]
+        offered = self._look(engine)
+        found = []
+        for fix in _ready(offered):
+            try:
+                found.append((_ran(world, fix), fix.rule))
+            except _WrongError:
+                if not _is_later(fix, offered):
+                    raise
         if not found:
             self._end(engine)
         return found
@@ -175,7 +208,8 @@ class Search:
             for _ in range(_MOST_FIXES):
                 self.seen.add(world.storage.fingerprint())
                 engine = _rescuer(_forked(world))
-                ready = _ready(self._look(engine))
+                offered = self._look(engine)
+                ready = [fix for fix in _ready(offered) if not _is_later(fix, offered)]
                 if not ready:
                     _run_all(engine)
                     self._look(engine)
@@ -296,6 +330,11 @@ def _ready(offered: tuple[Fix, ...]) -> list[Fix]:
     parts = {fix.id for fix in offered if not fix.target and fix.rule in (rules.B_PART, rules.B_LOCKS)}
     able = [fix for fix in offered if fix.wait is None and fix.risk is not Risk.LOSES_DATA]
     return [fix for fix in able if not parts & set(fix.depends_on)]
+
+
+def _is_later(fix: Fix, offered: tuple[Fix, ...]) -> bool:
+    """Whether it may fail as long as another one has not run, which it says."""
+    return bool({one.id for one in offered if one.wait is None} & set(fix.depends_on))
 
 
 def _run_all(engine: Engine) -> RepositoryReport:

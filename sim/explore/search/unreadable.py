@@ -35,7 +35,7 @@ def explore(case: Case) -> Iterator[tuple[str, str]]:
     driver = prepared(case)
     case.operation(driver)
     driver.close()
-    objects = of(case)
+    objects = of(case.format)
     names = {damage.name for damage in objects.damages(driver.world.storage) if " " not in damage.name}
     for name in sorted(names - {one.name for one in objects.ESSENTIAL}):
         yield from ((name, problem) for problem in _problems(driver, objects, name))

@@ -208,7 +208,7 @@ class SimDevice:
 
     def stat(self) -> Stat:
         self._enter("handle.stat")
-        identity = crc32(self.uuid.encode())
+        identity = crc32(f"{self._process.host.name} {self.uuid}".encode())  # locks are those of a host
         return Stat(Kind.OTHER, self.size, self.size, identity, 1, 0, -1)
 
     def lock(self) -> bool:

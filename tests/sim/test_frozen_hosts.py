@@ -11,7 +11,7 @@ STEP = 61
 """Only so many-th places are tried here, each case from another one on."""
 
 
-@pytest.mark.parametrize("name", sorted(FREEZES))
+@pytest.mark.parametrize("name", sorted(FREEZES.keys() - {"adopt"}))  # which takes a file of a server's
 def test_a_host_that_freezes_and_goes_on_changes_nothing_of_what_counts(name: str):
     """The manager freezes in the middle of its work, another host becomes the manager and works on."""
     first = 1 + sum(name.encode()) % STEP

@@ -35,6 +35,15 @@ def test_a_seed_of_hosts_that_share_a_volume_group_ends_in_order(seed):
     assert outcome.steps > 300
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [2, 9])
+def test_a_seed_of_watched_hosts_with_machines_ends_in_order(seed):
+    """The same with machines on each host, which its watchdog ends when it has lost its leases."""
+    outcome = fuzz(seed, world="lvm-watched")
+    assert not outcome.problems
+    assert any("machine of" in line for line in outcome.told)
+
+
 @pytest.mark.parametrize("seed", range(1, 6))
 def test_a_seed_of_hosts_that_share_a_server_ends_in_order(seed):
     """They see each other's names late; machines run there, and an operator works on the server."""

@@ -38,7 +38,7 @@ class SharedRun(RandomRun):
 
     def __init__(self, tape: Tape, rounds: int = ROUNDS) -> None:
         super().__init__(tape, rounds)
-        self.world.watchdog = bool(tape.choose(2, "watchdogs"))
+        self.world.watchdog = self._watchdogs()
         self.world.manage(HOSTS[0])
         driver = Driver(self.world, host=HOSTS[0])
         images.a_chain(driver)
@@ -46,6 +46,10 @@ class SharedRun(RandomRun):
             driver.engine().release_srm(repo)
         driver.close()
         self.models = driver.models
+
+    def _watchdogs(self) -> bool:
+        """Whether hosts have some."""
+        return bool(self._tape.choose(2, "watchdogs"))
 
     def _start(self, doing: list[Operation]) -> list[Job]:
         manager = HOSTS[self._tape.choose(len(HOSTS), "manager")]
@@ -96,6 +100,25 @@ class SharedRun(RandomRun):
         for host in HOSTS:
             self.world.host(host)
             self._end_processes(host)
+
+
+class WatchedRun(SharedRun):
+    """One run in which each host has a watchdog, and machines run.
+
+    They do so for as long as a round, since whoever looks has to be sure that nobody else is alive. Without watchdogs a
+    machine goes on where its host has lost its leases."""
+
+    outside = True
+
+    def _begin(self) -> None:
+        """What there is was made by the manager."""
+
+    def _watchdogs(self) -> bool:
+        return True
+
+    def _write_back(self) -> None:
+        """What is written to the devices is durable: records lie there beside the data."""
+        self.world.storage.settle()
 
 
 def _later(operation: Operation, seconds: float) -> Operation:

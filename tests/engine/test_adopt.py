@@ -13,6 +13,7 @@ from engine.data.model import Status, WaitKind
 from engine.data.records import decode, encode
 from engine.errors import BadRequest, ImageBusy, NotFound, NotUnderstood, Refused
 from engine.formats.files import volumes
+from sim.disk.nodes import FileNode
 from sim.explore.cases.driver import Driver
 from sim.explore.cases.fixtures import images
 from sim.hosts.world import LVM, NFS
@@ -265,6 +266,30 @@ def test_on_nfs_another_host_goes_on_by_its_own_path():
         handle.truncate(MiB)
     (refused,) = two.plan_adoption("a", ["/elsewhere.raw"], "raw").refused
     assert "is not on the file system of" in refused[1]
+
+
+def test_a_name_that_a_client_remembers_is_not_where_a_file_is_given_back_to():
+    """Found so: link(2) said that the name is taken, the client remembered the old file there, the volume was deleted,
+    and with it the only name of the file."""
+    world = SimWorld(format=NFS)
+    world.create("a")
+    driver = Driver(world)
+    images.an_adoption_on_a_server(driver)
+    one, two = driver.engine(), driver.engine("two")
+    here, there = images.on_server_of(one), images.on_server_of(two)
+    two.doors.files.stat(there)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.tags.attempt.Attempt.finish", lambda *_: (_ for _ in ()).throw(Refused("killed")))
+        with pytest.raises(Refused, match="killed"):
+            run(one, "a", "B-ADOPT")
+    with one.doors.files.create(here) as handle:
+        handle.write_at(0, b"another")
+    two.remove_image("a", images.disk(driver))
+    two.name_import_file("a", images.disk(driver), there)
+    with pytest.raises(Refused, match="is another file's by now"):
+        run(two, "a", "C-REMOVED")
+    (kept,) = driver.model.kept.values()
+    assert any(isinstance(node, FileNode) and node.content.same(kept) for _, _, node in world.storage.walk())
 
 
 def test_volumes_that_are_no_files_take_none_over():

@@ -257,6 +257,28 @@ def test_a_change_is_seen_at_once(host: Guest, other: Guest, shared: dict[str, s
         assert reader.line() == number
 
 
+def test_a_file_on_the_server_is_adopted_by_any_host(host: Guest, other: Guest, shared: dict[str, str]):
+    """link(2) and rename(2) through two clients: in use on the other host it is refused; committed on one, it becomes
+    an image on the other, by the path that it has there, and its old name is gone on both."""
+    name = f"{uuid4().hex}.qcow2"
+    here, there = (f"{mounts(guest)[0]}/{name}" for guest in (host, other))
+    host.run(["qemu-img", "create", "-q", "-f", "qcow2", here, "1M"])
+    other.run(
+        ["sh", "-c", f"qemu-nbd -f qcow2 -t -k /tmp/adopt.sock {there} >/dev/null 2>&1 & echo $! >/tmp/adopt.pid"]
+    )
+    other.run(["sh", "-c", "until test -S /tmp/adopt.sock; do sleep 0.1; done"])
+    used = host.diskwright("adopt", NAME, here, "--format", "qcow2", check=False)
+    assert used.code == 5 and "in use by a process that is not seen from here" in used.stderr
+    other.run(["sh", "-c", "kill $(cat /tmp/adopt.pid); while test -d /proc/$(cat /tmp/adopt.pid); do sleep 0.1; done"])
+    (made,) = said(host, "adopt", NAME, here, "--format", "qcow2", "--no-auto-fix")["images"]
+    (fix,) = said(other, "check", NAME)["fixes"]
+    assert fix["rule"] == "B-ADOPT" and "waits" in str(fix)
+    other.diskwright("fix", NAME, fix["id"], "--path", there)
+    assert said(host, "status", NAME, made["image"])["status"] == "optimized"
+    for guest in (other, host):  # listed: a client opens by a name that it remembers, after it is gone
+        assert name not in guest.run(["ls", "-a", mounts(guest)[0]]).stdout, guest.address
+
+
 def test_a_frozen_host_is_fenced(
     host: Guest, other: Guest, shared: dict[str, str], source: Source, tell: Callable[..., Told]
 ):

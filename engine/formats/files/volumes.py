@@ -252,9 +252,9 @@ class Adoption:
             return self._files.users(path, unlocked=True)
 
     def taken(self, volume: VolumeRef) -> bool:
-        """Make two ``stat`` calls."""
+        """Open the volume and look for it in ``lost``."""
         with from_os_errors(f"look at volume {volume.id}"):
-            found = self._found(self._path(volume))
+            found = self._asked(volume)
             return found is not None and self._other_names(volume, found) == 0
 
     def take(self, path: str, volume: VolumeRef) -> None:
@@ -273,10 +273,10 @@ class Adoption:
             self._files.sync_directory(self._tree.path(shard))
 
     def require_taken(self, path: str, inode: int, volume: VolumeRef) -> None:
-        """Open the volume: on NFS what is opened is asked for, not remembered."""
-        with from_os_errors(f"look at volume {volume.id}"), self._files.open(self._path(volume)) as handle:
-            found = handle.stat()
-        if found.inode != inode:
+        """Open the volume."""
+        with from_os_errors(f"look at volume {volume.id}"):
+            found = self._asked(volume)
+        if found is None or found.inode != inode:
             raise Refused(f"volume {volume.id} is another file than {path!r:.200}", _GIVE_UP)
         if (names := self._other_names(volume, found)) != 1:
             raise Refused(
@@ -296,7 +296,8 @@ class Adoption:
             if path:
                 with contextlib.suppress(FileNotFoundError):
                     self._files.sync_directory(path.rpartition("/")[0] or "/")
-            if self._other_names(volume, self._files.stat(self._path(volume))):
+            now = self._asked(volume)
+            if now is None or self._other_names(volume, now):
                 raise Refused(f"the file {path!r:.200} has got another name meanwhile", _GIVE_UP)
             self._give(volume)
 
@@ -325,13 +326,14 @@ class Adoption:
     def give_back(self, path: str, volume: VolumeRef) -> None:
         """Make one link and one sync, the latter also when the link was there."""
         with self._tree.from_os_errors(f"give volume {volume.id} the name {path!r:.200} again"):
-            ours = self._found(self._path(volume))
+            ours = self._asked(volume)
             if ours is None:
                 return
             if path:
                 with contextlib.suppress(FileExistsError):
                     self._files.link(self._path(volume), path)
-                if not _same(self._files.stat(path), ours):
+                now = self._asked(volume) or ours
+                if not _same(self._files.stat(path), ours) or not self._other_names(volume, now):
                     raise Refused(
                         f"the name {path!r:.200}, which the adopted file had, is another file's by now",
                         "Move that one away, then try again; or restore the image, and let the adoption end",
@@ -346,6 +348,21 @@ class Adoption:
     def _forget_lost(self, volume: VolumeRef, ours: Stat) -> None:
         if _same(self._found(self._lost(volume)), ours):
             self._files.unlink(self._lost(volume))
+
+    def _asked(self, volume: VolumeRef) -> Stat | None:
+        """Return what the volume is now, None where it is gone, as a fresh listing tells. On NFS what is opened is
+        asked for: a client tells of a name from memory for up to a minute, and even opens what that was."""
+        try:
+            with self._files.open(self._path(volume)) as handle:
+                return handle.stat()
+        except OSError as error:
+            if not is_gone(error):
+                raise
+        name = layout.volume_name(volume.id, volume.format)
+        with contextlib.suppress(FileNotFoundError):
+            if any(entry.name == name for entry in self._tree.list_shard(layout.volume_shard(volume.id))):
+                raise Conflict(f"volume {volume.id} is listed and not found: another host works on it", "Try again")
+        return None
 
     def _other_names(self, volume: VolumeRef, ours: Stat) -> int:
         return ours.links - 1 - _same(self._found(self._lost(volume)), ours)

@@ -115,15 +115,22 @@ def test_a_user_that_nobody_knows_changes_nothing(place: Path, tmp_path: Path):
     assert engine.list_repositories() and not (place / "r" / "access.json").exists()
 
 
-def test_a_statement_of_later_that_is_damaged_is_named(place: Path, tmp_path: Path):
-    """As one of the creation is; without the file that one counts."""
+def test_a_statement_of_later_that_is_damaged_is_told(place: Path, tmp_path: Path):
+    """Images are read and made all the same, as those of whom the creation says; check names it, and stating it anew
+    mends it."""
     engine, parameters = Engine(real_doors("host-a"), str(tmp_path / "state")), {"path": str(place / "r")}
     engine.create_repository("localfs-1.0", parameters)
-    (place / "r" / "access.json").write_text("{")
-    with pytest.raises(Damaged, match=r"access\.json cannot be understood"):
-        engine.connect_storage_repository("a", "localfs-1.0", parameters)
-    (place / "r" / "access.json").unlink()
-    engine.connect_storage_repository("a", "localfs-1.0", parameters)
+    for damaged in (b"{", b"[]", b'{"mode":"9"}', b""):
+        (place / "r" / "access.json").write_bytes(damaged)
+        engine.close()
+        if "a" not in engine.list_repositories():
+            engine.connect_storage_repository("a", "localfs-1.0", parameters)
+        engine.create_virtual_disk("a", MEBI)
+        (finding,) = engine.inspect_repository("a").findings
+        assert (finding.kind, finding.subject) == ("unknown", "access.json") and "whose new volumes" in finding.text
+        engine.connect_storage_repository("a", "localfs-1.0", {**parameters, "mode": "640"})
+        assert not engine.inspect_repository("a").findings
+        assert {mode for _, _, mode in owned(place)} == {0o640}
 
 
 @pytest.mark.parametrize("format", [LVM, "lvm-1.0 shared"])

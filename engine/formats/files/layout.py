@@ -90,6 +90,8 @@ class Identity(NamedTuple):
     """The whole file."""
     uses: bool = False
     """Who uses a tag or a volume is entered beside the records (``uses``)."""
+    unclear: str = ""
+    """Why it is not known what was stated about access after the creation."""
 
 
 # -- paths inside the repository
@@ -301,7 +303,7 @@ def decode_access(raw: bytes, place: str) -> Access | None:
     except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):
-        raise Damaged(f"{place}/{ACCESS_FILE} cannot be understood", "Delete it, then state owner, group and mode anew")
+        raise Damaged(f"{place}/{ACCESS_FILE} cannot be understood", "State owner, group and mode anew, at a connect")
     return decoded(data, f"{place}/{ACCESS_FILE}")
 
 

@@ -67,7 +67,7 @@ class FileStore:
     def give(self, access: Access) -> None:
         """Write ``access.json``, and go through all volumes."""
         setup.give(self._tree, access)
-        self._tree.access = access
+        self._tree.access, self._found = access, self._found._replace(access=access, unclear="")
 
     def warnings(self) -> list[str]:
         """Return none."""
@@ -181,6 +181,7 @@ class FileStore:
             missing += [Missing(USES, "names")] if any(self.tags.missing_uses(shards)) else []
         litter += self.litter.named(FOREIGN_LITTER, strangers)
         others, unread = self.litter.others(volumes, tags)
+        unread += [(layout.ACCESS_FILE, self._found.unclear)] if self._found.unclear else []
         return Scan(
             volumes,
             tags,

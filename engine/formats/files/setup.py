@@ -19,6 +19,7 @@ from engine.errors import (
     DiskwrightError,
     NotFound,
     Refused,
+    StorageError,
     from_os_error,
     from_os_errors,
 )
@@ -145,9 +146,12 @@ def open_tree(doors: Doors, root: str) -> layout.Identity:
             )
     if layout.ACCESS_FILE not in kinds:
         return found
-    with from_os_errors(f"read {tree.path(layout.ACCESS_FILE)}"):
-        raw = tree.files.read_file(tree.path(layout.ACCESS_FILE), layout.MAX_IDENTITY_BYTES)
-    return found._replace(access=layout.decode_access(raw, root))
+    try:
+        with from_os_errors(f"read {tree.path(layout.ACCESS_FILE)}"):
+            raw = tree.files.read_file(tree.path(layout.ACCESS_FILE), layout.MAX_IDENTITY_BYTES)
+        return found._replace(access=layout.decode_access(raw, root))
+    except (Damaged, StorageError) as error:  # images can be read all the same
+        return found._replace(unclear=f"whose new volumes are is not known: {error.message}")
 
 
 def give(tree: Tree, access: Access) -> None:

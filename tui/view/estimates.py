@@ -22,7 +22,7 @@ class TimeRange(NamedTuple):
     low_s: float | None = None
     """None: no estimate."""
     high_s: float | None = None
-    source: str = "no estimate: nothing like it was measured with this repository on this host"
+    source: str = "no estimate: nothing like it was measured here before"
 
     @property
     def known(self) -> bool:
@@ -103,8 +103,7 @@ def total(ranges: Iterable[TimeRange]) -> TimeRange:
         low, high = low + item.low_s, high + item.high_s
         sources.add(item.source)
     if missing:
-        kind = "of a kind never measured with this repository on this host"
-        return TimeRange(source=f"no estimate: {missing} of {count} steps are {kind}")
+        return TimeRange(source=f"no estimate: {missing} of {count} steps are of a kind never measured here")
     return TimeRange(low, high, "; ".join(sorted(sources)))
 
 

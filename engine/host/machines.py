@@ -72,7 +72,8 @@ def find(monitor: Monitor, entry: Prepared, links: list[chains.Link], own_paths:
     or has a chain that no record tells of. ``own_paths``: of the volumes of ``links[0]`` and of the one below it.
 
     A node that we have added is told by its name, any other by its path; which volume that path led to when it was
-    opened, by the backing name in its header. What was added and not used has nothing below it."""
+    opened, by the backing name in its header. What was added and not used has nothing
+    below it, although its header names that."""
     names = [node_name(link.volume) for link in links[:2]]
     prepared = [f"{entry.run}/{name}" for name in paths.NAMES.values()]
     opened = [node for node in monitor.nodes() if node.name in names or node.path in prepared or node.path in own_paths]
@@ -84,7 +85,7 @@ def find(monitor: Monitor, entry: Prepared, links: list[chains.Link], own_paths:
             "Name the monitor of the machine that has: diskwright attach",
         )
     for node, index in volumes:
-        if index == 0 and (node.name != names[0] or node.has_backing):
+        if index == 0 and (node.name != names[0] or node.has_backing or not node.backing):
             return Machine(monitor, node, False, True)
     if _unfinished(links):
         for node, index in volumes:

@@ -295,6 +295,19 @@ def test_a_merge_that_a_machine_cannot_do_is_refused(driver: Driver):
     driver.fix("a", rules.M_CHAIN)
 
 
+def test_a_machine_is_known_again_when_nothing_is_below_its_disk_any_more(driver: Driver):
+    """It was told to open the layer, and has merged into it all that was below: it uses it all the same."""
+    disk = images.a_disk(driver)
+    engine = driver.engine()
+    machine = start(driver, disk)
+    for _ in range(2):
+        engine.remove_image("a", engine.create_snapshot("a", disk))
+        engine.run_fix_here("a", a_merge(driver))
+        driver.fix("a", rules.C_REMOVED)
+        assert len(machine.nodes()) == 1
+    engine.resize_disk("a", disk, MiB)
+
+
 def test_a_merge_that_is_stopped_leaves_no_job(driver: Driver):
     """What was moved stays, and the same fix goes on."""
     images.a_removed_snapshot(driver)

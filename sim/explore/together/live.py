@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from engine.api import Engine
-from engine.data.model import aligned
+from engine.data.model import Fix, aligned
 from engine.errors import DiskwrightError, StorageError
 from engine.triage import rules
 from sim.disk.content import Content
@@ -62,9 +62,9 @@ def a_removed_middle(driver: Driver) -> None:
 PREPARED: dict[str, tuple[Callable[[Driver], object], ...]] = {
     SNAPSHOT: (images.a_disk, images.a_raw_disk, images.a_chain),
     RESIZE: (images.a_raw_disk, images.a_disk, images.a_chain),
-    MERGE: (images.a_removed_snapshot, a_removed_middle),
+    MERGE: (images.a_removed_snapshot, a_removed_middle, images.a_disk, images.a_raw_disk),
 }
-"""What is there when each begins."""
+"""What is there when each begins. Where nothing can be merged a snapshot is taken beside the machine, and removed."""
 
 
 class Wrong(NamedTuple):
@@ -139,6 +139,8 @@ class _Run:
         self._what = ""
         self.count = 0
         self.done = False
+        if verb == MERGE and not _merges(engine):
+            engine.remove_image("a", engine.create_snapshot("a", self._disk))
         self._use()
         self._look()
 
@@ -195,10 +197,8 @@ class _Run:
             self._problems.append("the disk is longer, and its machine does not know")
 
     def _merge(self, engine: Engine) -> None:
-        for fix in engine.check_storage_repository("a"):
-            if fix.rule == rules.M_CHAIN:
-                engine.run_fix_here("a", fix)
-                break
+        for fix in _merges(engine)[:1]:
+            engine.run_fix_here("a", fix)
         self.done = True
 
     def _take(self, engine: Engine) -> None:
@@ -351,6 +351,10 @@ class _Run:
             return
         if not found.same(self._content):
             self._problems.append(f"the disk does not show what its machine has flushed, {when}")
+
+
+def _merges(engine: Engine) -> list[Fix]:
+    return [fix for fix in engine.check_storage_repository("a") if fix.rule == rules.M_CHAIN]
 
 
 def _shown(engine: Engine, image: str, size: int) -> Content:

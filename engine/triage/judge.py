@@ -129,8 +129,7 @@ def linked(graph: Graph, fixes: list[Fix]) -> list[Fix]:
         record = graph.record(fix.target)
         if record is None or fix.type is FixType.CLEAN:
             continue
-        below = {link.id for link in graph.chain(record)} | set(record.parents())
-        first = below | set(fix.images) | {disk for tag in fix.images for disk in graph.left(tag)}
+        first = _needed(graph, record) | set(fix.images) | {disk for tag in fix.images for disk in graph.left(tag)}
         found = [mends[tag] for tag in sorted(first) if tag in mends and mends[tag] != fix.id]
         if found:
             needs[fix.id] = tuple(found)
@@ -144,6 +143,17 @@ def linked(graph: Graph, fixes: list[Fix]) -> list[Fix]:
         else fix
         for fix in fixes
     ]
+
+
+def _needed(graph: Graph, record: Record) -> set[str]:
+    """The image and all that it stands on, now or when its operation has ended."""
+    found, todo = {record.id}, [record]
+    while todo:
+        for tag in set(todo.pop().parents()) - found:
+            found.add(tag)
+            if (below := graph.record(tag)) is not None:
+                todo.append(below)
+    return found
 
 
 def in_order(fixes: list[Fix]) -> list[Fix]:

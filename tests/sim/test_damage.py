@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 
@@ -114,6 +115,19 @@ def test_a_disk_that_cannot_be_made_waits_for_the_record_that_is_gone():
     (create,) = (fix for fix in engine.check_storage_repository("a") if fix.rule == "B-CREATE")
     assert create.wait is not None
     assert (create.wait.kind, create.wait.subject) == (WaitKind.BASE, story.driver.named["s1"])
+
+
+def test_a_disk_is_made_after_the_mend_of_the_record_below_its_base():
+    """Found so: it was offered as if it did not depend on that, and failed."""
+    story = from_text("3 light layers, create s2")
+    world, engine = story.driver.world, story.driver.engine("rescuer")
+    tag = story.driver.named["s1"]
+    (record,) = (
+        one for one in damages(world.storage) if one.kind == "flip" and re.search(f"{tag}.[0-9a-f]+$", one.name)
+    )
+    inflict(world, record)
+    fixes = {fix.rule: fix for fix in engine.check_storage_repository("a")}
+    assert fixes["B-RECORD"].id in fixes["B-CREATE"].depends_on
 
 
 @pytest.mark.slow

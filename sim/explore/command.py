@@ -298,7 +298,8 @@ def make_parser() -> Parser:
     )
     parser.add_argument(
         "--cuts", type=int, default=0, metavar="N",
-        help="of generated cases: the power fails too, wherever a fix is killed; up to N of the states it may leave",
+        help="of generated cases: the last verb is killed too, and the power fails wherever anything is killed; up to "
+        "N of the states that it may leave",
     )  # fmt: skip
     parser.add_argument(
         "--damage", type=int, default=None, metavar="N",

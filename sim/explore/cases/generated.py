@@ -70,6 +70,8 @@ class Generated(NamedTuple):
     start: Start
     verbs: tuple[Verb, ...]
     driver: Driver
+    before: Driver | None = None
+    """The world before the last verb."""
 
     def __str__(self) -> str:
         return ", ".join([str(self.start), *map(str, self.verbs)])
@@ -156,13 +158,18 @@ def _after(case: Generated, verb: Verb) -> Generated | None:
     """The case with one verb more; None when it is refused."""
     driver = case.driver.fork(case.driver.world.fork(case.driver.world.storage.clone()))
     try:
-        _WORDS[verb.word](driver, verb)
+        do(driver, verb)
     except REFUSALS:
         return None
     except DiskwrightError as error:
         raise AssertionError(f"{case}, {verb}: fails: {error}") from error
     driver.close()
-    return Generated(case.start, (*case.verbs, verb), driver)
+    return Generated(case.start, (*case.verbs, verb), driver, case.driver)
+
+
+def do(driver: Driver, verb: Verb) -> None:
+    """Do one verb."""
+    _WORDS[verb.word](driver, verb)
 
 
 def _key(driver: Driver) -> bytes:

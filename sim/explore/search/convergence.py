@@ -22,7 +22,7 @@ from sim.disk.profiles import PROFILES
 from sim.disk.storage import SimStorage
 from sim.explore.cases.case import RESCUERS
 from sim.explore.cases.driver import Driver
-from sim.explore.cases.generated import Generated
+from sim.explore.cases.generated import Generated, do
 from sim.explore.oracle.invariants import Observation, Rank, observe
 from sim.explore.oracle.reference import Key, Model
 from sim.explore.search.canonical import canonical_key
@@ -37,6 +37,7 @@ class Run(NamedTuple):
     """One fix that was run."""
 
     rule: str
+    """Or the last verb of a case."""
     image: str
     killed: int = 0
     """Before which effect, from 1; 0: it ran to its end."""
@@ -47,7 +48,7 @@ class Run(NamedTuple):
     def __str__(self) -> str:
         what = f"left in state {self.state} by a power cut" if self.state else "killed"
         how = f" {what} before effect {self.killed}, {self.effect or 'its end'}" if self.killed else ""
-        return f"{self.rule} of {self.image}{how}"
+        return f"{self.rule}{f' of {self.image}' if self.image else ''}{how}"
 
 
 class Node(NamedTuple):
@@ -77,7 +78,8 @@ class Convergence:
 
     def __init__(self, kills: int = 1, most_effects: int = 1_000_000, cuts: int = 0) -> None:
         """``kills``: so many fixes of a path may be killed. ``most_effects``: each before so many effects at most.
-        ``cuts``: the power fails there too, and so many of the states that it may leave are walked from."""
+        ``cuts``: the power fails there too, and in the last verb of a case, which is killed as well; so many of the
+        states that it may leave are walked from."""
         self.recorder = EffectRecorder()
         self.nodes = 0
         self.rules: Counter[str] = Counter()
@@ -94,7 +96,7 @@ class Convergence:
         """Visit all nodes of a case that no case before it has led to; yield for each what is wrong there. What lies
         behind something wrong is not visited."""
         self._rules = PROFILES[_RULES[case.start.on]]
-        todo = deque([Node(case.driver.world.storage, case.driver.models, self._kills)])
+        todo = deque([Node(case.driver.world.storage, case.driver.models, self._kills), *self._interrupted(case)])
         while todo:
             node = todo.popleft()
             if not self._is_new(node):
@@ -153,22 +155,37 @@ class Convergence:
         for point in killed[::step] if node.kills else ():
             path = (*node.path, run._replace(killed=point.number, effect=f"{point.call} {point.what}"))
             yield Node(_settled(point.storage), found.models, node.kills - 1, path, found.usable)
-        if self._most_cuts and node.kills:
-            for point in (*killed[::step], end):
-                yield from self._cut(node, found, run, point)
+        for point in (*killed[::step], end) if node.kills else ():
+            yield from self._cut(node._replace(models=found.models, usable=found.usable), run, point)
 
-    def _cut(self, node: Node, found: Observation, run: Run, point: Moment) -> Iterator[Node]:
+    def _cut(self, node: Node, run: Run, point: Moment) -> Iterator[Node]:
         """Some of what a power cut may leave, evenly out of all, that in which most is lost among them."""
-        if pending_count(point.storage) > MAX_ENUMERATED:
+        if not self._most_cuts or pending_count(point.storage) > MAX_ENUMERATED:
             return
         states = list(enumerate(cuts(point.storage, self._rules)))[1:]
-        models = b"".join(sorted(model.key() for model in found.models))
+        models = b"".join(sorted(model.key() for model in node.models))
         for number, cut in states[:: -(-len(states) // self._most_cuts) or 1] + states[-1:]:
             if (cut.key, models) not in self._cut_before:
                 self._cut_before.add((cut.key, models))
                 effect = f"{point.call} {point.what}".strip()
                 path = (*node.path, run._replace(killed=point.number, effect=effect, state=number))
-                yield Node(cut.build(), found.models, node.kills - 1, path, found.usable)
+                yield Node(cut.build(), node.models, node.kills - 1, path, node.usable)
+
+    def _interrupted(self, case: Generated) -> Iterator[Node]:
+        """What the last verb leaves when it is killed, and when the power fails. Not a write: what a copy shows that
+        follows the disk is not told by a write that is half done."""
+        if case.before is None or not self._most_cuts or case.verbs[-1].word == "write":
+            return
+        world = case.before.world.fork(case.before.world.storage.clone(), self.recorder)
+        driver = case.before.fork(world)
+        *killed, end = self.recorder.run(world.storage, lambda: driver.models, lambda: do(driver, case.verbs[-1]))
+        run = Run(str(case.verbs[-1]), "")
+        step = -(-len(killed) // self._most_effects)
+        for point in killed[::step]:
+            stopped = run._replace(killed=point.number, effect=f"{point.call} {point.what}")
+            yield Node(_settled(point.storage), point.models, self._kills - 1, (stopped,))
+        for point in (*killed[::step], end):
+            yield from self._cut(Node(point.storage, point.models, self._kills), run, point)
 
 
 def _settled(storage: SimStorage) -> SimStorage:

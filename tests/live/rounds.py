@@ -25,6 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from engine.api import Engine
 from engine.errors import DiskwrightError, ImageBusy
@@ -38,6 +39,18 @@ LONGER = 3 << 19
 NOBODY, VERB, MACHINE, BOTH = "nobody", "verb", "machine", "both"
 _LONGEST_S = 0.6
 _PATIENCE_S = 60.0
+_Answer = TypeVar("_Answer")
+
+
+def _patiently(call: Callable[[], _Answer]) -> _Answer:
+    """Once more as long as it is in use: a holder that was just started when its parent died has yet to find out."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return call()
+        except ImageBusy:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 class Rounds:
@@ -78,8 +91,8 @@ class Rounds:
         guest.wait_for(guest.acknowledged + 2)
         if dies == VERB and self._random.random() < 0.5:  # the same verb goes on, beside a machine without a holder
             if engine.list_unheld() and self._random.random() < 0.5:
-                engine.prepare_image("a", disk, take_over=True)
-            engine.create_snapshot("a", disk)
+                _patiently(lambda: engine.prepare_image("a", disk, take_over=True))
+            _patiently(lambda: engine.create_snapshot("a", disk))
             after = None
             self.counted["went on"] += 1
             guest.wait_for(guest.acknowledged + 2)
@@ -136,13 +149,7 @@ class Rounds:
 
     def _shown(self, engine: Engine, image: str, start: int = 0) -> list[int]:
         out = self._folder / "out.raw"
-        deadline = time.monotonic() + _PATIENCE_S
-        while not out.exists():
-            try:
-                engine.export_image("a", image, str(out), "raw")
-            except ImageBusy:  # a holder that was just started when its parent died has yet to find out
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+        _patiently(lambda: engine.export_image("a", image, str(out), "raw"))
         data = out.read_bytes()[start : start + BLOCKS * BLOCK]
         out.unlink()
         return numbers(data)
@@ -182,13 +189,13 @@ class Resizes(Rounds):
         acknowledged = self._acknowledged(lambda engine: engine.resize_disk("a", disk, LONGER), machine, dies)
         self.counted[f"longer, {dies}: {'acknowledged' if acknowledged else 'not acknowledged'}"] += 1
         if dies == VERB and self._random.random() < 0.5:
-            engine.resize_disk("a", disk, LONGER)
+            _patiently(lambda: engine.resize_disk("a", disk, LONGER))
             acknowledged = True
             self.counted["longer, went on"] += 1
         if dies in (MACHINE, BOTH):
             for _ in engine.list_prepared():
                 engine.teardown_image("a", disk)
-            entry = engine.prepare_image("a", disk)
+            entry = _patiently(lambda: engine.prepare_image("a", disk))
             machine = Machine(self._folder, entry.path, entry.format, guest=False)
         size = machine.size()
         start = size // BLOCK * BLOCK - BLOCKS * BLOCK
@@ -234,8 +241,8 @@ class Merges(Rounds):
         guest.wait_for(guest.acknowledged + 2)
         if dies == VERB and self._random.random() < 0.5:
             if engine.list_unheld() and self._random.random() < 0.5:
-                engine.prepare_image("a", disk, take_over=True)
-            self._merge(engine)
+                _patiently(lambda: engine.prepare_image("a", disk, take_over=True))
+            _patiently(lambda: self._merge(engine))
             self.counted["merge, went on"] += 1
             guest.wait_for(guest.acknowledged + 2)
         machine.kill()

@@ -243,8 +243,12 @@ class HostState:
         return [entry for entry, alive in self._entries() if not alive]
 
     def monitored(self, repository: str) -> frozenset[str]:
-        """Return the images of a repository that a machine of this host writes to and that can be spoken to."""
-        mine = (entry for entry, _ in self._entries() if entry.repository == repository)
+        """Return the images of a repository that a machine of this host writes to and that can be spoken to; none where
+        nothing tells which notes there are."""
+        found: list[tuple[Prepared, bool]] = []
+        with contextlib.suppress(StorageError):
+            found = self._entries()
+        mine = (entry for entry, _ in found if entry.repository == repository)
         return frozenset(entry.image for entry in mine if entry.writable and entry.monitor)
 
     def _entries(self) -> list[tuple[Prepared, bool]]:

@@ -8,9 +8,10 @@ only is lost with it. (5) *The machine leaves out the layer below*, also in the 
 it stands on now: the seal. (7) Another holder has the leases of what is left; the layer below is hidden data that
 nothing needs.
 
-qcow2 syncs what it has written before its tables tell of it, so a loss of power hides nothing that was durable below;
-a machine that flushes nothing is refused. What the guest sees is the same at each moment, with both layers and without
-the lower one. So whoever dies, the record says what is durable, and the header is derived (``prepare`` rewrites it).
+qemu syncs what it has pulled before the tables of the volume tell of it (as traced, 7.2), so a loss of power hides
+nothing that was durable below; a machine that flushes nothing is refused, and one with lazy-refcounts is not known.
+What the guest sees is the same at each moment, with both layers and without the lower one. So whoever dies, the record
+says what is durable, and the header is derived (``prepare`` rewrites it).
 """
 
 from __future__ import annotations

@@ -144,16 +144,17 @@ def test_a_snapshot_shows_for_ever_what_it_showed_once():
     assert settled(model, "a", "s", 8192, elsewhere) == model
 
 
-def found(most: int) -> bool:
-    return any(fuzz(seed).problems for seed in range(1, most))
+def found(most: int, world: str = "files") -> bool:
+    return any(fuzz(seed, world=world).problems for seed in range(1, most))
 
 
 @pytest.mark.slow
-def test_a_seal_that_does_not_ask_the_data_is_found(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("world", ["files", "lvm"])
+def test_a_seal_that_does_not_ask_the_data_is_found(world: str, monkeypatch: pytest.MonkeyPatch):
     """A machine without a holder goes on writing into what a snapshot has."""
     bears = gate.RULES[Purpose.SEAL]._replace(readers=True, writers=True)
     monkeypatch.setitem(gate.RULES, Purpose.SEAL, bears)
-    assert found(150)
+    assert found(150, world)
 
 
 @pytest.mark.slow

@@ -60,14 +60,13 @@ def take(doors: Doors, repository: Repository, exclusive: Iterable[str], shared:
 
 def take_to_read(doors: Doors, repository: Repository, layers: Mapping[str, VolumeRef]) -> LeaseSet:
     """Take the shared leases of all layers, volumes by tag, for one who reads them in this process and changes nothing.
-    Where the lock file is missing nobody gets one to change what is read; whoever has one from before has the data
-    locked, and is asked for. Then the data itself is kept locked, as for a machine that reads it: the file of leases is
-    not made again meanwhile. ImageBusy."""
+    Where the lock file is missing nobody gets one to change what is read, and whoever has one from before has the data
+    locked. Then the data itself is kept locked, as for a machine that reads it: who writes to it is told, others may
+    read it, and the file of leases is not made again meanwhile. ImageBusy."""
     try:
         return take(doors, repository, [], layers)
     except NoLocks:
-        assert repository.parts is not None, "it is missing"
-        repository.parts.require_unlocked({volume.id: volume.format for volume in layers.values()})
+        pass
     with _all_or_none() as held:
         for tag, volume in layers.items():
             (held.leases[tag],) = gate.hold(repository, tag, volume, False)  # of files, which need not be active

@@ -88,6 +88,7 @@ KILLERS = {
     "formats.lvm.volumes.extents.Extents.make_room:self._group.sync#2": "small lvm",
     "formats.lvm.volumes.volumes.Volumes._rename:self._group.sync": "small lvm",
     "formats.lvm.volumes.volumes.Volumes.remove:self._group.sync": "small lvm",
+    "formats.files.setup.give:tree.files.sync_directory": "small",
     "host.state.HostState._put_aside:self._doors.files.sync_directory": "small",
     "host.state.HostState._write:handle.sync": "small",
     "host.state.HostState._write:self._doors.files.sync_directory": "small",

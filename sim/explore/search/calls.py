@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from engine.data.model import Strategy, VolumeFormat
 from engine.data.records import Record, VolumeRef
+from engine.doors.files import Access
 from engine.doors.volume_groups import VolumeGroup
 from engine.errors import DiskwrightError, NotFound
 from engine.formats.base import Manager, Repository
-from engine.formats.files.layout import PROGRESS_BYTES
+from engine.formats.files.layout import ACCESS_FILE, PROGRESS_BYTES
 from engine.formats.lvm import setup
 from engine.formats.lvm.metadata.layout import SLOTS, volume_name
 from sim.disk.files import Fault
@@ -178,6 +179,10 @@ def _there(volume: str) -> Callable[[Repository, SimStorage], bool]:
     return lambda repository, storage: repository.volumes.facts(volume, VolumeFormat.RAW).present
 
 
+def _stated(repository: Repository, storage: SimStorage) -> bool:
+    return any(entry.name == ACCESS_FILE for entry in storage.list_directory(f"{REPOSITORIES}/a"))
+
+
 def _room_for_progress(repository: Repository, storage: SimStorage) -> bool:
     found = [node for path, _, node in storage.walk() if path.endswith(f"/progress/{_TAG}.2")]
     return any(isinstance(node, FileNode) and node.content.allocated >= PROGRESS_BYTES for node in found)
@@ -316,6 +321,7 @@ _PROMISES = (
     ),
 )
 _ON_FILES = (
+    _Promise("give", lambda r: r.give(Access("", "", 0o640)), _stated),
     _Promise("progress.start", lambda r: r.progress.start(_TAG, 2), _room_for_progress),
     _Promise(
         "digests.write",

@@ -201,9 +201,11 @@ def wait_for_image(session: Session, repo_id: str, image: str, document: dict[st
     ``document`` is completed with the final status and written as JSON."""
     name = quoted(repo_id)
     events: list[Event] = []
+    followed: set[str] = set()
     try:
-        task = session.task_on(repo_id, image)
-        if task is not None:
+        # One after the other: a batch that came upon the image may have failed because the verb's own work has it.
+        while (task := session.task_on(repo_id, image)) is not None and task.id not in followed:
+            followed.add(task.id)
             events = Follower(session, task).run()
         report = session.engine.get_image_status(repo_id, image)
     except KeyboardInterrupt:
@@ -216,7 +218,7 @@ def wait_for_image(session: Session, repo_id: str, image: str, document: dict[st
     if usable(report):
         session.out.say(f"{session.out.status(report.status)}: {printable(report.reason)}")
         return 0
-    error = _why_not(report, failures(events) if task is not None else [])
+    error = _why_not(report, failures(events) if followed else [])
     session.out.say(f"diskwright: {printable(str(error))}")
     return error.exit_code
 

@@ -31,7 +31,7 @@ from engine.tools.sanlock.codes import (
 )
 
 if TYPE_CHECKING:
-    from engine.tools.sanlock.library import Library, Resource
+    from engine.tools.sanlock.binding import Library, Resource
 
 _PATIENCE_S = 60.0
 _RELEASE_S = 2.0
@@ -90,7 +90,7 @@ class SanlockLeases:
     @property
     def _library(self) -> Library:
         if self._loaded is None:
-            from engine.tools.sanlock.library import Library  # with ctypes; only where leases are shared
+            from engine.tools.sanlock.binding import Library  # with ctypes; only where leases are shared
 
             self._loaded = Library()
         return self._loaded
@@ -218,7 +218,7 @@ class SanlockLeases:
             raise
 
     def _try(self, connection: int, area: LeaseArea, key: int, shared: bool) -> bool:
-        from engine.tools.sanlock.library import SHARED
+        from engine.tools.sanlock.binding import SHARED
 
         resource = self._resource(area, key, SHARED if shared else 0)
         deadline = time.monotonic() + _RELEASE_S
@@ -292,7 +292,7 @@ class SanlockLeases:
             raise failure(error, "register with sanlock") from None
 
     def _take_over(self, inherited: int, connection: int) -> None:
-        from engine.tools.sanlock.library import SHARED, WITH_VERSION
+        from engine.tools.sanlock.binding import SHARED, WITH_VERSION
 
         try:
             state = self._library.inquire(inherited)
@@ -328,7 +328,7 @@ class SanlockLeases:
         return self._library.resource(area.name, f"slot{key}", area.path, offset, sectors, flags, version)
 
     def _sector_bytes(self, path: str) -> int:
-        from engine.tools.sanlock.library import sector_bytes
+        from engine.tools.sanlock.binding import sector_bytes
 
         if path not in self._sectors:
             try:

@@ -6,8 +6,8 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from engine.errors import BadRequest, DiskwrightError, NotFound
 from tui.cli.arguments import PREFIX_DIGITS, Parser, UsageError, json_argument, key_values, option_value
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 HOST_BYTES = 64
 ID_DIGITS = 32
 _HEX = frozenset("0123456789abcdef")
+
+T = TypeVar("T")
 
 
 def host_name(given: str | None) -> str:
@@ -157,6 +159,27 @@ def renamed(data: Any, name: str) -> dict[str, Any]:
     return {**(data or {}), "name": name.strip()}
 
 
+def looked(
+    engine: Engine, named: Sequence[str] | None, look: Callable[[str], T], unread: list[tuple[str, str]]
+) -> Iterator[tuple[str, T]]:
+    """Yield what a look at each repository found: at those that are named, of which each must be readable, or at all;
+    of these those that cannot be read come into ``unread`` with the reason. Storages that do not answer are waited for
+    together."""
+    places = sorted(engine.list_repositories()) if named is None else named
+    away = engine.context.open_together(places)
+    for repo_id in places:
+        try:
+            if repo_id in away:
+                raise away[repo_id]
+            found = look(repo_id)
+        except DiskwrightError as error:
+            if named is not None:
+                raise
+            unread.append((repo_id, error.message))
+        else:
+            yield repo_id, found
+
+
 class ImageNames:
     """What the names of images mean. A repository is listed once, when the first name is looked for in it: that takes
     all of its records; a whole id takes none."""
@@ -190,23 +213,13 @@ class ImageNames:
                 return there[0]
         known: dict[ImageReport, str] = {}
         places: dict[str, ImageReport] = {}
-        silent = []
-        searched = sorted(self._engine.list_repositories()) if repositories is None else repositories
-        away = self._engine.context.open_together(searched)
-        for repo_id in searched:
-            try:
-                if repo_id in away:
-                    raise away[repo_id]
-                images = self._images(repo_id)
-            except DiskwrightError:
-                if repositories is not None:
-                    raise
-                silent.append(repo_id)
-                continue
+        unread: list[tuple[str, str]] = []
+        for repo_id, images in looked(self._engine, repositories, self._images, unread):
             for image in images:
                 first = places.setdefault(image.id, image)
                 known[first] = f"{known[first]}, {repo_id}" if first in known else repo_id
-        where = "the connected repositories" + (f" ({', '.join(silent)} cannot be read)" if silent else "")
+        silent = ", ".join(repo_id for repo_id, _ in unread)
+        where = "the connected repositories" + (f" ({silent} cannot be read)" if silent else "")
         return _only(text, known, where)
 
     def _images(self, repo_id: str) -> list[ImageReport]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from engine.data.model import ImageReport, is_id
-from engine.errors import DiskwrightError
 from tui.cli.arguments import Parser, count
 from tui.cli.render import Output
-from tui.cli.session import Handler, Session, image_json, kind, running, shown_status
+from tui.cli.session import Handler, Session, image_json, kind, looked, running, shown_status
 from tui.cli.watch import add_watch, shown
 from tui.text.amounts import compact
 from tui.text.printable import printable, quoted
@@ -89,7 +88,7 @@ class _Found(NamedTuple):
 def _found(session: Session, arguments: argparse.Namespace) -> _Found:
     """Images of the repository that is named, or of all; of those one that cannot be read hides the others' not."""
     images, hidden, any_there = list[tuple[ImageReport, str]](), list[tuple[str, str]](), False
-    for repo_id, report in _looked(session.engine, arguments.repo, session.engine.inspect_repository, hidden):
+    for repo_id, report in looked(session.engine, _named(arguments), session.engine.inspect_repository, hidden):
         any_there = any_there or any(not image.hidden for image in report.images)
         images += [(image, repo_id) for image in report.images if _wanted(image, arguments)]
         unread = [finding for finding in report.findings if finding.kind == "unknown" and not is_id(finding.subject)]
@@ -100,24 +99,8 @@ def _found(session: Session, arguments: argparse.Namespace) -> _Found:
     return _Found(shown, len(images) - len(shown), nothing, hidden)
 
 
-def _looked(
-    engine: Engine, named: str, look: Callable[[str], T], unread: list[tuple[str, str]]
-) -> Iterator[tuple[str, T]]:
-    """What a look at the repository that is named found, or at each; of all, those that cannot be read come into
-    ``unread`` with the reason."""
-    places = [named] if named else sorted(engine.list_repositories())
-    away = engine.context.open_together(places)
-    for repo_id in places:
-        try:
-            if repo_id in away:
-                raise away[repo_id]
-            found = look(repo_id)
-        except DiskwrightError as error:
-            if named:
-                raise
-            unread.append((repo_id, error.message))
-        else:
-            yield repo_id, found
+def _named(arguments: argparse.Namespace) -> list[str] | None:
+    return [arguments.repo] if arguments.repo else None
 
 
 def _nothing(engine: Engine, repo_id: str, images: bool) -> str:
@@ -210,7 +193,7 @@ def _trees(session: Session, arguments: argparse.Namespace) -> _Trees:
 
     found: list[tuple[Family, str]] = []
     unread, any_there = list[tuple[str, str]](), False
-    for repo_id, every in _looked(session.engine, arguments.repo, partial(families, session.engine), unread):
+    for repo_id, every in looked(session.engine, _named(arguments), partial(families, session.engine), unread):
         any_there = any_there or bool(every)
         found += [(family, repo_id) for family in every if any(_member_wanted(member, arguments) for member in family)]
     return _Trees(found, "" if found else _nothing(session.engine, arguments.repo, any_there), unread)

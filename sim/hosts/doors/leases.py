@@ -7,7 +7,7 @@ from collections.abc import Hashable
 
 from engine.doors.leases import Lease
 from sim.disk.files import Gate, SimFiles
-from sim.disk.nodes import DirectoryNode, LinkNode, fail
+from sim.disk.nodes import fail
 from sim.hosts.lock_table import GUARD_KEPT, GUARD_WRITABLE, Description, LockedByte, LockTable
 
 
@@ -68,12 +68,7 @@ class SimLeases:
 
     def _place(self, path: str, key: int, writable: bool) -> LockedByte:
         storage, inside = self._files.locate(path)
-        stat = storage.stat(inside)
-        node = storage.nodes[stat.inode]
-        if isinstance(node, LinkNode):
-            raise fail(errno.ELOOP, path)
-        if writable and isinstance(node, DirectoryNode):
-            raise fail(errno.EISDIR, path)
+        inode, _ = storage.file(inside, writable)  # not its number, which an earlier one may have had
         if not 0 <= key < 1 << 63:
             raise fail(errno.EINVAL, path)
-        return storage.device, stat.inode, key
+        return storage.device, inode, key

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -40,16 +42,22 @@ def note_of(engine):
     return path
 
 
-def test_a_note_of_a_newer_version_is_read_as_far_as_it_is_known(engine):
-    """One field more: the image is prepared, and can be torn down."""
-    disk = engine.create_virtual_disk("a", SIZE)
-    engine.prepare_image("a", disk)
-    path = note_of(engine)
+def rewrite(engine, change: Callable[[dict[str, Any]], object]) -> str:
+    """Write the only note anew, as ``change`` makes it of what it says without its seal; return its path."""
+    path: str = note_of(engine)
     with open(path, encoding="utf-8") as stream:
         note = json.load(stream)
     del note["seal"]
     with open(path, "w", encoding="utf-8") as stream:
-        json.dump(sealed({**note, "throttle": 7}), stream)
+        json.dump(change(note), stream)
+    return path
+
+
+def test_a_note_of_a_newer_version_is_read_as_far_as_it_is_known(engine):
+    """One field more: the image is prepared, and can be torn down."""
+    disk = engine.create_virtual_disk("a", SIZE)
+    engine.prepare_image("a", disk)
+    path = rewrite(engine, lambda note: sealed({**note, "throttle": 7}))
     assert [entry.image for entry in engine.list_prepared()] == [disk]
     engine.teardown_image("a", disk)
     assert not os.path.exists(path)
@@ -97,12 +105,7 @@ def test_a_note_without_a_seal_is_taken_as_it_is(engine):
     """Programs before there were seals wrote it."""
     disk = engine.create_virtual_disk("a", SIZE)
     engine.prepare_image("a", disk)
-    path = note_of(engine)
-    with open(path, encoding="utf-8") as stream:
-        note = json.load(stream)
-    del note["seal"]
-    with open(path, "w", encoding="utf-8") as stream:
-        json.dump(note, stream)
+    rewrite(engine, lambda note: note)
     engine.teardown_image("a", disk)
     assert engine.list_prepared() == []
 

@@ -105,11 +105,7 @@ def _created(world: World, done: bool, made_of: dict[str, object], connection: d
 
 def notes() -> list[str]:
     """Connect a repository and cut the power of the host itself everywhere: the note is there whole, or not."""
-    world = World(least_ids=True)
-    world.host("setup", False).create_repository(FORMAT, _CONNECTION)
-    world.storage.settle()
-    recorder = EffectRecorder()
-    run = world.fork(world.storage.clone(), recorder)
+    before, run, recorder = _recorded()
     host = run.machine("one")
     host.state_storage.settle()
     engine = run.host("one", False)
@@ -118,7 +114,7 @@ def notes() -> list[str]:
     )
     problems = []
     for storage, done in _states(points):
-        other = world.fork(world.storage.clone())
+        other = before.fork(before.storage.clone())
         other.machine("one").state_storage = storage
         try:
             connected = other.host("one", False).list_repositories()
@@ -132,11 +128,7 @@ def notes() -> list[str]:
 
 def note_kept() -> list[str]:
     """Do the same where the note cannot be understood: it is there still, under its name or another."""
-    world = World(least_ids=True)
-    world.host("setup", False).create_repository(FORMAT, _CONNECTION)
-    world.storage.settle()
-    recorder = EffectRecorder()
-    run = world.fork(world.storage.clone(), recorder)
+    _, run, recorder = _recorded()
     engine = run.host("one", False)
     folder, storage = engine.state.directory, run.machine("one").state_storage
     engine.connect_storage_repository("old", FORMAT, _CONNECTION)
@@ -153,6 +145,15 @@ def note_kept() -> list[str]:
             state.file(path)[1].content.read(0, len(_UNREADABLE)) == _UNREADABLE for path in _connections(state, folder)
         )
     ]
+
+
+def _recorded() -> tuple[World, World, EffectRecorder]:
+    """A repository that no host has connected; the same again, and who records what is done there."""
+    world = World(least_ids=True)
+    world.host("setup", False).create_repository(FORMAT, _CONNECTION)
+    world.storage.settle()
+    recorder = EffectRecorder()
+    return world, world.fork(world.storage.clone(), recorder), recorder
 
 
 def _connections(storage: SimStorage, folder: str) -> list[str]:

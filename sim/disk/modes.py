@@ -13,8 +13,8 @@ from collections.abc import Callable
 from sim.disk.nodes import fail
 
 _READS = frozenset(
-    "files.open files.read_file files.list_directory files.sync_directory leases.try_acquire leases.guard "
-    "leases.held".split()
+    "files.open files.read_file files.list_directory files.sync_directory files.users leases.try_acquire "
+    "leases.guard leases.guarded leases.held".split()
 )
 _CHANGES_NAMES = frozenset(
     "files.create files.link files.rename files.unlink files.make_directory files.remove_directory "

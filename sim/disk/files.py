@@ -394,7 +394,8 @@ class SimFiles:
         return True
 
     def inode_generation(self, path: str) -> int | None:
-        return self.storage_of(path).file(path)[0]
+        storage, inside = self.locate(path)
+        return storage.file(inside)[0]
 
     def probe(self, path: str) -> Abilities:
         """The storage's own word, after the effects that a try has: a file is made and removed."""

@@ -126,6 +126,9 @@ class NfsFiles(SimFiles):
         found = self.view.stat(self.storage, inside)
         return [self._user(*held) for held in self.locks.users((found.device, found.inode), self.owner)]
 
+    def inode_generation(self, path: str) -> int | None:
+        return None if self._remote(path) else super().inode_generation(path)
+
     def stat(self, path: str) -> Stat:
         inside = self._remote(path)
         if not inside:

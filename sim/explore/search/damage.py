@@ -217,7 +217,7 @@ class Search:
                 fix = chance.choice(ready)
                 world, path = _ran(world, fix), (*path, fix.rule)
             raise _WrongError("the fixes come to no end")
-        except _WrongError as wrong:
+        except (_WrongError, DiskwrightError) as wrong:
             yield path, str(wrong)
 
     def _look(self, engine: Engine, besides: Collection[str] = ()) -> tuple[Fix, ...]:

@@ -288,7 +288,7 @@ class SpyFiles:
         return cast("list[Entry]", self.call("list", path, lambda: self._real.list_directory(path)))
 
     def users(self, path: str, unlocked: bool = False) -> list[User]:
-        return cast("list[User]", self.call("users", path, lambda: self._real.users(path)))
+        return cast("list[User]", self.call("users", path, lambda: self._real.users(path, unlocked)))
 
     def stat(self, path: str) -> Stat:
         return cast(Stat, self.call("stat", path, lambda: self._real.stat(path)))

@@ -133,13 +133,13 @@ def test_a_statement_of_later_that_is_damaged_is_told(place: Path, tmp_path: Pat
         assert {mode for _, _, mode in owned(place)} == {0o640}
 
 
-@pytest.mark.parametrize("format", [LVM, "lvm-1.0 shared"])
+@pytest.mark.parametrize("format", [LVM, SHARED])
 def test_on_lvm_a_device_is_given_when_it_is_handed_out(format: str, monkeypatch: pytest.MonkeyPatch):
-    """Whose it is stands in the header, which any host reads; a copy of the header that an older program writes keeps
-    it. A device is given on the host where its image is prepared."""
+    """Whose it is stands in the header, which any host reads. A device is given on the host where its image is
+    prepared."""
     given: list[tuple[str, Access]] = []
     monkeypatch.setattr(SimDevice, "give", lambda device, access: given.append((device.path, access)))
-    world = World(format=SHARED if "shared" in format else LVM)
+    world = World(format=format)
     world.create("a")
     engine = world.host("one")
     engine.take_srm("a")
@@ -150,7 +150,7 @@ def test_on_lvm_a_device_is_given_when_it_is_handed_out(format: str, monkeypatch
     engine.connect_storage_repository("a", LVM, {"volume_group": "a", "owner": "libvirt-qemu", "mode": "600"})
     engine.create_snapshot("a", disk)
     engine.close()
-    engine = world.host("one")
+    engine = world.host("two" if format == SHARED else "one")
     engine.prepare_image("a", disk)
     assert {access for _, access in given} == {Access("libvirt-qemu", "", 0o600)}
     assert len({path for path, _ in given}) == 2  # the disk, and the layer below

@@ -83,6 +83,11 @@ def test_a_chain_becomes_images_without_a_copy_and_is_given_back_no_more(engine,
         assert state_of(engine, "a", image) == Status.OPTIMIZED
     assert content(engine, "a", images["one.qcow2"], tmp_path) == expected
     assert engine.check_storage_repository("a") == []
+    engine.remove_image("a", images["two.qcow2"])
+    (fix,) = fixes(engine, "a", "C-REMOVED", images["two.qcow2"])
+    assert fix.cost.reclaimed_bytes > 0
+    engine.run_fix_here("a", fix)
+    assert list(pool.iterdir()) == []
 
 
 def test_what_is_given_up_keeps_its_name_or_gets_it_again(engine, chain, monkeypatch):

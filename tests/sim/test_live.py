@@ -1,4 +1,5 @@
-"""A snapshot or a resize under a running machine: whoever dies at whatever step, nothing that was flushed is missed."""
+"""A snapshot, a resize or a merge under a running machine: whoever dies at whatever step, nothing that was flushed is
+missed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A verb works on a disk whose machine runs, and somebody dies at each step of that: a snapshot is taken of it, or it
-is made longer.
+"""A verb or fix works on a disk whose machine runs, and somebody dies at each step of that: a snapshot is taken of it,
+it is made longer, or what is below it is merged into it.
 
 The machine writes and flushes before each effect of the verb, also to what it was made longer by. The process of the
 verb dies before one of them, or the machine does, or the power is cut there; then what may follow is tried: the same

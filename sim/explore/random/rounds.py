@@ -136,7 +136,8 @@ class RandomRun:
         return problems + self.look()
 
     def _write_back(self) -> None:
-        """Time passes: names and records are durable by now. Contents of volumes may be still in caches."""
+        """Time passes: names and records are durable by now. Contents of volumes may be still in caches; not those on
+        devices, where records lie beside the data."""
         storage = self.world.storage
         late = {inode for path, inode, _ in storage.walk() if "/volumes/" in path} if self.outside else set()
         storage.settle(late if self._tape.choose(2, "caches are full") else ())
@@ -316,10 +317,6 @@ class VolumeGroupRun(RandomRun):
     kinds = GROUP_KINDS
     pace = 1000
     acts = ON_A_GROUP
-
-    def _write_back(self) -> None:
-        """What is written to the devices is durable: records lie there beside the data."""
-        self.world.storage.settle()
 
     @contextlib.contextmanager
     def _rescuer(self) -> Iterator[Engine]:

@@ -116,10 +116,6 @@ class WatchedRun(SharedRun):
     def _watchdogs(self) -> bool:
         return True
 
-    def _write_back(self) -> None:
-        """What is written to the devices is durable: records lie there beside the data."""
-        self.world.storage.settle()
-
 
 def _later(operation: Operation, seconds: float) -> Operation:
     """The same after a while, by who is the manager then if it can be."""

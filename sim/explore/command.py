@@ -31,6 +31,7 @@ COMMAND = "diskwright sim explore"
 _WRONG_AT_MOST = 3
 _OF_LARGE = 40
 DAMAGED_ON = ("files", "lvm")
+DAMAGED = ALL | SHARED_BY_HOSTS
 _MOST_ORDERS = 400
 """States for each damage, so many orders of fixes as lead to them."""
 
@@ -128,7 +129,7 @@ def main(argv: Sequence[str]) -> int:
     except SystemExit as done:  # --help
         return int(done.code or 0)
     if options.list:
-        for case in ALL.values():
+        for case in (ALL if options.damage is None else DAMAGED).values():
             print(case.name)  # noqa: T201 - this is a command
         return 0
     if options.replay:
@@ -159,12 +160,11 @@ def _explore_damage(options: argparse.Namespace) -> int:
         return _damaged(name, lambda: large.explore(options.images, options.damage or _OF_LARGE, seed))
     if options.generated:
         return _explore_stories(options)
-    cases = ALL | SHARED_BY_HOSTS
     wrong = 0
-    for name in options.case or [name for name, case in cases.items() if not case.slow]:
-        if name not in cases:
-            raise BadRequest(f"there is no case {name!r:.60}", f"{COMMAND} --list names them")
-        most, case, seed = min(options.max_states, _MOST_ORDERS), cases[name], options.seed or 0
+    for name in options.case or [name for name, case in DAMAGED.items() if not case.slow]:
+        if name not in DAMAGED:
+            raise BadRequest(f"there is no case {name!r:.60}", f"{COMMAND} --damage 0 --list names them")
+        most, case, seed = min(options.max_states, _MOST_ORDERS), DAMAGED[name], options.seed or 0
         search = functools.partial(damage.explore, case, most, options.damage, seed, options.seconds)
         wrong |= _damaged(name, search)
         if not options.damage and name in ALL:
@@ -188,11 +188,11 @@ def _damaged(name: str, search: Callable[[], damage.Tally]) -> int:
 
 def _explore_stories(options: argparse.Namespace) -> int:
     """Damages at the end of each generated case."""
-    if options.on not in DAMAGED_ON:
-        raise BadRequest(f"nothing is damaged on {options.on}", f"Damages are of what is on {' or '.join(DAMAGED_ON)}")
     wrong = 0
     for job in generated.jobs_of(options.case or (), options.on, options.verbs, 1e9, False, 0):
         for story in generated.cases_of(job):
+            if (on := story.start.on) not in DAMAGED_ON:
+                raise BadRequest(f"nothing is damaged on {on}", f"Damages are of what is on {' or '.join(DAMAGED_ON)}")
             search = functools.partial(
                 damage.explore_story, story, min(options.max_states, _MOST_ORDERS), options.damage, options.seed or 0
             )
@@ -317,7 +317,11 @@ def make_parser() -> Parser:
         "--replay", metavar="VIOLATION", help="one as it was printed, or a file with it: run it and tell all about it"
     )
     parser.add_argument("--json", action="store_true", help="results as JSON")
-    parser.add_argument("--list", action="store_true", help="names of the cases")
+    parser.add_argument(
+        "--list",
+        action="store_true",
+        help="names of the cases; with --damage: of those in which something can be damaged",
+    )
     return parser
 
 

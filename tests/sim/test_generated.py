@@ -73,6 +73,8 @@ def test_a_case_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]):
     for name, told in (("9 layers", "is no start"), ("3 light layers, remove s7", "'remove s7' cannot be done")):
         with pytest.raises(Exception, match=told):
             main(["--generated", "--case", name])
+    with pytest.raises(Exception, match="nothing is damaged on nfs"):
+        main(["--generated", "--damage", "1", "--case", "1 light layers on nfs, remove web"])
 
 
 def test_a_second_merge_beside_an_unfinished_one_is_reported(monkeypatch: pytest.MonkeyPatch):

@@ -49,12 +49,9 @@ def plug_in(names: Names, step: Step) -> None:
 
 def swap(names: Names, step: Step) -> None:
     """Have each of two repositories stand where the other was."""
-    files, first, second = (
-        names.backend.files,
-        *map(names.backend.root, (step.values["repository"], step.values["with"])),
-    )
+    first, second = (names.backend.root(step.values[which]) for which in ("repository", "with"))
     for source, target in ((first, f"{first}.away"), (second, first), (f"{first}.away", second)):
-        _rename(files, source, target)
+        _rename(names.backend.files, source, target)
 
 
 def write_file(names: Names, step: Step) -> None:

@@ -62,6 +62,15 @@ def refusals(engine, *paths: Path, format: str = "qcow2") -> dict[str, str]:
     return {Path(path).name: why for path, why in plan.refused}
 
 
+def dies_at_the_end(patch: pytest.MonkeyPatch) -> None:
+    """Whoever adopts a file has it under its new name, and dies before the record says so."""
+
+    def finish(*arguments: object) -> None:
+        raise Refused("killed")
+
+    patch.setattr("engine.tags.attempt.Attempt.finish", finish)
+
+
 def test_a_chain_becomes_images_without_a_copy_and_is_given_back_no_more(engine, world, chain, tmp_path):
     """Bases become snapshots, the rest disks; inodes are the same, old names are gone."""
     pool = chain[0]
@@ -94,7 +103,7 @@ def test_what_is_given_up_keeps_its_name_or_gets_it_again(engine, chain, monkeyp
     """Before its file was touched, and when it had lost its old name already."""
     pool, base, *_ = chain
     images = adopted(engine, pool)
-    monkeypatch.setattr("engine.tags.attempt.Attempt.finish", lambda *_: (_ for _ in ()).throw(Refused("killed")))
+    dies_at_the_end(monkeypatch)
     with pytest.raises(Refused, match="killed"):
         run(engine, "a", "B-ADOPT", images["base.img"])
     assert not base.exists()
@@ -113,7 +122,7 @@ def test_another_file_that_has_the_old_name_by_now_is_not_replaced(engine, world
     path = make_qcow2(tmp_path / "disk.qcow2", "write -P 1 0 1M", size=SIZE)
     (image,) = adopted(engine, path).values()
     with monkeypatch.context() as patch:
-        patch.setattr("engine.tags.attempt.Attempt.finish", lambda *_: (_ for _ in ()).throw(Refused("killed")))
+        dies_at_the_end(patch)
         with pytest.raises(Refused, match="killed"):
             run(engine, "a", "B-ADOPT", image)
     path.write_bytes(b"another")
@@ -284,7 +293,7 @@ def test_a_name_that_a_client_remembers_is_not_where_a_file_is_given_back_to():
     here, there = images.on_server_of(one), images.on_server_of(two)
     two.doors.files.stat(there)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.tags.attempt.Attempt.finish", lambda *_: (_ for _ in ()).throw(Refused("killed")))
+        dies_at_the_end(patch)
         with pytest.raises(Refused, match="killed"):
             run(one, "a", "B-ADOPT")
     with one.doors.files.create(here) as handle:

@@ -13,7 +13,7 @@ from tests.adversary.world import World
 
 ROUNDS_OF_FIXES = 6
 IN_USE = 4
-"""Exit code, as documented: somebody has the image, or the fix is out of date."""
+"""Exit code, as documented: somebody holds the image."""
 
 
 def look(world: World, host: Host) -> list[Finding]:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from engine.data.digests import DigestList
-from engine.errors import Damaged
+from engine.errors import Damaged, StorageError
 from tests.cli.conftest import Command
 
 MIB = 1 << 20
@@ -85,6 +85,21 @@ def test_what_is_nothing_or_cut_off_leaves_nothing(
     given(monkeypatch, content)
     assert why in run("import", main_repo, "-", "--format", format, code=code).err
     assert list(spool.iterdir()) == [] and run.json("images", main_repo)["images"] == []
+
+
+def test_what_is_imported_stays_while_nobody_can_tell_how_far_that_is(
+    run: Command, main_repo: str, spool: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The repository cannot be read after the commit: the import may go on later, and has nothing but that file."""
+
+    def unreadable(*_: object) -> None:
+        raise StorageError("the storage does not answer", "Look at it")
+
+    given(monkeypatch, b"1" * 5000)
+    monkeypatch.setattr("engine.api.Engine.get_image_status", unreadable)
+    done = run("import", main_repo, "-", "--format", "raw", code=StorageError.exit_code)
+    (kept,) = spool.iterdir()
+    assert kept.read_bytes() == b"1" * 5000 and f"{kept} is what is imported" in done.err
 
 
 def test_a_disk_that_reads_otherwise_than_it_was_written_is_told(

@@ -116,15 +116,20 @@ def _within_reach(session: Session, repo: str, file: str, format: str) -> Iterat
 
 
 def _leave(session: Session, repo: str, image: str, ours: list[str]) -> None:
-    """Delete the files that are ours, but for those of an import that has not ended."""
-    if image:
-        with contextlib.suppress(DiskwrightError):
-            if not usable(session.engine.get_image_status(repo, image)):
-                session.out.say(f"{printable(ours[-1])} is what is imported: delete it when that has ended.")
-                ours = ours[:-1]
+    """Delete the files that are ours, but for that of an import which has not ended, as far as is known."""
+    if image and not _has_ended(session, repo, image):
+        session.out.say(f"{printable(ours[-1])} is what is imported: delete it when that has ended.")
+        ours = ours[:-1]
     for path in ours:
         with contextlib.suppress(OSError):
             session.engine.doors.files.unlink(path)
+
+
+def _has_ended(session: Session, repo: str, image: str) -> bool:
+    try:
+        return usable(session.engine.get_image_status(repo, image))
+    except DiskwrightError:
+        return False  # the file is all that the import could go on with
 
 
 def add_adopt(parser: Parser) -> None:

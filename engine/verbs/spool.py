@@ -1,12 +1,14 @@
 """Bringing what cannot be imported from where it is into a file of this host first.
 
 That is a stream, which has no second look and no size, and a qcow2 that is compressed as a whole, whose tables are read
-in any order. The import is then one of that file; whoever made it deletes it when the import has ended.
+in any order. The import is then one of that file; whoever made it deletes it when the import has ended. It is durable
+before the import is committed: a loss of power would leave its size and time, by which the import knows it, and zeros.
 """
 
 from __future__ import annotations
 
 import contextlib
+import posixpath
 from collections.abc import Callable, Iterable
 
 from engine.data.amounts import human
@@ -27,14 +29,14 @@ def packing_of(format: str) -> Packing | None:
 
 
 def of_stream(doors: Doors, read: Callable[[int], bytes], path: str, most: int) -> None:
-    """Write what ``read`` gives, until it gives nothing, into a new file. Refused, and there is no file, when that is
-    more than ``most`` bytes; BadRequest when it is nothing."""
+    """Write what ``read`` gives, until it gives nothing, into a new file; durable on return. Refused, and there is no
+    file, when that is more than ``most`` bytes; BadRequest when it is nothing."""
     _write(doors.files, path, iter(lambda: read(_PIECE_BYTES), b""), most)
 
 
 def unpacked(doors: Doors, source: str, packing: Packing, path: str, most: int) -> None:
-    """Unpack a file into a new one, holes as holes. Refused, and there is no file, for more than ``most`` bytes, and
-    for what is cut off or damaged."""
+    """Unpack a file into a new one, holes as holes; durable on return. Refused, and there is no file, for more than
+    ``most`` bytes, and for what is cut off or damaged."""
     with from_os_errors(f"look at {source!r:.200}"):
         if doors.files.stat(source).kind is not Kind.FILE:
             raise BadRequest(f"{source!r:.200} is not a file", "Give the compressed image file")
@@ -64,6 +66,8 @@ def _write(files: Files, path: str, pieces: Iterable[bytes], most: int) -> None:
             if not length:
                 raise BadRequest("there is nothing to import: not one byte came", "Look at what should have given it")
             handle.truncate(length)
+            handle.sync()
+        files.sync_directory(posixpath.dirname(path))
     except BaseException as error:
         with contextlib.suppress(OSError):
             if not isinstance(error, FileExistsError):

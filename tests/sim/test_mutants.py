@@ -126,6 +126,8 @@ REDUNDANT = {
     "made shorter is made longer again",
     "formats.files.ballast.Ballast.release:handle.sync": "in the model room is free at once, on a journaling file "
     "system when the truncation is durable; without it a removal finds no room yet, and nothing is lost",
+    "verbs.spool._write:handle.sync": "no case imports from a stream; tests/engine/test_spool.py cuts the power",
+    "verbs.spool._write:files.sync_directory": "the same",
     "formats.lvm.litter.LitterBox.remove:self._records.settle_all": "a progress log that comes back is listed again",
     "formats.lvm.metadata.area.Meta.keep:self.sync#2": "after a flush that failed, which no case of these has",
     "formats.lvm.metadata.progress.ProgressLogs.start:self._meta.sync": "an attempt without a log begins at 0",

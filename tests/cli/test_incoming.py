@@ -127,3 +127,15 @@ def test_adopt_says_what_becomes_of_each_file_and_does_it(run: Command, main_rep
     assert not path.exists() and other.exists()
     assert "web.raw" in run("log").out
     assert "nothing can be adopted" in run("adopt", main_repo, other, "--format", "raw", code=5).err
+
+
+def test_the_history_tells_how_an_adoption_has_ended(run: Command, main_repo: str, tmp_path: Path):
+    """Followed or not, of one file or of several: the verb began work, and each file is entered when that is done."""
+    names = ("web", "db", "mail")
+    for name in names:
+        (tmp_path / f"{name}.raw").write_bytes(bytes(1 << 20))
+    run("adopt", main_repo, tmp_path / "web.raw", "--format", "raw", "--wait")
+    run("adopt", main_repo, tmp_path / "db.raw", tmp_path / "mail.raw", "--format", "raw", "--wait")
+    found = [(entry["verb"], entry["name"], entry["result"]) for entry in run.json("log", main_repo)["entries"]]
+    assert found.count(("adopt", "", "started")) == 2
+    assert {name for verb, name, result in found if (verb, result) == ("adopt", "done")} == {*names}

@@ -184,9 +184,17 @@ def _told(engine: NotedEngine, entry: Entry, result: object) -> tuple[Entry, dic
         entry = entry._replace(made=str(result))
     if entry.verb in _MAKE:
         entry = entry._replace(image=str(result), name=entry.name or engine.name_of(entry.repo_id, str(result)))
-        with contextlib.suppress(DiskwrightError):
-            task = next((task for task in engine.list_tasks() if task.image == result), None)
+        task = _begun_for(engine, lambda task: task.image == result)
+    if isinstance(result, dict) and entry.verb == "adopt":
+        task = _begun_for(engine, lambda task: not {*result.values()}.isdisjoint(task.images))
     if task is None:
         return entry, None
     names = {image: name for image in task.images[:_NAMES] if (name := engine.name_of(entry.repo_id, image))}
     return entry._replace(result="started", task=task.id), {"task": task._asdict(), "names": names}
+
+
+def _begun_for(engine: NotedEngine, wanted: Callable[[Task], bool]) -> Task | None:
+    """The work that goes on with what a verb has made."""
+    with contextlib.suppress(DiskwrightError):
+        return next(filter(wanted, engine.list_tasks()), None)
+    return None

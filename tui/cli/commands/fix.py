@@ -96,7 +96,7 @@ def add_fix(parser: Parser) -> None:
     add_selectors(parser)
     parser.add_argument("--plan", metavar="ID", help="exactly the steps of a plan that was shown here")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
-    parser.add_argument("--path", metavar="FILE", help="the file to import, for an import that was not begun here")
+    parser.add_argument("--path", metavar="FILE", help="the file of an import or adoption that was not begun here")
     parser.add_argument("--no-wait", action="store_true", help="start one round of fixes and return")
 
 
@@ -134,7 +134,7 @@ _OF_FILES = (rules.B_IMPORT, rules.B_ADOPT, rules.C_REMOVED)
 def _with_file(session: Session, arguments: argparse.Namespace, choice: Choice) -> tuple[Choice, RepositoryReport]:
     """Name the file of an import or adoption on this host; the choice is then the same fix as it is with that."""
     if len(choice.named) != 1 or choice.named[0].rule not in _OF_FILES:
-        raise UsageError("--path names the file of one import", "Give the ID of one fix B-IMPORT or B-ADOPT with it")
+        raise UsageError("--path names the file of one image", f"Give the ID of one fix {', '.join(_OF_FILES)} with it")
     rule, image = choice.named[0].rule, choice.named[0].target
     session.engine.name_import_file(arguments.repo, image, absolute(arguments.path))
     report = _check(session, arguments)

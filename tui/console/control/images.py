@@ -182,7 +182,7 @@ def export(shell: Shell, row: ImageRow) -> None:
 
 
 def name_file(shell: Shell, row: FixRow) -> None:
-    """Ask for the file of an interrupted import as this host sees it; its fix can run then."""
+    """Ask for the file of an unfinished import or adoption as this host sees it; its fix can run then."""
     site, repo = shell.site, shell.site.current
 
     def attempt(values: Mapping[str, str]) -> str:
@@ -194,14 +194,14 @@ def name_file(shell: Shell, row: FixRow) -> None:
     def told(path: str, values: Mapping[str, str]) -> None:
         del values
         _log(shell, "name_file", repo=repo, fix=row.id, file=path)
-        shell.tell(f"{row.name} is imported from {printable(path)} when its fix runs: space queues it.")
+        shell.tell(f"The fix of {row.name} can use {printable(path)} now: space queues it.")
         rescan(shell)
 
     text = f"{row.name}: {row.waits_for}. Where is that file on this host?"
     _ask(
         shell,
-        "File of the import",
-        (FormField("file", "the file to import", path=True),),
+        "Name the file",
+        (FormField("file", "its path on this host", path=True),),
         "Take it",
         attempt,
         told,
@@ -210,7 +210,7 @@ def name_file(shell: Shell, row: FixRow) -> None:
 
 
 def needs_file(row: FixRow) -> bool:
-    """Whether a fix waits for the file of an import to be named."""
+    """Whether a fix waits for a file of this host to be named."""
     wait = row.fix().wait if row.raw else None
     return wait is not None and wait.kind is WaitKind.PATH
 

@@ -232,7 +232,7 @@ class TriagePage(FilteredPage):
     def _why_not_name_file(self, name: str) -> str:
         del name
         row = self.row()
-        return "" if row and images.needs_file(row.fix) else "no import that waits for its file is under the cursor"
+        return "" if row and images.needs_file(row.fix) else "no fix that waits for its file is under the cursor"
 
     def _why_not_move(self, name: str) -> str:
         row = self.row()
@@ -393,7 +393,7 @@ class TriagePage(FilteredPage):
         Act("undo", "z", "Undo", "Undo the last change of queue, priority or snoozing.", act_undo, "back",
             changes=True),
         Act("redo", "Z", "Redo", "Redo what was undone.", act_redo, changes=True),
-        Act("name_file", "F", "Name file", "Say where the file of an interrupted import is here.",
+        Act("name_file", "F", "Name file", "Say where the file that a fix needs is on this host.",
             act_name_file, "path import", changes=True, footer=False),
         Act("sort", "o", "Sort", "Sort by the next: priority, space, time, image, type.", FilteredPage.act_sort,
             "order"),

@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 from engine.api import Engine
-from engine.errors import Conflict
+from engine.errors import Conflict, StorageError
 from tests.console.kit import (
     NOW,
     FixedSite,
@@ -208,6 +208,21 @@ async def test_the_last_of_resume_and_stop_counts(tmp_path: Path, monkeypatch: p
         await press(pilot, "s")
         said = " ".join(map(plain, pilot.app.messages.listed()))
         assert "stays stopped" in said and not site.resuming
+
+
+async def test_a_run_that_could_not_be_stopped_is_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """r does not wait for its end, then: it would come when all is done."""
+
+    def stop(*given: object) -> None:
+        raise StorageError("the notes cannot be written", "Look at them")
+
+    monkeypatch.setattr(runs, "stop", stop)
+    site = FixedSite(tmp_path / "state", [sample_view()], [sample_run()])
+    async with running(console(site)) as pilot:
+        await press(pilot, "3", "s")
+        assert "The run was not stopped" in screen_text(pilot.app) and not site.stopping
+        await press(pilot, "escape", "r")
+        assert "it is running" in told(pilot.app)
 
 
 async def test_a_line_of_the_log_can_be_read_whole(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.data.model import FixType
-from engine.errors import Conflict
+from engine.errors import Conflict, DiskwrightError
 from tui.console.control.decisions import decide
 from tui.console.control.scanning import rescan
 from tui.console.dialogs.confirm import Ask, Confirm, word_of
@@ -58,8 +58,12 @@ def stop_run(shell: Shell, run: Run) -> None:
     site.stopping.add(run.id)
 
     def call() -> None:
-        with site.engine() as engine:
-            runs_model.stop(engine, site.notes, run.repository, run.id)
+        try:
+            with site.engine() as engine:
+                runs_model.stop(engine, site.notes, run.repository, run.id)
+        except DiskwrightError:
+            site.stopping.discard(run.id)
+            raise
 
     shell.do(
         f"stop {run.id}", call, lambda value: shell.tell(f"Run {run.short} stops at its next save; all is kept."),

@@ -27,6 +27,13 @@ def add_wait(parser: Parser) -> None:
     parser.add_argument("--wait", action="store_true", help="return when the work is done; Ctrl-C only detaches")
 
 
+def add_making(parser: Parser) -> None:
+    """The options of commands that make an image, and begin work for that."""
+    add_user_data(parser)
+    add_wait(parser)
+    add_verb_options(parser)
+
+
 def answer(session: Session, arguments: argparse.Namespace, image: str, **more: Any) -> int:
     """The id on standard output at once, then what goes on with the image; ``--wait`` follows it."""
     session.out.line(image)
@@ -65,9 +72,7 @@ def add_create_disk(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO", help="where to create it")
     parser.add_argument("size", metavar="SIZE", help="bytes, or 100M, 10G, 1.5T (1K is 1024); 10GiB is 10G")
     parser.add_argument("--base", metavar="SNAPSHOT", help="start with the content of that snapshot")
-    add_user_data(parser)
-    add_wait(parser)
-    add_verb_options(parser)
+    add_making(parser)
 
 
 def run_create_disk(session: Session, arguments: argparse.Namespace) -> int:
@@ -102,9 +107,7 @@ def add_copy(parser: Parser) -> None:
     parser.add_argument("--base", metavar="IMAGE", help="an image of REPO: copy only the difference")
     parser.add_argument("--no-digest", action="store_true", help="do not compute the content digest on the way")
     parser.add_argument("--full", action="store_true", help="copy all bits when the base cannot be used")
-    add_user_data(parser)
-    add_wait(parser)
-    add_verb_options(parser)
+    add_making(parser)
 
 
 def run_copy(session: Session, arguments: argparse.Namespace) -> int:

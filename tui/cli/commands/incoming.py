@@ -14,8 +14,8 @@ from engine.data.amounts import human
 from engine.data.model import VolumeFormat
 from engine.errors import DiskwrightError
 from engine.verbs import spool
-from tui.cli.arguments import Parser, UsageError, add_user_data, add_verb_options
-from tui.cli.commands.images import add_wait, answer
+from tui.cli.arguments import Parser, UsageError, add_verb_options
+from tui.cli.commands.images import add_making, add_wait, answer
 from tui.cli.session import Handler, Session, absolute, usable
 from tui.text.printable import printable, quoted
 
@@ -37,9 +37,7 @@ def add_import(parser: Parser) -> None:
     parser.add_argument("--format", metavar="FORMAT", required=True, help=_FORMATS_HELP)
     parser.add_argument("--verify", action="store_true", help="wait, then read the disk back and compare")
     parser.add_argument("--no-digest", action="store_true", help="do not compute the content digest on the way")
-    add_user_data(parser)
-    add_wait(parser)
-    add_verb_options(parser)
+    add_making(parser)
 
 
 def run_import(session: Session, arguments: argparse.Namespace) -> int:

@@ -35,7 +35,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from engine.data.model import VolumeFormat, is_id
-from engine.data.records import canonical, has_room, incarnation, is_tombstone
+from engine.data.records import INCARNATION_SHIFT, canonical, has_room, incarnation, is_tombstone
 from engine.doors.files import Access
 from engine.errors import Damaged, Refused
 from engine.formats.access import decoded, encoded
@@ -178,11 +178,18 @@ def superseded(newest: int, generations: Iterable[int]) -> list[int]:
     return [generation for generation in below if generation != kept]
 
 
-def tombstones(tags: Mapping[str, Generations], alone: bool) -> list[tuple[int, str]]:
-    """Return the tombstones among the tags of a directory, the highest last, but none of an incarnation that only a
-    stranger makes. ``alone``: of tags that have nothing else there."""
-    found = [(newest_of(generations), tag) for tag, generations in tags.items() if not alone or len(generations) == 1]
+def tombstones(tags: Mapping[str, Generations]) -> list[tuple[int, str]]:
+    """Return the tombstones that stand alone among the tags of a directory, the highest last, but none of an
+    incarnation that only a stranger makes."""
+    found = [(newest_of(generations), tag) for tag, generations in tags.items() if len(generations) == 1]
     return sorted(one for one in found if is_tombstone(one[0]) and incarnation(one[0]) < _MANY_PURGES)
+
+
+def beginning(tags: Mapping[str, Generations]) -> int:
+    """Return what a new tag of a directory goes on from: counter 0 of the highest incarnation there, but for those that
+    only a stranger makes; 0 for none."""
+    found = (incarnation(newest_of(generations)) for generations in tags.values())
+    return max((one for one in found if one < _MANY_PURGES), default=0) << INCARNATION_SHIFT
 
 
 def parse_use_name(name: str, shard: str) -> tuple[str, str, int] | None:

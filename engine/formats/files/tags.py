@@ -315,7 +315,7 @@ class Tags:
             self._require_newest(tag, expected)
             return
         require_room(tag, expected)
-        before, others = self._before(tag, expected), self._tombstones(tag, alone=True)
+        before, others = self._before(tag, expected), layout.tombstones(self._neighbours(tag))
         generation = self._put(tag, expected, tombstone_generation, b"")
         if self.knows_users:
             self._newest_read.pop(tag, None)
@@ -397,20 +397,19 @@ class Tags:
         return generation
 
     def _beginning(self, tag: str) -> int:
-        """Return what a tag without a generation goes on from: the highest tombstone beside it, which may stand for its
-        own. So no name of a generation comes back: who removes one late removes none that counts."""
-        beside = self._tombstones(tag) if self.knows_users else []
-        return beside[-1][0] if beside else 0
+        """Return what a tag without a generation goes on from: the highest incarnation beside it, which is not below
+        its own. So no name of a generation comes back: who removes one late removes none that counts."""
+        return layout.beginning(self._neighbours(tag)) if self.knows_users else 0
 
-    def _tombstones(self, tag: str, alone: bool = False) -> list[tuple[int, str]]:
+    def _neighbours(self, tag: str) -> dict[str, Generations]:
         with from_os_errors(f"list the generations of image {tag}"):
-            return layout.tombstones(self._beside(tag), alone)
+            return self._beside(tag)
 
     def _end_tombstones(self, before: list[tuple[int, str]], tag: str, generation: int) -> None:
         """Remove the tombstones that stood alone ``before`` their directory was synced for that of ``tag``, but never
         the highest, if no record is being written: then nobody can go on from a generation below one of them, and what
         they outdated does not come back after a loss of power. Litter if it fails."""
-        kept = max([*before, *layout.tombstones({tag: {generation: (False,)}}, True)], default=None)
+        kept = max([*before, *layout.tombstones({tag: {generation: (False,)}})], default=None)
         with contextlib.suppress(OSError):
             listed = self._tree.files.list_directory(self._tree.path("tmp"))
             if not any(layout.is_temporary(entry.name, _RECORD) for entry in listed):

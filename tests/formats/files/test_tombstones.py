@@ -55,6 +55,21 @@ def test_no_generation_of_a_tag_comes_back(local: LocalStorage):
     assert T1 in local.open().tags.scan()
 
 
+def test_no_generation_comes_back_once_the_highest_tombstone_is_gone_too(local: LocalStorage):
+    """It is, when its own tag begins again; what that tag has then says as well where generations go on."""
+    repository = local.open()
+    last = repository.tags.publish(record(), 0)
+    repository.tags.purge(T1, last)
+    purged(repository, OTHERS[0])
+    (again,) = tombstones(local)
+    assert again == OTHERS[0] and repository.tags.read(T1) is None
+    entry = repository.tags.read(again)
+    generation = entry.generation if entry else 0
+    for epoch in range(3):
+        generation = repository.tags.publish(record(again, epoch=epoch), generation)
+    assert repository.tags.publish(record(), 0) > last
+
+
 def test_a_writer_that_slept_through_the_end_of_a_tombstone_finds_out(local: LocalStorage, spy: SpyFiles):
     """It has not begun to write its record, so nobody knows of it: it looks after that, and finds that it is late."""
     repository, other = local.open(spy), local.open()

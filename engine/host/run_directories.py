@@ -40,10 +40,12 @@ class RunDirectories:
         return run
 
     def remove(self, run: str) -> None:
-        """Remove a run directory, and those above it that are empty then, up to ``run``."""
+        """Remove the links in a run directory, and what is empty then of it and of those above it, up to ``run``. Only
+        links are ours: the note that names it may be of a program that did not seal it."""
         with contextlib.suppress(OSError):
             for entry in self._doors.files.list_directory(run):
-                self._doors.files.unlink(f"{run}/{entry.name}")
+                if entry.kind is Kind.SYMLINK:
+                    self._doors.files.unlink(f"{run}/{entry.name}")
         with contextlib.suppress(OSError):
             while not run.endswith("/run"):
                 self._doors.files.remove_directory(run)

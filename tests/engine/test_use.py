@@ -80,6 +80,17 @@ def test_what_an_older_boot_prepared_is_not_believed(engine):
         engine.teardown_image("a", disk)
 
 
+def test_a_teardown_removes_nothing_but_links(engine):
+    """A note without a seal may name another directory than it was written with; what is no link is not ours."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    prepared = engine.prepare_image("a", disk)
+    beside = Path(prepared.run, "of-somebody")
+    beside.write_text("kept")
+    engine.teardown_image("a", disk)
+    assert beside.read_text() == "kept" and not os.path.lexists(prepared.path)
+    beside.unlink()
+
+
 def test_the_path_of_a_machine_stays_whose_note_is_gone(engine):
     """Found so: the next prepare removed it, and the machine would not have found its layers again."""
     disk, other = (engine.create_virtual_disk("a", MEBI) for _ in range(2))

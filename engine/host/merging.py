@@ -155,15 +155,14 @@ def _pull(attempt: Attempt, machine: Machine, links: list[chains.Link]) -> None:
     """Have the machine do it, or go on with it, or find that it is done."""
     monitor, job = machine.monitor, _job(links)
     backing = _backing(links)
-    if job not in monitor.jobs():
-        if _done(machine, links, backing):
-            _make_durable(attempt, links)
-            return
+    if job not in monitor.jobs() and not _done(machine, links, backing):
         monitor.pull(job, machine.top.name, backing)
     try:
-        if _ends_as(attempt, machine, job, "pending"):
+        pending = _ends_as(attempt, machine, job, "pending")
+        if pending or _done(machine, links, backing):  # others may finish a job, too early
             _wait(attempt, machine, lambda: _is_written(attempt, machine, links))
             _make_durable(attempt, links)
+        if pending:
             monitor.finish(job)
             _ends_as(attempt, machine, job, "concluded")
     except DiskwrightError:

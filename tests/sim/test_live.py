@@ -280,6 +280,29 @@ def test_a_machine_that_keeps_what_it_merged_in_its_caches_is_waited_for(driver:
     assert [image.id for image in engine.inspect_repository("a").images] == [disk]
 
 
+def test_a_merge_that_somebody_else_has_ended_is_waited_for_too(driver: Driver):
+    """The manager of the machine may end its jobs, before all that was merged is in the file: the layer below counts
+    until it is."""
+    images.a_removed_snapshot(driver)
+    engine = driver.engine()
+    machine = start(driver, driver.named["disk"])
+    machine.obeys = False
+
+    def end_jobs() -> bool:
+        for name, job in machine.jobs().items():
+            if job.status == "pending":
+                machine.finish(name)
+        return False
+
+    engine.context.stopping = end_jobs
+    with pytest.raises(ToolFailed, match="written nothing"):
+        engine.run_fix_here("a", a_merge(driver))
+    assert len(machine.nodes()) == 1 and not machine.jobs()
+    machine.flush()
+    engine.run_fix_here("a", a_merge(driver))
+    driver.fix("a", rules.C_REMOVED)
+
+
 def test_a_merge_that_a_machine_cannot_do_is_refused(driver: Driver):
     """One whose job is another one's, or that has something else below; and beside one that is gone nothing is done."""
     images.a_removed_snapshot(driver)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,7 +17,8 @@ from engine.api import Engine
 from engine.assembly import real_doors
 from engine.data.model import Status
 from engine.doors.files import Access
-from engine.errors import BadRequest, Damaged, StorageError
+from engine.errors import BadRequest, Damaged, NoSpace, StorageError
+from sim.disk.files import SimFiles, SimHandle
 from sim.hosts.world import LVM, SHARED, World
 from sim.lvm.volume_groups import SimDevice
 
@@ -154,6 +156,21 @@ def test_on_lvm_a_device_is_given_when_it_is_handed_out(format: str, monkeypatch
     engine.prepare_image("a", disk)
     assert {access for _, access in given} == {Access("libvirt-qemu", "", 0o600)}
     assert len({path for path, _ in given}) == 2  # the disk, and the layer below
+
+
+def test_why_it_cannot_be_stated_on_lvm_is_told(monkeypatch: pytest.MonkeyPatch):
+    """Where this host has no room to try it, that is said."""
+
+    def no_room(files: SimFiles, path: str) -> SimHandle:
+        raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    world = World(format=LVM)
+    world.create("a")
+    engine = world.host("one")
+    engine.take_srm("a")
+    with monkeypatch.context() as patch, pytest.raises(NoSpace):
+        patch.setattr(SimFiles, "create", no_room)
+        engine.connect_storage_repository("a", LVM, {"volume_group": "a", "mode": "600"})
 
 
 @AS_ROOT

@@ -107,11 +107,11 @@ class LvmRepository:
             make_directories(files, path.rpartition("/")[0])
             with contextlib.suppress(FileNotFoundError):
                 files.unlink(path)
-            try:
-                with files.create(path) as handle:
+            with files.create(path) as handle:
+                try:
                     handle.give(access)
-            finally:
-                files.unlink(path)
+                finally:
+                    files.unlink(path)
         self._guard.renew_header(lambda header: header.with_access(access))
         self.activation.access = access
 

@@ -11,7 +11,7 @@ import pytest
 
 from engine.data.model import Status, WaitKind
 from engine.data.records import decode, encode
-from engine.errors import BadRequest, ImageBusy, NotFound, NotUnderstood, Refused
+from engine.errors import BadRequest, ImageBusy, NotFound, NotUnderstood, Refused, StorageError
 from engine.formats.files import volumes
 from sim.disk.nodes import FileNode
 from sim.explore.cases.driver import Driver
@@ -253,6 +253,25 @@ def test_a_file_that_was_swapped_at_the_last_moment_gets_its_name_again(engine, 
     with pytest.raises(Refused, match="another file has got the name"):
         run(engine, "a", "B-ADOPT", image)
     assert path.read_bytes() == b"another"
+
+
+def test_a_file_that_cannot_get_its_name_again_is_not_passed_over(engine, tmp_path, monkeypatch):
+    """Another one that was swapped in, and whose directory is gone then, stays in ``lost``; that is told."""
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    path = make_qcow2(pool / "disk.qcow2", size=SIZE)
+    (image,) = adopted(engine, path).values()
+    require_moved = volumes.Adoption._require_moved
+
+    def swapped(adoption, name, lost, ours):
+        os.unlink(lost)
+        Path(lost).write_bytes(b"another")
+        pool.rmdir()
+        require_moved(adoption, name, lost, ours)
+
+    monkeypatch.setattr(volumes.Adoption, "_require_moved", swapped)
+    with pytest.raises(StorageError, match=r"cannot take over .*/lost/"):
+        run(engine, "a", "B-ADOPT", image)
 
 
 def test_a_program_without_adoption_understands_no_record_of_one(engine, tmp_path, monkeypatch):

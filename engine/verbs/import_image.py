@@ -24,7 +24,7 @@ from engine.data.model import (
 )
 from engine.data.options import Options
 from engine.data.records import Operation, Record, VolumeRef, check_user_data
-from engine.errors import BadRequest, Refused, from_os_error
+from engine.errors import BadRequest, Refused, from_os_error, from_os_errors
 from engine.tags import changes, leasing
 from engine.tags.context import Context
 from engine.tags.imports import NamedFile
@@ -91,13 +91,16 @@ def name_file(context: Context, repo_id: str, image: str, path: str) -> None:
 
 @contextlib.contextmanager
 def _looked_at(context: Context, path: str, format: str, most: int) -> Iterator[ImageFile]:
-    """What is seen of a file, which is held open meanwhile and is no image of more than ``most`` bytes. Its path is
-    without links, which may mean another file when the import goes on."""
+    """What is seen of a file, which is durable, held open meanwhile, and no image of more than ``most`` bytes. Its path
+    is without links, which may mean another file when the import goes on."""
     try:
         path = context.doors.files.resolve(require_path(path))
     except OSError as error:
         raise from_os_error(error, f"find the file to import {path!r:.200}") from error
     with image_file.open_file(context.doors.files, path) as handle:
+        # Its size and time, by which the import knows it, may outlive a loss of power that its data does not.
+        with from_os_errors(f"flush the file to import {path!r:.200}"):
+            handle.sync()
         file = image_file.inspect(context.doors.images, handle, path, format, most=most)
         if file.ends_early:
             image_file.require_sound(context.doors.images, file)

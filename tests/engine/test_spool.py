@@ -1,4 +1,4 @@
-"""What is brought into a file of ours before its import is committed."""
+"""What is imported is durable before its import is committed, whoever wrote it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sim.disk.files import SimFiles
 from sim.disk.nodes import FileNode
 from sim.disk.profiles import crash_states
 from sim.disk.storage import SimStorage
+from sim.hosts.world import REPOSITORIES, World
 
 
 def test_what_came_by_a_stream_is_durable_before_anything_is_committed():
@@ -27,3 +28,17 @@ def test_what_came_by_a_stream_is_durable_before_anything_is_committed():
         for state in crash_states(storage)
     ]
     assert left == [{"/tmp/taken": content}]
+
+
+def test_an_imported_file_is_durable_before_its_import_is_committed():
+    """The same holds for a file that somebody else has just written."""
+    world = World()
+    world.create("a")
+    path = f"{REPOSITORIES}/in.raw"
+    engine = world.host("one")
+    with engine.doors.files.create(path) as handle:
+        handle.write_at(0, b"1" * 65536)
+    engine.doors.files.sync_directory(REPOSITORIES)
+    assert any(path in left for left in world.storage.pending())
+    engine.import_image("a", path, "raw", options={"auto_fix": False})
+    assert not any(path in left for left in world.storage.pending())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.console.kit import (
     console,
     golden,
     ident,
+    idle,
     press,
     running,
     sample_run,
@@ -32,7 +34,7 @@ from tui.text.statuses import State
 from tui.view.families import Family, Member
 from tui.work import runs
 from tui.work.history import Entry, History
-from tui.work.journal import Event
+from tui.work.journal import Event, Journal
 
 SIZES = ((80, 24), (160, 50))
 
@@ -130,6 +132,22 @@ async def test_what_was_done_on_this_host_is_in_the_timeline(tmp_path: Path) -> 
         text = screen_text(pilot.app)
         assert text.count("alice, command: ") >= 2 and "rename" in text and "failed: no space left" in text
         assert NAMES[ident(11)] in text
+
+
+async def test_what_a_scan_tells_is_shown_when_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason tells what happened last also when that reaches the disk after the page was drawn, and also
+    below a dialog that was opened meanwhile."""
+    written, note_scan = threading.Event(), Journal.note_scan
+    monkeypatch.setattr(Journal, "note_scan", lambda *given: written.wait(60) and note_scan(*given))
+    app = console(FixedSite(tmp_path / "state", [sample_view()]))
+    async with app.run_test(size=(250, 60)) as pilot:
+        while not app.jobs.busy("journal"):
+            await pilot.pause()
+        await pilot.press("question_mark")
+        assert "What happened last" not in screen_text(app)
+        written.set()
+        await idle(pilot)
+        assert "What happened last" in screen_text(app)
 
 
 async def test_work_that_ended_while_nobody_was_here_is_told(tmp_path: Path) -> None:

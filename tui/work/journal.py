@@ -90,11 +90,13 @@ class Journal:
 
         self._notes.change(self._name, [], derive)
 
-    def note_scan(self, before: RepositoryView | None, now: RepositoryView) -> None:
-        """Keep what a scan tells that the one before did not. Call it in the thread that scanned."""
-        self.add(changes(before, now))
+    def note_scan(self, before: RepositoryView | None, now: RepositoryView) -> bool:
+        """Keep what a scan tells that the one before did not; return whether there was any. Waits for storage."""
+        told = changes(before, now)
+        self.add(told)
         if now.known and not now.problem:
             self._note_space(now)
+        return bool(told)
 
     def space(self) -> Sequence[Space]:
         """How much was free, the oldest first: a time for each change that is worth one."""

@@ -121,7 +121,9 @@ def _look_at_worst(shell: Shell) -> None:
     shell.tell(f"{name} is shown first: {plain(why)}. 0 lists all repositories.")
 
 
-def _noted(shell: Shell, value: object, error: BaseException | None) -> None:
-    del value
+def _noted(shell: Shell, told: bool | None, error: BaseException | None) -> None:
+    """Show what the scan added to the timeline: the page was drawn before that was written."""
+    if told:
+        shell.refresh_pages()
     if error is not None and not isinstance(error, DiskwrightError):
         shell.failed("The timeline could not be written", error)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from engine.copying import magic, ova, ranges
 from engine.data.amounts import human
-from engine.data.model import ALIGNMENT_BYTES, MAX_IMAGE_BYTES, OVA, FileFormat, Packing, VolumeFormat, packing_of
+from engine.data.model import ALIGNMENT_BYTES, MAX_IMAGE_BYTES, OVA, FileFormat, VolumeFormat, packing_of
 from engine.doors.files import FileHandle, Files, Kind, Stat
 from engine.doors.images import ImageTool, Layer
 from engine.errors import BadRequest, Damaged, NotFound, Refused, StorageError, from_os_error
@@ -52,6 +52,8 @@ class ImageFile(NamedTuple):
     """(offset, length) of an image in an archive."""
     packing: str = ""
     """How a raw image is compressed."""
+    data_bytes: int = 0
+    """Of one that is compressed and was unpacked: bytes of the blocks that are not all zeros; else 0."""
     held: str = ""
     """A path of the very file, as long as the handle that was looked at is open; tools are given no other."""
 
@@ -111,19 +113,27 @@ def open_file(files: Files, path: str) -> FileHandle:
 
 
 def inspect(
-    images: ImageTool, handle: FileHandle, path: str, format: str, size: int = 0, most: int = MAX_IMAGE_BYTES
+    images: ImageTool,
+    handle: FileHandle,
+    path: str,
+    format: str,
+    size: int = 0,
+    most: int = MAX_IMAGE_BYTES,
+    most_data: int = MAX_IMAGE_BYTES,
 ) -> ImageFile:
     """Return what the file system and the start of a file to import say of it; a few reads, however long it is. Only
     what is compressed is unpacked whole, to learn its ``size`` where that is not known: 0.
 
     What is found, and every tool that is given it, is of the file that ``handle`` has open, as long as that is.
     BadRequest when it is not of the stated format; Refused when it needs more than itself, or is an image of more than
-    ``most`` bytes: no tool opens one, and no more of it is unpacked."""
+    ``most`` bytes, or a compressed one with more than ``most_data`` bytes of data: no tool opens one, and no more of it
+    is unpacked."""
     try:
         facts, held = handle.stat(), handle.held_path()
         head = handle.read_at(0, _HEAD_BYTES)
         if (packing := packing_of(format)) is not None:
-            return _packed(images, path, held, facts, packing, size, most)
+            layer = Layer(path, VolumeFormat.RAW, length=size, packing=packing, held=held)
+            return _packed(images, layer, facts, most, most_data)
         if format == VolumeFormat.RAW:
             remarks = magic.remarks(head, facts.size)
             return ImageFile(path, VolumeFormat.RAW, facts, None, remarks, False, facts.size, held=held)
@@ -186,10 +196,13 @@ def _require_no_more(size: int, most: int, path: str) -> None:
         )
 
 
-def _packed(images: ImageTool, path: str, held: str, facts: Stat, packing: Packing, size: int, most: int) -> ImageFile:
-    """Look at a raw image that is compressed. Refused: it is cut off, holds more than ``most`` bytes, or a qcow2, which
-    is not read in order."""
-    layer = Layer(path, VolumeFormat.RAW, length=size, packing=packing, held=held, most=most)
+def _packed(images: ImageTool, layer: Layer, facts: Stat, most: int, most_data: int) -> ImageFile:
+    """Look at a raw image that is compressed, all of it where its length is not known. Refused: it is cut off, holds
+    more than that, or a qcow2, which is not read in order."""
+    path, data = layer.path, 0
+    if not layer.length:
+        length, data = images.unpacked(layer, most, most_data)
+        layer = layer._replace(length=length)
     session = images.open_session([layer], False, False)
     try:
         length = session.size
@@ -200,7 +213,10 @@ def _packed(images: ImageTool, path: str, held: str, facts: Stat, packing: Packi
         step = f"Unpack it first, and import what comes out with --format {VolumeFormat.QCOW2}"
         raise Refused(f"the compressed file {path!r:.200} holds a qcow2 image, which cannot be read in order", step)
     remarks = magic.remarks(head, length)
-    return ImageFile(path, VolumeFormat.RAW, facts, None, remarks, False, length, packing=packing, held=held)
+    return ImageFile(
+        path, VolumeFormat.RAW, facts, None, remarks, False, length, packing=layer.packing, data_bytes=data,
+        held=layer.held,
+    )  # fmt: skip
 
 
 def _part(handle: FileHandle, path: str, length: int, format: str) -> tuple[int, int] | None:
@@ -257,7 +273,7 @@ def data_bytes(images: ImageTool, file: ImageFile) -> int:
     """Return how many bytes of the image are no hole, at least 1, at most its size; 0 when that cannot be told. Blocks
     of which only a part is data count whole: they take a whole cluster each in what is made of them."""
     if file.packing:
-        return 0
+        return max(1, file.data_bytes)
     if file.format is VolumeFormat.RAW and file.facts.allocated >= file.size:
         return max(1, file.size)
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from engine.data.model import MAX_IMAGE_BYTES, FileFormat, VolumeFormat
+from engine.data.model import FileFormat, VolumeFormat
 
 
 class Layer(NamedTuple):
@@ -27,12 +27,10 @@ class Layer(NamedTuple):
     """What is written to it is compressed."""
     packing: str = ""
     """How a raw file is compressed as a whole ("xz"); it is read in ascending order. ``length`` is that of the image
-    then; 0 where it is not known, and to be found out by reading all of it."""
+    then (``ImageTool.unpacked`` finds it out)."""
     held: str = ""
     """A path of the very file, which is held open (``FileHandle.held_path``), where ``path`` is a user's and may mean
     another file by now; "" where it cannot."""
-    most: int = MAX_IMAGE_BYTES
-    """Bytes that are unpacked at most to find out its length."""
 
 
 Chain = Sequence[Layer]
@@ -63,6 +61,15 @@ class CheckReport(NamedTuple):
     """Bytes of the file that are in use."""
     detail: str
     """The tool's own words, shortened."""
+
+
+class Unpacked(NamedTuple):
+    """What a compressed raw image holds."""
+
+    size: int
+    """Bytes of the image."""
+    data_bytes: int
+    """Bytes of its blocks that hold anything but zeros."""
 
 
 Data = bytes | memoryview
@@ -114,6 +121,10 @@ class ImageTool(Protocol):
     def open_session(self, chain: Chain, writable: bool, direct: bool) -> Session:
         """Open the chain in a process of its own that ends when we do. ``direct``: bypass the page
         cache. A writable session locks the top layer against every other qemu."""
+
+    def unpacked(self, layer: Layer, most: int, most_data: int) -> Unpacked:
+        """Read all of a compressed file, and keep nothing of it. Refused: it is cut off or damaged, or, as soon as that
+        shows, its image has more than ``most`` bytes or needs room for more than ``most_data`` of them."""
 
     def check(self, layer: Layer) -> CheckReport:
         """Check the consistency of one qcow2 layer; write nothing."""

@@ -14,17 +14,20 @@ from typing import Any
 from engine.copying import image_file
 from engine.copying.image_file import ImageFile
 from engine.data.model import (
+    MAX_IMAGE_BYTES,
     OVA,
     FileFormat,
     Packing,
     Strategy,
     VolumeFormat,
     is_import_format,
+    packing_of,
     require_path,
 )
 from engine.data.options import Options
 from engine.data.records import Operation, Record, VolumeRef, check_user_data
 from engine.errors import BadRequest, Refused, from_os_error, from_os_errors
+from engine.formats.base import Repository
 from engine.tags import changes, leasing
 from engine.tags.context import Context
 from engine.tags.imports import NamedFile
@@ -40,7 +43,7 @@ def disk(context: Context, repo_id: str, path: str, format: str, user_data: Any,
     if not is_import_format(format):
         known = ", ".join((*VolumeFormat, *FileFormat, OVA, *(f"{VolumeFormat.RAW}.{packing}" for packing in Packing)))
         raise BadRequest(f"image format {format!r:.40} is unknown", f"State one of {known}; it is never guessed")
-    with _looked_at(context, path, format, repository.constraints().max_image_bytes) as file:
+    with _looked_at(context, repository, path, format, repository.constraints().max_image_bytes) as file:
         size = require_fits(repository, file.size)
         data = image_file.data_bytes(context.doors.images, file)
     strategy = options.strategy or Strategy.SPACE
@@ -77,7 +80,7 @@ def name_file(context: Context, repo_id: str, image: str, path: str) -> None:
             f"image {image} is no unfinished import or adoption", "It needs no file: diskwright why tells what it needs"
         )
     most = 2 * record.size  # one that is longer is no candidate; the repository's own limit would have to be probed for
-    with _looked_at(context, path, operation.source_format, most) as file:
+    with _looked_at(context, repository, path, operation.source_format, most) as file:
         data = image_file.data_bytes(context.doors.images, file)
     if file.size != record.size:
         raise Refused(
@@ -90,9 +93,10 @@ def name_file(context: Context, repo_id: str, image: str, path: str) -> None:
 
 
 @contextlib.contextmanager
-def _looked_at(context: Context, path: str, format: str, most: int) -> Iterator[ImageFile]:
-    """What is seen of a file, which is durable, held open meanwhile, and no image of more than ``most`` bytes. Its path
-    is without links, which may mean another file when the import goes on."""
+def _looked_at(context: Context, repository: Repository, path: str, format: str, most: int) -> Iterator[ImageFile]:
+    """What is seen of a file, which is durable, held open meanwhile, and no image of more than ``most`` bytes, nor, as
+    far as it has to be unpacked to know, of more data than the storage of the repository has room for when it is empty.
+    Its path is without links, which may mean another file when the import goes on."""
     try:
         path = context.doors.files.resolve(require_path(path))
     except OSError as error:
@@ -101,7 +105,8 @@ def _looked_at(context: Context, path: str, format: str, most: int) -> Iterator[
         # Its size and time, by which the import knows it, may outlive a loss of power that its data does not.
         with from_os_errors(f"flush the file to import {path!r:.200}"):
             handle.sync()
-        file = image_file.inspect(context.doors.images, handle, path, format, most=most)
+        room = repository.space()[0] if packing_of(format) else MAX_IMAGE_BYTES
+        file = image_file.inspect(context.doors.images, handle, path, format, most=most, most_data=room)
         if file.ends_early:
             image_file.require_sound(context.doors.images, file)
         yield file

@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from engine.data.model import FileFormat, VolumeFormat
 from engine.doors.files import Files
-from engine.doors.images import Chain, CheckReport, Data, Extent, Layer
-from engine.errors import MAKE_ROOM, BadRequest, NoSpace, StorageError, ToolFailed, from_os_error
+from engine.doors.images import Chain, CheckReport, Data, Extent, Layer, Unpacked
+from engine.errors import MAKE_ROOM, BadRequest, NoSpace, StorageError, ToolFailed, ToolMissing, from_os_error
 from engine.tools.qemu.qcow2 import MAX_BACKING_NAME_BYTES
 from sim.qemu import layers as model
 from sim.qemu.image_file import ImageFile
@@ -214,6 +214,9 @@ class SimImageTool:
             if format is VolumeFormat.RAW:
                 return view.size
             return _measure(view)
+
+    def unpacked(self, layer: Layer, most: int, most_data: int) -> Unpacked:
+        raise ToolMissing(f"a simulated host has no program that unpacks {layer.path}")
 
     def check(self, layer: Layer) -> CheckReport:
         with self._checking(layer, False) as image:

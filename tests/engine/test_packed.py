@@ -113,10 +113,20 @@ def test_no_more_is_unpacked_than_the_repository_can_hold(engine, tmp_path, monk
 
 
 def test_a_compressed_image_that_has_no_room_waits_for_it(engine, tmp_path, monkeypatch):
-    """How much of it is zeros is not known before it is unpacked, so it needs room for all of it, before the fill."""
-    path = pack(tmp_path / "in", "gz", bytes(64 * MiB))
+    """Room for what is no zeros, which was counted; of what can never have room no more is unpacked than shows that."""
+    data = b"\7" * (12 * MiB)
+    path, zeros = pack(tmp_path / "in", "gz", data), pack(tmp_path / "zeros", "gz", bytes(48 * MiB))
+    room = [32 * MiB, 10 * MiB]
+    monkeypatch.setattr(type(engine.context.repository("a")), "space", lambda self: tuple(room))
+    image = engine.import_image("a", str(zeros), "raw.gz", options=NO_FIX)
+    run(engine, "a", "B-IMPORT", image)
+    assert state_of(engine, "a", image) == Status.OPTIMIZED
+    room[0] = 8 * MiB
+    with pytest.raises(Refused, match="more data than there is room for at all"):
+        engine.import_image("a", str(path), "raw.gz", options=NO_FIX)
+    assert len(engine.list_images("a")) == 1
+    room[0] = 32 * MiB
     image = engine.import_image("a", str(path), "raw.gz", options=NO_FIX)
-    monkeypatch.setattr(type(engine.context.repository("a")), "space", lambda self: (1 << 40, 40 * MiB))
     (fix,) = engine.check_storage_repository("a")
     assert fix.wait is not None and fix.wait.kind is WaitKind.ROOM and "of free space" in fix.waits_for
     with pytest.raises(Refused, match="free space"):

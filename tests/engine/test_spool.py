@@ -6,6 +6,10 @@ import io
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from engine.doors.files import Space
+from engine.errors import NoSpace
 from engine.verbs import spool
 from sim.disk.files import SimFiles
 from sim.disk.nodes import FileNode
@@ -28,6 +32,23 @@ def test_what_came_by_a_stream_is_durable_before_anything_is_committed():
         for state in crash_states(storage)
     ]
     assert left == [{"/tmp/taken": content}]
+
+
+def test_a_stream_without_end_is_refused_before_the_place_is_full(monkeypatch: pytest.MonkeyPatch):
+    """A place that is not ours alone keeps a twentieth of its room, and no file of ours."""
+    files = SimFiles(SimStorage())
+    files.make_directory("/tmp")
+    free = [64 << 20]
+
+    def taking(count: int) -> bytes:
+        free[0] -= count
+        return b"\1" * count
+
+    monkeypatch.setattr(SimFiles, "space", lambda files, path: Space(200 << 20, free[0]))
+    doors: Any = SimpleNamespace(files=files)
+    with pytest.raises(NoSpace, match="'/tmp' is nearly full"):
+        spool.of_stream(doors, taking, "/tmp/taken", 1 << 40)
+    assert free[0] > 4 << 20 and files.list_directory("/tmp") == []
 
 
 def test_an_imported_file_is_durable_before_its_import_is_committed():

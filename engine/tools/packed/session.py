@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from typing import IO, TYPE_CHECKING
 
 from engine.data.amounts import human
+from engine.data.digests import data_runs
 from engine.data.model import Packing
-from engine.doors.images import Data, Layer
+from engine.doors.images import Data, Layer, Unpacked
 from engine.errors import BadRequest, Refused, ToolMissing
 from engine.tools.local.command import shortened
 from engine.tools.local.environment import of_a_tool
@@ -40,11 +41,10 @@ class UnpackSession:
     length than the layer says."""
 
     def __init__(self, layer: Layer) -> None:
-        """Unpack the whole file to learn the length of the image, where the layer does not say it."""
         self._layer = layer
         self._process: subprocess.Popen[bytes] | None = None
         self._at = 0
-        self._size = layer.length or self._measured()
+        self._size = layer.length
 
     @property
     def size(self) -> int:
@@ -93,19 +93,25 @@ class UnpackSession:
                 pipe.close()
         process.wait(_LAST_BREATH_S)
 
-    def _measured(self) -> int:
+    def measured(self, most: int, most_data: int) -> Unpacked:
+        """Unpack the whole file to learn what is in it; see ``ImageTool.unpacked``."""
+        found = 0
         self._start()
-        while self._next(_PIECE_BYTES, whole=False):
-            if self._at > (most := self._layer.most):
-                self.close()
+        while data := self._next(_PIECE_BYTES, whole=False):
+            found += sum(length for _, length, _ in data_runs(data))
+            what = ""
+            if self._at > most:
+                what = f"more than {most} bytes ({human(most)}), the limit of one image"
+            elif found > most_data:
+                what = f"more data than there is room for at all ({human(most_data)})"
+            if what:
                 raise Refused(
-                    f"{self._layer.path!r:.200} holds more than {most} bytes ({human(most)}), the limit of one image",
-                    "Import it into a repository that can hold it",
+                    f"{self._layer.path!r:.200} holds {what}",
+                    "Import it into a repository that can hold it; what is unpacked into a file first, TMPDIR has to",
                 )
         length = self._at
         self._require_end()
-        self.close()
-        return length
+        return Unpacked(length, found)
 
     def _start(self) -> None:
         import subprocess
@@ -149,3 +155,12 @@ class UnpackSession:
         self.close()
         name = os.path.basename(self._layer.path)
         return Refused(f"the compressed file {name!r:.200} is cut off or damaged: {what}", "Get it again whole")
+
+
+def measured(layer: Layer, most: int, most_data: int) -> Unpacked:
+    """Return what a compressed raw image holds; see ``ImageTool.unpacked``."""
+    session = UnpackSession(layer)
+    try:
+        return session.measured(most, most_data)
+    finally:
+        session.close()

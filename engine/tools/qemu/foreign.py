@@ -71,7 +71,7 @@ class _Needs(Exception):
 def _vmdk(read: Read, length: int) -> int:
     head = read(0, _SECTOR)
     if head.startswith(b"# Disk DescriptorFile"):
-        raise _Needs("is the descriptor of a VMDK, whose data is in other files")
+        raise _Needs("is the descriptor of a VMDK, whose data is in other files (NAME-flat.vmdk is a raw image)")
     header = _vmdk_header(head)
     if header.gd_offset == _VMDK_AT_END:
         # Stream-optimised: what counts stands at the end, so a file without its end is found here.

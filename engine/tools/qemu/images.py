@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 from engine.data.model import FileFormat, VolumeFormat
-from engine.doors.images import Chain, CheckReport, Extent, Layer, Session
+from engine.doors.images import Chain, CheckReport, Extent, Layer, Session, Unpacked
 from engine.errors import BadRequest, ToolFailed, ToolMissing, from_os_error
 from engine.tools.local.command import Command, CommandRunner, Result, failure
 from engine.tools.local.limits import of_readers
@@ -75,6 +75,12 @@ class QemuImageTool:
         result = self._run("measure", chain, ["--output=json", "-O", format.value, describe(chain)])
         report = _json(result, "qemu-img measure")
         return _count(report, "required", "qemu-img measure")
+
+    def unpacked(self, layer: Layer, most: int, most_data: int) -> Unpacked:
+        """Run the program that unpacks it."""
+        from engine.tools.packed.session import measured
+
+        return measured(layer, most, most_data)
 
     def check(self, layer: Layer) -> CheckReport:
         """Run ``qemu-img check``; ToolFailed when the check itself could not be done (a raw layer, a read error)."""

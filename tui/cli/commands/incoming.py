@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.data.adoption import Plan
 from engine.data.amounts import human
-from engine.data.model import VolumeFormat
+from engine.data.model import VolumeFormat, packing_of
 from engine.errors import DiskwrightError
 from engine.verbs import spool
 from tui.cli.arguments import Parser, UsageError, add_verb_options
@@ -84,6 +84,8 @@ def _within_reach(session: Session, repo: str, file: str, format: str) -> Iterat
     is compressed as a whole. That file stays only for an import which has not ended."""
     packing = spool.packing_of(format)
     if file != "-" and packing is None:
+        if packing_of(format) is not None:
+            session.out.say("Unpacking it once, to learn how long it is; nothing is written meanwhile.")
         yield _Incoming(absolute(file), format, False)
         return
     doors = session.engine.doors

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from engine.copying import magic, ova, ranges
 from engine.data.amounts import human
 from engine.data.model import ALIGNMENT_BYTES, MAX_IMAGE_BYTES, OVA, FileFormat, VolumeFormat, packing_of
-from engine.doors.files import FileHandle, Files, Kind, Stat
+from engine.doors.files import Access, FileHandle, Files, Kind, Stat
 from engine.doors.images import ImageTool, Layer
 from engine.errors import BadRequest, Damaged, NotFound, Refused, StorageError, from_os_error
 from engine.tools.qemu.foreign import require_own_data
@@ -89,7 +89,26 @@ def identity_of(facts: Stat) -> tuple[int, int, int]:
 
 def inode_of(identity: tuple[int, ...]) -> int:
     """Return the inode in what ``identity_of`` returned once."""
-    return identity[2] if len(identity) == 3 else 0
+    return identity[2] if len(identity) >= 3 else 0
+
+
+def known_by(facts: tuple[int, ...]) -> tuple[int, ...]:
+    """Return that part of the facts which is equal for one file that was not written since, whosever it is by now."""
+    return facts[:3]
+
+
+def facts_of(facts: Stat) -> tuple[int, ...]:
+    """Return what an adoption notes of a file: what tells it from another one, and whose it is."""
+    return (*identity_of(facts), facts.owner, facts.group, facts.mode)
+
+
+def access_in(facts: tuple[int, ...]) -> Access | None:
+    """Return whose the file was of which ``facts_of`` returned that; None of an adoption from before. No bit but those
+    of permissions: the record that has them may come from a stranger."""
+    if len(facts) != 6:
+        return None
+    owner, group, mode = facts[3:]
+    return Access(str(owner), str(group), mode & 0o777)
 
 
 def open_file(files: Files, path: str) -> FileHandle:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from engine.data.model import VolumeFormat
 
 Facts = tuple[int, ...]
-"""(size, mtime in ns, inode) of a file."""
+"""(size, mtime in ns, inode) of a file, by which it is known; then whose it is: (user, group, mode)."""
 
 
 class Planned(NamedTuple):

@@ -83,7 +83,8 @@ class Operation(NamedTuple):
     path: str = ""
     """The imported file; the name that an adopted one had."""
     path_facts: tuple[int, ...] = ()
-    """(size, mtime in ns, inode) of that file: it must be the same to go on."""
+    """(size, mtime in ns, inode) of that file: it must be the same to go on; of an adopted one also (user, group, mode)
+    that it had."""
     source_format: str = ""
     data_bytes: int = 0
     """Of what is imported: as much of it is not a hole, at most; 0 when that is not known."""

@@ -47,6 +47,10 @@ class Stat(NamedTuple):
     device: int
     ctime_ns: int = 0
     """Of the last change of content or attributes, which nobody can set back; 0 where it is not known."""
+    owner: int = 0
+    group: int = 0
+    mode: int = 0
+    """Permission bits."""
 
 
 class Access(NamedTuple):

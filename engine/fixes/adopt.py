@@ -53,7 +53,7 @@ def _adopt(attempt: Attempt, record: Record) -> None:
 
 def _require_same(path: str, found: Stat, facts: tuple[int, ...]) -> None:
     """Return if a file is as it was when its adoption began."""
-    if image_file.identity_of(found) != facts:
+    if image_file.identity_of(found) != image_file.known_by(facts):
         raise Refused(
             f"the file {path!r:.200} is not the one that the adoption began with, or was written to since",
             "Remove the image and clean it away, which leaves the file where it is; then adopt again",

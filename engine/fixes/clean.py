@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Container
 
+from engine.copying import image_file
 from engine.data.model import VolumeFormat, is_id
 from engine.data.records import Record
 from engine.errors import NotFound, Refused, StaleFix
@@ -69,7 +70,8 @@ def _give_back(context: Context, repository: Repository, record: Record) -> None
     operation = record.operation
     if operation is not None and operation.verb == "adopt" and operation.attempt is not None:
         named = imports.is_named(context.imports, repository.identity, record)
-        gate.give_back(repository, operation.attempt, operation.path if named else "")
+        path, facts = (operation.path, operation.path_facts) if named else ("", ())
+        gate.give_back(repository, operation.attempt, path, image_file.access_in(facts))
 
 
 def _require_unused(repository: Repository, target: str, record: Record, spared: Container[str] = ()) -> None:

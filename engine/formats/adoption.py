@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from engine.data.records import VolumeRef
+from engine.doors.files import Access
 from engine.doors.users import User
 
 
@@ -33,5 +34,6 @@ class Adoption(Protocol):
     def forget(self, volume: VolumeRef) -> None:
         """Leave nothing that ``let_go`` needs to take it back: the image counts."""
 
-    def give_back(self, path: str, volume: VolumeRef) -> None:
-        """Have the file of the volume, if any, a name of others again, durable. Refused when ``path`` is not known."""
+    def give_back(self, path: str, volume: VolumeRef, access: Access | None) -> None:
+        """Have the file of the volume, if any, a name of others again, and be whose it was, where that is known;
+        durable. Refused when ``path`` is not known."""

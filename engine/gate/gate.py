@@ -20,6 +20,7 @@ from typing import NamedTuple
 from engine.data.model import VolumeFormat
 from engine.data.records import Record, VolumeRef
 from engine.doors import Doors
+from engine.doors.files import Access
 from engine.doors.images import Layer
 from engine.doors.leases import Lease
 from engine.doors.users import User, describe_users
@@ -237,9 +238,9 @@ def let_go(repository: Repository, tag: str, volume: VolumeRef, path: str) -> No
     adoption(repository).let_go(path, volume)
 
 
-def give_back(repository: Repository, volume: VolumeRef, path: str) -> None:
+def give_back(repository: Repository, volume: VolumeRef, path: str, access: Access | None) -> None:
     """Have the file of a volume that is about to be deleted a name of others; see ``Adoption.give_back``."""
-    adoption(repository).give_back(path, volume)
+    adoption(repository).give_back(path, volume, access)
 
 
 def delete(repository: Repository, tag: str, volume: VolumeRef) -> None:

@@ -17,7 +17,7 @@ class NamedFile(NamedTuple):
 
     path: str
     facts: tuple[int, ...]
-    """(size, mtime in ns, inode)."""
+    """As the record has them (``Operation.path_facts``)."""
 
 
 class ImportNotes(Protocol):

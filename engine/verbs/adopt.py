@@ -150,7 +150,7 @@ def _require_fit(files: Files, repository: Repository, path: str, format: Volume
         raise Refused(f"it has {file.facts.links} names", "Remove those that are not needed")
     if users := adoption.users(path):
         raise Refused(f"it is in use by {describe_users(users)}", "Stop that first")
-    return require_fits(repository, file.size), file.identity
+    return require_fits(repository, file.size), image_file.facts_of(file.facts)
 
 
 def _require_base(looks: Mapping[str, _Look], formats: Mapping[str, VolumeFormat], file: Planned) -> None:
@@ -208,17 +208,19 @@ def commit(context: Context, repo_id: str, wanted: Plan, options: Options) -> di
     begun = _begun(repository)
     ids: dict[str, str] = {}
     for item in reversed(wanted.images):
-        known = begun.get(item.facts)
+        known = begun.get(image_file.known_by(item.facts))
         if known is not None:
             ids[item.path] = known.id
         ids.setdefault(item.path, context.doors.ids.new_id())
         if known is not None and known.operation is not None and item.base:
             ids.setdefault(item.base, known.operation.base)
     for item in reversed(wanted.images):
-        record = begun.get(item.facts) or _record(context, item, ids, options)
+        known = begun.get(image_file.known_by(item.facts))
+        record = known or _record(context, item, ids, options)
+        facts = record.operation.path_facts if record.operation is not None else item.facts
         with leasing.take(context.doors, repository, [record.id]):
-            context.imports.name_file(repository.identity, record.id, NamedFile(item.path, item.facts))
-            if item.facts not in begun:
+            context.imports.name_file(repository.identity, record.id, NamedFile(item.path, facts))
+            if known is None:
                 repository.tags.publish(record, 0)
     return {item.path: ids[item.path] for item in wanted.images}
 
@@ -227,7 +229,7 @@ def _begun(repository: Repository) -> dict[Facts, Record]:
     """What is committed and has not ended, by file."""
     records = [entry.record for entry in repository.tags.scan().values() if entry.record is not None]
     return {
-        record.operation.path_facts: record
+        image_file.known_by(record.operation.path_facts): record
         for record in records
         if record.strong and record.operation is not None and record.operation.verb == "adopt"
     }
@@ -258,7 +260,7 @@ def name_file(context: Context, repository: Repository, record: Record, path: st
         raise NotFound(f"there is no file {path!r:.200}, which is to be adopted", "Give the right path") from None
     except OSError as error:
         raise from_os_error(error, f"find the file to adopt {path!r:.200}") from error
-    if facts != operation.path_facts:
+    if image_file.known_by(facts) != image_file.known_by(operation.path_facts):
         raise Refused(
             f"{path!r:.200} is not the file that the adoption began with, or was written to since",
             "Remove the image and clean it away, which leaves that file where it is; then adopt again",

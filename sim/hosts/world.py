@@ -85,7 +85,7 @@ class World:
     def __init__(  # noqa: PLR0913 - a world has that many sides; callers name each
         self,
         tape: Tape | None = None,
-        profile: Profile | str = "posix",
+        profile: Profile | str = "",
         *,
         format: str = FORMAT,
         capacity: int = DEFAULT_CAPACITY,
@@ -97,8 +97,10 @@ class World:
     ) -> None:
         """``seed`` decides about ids alone. ``least_ids``: see ``sim.hosts.doors.clock.LeastUnused``. ``hook``: what is
         called before each door call of processes that run directly. ``images``: another image door than
-        the simulated qemu."""
+        the simulated qemu. ``profile``: what a power cut may leave, and whether hosts have caches; that of an NFS
+        server or of POSIX where it is not said."""
         self.tape = tape if tape is not None else Tape()
+        profile = profile or ("nfs" if format == NFS else "posix")
         self.profile = PROFILES[profile] if isinstance(profile, str) else profile
         if storage is None:
             storage = SimStorage(capacity)

@@ -17,7 +17,7 @@ from engine.api import Engine
 from engine.assembly import real_doors
 from engine.data.model import Status
 from engine.doors.files import Access
-from engine.errors import BadRequest, Damaged, NoSpace, StorageError
+from engine.errors import BadRequest, Damaged, NoSpace, Refused, StorageError
 from sim.disk.files import SimFiles, SimHandle
 from sim.hosts.world import LVM, SHARED, World
 from sim.lvm.volume_groups import SimDevice
@@ -100,6 +100,33 @@ def test_whose_volumes_are_can_be_changed(place: Path, tmp_path: Path):
     assert {(group, mode) for _, group, mode in owned(place)} == {(OTHER, 0o600)}
     assert engine.list_repositories()["a"].parameters == parameters
     assert not engine.inspect_repository("a").findings
+
+
+@AS_ROOT
+def test_an_adopted_file_that_is_given_back_is_whose_it_was(engine: Engine, place: Path, monkeypatch):
+    """It is the repository's from when its name goes; whose it is may change without it being another file."""
+    path = place / "in.raw"
+    path.write_bytes(bytes(MEBI))
+    os.chown(path, 1234, 4321)
+    path.chmod(0o640)
+    options = {"auto_fix": False}
+    plan = engine.plan_adoption("a", [str(path)], "raw")
+    made = engine.adopt_images("a", plan, options)
+    path.chmod(0o604)
+    assert engine.adopt_images("a", engine.plan_adoption("a", [str(path)], "raw"), options) == made
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.tags.attempt.Attempt.finish", unfinished)
+        with pytest.raises(Refused, match="killed"):
+            engine.run_fix_here("a", engine.check_storage_repository("a")[0])
+    assert not path.exists() and owned(place) == {(OTHER, OTHER, 0o600)}
+    engine.remove_image("a", made[str(path)])
+    engine.run_fix_here("a", engine.check_storage_repository("a")[0])
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (1234, 4321, 0o640)
+
+
+def unfinished(*_: object) -> None:
+    raise Refused("killed")
 
 
 @AS_ROOT

@@ -13,6 +13,7 @@ from engine.data.model import Status, WaitKind
 from engine.data.records import decode, encode
 from engine.errors import BadRequest, ImageBusy, NotFound, NotUnderstood, Refused, StorageError
 from engine.formats.files import volumes
+from sim.disk.nfs_view import NfsFiles
 from sim.disk.nodes import FileNode
 from sim.explore.cases.driver import Driver
 from sim.explore.cases.fixtures import images
@@ -301,9 +302,20 @@ def test_on_nfs_another_host_goes_on_by_its_own_path():
     assert "is not on the file system of" in refused[1]
 
 
-def test_a_name_that_a_client_remembers_is_not_where_a_file_is_given_back_to():
+def test_a_name_that_a_client_remembers_is_not_where_a_file_is_given_back_to(monkeypatch):
     """Found so: link(2) said that the name is taken, the client remembered the old file there, the volume was deleted,
     and with it the only name of the file."""
+    of_memory: list[str] = []
+    answered: list[str] = []
+    of_server = NfsFiles.link
+
+    def link(files: NfsFiles, source: str, target: str) -> None:
+        if target in of_memory:  # so the client goes on believing what it does
+            answered.append(target)
+            raise FileExistsError(target)
+        of_server(files, source, target)
+
+    monkeypatch.setattr(NfsFiles, "link", link)
     world = SimWorld(format=NFS)
     world.create("a")
     driver = Driver(world)
@@ -319,8 +331,11 @@ def test_a_name_that_a_client_remembers_is_not_where_a_file_is_given_back_to():
         handle.write_at(0, b"another")
     two.remove_image("a", images.disk(driver))
     two.name_import_file("a", images.disk(driver), there)
+    believed = two.doors.files.stat(there).inode
+    of_memory.append(there)
     with pytest.raises(Refused, match="is another file's by now"):
         run(two, "a", "C-REMOVED")
+    assert answered and two.doors.files.stat(there).inode == believed != one.doors.files.stat(here).inode
     (kept,) = driver.model.kept.values()
     assert any(isinstance(node, FileNode) and node.content.same(kept) for _, _, node in world.storage.walk())
 

@@ -117,6 +117,7 @@ REDUNDANT = {
     "kept: two hosts in a row would have to die between link and sync",
     "fixes.adopt._require_sound:gate.settle": "no case adopts a file that was just written",
     "formats.files.volumes.Adoption._give:handle.sync": "no case has a repository whose volumes are somebody's",
+    "formats.files.volumes.Adoption._hand_over:handle.sync": "the same",
     "formats.files.setup._give_all:handle.sync": "the same",
     "formats.files.volumes.Adoption._require_moved:self._files.sync_directory": "no case swaps a file for another one",
     "formats.files.setup.create_tree:handle.sync": "the file is empty; the model takes a synced name for a "

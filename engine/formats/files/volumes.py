@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from engine.data.model import VolumeFormat, aligned, require_id
 from engine.data.records import VolumeRef
 from engine.data.seen import Stamp
-from engine.doors.files import FileHandle, Kind, Stat
+from engine.doors.files import Access, FileHandle, Kind, Stat
 from engine.doors.images import Layer
 from engine.doors.leases import Lease
 from engine.doors.users import User, describe_users
@@ -326,13 +326,16 @@ class Adoption:
         with self._tree.from_os_errors(f"take over volume {volume.id}"):
             self._forget_lost(volume, self._files.stat(self._path(volume)))
 
-    def give_back(self, path: str, volume: VolumeRef) -> None:
-        """Make one link and one sync, the latter also when the link was there."""
+    def give_back(self, path: str, volume: VolumeRef, access: Access | None) -> None:
+        """Make one link and one sync, the latter also when the link was there. Whose it was comes first: who finds the
+        name again can use it; and should the adoption end after all, the file is given to the repository's once
+        more."""
         with self._tree.from_os_errors(f"give volume {volume.id} the name {path!r:.200} again"):
             ours = self._asked(volume)
             if ours is None:
                 return
             if path:
+                self._hand_over(volume, ours, access)
                 with contextlib.suppress(FileExistsError):
                     self._files.link(self._path(volume), path)
                 now = self._asked(volume) or ours
@@ -375,6 +378,13 @@ class Adoption:
             with self._files.open(self._path(volume), writable=True) as handle:
                 handle.give(self._tree.access)
                 handle.sync()
+
+    def _hand_over(self, volume: VolumeRef, ours: Stat, access: Access | None) -> None:
+        if access is None or access == Access(str(ours.owner), str(ours.group), ours.mode):
+            return
+        with self._files.open(self._path(volume)) as handle:
+            handle.give(access)
+            handle.sync()
 
     def _found(self, path: str) -> Stat | None:
         try:

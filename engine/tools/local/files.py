@@ -28,6 +28,7 @@ _FICLONE = 0x40049409  # linux/fs.h
 _FICLONERANGE = 0x4020940D
 _GETVERSION = 0x80007601 | struct.calcsize("l") << 16  # FS_IOC_GETVERSION; it answers with 32 bits all the same
 _CLONE_RANGE = struct.Struct("qQQQ")  # descriptor, offset, length, target offset
+_PERMISSIONS = 0o777
 _PUNCH_HOLE_KEEP_SIZE = 0x3  # linux/falloc.h
 _PROBE_BYTES = 64 * 1024  # no file system here has larger blocks
 _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
@@ -39,7 +40,7 @@ def stat_of(result: os.stat_result) -> Stat:
     kind = _KINDS.get(stat_module.S_IFMT(result.st_mode), Kind.OTHER)
     return Stat(
         kind, result.st_size, result.st_blocks * 512, result.st_ino, result.st_nlink, result.st_mtime_ns, result.st_dev,
-        result.st_ctime_ns,
+        result.st_ctime_ns, result.st_uid, result.st_gid, result.st_mode & _PERMISSIONS,
     )  # fmt: skip
 
 

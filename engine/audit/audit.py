@@ -14,6 +14,7 @@ from engine.audit.chains import Images, chain_of, of_chains, of_image
 from engine.audit.definitions import definitions_beside, read_definitions
 from engine.audit.gather import Gathered, Key, Link, Seen, key_of
 from engine.audit.layouts.registry import layout_of
+from engine.audit.layouts.volumes import for_volumes
 from engine.audit.model import Audited, AuditReport, Candidate, Contents, Finding, Role
 from engine.audit.orphans import References, doubts, unneeded
 from engine.audit.places import Name, Places
@@ -49,6 +50,7 @@ def audit(
     candidates: dict[str, Candidate] = {}
     for content in contents:
         candidates.update(content.candidates)
+        listed.alias(content.aliases)
     gathered = Gathered(listed, candidates, lambda done, of: progress("files read", done, of))
     checks = _checks(gathered, check, progress) if check is not None else {}
     references = References(listed, gathered, [*definitions_beside(listed), *read_definitions(Places(definitions))])
@@ -68,6 +70,7 @@ def audit(
     else:
         unsure.insert(0, "nobody has said that everything that refers to them was given (--vms PATH --complete)")
     every = [*loose, *(found for findings in by_image.values() for found in findings)]
+    every = [for_volumes(listed, found) for found in every]
     return AuditReport(
         tuple((root, content.layout) for root, content in zip(listed.roots, contents, strict=True)),
         tuple(_audited(gathered.images, key, by_image[key], references) for key in gathered.images),
@@ -150,7 +153,7 @@ def _check(name: Name, key: Key, tool: ImageTool) -> CheckReport:
     with name.tree.hold(name.inside) as held:
         if (held.device, held.inode) != key:
             raise StorageError("another file has taken its name while it was looked at")
-        return tool.check(Layer(name.path, VolumeFormat.QCOW2, held=held.path))
+        return tool.check(Layer(name.path, VolumeFormat.QCOW2, held.block, held=held.path))
 
 
 def _can_be_checked(seen: Seen) -> bool:

@@ -100,6 +100,11 @@ class Gathered:
         start = headers.read_start(names[0])
         kind = "" if isinstance(start, str) else headers.content(start.data)
         role = _role(names[0], candidate, kind)
+        if role is Role.IMAGE and candidate.by_host and not isinstance(start, str):
+            try:
+                role = Role.FILESYSTEM if headers.is_of_host(names[0], start.data) else role
+            except OSError as error:
+                start = error.strerror or str(error)
         if role is Role.IMAGE or anyway:
             try:
                 image = headers.image_of(names, start, "" if kind in _ROLES else kind)

@@ -74,6 +74,32 @@ def content(start: bytes) -> str:
     return _SHORT_NAMES.get(name, BACKUP if name else "")
 
 
+_OF_HOSTS = (
+    (0x438, b"\x53\xef"),  # ext2 to ext4
+    (0, b"XFSB"),
+    (0x10040, b"_BHRfS_M"),
+    (0x400, b"\x10\x20\xf5\xf2"),  # F2FS
+    *((at, b"OCFSV2") for at in (0x400, 0x800, 0x1000, 0x2000)),
+    (0x10000, b"\x01\x16\x19\x70"),  # GFS2
+    (0x10034, b"ReIsEr"),
+    *((page - 10, mark) for page in (0x1000, 0x4000, 0x10000) for mark in (b"SWAPSPACE2", b"SWAP-SPACE")),
+    *((sector * 512, b"LABELONE") for sector in range(4)),
+    (0, b"LUKS\xba\xbe"),
+    *((at, b"\xfc\x4e\x2b\xa9") for at in (0, 0x1000)),  # a part of an array
+    (0, b"bluestore block device\n"),
+)
+"""Where what a host puts on a device of its own begins, and with what."""
+_MORE_BYTES = 4096
+
+
+def is_of_host(name: Name, start: bytes) -> bool:
+    """Tell whether a volume has a file system, or something else that a host puts on a whole device. A machine's disk
+    has that too where it has no partitions: it is judged no further then. OSError."""
+    if len(start) == HEADER_READ_BYTES:
+        start += name.tree.read(name.inside, HEADER_READ_BYTES, _MORE_BYTES)
+    return any(start[at : at + len(mark)] == mark for at, mark in _OF_HOSTS)
+
+
 def read_start(name: Name) -> Start | str:
     """Return the beginning of a file, or why it cannot be read."""
     try:

@@ -26,6 +26,8 @@ class Role(StrEnum):
     """What the system that made the images keeps about them."""
     BACKUP = "backup"
     """An archive or a compressed image."""
+    FILESYSTEM = "file system"
+    """A logical volume that a host uses itself: a file system, swap, a part of an array."""
     REMNANT = "remnant"
     """Left by an operation that did not end."""
     OTHER = "other"
@@ -54,6 +56,8 @@ class Candidate(NamedTuple):
     """How its own system lists it or takes it away: the words of a command; () for the plain ``rm``."""
     needed_by: str = ""
     """Who is known to need it by the layout itself (a link of a template, …), in words; "" for nobody."""
+    by_host: bool = False
+    """It may have a file system of a host, which is then no image."""
 
 
 class Found(NamedTuple):
@@ -73,6 +77,8 @@ class Contents(NamedTuple):
     candidates: dict[str, Candidate]
     """By absolute path."""
     found: tuple[Found, ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
+    """(other absolute path, path of the place) by which names may lead into it."""
 
 
 class Image(NamedTuple):

@@ -8,13 +8,16 @@ given places stays a name. Symbolic links are followed in the same way, as text.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
 from engine.doors.files import Kind, Stat
 from engine.doors.trees import Tree
+from engine.doors.volume_groups import VolumeGroup
 
+MAPPER = "/dev/mapper/"
+"""Where device-mapper names a logical volume GROUP-VOLUME, with each hyphen of theirs doubled."""
 _MAX_LINKS = 40
 """As the kernel."""
 _MAX_DEPTH = 64
@@ -65,11 +68,16 @@ class Places:
         """Directories that could not be listed, with the reason."""
         self.children: dict[str, list[str]] = {}
         """Names in each directory that was listed, ascending."""
+        self.groups: dict[str, VolumeGroup] = {}
+        """Of the given places those that are volume groups, by their paths."""
         self._roots: dict[str, str] = {}
+        self._aliases: dict[str, str] = {}
         for tree in trees:
             root = tree.names[0]
             for name in tree.names:
                 self._roots[name] = root
+            if tree.group is not None:
+                self.groups[root] = tree.group
             if root not in self.children and root not in self.unreadable:
                 self._list(tree, root, "", 0, progress)
 
@@ -77,6 +85,10 @@ class Places:
     def roots(self) -> list[str]:
         """The true paths of the given places."""
         return list(dict.fromkeys(self._roots.values()))
+
+    def alias(self, aliases: Iterable[tuple[str, str]]) -> None:
+        """Let further paths mean given places, where names lead."""
+        self._aliases.update(aliases)
 
     def roots_below(self, directory: str) -> list[str]:
         """The true paths of the places that are somewhere below a directory, by any of their names."""
@@ -124,7 +136,12 @@ class Places:
         return self._at(at)
 
     def _true(self, path: str) -> str:
-        return self._roots.get(path, path)
+        """Of several names of a place or of a logical volume that in the given place."""
+        if path.startswith(MAPPER):
+            group, _, volume = path[len(MAPPER) :].replace("--", "\0").partition("-")
+            root = f"/dev/{group}".replace("\0", "-")
+            return f"{root}/{volume}".replace("\0", "-") if volume and root in self.groups else path
+        return self._roots.get(path) or self._aliases.get(path, path)
 
     def _at(self, path: str) -> Lead:
         found = self.names.get(path)

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from engine.doors.files import Stat
 from engine.doors.users import User
+from engine.doors.volume_groups import VolumeGroup
 
 
 class Member(NamedTuple):
@@ -40,6 +41,8 @@ class Held(NamedTuple):
     """By which processes of this user open this very file as long as it is held, whatever its name means by then."""
     device: int
     inode: int
+    block: bool = False
+    """It is a block device."""
 
 
 class Tree(Protocol):
@@ -48,6 +51,10 @@ class Tree(Protocol):
     @property
     def names(self) -> tuple[str, ...]:
         """The absolute paths by which the root is known: the true one first, then that by which it was given."""
+
+    @property
+    def group(self) -> VolumeGroup | None:
+        """The volume group whose logical volumes are shown as files of the root; None for a directory."""
 
     def list(self, path: str) -> list[Member]:
         """List a directory. ELOOP or ENOTDIR where a link or a file is on the way. A name that vanished meanwhile is

@@ -43,7 +43,11 @@ class LogicalVolume(NamedTuple):
     open: bool
     """Some process of this host has it open."""
     ranges: tuple[PhysicalRange, ...]
-    """In order, covering the whole volume; empty for a volume that is not linear or lies on a missing device."""
+    """In order, covering the whole volume; empty for one that is not linear, a snapshot, or on a missing device."""
+    kind: str = "linear"
+    """LVM's types of its segments, joined by commas."""
+    origin: str = ""
+    """Of what volume it is a snapshot; "" for one that is none."""
 
 
 class VolumeGroup(NamedTuple):
@@ -64,6 +68,7 @@ class VolumeGroup(NamedTuple):
     volumes: dict[str, LogicalVolume]
     missing: tuple[str, ...] = ()
     """LVM's uuids of the physical volumes that are missing, as far as it knows them."""
+    tags: frozenset[str] = frozenset()
 
     def lacks(self) -> str:
         """Return why a volume without ranges cannot be read, for messages."""

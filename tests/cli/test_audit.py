@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.audit.groups_kit import Lvm
 from tests.audit.kit import disk, domain, image, raw
 from tests.cli.conftest import Command
 from tui.text.printable import typed
@@ -72,6 +73,26 @@ def test_what_cannot_be_audited_is_one_sentence(run: Command, pool: Path):
     assert "is no directory" in run("audit", pool / "pool" / "web.qcow2", code=2).err
     assert "Give --vms PATH too" in run("audit", pool / "pool", "--complete", code=2).err
     assert "A-PARENT" in run("why", "a-parent").out
+
+
+def test_a_volume_group_is_named_as_such_or_by_its_directory(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """vg:NAME always means one; /dev/NAME does where LVM knows it, else the directory; a group that is not there, or no
+    LVM, is one sentence."""
+    lvm = Lvm()
+    lvm.image("lost", "/dev/vg/gone")
+    monkeypatch.setattr("engine.tools.lvm.volume_groups.LvmVolumeGroups", lambda host: lvm)
+    for name in ("vg:vg", "/dev/vg", "/dev/vg/"):
+        assert run.json("audit", name)["places"] == [{"path": "/dev/vg", "layout": "lvm"}]
+    done = run("audit", "vg:vg", tmp_path)
+    assert "/dev/vg: lvm" in done.out and "BROKEN  A-PARENT: 1 file" in done.out
+    assert "no volume group none" in run("audit", "vg:none", code=3).err
+    assert "no directory '/dev/none'" in run("audit", "/dev/none", code=3).err
+    assert run.json("audit", "/dev/shm")["places"][0]["layout"] == "directory"
+    (tmp_path / "vg:vg").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert run.json("audit", "./vg:vg")["places"][0]["path"] == f"{tmp_path}/vg:vg"
 
 
 def test_what_is_to_be_typed_is_what_the_shell_takes():

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from engine.audit.audit import audit
+from engine.audit.group_tree import GroupTree
 from engine.errors import NotFound, Refused, StorageError
 from engine.tools.block.device import DirectBlockHandle, flush_device, is_block_device
 from engine.tools.lvm.volume_groups import LvmVolumeGroups
+from engine.tools.qemu.qcow2 import fresh_image
 from tests.tools.lvm_kit import EXTENT, Bench, commands, lvm
 
 OWNER = LvmVolumeGroups("host-a").system_id
@@ -298,6 +301,27 @@ def test_volumes_on_sectors_of_4096_bytes(another, door):
         handle.write_at(4096, b"s" * 8192)
         handle.zero(8192, 4096)
         assert handle.read_at(0, 12288) == bytes(4096) + b"s" * 4096 + bytes(4096)
+
+
+def test_an_audit_reads_volumes_and_activates_none(made, group, door):
+    """An image in one that is not active, and in one that a program has open, whose device is asked then; a base by
+    the name that device-mapper gives it."""
+    fresh = fresh_image(EXTENT, "/dev/mapper/g-v", "raw")
+    door.create("g", "top", EXTENT, [])
+    device = door.open_device(door.activate("g", "top"), writable=True)
+    for offset, data in fresh.pieces:
+        device.write_at(offset, data.ljust(-(-len(data) // 4096) * 4096, b"\0"))
+    for opened in (True, False):
+        with contextlib.closing(GroupTree(LvmVolumeGroups("host-b"), "g")) as tree:
+            report = audit([tree])
+        images = {image.path: image for image in report.images}
+        assert images["/dev/g/top"].parent == "/dev/g/v" and images["/dev/g/v"].depth == 1
+        rules = {found.rule for found in report.findings}
+        assert rules == ({"A-OPEN"} if opened else {"A-UNSEEN"})
+        if opened:
+            device.close()
+            door.deactivate("g", "top")
+    assert not any(volume.active for volume in door.report("g").volumes.values())
 
 
 def test_a_flush_of_a_volume_reaches_its_device(another, door):

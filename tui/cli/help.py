@@ -184,9 +184,11 @@ COMMANDS: dict[str, Command] = {
         "diskwright audit /var/lib/libvirt/images\n"
         "  diskwright audit /var/lib/libvirt/images /srv/bases --vms /etc/libvirt --complete\n"
         "  diskwright audit /var/lib/vz --vms /etc/pve --complete --json\n"
-        "  diskwright audit /rhev/data-center/mnt/nas:_vms --deep\n\n"
-        "Needs no repository. Nothing outside of the directories that are named is opened, whatever an image or a\n"
-        "definition says. An image is called an orphan only with --complete, your word that --vms names all that may\n"
+        "  diskwright audit /rhev/data-center/mnt/nas:_vms --deep\n"
+        "  diskwright audit vg:guests --vms /etc/libvirt --complete\n\n"
+        "Needs no repository. vg:NAME is a volume group of LVM, in which nothing is activated (a directory of such a\n"
+        "name: ./vg:NAME). Nothing outside of the places that are named is opened, whatever an image or a definition\n"
+        "says. An image is called an orphan only with --complete, your word that --vms names all that may\n"
         "refer to it, and if all of that could be read; else it is one to which no reference was seen.\n"
         "With --exit-code: as check. docs/audit.md tells what is looked for.",
     ),

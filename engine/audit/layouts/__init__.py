@@ -1,2 +1,2 @@
-"""Layouts: how systems that manage machines lay out their images in directories. Each is a class with the methods of
-``base.Layout``; ``registry`` finds the one that fits."""
+"""Layouts: how systems that manage machines lay out their images in directories and volume groups. Each is a class with
+the methods of ``base.Layout``; ``registry`` finds the one that fits."""

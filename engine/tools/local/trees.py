@@ -21,6 +21,8 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 class RealTree:
     """A directory of this host. Files are best read directory by directory: the last one stays open."""
 
+    group = None
+
     def __init__(self, path: str) -> None:
         """Open the root, following links: an operator has named it. OSError, ENOTDIR where it is no directory."""
         given = os.path.abspath(path)

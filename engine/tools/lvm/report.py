@@ -19,9 +19,9 @@ _ACTIVE = "active"
 _LINEAR = "linear"
 
 COLUMNS = {
-    "vg": "vg_name,vg_uuid,vg_systemid,vg_extent_size,vg_size,vg_free,vg_partial,vg_mda_free",
+    "vg": "vg_name,vg_uuid,vg_systemid,vg_extent_size,vg_size,vg_free,vg_partial,vg_mda_free,vg_tags",
     "pv": "pv_name,pe_start,pv_missing,pv_uuid",
-    "lv": "lv_name,lv_uuid,lv_size,lv_tags,lv_active,lv_device_open",
+    "lv": "lv_name,lv_uuid,lv_size,lv_tags,lv_active,lv_device_open,origin",
     "seg": "lv_name,seg_start,seg_size,segtype,seg_pe_ranges",
     "pvseg": "pv_name,pvseg_start,pvseg_size,segtype",
 }
@@ -54,7 +54,7 @@ class Report(NamedTuple):
 class _Segment(NamedTuple):
     start: int
     size: int
-    linear: bool
+    kind: str
     place: str
 
 
@@ -70,9 +70,7 @@ def parse(output: bytes, group: str) -> Report:
         starts.pop(MISSING_DEVICE, None)
         segments: dict[str, list[_Segment]] = {}
         for row in tables["seg"]:
-            segment = _Segment(
-                int(row["seg_start"]), int(row["seg_size"]), row["segtype"] == _LINEAR, row["seg_pe_ranges"]
-            )
+            segment = _Segment(int(row["seg_start"]), int(row["seg_size"]), _text(row["segtype"]), row["seg_pe_ranges"])
             segments.setdefault(row["lv_name"], []).append(segment)
         found = VolumeGroup(
             name=group,
@@ -88,6 +86,7 @@ def parse(output: bytes, group: str) -> Report:
                 row["lv_name"]: _volume(row, segments.get(row["lv_name"], []), extent, starts) for row in tables["lv"]
             },
             missing=tuple(_text(row["pv_uuid"]) for row in tables["pv"] if row["pv_name"] not in starts),
+            tags=_tags(facts["vg_tags"]),
         )
         room = tuple(_room(row, extent, starts) for row in tables.get("pvseg", ()) if row["pv_name"] in starts)
         return Report(found, {row["lv_name"]: _text(row["lv_uuid"]) for row in tables["lv"]}, room, starts)
@@ -119,14 +118,17 @@ def _without_remarks(output: bytes) -> bytes:
 
 
 def _volume(row: dict[str, Any], segments: list[_Segment], extent: int, starts: dict[str, int]) -> LogicalVolume:
-    size = int(row["lv_size"])
+    size, origin = int(row["lv_size"]), _text(row["origin"])
     return LogicalVolume(
         name=_text(row["lv_name"]),
         size=size,
-        tags=frozenset(filter(None, _text(row["lv_tags"]).split(","))),
+        tags=_tags(row["lv_tags"]),
         active=row["lv_active"] == _ACTIVE,
         open=row["lv_device_open"] == "1",
-        ranges=_ranges(sorted(segments), size, extent, starts),
+        # A snapshot's segments, linear too, are where it keeps what differs from its origin.
+        ranges=_ranges(sorted(segments), size, extent, starts) if not origin else (),
+        kind=",".join(sorted({segment.kind for segment in segments})),
+        origin=origin,
     )
 
 
@@ -136,7 +138,7 @@ def _ranges(segments: list[_Segment], size: int, extent: int, starts: dict[str, 
     position = 0
     for segment in segments:
         device, _, extents = segment.place.rpartition(":")
-        if not segment.linear or segment.start != position or device not in starts:
+        if segment.kind != _LINEAR or segment.start != position or device not in starts:
             return ()
         first, _, last = extents.partition("-")
         if (int(last) - int(first) + 1) * extent != segment.size:
@@ -149,6 +151,10 @@ def _ranges(segments: list[_Segment], size: int, extent: int, starts: dict[str, 
 def _room(row: dict[str, Any], extent: int, starts: dict[str, int]) -> PhysicalRange:
     device = row["pv_name"]
     return PhysicalRange(device, starts[device] + int(row["pvseg_start"]) * extent, int(row["pvseg_size"]) * extent)
+
+
+def _tags(value: Any) -> frozenset[str]:
+    return frozenset(filter(None, _text(value).split(",")))
 
 
 def _flag(value: Any) -> bool:

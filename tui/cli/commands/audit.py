@@ -1,9 +1,10 @@
-"""audit: what is in directories of images that are no repositories, and what nobody refers to."""
+"""audit: what is in directories and volume groups that are no repositories, and what nobody refers to."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.data.amounts import human
 from engine.data.model import Status
-from engine.errors import BadRequest, NotFound, from_os_error
+from engine.errors import BadRequest, NotFound, ToolMissing, from_os_error
 from tui.cli.arguments import Parser, add_deep
 from tui.cli.commands.look import BROKEN, CLEANABLE, DEGRADED
 from tui.cli.render import Output, is_terminal
@@ -24,12 +25,17 @@ if TYPE_CHECKING:
     from engine.audit.model import AuditReport, Finding
     from engine.doors.trees import Tree
 
+_VG = "vg:"
+_GROUP = re.compile(r"(?:vg:|/dev/)([^/]+)/*\Z")
 _SHOWN = 20
 _PROGRESS_S = 0.2
 
 
 def add_audit(parser: Parser) -> None:
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="a directory of images, with all that is below it")
+    parser.add_argument(
+        "paths", metavar="PATH", nargs="+",
+        help="a directory of images, with all that is below it; a volume group: vg:NAME, or /dev/NAME",
+    )  # fmt: skip
     parser.add_argument(
         "--vms", metavar="PATH", action="append", default=[],
         help="a directory with definitions of machines: libvirt's XML, OVF, /etc/pve (repeatable)",
@@ -49,9 +55,8 @@ def run_audit(session: Session, arguments: argparse.Namespace) -> int:
     if arguments.complete and not arguments.vms:
         raise BadRequest("--complete says that --vms names all that refers to the images", "Give --vms PATH too")
     with contextlib.ExitStack() as stack:
-        places, definitions = (
-            [stack.enter_context(_opened(path)) for path in paths] for paths in (arguments.paths, arguments.vms)
-        )
+        places = [stack.enter_context(contextlib.closing(_place(path, session.host))) for path in arguments.paths]
+        definitions = [stack.enter_context(contextlib.closing(_directory(path))) for path in arguments.vms]
         tool = QemuImageTool() if arguments.deep else None
         with _progress() as progress:
             report = audit(places, definitions, arguments.complete, tool, progress)
@@ -62,23 +67,35 @@ def run_audit(session: Session, arguments: argparse.Namespace) -> int:
     return _verdict(report) if arguments.exit_code else 0
 
 
-@contextlib.contextmanager
-def _opened(path: str) -> Iterator[Tree]:
+def _place(path: str, host: str) -> Tree:
+    """A volume group (``vg:NAME``, or ``/dev/NAME`` where LVM knows one) or a directory as a tree. NotFound,
+    BadRequest, StorageError."""
+    group = _GROUP.match(path)
+    if group is None:
+        return _directory(path)
+    from engine.audit.group_tree import GroupTree
+    from engine.tools.lvm.volume_groups import LvmVolumeGroups
+
+    if path.startswith(_VG):
+        return GroupTree(LvmVolumeGroups(host), group[1])
+    try:
+        return GroupTree(LvmVolumeGroups(host), group[1])
+    except (NotFound, BadRequest, ToolMissing):
+        return _directory(path)  # /dev/shm
+
+
+def _directory(path: str) -> Tree:
     """A directory as a tree. NotFound, BadRequest (it is none), StorageError."""
     from engine.tools.local.trees import RealTree
 
     try:
-        tree = RealTree(path)
+        return RealTree(path)
     except FileNotFoundError:
         raise NotFound(f"there is no directory {path!r:.200}", "Give the right path") from None
     except (NotADirectoryError, ValueError):
         raise BadRequest(f"{path!r:.200} is no directory", "Give the directory that has the files") from None
     except OSError as error:
         raise from_os_error(error, f"open {path!r:.200}") from error
-    try:
-        yield tree
-    finally:
-        tree.close()
 
 
 @contextlib.contextmanager

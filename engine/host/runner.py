@@ -134,8 +134,8 @@ def read_spec(doors: Doors, path: str) -> dict[str, Any]:
 
 def _print(event: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):  # where the log has no room the work counts all the same
-        sys.stdout.write(json.dumps(event) + "\n")
-        sys.stdout.flush()
+        log = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)  # a buffer would fail again at the end
+        log.write(f"{json.dumps(event)}\n".encode())
 
 
 def main(arguments: list[str]) -> int:

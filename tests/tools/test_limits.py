@@ -47,6 +47,21 @@ def test_what_is_sound_is_read_with_room_to_spare(tmp_path: Path):
     assert 2 << 30 <= of_readers().memory_bytes <= 8 << 30
 
 
+def test_a_program_that_cannot_be_bounded_does_not_run_on(monkeypatch: pytest.MonkeyPatch):
+    """It is ended and reaped, and what was asked for fails."""
+    begun = []
+
+    def refuse(pid: int, *given: object) -> None:
+        begun.append(pid)
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(resource, "prlimit", refuse)
+    with pytest.raises(ToolFailed, match="cannot run sleep: Operation not permitted"):
+        CommandRunner("sleep").run(["sleep", "60"], limits=Limits(600 * MIB, 60))
+    with pytest.raises(ProcessLookupError):
+        os.kill(begun[0], 0)
+
+
 @pytest.mark.parametrize(
     "code, limits",
     [
@@ -65,7 +80,7 @@ def test_a_bound_that_the_host_has_set_is_not_raised():
     """What the operator allows diskwright counts for its tools too; time of a processor has one as well."""
     with subprocess.Popen(["sleep", "5"]) as process:
         resource.prlimit(process.pid, resource.RLIMIT_AS, (100 * MIB, 100 * MIB))
-        Limits(600 * MIB, 60).confine(process.pid)
+        Limits(600 * MIB, 60).confine(process)
         assert resource.prlimit(process.pid, resource.RLIMIT_AS) == (100 * MIB, 100 * MIB)
         assert resource.prlimit(process.pid, resource.RLIMIT_CPU) == (60, 60)
         process.kill()

@@ -134,7 +134,7 @@ class CommandRunner:
                 process_group=self._group(),
             )
             if limits is not None:
-                limits.confine(process.pid)
+                limits.confine(process)
             return process
         except FileNotFoundError:
             raise self.missing(arguments[0]) from None

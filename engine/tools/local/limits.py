@@ -9,7 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import subprocess
 
 _GIB = 1 << 30
 _WORDS_BYTES = 1 << 20
@@ -25,8 +28,17 @@ class Limits(NamedTuple):
     file_bytes: int = _WORDS_BYTES
     """Longest file that it can write: what it says goes into one."""
 
-    def confine(self, pid: int) -> None:
-        """Set the bounds for a process that has just been started; one that is gone needs none."""
+    def confine(self, process: subprocess.Popen[Any]) -> None:
+        """Set the bounds of a process that has just been started; one that is gone needs none. OSError: one that has no
+        bounds is ended, it does not run on without them."""
+        try:
+            self._set(process.pid)
+        except OSError:
+            process.kill()
+            process.communicate()
+            raise
+
+    def _set(self, pid: int) -> None:
         wanted = {
             resource.RLIMIT_AS: self.memory_bytes,
             resource.RLIMIT_FSIZE: self.file_bytes,

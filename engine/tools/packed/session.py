@@ -16,7 +16,7 @@ from engine.data.amounts import human
 from engine.data.digests import data_runs
 from engine.data.model import Packing
 from engine.doors.images import Data, Layer, Unpacked
-from engine.errors import BadRequest, Refused, ToolMissing
+from engine.errors import BadRequest, Refused, ToolFailed, ToolMissing
 from engine.tools.local.command import shortened
 from engine.tools.local.environment import of_a_tool
 from engine.tools.local.limits import of_unpackers
@@ -124,10 +124,12 @@ class UnpackSession:
                     program, stdin=descriptor, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=of_a_tool(),
                     process_group=0,
                 )  # fmt: skip
-                of_unpackers().confine(self._process.pid)
+                of_unpackers().confine(self._process)
             except FileNotFoundError:
                 package = _PACKAGES[Packing(self._layer.packing)]
                 raise ToolMissing(f"{program[0]} is not installed", f"Install the package {package}") from None
+            except OSError as error:
+                raise ToolFailed(f"cannot run {program[0]}: {error.strerror}") from None
         self._at = 0
 
     def _next(self, length: int, whole: bool = True) -> bytes:

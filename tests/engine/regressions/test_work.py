@@ -480,3 +480,10 @@ def test_two_exports_to_one_name_never_mix(engine, world, monkeypatch, tmp_path)
         engine.export_image("a", first, str(target), "raw")
     assert target.read_bytes() == b"\7" * MiB
     assert os.listdir(tmp_path / "out") == ["x.raw"]
+
+
+def test_a_log_without_room_does_not_change_how_work_ended():
+    """What could not be written must not be tried again when the process ends: that made every exit code 120."""
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "engine.host.runner", "/nowhere/spec.json"]
+        assert subprocess.run(command, check=False, stdout=full, cwd=ROOT).returncode == StorageError.exit_code

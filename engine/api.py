@@ -150,12 +150,12 @@ class Engine:
     ) -> str:
         """Commit a copy of an image and return the id it has in the target.
 
-        Without a base all bits are copied; with one (an image of the target) only the difference,
-        found by content. A snapshot keeps its id, a disk's copy gets a new one."""
-        from engine.verbs import copy
+        With a base (an image of the target) only the difference is copied, found by content. A snapshot keeps its id, a
+        disk's copy gets a new one. A disk in use is copied as it is now where its monitor is known, else ImageBusy."""
+        from engine.verbs.live import copy
 
-        parsed = parse("copy_image", options)
-        image = copy.image(self.context, target_repo_id, image_id, base_image_id, _default(user_data), parsed)
+        data, parsed = _default(user_data), parse("copy_image", options)
+        image = copy.image(self.context, self.state, target_repo_id, image_id, base_image_id, data, parsed)
         self._auto_fix(target_repo_id, image, parsed.auto_fix)
         return image
 
@@ -391,16 +391,16 @@ class Engine:
         self, repo_id: str, image_id: str, path: str, format: str, progress: Callable[[int], None] = lambda done: None
     ) -> None:
         """Write an image to a new file; returns when it is complete and durable. Raw: exact length. ``format``: raw,
-        qcow2, qcow2-zstd (compressed), vmdk, vhdx, vhd, vdi."""
-        from engine.verbs import export
+        qcow2, qcow2-zstd (compressed), vmdk, vhdx, vhd, vdi. A disk in use: as ``copy_image``."""
+        from engine.verbs.live import copy
 
-        export.export(self.context, repo_id, image_id, path, format, progress)
+        copy.export_of(self.context, self.state, repo_id, image_id, path, format, progress)
 
     def stream_image(self, repo_id: str, image_id: str, write: Callable[[bytes | memoryview], None]) -> None:
         """Give ``write`` all bytes of an image in order, raw, with its exact length. Errors of ``write`` pass."""
-        from engine.verbs import export
+        from engine.verbs.live import copy
 
-        export.stream(self.context, repo_id, image_id, write)
+        copy.stream_of(self.context, self.state, repo_id, image_id, write)
 
     def prepare_image(
         self, repo_id: str, image_id: str, writable: bool = True, take_over: bool = False, monitor: str = ""

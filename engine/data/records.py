@@ -21,7 +21,7 @@ import json
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from engine.data import seen
+from engine.data import kept, seen
 from engine.data.model import (
     ADOPTED,
     MAX_IMAGE_BYTES,
@@ -158,6 +158,8 @@ class Record(NamedTuple):
     """Random, of a disk: drawn anew whenever its content may be another. "" in old records, until the next session."""
     seen: seen.Seen | None = None
     """What its volume looked like at rest; None where that is not known."""
+    kept: kept.Kept | None = None
+    """Of a weak tag: the copy that it is the source of."""
     extra: tuple[tuple[str, Any], ...] = ()
     """Fields of a newer minor version, kept as they are."""
 
@@ -310,7 +312,7 @@ def encode(record: Record) -> bytes:
     data["evidence"] = [_ref_json(ref) for ref in record.evidence]
     data["last"] = record.last.to_json() if record.last else None
     data["seen"] = record.seen.to_json() if record.seen else None
-    _leave_out(data, "remarks", "content", "seen")
+    _leave_out(data, "remarks", "content", "seen", "kept")
     if record.operation:
         operation = record.operation._asdict() | {"attempt": _ref_json(record.operation.attempt)}
         del operation["extra"]
@@ -477,7 +479,7 @@ def _build(data: dict[str, Any]) -> Record:
     known["operation"] = _operation(data.get("operation"))
     known["last"] = operation_status(data.get("last"))
     known["remarks"] = _remarks(data.get("remarks", ()))
-    known["seen"] = seen.from_json(data.get("seen"))
+    known["seen"], known["kept"] = seen.from_json(data.get("seen")), kept.from_json(data.get("kept"))
     lost = data.get("lost", [])
     known["lost"] = tuple((int(start), int(length)) for start, length in lost) if lost != [] else ()
     # By position: keywords that come out of a JSON reader are compared letter by letter, all with all.

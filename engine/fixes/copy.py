@@ -7,6 +7,7 @@ than the copy began with, or was written since, the copy starts again.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from engine.data.digests import DigestList
@@ -57,7 +58,9 @@ def _copy(attempt: Attempt, record: Record) -> None:
     attempt.finish(
         lambda now: target.sealed(now)._replace(digest=digest, digest_write_epoch=now.write_epoch, lost=lost)
     )
-    if digest and in_one_run and filling.digests and not (source.record.mutable or source.record.digest):
+    if source.record.kept is not None:
+        _let_go(source, tag=attempt.tag)
+    elif digest and in_one_run and filling.digests and not (source.record.mutable or source.record.digest):
         _tell_source(source, filling.digests)
 
 
@@ -87,6 +90,17 @@ def _tell_source(source: sources.Source, found: DigestList) -> None:
         changes.change(source.repository, source.record.id, with_digest)
     except DiskwrightError:
         return  # a read-only or full source keeps no digest; the copy is complete without it
+
+
+def _let_go(source: sources.Source, tag: str) -> None:
+    """Let what was kept for this copy become one with what stands on it. Best effort: whoever sees both repositories
+    sees that the copy is finished."""
+
+    def free(record: Record) -> Record | None:
+        return record._replace(kept=None) if record.kept is not None and record.kept.copy == tag else None
+
+    with contextlib.suppress(DiskwrightError):
+        changes.change(source.repository, source.record.id, free)
 
 
 def start_again(attempt: Attempt, source: sources.Source, why: str) -> Record:

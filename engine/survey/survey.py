@@ -18,6 +18,7 @@ from engine.doors.users import User
 from engine.errors import DiskwrightError
 from engine.formats.base import Repository, Scan, TagEntry, VolumeFacts
 from engine.gate import gate
+from engine.survey.kept import keepers
 from engine.survey.near import near
 from engine.tags import chains, changes, imports, leasing, seen, sources
 from engine.tags.context import Context
@@ -73,6 +74,7 @@ def look(
         late_writers=_late_writers(repository, scan, facts, only) if shared else {},
         unheld=_unheld(repository, scan, only),
         monitored=_monitored(context, repository),
+        keepers=keepers(context, scan),
     )
     _sources(context, repository, view, only)
     if deep:

@@ -41,6 +41,10 @@ def judge(view: View) -> RepositoryReport:
     fixes = _after(list(mending.of_repository(graph)), fixes)
     findings += [Finding("unknown", name, problem) for name, problem in (*view.scan.unlisted, *view.scan.unread)]
     findings += [
+        Finding("note", tag, f"hidden data kept for the copy {keeper.copy}: {keeper.text}")
+        for tag, keeper in view.keepers.items()
+    ]
+    findings += [
         Finding("unknown", tag, f"could not be looked at more deeply: {reason}")
         for tag, reason in view.depths.failed.items()
     ]

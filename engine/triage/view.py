@@ -26,6 +26,21 @@ class Replica(NamedTuple):
     digest: str
 
 
+class Keeper(NamedTuple):
+    """A copy that hidden data is the source of."""
+
+    copy: str
+    text: str
+    """Why it needs that; part of a sentence about the copy."""
+    sure: bool
+    """It does. Else nobody here can tell."""
+
+    @property
+    def fact(self) -> str:
+        """What the operator is told of a fix that takes the source away."""
+        return f"the copy {self.copy} could not be finished without it, and {self.text}"
+
+
 class Depths(NamedTuple):
     """What only a deep check knows, by volume or tag."""
 
@@ -83,6 +98,8 @@ class View(NamedTuple):
     """Tags whose data is written to although nobody has their lease, with who does it."""
     monitored: frozenset[str] = frozenset()
     """Images that a machine of this host has open, and that it can be told to merge."""
+    keepers: Mapping[str, Keeper] = MappingProxyType({})
+    """Hidden data that an unfinished copy needs, or may need, by tag."""
 
 
 class Graph:

@@ -2,13 +2,15 @@
 
 A snapshot keeps its id in the target, a disk's copy gets a new one. With a base, the copy is an
 overlay on it that holds only the difference; a base that is a disk is frozen under a hidden tag
-first, so that it can go on changing.
+first, so that it can go on changing. A disk whose machine runs is copied as a hidden snapshot of it (``live.copy``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from engine.data.kept import Kept
 from engine.data.model import Strategy, VolumeFormat, require_id
 from engine.data.options import Options
 from engine.data.records import Operation, Record, VolumeRef, check_user_data
@@ -19,9 +21,21 @@ from engine.tags.context import Context, Found
 from engine.verbs.commit import ready_for_any_host, require_base, require_fits, require_room
 from engine.verbs.snapshot import switch
 
+Beside = Callable[[Found, Kept, Callable[[sources.Source], None]], bool]
+"""Freezes a disk in use for a copy, and has that committed; False: its machine cannot be spoken to."""
 
-def image(context: Context, repo_id: str, image_id: str, base: str | None, user_data: Any, options: Options) -> str:
-    """Commit a copy of an image into ``repo_id`` and return the id it has there."""
+
+def image(
+    context: Context,
+    repo_id: str,
+    image_id: str,
+    base: str | None,
+    user_data: Any,
+    options: Options,
+    beside: Beside = lambda found, copy, commit: False,
+) -> str:
+    """Commit a copy of an image into ``repo_id`` and return the id it has there. ``beside`` is asked about a disk that
+    is in use."""
     repository = context.repository(repo_id)
     require_id(image_id, "image_id")
     user_data = check_user_data(user_data)
@@ -41,8 +55,20 @@ def image(context: Context, repo_id: str, image_id: str, base: str | None, user_
             _same_snapshot(here, source.record)
             return _already_here(context, repository, here, user_data, options)
     if source.record.mutable:
-        source = source._replace(record=_at_rest(context, found))
-    return _commit(context, repository, source, base, user_data, options)
+        try:
+            source = source._replace(record=_at_rest(context, found))
+        except ImageBusy:
+            copy = Kept(repository.identity, context.doors.ids.new_id())
+            parent = _parent(context, repository, source.record, base, options)  # else it is frozen for nothing
+
+            def commit(frozen: sources.Source) -> None:
+                _commit(context, repository, frozen, parent, base, user_data, options, disk=copy.copy)
+
+            if not beside(found, copy, commit):
+                raise
+            return copy.copy
+    parent = _parent(context, repository, source.record, base, options)
+    return _commit(context, repository, source, parent, base, user_data, options)
 
 
 def _operation_of(found: Found) -> Operation:
@@ -98,32 +124,40 @@ def _at_rest(context: Context, found: Found) -> Record:
     if lease is None:
         raise ImageBusy(
             f"disk {found.record.id} is in use: {leasing.holder(context.doors, found.repository, found.record.id)}",
-            "Stop the machine that uses it and tear it down, or copy a snapshot of it",
+            "Stop the machine that uses it and tear it down, or, if it has it open here, say how to speak to it "
+            "(diskwright attach); or copy a snapshot of it",
         )
     lease.release()
     return sources.close_session(context, found.repository, found.record)
+
+
+def _parent(context: Context, repository: Repository, source: Record, base: str | None, options: Options) -> str:
+    """Return the tag that the copy is to stand on, "" for none, where there is room for it."""
+    require_fits(repository, source.size)
+    raw = base is None and options.strategy is Strategy.PERFORMANCE
+    require_room(repository, VolumeFormat.RAW if raw else VolumeFormat.QCOW2, source.size)
+    return "" if base is None else _base(context, repository, base, source.size, options)
 
 
 def _commit(
     context: Context,
     repository: Repository,
     source: sources.Source,
+    parent: str,
     base: str | None,
     user_data: Any,
     options: Options,
+    disk: str = "",
 ) -> str:
+    """``disk``: the id of the copy, of a snapshot that stands for its disk."""
     record = source.record
-    require_fits(repository, record.size)
-    tag = context.doors.ids.new_id() if record.mutable else record.id
+    tag = disk or (context.doors.ids.new_id() if record.mutable else record.id)
     copy = sources.copy_record(context, source, tag, options.strategy or Strategy.SPACE, digest=options.digest)
-    copy = copy._replace(user_data=user_data, last=context.committed("copy"))
-    assert copy.operation is not None and copy.operation.attempt is not None
-    require_room(repository, copy.operation.attempt.format if base is None else VolumeFormat.QCOW2, record.size)
-    if base is not None:
-        parent = _base(context, repository, base, record.size, options)
-        if parent:
-            overlay = VolumeRef(context.doors.ids.new_id(), VolumeFormat.QCOW2, parent)
-            copy = copy._replace(operation=copy.operation._replace(attempt=overlay, base=parent))
+    copy = copy._replace(mutable=copy.mutable or bool(disk), user_data=user_data, last=context.committed("copy"))
+    if parent:
+        assert copy.operation is not None
+        overlay = VolumeRef(context.doors.ids.new_id(), VolumeFormat.QCOW2, parent)
+        copy = copy._replace(operation=copy.operation._replace(attempt=overlay, base=parent))
     entry = repository.tags.read(tag)
     with leasing.take(context.doors, repository, [tag]):
         try:
@@ -131,7 +165,7 @@ def _commit(
         except OutcomeUnknown:
             raise  # perhaps nobody has it
         except Overtaken:
-            if record.mutable or not _is_there(repository, tag):
+            if copy.mutable or not _is_there(repository, tag):
                 raise
             repository.tags.settle(tag)
             return tag  # another host began the very same copy: one image, same id

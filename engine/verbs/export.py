@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from engine.copying import pump, ranges
 from engine.data.model import ALIGNMENT_BYTES, FileFormat, VolumeFormat, aligned, require_path
+from engine.data.records import Record
 from engine.doors.files import FileHandle, Kind
 from engine.doors.images import Data, Layer
 from engine.errors import BadRequest, Conflict, NotFound, Stopped, from_os_error
@@ -34,15 +36,23 @@ _NAME_KEPT_BYTES = 200
 _OURS = re.compile(r"\.[0-9a-f]{32}\.partial")
 
 
+class Readable(NamedTuple):
+    """What an image is read by, as long as its leases are held."""
+
+    layers: list[Layer]
+    direct: bool
+    """They are read past the cache of the host."""
+    size: int
+
+
 def export(
     context: Context,
-    repo_id: str,
-    image: str,
+    source: contextlib.AbstractContextManager[Readable],
     path: str,
     format: str,
     progress: Callable[[int], None] = lambda percent: None,
 ) -> None:
-    """Write the image to ``path`` (which must not exist) in ``format``; returns when it is durable.
+    """Write an image to ``path`` (which must not exist) in ``format``; returns when it is durable.
 
     The file has the image's exact length, and more where a machine, which sees the size rounded up, wrote behind it."""
     if format not in FORMATS:
@@ -51,7 +61,7 @@ def export(
     require_path(path)
     try:
         target = _target(context, path)
-        with _readable(context, repo_id, image) as (layers, direct, size):
+        with source as (layers, direct, size):
             length = _length(context, layers, direct, size)
             with _partial(context, target) as (partial, handle):
                 layer = Layer(partial, kind, compressed=compressed, held=handle.held_path())
@@ -68,9 +78,11 @@ def export(
         raise from_os_error(error, f"export to {path!r:.200}") from error
 
 
-def stream(context: Context, repo_id: str, image: str, write: Callable[[Data], None]) -> None:
-    """Give ``write`` all bytes of the image in order, raw, with its exact length; its errors pass."""
-    with _readable(context, repo_id, image) as (layers, direct, size):
+def stream(
+    context: Context, source: contextlib.AbstractContextManager[Readable], write: Callable[[Data], None]
+) -> None:
+    """Give ``write`` all bytes of an image in order, raw, with its exact length; its errors pass."""
+    with source as (layers, direct, size):
         left = _length(context, layers, direct, size)
         session = context.doors.images.open_session(layers, False, direct)
         try:
@@ -85,15 +97,14 @@ def stream(context: Context, repo_id: str, image: str, write: Callable[[Data], N
 
 
 @contextlib.contextmanager
-def _readable(context: Context, repo_id: str, image: str) -> Iterator[tuple[list[Layer], bool, int]]:
-    """The layers of an image, whether they are read directly, and its size; nobody changes them meanwhile."""
+def reading(context: Context, repo_id: str, record: Record) -> Iterator[Readable]:
+    """Yield what the image of ``record`` is read by; nobody changes that until the end of the block."""
     repository = context.repository(repo_id)
-    record = context.visible(repo_id, image)
     links = chains.usable(repository, record, written=True)
     with leasing.take_to_read(context.doors, repository, {link.tag: link.volume for link in links}):
         try:
             chains.unchanged(repository, links)
-            yield chains.layers(repository, links), repository.constraints().direct_io, record.size
+            yield Readable(chains.layers(repository, links), repository.constraints().direct_io, record.size)
         finally:
             context.deactivate()
 

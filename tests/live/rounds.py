@@ -2,12 +2,14 @@
 
 ``python -m tests.live.rounds --rounds 1000 --seed 7`` (``make live``). In each round a guest writes numbered blocks,
 one at a time, each flushed; a snapshot is taken meanwhile; the process of the verb, the machine, both, or nobody is
-killed. Then the machine goes on or is restarted, and is killed in the end. Each third round merges a removed snapshot
-into the disk instead; each third one makes the disk longer, beside a machine whose guest comes after that: NBD bears no
-other length. It is judged
+killed. Then the machine goes on or is restarted, and is killed in the end. Each fourth round merges a removed snapshot
+into the disk instead; each fourth one copies the disk into another repository, and another host may go on with that;
+each fourth one makes the disk longer, beside a machine whose guest comes after that: NBD bears no other length. It is
+judged
 
 * that the disk shows the state after the last acknowledged write, or after the one that was under way,
 * that a snapshot that can be seen shows one state of a moment while the verb ran, and never another one later,
+* that a copy shows one state of a moment while it was made, and that one which was begun can be finished,
 * that the disk has its old length or the new one, and in the end the one that its machine had,
 * that all this stays so when every fix that is offered has run.
 """
@@ -25,7 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from engine.api import Engine
 from engine.errors import DiskwrightError, ImageBusy
@@ -56,11 +58,13 @@ def _patiently(call: Callable[[], _Answer]) -> _Answer:
 class Rounds:
     """Rounds of live snapshots in one directory."""
 
+    repositories: ClassVar[tuple[str, ...]] = ("a",)
+
     def __init__(self, folder: Path, seed: int) -> None:
         self._random = random.Random(seed)
         folder.mkdir(exist_ok=True)
         self._folder = folder
-        self._world = World(folder / "world").create()
+        self._world = World(folder / "world", *self.repositories).create()
         self._longest_s = _LONGEST_S
         self.counted: Counter[str] = Counter()
 
@@ -135,21 +139,21 @@ class Rounds:
         return done
 
     @staticmethod
-    def _fix_all(engine: Engine) -> None:
+    def _fix_all(engine: Engine, repository: str = "a") -> None:
         """Run what is offered until nothing of it is left; each once."""
         done: set[tuple[str, str]] = set()
         while True:
-            offered = [fix for fix in engine.check_storage_repository("a") if not fix.waits_for]
+            offered = [fix for fix in engine.check_storage_repository(repository) if not fix.waits_for]
             fresh = [fix for fix in offered if (fix.rule, fix.target) not in done]
             if not fresh:
                 return
             done.add((fresh[0].rule, fresh[0].target))
             with contextlib.suppress(DiskwrightError):
-                engine.run_fix_here("a", fresh[0])
+                engine.run_fix_here(repository, fresh[0])
 
-    def _shown(self, engine: Engine, image: str, start: int = 0) -> list[int]:
+    def _shown(self, engine: Engine, image: str, start: int = 0, repository: str = "a") -> list[int]:
         out = self._folder / "out.raw"
-        _patiently(lambda: engine.export_image("a", image, str(out), "raw"))
+        _patiently(lambda: engine.export_image(repository, image, str(out), "raw"))
         data = out.read_bytes()[start : start + BLOCKS * BLOCK]
         out.unlink()
         return numbers(data)
@@ -263,6 +267,55 @@ class Merges(Rounds):
                 engine.run_fix_here("a", fix)
 
 
+class Copies(Rounds):
+    """Rounds of copies of a running disk in one directory."""
+
+    repositories: ClassVar[tuple[str, ...]] = ("a", "b")
+
+    def _played(self, engine: Engine, disk: str, dies: str) -> list[str]:
+        entry = engine.prepare_image("a", disk, monitor=f"qmp:{self._folder / 'qmp'}")
+        machine = Machine(self._folder, entry.path, entry.format)
+        guest = Guest(machine, BLOCKS, 1)
+        guest.wait_for(BLOCKS)
+        before = guest.acknowledged
+        acknowledged = self._acknowledged(lambda engine: self._copy(engine, disk), machine, dies)
+        guest.look()
+        after = guest.issued
+        self.counted[f"copy, {dies}: {'acknowledged' if acknowledged else 'not acknowledged'}"] += 1
+        guest.wait_for(guest.acknowledged + 2)
+        if dies == VERB and self._random.random() < 0.5:  # another host goes on, beside the machine
+            other = self._world.engine("host-b")
+            _patiently(lambda: self._fix_all(other, "b"))
+            other.close()
+            self.counted["copy, went on"] += 1
+            guest.wait_for(guest.acknowledged + 2)
+        machine.kill()
+        guest.end()
+        problems = self._judge(engine, disk, before, None, guest)
+        self._fix_all(engine, "b")
+        self._fix_all(engine)
+        problems += self._judge(engine, disk, before, None, guest)
+        copies = engine.inspect_repository("b").images
+        if acknowledged and not copies:
+            problems.append("a copy was acknowledged, and is not there")
+        for image in copies:
+            found = self._shown(engine, image.id, repository="b")
+            if found != state_after(max(found), BLOCKS) or not before <= max(found) <= after:
+                problems.append(f"a copy shows {found}, of writes {before} to {after}")
+        if len(left := engine.inspect_repository("a").images) != 1:
+            problems.append(f"there is more than the disk: {[image.id for image in left]}")
+        for repository, there in [("a", disk), *(("b", image.id) for image in copies)]:
+            engine.remove_image(repository, there)
+            self._fix_all(engine, repository)
+        return problems
+
+    @staticmethod
+    def _copy(engine: Engine, disk: str) -> None:
+        engine.copy_image("b", disk, options={"auto_fix": False})
+        for fix in engine.check_storage_repository("b"):
+            engine.run_fix_here("b", fix)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=1000)
@@ -270,7 +323,7 @@ def main() -> int:
     given = parser.parse_args()
     wrong, start = 0, time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        kinds = [kind(Path(folder, kind.__name__), given.seed) for kind in (Rounds, Resizes, Merges)]
+        kinds = [kind(Path(folder, kind.__name__), given.seed) for kind in (Rounds, Resizes, Merges, Copies)]
         for number in range(1, given.rounds + 1):
             for problem in kinds[number % len(kinds)].play():
                 print(f"round {number} of seed {given.seed}: {problem}", flush=True)

@@ -25,7 +25,7 @@ from sim.explore.cases.driver import Driver, MiB
 from sim.hosts.machine import SimMachine
 from sim.hosts.world import World
 from tests.live.machine import Machine
-from tests.live.rounds import Merges, Resizes, Rounds
+from tests.live.rounds import Copies, Merges, Resizes, Rounds
 
 SIZE = 1 << 20
 GREETING = (
@@ -330,4 +330,11 @@ def test_rounds_of_resizes_on_a_real_machine_lose_nothing(tmp_path: Path):
 def test_rounds_of_merges_on_a_real_machine_lose_nothing(tmp_path: Path):
     """The same, of machines that merge what is below their disk."""
     rounds = Merges(tmp_path, 13)
+    assert [problem for _ in range(3) for problem in rounds.play()] == []
+
+
+@pytest.mark.slow
+def test_rounds_of_copies_of_a_running_disk_lose_nothing(tmp_path: Path):
+    """The same, of disks that are copied into another repository meanwhile."""
+    rounds = Copies(tmp_path, 14)
     assert [problem for _ in range(3) for problem in rounds.play()] == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.data.model import Fix, WaitKind
+from engine.data.model import Fix, Risk, WaitKind
 from engine.data.records import Record
 from engine.triage import rules
 from engine.triage.health import degradations
@@ -32,7 +32,9 @@ def of_tag(graph: Graph, tag: str, healthy: bool) -> Iterator[Fix]:
             )
         return
     if not record.strong and not graph.children(tag):
-        yield _weak(graph, record)
+        keeper = graph.view.keepers.get(tag)
+        if record.purging or keeper is None or not keeper.sure:
+            yield _weak(graph, record)
         return
     if record.purging:
         return
@@ -52,13 +54,16 @@ def _weak(graph: Graph, record: Record) -> Fix:
     below = graph.record(parent) if parent else None
     later = graph.used(below.volume) if below and not below.strong and len(graph.children(parent)) == 1 else 0
     wait = graph.view.waits.get(record.id) if given_back else None
+    keeper = graph.view.keepers.get(record.id)
     return fix(
         graph,
         code,
         record.id,
         rules.offer(code, "adopt" if removed and given_back else ""),
         reads=reads_of(graph, [record.id], [record.id]),
+        facts=(keeper.fact,) if keeper else (),
         cost=cost(graph, reclaimed=freed, later=later),
+        risk=Risk.LOSES_DATA if keeper and not record.purging else None,
         wait=wait if wait is not None and wait.kind is WaitKind.PATH else None,
         before="removed" if removed else "hidden",
         after="gone",

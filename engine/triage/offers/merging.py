@@ -41,12 +41,20 @@ def of_tag(judge: Judge, tag: str) -> Iterator[Fix]:
         return  # both are mended first, or the upper one is removed
     if not above.strong and not graph.children(above.id):
         return  # the upper one is about to be cleaned away itself
+    if not _to_be_settled(graph, below, above):
+        yield _fix(graph, below, above, direction(graph, below, above))
+
+
+def _to_be_settled(graph: Graph, below: Record, above: Record) -> bool:
+    """Return whether something comes first: what others have written, the size of the upper one, or a copy."""
+    assert above.volume is not None
     if graph.written(below) is not None or graph.written(above) is not None:
-        return  # that is settled first
+        return True
     facts = graph.view.facts.get(above.volume.id)
     if facts is not None and above.mutable and grown_to(above, above.volume, facts):
-        return  # its size is settled first
-    yield _fix(graph, below, above, direction(graph, below, above))
+        return True
+    keeper = graph.view.keepers.get(below.id)
+    return keeper is not None and keeper.sure and not above.merges(below.id)
 
 
 def _free_to_merge(graph: Graph, below: Record, above: Record) -> bool:
@@ -84,6 +92,8 @@ def _fix(graph: Graph, below: Record, above: Record, way: str) -> Fix:
     share = " (goes on where it was interrupted)" if above.operation is not None else ""
     by = " by its machine, while it runs" if above.id in graph.view.monitored else ""
     freed = graph.used(below.volume if way == "up" else above.volume)
+    keeper = graph.view.keepers.get(below.id)
+    risk = {"down": Risk.REWRITES_BASE, "up": Risk.IRREVERSIBLE}.get(way, Risk.REVERSIBLE)
     return fix(
         graph,
         rules.M_CHAIN,
@@ -91,7 +101,7 @@ def _fix(graph: Graph, below: Record, above: Record, way: str) -> Fix:
         rules.offer(rules.M_CHAIN, image=above.id, unfinished=share),
         reads=reads_of(graph, [below.id, above.id], [below.id]),
         plan={"above": above.id, "direction": way},
-        facts=(f"{way}: {human(moved)} are moved{by}",),
+        facts=(f"{way}: {human(moved)} are moved{by}", *([keeper.fact] if keeper else [])),
         images=(above.id, below.id),
         unavailable=(above.id,),
         cost=cost(
@@ -103,7 +113,7 @@ def _fix(graph: Graph, below: Record, above: Record, way: str) -> Fix:
             later={"down": 0, "up": freed}.get(way, graph.used(below.volume)),
             exact=False,
         ),
-        risk={"down": Risk.REWRITES_BASE, "up": Risk.IRREVERSIBLE}.get(way, Risk.REVERSIBLE),
+        risk=Risk.LOSES_DATA if keeper and not above.merges(below.id) else risk,
         before="optimized",
         after="optimized",
     )

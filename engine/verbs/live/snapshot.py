@@ -19,9 +19,11 @@ on from there.
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from engine.data.model import VolumeFormat, require_id
+from engine.data.kept import Kept
+from engine.data.model import Strategy, VolumeFormat, require_id
 from engine.data.options import Options
 from engine.data.records import Record, VolumeRef, check_user_data
 from engine.errors import DiskwrightError, Refused
@@ -37,22 +39,48 @@ from engine.verbs import snapshot
 from engine.verbs.commit import require_room
 
 
+class _Wanted(NamedTuple):
+    """What is to be sealed."""
+
+    strong: bool
+    user_data: Any = None
+    strategy: Strategy | None = None
+    kept: Kept | None = None
+
+    def of(self, now: Record) -> Record:
+        """Return the record that says so."""
+        strategy = self.strategy or now.strategy
+        return now._replace(user_data=self.user_data, strategy=strategy, kept=self.kept)
+
+
 def snapshot_of(context: Context, state: HostState, repo_id: str, disk: str, user_data: Any, options: Options) -> str:
     """Make a snapshot of a disk and return its id: while its machine runs, where that can be spoken to."""
     require_id(disk, "base_virtual_disk_id")
     entry = machines.entry_of(state, context.repository(repo_id), disk)
     if entry is None or not entry.monitor:
         return snapshot.snapshot(context, repo_id, disk, user_data, options)
-    return _take(context, state, entry, repo_id, user_data, options)
+    wanted = _Wanted(True, check_user_data(user_data), options.strategy)
+    return _take(context, state, entry, repo_id, wanted, lambda frozen: None)
 
 
-def _take(context: Context, state: HostState, entry: Prepared, repo_id: str, user_data: Any, options: Options) -> str:
+def freeze(
+    context: Context, state: HostState, entry: Prepared, repo_id: str, kept: Kept | None, then: Callable[[str], None]
+) -> None:
+    """Do the same for one who reads what the disk contains now: nobody sees the snapshot, which is hidden data above
+    which the disk goes on. ``then`` is called with its tag while the leases keep it, and may raise: it stays hidden
+    data with one dependant (merge), as it is after a crash. ``kept``: whoever looks at it later leaves it to that copy
+    until that is finished."""
+    _take(context, state, entry, repo_id, _Wanted(False, kept=kept), then)
+
+
+def _take(
+    context: Context, state: HostState, entry: Prepared, repo_id: str, wanted: _Wanted, then: Callable[[str], None]
+) -> str:
     """Make a snapshot of the disk that ``entry`` is about, which its machine goes on using; return its id.
 
     Refused or ToolFailed before anything is done when the monitor is gone, of another machine, or too old, or when the
     machine has jobs under way."""
     repository, disk = context.repository(repo_id), entry.image
-    user_data = check_user_data(user_data)
     if repository.activation is not None:
         raise Refused(
             f"image {disk} is in use, and no locks on LVM would keep its machine from the volume that it has left",
@@ -73,11 +101,10 @@ def _take(context: Context, state: HostState, entry: Prepared, repo_id: str, use
             ):
                 chains.unchanged(repository, links)
                 if not machine.lags:
-                    _begin(context, repository, machine, links, frozen, options, user_data)
+                    _begin(context, repository, machine, links, frozen, wanted)
                 _switch(context, state, repository, entry, machine, leases)
-                changes.change(
-                    repository, frozen, lambda now: _sealed(repository, now, machine.lags, options, user_data)
-                )
+                changes.change(repository, frozen, lambda now: _sealed(repository, now, wanted))
+                then(frozen)
             return frozen
     finally:
         context.deactivate()
@@ -97,14 +124,18 @@ def _usable(repository: Repository, disk: str) -> list[chains.Link]:
 
 
 def _begin(
-    context: Context, repository: Repository, machine: Machine, links: list[chains.Link], frozen: str,
-    options: Options, user_data: Any,
-) -> None:  # fmt: skip
+    context: Context,
+    repository: Repository,
+    machine: Machine,
+    links: list[chains.Link],
+    frozen: str,
+    wanted: _Wanted,
+) -> None:
     """Do all up to the disk's record."""
     record, volume = links[0].record, links[0].volume
     overlay = VolumeRef(context.doors.ids.new_id(), VolumeFormat.QCOW2, frozen)
-    strategy = options.strategy or record.strategy
-    hidden = snapshot.frozen_record(record, volume, frozen, overlay, strategy, user_data)
+    strategy = wanted.strategy or record.strategy
+    hidden = snapshot.frozen_record(record, volume, frozen, overlay, strategy, wanted.user_data)
     repository.tags.publish(hidden._replace(last=context.committed("create_snapshot")), 0)
     try:
         gate.make(repository, overlay, record.size, volume.format, lambda: snapshot.require_begun(repository, frozen))
@@ -148,8 +179,6 @@ def _switch(
     gate.seal(context.doors, repository, below.tag, below.volume)
 
 
-def _sealed(repository: Repository, now: Record, lagged: bool, options: Options, user_data: Any) -> Record:
-    sealed = seen.noted(repository, snapshot.complete(now, strong=True))
-    if not lagged:
-        return sealed
-    return sealed._replace(user_data=user_data, strategy=options.strategy or sealed.strategy)
+def _sealed(repository: Repository, now: Record, wanted: _Wanted) -> Record:
+    """Also of one that was begun for something else, and is gone on with."""
+    return wanted.of(seen.noted(repository, snapshot.complete(now, wanted.strong)))

@@ -1,5 +1,5 @@
 """A verb or fix works on a disk whose machine runs, and somebody dies at each step of that: a snapshot is taken of it,
-it is made longer, or what is below it is merged into it.
+it is made longer, it is copied into another repository, or what is below it is merged into it.
 
 The machine writes and flushes before each effect of the verb, also to what it was made longer by. The process of the
 verb dies before one of them, or the machine does, or the power is cut there; then what may follow is tried: the same
@@ -8,6 +8,7 @@ offered. It is judged
 
 * that in the end, and after each power cut, the disk shows all that the machine has flushed,
 * that a snapshot which was seen once never shows anything else, and that it is of a moment while the verb ran,
+* that a copy shows a moment while it was begun, and that one which was acknowledged can be finished,
 * that the machine is never told that it cannot write, and no file that it has open is deleted,
 * that the disk has its old length or the new one, and what its machine has seen of it in the end,
 * that no holder is left that nobody knows of, and nothing hidden stays once all is fixed and the machine is gone.
@@ -40,7 +41,9 @@ from sim.hosts.world import FORMAT, World
 MONITOR = "qmp:/run/machine"
 _AT = 8 * BLOCK
 _MOST_FIXES = 12
-SNAPSHOT, RESIZE, MERGE = "snapshot", "resize", "merge"
+_MOST_STATES = 12
+"""Of the states after a power cut of two repositories at once."""
+SNAPSHOT, RESIZE, MERGE, COPY = "snapshot", "resize", "merge", "copy"
 LONGER = images.SIZE + 4 * BLOCK + 100
 VERB, MACHINE, POWER = "verb", "machine", "power"
 DEATHS = (VERB, MACHINE, POWER)
@@ -62,6 +65,7 @@ def a_removed_middle(driver: Driver) -> None:
 PREPARED: dict[str, tuple[Callable[[Driver], object], ...]] = {
     SNAPSHOT: (images.a_disk, images.a_raw_disk, images.a_chain),
     RESIZE: (images.a_raw_disk, images.a_disk, images.a_chain),
+    COPY: (images.a_raw_disk, images.a_chain, images.a_removed_snapshot),
     MERGE: (images.a_removed_snapshot, a_removed_middle, images.a_disk, images.a_raw_disk),
 }
 """What is there when each begins. Where nothing can be merged a snapshot is taken beside the machine, and removed."""
@@ -133,6 +137,8 @@ class _Run:
         self._moments: list[Content] = []
         """What a snapshot that is being taken may show."""
         self._snapshots: dict[str, Content] = {}
+        self._copied: tuple[str, int] | None = None
+        """The copy that was acknowledged, and how many moments there were then."""
         self._sizes = {self._content.size}
         """What the record may say."""
         self._problems: list[str] = []
@@ -178,6 +184,8 @@ class _Run:
                 self._make_longer(engine)
             elif self._verb == MERGE:
                 self._merge(engine)
+            elif self._verb == COPY:
+                self._copy(engine)
             else:
                 self._take(engine)
         except Crashed:
@@ -200,6 +208,32 @@ class _Run:
         for fix in _merges(engine)[:1]:
             engine.run_fix_here("a", fix)
         self.done = True
+
+    def _copy(self, engine: Engine) -> None:
+        """Begin one and finish it."""
+        self._moments = self._moments or [self._content]
+        image = engine.copy_image("b", self._disk, options={"auto_fix": False})
+        self._copied = image, len(self._moments)
+        for fix in engine.check_storage_repository("b"):
+            engine.run_fix_here("b", fix)
+        self.done = True
+
+    def _judge_copies(self, world: World, settled: bool) -> None:
+        """Each that is finished shows one moment while it was begun. ``settled``: each is finished."""
+        engine = world.host("three")
+        there = {image.id: image for image in engine.inspect_repository("b").images}
+        if self._copied is not None and self._copied[0] not in there:
+            self._problems.append("a copy was acknowledged and is gone")
+        for image in there.values():
+            if image.hidden or image.status not in USABLE:
+                if settled:
+                    self._problems.append(f"the copy {image.id} is not finished: {image.reason}")
+                continue
+            known = self._copied is not None and self._copied[0] == image.id
+            moments = self._moments[: self._copied[1]] if known and self._copied else self._moments
+            found = read(engine, "b", image.id, image.size_bytes)
+            if not image.mutable or not any(found.same(moment) for moment in moments):
+                self._problems.append("a copy shows no moment while it was begun")
 
     def _take(self, engine: Engine) -> None:
         before = dict(self._snapshots)
@@ -294,7 +328,9 @@ class _Run:
         self._look()
 
     def _cut(self) -> None:
-        for state in self._world.crash_states():
+        states = self._world.crash_states()
+        apart = len(states) // _MOST_STATES + 1 if self._verb == COPY else 1  # of two repositories: each with each
+        for state in [*states[::apart], states[-1]]:
             world = self._world.fork(state.storage)
             self._judge(world, "after a power cut")
             seen = dict(self._snapshots)
@@ -307,16 +343,20 @@ class _Run:
     # -- judging
 
     def _fix_all(self, world: World) -> None:
+        for repository in ("a", "b", "a") if self._verb == COPY else ("a",):
+            self._fix_all_of(world, repository)
+
+    def _fix_all_of(self, world: World, repository: str) -> None:
         tried: set[tuple[str, str]] = set()
         engine = world.host("two")
         for _ in range(_MOST_FIXES):
-            offered = [fix for fix in engine.check_storage_repository("a") if not fix.waits_for]
+            offered = [fix for fix in engine.check_storage_repository(repository) if not fix.waits_for]
             fresh = [fix for fix in offered if (fix.rule, fix.target) not in tried]
             if not fresh:
                 return
             tried.add((fresh[0].rule, fresh[0].target))
             with contextlib.suppress(DiskwrightError):
-                engine.run_fix_here("a", fresh[0])
+                engine.run_fix_here(repository, fresh[0])
 
     def _look(self, world: World | None = None) -> None:
         """Compare all snapshots with what they showed before."""
@@ -338,6 +378,8 @@ class _Run:
 
     def _judge(self, world: World, when: str, settled: bool = False) -> None:
         """``settled``: all has been fixed, and the record says how long the disk is."""
+        if self._verb == COPY:
+            self._judge_copies(world, settled)
         try:
             report = world.host("three").get_image_status("a", self._disk)
             size = report.size_bytes

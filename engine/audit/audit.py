@@ -98,8 +98,9 @@ def _judged(
     told = [found for found in references.findings if found.rule != rules.A_MISSING]
     for found in [*_found(contents), *told]:
         name = listed.names.get(found.path)
-        if name is not None and key_of(name) in own:
-            own[key_of(name)].append(found)
+        if name is not None and key_of(name) in own:  # of a remnant on which something stands nothing is advised
+            needed = found.rule == rules.A_REMNANT
+            own[key_of(name)].append(found._replace(command=()) if needed else found)
     chains = of_chains(images, own)
     return {key: _once([*own[key], *chains[key]]) for key in images}
 
@@ -125,7 +126,8 @@ def _remnants(
     listed: Places, candidates: Mapping[str, Candidate], gathered: Gathered, told: Iterable[Finding]
 ) -> list[Finding]:
     """What single files are left of operations; those in directories that are told as a whole are not told again."""
-    whole = {name.path for one in told if one.rule == rules.A_REMNANT for name in listed.files(one.path)}
+    known = [one.path for one in told if one.rule == rules.A_REMNANT]
+    whole = {*known, *(name.path for path in known for name in listed.files(path))}
     return [
         finding(rules.A_REMNANT, name.path, "partial", size_bytes=name.stat.allocated)
         for name in listed.files()

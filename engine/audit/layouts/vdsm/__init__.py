@@ -1,0 +1,1 @@
+"""Domains of VDSM (oVirt): ``files`` and ``volumes`` (of a volume group), and the ``metadata`` of volumes in both."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,20 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from engine.data.amounts import human
 from engine.data.model import Status
-from engine.errors import BadRequest, NotFound, ToolMissing, from_os_error
 from tui.cli.arguments import Parser, add_deep
 from tui.cli.commands.look import BROKEN, CLEANABLE, DEGRADED
 from tui.cli.render import Output, is_terminal
 from tui.cli.session import Handler, Session
 from tui.text.printable import printable, typed
-from tui.text.statuses import COUNTED
 
 if TYPE_CHECKING:
     from engine.audit.model import AuditReport, Finding
-    from engine.doors.trees import Tree
 
-_VG = "vg:"
-_GROUP = re.compile(r"(?:vg:|/dev/)([^/]+)/*\Z")
 _SHOWN = 20
 _PROGRESS_S = 0.2
 
@@ -49,53 +43,16 @@ def add_audit(parser: Parser) -> None:
 
 
 def run_audit(session: Session, arguments: argparse.Namespace) -> int:
-    from engine.audit.audit import audit
-    from engine.tools.qemu.images import QemuImageTool
+    from tui import audits
 
-    if arguments.complete and not arguments.vms:
-        raise BadRequest("--complete says that --vms names all that refers to the images", "Give --vms PATH too")
-    with contextlib.ExitStack() as stack:
-        places = [stack.enter_context(contextlib.closing(_place(path, session.host))) for path in arguments.paths]
-        definitions = [stack.enter_context(contextlib.closing(_directory(path))) for path in arguments.vms]
-        tool = QemuImageTool() if arguments.deep else None
-        with _progress() as progress:
-            report = audit(places, definitions, arguments.complete, tool, progress)
+    wanted = audits.Request(tuple(arguments.paths), tuple(arguments.vms), arguments.complete, arguments.deep)
+    with _progress() as progress:
+        report = audits.run(wanted, session.host, progress)
     out = session.out
     out.document(_json(report))
     if not out.json_wanted:
         _print(out, report, arguments.all)
     return _verdict(report) if arguments.exit_code else 0
-
-
-def _place(path: str, host: str) -> Tree:
-    """A volume group (``vg:NAME``, or ``/dev/NAME`` where LVM knows one) or a directory as a tree. NotFound,
-    BadRequest, StorageError."""
-    group = _GROUP.match(path)
-    if group is None:
-        return _directory(path)
-    from engine.audit.group_tree import GroupTree
-    from engine.tools.lvm.volume_groups import LvmVolumeGroups
-
-    if path.startswith(_VG):
-        return GroupTree(LvmVolumeGroups(host), group[1])
-    try:
-        return GroupTree(LvmVolumeGroups(host), group[1])
-    except (NotFound, BadRequest, ToolMissing):
-        return _directory(path)  # /dev/shm
-
-
-def _directory(path: str) -> Tree:
-    """A directory as a tree. NotFound, BadRequest (it is none), StorageError."""
-    from engine.tools.local.trees import RealTree
-
-    try:
-        return RealTree(path)
-    except FileNotFoundError:
-        raise NotFound(f"there is no directory {path!r:.200}", "Give the right path") from None
-    except (NotADirectoryError, ValueError):
-        raise BadRequest(f"{path!r:.200} is no directory", "Give the directory that has the files") from None
-    except OSError as error:
-        raise from_os_error(error, f"open {path!r:.200}") from error
 
 
 @contextlib.contextmanager
@@ -145,9 +102,11 @@ def _verdict(report: AuditReport) -> int:
 
 
 def _print(out: Output, report: AuditReport, every: bool) -> None:
+    from tui.audits import counts
+
     for path, layout in report.places:
         out.line(f"{printable(path)}: {layout}")
-    out.prose(_counts(report))
+    out.prose(counts(report))
     for rule, group in groupby(report.findings, lambda found: found.rule):
         _print_rule(out, rule, list(group), every)
     out.line()
@@ -159,16 +118,6 @@ def _print(out: Output, report: AuditReport, every: bool) -> None:
         out.line(f"Next: diskwright why {report.findings[0].rule} tells more of a rule")
     else:
         out.line("Nothing was found.")
-
-
-def _counts(report: AuditReport) -> str:
-    states = [image.status for image in report.images]
-    parts = [f"{states.count(Status(state))} {state}" for state in COUNTED if state in states]
-    others = ", ".join(f"{count} {role}" for role, count in report.others.items())
-    used = human(sum(image.used_bytes for image in report.images))
-    noun = "image" if len(states) == 1 else "images"
-    found = f"{len(states)} {noun} in {used}" + (f": {', '.join(parts)}" if parts else "")
-    return f"{found}. Other files: {others}." if others else f"{found}."
 
 
 def _print_rule(out: Output, rule: str, found: Sequence[Finding], every: bool) -> None:

@@ -327,6 +327,10 @@ def _manage(page: ShownPage) -> None:
     manager.manage(page.shell, page.shell.site.view)
 
 
+def _audit(page: ShownPage) -> None:
+    page.shell.show(Where("audit", act="choose_places"))
+
+
 def _next_tour_step(page: ShownPage) -> None:
     page.shell.post_message(NextTourStep())
 
@@ -358,6 +362,8 @@ GLOBAL: tuple[Act, ...] = (
     Act("rescan_again", "f5", "Rescan", "Look at the repository again.", _rescan, "refresh", footer=False),
     Act("connect", "c", "Connect", "Connect a repository to this host.", connect, "add storage nfs lvm localfs",
         footer=False),
+    Act("audit", "I", "Audit", "Look at image files that are in no repository. Changes nothing.", _audit,
+        "adopt libvirt proxmox ovirt orphans pool directory inherited", footer=False),
     Act("copy", "y", "Copy", "Copy an id, a command, the reason or the row.", copy, "clipboard yank", footer=False),
     Act("export", "e", "Export", "Write what is shown to a file.", export, "save json csv txt svg report",
         footer=False),

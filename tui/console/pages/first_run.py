@@ -1,4 +1,4 @@
-"""What is shown when no repository is connected: the four ways to begin."""
+"""What is shown when no repository is connected: the ways to begin."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ _WAYS = (
     ("c", "Connect a repository (localfs, nfs, lvm)", ""),
     ("t", "Take the tour: 5 minutes, in a repository of its own", ""),
     ("o", "Open a simulation trace", ""),
+    ("I", "Audit image files that are in no repository", "changes nothing"),
 )
 
 

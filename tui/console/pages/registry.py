@@ -71,11 +71,19 @@ def _pace() -> type[Page]:
     return PacePage
 
 
+def _audit() -> type[Page]:
+    from tui.console.pages.audit.page import AuditPage
+
+    return AuditPage
+
+
 _Kind = Callable[[], type[Page]]
 _STANDING: dict[str, _Kind] = {
     "first_run": _first_run, "triage": _triage, "images": _images, "runs": _runs, "timeline": _timeline
 }  # fmt: skip
-_ABOVE: dict[str, _Kind] = {"plan": _plan, "why": _why, "family": _family, "space": _space, "pace": _pace}
+_ABOVE: dict[str, _Kind] = {
+    "plan": _plan, "why": _why, "family": _family, "space": _space, "pace": _pace, "audit": _audit
+}  # fmt: skip
 """Pages that are opened above one of those."""
 
 

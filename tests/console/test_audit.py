@@ -1,0 +1,89 @@
+"""The page of an audit: findings with their reasons, for files that are in no repository."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from engine.audit.model import Audited, AuditReport, Finding
+from engine.data.model import Status
+from engine.errors import Stopped
+from tests.console.kit import FixedSite, console, golden, press, running, sample_view, screen_text
+from tui import audits
+
+BOTH = ((80, 24), (160, 50))
+POOL = "/var/lib/libvirt/images"
+
+
+def image(name: str, status: Status, rule: str = "", reason: str = "nothing was found", parent: str = "") -> Audited:
+    path = f"{POOL}/{name}"
+    return Audited(path, (path,), "qcow2", 10 << 30, 2 << 30, parent, 1, status, rule, reason, ())
+
+
+def finding(found: Audited, size: int, *command: str, **evidence: str) -> Finding:
+    return Finding(found.rule, found.status, found.path, found.reason, tuple(evidence.items()), size, command)
+
+
+WEB = image("web.qcow2", Status.BROKEN, "A-PARENT", "its parent base.img is not there", "base.img")
+OLD = image("old-\x1b[2Jtest.qcow2", Status.OPTIMIZED, "A-UNSEEN", "no reference to it was seen")
+DB = image("db.qcow2", Status.DEGRADED, "A-OVERSIZE", "it takes 2.0 GiB for 1.0 GiB of data")
+FINE = image("mail.qcow2", Status.OPTIMIZED)
+REPORT = AuditReport(
+    ((POOL, "libvirt"),),
+    (WEB, DB, OLD, FINE),
+    (
+        finding(WEB, 0, header="backing file base.img, raw"),
+        finding(DB, 1 << 30, "qemu-img", "convert", "-O", "qcow2", DB.path, "NEW"),
+        finding(OLD, 2 << 30, definitions="3 were read"),
+    ),
+    {"medium": 2},
+    ("nobody has said that everything that refers to them was given (--vms PATH --complete)",),
+)
+
+
+@pytest.mark.parametrize("size", BOTH, ids=lambda size: f"{size[0]}x{size[1]}")
+async def test_an_audit_is_looked_through(size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The worst first, each with its reason, its rule and what to type there; names from disk are harmless."""
+    asked: list[audits.Request] = []
+    monkeypatch.setattr(audits, "require", lambda request, host: asked.append(request))
+    monkeypatch.setattr(audits, "run", lambda request, host, progress: REPORT)
+    async with running(console(FixedSite(tmp_path / "state", [sample_view()])), size) as pilot:
+        await press(pilot, "I")
+        golden(f"audit-places-{size[0]}x{size[1]}", screen_text(pilot.app))
+        await press(pilot, *POOL, "enter", "a")
+        golden(f"audit-{size[0]}x{size[1]}", screen_text(pilot.app))
+        await press(pilot, "down")
+        assert "qemu-img" in screen_text(pilot.app)
+        log = [entry.command for entry in pilot.app.session_log.entries]
+        await press(pilot, "escape")
+        assert "Fixes" in screen_text(pilot.app)
+    assert asked == [audits.Request((POOL,))]
+    assert log == [f"diskwright audit {POOL}"]
+
+
+async def test_real_files_are_looked_at_and_errors_stay_in_the_dialog(tmp_path: Path):
+    """Without any repository too; a directory that is not there is told where it was typed."""
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    (pool / "cut.qcow2").write_bytes(b"QFI\xfb" + bytes(20))
+    async with running(console(FixedSite(tmp_path / "state")), (100, 30)) as pilot:
+        await press(pilot, "I", *"/nowhere", "enter")
+        assert "there is no directory" in screen_text(pilot.app).lower()
+        await press(pilot, *["backspace"] * len("/nowhere"), *str(pool), "enter")
+        text = screen_text(pilot.app)
+        assert "cut.qcow2" in text and "BRK" in text and "1 image in" in text
+
+
+def test_an_audit_that_nobody_waits_for_ends(tmp_path: Path):
+    """What progress raises goes through all layers, and everything that was opened is closed."""
+
+    def left(what: str, done: int, of: int) -> None:
+        raise Stopped("left")
+
+    before = len(os.listdir("/proc/self/fd"))
+    (tmp_path / "a.img").write_bytes(bytes(4096))
+    with pytest.raises(Stopped):
+        audits.run(audits.Request((str(tmp_path),)), "host-a", left)
+    assert len(os.listdir("/proc/self/fd")) == before

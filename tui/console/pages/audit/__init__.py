@@ -1,0 +1,1 @@
+"""What is found among image files that are in no repository."""

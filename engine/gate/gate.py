@@ -116,6 +116,15 @@ def users(repository: Repository, volume: VolumeRef) -> list[User]:
     return found
 
 
+def is_written(repository: Repository, volume: VolumeRef | None) -> bool:
+    """Tell whether somebody has the data open for writing now. For whoever only looks: True where that cannot be
+    asked."""
+    try:
+        return volume is not None and any(user.writes for user in users(repository, volume))
+    except DiskwrightError:
+        return True
+
+
 def unsealed(below: Record, overlay: VolumeRef) -> bool:
     """Tell whether ``below`` is a snapshot that was begun with that overlay above it, and was not sealed."""
     operation = below.operation

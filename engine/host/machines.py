@@ -41,10 +41,18 @@ class Machine(NamedTuple):
 
 
 def entry_of(state: HostState, repository: Repository, disk: str) -> Prepared | None:
-    """Return how a disk is prepared here for writing, or was until it lost its holder; None when it is not."""
-    entries = (*state.prepared(), *state.unheld())
-    mine = (entry for entry in entries if (entry.repository, entry.image) == (repository.identity, disk))
-    return next((entry for entry in mine if entry.writable), None)
+    """Return how a disk is prepared here for writing, or was until it lost its holder and is in use all the same; None
+    when it is not."""
+    mine = [
+        entry
+        for entry in (*state.prepared(), *state.unheld())
+        if (entry.repository, entry.image, entry.writable) == (repository.identity, disk, True)
+    ]
+    if mine and mine[0] in state.unheld():
+        entry = repository.tags.read(disk)
+        known = entry.record if entry is not None else None
+        return mine[0] if known is None or gate.is_written(repository, known.volume) else None
+    return mine[0] if mine else None
 
 
 def attach(context: Context, state: HostState, repo_id: str, disk: str, monitor: str) -> Prepared:

@@ -36,7 +36,7 @@ def report(context: Context, repository: Repository, deep: bool = False) -> Repo
     """Check the whole repository. Fixes on tags that somebody works on become findings."""
     with collector_off():
         view = look(context, repository, deep)
-        return without_busy(context, repository, judge(view))
+        return without_busy(context, repository, judge(view), view.monitored)
 
 
 def look(
@@ -73,7 +73,7 @@ def look(
         format=repository.format,
         late_writers=_late_writers(repository, scan, facts, only) if shared else {},
         unheld=_unheld(repository, scan, only),
-        monitored=_monitored(context, repository),
+        monitored=_monitored(context, repository, scan),
         keepers=keepers(context, scan),
     )
     _sources(context, repository, view, only)
@@ -85,9 +85,11 @@ def look(
     return view
 
 
-def _monitored(context: Context, repository: Repository) -> frozenset[str]:
-    """Return the images whose machines here can be told to work on them; on LVM none is."""
-    return context.monitored(repository.identity) if repository.activation is None else frozenset()
+def _monitored(context: Context, repository: Repository, scan: Scan) -> frozenset[str]:
+    """Return the images whose machines run here and can be told to work on them; on LVM none is."""
+    noted = context.monitored(repository.identity) if repository.activation is None else ()
+    records = (entry.record for image in noted if (entry := scan.tags.get(image)) is not None and entry.record)
+    return frozenset(record.id for record in records if gate.is_written(repository, record.volume))
 
 
 def _with_those_named(scan: Scan) -> Scan:
@@ -103,10 +105,11 @@ def _with_those_named(scan: Scan) -> Scan:
     return scan._replace(tags=tags) if reasons else scan
 
 
-def without_busy(context: Context, repository: Repository, found: RepositoryReport) -> RepositoryReport:
-    """Take out the fixes of tags whose lease is held, and say who works there. A machine that can be spoken to does a
-    merge itself."""
-    machines = _monitored(context, repository)
+def without_busy(
+    context: Context, repository: Repository, found: RepositoryReport, machines: frozenset[str]
+) -> RepositoryReport:
+    """Take out the fixes of tags whose lease is held, and say who works there. One of the ``machines``, which can be
+    spoken to, does a merge itself, once."""
     held: dict[str, str] = {}
     asked: set[str] = set()
     findings = list(found.findings)
@@ -118,7 +121,10 @@ def without_busy(context: Context, repository: Repository, found: RepositoryRepo
                 if leasing.is_held(repository, tag):
                     held[tag] = leasing.holder(context.doors, repository, tag)
                     findings.append(Finding("busy", tag, f"in progress: {held[tag]}"))
-        if not any(tag in held for tag in fix.images) or (fix.rule == M_CHAIN and fix.images[0] in machines):
+        by_machine = fix.rule == M_CHAIN and fix.images[0] in machines
+        if by_machine and leasing.is_worked_on(context.doors, repository, fix.images[0]):
+            continue
+        if by_machine or not any(tag in held for tag in fix.images):
             fixes.append(fix)
     images = tuple(image._replace(busy=held[image.id]) if image.id in held else image for image in found.images)
     return found._replace(images=images, fixes=tuple(fixes), findings=tuple(findings))

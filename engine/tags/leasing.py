@@ -105,6 +105,19 @@ def is_held(repository: Repository, tag: str) -> bool:
     return False
 
 
+def is_worked_on(doors: Doors, repository: Repository, tag: str) -> bool:
+    """Ask for whoever only looks whether a process of this boot of the host works on ``tag``, whoever holds its lease:
+    False where that cannot be told."""
+    with contextlib.suppress(DiskwrightError):
+        entry = repository.tags.read(tag)
+        if entry is None or entry.record is None or entry.record.operation is None:
+            return False
+        line = progress.decode(repository.progress.read(tag, entry.record.epoch))
+        worker = ProcessIdentity(*line.process) if line and line.process and not line.status.last_error else None
+        return worker is not None and doors.processes.state(worker) is not ProcessState.GONE
+    return False
+
+
 def holder(doors: Doors, repository: Repository, tag: str) -> str:
     """Tell who works on ``tag``, as far as its records can be read and say so. Ask only when its lease is held."""
     record, line = None, None

@@ -7,21 +7,19 @@ from typing import Any
 
 import pytest
 
-from engine.data.model import Fix, Risk, aligned
+from engine.data.model import Status, aligned
 from engine.data.records import Record
-from engine.errors import BadRequest, ImageBusy, NotFound, Refused, Stopped, ToolFailed
+from engine.errors import BadRequest, ImageBusy, Refused, Stopped, ToolFailed
 from engine.gate import gate
 from engine.host import merging, paths
-from engine.survey import survey
 from engine.tags import changes
 from engine.triage import rules
 from engine.verbs import resize, snapshot
 from engine.verbs.live import resize as live_resize
-from engine.verbs.live import snapshot as live_snapshot
-from sim.explore.cases.driver import Driver, MiB, read
+from sim.disk.files import Fault
+from sim.explore.cases.driver import Driver, MiB
 from sim.explore.cases.fixtures import images
 from sim.explore.together.live import (
-    COPY,
     DEATHS,
     MACHINE,
     MERGE,
@@ -29,25 +27,13 @@ from sim.explore.together.live import (
     RESIZE,
     SNAPSHOT,
     VERB,
-    Wrong,
     a_removed_middle,
-    runs,
 )
+from sim.hosts.crash import Crashed
 from sim.hosts.machine import UNSAFE, SimMachine
+from sim.hosts.processes import SimProcess
 from sim.hosts.world import LVM, NFS, World
-
-MONITOR = "qmp:/run/vm"
-
-
-def wrong(*arguments: Any, **named: Any) -> list[Wrong]:
-    played = list(runs(*arguments, **named))
-    assert played
-    return [run for run in played if run is not None]
-
-
-def is_found(what: str, *arguments: Any, **named: Any) -> bool:
-    """Whether one of these runs tells of that."""
-    return any(what in problem for run in runs(*arguments, **named) if run is not None for problem in run.problems)
+from tests.sim.live_kit import MONITOR, a_merge, is_found, start, wrong
 
 
 @pytest.mark.parametrize(("death", "every"), [(VERB, 11), (MACHINE, 13), (POWER, 9)])
@@ -86,38 +72,6 @@ def test_a_merge_beside_a_machine_loses_nothing():
 def test_a_merge_beside_a_machine_loses_nothing_at_any_step():
     """More of them, on a server, with nothing below. All of them: ``make live``."""
     assert not wrong(MERGE, images.a_removed_snapshot, NFS, DEATHS, 47)
-
-
-def test_a_copy_of_a_running_disk_is_of_one_moment_whoever_dies():
-    """Some of the steps: it can be finished by another host, and nothing is left of it below the disk."""
-    assert not wrong(COPY, images.a_raw_disk, deaths=(VERB, MACHINE), every=41, first=9)
-
-
-@pytest.mark.slow
-def test_a_copy_of_a_running_disk_is_of_one_moment_at_any_step():
-    """More of them, on a server, of a disk that stands on a removed snapshot. All of them: ``make live``."""
-    assert not wrong(COPY, images.a_removed_snapshot, NFS, (VERB, POWER), 47, 4)
-
-
-def nobody_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(survey, "keepers", lambda context, scan: {})
-
-
-def of_the_disk_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    def freeze(context: Any, state: Any, entry: Any, repo_id: str, kept: Any, then: Any) -> None:
-        then(entry.image)
-
-    monkeypatch.setattr(live_snapshot, "freeze", freeze)
-
-
-@pytest.mark.parametrize(("plant", "found"), [
-    (nobody_keeps, "is not finished"),
-    (of_the_disk_itself, "a copy"),
-])  # fmt: skip
-def test_planted_bugs_of_a_copy_are_found(plant: Any, found: str, monkeypatch: pytest.MonkeyPatch):
-    """What is kept for it is merged away; it is of what the machine goes on writing to."""
-    plant(monkeypatch)
-    assert is_found(found, COPY, images.a_raw_disk, deaths=(POWER,), every=9, first=90)
 
 
 def strong_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,18 +155,6 @@ def test_planted_bugs_of_a_merge_are_found(plant: Any, deaths: tuple[str, ...], 
     assert is_found("the disk does not show", MERGE, images.a_removed_snapshot, deaths=deaths, every=2, first=50)
 
 
-@pytest.fixture
-def driver() -> Driver:
-    world = World()
-    world.create("a", "b")
-    return Driver(world)
-
-
-def start(driver: Driver, disk: str, monitor: str = MONITOR) -> SimMachine:
-    entry = driver.engine().prepare_image("a", disk, monitor=monitor)
-    return SimMachine(driver.world.process_of(driver.engine()).host, entry.path, entry.format, monitor=monitor)
-
-
 def test_a_monitor_that_is_gone_or_of_another_machine_changes_nothing(driver: Driver):
     """A sentence each, and the machine still has its holder."""
     one, other = driver.create("a", MiB), driver.create("a", MiB)
@@ -286,10 +228,6 @@ def test_a_longer_disk_is_told_its_machine_and_no_shorter_one(driver: Driver):
     assert len(engine.list_prepared()) == 1
     engine.teardown_image("a", disk)
     assert engine.get_image_status("a", disk).status == "optimized"
-
-
-def a_merge(driver: Driver) -> Fix:
-    return next(fix for fix in driver.engine().check_storage_repository("a") if fix.rule == rules.M_CHAIN)
 
 
 def test_a_machine_that_keeps_what_it_merged_in_its_caches_is_waited_for(driver: Driver):
@@ -381,73 +319,42 @@ def test_a_merge_that_is_stopped_leaves_no_job(driver: Driver):
     assert len(machine.nodes()) == 1
 
 
-def test_a_running_disk_is_copied_and_exported(driver: Driver):
-    """Each is what the disk contained then. What was kept for the copy is left alone until that is finished, on any
-    host, and becomes one with the disk then."""
-    disk = images.a_disk(driver)
+def test_a_merge_is_offered_to_a_machine_that_runs_and_once(driver: Driver):
+    """Not before it has started, nor while somebody has it merge; again when that one is dead."""
+    images.a_removed_snapshot(driver)
+    disk = driver.named["disk"]
     engine = driver.engine()
-    machine = start(driver, disk)
-    at = 4 * images.BLOCK
-    machine.write(at, images.data(5))
-    copy = engine.copy_image("b", disk, options={"auto_fix": False})
-    machine.write(at, images.data(6))
+    entry = engine.prepare_image("a", disk, monitor=MONITOR)
     assert not engine.check_storage_repository("a")
-    assert any(f"kept for the copy {copy}" in found.text for found in engine.inspect_repository("a").findings)
-    other = driver.world.host("two")
-    other.run_fix_here("b", other.check_storage_repository("b")[0])
-    assert read(engine, "b", copy, images.ODD).read(at, images.BLOCK) == images.data(5)
-    assert engine.get_image_status("b", copy).mutable
-    machine.write(at, images.data(7))
-    engine.export_image("a", disk, "/srv/out.raw", "raw")
-    machine.write(at, images.data(8))
-    with engine.doors.files.open("/srv/out.raw", False) as handle:
-        assert handle.read_at(at, images.BLOCK) == images.data(7)
-    for rule in (rules.M_CHAIN, rules.C_HIDDEN) * 2:
-        engine.run_fix_here("a", next(fix for fix in engine.check_storage_repository("a") if fix.rule == rule))
-    machine.stop()
-    engine.teardown_image("a", disk)
-    assert [image.id for image in engine.inspect_repository("a").images] == [disk]
-    assert read(engine, "a", disk, images.ODD).read(at, images.BLOCK) == images.data(8)
+    machine = SimMachine(driver.world.process_of(engine).host, entry.path, entry.format, monitor=MONITOR)
+    fix = a_merge(driver)
+    offered: list[bool] = []
+
+    def look_and_die(process: SimProcess, call: str, what: str) -> Fault:
+        if call == "hypervisors.finish":
+            offered.append(bool(driver.world.host("one").check_storage_repository("a")))
+            process.kill()
+        return Fault.NONE
+
+    driver.world.process_of(engine).hook = look_and_die
+    with pytest.raises(Crashed):
+        engine.run_fix_here("a", fix)
+    assert offered == [False]
+    again = driver.world.host("one")
+    (fix,) = (fix for fix in again.check_storage_repository("a") if fix.rule == rules.M_CHAIN)
+    again.run_fix_here("a", fix)
+    assert len(machine.nodes()) == 1
 
 
-def test_a_running_disk_is_copied_onto_a_base(driver: Driver):
-    """Only the difference is; a base that is none is refused before anything is done."""
+def test_a_disk_at_rest_is_no_matter_of_a_machine_that_died_with_its_holder(driver: Driver):
+    """Its note stays until somebody looks, and speaks of nobody."""
     disk = images.a_disk(driver)
     engine = driver.engine()
-    base = engine.create_snapshot("a", disk)
-    engine.copy_image("b", base, options={"auto_fix": False})
-    engine.run_fix_here("b", engine.check_storage_repository("b")[0])
-    machine = start(driver, disk)
-    with pytest.raises(NotFound, match="base"):
-        engine.copy_image("b", disk, "0" * 32)
-    assert len(machine.nodes()) == 2
-    machine.write(0, images.data(5))
-    copy = engine.copy_image("b", disk, base, options={"auto_fix": False})
-    engine.run_fix_here("b", engine.check_storage_repository("b")[0])
-    assert read(engine, "b", copy, images.ODD).read(0, images.BLOCK) == images.data(5)
-    parent = changes.read(engine.context.repository("b"), copy).record.volume
-    assert parent is not None
-    assert parent.parent == base
-
-
-def test_what_is_kept_for_a_copy_that_cannot_be_seen_goes_only_if_that_is_wanted(driver: Driver):
-    """Nobody here can tell whether it is finished. One that was given up needs nothing."""
-    disk = images.a_disk(driver)
-    engine = driver.engine()
-    machine = start(driver, disk)
-    copy = engine.copy_image("b", disk, options={"auto_fix": False})
-    machine.stop()
-    engine.teardown_image("a", disk)
-    alone = driver.world.host("two")
-    alone.disconnect_storage_repository("b")
-    (fix,) = alone.check_storage_repository("a")
-    assert (fix.rule, fix.risk) == (rules.M_CHAIN, Risk.LOSES_DATA)
-    assert any(copy in fact for fact in fix.facts)
-    engine.remove_image("b", copy)
-    assert not engine.check_storage_repository("a"), "it may be restored"
-    engine.run_fix_here("b", engine.check_storage_repository("b")[0])
-    (fix,) = engine.check_storage_repository("a")
-    assert fix.risk is not Risk.LOSES_DATA
+    start(driver, disk).kill()
+    (entry,) = engine.list_prepared()
+    engine.doors.processes.terminate(entry.process)
+    engine.create_snapshot("a", disk)
+    assert engine.get_image_status("a", disk).status is Status.OPTIMIZED
 
 
 def test_a_machine_that_flushes_nothing_merges_nothing(driver: Driver):

@@ -59,7 +59,7 @@ def gather(engine: Engine, repo_id: str, deep: bool = False, known: ConstraintRo
     repository = context.repository(repo_id)
     with collector_off():
         seen = survey.look(context, repository, deep)
-        report = survey.without_busy(context, repository, judge(seen))
+        report = survey.without_busy(context, repository, judge(seen), seen.monitored)
         names = names_in(seen)
     constraints = known or constraint_row(repository.constraints()._asdict())
     view = RepositoryView(

@@ -124,7 +124,7 @@ def of_repository(engine: Engine, repo: str) -> State:
         context = engine.context
         repository = context.repository(repo)
         seen = survey.look(context, repository)
-        report = survey.without_busy(context, repository, judge(seen))
+        report = survey.without_busy(context, repository, judge(seen), seen.monitored)
     except DiskwrightError as error:
         return {"error": {"code": error.code, "message": error.message, "next_step": error.next_step}}
     graph = Graph(seen)

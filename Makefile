@@ -42,7 +42,7 @@ torture: ## random operations on hosts that are killed and frozen: ROUNDS=30 FOR
 
 MINUTES ?= 10
 adversary: FORMAT := local
-adversary: ## an outside tester of the real commands, with kills, machines, damage: MINUTES=10 SEED=… PLOTS=…
+adversary: ## an outside tester of the real commands, with kills, machines, damage: MINUTES=10 FORMAT=local|nfs|lvm SEED=… PLOTS=…
 	@.ci/setup.sh dev
 	@.venv/bin/python -m tests.adversary --minutes $(MINUTES) --format $(FORMAT) $(if $(SEED),--seed $(SEED)) $(if $(PLOTS),--only $(PLOTS))
 

@@ -1,19 +1,25 @@
 """The adversary's command: `python -m tests.adversary --minutes 3 --seed 7`; exit code 1: something is wrong."""
 
 import argparse
+import contextlib
 import random
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+from tests.adversary.doors.guests import OnLvm, OnNfs
+from tests.adversary.doors.labs import LabByCommand
+from tests.adversary.doors.sites import Here, Site
 from tests.adversary.known import KNOWN
 from tests.adversary.oracle.findings import CannotTry
 from tests.adversary.plots import PLOTS
 from tests.adversary.shrinking import shrink
 from tests.adversary.stories import Played, Stage, Story
 
+FORMATS = ("local", "nfs", "lvm")
 PLAIN = "plain"  # ordinary work with kills, nobody from outside
 
 
@@ -46,10 +52,10 @@ def run(
     return wrong
 
 
-def programme(seed: int, *, known: bool = False) -> list[str]:
-    """Return what is told in turn: the plots in an order that the seed says, without what is known unless asked for,
-    and ordinary work before every second one."""
-    plots = [plot for plot in PLOTS if known or plot not in KNOWN]
+def programme(seed: int, *, known: bool = False, lacks: frozenset[str] = frozenset()) -> list[str]:
+    """Return what is told in turn: the plots in an order that the seed says, without what the site lacks and what is
+    known unless asked for, and ordinary work before every second one."""
+    plots = [plot for plot in PLOTS if plot not in lacks and (known or plot not in KNOWN)]
     random.Random(seed).shuffle(plots)
     return [name for at, plot in enumerate(plots) for name in ((PLAIN, plot) if at % 2 == 0 else (plot,))] or [PLAIN]
 
@@ -79,7 +85,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--shrink", type=float, default=120.0, metavar="SECONDS", help="how long a story is made smaller"
     )
-    parser.add_argument("--format", default="local", choices=["local"], help="kind of storage")
+    parser.add_argument("--format", default="local", choices=FORMATS, help="storage; but for local, in a lab")
     parser.add_argument("--command", metavar="FILE", help="another diskwright than that beside this Python")
     parser.add_argument("--list", action="store_true", help="list the plots and what is known")
     options = parser.parse_args(arguments)
@@ -91,13 +97,13 @@ def main(arguments: list[str]) -> int:
     if not command:
         parser.error("diskwright is not installed beside this Python")
     seed = options.seed if options.seed is not None else time.time_ns() % 1_000_000
-    with tempfile.TemporaryDirectory(prefix="adversary-") as directory:
-        stage = Stage(Path(directory), command)
+    with tempfile.TemporaryDirectory(prefix="adversary-") as name, _site(options.format, command, Path(name)) as site:
+        stage = Stage(Path(name), site)
         if options.replay:
             wrong = _replay(stage, Story.load(options.replay.read_text()), options.times)
         else:
-            names = options.only or programme(seed, known=options.known)
-            _say(f"seed {seed}, {options.minutes:g} minutes: {' '.join(names)}")
+            names = options.only or programme(seed, known=options.known, lacks=site.lacks)
+            _say(f"seed {seed}, {options.minutes:g} minutes on {options.format}: {' '.join(names)}")
             wrong = run(
                 stage,
                 seconds=options.minutes * 60,
@@ -109,6 +115,19 @@ def main(arguments: list[str]) -> int:
     if wrong and options.keep:
         options.keep.write_text(wrong[0].story.dump())
     return 1 if wrong else 0
+
+
+@contextlib.contextmanager
+def _site(kind: str, command: str, directory: Path) -> Iterator[Site]:
+    if kind == "local":
+        yield Here(command)
+        return
+    with tempfile.TemporaryDirectory(prefix="advlab-") as own:
+        lab = LabByCommand(command, Path(own), 2 if kind == "nfs" else 1, nfs=kind == "nfs")
+        try:
+            yield OnNfs(lab, directory, command) if kind == "nfs" else OnLvm(lab, directory, command)
+        finally:
+            lab.close()
 
 
 def _replay(stage: Stage, story: Story, times: int) -> list[Played]:

@@ -8,13 +8,13 @@ from tests.adversary.oracle.contents import BLOCK
 from tests.adversary.oracle.model import ABSENT, PRESENT, REMOVED, Image
 from tests.adversary.world import Action, World
 
-MOST_IMAGES = 7  # in a repository; each costs an export in each round
 SIZES = (1 << 20, 2 << 20, 4 << 20, (1 << 20) + 512, (2 << 20) + 3 * 512)
 _WEIGHTS = {
     "create_disk": 3, "import_file": 2, "write": 7, "snapshot": 5, "copy": 4, "remove": 4, "restore": 2, "fix": 4,
     "fix_one": 3, "strategy": 2, "digest": 1, "stop": 1, "check": 1, "read": 3, "kill_runners": 2, "machine": 2,
     "machine_write": 4, "machine_stop": 2,
 }  # fmt: skip
+TO_HOSTS = ("host_dies", "host_sleeps", "power_cut")
 
 
 def round_of(
@@ -24,7 +24,9 @@ def round_of(
     change an image."""
     actions: list[Action] = []
     for at in range(rng.randint(1, most)):
-        verb = rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
+        empty = world.site.sparing and not any(world.model.repositories.values())
+        weights = {"create_disk": 1, "import_file": 1} if empty else {**_WEIGHTS, **world.site.more}
+        verb = rng.choices(list(weights), list(weights.values()))[0]
         action = _Chooser(world, rng, f"r{number}n{at}").choose(verb)
         if action and not _collides(action, [*beside, *actions]):
             actions.append(action)
@@ -32,6 +34,8 @@ def round_of(
 
 
 def _collides(action: Action, others: list[Action]) -> bool:
+    if action["do"] in TO_HOSTS:
+        return any(one["do"] in TO_HOSTS for one in others)
     if action["do"] not in ("write", "machine_write", "machine_start", "machine_stop"):
         return False
     mine = (action["repo"], action.get("image"))
@@ -91,7 +95,7 @@ class _Chooser:
     def _full(self) -> bool:
         return (
             len([one for one in self.world.model.repositories[self.repository].values() if one.states != {ABSENT}])
-            >= MOST_IMAGES
+            >= self.world.site.most_images
         )
 
     def _make(self) -> Action:
@@ -174,6 +178,11 @@ class _Chooser:
 
     def _kill_runners(self) -> Action:
         return {"ms": self.rng.randrange(500)}
+
+    def _host_dies(self) -> Action:
+        return {"ms": self.rng.choice((self.rng.randrange(500), self.rng.randrange(6000)))}
+
+    _host_sleeps = _host_dies
 
     def _machine(self) -> Action | None:
         disk = self._one("disk")

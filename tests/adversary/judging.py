@@ -1,8 +1,6 @@
 """What is looked at after a round and at the end: listings, statuses, contents, fixes, what is left over."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from tests.adversary.doors.hosts import Done, Host
@@ -16,11 +14,12 @@ IN_USE = 4
 """Exit code, as documented: somebody holds the image."""
 
 
-def look(world: World, host: Host) -> list[Finding]:
-    """Compare every repository with the model: which images are there, and what usable ones contain."""
+def look(world: World, host: Host, touched: set[str]) -> list[Finding]:
+    """Compare repositories with the model: which images are there, and what usable ones contain. Where commands are
+    slow, only those that were touched."""
     world.quiet()
     found = world.machines_hurt()
-    for repository in world.places:
+    for repository in touched if world.site.sparing else world.places:
         found += _Look(world, host, repository, strict=False).all()
     return found
 
@@ -250,7 +249,7 @@ def _empties(world: World, host: Host, repository: str) -> list[Finding]:
         world.quiet()
         if not left:
             break
-    files = _left_over(world.places[repository].root)
+    files = world.places[repository].left_over()
     if not left and not files:
         return []
     told = [f"{one['id']} {one['status']} {one['reason']}" for one in left]
@@ -259,11 +258,3 @@ def _empties(world: World, host: Host, repository: str) -> list[Finding]:
         f"offered: {fix['rule']} {fix['target']} waits for {fix['waits_for']!r}" for fix in output.get("fixes", [])
     ]
     return [Finding("can't be emptied", repository, "", "; ".join(told + files)[:900])]
-
-
-def _left_over(root: Path) -> list[str]:
-    found = []
-    for directory in ("volumes", "lost", "tmp", "progress", "digests"):
-        for parent, _, files in os.walk(root / directory):
-            found += [os.path.relpath(f"{parent}/{name}", root) for name in files]
-    return found

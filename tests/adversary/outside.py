@@ -1,10 +1,8 @@
-"""What the world outside does: machines that outlive their holder, power cuts, other tools, backups, damage."""
-
-import shutil
-import subprocess
+"""What the world outside does: machines that outlive their holder, hosts that die, other tools, backups, damage."""
 
 from tests.adversary.doors import processes
-from tests.adversary.doors.damage import DAMAGES, record_of
+from tests.adversary.doors.damage import DAMAGES
+from tests.adversary.doors.hosts import Host
 from tests.adversary.oracle.contents import BLOCK, extent_bytes
 from tests.adversary.oracle.findings import NotThere
 from tests.adversary.oracle.model import Image
@@ -21,7 +19,7 @@ def _image(world: World, action: Action) -> Image:
 def holder_kill(world: World, action: Action) -> Outcome:
     """Kill the process that holds a machine's disk; the machine goes on."""
     if machine := world.machines.get(action["machine"]):
-        processes.kill(machine.holder)
+        machine.hands.kill(machine.holder)
     return Outcome()
 
 
@@ -38,8 +36,7 @@ def teardown_under_machine(world: World, action: Action) -> Outcome:
     image = world.model.find(machine.repository, machine.image) if machine else None
     if not machine or not image:
         return Outcome()
-    host = next(host for host in world.hosts if host.name == machine.host)
-    done = host.run("teardown", machine.repository, image.id)
+    done = world.host_of(machine).run("teardown", machine.repository, image.id)
     machine.torn_down = done.code == 0
     return Outcome([done])
 
@@ -76,15 +73,61 @@ def power_cut(world: World, action: Action) -> Outcome:
     for machine in world.machines.values():
         machine.end(kill=True)
     world.machines.clear()
-    for pid in processes.marked(str(world.directory)):
-        processes.kill(pid)
+    for host in world.hosts:
+        host.hands.end_world(str(world.directory))
     world.places[action["repo"]].cut()
+    world.reach()
     for image in world.model.repositories[action["repo"]].values():
-        for content in image.contents:
-            if content.torn and image.kind == "disk":
-                image.hurt = image.hurt or "torn"
-            content.cut()
+        _cut(image)
     return Outcome()
+
+
+def _cut(image: Image) -> None:
+    """Note that what was not flushed may be lost."""
+    image.checked = False
+    for content in image.contents:
+        if content.torn and image.kind == "disk":
+            image.hurt = image.hurt or "torn"
+        content.cut()
+
+
+def host_dies(world: World, action: Action) -> Outcome:
+    """Kill a host after some time, with all that it does and has in memory, and boot it again."""
+    host = world.host(action)
+    processes.pause(action["ms"] / 1000)
+    world.site.kill(host.name)
+
+    def writes() -> None:
+        world.reach()
+        _forget_machines(world, host)
+        for images in world.model.repositories.values():
+            for image in images.values():
+                _cut(image)
+
+    return Outcome(writes=writes)
+
+
+def host_sleeps(world: World, action: Action) -> Outcome:
+    """Let time stop for a host, in the middle of what it does, until the server has given its locks away. Its machines
+    can write no more then, and end."""
+    host = world.host(action)
+    processes.pause(action["ms"] / 1000)
+    world.site.sleep(host.name)
+
+    def writes() -> None:
+        for machine in [one for one in world.machines.values() if one.host == host.name]:
+            machine.end(kill=True)
+        _forget_machines(world, host)
+        for images in world.model.repositories.values():
+            for image in images.values():
+                image.checked = False
+
+    return Outcome(writes=writes)
+
+
+def _forget_machines(world: World, host: Host) -> None:
+    for name in [name for name, machine in world.machines.items() if machine.host == host.name]:
+        del world.machines[name]
 
 
 def fill(world: World, action: Action) -> Outcome:
@@ -95,9 +138,7 @@ def fill(world: World, action: Action) -> Outcome:
 
 def backup(world: World, action: Action) -> Outcome:
     """Copy the repository's directory away."""
-    away = world.directory / f"backup-of-{action['repo']}"
-    shutil.rmtree(away, ignore_errors=True)
-    subprocess.run(["cp", "-a", str(world.places[action["repo"]].root), str(away)], check=True)
+    world.files(action["repo"]).back_up()
     world.backups[action["repo"]] = world.model.saved(action["repo"])
     return Outcome()
 
@@ -105,12 +146,10 @@ def backup(world: World, action: Action) -> Outcome:
 def restore_backup(world: World, action: Action) -> Outcome:
     """Put the copy in the place of the repository, as one restores a backup."""
     repository = action["repo"]
-    away, root = world.directory / f"backup-of-{repository}", world.places[repository].root
     if repository not in world.backups:
         return Outcome()
     world.teardown_all()
-    shutil.rmtree(root)
-    subprocess.run(["cp", "-a", str(away), str(root)], check=True)
+    world.files(repository).restore()
     world.model.repositories[repository] = world.model.saved_copy(world.backups[repository])
     for images in world.model.repositories.values():
         for image in images.values():
@@ -125,9 +164,7 @@ def restore_locks(world: World, action: Action) -> Outcome:
     """Put an empty lock file in the place of the lock file, as a restore of single files does.
 
     Until somebody accepts it, hosts that know the other may refuse everything; at the end all of them do accept it."""
-    locks = world.places[action["repo"]].root / "locks"
-    locks.unlink()
-    locks.touch()
+    world.files(action["repo"]).restore_locks()
     world.replaced.add(action["repo"])
     return Outcome()
 
@@ -135,11 +172,8 @@ def restore_locks(world: World, action: Action) -> Outcome:
 def damage(world: World, action: Action) -> Outcome:
     """Damage one object of a repository (`what`), at a place in it that `at` chooses."""
     image = _image(world, action)
-    hurts, strike = DAMAGES[action["what"]]
-    root = world.places[action["repo"]].root
-    volumes = [path for path in (root / "volumes").rglob("*") if path.is_file()]
-    strike(root, image.id, action["at"])
-    world.deleted |= {str(path) for path in volumes if not path.exists()}
+    hurts, _strike = DAMAGES[action["what"]]
+    world.deleted |= set(world.files(action["repo"]).damage(action["what"], image.id, action["at"]))
     if hurts == "record":
         image.hurt = "record"
     if action["what"] == "locks-gone":  # it is made again by one host, and is another file for the others
@@ -153,22 +187,17 @@ def damage(world: World, action: Action) -> Outcome:
 def record_away(world: World, action: Action) -> Outcome:
     """Take the record of an image away: it is being restored, and its data came first."""
     image = _image(world, action)
-    record = record_of(world.places[action["repo"]].root, image.id)
-    kept = world.file(".record")
-    shutil.move(record, kept)
-    world.away[f"{action['repo']}/{image.name}"] = (record, kept)
+    world.away[f"{action['repo']}/{image.name}"] = world.files(action["repo"]).record_away(image.id)
     return Outcome()
 
 
 def record_back(world: World, action: Action) -> Outcome:
     """Bring the record back."""
     if moved := world.away.pop(f"{action['repo']}/{action['image']}", None):
-        record, kept = moved
-        record.parent.mkdir(exist_ok=True)
-        shutil.move(kept, record)
+        world.files(action["repo"]).record_back(*moved)
     return Outcome()
 
 
-_MACHINES = (holder_kill, machine_dies, teardown_under_machine)
+_MACHINES = (holder_kill, machine_dies, teardown_under_machine, host_dies, host_sleeps)
 _STORAGE = (grow, power_cut, fill, backup, restore_backup, restore_locks, damage, record_away, record_back)
 OUTSIDE = {one.__name__: one for one in (*_MACHINES, *_STORAGE)}

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.adversary import judging
-from tests.adversary.choices import round_of
+from tests.adversary.choices import TO_HOSTS, round_of
 from tests.adversary.doors.hosts import Done
+from tests.adversary.doors.sites import Site
 from tests.adversary.oracle.findings import Finding
 from tests.adversary.outside import OUTSIDE
 from tests.adversary.plots import PLOTS, Rounds
 from tests.adversary.verbs import VERBS
 from tests.adversary.world import Action, World
-
-ROUNDS = 7
 
 
 @dataclass
@@ -55,10 +54,10 @@ class Played:
 
 
 class Stage:
-    """Where stories are played: a directory for worlds, the command to drive."""
+    """Where stories are played: a directory for worlds, and the site of their hosts and storage."""
 
-    def __init__(self, directory: Path, command: str) -> None:
-        self._directory, self._command = directory, command
+    def __init__(self, directory: Path, site: Site) -> None:
+        self._directory, self._site = directory, site
         self._count = 0
 
     def tell(self, seed: int, plot: str) -> Played:
@@ -76,7 +75,7 @@ class Stage:
 
     def _play(self, story: Story, rounds: Callable[[World], list[Finding]]) -> Played:
         self._count += 1
-        world = World(self._directory / f"world-{self._count}", self._command, story.storage, VERBS | OUTSIDE)
+        world = World(self._directory / f"world-{self._count}", self._site, story.storage, VERBS | OUTSIDE)
         try:
             findings = rounds(world)
             return Played(story, findings, world.log, world.noted)
@@ -87,7 +86,7 @@ class Stage:
 def _choose(world: World, story: Story, rng: random.Random, planned: Rounds) -> list[Finding]:
     plot = PLOTS.get(story.plot)
     beside = not plot or (not plot.alone and rng.random() < 0.5)
-    for number in range(len(planned) or ROUNDS):
+    for number in range(len(planned) or world.site.rounds):
         actions = list(planned[number]) if number < len(planned) else []
         if beside:
             actions += round_of(world, rng, number, most=2 if plot else 4, beside=actions)
@@ -96,7 +95,7 @@ def _choose(world: World, story: Story, rng: random.Random, planned: Rounds) -> 
             story.settles.add(number)
         if findings := _one_round(world, story, number):
             return findings
-    return judging.end(world, world.hosts[rng.randrange(2)])
+    return judging.end(world, world.hosts[rng.randrange(2) % len(world.hosts)])
 
 
 def _repeat(world: World, story: Story) -> list[Finding]:
@@ -107,8 +106,18 @@ def _repeat(world: World, story: Story) -> list[Finding]:
 
 
 def _one_round(world: World, story: Story, number: int) -> list[Finding]:
-    host = world.hosts[number % 2]
+    host = world.hosts[number % len(world.hosts)]
     findings = world.play(story.rounds[number])
     if not findings:
-        findings = judging.settle(world, host) if number in story.settles else judging.look(world, host)
+        findings = (
+            judging.settle(world, host)
+            if number in story.settles
+            else judging.look(world, host, _touched(world, story.rounds[number]))
+        )
     return findings
+
+
+def _touched(world: World, actions: list[Action]) -> set[str]:
+    if any(action["do"] in TO_HOSTS for action in actions):
+        return set(world.places)
+    return {action[key] for action in actions for key in ("repo", "from") if action.get(key)}

@@ -1,6 +1,9 @@
 """The adversary finds nothing, as far as it is not known; and it can tell wrong from right."""
 
+import contextlib
+import os
 import shutil
+import signal
 import socket
 import struct
 import sys
@@ -13,6 +16,8 @@ import pytest
 from tests.adversary.__main__ import programme, report, run
 from tests.adversary.choices import extents
 from tests.adversary.doors.machines import NbdClient
+from tests.adversary.doors.quick import Quick
+from tests.adversary.doors.sites import Here
 from tests.adversary.known import KNOWN
 from tests.adversary.oracle.contents import BLOCK, Content, block_bytes, extent_bytes, judge
 from tests.adversary.oracle.findings import Finding
@@ -29,7 +34,7 @@ def test_three_minutes_of_the_adversary_find_nothing(tmp_path):
     """What several hosts do at once, killed anywhere, and what is mended of the world outside, shows nothing wrong."""
     command = shutil.which("diskwright", path=str(Path(sys.executable).parent))
     assert command
-    stage = Stage(tmp_path, command)
+    stage = Stage(tmp_path, Here(command))
     wrong = run(stage, seconds=180, seed=SEED, plots=programme(SEED), shrink_s=60)
     assert not wrong, report(wrong[0])
 
@@ -155,6 +160,32 @@ def test_requests_of_two_threads_do_not_run_into_each_other():
         for block in blocks:
             block.result(10)
         assert sorted(server.result(10)) == [(at * BLOCK, bytes([at]) * BLOCK * 20) for at in range(40)]
+
+
+def test_a_program_that_is_started_in_a_fork_is_a_program(tmp_path):
+    """Arguments, environment, output, exit code, what it leaves behind and its death are those of a process."""
+    script = tmp_path / "program"
+    script.write_text(
+        "import fractions, os, subprocess, sys\n"
+        "print(sys.argv[1:], os.environ['MINE'], os.getsid(0) == os.getpid())\n"
+        "subprocess.Popen(['sleep', '60'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+        "print('no', file=sys.stderr)\n"
+        "os.kill(os.getpid(), 9) if sys.argv[1] == 'die' else sys.exit(5)\n"
+    )
+    environment = {"MINE": "yes", "PATH": os.environ["PATH"]}
+    quick = Quick()
+    try:
+        for word, code in (("a b", 5), ("die", -9)):
+            started = quick.start([str(script), word], environment)
+            out, err = started.communicate(60)
+            assert (started.returncode, out, err) == (code, f"['{word}'] yes True\n".encode(), b"no\n") or word == "die"
+            assert started.returncode == code
+            for pid in [int(one.name) for one in Path("/proc").iterdir() if one.name.isdigit()]:
+                with contextlib.suppress(OSError):
+                    if os.getsid(pid) == started.pid:
+                        os.kill(pid, signal.SIGKILL)
+    finally:
+        quick.close()
 
 
 def _serve(connection, requests):

@@ -3,8 +3,9 @@
 import json
 from typing import Any
 
-from tests.adversary.doors import machines, processes
-from tests.adversary.doors.hosts import Done, Kill
+from tests.adversary.doors.hosts import Done, Machine
+from tests.adversary.doors.kills import Kill
+from tests.adversary.doors.machines import MachineError
 from tests.adversary.oracle.contents import BLOCK, Content, extent_bytes, judge
 from tests.adversary.oracle.findings import Finding
 from tests.adversary.oracle.model import ABSENT, PRESENT, Change, Image, Said
@@ -247,9 +248,8 @@ def read(world: World, action: Action) -> Outcome:
 
 def kill_runners(world: World, action: Action) -> Outcome:
     """Kill every process that works on its own, after some milliseconds."""
-    processes.pause(action["ms"] / 1000)
-    for pid in processes.runners(str(world.directory)):
-        processes.kill(pid)
+    for hands in {id(host.hands): host.hands for host in world.hosts}.values():
+        hands.kill_runners(str(world.directory), action["ms"])
     return Outcome()
 
 
@@ -261,23 +261,21 @@ def machine_start(world: World, action: Action) -> Outcome:
     done = _run(world, action, "prepare", action["repo"], image.id)
     if done.code or "path" not in done.output:
         return Outcome([done])
-    where = {"repository": action["repo"], "image": image.name, "host": done.host}
-    told = done.output
-    environment = world.host(action).environment()
+    told, hands = done.output, world.host(action).hands
     outcome = Outcome([done])
     others = [m for m in world.machines.values() if (m.repository, m.image) == (action["repo"], image.name)]
     for other in others:
-        if not other.torn_down and processes.alive(other.holder):
+        if not other.torn_down and not other.hands.wait_gone(other.holder, 0.0):
             says = f"{other.host} (process {other.holder}) and {done.host} (process {told['pid']}) both may write"
             outcome.findings.append(Finding("two writers", action["repo"], image.name, says))
     try:
-        machine = machines.start(where, told["pid"], told["path"], told["format"], environment, world.file(".sock"))
-    except machines.MachineError as error:
+        number = hands.machine_start(str(world.directory), told["path"], told["format"])
+    except MachineError as error:
         world.host(action).run("teardown", action["repo"], image.id)
         outcome.note = str(error)
         return outcome
     with world.lock:
-        world.machines[action["as"]] = machine
+        world.machines[action["as"]] = Machine(action["repo"], image.name, done.host, told["pid"], hands, number)
     return outcome
 
 
@@ -295,7 +293,7 @@ def machine_write(world: World, action: Action) -> Outcome:
             try:
                 machine.write(number, first, count)
                 written.append((number, first, count, True))
-            except machines.MachineError:
+            except MachineError:
                 written.append((number, first, count, False))
 
     def writes() -> None:
@@ -316,8 +314,7 @@ def machine_stop(world: World, action: Action) -> Outcome:
         return Outcome()
     machine.end(kill=bool(action.get("dies")))
     image = world.model.find(machine.repository, machine.image)
-    host = next(host for host in world.hosts if host.name == machine.host)
-    return Outcome([host.run("teardown", machine.repository, image.id)] if image else [])
+    return Outcome([world.host_of(machine).run("teardown", machine.repository, image.id)] if image else [])
 
 
 _ALL = (create_disk, import_file, write, snapshot, copy, remove, restore, fix, strategy, digest, stop, check, read)

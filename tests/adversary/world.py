@@ -6,7 +6,6 @@ The actions of a round run side by side; the model changes after all of them hav
 
 import contextlib
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,16 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.adversary.doors import processes
-from tests.adversary.doors.hosts import Done, Host
-from tests.adversary.doors.machines import Machine, MachineError
-from tests.adversary.doors.places import Place, make_place
+from tests.adversary.doors.hands import Gone
+from tests.adversary.doors.hosts import Done, Host, Machine
+from tests.adversary.doors.machines import MachineError
+from tests.adversary.doors.places import Files, Place
+from tests.adversary.doors.sites import Site
 from tests.adversary.oracle.contents import Content
 from tests.adversary.oracle.findings import CannotTry, Finding, NotThere
 from tests.adversary.oracle.model import Change, Image, Model, states_after
 
 Action = dict[str, Any]
-HOSTS = ("anna", "bert")
 QUIET_S = 60.0
 _NARROW = "create_disk import_file write check read digest backup copy remove machine_start".split()
 
@@ -59,16 +58,16 @@ Verbs = Mapping[str, Callable[["World", Action], Outcome]]
 class World:
     """One world in a directory of its own; `close` ends everything that was started in it."""
 
-    def __init__(self, directory: Path, command: str, storage: dict[str, str], verbs: Verbs) -> None:
-        self.directory, self._verbs = directory, verbs
+    def __init__(self, directory: Path, site: Site, storage: dict[str, str], verbs: Verbs) -> None:
+        self.directory, self.site, self._verbs = directory, site, verbs
         self.model = Model()
         self.log: list[Done] = []
-        self.hosts = [Host(name, directory, command, self.log) for name in HOSTS]
+        self.hosts = [Host(name, directory, hands, notes, self.log) for name, hands, notes in site.hosts()]
         self.places: dict[str, Place] = {}
         self.machines: dict[str, Machine] = {}
         self.backups: dict[str, dict[str, Image]] = {}
-        self.away: dict[str, tuple[Path, Path]] = {}  # records that are being restored
-        self.deleted: set[str] = set()  # paths of files that the adversary itself has deleted
+        self.away: dict[str, tuple[str, str]] = {}  # records that are being restored
+        self.deleted: set[str] = set()  # names of files that the adversary itself has deleted
         self.replaced: set[str] = set()  # repositories with another lock file, which no operator has accepted yet
         self.lock = threading.Lock()
         self.noted: list[str] = []
@@ -87,6 +86,22 @@ class World:
         """Return the host that an action names."""
         return self.hosts[int(action.get("host", 0)) % len(self.hosts)]
 
+    def host_of(self, machine: Machine) -> Host:
+        """Return the host on which a machine runs."""
+        return next(host for host in self.hosts if host.name == machine.host)
+
+    def files(self, repository: str) -> Files:
+        """Return the storage of a repository that is made of files."""
+        place = self.places[repository]
+        if not isinstance(place, Files):
+            raise NotThere("there are no files")
+        return place
+
+    def reach(self) -> None:
+        """Take the hands of the hosts that there are now: those that have booted have others."""
+        for host, (_name, hands, _notes) in zip(self.hosts, self.site.hosts(), strict=True):
+            host.hands = hands
+
     def file(self, suffix: str) -> Path:
         """Return the path of a new file of the adversary's own."""
         with self.lock:
@@ -104,6 +119,7 @@ class World:
         )
         with ThreadPoolExecutor(max_workers=max(1, len(actions))) as pool:
             outcomes = list(pool.map(self._perform, actions))
+        self.noted += [outcome.note for outcome in outcomes if outcome.note]
         for outcome in outcomes:
             if outcome.writes:
                 outcome.writes()
@@ -118,17 +134,22 @@ class World:
     def quiet(self) -> None:
         """Wait until nothing works any more but machines and what is prepared; end what is left after a minute."""
         deadline = time.monotonic() + QUIET_S
-        known = {machine.holder for machine in self.machines.values()}
-        known |= {machine.process.pid for machine in self.machines.values()}
-        while working := [pid for pid in processes.marked(str(self.directory)) if pid not in known]:
-            idle = {entry["pid"] for host in self.hosts for entry in host.prepared()}
-            working = [pid for pid in working if pid not in idle]
-            if not working:
-                return
-            if not processes.wait_gone(working[0], min(1.0, QUIET_S)) and time.monotonic() > deadline:
-                self.noted.append(f"still at work after {QUIET_S:.0f} s: {processes.marked(str(self.directory))}")
-                for pid in working:
-                    processes.kill(pid)
+        for host in {id(host.hands): host for host in self.hosts}.values():
+            while working := self._working(host):
+                if not host.hands.wait_gone(working[0], min(1.0, QUIET_S)) and time.monotonic() > deadline:
+                    self.noted.append(f"still at work on {host.name} after {QUIET_S:.0f} s: {working}")
+                    for pid in working:
+                        host.hands.kill(pid)
+
+    def _working(self, host: Host) -> list[int]:
+        """Return the processes on the machine of a host that do work."""
+        known = {machine.holder for machine in self.machines.values() if self.host_of(machine).hands is host.hands}
+        working = [pid for pid in host.hands.working(str(self.directory)) if pid not in known]
+        if not working:
+            return []
+        here = [other for other in self.hosts if other.hands is host.hands]
+        idle = {entry["pid"] for other in here for entry in other.prepared()}
+        return [pid for pid in working if pid not in idle]
 
     def teardown_all(self) -> None:
         """Stop all machines and give back everything that is prepared."""
@@ -145,13 +166,8 @@ class World:
         place = self.places[repository]
         for host in self.hosts:
             if host.run("images", repository).code:
-                more = ["--accept-moved"] if "--accept-moved" in self._help("connect") else []
-                host.run("connect", repository, place.format, *place.parameters(), *more)
+                host.run("connect", repository, place.format, *place.parameters(making=False), "--accept-moved")
         self.replaced.discard(repository)
-
-    def _help(self, verb: str) -> str:
-        done = subprocess.run([self.hosts[0].command, verb, "--help"], capture_output=True, text=True, check=False)
-        return done.stdout
 
     def in_use(self, repository: str, name: str) -> bool:
         """Say whether a machine has the image open."""
@@ -170,30 +186,33 @@ class World:
         found = []
         for name, machine in self.machines.items():
             if machine.running():
-                for path in processes.unlinked_files(machine.process.pid, self.directory):
-                    if path.removesuffix(" (deleted)") in self.deleted:
+                image = self.model.find(machine.repository, machine.image)
+                below = self.places[machine.repository].below()
+                for path in machine.hands.unlinked(machine.number, below) if below else []:
+                    gone = Path(path.removesuffix(" (deleted)")).name in self.deleted
+                    if gone or (image and image.hurt == "volume"):
                         continue
-                    says = f"the running machine {name} (process {machine.process.pid}) has a deleted file open: {path}"
+                    says = f"the running machine {name} (process {machine.number}) has a deleted file open: {path}"
                     found.append(Finding("file in use deleted", machine.repository, machine.image, says))
         return found
 
     def close(self) -> None:
-        """Kill what runs, unmount what is mounted, delete the directory."""
-        for machine in self.machines.values():
-            with contextlib.suppress(MachineError):
-                machine.end(kill=True)
-        for pid in processes.marked(str(self.directory)):
-            processes.kill(pid)
-        for place in self.places.values():
+        """Kill what runs, take storage away, delete the directory."""
+        for host in self.hosts:
+            with contextlib.suppress(Gone):
+                host.hands.end_world(str(self.directory))
+        for repository, place in self.places.items():
+            for host in self.hosts if place.format == "nfs-1.0" else ():
+                host.run("disconnect", repository)
             place.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _add(self, name: str, kind: str) -> None:
-        place = make_place(self.directory / name, kind)
+        place = self.site.place(self.directory / name, kind)
         self.places[name] = place
         self.model.repositories[name] = {}
-        made = self.hosts[0].run("create-repo", place.format, *place.parameters())
-        joined = [host.run("connect", name, place.format, *place.parameters()) for host in self.hosts]
+        made = self.hosts[0].run("create-repo", place.format, *place.parameters(making=True))
+        joined = [host.run("connect", name, place.format, *place.parameters(making=False)) for host in self.hosts]
         if any(done.code for done in [made, *joined]):
             self.close()
             raise CannotTry(f"no repository: {made.last_words} {joined[-1].last_words}")
@@ -201,7 +220,7 @@ class World:
     def _perform(self, action: Action) -> Outcome:
         try:
             outcome = self._verbs[action["do"]](self, action)
-        except (MachineError, NotThere) as error:
+        except (MachineError, NotThere, Gone) as error:
             return Outcome(note=str(error))
         if action.get("must") and outcome.done and outcome.done[-1].code:
             says = f"{' '.join(outcome.done[-1].argv)}: {outcome.done[-1].last_words}"

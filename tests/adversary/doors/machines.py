@@ -7,7 +7,7 @@ import struct
 import subprocess
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.adversary.doors import processes
@@ -94,28 +94,17 @@ class NbdClient:
 
 
 @dataclass
-class Machine:
-    """One machine that has one disk open. It lives until it is stopped or killed, whatever its holder does."""
+class Running:
+    """A machine on this computer. It lives until it is stopped or killed, whatever its holder does."""
 
-    repository: str
-    image: str
-    host: str
-    holder: int  # the process that `prepare` named
-    path: str
     process: "subprocess.Popen[bytes]"
     client: NbdClient
-    torn_down: bool = False
-    wrote: list[int] = field(default_factory=list)
 
     def write(self, write: int, first: int, count: int) -> None:
         """Write numbered blocks, durable when this returns."""
         for start in range(first, first + count, _PIECE):
             piece = extent_bytes(write, start, min(_PIECE, first + count - start))
             self.client.write(start * BLOCK, piece)
-
-    def running(self) -> bool:
-        """Say whether it runs."""
-        return self.process.poll() is None
 
     def end(self, *, kill: bool) -> None:
         """Shut it down, or kill it."""
@@ -127,9 +116,7 @@ class Machine:
         self.process.wait()
 
 
-def start(
-    where: dict[str, str], holder: int, path: str, image_format: str, environment: dict[str, str], socket_path: Path
-) -> Machine:
+def start(path: str, image_format: str, environment: dict[str, str], socket_path: Path) -> Running:
     """Start a machine on a prepared path; raise MachineError when qemu refuses it."""
     process = subprocess.Popen(
         _server(path, image_format, socket_path),
@@ -149,7 +136,7 @@ def start(
                 processes.pause(0.01)
                 continue
             process.stderr.close()
-            return Machine(where["repository"], where["image"], where["host"], holder, path, process, client)
+            return Running(process, client)
         processes.pause(0.005)
     process.kill()
     process.wait()
@@ -158,10 +145,11 @@ def start(
 
 
 def _server(path: str, image_format: str, socket_path: Path) -> list[str]:
+    driver = "host_device" if Path(path).is_block_device() else "file"
     if daemon := shutil.which("qemu-storage-daemon"):
         return [
             daemon,
-            "--blockdev", f"driver=file,node-name=file,filename={path}",
+            "--blockdev", f"driver={driver},node-name=file,filename={path}",
             "--blockdev", f"driver={image_format},node-name=disk,file=file",
             "--nbd-server", f"addr.type=unix,addr.path={socket_path}",
             "--export", "type=nbd,id=export,node-name=disk,name=disk,writable=on",

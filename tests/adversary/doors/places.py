@@ -1,14 +1,15 @@
 """Storage for repositories: where they stand, how it is cut, filled and taken away.
 
-A place is the seam for other kinds of storage: whatever has these methods (NFS or LVM in a lab, say) can be tried.
+A place is the seam for other kinds of storage: whatever has these methods can be tried. `guests` has those of a lab.
 """
 
 import os
 import shutil
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from tests.adversary.doors.hands import Hands
 from tests.adversary.oracle.findings import CannotTry
 
 
@@ -16,10 +17,19 @@ class Place(Protocol):
     """One repository's storage."""
 
     format: str
-    root: Path  # the repository's files, for damage and for backups
 
-    def parameters(self) -> list[str]:
-        """Return KEY=VALUE for `create-repo` and `connect`."""
+    @property
+    def root(self) -> Path | None:
+        """Where a host sees the repository's files; None if it has none."""
+
+    def parameters(self, *, making: bool) -> list[str]:
+        """Return KEY=VALUE for `create-repo` (`making`) or `connect`."""
+
+    def below(self) -> list[str]:
+        """Return the directories below which machines have its files open."""
+
+    def left_over(self) -> list[str]:
+        """Return what is there of volumes and records; of an empty repository, nothing."""
 
     def cut(self) -> None:
         """Lose the power now: only what reached the device is left, under the same path."""
@@ -31,17 +41,57 @@ class Place(Protocol):
         """Take the storage away."""
 
 
-class Directory:
+class Files:
+    """A repository of files: what is the same wherever they are. `hands` are those of a host that sees them."""
+
+    root: Path
+
+    def __init__(self, hands: Callable[[], Hands], root: Path) -> None:
+        self.hands, self.root = hands, root
+
+    def left_over(self) -> list[str]:
+        """Return the files that an empty repository has not."""
+        return list(self.hands().left_over(str(self.root)))
+
+    def back_up(self) -> None:
+        """Copy the repository's directory away."""
+        self.hands().shell('rm -rf "$1-backup"; cp -a "$1" "$1-backup"', str(self.root))
+
+    def restore(self) -> None:
+        """Put the copy in the place of the repository, as one restores a backup."""
+        self.hands().shell('rm -rf "$1"; cp -a "$1-backup" "$1"', str(self.root))
+
+    def restore_locks(self) -> None:
+        """Put an empty lock file in the place of the lock file, as a restore of single files does."""
+        self.hands().shell('rm "$1/locks"; touch "$1/locks"', str(self.root))
+
+    def damage(self, what: str, image: str, at: int) -> list[str]:
+        """Damage one object (`what`) at a place in it; return the names of the files that are gone with it."""
+        return list(self.hands().damage(what, str(self.root), image, at))
+
+    def record_away(self, image: str) -> tuple[str, str]:
+        """Take the record of an image away; return where it was, and where it is."""
+        kept = f"{self.root}-record-{image}"
+        return self.hands().record_away(str(self.root), image, kept), kept
+
+    def record_back(self, record: str, kept: str) -> None:
+        """Bring it back."""
+        self.hands().shell('mkdir -p "$(dirname "$1")"; mv "$2" "$1"', record, kept)
+
+
+class Directory(Files):
     """A directory of an ordinary file system."""
 
     format = "localfs-1.0"
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def parameters(self) -> list[str]:
+    def parameters(self, *, making: bool) -> list[str]:
         """Return the path."""
+        del making
         return [f"path={self.root}"]
+
+    def below(self) -> list[str]:
+        """Return the directory."""
+        return [str(self.root)]
 
     def cut(self) -> None:
         """Refuse: this file system is not ours."""
@@ -55,73 +105,54 @@ class Directory:
         """Do nothing; the world's directory goes as a whole."""
 
 
-class LoopMount:
+class LoopMount(Directory):
     """A small file system of its own, in a file: it can be cut and filled. Needs root."""
 
-    format = "localfs-1.0"
-
-    def __init__(self, directory: Path, kind: str, size_bytes: int) -> None:
+    def __init__(self, hands: Hands, directory: Path, kind: str, size_bytes: int) -> None:
         if os.geteuid() != 0 or not shutil.which(f"mkfs.{kind}"):
             raise CannotTry(f"needs root and mkfs.{kind}")
         directory.mkdir()
-        self._image, self._mounted, self._cuts = directory / "image", directory / "mounted", 0
+        self._image, self._mounted = directory / "image", directory / "mounted"
         self._mounted.mkdir()
-        self.root = self._mounted / "repository"
+        super().__init__(lambda: hands, self._mounted / "repository")
         with self._image.open("wb") as file:
             file.truncate(size_bytes)
-        options = ["-q", "-F", "-m", "0"] if kind == "ext4" else ["-q"]
-        _must([f"mkfs.{kind}", *options, str(self._image)])
-        self._device = _must(["losetup", "--find", "--show", str(self._image)]).strip()
+        options = "-q -F -m 0" if kind == "ext4" else "-q"
+        hands.shell(f'mkfs.{kind} {options} "$1"', str(self._image))
+        self._device = hands.shell('losetup --find --show "$1"', str(self._image)).strip()
         self._held = os.open(self._device, os.O_RDONLY)
-        _must(["losetup", "--detach", self._device])  # when nobody has it open any more, whoever dies before
+        hands.shell('losetup --detach "$1"', self._device)  # when nobody has it open any more, whoever dies before
         self._mount()
-
-    def parameters(self) -> list[str]:
-        """Return the path."""
-        return [f"path={self.root}"]
 
     def cut(self) -> None:
         """Put back what the device holds at this moment, below the file system; no process may run. It is the same
         device, as after a loss of power: another one would be a clone."""
-        self._cuts += 1
-        after = self._image.with_name("after")
-        _must(["cp", "--sparse=always", str(self._image), str(after)])
-        _must(["umount", str(self._mounted)])
-        _must(["blkdiscard", "--zeroout", self._device])
-        _must(["dd", f"if={after}", f"of={self._device}", "bs=64K", "conv=sparse,notrunc,fsync", "status=none"])
-        after.unlink()
+        script = """
+            cp --sparse=always "$1" "$1-after"
+            umount "$2"
+            blkdiscard --zeroout "$3"
+            dd "if=$1-after" "of=$3" bs=64K conv=sparse,notrunc,fsync status=none
+            rm "$1-after" """
+        self.hands().shell(script, str(self._image), str(self._mounted), self._device)
         self._mount()
 
     def fill(self) -> None:
-        """Write files of ever smaller pieces until nothing fits any more."""
-        for number, piece in enumerate((1 << 20, 1 << 10, 1)):
-            try:
-                with (self._mounted / f"filling-{self._cuts}-{number}-{os.urandom(4).hex()}").open("wb", 0) as file:
-                    while True:
-                        file.write(bytes(piece))
-            except OSError:
-                continue
+        """Fill it."""
+        self.hands().fill(str(self._mounted))
 
     def close(self) -> None:
         """Unmount it."""
-        subprocess.run(["umount", "-l", str(self._mounted)], check=False, capture_output=True)
+        self.hands().shell('umount -l "$1" || :', str(self._mounted))
         os.close(self._held)
 
     def _mount(self) -> None:
-        _must(["mount", self._device, str(self._mounted)])
+        self.hands().shell('mount "$1" "$2"', self._device, str(self._mounted))
 
 
-def make_place(directory: Path, kind: str) -> Place:
+def make_place(hands: Hands, directory: Path, kind: str) -> Place:
     """Make storage of a kind: `directory`, `ext4`, `xfs`, or `small` (an ext4 that is soon full)."""
     if kind == "directory":
-        return Directory(directory)
+        return Directory(lambda: hands, directory)
     if kind == "small":
-        return LoopMount(directory, "ext4", 100 << 20)
-    return LoopMount(directory, kind, (512 if kind == "xfs" else 300) << 20)
-
-
-def _must(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise CannotTry(f"{command[0]}: {done.stderr.strip() or done.returncode}")
-    return done.stdout
+        return LoopMount(hands, directory, "ext4", 100 << 20)
+    return LoopMount(hands, directory, kind, (512 if kind == "xfs" else 300) << 20)

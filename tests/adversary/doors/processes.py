@@ -65,33 +65,22 @@ def wait_gone(pid: int, seconds: float) -> bool:
         os.close(watched)
 
 
-def alive(pid: int) -> bool:
-    """Say whether a process runs."""
-    return not wait_gone(pid, 0.0)
-
-
-def unlinked_files(pid: int, below: Path) -> list[str]:
-    """Return files below a directory that a process has open and that have no name any more."""
+def unlinked_files(pid: int, below: list[str]) -> list[str]:
+    """Return files below some directories that a process has open and that have no name any more. On NFS another host
+    may have deleted them, and what this host deletes gets a name of its own until it is closed."""
     found = []
     with contextlib.suppress(OSError):
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):
                 target = os.readlink(entry)
-                if target.endswith(" (deleted)") and target.startswith(str(below)):
+                if target.startswith(tuple(below)) and _has_no_name(target):
                     found.append(target)
     return found
 
 
-def open_files(pid: int, below: Path) -> list[str]:
-    """Return the files below a directory that a process has open."""
-    found = []
-    with contextlib.suppress(OSError):
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                target = os.readlink(entry)
-                if target.startswith(str(below)):
-                    found.append(target)
-    return found
+def _has_no_name(target: str) -> bool:
+    name = os.path.basename(target)
+    return target.endswith(" (deleted)") or name.startswith(".nfs") or not os.path.lexists(target)
 
 
 def _gone(watched: int, seconds: float) -> bool:

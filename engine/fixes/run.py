@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from engine.data.model import Fix
 from engine.errors import BadRequest, Refused, StaleFix, StorageError
-from engine.fixes import adopt, clean, copy, create, import_image, merge, parts, rebuild, repair
+from engine.fixes import adopt, clean, copy, create, import_image, merge, parts, rebuild, repair, sparsify
 from engine.fixes.mend_record import mend_record
 from engine.fixes.work import Work
 from engine.formats.base import Repository
@@ -189,6 +189,13 @@ def _salvage(context: Context, repository: Repository, work: Work) -> None:
     rebuild.salvage(context, repository, work.fix.target, work.lost)
 
 
+def _sparsify(context: Context, repository: Repository, work: Work) -> None:
+    if repository.constraints().hole_punching:
+        sparsify.in_place(context, repository, work.fix.target)
+    else:
+        _flatten(context, repository, work)
+
+
 def _flatten(context: Context, repository: Repository, work: Work) -> None:
     rebuild.flatten(context, repository, work.fix.target, work.has_dependants)
 
@@ -220,6 +227,7 @@ _EXECUTORS: dict[Executor, Runner] = {
     Executor.HEADER: lambda context, repository, work: repair.header(context, repository, work.fix.target),
     Executor.REDUCE: lambda context, repository, work: repair.reduce(context, repository, work.fix.target),
     Executor.LEAKS: lambda context, repository, work: repair.leaks(context, repository, work.fix.target),
+    Executor.SPARSIFY: _sparsify,
     Executor.FLATTEN: _flatten,
 }
 

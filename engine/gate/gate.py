@@ -38,7 +38,7 @@ class Purpose(StrEnum):
     FILL = "fill"
     """The volume of an attempt, which no image has as its data; a session's own lock keeps others out."""
     REWRITE = "rewrite"
-    """A volume that an image has as its data: a merge into it, its header, its leaks."""
+    """A volume that an image has as its data: a merge into it, its header, its leaks, holes for its zeros."""
     SEAL = "seal"
     """The data does not change from here on."""
     REPLACE = "replace"

@@ -298,4 +298,6 @@ def _oversize(graph: Graph, record: Record, volume: VolumeRef, facts: VolumeFact
     over = facts.used - required
     if over < OVERSIZE_MIN_BYTES or over < required * OVERSIZE_FRACTION:
         return []
+    if volume.format is VolumeFormat.RAW and record.operation is None:  # what is unfinished goes on as it began
+        return [_degraded(rules.O_ZEROS, gains=over, over=over)]
     return [_degraded(rules.O_OVERSIZE, gains=over, over=over)]

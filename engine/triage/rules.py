@@ -46,6 +46,7 @@ O_FLAT: Final = "O-FLAT"
 O_DEPTH: Final = "O-DEPTH"
 O_FORMAT: Final = "O-FORMAT"
 O_OVERSIZE: Final = "O-OVERSIZE"
+O_ZEROS: Final = "O-ZEROS"
 O_GROWN: Final = "O-GROWN"
 O_WRITTEN: Final = "O-WRITTEN"
 O_UNHELD: Final = "O-UNHELD"
@@ -239,6 +240,13 @@ _TABLE: tuple[Rule, ...] = (
     Rule(O_OVERSIZE, "A fresh copy would take clearly less room.", _DEGRADED,
          "it occupies {over} bytes more than a fresh copy would", FixType.OPTIMIZE, _FLAT, _MAKE_FLAT, _NO_ROOM,
          Executor.FLATTEN, volumes=Need.ALWAYS, deep=Need.SOMETIMES),
+    Rule(O_ZEROS, "Its raw volume takes room for zeros: a guest has written them, or it was made with all of its room, "
+         "and nobody told the storage that they are not needed.", _DEGRADED,
+         "zeros take {over} bytes of its volume", FixType.OPTIMIZE, "{reason}; this gives them back in place",
+         "Punches holes where the volume holds nothing but zeros. The image reads the same at every moment, and no "
+         "room is needed; a storage without holes (NFS before 4.2) gets a fresh flat volume instead.",
+         "Wait until nobody uses the image.", Executor.SPARSIFY, deep=Need.ALWAYS,
+         waits=(WaitKind.HOST,)),
     Rule(O_UNHELD, "A machine or a tool writes to it, and no holder has the lease for that: the holder was killed, or "
          "the volume was opened by hand. The data is protected as long as it is open: nothing is sealed, merged, "
          "replaced or deleted.", _DEGRADED, "in use by {users} without a holder", FixType.OPTIMIZE,

@@ -58,6 +58,7 @@ class Executor(StrEnum):
     HEADER = "rewrite a header"
     REDUCE = "reduce a volume"
     LEAKS = "repair leaks"
+    SPARSIFY = "punch holes into a volume"
     FLATTEN = "make a fresh flat volume"
 
 

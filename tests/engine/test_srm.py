@@ -86,11 +86,12 @@ def test_every_rule_is_compared():
     """But for those that are other names of one: two degradations cured by the same rebuild, two kinds of weak tags;
     and those which change a record only: a deletion that is taken back, a size or a write that is accepted, a machine
     that gets a holder, an older record. And but for parts of repositories, which are missing on files only, as adoption
-    is."""
+    is, and zeros, which take room there alone."""
     others = {
         "B-ADOPT",
         "O-DEPTH",
         "O-OVERSIZE",
+        "O-ZEROS",
         "O-DIRTY",
         "C-HIDDEN",
         "B-PURGING",

@@ -13,6 +13,9 @@ from engine.triage.offers.mending import from_replica, usable_replica
 from engine.triage.propose import cost, fix, reads_of, room
 from engine.triage.view import Graph
 
+_IN_PLACE = (rules.O_LEAKS, rules.O_ZEROS)
+"""Mended in the volume as it is, if no fresh one takes its place anyway."""
+
 
 def optimize(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]:
     """Offer fixes for a usable image that could be represented better: at most one rebuild, and the small ones."""
@@ -25,7 +28,7 @@ def optimize(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]:
     if rebuild is not None and settled and (record.operation is None or record.operation.verb == "optimize"):
         yield _rebuild(judge, record, rebuild)  # an unfinished merge comes first, and is offered by itself
     for item in found:
-        if item.rule == rules.O_HEADER or (item.rule == rules.O_LEAKS and rebuild is None):
+        if item.rule == rules.O_HEADER or (item.rule in _IN_PLACE and rebuild is None):
             yield _small(judge, record, item)
         elif item.rule == rules.O_UNHELD:
             yield _take_over(judge.graph, record, item)
@@ -135,10 +138,15 @@ def _small(judge: Judge, record: Record, item: Degradation) -> Fix:
         reads=reads_of(judge.graph, [record.id]),
         facts=item.facts,
         unavailable=(record.id,),
-        cost=cost(judge.graph, reclaimed=item.gains, exact=item.rule != rules.O_LEAKS),
+        cost=cost(
+            judge.graph,
+            read=judge.graph.used(record.volume) if item.rule == rules.O_ZEROS else 0,
+            reclaimed=item.gains,
+            exact=item.rule not in _IN_PLACE,
+        ),
         before=Status.DEGRADED,
         after=Status.OPTIMIZED,
-        wait=_late_writer(judge.graph, record) if item.rule == rules.O_LEAKS else None,
+        wait=_late_writer(judge.graph, record) if item.rule in _IN_PLACE else None,
     )
 
 

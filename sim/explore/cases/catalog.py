@@ -190,6 +190,7 @@ FIXES = (
     Case("adopt-grown-unflushed", _raw_disk, _adopt_what_a_careless_tool_did, strangers=True),
     Case("accept-written", _raw_disk, _accept_what_a_stranger_wrote, strangers=True),
     Case("optimize-leaks", damage.leaked_clusters, _fix("a", rules.O_LEAKS, deep=True)),
+    Case("optimize-zeros", damage.zeros_that_take_room, _fix("a", rules.O_ZEROS, deep=True), slow=True),
 )
 """What operators do."""
 
@@ -219,9 +220,10 @@ _NOT_ON_LVM = (
     "accept-written",
     "snapshot-unflushed",
     "mend-older",
+    "optimize-zeros",
 )
 """What is for files only. A cluster that was never flushed may show what the device had there before, a device does not
-tell that it was written to, and a record has no file that can go."""
+tell that it was written to and has no holes, and a record has no file that can go."""
 
 ON_LVM = {
     case.name: case

@@ -8,6 +8,8 @@ import subprocess
 import pytest
 
 from engine.data.model import Status
+from engine.errors import ImageBusy
+from engine.fixes import sparsify
 from engine.triage.health import MAX_CHAIN
 from sim.hosts.crash import Crashed
 from tests.crash.kit import SIZE, MiB, World, as_it_rots, content, nothing_left_over, settle, write
@@ -84,8 +86,10 @@ def test_leaked_clusters_are_found_by_a_deep_check_and_given_back(engine, world,
     assert content(engine, "a", disk, tmp_path) == expected
 
 
-def test_an_oversized_representation_is_replaced_by_one_that_takes_less(engine, world, tmp_path):
-    """Written zeros that occupy room: found by a deep check, gone after the fix."""
+@pytest.mark.parametrize("holes", [True, False])
+def test_zeros_that_take_room_are_given_back_in_place(engine, world, tmp_path, monkeypatch, holes):
+    """Found by a deep check; what becomes holes is that volume, with no room to spare, or a fresh one where the storage
+    has no holes. A digest of before still holds, and nothing takes it for written to by others."""
     disk = engine.create_virtual_disk("a", 96 * MiB, options={"strategy": "performance"})
     prepared = engine.prepare_image("a", disk)
     with open(prepared.path, "r+b") as file:
@@ -95,12 +99,34 @@ def test_an_oversized_representation_is_replaced_by_one_that_takes_less(engine, 
         file.write(b"data" * 1024)
     engine.teardown_image("a", disk)
     before = engine.get_image_status("a", disk).used_bytes
-    assert rules(engine, "a", deep=True) == ["O-OVERSIZE"]
-    (fix,) = engine.check_storage_repository("a", {"deep": True})
-    engine.run_fix_here("a", fix)
+    volume = volume_of(world, engine, "a", disk)
+    kept, expected = volume.stat().st_ino, content(engine, "a", disk, tmp_path)
+    repository = engine.context.repository("a")
+    known = repository.constraints()._replace(hole_punching=holes)
+    monkeypatch.setattr(type(repository), "constraints", lambda self: known)
+    with monkeypatch.context() as full:
+        full.setattr(type(repository), "space", lambda self: (1 << 40, 1 << 20 if holes else 1 << 39))
+        (fix,) = engine.check_storage_repository("a", {"deep": True})
+        assert fix.rule == "O-ZEROS" and fix.cost.fits and fix.cost.reclaimed_bytes > 64 * MiB
+        engine.run_fix_here("a", fix)
     assert engine.get_image_status("a", disk).used_bytes < before / 10
-    assert content(engine, "a", disk, tmp_path)[:4] == b"data"
+    assert (volume_of(world, engine, "a", disk).stat().st_ino == kept) is holes
+    assert content(engine, "a", disk, tmp_path) == expected and expected[:4] == b"data"
     assert rules(engine, "a", deep=True) == []
+
+
+def test_no_hole_is_punched_under_a_machine(engine, world, tmp_path):
+    """Who looks and punches has the volume locked: what a machine writes in between would be lost."""
+    disk = engine.create_virtual_disk("a", MiB, options={"strategy": "performance"})
+    path = volume_of(world, engine, "a", disk)
+    machine = subprocess.Popen(["qemu-io", "-f", "raw", path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert machine.stdin is not None and machine.stdout is not None
+    machine.stdin.write("write -P 7 0 64k\n")
+    machine.stdin.flush()
+    assert "qemu-io" in machine.stdout.read(7) or machine.stdout.readline()
+    with pytest.raises(ImageBusy, match="qemu-io"):
+        sparsify.in_place(engine.context, engine.context.repository("a"), disk)
+    machine.communicate("quit\n")
 
 
 def test_a_header_that_contradicts_its_record_is_never_followed_and_is_rewritten(engine, world, tmp_path):

@@ -1,0 +1,66 @@
+"""Give back the room that zeros take in a flat raw volume, in place: they become holes.
+
+Every byte reads the same at every moment, so whatever a crash leaves is the same image, and the work begins again. One
+session, which locks the volume against every other tool, looks and punches: nobody writes in between. No room is
+needed, so it works on a full storage. What is qcow2 is made anew instead (``rebuild.flatten``), which also leaves out
+what its tables hold for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from engine.copying import ranges
+from engine.data.digests import data_runs
+from engine.data.model import VolumeFormat
+from engine.doors.images import Session
+from engine.errors import StaleFix
+from engine.formats.base import Repository
+from engine.gate import gate
+from engine.gate.gate import Purpose
+from engine.tags.attempt import Attempt
+from engine.tags.context import Context
+
+_STEP_BYTES = 64 << 20
+"""After so many bytes it is asked whether the work is still ours, and wanted."""
+
+
+def in_place(context: Context, repository: Repository, tag: str) -> None:
+    """Punch holes where the raw volume of an image has nothing but zeros. The caller holds the lease. StaleFix when it
+    has another volume by now, ImageBusy while somebody has it open."""
+    with Attempt(context, repository, tag, "sparsify", ("punch holes",)) as attempt:
+        record = attempt.claim()
+        volume = record.volume
+        if volume is None or volume.parent or volume.format is not VolumeFormat.RAW or record.operation is not None:
+            raise StaleFix(f"image {tag} has no flat raw volume any more", "Check again")
+        layer = gate.open_layer(repository, tag, volume, Purpose.REWRITE)
+        images = context.doors.images
+        session = images.open_session([layer], True, repository.constraints().direct_io)
+        try:
+            attempt.check()  # opened, locked, and only then verified
+            wanted = ranges.data_ranges(images.map_layer(layer))
+            done = 0
+            for start, length in _zeros(session, ranges.merged(wanted, session.size)):
+                session.zero(start, length)
+                if start + length - done >= _STEP_BYTES:
+                    done = start + length
+                    session.flush()
+                    attempt.checkpoint(done, min(99, done * 100 // session.size))
+            session.flush()
+        finally:
+            session.close()
+        attempt.finish(lambda record: record)
+
+
+def _zeros(session: Session, wanted: list[ranges.Range]) -> Iterator[ranges.Range]:
+    """Yield what is zeros of the image: of what is ``wanted`` the blocks that are found so, and all else."""
+    end = 0
+    for at, data in session.stream(ranges.pieces(wanted)):
+        if end < at:
+            yield end, at - end
+        end = at + len(data)
+        for start, length, is_data in data_runs(data, zero_too=True):
+            if not is_data:
+                yield at + start, length
+    if end < session.size:
+        yield end, session.size - end

@@ -403,18 +403,18 @@ class Engine:
         copy.stream_of(self.context, self.state, repo_id, image_id, write)
 
     def prepare_image(
-        self, repo_id: str, image_id: str, writable: bool = True, take_over: bool = False, monitor: str = ""
-    ) -> Prepared:
-        """Make an image usable on this host under a lease, for reading several times; the path is valid until teardown,
-        or until this host boots. ``take_over``: a machine of this host has it open that lost its holder, and gets a
-        new one, at the same path. ``monitor``: how to speak to the machine that will use it for writing, "qmp:PATH"."""
+        self, repo_id: str, image_id: str, writable: bool = True, take_over: bool = False, monitor: str = "",
+        name: str = "",
+    ) -> Prepared:  # fmt: skip
+        """Make an image usable on this host under a lease, for reading several times; the path is valid until teardown
+        or boot. ``take_over``: a machine of this host has it open that lost its holder, and gets a new one, at the same
+        path. ``monitor``: how to speak to the machine that will write, "qmp:PATH". ``name``: for the path of a disk."""
         from engine.host import preparing
 
-        return preparing.prepare(self.context, self.state, repo_id, image_id, writable, take_over, monitor)
+        return preparing.prepare(self.context, self.state, repo_id, image_id, writable, take_over, monitor, name)
 
     def attach_monitor(self, repo_id: str, image_id: str, monitor: str) -> Prepared:
-        """Say how to speak to the machine that has a prepared disk open: "qmp:PATH". Refused when the machine behind
-        that does not have it."""
+        """Say how to speak to the machine that has a prepared disk open: "qmp:PATH". Refused when it has not."""
         from engine.host import machines
 
         return machines.attach(self.context, self.state, repo_id, image_id, monitor)

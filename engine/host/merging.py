@@ -17,7 +17,7 @@ says what is durable, and the header is derived (``prepare`` rewrites it).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from engine.copying import ranges
 from engine.data.amounts import human
@@ -92,7 +92,11 @@ def run(context: Context, state: HostState, repo_id: str, entry: Prepared, fix: 
                 entry = machines.hold(context, state, repository, entry, links, leases)
                 _require_room(repository, fixes.verify(context, repository, fix).fix)
                 merge.beside_machine(
-                    context, repository, below, entry.image, lambda attempt: _merge(attempt, machine, entry.run, links)
+                    context,
+                    repository,
+                    below,
+                    entry.image,
+                    lambda attempt: _merge(attempt, machine, (entry.run, *entry.names), links),
                 )
                 holding.end(context, entry)
                 left = LeaseSet({tag: lease for tag, lease in leases.leases.items() if tag != below})
@@ -134,11 +138,11 @@ def _job(links: list[chains.Link]) -> str:
     return f"dw-{links[0].volume.id[:_JOB_DIGITS]}"
 
 
-def _merge(attempt: Attempt, machine: Machine, run: str, links: list[chains.Link]) -> None:
+def _merge(attempt: Attempt, machine: Machine, runs: Sequence[str], links: list[chains.Link]) -> None:
     """Have it done. A node that was given a name stays open when nobody uses it any more: that is closed."""
     _pull(attempt, machine, links)
     names = [*NAMES.values(), backing_name(links[1].tag)]
-    paths = [f"{run}/{name}" for name in names] + machines.own_paths_of(attempt.repository, links)[1:]
+    paths = [f"{run}/{name}" for run in runs for name in names] + machines.own_paths_of(attempt.repository, links)[1:]
     backing = _backing(links)
     for node in machine.monitor.nodes():
         if node.name != machine.top.name and node.path in paths and node.backing == backing and not node.writable:

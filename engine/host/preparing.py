@@ -45,12 +45,14 @@ def prepare(
     writable: bool,
     take_over: bool = False,
     monitor: str = "",
+    name: str = "",
 ) -> Prepared:
     """Make the image usable on this host. Durable effects: the write epoch rises before anybody
     can write, and headers that do not say what the records say are rewritten first.
 
-    ``take_over``: a machine of this host has it open that lost its holder, and gets a new one."""
-    with lent(context, state, repo_id, image, writable, take_over, monitor) as (entry, _):
+    ``take_over``: a machine of this host has it open that lost its holder, and gets a new one. ``name``: of a disk,
+    which it alone has."""
+    with lent(context, state, repo_id, image, writable, take_over, monitor, name) as (entry, _):
         return entry
 
 
@@ -70,6 +72,7 @@ def lent(
     writable: bool,
     take_over: bool = False,
     monitor: str = "",
+    name: str = "",
 ) -> Iterator[tuple[Prepared, list[int]]]:
     """As ``prepare``, with the descriptors that a program has to inherit which must not lose the leases when the holder
     and this process die. They are open until the end of the block."""
@@ -102,9 +105,12 @@ def lent(
         with state.starting(context.connections[repo_id]):
             run = _run(context, state, repository, image, writable, take_over)
             path = paths.make(context, run, links, layers)
+            known = _known(state, repository, image, take_over and writable)
+            name = name or (known.names[-1].rpartition("/")[2] if known is not None and known.names else "")
             entry = Prepared(
                 repository.identity, image, context.doors.processes.own(), path, str(links[0].volume.format), writable,
-                monitor or _known_monitor(state, repository, image, take_over and writable),
+                monitor or (known.monitor if known is not None else ""),
+                state.name_run_directory(run, context.connections[repo_id], image, name) if writable else (),
             )  # fmt: skip
             entry = holding.start(context, state, entry, leases)
         yield entry, [int(lease.token.rpartition(":")[2]) for lease in leases]
@@ -130,7 +136,7 @@ def _refuse_second(state: HostState, repository: Repository, image: str, writabl
     for entry in state.prepared():
         if (entry.repository, entry.image) == (repository.identity, image) and (writable or entry.writable):
             raise Conflict(
-                f"image {image} is prepared on this host already, at {entry.path} (process {entry.process.pid})",
+                f"image {image} is prepared on this host already, at {entry.given} (process {entry.process.pid})",
                 "Use that path, or tear it down first",
             )
 
@@ -204,10 +210,10 @@ def _run(
         raise from_os_error(error, f"make the run directory of image {image}") from error
 
 
-def _known_monitor(state: HostState, repository: Repository, image: str, wanted: bool) -> str:
-    """Return how the machine that is taken over was spoken to, "" when nobody has said."""
+def _known(state: HostState, repository: Repository, image: str, wanted: bool) -> Prepared | None:
+    """Return how a disk was prepared that is taken over, None when nobody knows."""
     unheld = _of(state.unheld(), repository.identity, image) if wanted else []
-    return next((entry.monitor for entry in unheld if entry.writable), "")
+    return next((entry for entry in unheld if entry.writable), None)
 
 
 def _of(entries: list[Prepared], identity: str, image: str) -> list[Prepared]:
@@ -244,7 +250,7 @@ def teardown(context: Context, state: HostState, repo_id: str, image: str, path:
         repository = context.repository(repo_id)
     except Moved as error:
         for entry in _of(state.prepared(), context.connections[repo_id].identity, image):
-            if path in ("", entry.path):
+            if path in ("", entry.path, entry.given):
                 _undo(context, state, entry)
                 error.message = f"image {image} is not prepared on this host any more, but {error.message}"
         raise
@@ -278,7 +284,7 @@ def _which(context: Context, state: HostState, repo_id: str, image: str, path: s
     """Return the preparation that is meant: a living one before those that lost their holder."""
     repository = context.repository(repo_id)
     alive, unheld = (_of(entries, repository.identity, image) for entries in (state.prepared(), state.unheld()))
-    mine = [entry for entry in (*alive, *unheld) if entry.path == path] if path else alive or unheld
+    mine = [entry for entry in (*alive, *unheld) if path in (entry.path, entry.given)] if path else alive or unheld
     if not mine:
         context.visible(repo_id, image)
         for note in state.not_understood():

@@ -1,18 +1,24 @@
 """Where the links to prepared images stand: a directory for each preparation, gone when the host boots.
 
-What is in one is written by ``paths``, which preparation has which is noted by ``state``.
+What is in one is written by ``paths``, which preparation has which is noted by ``state``. The directory of a disk is
+found by names that stay the same, too, ``disks/<repository>/<name>``, for what is written into the configuration of a
+machine. Names come from users: only a harmless one is a file name here. One that leads to another disk is left alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Set
+import re
+from collections.abc import Sequence, Set
 from hashlib import sha256
 
 from engine.doors import Doors
 from engine.doors.files import Kind, make_directories
 
 _DIGITS = 12
+_HARMLESS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
+_NEW = "~new"
+"""Ends no name."""
 
 
 class RunDirectories:
@@ -32,12 +38,64 @@ class RunDirectories:
         for old in (top, f"{self._directory}/run") if kept is not None else ():
             self._sweep(old, kept or set())
         make_directories(self._doors.files, run)
+        self._let_pass(run)
+        return run
+
+    def _let_pass(self, directory: str) -> None:
         place = self._doors.files.run_place().path
         if place:  # a machine may be another user's
-            parts = run.split("/")
+            parts = directory.split("/")
             for count in range(place.count("/") + 1, len(parts)):
                 self._doors.files.let_pass("/".join(parts[: count + 1]))
-        return run
+
+    def name(self, run: str, repository: tuple[str, str], disk: str, name: str) -> tuple[str, ...]:
+        """Have the run directory of a disk found by its id and, where nothing else has that, by a name; return these
+        paths, as far as that works. ``repository``: its handle and its identity. Nobody else uses the disk.
+
+        None where a boot leaves what is there: a machine that starts before the disk is prepared must not find it."""
+        place = self._doors.files.run_place()
+        if not (place.path and place.cleared):
+            return ()
+        folder = f"{place.path}/diskwright/disks/{next(one for one in repository if _HARMLESS.fullmatch(one))}"
+        names = [disk, *([name] if _HARMLESS.fullmatch(name) and len(name) != len(disk) else [])]
+        try:
+            make_directories(self._doors.files, folder)
+            self._let_pass(folder)
+            return tuple(link for one in names if self._lead(link := f"{folder}/{one}", run, one == disk))
+        except OSError:
+            return ()  # its own path does
+
+    def _lead(self, link: str, run: str, own: bool) -> bool:
+        """Have a link lead to a run directory; ``own``: wherever it led. Whether it does."""
+        files = self._doors.files
+        try:
+            files.symlink(run, link)
+        except FileExistsError:
+            leads = self._leads(link)
+            if leads and leads != files.resolve(run) and not own:
+                return False
+            with contextlib.suppress(FileNotFoundError):
+                files.unlink(f"{link}{_NEW}")
+            files.symlink(run, f"{link}{_NEW}")
+            files.rename(f"{link}{_NEW}", link)
+        return True
+
+    def _leads(self, link: str) -> str:
+        """Where a link leads to, "" for nowhere."""
+        try:
+            resolved = self._doors.files.resolve(link)
+            self._doors.files.stat(resolved)
+        except FileNotFoundError:
+            return ""
+        return resolved
+
+    def unname(self, run: str, links: Sequence[str]) -> None:
+        """Remove the names of a run directory, as far as they lead there."""
+        for link in links:
+            with contextlib.suppress(OSError):
+                if self._leads(link) == self._doors.files.resolve(run) != link:
+                    self._doors.files.unlink(link)
+                    self._doors.files.remove_directory(link.rpartition("/")[0])
 
     def remove(self, run: str) -> None:
         """Remove the links in a run directory, and what is empty then of it and of those above it, up to ``run``. Only

@@ -68,11 +68,18 @@ class Prepared(NamedTuple):
     writable: bool
     monitor: str = ""
     """How to speak to the machine that has it open (``engine.doors.hypervisor``), "" when nobody has said."""
+    names: tuple[str, ...] = ()
+    """Of a disk: paths that lead to the directory of its links, the same each time it is prepared."""
 
     @property
     def run(self) -> str:
         """The directory of its links, which no other preparation has."""
         return self.path.rpartition("/")[0]
+
+    @property
+    def given(self) -> str:
+        """The path for a machine, by the last of its names."""
+        return f"{self.names[-1]}/{self.path.rpartition('/')[2]}" if self.names else self.path
 
 
 def sealed(data: dict[str, Any]) -> dict[str, Any]:
@@ -277,6 +284,7 @@ class HostState:
             data, entry = self._sealed(f"prepared/{name}"), None
             with contextlib.suppress(TypeError, KeyError):
                 known = {**data, "process": ProcessIdentity(*data["process"])}
+                known["names"] = tuple(map(str, data.get("names", ())))
                 entry = Prepared(**_known(Prepared._fields, known))
             if entry is not None or self._is_there(f"prepared/{name}"):
                 found.append((f"{self.directory}/prepared/{name}", entry))
@@ -302,8 +310,9 @@ class HostState:
     def save_prepared(self, entry: Prepared) -> None:
         """Note a prepared image."""
         data = entry._asdict()
-        if not entry.monitor:
-            del data["monitor"]  # as older programs wrote it
+        for field in ("monitor", "names"):
+            if not data[field]:
+                del data[field]  # as older programs wrote it
         self._write(_note(entry), sealed(data))
 
     def forget_prepared(self, entry: Prepared) -> None:
@@ -311,6 +320,7 @@ class HostState:
         with self.alone(_note(entry)):
             if self._sealed(_note(entry)).get("process") != list(entry.process):
                 return  # somebody has forgotten it, and prepared the image anew
+            self._runs.unname(entry.run, entry.names)
             self._runs.remove(entry.run)
             self._remove(_note(entry))
 
@@ -319,6 +329,10 @@ class HostState:
         is removed that no note knows and nobody uses, unless there are notes that cannot be understood."""
         kept = {entry.run for entry in self._noted() if self._of_this_boot(entry)}
         return self._runs.make(repository, name, kept if not self.not_understood() else None)
+
+    def name_run_directory(self, run: str, connection: Connection, disk: str, name: str) -> tuple[str, ...]:
+        """Have the run directory of a disk found by names that stay the same, and return them, its id first."""
+        return self._runs.name(run, (connection.repo_id, connection.identity), disk, name)
 
     # -- files that were named to be imported (``engine.tags.imports``)
 

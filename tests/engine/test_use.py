@@ -54,6 +54,68 @@ def test_paths_do_not_outlive_a_boot(engine, monkeypatch, tmp_path):
     assert list((tmp_path / "run/diskwright/run").iterdir()) == []
 
 
+def in_memory(monkeypatch, engine, tmp_path: Path, cleared: bool = True) -> Path:
+    place = RunPlace(str(tmp_path / "run"), cleared)
+    monkeypatch.setattr(type(engine.doors.files), "run_place", lambda self: place)
+    return tmp_path / "run/diskwright/disks"
+
+
+def test_a_disk_is_found_by_its_id_and_by_a_name_as_long_as_it_is_prepared(engine, monkeypatch, tmp_path):
+    """Each time by the same, with the layers below it; a holder that is put beside its machine keeps them."""
+    disks = in_memory(monkeypatch, engine, tmp_path)
+    disk = engine.create_virtual_disk("a", MEBI)
+    base = engine.create_snapshot("a", disk)
+    for _ in range(2):
+        prepared = engine.prepare_image("a", disk, name="web-1.example")
+        assert prepared.given == f"{disks}/a/web-1.example/disk"
+        for name in (disk, "web-1.example"):
+            assert os.path.samefile(disks / "a" / name / "disk", volume_of(None, engine, disk))
+            assert os.path.samefile(disks / "a" / name / f"t-{base}", volume_of(None, engine, base))
+        engine.teardown_image("a", disk, prepared.given)
+        assert not disks.exists() or not any(disks.iterdir())
+    prepared = engine.prepare_image("a", disk, name="web")
+    with machine(prepared.given):
+        end_holder(engine, prepared)
+        assert engine.prepare_image("a", disk, take_over=True).given == prepared.given
+    engine.teardown_image("a", disk)
+    assert engine.prepare_image("a", base, writable=False).names == ()
+    engine.teardown_image("a", base)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", ".web", "a/b", "/etc", "a\nb", "\0", "é", "web disk", "w" * 101, "0" * 32, "~new"]
+)
+def test_a_name_that_is_not_harmless_is_no_path(name: str, engine, monkeypatch, tmp_path):
+    """Nor one that could be an id; the id is one."""
+    disks = in_memory(monkeypatch, engine, tmp_path)
+    disk = engine.create_virtual_disk("a", MEBI)
+    assert engine.prepare_image("a", disk, name=name).names == (f"{disks}/a/{disk}",)
+    engine.teardown_image("a", disk)
+
+
+def test_a_name_leads_to_no_other_disk_while_one_has_it(engine, monkeypatch, tmp_path):
+    """It was renamed meanwhile, say; what leads nowhere any more is free."""
+    disks = in_memory(monkeypatch, engine, tmp_path)
+    first, second = (engine.create_virtual_disk("a", MEBI) for _ in range(2))
+    (disks / "a").mkdir(parents=True)
+    for name in ("web", first):
+        (disks / "a" / name).symlink_to("/nowhere")
+    assert engine.prepare_image("a", first, name="web").given == f"{disks}/a/web/disk"
+    assert engine.prepare_image("a", second, name="web").given == f"{disks}/a/{second}/disk"
+    engine.teardown_image("a", second)
+    assert os.path.samefile(disks / "a/web/disk", volume_of(None, engine, first))
+    engine.teardown_image("a", first)
+
+
+def test_where_a_boot_clears_nothing_no_name_is_left_to_find(engine, monkeypatch, tmp_path):
+    """A machine that starts by itself would have the disk without a lease."""
+    disks = in_memory(monkeypatch, engine, tmp_path, cleared=False)
+    disk = engine.create_virtual_disk("a", MEBI)
+    prepared = engine.prepare_image("a", disk, name="web")
+    assert prepared.given == prepared.path and not disks.exists()
+    engine.teardown_image("a", disk)
+
+
 def test_without_a_run_directory_the_state_directory_names_the_boot(engine, monkeypatch):
     """A user without one prepares all the same, and what an older boot left is swept."""
     monkeypatch.setattr(type(engine.doors.files), "run_place", lambda self: RunPlace("", False))

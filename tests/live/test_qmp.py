@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from engine.data.model import VolumeFormat
+from engine.doors.files import RunPlace
 from engine.doors.hypervisor import Monitor, Node
 from engine.doors.images import Layer
 from engine.errors import BadRequest, ToolFailed, ToolMissing
@@ -24,6 +25,7 @@ from engine.tools.local.files import RealFiles
 from sim.explore.cases.driver import Driver, MiB
 from sim.hosts.machine import SimMachine
 from sim.hosts.world import World
+from tests.crash.kit import World as Places
 from tests.live.machine import Machine
 from tests.live.rounds import Copies, Merges, Resizes, Rounds
 
@@ -310,6 +312,26 @@ def test_a_flood_of_events_is_not_kept_and_no_answer_is_waited_for_too_long(ends
         monitor.close()
         thread.join()
         server.close()
+
+
+def test_a_machine_is_known_by_the_path_that_stays(tmp_path: Path, monkeypatch):
+    """A snapshot, a copy and a merge of a disk that was opened by its name below /run; the layers are found there."""
+    monkeypatch.setattr(RealFiles, "run_place", lambda self: RunPlace(str(tmp_path), True))
+    engine = Places(tmp_path / "world", "a", "b").create().engine("host-a")
+    disk = engine.create_virtual_disk("a", SIZE)
+    entry = engine.prepare_image("a", disk, monitor=f"qmp:{tmp_path / 'qmp'}", name="web")
+    assert entry.given == f"{tmp_path}/diskwright/disks/a/web/disk"
+    machine = Machine(tmp_path, entry.given, entry.format)
+    try:
+        engine.remove_image("a", engine.create_snapshot("a", disk))
+        engine.copy_image("b", disk, options={"auto_fix": False})
+        for repository in "baaaa":
+            for fix in engine.check_storage_repository(repository)[:1]:
+                engine.run_fix_here(repository, fix)
+        assert [image.id for image in engine.inspect_repository("a").images] == [disk]
+    finally:
+        machine.kill()
+        engine.teardown_image("a", disk)
 
 
 @pytest.mark.slow

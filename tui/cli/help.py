@@ -221,8 +221,9 @@ COMMANDS: dict[str, Command] = {
         "With a COMMAND, {} is replaced by the path, DISKWRIGHT_DISK and DISKWRIGHT_DISK_FORMAT are in its\n"
         "environment, the image is torn down when it ends, and its exit code is ours (127: no such command).\n"
         "It keeps the lease itself, whoever dies.\n"
-        "Without, the path alone is printed; its format is told on standard error, and with --json.\n"
-        "With --monitor qmp:PATH (a QMP socket of the machine) snapshots are taken while the machine runs.",
+        "Without, the path alone is printed; its format is told on standard error, and with --json. That of a disk\n"
+        "is /run/diskwright/disks/REPO/IMAGE/disk each time, with the name that was given, or the id.\n"
+        "With --monitor qmp:PATH (a QMP socket of the machine) snapshots and copies are taken while the machine runs.",
     ),
     "attach": _command(
         4, "prepare", "say how to speak to the machine of a disk, to work on it while it runs",

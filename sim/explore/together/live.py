@@ -41,6 +41,9 @@ from sim.hosts.world import FORMAT, World
 MONITOR = "qmp:/run/machine"
 _AT = 8 * BLOCK
 _MOST_FIXES = 12
+_SETTLED_AFTER = 8
+"""So many effects after a copy was acknowledged all that is not durable has become so: what each phase of it leaves in
+two repositories is enough for one power cut."""
 _MOST_STATES = 12
 """Of the states after a power cut of two repositories at once."""
 SNAPSHOT, RESIZE, MERGE, COPY = "snapshot", "resize", "merge", "copy"
@@ -139,6 +142,8 @@ class _Run:
         self._snapshots: dict[str, Content] = {}
         self._copied: tuple[str, int] | None = None
         """The copy that was acknowledged, and how many moments there were then."""
+        self._acknowledged_for = 0
+        """Effects since then."""
         self._sizes = {self._content.size}
         """What the record may say."""
         self._problems: list[str] = []
@@ -254,6 +259,9 @@ class _Run:
         """As a hook: before each effect the machine writes, and somebody dies."""
         if call in EFFECTS or call in CHANGES or call in ("processes.spawn", "processes.terminate"):
             self.count += 1
+            self._acknowledged_for += self._copied is not None
+            if self._acknowledged_for == _SETTLED_AFTER:
+                self._world.storage.settle()
             if self._then != QUIET:
                 self._use()
             if self.count == self._effect:

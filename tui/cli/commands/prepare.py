@@ -31,13 +31,13 @@ def _qemu(prepared: Prepared) -> str:
     """Arguments for qemu-system: a disk of that image. It is locked by qemu too, and what is below it is found in the
     directory of the path alone."""
     name = f"disk-{prepared.image[:8]}"
-    driver = "host_device" if _is_device(prepared.path) else "file"
+    driver = "host_device" if _is_device(prepared.given) else "file"
     node = {
         "node-name": name,
         "driver": prepared.format,
         "read-only": not prepared.writable,
         "discard": "unmap",
-        "file": {"driver": driver, "filename": prepared.path, "locking": "on"},
+        "file": {"driver": driver, "filename": prepared.given, "locking": "on"},
     }
     return f"-blockdev {quoted(json.dumps(node))} -device virtio-blk-pci,drive={name},serial={prepared.image[:20]}"
 
@@ -46,12 +46,12 @@ def _libvirt(prepared: Prepared) -> str:
     """The disk element of a domain. Owner and group are the repository's, and libvirt has to leave them."""
     from xml.sax.saxutils import quoteattr
 
-    kind, attribute = ("block", "dev") if _is_device(prepared.path) else ("file", "file")
+    kind, attribute = ("block", "dev") if _is_device(prepared.given) else ("file", "file")
     return "\n".join(
         [
             f"<disk type='{kind}' device='disk'>",
             f"  <driver name='qemu' type='{prepared.format}' discard='unmap'/>",
-            f"  <source {attribute}={quoteattr(prepared.path)}>",
+            f"  <source {attribute}={quoteattr(prepared.given)}>",
             "    <seclabel model='dac' relabel='no'/>",
             "  </source>",
             "  <target dev='vda' bus='virtio'/>",
@@ -92,8 +92,14 @@ def run_prepare(session: Session, arguments: argparse.Namespace) -> int:
         if arguments.monitor:
             raise BadRequest("a command keeps its lease itself, so nothing is done beside it", "Leave --monitor out")
         return _run_command(session, arguments, image)
+    named = arguments.image.lower() != image and session.names.having(arguments.repo, arguments.image) == [image]
     prepared = session.engine.prepare_image(
-        arguments.repo, image, not arguments.read_only, arguments.take_over, _monitor(arguments.monitor)
+        arguments.repo,
+        image,
+        not arguments.read_only,
+        arguments.take_over,
+        _monitor(arguments.monitor),
+        arguments.image if named else "",
     )
     words = HYPERVISORS[arguments.hypervisor](prepared) if arguments.hypervisor else ""
     session.out.document(
@@ -101,14 +107,14 @@ def run_prepare(session: Session, arguments: argparse.Namespace) -> int:
         | {
             "repository": arguments.repo,
             "image": image,
-            "path": prepared.path,
+            "path": prepared.given,
             "format": prepared.format,
             "writable": prepared.writable,
             "pid": prepared.process.pid,
             **({"monitor": prepared.monitor} if prepared.monitor else {}),
         }
     )
-    session.out.line(words or printable(prepared.path))
+    session.out.line(words or printable(prepared.given))
     which = "" if prepared.writable else f" --path {quoted(prepared.path)}"
     session.out.say(
         f"Format {printable(prepared.format)}. "
@@ -137,7 +143,7 @@ def run_attach(session: Session, arguments: argparse.Namespace) -> int:
     image = session.image(arguments.repo, arguments.image)
     prepared = session.engine.attach_monitor(arguments.repo, image, _monitor(arguments.monitor))
     session.out.document(
-        {"repository": arguments.repo, "image": image, "path": prepared.path, "monitor": prepared.monitor}
+        {"repository": arguments.repo, "image": image, "path": prepared.given, "monitor": prepared.monitor}
     )
     session.out.say(f"The machine at {printable(prepared.monitor)} uses {image}; snapshots are taken beside it.")
     return 0

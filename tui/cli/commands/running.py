@@ -91,7 +91,7 @@ def _entry(entry: Prepared, now: _Now) -> dict[str, Any]:
         "repository": now.handles.get(entry.repository, ""),
         "image": entry.image,
         "name": now.names.get(entry.image, ""),
-        "path": entry.path,
+        "path": entry.given,
     }
 
 
@@ -121,7 +121,7 @@ def _print(out: Output, now: _Now) -> None:
                 printable(now.names.get(entry.image, "")) or "-",
                 entry.image,
                 f"{entry.format}, {'read-write' if entry.writable else 'read-only'}",
-                printable(entry.path),
+                printable(entry.given),
             )
             for entry in now.prepared
         ],
@@ -130,7 +130,7 @@ def _print(out: Output, now: _Now) -> None:
     )
     for entry in now.unheld:
         out.say(
-            f"Image {called(now.names, entry.image)} is in use at {printable(entry.path)}, and its holder is dead. "
+            f"Image {called(now.names, entry.image)} is in use at {printable(entry.given)}, and its holder is dead. "
             f"Put a new one beside it: diskwright prepare {quoted(now.handles.get(entry.repository, 'REPO'))} "
             f"{entry.image} --take-over{'' if entry.writable else ' --read-only'}"
         )

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 
 from engine.copying import ranges
 from engine.data.amounts import human
-from engine.data.model import Fix
+from engine.data.model import Fix, Risk
 from engine.doors.hypervisor import Job
 from engine.errors import MAKE_ROOM, DiskwrightError, NoSpace, Refused, StaleFix, ToolFailed
 from engine.fixes import merge
@@ -34,11 +34,13 @@ from engine.host import holding, machines
 from engine.host.machines import Machine
 from engine.host.paths import NAMES
 from engine.host.state import HostState, Prepared
+from engine.survey import survey
 from engine.tags import chains, changes
 from engine.tags.attempt import Attempt
 from engine.tags.context import Context
 from engine.tags.leasing import LeaseSet
-from engine.triage.rules import M_CHAIN
+from engine.triage.judge import judge
+from engine.triage.rules import B_COPY, C_HIDDEN, M_CHAIN
 
 _LOOK_AGAIN_S = 0.2
 _STALL_S = 300.0
@@ -68,6 +70,36 @@ def execute(context: Context, state: HostState, repo_id: str, fix: Fix) -> None:
         return
     with fixes.take_leases(context, repository, fix):
         fixes.execute(context, repository, Work(fix))
+
+
+def kept_for(context: Context, repository: Repository, fix: Fix) -> tuple[str, str] | None:
+    """Return the handle of the repository and the tag of what is kept for a copy, None where the fix is about no copy
+    or nothing is."""
+    entry = repository.tags.read(fix.target) if fix.rule == B_COPY else None
+    operation = entry.record.operation if entry is not None and entry.record is not None else None
+    if operation is None:
+        return None
+    for connection in context.connections.values():
+        if connection.identity == operation.source_repository:
+            kept = changes.read(context.repository(connection.repo_id), operation.source).record.kept
+            return (connection.repo_id, operation.source) if kept is not None and kept.copy == fix.target else None
+    return None
+
+
+def after_copy(context: Context, state: HostState, repo_id: str, source: str) -> None:
+    """Have the machine of a disk merge what was kept for a copy that is finished, and delete that: what was written
+    between two backups. The lowest layer, which is all that the disk had before the first of them, is left for an
+    operator."""
+    repository = context.repository(repo_id)
+    record = changes.read(repository, source).record
+    if record.strong or record.volume is None or not record.volume.parent:
+        return
+    for rule in (M_CHAIN, C_HIDDEN):
+        for fix in judge(survey.look(context, repository, only=source)).fixes:
+            if (fix.rule, fix.target) != (rule, source) or fix.risk is Risk.LOSES_DATA:
+                continue
+            if rule == C_HIDDEN or entry_of(state, repository, fix) is not None:
+                execute(context, state, repo_id, fix)
 
 
 def run(context: Context, state: HostState, repo_id: str, entry: Prepared, fix: Fix) -> None:

@@ -76,12 +76,15 @@ def _one(context: Context, state: HostState, repo_id: str, work: Work, tokens: d
     fix = work.fix
     about = _about(fix)
     narrate({"event": "start", **about})
+    kept = None
     try:
         repository = context.repository(repo_id)
         entry = merging.entry_of(state, repository, fix) if not tokens else None
         if entry is not None:
             merging.run(context, state, repo_id, entry, fix)
         else:
+            with contextlib.suppress(DiskwrightError):
+                kept = merging.kept_for(context, repository, fix)
             with leasing.adopt(repository, tokens) if tokens else fixes.take_leases(context, repository, fix):
                 _execute(context, repository, work)
     except StaleFix as error:
@@ -97,6 +100,9 @@ def _one(context: Context, state: HostState, repo_id: str, work: Work, tokens: d
         narrate({"event": "failed", **about, "error": _fault(error), "code": DiskwrightError.code, "trace": trace})
         return DiskwrightError.exit_code
     narrate({"event": "done", **about})
+    if kept is not None and not context.stopping():
+        with contextlib.suppress(DiskwrightError):  # what was asked for is done; check offers the rest
+            merging.after_copy(context, state, *kept)
     return 0
 
 

@@ -119,3 +119,22 @@ def test_what_is_kept_for_a_copy_that_cannot_be_seen_goes_only_if_that_is_wanted
     engine.run_fix_here("b", engine.check_storage_repository("b")[0])
     (fix,) = engine.check_storage_repository("a")
     assert fix.risk is not Risk.LOSES_DATA
+
+
+def test_what_was_written_between_two_backups_is_merged_when_the_second_is_done(driver: Driver):
+    """By the process that copies, beside the machine. What the disk had before the first is left for an operator."""
+    disk = images.a_disk(driver)
+    engine = driver.engine()
+    machine = start(driver, disk)
+    for number in (5, 6):
+        machine.write(4 * images.BLOCK, images.data(number))
+        machine.flush()
+        copy = engine.copy_image("b", disk)
+        for task in engine.list_tasks():
+            engine.wait_for_task(task)
+        assert read(engine, "b", copy, images.ODD).read(4 * images.BLOCK, images.BLOCK) == images.data(number)
+        assert len(machine.nodes()) == 2
+        assert [fix.rule for fix in engine.check_storage_repository("a")] == [rules.M_CHAIN]
+    machine.stop()
+    engine.teardown_image("a", disk)
+    assert read(engine, "a", disk, images.ODD).read(4 * images.BLOCK, images.BLOCK) == images.data(6)

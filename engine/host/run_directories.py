@@ -58,12 +58,15 @@ class RunDirectories:
             return ()
         folder = f"{place.path}/diskwright/disks/{next(one for one in repository if _HARMLESS.fullmatch(one))}"
         names = [disk, *([name] if _HARMLESS.fullmatch(name) and len(name) != len(disk) else [])]
-        try:
+        with contextlib.suppress(OSError):
             make_directories(self._doors.files, folder)
             self._let_pass(folder)
-            return tuple(link for one in names if self._lead(link := f"{folder}/{one}", run, one == disk))
-        except OSError:
-            return ()  # its own path does
+        return tuple(link for one in names if self._named(link := f"{folder}/{one}", run, one == disk))
+
+    def _named(self, link: str, run: str, own: bool) -> bool:
+        with contextlib.suppress(OSError):  # the path of the run directory does
+            return self._lead(link, run, own)
+        return False
 
     def _lead(self, link: str, run: str, own: bool) -> bool:
         """Have a link lead to a run directory; ``own``: wherever it led. Whether it does."""

@@ -21,8 +21,8 @@ from engine.tags.context import Context, Found
 from engine.verbs.commit import ready_for_any_host, require_base, require_fits, require_room
 from engine.verbs.snapshot import switch
 
-Beside = Callable[[Found, Kept, Callable[[sources.Source], None]], bool]
-"""Freezes a disk in use for a copy, and has that committed; False: its machine cannot be spoken to."""
+Freeze = Callable[[Kept, Callable[[sources.Source], None]], None]
+"""Freezes a disk in use for a copy, and has that committed."""
 
 
 def image(
@@ -32,10 +32,10 @@ def image(
     base: str | None,
     user_data: Any,
     options: Options,
-    beside: Beside = lambda found, copy, commit: False,
+    beside: Callable[[Found], Freeze | None] = lambda found: None,
 ) -> str:
     """Commit a copy of an image into ``repo_id`` and return the id it has there. ``beside`` is asked about a disk that
-    is in use."""
+    is in use: None where its machine cannot be spoken to."""
     repository = context.repository(repo_id)
     require_id(image_id, "image_id")
     user_data = check_user_data(user_data)
@@ -58,14 +58,16 @@ def image(
         try:
             source = source._replace(record=_at_rest(context, found))
         except ImageBusy:
+            freeze = beside(found)
+            if freeze is None:
+                raise
             copy = Kept(repository.identity, context.doors.ids.new_id())
             parent = _parent(context, repository, source.record, base, options)  # else it is frozen for nothing
 
             def commit(frozen: sources.Source) -> None:
                 _commit(context, repository, frozen, parent, base, user_data, options, disk=copy.copy)
 
-            if not beside(found, copy, commit):
-                raise
+            freeze(copy, commit)
             return copy.copy
     parent = _parent(context, repository, source.record, base, options)
     return _commit(context, repository, source, parent, base, user_data, options)

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from engine.data.model import Risk
-from engine.errors import NotFound
+from engine.errors import ImageBusy, NotFound
 from engine.survey import survey
 from engine.tags import changes
 from engine.triage import rules
 from engine.verbs.live import snapshot as live_snapshot
-from sim.explore.cases.driver import Driver, read
+from sim.explore.cases.driver import Driver, MiB, read
 from sim.explore.cases.fixtures import images
 from sim.explore.together.live import COPY, MACHINE, POWER, VERB
-from sim.hosts.world import NFS
+from sim.hosts.world import FORMAT, NFS, World
 from tests.sim.live_kit import is_found, start, wrong
 
 
@@ -52,9 +52,13 @@ def test_planted_bugs_of_a_copy_are_found(plant: Any, found: str, monkeypatch: p
     assert is_found(found, COPY, images.a_raw_disk, deaths=(POWER,), every=9, first=90)
 
 
-def test_a_running_disk_is_copied_and_exported(driver: Driver):
+@pytest.mark.parametrize("format", [FORMAT, NFS])
+def test_a_running_disk_is_copied_and_exported(format: str):
     """Each is what the disk contained then. What was kept for the copy is left alone until that is finished, on any
     host, and becomes one with the disk then."""
+    world = World(format=format)
+    world.create("a", "b")
+    driver = Driver(world)
     disk = images.a_disk(driver)
     engine = driver.engine()
     machine = start(driver, disk)
@@ -92,6 +96,12 @@ def test_a_running_disk_is_copied_onto_a_base(driver: Driver):
     with pytest.raises(NotFound, match="base"):
         engine.copy_image("b", disk, "0" * 32)
     assert len(machine.nodes()) == 2
+    other = driver.create("b", MiB)
+    held = driver.create("a", MiB)
+    engine.prepare_image("a", held)
+    with pytest.raises(ImageBusy, match="attach"):
+        engine.copy_image("b", held, other)
+    assert not engine.check_storage_repository("b"), "nothing was frozen for it"
     machine.write(0, images.data(5))
     copy = engine.copy_image("b", disk, base, options={"auto_fix": False})
     engine.run_fix_here("b", engine.check_storage_repository("b")[0])

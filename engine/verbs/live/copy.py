@@ -41,17 +41,19 @@ def image(
     """Commit a copy of an image and return its id: of a disk also while its machine runs, where that can be spoken
     to."""
 
-    def beside(found: Found, kept: Kept, commit: Callable[[sources.Source], None]) -> bool:
+    def beside(found: Found) -> copy.Freeze | None:
         entry = _machine_of(context, state, found.repo_id, found.record.id)
         if entry is None:
-            return False
-        identity = found.repository.identity
+            return None
 
-        def then(frozen: str) -> None:
-            commit(sources.locate(context, Operation("copy", source=frozen, source_repository=identity)))
+        def freeze(kept: Kept, commit: Callable[[sources.Source], None]) -> None:
+            def then(frozen: str) -> None:
+                operation = Operation("copy", source=frozen, source_repository=found.repository.identity)
+                commit(sources.locate(context, operation))
 
-        snapshot.freeze(context, state, entry, found.repo_id, kept, then)
-        return True
+            snapshot.freeze(context, state, entry, found.repo_id, kept, then)
+
+        return freeze
 
     return copy.image(context, repo_id, image_id, base, user_data, options, beside)
 

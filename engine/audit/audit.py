@@ -14,6 +14,7 @@ from engine.audit.chains import Images, chain_of, of_chains, of_image
 from engine.audit.definitions import definitions_beside, read_definitions
 from engine.audit.gather import Gathered, Key, Link, Seen, key_of
 from engine.audit.layouts.registry import layout_of
+from engine.audit.layouts.repository import of_repositories
 from engine.audit.layouts.volumes import for_volumes
 from engine.audit.model import Audited, AuditReport, Candidate, Contents, Finding, Role
 from engine.audit.orphans import References, doubts, unneeded
@@ -51,6 +52,7 @@ def audit(
     for content in contents:
         candidates.update(content.candidates)
         listed.alias(content.aliases)
+    candidates.update(of_repositories(listed))
     gathered = Gathered(listed, candidates, lambda done, of: progress("files read", done, of))
     checks = _checks(gathered, check, progress) if check is not None else {}
     references = References(listed, gathered, [*definitions_beside(listed), *read_definitions(Places(definitions))])

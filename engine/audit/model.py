@@ -28,6 +28,8 @@ class Role(StrEnum):
     """An archive or a compressed image."""
     FILESYSTEM = "file system"
     """A logical volume that a host uses itself: a file system, swap, a part of an array."""
+    REPOSITORY = "repository"
+    """A file of a repository of diskwright: what it is for, ``check`` tells."""
     REMNANT = "remnant"
     """Left by an operation that did not end."""
     OTHER = "other"

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
+from engine.api import Engine
+from engine.assembly import real_doors
 from engine.audit import rules
 from engine.data.model import Status
 from engine.tools.local import openers
@@ -279,3 +281,28 @@ def test_an_image_costs_a_few_calls_and_no_program(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
     assert len(look([tmp_path]).report.images) == 20
     assert opened <= 3 * 20 + 2
+
+
+def test_no_part_of_a_repository_is_an_orphan(tmp_path: Path):
+    """Found so: its volumes were, with the command that deletes them, and their chains were broken. Whatever part of it
+    is given; what lies beside its parts is judged as ever, and an unfinished adoption has a name in both."""
+    pool, etc = tmp_path / "pool", tmp_path / "etc"
+    place = pool / "repository"
+    for path in (pool, place, etc):
+        path.mkdir()
+    engine = Engine(real_doors("host-a"), str(tmp_path / "state"))
+    engine.create_repository("localfs-1.0", {"path": str(place)})
+    engine.connect_storage_repository("a", "localfs-1.0", {"path": str(place)})
+    made = engine.create_virtual_disk("a", 8 * MIB)
+    (volume,) = (place / "volumes").glob("*/*.qcow2")
+    os.link(volume, pool / "being-adopted.qcow2")
+    engine.create_snapshot("a", made)
+    engine.close()
+    domain(etc / "web.xml", "web", disk(image(pool / "web.qcow2")))
+    image(place / "forgotten.qcow2")
+    found = look([pool], [etc])
+    assert found.rules() == {"repository/forgotten.qcow2": {rules.A_ORPHAN}}
+    assert found.report.others["repository"] > 5
+    for part in (place, place / "volumes", volume.parent):
+        left = look([part], [etc], top=tmp_path).rules(rules.A_UNSURE)
+        assert not [path for path in left if "/volumes/" in path or path.endswith("ballast")], left

@@ -1,4 +1,4 @@
-"""Merge hidden data with its only dependant: down or up, in place, or into a fresh volume.
+"""Merge hidden data with its only dependant: down or up, in place, or into a fresh volume; one layer or a whole run.
 
 The order of writes; each step is durable before the next one begins, and after a crash the same rule goes on:
 
@@ -20,16 +20,22 @@ A tag is in one merge at a time: two merges of one chain that overlap would leav
 belongs to another. A merge has begun when the upper record names it (step 2); what was reserved for one that never
 began is void for whoever holds the leases. The upper record names the tag below both, too: it becomes a dependant of
 that one before it stands on it, so that nobody who looks at dependants meanwhile gives it away.
+
+A *run* of layers, each of which has the one above it as its only dependant, is merged *fresh* at once: the image is
+filled into one volume on what is below the run, sealed by one record, and stands on none of the layers from then on.
+Nothing that any record has as its data is written, so each of them reads as it did, whatever is killed, restored or
+based on it meanwhile. Then the layers are cleaned away one by one from the top, each as if that were asked for by
+itself; one that somebody needs again stays, with all below it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from engine.copying import ranges
 from engine.data.records import Operation, Record, VolumeRef
 from engine.doors.images import Layer
-from engine.errors import Refused, StaleFix
+from engine.errors import Refused, StaleFix, Stopped
 from engine.fixes import clean, fill
 from engine.fixes.dependants import of, settle
 from engine.formats.base import Repository
@@ -38,6 +44,7 @@ from engine.gate.gate import Purpose
 from engine.tags import chains, changes, lengths, target
 from engine.tags.attempt import Attempt
 from engine.tags.context import Context
+from engine.triage.offers.merging import one_of_a_run
 
 _STAGES = ("reserve", "copy data", "replace", "clean")
 
@@ -52,16 +59,59 @@ def merge(context: Context, repository: Repository, below: str, above: str, dire
         if direction == "down":
             _reserve(repository, below, above)
         lower = changes.read(repository, below).record
-        record = attempt.claim(lambda record: _merging(context, record, lower, direction, absorber))
+        record = attempt.claim(lambda record: _merging(context, record, lower, direction, absorber, _base(lower)))
         _void_reservation(repository, lower)
         assert record.volume is not None and lower.volume is not None
         attempt.stage("copy data")
         if direction == "down":
             _down(attempt, record, record.volume, lower, lower.volume)
         elif direction == "fresh":
-            _fresh(attempt, record, record.volume, lower)
+            _fresh(attempt, record, record.volume, lower, 2)
         else:
             _up(attempt, record, record.volume, lower, lower.volume)
+
+
+def merge_run(
+    context: Context, repository: Repository, above: str, below: Sequence[str], base: str, absorbing: bool
+) -> None:
+    """Merge the weak tags ``below``, which stand on each other from the top down and on ``base`` ("" for nothing), into
+    ``above`` in one pass, and clean them away. ``absorbing``: then merge what ``base`` holds with that, down. The
+    caller holds the leases of all of them, that of ``base`` only where it is ``absorbing``.
+
+    StaleFix when the chain of ``above`` is another one by now, or a layer is not hidden data any more."""
+    with Attempt(context, repository, above, "merge", _STAGES) as attempt:
+        uppermost = _run(repository, above, below, base)
+        record = attempt.claim(lambda record: _merging(context, record, uppermost, "fresh", "", base))
+        assert record.volume is not None
+        attempt.stage("copy data")
+        _fresh(attempt, record, record.volume, uppermost, 1 + len(below))
+    for tag in below:
+        if context.stopping():
+            raise Stopped(f"the merge into image {above} was stopped by the operator; it has the data of all layers")
+        try:
+            clean.tag(context, repository, tag)
+        except StaleFix:
+            return  # somebody wants it back, or based something on it: with all below it, it stays
+    if absorbing:
+        merge(context, repository, base, above, "down")
+
+
+def _run(repository: Repository, above: str, below: Sequence[str], base: str) -> Record:
+    """Return the uppermost of the layers, whose chain is as it was planned and as the records say."""
+    links = chains.usable(repository, changes.read(repository, above).record)
+    layers, rest = links[1 : 1 + len(below)], links[1 + len(below) :]
+    if [link.tag for link in layers] != list(below) or (rest[0].tag if rest else "") != base:
+        raise StaleFix(f"image {above} stands on other layers now", "Check again")
+    for layer in layers:
+        if not one_of_a_run(layer.record):
+            raise StaleFix(
+                f"image {layer.tag} is not hidden data that only holds another one up any more", "Check again"
+            )
+    return layers[0].record
+
+
+def _base(lower: Record) -> str:
+    return lower.volume.parent if lower.volume is not None else ""
 
 
 def beside_machine(
@@ -77,7 +127,7 @@ def beside_machine(
         lower = changes.read(repository, below).record
         if lower.lost:
             raise Refused(f"image {below} has lost ranges", "Stop the machine and tear the disk down first")
-        record = attempt.claim(lambda record: _merging(context, record, lower, "up", absorber))
+        record = attempt.claim(lambda record: _merging(context, record, lower, "up", absorber, _base(lower)))
         _void_reservation(repository, lower)
         top, bottom = record.volume, lower.volume
         assert top is not None and bottom is not None
@@ -157,7 +207,8 @@ def _reserve(repository: Repository, below: str, above: str) -> None:
     changes.change(repository, below, absorbed)
 
 
-def _merging(context: Context, record: Record, lower: Record, direction: str, absorber: str) -> Record:
+def _merging(context: Context, record: Record, lower: Record, direction: str, absorber: str, base: str) -> Record:
+    """Return the record of the upper tag as it names the merge; ``base``: what it stands on when that has ended."""
     operation = record.operation
     if record.volume is None or record.volume.parent != lower.id or lower.volume is None:
         raise StaleFix(f"image {record.id} is not based on {lower.id} any more", "Check again")
@@ -167,7 +218,7 @@ def _merging(context: Context, record: Record, lower: Record, direction: str, ab
         raise StaleFix(f"image {record.id} is being merged into {record.absorber}", "Finish that merge first")
     fresh = Operation(
         "merge",
-        base=lower.volume.parent,
+        base=base,
         other=lower.id,
         direction=direction,
         source_write_epoch=record.write_epoch,
@@ -179,7 +230,7 @@ def _merging(context: Context, record: Record, lower: Record, direction: str, ab
             return record  # the same volumes, unwritten since: it goes on at its cursor
         scrap += (operation.attempt,) if operation.attempt is not None else ()
     if direction == "fresh":
-        volume = VolumeRef(context.doors.ids.new_id(), record.volume.format, lower.volume.parent)
+        volume = VolumeRef(context.doors.ids.new_id(), record.volume.format, base)
         fresh = fresh._replace(attempt=volume)
     # Who reserved it as a lower one had its lease, which the caller holds now.
     return record._replace(operation=fresh, scrap=scrap, absorbed_by="")
@@ -239,8 +290,9 @@ def _up(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, bottom:
     attempt.finish(lambda record: record)
 
 
-def _fresh(attempt: Attempt, record: Record, top: VolumeRef, lower: Record) -> None:
-    """Change nothing but the volume that the operation names; where nothing stands below, copy all of it."""
+def _fresh(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, depth: int) -> None:
+    """Merge the uppermost ``depth`` layers. Change nothing but the volume that the operation names; where nothing
+    stands below, copy all of it."""
     repository, images = attempt.repository, attempt.context.doors.images
     links = chains.load(repository, record)
     filled = target.ready(attempt, record)
@@ -250,14 +302,14 @@ def _fresh(attempt: Attempt, record: Record, top: VolumeRef, lower: Record) -> N
         fill.copy_all(attempt, fill.reading(repository, record, links), fill.Filling(filled, None))
     else:
         layers = chains.layers(repository, links)
-        theirs = ranges.present_ranges(images.map_layer(layers[1]))
         fill.copy_into(
             attempt,
-            layers[:2],
-            [*mine, *theirs],
-            [gate.open_layer(repository, record.id, filled, Purpose.FILL), *layers[2:]],
+            layers[:depth],
+            ranges.present_ranges(images.map_chain(layers[:depth])),
+            [gate.open_layer(repository, record.id, filled, Purpose.FILL), *layers[depth:]],
         )
     attempt.stage("replace")
+    gate.require(repository, record.id, top, Purpose.REPLACE)  # a machine that came meanwhile would write to no image
     lost = _lost(record, lower, mine)
     replaced = attempt.publish(
         lambda record: record._replace(volume=filled, operation=None, scrap=(*record.scrap, top), lost=lost)

@@ -168,7 +168,13 @@ def _quarantine(context: Context, repository: Repository, work: Work) -> None:
 
 def _merge(context: Context, repository: Repository, work: Work) -> None:
     fix = work.fix
-    merge.merge(context, repository, fix.target, _text(fix, "above"), _text(fix, "direction"))
+    above, way = _text(fix, "above"), _text(fix, "direction")
+    if "base" not in fix.plan:
+        merge.merge(context, repository, fix.target, above, way)
+        return
+    absorbing = way == "down"
+    below = fix.images[1:-1] if absorbing else fix.images[1:]
+    merge.merge_run(context, repository, above, below, _text(fix, "base"), absorbing)
 
 
 def _replica(context: Context, repository: Repository, work: Work) -> None:

@@ -12,6 +12,7 @@ from engine.data.records import Record
 from engine.errors import DiskwrightError
 from engine.formats.base import Repository, Scan, TagEntry
 from engine.tags import changes
+from engine.triage.offers.merging import RUN_LAYERS, one_of_a_run
 
 
 def near(repository: Repository, tag: str) -> Scan | None:
@@ -28,10 +29,22 @@ def near(repository: Repository, tag: str) -> Scan | None:
     return Scan({}, found, [])
 
 
+def _users_of_a_run(repository: Repository, record: Record) -> dict[str, TagEntry]:
+    """Return who uses the hidden layers from this one down, if they are so many that they may be merged at once."""
+    run: list[str] = []
+    while one_of_a_run(record) and record.id not in run and record.volume is not None:
+        run.append(record.id)
+        if not record.volume.parent:
+            break
+        record = changes.read(repository, record.volume.parent).record
+    return _users(repository, run[1:]) if len(run) >= RUN_LAYERS else {}
+
+
 def _around(repository: Repository, tag: str) -> dict[str, TagEntry]:
     own = changes.read(repository, tag)
     found = _users(repository, _subjects(own.record))
     found[tag] = TagEntry(tag, own.generation, own.record)
+    found |= _users_of_a_run(repository, own.record)
     children = [other for other, one in found.items() if one.record is not None and tag in one.record.parents()]
     if len(children) == 1:
         found |= _users(repository, children)  # a merge looks at both

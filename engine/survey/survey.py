@@ -25,6 +25,7 @@ from engine.tags.context import Context
 from engine.tools.local.threads import collector_off, map_files
 from engine.triage.health import Judge
 from engine.triage.judge import judge
+from engine.triage.offers import merging
 from engine.triage.rules import M_CHAIN
 from engine.triage.view import NO_DEPTHS, Depths, Graph, Replica, View, no_depths
 
@@ -36,7 +37,8 @@ def report(context: Context, repository: Repository, deep: bool = False) -> Repo
     """Check the whole repository. Fixes on tags that somebody works on become findings."""
     with collector_off():
         view = look(context, repository, deep)
-        return without_busy(context, repository, judge(view), view.monitored)
+        found = without_busy(context, repository, judge(view), view.monitored)
+        return found._replace(fixes=tuple(merging.without_parts(found.fixes)))
 
 
 def look(

@@ -299,10 +299,14 @@ _TABLE: tuple[Rule, ...] = (
     # -- merge and clean: what no image needs
     Rule(M_CHAIN, "Hidden data has one image on it left and nothing else, so the two can be one.", "hidden",
          type=FixType.MERGE,
-         offers="Hidden data below image {image} has no other dependant and can become one with it{unfinished}",
+         offers={"": "Hidden data below image {image} has no other dependant and can become one with it{unfinished}",
+                 "run": "{number} layers of hidden data below image {image} have no other dependant and can become "
+                 "one with it in one pass{unfinished}"},
          does="Moves the smaller layer into the larger one, or both into a fresh volume where hosts share the "
-         "repository. Where a machine has the disk open that can be spoken to, it pulls up what is below while it "
-         "runs. The image reads the same at every moment.",
+         "repository. Four layers or more are moved in one pass into a fresh volume, where there is room for it, "
+         "and then deleted; the lowest one stays where it is and takes in the others when it is the largest. Where "
+         "a machine has the disk open that can be spoken to, it pulls up what is below while it runs. The image "
+         "reads the same at every moment.",
          stuck="Tear the image down, or say how to speak to its machine (attach), or wait for who works on it. A merge "
          "that was begun goes on where it was; until it has ended, neither of its two is offered another one.",
          executor=Executor.MERGE, risk=Risk.IRREVERSIBLE, leases=Leases.IMAGES, volumes=Need.ALWAYS,

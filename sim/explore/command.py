@@ -20,7 +20,7 @@ from engine.errors import BadRequest, from_os_error
 from sim.arguments import Parser
 from sim.disk.profiles import PROFILES
 from sim.explore import generated
-from sim.explore.cases.catalog import ALL, CASES, SHARED_BY_HOSTS
+from sim.explore.cases.catalog import ALL, CASES, LONG, SHARED_BY_HOSTS
 from sim.explore.cases.generated import ON
 from sim.explore.search import damage, host_notes, large, unreadable
 from sim.explore.search.explorer import Explorer, Tally, Violation
@@ -32,6 +32,7 @@ _WRONG_AT_MOST = 3
 _OF_LARGE = 40
 DAMAGED_ON = ("files", "lvm")
 DAMAGED = ALL | SHARED_BY_HOSTS
+EXPLORED = ALL | LONG
 _MOST_ORDERS = 400
 """States for each damage, so many orders of fixes as lead to them."""
 
@@ -48,7 +49,7 @@ class Exploration(NamedTuple):
 
 def explore(job: Exploration) -> Tally:
     """Explore one case under one profile; shrink the violations."""
-    tally = Explorer(ALL[job.case], job.profile, job.max_states, job.seconds, recover=job.recover).run()
+    tally = Explorer(EXPLORED[job.case], job.profile, job.max_states, job.seconds, recover=job.recover).run()
     shrunk = {to_text(small): small for small in map(_shrink, tally.violations[:3])}
     found = sorted(shrunk.values(), key=lambda violation: violation.weight)
     # What did not survive is told by the replay: it is no plain data.
@@ -129,7 +130,7 @@ def main(argv: Sequence[str]) -> int:
     except SystemExit as done:  # --help
         return int(done.code or 0)
     if options.list:
-        for case in (ALL if options.damage is None else DAMAGED).values():
+        for case in (EXPLORED if options.damage is None else DAMAGED).values():
             print(case.name)  # noqa: T201 - this is a command
         return 0
     if options.replay:
@@ -328,7 +329,7 @@ def make_parser() -> Parser:
 def _jobs(options: argparse.Namespace) -> list[Exploration]:
     names = options.case or list(CASES)
     for name in names:
-        if name not in ALL:
+        if name not in EXPLORED:
             raise BadRequest(f"there is no case {name!r:.60}", f"{COMMAND} --list names them")
     profiles = [options.profile] if options.profile else ["posix", "journal", "process"]
     return [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.explore.cases.catalog import BEFORE_USES, CASES, ON_LVM
+from sim.explore.cases.catalog import BEFORE_USES, CASES, LONG, ON_LVM
 from sim.explore.command import main
 from sim.explore.search.explorer import Explorer
 
@@ -42,6 +42,13 @@ def test_every_verb_and_every_fix_survives_power_cuts_at_every_effect(capsys, pr
 def test_repositories_from_before_there_were_uses_survive_power_cuts_at_every_effect(case):
     """There all records are read, as they were."""
     assert not Explorer(BEFORE_USES[case], "posix", seconds=2, recover=False).run().violations
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", LONG)
+def test_a_long_fix_survives_power_cuts_at_every_effect(case):
+    """Bounded in time, as the others."""
+    assert not Explorer(LONG[case], "posix", seconds=3, recover=False).run().violations
 
 
 def test_a_mutant_that_forgets_a_sync_is_found(capsys, monkeypatch):

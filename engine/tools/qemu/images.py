@@ -18,7 +18,7 @@ from engine.errors import BadRequest, ToolFailed, ToolMissing, from_os_error
 from engine.tools.local.command import Command, CommandRunner, Result, failure
 from engine.tools.local.limits import of_readers
 from engine.tools.qemu.foreign import DRIVERS
-from engine.tools.qemu.layers import checked_path, describe
+from engine.tools.qemu.layers import PART_LAYERS, checked_path, describe
 from engine.tools.qemu.qcow2 import MAX_BACKING_NAME_BYTES
 
 PACKAGE = "qemu-utils"
@@ -54,7 +54,12 @@ class QemuImageTool:
         return list(self._extents([layer], written))
 
     def map_chain(self, chain: Chain) -> list[Extent]:
-        """Run ``qemu-img map``; what is compressed as a whole has to be read to be known."""
+        """Run ``qemu-img map``, for a deep chain several times; what is compressed as a whole has to be read to be
+        known."""
+        if len(chain) > PART_LAYERS:
+            from engine.tools.qemu.deep import extents, parts  # for few
+
+            return extents([(part, list(self._extents(part.chain))) for part in parts(chain)])
         return list(self._extents(chain))
 
     def extents(self, layer: Layer) -> Generator[Extent, None, None]:
@@ -99,7 +104,8 @@ class QemuImageTool:
         )
 
     def open_session(self, chain: Chain, writable: bool, direct: bool) -> Session:
-        """Start a qemu-nbd for the chain and shake hands with it; a raw device alone needs none and is always direct.
+        """Start a qemu-nbd for the chain and shake hands with it; a raw device alone needs none and is always direct,
+        and a deep chain that is only read has several.
 
         With ``direct`` false a writable session uses the page cache; ``flush`` syncs in both cases. ToolFailed also
         when the storage cannot do direct I/O or another process has the image locked.
@@ -112,6 +118,10 @@ class QemuImageTool:
             from engine.tools.packed.session import UnpackSession
 
             return UnpackSession(chain[0])
+        if not writable and len(chain) > PART_LAYERS:
+            from engine.tools.qemu.deep import open_parts
+
+            return open_parts(chain, self.map_chain, lambda part: self.open_session(part, False, direct))
         from engine.tools.qemu.nbd import NbdSession  # with sockets; not for a command that only looks
         from engine.tools.qemu.server import QemuNbd
 

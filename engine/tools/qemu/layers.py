@@ -20,6 +20,9 @@ from engine.errors import BadRequest, ToolFailed, from_os_error
 from engine.tools.qemu.foreign import DRIVERS, Read, require_own_data
 from engine.tools.qemu.qcow2 import DATA_FILE
 
+PART_LAYERS = 32
+"""A chain that is deeper is read in parts (``deep``)."""
+
 _MAGIC_VERSION_3 = b"QFI\xfb\0\0\0\3"
 
 

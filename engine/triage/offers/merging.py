@@ -6,11 +6,17 @@ what the lower layer alone has into the upper volume: right when the lower one i
 the only way when the upper image has dependants whose headers name its format. *Fresh* copies both
 into a new volume: where hosts share a repository and a late write of one of them would hit the volume
 that the image has. Of a disk whose machine can be spoken to it is *up*: the machine does that while it runs.
+
+A *run* of layers, each the only dependant of the one below it, is merged in one pass. Merged two by two the n - 1 upper
+ones of them move log2 n times at best, and n times at worst; in one pass into a fresh volume they move once, and twice
+where the lowest layer, which holds more than all of them, stays where it is and takes them in afterwards. So from four
+layers on one pass is the cheaper one. It needs room for what it moves beside what is there; where that is not free, and
+where volumes take all their room at once, the layers are merged two by two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from engine.data.amounts import human
 from engine.data.model import Fix, Risk, Status, Strategy, VolumeFormat
@@ -21,6 +27,9 @@ from engine.triage.health import Judge
 from engine.triage.propose import cost, fix, reads_of
 from engine.triage.propose import room as room_for
 from engine.triage.view import Graph
+
+RUN_LAYERS = 4
+"""So many are merged in one pass."""
 
 
 def of_tag(judge: Judge, tag: str) -> Iterator[Fix]:
@@ -42,7 +51,7 @@ def of_tag(judge: Judge, tag: str) -> Iterator[Fix]:
     if not above.strong and not graph.children(above.id):
         return  # the upper one is about to be cleaned away itself
     if not _to_be_settled(graph, below, above):
-        yield _fix(graph, below, above, direction(graph, below, above))
+        yield _in_one_pass(graph, below, above) or _fix(graph, below, above, direction(graph, below, above))
 
 
 def _to_be_settled(graph: Graph, below: Record, above: Record) -> bool:
@@ -55,6 +64,102 @@ def _to_be_settled(graph: Graph, below: Record, above: Record) -> bool:
         return True
     keeper = graph.view.keepers.get(below.id)
     return keeper is not None and keeper.sure and not above.merges(below.id)
+
+
+def one_of_a_run(record: Record) -> bool:
+    """Tell whether the record of a tag lets it be merged with others at once: hidden, whole, and in nothing else."""
+    hidden = record.whole and record.volume is not None and not (record.strong or record.purging)
+    return hidden and record.operation is None and not (record.absorbed_by or record.lost)
+
+
+def without_parts(fixes: Iterable[Fix]) -> list[Fix]:
+    """Leave out the merges of two layers of which another fix makes one with others."""
+    fixes = list(fixes)
+    runs = {tag: fix.id for fix in fixes if fix.rule == rules.M_CHAIN and "base" in fix.plan for tag in fix.images}
+    return [
+        fix
+        for fix in fixes
+        if fix.rule != rules.M_CHAIN or {runs.get(tag, fix.id) for tag in fix.images} == {fix.id} or "base" in fix.plan
+    ]
+
+
+def _in_one_pass(graph: Graph, below: Record, above: Record) -> Fix | None:
+    """Return the merge of a run of layers, the uppermost of which is ``below``; None where two by two is better, or
+    where that has begun."""
+    operation = above.operation
+    if graph.view.managed or above.id in graph.view.monitored:
+        return None
+    if one_of_a_run(above) and len(graph.children(above.id)) == 1:
+        return None  # it is offered for the image above the whole run
+    assert below.volume is not None and above.volume is not None
+    if operation is not None and operation.base == below.volume.parent:
+        return None
+    layers = _run(graph, below, above)
+    if len(layers) < RUN_LAYERS:
+        return None
+    lowest = layers[-1]
+    assert lowest.volume is not None
+    absorbing = _direction_of_a_run(graph, above, layers) == "down"
+    base = lowest.id if absorbing else lowest.volume.parent
+    volumes = [above.volume, *(layer.volume for layer in layers[: len(layers) - absorbing] if layer.volume)]
+    moved, freed = (sum(count(volume) for volume in volumes) for count in (graph.data, graph.used))
+    whole = cost(
+        graph, read=moved * (1 + absorbing), write=moved * (1 + absorbing), extra=moved, reclaimed=freed, exact=False
+    )
+    if not whole.fits:
+        return None
+    way = "down" if absorbing else "fresh"
+    unfinished = " (goes on where it was interrupted)" if operation is not None and operation.base == base else ""
+    number = len(layers)
+    return fix(
+        graph,
+        rules.M_CHAIN,
+        below.id,
+        rules.offer(rules.M_CHAIN, "run", image=above.id, number=number, unfinished=unfinished),
+        reads=reads_of(graph, [above.id, *(layer.id for layer in layers)], [layer.id for layer in layers]),
+        plan={"above": above.id, "direction": way, "base": base},
+        facts=(f"one pass instead of {number} merges: {human(moved)} are moved{' twice' if absorbing else ''}",),
+        images=(above.id, *(layer.id for layer in layers)),
+        unavailable=(above.id,),
+        cost=whole,
+        risk=Risk.REWRITES_BASE if absorbing else Risk.IRREVERSIBLE,
+        before="optimized",
+        after="optimized",
+    )
+
+
+def _run(graph: Graph, below: Record, above: Record) -> list[Record]:
+    """Return the hidden layers below an image that nothing else needs, from the top down. That the image is about to
+    stand on one of them itself, when a merge that was begun has ended, is no other need."""
+    found: list[Record] = []
+    record: Record | None = below
+    user = above.id
+    while record is not None and record.volume is not None:  # in no circle, or its data could not be read
+        others = [child for child in graph.children(record.id) if child != above.id or user == above.id]
+        needed = others != [user] or record.id in graph.view.keepers
+        if not one_of_a_run(record) or needed or graph.written(record) is not None:
+            break
+        found.append(record)
+        user = record.id
+        record = graph.record(record.volume.parent)
+    while found and record is not None and record.absorbed_by:  # for a merge that never began
+        record = found.pop()
+    return found
+
+
+def _direction_of_a_run(graph: Graph, above: Record, layers: list[Record]) -> str:
+    """Return "down" if the lowest layer stays where it is and takes in the others, which are one by then; "fresh" if it
+    becomes one with them in a fresh volume. What was begun goes on."""
+    lowest = layers[-1]
+    assert lowest.volume is not None and above.volume is not None
+    if above.operation is not None and above.operation.base in (lowest.id, lowest.volume.parent):
+        return "down" if above.operation.base == lowest.id else "fresh"
+    if graph.children(above.id) and lowest.volume.format is not above.volume.format:
+        return "fresh"
+    if above.strategy is Strategy.PERFORMANCE and not lowest.volume.parent and lowest.volume.format is VolumeFormat.RAW:
+        return "down"
+    moved = [above.volume, *(layer.volume for layer in layers[:-1] if layer.volume is not None)]
+    return "down" if sum(graph.data(volume) for volume in moved) < graph.data(lowest.volume) else "fresh"
 
 
 def _free_to_merge(graph: Graph, below: Record, above: Record) -> bool:

@@ -244,3 +244,12 @@ BEFORE_USES = {
     for name in ("snapshot", "snapshot-as-base-of-a-copy", "remove-below", "strategy", "clean-evidence", "merge-up")
 }
 """Some in repositories that were made before there were uses: there all records are read."""
+
+LONG = {
+    case.name: case
+    for case in (
+        Case("merge-run", images.a_run, _fix("a", rules.M_CHAIN)),
+        Case("merge-run-down", images.a_run_on_nothing, _fix("a", rules.M_CHAIN)),
+    )
+}
+"""Some that take minutes each: explored whole where they are named."""

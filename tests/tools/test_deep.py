@@ -1,0 +1,68 @@
+"""A chain of many layers that is read in parts shows what it shows as a whole; with the real qemu tools."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from engine.doors.images import Layer
+from engine.errors import BadRequest
+from engine.tools.qemu import deep
+from engine.tools.qemu.images import QemuImageTool
+from tests.tools.qcow2_kit import MIB, make, qcow2, raw
+
+CLUSTER = 65536
+SIZES = [6 * MIB, 6 * MIB, 5 * MIB, 7 * MIB, 3 * MIB + 512, 4 * MIB]
+"""Top first. The fourth is longer than the one above it, which no chain of ours has: behind the end of that one
+nothing of it shows."""
+
+
+def chain(tool: QemuImageTool, room: Path) -> list[Layer]:
+    """Layers with data, zeros and holes in random places, some of them over each other; a raw one at the bottom."""
+    chance = random.Random(5)
+    layers = []
+    for number, size in enumerate(SIZES[:-1]):
+        layers.append(qcow2(make(room / f"layer{number}", size)))
+        session = tool.open_session(layers[-1:], writable=True, direct=False)
+        for _ in range(12):
+            at = chance.randrange(size // CLUSTER) * CLUSTER
+            if chance.random() < 0.3:
+                session.zero(at, CLUSTER)
+            else:
+                session.write(at, chance.randbytes(CLUSTER))
+        session.flush()
+        session.close()
+    (room / "bottom").write_bytes(bytes(MIB) + chance.randbytes(SIZES[-1] - MIB))
+    return [*layers, raw(room / "bottom")]
+
+
+def test_a_deep_chain_reads_the_same_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its extents, its content, and the pieces in which it is streamed, whatever the parts are."""
+    tool = QemuImageTool()
+    layers = chain(tool, tmp_path)
+    wanted = [(0, 3 * MIB), (3 * MIB + 512, 512), (4 * MIB, 2 * MIB)]
+    whole = tool.open_session(layers, writable=False, direct=False)
+    content = [(start, bytes(data)) for start, data in whole.stream(wanted)]
+    shown = [(e.start, e.length, e.present, e.zero, e.data) for e in tool.map_chain(layers)]
+    for most in (1, 2, 4):
+        monkeypatch.setattr("engine.tools.qemu.images.PART_LAYERS", most)
+        monkeypatch.setattr(deep, "PART_LAYERS", most)
+        parts = tool.open_session(layers, writable=False, direct=False)
+        assert isinstance(parts, deep.DeepSession) and parts.size == whole.size
+        assert [(start, bytes(data)) for start, data in parts.stream(wanted)] == content
+        assert parts.read(MIB - 1, 2) == whole.read(MIB - 1, 2)
+        with pytest.raises(BadRequest):
+            parts.write(0, b"1")
+        with pytest.raises(BadRequest):
+            parts.read(6 * MIB - 1, 2)
+        parts.close()
+        seen = [one for e in tool.map_chain(layers) for one in joined(e.start, e.length, e.present, e.zero, e.data)]
+        assert seen == [one for e in shown for one in joined(*e)]
+    whole.close()
+
+
+def joined(start: int, length: int, *flags: bool) -> list[tuple[int, tuple[bool, ...]]]:
+    """An extent by its sectors: how it is cut does not matter."""
+    return [(at, flags) for at in range(start, start + length, 512)]

@@ -49,6 +49,8 @@ class SimMachine:
         open that path."""
         self.process = host.process(PROGRAM)
         self._path = path
+        self.monitor = monitor
+        """Where it can be spoken to, "" where it cannot."""
         self._added: dict[str, tuple[Layer, Node]] = {}
         """Nodes that nobody uses yet, by name."""
         self._flushes = cache != UNSAFE

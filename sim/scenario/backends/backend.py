@@ -80,6 +80,10 @@ class VirtualMachine(Protocol):
     """A machine with one disk, started from a prepared path. It lives until it is stopped or its host dies."""
 
     @property
+    def monitor(self) -> str:
+        """How to speak to it, "" where it cannot be."""
+
+    @property
     def running(self) -> bool:
         """Whether it is neither dead nor frozen."""
 
@@ -105,8 +109,9 @@ class VirtualMachine(Protocol):
 class VirtualMachines(Protocol):
     """Who uses prepared images."""
 
-    def start_machine(self, host: str, path: str, format: str, cache: str) -> VirtualMachine:
-        """Start a machine on a path that ``prepare`` gave. StorageError: it cannot open that."""
+    def start_machine(self, host: str, path: str, format: str, cache: str, monitor: bool) -> VirtualMachine:
+        """Start a machine on a path that ``prepare`` gave; ``monitor``: one that can be spoken to. StorageError: it
+        cannot open that."""
 
 
 class Lasting(Protocol):

@@ -211,8 +211,8 @@ class SimBackend:
     def wait(self, seconds: float) -> None:
         self._world.advance(seconds)
 
-    def start_machine(self, host: str, path: str, format: str, cache: str) -> VirtualMachine:
-        return SimMachine(self._world.machine(host), path, format, cache)
+    def start_machine(self, host: str, path: str, format: str, cache: str, monitor: bool) -> VirtualMachine:
+        return SimMachine(self._world.machine(host), path, format, cache, f"qmp:{path}.monitor" if monitor else "")
 
     def open_volume(self, host: str, repository: str, image: str) -> None:
         process = self._world.machine(host).process("reader")

@@ -15,6 +15,7 @@ VERBS: dict[str, Verb] = {
         {
             "image": IMAGE, "in": IN, "as": Field("new", "a name for the machine", True),
             "cache": Field("choice", "`unsafe`: its flushes reach no storage (default writeback)", choices=CACHES),
+            "monitor": Field("flag", "true: it can be spoken to, and its host is told how (`attach`)"),
         },
         backends=_HERE,
     ),

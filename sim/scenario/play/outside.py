@@ -23,8 +23,13 @@ def _start(backend: Backend, names: Names, step: Step) -> None:
     assert backend.virtual is not None, f"{backend.name} has no virtual machines"
     with backend.engine(step.host) as engine:
         entry = _prepared(engine, names, step)
-    started = backend.virtual.start_machine(step.host, entry.path, entry.format, step.values.get("cache", "writeback"))
+    cache, monitor = step.values.get("cache", "writeback"), step.values.get("monitor", False)
+    started = backend.virtual.start_machine(step.host, entry.path, entry.format, cache, monitor)
     names.machines[step.values["as"]] = started
+    if monitor:
+        image = names.of_step(step, "image")
+        with backend.engine(step.host) as engine:
+            engine.attach_monitor(image.repository, image.id, started.monitor)
 
 
 def _prepared(engine: Engine, names: Names, step: Step) -> Prepared:

@@ -16,6 +16,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from engine.api import Engine
 from engine.errors import DiskwrightError, StorageError
+from engine.tags import chains, changes
 from sim.scenario.backends.backend import ActiveFault, Ended, Failure
 from sim.scenario.backends.operations import is_by_runner
 from sim.scenario.backends.watch import Reached
@@ -170,13 +171,20 @@ class RealBackend(ABC, Generic[P]):
     # -- leases
 
     def _held(self, host: str) -> set[tuple[str, str]]:
-        """(repository, tag) of all leases that anybody has."""
-        found = set()
+        """(repository, tag) of all leases that anybody has, but for the layers below a disk that is prepared: a holder
+        gets those of layers that come to be beside its machine."""
+        found: set[tuple[str, str]] = set()
         with self.engine(host) as engine:
-            for repo_id in engine.list_repositories():
+            for repo_id, connection in engine.list_repositories().items():
                 with contextlib.suppress(DiskwrightError):
                     repository = engine.context.repository(repo_id)
-                    found |= {(repo_id, tag) for tag in repository.tags.scan() if repository.leases.held(tag)}
+                    below: set[str] = set()
+                    for entry in engine.list_prepared():
+                        if entry.repository == connection.identity:
+                            record = changes.read(repository, entry.image).record
+                            below |= {link.tag for link in chains.load(repository, record)[1:]}
+                    tags = repository.tags.scan().keys() - below
+                    found |= {(repo_id, tag) for tag in tags if repository.leases.held(tag)}
         return found
 
     def wait_for_leases(self, worker: Worker[P]) -> None:

@@ -29,7 +29,7 @@ from sim.scenario.backends.operations import do, is_by_runner
 from sim.scenario.backends.real import worker
 from sim.scenario.backends.real.base import Exit, RealBackend
 from sim.scenario.backends.real.doors import PlainFiles, real_doors_of
-from sim.scenario.backends.real.machines import QemuIo
+from sim.scenario.backends.real.machines import QemuIo, StorageDaemon
 from sim.scenario.backends.watch import Watch, watching
 from sim.scenario.language.model import Interruption, Scenario
 
@@ -82,7 +82,7 @@ class LocalBackend(RealBackend[LocalProcess]):
                 raise ToolMissing(f"{program} is not installed", "Install the package qemu-utils")
         self._top = os.path.realpath(tempfile.mkdtemp(prefix="diskwright-scenario-"))
         self._hosts = scenario.hosts
-        self._machines: dict[str, list[QemuIo]] = {host: [] for host in scenario.hosts}
+        self._machines: dict[str, list[QemuIo | StorageDaemon]] = {host: [] for host in scenario.hosts}
         self._lasting: dict[tuple[str, str], LastingEngine] = {}
         self._roots = {plan.name: f"{self._top}/srv/{plan.directory}" for plan in scenario.repositories}
         try:
@@ -190,8 +190,8 @@ class LocalBackend(RealBackend[LocalProcess]):
 
     # -- hosts
 
-    def start_machine(self, host: str, path: str, format: str, cache: str) -> VirtualMachine:
-        machine = QemuIo(path, format, cache)
+    def start_machine(self, host: str, path: str, format: str, cache: str, monitor: bool) -> VirtualMachine:
+        machine = (StorageDaemon if monitor else QemuIo)(path, format, cache)
         self._machines[host].append(machine)
         return machine
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from engine.audit.model import Audited, AuditReport, Finding
-from engine.data.model import Status
-from engine.errors import Stopped
+from engine.data.adoption import Plan, Planned
+from engine.data.model import Status, VolumeFormat
+from engine.errors import NotFound, Stopped
 from tests.console.kit import FixedSite, console, golden, press, running, sample_view, screen_text
 from tui import audits
+from tui.work.noted import NotedEngine
 
 BOTH = ((80, 24), (160, 50))
 POOL = "/var/lib/libvirt/images"
@@ -87,3 +91,59 @@ def test_an_audit_that_nobody_waits_for_ends(tmp_path: Path):
     with pytest.raises(Stopped):
         audits.run(audits.Request((str(tmp_path),)), "host-a", left)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+class Adopting:
+    """An engine that notes what it is asked to take over."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[str, Plan]] = []
+
+    def plan_adoption(self, repo: str, paths: list[str], format: str) -> Plan:
+        if repo != "pool-nfs":
+            raise NotFound(f"no repository {repo} is connected")
+        base, web = f"{paths[0]}/base.qcow2", f"{paths[0]}/web.qcow2"
+        return Plan(
+            (
+                Planned(web, VolumeFormat(format), 10 << 30, base, True, ()),
+                Planned(base, VolumeFormat(format), 8 << 30, "", False, ()),
+            ),
+            ((f"{paths[0]}/db.raw", "it is in use by qemu-system-x86 (pid 7)"),),
+        )
+
+    def adopt_images(self, repo: str, plan: Plan) -> dict[str, str]:
+        self.made.append((repo, plan))
+        return {one.path: "0" * 32 for one in plan.images}
+
+
+class AdoptingSite(FixedSite):
+    """Repositories whose engine is that one, once it is there."""
+
+    asked: Adopting | None = None
+
+    @contextmanager
+    def engine(self) -> Iterator[NotedEngine]:
+        if self.asked is None:
+            with super().engine() as engine:
+                yield engine
+        else:
+            yield self.asked  # type: ignore[misc]
+
+
+async def test_what_was_audited_is_taken_over_when_that_is_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The plan is shown before, with what stays and why; an error stays in the dialog; enter alone takes nothing."""
+    monkeypatch.setattr(audits, "require", lambda request, host: None)
+    monkeypatch.setattr(audits, "run", lambda request, host, progress: REPORT)
+    site = AdoptingSite(tmp_path / "state", [sample_view()])
+    site.asked = engine = Adopting()
+    async with running(console(site), (80, 24)) as pilot:
+        await press(pilot, "I", *POOL, "enter", "A", "x", "enter")
+        assert "is connected" in screen_text(pilot.app)
+        await press(pilot, "backspace", "enter")
+        golden("audit-adopt-80x24", screen_text(pilot.app))
+        await press(pilot, "enter")
+        assert engine.made == []
+        await press(pilot, "A", "enter", "T")
+        assert [(repo, len(plan.images)) for repo, plan in engine.made] == [("pool-nfs", 2)]
+        log = [entry.command for entry in pilot.app.session_log.entries]
+    assert log[-1] == f"diskwright adopt pool-nfs {POOL} --format qcow2"

@@ -44,6 +44,7 @@ _LINES: dict[str, Callable[[dict[str, str]], list[str]]] = {
     "rename": lambda a: ["rename", a["repo"], a["image"], a["name"]],
     "export": lambda a: ["export", a["repo"], a["image"], a["file"], "--format", a["format"]],
     "name_file": lambda a: ["fix", a["repo"], a["fix"], "--path", a["file"]],
+    "adopt": lambda a: ["adopt", a["repo"], *shlex.split(a["files"]), "--format", a["format"]],
     "accept_moved": lambda a: ["connect", a["repo"], a["format"], *shlex.split(a["parameters"]), "--accept-moved"],
     "take_srm": lambda a: ["srm", "take", a["repo"], *(["--dead", a["dead"]] if a.get("dead") else [])],
     "release_srm": lambda a: ["srm", "release", a["repo"]],

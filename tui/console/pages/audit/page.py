@@ -16,6 +16,7 @@ from engine.errors import DiskwrightError, Stopped
 from tui import audits
 from tui.audits import Request, Row
 from tui.console.acts import Act
+from tui.console.control.adopting import adopt
 from tui.console.dialogs.fields import Form, FormField
 from tui.console.draw.lines import Line, Span, line
 from tui.console.pages.audit.rows import COLUMNS, HEADS, AuditRows
@@ -197,6 +198,8 @@ class AuditPage(Page):
             return "an audit is under way"
         if act.name in ("every_image", "deep_audit", "reload") and not self.request.places:
             return "no directory was chosen, o chooses them"
+        if act.name == "adopt" and not self.shell.site.current:
+            return "no repository is connected, c connects one"
         return ""
 
     def act_choose(self) -> None:
@@ -218,6 +221,10 @@ class AuditPage(Page):
     def act_every(self) -> None:
         self.every = not self.every
         self.fill_all()
+
+    def act_adopt(self) -> None:
+        """Take what was looked at over into a repository, after a look at what becomes of it."""
+        adopt(self.shell, self.request.places)
 
     def act_again(self) -> None:
         self._begin_audit()
@@ -246,5 +253,7 @@ class AuditPage(Page):
         Act("every_image", "a", "All", "Show every image, or what was found alone.", act_every, "optimized list"),
         Act("reload", "r", "Again", "Look again.", act_again, "refresh"),
         Act("deep_audit", "x", "Deep", "Look again, and run qemu-img check on each image: slow.", act_deep, "check"),
+        Act("adopt", "A", "Adopt", "Take files over into a repository as they are. Asks first.", act_adopt,
+            "import take over", changes=True),
         Act("back", "escape", "Back", "Back to where it was opened; an audit that is under way ends.", act_back),
     )  # fmt: skip

@@ -37,8 +37,7 @@ def report(context: Context, repository: Repository, deep: bool = False) -> Repo
     """Check the whole repository. Fixes on tags that somebody works on become findings."""
     with collector_off():
         view = look(context, repository, deep)
-        found = without_busy(context, repository, judge(view), view.monitored)
-        return found._replace(fixes=tuple(merging.without_parts(found.fixes)))
+        return without_busy(context, repository, judge(view), view.monitored)
 
 
 def look(
@@ -110,8 +109,8 @@ def _with_those_named(scan: Scan) -> Scan:
 def without_busy(
     context: Context, repository: Repository, found: RepositoryReport, machines: frozenset[str]
 ) -> RepositoryReport:
-    """Take out the fixes of tags whose lease is held, and say who works there. One of the ``machines``, which can be
-    spoken to, does a merge itself, once."""
+    """Take out the fixes of tags whose lease is held, and say who works there; and of what is left those that another
+    one includes. One of the ``machines``, which can be spoken to, does a merge itself, once."""
     held: dict[str, str] = {}
     asked: set[str] = set()
     findings = list(found.findings)
@@ -129,7 +128,7 @@ def without_busy(
         if by_machine or not any(tag in held for tag in fix.images):
             fixes.append(fix)
     images = tuple(image._replace(busy=held[image.id]) if image.id in held else image for image in found.images)
-    return found._replace(images=images, fixes=tuple(fixes), findings=tuple(findings))
+    return found._replace(images=images, fixes=tuple(merging.without_parts(fixes)), findings=tuple(findings))
 
 
 def _is_in_doubt(scan: Scan, tag: str) -> bool:

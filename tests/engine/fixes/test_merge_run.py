@@ -17,6 +17,7 @@ from sim.explore.cases.fixtures import images
 from sim.hosts.world import NFS
 from sim.qemu.images import SimImageTool
 from tests.engine.kit import record, shown
+from tui.view.gather import gather
 
 
 def offered(driver: Driver) -> list[Fix]:
@@ -77,6 +78,12 @@ def test_where_a_second_copy_has_no_room_layers_are_merged_two_by_two(driver: Dr
     storage = driver.world.storage
     storage.capacity -= storage.space("/").free_bytes - (1 << 20)
     assert len(offered(driver)) == RUN_LAYERS and not [fix for fix in offered(driver) if "base" in fix.plan]
+
+
+def test_a_view_of_the_repository_has_the_same_fixes(driver: Driver):
+    """What the console shows and plans is what check returns."""
+    checked = driver.engine().check_storage_repository("a")
+    assert [row.id for row in gather(driver.engine(), "a").fixes] == [fix.id for fix in checked]
 
 
 def test_an_image_in_between_cuts_a_run(driver: Driver):

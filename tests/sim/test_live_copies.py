@@ -15,14 +15,19 @@ from engine.triage import rules
 from engine.verbs.live import snapshot as live_snapshot
 from sim.explore.cases.driver import Driver, MiB, read
 from sim.explore.cases.fixtures import images
-from sim.explore.together.live import COPY, MACHINE, POWER, VERB
+from sim.explore.together.live import COPY, EXPORT, MACHINE, POWER, VERB
 from sim.hosts.world import FORMAT, NFS, World
 from tests.sim.live_kit import is_found, start, wrong
 
 
 def test_a_copy_of_a_running_disk_is_of_one_moment_whoever_dies():
     """Some of the steps: it can be finished by another host, and nothing is left of it below the disk."""
-    assert not wrong(COPY, images.a_raw_disk, deaths=(VERB, MACHINE), every=41, first=9)
+    assert not wrong(COPY, images.a_raw_disk, deaths=(VERB, MACHINE), every=67, first=40)
+
+
+def test_an_export_of_a_running_disk_is_of_one_moment_whoever_dies():
+    """And leaves nothing that is not offered."""
+    assert not wrong(EXPORT, images.a_chain, deaths=(VERB,), every=60, first=30)
 
 
 @pytest.mark.slow

@@ -1,5 +1,5 @@
 """A verb or fix works on a disk whose machine runs, and somebody dies at each step of that: a snapshot is taken of it,
-it is made longer, it is copied into another repository, or what is below it is merged into it.
+it is made longer, it is copied into another repository or exported, or what is below it is merged into it.
 
 The machine writes and flushes before each effect of the verb, also to what it was made longer by. The process of the
 verb dies before one of them, or the machine does, or the power is cut there; then what may follow is tried: the same
@@ -45,8 +45,8 @@ _SETTLED_AFTER = 8
 """So many effects after a copy was acknowledged all that is not durable has become so: what each phase of it leaves in
 two repositories is enough for one power cut."""
 _MOST_STATES = 12
-"""Of the states after a power cut of two repositories at once."""
-SNAPSHOT, RESIZE, MERGE, COPY = "snapshot", "resize", "merge", "copy"
+"""Of the states after a power cut of more than one repository at once."""
+SNAPSHOT, RESIZE, MERGE, COPY, EXPORT = "snapshot", "resize", "merge", "copy", "export"
 LONGER = images.SIZE + 4 * BLOCK + 100
 VERB, MACHINE, POWER = "verb", "machine", "power"
 DEATHS = (VERB, MACHINE, POWER)
@@ -69,6 +69,7 @@ PREPARED: dict[str, tuple[Callable[[Driver], object], ...]] = {
     SNAPSHOT: (images.a_disk, images.a_raw_disk, images.a_chain),
     RESIZE: (images.a_raw_disk, images.a_disk, images.a_chain),
     COPY: (images.a_raw_disk, images.a_chain, images.a_removed_snapshot),
+    EXPORT: (images.a_raw_disk, images.a_chain),
     MERGE: (images.a_removed_snapshot, a_removed_middle, images.a_disk, images.a_raw_disk),
 }
 """What is there when each begins. Where nothing can be merged a snapshot is taken beside the machine, and removed."""
@@ -191,6 +192,8 @@ class _Run:
                 self._merge(engine)
             elif self._verb == COPY:
                 self._copy(engine)
+            elif self._verb == EXPORT:
+                self._export(engine)
             else:
                 self._take(engine)
         except Crashed:
@@ -222,6 +225,17 @@ class _Run:
         for fix in engine.check_storage_repository("b"):
             engine.run_fix_here("b", fix)
         self.done = True
+
+    def _export(self, engine: Engine) -> None:
+        """The file is of a moment meanwhile, also of one before another machine was started."""
+        self._moments = self._moments or [self._content]
+        path = f"/srv/out-{len(self._moments)}.raw"
+        engine.export_image("a", self._disk, path, "raw")
+        self.done = True
+        with engine.doors.files.open(path, False) as handle:
+            found = Content(0, ()).write(0, handle.read_at(0, handle.stat().size))
+        if not any(found.same(moment) for moment in self._moments):
+            self._problems.append("what was exported shows no moment meanwhile")
 
     def _judge_copies(self, world: World, settled: bool) -> None:
         """Each that is finished shows one moment while it was begun. ``settled``: each is finished."""
@@ -337,7 +351,8 @@ class _Run:
 
     def _cut(self) -> None:
         states = self._world.crash_states()
-        apart = len(states) // _MOST_STATES + 1 if self._verb == COPY else 1  # of two repositories: each with each
+        few = self._verb in (COPY, EXPORT)  # two repositories, or a file besides: each with each
+        apart = len(states) // _MOST_STATES + 1 if few else 1
         for state in [*states[::apart], states[-1]]:
             world = self._world.fork(state.storage)
             self._judge(world, "after a power cut")

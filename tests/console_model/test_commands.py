@@ -21,7 +21,7 @@ from tui.view.export import Form, table, write
 ARGUMENTS: Any = {
     "repo": "my pool", "image": "a" * 32, "plan": "3f2a", "fix": "b" * 16, "fixes": "b1b1 c2c2", "type": "clean",
     "format": "localfs-1.0", "parameters": "path='/srv/my images'", "trace": "a.jsonl",
-    "name": "my web", "file": "/tmp/my file",
+    "name": "my web", "file": "/tmp/my file", "files": "'/srv/my images' /srv/b.raw",
 }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from engine.data.model import ALIGNMENT_BYTES, MAX_IMAGE_BYTES, OVA, FileFormat,
 from engine.doors.files import Access, FileHandle, Files, Kind, Stat
 from engine.doors.images import ImageTool, Layer
 from engine.errors import BadRequest, Damaged, NotFound, Refused, StorageError, from_os_error
+from engine.formats.adoption import Source
 from engine.tools.qemu.foreign import require_own_data
 from engine.tools.qemu.qcow2 import Header, parse_header
 
@@ -173,7 +174,7 @@ def inspect(
         session.close()
 
 
-def as_volume(handle: FileHandle, path: str, format: VolumeFormat) -> ImageFile:
+def as_volume(handle: Source, path: str, format: VolumeFormat) -> ImageFile:
     """Return what the file system and the start of a file say that is to become a volume as it is; a few reads. The
     file may stand on another one, which the header names and nobody follows.
 

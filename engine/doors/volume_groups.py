@@ -48,6 +48,8 @@ class LogicalVolume(NamedTuple):
     """LVM's types of its segments, joined by commas."""
     origin: str = ""
     """Of what volume it is a snapshot; "" for one that is none."""
+    uuid: str = ""
+    """LVM's, which stays when it is renamed."""
 
 
 class VolumeGroup(NamedTuple):

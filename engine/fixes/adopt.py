@@ -12,8 +12,9 @@ import contextlib
 
 from engine.copying import image_file
 from engine.data.records import Operation, Record, VolumeRef
-from engine.doors.files import FileHandle, Stat
+from engine.doors.files import Stat
 from engine.errors import DiskwrightError, Refused, from_os_errors
+from engine.formats.adoption import Source
 from engine.formats.base import Repository
 from engine.gate import gate
 from engine.gate.gate import Purpose
@@ -38,7 +39,7 @@ def _adopt(attempt: Attempt, record: Record) -> None:
     if not gate.adoption(repository).taken(volume):
         named = imports.require_named(notes, repository.identity, attempt.tag, operation)
         with from_os_errors(f"look at the file to adopt {path!r:.200}"):
-            _require_same(path, attempt.context.doors.files.stat(path), named.facts)
+            _require_same(path, gate.adoption(repository).stat(path), named.facts)
         attempt.stage("take in")
         gate.take_in(repository, attempt.tag, volume, path, image_file.inode_of(named.facts), attempt.check)
     attempt.stage("check")
@@ -66,7 +67,10 @@ def _require_sound(attempt: Attempt, record: Record, operation: Operation, volum
     repository, doors = attempt.repository, attempt.context.doors
     layer = gate.open_layer(repository, attempt.tag, volume, Purpose.REPLACE)
     gate.settle(doors, layer)
-    with from_os_errors(f"read volume {volume.id}"), doors.files.open(layer.path) as handle:
+    with (
+        from_os_errors(f"read volume {volume.id}"),
+        gate.adoption(repository).open_volume(volume, layer.path) as handle,
+    ):
         before = handle.stat()
         _require_same(operation.path, before, operation.path_facts)
         _require_fit(attempt, handle, layer.path, volume)
@@ -78,7 +82,7 @@ def _require_sound(attempt: Attempt, record: Record, operation: Operation, volum
         raise Refused(f"the adopted file is not what the adoption began with: {problem}", _GIVE_UP)
 
 
-def _require_fit(attempt: Attempt, handle: FileHandle, path: str, volume: VolumeRef) -> None:
+def _require_fit(attempt: Attempt, handle: Source, path: str, volume: VolumeRef) -> None:
     file = image_file.as_volume(handle, path, volume.format)
     if file.header is not None and (file.header.backing_name is not None) != bool(volume.parent):
         raise Refused(f"{path} stands on another file than when its adoption began", _GIVE_UP)

@@ -218,8 +218,8 @@ def adoption(repository: Repository) -> Adoption:
     """Return how files become volumes of the repository as they are. Refused where they cannot."""
     if repository.adoption is None:
         raise Refused(
-            f"files cannot become volumes of {repository.place} as they are: its volumes are no files",
-            "Import them, which copies their data",
+            f"nothing becomes a volume of {repository.place} as it is: hosts share that, and use what is not its own",
+            "Import it, which copies its data",
         )
     return repository.adoption
 

@@ -12,7 +12,7 @@ over before all of a chain is committed; each record names the volume that the f
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from engine.audit.names import as_bytes, meant
@@ -21,9 +21,9 @@ from engine.data.adoption import Facts, Plan, Planned
 from engine.data.model import ADOPTED, Strategy, VolumeFormat, require_path
 from engine.data.options import Options
 from engine.data.records import Operation, Record, VolumeRef
-from engine.doors.files import Files, Kind
 from engine.doors.users import describe_users
 from engine.errors import BadRequest, Damaged, DiskwrightError, NotFound, Refused, from_os_error, from_os_errors
+from engine.formats.adoption import Adoption
 from engine.formats.base import Repository
 from engine.gate import gate
 from engine.tags import changes, leasing
@@ -51,8 +51,8 @@ def plan(context: Context, repo_id: str, paths: Iterable[str], format: str) -> P
     ``format``: raw or qcow2, of the files that nothing stands on."""
     if format not in list(VolumeFormat):
         raise BadRequest(f"format {format!r:.40} is none of a volume", "State raw or qcow2; import takes others")
-    repository, files = context.repository(repo_id), context.doors.files
-    gate.adoption(repository)
+    repository = context.repository(repo_id)
+    files = gate.adoption(repository)
     looks = {path: _look(files, path) for path in _given(files, paths, VolumeFormat(format))}
     formats, order = _formats(looks, VolumeFormat(format))
     bases = {path: looks[path].base for path in order if formats[path] is VolumeFormat.QCOW2 and looks[path].base}
@@ -60,7 +60,7 @@ def plan(context: Context, repo_id: str, paths: Iterable[str], format: str) -> P
     refused = dict.fromkeys(looks.keys() - formats.keys(), "its chain runs in a circle")
     for path in order:
         try:
-            size, facts = _require_fit(files, repository, path, formats[path])
+            size, facts = _require_fit(repository, path, formats[path])
             found[path] = Planned(path, formats[path], size, bases.get(path, ""), path not in bases.values(), facts)
             _require_base(looks, formats, found[path])
         except DiskwrightError as error:
@@ -73,18 +73,19 @@ def plan(context: Context, repo_id: str, paths: Iterable[str], format: str) -> P
     return Plan(tuple(found[path] for path in reversed(order) if path not in refused), tuple(sorted(refused.items())))
 
 
-def _given(files: Files, paths: Iterable[str], format: VolumeFormat) -> list[str]:
+def _given(files: Adoption, paths: Iterable[str], format: VolumeFormat) -> list[str]:
     """The files that are meant, each once, without links."""
     found: set[str] = set()
     for path in paths:
         try:
             path = files.resolve(require_path(path))
-            if files.stat(path).kind is not Kind.DIRECTORY:
+            inside = files.within(path)
+            if inside is None:
                 found.add(path)
             elif format is VolumeFormat.RAW:
                 raise BadRequest(f"{path!r:.200} is a directory, and nothing tells a raw image", "Name each raw file")
             else:
-                found.update(_files_in(files, path))
+                found.update(inside)
         except FileNotFoundError:
             raise NotFound(f"there is no file {path!r:.200} to adopt", "Give the right path") from None
         except OSError as error:
@@ -92,13 +93,7 @@ def _given(files: Files, paths: Iterable[str], format: VolumeFormat) -> list[str
     return sorted(found)
 
 
-def _files_in(files: Files, directory: str) -> Iterator[str]:
-    for entry in files.list_directory(directory):
-        if entry.kind is Kind.FILE:
-            yield f"{directory}/{entry.name}"
-
-
-def _look(files: Files, path: str) -> _Look:
+def _look(files: Adoption, path: str) -> _Look:
     """Read the beginning of a file. What it means is not opened, and its name is compared only."""
     try:
         with files.open(path) as handle:
@@ -110,7 +105,7 @@ def _look(files: Files, path: str) -> _Look:
     name = meant(as_bytes(header.backing_name))
     if not name.path or not name.alone:
         return _Look(header, "")
-    return _Look(header, posixpath.normpath(posixpath.join(posixpath.dirname(path), name.path)))
+    return _Look(header, files.meant(name.path, path))
 
 
 def _formats(looks: Mapping[str, _Look], stated: VolumeFormat) -> tuple[dict[str, VolumeFormat], list[str]]:
@@ -140,11 +135,11 @@ def _formats(looks: Mapping[str, _Look], stated: VolumeFormat) -> tuple[dict[str
     return formats, list(formats)
 
 
-def _require_fit(files: Files, repository: Repository, path: str, format: VolumeFormat) -> tuple[int, Facts]:
+def _require_fit(repository: Repository, path: str, format: VolumeFormat) -> tuple[int, Facts]:
     """Return the size and the facts of a file that can become a volume now; else raise why not."""
     adoption = gate.adoption(repository)
     adoption.require_here(path)
-    with from_os_errors(f"read {path!r:.200}"), files.open(path) as handle:
+    with from_os_errors(f"read {path!r:.200}"), adoption.open(path) as handle:
         file = image_file.as_volume(handle, path, format)
     if file.facts.links != 1:
         raise Refused(f"it has {file.facts.links} names", "Remove those that are not needed")
@@ -168,12 +163,12 @@ def _require_base(looks: Mapping[str, _Look], formats: Mapping[str, VolumeFormat
         )  # fmt: skip
 
 
-def _left_behind(files: Files, looks: Mapping[str, _Look], found: Mapping[str, Planned]) -> dict[str, str]:
+def _left_behind(files: Adoption, looks: Mapping[str, _Look], found: Mapping[str, Planned]) -> dict[str, str]:
     """Why a file cannot be taken away from beside others: one of those stands on it, and was not given."""
     refused = {}
     for directory in sorted({posixpath.dirname(path) for path in found}):
         with from_os_errors(f"list {directory!r:.200}"):
-            beside = [path for path in _files_in(files, directory) if path not in looks]
+            beside = [path for path in files.within(directory) or () if path not in looks]
         for other in beside:
             base = _look(files, other).base
             if base in found:
@@ -250,11 +245,11 @@ def _record(context: Context, item: Planned, ids: Mapping[str, str], options: Op
 def name_file(context: Context, repository: Repository, record: Record, path: str) -> None:
     """Note that this host may take ``path`` over for the unfinished adoption ``record``, or give its file that name
     again, and have the record speak of it. Refused for another file than it began with."""
-    operation, files = record.operation, context.doors.files
+    operation, files = record.operation, gate.adoption(repository)
     assert operation is not None and operation.attempt is not None
     try:
         path = files.resolve(require_path(path))
-        taken = gate.adoption(repository).taken(operation.attempt)
+        taken = files.taken(operation.attempt)
         facts = operation.path_facts if taken else image_file.identity_of(files.stat(path))
     except FileNotFoundError:
         raise NotFound(f"there is no file {path!r:.200}, which is to be adopted", "Give the right path") from None

@@ -118,7 +118,7 @@ class Group(NamedTuple):
         volumes = {
             name: LogicalVolume(
                 name, len(volume.extents) * self.extent_bytes, volume.tags, volume.uuid in here, volume.uuid in busy,
-                self.ranges(volume) if self.whole(volume, missing) else (),
+                self.ranges(volume) if self.whole(volume, missing) else (), uuid=volume.uuid,
             )
             for name, volume in self.volumes.items()
         }  # fmt: skip

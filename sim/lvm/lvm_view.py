@@ -21,6 +21,8 @@ from sim.lvm.group_model import Group
 from sim.lvm.volume_groups import METADATA, group_in
 
 _REMEMBERED = 3000
+OTHERS = "/others"
+"""Where ``as_files`` has the volumes that are of no repository."""
 
 
 class GroupContents(NamedTuple):
@@ -141,6 +143,9 @@ def as_files(storage: SimStorage, of: Callable[[FileNode], Content] = now) -> Si
     for disk in disks(storage, of):
         for path, content in _files(disk):
             _add(files, f"{disk.root}/{path}", content)
+        for name, content in disk.volumes.items():
+            if not layout.is_ours(name):
+                _add(files, f"{OTHERS}{disk.root}/{name}", content)
     devices = {disk.root for disk in disks(storage, of)}
     for path, _, node in storage.walk():
         if isinstance(node, FileNode) and path.rpartition("/")[0] not in devices:
@@ -164,7 +169,7 @@ def _files(disk: GroupContents) -> Iterator[tuple[str, Content]]:
         yield files_layout.progress_path(log.tag, log.epoch), _text(line)
     for name, content in disk.volumes.items():
         id, parsed = layout.parse_volume(name), layout.parse_tags(disk.group.volumes[name].tags)
-        if name in (layout.META, layout.LEASES):
+        if name in (layout.META, layout.LEASES) or not layout.is_ours(name):
             continue
         if id is None or parsed is None:
             raw = parsed is not None and parsed[0] is VolumeFormat.RAW

@@ -25,7 +25,8 @@ def make_qcow2(path: Path, *commands: str, size: str = "8M") -> Path:
     """An image with what the commands of qemu-io write."""
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, size], check=True)
     words = [word for command in commands for word in ("-c", command)]
-    subprocess.run(["qemu-io", "-f", "qcow2", *words, path], check=True, stdout=subprocess.DEVNULL)
+    if words:  # else it reads commands from whatever this has as its input
+        subprocess.run(["qemu-io", "-f", "qcow2", *words, path], check=True, stdout=subprocess.DEVNULL)
     return path
 
 

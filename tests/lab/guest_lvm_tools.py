@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from engine.api import Engine
+from engine.assembly import real_doors
 from engine.audit.audit import audit
 from engine.audit.group_tree import GroupTree
+from engine.data.model import VolumeFormat
+from engine.data.records import VolumeRef
 from engine.errors import NotFound, Refused, StorageError
 from engine.tools.block.device import DirectBlockHandle, flush_device, is_block_device
 from engine.tools.lvm.volume_groups import LvmVolumeGroups
@@ -322,6 +326,41 @@ def test_an_audit_reads_volumes_and_activates_none(made, group, door):
             device.close()
             door.deactivate("g", "top")
     assert not any(volume.active for volume in door.report("g").volumes.values())
+
+
+def test_a_chain_of_volumes_is_adopted(bench, tmp_path):
+    """Renamed and not copied, checked by the real tool; another one, of which no record speaks, is given back."""
+    engine = Engine(real_doors("host-a", str(tmp_path)), str(tmp_path))
+    groups = engine.doors.volume_groups
+    engine.create_repository("lvm-1.0", {"volume_group": "h", "devices": [bench.device()]})
+    engine.connect_storage_repository("h", "lvm-1.0", {"volume_group": "h"})
+    try:
+        for name, image in (("base", None), ("top", fresh_image(EXTENT, "/dev/mapper/h-base", "raw")), ("other", None)):
+            groups.create("h", name, EXTENT, [])
+            with groups.open_device(groups.activate("h", name), writable=True) as device:
+                device.zero(0, EXTENT)
+                for offset, data in image.pieces if image is not None else [(EXTENT - 4096, b"b" * 4096)]:
+                    device.write_at(offset, data.ljust(-(-len(data) // 4096) * 4096, b"\0"))
+        before = groups.report("h").volumes
+        plan = engine.plan_adoption("h", ["/dev/h/top", "/dev/h/base"], "qcow2")
+        made = engine.adopt_images("h", plan, {"auto_fix": False})
+        fixes = {fix.target: fix for fix in engine.check_storage_repository("h")}
+        for path in ("/dev/h/base", "/dev/h/top"):
+            engine.run_fix_here("h", fixes[made[path]])
+        repository, given = engine.context.repository("h"), VolumeRef("1" * 32, VolumeFormat.RAW, "")
+        assert repository.adoption is not None
+        repository.adoption.take("/dev/h/other", given)
+        volumes = groups.report("h").volumes
+        assert {one.uuid: one.ranges for one in volumes.values()}.items() >= {
+            one.uuid: one.ranges for one in before.values()
+        }.items()
+        assert not volumes.keys() & {"base", "top", "other"} and not os.path.lexists("/dev/h/top")
+        repository.volumes.remove(given.id, given.format)
+        now = groups.report("h").volumes["other"]
+        assert (now.uuid, now.tags) == (before["other"].uuid, before["other"].tags)
+    finally:
+        engine.close()
+        lvm(bench.directory, "vgremove", "-ff", "-y", "h", system_id=groups.system_id)
 
 
 def test_a_flush_of_a_volume_reaches_its_device(another, door):

@@ -86,6 +86,7 @@ KILLERS = {
     "formats.lvm.volumes.volumes.Volumes.make:device.sync": "lvm:create-performance",
     "formats.lvm.volumes.extents.Extents.make_room:self._group.sync": "small lvm",
     "formats.lvm.volumes.extents.Extents.make_room:self._group.sync#2": "small lvm",
+    "formats.lvm.volumes.adoption.Adoption.let_go:self._group.sync": "lvm:adopt-volumes",
     "formats.lvm.volumes.volumes.Volumes._rename:self._group.sync": "small lvm",
     "formats.lvm.volumes.volumes.Volumes.remove:self._group.sync": "small lvm",
     "formats.files.setup.give:tree.files.sync_directory": "small",
@@ -116,6 +117,8 @@ REDUNDANT = {
     "formats.files.litter.LitterBox._remove_old_generation:self._tree.files.sync_directory": "the generation before is "
     "kept: two hosts in a row would have to die between link and sync",
     "fixes.adopt._require_sound:gate.settle": "no case adopts a file that was just written",
+    "formats.lvm.volumes.adoption.Adoption.give_back:self._group.sync": "a volume that has the repository's name again "
+    "is given back by whoever would delete it",
     "formats.files.volumes.Adoption._give:handle.sync": "no case has a repository whose volumes are somebody's",
     "formats.files.volumes.Adoption._hand_over:handle.sync": "the same",
     "formats.files.setup._give_all:handle.sync": "the same",

@@ -121,10 +121,12 @@ COMMANDS: dict[str, Command] = {
     "adopt": _command(
         1, "incoming", "make image files, with their chains, images as they are; nothing is copied",
         "diskwright adopt main /var/lib/libvirt/images --format qcow2 --dry-run\n"
-        "  diskwright adopt main ./web.qcow2 ./base.qcow2 --format qcow2 --wait\n\n"
-        "The files must be on the repository's file system, and nobody may use them. Each loses its old name last;\n"
-        "until then remove and a clean fix give it back. A base is looked for only among the files given. State qcow2\n"
-        "for a directory only if no file in it is the raw disk of a guest, which can write what looks like a header.",
+        "  diskwright adopt main ./web.qcow2 ./base.qcow2 --format qcow2 --wait\n"
+        "  diskwright adopt san /dev/vmdisks/web /dev/vmdisks/base --format qcow2 --wait\n\n"
+        "The files must be on the repository's file system, or logical volumes of its group, and nobody may use them.\n"
+        "Until they are images remove and a clean fix give them back. A base is looked for only among those given.\n"
+        "State qcow2 for a directory only if no file in it is the raw disk of a guest, which can write what looks\n"
+        "like a header.",
     ),
     "export": _command(
         1, "images", "write an image to a file",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import posixpath
 from collections.abc import Callable, Iterator
 
 from engine.data.model import VolumeFormat, aligned, require_id
@@ -221,6 +222,32 @@ class Adoption:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._files = tree.files
+
+    def resolve(self, path: str) -> str:
+        """Follow links."""
+        return self._files.resolve(path)
+
+    def within(self, path: str) -> list[str] | None:
+        """List the directory, and none below it."""
+        if self._files.stat(path).kind is not Kind.DIRECTORY:
+            return None
+        return [f"{path}/{entry.name}" for entry in self._files.list_directory(path) if entry.kind is Kind.FILE]
+
+    def meant(self, name: str, path: str) -> str:
+        """Take the name as one beside the file."""
+        return posixpath.normpath(posixpath.join(posixpath.dirname(path), name))
+
+    def stat(self, path: str) -> Stat:
+        """Ask the file system."""
+        return self._files.stat(path)
+
+    def open(self, path: str) -> FileHandle:
+        """Open the file."""
+        return self._files.open(path)
+
+    def open_volume(self, volume: VolumeRef, path: str) -> FileHandle:
+        """Open the file of the volume."""
+        return self._files.open(path)
 
     def require_here(self, path: str) -> None:
         """Compare devices and mounts: link(2) knows no way from one mount of a file system to another."""

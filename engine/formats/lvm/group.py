@@ -14,7 +14,7 @@ from engine.doors.files import make_directories
 from engine.doors.leases import Lease
 from engine.doors.volume_groups import BlockHandle, LogicalVolume, VolumeGroup
 from engine.errors import StorageError, from_os_error, from_os_errors
-from engine.formats.lvm.metadata.layout import MetaHeader
+from engine.formats.lvm.metadata.layout import MetaHeader, tags_of_ours
 
 RUN_DIRECTORY = "/run/diskwright"
 """Gone at boot, as all that is kept there: leases, and which volumes are in use."""
@@ -77,6 +77,13 @@ class Group:
     def sync(self) -> None:
         """Make changes of the group durable."""
         self.doors.volume_groups.sync(self.name)
+
+    def give_back(self, volume: LogicalVolume, former: str) -> None:
+        """Give an adopted volume the name again that it had, and take away what tells that it was a repository's. Not
+        durable before ``sync``. Conflict when another volume has that name."""
+        groups = self.doors.volume_groups
+        groups.rename(self.name, volume.name, former)
+        groups.change_tags(self.name, former, [], tags_of_ours(volume.tags))
 
     def close(self) -> None:
         """Close the devices that were read; idempotent."""

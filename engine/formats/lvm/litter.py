@@ -26,6 +26,7 @@ LOST = "lost"
 FOREIGN = "foreign"
 PARKED = "parked"
 _BAD_HEADER = f"{layout.META}: damaged header page "
+_FORMER = "the former name of "
 
 
 class LitterBox:
@@ -56,6 +57,7 @@ class LitterBox:
         return [
             *self._in_group(report),
             *self._headers(),
+            *_formers(report, tags),
             *self._progress(tags),
             *self._unneeded_digests(report, tags),
         ]
@@ -138,6 +140,8 @@ class LitterBox:
                 gained = self._remove_digest(item.name)
             elif item.kind == TEMPORARY and item.name.startswith(_BAD_HEADER):
                 gained = self._renew_header(item.name)
+            elif item.kind == TEMPORARY and item.name.startswith(_FORMER):
+                gained = self._forget_former(item.name)
             elif _is_removable(item.kind, item.name):
                 gained = self._remove_volume(item.name)
             if gained is not None:
@@ -167,6 +171,17 @@ class LitterBox:
         self._guard.renew_header()
         return 0
 
+    def _forget_former(self, name: str) -> int | None:
+        with self._guard.changing() as report:
+            if not any(item.name == name for item in _formers(report, self._records.scan())):
+                return None
+            volume = name.removeprefix(_FORMER)
+            former = layout.parse_former(report.volumes[volume].tags)
+            if former is not None:
+                tags = [layout.former_tag(former)]
+                self._group.doors.volume_groups.change_tags(self._group.name, volume, [], tags)
+            return 0
+
     def _remove_digest(self, name: str) -> int | None:
         directory, _, volume = name.rpartition("/")
         if directory != "digests" or not is_id(volume):
@@ -183,7 +198,7 @@ class LitterBox:
             try:
                 if name == layout.META_UNFINISHED:
                     self._group.doors.volume_groups.remove(self._group.name, name)
-                elif not self._volumes.remove_unused(_volume_of(name), name):
+                elif not self._volumes.remove_unused(_volume_of(name), found):
                     return None
             except Conflict:
                 return None
@@ -192,6 +207,18 @@ class LitterBox:
                     return None  # it goes when it is closed
                 raise
             return found.size
+
+
+def _formers(report: VolumeGroup, tags: dict[str, TagEntry]) -> list[Litter]:
+    """Find what is left of adoptions that have ended: a tag, for which the image would be given back, not deleted."""
+    records = [entry.record for entry in tags.values() if entry.record is not None]
+    images = {record.volume.id for record in records if record.volume is not None and record.operation is None}
+    marked = {layout.volume_name(id) for id in images} & set(report.volumes)
+    return [
+        Litter(TEMPORARY, f"{_FORMER}{name}", 0)
+        for name in sorted(marked)
+        if any(tag.startswith(layout.FORMER_TAG) for tag in report.volumes[name].tags)
+    ]
 
 
 def _volume_of(name: str) -> str:

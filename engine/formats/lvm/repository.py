@@ -31,6 +31,7 @@ from engine.formats.lvm.metadata.records import Records
 from engine.formats.lvm.shared.guard import SharedGuard
 from engine.formats.lvm.shared.leases import SlotLeases
 from engine.formats.lvm.volumes.activation import Activation
+from engine.formats.lvm.volumes.adoption import Adoption
 from engine.formats.lvm.volumes.extents import Extents
 from engine.formats.lvm.volumes.volumes import Volumes
 from engine.tools.qemu.qcow2 import MAX_FRESH_SIZE
@@ -65,7 +66,7 @@ class LvmRepository:
         else:
             self.leases, self.manager = HostLeases(group), ExclusiveManager(group, meta, guard, self.activation)
         self.ballast = None
-        self.adoption = None
+        self.adoption = Adoption(group, guard) if isinstance(guard, ExclusiveGuard) else None
         self.parts = None
         self.litter = LitterBox(group, guard, self.leases, self.tags, self.progress, self.volumes, self.digests)
         self._group = group

@@ -165,7 +165,8 @@ def _group(doors: Doors, parameters: Parameters, devices: list[str]) -> VolumeGr
         if strangers:
             raise Refused(
                 f"the volume group {name} has volumes of others ({strangers[0]!r:.60}) and belongs to no host",
-                "Use a group of its own: as a repository only one host could use those volumes",
+                "Use a group of its own; or give it to this host alone, as a repository is, and with it those volumes: "
+                f"vgchange --yes --systemid {groups.system_id} {name}",
             )
     if report.system_id != mark:
         groups.set_system_id(name, mark, report.system_id)

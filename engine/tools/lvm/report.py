@@ -129,6 +129,7 @@ def _volume(row: dict[str, Any], segments: list[_Segment], extent: int, starts: 
         ranges=_ranges(sorted(segments), size, extent, starts) if not origin else (),
         kind=",".join(sorted({segment.kind for segment in segments})),
         origin=origin,
+        uuid=_text(row["lv_uuid"]),
     )
 
 

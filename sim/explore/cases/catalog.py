@@ -202,7 +202,15 @@ def _on_lvm(case: Case) -> Case:
     return case._replace(name=f"lvm:{case.name}", prepare=INSTEAD.get(case.prepare, case.prepare), format=LVM)
 
 
+def _adopt_volumes(driver: Driver) -> None:
+    lvm.adopt_them(driver)
+    driver.fix("a", rules.B_ADOPT, driver.named["base"])
+    driver.fix("a", rules.B_ADOPT, driver.named["top"])
+
+
 ONLY_ON_LVM = (
+    Case("adopt-volumes", lvm.a_chain_of_volumes, _adopt_volumes, format=LVM),
+    Case("clean-adopted-volume", lvm.an_adoption_without_the_old_name, _fix("a", rules.C_REMOVED), format=LVM),
     Case("mend-copy-raw-windows", lvm.a_raw_copy_with_windows, _fix("b", rules.B_COPY), format=LVM, slow=True),
     Case("optimize-reduce", lvm.a_large_snapshot, _fix("a", rules.O_REDUCE), format=LVM),
     Case("merge-reduced", lvm.a_reduced_snapshot_with_a_larger_one, _fix("a", rules.M_CHAIN), format=LVM),

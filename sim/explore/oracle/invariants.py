@@ -215,11 +215,11 @@ def _wrong_files(storage: SimStorage, model: Model) -> Iterator[str]:
             yield f"I1 the file {path} was adopted and is there again"
         elif not found.same(content):
             yield f"I6 the exported file {path} has other content"
+    if (model.strays or model.kept) and storage.devices:
+        storage = as_files(storage)
     for path, content in model.kept.items():
         if not any(isinstance(node, FileNode) and node.content.same(content) for _, _, node in storage.walk()):
             yield f"I1 the file that was {path} has no name any more"
-    if model.strays and storage.devices:
-        storage = as_files(storage)
     for volume, wanted in model.strays.items():
         there = [node for path, _, node in storage.walk() if volume in path and isinstance(node, FileNode)]
         if wanted is None and there:

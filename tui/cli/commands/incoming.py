@@ -133,9 +133,14 @@ def _has_ended(session: Session, repo: str, image: str) -> bool:
 
 
 def add_adopt(parser: Parser) -> None:
-    parser.add_argument("repo", metavar="REPO", help="a repository on the same file system, localfs or nfs")
     parser.add_argument(
-        "paths", metavar="PATH", nargs="+", help="an image file, or a directory: all files in it, not those deeper"
+        "repo", metavar="REPO", help="a repository on the same file system (localfs, nfs), or in the group"
+    )
+    parser.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="+",
+        help="an image file, or a directory: all files in it, not those deeper; on LVM /dev/GROUP/VOLUME or /dev/GROUP",
     )
     parser.add_argument(
         "--format", metavar="FORMAT", required=True,

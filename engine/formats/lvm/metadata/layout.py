@@ -6,7 +6,8 @@
       dw-meta        records, progress; exists from the moment the repository does
       dw-new         the same, being made: no repository yet
       dw-leases      who may write, between hosts that share it
-      dwv-<volume>   data; tags dw.f=<raw|qcow2> and dw.s=<bytes of the image>, born in one command
+      dwv-<volume>   data; tags dw.f=<raw|qcow2> and dw.s=<bytes of the image>, born in one command; an adopted one
+                     has dw.was=<name> until it is an image: nothing deletes it then, it gets that name again
       dwlost-<volume>  quarantined volumes, tags as before
       dwold-<volume>-<n>  replaced while somebody had it open
     anything else belongs to others
@@ -59,6 +60,9 @@ _LOST = re.compile(r"dwlost-([0-9a-f]{32})\Z")
 _OLD = re.compile(r"dwold-([0-9a-f]{32})-([0-9a-f]{8})\Z")
 _FORMAT_TAG = "dw.f="
 _SIZE_TAG = "dw.s="
+FORMER_TAG = "dw.was="
+"""Begins the tag that ``former_tag`` makes."""
+_FORMER = re.compile(r"[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,126}\Z")
 _SIZE = re.compile(r"[1-9][0-9]{0,18}\Z")
 _VERSION = re.compile(r"(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})\Z")
 
@@ -147,6 +151,28 @@ def parse_tags(tags: frozenset[str]) -> tuple[VolumeFormat, int] | None:
     if not all(_SIZE.match(size) and int(size) <= 2 * MAX_IMAGE_BYTES for size in sizes):
         return None
     return VolumeFormat(formats[0]), max(map(int, sizes))
+
+
+def former_tag(name: str) -> str:
+    """Return the tag that says which name the logical volume of an adopted volume had: it is nobody's but that owner's
+    until the adoption has ended."""
+    return f"{FORMER_TAG}{name}"
+
+
+def parse_former(tags: frozenset[str]) -> str | None:
+    """Return the name that a logical volume had before its adoption, None where it is not being adopted. Damaged where
+    that is no name of others."""
+    names = [tag[len(FORMER_TAG) :] for tag in tags if tag.startswith(FORMER_TAG)]
+    if not names:
+        return None
+    if len(names) != 1 or not _FORMER.match(names[0]) or is_ours(names[0]):
+        raise Damaged(f"what a logical volume was called makes no sense: {', '.join(sorted(names))!r:.200}")
+    return names[0]
+
+
+def tags_of_ours(tags: frozenset[str]) -> list[str]:
+    """Return those tags that a repository has put there."""
+    return sorted(tag for tag in tags if tag.startswith((_FORMAT_TAG, _SIZE_TAG, FORMER_TAG)))
 
 
 # -- places in dw-meta

@@ -126,24 +126,24 @@ class Volumes:
         )
         require_free(report, length - (there.size if there else 0))
         if there is not None:
-            self._out_of_the_way(volume.id, name)
+            self._out_of_the_way(volume.id, there)
         self._activation.note(volume.id)
         lies = self._groups.create(self._group.name, name, length, layout.volume_tags(volume.format, size))
         self._group.sync()  # before anything is written there: a power cut must not give the place back to another
         return lies or known(volume, self._group.report())[0].ranges
 
-    def _out_of_the_way(self, volume: str, name: str) -> None:
+    def _out_of_the_way(self, volume: str, there: LogicalVolume) -> None:
         """Take the name from a volume of that name, if there is one: whoever still has it open goes on using that
         one."""
         self._activation.let_go(volume)
         if not self._guard.may_be_written(volume):
             try:
-                self._groups.remove(self._group.name, name)
+                self._delete(there)
             except StorageError:
                 pass
             else:
                 return
-        self._park(volume, name)
+        self._park(volume, there.name)
 
     def _park(self, volume: str, name: str) -> None:
         """Give a volume another name, and its space away only when nobody can write there any more."""
@@ -155,10 +155,10 @@ class Volumes:
         name = layout.volume_name(require_id(volume, "volume"))
         with self._guard.changing() as report:
             if name in report.volumes:
-                self.remove_unused(volume, name)
+                self.remove_unused(volume, report.volumes[name])
             self._group.sync()
 
-    def remove_unused(self, volume: str, name: str) -> bool:
+    def remove_unused(self, volume: str, found: LogicalVolume) -> bool:
         """Remove a logical volume that stands for ``volume``, or park it while another host may write to it: then
         False. Conflict while a process of this host uses it. The caller may change the group."""
         self._activation.let_go(volume)
@@ -167,15 +167,24 @@ class Volumes:
             raise Conflict(f"volume {volume} is in use on this host", "Wait for what uses it, and try again")
         try:
             if not self._guard.may_be_written(volume):
-                self._groups.remove(self._group.name, name)
+                self._delete(found)
                 self._activation.unnote(volume)
                 return True
-            if not layout.is_old(name):
-                self._groups.deactivate(self._group.name, name)
-                self._park(volume, name)
+            if not layout.is_old(found.name):
+                self._groups.deactivate(self._group.name, found.name)
+                self._park(volume, found.name)
             return False
         finally:
             lease.release()
+
+    def _delete(self, found: LogicalVolume) -> None:
+        """Remove a logical volume; one whose adoption has not ended is its owner's, whatever has become of its record:
+        it gets the name again that it had."""
+        former = layout.parse_former(found.tags)
+        if former is None:
+            self._groups.remove(self._group.name, found.name)
+        else:
+            self._group.give_back(found, former)
 
     def quarantine(self, volume: str, format: VolumeFormat) -> None:
         """Rename the logical volume to ``dwlost-<volume>``."""

@@ -109,7 +109,8 @@ COMMANDS: dict[str, Command] = {
     ),
     "copy": _command(
         1, "images", "copy an image, all of it or the difference to a base",
-        "diskwright copy backup 3f2a --wait\n  diskwright copy backup 3f2a --base 91cc --hint 3f2a=main",
+        "diskwright copy backup 3f2a --wait\n  diskwright copy backup 3f2a --base 91cc --hint 3f2a=main\n\n"
+        "A disk whose machine runs is copied as it is now, if its monitor is known: prepare --monitor, attach.",
     ),
     "import": _command(
         1, "incoming", "make a disk of an image file",
@@ -131,7 +132,8 @@ COMMANDS: dict[str, Command] = {
     "export": _command(
         1, "images", "write an image to a file",
         "diskwright export main 3f2a ./web.raw --format raw\n  diskwright export main 3f2a ./web.vmdk --format vmdk\n"
-        "  diskwright export main 3f2a - --format raw | zstd >web.zst",
+        "  diskwright export main 3f2a - --format raw | zstd >web.zst\n\n"
+        "A disk whose machine runs is written as it is now, if its monitor is known: prepare --monitor, attach.",
     ),
     "remove": _command(
         1, "images", "remove an image; its data stay until a clean fix", "diskwright remove main 3f2a"

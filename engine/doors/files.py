@@ -27,6 +27,16 @@ class Kind(StrEnum):
     """A block device, which only ``Files.open_source`` opens."""
 
 
+class Unlocked(StrEnum):
+    """Whom ``Files.users`` tells of besides those who lock what they open, as qemu's tools do: of this host only."""
+
+    NOBODY = "nobody"
+    WRITERS = "writers"
+    """Asked of the kernel, at the cost of two calls; for file systems of this host, a server does not tell."""
+    EVERYBODY = "everybody"
+    """At the cost of a look at each process."""
+
+
 class Entry(NamedTuple):
     """A name in a directory."""
 
@@ -162,11 +172,10 @@ class Files(Protocol):
         has claimed it (mounted it, or uses it for another device), which nothing can as long as it is open; EINVAL on
         anything else."""
 
-    def users(self, path: str, unlocked: bool = False) -> list[User]:
+    def users(self, path: str, unlocked: Unlocked = Unlocked.NOBODY) -> list[User]:
         """Return who has a regular file open as an image, asked of the file itself: qemu's tools lock bytes of what
-        they open. Other processes of this host are named; somebody else has pid 0. Empty: nobody. The same refusals as
-        ``read_file``. ``unlocked``: also other processes of this host that have it open without a lock, which are not
-        seen otherwise."""
+        they open. ``unlocked``: and whom else. Other processes of this host are named, somebody else has pid 0, a
+        device too. Empty: nobody. The same refusals as ``read_file``."""
 
     def create(self, path: str) -> FileHandle:
         """Create a new file for writing, EEXIST when the name is taken (exclusive)."""

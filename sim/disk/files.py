@@ -17,7 +17,7 @@ from enum import IntEnum
 from types import TracebackType
 from typing import Protocol, Self
 
-from engine.doors.files import Abilities, Access, Entry, FileHandle, RunPlace, Space, Stat
+from engine.doors.files import Abilities, Access, Entry, FileHandle, RunPlace, Space, Stat, Unlocked
 from engine.doors.users import User
 from sim.disk.content import Content, Segment
 from sim.disk.nodes import DataOp, fail
@@ -70,6 +70,8 @@ class FileLocks(Protocol):
 
     def users(self, identity: tuple[int, int], but: str) -> list[tuple[str, bool]]: ...
 
+    def unlocked(self, identity: tuple[int, int], but: str) -> list[str]: ...
+
 
 class NoLocks:
     """Nobody else is there."""
@@ -84,6 +86,9 @@ class NoLocks:
         return
 
     def users(self, identity: tuple[int, int], but: str) -> list[tuple[str, bool]]:
+        return []
+
+    def unlocked(self, identity: tuple[int, int], but: str) -> list[str]:
         return []
 
 
@@ -297,11 +302,14 @@ class SimFiles:
             raise OSError(errno.EFBIG, f"longer than {limit} bytes", path)
         return data
 
-    def users(self, path: str, unlocked: bool = False) -> list[User]:
+    def users(self, path: str, unlocked: Unlocked = Unlocked.NOBODY) -> list[User]:
         self.gate.enter("files.users", path)
         storage, inside = self.locate(path)
-        inode, _ = storage.file(inside)
-        return [self._user(owner, writes) for owner, writes in self.locks.users((storage.device, inode), self.owner)]
+        identity = storage.device, storage.file(inside)[0]
+        found = [self._user(owner, writes) for owner, writes in self.locks.users(identity, self.owner)]
+        if unlocked is not Unlocked.NOBODY:
+            found += [self._user(owner, True) for owner in self.locks.unlocked(identity, self.owner)]
+        return found
 
     def _user(self, owner: str, writes: bool) -> User:
         """Processes of another host are not seen; only their locks are, where the storage is shared."""

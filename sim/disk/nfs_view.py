@@ -16,7 +16,7 @@ import contextlib
 import errno
 from collections.abc import Callable, Iterator
 
-from engine.doors.files import Entry, Stat
+from engine.doors.files import Entry, Stat, Unlocked
 from engine.doors.users import User
 from sim.disk.files import SimFiles, SimHandle
 from sim.disk.nodes import FileNode, fail
@@ -118,7 +118,7 @@ class NfsFiles(SimFiles):
         self.view.listed(self.storage, inside)
         return self._in_order(self.storage.list_directory(inside))
 
-    def users(self, path: str, unlocked: bool = False) -> list[User]:
+    def users(self, path: str, unlocked: Unlocked = Unlocked.NOBODY) -> list[User]:
         inside = self._remote(path)
         if not inside:
             return super().users(path, unlocked)

@@ -17,6 +17,7 @@ from sim.disk.nodes import FileNode, LinkNode
 from sim.hosts.processes import SimHost, SimProcess
 from sim.lvm.volume_groups import DEVICE_ROOT, SimDevice
 from sim.qemu.images import SimImageTool, SimSession, UnsafeImageTool
+from sim.qemu.layers import NoImageLocks
 
 PROGRAM = "qemu-io"
 WRITEBACK, UNSAFE = "writeback", "unsafe"
@@ -44,9 +45,17 @@ class _Pull:
 class SimMachine:
     """A running machine with one disk."""
 
-    def __init__(self, host: SimHost, path: str, format: str, cache: str = WRITEBACK, monitor: str = "") -> None:
-        """Start it on the path that ``prepare`` gave. ``monitor``: where it can be spoken to. StorageError: qemu cannot
-        open that path."""
+    def __init__(
+        self,
+        host: SimHost,
+        path: str,
+        format: str,
+        cache: str = WRITEBACK,
+        monitor: str = "",
+        locking: bool = True,
+    ) -> None:
+        """Start it on the path that ``prepare`` gave. ``monitor``: where it can be spoken to. Without ``locking`` it
+        takes no lock on what it opens. StorageError: qemu cannot open that path."""
         self.process = host.process(PROGRAM)
         self._path = path
         self.monitor = monitor
@@ -59,7 +68,8 @@ class SimMachine:
         """It writes its caches back when it is told to."""
         try:
             tool = UnsafeImageTool if cache == UNSAFE else SimImageTool
-            self._images = tool(self.process.files, host.world.image_locks, self.process.files.owner)
+            locks = host.world.image_locks if locking else NoImageLocks(host.world.image_locks)
+            self._images = tool(self.process.files, locks, self.process.files.owner)
             self.process.at_death(self._images.abandon)
             self._chain = block_graph(self.process, path, format)
             self._session: SimSession = self._images.open_session(self._chain, True, False)

@@ -182,6 +182,7 @@ class ImageLocks:
         """``kept``: somebody has a file so locked that nobody writes to it; ``handed_out``: for a machine."""
         self._held: dict[tuple[int, int], list[tuple[Permissions, str]]] = {}
         self._whole: set[tuple[int, int]] = set()
+        self._unlocked: list[tuple[tuple[int, int], str]] = []
         self._kept = kept
         self._handed_out = handed_out
 
@@ -194,6 +195,10 @@ class ImageLocks:
         """Who has the file open as an image, other than the process ``but``, and whether it may write."""
         held = [(owner, bool(taken.takes)) for taken, owner in self._held.get(identity, []) if owner != but]
         return held + ([("", True)] if identity in self._whole else [])
+
+    def unlocked(self, identity: tuple[int, int], but: str) -> list[str]:
+        """Who has the file open for writing and has locked nothing, other than the process ``but``."""
+        return [owner for opened, owner in self._unlocked if opened == identity and owner != but]
 
     def take_whole(self, identity: tuple[int, int]) -> bool:
         """As ``FileHandle.lock``: False when anybody has the file open as an image, or so locked."""
@@ -229,6 +234,22 @@ class ImageLocks:
         held.remove((permissions, owner))
         if not held:
             del self._held[file.identity]
+
+
+class NoImageLocks(ImageLocks):
+    """What programs take that lock nothing (file.locking=off, a loop device): only the kernel knows of them."""
+
+    def __init__(self, known: ImageLocks) -> None:
+        super().__init__()
+        self._known = known._unlocked
+
+    def take(self, file: ImageFile, permissions: Permissions, owner: str = "") -> None:
+        if permissions.takes:
+            self._known.append((file.identity, owner))
+
+    def release(self, file: ImageFile, permissions: Permissions, owner: str = "") -> None:
+        if permissions.takes:
+            self._known.remove((file.identity, owner))
 
 
 def _locked(what: str, file: ImageFile) -> ToolFailed:

@@ -82,6 +82,21 @@ def test_a_disk_that_a_machine_writes_is_not_snapshotted(world, engine):
     engine.create_snapshot("a", disk)
 
 
+def test_a_disk_that_is_written_without_a_lock_is_not_sealed(world, engine):
+    """A loop device locks nothing, nor do some machines, nor does a tool that copies into a file."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    with open(volume_of(world, engine, disk), "rb") as reading:
+        engine.create_snapshot("a", disk)
+        reading.read(1)
+    words = ["sh", "-c", "exec cat >> $0", volume_of(world, engine, disk)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as process:
+        while os.readlink(f"/proc/{process.pid}/exe").rpartition("/")[2] != "cat":
+            pass
+        with pytest.raises(ImageBusy, match=f"in use by process {process.pid} .*cat"):
+            engine.create_snapshot("a", disk)
+    engine.create_snapshot("a", disk)
+
+
 def test_data_that_a_machine_has_open_is_not_deleted(world, engine):
     """Removing is a record; the clean that would delete the file is refused while a machine has it open."""
     disk = engine.create_virtual_disk("a", MEBI)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, cast
 from engine.data.model import OperationStatus, Strategy, VolumeFormat
 from engine.data.records import Record, VolumeRef
 from engine.doors import Doors
-from engine.doors.files import Abilities, Access, Entry, FileHandle, Files, RunPlace, Space, Stat
+from engine.doors.files import Abilities, Access, Entry, FileHandle, Files, RunPlace, Space, Stat, Unlocked
 from engine.doors.mounts import Mount, Mounts
 from engine.doors.shared_leases import SharedLeases
 from engine.doors.users import User
@@ -287,7 +287,7 @@ class SpyFiles:
     def list_directory(self, path: str) -> list[Entry]:
         return cast("list[Entry]", self.call("list", path, lambda: self._real.list_directory(path)))
 
-    def users(self, path: str, unlocked: bool = False) -> list[User]:
+    def users(self, path: str, unlocked: Unlocked = Unlocked.NOBODY) -> list[User]:
         return cast("list[User]", self.call("users", path, lambda: self._real.users(path, unlocked)))
 
     def stat(self, path: str) -> Stat:

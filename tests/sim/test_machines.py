@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from engine.doors.files import Unlocked
 from engine.doors.users import User
+from engine.formats.files.volumes import Volumes
 from engine.gate import gate
 from engine.gate.gate import Purpose
 from sim.explore.cases.case import Case
@@ -30,6 +32,19 @@ def harm(name: str, every: int) -> list[Harmed]:
 def test_what_a_machine_uses_is_kept_and_what_is_sealed_stays(name: str):
     """Found so: a clean called an image deleted whose file it could then not delete."""
     assert not harm(name, 20)
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("snapshot-raw", "shows something else than before"),
+    ("remove", "a file that the machine has open was deleted"),
+    ("optimize-format", "the disk does not show what the machine has flushed"),
+])  # fmt: skip
+def test_a_machine_that_locks_nothing_is_seen_by_the_kernel(name: str, words: str, monkeypatch: pytest.MonkeyPatch):
+    """Some lock nothing that they open, and so does a loop device. Without the question to the kernel it is harmed, or
+    harms."""
+    assert not [one for one in outlived(ALL[name], 20, locking=False) if one is not None]
+    monkeypatch.setattr(Volumes, "users", lambda volumes, volume: volumes._files.users(volumes.layer(volume).path))
+    assert any(words in problem for one in outlived(ALL[name], 1000, locking=False) if one for problem in one.problems)
 
 
 @pytest.mark.slow
@@ -113,7 +128,7 @@ def test_data_that_tells_of_no_user_is_found(monkeypatch: pytest.MonkeyPatch):
     """Without the answer of the locks a removed disk is deleted under its machine."""
     from sim.disk.files import SimFiles
 
-    def nobody(files: SimFiles, path: str) -> list[User]:
+    def nobody(files: SimFiles, path: str, unlocked: Unlocked) -> list[User]:
         return []
 
     monkeypatch.setattr(SimFiles, "users", nobody)

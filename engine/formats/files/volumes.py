@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from engine.data.model import VolumeFormat, aligned, require_id
 from engine.data.records import VolumeRef
 from engine.data.seen import Stamp
-from engine.doors.files import Access, FileHandle, Kind, Stat
+from engine.doors.files import Access, FileHandle, Kind, Stat, Unlocked
 from engine.doors.images import Layer
 from engine.doors.leases import Lease
 from engine.doors.users import User, describe_users
@@ -30,11 +30,11 @@ _FIRST_READ_BYTES = 4096
 class Volumes:
     """The volumes of one repository."""
 
-    def __init__(self, tree: Tree, stamped: bool = False) -> None:
-        """``stamped``: times of files are those of this host's kernel. A server, or a program that is the file system,
-        may round or set them later."""
+    def __init__(self, tree: Tree, local: bool = False) -> None:
+        """``local``: this host's kernel is all that there is of the file system, so it sets the times and knows who has
+        a file open. A server, or a program that is the file system, may round times or set them later."""
         self._tree = tree
-        self._stamped = stamped
+        self._local = local
         self._files = tree.files
 
     def listing(self) -> object:
@@ -64,7 +64,7 @@ class Volumes:
         return VolumeFacts(volume, format, True, stat.size, stat.allocated, header, problem, stamp=self._stamp(stat))
 
     def _stamp(self, stat: Stat) -> Stamp | None:
-        return Stamp(stat.inode, stat.mtime_ns, stat.size) if self._stamped else None
+        return Stamp(stat.inode, stat.mtime_ns, stat.size) if self._local else None
 
     def _absent(self, volume: str, format: VolumeFormat) -> VolumeFacts:
         name = layout.volume_name(volume, format)
@@ -166,9 +166,11 @@ class Volumes:
             raise from_os_error(error, f"look at volume {volume.id}") from error
 
     def users(self, volume: VolumeRef) -> list[User]:
-        """Ask for the locks of the file; nobody where it is gone."""
+        """Ask for the locks of the file, and where the kernel of this host alone serves it for who writes without one;
+        nobody where it is gone."""
         try:
-            return self._files.users(self._volume_path(volume.id, volume.format))
+            unlocked = Unlocked.WRITERS if self._local else Unlocked.NOBODY
+            return self._files.users(self._volume_path(volume.id, volume.format), unlocked)
         except OSError as error:
             if is_gone(error):
                 return []
@@ -276,7 +278,7 @@ class Adoption:
     def users(self, path: str) -> list[User]:
         """Ask for the locks of the file, and /proc."""
         with from_os_errors(f"ask who uses {path!r:.200}"):
-            return self._files.users(path, unlocked=True)
+            return self._files.users(path, Unlocked.EVERYBODY)
 
     def taken(self, volume: VolumeRef) -> bool:
         """Open the volume and look for it in ``lost``."""
@@ -336,7 +338,7 @@ class Adoption:
         that it had. Who comes late finds that the volume is gone."""
         with self._files.open(lost) as handle:  # on NFS what is opened is asked for, not remembered
             moved = handle.stat()
-        users = self._files.users(lost, unlocked=True) if _same(moved, ours) else []
+        users = self._files.users(lost, Unlocked.EVERYBODY) if _same(moved, ours) else []
         if _same(moved, ours) and moved.links > 1 and not users:
             return
         self._files.link(lost, path)  # is there another file by now, this one stays where it is and is shown

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from engine.doors.files import Abilities, Access, Entry, FileHandle, Kind, RunPlace, Space, Stat
+from engine.doors.files import Abilities, Access, Entry, FileHandle, Kind, RunPlace, Space, Stat, Unlocked
 from engine.doors.users import User
 from engine.tools.local.leases import ofd_lock, ofd_locked
-from engine.tools.local.openers import loop_devices, openers
+from engine.tools.local.openers import loop_devices, openers, writers
 
 _WRITE_LOCK = (100, (1 << 62) - 99)
 """Start and length of what ``FileHandle.lock`` locks: qemu's own bytes (100 to 103, 200 to 203) up to 2^62."""
@@ -190,14 +190,16 @@ class RealFiles:
         flags = os.O_RDONLY | os.O_EXCL | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         return _DeviceHandle(os.open(path, flags), path)
 
-    def users(self, path: str, unlocked: bool = False) -> list[User]:
-        """Ask with F_OFD_GETLK for qemu's bytes; /proc is read only where one is locked, or with ``unlocked``, and then
-        also which loop devices there are."""
+    def users(self, path: str, unlocked: Unlocked = Unlocked.NOBODY) -> list[User]:
+        """Ask with F_OFD_GETLK for qemu's bytes, and for ``WRITERS`` with F_SETLEASE; /proc is read only where one of
+        them tells of somebody, or for ``EVERYBODY``, and then also which loop devices there are."""
         descriptor, _ = self._open_regular(path, os.O_RDONLY)
         try:
             status = os.fstat(descriptor)
             locked = file_users(descriptor, path, status)
-            if locked or not unlocked:
+            if unlocked is Unlocked.WRITERS and not any(user.writes for user in locked):
+                return [*locked, *writers(descriptor, path, status)]
+            if locked or unlocked is not Unlocked.EVERYBODY:
                 return locked
             return [*openers(path, status), *loop_devices().get((status.st_dev, status.st_ino), ())]
         finally:

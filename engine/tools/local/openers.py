@@ -1,4 +1,4 @@
-"""Which processes of this host have one file or device open: what /proc tells.
+"""Which processes of this host have one file or device open: what the kernel and /proc tell.
 
 A link is followed only where its text names the file, or the kernel tells the same inode, so a server that is away does
 not block the look. Processes that end meanwhile, or that may not be looked at, are left out.
@@ -7,10 +7,13 @@ not block the look. Processes that end meanwhile, or that may not be looked at, 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
+import signal
 
 from engine.doors.users import User
-from engine.tools.local.leases import GUARD_STARTS
+from engine.tools.local.leases import GUARD_STARTS, ofd_locked
 
 _PROC = "/proc"
 _BLOCK = "/sys/block"
@@ -31,6 +34,40 @@ def openers(path: str, found: os.stat_result) -> list[User]:
             if opened is not None:
                 users.append(User(int(name), command_of(name), opened))
     return sorted(users)
+
+
+def writers(descriptor: int, path: str, found: os.stat_result) -> list[User]:
+    """Return who of this host, other than this process, has the file of ``descriptor`` open for writing, with a lock or
+    without: a loop device, a mapping, a tool that locks nothing. ``descriptor`` only reads.
+
+    The kernel is asked for a lease, which it refuses then; /proc is read only where it did. Nobody is found where it
+    gives none (a network file system; a file of somebody else, asked without privileges)."""
+    if not _lease_is_refused(descriptor):
+        return []
+    everybody = [*openers(path, found), *loop_devices().get((found.st_dev, found.st_ino), ())]
+    named = [user for user in everybody if user.writes]
+    if named or _is_ours(descriptor, path, found) or not _lease_is_refused(descriptor):
+        return named
+    return [User(0, "", True)]
+
+
+def _lease_is_refused(descriptor: int) -> bool:
+    """Return whether somebody has the file open for writing. Who opens it while the lease is ours waits for us, and is
+    told of by a signal that nothing takes note of (the usual one would end this process)."""
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
+
+
+def _is_ours(descriptor: int, path: str, found: os.stat_result) -> bool:
+    """Return whether a lock of diskwright, or this process, is why."""
+    if any(ofd_locked(descriptor, start, 1) for start in GUARD_STARTS):
+        return True
+    return bool(_opened(str(os.getpid()), os.path.basename(path), (found.st_dev, found.st_ino, found.st_rdev)))
 
 
 def loop_devices() -> dict[tuple[int, int], tuple[User, ...]]:

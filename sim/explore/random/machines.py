@@ -72,7 +72,14 @@ class Machines:
     # -- what they do
 
     def start(
-        self, repo: str, disk: str, size: int, cache: str, holder_dies: bool, doing: Sequence[Doing]
+        self,
+        repo: str,
+        disk: str,
+        size: int,
+        cache: str,
+        holder_dies: bool,
+        doing: Sequence[Doing],
+        locking: bool = True,
     ) -> Operation:
         """Prepare a disk and start a machine on it, which does something. What becomes of a qcow2 without its flushes
         nobody can tell: there all are passed on."""
@@ -82,15 +89,15 @@ class Machines:
             entry = engine.prepare_image(repo, disk)
             usual = cache if entry.format == VolumeFormat.RAW else WRITEBACK
             process = self._world.process_of(engine)
-            one = Running((repo, disk), size, SimMachine(process.host, entry.path, entry.format, usual), usual)
+            machine = SimMachine(process.host, entry.path, entry.format, usual, locking=locking)
+            one = Running((repo, disk), size, machine, usual)
             self.running.append(one)
             if holder_dies:
                 engine.doors.processes.kill(entry.process)
             _drive(one, process, doing, log)
 
-        told = (
-            f"machine of {repo}/{disk[:6]} ({cache}{', its holder is killed' if holder_dies else ''}): {_told(doing)}"
-        )
+        how = [cache] + ["no locks"] * (not locking) + ["its holder is killed"] * holder_dies
+        told = f"machine of {repo}/{disk[:6]} ({', '.join(how)}): {_told(doing)}"
         return Operation(told, run, log.effect(repo, disk), witnessed=True)
 
     def let_go(self, one: Running, taken: bool) -> Operation:

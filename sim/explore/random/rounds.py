@@ -267,7 +267,9 @@ class RandomRun:
             return None
         repo, disk = disks[tape.choose(len(disks), "disk")]
         size, cache = model.images[repo, disk].size, CACHES[tape.choose(2, "cache")]
-        return self.machines.start(repo, disk, size, cache, bool(tape.choose(2, "holder dies")), self._doings(size))
+        holder_dies, doing = bool(tape.choose(2, "holder dies")), self._doings(size)
+        locking = self.format != FORMAT or bool(tape.choose(4, "locks"))  # elsewhere nobody but its host would know
+        return self.machines.start(repo, disk, size, cache, holder_dies, doing, locking)
 
     def _doings(self, size: int) -> list[Doing]:
         return [self._doing(size) for _ in range(1 + self._tape.choose(4, "does"))]

@@ -54,16 +54,16 @@ class Harmed(NamedTuple):
     problems: tuple[str, ...]
 
 
-def outlived(case: Case, every: int = 9) -> Iterator[Harmed | None]:
+def outlived(case: Case, every: int = 9, locking: bool = True) -> Iterator[Harmed | None]:
     """What went wrong, None for nothing, in each run: the process of the case lives, or dies before every so manieth
-    effect."""
+    effect. Without ``locking`` the machine takes no lock on what it opens."""
     for disk in _disks(case):
-        whole = _Run(case, disk)
+        whole = _Run(case, disk, locking=locking)
         if not whole.started:
             continue
         yield whole.judged()
         for dies in range(1, whole.effects + 1, every):
-            yield _Run(case, disk, dies).judged()
+            yield _Run(case, disk, dies, locking=locking).judged()
 
 
 def came_late(case: Case) -> Iterator[Harmed | None]:
@@ -83,9 +83,10 @@ def _disks(case: Case) -> list[Key]:
 class _Run:
     """One of them."""
 
-    def __init__(self, case: Case, disk: Key, dies: int = 0, late: int = -1) -> None:
+    def __init__(self, case: Case, disk: Key, dies: int = 0, late: int = -1, locking: bool = True) -> None:
         """``late``: the how manieth fix is started before the machine."""
         self._case, self._disk, self._dies, self._late = case, disk, dies, late
+        self._locking = locking
         self._task: Task | None = None
         self._driver = prepared(case)
         self._world = self._driver.world
@@ -115,7 +116,7 @@ class _Run:
             with contextlib.suppress(DiskwrightError):
                 self._task = self._world.host("two").fix_storage_repository(repo, fix, {"irreversible": True})
         host = self._world.process_of(engine).host
-        self._machine = SimMachine(host, entry.path, entry.format)
+        self._machine = SimMachine(host, entry.path, entry.format, locking=self._locking)
         self._use()
         return True
 

@@ -6,13 +6,14 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from engine.data.adoption import Plan
 from engine.data.amounts import human
 from engine.data.model import VolumeFormat, packing_of
 from engine.errors import DiskwrightError
+from engine.host.state import Task
 from engine.verbs import spool
 from tui.cli.arguments import Parser, UsageError, add_verb_options
 from tui.cli.commands.images import add_making, add_wait, answer
@@ -166,7 +167,11 @@ def run_adopt(session: Session, arguments: argparse.Namespace) -> int:
     out.say("The files lose their old names one after the other: whatever used them by those has to be changed.")
     document["images"] = [{"image": image, "path": path} for path, image in made.items()]
     ids = list(made.values())
-    return _followed(session, arguments.repo, ids, document) if arguments.wait else _told(session, arguments, document)
+    return (
+        _followed(session, arguments.repo, ids, document)
+        if arguments.wait
+        else _told(session, arguments.repo, ids, document)
+    )
 
 
 def _json(plan: Plan) -> dict[str, Any]:
@@ -186,18 +191,29 @@ def _show(session: Session, plan: Plan, ids: dict[str, str]) -> None:
         session.out.say(f"Stays as it is: {printable(path)}: {printable(why)}")
 
 
-def _told(session: Session, arguments: argparse.Namespace, document: dict[str, Any]) -> int:
+def _task(session: Session, images: list[str], but: Collection[str] = ()) -> Task | None:
+    """A task of this host that works on one of the images, other than those ``but``."""
+    tasks = session.engine.list_tasks()
+    return next((task for task in tasks if task.id not in but and set(images) & set(task.images)), None)
+
+
+def _told(session: Session, repo_id: str, images: list[str], document: dict[str, Any]) -> int:
     session.out.document(document)
-    session.out.say(f"Committed. What is left is a fix for each: diskwright check {quoted(arguments.repo)}")
+    task = _task(session, images)
+    left = f"; the work goes on in process {task.process.pid}" if task is not None else ". What is left are fixes"
+    session.out.say(f"Committed{left}: diskwright check {quoted(repo_id)}")
     return 0
 
 
 def _followed(session: Session, repo_id: str, images: list[str], document: dict[str, Any]) -> int:
-    from tui.cli.follow import INTERRUPTED, Follower, exit_code, failures
+    from tui.cli.follow import INTERRUPTED, Event, Follower, exit_code, failures
 
-    task = next((task for task in session.engine.list_tasks() if set(images) & set(task.images)), None)
+    events: list[Event] = []
+    followed: set[str] = set()
     try:
-        failed = failures(Follower(session, task).run()) if task is not None else []
+        while (task := _task(session, images, followed)) is not None:  # one after the other, as of a single image
+            followed.add(task.id)
+            events = Follower(session, task).run()
     except KeyboardInterrupt:
         session.out.document({**document, "detached": True})
         session.out.say(f"Detached, work goes on. Look: diskwright check {quoted(repo_id)}")
@@ -211,6 +227,7 @@ def _followed(session: Session, repo_id: str, images: list[str], document: dict[
         session.out.say(f"All {len(images)} are images now.")
         return 0
     session.out.say(f"diskwright: {len(broken)} of {len(images)} are not: {printable(broken[0].reason)}")
+    failed = failures(events) if followed else []
     return exit_code(failed[0].get("code")) if failed else _INCOMPLETE
 
 

@@ -129,6 +129,16 @@ def test_adopt_says_what_becomes_of_each_file_and_does_it(run: Command, main_rep
     assert "nothing can be adopted" in run("adopt", main_repo, other, "--format", "raw", code=5).err
 
 
+def test_adopt_says_who_does_what_is_left(run: Command, main_repo: str, tmp_path: Path):
+    """A process where one works on it, else the operator; and nobody when there is nothing left."""
+    told = []
+    for name, more in (("web.raw", ()), ("db.raw", ("--no-auto-fix",))):
+        (tmp_path / name).write_bytes(bytes(1 << 20))
+        told.append(run("adopt", main_repo, tmp_path / name, "--format", "raw", *more).err)
+    assert "goes on in process" in told[0] or "and usable" in told[0]
+    assert f"What is left are fixes: diskwright check {main_repo}" in told[1]
+
+
 def test_the_history_tells_how_an_adoption_has_ended(run: Command, main_repo: str, tmp_path: Path):
     """Followed or not, of one file or of several: the verb began work, and each file is entered when that is done."""
     names = ("web", "db", "mail")

@@ -7,18 +7,20 @@ import contextlib
 import os
 import sys
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.data.adoption import Plan
 from engine.data.amounts import human
 from engine.data.model import VolumeFormat, packing_of
 from engine.errors import DiskwrightError
-from engine.host.state import Task
 from engine.verbs import spool
 from tui.cli.arguments import Parser, UsageError, add_verb_options
 from tui.cli.commands.images import add_making, add_wait, answer
 from tui.cli.session import Handler, Session, absolute, usable
 from tui.text.printable import printable, quoted
+
+if TYPE_CHECKING:
+    from engine.host.state import Task
 
 _INCOMPLETE = DiskwrightError.exit_code
 _TABLES = 8
@@ -167,11 +169,8 @@ def run_adopt(session: Session, arguments: argparse.Namespace) -> int:
     out.say("The files lose their old names one after the other: whatever used them by those has to be changed.")
     document["images"] = [{"image": image, "path": path} for path, image in made.items()]
     ids = list(made.values())
-    return (
-        _followed(session, arguments.repo, ids, document)
-        if arguments.wait
-        else _told(session, arguments.repo, ids, document)
-    )
+    tell = _followed if arguments.wait else _told
+    return tell(session, arguments.repo, ids, document)
 
 
 def _json(plan: Plan) -> dict[str, Any]:
@@ -200,8 +199,14 @@ def _task(session: Session, images: list[str], but: Collection[str] = ()) -> Tas
 def _told(session: Session, repo_id: str, images: list[str], document: dict[str, Any]) -> int:
     session.out.document(document)
     task = _task(session, images)
-    left = f"; the work goes on in process {task.process.pid}" if task is not None else ". What is left are fixes"
-    session.out.say(f"Committed{left}: diskwright check {quoted(repo_id)}")
+    if task is not None:
+        session.out.say(
+            f"Committed; the work goes on in process {task.process.pid}: diskwright check {quoted(repo_id)}"
+        )
+    elif all(usable(session.engine.get_image_status(repo_id, image)) for image in images):
+        session.out.say("Committed and usable.")
+    else:
+        session.out.say(f"Committed. What is left are fixes: diskwright check {quoted(repo_id)}")
     return 0
 
 

@@ -50,6 +50,8 @@ class LogicalVolume(NamedTuple):
     """Of what volume it is a snapshot; "" for one that is none."""
     uuid: str = ""
     """LVM's, which stays when it is renamed."""
+    read_only: bool = False
+    """Its device is, wherever it is active."""
 
 
 class VolumeGroup(NamedTuple):

@@ -97,11 +97,13 @@ def test_what_cannot_be_treated_as_a_volume_is_refused(driver: Driver, engine: E
     for name in ("flat", "snap", "origin", "thin", "raid"):
         image(engine, name)
     image(engine, "far", "/dev/b/base")
+    image(engine, "template")
     image(engine, "on-thin", "/dev/mapper/a-thin", "qcow2")
     says: dict[str, dict[str, Any]] = {
         "snap": {"origin": "origin", "ranges": ()},
         "thin": {"kind": "thin", "ranges": ()},
         "raid": {"kind": "raid1"},
+        "template": {"read_only": True},
     }
     real = SimVolumeGroups.report
 
@@ -115,6 +117,7 @@ def test_what_cannot_be_treated_as_a_volume_is_refused(driver: Driver, engine: E
     for name, why in {
         "snap": "is a snapshot of origin", "origin": "has the snapshot snap", "thin": "is not linear (thin)",
         "raid": "is not linear (raid1)", "far": "not among the files given", "on-thin": "is not adopted",
+        "template": "is read-only",
     }.items():  # fmt: skip
         assert why in told[f"/dev/a/{name}"], name
     assert "/dev/a/top" not in told

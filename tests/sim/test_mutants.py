@@ -86,7 +86,7 @@ KILLERS = {
     "formats.lvm.volumes.volumes.Volumes.make:device.sync": "lvm:create-performance",
     "formats.lvm.volumes.extents.Extents.make_room:self._group.sync": "small lvm",
     "formats.lvm.volumes.extents.Extents.make_room:self._group.sync#2": "small lvm",
-    "formats.lvm.volumes.adoption.Adoption.let_go:self._group.sync": "lvm:adopt-volumes",
+    "formats.lvm.volumes.adoption.Adoption.let_go:self._group.sync": "lvm:mend-adopted-volume",
     "formats.lvm.volumes.volumes.Volumes._rename:self._group.sync": "small lvm",
     "formats.lvm.volumes.volumes.Volumes.remove:self._group.sync": "small lvm",
     "formats.files.setup.give:tree.files.sync_directory": "small",

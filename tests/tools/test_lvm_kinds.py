@@ -34,8 +34,9 @@ def put(directory: Path, group: str, system_id: str) -> None:
     text = ""
     for number, (name, segment) in enumerate(VOLUMES.items()):
         visible = "" if "_" in name else ', "VISIBLE"'
+        writable = "" if name == "base" else ', "WRITE"'
         text += (
-            f'{name} {{\nid = "{number:06d}-0000-0000-0000-0000-0000-000000"\nstatus = ["READ", "WRITE"{visible}]\n'
+            f'{name} {{\nid = "{number:06d}-0000-0000-0000-0000-0000-000000"\nstatus = ["READ"{writable}{visible}]\n'
             f"segment_count = 1\nsegment1 {{\nstart_extent = 0\nextent_count = 1\n{segment}\n}}\n}}\n"
         )
     after_devices = r"(\n\tphysical_volumes \{.*?\n\t\}\n)"
@@ -54,7 +55,7 @@ def test_only_what_is_linear_lies_on_the_devices(bench, door, group):
         "base": ("linear", "", 1), "snap": ("linear", "base", 0), "top": ("linear", "", 1), "r": ("raid1", "", 0),
         "thin": ("thin", "", 0), "copy": ("thin", "thin", 0), "pool": ("thin-pool", "", 0),
     }  # fmt: skip
-    assert found.tags == {"t", "u=1"}
+    assert found.tags == {"t", "u=1"} and [name for name, one in found.volumes.items() if one.read_only] == ["base"]
     (place,) = found.volumes["top"].ranges
     with closing(DirectBlockHandle(place.device, writable=True)) as device:
         for offset, data in fresh_image(1 << 20, "/dev/g/base", "raw").pieces:

@@ -210,6 +210,7 @@ def _adopt_volumes(driver: Driver) -> None:
 
 ONLY_ON_LVM = (
     Case("adopt-volumes", lvm.a_chain_of_volumes, _adopt_volumes, format=LVM),
+    Case("mend-adopted-volume", lvm.an_adoption, _fix("a", rules.B_ADOPT), format=LVM),
     Case("clean-adopted-volume", lvm.an_adoption_without_the_old_name, _fix("a", rules.C_REMOVED), format=LVM),
     Case("mend-copy-raw-windows", lvm.a_raw_copy_with_windows, _fix("b", rules.B_COPY), format=LVM, slow=True),
     Case("optimize-reduce", lvm.a_large_snapshot, _fix("a", rules.O_REDUCE), format=LVM),

@@ -112,10 +112,12 @@ def host_sleeps(world: World, action: Action) -> Outcome:
     can write no more then, and end."""
     host = world.host(action)
     processes.pause(action["ms"] / 1000)
+    for machine in [one for one in list(world.machines.values()) if one.host == host.name]:
+        machine.torn_down = True  # whatever it thinks when it wakes up
     world.site.sleep(host.name)
 
     def writes() -> None:
-        for machine in [one for one in world.machines.values() if one.host == host.name]:
+        for machine in [one for one in list(world.machines.values()) if one.host == host.name]:
             machine.end(kill=True)
         _forget_machines(world, host)
         for images in world.model.repositories.values():
@@ -126,7 +128,7 @@ def host_sleeps(world: World, action: Action) -> Outcome:
 
 
 def _forget_machines(world: World, host: Host) -> None:
-    for name in [name for name, machine in world.machines.items() if machine.host == host.name]:
+    for name in [name for name, one in list(world.machines.items()) if one.host == host.name]:
         del world.machines[name]
 
 

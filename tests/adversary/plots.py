@@ -216,6 +216,39 @@ def _record_late(rng: random.Random) -> Rounds:
     ]
 
 
+def _host(event: str) -> Callable[[random.Random], Rounds]:
+    """A host stops in the middle of what it does; the other one carries on, perhaps when locks have just been lost."""
+
+    def make(rng: random.Random) -> Rounds:
+        t = _Teller(rng)
+        working = [
+            t.machine_writes(),
+            t.act("copy", host=1, repo="other", image="s", **{"as": "c", "from": "main"}),
+            t.fix(host=1),
+        ]
+        after = rng.choice((0, 1, 11, 13, 16))
+        carrying_on = [
+            t.snapshot("later"),
+            t.machine("second"),
+            t.fix(),
+            t.about("remove"),
+            t.act("copy", repo="other", image="plot", **{"as": "d", "from": "main"}),
+        ]
+        stopped = t.act(event, host=1, ms=rng.randrange(3000))
+        return [
+            [t.disk(host=0, strategy=rng.choice(("space", "performance")))],
+            [t.write(host=0)],
+            [t.snapshot("s")],
+            [t.machine(host=1)],
+            [t.machine_writes()],
+            [stopped, *rng.sample(working, 2), {**rng.choice(carrying_on), "host": 0, "after": after}],
+            [t.write(host=0)],
+            [t.fix(host=rng.randrange(2))],
+        ]
+
+    return make
+
+
 PLOTS = {
     "teardown": Plot(_teardown, about="a disk is torn down while its machine runs"),
     "holder": Plot(_holder, about="the holder of a machine's disk is killed"),
@@ -229,5 +262,7 @@ PLOTS = {
     "full": Plot(_full, "small", alone=True, about="the storage is full, and something is to be removed"),
     "merges": Plot(_merges, alone=True, about="two removed snapshots; a merge is killed; the others run first"),
     "record_late": Plot(_record_late, about="fixes run while a record is away; then it comes back"),
+    "host_dies": Plot(_host("host_dies"), alone=True, about="a host dies in its work, the other carries on, it boots"),
+    "host_sleeps": Plot(_host("host_sleeps"), alone=True, about="a host loses its locks in its sleep, and wakes up"),
     **{f"damage_{what}".replace("-", "_"): Plot(_damage(what), about=f"damage: {what}") for what in DAMAGES},
 }

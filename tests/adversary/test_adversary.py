@@ -35,7 +35,7 @@ def test_three_minutes_of_the_adversary_find_nothing(tmp_path):
     command = shutil.which("diskwright", path=str(Path(sys.executable).parent))
     assert command
     stage = Stage(tmp_path, Here(command))
-    wrong = run(stage, seconds=180, seed=SEED, plots=programme(SEED), shrink_s=60)
+    wrong = run(stage, seconds=180, seed=SEED, plots=programme(SEED, lacks=Here.lacks), shrink_s=60)
     assert not wrong, report(wrong[0])
 
 

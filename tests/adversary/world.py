@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.adversary.doors import processes
 from tests.adversary.doors.hands import Gone
 from tests.adversary.doors.hosts import Done, Host, Machine
 from tests.adversary.doors.machines import MachineError
@@ -218,6 +219,7 @@ class World:
             raise CannotTry(f"no repository: {made.last_words} {joined[-1].last_words}")
 
     def _perform(self, action: Action) -> Outcome:
+        processes.pause(action.get("after", 0))
         try:
             outcome = self._verbs[action["do"]](self, action)
         except (MachineError, NotThere, Gone) as error:

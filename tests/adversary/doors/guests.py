@@ -16,7 +16,7 @@ from tests.adversary.oracle.findings import CannotTry
 SERVER = "server"
 _SLOW = 6.0  # how many times longer a command takes in a guest
 _LOST_S = 14.0  # longer than the server keeps the locks of a host that it does not hear of
-_ON_FILES = ("power_cut_xfs", "older_source", "locks", "record_late")
+_ON_FILES = ("power_cut_xfs", "older_source", "locks", "record_late", "host_sleeps")
 
 
 class _InLab:
@@ -70,7 +70,7 @@ class OnNfs(_InLab):
 
     most_images, rounds = 5, 5
     lacks = frozenset(("power_cut_xfs",))
-    more: Mapping[str, int] = {"host_dies": 2, "host_sleeps": 1}
+    more: Mapping[str, int] = {"host_dies": 4, "host_sleeps": 3}
 
     def __init__(self, lab: Lab, base: Path, command: str) -> None:
         super().__init__(lab, base, command, {"anna": "host-a", "bert": "host-b"})
@@ -146,7 +146,7 @@ class OnLvm(_InLab):
 
     most_images, rounds = 4, 4
     lacks = frozenset((*_ON_FILES, *(f"damage_{what}".replace("-", "_") for what in DAMAGES)))
-    more: Mapping[str, int] = {"host_dies": 1}
+    more: Mapping[str, int] = {"host_dies": 4}
 
     def __init__(self, lab: Lab, base: Path, command: str) -> None:
         super().__init__(lab, base, command, {"anna": "host-a"})

@@ -153,8 +153,9 @@ class Files(Protocol):
     def privileged(self) -> bool:
         """Tell whether this process may do what owners and modes of files forbid: it is root's."""
 
-    def list_directory(self, path: str) -> list[Entry]:
-        """Open the directory and list it, on NFS as the server has it now. Order is arbitrary."""
+    def list_directory(self, path: str, having: str = "") -> list[Entry]:
+        """Open the directory and list it, on NFS as the server has it now; only names that contain ``having``. Order is
+        arbitrary."""
 
     def stat(self, path: str) -> Stat:
         """Return what the file system says of a name, without following a link."""

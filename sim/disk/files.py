@@ -280,12 +280,14 @@ class SimFiles:
     def privileged(self) -> bool:
         return True
 
-    def list_directory(self, path: str) -> list[Entry]:
+    def list_directory(self, path: str, having: str = "") -> list[Entry]:
         self.gate.enter("files.list_directory", path)
         storage, inside = self.locate(path)
-        return self._in_order(storage.list_directory(inside))
+        return self._in_order(storage.list_directory(inside), having)
 
-    def _in_order(self, entries: list[Entry]) -> list[Entry]:
+    def _in_order(self, entries: list[Entry], having: str = "") -> list[Entry]:
+        if having:
+            entries = [entry for entry in entries if having in entry.name]
         return entries if not self.order else _shuffled(entries, self.order)
 
     def stat(self, path: str) -> Stat:

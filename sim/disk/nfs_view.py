@@ -109,14 +109,14 @@ class NfsFiles(SimFiles):
         storage, inside = self.locate(path)
         return inside if storage is self.storage else ""
 
-    def list_directory(self, path: str) -> list[Entry]:
+    def list_directory(self, path: str, having: str = "") -> list[Entry]:
         inside = self._remote(path)
         if not inside:
-            return super().list_directory(path)
+            return super().list_directory(path, having)
         self.gate.enter("files.list_directory", path)
         self.view.find(self.storage, inside)
         self.view.listed(self.storage, inside)
-        return self._in_order(self.storage.list_directory(inside))
+        return self._in_order(self.storage.list_directory(inside), having)
 
     def users(self, path: str, unlocked: Unlocked = Unlocked.NOBODY) -> list[User]:
         inside = self._remote(path)

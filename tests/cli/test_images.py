@@ -66,12 +66,12 @@ def test_storages_that_do_not_answer_are_waited_for_together(
     list_directory = RealFiles.list_directory
     asked: list[str] = []
 
-    def silent(self: RealFiles, path: str) -> list[Entry]:
+    def silent(self: RealFiles, path: str, having: str = "") -> list[Entry]:
         if path in places:
             asked.append(path)
             both.wait()
             raise OSError(errno.EIO, os.strerror(errno.EIO), path)
-        return list_directory(self, path)
+        return list_directory(self, path, having)
 
     monkeypatch.setattr(RealFiles, "list_directory", silent)
     done = run(*command, code=None)

@@ -164,10 +164,10 @@ def test_where_nothing_tells_what_is_prepared_nothing_is_prepared(engine, monkey
     prepared = engine.prepare_image("a", disk)
     listed = RealFiles.list_directory
 
-    def unreadable(files, name):
+    def unreadable(files, name, having=""):
         if name == f"{engine.state.directory}/prepared":
             raise OSError(errno.EIO, "Input/output error", name)
-        return listed(files, name)
+        return listed(files, name, having)
 
     with monkeypatch.context() as patch:
         patch.setattr(RealFiles, "list_directory", unreadable)

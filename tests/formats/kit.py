@@ -284,8 +284,8 @@ class SpyFiles:
     def privileged(self) -> bool:
         return self._real.privileged()
 
-    def list_directory(self, path: str) -> list[Entry]:
-        return cast("list[Entry]", self.call("list", path, lambda: self._real.list_directory(path)))
+    def list_directory(self, path: str, having: str = "") -> list[Entry]:
+        return cast("list[Entry]", self.call("list", path, lambda: self._real.list_directory(path, having)))
 
     def users(self, path: str, unlocked: Unlocked = Unlocked.NOBODY) -> list[User]:
         return cast("list[User]", self.call("users", path, lambda: self._real.users(path, unlocked)))

@@ -232,7 +232,7 @@ class Tags:
     def _beside(self, tag: str, prefix: str = "") -> dict[str, Generations]:
         """The generations of all tags in the directory of a tag; or of those whose names begin with ``prefix``."""
         found: dict[str, Generations] = {}
-        for name, kind, _ in self._tree.list_shard(layout.tag_shard(tag)):
+        for name, kind, _ in self._tree.list_shard(layout.tag_shard(tag), prefix):
             if name.startswith(prefix) and kind is Kind.FILE:
                 parsed = layout.parse_tag_name(name, tag[:2])
                 if parsed is not None:

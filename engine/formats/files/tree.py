@@ -78,16 +78,17 @@ class Tree:
             return ""
         return next((name for name in layout.DIRECTORIES if name not in (*names, layout.TAGS)), "")
 
-    def list_shard(self, shard: str) -> list[Entry]:
-        """Return a fresh listing of ``tags/ab`` or ``volumes/ab``; nothing when it was never made."""
+    def list_shard(self, shard: str, having: str = "") -> list[Entry]:
+        """Return a fresh listing of ``tags/ab`` or ``volumes/ab``, of the names that contain ``having``; nothing when
+        it was never made."""
         try:
-            return self.files.list_directory(self.path(shard))
+            return self.files.list_directory(self.path(shard), having)
         except FileNotFoundError:
             # Another host may have just made it: the listing of its parent is the arbiter.
             parent, _, name = shard.partition("/")
             if all(entry.name != name for entry in self.files.list_directory(self.path(parent))):
                 return []
-            return self.files.list_directory(self.path(shard))
+            return self.files.list_directory(self.path(shard), having)
 
     def ensure_shard(self, shard: str) -> None:
         """Make the shard if need be; its name is durable on return, whoever made it."""

@@ -55,7 +55,7 @@ class Uses:
         """Return the uses of a tag or volume, listed afresh."""
         found = [
             layout.parse_use_name(name, subject[:2])
-            for name, kind, _ in self._tree.list_shard(layout.tag_shard(subject))
+            for name, kind, _ in self._tree.list_shard(layout.tag_shard(subject), f"use.{subject}")
             if kind is Kind.FILE and name.startswith(f"use.{subject}")
         ]
         return [Use(*parsed) for parsed in found if parsed is not None]

@@ -69,7 +69,7 @@ class Volumes:
     def _absent(self, volume: str, format: VolumeFormat) -> VolumeFacts:
         name = layout.volume_name(volume, format)
         try:
-            listed = any(entry.name == name for entry in self._tree.list_shard(layout.volume_shard(volume)))
+            listed = any(entry.name == name for entry in self._tree.list_shard(layout.volume_shard(volume), name))
         except OSError as error:
             return self._unreadable(volume, format, error)
         if listed:  # on NFS it may just have come; nothing may be concluded
@@ -395,7 +395,7 @@ class Adoption:
                 raise
         name = layout.volume_name(volume.id, volume.format)
         with contextlib.suppress(FileNotFoundError):
-            if any(entry.name == name for entry in self._tree.list_shard(layout.volume_shard(volume.id))):
+            if any(entry.name == name for entry in self._tree.list_shard(layout.volume_shard(volume.id), name)):
                 raise Conflict(f"volume {volume.id} is listed and not found: another host works on it", "Try again")
         return None
 

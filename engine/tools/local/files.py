@@ -148,7 +148,7 @@ class RealFiles:
         """Ask for the user."""
         return os.geteuid() == 0
 
-    def list_directory(self, path: str) -> list[Entry]:
+    def list_directory(self, path: str, having: str = "") -> list[Entry]:
         """Open the directory afresh (refusing a link) and scan it once."""
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -156,7 +156,7 @@ class RealFiles:
             # is as coarse as its file system's clock. This makes it list anew (measured: one READDIR); free elsewhere.
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             with os.scandir(descriptor) as entries:
-                return [Entry(e.name, _entry_kind(e), e.inode()) for e in entries]
+                return [Entry(e.name, _entry_kind(e), e.inode()) for e in entries if having in e.name]
         finally:
             os.close(descriptor)
 

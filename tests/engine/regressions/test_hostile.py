@@ -169,10 +169,10 @@ def test_a_directory_that_cannot_be_listed_hides_only_what_is_in_it(engine, monk
     shard = f"{kind}/{snapshot[:2] if kind == 'tags' else volume.id[:2]}"
     original = RealFiles.list_directory
 
-    def listed(files: RealFiles, path: str) -> Any:
+    def listed(files: RealFiles, path: str, having: str = "") -> Any:
         if path.endswith(f"/a/{shard}"):
             raise OSError(errno.EIO, "bad", path)
-        return original(files, path)
+        return original(files, path, having)
 
     with monkeypatch.context() as patch:
         patch.setattr(RealFiles, "list_directory", listed)

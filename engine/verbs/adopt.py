@@ -142,6 +142,11 @@ def _require_fit(repository: Repository, path: str, format: VolumeFormat) -> tup
     with from_os_errors(f"read {path!r:.200}"), adoption.open(path) as handle:
         file = image_file.as_volume(handle, path, format)
     if file.facts.links != 1:
+        under_way = _begun(repository).get(image_file.known_by(image_file.facts_of(file.facts)))
+        if under_way is not None:
+            raise Refused(
+                f"it is being adopted already, as image {under_way.id}", "Run the fix that check lists for it"
+            )
         raise Refused(f"it has {file.facts.links} names", "Remove those that are not needed")
     if users := adoption.users(path):
         raise Refused(f"it is in use by {describe_users(users)}", "Stop that first")

@@ -162,6 +162,14 @@ def test_the_same_command_again_commits_nothing_twice(engine, chain):
     assert len(engine.list_images("a")) == 4
 
 
+def test_a_file_that_has_both_names_is_told_to_be_on_its_way(engine, chain):
+    """As when it was killed between its new name and the end of its old one: to remove one of the two by hand, as is
+    advised of other files, would be no help."""
+    images = adopted(engine, *chain[1:])
+    os.link(chain[1], chain[0].parent / "as-a-volume")
+    assert f"is being adopted already, as image {images['base.img']}" in refusals(engine, chain[1])["base.img"]
+
+
 @pytest.mark.parametrize(
     "change, why",
     [

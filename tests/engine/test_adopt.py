@@ -167,7 +167,7 @@ def test_a_file_that_has_both_names_is_told_to_be_on_its_way(engine, chain):
     advised of other files, would be no help."""
     images = adopted(engine, *chain[1:])
     os.link(chain[1], chain[0].parent / "as-a-volume")
-    assert f"is being adopted already, as image {images['base.img']}" in refusals(engine, chain[1])["base.img"]
+    assert f"is being adopted already, as image {images['base.img']}" in refusals(engine, *chain[1:])["base.img"]
 
 
 @pytest.mark.parametrize(

@@ -185,9 +185,9 @@ class _Group:
         return []
 
     def left_over(self) -> list[str]:
-        """Return the volumes that an empty repository has not."""
+        """Return the volumes that an empty repository has not, but for those that fill the group."""
         said = self._site.first().shell('lvs --foreign --noheadings -o lv_name "$1"', self._name)
-        return [name for name in said.split() if name != "dw-meta"]
+        return [name for name in said.split() if name != "dw-meta" and not name.startswith("filling")]
 
     def cut(self) -> None:
         """Kill the host, and boot it."""

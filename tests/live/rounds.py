@@ -24,6 +24,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,7 @@ from typing import ClassVar, TypeVar
 
 from engine.api import Engine
 from engine.errors import DiskwrightError, ImageBusy
+from engine.host import merging
 from engine.triage import rules
 from tests.crash.kit import World
 from tests.live.machine import BLOCK, Guest, Machine, numbers, state_after
@@ -122,9 +124,12 @@ class Rounds:
         start = time.monotonic()
         child = os.fork()
         if not child:
-            with contextlib.suppress(BaseException):
+            try:
                 verb(self._world.engine("host-a"))
                 os._exit(0)
+            except BaseException:  # noqa: BLE001 - nothing of the parent goes on in it
+                if dies == NOBODY:
+                    traceback.print_exc()
             os._exit(1)
         if dies != NOBODY:
             time.sleep(self._random.random() * self._longest_s * 1.1)
@@ -277,6 +282,10 @@ class Copies(Rounds):
         machine = Machine(self._folder, entry.path, entry.format)
         guest = Guest(machine, BLOCKS, 1)
         guest.wait_for(BLOCKS)
+        earlier = self._random.random() < 0.5  # then what is kept for the second one is merged by the machine
+        if earlier:
+            self._copy(engine, disk)
+            guest.wait_for(guest.acknowledged + 3)
         before = guest.acknowledged
         acknowledged = self._acknowledged(lambda engine: self._copy(engine, disk), machine, dies)
         guest.look()
@@ -296,12 +305,16 @@ class Copies(Rounds):
         self._fix_all(engine)
         problems += self._judge(engine, disk, before, None, guest)
         copies = engine.inspect_repository("b").images
-        if acknowledged and not copies:
-            problems.append("a copy was acknowledged, and is not there")
+        if len(copies) not in (earlier + acknowledged, earlier + 1):
+            problems.append(f"there are {len(copies)} copies")
+        moments = []
         for image in copies:
             found = self._shown(engine, image.id, repository="b")
-            if found != state_after(max(found), BLOCKS) or not before <= max(found) <= after:
-                problems.append(f"a copy shows {found}, of writes {before} to {after}")
+            moments.append(max(found))
+            if found != state_after(max(found), BLOCKS) or max(found) > after:
+                problems.append(f"a copy shows {found}, of writes up to {after}")
+        if sum(moment < before for moment in moments) != earlier:
+            problems.append(f"the copies are of {moments}, the last of which began after {before}")
         if len(left := engine.inspect_repository("a").images) != 1:
             problems.append(f"there is more than the disk: {[image.id for image in left]}")
         for repository, there in [("a", disk), *(("b", image.id) for image in copies)]:
@@ -311,9 +324,14 @@ class Copies(Rounds):
 
     @staticmethod
     def _copy(engine: Engine, disk: str) -> None:
+        """As its task does it, in this process."""
         engine.copy_image("b", disk, options={"auto_fix": False})
         for fix in engine.check_storage_repository("b"):
+            kept = merging.kept_for(engine.context, engine.context.repository("b"), fix)
             engine.run_fix_here("b", fix)
+            if kept is not None:
+                with contextlib.suppress(DiskwrightError):
+                    merging.after_copy(engine.context, engine.state, *kept)
 
 
 def main() -> int:

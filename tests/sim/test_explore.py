@@ -30,10 +30,11 @@ def test_short_verbs_and_cleans_survive_everything_until_no_new_state_appears(ca
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("profile", ["posix", "journal"])
-def test_every_verb_and_every_fix_survives_power_cuts_at_every_effect(capsys, profile):
-    """Bounded in time for each case; what was not reached is said, what was reached has no violation."""
-    code, text = explored(capsys, "--shallow", "--seconds", "3", "--profile", profile, "--jobs", "1")
+@pytest.mark.parametrize(("profile", "seconds"), [("posix", "2"), ("journal", "1")])
+def test_every_verb_and_every_fix_survives_power_cuts_at_every_effect(capsys, profile, seconds):
+    """Bounded in time for each case; what was not reached is said, what was reached has no violation. A journal leaves
+    fewer states."""
+    code, text = explored(capsys, "--shallow", "--seconds", seconds, "--profile", profile, "--jobs", "1")
     assert code == 0, text
 
 

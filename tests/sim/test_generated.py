@@ -108,4 +108,4 @@ def test_the_beginning_of_the_cases_on_other_storage_converges(on: str, capsys: 
 @pytest.mark.slow
 def test_the_beginning_of_all_cases_of_two_verbs_converges(capsys: pytest.CaptureFixture[str]):
     """As many as there is time for."""
-    assert main(["--generated", "--verbs", "2", "--seconds", "20", "--jobs", "2"]) == 0, capsys.readouterr().out
+    assert main(["--generated", "--verbs", "2", "--seconds", "12", "--jobs", "2"]) == 0, capsys.readouterr().out

@@ -108,6 +108,11 @@ class SimHandle:
         storage.opened(inode)
         files.handles.add(self)
 
+    @property
+    def writable(self) -> bool:
+        """Whether it was opened for writing, and its lock was not lost."""
+        return self._writable and not self._revoked
+
     # -- the door's contract
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -404,6 +409,7 @@ class SimFiles:
         return True
 
     def inode_generation(self, path: str) -> int | None:
+        self.gate.enter("files.inode_generation", path)
         storage, inside = self.locate(path)
         return storage.file(inside)[0]
 

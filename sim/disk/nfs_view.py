@@ -127,7 +127,10 @@ class NfsFiles(SimFiles):
         return [self._user(*held) for held in self.locks.users((found.device, found.inode), self.owner)]
 
     def inode_generation(self, path: str) -> int | None:
-        return None if self._remote(path) else super().inode_generation(path)
+        if not self._remote(path):
+            return super().inode_generation(path)
+        self.gate.enter("files.inode_generation", path)
+        return None
 
     def stat(self, path: str) -> Stat:
         inside = self._remote(path)

@@ -33,6 +33,11 @@ _OF_LARGE = 40
 DAMAGED_ON = ("files", "lvm")
 DAMAGED = ALL | SHARED_BY_HOSTS
 EXPLORED = ALL | LONG
+_OF_A_MODE = {
+    "images": ("--images", "damage"), "seed": ("--seed", "damage"), "cuts": ("--cuts", "generated"),
+    "on": ("--on", "generated"), "verbs": ("--verbs", "generated"), "each_effect": ("--each-effect", "generated"),
+}  # fmt: skip
+_NOT_OF_DAMAGE = {"cuts": "--cuts", "each_effect": "--each-effect", "races": "--races"}
 _MOST_ORDERS = 400
 """States for each damage, so many orders of fixes as lead to them."""
 
@@ -125,10 +130,12 @@ def races_all(jobs: Sequence[RaceJob], processes: int) -> Iterator[RaceTally]:
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of the command."""
+    parser = make_parser()
     try:
-        options = make_parser().parse_args(argv)
+        options = parser.parse_args(argv)
     except SystemExit as done:  # --help
         return int(done.code or 0)
+    _require_counting(parser, options)
     if options.list:
         for case in (EXPLORED if options.damage is None else DAMAGED).values():
             print(case.name)  # noqa: T201 - this is a command
@@ -152,6 +159,20 @@ def main(argv: Sequence[str]) -> int:
     else:
         _say(_sum(tallies))
     return 1 if any(tally.violations for tally in tallies) else 0
+
+
+def _require_counting(parser: Parser, options: argparse.Namespace) -> None:
+    """Return if every option that was given says something beside the others, else raise BadRequest."""
+    modes = {"damage": options.damage is not None, "generated": options.generated}
+    for name, (flag, mode) in _OF_A_MODE.items():
+        if getattr(options, name) != parser.get_default(name) and not modes[mode]:
+            raise BadRequest(f"{flag} says something only with --{mode}", f"See {COMMAND} --help")
+    if options.damage is not None:
+        for name, flag in _NOT_OF_DAMAGE.items():
+            if getattr(options, name) != parser.get_default(name):
+                raise BadRequest(f"{flag} says nothing with --damage", f"See {COMMAND} --help")
+    if options.images and options.generated:
+        raise BadRequest("--images and --generated are two kinds of repositories", "Give one of them")
 
 
 def _explore_damage(options: argparse.Namespace) -> int:

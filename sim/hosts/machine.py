@@ -7,6 +7,8 @@ loses besides what was not durable, as for all that is written.
 
 from __future__ import annotations
 
+from typing import Any
+
 from engine.data.model import VolumeFormat
 from engine.doors.hypervisor import Job, Node
 from engine.doors.images import Data, Layer
@@ -222,6 +224,12 @@ class SimMachine:
             if isinstance(node, FileNode) and not node.links:
                 found.append(handle.path)
         return sorted(found)
+
+    def written_path(self) -> str:
+        """Where it writes to; "" where it has that not open any more: its server took its host for dead."""
+        path = self._chain[0].path
+        handles = list[Any](self.process.files.handles)  # devices are among them
+        return path if any(handle.path == path and handle.writable for handle in handles) else ""
 
     def freeze(self) -> None:
         """Stop it as by SIGSTOP; it keeps its locks."""

@@ -70,7 +70,7 @@ def _disk(root: str, metadata: Content, device: Content) -> GroupContents:
         if len(_known) > _REMEMBERED:
             _known.clear()
         known = _known[metadata, device] = _read(root, metadata, device)
-    return known
+    return known._replace(root=root)  # a clone of it may stand elsewhere, or the same that was moved
 
 
 def _read(root: str, metadata: Content, device: Content) -> GroupContents:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.errors import BadRequest
 from sim.explore.cases.catalog import BEFORE_USES, CASES, LONG, ON_LVM
 from sim.explore.command import main
 from sim.explore.search.explorer import Explorer
@@ -68,3 +69,14 @@ def test_the_document_says_how_many_cases_there_are():
     """Whoever adds one tells there."""
     document = Path(__file__).parents[2] / "docs" / "simulation.md"
     assert f"There are {len(CASES)} cases on files and {len(ON_LVM)} on volume groups" in document.read_text()
+
+
+@pytest.mark.parametrize("wrong", [
+    ["--images", "20"], ["--seed", "3"], ["--cuts", "2"], ["--on", "nfs"], ["--verbs", "1"], ["--each-effect"],
+    ["--damage", "1", "--cuts", "2", "--generated"], ["--damage", "1", "--races", "1"],
+    ["--damage", "1", "--images", "9", "--generated"],
+])  # fmt: skip
+def test_an_option_that_would_say_nothing_is_wrong_usage(wrong: list[str]):
+    """It was passed over without a word, and something else was explored than was asked for."""
+    with pytest.raises(BadRequest):
+        main(wrong)

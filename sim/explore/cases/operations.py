@@ -12,7 +12,9 @@ from itertools import permutations, product
 from typing import Any, NamedTuple
 
 from engine.api import Engine
+from engine.data.model import Fix, Strategy
 from engine.errors import DiskwrightError, OutcomeUnknown, Overtaken
+from engine.triage import rules
 from sim.disk.content import Content
 from sim.explore.cases.driver import REFUSALS, layers
 from sim.explore.oracle.reference import Image, Model
@@ -245,16 +247,37 @@ def fix(repo: str, number: int) -> Operation:
     return Operation(f"fix {repo} {number}", run)
 
 
-def rule(repo: str, name: str) -> Operation:
-    """Run the first fix of a rule, if it is offered."""
+def want_otherwise(engine: Engine, repo: str, image: str) -> None:
+    """Want the other strategy for an image."""
+    now = engine.get_image_status(repo, image).strategy
+    other = Strategy.SPACE if now == Strategy.PERFORMANCE else Strategy.PERFORMANCE
+    engine.set_strategy(repo, image, other)
+
+
+def rebuilds(engine: Engine, repo: str, image: str) -> list[Fix]:
+    """The rebuilds that are offered for an image."""
+    offered = engine.check_storage_repository(repo)
+    return [fix for fix in offered if fix.rule in rules.REBUILDS and fix.target == image and not fix.waits_for]
+
+
+def offered_before(repo: str, offered: Fix) -> Operation:
+    """Run a fix that was offered some time ago."""
+    return Operation(
+        f"fix {repo} {offered.rule} of {offered.target[:6]} as it was offered",
+        lambda engine: engine.run_fix_here(repo, offered),
+    )
+
+
+def rule(repo: str, name: str, target: str = "") -> Operation:
+    """Run the first fix of a rule, of that image or of any, if it is offered."""
 
     def run(engine: Engine) -> None:
         for offered in engine.check_storage_repository(repo):
-            if offered.rule == name:
+            if offered.rule == name and target in ("", offered.target):
                 engine.run_fix_here(repo, offered)
                 return
 
-    return Operation(f"fix {repo} {name}", run)
+    return Operation(f"fix {repo} {name}{f' of {target[:6]}' if target else ''}", run)
 
 
 def both(first: Operation, second: Operation) -> Operation:

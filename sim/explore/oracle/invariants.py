@@ -116,6 +116,8 @@ def observe(world: World, engine: Engine, models: Sequence[Model], strangers: bo
         for repo in engine.list_repositories():
             named = [fix.target for where, fix in others if where == repo]
             named += [image for (where, image), found in seen.items() if where == repo and found.prepared]
+            # What was under way on an image that cannot be used goes on when that is mended, or goes with the image.
+            named += [image for (where, image), found in seen.items() if where == repo and found.status not in USABLE]
             problems += [f"I5 after all fixes {text}" for text in leftovers(world.storage, engine, repo, named)]
     usable = frozenset(key for key, image in seen.items() if image.status in USABLE and not image.removed)
     return Observation(tuple(fit or models), tuple(runnable), tuple(others), tuple(rank), tuple(problems), usable)

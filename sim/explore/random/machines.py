@@ -2,7 +2,8 @@
 their holder.
 
 What a machine did is witnessed, however its round ends: each of its writes counts, and what it has not flushed may be
-old, new or a mixture from then on. No file that it has open may lose its name, and no logical volume may be deleted.
+old, new or a mixture from then on. No file that it has open may lose its name, no logical volume may be deleted, and
+what it writes to stays the data of an image, whether or not the storage would let anybody delete it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from engine.api import Engine
-from engine.data.model import VolumeFormat
+from engine.data.model import Fix, VolumeFormat
+from engine.doors.processes import ProcessIdentity
 from engine.errors import StorageError
-from sim.explore.cases.operations import Effect, Operation
+from sim.explore.cases.operations import Effect, Operation, rebuilds, want_otherwise
+from sim.explore.oracle.in_use import given_up, has_as_data
 from sim.explore.oracle.reference import Image, Key, Model
 from sim.hosts.crash import Crashed
 from sim.hosts.machine import UNSAFE, WRITEBACK, SimMachine
@@ -41,6 +44,14 @@ class Running:
     def __init__(self, disk: Key, size: int, machine: SimMachine, cache: str) -> None:
         self.disk, self.size, self.machine, self.cache = disk, size, machine, cache
         self.unflushed: list[Write] = []
+        self.holder: ProcessIdentity | None = None
+        self.offered: tuple[Fix, ...] = ()
+        """Rebuilds of its disk that were offered before it was started."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether who prepared its disk is dead."""
+        return self.holder is None or self.holder.pid not in self.machine.process.host.processes
 
     @property
     def host(self) -> str:
@@ -68,6 +79,8 @@ class Machines:
         for one in self.running:
             if one.machine.deleted_files():
                 yield f"what the machine of {one.disk[0]}/{one.disk[1][:6]} has open was deleted"
+            elif (path := one.machine.written_path()) and given_up(self._world.storage, one.disk[0], path):
+                yield f"what the machine of {one.disk[0]}/{one.disk[1][:6]} has open is no image's data any more"
 
     # -- what they do
 
@@ -80,23 +93,43 @@ class Machines:
         holder_dies: bool,
         doing: Sequence[Doing],
         locking: bool = True,
+        late: bool = False,
     ) -> Operation:
         """Prepare a disk and start a machine on it, which does something. What becomes of a qcow2 without its flushes
-        nobody can tell: there all are passed on."""
+        nobody can tell: there all are passed on. ``late``: it comes when
+        its holder is dead and a rebuild of the disk, which is wanted otherwise by then, was offered.
+        """
         log = _Log()
 
         def run(engine: Engine) -> None:
             entry = engine.prepare_image(repo, disk)
             usual = cache if entry.format == VolumeFormat.RAW else WRITEBACK
+            offered: tuple[Fix, ...] = ()
+            if late:
+                engine.doors.processes.kill(entry.process)
+                want_otherwise(engine, repo, disk)
+                offered = tuple(rebuilds(engine, repo, disk))
+                if engine.context.repository(repo).leases.held(disk):
+                    return
+            # Nobody else has a turn from that answer until the machine has the disk open.
             process = self._world.process_of(engine)
             machine = SimMachine(process.host, entry.path, entry.format, usual, locking=locking)
             one = Running((repo, disk), size, machine, usual)
+            one.holder, one.offered = entry.process, offered
+            if late and not has_as_data(self._world.storage, repo, disk, one.machine.written_path()):
+                one.machine.kill()
+                return
             self.running.append(one)
             if holder_dies:
                 engine.doors.processes.kill(entry.process)
             _drive(one, process, doing, log)
 
-        how = [cache] + ["no locks"] * (not locking) + ["its holder is killed"] * holder_dies
+        how = (
+            [cache]
+            + ["no locks"] * (not locking)
+            + ["its holder is killed"] * holder_dies
+            + ["before it starts"] * late
+        )
         told = f"machine of {repo}/{disk[:6]} ({', '.join(how)}): {_told(doing)}"
         return Operation(told, run, log.effect(repo, disk), witnessed=True)
 
@@ -106,7 +139,7 @@ class Machines:
 
         def run(engine: Engine) -> None:
             if taken:
-                engine.prepare_image(repo, disk, take_over=True)
+                one.holder = engine.prepare_image(repo, disk, take_over=True).process
             else:
                 engine.teardown_image(repo, disk)
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from engine.api import Engine
 from engine.errors import DiskwrightError
+from engine.triage import rules
 from sim.explore.cases import operations
 from sim.explore.cases.case import before_uses
 from sim.explore.cases.driver import FILES, Driver, KiB, read
@@ -215,6 +216,8 @@ class RandomRun:
     def _operation(self, model: Model) -> Operation:
         images = sorted(model.images)
         tape = self._tape
+        if tape.choose(2, "from under a machine") and (found := self._from_under(model)):
+            return found
         if self.outside and images and not tape.choose(2, "a verb"):
             return self._of_machine(model) or self._any_fix()
         if not images or (len(images) < _MOST_IMAGES and not tape.choose(6, "a new disk")):
@@ -236,6 +239,18 @@ class RandomRun:
                 lambda: self._work(repo, image, known.mutable, known.size),
             ]
         return choices[tape.choose(len(choices), "verb")]()
+
+    def _from_under(self, model: Model) -> Operation | None:
+        """What would delete or replace the data of a disk whose machine has lost its holder. One fix of all that are
+        offered rarely is that one while the machine runs; and a rebuild is not offered then, but may have been."""
+        alone = [one for one in self.machines.running if one.alone and one.disk in model.images]
+        if not alone:
+            return None
+        one = alone[self._tape.choose(len(alone), "machine without a holder")]
+        repo, image = one.disk
+        if one.offered and self._tape.choose(4, "remove or replace"):
+            return operations.offered_before(repo, one.offered[self._tape.choose(len(one.offered), "offered before")])
+        return operations.both(operations.remove(repo, image), operations.rule(repo, rules.C_REMOVED, image))
 
     def _work(self, repo: str, image: str, mutable: bool, size: int) -> Operation:
         tape = self._tape
@@ -268,8 +283,9 @@ class RandomRun:
         repo, disk = disks[tape.choose(len(disks), "disk")]
         size, cache = model.images[repo, disk].size, CACHES[tape.choose(2, "cache")]
         holder_dies, doing = bool(tape.choose(2, "holder dies")), self._doings(size)
+        late = holder_dies and bool(tape.choose(3, "before it starts"))
         locking = self.format != FORMAT or bool(tape.choose(4, "locks"))  # elsewhere nobody but its host would know
-        return self.machines.start(repo, disk, size, cache, holder_dies, doing, locking)
+        return self.machines.start(repo, disk, size, cache, holder_dies, doing, locking, late)
 
     def _doings(self, size: int) -> list[Doing]:
         return [self._doing(size) for _ in range(1 + self._tape.choose(4, "does"))]

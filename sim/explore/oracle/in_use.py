@@ -1,0 +1,59 @@
+"""Whether data that a machine has open is still the data of some image, as the records on the storage say it.
+
+What a record has given up is scrap: it can be deleted at any time, and no image shows what is written there. Told from
+the records themselves, whatever an engine concludes of them, and whether or not a storage would let anybody delete it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from engine.data.records import Record, decode, is_tombstone
+from engine.errors import DiskwrightError
+from sim.disk.nodes import FileNode
+from sim.disk.storage import SimStorage
+from sim.hosts.world import REPOSITORIES
+from sim.lvm.lvm_view import as_files
+
+_TAG = re.compile(r"tags/[0-9a-f]{2}/([0-9a-f]{32})\.([0-9a-f]{16})\Z")
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def given_up(storage: SimStorage, repo: str, path: str) -> bool:
+    """Tell whether no image of a repository has the volume at ``path`` as its data any more. False where a record
+    cannot be understood, which may be that one."""
+    records, volume = _records(storage, repo), _volume_at(path)
+    if records is None or not volume:
+        return False
+    return all(record.volume is None or record.volume.id != volume for record in records)
+
+
+def has_as_data(storage: SimStorage, repo: str, image: str, path: str) -> bool:
+    """Tell whether an image has the volume at ``path`` as its data, and no other one has it too."""
+    records, volume = _records(storage, repo), _volume_at(path)
+    having = [record.id for record in records or () if record.volume is not None and record.volume.id == volume]
+    return having == [image]
+
+
+def _volume_at(path: str) -> str:
+    """The id in the name of a volume; "" where there is none."""
+    return next(reversed(_ID.findall(path)), "")
+
+
+def _records(storage: SimStorage, repo: str) -> list[Record] | None:
+    """The newest record of each tag; None where one cannot be understood."""
+    root = f"{REPOSITORIES}/{repo}/"
+    storage = as_files(storage) if storage.devices else storage
+    newest: dict[str, tuple[int, FileNode]] = {}
+    for path, _, node in storage.walk():
+        match = _TAG.match(path.removeprefix(root)) if path.startswith(root) else None
+        if match and isinstance(node, FileNode):
+            newest[match[1]] = max(newest.get(match[1], (-1, node)), (int(match[2], 16), node), key=lambda one: one[0])
+    try:
+        return [
+            decode(node.content.read(0, node.content.size), tag)
+            for tag, (generation, node) in newest.items()
+            if not is_tombstone(generation)
+        ]
+    except DiskwrightError:
+        return None

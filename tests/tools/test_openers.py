@@ -21,6 +21,20 @@ from engine.tools.local.leases import OfdLeases
 
 HOLD = "import sys; file = open(sys.argv[1], sys.argv[2]); print(flush=True); sys.stdin.read()"
 
+ASK = """
+import fcntl, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGURG])
+with open(sys.argv[1], "rb") as file:
+    for _ in range(int(sys.argv[2])):
+        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        print(flush=True)
+        signal.sigtimedwait([signal.SIGURG], 10)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        sys.stdin.readline()
+"""
+"""Asks who writes, and has not got further than that when somebody opens the file."""
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> str:
@@ -96,3 +110,19 @@ def test_where_the_kernel_gives_no_lease_nobody_is_found(path: str, monkeypatch:
     monkeypatch.setattr(fcntl, "F_SETLEASE", -1)  # the kernel does not know it
     with opened(path):
         assert written_by(path) == []
+
+
+def test_who_opens_a_file_while_somebody_asks_who_writes_waits_for_the_answer(path: str) -> None:
+    """Else a check, which only looks, would fail what is done meanwhile."""
+    words = [sys.executable, "-c", ASK, path, "2"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdin is not None
+        process.stdout.readline()
+        RealFiles().open(path, writable=True).close()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        guard = OfdLeases().guard(path, True)
+        assert guard is not None
+        guard.release()
+        process.communicate("\n")

@@ -15,7 +15,7 @@ from typing import Self
 
 from engine.doors.files import Abilities, Access, Entry, FileHandle, Kind, RunPlace, Space, Stat, Unlocked
 from engine.doors.users import User
-from engine.tools.local.leases import ofd_lock, ofd_locked
+from engine.tools.local.leases import ofd_lock, ofd_locked, open_at_once
 from engine.tools.local.openers import loop_devices, openers, writers
 
 _WRITE_LOCK = (100, (1 << 62) - 99)
@@ -299,8 +299,7 @@ class RealFiles:
     @staticmethod
     def _open_regular(path: str, access: int) -> tuple[int, int]:
         """Return (descriptor, size) of a regular file."""
-        # O_NONBLOCK: opening a FIFO must not wait for a writer; it means nothing on regular files.
-        descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_at_once(path, access)
         found = os.fstat(descriptor)
         if not stat_module.S_ISREG(found.st_mode):
             os.close(descriptor)

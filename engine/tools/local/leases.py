@@ -26,6 +26,18 @@ GUARD_STARTS = (_GUARD_BYTE, *_FORBIDS_WRITING)
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock on 64-bit Linux
 
 
+def open_at_once(path: str, access: int) -> int:
+    """Open a file and return the descriptor; what is no regular file is not waited for (a FIFO without a writer).
+
+    Of a regular file O_NONBLOCK means one thing: who opens it for writing is refused while another process asks the
+    kernel who writes to it (``openers.writers``). That is over at once, and waited for."""
+    flags = access | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, flags | os.O_NONBLOCK)
+    except BlockingIOError:
+        return os.open(path, flags)
+
+
 def ofd_lock(descriptor: int, kind: int, start: int, length: int) -> bool:
     """Lock a range through this open file description, or return False; never waits. OSError as fcntl(2)."""
     try:
@@ -94,7 +106,7 @@ class OfdLeases:
     def guard(self, path: str, writable: bool) -> OfdLease | None:
         """Lock our own byte alone, or share the locks of a qemu that lets nobody write."""
         access = os.O_RDWR if writable else os.O_RDONLY
-        descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_at_once(path, access)
         taken = False
         try:
             remote = not os.major(os.fstat(descriptor).st_dev)

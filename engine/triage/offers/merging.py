@@ -89,6 +89,8 @@ def _in_one_pass(graph: Graph, below: Record, above: Record) -> Fix | None:
     operation = above.operation
     if graph.view.managed or above.id in graph.view.monitored:
         return None
+    if above.absorber:
+        return None  # reserved for a merge that never began: no chain goes through it but that one's
     if one_of_a_run(above) and len(graph.children(above.id)) == 1:
         return None  # it is offered for the image above the whole run
     assert below.volume is not None and above.volume is not None

@@ -9,6 +9,7 @@ import pytest
 from engine.data.model import Fix
 from engine.errors import StaleFix
 from engine.fixes import clean, run
+from engine.tags import changes
 from engine.triage import rules
 from engine.triage.offers.merging import RUN_LAYERS
 from sim.explore.cases.case import Case, prepared
@@ -137,3 +138,20 @@ def test_what_another_program_goes_on_with_as_a_merge_of_two_is_begun_anew(drive
     while fixes := driver.engine().check_storage_repository("a"):
         driver.engine().run_fix_here("a", fixes[0])
     assert tags(driver) == {images.disk(driver), driver.named["base"]} and shown(driver, images.disk(driver))
+
+
+def test_the_layers_below_one_that_was_reserved_for_a_merge_are_merged_two_by_two(monkeypatch: pytest.MonkeyPatch):
+    """A merge of two died before it had begun: its lower tag is absorbed, and no chain goes through that by itself. What
+    is offered can be run, in whatever order."""
+    monkeypatch.setattr(images, "RUN_LAYERS", RUN_LAYERS + 1)
+    driver = prepared(Case("", images.a_run, lambda driver: None))
+    (fix,) = offered(driver)
+    disk, reserved = fix.images[:2]
+    repository = driver.engine().context.repository("a")
+    changes.change(repository, reserved, lambda record: record._replace(absorbed_by=disk))
+    for _ in range(20):
+        found = offered(driver)
+        if not found:
+            break
+        driver.engine().run_fix_here("a", max(found, key=lambda fix: fix.target != reserved))
+    assert not offered(driver) and shown(driver, disk) and shown(driver, driver.named["base"])

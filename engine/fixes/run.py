@@ -15,7 +15,7 @@ from engine.fixes import adopt, clean, copy, create, import_image, merge, parts,
 from engine.fixes.mend_record import mend_record
 from engine.fixes.work import Work
 from engine.formats.base import Repository
-from engine.survey import survey
+from engine.survey import kept, survey
 from engine.tags import leasing
 from engine.tags.context import Context
 from engine.tags.freeing import freeing
@@ -53,6 +53,8 @@ def verify(context: Context, repository: Repository, fix: Fix, accept: Accept | 
     if fix.rule not in RUNNERS:
         raise StaleFix(f"this version does not know the rule {fix.rule!r:.40}", "Check again on this host")
     view = survey.look(context, repository, deep=fix.deep, only=fix.target or None, mine=True)
+    if kept.settled(context, view.scan, lease_tags(fix)):
+        view = survey.look(context, repository, deep=fix.deep, only=fix.target or None, mine=True)
     found = _same(fix, judge(view).fixes, accept is not None)
     if found is None:
         if view.scan.unlisted:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from engine.data.kept import Kept
 from engine.errors import DiskwrightError
 from engine.formats.base import Scan
@@ -20,6 +22,18 @@ def keepers(context: Context, scan: Scan) -> dict[str, Keeper]:
             if keeper is not None:
                 found[tag] = keeper
     return found
+
+
+def settled(context: Context, scan: Scan, tags: Iterable[str]) -> bool:
+    """Make durable what is seen of the copies that the data of ``tags`` is kept for: whoever finished one may have died
+    before it was. Return whether there is any, so that who needs the data has to be asked again before it goes. The
+    caller holds the leases of ``tags``."""
+    records = [entry.record for tag in tags if (entry := scan.tags.get(tag)) is not None]
+    kept = [record.kept for record in records if record is not None and record.kept is not None]
+    copies = [(there, one.copy) for one in kept if (there := context.by_identity(one.repository)) is not None]
+    for repository, copy in copies:
+        repository.tags.settle(copy)
+    return bool(copies)
 
 
 def _keeper(context: Context, tag: str, kept: Kept) -> Keeper | None:

@@ -141,8 +141,8 @@ def test_what_another_program_goes_on_with_as_a_merge_of_two_is_begun_anew(drive
 
 
 def test_the_layers_below_one_that_was_reserved_for_a_merge_are_merged_two_by_two(monkeypatch: pytest.MonkeyPatch):
-    """A merge of two died before it had begun: its lower tag is absorbed, and no chain goes through that by itself. What
-    is offered can be run, in whatever order."""
+    """A merge of two died before it had begun: its lower tag is absorbed, and no chain goes through that by itself. All
+    that is offered can be run."""
     monkeypatch.setattr(images, "RUN_LAYERS", RUN_LAYERS + 1)
     driver = prepared(Case("", images.a_run, lambda driver: None))
     (fix,) = offered(driver)

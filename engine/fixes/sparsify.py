@@ -18,6 +18,7 @@ from engine.errors import StaleFix
 from engine.formats.base import Repository
 from engine.gate import gate
 from engine.gate.gate import Purpose
+from engine.tags import chains, changes
 from engine.tags.attempt import Attempt
 from engine.tags.context import Context
 
@@ -27,7 +28,11 @@ _STEP_BYTES = 64 << 20
 
 def in_place(context: Context, repository: Repository, tag: str) -> None:
     """Punch holes where the raw volume of an image has nothing but zeros. The caller holds the lease. StaleFix when it
-    has another volume by now, ImageBusy while somebody has it open."""
+    has another volume by now, ImageBusy while somebody has it open, Refused when others have written to it since: the
+    look before this may take hours, and after this the volume is noted as it is."""
+    found = changes.read(repository, tag).record
+    if found.volume is not None:
+        chains.as_recorded(repository, found, found.volume)
     with Attempt(context, repository, tag, "sparsify", ("punch holes",)) as attempt:
         record = attempt.claim()
         volume = record.volume

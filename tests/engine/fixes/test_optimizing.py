@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from engine.data.model import Status
-from engine.errors import ImageBusy
+from engine.errors import ImageBusy, Refused
 from engine.fixes import sparsify
 from engine.triage.health import MAX_CHAIN
 from sim.hosts.crash import Crashed
@@ -127,6 +127,19 @@ def test_no_hole_is_punched_under_a_machine(engine, world, tmp_path):
     with pytest.raises(ImageBusy, match="qemu-io"):
         sparsify.in_place(engine.context, engine.context.repository("a"), disk)
     machine.communicate("quit\n")
+
+
+def test_what_a_stranger_wrote_while_zeros_were_looked_for_stays_told(engine, world):
+    """Between the look at all of the data, which may take hours, and the work. Afterwards the volume would be noted as
+    it is then, and nothing would tell of that write any more."""
+    disk = engine.create_virtual_disk("a", MiB, options={"strategy": "performance"})
+    write(engine, "a", disk, "write -P 1 0 64k")
+    with volume_of(world, engine, "a", disk).open("r+b") as file:
+        file.write(b"stranger")
+    assert rules(engine, "a") == ["O-WRITTEN"]
+    with pytest.raises(Refused, match="O-WRITTEN"):
+        sparsify.in_place(engine.context, engine.context.repository("a"), disk)
+    assert rules(engine, "a") == ["O-WRITTEN"]
 
 
 def test_a_header_that_contradicts_its_record_is_never_followed_and_is_rewritten(engine, world, tmp_path):

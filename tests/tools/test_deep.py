@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
-from engine.doors.images import Layer
+from engine.doors.images import Extent, Layer
 from engine.errors import BadRequest
+from engine.tools.local.lending import PIECE_BYTES
 from engine.tools.qemu import deep
 from engine.tools.qemu.images import QemuImageTool
 from tests.tools.qcow2_kit import MIB, make, qcow2, raw
@@ -66,3 +68,26 @@ def test_a_deep_chain_reads_the_same_in_parts(tmp_path: Path, monkeypatch: pytes
 def joined(start: int, length: int, *flags: bool) -> list[tuple[int, tuple[bool, ...]]]:
     """An extent by its sectors: how it is cut does not matter."""
     return [(at, flags) for at in range(start, start + length, 512)]
+
+
+class Device:
+    """A session of a device, which cuts where multiples of a piece are."""
+
+    size = 3 * PIECE_BYTES
+
+    def stream(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
+        """Each byte tells in which piece of the device it is."""
+        for start, length in ranges:
+            for at in range(start // PIECE_BYTES * PIECE_BYTES, start + length, PIECE_BYTES):
+                first, end = max(start, at), min(start + length, at + PIECE_BYTES)
+                yield first, bytes([at // PIECE_BYTES]) * (end - first)
+
+
+def test_a_part_may_cut_what_it_reads_elsewhere() -> None:
+    """A raw device at the bottom of a chain does."""
+    size = Device.size
+    parts = deep.DeepSession([Device()], [deep.Seen(0, size, 0, Extent(0, size, True, False, True))])  # type: ignore[list-item]
+    assert [(at, len(data)) for at, data in parts.stream([(1, size - 1)])] == [
+        (1, PIECE_BYTES), (1 + PIECE_BYTES, PIECE_BYTES), (1 + 2 * PIECE_BYTES, PIECE_BYTES - 1)
+    ]  # fmt: skip
+    assert parts.read(PIECE_BYTES - 1, 2) == b"\0\1"

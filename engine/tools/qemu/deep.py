@@ -186,6 +186,11 @@ class DeepSession:
 
 
 def _next(stream: Iterator[tuple[int, Data]], start: int, length: int) -> Data:
-    at, data = next(stream)
-    assert (at, len(data)) == (start, length), "a stream is out of step"
-    return data
+    """Return the next bytes of a part, which cuts where it likes: a device where multiples of a piece are."""
+    found, end = [], start + length
+    while start < end:
+        at, data = next(stream)
+        assert at == start and len(data) <= end - start, "a stream is out of step"
+        found.append(data)
+        start += len(data)
+    return found[0] if len(found) == 1 else b"".join(found)

@@ -202,6 +202,34 @@ def test_a_machine_merges_the_layer_below_and_keeps_what_it_shows(tmp_path: Path
     assert pulled(engine.doors.hypervisors.connect("qmp:/run/vm")) == real
 
 
+def test_what_a_machine_merged_gets_into_the_file_although_its_guest_flushes_nothing(tmp_path: Path):
+    """Found so: qemu-storage-daemon has no command that flushes, its tables stayed in its memory, and each merge with
+    data to move was given up after five minutes."""
+    make(tmp_path / "base", "")
+    make(tmp_path / "top", "base")
+    write = ["qemu-io", "-f", "qcow2", "-c", "write -P 1 64k 192k", str(tmp_path / "base")]
+    subprocess.run(write, check=True, stdout=subprocess.DEVNULL)
+    machine = Machine(tmp_path, str(tmp_path / "top"), "qcow2")
+
+    def in_the_file() -> int:
+        node = {"driver": "qcow2", "backing": None, "file": {"driver": "file", "filename": str(tmp_path / "top")}}
+        words = ["qemu-img", "map", "-U", "--output=json", f"json:{json.dumps(node)}"]
+        return sum(extent["length"] for extent in json.loads(subprocess.check_output(words)) if extent["data"])
+
+    try:
+        with contextlib.closing(Monitors().connect(machine.monitor)) as monitor:
+            monitor.pull("job", "disk", "")
+            while monitor.jobs()["job"].status != "pending":
+                pass
+            assert in_the_file() == 0
+            monitor.write_back("disk")
+            assert in_the_file() == 192 << 10
+            assert monitor.jobs()["job"].status == "pending"
+            monitor.finish("job")
+    finally:
+        machine.kill()
+
+
 def test_a_guest_that_bears_no_other_length_is_told_of(machine: Machine):
     """Its machine says why, and the disk is as long as it was."""
     with contextlib.closing(Monitors().connect(machine.monitor)) as monitor:

@@ -146,10 +146,15 @@ class QmpMonitor:
         self._ask("job-finalize", "end a merge", id=job)
 
     def write_back(self, node: str) -> None:
-        """Have qemu flush it by its own tool, by the monitor for people: the one for programs has no such command, and
-        qemu-storage-daemon has neither."""
-        with contextlib.suppress(ToolFailed, ToolMissing):
+        """Have qemu flush it by its own tool, by the monitor for people: the one for programs has no such command.
+        Where that is missing too (qemu-storage-daemon), ask to open it anew, without saying on what: that is refused,
+        after the flush that comes first (bdrv_reopen_multiple in block.c)."""
+        try:
             self._ask("human-monitor-command", "write back", command_line=f"qemu-io {node} flush")
+        except (ToolMissing, ToolFailed):
+            anew = {"node-name": node, "driver": "qcow2", "file": "none"}
+            with contextlib.suppress(ToolMissing, ToolFailed):
+                self._ask("blockdev-reopen", "write back", options=[anew])
 
     def cancel(self, job: str) -> None:
         """Make one job-cancel."""

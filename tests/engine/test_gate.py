@@ -82,6 +82,26 @@ def test_a_disk_that_a_machine_writes_is_not_snapshotted(world, engine):
     engine.create_snapshot("a", disk)
 
 
+def test_a_machine_that_only_reads_a_layer_that_it_opened_for_writing_is_a_reader(world, engine):
+    """A machine with a node of its own for the file goes on to have a layer open as it was when that is below a
+    snapshot; it says by its locks that it does not write to it."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    path = volume_of(world, engine, disk)
+    hold = (
+        "import fcntl, os, struct, sys; d = os.open(sys.argv[1], os.O_RDWR);"
+        "fcntl.fcntl(d, 37, struct.pack('hhqqi4x', fcntl.F_RDLCK, 0, 100, 1, 0)); print(flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(["python3", "-c", hold, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        (user,) = engine.context.repository("a").volumes.users(
+            engine.context.repository("a").tags.read(disk).record.volume
+        )
+        assert (user.pid, user.writes) == (process.pid, False)
+        engine.create_snapshot("a", disk)
+        process.communicate()
+
+
 def test_a_disk_that_is_written_without_a_lock_is_not_sealed(world, engine):
     """A loop device locks nothing, nor do some machines, nor does a tool that copies into a file."""
     disk = engine.create_virtual_disk("a", MEBI)

@@ -16,12 +16,12 @@ from typing import Self
 from engine.doors.files import Abilities, Access, Entry, FileHandle, Kind, RunPlace, Space, Stat, Unlocked
 from engine.doors.users import User
 from engine.tools.local.leases import ofd_lock, ofd_locked, open_at_once
-from engine.tools.local.openers import loop_devices, openers, writers
+from engine.tools.local.openers import QEMU_READS, QEMU_WRITES, loop_devices, openers, writers
 
 _WRITE_LOCK = (100, (1 << 62) - 99)
 """Start and length of what ``FileHandle.lock`` locks: qemu's own bytes (100 to 103, 200 to 203) up to 2^62."""
 
-_READS, _WRITES = (100, 1), (101, 3)
+_READS, _WRITES = (QEMU_READS, 1), (QEMU_WRITES.start, len(QEMU_WRITES))
 """Start and length: what qemu locks of an image that it reads; that it writes or resizes (block/file-posix.c)."""
 
 _FICLONE = 0x40049409  # linux/fs.h
@@ -198,7 +198,7 @@ class RealFiles:
             status = os.fstat(descriptor)
             locked = file_users(descriptor, path, status)
             if unlocked is Unlocked.WRITERS and not any(user.writes for user in locked):
-                return [*locked, *writers(descriptor, path, status)]
+                return [*locked, *writers(descriptor, path, status, bool(locked))]
             if locked or unlocked is not Unlocked.EVERYBODY:
                 return locked
             return [*openers(path, status), *loop_devices().get((status.st_dev, status.st_ino), ())]

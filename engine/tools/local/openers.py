@@ -19,6 +19,9 @@ _PROC = "/proc"
 _BLOCK = "/sys/block"
 _SHOWN_CHARACTERS = 80
 _ACCESS_BITS = 0o3
+QEMU_READS = 100
+QEMU_WRITES = range(101, 104)
+"""The bytes that qemu locks of what it reads; writes, changes without a change, and resizes (block/file-posix.c)."""
 _GUARDS = frozenset(str(start) for start in GUARD_STARTS)
 
 
@@ -36,9 +39,10 @@ def openers(path: str, found: os.stat_result) -> list[User]:
     return sorted(users)
 
 
-def writers(descriptor: int, path: str, found: os.stat_result) -> list[User]:
+def writers(descriptor: int, path: str, found: os.stat_result, locked: bool) -> list[User]:
     """Return who of this host, other than this process, has the file of ``descriptor`` open for writing, with a lock or
-    without: a loop device, a mapping, a tool that locks nothing. ``descriptor`` only reads.
+    without: a loop device, a mapping, a tool that locks nothing. ``descriptor`` only reads. ``locked``: somebody has
+    locked it for reading, as qemu does.
 
     The kernel is asked for a lease, which it refuses then; /proc is read only where it did. Nobody is found where it
     gives none (a network file system; a file of somebody else, asked without privileges)."""
@@ -46,7 +50,7 @@ def writers(descriptor: int, path: str, found: os.stat_result) -> list[User]:
         return []
     everybody = [*openers(path, found), *loop_devices().get((found.st_dev, found.st_ino), ())]
     named = [user for user in everybody if user.writes]
-    if named or _is_ours(descriptor, path, found) or not _lease_is_refused(descriptor):
+    if named or locked or _is_ours(descriptor, path, found) or not _lease_is_refused(descriptor):
         return named
     return [User(0, "", True)]
 
@@ -117,16 +121,20 @@ def _inode(process: str, number: str) -> int:
 
 
 def _access(process: str, number: str) -> bool | None:
-    """Return whether a descriptor may write; None when it only keeps locks of ours on what a machine uses."""
+    """Return whether a descriptor may write; None when it only keeps locks of ours on what a machine uses. qemu says
+    what it does by its locks: below a snapshot it may go on to have a layer open as it was."""
     flags, locked = os.O_RDWR, []
     with open(f"{_PROC}/{process}/fdinfo/{number}", encoding="ascii", errors="replace") as stream:
         for line in stream:
             if line.startswith("flags:"):
                 flags = int(line.split()[1], 8)
             elif line.startswith("lock:"):
-                locked.append(line.split()[-2])
-    if locked and all(start in _GUARDS for start in locked):
+                locked.append(tuple(line.split()[-2:]))
+    if locked and all(start in _GUARDS for start, _ in locked):
         return None
+    spans = [(int(start), int(end)) for start, end in locked if end.isdigit()]
+    if any(start <= QEMU_READS <= end for start, end in spans):
+        return any(start <= byte <= end for start, end in spans for byte in QEMU_WRITES)
     return flags & _ACCESS_BITS != os.O_RDONLY
 
 

@@ -106,6 +106,9 @@ verb beside a running machine, ``small``.
 Only a site of LVM may be missing here: it is looked for in the cases of LVM."""
 
 REDUNDANT = {
+    "fixes.sparsify.in_place:session.flush": "what is lost are holes: the zeros in their place read the same, and the "
+    "next deep check finds them",
+    "fixes.sparsify.in_place:session.flush#2": "as the one before",
     "fixes.mend_record.mend_record:repository.tags.settle_all": "no case mends a record beside one that was seen and "
     "is not durable",
     "fixes.repair.put_back:repository.tags.settle": "a volume whose record falls back is put away again, with its data",

@@ -166,7 +166,7 @@ def explain(row: Row) -> Explanation:
     if row.image is not None:
         lines.append(Line("State", _what(row.image)))
         if row.image.used_by:
-            lines.append(Line("Used by", printable(", ".join(row.image.used_by))))
+            lines.append(Line("Users", printable(", ".join(row.image.used_by))))
     lines.append(Line("Why", f"{row.reason}{f'; rule {row.rule}' if row.rule else ''}"))
     if row.finding is not None and row.finding.size_bytes:
         lines.append(Line("Holds", compact(row.finding.size_bytes)))

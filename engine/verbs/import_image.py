@@ -44,6 +44,8 @@ def disk(context: Context, repo_id: str, path: str, format: str, user_data: Any,
         known = ", ".join((*VolumeFormat, *FileFormat, OVA, *(f"{VolumeFormat.RAW}.{packing}" for packing in Packing)))
         raise BadRequest(f"image format {format!r:.40} is unknown", f"State one of {known}; it is never guessed")
     with _looked_at(context, repository, path, format, repository.constraints().max_image_bytes) as file:
+        if not file.size:
+            raise BadRequest(f"{path!r:.200} has nothing in it", "Give a file that holds an image")
         size = require_fits(repository, file.size)
         data = image_file.data_bytes(context.doors.images, file)
     strategy = options.strategy or Strategy.SPACE

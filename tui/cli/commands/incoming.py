@@ -35,7 +35,9 @@ _FORMATS_HELP = (
 def add_import(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO", help="where to import it to")
     parser.add_argument(
-        "file", metavar="FILE", help="an image file, no one that refers to others; - for standard input, with --wait"
+        "file",
+        metavar="FILE",
+        help="an image file, no one that refers to others; - for standard input, which is waited for",
     )
     parser.add_argument("--format", metavar="FORMAT", required=True, help=_FORMATS_HELP)
     parser.add_argument("--verify", action="store_true", help="wait, then read the disk back and compare")

@@ -253,7 +253,7 @@ class AuditPage(Page):
         Act("every_image", "a", "All", "Show every image, or what was found alone.", act_every, "optimized list"),
         Act("reload", "r", "Again", "Look again.", act_again, "refresh"),
         Act("deep_audit", "x", "Deep", "Look again, and run qemu-img check on each image: slow.", act_deep, "check"),
-        Act("adopt", "A", "Adopt", "Take files over into a repository as they are. Asks first.", act_adopt,
+        Act("adopt", "A", "Adopt", "Take files over into a repository. Asks first.", act_adopt,
             "import take over", changes=True),
-        Act("back", "escape", "Back", "Back to where it was opened; an audit that is under way ends.", act_back),
+        Act("back", "escape", "Back", "Back to where it was opened; an audit under way ends.", act_back),
     )  # fmt: skip

@@ -19,7 +19,7 @@ from engine.data.amounts import human
 from engine.data.model import ALIGNMENT_BYTES, MAX_IMAGE_BYTES, OVA, FileFormat, VolumeFormat, packing_of
 from engine.doors.files import Access, FileHandle, Files, Kind, Stat
 from engine.doors.images import ImageTool, Layer
-from engine.errors import BadRequest, Damaged, NotFound, Refused, StorageError, from_os_error
+from engine.errors import BadRequest, Damaged, NotFound, Refused, StorageError, ToolFailed, from_os_error
 from engine.formats.adoption import Source
 from engine.tools.qemu.foreign import require_own_data
 from engine.tools.qemu.qcow2 import Header, parse_header
@@ -167,7 +167,12 @@ def inspect(
     except OSError as error:
         raise from_os_error(error, f"read the file to import {path!r:.200}") from error
     found = ImageFile(path, kind, facts, None, (), False, 0, part, held=held)
-    session = images.open_session([found.layer], False, False)
+    try:
+        session = images.open_session([found.layer], False, False)
+    except ToolFailed as error:
+        raise Refused(
+            f"the image file {path!r:.200} is cut off, or damaged: {error.message:.200}", "Get it again whole"
+        ) from error
     try:
         return found._replace(size=session.size)
     finally:
@@ -181,10 +186,10 @@ def as_volume(handle: Source, path: str, format: VolumeFormat) -> ImageFile:
     BadRequest when it is not of the stated format; Refused when it has what no volume may have. OSError."""
     facts = handle.stat()
     head = handle.read_at(0, _HEAD_BYTES)
-    header, size = None, facts.size
+    header, size, early = None, facts.size, False
     if format is VolumeFormat.QCOW2:
         header = _parsed(head, facts.size, path)
-        size = header.size
+        size, early = header.size, _ends_early(handle, header, facts)
         _refuse(path, header, "", "Import it, which copies its data", {
             "has internal snapshots": bool(header.internal_snapshots),
             "has dirty bitmaps": bool(header.bitmaps),
@@ -197,7 +202,7 @@ def as_volume(handle: Source, path: str, format: VolumeFormat) -> ImageFile:
             f"the image in {path!r:.200} has {size} bytes, and a volume a multiple of {ALIGNMENT_BYTES}",
             "Import it, which copies its data; or make it longer: qemu-img resize",
         )
-    return ImageFile(path, format, facts, header, (), False, size, held=handle.held_path())
+    return ImageFile(path, format, facts, header, (), early, size, held=handle.held_path())
 
 
 def _size_of(handle: FileHandle, path: str, format: FileFormat, part: tuple[int, int]) -> int:
@@ -262,9 +267,10 @@ def require_sound(images: ImageTool, file: ImageFile) -> None:
     Refused naming what is wrong: it ends too early, refers to what is not there, or counts references wrongly."""
     if file.format is VolumeFormat.RAW:
         return
-    if file.format in _UNCHECKED:
-        _require_all_data(images, file)
-        return
+    if isinstance(file.format, FileFormat):
+        require_all_data(images, file)
+        if file.format in _UNCHECKED:
+            return
     report = images.check(file.layer)
     if report.corruptions:
         what = "is cut off, or damaged" if file.ends_early else "is damaged"
@@ -272,12 +278,12 @@ def require_sound(images: ImageTool, file: ImageFile) -> None:
             f"the image file {file.path!r:.200} {what}: {report.corruptions} errors in its tables",
             "Get it again whole; or, where it is the only one, repair a copy of it with qemu-img check -r all",
         )
-    if file.format is not VolumeFormat.QCOW2 or report.end_offset > file.length:
-        _require_all_data(images, file)
+    if file.format is VolumeFormat.QCOW2 and report.end_offset > file.length:
+        require_all_data(images, file)
 
 
-def _require_all_data(images: ImageTool, file: ImageFile) -> None:
-    """Return if all data that the tables refer to is in the file."""
+def require_all_data(images: ImageTool, file: ImageFile) -> None:
+    """Return if all data that the tables refer to is in the file, as far as they say where it is. Refused."""
     length = file.length
     with contextlib.closing(images.extents(file.layer)) as extents:
         for extent in extents:
@@ -357,7 +363,7 @@ def _left_out(header: Header) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _ends_early(handle: FileHandle, header: Header, facts: Stat) -> bool:
+def _ends_early(handle: Source, header: Header, facts: Stat) -> bool:
     """Whether the last cluster that the reference counts of a qcow2 name begins behind the end of the file. Reads one
     table and one block of counts."""
     cluster = 1 << header.cluster_bits

@@ -60,7 +60,7 @@ def plan(context: Context, repo_id: str, paths: Iterable[str], format: str) -> P
     refused = dict.fromkeys(looks.keys() - formats.keys(), "its chain runs in a circle")
     for path in order:
         try:
-            size, facts = _require_fit(repository, path, formats[path])
+            size, facts = _require_fit(context, repository, path, formats[path])
             found[path] = Planned(path, formats[path], size, bases.get(path, ""), path not in bases.values(), facts)
             _require_base(looks, formats, found[path])
         except DiskwrightError as error:
@@ -135,12 +135,14 @@ def _formats(looks: Mapping[str, _Look], stated: VolumeFormat) -> tuple[dict[str
     return formats, list(formats)
 
 
-def _require_fit(repository: Repository, path: str, format: VolumeFormat) -> tuple[int, Facts]:
+def _require_fit(context: Context, repository: Repository, path: str, format: VolumeFormat) -> tuple[int, Facts]:
     """Return the size and the facts of a file that can become a volume now; else raise why not."""
     adoption = gate.adoption(repository)
     adoption.require_here(path)
     with from_os_errors(f"read {path!r:.200}"), adoption.open(path) as handle:
         file = image_file.as_volume(handle, path, format)
+        if file.ends_early:
+            image_file.require_sound(context.doors.images, file)
     if file.facts.links != 1:
         under_way = _begun(repository).get(image_file.known_by(image_file.facts_of(file.facts)))
         if under_way is not None:

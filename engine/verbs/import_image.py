@@ -111,6 +111,8 @@ def _looked_at(context: Context, repository: Repository, path: str, format: str,
         file = image_file.inspect(context.doors.images, handle, path, format, most=most, most_data=room)
         if file.ends_early:
             image_file.require_sound(context.doors.images, file)
+        elif isinstance(file.format, FileFormat):
+            image_file.require_all_data(context.doors.images, file)
         yield file
 
 

@@ -170,6 +170,12 @@ def test_a_file_that_has_both_names_is_told_to_be_on_its_way(engine, chain):
     assert f"is being adopted already, as image {images['base.img']}" in refusals(engine, *chain[1:])["base.img"]
 
 
+def cut_short(path: Path) -> None:
+    """As an incomplete copy is."""
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write 0 2M", path], check=True, stdout=subprocess.DEVNULL)
+    os.truncate(path, path.stat().st_size - MiB)
+
+
 @pytest.mark.parametrize(
     "change, why",
     [
@@ -177,6 +183,7 @@ def test_a_file_that_has_both_names_is_told_to_be_on_its_way(engine, chain):
         (lambda path: subprocess.run(["qemu-img", "snapshot", "-c", "s", path], check=True), "has internal snapshots"),
         (lambda path: subprocess.run(["qemu-img", "bitmap", "--add", path, "b"], check=True), "has dirty bitmaps"),
         (lambda path: path.write_bytes(bytes(MiB)), "is no qcow2 image"),
+        (cut_short, "is cut off, or damaged"),
         (lambda path: on(path, path.with_name("above.qcow2")), "stands on it, and was not given"),
         (lambda path: subprocess.run(["qemu-img", "resize", "-q", path, "+512"], check=True), "a multiple of 4096"),
     ],

@@ -40,6 +40,18 @@ def test_a_qcow2_without_its_end_is_refused_before_anything_is_promised(engine, 
     assert engine.list_images("a") == []
 
 
+@pytest.mark.parametrize("format", ["vmdk", "vpc", "vdi"])
+def test_no_format_without_its_end_is_promised_to_be_an_image(engine, tmp_path, format):
+    """Found so: a VMDK was committed, could never be read, and the only fix that was offered failed each time."""
+    (tmp_path / "whole.raw").write_bytes(os.urandom(4 * MiB))
+    path = tmp_path / "half"
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", format, tmp_path / "whole.raw", path], check=True)
+    os.truncate(path, path.stat().st_size * 6 // 10)
+    with pytest.raises(Refused, match=r"is cut off(: it refers to data up to byte|, or damaged)"):
+        engine.import_image("a", str(path), {"vpc": "vhd"}.get(format, format), options=NO_FIX)
+    assert engine.list_images("a") == []
+
+
 def test_a_qcow2_without_its_last_byte_is_never_an_image(engine, tmp_path):
     """The cluster of which a part is there is found when the whole file is checked, before the seal."""
     path = make_qcow2(tmp_path / "half.qcow2", "write -P 1 0 4M")

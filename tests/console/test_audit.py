@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from textual.widgets import Input
 
 from engine.audit.model import Audited, AuditReport, Finding
 from engine.data.adoption import Plan, Planned
@@ -147,3 +148,18 @@ async def test_what_was_audited_is_taken_over_when_that_is_confirmed(tmp_path: P
         assert [(repo, len(plan.images)) for repo, plan in engine.made] == [("pool-nfs", 2)]
         log = [entry.command for entry in pilot.app.session_log.entries]
     assert log[-1] == f"diskwright adopt pool-nfs {POOL} --format qcow2"
+
+
+async def test_a_volume_group_that_was_audited_is_adopted_by_its_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """adopt knows no vg:NAME; and volumes have their short names in the table, as files below a directory have."""
+    lost = Finding("A-PARENT", Status.BROKEN, "/dev/guests/web", "its parent is not there", (), 0, ())
+    monkeypatch.setattr(audits, "require", lambda request, host: None)
+    monkeypatch.setattr(audits, "run", lambda *_: AuditReport((("/dev/guests", "lvm"),), (), (lost,), {}, ()))
+    async with running(console(FixedSite(tmp_path / "state", [sample_view()])), (100, 30)) as pilot:
+        await press(pilot, "I", *"vg:guests", "enter")
+        assert "A-PARENT   web " in screen_text(pilot.app)
+        await press(pilot, "A")
+        files = next(field for field in pilot.app.screen.query(Input) if field.id == "field-1")
+        assert files.value == "/dev/guests"

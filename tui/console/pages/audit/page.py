@@ -32,8 +32,6 @@ from tui.view.why import Explanation
 _TOLD_EVERY_S = 0.5
 _JOB = "audit"
 _CHOOSE = "No directory was chosen: o chooses them."
-
-
 _TEXT = (
     "Files of libvirt, Proxmox VE, oVirt or of nobody: what is wrong with them, and what nobody needs. Nothing is "
     "changed there, and no image is called an orphan unless all that may need it was given."
@@ -135,15 +133,18 @@ class AuditPage(Page):
     def shown(self) -> AuditRows:
         """The rows that are looked at."""
         found = audits.rows(self._report, self.every) if self._report is not None else ()
-        return AuditRows(found, self.request.places, self.shell.signs)
+        return AuditRows(found, [path for path, _ in self._places()], self.shell.signs)
+
+    def _places(self) -> Sequence[tuple[str, str]]:
+        """What is looked at, with its layout; a volume group is the directory of its devices once it was looked at."""
+        return self._report.places if self._report is not None else [(path, "") for path in self.request.places]
 
     def fill(self) -> None:
         table, rows = self.table_widget, self.shown()
         table.show(rows, self._nothing())
         report = self._report
         name = "Audit" if report is None else f"Findings {len(report.findings)}"
-        places = report.places if report is not None else [(path, "") for path in self.request.places]
-        where = ", ".join(f"{printable(path)}{f' ({layout})' if layout else ''}" for path, layout in places)
+        where = ", ".join(f"{printable(path)}{f' ({layout})' if layout else ''}" for path, layout in self._places())
         set_title(table, f"{name}   {'every image   ' if self.every else ''}{where}".rstrip())
         self.fill_why()
 
@@ -224,7 +225,7 @@ class AuditPage(Page):
 
     def act_adopt(self) -> None:
         """Take what was looked at over into a repository, after a look at what becomes of it."""
-        adopt(self.shell, self.request.places)
+        adopt(self.shell, [path for path, _ in self._places()])
 
     def act_again(self) -> None:
         self._begin_audit()

@@ -139,6 +139,20 @@ def test_adopt_says_who_does_what_is_left(run: Command, main_repo: str, tmp_path
     assert f"What is left are fixes: diskwright check {main_repo}" in told[1]
 
 
+def test_an_adoption_that_was_committed_has_succeeded_whatever_is_found_then(
+    run: Command, main_repo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The storage goes away after the commit: the exit code is that of the verb, and each file's id was printed."""
+
+    def unreadable(*_: object) -> None:
+        raise StorageError("the storage does not answer", "Look at it")
+
+    (tmp_path / "web.raw").write_bytes(bytes(1 << 20))
+    monkeypatch.setattr("engine.api.Engine.get_image_status", unreadable)
+    told = run("adopt", main_repo, tmp_path / "web.raw", "--format", "raw", "--no-auto-fix", code=0)
+    assert "web.raw" in told.out
+
+
 def test_the_history_tells_how_an_adoption_has_ended(run: Command, main_repo: str, tmp_path: Path):
     """Followed or not, of one file or of several: the verb began work, and each file is entered when that is done."""
     names = ("web", "db", "mail")

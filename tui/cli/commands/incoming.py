@@ -199,13 +199,18 @@ def _task(session: Session, images: list[str], but: Collection[str] = ()) -> Tas
 
 
 def _told(session: Session, repo_id: str, images: list[str], document: dict[str, Any]) -> int:
+    """Say who does what is left. The verb succeeded whatever this finds."""
     session.out.document(document)
-    task = _task(session, images)
+    try:
+        task = _task(session, images)
+        done = task is None and all(usable(session.engine.get_image_status(repo_id, image)) for image in images)
+    except DiskwrightError:
+        return 0
     if task is not None:
         session.out.say(
             f"Committed; the work goes on in process {task.process.pid}: diskwright check {quoted(repo_id)}"
         )
-    elif all(usable(session.engine.get_image_status(repo_id, image)) for image in images):
+    elif done:
         session.out.say("Committed and usable.")
     else:
         session.out.say(f"Committed. What is left are fixes: diskwright check {quoted(repo_id)}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from engine.data.amounts import human
@@ -195,18 +195,24 @@ def _kinds(kind: type[DiskwrightError]) -> Iterator[type[DiskwrightError]]:
         yield from _kinds(below)
 
 
+def follow_all(session: Session, find: Callable[[Collection[str]], Task | None]) -> list[Event]:
+    """Follow what ``find`` finds, given the ids of the tasks that were followed, one after the other; return what went
+    wrong in the last. A batch that came upon an image may have failed because the verb's own work has it."""
+    followed: set[str] = set()
+    failed: list[Event] = []
+    while (task := find(followed)) is not None:
+        followed.add(task.id)
+        failed = failures(Follower(session, task).run())
+    return failed
+
+
 def wait_for_image(session: Session, repo_id: str, image: str, document: dict[str, Any]) -> int:
     """Follow the work on an image that was just committed; 0 when it is usable afterwards.
 
     ``document`` is completed with the final status and written as JSON."""
     name = quoted(repo_id)
-    events: list[Event] = []
-    followed: set[str] = set()
     try:
-        # One after the other: a batch that came upon the image may have failed because the verb's own work has it.
-        while (task := session.task_on(repo_id, image)) is not None and task.id not in followed:
-            followed.add(task.id)
-            events = Follower(session, task).run()
+        failed = follow_all(session, lambda followed: session.task_on(repo_id, image, followed))
         report = session.engine.get_image_status(repo_id, image)
     except KeyboardInterrupt:
         session.out.document({**document, "detached": True})
@@ -218,7 +224,7 @@ def wait_for_image(session: Session, repo_id: str, image: str, document: dict[st
     if usable(report):
         session.out.say(f"{session.out.status(report.status)}: {printable(report.reason)}")
         return 0
-    error = _why_not(report, failures(events) if followed else [])
+    error = _why_not(report, failed)
     session.out.say(f"diskwright: {printable(str(error))}")
     return error.exit_code
 

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from engine.errors import BadRequest, DiskwrightError, NotFound
@@ -144,10 +144,10 @@ class Session:
 
     # -- what goes on
 
-    def task_on(self, repo_id: str, image: str) -> Task | None:
-        """The task of this host that works on an image, None when there is none."""
+    def task_on(self, repo_id: str, image: str, but: Collection[str] = ()) -> Task | None:
+        """The task of this host that works on an image, other than those ``but``; None when there is none."""
         for task in self.engine.list_tasks():
-            if task.repo_id == repo_id and image == (task.image or self.engine.task_image(task)):
+            if task.id not in but and task.repo_id == repo_id and image == (task.image or self.engine.task_image(task)):
                 return task
         return None
 

@@ -218,14 +218,10 @@ def _told(session: Session, repo_id: str, images: list[str], document: dict[str,
 
 
 def _followed(session: Session, repo_id: str, images: list[str], document: dict[str, Any]) -> int:
-    from tui.cli.follow import INTERRUPTED, Event, Follower, exit_code, failures
+    from tui.cli.follow import INTERRUPTED, exit_code, follow_all
 
-    events: list[Event] = []
-    followed: set[str] = set()
     try:
-        while (task := _task(session, images, followed)) is not None:  # one after the other, as of a single image
-            followed.add(task.id)
-            events = Follower(session, task).run()
+        failed = follow_all(session, lambda followed: _task(session, images, followed))
     except KeyboardInterrupt:
         session.out.document({**document, "detached": True})
         session.out.say(f"Detached, work goes on. Look: diskwright check {quoted(repo_id)}")
@@ -239,7 +235,6 @@ def _followed(session: Session, repo_id: str, images: list[str], document: dict[
         session.out.say(f"All {len(images)} are images now.")
         return 0
     session.out.say(f"diskwright: {len(broken)} of {len(images)} are not: {printable(broken[0].reason)}")
-    failed = failures(events) if followed else []
     return exit_code(failed[0].get("code")) if failed else _INCOMPLETE
 
 

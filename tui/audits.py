@@ -107,11 +107,11 @@ def _place(path: str, host: str) -> Tree:
     from engine.audit.group_tree import GroupTree
     from engine.tools.lvm.volume_groups import LvmVolumeGroups
 
-    if path.startswith(VOLUME_GROUP):
-        return GroupTree(LvmVolumeGroups(host), group[1])
     try:
         return GroupTree(LvmVolumeGroups(host), group[1])
     except (NotFound, BadRequest, ToolMissing):
+        if path.startswith(VOLUME_GROUP):
+            raise
         return _directory(path)  # /dev/shm
 
 

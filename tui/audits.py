@@ -183,9 +183,9 @@ def _what(image: Audited) -> str:
 
 
 def _action(row: Row) -> str:
+    """What the rule says is to be heeded first, then the command."""
     if row.finding is None:
         return "None is needed"
-    if row.finding.command:
-        return f"Type there: {typed(row.finding.command)}"
-    rule = EVERY.get(row.rule)
-    return rule.stuck if rule is not None and rule.stuck else "None is known here"
+    rule, command = EVERY.get(row.rule), row.finding.command
+    words = [rule.stuck] if rule is not None and rule.stuck else []
+    return " ".join([*words, *([f"Type there: {typed(command)}"] if command else [])]) or "None is known here"

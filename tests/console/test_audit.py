@@ -68,6 +68,21 @@ async def test_an_audit_is_looked_through(size: tuple[int, int], tmp_path: Path,
     assert log == [f"diskwright audit {POOL}"]
 
 
+def test_what_is_to_be_heeded_stands_before_the_command():
+    """A command that writes to the header of an image must find no machine on it; where there is none, the advice
+    stands alone."""
+    leaks = image("web.qcow2", Status.DEGRADED, "A-LEAKS", "3 clusters are leaked")
+    report = AuditReport(
+        ((POOL, "libvirt"),), (leaks, WEB), (finding(leaks, 0, "qemu-img", "check"), finding(WEB, 0)), {}, ()
+    )
+    advice, command = (
+        next(line.text for line in audits.explain(row).lines if line.label == "Action")
+        for row in audits.rows(report, False)
+    )
+    assert command.startswith("Stop the machine that uses it") and command.endswith(". Type there: qemu-img check")
+    assert advice.startswith("Look for it under another name") and "Type there" not in advice
+
+
 async def test_real_files_are_looked_at_and_errors_stay_in_the_dialog(tmp_path: Path):
     """Without any repository too; a directory that is not there is told where it was typed."""
     pool = tmp_path / "pool"

@@ -37,8 +37,8 @@ def state_of(top: Path) -> dict[str, tuple[int, ...]]:
 
 
 def test_an_audit_tells_and_changes_nothing(run: Command, pool: Path):
-    """Findings by rule with what to type, orphans only with --complete, a name with a newline as the shell takes it;
-    not one time of the files changes, and no repository or state is needed."""
+    """Findings by rule with what to type and what is to be heeded before; orphans only with --complete, a name with a
+    newline as the shell takes it; not one time of the files changes, and no repository or state is needed."""
     image_path = pool / "pool"
     before = state_of(image_path)
     done = run("audit", image_path, "--vms", pool / "etc", "--state", pool / "state")
@@ -48,7 +48,7 @@ def test_an_audit_tells_and_changes_nothing(run: Command, pool: Path):
     done = run("audit", image_path, "--vms", pool / "etc", "--complete")
     assert "A-ORPHAN: 2 files" in done.out
     there = f"{image_path}/two\\x0alines.qcow2"
-    assert f"there: rm -- $'{there}'" in done.out
+    assert f"there: rm -- $'{there}'" in done.out.partition("Look at it once more before you remove it")[2]
     assert state_of(image_path) == before and not list((pool / "state").iterdir())
 
 

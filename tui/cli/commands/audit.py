@@ -121,6 +121,8 @@ def _print(out: Output, report: AuditReport, every: bool) -> None:
 
 
 def _print_rule(out: Output, rule: str, found: Sequence[Finding], every: bool) -> None:
+    from tui.text.rules import EVERY
+
     held = sum(one.size_bytes for one in found)
     noun = "file" if len(found) == 1 else "files"
     state = str(found[0].status)
@@ -128,6 +130,8 @@ def _print_rule(out: Output, rule: str, found: Sequence[Finding], every: bool) -
     head = f"{out.status(state)}  {rule}: {len(found)} {noun}" + (f", {human(held)}" if held else "")
     out.line(out.paint(state, head))
     shown = found if every else found[:_SHOWN]
+    if any(one.command for one in shown):
+        out.prose(f"  {EVERY[rule].stuck}", indent=2)
     for one in shown:
         size = f" ({human(one.size_bytes)})" if one.size_bytes else ""
         out.line(f"  {printable(one.path)}: {printable(one.reason)}{size}")

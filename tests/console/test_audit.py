@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,6 +109,36 @@ def test_an_audit_that_nobody_waits_for_ends(tmp_path: Path):
     with pytest.raises(Stopped):
         audits.run(audits.Request((str(tmp_path),)), "host-a", left)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_leaving_the_page_ends_its_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """esc, while it looks: it would keep the storage busy, and the next audit waiting."""
+    began, ended = threading.Event(), threading.Event()
+
+    def run(request: audits.Request, host: str, progress: audits.Progress) -> AuditReport:
+        try:
+            while not ended.wait(0.001):
+                began.set()
+                progress("files read", 1, 2)
+        except Stopped:
+            ended.set()
+            raise
+        return REPORT
+
+    monkeypatch.setattr(audits, "require", lambda request, host: None)
+    monkeypatch.setattr(audits, "run", run)
+    app = console(FixedSite(tmp_path / "state", [sample_view()]))
+    async with running(app) as pilot:
+        await press(pilot, "I", *POOL)
+        await pilot.press("enter")
+        while not began.is_set():
+            await pilot.pause()
+        try:
+            await pilot.press("escape")
+            await pilot.pause()
+            assert await asyncio.to_thread(ended.wait, 30)
+        finally:
+            ended.set()
 
 
 class Adopting:

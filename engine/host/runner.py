@@ -94,16 +94,24 @@ def _one(context: Context, state: HostState, repo_id: str, work: Work, tokens: d
         narrate({"event": "failed", **about, "error": str(error), "code": error.code})
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - a fault of ours ends this fix and must be heard of, not the rest
-        import traceback
-
-        trace = traceback.format_exc(limit=_TRACE_DEPTH)
-        narrate({"event": "failed", **about, "error": _fault(error), "code": DiskwrightError.code, "trace": trace})
+        fault = {"error": _fault(error), "code": DiskwrightError.code, "trace": _trace()}
+        narrate({"event": "failed", **about, **fault})
         return DiskwrightError.exit_code
     narrate({"event": "done", **about})
     if kept is not None and not context.stopping():
-        with contextlib.suppress(DiskwrightError):  # what was asked for is done; check offers the rest
-            merging.after_copy(context, state, *kept)
+        _after_copy(context, state, kept, narrate)
     return 0
+
+
+def _after_copy(context: Context, state: HostState, kept: tuple[str, str], narrate: Narrate) -> None:
+    """Do what is left to do after a copy, as far as that works: what was asked for is done, and check offers the
+    rest."""
+    try:
+        merging.after_copy(context, state, *kept)
+    except DiskwrightError:
+        return
+    except Exception as error:  # noqa: BLE001 - as in _one
+        narrate({"event": "output", "error": _fault(error), "trace": _trace()})
 
 
 def _execute(context: Context, repository: Repository, work: Work) -> None:
@@ -123,6 +131,12 @@ def _execute(context: Context, repository: Repository, work: Work) -> None:
 
 def _fault(error: Exception) -> str:
     return f"a fault of this program: {type(error).__name__} {error}".strip()
+
+
+def _trace() -> str:
+    import traceback
+
+    return traceback.format_exc(limit=_TRACE_DEPTH)
 
 
 def read_spec(doors: Doors, path: str) -> dict[str, Any]:

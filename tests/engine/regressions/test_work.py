@@ -23,7 +23,7 @@ from engine.formats.files.repository import FileStore
 from engine.formats.files.tags import Tags
 from engine.formats.files.volumes import Volumes
 from engine.formats.registry import open_repository
-from engine.host import runner
+from engine.host import merging, runner
 from engine.host.state import HostState
 from engine.tools.qemu import server
 from engine.verbs import export
@@ -380,6 +380,20 @@ def test_a_fault_of_the_program_is_told_persisted_and_ends_one_fix_only(engine, 
     assert "ZeroDivisionError" in events[1]["error"] and "made up" in events[1]["trace"]
     assert "ZeroDivisionError" in last_error(engine, "a", first)
     assert state_of(engine, "a", second) == Status.OPTIMIZED
+
+
+def test_a_fault_after_a_copy_is_told_and_the_next_fix_runs(engine, monkeypatch):
+    """The copy counts as done: what comes after it nobody has asked for."""
+    for _ in range(2):
+        engine.create_virtual_disk("a", MiB, options=NO_FIX)
+    monkeypatch.setattr(merging, "kept_for", lambda *given: ("a", "kept"))
+    monkeypatch.setattr(merging, "after_copy", lambda *given: 1 // 0)
+    events: list[dict[str, Any]] = []
+    spec = {"host": "host-a", "state": engine.state.directory, "repo_id": "a", "leases": {}}
+    spec["fixes"] = [Work(fix).to_json() for fix in fixes(engine, "a", "B-CREATE")]
+    assert runner.run(engine.doors, spec, events.append, lambda: False) == 0
+    assert [event["event"] for event in events] == ["start", "done", "output"] * 2 + ["end"]
+    assert "ZeroDivisionError" in events[2]["error"] and "after_copy" in events[2]["trace"]
 
 
 def test_fixes_that_were_stopped_before_their_turn_say_that_they_were_not_begun(engine):

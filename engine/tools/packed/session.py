@@ -157,12 +157,3 @@ class UnpackSession:
         self.close()
         name = os.path.basename(self._layer.path)
         return Refused(f"the compressed file {name!r:.200} is cut off or damaged: {what}", "Get it again whole")
-
-
-def measured(layer: Layer, most: int, most_data: int) -> Unpacked:
-    """Return what a compressed raw image holds; see ``ImageTool.unpacked``."""
-    session = UnpackSession(layer)
-    try:
-        return session.measured(most, most_data)
-    finally:
-        session.close()

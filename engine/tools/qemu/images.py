@@ -83,9 +83,10 @@ class QemuImageTool:
 
     def unpacked(self, layer: Layer, most: int, most_data: int) -> Unpacked:
         """Run the program that unpacks it."""
-        from engine.tools.packed.session import measured
+        from engine.tools.packed.session import UnpackSession
 
-        return measured(layer, most, most_data)
+        with contextlib.closing(UnpackSession(layer)) as session:
+            return session.measured(most, most_data)
 
     def check(self, layer: Layer) -> CheckReport:
         """Run ``qemu-img check``; ToolFailed when the check itself could not be done (a raw layer, a read error)."""

@@ -230,6 +230,27 @@ def test_what_a_machine_merged_gets_into_the_file_although_its_guest_flushes_not
         machine.kill()
 
 
+def test_writing_back_opens_the_disk_on_nothing_else_whatever_nodes_there_are(tmp_path: Path):
+    """Found so: a machine without a command that flushes was asked to open the disk anew on the node "none". One that
+    had a node of that name did."""
+    for name in ("top", "other"):
+        make(tmp_path / name, "")
+    machine = Machine(tmp_path, str(tmp_path / "top"), "qcow2")
+    try:
+        with contextlib.closing(Monitors().connect(machine.monitor)) as monitor:
+            monitor.add_overlay("none", Layer(str(tmp_path / "other"), VolumeFormat.QCOW2), "disk")
+            before = told(monitor.nodes())
+            monitor.write_back("disk")
+            assert told(monitor.nodes()) == before
+        with contextlib.closing(machine.session()) as guest:
+            guest.write(0, b"\1" * 512)
+            guest.flush()
+    finally:
+        machine.kill()
+    write = ["qemu-io", "-f", "qcow2", "-c", "read -P 1 0 512", str(tmp_path / "top")]
+    assert b"failed" not in subprocess.check_output(write)
+
+
 def test_a_guest_that_bears_no_other_length_is_told_of(machine: Machine):
     """Its machine says why, and the disk is as long as it was."""
     with contextlib.closing(Monitors().connect(machine.monitor)) as monitor:

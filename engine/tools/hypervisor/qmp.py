@@ -23,6 +23,8 @@ _CONNECT_S = 10.0
 _ANSWER_S = 120.0
 _LEAVE_S = 1.0
 _ROUNDS = 5
+_NO_NODE = "?"
+"""No node has that name: those of a user begin with a letter, those of qemu with #."""
 _NEXT = "Look whether the machine runs, and whether somebody else uses that monitor; a second one (-qmp) is best"
 
 _Answer = TypeVar("_Answer")
@@ -147,12 +149,12 @@ class QmpMonitor:
 
     def write_back(self, node: str) -> None:
         """Have qemu flush it by its own tool, by the monitor for people: the one for programs has no such command.
-        Where that is missing too (qemu-storage-daemon), ask to open it anew, without saying on what: that is refused,
+        Where that is missing too (qemu-storage-daemon), ask to open it anew, on a node that cannot be: that is refused,
         after the flush that comes first (bdrv_reopen_multiple in block.c)."""
         try:
             self._ask("human-monitor-command", "write back", command_line=f"qemu-io {node} flush")
         except (ToolMissing, ToolFailed):
-            anew = {"node-name": node, "driver": "qcow2", "file": "none"}
+            anew = {"node-name": node, "driver": "qcow2", "file": _NO_NODE}
             with contextlib.suppress(ToolMissing, ToolFailed):
                 self._ask("blockdev-reopen", "write back", options=[anew])
 

@@ -43,16 +43,19 @@ class Machine(NamedTuple):
 def entry_of(state: HostState, repository: Repository, disk: str) -> Prepared | None:
     """Return how a disk is prepared here for writing, or was until it lost its holder and is in use all the same; None
     when it is not."""
-    mine = [
-        entry
-        for entry in (*state.prepared(), *state.unheld())
-        if (entry.repository, entry.image, entry.writable) == (repository.identity, disk, True)
-    ]
-    if mine and mine[0] in state.unheld():
-        entry = repository.tags.read(disk)
-        known = entry.record if entry is not None else None
-        return mine[0] if known is None or gate.is_written(repository, known.volume) else None
-    return mine[0] if mine else None
+
+    def mine(entries: list[Prepared]) -> Prepared | None:
+        wanted = (repository.identity, disk, True)
+        return next((one for one in entries if (one.repository, one.image, one.writable) == wanted), None)
+
+    held = mine(state.prepared())
+    if held is not None:
+        return held
+    lost = mine(state.unheld())
+    known = repository.tags.read(disk) if lost is not None else None
+    if known is not None and known.record is not None and not gate.is_written(repository, known.record.volume):
+        return None
+    return lost
 
 
 def attach(context: Context, state: HostState, repo_id: str, disk: str, monitor: str) -> Prepared:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -91,3 +92,15 @@ def test_a_part_may_cut_what_it_reads_elsewhere() -> None:
         (1, PIECE_BYTES), (1 + PIECE_BYTES, PIECE_BYTES), (1 + 2 * PIECE_BYTES, PIECE_BYTES - 1)
     ]  # fmt: skip
     assert parts.read(PIECE_BYTES - 1, 2) == b"\0\1"
+
+
+def test_what_is_read_of_a_large_image_is_not_listed_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found so: 155 MiB of memory for each TiB, before the first byte."""
+    monkeypatch.setattr(Device, "size", size := 1 << 40)
+    parts = deep.DeepSession([Device()], [deep.Seen(0, size, 0, Extent(0, size, True, False, True))])  # type: ignore[list-item]
+    tracemalloc.start()
+    try:
+        assert next(parts.stream([(0, size)]))[0] == 0
+        assert tracemalloc.get_traced_memory()[1] < 8 * PIECE_BYTES
+    finally:
+        tracemalloc.stop()

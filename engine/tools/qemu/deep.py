@@ -130,17 +130,19 @@ class DeepSession:
 
     def stream(self, ranges: Iterable[Range]) -> Iterator[tuple[int, Data]]:
         """Read in order, each part ahead of what is asked for. Yields the pieces that the whole chain would."""
-        pieces = [list(self._split(start, length)) for start, length in self._pieces(ranges)]
-        wanted: list[list[Range]] = [[] for _ in self._parts]
-        for piece in pieces:
-            for start, length, index in piece:
-                if index != _NOWHERE:
-                    wanted[index].append((start, length))
-        streams = [part.stream(some) for part, some in zip(self._parts, wanted, strict=True)]
-        for piece in pieces:
-            found = [bytes(length) if index == _NOWHERE else _next(streams[index], start, length)
-                     for start, length, index in piece]  # fmt: skip
-            yield piece[0][0], found[0] if len(found) == 1 else b"".join(found)
+        known = list(ranges)
+        streams = [part.stream(self._wanted(known, number)) for number, part in enumerate(self._parts)]
+        for start, length in self._pieces(known):
+            found = [bytes(size) if number == _NOWHERE else _next(streams[number], at, size)
+                     for at, size, number in self._split(start, length)]  # fmt: skip
+            yield start, found[0] if len(found) == 1 else b"".join(found)
+
+    def _wanted(self, ranges: list[Range], part: int) -> Iterator[Range]:
+        """Yield what one part is asked for, as it is: each part is ahead of the others by as much as it likes."""
+        for start, length in self._pieces(ranges):
+            for at, size, number in self._split(start, length):
+                if number == part:
+                    yield at, size
 
     def _pieces(self, ranges: Iterable[Range]) -> Iterator[Range]:
         for start, length in ranges:

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from engine.api import Engine
 from engine.copying import pump
-from engine.data.model import Status
+from engine.data.model import Fix, Status
 from engine.errors import Conflict, NoSpace, Refused, Stopped, StorageError, Superseded
 from engine.fixes import clean, create
 from engine.fixes.work import Work
@@ -360,6 +361,12 @@ def test_a_copy_is_done_when_only_a_note_of_this_host_fails(engine, monkeypatch)
     assert state_of(engine, "b", snapshot) == Status.OPTIMIZED
 
 
+def spec_of(engine: Engine, repo: str, wanted: list[Fix]) -> dict[str, Any]:
+    """What a runner of these fixes is told."""
+    told = {"host": "host-a", "state": engine.state.directory, "repo_id": repo, "leases": {}}
+    return told | {"fixes": [Work(fix).to_json() for fix in wanted]}
+
+
 def test_a_fault_of_the_program_is_told_persisted_and_ends_one_fix_only(engine, monkeypatch):
     """An event, the image's last_error, exit code 1; the next fix runs."""
     first, second = (engine.create_virtual_disk("a", MiB, options=NO_FIX) for _ in range(2))
@@ -373,8 +380,7 @@ def test_a_fault_of_the_program_is_told_persisted_and_ends_one_fix_only(engine, 
 
     monkeypatch.setattr(create, "make_disk_volume", faulty)
     events: list[dict[str, Any]] = []
-    spec = {"host": "host-a", "state": engine.state.directory, "repo_id": "a", "leases": {}}
-    spec["fixes"] = [Work(fix).to_json() for fix in wanted]
+    spec = spec_of(engine, "a", wanted)
     assert runner.run(engine.doors, spec, events.append, lambda: False) == 1
     assert [event["event"] for event in events] == ["start", "failed", "start", "done", "end"]
     assert "ZeroDivisionError" in events[1]["error"] and "made up" in events[1]["trace"]
@@ -389,8 +395,7 @@ def test_a_fault_after_a_copy_is_told_and_the_next_fix_runs(engine, monkeypatch)
     monkeypatch.setattr(merging, "kept_for", lambda *given: ("a", "kept"))
     monkeypatch.setattr(merging, "after_copy", lambda *given: 1 // 0)
     events: list[dict[str, Any]] = []
-    spec = {"host": "host-a", "state": engine.state.directory, "repo_id": "a", "leases": {}}
-    spec["fixes"] = [Work(fix).to_json() for fix in fixes(engine, "a", "B-CREATE")]
+    spec = spec_of(engine, "a", fixes(engine, "a", "B-CREATE"))
     assert runner.run(engine.doors, spec, events.append, lambda: False) == 0
     assert [event["event"] for event in events] == ["start", "done", "output"] * 2 + ["end"]
     assert "ZeroDivisionError" in events[2]["error"] and "after_copy" in events[2]["trace"]
@@ -400,8 +405,7 @@ def test_fixes_that_were_stopped_before_their_turn_say_that_they_were_not_begun(
     """Each has an event of its own, and the whole ends with the exit code of what was stopped."""
     for _ in range(3):
         engine.create_virtual_disk("a", MiB, options=NO_FIX)
-    spec = {"host": "host-a", "state": engine.state.directory, "repo_id": "a", "leases": {}}
-    spec["fixes"] = [Work(fix).to_json() for fix in fixes(engine, "a", "B-CREATE")]
+    spec = spec_of(engine, "a", fixes(engine, "a", "B-CREATE"))
     events: list[dict[str, Any]] = []
     assert runner.run(engine.doors, spec, events.append, lambda: len(events) > 1) == Stopped.exit_code
     assert [event["event"] for event in events] == ["start", "done", "failed", "failed", "end"]
@@ -436,16 +440,9 @@ def test_a_fault_in_the_middle_of_a_copy_keeps_its_work(engine, monkeypatch, kil
 
         return original(job, cursor, checked, now)
 
-    spec = {
-        "host": "host-a",
-        "state": engine.state.directory,
-        "repo_id": "b",
-        "leases": {},
-        "fixes": [Work(fix).to_json()],
-    }
     with monkeypatch.context() as patch:
         patch.setattr(pump, "run", faulty)
-        assert runner.run(engine.doors, spec, lambda event: None, lambda: False) == 1
+        assert runner.run(engine.doors, spec_of(engine, "b", [fix]), lambda event: None, lambda: False) == 1
     assert "ZeroDivisionError" in last_error(engine, "b", snapshot)
     operation = record(engine, "b", snapshot).operation
     assert operation is not None and operation.cursor == 2 * MiB

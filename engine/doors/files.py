@@ -232,3 +232,12 @@ def make_directories(files: Files, path: str) -> None:
         except FileNotFoundError:
             make_directories(files, path.rpartition("/")[0])
             files.make_directory(path)
+
+
+def replace_link(files: Files, target: str, path: str) -> None:
+    """Have a symbolic link lead elsewhere, at once; a crash may leave ``path~new``. Not durable. OSError."""
+    new = f"{path}~new"
+    with contextlib.suppress(FileNotFoundError):
+        files.unlink(new)
+    files.symlink(target, new)
+    files.rename(new, path)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 
 from engine.data.model import VolumeFormat
+from engine.doors.files import replace_link
 from engine.doors.images import Layer
 from engine.errors import from_os_error
 from engine.formats.base import backing_name
@@ -18,7 +19,6 @@ from engine.tags import chains
 from engine.tags.context import Context
 
 NAMES = {VolumeFormat.QCOW2: "disk", VolumeFormat.RAW: "disk.raw"}
-_NEW = "new"
 
 
 def make(context: Context, run: str, links: list[chains.Link], layers: list[Layer]) -> str:
@@ -41,7 +41,7 @@ def renew(context: Context, run: str, links: list[chains.Link], layers: list[Lay
     that was, or all of the one that is, or nothing where its format is another now."""
     extend(context, run, links, layers)
     try:
-        _lead(context, f"{run}/{NAMES[links[0].volume.format]}", layers[0])
+        replace_link(context.doors.files, layers[0].path, f"{run}/{NAMES[links[0].volume.format]}")
         for name in set(NAMES.values()) - {NAMES[links[0].volume.format]}:
             with contextlib.suppress(FileNotFoundError):
                 context.doors.files.unlink(f"{run}/{name}")
@@ -53,18 +53,9 @@ def extend(context: Context, run: str, links: list[chains.Link], layers: list[La
     """Make the links for the layers below the disk; that of the disk stays."""
     try:
         for name, layer in reversed(list(zip(_names(links), layers, strict=True))[1:]):
-            _lead(context, f"{run}/{name}", layer)
+            replace_link(context.doors.files, layer.path, f"{run}/{name}")
     except OSError as error:
         raise from_os_error(error, f"extend the run directory of image {links[0].tag}") from error
-
-
-def _lead(context: Context, path: str, layer: Layer) -> None:
-    """Have one link lead to a layer, at once."""
-    new = f"{path.rpartition('/')[0]}/{_NEW}"
-    with contextlib.suppress(FileNotFoundError):
-        context.doors.files.unlink(new)
-    context.doors.files.symlink(layer.path, new)
-    context.doors.files.rename(new, path)
 
 
 def _names(links: list[chains.Link]) -> list[str]:

@@ -13,12 +13,11 @@ from collections.abc import Sequence, Set
 from hashlib import sha256
 
 from engine.doors import Doors
-from engine.doors.files import Kind, make_directories
+from engine.doors.files import Kind, make_directories, replace_link
 
 _DIGITS = 12
 _HARMLESS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
-_NEW = "~new"
-"""Ends no name."""
+"""With no ~, as ``replace_link`` needs it."""
 
 
 class RunDirectories:
@@ -77,10 +76,7 @@ class RunDirectories:
             leads = self._leads(link)
             if leads and leads != files.resolve(run) and not own:
                 return False
-            with contextlib.suppress(FileNotFoundError):
-                files.unlink(f"{link}{_NEW}")
-            files.symlink(run, f"{link}{_NEW}")
-            files.rename(f"{link}{_NEW}", link)
+            replace_link(files, run, link)
         return True
 
     def _leads(self, link: str) -> str:

@@ -218,7 +218,8 @@ def adoption(repository: Repository) -> Adoption:
     """Return how files become volumes of the repository as they are. Refused where they cannot."""
     if repository.adoption is None:
         raise Refused(
-            f"nothing becomes a volume of {repository.place} as it is: hosts share that, and use what is not its own",
+            f"nothing becomes a volume of {repository.place} as it is: several hosts share that, and another may use "
+            "what this one takes",
             "Import it, which copies its data",
         )
     return repository.adoption

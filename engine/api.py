@@ -293,15 +293,7 @@ class Engine:
 
         Of several fixes in one process those that have not begun are not run any more. NotFound when nothing runs on
         it, Refused when another host works on it."""
-        require_id(image_id, "image_id")
-        repository = self.context.repository(repo_id)
-        if tasks.stop(self.doors, self.state, repository.identity, image_id):
-            return
-        if repository.leases.held(image_id):
-            who = leasing.holder(self.doors, repository, image_id)
-            raise Refused(f"image {image_id} is worked on, but not by a task of this host: {who}", "Stop it there")
-        self.context.visible(repo_id, image_id)
-        raise NotFound(f"nothing runs on image {image_id}", "diskwright tasks lists what runs here")
+        tasks.stop(self.context, self.state, repo_id, require_id(image_id, "image_id"))
 
     # -- images and their data
 

@@ -15,14 +15,14 @@ from engine.data.model import Fix
 from engine.doors import Doors
 from engine.doors.leases import Lease
 from engine.doors.processes import ProcessState
-from engine.errors import DiskwrightError, StorageError, from_os_error
+from engine.errors import DiskwrightError, NotFound, Refused, StorageError, from_os_error
 from engine.fixes.work import Work
 from engine.formats.base import Repository
 from engine.host.state import HostState, Task
 from engine.tags import sources
 from engine.tags.context import Connection, Context
 from engine.tags.freeing import freeing
-from engine.tags.leasing import LeaseSet
+from engine.tags.leasing import LeaseSet, holder
 from engine.triage.rules import BY_CODE
 
 LOOK_AGAIN_S = 0.02
@@ -152,12 +152,18 @@ def is_running(doors: Doors, task: Task) -> bool:
     return doors.processes.state(task.process) is not ProcessState.GONE
 
 
-def stop(doors: Doors, state: HostState, repository: str, image_id: str) -> bool:
-    """Stop the tasks that work on an image; True when they have stopped, False when there was none.
-
-    StorageError: a process did not stop in a minute."""
-    here = [task for task in state.tasks() if task.repository == repository]
+def stop(context: Context, state: HostState, repo_id: str, image_id: str) -> None:
+    """Stop the tasks that work on an image; return when they have stopped. NotFound when there is none, Refused when
+    somebody else works on it, StorageError when a process did not stop in a minute."""
+    doors, repository = context.doors, context.repository(repo_id)
+    here = [task for task in state.tasks() if task.repository == repository.identity]
     tasks = [task for task in here if image_id in _images(doors, task)]
+    if not tasks:
+        if repository.leases.held(image_id):
+            who = holder(doors, repository, image_id)
+            raise Refused(f"image {image_id} is worked on, but not by a task of this host: {who}", "Stop it there")
+        context.visible(repo_id, image_id)
+        raise NotFound(f"nothing runs on image {image_id}", "diskwright tasks lists what runs here")
     deadline = doors.clock.monotonic() + _STOP_WAIT_S
     for task in tasks:
         doors.processes.terminate(task.process)
@@ -168,4 +174,3 @@ def stop(doors: Doors, state: HostState, repository: str, image_id: str) -> bool
                     "It stops at its next step; or kill it, nothing is lost",
                 )
             doors.clock.sleep(LOOK_AGAIN_S)
-    return bool(tasks)

@@ -20,42 +20,16 @@ _PATIENCE_S = 60.0
 _LOOK_AGAIN_S = 0.005
 
 
-class QemuIo:
-    """A running qemu-io with one image open for writing; it looks for the layers below by itself."""
+class _Program:
+    """A process that can be frozen and killed."""
 
-    monitor = ""
-    """It has none."""
-
-    def __init__(self, path: str, format: str, cache: str) -> None:
-        """Start it. ToolFailed: it cannot open the image."""
-        self._path = path
-        self._frozen = False
-        self._popen = subprocess.Popen(
-            ["qemu-io", "-f", format, "-t", cache, path],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-        said = self._answer()
-        if self._popen.poll() is not None:
-            raise ToolFailed(f"qemu-io cannot open {path}: {said}")
+    _popen: subprocess.Popen[bytes]
+    _frozen = False
 
     @property
     def running(self) -> bool:
         """Whether it is neither dead nor frozen."""
         return not self._frozen and self._popen.poll() is None
-
-    def write(self, start: int, data: bytes) -> None:
-        """Write into the disk; nothing is flushed."""
-        with tempfile.NamedTemporaryFile() as stream:
-            stream.write(data)
-            stream.flush()
-            self._do(f"write -q -s {stream.name} {start} {len(data)}")
-
-    def flush(self) -> None:
-        """Flush, as far as the cache mode passes that on."""
-        self._do("flush")
 
     def freeze(self) -> None:
         """Stop it."""
@@ -72,17 +46,49 @@ class QemuIo:
         self._popen.kill()
         self._end()
 
+    def _end(self) -> None:
+        self._popen.wait()
+        for stream in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
+            if stream is not None:
+                stream.close()
+
+
+class QemuIo(_Program):
+    """A running qemu-io with one image open for writing; it looks for the layers below by itself."""
+
+    monitor = ""
+    """It has none."""
+
+    def __init__(self, path: str, format: str, cache: str) -> None:
+        """Start it. ToolFailed: it cannot open the image."""
+        self._path = path
+        self._popen = subprocess.Popen(
+            ["qemu-io", "-f", format, "-t", cache, path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+        said = self._answer()
+        if self._popen.poll() is not None:
+            raise ToolFailed(f"qemu-io cannot open {path}: {said}")
+
+    def write(self, start: int, data: bytes) -> None:
+        """Write into the disk; nothing is flushed."""
+        with tempfile.NamedTemporaryFile() as stream:
+            stream.write(data)
+            stream.flush()
+            self._do(f"write -q -s {stream.name} {start} {len(data)}")
+
+    def flush(self) -> None:
+        """Flush, as far as the cache mode passes that on."""
+        self._do("flush")
+
     def stop(self) -> None:
         """Shut it down: it writes its caches back."""
         assert self._popen.stdin is not None
         self._popen.stdin.close()
         self._end()
-
-    def _end(self) -> None:
-        self._popen.wait()
-        for stream in (self._popen.stdin, self._popen.stdout):
-            if stream is not None:
-                stream.close()
 
     def _do(self, command: str) -> None:
         assert self._popen.stdin is not None
@@ -105,13 +111,12 @@ class QemuIo:
         return said.removesuffix(_PROMPT).decode("utf-8", "replace").strip()
 
 
-class StorageDaemon:
+class StorageDaemon(_Program):
     """A running qemu-storage-daemon with one image open for writing, a monitor, and a guest: this process."""
 
     def __init__(self, path: str, format: str, cache: str) -> None:
         """Start it. ToolFailed: it cannot open the image."""
         self._folder = tempfile.mkdtemp(prefix="diskwright-machine-")
-        self._frozen = False
         self._session: NbdSession | None = None
         self.monitor = f"qmp:{self._folder}/qmp"
         guest = f"{self._folder}/nbd"
@@ -134,11 +139,6 @@ class StorageDaemon:
                 raise ToolFailed(f"qemu-storage-daemon cannot open {path}: {said:.200}")
             time.sleep(_LOOK_AGAIN_S)
 
-    @property
-    def running(self) -> bool:
-        """Whether it is neither dead nor frozen."""
-        return not self._frozen and self._popen.poll() is None
-
     def write(self, start: int, data: bytes) -> None:
         """Write into the disk; nothing is flushed."""
         self._guest().write(start, data)
@@ -147,34 +147,21 @@ class StorageDaemon:
         """Flush, as far as the cache mode passes that on."""
         self._guest().flush()
 
-    def freeze(self) -> None:
-        """Stop it."""
-        self._popen.send_signal(signal.SIGSTOP)
-        self._frozen = True
-
-    def thaw(self) -> None:
-        """Let it go on."""
-        self._popen.send_signal(signal.SIGCONT)
-        self._frozen = False
-
-    def kill(self) -> None:
-        """Kill it, and wait until it is gone. Idempotent."""
-        self._popen.kill()
-        self._end()
-
     def stop(self) -> None:
         """Shut it down: it writes its caches back."""
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        self._disconnect()
         self._popen.send_signal(signal.SIGTERM)
         self._end()
 
     def _end(self) -> None:
-        self._popen.wait()
-        if self._popen.stderr is not None:
-            self._popen.stderr.close()
+        self._disconnect()
+        super()._end()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _disconnect(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
 
     def _guest(self) -> NbdSession:
         if self._session is None:

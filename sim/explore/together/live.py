@@ -139,7 +139,7 @@ class _Run:
         self._machine = self._started()
         self._writes = 0
         self._moments: list[Content] = []
-        """What a snapshot that is being taken may show."""
+        """What a snapshot, a copy or an export that is being made may show."""
         self._snapshots: dict[str, Content] = {}
         self._copied: tuple[str, int] | None = None
         """The copy that was acknowledged, and how many moments there were then."""
@@ -248,8 +248,9 @@ class _Run:
                 if settled:
                     self._problems.append(f"the copy {image.id} is not finished: {image.reason}")
                 continue
-            known = self._copied is not None and self._copied[0] == image.id
-            moments = self._moments[: self._copied[1]] if known and self._copied else self._moments
+            moments = self._moments
+            if self._copied is not None and self._copied[0] == image.id:
+                moments = moments[: self._copied[1]]
             found = read(engine, "b", image.id, image.size_bytes)
             if not image.mutable or not any(found.same(moment) for moment in moments):
                 self._problems.append("a copy shows no moment while it was begun")
@@ -353,7 +354,7 @@ class _Run:
         states = self._world.crash_states()
         few = self._verb in (COPY, EXPORT)  # two repositories, or a file besides: each with each
         apart = len(states) // _MOST_STATES + 1 if few else 1
-        for state in [*states[::apart], states[-1]]:
+        for state in [*states[:-1:apart], states[-1]]:
             world = self._world.fork(state.storage)
             self._judge(world, "after a power cut")
             seen = dict(self._snapshots)

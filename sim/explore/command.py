@@ -33,11 +33,19 @@ _OF_LARGE = 40
 DAMAGED_ON = ("files", "lvm")
 DAMAGED = ALL | SHARED_BY_HOSTS
 EXPLORED = ALL | LONG
-_OF_A_MODE = {
-    "images": ("--images", "damage"), "seed": ("--seed", "damage"), "cuts": ("--cuts", "generated"),
-    "on": ("--on", "generated"), "verbs": ("--verbs", "generated"), "each_effect": ("--each-effect", "generated"),
-}  # fmt: skip
-_NOT_OF_DAMAGE = {"cuts": "--cuts", "each_effect": "--each-effect", "races": "--races"}
+_MODES = ("--list", "--replay", "--damage", "--races", "--generated")
+"""What is done instead of exploring the written cases: the first of these that is given."""
+_SAYS_SOMETHING = {
+    "--list": "--damage",
+    "--replay": "--json",
+    "": "--case --profile --max-states --seconds --shallow --jobs --json",
+    "--damage": "--case --max-states --seconds --seed",
+    "--damage --images": "--images --seed",
+    "--damage --generated": "--generated --case --max-states --seed --on --verbs",
+    "--races": "--profile --jobs --json",
+    "--generated": "--case --seconds --each-effect --cuts --on --verbs --jobs --json",
+}
+"""Which options say something, by what is done."""
 _MOST_ORDERS = 400
 """States for each damage, so many orders of fixes as lead to them."""
 
@@ -163,16 +171,17 @@ def main(argv: Sequence[str]) -> int:
 
 def _require_counting(parser: Parser, options: argparse.Namespace) -> None:
     """Return if every option that was given says something beside the others, else raise BadRequest."""
-    modes = {"damage": options.damage is not None, "generated": options.generated}
-    for name, (flag, mode) in _OF_A_MODE.items():
-        if getattr(options, name) != parser.get_default(name) and not modes[mode]:
-            raise BadRequest(f"{flag} says something only with --{mode}", f"See {COMMAND} --help")
-    if options.damage is not None:
-        for name, flag in _NOT_OF_DAMAGE.items():
-            if getattr(options, name) != parser.get_default(name):
-                raise BadRequest(f"{flag} says nothing with --damage", f"See {COMMAND} --help")
-    if options.images and options.generated:
-        raise BadRequest("--images and --generated are two kinds of repositories", "Give one of them")
+    flags = {f"--{name.replace('_', '-')}": name for name in vars(options)}
+    given = [flag for flag, name in flags.items() if getattr(options, name) != parser.get_default(name)]
+    mode = next((mode for mode in _MODES if mode in given), "")
+    kind = next((kind for kind in _SAYS_SOMETHING if kind.startswith(f"{mode} ") and kind.split()[1] in given), mode)
+    for flag in given:
+        if flag not in (mode, *_SAYS_SOMETHING[kind].split()):
+            only = dict.fromkeys(
+                one.split()[0] for one, says in _SAYS_SOMETHING.items() if one and flag in says.split()
+            )
+            how = f"nothing with {kind}" if kind else f"something only with {' or '.join(only)}"
+            raise BadRequest(f"{flag} says {how}", f"See {COMMAND} --help")
 
 
 def _explore_damage(options: argparse.Namespace) -> int:

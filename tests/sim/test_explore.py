@@ -74,9 +74,10 @@ def test_the_document_says_how_many_cases_there_are():
 @pytest.mark.parametrize("wrong", [
     ["--images", "20"], ["--seed", "3"], ["--cuts", "2"], ["--on", "nfs"], ["--verbs", "1"], ["--each-effect"],
     ["--damage", "1", "--cuts", "2", "--generated"], ["--damage", "1", "--races", "1"],
-    ["--damage", "1", "--images", "9", "--generated"],
+    ["--damage", "1", "--images", "9", "--generated"], ["--damage", "1", "--json"], ["--races", "1", "--generated"],
+    ["--races", "1", "--case", "copy"], ["--generated", "--profile", "nfs"], ["--replay", "{", "--shallow"],
 ])  # fmt: skip
 def test_an_option_that_would_say_nothing_is_wrong_usage(wrong: list[str]):
     """It was passed over without a word, and something else was explored than was asked for."""
-    with pytest.raises(BadRequest):
+    with pytest.raises(BadRequest, match="says"):
         main(wrong)

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import pytest
 
@@ -20,13 +20,14 @@ from tests.bench.kit import (
     PIECES,
     SIZE,
     MiB,
+    Setting,
     Table,
     command,
-    data_disk,
     delete,
     engine_with,
     finish,
     layer_of,
+    setting_in,
     side_by_side,
     timed,
 )  # fmt: skip
@@ -34,23 +35,6 @@ from tests.bench.kit import (
 pytestmark = pytest.mark.bench
 
 STRATEGY = {"raw": "performance", "qcow2": "space"}
-
-
-class Setting(NamedTuple):
-    """Repository a has a raw disk; copies go to b."""
-
-    root: Path
-    engine: Engine
-    disk: str
-    path: str
-
-
-@pytest.fixture(scope="module")
-def setting(room: Path) -> Iterator[Setting]:
-    engine = engine_with(room, "a", "b")
-    disk = data_disk(engine, "a")
-    yield Setting(room, engine, disk, layer_of(engine, "a", disk).path)
-    engine.close()
 
 
 def our_copy(setting: Setting, format: str, digest: bool) -> Callable[[], float]:
@@ -203,9 +187,7 @@ def xfs(place: Path) -> Iterator[Path]:
 
 def test_reflink(xfs: Path, table: Table) -> None:
     """Where blocks can be shared, a copy to the same format moves no data."""
-    engine = engine_with(xfs, "a", "b")
-    disk = data_disk(engine, "a")
-    setting = Setting(xfs, engine, disk, layer_of(engine, "a", disk).path)
+    setting = setting_in(xfs)
     ours, theirs = side_by_side(our_copy(setting, "raw", False), convert(setting, "raw", *DIRECT))
     table.compare("copy to raw by reflink (xfs on a loop file)", ours, "convert -t none -T none", theirs, 0.05)
-    engine.close()
+    setting.engine.close()

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from engine.api import Engine
-from tests.bench.kit import (
-    PIECES,
-    MiB,
-    Table,
-    command,
-    data_disk,
-    delete,
-    engine_with,
-    finish,
-    layer_of,
-    side_by_side,
-    timed,
-)
+from tests.bench.kit import PIECES, MiB, Setting, Table, command, delete, finish, side_by_side, timed
 
 pytestmark = pytest.mark.bench
 
@@ -50,36 +37,20 @@ KINDS = {
     "vhdx": _converted("vhdx", "vhdx"),
     "vhd": _converted("vhd", "vpc"),
     "vdi": _converted("vdi", "vdi"),
-    "raw.gz": Kind("raw.gz", "", ("gzip", "-1", "-c", "-d")),
-    "raw.xz": Kind("raw.xz", "", ("xz", "-0", "-T2", "-c", "-d")),
-    "raw.zst": Kind("raw.zst", "", ("zstd", "-1", "-q", "-c", "-d")),
+    "raw.gz": Kind("raw.gz", "", ("gzip", "-1", "-c")),
+    "raw.xz": Kind("raw.xz", "", ("xz", "-0", "-T2", "-c")),
+    "raw.zst": Kind("raw.zst", "", ("zstd", "-1", "-q", "-c")),
 }
 
 
-class Setting(NamedTuple):
-    """A repository, and the raw file of which the others are made."""
-
-    root: Path
-    engine: Engine
-    raw: str
-
-
-@pytest.fixture(scope="module")
-def setting(room: Path) -> Iterator[Setting]:
-    """The content is that of the benchmarks of copies, random where it is data."""
-    engine = engine_with(room, "a", "b")
-    yield Setting(room, engine, layer_of(engine, "a", data_disk(engine, "a")).path)
-    engine.close()
-
-
 def made(setting: Setting, name: str) -> Path:
-    """The file to import."""
+    """The file to import, made of the raw one."""
     kind, target = KINDS[name], setting.root / "in"
     if kind.driver:
-        subprocess.run([*kind.make, setting.raw, target], check=True)
+        subprocess.run([*kind.make, setting.path, target], check=True)
     else:
         with target.open("wb") as stream:
-            subprocess.run([*kind.make[:-1], setting.raw], check=True, stdout=stream)
+            subprocess.run([*kind.make, setting.path], check=True, stdout=stream)
     return target
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.kit import SCALE, GiB, MiB, Table
+from tests.bench.kit import SCALE, GiB, MiB, Setting, Table, setting_in
 
 _NEEDED_BYTES = 16 * GiB
 
@@ -58,3 +58,11 @@ def room(place: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
         yield directory
     finally:
         shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="module")
+def setting(room: Path) -> Iterator[Setting]:
+    """A raw disk with data, for the benchmarks of one module."""
+    made = setting_in(room)
+    yield made
+    made.engine.close()

@@ -192,3 +192,19 @@ def data_disk(engine: Engine, repo: str, strategy: str = "performance") -> str:
     disk = engine.create_virtual_disk(repo, SIZE, options={"strategy": strategy})
     write_pieces(chain_of(engine, repo, disk), [n * STRIDE_BYTES for n in range(PIECES)], PIECE_BYTES)
     return disk
+
+
+class Setting(NamedTuple):
+    """Repository a has a raw disk with data, at ``path``; what is copied or imported goes to b."""
+
+    root: Path
+    engine: Engine
+    disk: str
+    path: str
+
+
+def setting_in(root: Path) -> Setting:
+    """Make both in a directory."""
+    engine = engine_with(root, "a", "b")
+    disk = data_disk(engine, "a")
+    return Setting(root, engine, disk, layer_of(engine, "a", disk).path)

@@ -25,6 +25,7 @@ from tests.bench.kit import (
     layer_of,
     side_by_side,
     timed,
+    write_disk,
     write_pieces,
 )  # fmt: skip
 
@@ -41,7 +42,7 @@ def test_difference(room: Path, table: Table) -> None:
     base = engine.create_snapshot("a", disk, options={"strategy": "performance"})
     finish(engine, "b", engine.copy_image("b", base, options={"auto_fix": False, "strategy": "performance"}))
     step = SIZE // _PLACES // (64 * KiB) * 64 * KiB
-    write_pieces(chain_of(engine, "a", disk), [n * step for n in range(_PLACES)], 64 * KiB)
+    write_disk(engine, "a", disk, [n * step for n in range(_PLACES)], 64 * KiB)
     overlay, old = (layer.path for layer in chain_of(engine, "a", disk))
     new = layer_of(engine, "b", base).path
 
@@ -108,7 +109,7 @@ def test_merge(room: Path, table: Table) -> None:
 
     def ours() -> float:
         snapshot = engine.create_snapshot("m", disk)
-        write_pieces(chain_of(engine, "m", disk), starts, PIECE_BYTES)
+        write_disk(engine, "m", disk, starts, PIECE_BYTES)
         engine.remove_image("m", snapshot)
 
         def merge() -> None:

@@ -187,10 +187,17 @@ def write_pieces(chain: list[Layer], starts: list[int], length: int) -> None:
         session.close()
 
 
+def write_disk(engine: Engine, repo: str, disk: str, starts: list[int], length: int) -> None:
+    """The same into a disk, which is prepared for it: what nobody had prepared is not taken for its content."""
+    engine.prepare_image(repo, disk)
+    write_pieces(chain_of(engine, repo, disk), starts, length)
+    engine.teardown_image(repo, disk)
+
+
 def data_disk(engine: Engine, repo: str, strategy: str = "performance") -> str:
     """A disk with ``PIECES`` pieces of random data, a quarter of its size."""
     disk = engine.create_virtual_disk(repo, SIZE, options={"strategy": strategy})
-    write_pieces(chain_of(engine, repo, disk), [n * STRIDE_BYTES for n in range(PIECES)], PIECE_BYTES)
+    write_disk(engine, repo, disk, [n * STRIDE_BYTES for n in range(PIECES)], PIECE_BYTES)
     return disk
 
 

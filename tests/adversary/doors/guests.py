@@ -57,10 +57,6 @@ class _InLab:
                 self._lab.do("boot", guest)
                 self._hands[guest] = self._reach(guest)
 
-    def close(self) -> None:
-        """End the lab."""
-        self._lab.close()
-
     def _reach(self, guest: str) -> Hands:
         return FarHands(lambda hear: self._lab.begin(guest, self._agent, hear))
 

@@ -24,10 +24,7 @@ class Lab(Protocol):
         """Start a program on a host; `hear` gets what it writes, b"" at its end."""
 
     def do(self, what: str, host: str) -> None:
-        """kill, boot, freeze, thaw, cut or mend a host."""
-
-    def close(self) -> None:
-        """End it."""
+        """kill, boot, freeze or thaw a host."""
 
 
 class LabByCommand:

@@ -40,9 +40,6 @@ class Site(Protocol):
     def sleep(self, host: str) -> None:
         """Let time stop for a host until its locks are lost."""
 
-    def close(self) -> None:
-        """End it."""
-
 
 class Here:
     """This machine: two hosts by name, with files."""
@@ -67,6 +64,3 @@ class Here:
         raise CannotTry(f"{host} is this machine")
 
     sleep = kill
-
-    def close(self) -> None:
-        """Do nothing."""

@@ -2,7 +2,7 @@
 
 from tests.adversary.doors import processes
 from tests.adversary.doors.damage import DAMAGES
-from tests.adversary.doors.hosts import Host
+from tests.adversary.doors.hosts import Host, Machine
 from tests.adversary.oracle.contents import BLOCK, extent_bytes
 from tests.adversary.oracle.findings import NotThere
 from tests.adversary.oracle.model import Image
@@ -112,12 +112,12 @@ def host_sleeps(world: World, action: Action) -> Outcome:
     can write no more then, and end."""
     host = world.host(action)
     processes.pause(action["ms"] / 1000)
-    for machine in [one for one in list(world.machines.values()) if one.host == host.name]:
+    for machine in _machines_of(world, host).values():
         machine.torn_down = True  # whatever it thinks when it wakes up
     world.site.sleep(host.name)
 
     def writes() -> None:
-        for machine in [one for one in list(world.machines.values()) if one.host == host.name]:
+        for machine in _machines_of(world, host).values():
             machine.end(kill=True)
         _forget_machines(world, host)
         for images in world.model.repositories.values():
@@ -127,8 +127,12 @@ def host_sleeps(world: World, action: Action) -> Outcome:
     return Outcome(writes=writes)
 
 
+def _machines_of(world: World, host: Host) -> dict[str, Machine]:
+    return {name: one for name, one in list(world.machines.items()) if one.host == host.name}
+
+
 def _forget_machines(world: World, host: Host) -> None:
-    for name in [name for name, one in list(world.machines.items()) if one.host == host.name]:
+    for name in _machines_of(world, host):
         del world.machines[name]
 
 

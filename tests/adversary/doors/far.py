@@ -9,7 +9,7 @@ from tests.adversary.doors.hands import Gone, Hands
 from tests.adversary.doors.machines import MachineError
 from tests.adversary.oracle.findings import CannotTry, NotThere
 
-_ERRORS: dict[str, type[Exception]] = {one.__name__: one for one in (CannotTry, NotThere, MachineError)}
+_ERRORS: dict[str, type[Exception]] = {one.__name__: one for one in (CannotTry, Gone, NotThere, MachineError)}
 
 
 class Line(Protocol):
@@ -21,7 +21,7 @@ class Line(Protocol):
 
 class _Call:
     def __init__(self) -> None:
-        self.over, self.answer = threading.Event(), ["", "gone"]
+        self.over, self.answer = threading.Event(), [None, Gone.__name__, "the host is gone"]
 
 
 class FarHands(Hands):
@@ -54,9 +54,7 @@ class FarHands(Hands):
                 ended = True
         if not ended:
             call.over.wait()
-        result, kind, text = call.answer if len(call.answer) == 3 else (None, "Gone", "the host is gone")
-        if kind == "Gone":
-            raise Gone(text)
+        result, kind, text = call.answer
         if kind:
             raise _ERRORS.get(kind, RuntimeError)(text)
         return result

@@ -22,7 +22,7 @@ PATIENCE_S = 300.0
 
 
 class Gone(Exception):
-    """The machine has died, or its cable is cut: what it was doing is done or not."""
+    """The machine has died: what it was doing is done or not."""
 
 
 class Hands:

@@ -49,7 +49,7 @@ def of_the_disk_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("plant", "found"), [
     (nobody_keeps, "is not finished"),
-    (of_the_disk_itself, "a copy"),
+    (of_the_disk_itself, "a copy shows no moment"),
 ])  # fmt: skip
 def test_planted_bugs_of_a_copy_are_found(plant: Any, found: str, monkeypatch: pytest.MonkeyPatch):
     """What is kept for it is merged away; it is of what the machine goes on writing to."""

@@ -41,17 +41,24 @@ Doing = Write | str
 class Running:
     """A machine with one disk, and what it has written and not flushed."""
 
-    def __init__(self, disk: Key, size: int, machine: SimMachine, cache: str) -> None:
+    def __init__(
+        self,
+        disk: Key,
+        size: int,
+        machine: SimMachine,
+        cache: str,
+        holder: ProcessIdentity,
+        offered: tuple[Fix, ...],
+    ) -> None:
+        """``offered``: rebuilds of its disk that were offered before it was started."""
         self.disk, self.size, self.machine, self.cache = disk, size, machine, cache
+        self.holder, self.offered = holder, offered
         self.unflushed: list[Write] = []
-        self.holder: ProcessIdentity | None = None
-        self.offered: tuple[Fix, ...] = ()
-        """Rebuilds of its disk that were offered before it was started."""
 
     @property
     def alone(self) -> bool:
         """Whether who prepared its disk is dead."""
-        return self.holder is None or self.holder.pid not in self.machine.process.host.processes
+        return self.holder.pid not in self.machine.process.host.processes
 
     @property
     def host(self) -> str:
@@ -96,9 +103,8 @@ class Machines:
         late: bool = False,
     ) -> Operation:
         """Prepare a disk and start a machine on it, which does something. What becomes of a qcow2 without its flushes
-        nobody can tell: there all are passed on. ``late``: it comes when
-        its holder is dead and a rebuild of the disk, which is wanted otherwise by then, was offered.
-        """
+        nobody can tell: there all are passed on. ``late``: it comes when its holder is dead and a rebuild of the disk,
+        which is wanted otherwise by then, was offered. Without ``locking`` it takes no lock on what it opens."""
         log = _Log()
 
         def run(engine: Engine) -> None:
@@ -114,8 +120,7 @@ class Machines:
             # Nobody else has a turn from that answer until the machine has the disk open.
             process = self._world.process_of(engine)
             machine = SimMachine(process.host, entry.path, entry.format, usual, locking=locking)
-            one = Running((repo, disk), size, machine, usual)
-            one.holder, one.offered = entry.process, offered
+            one = Running((repo, disk), size, machine, usual, entry.process, offered)
             if late and not has_as_data(self._world.storage, repo, disk, one.machine.written_path()):
                 one.machine.kill()
                 return
@@ -124,12 +129,12 @@ class Machines:
                 engine.doors.processes.kill(entry.process)
             _drive(one, process, doing, log)
 
-        how = (
-            [cache]
-            + ["no locks"] * (not locking)
-            + ["its holder is killed"] * holder_dies
-            + ["before it starts"] * late
-        )
+        how = [
+            cache,
+            *["no locks"] * (not locking),
+            *["its holder is killed"] * holder_dies,
+            *["before it starts"] * late,
+        ]
         told = f"machine of {repo}/{disk[:6]} ({', '.join(how)}): {_told(doing)}"
         return Operation(told, run, log.effect(repo, disk), witnessed=True)
 

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from engine.errors import DiskwrightError
+from engine.errors import DiskwrightError, ToolMissing
 from sim.scenario.backends.real.lab import LabBackend
 from sim.scenario.backends.real.local import LocalBackend
 from sim.scenario.backends.simulated import SimBackend
@@ -63,6 +63,21 @@ def test_the_outcome_is_the_same_on_both_backends(name: str, tmp_path: Path, mon
     assert simulated.outcome == real.outcome
     assert list(tmp_path.iterdir()) == []
     assert not processes_about(str(tmp_path))
+
+
+@pytest.mark.parametrize(("name", "program", "package"), [
+    ("copy/backed_up_while_it_runs", "qemu-storage-daemon", "qemu-system-common"),
+    ("outside/machine_outlives_its_holder", "qemu-io", "qemu-utils"),
+])  # fmt: skip
+def test_what_a_scenario_needs_of_this_machine_is_named_before_it_begins(
+    name: str, program: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Also the program of a machine that can be spoken to, which has another package than the rest."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("shutil.which", lambda wanted: None if wanted == program else wanted)
+    with pytest.raises(ToolMissing, match=f"{program} is not installed. Install the package {package}"):
+        play(SCENARIOS[name], "local")
+    assert list(tmp_path.iterdir()) == []
 
 
 def processes_about(text: str) -> list[bytes]:

@@ -67,6 +67,14 @@ class LocalProcess:
             self._popen.wait()
 
 
+def _programs_of(scenario: Scenario) -> dict[str, str]:
+    """What a scenario needs, and the packages that have it."""
+    programs = dict.fromkeys(("qemu-img", "qemu-nbd", "qemu-io"), "qemu-utils")
+    if any(step.verb == "start_machine" and step.values.get("monitor") for step in scenario.steps):
+        programs["qemu-storage-daemon"] = "qemu-system-common"
+    return programs
+
+
 class LocalBackend(RealBackend[LocalProcess]):
     """A directory for one scenario."""
 
@@ -77,9 +85,9 @@ class LocalBackend(RealBackend[LocalProcess]):
 
     def __init__(self, scenario: Scenario, seed: int = 0) -> None:
         super().__init__(seed)
-        for program in ("qemu-img", "qemu-nbd", "qemu-io"):
+        for program, package in _programs_of(scenario).items():
             if shutil.which(program) is None:
-                raise ToolMissing(f"{program} is not installed", "Install the package qemu-utils")
+                raise ToolMissing(f"{program} is not installed", f"Install the package {package}")
         self._top = os.path.realpath(tempfile.mkdtemp(prefix="diskwright-scenario-"))
         self._hosts = scenario.hosts
         self._machines: dict[str, list[QemuIo | StorageDaemon]] = {host: [] for host in scenario.hosts}

@@ -33,7 +33,7 @@ class Spent(NamedTuple):
 
 
 class Place:
-    """A repository of many, with a template, a disk on it that has a removed snapshot, and a removed disk."""
+    """A repository of many, with a template and a disk on it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

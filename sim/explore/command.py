@@ -20,7 +20,7 @@ from engine.errors import BadRequest, from_os_error
 from sim.arguments import Parser
 from sim.disk.profiles import PROFILES
 from sim.explore import generated
-from sim.explore.cases.catalog import ALL, CASES, LONG, SHARED_BY_HOSTS
+from sim.explore.cases.catalog import ALL, CASES, EXPLORED, SHARED_BY_HOSTS
 from sim.explore.cases.generated import ON
 from sim.explore.search import damage, host_notes, large, unreadable
 from sim.explore.search.explorer import Explorer, Tally, Violation
@@ -32,7 +32,6 @@ _WRONG_AT_MOST = 3
 _OF_LARGE = 40
 DAMAGED_ON = ("files", "lvm")
 DAMAGED = ALL | SHARED_BY_HOSTS
-EXPLORED = ALL | LONG
 _MODES = ("--list", "--replay", "--damage", "--races", "--generated")
 """What is done instead of exploring the written cases: the first of these that is given."""
 _SAYS_SOMETHING = {

@@ -10,7 +10,8 @@ import pytest
 from engine.errors import BadRequest
 from sim.explore.cases.catalog import BEFORE_USES, CASES, LONG, ON_LVM
 from sim.explore.command import main
-from sim.explore.search.explorer import Explorer
+from sim.explore.search.explorer import KILLED, Explorer, PathStep, Violation
+from sim.explore.search.violation import to_text
 
 QUICK = ["create-empty", "remove", "restore", "user-data", "clean-removed", "clean-lost", "clean-unnamed"]
 
@@ -44,6 +45,13 @@ def test_every_verb_and_every_fix_survives_power_cuts_at_every_effect(capsys, pr
 def test_repositories_from_before_there_were_uses_survive_power_cuts_at_every_effect(case):
     """There all records are read, as they were."""
     assert not Explorer(BEFORE_USES[case], "posix", seconds=2, recover=False).run().violations
+
+
+@pytest.mark.parametrize("case", LONG)
+def test_a_violation_of_a_long_fix_can_be_replayed(case, capsys):
+    """It is printed as all others; the explorer itself replays each that it finds."""
+    found = Violation(case, "posix", (PathStep("operation", 9, KILLED),), ())
+    assert main(["--replay", to_text(found)]) == 0 and "nothing is wrong" in capsys.readouterr().out
 
 
 @pytest.mark.slow

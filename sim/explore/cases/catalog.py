@@ -262,3 +262,6 @@ LONG = {
     )
 }
 """Some that take minutes each: explored whole where they are named."""
+
+EXPLORED = ALL | LONG
+"""What can be named, and what a violation can be of."""

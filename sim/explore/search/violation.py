@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from engine.errors import DiskwrightError
 from sim.disk.storage import SimStorage
-from sim.explore.cases.catalog import ALL
+from sim.explore.cases.catalog import EXPLORED
 from sim.explore.oracle.reference import Model
 from sim.explore.search.canonical import key_and_boring
 from sim.explore.search.cuts import Cut, cuts
@@ -65,7 +65,7 @@ def from_text(text: str) -> Violation:
         data = json.loads(text)
         path = tuple(PathStep(str(run), int(effect), int(state)) for run, effect, state in data["path"])
         case, profile = data["case"], data["profile"]
-        if case not in ALL:
+        if case not in EXPLORED:
             raise ValueError(f"there is no case {case!r:.60}")
     except (KeyError, TypeError) as error:
         raise ValueError(f"this is no violation of an exploration ({error})") from None
@@ -76,7 +76,7 @@ class Replay:
     """Follows the path of a violation."""
 
     def __init__(self, violation: Violation) -> None:
-        self.explorer = Explorer(ALL[violation.case], violation.profile)
+        self.explorer = Explorer(EXPLORED[violation.case], violation.profile)
         self.violation = violation
         self._lines: list[str] = []
         self._done: list[tuple[int, int, str]] = []

@@ -1,4 +1,6 @@
-"""The adversary's command: `python -m tests.adversary --minutes 3 --seed 7`; exit code 1: something is wrong."""
+"""The adversary's command: `python -m tests.adversary --minutes 3 --seed 7`.
+
+Exit code 1: something is wrong; 2: wrong usage, or it cannot be tried here."""
 
 import argparse
 import contextlib
@@ -96,25 +98,33 @@ def main(arguments: list[str]) -> int:
     command = options.command or shutil.which("diskwright", path=f"{Path(sys.executable).parent}")
     if not command:
         parser.error("diskwright is not installed beside this Python")
+    try:
+        wrong = _play(options, command)
+    except CannotTry as reason:
+        parser.error(str(reason))
+    if wrong and options.keep:
+        options.keep.write_text(wrong[0].story.dump())
+    return 1 if wrong else 0
+
+
+def _play(options: argparse.Namespace, command: str) -> list[Played]:
     seed = options.seed if options.seed is not None else time.time_ns() % 1_000_000
     with tempfile.TemporaryDirectory(prefix="adversary-") as name, _site(options.format, command, Path(name)) as site:
         stage = Stage(Path(name), site)
         if options.replay:
-            wrong = _replay(stage, Story.load(options.replay.read_text()), options.times)
-        else:
-            names = options.only or programme(seed, known=options.known, lacks=site.lacks)
-            _say(f"seed {seed}, {options.minutes:g} minutes on {options.format}: {' '.join(names)}")
-            wrong = run(
-                stage,
-                seconds=options.minutes * 60,
-                seed=seed,
-                plots=names,
-                shrink_s=options.shrink,
-                stop=not options.go_on,
-            )
-    if wrong and options.keep:
-        options.keep.write_text(wrong[0].story.dump())
-    return 1 if wrong else 0
+            return _replay(stage, Story.load(options.replay.read_text()), options.times)
+        if lacking := site.lacks.intersection(options.only or ()):
+            raise CannotTry(f"on {options.format} there is no {' '.join(sorted(lacking))}")
+        names = options.only or programme(seed, known=options.known, lacks=site.lacks)
+        _say(f"seed {seed}, {options.minutes:g} minutes on {options.format}: {' '.join(names)}")
+        return run(
+            stage,
+            seconds=options.minutes * 60,
+            seed=seed,
+            plots=names,
+            shrink_s=options.shrink,
+            stop=not options.go_on,
+        )
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.adversary.__main__ import programme, report, run
+from tests.adversary.__main__ import main, programme, report, run
 from tests.adversary.choices import extents
 from tests.adversary.doors.machines import NbdClient
 from tests.adversary.doors.quick import Quick
@@ -160,6 +160,17 @@ def test_requests_of_two_threads_do_not_run_into_each_other():
         for block in blocks:
             block.result(10)
         assert sorted(server.result(10)) == [(at * BLOCK, bytes([at]) * BLOCK * 20) for at in range(40)]
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (["--format", "nfs", "--command", "/bin/false"], "lab up"),
+    (["--only", "host_dies", "--command", "/bin/false"], "on local there is no host_dies"),
+])  # fmt: skip
+def test_what_cannot_be_tried_here_is_no_finding(words, told, capsys):
+    """A lab that does not come up, or a plot that the storage cannot have, which would be begun again and again."""
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--minutes", "0.1"])
+    assert end.value.code == 2 and told in capsys.readouterr().err
 
 
 def test_a_program_that_is_started_in_a_fork_is_a_program(tmp_path):

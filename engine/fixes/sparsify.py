@@ -45,8 +45,9 @@ def in_place(context: Context, repository: Repository, tag: str) -> None:
             attempt.check()  # opened, locked, and only then verified
             wanted = ranges.data_ranges(images.map_layer(layer))
             done = 0
-            for start, length in _zeros(session, ranges.merged(wanted, session.size)):
-                session.zero(start, length)
+            for start, length, is_data in _runs(session, ranges.merged(wanted, session.size)):
+                if not is_data:
+                    session.zero(start, length)
                 if start + length - done >= _STEP_BYTES:
                     done = start + length
                     session.flush()
@@ -57,15 +58,15 @@ def in_place(context: Context, repository: Repository, tag: str) -> None:
         attempt.finish(lambda record: record)
 
 
-def _zeros(session: Session, wanted: list[ranges.Range]) -> Iterator[ranges.Range]:
-    """Yield what is zeros of the image: of what is ``wanted`` the blocks that are found so, and all else."""
+def _runs(session: Session, wanted: list[ranges.Range]) -> Iterator[tuple[int, int, bool]]:
+    """Yield all of the image in order, as (start, length, is_data): of what is ``wanted`` what is found, and all else
+    is zeros."""
     end = 0
     for at, data in session.stream(ranges.pieces(wanted)):
         if end < at:
-            yield end, at - end
+            yield end, at - end, False
         end = at + len(data)
         for start, length, is_data in data_runs(data, zero_too=True):
-            if not is_data:
-                yield at + start, length
+            yield at + start, length, is_data
     if end < session.size:
-        yield end, session.size - end
+        yield end, session.size - end, False

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from engine.data.model import Status
-from engine.errors import ImageBusy, Refused
+from engine.errors import ImageBusy, Refused, Stopped
 from engine.fixes import sparsify
 from engine.triage.health import MAX_CHAIN
 from sim.hosts.crash import Crashed
@@ -127,6 +127,17 @@ def test_no_hole_is_punched_under_a_machine(engine, world, tmp_path):
     with pytest.raises(ImageBusy, match="qemu-io"):
         sparsify.in_place(engine.context, engine.context.repository("a"), disk)
     machine.communicate("quit\n")
+
+
+def test_looking_for_zeros_can_be_stopped_where_there_are_none(engine, monkeypatch):
+    """Found so: nobody was asked before the next zeros, which may be hours of reading away."""
+    disk = engine.create_virtual_disk("a", 2 * MiB, options={"strategy": "performance"})
+    write(engine, "a", disk, "write -P 1 0 2M")
+    monkeypatch.setattr(sparsify, "_STEP_BYTES", MiB)
+    answers = iter([False])  # when the volume was opened
+    engine.context.stopping = lambda: next(answers, True)
+    with pytest.raises(Stopped):
+        sparsify.in_place(engine.context, engine.context.repository("a"), disk)
 
 
 def test_what_a_stranger_wrote_while_zeros_were_looked_for_stays_told(engine, world):

@@ -75,12 +75,8 @@ def one_of_a_run(record: Record) -> bool:
 def without_parts(fixes: Iterable[Fix]) -> list[Fix]:
     """Leave out the merges of two layers of which another fix makes one with others."""
     fixes = list(fixes)
-    runs = {tag: fix.id for fix in fixes if fix.rule == rules.M_CHAIN and "base" in fix.plan for tag in fix.images}
-    return [
-        fix
-        for fix in fixes
-        if fix.rule != rules.M_CHAIN or {runs.get(tag, fix.id) for tag in fix.images} == {fix.id} or "base" in fix.plan
-    ]
+    in_runs = {tag for fix in fixes if fix.rule == rules.M_CHAIN and "base" in fix.plan for tag in fix.images}
+    return [fix for fix in fixes if fix.rule != rules.M_CHAIN or "base" in fix.plan or in_runs.isdisjoint(fix.images)]
 
 
 def _in_one_pass(graph: Graph, below: Record, above: Record) -> Fix | None:

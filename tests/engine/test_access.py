@@ -225,12 +225,13 @@ def test_what_is_no_access_is_refused(place: Path, tmp_path: Path, given: dict[s
 
 @AS_ROOT
 def test_a_user_that_this_host_does_not_know_is_named(place: Path, tmp_path: Path):
-    """There is no repository afterwards, and it can be made."""
+    """By its name, or by a number that no user can have. There is no repository afterwards, and it can be made."""
     engine = Engine(real_doors("host-a"), str(tmp_path / "state"))
-    made = {"path": str(place / "r"), "owner": "nobody-of-that-name"}
-    with pytest.raises(StorageError, match="this host has no user nobody-of-that-name"):
-        engine.create_repository("localfs-1.0", made)
-    engine.create_repository("localfs-1.0", {"path": made["path"], "owner": str(OTHER)})
+    path = str(place / "r")
+    for owner in ("nobody-of-that-name", str((1 << 32) - 1), "9" * 20):
+        with pytest.raises(StorageError, match=f"this host has no user {owner}"):
+            engine.create_repository("localfs-1.0", {"path": path, "owner": owner})
+    engine.create_repository("localfs-1.0", {"path": path, "owner": str(OTHER)})
 
 
 @AS_ROOT

@@ -29,6 +29,7 @@ _FICLONERANGE = 0x4020940D
 _GETVERSION = 0x80007601 | struct.calcsize("l") << 16  # FS_IOC_GETVERSION; it answers with 32 bits all the same
 _CLONE_RANGE = struct.Struct("qQQQ")  # descriptor, offset, length, target offset
 _PERMISSIONS = 0o777
+_NO_NUMBER = (1 << 32) - 1  # -1 to chown(2), which leaves whose it is; no user or group has it, or one above
 _PUNCH_HOLE_KEEP_SIZE = 0x3  # linux/falloc.h
 _PROBE_BYTES = 64 * 1024  # no file system here has larger blocks
 _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS)
@@ -330,10 +331,15 @@ def give_away(descriptor: int, access: Access) -> None:
 
 def _number(name: str, look_up: Callable[[str], int], what: str) -> int:
     """Return the number of a user or group, -1 for none."""
+    if not name:
+        return -1
     try:
-        return -1 if not name else int(name) if name.isdigit() else look_up(name)
+        number = int(name) if name.isdigit() else look_up(name)
     except KeyError:
-        raise OSError(errno.EINVAL, f"this host has no {what} {name}") from None
+        number = _NO_NUMBER
+    if number >= _NO_NUMBER:
+        raise OSError(errno.EINVAL, f"this host has no {what} {name}")
+    return number
 
 
 def _in_memory(device: int) -> bool:

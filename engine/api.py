@@ -138,6 +138,7 @@ class Engine:
         from engine.verbs.live import snapshot
 
         disk, parsed = base_virtual_disk_id, parse("create_snapshot", options)
+        self._sweep()
         return snapshot.snapshot_of(self.context, self.state, target_repo_id, disk, _default(user_data), parsed)
 
     def copy_image(
@@ -155,6 +156,7 @@ class Engine:
         from engine.verbs.live import copy
 
         data, parsed = _default(user_data), parse("copy_image", options)
+        self._sweep()
         image = copy.image(self.context, self.state, target_repo_id, image_id, base_image_id, data, parsed)
         self._auto_fix(target_repo_id, image, parsed.auto_fix)
         return image
@@ -177,6 +179,7 @@ class Engine:
         from engine.verbs import revert
 
         parse("revert_disk", options)
+        self._sweep()
         return revert.revert(self.context, repo_id, image_id, snapshot_id, _default(user_data))
 
     def remove_image(self, repo_id: str, image_id: str, options: OptionsArgument = None) -> None:
@@ -216,8 +219,7 @@ class Engine:
         return list(self.inspect_repository(repo_id, options).fixes)
 
     def inspect_repository(self, repo_id: str, options: OptionsArgument = None) -> RepositoryReport:
-        """Look for problems as ``check_storage_repository`` does and return all that was seen: images, fixes, findings,
-        space."""
+        """Look for problems as ``check_storage_repository`` does and return all that was seen."""
         parsed = parse("check_storage_repository", options)
         return survey.report(self.context, self.context.repository(repo_id), parsed.deep)
 
@@ -249,8 +251,7 @@ class Engine:
     def run_fixes(self, repo_id: str, wanted: Sequence[Fix], options: OptionsArgument = None) -> Task:
         """Start several fixes, one after the other in one process; one that fails does not stop the rest.
 
-        Irreversible, and none is started, if one of them cannot be undone, unless the option ``irreversible`` is true.
-        """
+        Irreversible, and none is started, if one cannot be undone, unless the option ``irreversible`` is true."""
         parsed = parse("run_fixes", options)
         if not wanted:
             raise BadRequest("no fix was named", "diskwright check lists them")
@@ -299,8 +300,7 @@ class Engine:
 
     def list_images(self, repo_id: str) -> list[ImageReport]:
         """Return the images of a repository with their statuses, removed ones that hold space included. Where the
-        storage shares blocks between files, each image's used bytes are "at most" and do not add up to what was given
-        out."""
+        storage shares blocks between files, each image's used bytes are "at most" and need not add up."""
         return [image for image in self.inspect_repository(repo_id).images if not image.hidden]
 
     def get_user_data(self, repo_id: str, image_id: str) -> Any:
@@ -463,7 +463,7 @@ class Engine:
         return manager
 
     def _sweep(self) -> None:
-        """Forget prepared images that lost their holder and are used by nobody."""
+        """Forget prepared images that nobody holds or uses; also before a disk is frozen, to which their paths lead."""
         if self.state.unheld():
             from engine.host import preparing
 

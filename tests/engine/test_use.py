@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,31 @@ def test_a_name_leads_to_no_other_disk_while_one_has_it(engine, monkeypatch, tmp
     engine.teardown_image("a", second)
     assert os.path.samefile(disks / "a/web/disk", volume_of(None, engine, first))
     engine.teardown_image("a", first)
+
+
+@pytest.mark.parametrize(
+    "freeze",
+    [
+        lambda engine, disk, snapshot: engine.create_snapshot("a", disk),
+        lambda engine, disk, snapshot: engine.revert_disk("a", disk, snapshot),
+        lambda engine, disk, snapshot: engine.copy_image(
+            "a", engine.create_virtual_disk("a", MEBI), disk, options={"auto_fix": False}
+        ),
+    ],
+    ids=["snapshot", "revert", "base of a copy"],
+)
+def test_a_path_that_nobody_tore_down_leads_to_no_frozen_data(engine, freeze: Callable[..., object]):
+    """Holder and machine have died. A machine that starts by that path would write into what a snapshot is by now."""
+    disk = engine.create_virtual_disk("a", MEBI)
+    snapshot = engine.create_snapshot("a", disk)
+    other = engine.create_virtual_disk("a", MEBI, snapshot)
+    prepared, used = engine.prepare_image("a", disk), engine.prepare_image("a", other)
+    with machine(used.given):
+        for each in (prepared, used):
+            end_holder(engine, each)
+        freeze(engine, disk, snapshot)
+        assert not os.path.lexists(prepared.given) and os.path.exists(used.given)
+    engine.teardown_image("a", other)
 
 
 def test_where_a_boot_clears_nothing_no_name_is_left_to_find(engine, monkeypatch, tmp_path):

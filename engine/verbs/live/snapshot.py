@@ -58,10 +58,6 @@ def snapshot_of(context: Context, state: HostState, repo_id: str, disk: str, use
     require_id(disk, "base_virtual_disk_id")
     entry = machines.entry_of(state, context.repository(repo_id), disk)
     if entry is None or not entry.monitor:
-        if state.unheld():  # a path that nobody tore down leads to what is the snapshot's from here on
-            from engine.host import preparing
-
-            preparing.sweep(context, state)
         return snapshot.snapshot(context, repo_id, disk, user_data, options)
     wanted = _Wanted(True, check_user_data(user_data), options.strategy)
     return _take(context, state, entry, repo_id, wanted, lambda frozen: None)

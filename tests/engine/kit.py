@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from engine.api import Engine
 from engine.copying import pump
 from engine.data.model import Fix
 from engine.data.records import Record
+from engine.errors import Refused
+from engine.tags.attempt import Attempt
 from sim.explore.cases.driver import Driver, read
 from sim.hosts.crash import Crashed
 from tests.crash.kit import MiB, World, as_it_rots, write
@@ -83,6 +86,23 @@ def rot(path: Any) -> None:
     raw[-100] ^= 0xFF
     with as_it_rots(path):
         path.write_bytes(raw)
+
+
+def commanded(path: Path, *commands: str) -> Path:
+    """The qcow2 file ``path`` after commands of qemu-io."""
+    words = [word for command in commands for word in ("-c", command)]
+    if words:  # else it reads commands from whatever this has as its input
+        subprocess.run(["qemu-io", "-f", "qcow2", *words, path], check=True, stdout=subprocess.DEVNULL)
+    return path
+
+
+def dies_at_the_end(patch: pytest.MonkeyPatch) -> None:
+    """Whoever runs a fix has done all of it, and dies before the record says so."""
+
+    def finish(*_: object) -> None:
+        raise Refused("killed")
+
+    patch.setattr(Attempt, "finish", finish)
 
 
 class Killer:

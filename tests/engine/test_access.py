@@ -21,6 +21,7 @@ from engine.errors import BadRequest, Damaged, NoSpace, Refused, StorageError
 from sim.disk.files import SimFiles, SimHandle
 from sim.hosts.world import LVM, SHARED, World
 from sim.lvm.volume_groups import SimDevice
+from tests.engine.kit import dies_at_the_end
 
 MEBI = 1 << 20
 OTHER = 65534
@@ -115,7 +116,7 @@ def test_an_adopted_file_that_is_given_back_is_whose_it_was(engine: Engine, plac
     path.chmod(0o604)
     assert engine.adopt_images("a", engine.plan_adoption("a", [str(path)], "raw"), options) == made
     with monkeypatch.context() as patch:
-        patch.setattr("engine.tags.attempt.Attempt.finish", unfinished)
+        dies_at_the_end(patch)
         with pytest.raises(Refused, match="killed"):
             engine.run_fix_here("a", engine.check_storage_repository("a")[0])
     assert not path.exists() and owned(place) == {(OTHER, OTHER, 0o600)}
@@ -123,10 +124,6 @@ def test_an_adopted_file_that_is_given_back_is_whose_it_was(engine: Engine, plac
     engine.run_fix_here("a", engine.check_storage_repository("a")[0])
     found = path.stat()
     assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (1234, 4321, 0o640)
-
-
-def unfinished(*_: object) -> None:
-    raise Refused("killed")
 
 
 @AS_ROOT

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +22,7 @@ from sim.explore.cases.fixtures import images
 from sim.hosts.world import NFS
 from sim.hosts.world import World as SimWorld
 from tests.crash.kit import MiB, content
-from tests.engine.kit import NO_FIX, fixes, record, run, state_of, volume_of
+from tests.engine.kit import NO_FIX, commanded, dies_at_the_end, fixes, record, run, state_of, volume_of
 from tests.engine.test_imports import make_qcow2
 
 SIZE = "4M"
@@ -29,10 +31,7 @@ SIZE = "4M"
 def on(base: Path, path: Path, format: str = "qcow2", *commands: str) -> Path:
     """An overlay on a file, with what the commands of qemu-io write."""
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base.name, "-F", format, path], check=True)
-    words = [word for command in commands for word in ("-c", command)]
-    if words:  # else it reads commands from whatever this has as its input
-        subprocess.run(["qemu-io", "-f", "qcow2", *words, path], check=True, stdout=subprocess.DEVNULL)
-    return path
+    return commanded(path, *commands)
 
 
 @pytest.fixture
@@ -62,15 +61,6 @@ def adopted(engine, *paths: Path, format: str = "qcow2") -> dict[str, str]:
 def refusals(engine, *paths: Path, format: str = "qcow2") -> dict[str, str]:
     plan = engine.plan_adoption("a", [str(path) for path in paths], format)
     return {Path(path).name: why for path, why in plan.refused}
-
-
-def dies_at_the_end(patch: pytest.MonkeyPatch) -> None:
-    """Whoever adopts a file has it under its new name, and dies before the record says so."""
-
-    def finish(*arguments: object) -> None:
-        raise Refused("killed")
-
-    patch.setattr("engine.tags.attempt.Attempt.finish", finish)
 
 
 def test_a_chain_becomes_images_without_a_copy_and_is_given_back_no_more(engine, world, chain, tmp_path):
@@ -172,7 +162,7 @@ def test_a_file_that_has_both_names_is_told_to_be_on_its_way(engine, chain):
 
 def cut_short(path: Path) -> None:
     """As an incomplete copy is."""
-    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write 0 2M", path], check=True, stdout=subprocess.DEVNULL)
+    commanded(path, "write 0 2M")
     os.truncate(path, path.stat().st_size - MiB)
 
 
@@ -255,18 +245,24 @@ def test_a_file_that_was_written_to_or_is_damaged_is_no_image(engine, tmp_path):
     assert path.exists()
 
 
+def swaps(patch: pytest.MonkeyPatch, also: Callable[[], None] = lambda: None) -> None:
+    """Somebody has given another file the name, and done ``also``, when the file that has it is renamed."""
+    require_moved = volumes.Adoption._require_moved
+
+    def swapped(adoption: Any, name: str, lost: str, ours: Any) -> None:
+        os.unlink(lost)
+        Path(lost).write_bytes(b"another")
+        also()
+        require_moved(adoption, name, lost, ours)
+
+    patch.setattr(volumes.Adoption, "_require_moved", swapped)
+
+
 def test_a_file_that_was_swapped_at_the_last_moment_gets_its_name_again(engine, tmp_path, monkeypatch):
     """Whoever owns the directory can do that between any two calls."""
     path = make_qcow2(tmp_path / "disk.qcow2", size=SIZE)
     (image,) = adopted(engine, path).values()
-    require_moved = volumes.Adoption._require_moved
-
-    def swapped(adoption, name, lost, ours):
-        os.unlink(lost)
-        Path(lost).write_bytes(b"another")
-        require_moved(adoption, name, lost, ours)
-
-    monkeypatch.setattr(volumes.Adoption, "_require_moved", swapped)
+    swaps(monkeypatch)
     with pytest.raises(Refused, match="another file has got the name"):
         run(engine, "a", "B-ADOPT", image)
     assert path.read_bytes() == b"another"
@@ -278,15 +274,7 @@ def test_a_file_that_cannot_get_its_name_again_is_not_passed_over(engine, tmp_pa
     pool.mkdir()
     path = make_qcow2(pool / "disk.qcow2", size=SIZE)
     (image,) = adopted(engine, path).values()
-    require_moved = volumes.Adoption._require_moved
-
-    def swapped(adoption, name, lost, ours):
-        os.unlink(lost)
-        Path(lost).write_bytes(b"another")
-        pool.rmdir()
-        require_moved(adoption, name, lost, ours)
-
-    monkeypatch.setattr(volumes.Adoption, "_require_moved", swapped)
+    swaps(monkeypatch, pool.rmdir)
     with pytest.raises(StorageError, match=r"cannot take over .*/lost/"):
         run(engine, "a", "B-ADOPT", image)
 

@@ -17,17 +17,14 @@ from engine.errors import Refused
 from engine.fixes import fill, import_image
 from engine.tags import changes, leasing
 from tests.crash.kit import MiB, content
-from tests.engine.kit import NO_FIX, fixes, last_error, record, run, state_of
+from tests.engine.kit import NO_FIX, commanded, fixes, last_error, record, run, state_of
 from tests.engine.regressions.test_hostile import rewrite
 
 
 def make_qcow2(path: Path, *commands: str, size: str = "8M") -> Path:
     """An image with what the commands of qemu-io write."""
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, size], check=True)
-    words = [word for command in commands for word in ("-c", command)]
-    if words:  # else it reads commands from whatever this has as its input
-        subprocess.run(["qemu-io", "-f", "qcow2", *words, path], check=True, stdout=subprocess.DEVNULL)
-    return path
+    return commanded(path, *commands)
 
 
 @pytest.mark.parametrize("missing", [64 * 1024 + 1, 64 * 1024, 3 * MiB])

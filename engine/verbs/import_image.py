@@ -1,13 +1,15 @@
 """import_image: commit a new disk that is to be filled from an image file, whose state is noted in the record.
 
 One published record is the seal. The data is moved by a fix (``engine.fixes.import_image``), which refuses a file that
-is not the noted one any more, and checks all of it before it is an image. Here only what a few reads tell is refused:
-that it is of another format, needs other files, or was cut off.
+is not the noted one any more, and checks all of it before it is an image. Here only what its beginning and its tables
+tell is refused (what is compressed tells it as it is unpacked, and kept nowhere): that it is of another format, needs
+other files, or was cut off.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,7 +28,8 @@ from engine.data.model import (
 )
 from engine.data.options import Options
 from engine.data.records import Operation, Record, VolumeRef, check_user_data
-from engine.errors import BadRequest, Refused, from_os_error, from_os_errors
+from engine.doors.files import FileHandle
+from engine.errors import BadRequest, Refused, from_os_error
 from engine.formats.base import Repository
 from engine.tags import changes, leasing
 from engine.tags.context import Context
@@ -34,6 +37,9 @@ from engine.tags.imports import NamedFile
 from engine.triage.health import wanted_format
 from engine.verbs import adopt
 from engine.verbs.commit import new_disk, ready_for_any_host, require_fits, require_room
+
+_NEVER_WRITTEN = (errno.EINVAL, errno.EROFS)
+"""What fsync(2) says on a file system that can only be read, such as that of a CD: nothing is to be flushed there."""
 
 
 def disk(context: Context, repo_id: str, path: str, format: str, user_data: Any, options: Options) -> str:
@@ -94,6 +100,16 @@ def name_file(context: Context, repo_id: str, image: str, path: str) -> None:
         changes.change(repository, image, lambda now: _from_file(context, now, file, data))
 
 
+def _flush(handle: FileHandle, path: str) -> None:
+    """Make a file to import durable: its size and time, by which the import knows it, may outlive a loss of power that
+    its data does not."""
+    try:
+        handle.sync()
+    except OSError as error:
+        if error.errno not in _NEVER_WRITTEN:
+            raise from_os_error(error, f"flush the file to import {path!r:.200}") from error
+
+
 @contextlib.contextmanager
 def _looked_at(context: Context, repository: Repository, path: str, format: str, most: int) -> Iterator[ImageFile]:
     """What is seen of a file, which is durable, held open meanwhile, and no image of more than ``most`` bytes, nor, as
@@ -104,9 +120,7 @@ def _looked_at(context: Context, repository: Repository, path: str, format: str,
     except OSError as error:
         raise from_os_error(error, f"find the file to import {path!r:.200}") from error
     with image_file.open_file(context.doors.files, path) as handle:
-        # Its size and time, by which the import knows it, may outlive a loss of power that its data does not.
-        with from_os_errors(f"flush the file to import {path!r:.200}"):
-            handle.sync()
+        _flush(handle, path)
         room = repository.space()[0] if packing_of(format) else MAX_IMAGE_BYTES
         file = image_file.inspect(context.doors.images, handle, path, format, most=most, most_data=room)
         if file.ends_early:

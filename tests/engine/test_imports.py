@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gzip
 import os
 import struct
@@ -13,9 +15,10 @@ import pytest
 from engine.copying import image_file, magic
 from engine.data.model import Status, WaitKind
 from engine.data.records import Record
-from engine.errors import Refused
+from engine.errors import Refused, StorageError
 from engine.fixes import fill, import_image
 from engine.tags import changes, leasing
+from engine.tools.local.files import RealFileHandle
 from tests.crash.kit import MiB, content
 from tests.engine.kit import NO_FIX, commanded, fixes, last_error, record, run, state_of
 from tests.engine.regressions.test_hostile import rewrite
@@ -35,6 +38,23 @@ def test_a_qcow2_without_its_end_is_refused_before_anything_is_promised(engine, 
     with pytest.raises(Refused, match=r"half.qcow2.* is cut off, or damaged"):
         engine.import_image("a", str(path), "qcow2", options=NO_FIX)
     assert engine.list_images("a") == []
+
+
+@pytest.mark.parametrize(("code", "imported"), [(errno.EINVAL, True), (errno.EROFS, True), (errno.EIO, False)])
+def test_a_file_on_what_can_only_be_read_is_imported(engine, tmp_path, monkeypatch, code, imported):
+    """Found so with squashfs: fsync(2) is not known there, and there is nothing to flush. One that fails is told."""
+    path = make_qcow2(tmp_path / "in.qcow2")
+    sync = RealFileHandle.sync
+
+    def told(handle: RealFileHandle) -> None:
+        if handle.path == str(path):
+            raise OSError(code, os.strerror(code))
+        sync(handle)
+
+    monkeypatch.setattr(RealFileHandle, "sync", told)
+    with contextlib.nullcontext() if imported else pytest.raises(StorageError, match="cannot flush the file to import"):
+        engine.import_image("a", str(path), "qcow2", options=NO_FIX)
+    assert len(engine.list_images("a")) == imported
 
 
 @pytest.mark.parametrize("format", ["vmdk", "vpc", "vdi"])

@@ -137,7 +137,7 @@ REDUNDANT = {
     "system when the truncation is durable; without it a removal finds no room yet, and nothing is lost",
     "verbs.spool._write:handle.sync": "no case imports from a stream; tests/engine/test_spool.py cuts the power",
     "verbs.spool._write:files.sync_directory": "the same",
-    "verbs.import_image._looked_at:handle.sync": "files to import are durable in all cases; the same test",
+    "verbs.import_image._flush:handle.sync": "files to import are durable in all cases; the same test",
     "formats.lvm.litter.LitterBox.remove:self._records.settle_all": "a progress log that comes back is listed again",
     "formats.lvm.metadata.area.Meta.keep:self.sync#2": "after a flush that failed, which no case of these has",
     "formats.lvm.metadata.progress.ProgressLogs.start:self._meta.sync": "an attempt without a log begins at 0",

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from engine.data import progress
-from engine.data.records import VolumeRef
+from engine.data.records import Record, VolumeRef
 from engine.doors import Doors
 from engine.doors.leases import Lease
 from engine.doors.processes import ProcessIdentity, ProcessState
@@ -108,23 +108,15 @@ def is_held(repository: Repository, tag: str) -> bool:
 def is_worked_on(doors: Doors, repository: Repository, tag: str) -> bool:
     """Ask for whoever only looks whether a process of this boot of the host works on ``tag``, whoever holds its lease:
     False where that cannot be told."""
-    with contextlib.suppress(DiskwrightError):
-        entry = repository.tags.read(tag)
-        if entry is None or entry.record is None or entry.record.operation is None:
-            return False
-        line = progress.decode(repository.progress.read(tag, entry.record.epoch))
-        worker = ProcessIdentity(*line.process) if line and line.process and not line.status.last_error else None
-        return worker is not None and doors.processes.state(worker) is not ProcessState.GONE
-    return False
+    record, line = _told(repository, tag)
+    if record is None or record.operation is None or line is None or line.process is None or line.status.last_error:
+        return False
+    return doors.processes.state(ProcessIdentity(*line.process)) is not ProcessState.GONE
 
 
 def holder(doors: Doors, repository: Repository, tag: str) -> str:
     """Tell who works on ``tag``, as far as its records can be read and say so. Ask only when its lease is held."""
-    record, line = None, None
-    with contextlib.suppress(DiskwrightError):
-        entry = repository.tags.read(tag)
-        record = entry.record if entry else None
-        line = progress.decode(repository.progress.read(tag, record.epoch)) if record else None
+    record, line = _told(repository, tag)
     if record is None:
         return "somebody holds its lease"
     status = line.status if line else record.last
@@ -140,3 +132,13 @@ def holder(doors: Doors, repository: Repository, tag: str) -> str:
         if state is ProcessState.STOPPED:
             text += ", which is stopped (kill -CONT or end that process)"
     return text
+
+
+def _told(repository: Repository, tag: str) -> tuple[Record | None, progress.Progress | None]:
+    """Return the record of a tag and how far the attempt is that it speaks of, as far as they can be read."""
+    record, line = None, None
+    with contextlib.suppress(DiskwrightError):
+        entry = repository.tags.read(tag)
+        record = entry.record if entry else None
+        line = progress.decode(repository.progress.read(tag, record.epoch)) if record else None
+    return record, line

@@ -8,7 +8,7 @@ import pytest
 
 from engine.data.model import Fix
 from engine.errors import StaleFix
-from engine.fixes import clean, run
+from engine.fixes import clean, merge, run
 from engine.tags import changes
 from engine.triage import rules
 from engine.triage.offers.merging import RUN_LAYERS
@@ -130,8 +130,6 @@ def test_what_another_program_goes_on_with_as_a_merge_of_two_is_begun_anew(drive
     begun = record(driver.engine(), "a", images.disk(driver)).operation
     (fix,) = offered(driver)
     assert begun is not None and begun.other == fix.target and "goes on" in fix.why
-    from engine.fixes import merge
-
     context = driver.engine().context
     merge.merge(context, context.repository("a"), fix.target, images.disk(driver), "fresh")
     assert shown(driver, images.disk(driver))

@@ -245,6 +245,7 @@ def _down(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, botto
     # The upper layer alone: every wanted range is in it, and the lower one is open for writing.
     fill.copy_into(attempt, [upper], wanted, chain)
     attempt.stage("replace")
+    gate.require(repository, record.id, top, Purpose.REPLACE)  # a machine that came meanwhile would write to no image
 
     def replaced(record: Record) -> Record:
         lost = _lost(record, lower, wanted)
@@ -309,7 +310,7 @@ def _fresh(attempt: Attempt, record: Record, top: VolumeRef, lower: Record, dept
             [gate.open_layer(repository, record.id, filled, Purpose.FILL), *layers[depth:]],
         )
     attempt.stage("replace")
-    gate.require(repository, record.id, top, Purpose.REPLACE)  # a machine that came meanwhile would write to no image
+    gate.require(repository, record.id, top, Purpose.REPLACE)  # as in ``_down``
     lost = _lost(record, lower, mine)
     replaced = attempt.publish(
         lambda record: record._replace(volume=filled, operation=None, scrap=(*record.scrap, top), lost=lost)

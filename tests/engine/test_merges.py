@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+from collections.abc import Callable
 
 import pytest
 
 from engine.data.model import FixType, Status
 from engine.data.records import Operation
-from engine.errors import StaleFix
-from engine.fixes import merge
+from engine.errors import ImageBusy, StaleFix
+from engine.fixes import fill, merge
 from engine.tags import changes
 from tests.crash.kit import SIZE, content, nothing_left_over, settle, write
-from tests.engine.kit import Killer, fixes, record, run, state_of
+from tests.engine.kit import Killer, fixes, record, run, state_of, volume_of
+from tests.engine.test_gate import machine
 
 
 def chain(engine, depth):
@@ -67,6 +70,32 @@ def test_merges_of_a_chain_may_run_in_any_order(engine, world, tmp_path):
         engine.remove_image("a", disk)
         settle(engine, "a")
         nothing_left_over(world, engine, "a")
+
+
+@pytest.mark.parametrize("way", ["down", "fresh"])
+def test_no_layer_is_replaced_under_a_machine_that_came_meanwhile(engine, world, monkeypatch, tmp_path, way):
+    """Without a lease, by the path of the volume: what it writes there would be in no image, and go with the layer."""
+    disk, (snapshot,) = chain(engine, 1)
+    expected, before = content(engine, "a", disk, tmp_path), record(engine, "a", disk).volume
+    context = engine.context
+
+    def and_a_machine_comes(copy: Callable[..., object]) -> Callable[..., object]:
+        def copied(*arguments: object) -> object:
+            done = copy(*arguments)
+            machines.enter_context(machine(str(volume_of(world, engine, "a", disk))))
+            return done
+
+        return copied
+
+    with contextlib.ExitStack() as machines, monkeypatch.context() as patch:
+        patch.setattr(fill, "copy_into", and_a_machine_comes(fill.copy_into))
+        patch.setattr(fill, "copy_all", and_a_machine_comes(fill.copy_all))
+        with pytest.raises(ImageBusy, match="qemu-io"):
+            merge.merge(context, context.repository("a"), snapshot, disk, way)
+        assert record(engine, "a", disk).volume == before
+    settle(engine, "a")
+    assert content(engine, "a", disk, tmp_path) == expected
+    nothing_left_over(world, engine, "a")
 
 
 def test_an_executor_that_comes_late_begins_no_second_merge(engine):

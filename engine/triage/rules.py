@@ -245,8 +245,7 @@ _TABLE: tuple[Rule, ...] = (
          "zeros take {over} bytes of its volume", FixType.OPTIMIZE, "{reason}; this gives them back in place",
          "Punches holes where the volume holds nothing but zeros. The image reads the same at every moment, and no "
          "room is needed; a storage without holes (NFS before 4.2) gets a fresh flat volume instead.",
-         "Wait until nobody uses the image.", Executor.SPARSIFY, deep=Need.ALWAYS,
-         waits=(WaitKind.HOST,)),
+         "Wait until nobody uses the image.", Executor.SPARSIFY, deep=Need.ALWAYS),
     Rule(O_UNHELD, "A machine or a tool writes to it, and no holder has the lease for that: the holder was killed, or "
          "the volume was opened by hand. The data is protected as long as it is open: nothing is sealed, merged, "
          "replaced or deleted.", _DEGRADED, "in use by {users} without a holder", FixType.OPTIMIZE,

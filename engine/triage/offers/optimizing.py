@@ -146,7 +146,7 @@ def _small(judge: Judge, record: Record, item: Degradation) -> Fix:
         ),
         before=Status.DEGRADED,
         after=Status.OPTIMIZED,
-        wait=_late_writer(judge.graph, record) if item.rule in _IN_PLACE else None,
+        wait=_late_writer(judge.graph, record) if item.rule == rules.O_LEAKS else None,
     )
 
 

@@ -32,7 +32,7 @@ def image(
     base: str | None,
     user_data: Any,
     options: Options,
-    beside: Callable[[Found], Freeze | None] = lambda found: None,
+    beside: Callable[[Found], Freeze | None],
 ) -> str:
     """Commit a copy of an image into ``repo_id`` and return the id it has there. ``beside`` is asked about a disk that
     is in use: None where its machine cannot be spoken to."""

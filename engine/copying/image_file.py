@@ -19,7 +19,7 @@ from engine.data.amounts import human
 from engine.data.model import ALIGNMENT_BYTES, MAX_IMAGE_BYTES, OVA, FileFormat, VolumeFormat, packing_of
 from engine.doors.files import Access, FileHandle, Files, Kind, Stat
 from engine.doors.images import ImageTool, Layer
-from engine.errors import BadRequest, Damaged, NotFound, Refused, StorageError, ToolFailed, from_os_error
+from engine.errors import BadRequest, Damaged, NotFound, Refused, StorageError, from_os_error
 from engine.formats.adoption import Source
 from engine.tools.qemu.foreign import require_own_data
 from engine.tools.qemu.qcow2 import Header, parse_header
@@ -167,12 +167,7 @@ def inspect(
     except OSError as error:
         raise from_os_error(error, f"read the file to import {path!r:.200}") from error
     found = ImageFile(path, kind, facts, None, (), False, 0, part, held=held)
-    try:
-        session = images.open_session([found.layer], False, False)
-    except ToolFailed as error:
-        raise Refused(
-            f"the image file {path!r:.200} is cut off, or damaged: {error.message:.200}", "Get it again whole"
-        ) from error
+    session = images.open_session([found.layer], False, False)
     try:
         return found._replace(size=session.size)
     finally:

@@ -174,6 +174,8 @@ def _vhd(read: Read, length: int) -> int:
         raise _Needs(f"is a VHD of the kind {kind}")
     at, size = (int(struct.unpack_from(">Q", footer, place)[0]) for place in (16, 48))
     if kind == _VHD_DYNAMIC:
+        if not read(max(0, length - _SECTOR), _SECTOR).startswith(b"conectix"):
+            raise _Wrong("it does not have the mark of VHD at its end")
         dynamic = read(at, _SECTOR) if at < length else b""
         if not dynamic.startswith(b"cxsparse") or len(dynamic) < _SECTOR:
             raise _Wrong("it does not have the header of a dynamic VHD")

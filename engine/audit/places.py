@@ -15,9 +15,8 @@ from typing import NamedTuple
 from engine.doors.files import Kind, Stat
 from engine.doors.trees import Tree
 from engine.doors.volume_groups import VolumeGroup
+from engine.tools.lvm.names import MAPPER, unmapped
 
-MAPPER = "/dev/mapper/"
-"""Where device-mapper names a logical volume GROUP-VOLUME, with each hyphen of theirs doubled."""
 _MAX_LINKS = 40
 """As the kernel."""
 _MAX_DEPTH = 64
@@ -138,9 +137,9 @@ class Places:
     def _true(self, path: str) -> str:
         """Of several names of a place or of a logical volume that in the given place."""
         if path.startswith(MAPPER):
-            group, _, volume = path[len(MAPPER) :].replace("--", "\0").partition("-")
-            root = f"/dev/{group}".replace("\0", "-")
-            return f"{root}/{volume}".replace("\0", "-") if volume and root in self.groups else path
+            group, volume = unmapped(path.removeprefix(MAPPER))
+            root = f"/dev/{group}"
+            return f"{root}/{volume}" if volume and root in self.groups else path
         return self._roots.get(path) or self._aliases.get(path, path)
 
     def _at(self, path: str) -> Lead:

@@ -7,7 +7,7 @@ import pytest
 from engine.errors import (
     BadRequest,
 )
-from engine.tools.lvm.names import check_system_id, system_id_of
+from engine.tools.lvm.names import check_system_id, system_id_of, unmapped
 from tests.tools.lvm_kit import EXTENT, commands
 
 BAD_NAMES = ["", "-n", "--config", "a/b", "..", ".", "a b", "a;b", 'a"b', "a\nb", "ä", "a\0b", "x" * 64, "-" * 40, "@t"]
@@ -80,3 +80,18 @@ def test_sizes_must_be_positive(door):
             door.create("g", "v", size, [])
         with pytest.raises(BadRequest):
             door.resize("g", "v", size)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("g-v", ("g", "v")),
+        ("a--b-c", ("a-b", "c")),
+        ("a---b", ("a-", "b")),
+        ("g-a--b--", ("g", "a-b-")),
+        ("x", ("x", "")),
+    ],
+)
+def test_a_name_of_device_mapper_means_one_volume(name, meant):
+    """Wherever hyphens are: no name of a volume begins with one."""
+    assert unmapped(name) == meant

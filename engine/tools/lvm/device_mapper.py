@@ -16,9 +16,10 @@ from typing import NamedTuple
 from engine.doors.volume_groups import PhysicalRange
 from engine.errors import ToolFailed
 from engine.tools.local.command import CommandRunner, failure
+from engine.tools.lvm.names import MAPPER, unmapped
 
 PACKAGE = "dmsetup"
-_CONTROL = "/dev/mapper/control"
+_CONTROL = f"{MAPPER}control"
 _SYSTEM = "/sys/class/block"
 _DEVICE_STATUS = 0xC138FD07  # linux/dm-ioctl.h: DM_DEV_STATUS and so on, the same on all 64-bit machines
 _TABLE_STATUS = 0xC138FD0C
@@ -49,9 +50,8 @@ class Mapped(NamedTuple):
 
     @property
     def group(self) -> str:
-        """The name that the volume group had when the device was made: hyphens are doubled in names, and one stands
-        between."""
-        return self.name.replace("--", "\0").partition("-")[0].replace("\0", "-")
+        """The name that the volume group had when the device was made."""
+        return unmapped(self.name)[0]
 
 
 def plain(uuid: str) -> str:
@@ -88,7 +88,7 @@ def remove(device: Mapped) -> None:
         raise failure("dmsetup remove", device.name, result)
     if alone:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"/dev/mapper/{device.name}")
+            os.unlink(f"{MAPPER}{device.name}")
 
 
 def tidy(directory: str) -> None:

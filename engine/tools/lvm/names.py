@@ -22,6 +22,8 @@ MAX_NAME_BYTES = 63
 """Device-mapper allows 127 for group and volume together, with each hyphen doubled and one between them."""
 MAX_TAG_BYTES = 1024
 MAX_SYSTEM_ID_BYTES = 128
+MAPPER = "/dev/mapper/"
+"""The directory in which device-mapper has a device of each logical volume that is active."""
 
 
 def check_group(name: str) -> str:
@@ -81,6 +83,13 @@ def _mark(host: str, limit: int) -> str:
 
 def _escape(found: re.Match[str]) -> str:
     return "".join(f"+{byte:02x}" for byte in found[0].encode())
+
+
+def unmapped(name: str) -> tuple[str, str]:
+    """Return the group and the volume of which device-mapper makes a name: hyphens are doubled in both, and one stands
+    between. The volume is "" where it is a name of something else."""
+    group, _, volume = name.replace("--", "\0").partition("-")
+    return group.replace("\0", "-"), volume.replace("\0", "-")
 
 
 def _mapped_bytes(name: str) -> int:

@@ -26,10 +26,9 @@ from engine.errors import ImageBusy, Refused, from_os_errors
 from engine.formats.lvm.group import Group
 from engine.formats.lvm.guard import Guard
 from engine.formats.lvm.metadata import layout
-from engine.tools.lvm.names import check_volume
+from engine.tools.lvm.names import MAPPER, check_volume, unmapped
 from engine.tools.qemu.qcow2 import HEADER_READ_BYTES, parse_header
 
-_MAPPER = "/dev/mapper/"
 _NUMBER_BYTES = 7
 _UNSEEN = User(0, "what is mounted from it, or stands on it", True)
 _GIVE_UP = "Remove the image and clean it away: its volume keeps, or gets, the name that it had"
@@ -62,11 +61,8 @@ class Adoption:
     def meant(self, name: str, path: str) -> str:
         """Take device-mapper's names too."""
         name = posixpath.normpath(posixpath.join(posixpath.dirname(path), name))
-        doubled = f"{_MAPPER}{self._group.name.replace('-', '--')}-"
-        rest = name.removeprefix(doubled).replace("--", "\0")
-        if name.startswith(doubled) and rest and not rest.startswith("-"):
-            return f"{self._root}/{rest}".replace("\0", "-")
-        return name
+        group, volume = unmapped(name.removeprefix(MAPPER)) if name.startswith(MAPPER) else ("", "")
+        return f"{self._root}/{volume}" if volume and group == self._group.name else name
 
     def stat(self, path: str) -> Stat:
         """Ask LVM, and read the beginning."""

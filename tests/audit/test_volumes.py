@@ -26,7 +26,7 @@ def vms(tmp_path: Path) -> Path:
     return tmp_path / "vms"
 
 
-def test_every_planted_defect_is_found_and_nothing_else(lvm: Lvm, vms: Path):
+def test_every_planted_defect_is_found_and_nothing_else(lvm: Lvm):
     """Chains by each name that a device of a volume has, in order; each defect with the volume that has it."""
     lvm.raw("base")
     lvm.image("mid", "/dev/vg/base", stated="raw")
@@ -40,6 +40,7 @@ def test_every_planted_defect_is_found_and_nothing_else(lvm: Lvm, vms: Path):
     lvm.raw("bad", b"QFI\xfb\0\0\0\3" + b"\xff" * 200)
     lvm.image("wrong", "/dev/vg/mid", stated="raw")
     lvm.image("roomy", size=2 * MIB, extents=20)
+    before = lvm.report("vg")
     found = lvm.look()
     assert found.rules(rules.A_UNSEEN) == {
         "gone": {rules.A_PARENT}, "away": {rules.A_OUTSIDE}, "loop-a": {rules.A_LOOP}, "loop-b": {rules.A_LOOP},
@@ -47,8 +48,20 @@ def test_every_planted_defect_is_found_and_nothing_else(lvm: Lvm, vms: Path):
     }  # fmt: skip
     assert found.report.places == (("/dev/vg", "lvm"),)
     assert found.image("over").depth == 4 and found.image("far").parent == "/dev/vg/my-top"
-    assert lvm.report("vg") == lvm.groups.report("vg")
+    assert lvm.report("vg") == before
     assert not lvm.calls and set(lvm.opened) == {"/srv/vg/device"} and not lvm.process.host.active
+
+
+def test_a_chain_leads_from_one_group_to_another():
+    """By either name of a device; a name is read with its hyphens doubled."""
+    lvm = Lvm(200, "vg", "vg-2")
+    lvm.raw("base", group="vg-2")
+    lvm.image("top", "/dev/mapper/vg--2-base", stated="raw")
+    lvm.image("over", "/dev/vg/top", group="vg-2")
+    lvm.image("lost", "/dev/mapper/vg-2-base", stated="raw")
+    found = lvm.look(groups=("vg", "vg-2"))
+    assert found.rules(rules.A_UNSEEN, rules.A_ABSOLUTE) == {"lost": {rules.A_PARENT}}
+    assert [image.depth for image in found.report.images if image.path == "/dev/vg-2/over"] == [3]
 
 
 def test_an_image_that_ends_before_its_data_is_told(lvm: Lvm):

@@ -18,6 +18,8 @@ from engine.doors.users import User
 from engine.tools.local import openers
 from engine.tools.local.files import RealFiles
 from engine.tools.local.leases import OfdLeases
+from engine.tools.qemu.images import QemuImageTool
+from tests.tools.qcow2_kit import raw
 
 HOLD = "import sys; file = open(sys.argv[1], sys.argv[2]); print(flush=True); sys.stdin.read()"
 
@@ -81,10 +83,10 @@ def test_who_writes_and_is_not_seen_is_told_all_the_same(path: str, monkeypatch:
 
 def test_a_loop_device_is_named(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel has the file open then, and no process has."""
-    for name, writes in (("loop3", "0"), ("loop4", "1")):
+    for name, read_only in (("loop3", "0"), ("loop4", "1")):
         (tmp_path / "block" / name / "loop").mkdir(parents=True)
         (tmp_path / "block" / name / "loop" / "backing_file").write_text(f"{path}\n")
-        (tmp_path / "block" / name / "ro").write_text(f"{writes}\n")
+        (tmp_path / "block" / name / "ro").write_text(f"{read_only}\n")
     monkeypatch.setattr(openers, "_BLOCK", str(tmp_path / "block"))
     assert written_by(path) == []
     monkeypatch.setattr(openers, "openers", lambda *given: [])
@@ -110,6 +112,9 @@ def test_where_the_kernel_gives_no_lease_nobody_is_found(path: str, monkeypatch:
     monkeypatch.setattr(fcntl, "F_SETLEASE", -1)  # the kernel does not know it
     with opened(path):
         assert written_by(path) == []
+    session = QemuImageTool().open_session([raw(Path(path))], writable=True, direct=False)
+    assert [user.writes for user in written_by(path)] == [True]
+    session.close()
 
 
 def test_who_opens_a_file_while_somebody_asks_who_writes_waits_for_the_answer(path: str) -> None:

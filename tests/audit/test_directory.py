@@ -296,6 +296,7 @@ def test_no_part_of_a_repository_is_an_orphan(tmp_path: Path):
     made = engine.create_virtual_disk("a", 8 * MIB)
     (volume,) = (place / "volumes").glob("*/*.qcow2")
     os.link(volume, pool / "being-adopted.qcow2")
+    image(place / "lost" / f"{'0f' * 16}.qcow2")
     engine.create_snapshot("a", made)
     engine.close()
     domain(etc / "web.xml", "web", disk(image(pool / "web.qcow2")))
@@ -303,6 +304,6 @@ def test_no_part_of_a_repository_is_an_orphan(tmp_path: Path):
     found = look([pool], [etc])
     assert found.rules() == {"repository/forgotten.qcow2": {rules.A_ORPHAN}}
     assert found.report.others["repository"] > 5
-    for part in (place, place / "volumes", volume.parent):
+    for part in (place, place / "volumes", volume.parent, place / "lost"):
         left = look([part], [etc], top=tmp_path).rules(rules.A_UNSURE)
-        assert not [path for path in left if "/volumes/" in path or path.endswith("ballast")], left
+        assert not [path for path in left if {"volumes", "lost", "ballast"} & set(path.split("/"))], left

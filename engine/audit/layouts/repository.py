@@ -7,14 +7,10 @@ and each chain broken, because headers there name what no directory has.
 from __future__ import annotations
 
 import posixpath
-import re
 
 from engine.audit.model import Candidate, Role
 from engine.audit.places import Places
 from engine.formats.files import layout
-
-_VOLUME = re.compile(r"(?:.*/)?([0-9a-f]{2})/\1[0-9a-f]{30}\.(?:raw|qcow2)\Z", re.DOTALL)
-"""Known by itself too: the directory that was given may be one inside a repository."""
 
 
 def of_repositories(places: Places) -> dict[str, Candidate]:
@@ -22,7 +18,14 @@ def of_repositories(places: Places) -> dict[str, Candidate]:
     names = [name.path for name in places.files()]
     roots = {posixpath.dirname(path) for path in names if posixpath.basename(path) == layout.IDENTITY_FILE}
     part = Candidate(Role.REPOSITORY, needed_by="a repository")
-    return {path: part for path in names if _VOLUME.match(path) or (roots and _is_part(path, roots))}
+    return {path: part for path in names if _is_volume(path) or (roots and _is_part(path, roots))}
+
+
+def _is_volume(path: str) -> bool:
+    """Known by itself too: the directory that was given may be one inside a repository."""
+    directory, _, name = path.rpartition("/")
+    parsed = layout.parse_volume_name(name)
+    return parsed is not None and posixpath.basename(directory) in (parsed[0][:2], "lost")
 
 
 def _is_part(path: str, roots: set[str]) -> bool:

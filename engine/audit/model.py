@@ -29,7 +29,7 @@ class Role(StrEnum):
     FILESYSTEM = "file system"
     """A logical volume that a host uses itself: a file system, swap, a part of an array."""
     REPOSITORY = "repository"
-    """A file of a repository of diskwright: what it is for, ``check`` tells."""
+    """A file or logical volume of a repository of diskwright: what it is for, ``check`` tells."""
     REMNANT = "remnant"
     """Left by an operation that did not end."""
     OTHER = "other"

@@ -156,7 +156,7 @@ def test_a_repository_in_the_group_is_left_to_check(lvm: Lvm, vms: Path):
     lvm.raw("dw-meta")
     lvm.raw("stray")
     found = lvm.look(vms)
-    assert found.files(rules.A_ORPHAN) == {"stray"} and found.report.others == {"metadata": 2}
+    assert found.files(rules.A_ORPHAN) == {"stray"} and found.report.others == {"repository": 2}
 
 
 class Checker:

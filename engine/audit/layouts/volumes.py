@@ -34,7 +34,7 @@ def volume_candidate(group: VolumeGroup, name: Name) -> Candidate:
     """Return what LVM says of a volume."""
     volume = group.volumes[name.inside]
     if repository.META in group.volumes and repository.is_ours(volume.name):
-        return Candidate(Role.METADATA, needed_by="a repository")
+        return Candidate(Role.REPOSITORY, needed_by="a repository")
     if _is_pool(volume):
         return Candidate(Role.OTHER)
     snapshot = next((other.name for other in group.volumes.values() if other.origin == volume.name), "")

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from engine.audit import rules
-from engine.data.model import Status
+from engine.data.model import Status, VolumeFormat
 from engine.doors.images import CheckReport, Layer
+from engine.formats.lvm.metadata.layout import volume_tags
 from tests.audit.groups_kit import EXTENT, Lvm
 from tests.audit.kit import MIB, disk, domain, image, raw
 
@@ -150,13 +151,15 @@ def test_what_is_open_is_told_and_needed(lvm: Lvm, vms: Path):
 
 
 def test_a_repository_in_the_group_is_left_to_check(lvm: Lvm, vms: Path):
-    """Its volumes are no images of others; without its records such names are anybody's."""
+    """Its volumes are no images of others, by their tags also where its records are gone; without either such names are
+    anybody's."""
     lvm.raw("dwv-" + "1" * 32)
+    lvm.raw("dwv-" + "2" * 32, tags=volume_tags(VolumeFormat.RAW, EXTENT))
     assert lvm.look(vms).files(rules.A_ORPHAN) == {"dwv-" + "1" * 32}
     lvm.raw("dw-meta")
     lvm.raw("stray")
     found = lvm.look(vms)
-    assert found.files(rules.A_ORPHAN) == {"stray"} and found.report.others == {"repository": 2}
+    assert found.files(rules.A_ORPHAN) == {"stray"} and found.report.others == {"repository": 3}
 
 
 class Checker:

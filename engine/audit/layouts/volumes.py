@@ -33,7 +33,9 @@ class Volumes:
 def volume_candidate(group: VolumeGroup, name: Name) -> Candidate:
     """Return what LVM says of a volume."""
     volume = group.volumes[name.inside]
-    if repository.META in group.volumes and repository.is_ours(volume.name):
+    # Without its records a repository is damaged, and its volumes have the content of its images all the same.
+    known = repository.META in group.volumes or repository.tags_of_ours(volume.tags)
+    if known and repository.is_ours(volume.name):
         return Candidate(Role.REPOSITORY, needed_by="a repository")
     if _is_pool(volume):
         return Candidate(Role.OTHER)

@@ -87,13 +87,8 @@ class GroupTree:
             kind = f"is a snapshot of {volume.origin}" if volume.origin else f"is not linear ({volume.kind})"
             away = self._now.partial and not volume.origin and volume.kind == "linear"
             raise OSError(errno.EIO, self._now.lacks() if away else f"it is not active and {kind}")
-        pieces, at = [], 0
-        for place in volume.ranges:
-            low, high = max(first, at), min(last, at + place.length)
-            if low < high:
-                pieces.append(self._handle(place.device).read_at(place.start + low - at, high - low))
-            at += place.length
-        return b"".join(pieces)
+        pieces = volume.pieces(first, last - first)
+        return b"".join(self._handle(piece.device).read_at(piece.start, piece.length) for piece in pieces)
 
     @contextlib.contextmanager
     def hold(self, path: str) -> Iterator[Held]:

@@ -13,7 +13,7 @@ areas), ``ToolMissing``, ``StorageError`` for the rest (a device is gone, the vo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
@@ -52,6 +52,16 @@ class LogicalVolume(NamedTuple):
     """LVM's, which stays when it is renamed."""
     read_only: bool = False
     """Its device is, wherever it is active."""
+
+    def pieces(self, offset: int, length: int) -> Iterator[PhysicalRange]:
+        """Yield where a part of the volume lies, in order; less where it ends before."""
+        end = offset + length
+        at = 0
+        for device, start, extent in self.ranges:
+            low, high = max(offset, at), min(end, at + extent)
+            if low < high:
+                yield PhysicalRange(device, start + low - at, high - low)
+            at += extent
 
 
 class VolumeGroup(NamedTuple):

@@ -58,15 +58,8 @@ class Group:
     def read(self, volume: LogicalVolume, offset: int, length: int) -> bytes:
         """Return a piece of a volume, read from where it lies, whether it is active or not. Offset and length are
         multiples of 4096; shorter at the end of the volume. Plain OSError."""
-        parts = []
-        end = min(offset + length, volume.size)
-        start = 0
-        for device, at, extent in volume.ranges:
-            low, high = max(offset, start), min(end, start + extent)
-            if low < high:
-                parts.append(self._device(device).read_at(at + low - start, high - low))
-            start += extent
-        return b"".join(parts)
+        pieces = volume.pieces(offset, min(length, volume.size - offset))
+        return b"".join(self._device(piece.device).read_at(piece.start, piece.length) for piece in pieces)
 
     def _device(self, path: str) -> BlockHandle:
         handle = self._devices.get(path)

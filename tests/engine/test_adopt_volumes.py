@@ -13,6 +13,7 @@ from engine.data.records import VolumeRef
 from engine.doors.volume_groups import VolumeGroup
 from engine.errors import Damaged, ImageBusy, Refused
 from engine.formats.lvm.metadata import layout
+from engine.formats.lvm.volumes.adoption import Adoption
 from engine.gate import gate
 from engine.tools.qemu.qcow2 import fresh_image
 from sim.explore.cases.driver import Driver
@@ -241,8 +242,6 @@ def test_a_tag_that_makes_no_sense_lets_nothing_be_deleted_or_renamed(driver: Dr
 
 def test_what_a_crash_leaves_of_an_adoption_is_litter(driver: Driver, engine: Engine, monkeypatch: pytest.MonkeyPatch):
     """The image counts, and its volume still says how it was called: that is cleaned, and the image can be deleted."""
-    from engine.formats.lvm.volumes.adoption import Adoption
-
     disk = one(driver)
     with monkeypatch.context() as patch:
         patch.setattr(Adoption, "forget", lambda *_: None)

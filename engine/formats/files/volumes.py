@@ -319,11 +319,11 @@ class Adoption:
             ours = self._files.stat(self._path(volume))
             if path and _same(self._found(path), ours):
                 self._forget_lost(volume, ours)  # rename(2) does nothing where both are names of one file
-                moved = False
-                with contextlib.suppress(FileNotFoundError):
+                try:
                     self._files.rename(path, self._lost(volume))
-                    moved = True
-                if moved:
+                except FileNotFoundError:
+                    pass
+                else:
                     self._require_moved(path, self._lost(volume), ours)
             if path:
                 with contextlib.suppress(FileNotFoundError):

@@ -101,11 +101,11 @@ class Adoption:
             why = f"is not linear ({found.kind})"
         elif not found.ranges or report.partial:
             why = f"cannot be read: {report.lacks()}"
-        if not why and found.read_only:
-            step = f"Make it writable: lvchange --permission rw {self._group.name}/{found.name}"
-            raise Refused(f"the logical volume {found.name} is read-only", step)
         if why:
             raise Refused(f"the logical volume {found.name} {why}", "Import it, which copies its data")
+        if found.read_only:
+            step = f"Make it writable: lvchange --permission rw {self._group.name}/{found.name}"
+            raise Refused(f"the logical volume {found.name} is read-only", step)
 
     def users(self, path: str) -> list[User]:
         """Ask the kernel of this host, the only one that may use the group."""

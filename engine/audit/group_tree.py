@@ -13,14 +13,12 @@ from zlib import crc32
 
 from engine.doors.files import Kind, Stat
 from engine.doors.trees import Held, Member, Start
-from engine.doors.users import User
-from engine.doors.volume_groups import BLOCK_BYTES, BlockHandle, LogicalVolume, VolumeGroup, VolumeGroups
+from engine.doors.volume_groups import BLOCK_BYTES, BlockHandle, LogicalVolume, VolumeGroup, VolumeGroups, users_of
 from engine.errors import DiskwrightError
 from engine.tools.lvm.names import check_volume
 
 _READINGS = 50
 """Volumes that are begun with one report: LVM moves and extends them meanwhile."""
-_UNSEEN = User(0, "what is mounted from it, or stands on it", True)
 
 
 class GroupTree:
@@ -61,10 +59,8 @@ class GroupTree:
             with _plain():
                 self._now = self._groups.report(self._group.name)
         volume = self._volume(path)
-        users: tuple[User, ...] = ()
-        if volume.open:
-            with _plain():
-                users = tuple(self._groups.users(self._group.name, volume.name)) or (_UNSEEN,)
+        with _plain():
+            users = tuple(users_of(self._groups, self._group.name, volume))
         return Start(self.read(path, 0, length), volume.size, users)
 
     def read(self, path: str, offset: int, length: int) -> bytes:

@@ -22,6 +22,7 @@ from engine.doors.users import User
 
 BLOCK_BYTES = 4096
 """Offsets and lengths of direct reads and writes are multiples of this on every device."""
+_UNSEEN = User(0, "what is mounted from it, or stands on it", True)
 
 
 class PhysicalRange(NamedTuple):
@@ -196,3 +197,8 @@ class VolumeGroups(Protocol):
     def detach_files(self, files: Sequence[str]) -> None:
         """Take those devices away; success where there are none, also when a file is missing. StorageError while
         one is in use."""
+
+
+def users_of(groups: VolumeGroups, group: str, volume: LogicalVolume) -> list[User]:
+    """Return who has a volume open on this host, as a report told it: somebody wherever LVM says that it is open."""
+    return (groups.users(group, volume.name) or [_UNSEEN]) if volume.open else []

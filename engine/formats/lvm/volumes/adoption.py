@@ -21,7 +21,7 @@ from engine.data.model import VolumeFormat
 from engine.data.records import VolumeRef
 from engine.doors.files import Access, Kind, Stat
 from engine.doors.users import User, describe_users
-from engine.doors.volume_groups import BLOCK_BYTES, LogicalVolume, VolumeGroup
+from engine.doors.volume_groups import BLOCK_BYTES, LogicalVolume, VolumeGroup, users_of
 from engine.errors import ImageBusy, Refused, from_os_errors
 from engine.formats.lvm.group import Group
 from engine.formats.lvm.guard import Guard
@@ -30,7 +30,6 @@ from engine.tools.lvm.names import MAPPER, check_volume, unmapped
 from engine.tools.qemu.qcow2 import HEADER_READ_BYTES, parse_header
 
 _NUMBER_BYTES = 7
-_UNSEEN = User(0, "what is mounted from it, or stands on it", True)
 _GIVE_UP = "Remove the image and clean it away: its volume keeps, or gets, the name that it had"
 
 
@@ -110,12 +109,7 @@ class Adoption:
     def users(self, path: str) -> list[User]:
         """Ask the kernel of this host, the only one that may use the group."""
         with from_os_errors(f"ask who uses {path!r:.200}"):
-            return self._users(self._found(path, self._group.report()))
-
-    def _users(self, found: LogicalVolume) -> list[User]:
-        if not found.open:
-            return []
-        return self._groups.users(self._group.name, found.name) or [_UNSEEN]
+            return users_of(self._groups, self._group.name, self._found(path, self._group.report()))
 
     # -- taking
 
@@ -161,7 +155,7 @@ class Adoption:
         self._require_unused(path, found)
 
     def _require_unused(self, path: str, found: LogicalVolume) -> None:
-        if users := self._users(found):
+        if users := users_of(self._groups, self._group.name, found):
             raise ImageBusy(
                 f"the logical volume {path!r:.200} is in use by {describe_users(users)}", "Stop that, then try again"
             )

@@ -14,7 +14,7 @@ from engine.data.model import VolumeFormat, aligned, require_id
 from engine.data.records import VolumeRef
 from engine.doors.images import Layer
 from engine.doors.users import User
-from engine.doors.volume_groups import LogicalVolume, PhysicalRange, VolumeGroup
+from engine.doors.volume_groups import LogicalVolume, PhysicalRange, VolumeGroup, users_of
 from engine.errors import Conflict, Damaged, DiskwrightError, StorageError, from_os_error, from_os_errors
 from engine.formats.base import VolumeFacts, backing_name, unverified
 from engine.formats.lvm.group import Group
@@ -229,9 +229,7 @@ class Volumes:
         by ``late_writer``."""
         name = layout.volume_name(require_id(volume.id, "volume"))
         found = self._group.report().volumes.get(name)
-        if found is None or not found.open:
-            return []
-        return self._group.doors.volume_groups.users(self._group.name, name) or [User(0, "", True)]
+        return users_of(self._groups, self._group.name, found) if found is not None else []
 
     def guard(self, volume: VolumeRef, writable: bool) -> None:
         """Return None: a lock on a device is of one host, which has its lock of use for that."""

@@ -12,7 +12,7 @@ import contextlib
 from engine.doors import Doors
 from engine.doors.files import make_directories
 from engine.doors.leases import Lease
-from engine.doors.volume_groups import BlockHandle, LogicalVolume, VolumeGroup
+from engine.doors.volume_groups import BLOCK_BYTES, BlockHandle, LogicalVolume, VolumeGroup
 from engine.errors import StorageError, from_os_error, from_os_errors
 from engine.formats.lvm.metadata.layout import MetaHeader, tags_of_ours
 
@@ -56,10 +56,13 @@ class Group:
         return by_name and report.system_id == self.doors.volume_groups.former_system_id
 
     def read(self, volume: LogicalVolume, offset: int, length: int) -> bytes:
-        """Return a piece of a volume, read from where it lies, whether it is active or not. Offset and length are
-        multiples of 4096; shorter at the end of the volume. Plain OSError."""
-        pieces = volume.pieces(offset, min(length, volume.size - offset))
-        return b"".join(self._device(piece.device).read_at(piece.start, piece.length) for piece in pieces)
+        """Return a piece of a volume, read in whole blocks from where it lies, whether it is active or not; shorter at
+        the end of the volume. Plain OSError."""
+        first = offset - offset % BLOCK_BYTES
+        end = min(offset + length, volume.size)
+        pieces = volume.pieces(first, -(-end // BLOCK_BYTES) * BLOCK_BYTES - first)
+        data = b"".join(self._device(piece.device).read_at(piece.start, piece.length) for piece in pieces)
+        return data[offset - first : max(0, end - first)]
 
     def _device(self, path: str) -> BlockHandle:
         handle = self._devices.get(path)

@@ -21,7 +21,7 @@ from engine.data.model import VolumeFormat
 from engine.data.records import VolumeRef
 from engine.doors.files import Access, Kind, Stat
 from engine.doors.users import User, describe_users
-from engine.doors.volume_groups import BLOCK_BYTES, LogicalVolume, VolumeGroup, users_of
+from engine.doors.volume_groups import LogicalVolume, VolumeGroup, users_of
 from engine.errors import ImageBusy, Refused, from_os_errors
 from engine.formats.lvm.group import Group
 from engine.formats.lvm.guard import Guard
@@ -65,15 +65,15 @@ class Adoption:
 
     def stat(self, path: str) -> Stat:
         """Ask LVM, and read the beginning."""
-        return self._stat(self._found(path, self._group.report()))
+        return _stat(self._group, self._found(path, self._group.report()))
 
     def open(self, path: str) -> VolumeSource:
         """Read it where it lies."""
-        return VolumeSource(self, self._found(path, self._group.report()).name)
+        return VolumeSource(self._group, self._found(path, self._group.report()).name)
 
     def open_volume(self, volume: VolumeRef, path: str) -> VolumeSource:
         """Read it where it lies: whoever made it durable wrote to its device."""
-        return VolumeSource(self, layout.volume_name(volume.id))
+        return VolumeSource(self._group, layout.volume_name(volume.id))
 
     def require_here(self, path: str) -> None:
         """Look what the volume is made of."""
@@ -205,43 +205,23 @@ class Adoption:
             raise FileNotFoundError(errno.ENOENT, "no such logical volume", path)
         return found
 
-    def _stat(self, found: LogicalVolume) -> Stat:
-        if not found.ranges:
-            raise OSError(errno.EIO, "it is not linear, or lies on a device that is missing", found.name)
-        start = _number(self._group.read(found, 0, min(HEADER_READ_BYTES, found.size)))
-        return Stat(Kind.DEVICE, found.size, found.size, _number(found.uuid.encode()), 1, start, 0)
-
-    def seen(self, name: str) -> tuple[LogicalVolume, Stat]:
-        """Return a logical volume as it is now. OSError."""
-        found = self._group.report().volumes.get(name)
-        if found is None:
-            raise FileNotFoundError(errno.ENOENT, "no such logical volume", name)
-        return found, self._stat(found)
-
-    def read(self, found: LogicalVolume, offset: int, length: int) -> bytes:
-        """Read any range of a volume; fewer bytes only at its end. OSError."""
-        end = min(offset + length, found.size)
-        first = offset - offset % BLOCK_BYTES
-        data = self._group.read(found, first, -(-(end - first) // BLOCK_BYTES) * BLOCK_BYTES) if end > offset else b""
-        return data[offset - first : max(0, end - first)]
-
 
 class VolumeSource:
     """A logical volume to look at, whatever becomes of its name."""
 
-    def __init__(self, adoption: Adoption, name: str) -> None:
+    def __init__(self, group: Group, name: str) -> None:
         """Look for it. OSError."""
-        self._adoption = adoption
+        self._group = group
         self._name = name
-        self._found, _ = adoption.seen(name)
+        self._found, _ = _seen(group, name)
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Read it where it lay when it was opened."""
-        return self._adoption.read(self._found, offset, length)
+        return self._group.read(self._found, offset, length)
 
     def stat(self) -> Stat:
         """Ask LVM again."""
-        return self._adoption.seen(self._name)[1]
+        return _seen(self._group, self._name)[1]
 
     def held_path(self) -> str:
         """Return "": its device is its name."""
@@ -254,6 +234,21 @@ class VolumeSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Keep nothing: the group has its devices open."""
+
+
+def _seen(group: Group, name: str) -> tuple[LogicalVolume, Stat]:
+    """Return a logical volume as it is now. OSError."""
+    found = group.report().volumes.get(name)
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, "no such logical volume", name)
+    return found, _stat(group, found)
+
+
+def _stat(group: Group, found: LogicalVolume) -> Stat:
+    if not found.ranges:
+        raise OSError(errno.EIO, "it is not linear, or lies on a device that is missing", found.name)
+    start = _number(group.read(found, 0, HEADER_READ_BYTES))
+    return Stat(Kind.DEVICE, found.size, found.size, _number(found.uuid.encode()), 1, start, 0)
 
 
 def _number(data: bytes) -> int:

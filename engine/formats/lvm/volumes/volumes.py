@@ -9,6 +9,7 @@ and shorter is said in ``extents``, who uses it on this host in ``activation``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from engine.data.model import VolumeFormat, aligned, require_id
 from engine.data.records import VolumeRef
@@ -68,7 +69,7 @@ class Volumes:
             return facts._replace(length=min(parsed[1], found.size))
         try:
             header, problem = self._header(found)
-            in_use = end_of_data(_Reader(self._group, found), header, found.size) if header is not None else None
+            in_use = end_of_data(partial(self._group.read, found), header, found.size) if header is not None else None
         except OSError as error:
             return facts._replace(problem=from_os_error(error, "read it").message, unreadable=True)
         if in_use is not None:
@@ -241,19 +242,6 @@ class Volumes:
     def late_writer(self, volume: VolumeRef) -> str:
         """Believe what the hosts say themselves that they have active."""
         return self._guard.may_be_written(require_id(volume.id, "volume"))
-
-
-class _Reader:
-    """A volume as bytes at any offset."""
-
-    def __init__(self, group: Group, volume: LogicalVolume) -> None:
-        self._group = group
-        self._volume = volume
-
-    def __call__(self, offset: int, length: int) -> bytes:
-        start = offset // 4096 * 4096
-        end = -(-(offset + length) // 4096) * 4096
-        return self._group.read(self._volume, start, end - start)[offset - start : offset - start + length]
 
 
 def _write_empty(device: Places, volume: VolumeRef, size: int, backing_format: VolumeFormat | None) -> None:

@@ -200,14 +200,19 @@ def test_a_name_that_another_has_by_now_is_left_to_it(driver: Driver, engine: En
 
 
 def test_nothing_deletes_a_volume_that_is_not_an_image_yet(driver: Driver, engine: Engine):
-    """Whoever wakes up when no record speaks of it has renamed it: put away and cleaned away it has its name again."""
+    """Whoever wakes up when no record speaks of it has renamed it: put away and cleaned away it has its name again; as
+    long as that is another one's it stays, and nobody is told that it is gone."""
     groups = engine.doors.volume_groups
     uuid = volumes(engine)["base"].uuid
     tags = [*layout.volume_tags(VolumeFormat.RAW, 4 * MiB), layout.former_tag("base")]
     groups.change_tags("a", "base", tags, [])
     groups.rename("a", "base", layout.volume_name(STRANGE))
     run(engine, "a", "C-UNNAMED")
+    groups.create("a", "base", 4 * MiB, [])
+    with pytest.raises(Refused, match="is another one's by now"):
+        run(engine, "a", "C-LOST")
     assert layout.lost_name(STRANGE) in volumes(engine)
+    groups.rename("a", "base", "mine")
     run(engine, "a", "C-LOST")
     assert volumes(engine)["base"].uuid == uuid and not layout.tags_of_ours(volumes(engine)["base"].tags)
 

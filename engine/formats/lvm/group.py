@@ -13,7 +13,7 @@ from engine.doors import Doors
 from engine.doors.files import make_directories
 from engine.doors.leases import Lease
 from engine.doors.volume_groups import BLOCK_BYTES, BlockHandle, LogicalVolume, VolumeGroup
-from engine.errors import StorageError, from_os_error, from_os_errors
+from engine.errors import Conflict, Refused, StorageError, from_os_error, from_os_errors
 from engine.formats.lvm.metadata.layout import MetaHeader, tags_of_ours
 
 RUN_DIRECTORY = "/run/diskwright"
@@ -76,9 +76,15 @@ class Group:
 
     def give_back(self, volume: LogicalVolume, former: str) -> None:
         """Give an adopted volume the name again that it had, and take away what tells that it was a repository's. Not
-        durable before ``sync``. Conflict when another volume has that name."""
+        durable before ``sync``. Refused when another volume has that name."""
         groups = self.doors.volume_groups
-        groups.rename(self.name, volume.name, former)
+        try:
+            groups.rename(self.name, volume.name, former)
+        except Conflict:
+            raise Refused(
+                f"the name {former!r:.200}, which the adopted volume {volume.name} had, is another one's by now",
+                "Rename that one (lvrename), then try again",
+            ) from None
         groups.change_tags(self.name, former, [], tags_of_ours(volume.tags))
 
     def close(self) -> None:

@@ -180,11 +180,6 @@ class Adoption:
                         f"nothing tells any more how volume {volume.id} was called",
                         f"Add the tag: lvchange --addtag {layout.former_tag('NAME')} {self._group.name}/{found.name}",
                     )
-                if former in report.volumes:
-                    raise Refused(
-                        f"the name {former!r:.200}, which the adopted volume had, is another one's by now",
-                        "Rename that one (lvrename), then try again; or restore the image, and let the adoption end",
-                    )
                 self._group.give_back(found, former)
             left = report.volumes.get(self._name(path) or "")
             if left is not None and layout.parse_former(left.tags) == left.name:  # it was not renamed any more

@@ -20,6 +20,8 @@ _ROLES = {
     headers.MEMORY: Role.MEMORY,
     headers.BACKUP: Role.BACKUP,
 }
+_OF_HOSTS = ("", headers.LUKS)
+"""What a volume that a host uses itself may hold; in an image of another format a guest's data may look like that."""
 _SMALLEST_RAW = 1 << 20
 """A file without a mark is taken for a raw image from this size on, where its name does not tell."""
 _SECTOR = 512
@@ -100,7 +102,7 @@ class Gathered:
         start = headers.read_start(names[0])
         kind = "" if isinstance(start, str) else headers.content(start.data)
         role = _role(names[0], candidate, kind)
-        if role is Role.IMAGE and candidate.by_host and not isinstance(start, str):
+        if role is Role.IMAGE and candidate.by_host and kind in _OF_HOSTS and not isinstance(start, str):
             try:
                 role = Role.FILESYSTEM if headers.is_of_host(names[0], start.data) else role
             except OSError as error:

@@ -19,7 +19,7 @@ from engine.doors.trees import Start
 from engine.errors import Damaged
 from engine.tools.qemu.qcow2 import HEADER_READ_BYTES, Header, parse_header
 
-RAW = "raw"
+RAW, LUKS = "raw", "luks"
 _SHORT_NAMES = {
     "a vmdk image": "vmdk",
     "the descriptor of a vmdk image": "vmdk",
@@ -27,7 +27,7 @@ _SHORT_NAMES = {
     "a vhd image": "vpc",
     "a vdi image": "vdi",
     "a qed image": "qed",
-    "a LUKS container": "luks",
+    "a LUKS container": LUKS,
     "a parallels image": "parallels",
     QCOW2: QCOW2,
 }
@@ -93,8 +93,8 @@ _MORE_BYTES = 4096
 
 
 def is_of_host(name: Name, start: bytes) -> bool:
-    """Tell whether a volume has a file system, or something else that a host puts on a whole device. A machine's disk
-    has that too where it has no partitions: it is judged no further then. OSError."""
+    """Tell whether a volume that may be a raw image has a file system, or something else that a host puts on a whole
+    device. A machine's disk has that too where it has no partitions: it is judged no further then. OSError."""
     if len(start) == HEADER_READ_BYTES:
         start += name.tree.read(name.inside, HEADER_READ_BYTES, _MORE_BYTES)
     return any(start[at : at + len(mark)] == mark for at, mark in _OF_HOSTS)

@@ -83,6 +83,7 @@ def test_only_what_nobody_can_need_is_an_orphan(lvm: Lvm, vms: Path, tmp_path: P
     lvm.image("stray-top", "/dev/vg/stray", stated="raw")
     lvm.raw("root", EXT4)
     lvm.raw("swap", bytes(4086) + b"SWAPSPACE2")
+    lvm.raw("crypt", b"LUKS\xba\xbe")
     lvm.raw("pool")
     lvm.raw("snap")
     lvm.says = {"pool": {"kind": "thin-pool", "ranges": ()}, "snap": {"origin": "origin"}}
@@ -97,9 +98,19 @@ def test_only_what_nobody_can_need_is_an_orphan(lvm: Lvm, vms: Path, tmp_path: P
     (vms / "2.conf").write_text(f"scsi0: {files}/vm-2.qcow2\n", encoding="utf-8")
     found = lvm.look(vms, places=[files])
     assert found.files(rules.A_ORPHAN) == {"stray", "stray-top"} and not found.report.unsure
-    assert found.report.others == {"file system": 2, "other": 1}
+    assert found.report.others == {"file system": 3, "other": 1}
     commands = {one.command for one in found.report.findings if one.rule == rules.A_ORPHAN}
     assert commands == {("lvremove", "vg/stray"), ("lvremove", "vg/stray-top")}
+
+
+def test_an_image_with_a_format_is_no_file_system(lvm: Lvm, vms: Path):
+    """Whatever else is in it, as data of a guest is where clusters are small: what it stands on is needed."""
+    lvm.raw("base")
+    lvm.image("top", "/dev/vg/base", stated="raw")
+    lvm.write("top", 4096, b"\xfc\x4e\x2b\xa9")  # a part of an array begins so
+    domain(vms / "vm.xml", "vm", disk("/dev/vg/top", "qcow2"))
+    found = lvm.look(vms)
+    assert found.image("top").parent == "/dev/vg/base" and not found.rules() and not found.report.others
 
 
 def test_a_command_puts_nothing_beside_a_device(lvm: Lvm):

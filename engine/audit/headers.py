@@ -64,14 +64,16 @@ class Bitmaps(NamedTuple):
 def content(start: bytes) -> str:
     """Return what a file is by its first bytes: qemu's name of a format, one of the kinds above, or "" for what may be
     a raw image. People are told; nothing is opened by it."""
+    name = name_of(start)
+    if name in _SHORT_NAMES:  # before what may be a guest's data in it
+        return _SHORT_NAMES[name]
     if start[_ISO_AT : _ISO_AT + len(_ISO)] == _ISO:
         return ISO
     if start[_FIRMWARE_AT : _FIRMWARE_AT + len(_FIRMWARE)] == _FIRMWARE:
         return NVRAM
     if start.startswith(_SAVED):
         return MEMORY
-    name = name_of(start)
-    return _SHORT_NAMES.get(name, BACKUP if name else "")
+    return BACKUP if name else ""
 
 
 _OF_HOSTS = (

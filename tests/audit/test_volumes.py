@@ -103,14 +103,17 @@ def test_only_what_nobody_can_need_is_an_orphan(lvm: Lvm, vms: Path, tmp_path: P
     assert commands == {("lvremove", "vg/stray"), ("lvremove", "vg/stray-top")}
 
 
-def test_an_image_with_a_format_is_no_file_system(lvm: Lvm, vms: Path):
+def test_an_image_with_a_format_is_nothing_else(lvm: Lvm, vms: Path):
     """Whatever else is in it, as data of a guest is where clusters are small: what it stands on is needed."""
     lvm.raw("base")
     lvm.image("top", "/dev/vg/base", stated="raw")
     lvm.write("top", 4096, b"\xfc\x4e\x2b\xa9")  # a part of an array begins so
-    domain(vms / "vm.xml", "vm", disk("/dev/vg/top", "qcow2"))
+    lvm.image("other", "/dev/vg/base", stated="raw")
+    lvm.write("other", 32768, b"\1CD001")
+    domain(vms / "vm.xml", "vm", disk("/dev/vg/top", "qcow2") + disk("/dev/vg/other", "qcow2"))
     found = lvm.look(vms)
-    assert found.image("top").parent == "/dev/vg/base" and not found.rules() and not found.report.others
+    assert {found.image(name).parent for name in ("top", "other")} == {"/dev/vg/base"}
+    assert not found.rules() and not found.report.others
 
 
 def test_a_command_puts_nothing_beside_a_device(lvm: Lvm):

@@ -18,7 +18,7 @@ from engine.errors import NotFound, Refused, StorageError
 from engine.tools.block.device import DirectBlockHandle, flush_device, is_block_device
 from engine.tools.lvm.volume_groups import LvmVolumeGroups
 from engine.tools.qemu.qcow2 import fresh_image
-from tests.tools.lvm_kit import EXTENT, Bench, commands, lvm
+from tests.tools.lvm_kit import EXTENT, Bench, commands, lvm, write_pieces
 
 OWNER = LvmVolumeGroups("host-a").system_id
 
@@ -310,11 +310,9 @@ def test_volumes_on_sectors_of_4096_bytes(another, door):
 def test_an_audit_reads_volumes_and_activates_none(made, group, door):
     """An image in one that is not active, and in one that a program has open, whose device is asked then; a base by
     the name that device-mapper gives it."""
-    fresh = fresh_image(EXTENT, "/dev/mapper/g-v", "raw")
     door.create("g", "top", EXTENT, [])
     device = door.open_device(door.activate("g", "top"), writable=True)
-    for offset, data in fresh.pieces:
-        device.write_at(offset, data.ljust(-(-len(data) // 4096) * 4096, b"\0"))
+    write_pieces(device, fresh_image(EXTENT, "/dev/mapper/g-v", "raw").pieces)
     for opened in (True, False):
         with contextlib.closing(GroupTree(LvmVolumeGroups("host-b"), "g")) as tree:
             report = audit([tree])
@@ -339,8 +337,7 @@ def test_a_chain_of_volumes_is_adopted(bench, tmp_path):
             groups.create("h", name, EXTENT, [])
             with groups.open_device(groups.activate("h", name), writable=True) as device:
                 device.zero(0, EXTENT)
-                for offset, data in image.pieces if image is not None else [(EXTENT - 4096, b"b" * 4096)]:
-                    device.write_at(offset, data.ljust(-(-len(data) // 4096) * 4096, b"\0"))
+                write_pieces(device, image.pieces if image is not None else [(EXTENT - 4096, b"b" * 4096)])
         before = groups.report("h").volumes
         plan = engine.plan_adoption("h", ["/dev/h/top", "/dev/h/base"], "qcow2")
         made = engine.adopt_images("h", plan, {"auto_fix": False})

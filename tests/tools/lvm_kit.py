@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from engine.doors.volume_groups import BLOCK_BYTES, BlockHandle
 from engine.errors import StorageError
 from engine.tools.block.loop import LoopDevices
 from engine.tools.local.environment import of_a_tool
@@ -102,3 +103,9 @@ def fill(directory: Path, group: str, count: int, system_id: str = "") -> None:
     filled = re.sub(after_devices, rf"\1logical_volumes {{\n{volumes}}}\n", text, flags=re.DOTALL)
     backup.write_text(filled)
     lvm(directory, "vgcfgrestore", "--force", "-f", str(backup), group, system_id=system_id)
+
+
+def write_pieces(device: BlockHandle, pieces: Iterable[tuple[int, bytes]], at: int = 0) -> None:
+    """Write what stands at offsets from ``at``, each piece in whole blocks."""
+    for offset, data in pieces:
+        device.write_at(at + offset, data + bytes(-len(data) % BLOCK_BYTES))

@@ -11,7 +11,7 @@ from engine.audit.group_tree import GroupTree
 from engine.tools.block.device import DirectBlockHandle
 from engine.tools.lvm.volume_groups import LvmVolumeGroups
 from engine.tools.qemu.qcow2 import fresh_image
-from tests.tools.lvm_kit import lvm
+from tests.tools.lvm_kit import lvm, write_pieces
 
 LINEAR = 'type = "striped"\nstripe_count = 1\nstripes = ["pv0", {}]'
 THIN = 'type = "thin"\nthin_pool = "pool"\ntransaction_id = 0\ndevice_id = {}'
@@ -58,8 +58,7 @@ def test_only_what_is_linear_lies_on_the_devices(bench, door, group):
     assert found.tags == {"t", "u=1"} and [name for name, one in found.volumes.items() if one.read_only] == ["base"]
     (place,) = found.volumes["top"].ranges
     with closing(DirectBlockHandle(place.device, writable=True)) as device:
-        for offset, data in fresh_image(1 << 20, "/dev/g/base", "raw").pieces:
-            device.write_at(place.start + offset, data.ljust(-(-len(data) // 4096) * 4096, b"\0"))
+        write_pieces(device, fresh_image(1 << 20, "/dev/g/base", "raw").pieces, place.start)
     with closing(GroupTree(LvmVolumeGroups("host-b"), "g")) as tree:
         report = audit([tree])
     assert {image.path: image.parent for image in report.images if not image.rule.startswith("A-READ")} == {

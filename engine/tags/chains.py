@@ -110,6 +110,8 @@ def _require_unwritten(repository: Repository, record: Record, facts: VolumeFact
         return
     if changes.read(repository, record.id).record != record:
         raise Conflict(f"image {record.id} was changed at the same moment", "Try again")
+    if record.volume and (writers := [user for user in gate.users(repository, record.volume) if user.writes]):
+        raise gate.in_use(record.id, writers)  # what it contains is nobody's to judge while it changes
     raise Refused(
         f"the data of image {record.id} was written to at {stamp.when} while nobody had it prepared (O-WRITTEN)",
         "Look at what it contains now (prepare --read-only, export); if that is to be its content, run its fix "

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command, start, write_disk
+from tests.doors.children import wait_ended
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*[mK]")
 STARTUP_RATIO = 6.0
@@ -227,8 +228,10 @@ def test_the_command_keeps_the_lease_whoever_dies(run: Command, main_repo: str, 
     script = f"echo ready; read line < {tmp_path}/end"
     process = start("prepare", main_repo, disk, "--", "sh", "-c", script)
     assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-    os.kill(run.json("tasks")["prepared"][0]["pid"], signal.SIGKILL)
-    os.kill(process.pid, signal.SIGKILL)
+    holder = run.json("tasks")["prepared"][0]["pid"]
+    for pid in (holder, process.pid):
+        os.kill(pid, signal.SIGKILL)
+        wait_ended(pid)
     assert "in use" in run("prepare", main_repo, disk, code=4).err
     (tmp_path / "end").write_text("now\n")
     process.communicate()  # the command has its output open until it ends

@@ -18,7 +18,7 @@ from collections.abc import Container
 from engine.copying import image_file
 from engine.data.model import VolumeFormat, is_id
 from engine.data.records import Record
-from engine.errors import NotFound, Refused, StaleFix
+from engine.errors import Conflict, NotFound, Refused, StaleFix
 from engine.fixes.dependants import around, named_elsewhere, of, settle, standing_on
 from engine.formats.base import Litter, Repository, TagEntry
 from engine.gate import gate
@@ -176,11 +176,22 @@ def litter(repository: Repository, kinds: tuple[str, ...]) -> int:
 
 
 def lost(repository: Repository, name: str) -> int:
-    """Delete one quarantined volume for good."""
-    items: list[Litter] = [item for item in repository.scan().litter if item.kind == "lost" and item.name == name]
+    """Delete one quarantined volume for good. StaleFix when it is not in quarantine, Conflict while somebody has it open
+    or may still write to it."""
+    items = _quarantined(repository, name)
     if not items:
         raise StaleFix(f"{name!r:.100} is not in quarantine any more", "Check again")
-    return repository.litter.remove(items)
+    freed = repository.litter.remove(items)
+    if not freed and _quarantined(repository, name):
+        raise Conflict(
+            f"{name!r:.100} is in use, or a silent host may still write to it: it stays in quarantine",
+            "Stop what has it open, then run this again",
+        )
+    return freed
+
+
+def _quarantined(repository: Repository, name: str) -> list[Litter]:
+    return [item for item in repository.scan().litter if item.kind == "lost" and item.name == name]
 
 
 def unnamed(repository: Repository, volume: str, format: str) -> None:

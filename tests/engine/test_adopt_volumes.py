@@ -11,7 +11,7 @@ from engine.api import Engine
 from engine.data.model import Status, VolumeFormat
 from engine.data.records import VolumeRef
 from engine.doors.volume_groups import VolumeGroup
-from engine.errors import Damaged, ImageBusy, Refused
+from engine.errors import Conflict, Damaged, ImageBusy, Refused
 from engine.formats.lvm.metadata import layout
 from engine.formats.lvm.volumes.adoption import Adoption
 from engine.gate import gate
@@ -243,6 +243,21 @@ def test_a_tag_that_makes_no_sense_lets_nothing_be_deleted_or_renamed(driver: Dr
     with pytest.raises(Damaged, match="makes no sense"):
         repository.volumes.remove(volume.id, volume.format)
     assert volumes(engine) == before
+    run(engine, "a", "C-LITTER")  # an image counts: what is left of its adoption goes, whatever it says
+    assert layout.parse_former(volumes(engine)[name_of(engine, disk)].tags) is None and not fixes(engine, "a")
+
+
+def test_what_is_open_stays_in_quarantine_and_that_is_told(driver: Driver, engine: Engine):
+    """It ended as done, and nothing had gone."""
+    groups = engine.doors.volume_groups
+    lost = layout.lost_name(STRANGE)
+    groups.create("a", lost, 4 * MiB, layout.volume_tags(VolumeFormat.RAW, 4 * MiB))
+    with groups.open_device(groups.activate("a", lost), writable=True):
+        with pytest.raises(Conflict, match="stays in quarantine"):
+            run(engine, "a", "C-LOST")
+        assert lost in volumes(engine)
+    run(engine, "a", "C-LOST")
+    assert lost not in volumes(engine)
 
 
 def test_what_a_crash_leaves_of_an_adoption_is_litter(driver: Driver, engine: Engine, monkeypatch: pytest.MonkeyPatch):

@@ -176,10 +176,8 @@ class LitterBox:
             if not any(item.name == name for item in _formers(report, self._records.scan())):
                 return None
             volume = name.removeprefix(_FORMER)
-            former = layout.parse_former(report.volumes[volume].tags)
-            if former is not None:
-                tags = [layout.former_tag(former)]
-                self._group.doors.volume_groups.change_tags(self._group.name, volume, [], tags)
+            tags = sorted(tag for tag in report.volumes[volume].tags if tag.startswith(layout.FORMER_TAG))
+            self._group.doors.volume_groups.change_tags(self._group.name, volume, [], tags)
             return 0
 
     def _remove_digest(self, name: str) -> int | None:

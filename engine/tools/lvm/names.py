@@ -81,10 +81,6 @@ def _mark(host: str, limit: int) -> str:
     return f"{escaped[: limit - 38]}++{blake2b(host.encode(), digest_size=16).hexdigest()}"
 
 
-def _escape(found: re.Match[str]) -> str:
-    return "".join(f"+{byte:02x}" for byte in found[0].encode())
-
-
 def unmapped(name: str) -> tuple[str, str]:
     """Return the group and the volume of which device-mapper makes a name: hyphens are doubled in both, and one stands
     between. The volume is "" where it is a name of something else."""

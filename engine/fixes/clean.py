@@ -176,8 +176,8 @@ def litter(repository: Repository, kinds: tuple[str, ...]) -> int:
 
 
 def lost(repository: Repository, name: str) -> int:
-    """Delete one quarantined volume for good. StaleFix when it is not in quarantine, Conflict while somebody has it open
-    or may still write to it."""
+    """Delete one quarantined volume for good. StaleFix when it is not in quarantine, Conflict while somebody has it
+    open or may still write to it."""
     items = _quarantined(repository, name)
     if not items:
         raise StaleFix(f"{name!r:.100} is not in quarantine any more", "Check again")

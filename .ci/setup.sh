@@ -89,7 +89,7 @@ missing_packages() {
     unless qemu-img qemu-utils
     [ "$level" = run ] || { lab_packages && unless tmux tmux && unless chromium chromium; }
     [ "$level" = run ] || { unless xz xz-utils && unless zstd zstd; }
-    [ "$level" = run ] || unless qemu-storage-daemon qemu-system-common
+    [ "$level" = run ] || { unless qemu-storage-daemon qemu-system-common && unless qemu-system-x86_64 qemu-system-x86; }
     if ! same_environment && ! find_python ensurepip,venv >/dev/null; then
         find_python sys >/dev/null || printf 'python3 '
         printf 'python3-venv '
@@ -152,11 +152,45 @@ ensure_environment() {
     say "ready"
 }
 
+# --- a Linux guest ----------------------------------------------------------------------------------------------------
+# A kernel, its modules and a busybox without libraries: unpacked into .venv/guest for tests, and not installed.
+
+guest_wanted() {
+    [ "$level" = dev ] && [ ! -e "$venv/guest/vmlinuz" ] && command -v dpkg-deb >/dev/null && command -v apt-get >/dev/null &&
+        [ "$(dpkg --print-architecture)" = amd64 ]
+}
+
+guest_kernel() { apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p'; }
+
+# In directory $1, which it leaves with a folder "guest". Links by && : set -e does not hold where a failure is asked for.
+unpack_guest() (
+    cd "$1" && rm -rf ./* &&
+        { [ -n "$(guest_kernel)" ] || apt update; } &&
+        apt-get -qq -o APT::Sandbox::User=root download "$(guest_kernel)" busybox-static &&
+        for package in *.deb; do dpkg-deb -x "$package" unpacked || exit 1; done &&
+        mkdir guest && find unpacked -name 'virtio*.ko' -exec cp {} guest/ \; &&
+        cp unpacked/bin/busybox guest/ && cp unpacked/boot/vmlinuz-* guest/vmlinuz
+)
+
+ensure_guest() {
+    guest_wanted || return 0
+    say "unpacking a kernel for a guest into .venv/guest"
+    scratch=$(mktemp -d "$venv/guest.XXXXXX")
+    if twice unpack_guest "$scratch"; then
+        rm -rf "$venv/guest"
+        mv "$scratch/guest" "$venv/guest"
+    else
+        say "no kernel for a guest could be had: the tests with a Linux guest are skipped"
+    fi
+    rm -rf "$scratch"
+}
+
 # --- here it starts ---------------------------------------------------------------------------------------------------
 
-if environment_ready && [ -z "$(missing_packages)" ]; then exit 0; fi
+if environment_ready && [ -z "$(missing_packages)" ] && ! guest_wanted; then exit 0; fi
 [ -w "$root" ] || die "$root cannot be written by $(id -un); set-up makes .venv in it"
 exec 9>"$root/.setup.lock"
 flock -n 9 || { say "waiting for another set-up of this checkout" && flock 9; }
 ensure_packages
 environment_ready || ensure_environment
+ensure_guest

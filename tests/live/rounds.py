@@ -240,7 +240,7 @@ class Merges(Rounds):
         snapshot = engine.create_snapshot("a", disk)
         guest.wait_for(guest.acknowledged + 3)
         engine.remove_image("a", snapshot)
-        acknowledged = self._acknowledged(self._merge, machine, dies)
+        acknowledged = self._acknowledged(self.merge, machine, dies)
         problems = []
         if acknowledged and dies in (NOBODY, VERB):
             self._fix_all(engine)
@@ -251,7 +251,7 @@ class Merges(Rounds):
         if dies == VERB and self._random.random() < 0.5:
             if engine.list_unheld() and self._random.random() < 0.5:
                 _patiently(lambda: engine.prepare_image("a", disk, take_over=True))
-            _patiently(lambda: self._merge(engine))
+            _patiently(lambda: self.merge(engine))
             self.counted["merge, went on"] += 1
             guest.wait_for(guest.acknowledged + 2)
         machine.kill()
@@ -266,7 +266,7 @@ class Merges(Rounds):
         return problems
 
     @staticmethod
-    def _merge(engine: Engine) -> None:
+    def merge(engine: Engine) -> None:
         for fix in engine.check_storage_repository("a"):
             if fix.rule == rules.M_CHAIN:
                 engine.run_fix_here("a", fix)

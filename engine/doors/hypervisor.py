@@ -35,8 +35,8 @@ class Node(NamedTuple):
 
 
 class Job(NamedTuple):
-    """Work on its disks that a machine does by itself. One that was started here is kept when it has ended, until it is
-    forgotten."""
+    """Work on its disks that a machine does by itself. How one of ours ended is told to whoever speaks to the machine
+    at that moment, until it is forgotten; nobody else finds it."""
 
     kind: str
     status: str
@@ -100,7 +100,7 @@ class Monitor(Protocol):
         """Have a job end soon; what it has brought stays. Success when it has ended."""
 
     def forget(self, job: str) -> None:
-        """Let the machine keep a job that has ended no longer."""
+        """Tell no longer of a job that has ended."""
 
     def close(self) -> None:
         """Let others speak to the machine. Idempotent, never raises."""

@@ -97,6 +97,10 @@ class SimMachine:
 
     # -- what its monitor does (``engine.doors.hypervisor``)
 
+    def listen(self) -> None:
+        """Forget how jobs ended: that is told once, to who speaks to it then."""
+        self._pulls = {name: job for name, job in self._pulls.items() if job.status != "concluded"}
+
     def nodes(self) -> list[Node]:
         """What it has open, top first."""
         return [*self._nodes, *(node for _, node in self._added.values())]

@@ -93,6 +93,9 @@ class Spoken(Protocol):
     def running(self) -> bool:
         """Whether it is neither dead nor frozen."""
 
+    def listen(self) -> None:
+        """Another one speaks to it."""
+
     def nodes(self) -> list[Node]: ...
     def add_overlay(self, name: str, layer: Layer) -> None: ...
     def close_node(self, name: str) -> None: ...

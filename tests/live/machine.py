@@ -56,7 +56,8 @@ class Machine:
             connection.connect(str(self.second))
             with connection.makefile("rwb") as speech:
                 answer: dict[str, Any] = json.loads(speech.readline())
-                for words in ({"execute": "qmp_capabilities"}, {"execute": command, "arguments": arguments}):
+                named = {name.replace("_", "-"): value for name, value in arguments.items()}
+                for words in ({"execute": "qmp_capabilities"}, {"execute": command, "arguments": named}):
                     speech.write(json.dumps(words).encode())
                     speech.flush()
                     answer = json.loads(speech.readline())

@@ -2,6 +2,8 @@
 
 The protocol is the library's (qemu.qmp). A monitor serves one client: who comes second waits for its greeting, which
 ends in a time-out. An answer may take long.
+
+A job that we start here is kept by nobody when it has ended (``qemu``): how it ended is heard from its event.
 """
 
 from __future__ import annotations
@@ -9,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
+from engine.doors.hypervisor import Job
 from engine.doors.images import Layer
 from engine.errors import ToolFailed, ToolMissing
 from engine.tools.hypervisor.qemu import Qemu
@@ -22,6 +25,7 @@ _CONNECT_S = 10.0
 _ANSWER_S = 120.0
 _LEAVE_S = 1.0
 _ROUNDS = 5
+_CANCELLED = "Operation canceled"
 _Answer = TypeVar("_Answer")
 
 
@@ -35,13 +39,27 @@ class QmpMonitor(Qemu):
             "Look whether the machine runs, and whether somebody else uses that monitor; a second one (-qmp) is best",
         )
         self._client = QMPClient("diskwright")
-        self._client.events.event_filter = lambda event: False  # nobody reads them, and a job may take hours
+        self._client.events.event_filter = self._hear
+        self._known: set[str] = set()
+        """Jobs that it had since we speak to it."""
+        self._ended: dict[str, Job] = {}
+        """Those of them that have ended and were not forgotten."""
         self._loop = asyncio.new_event_loop()
         try:
             self._run(self._client.connect(path), _CONNECT_S, "answer")
         except BaseException:
             self.close()
             raise
+
+    def _hear(self, event: Mapping[str, Any]) -> bool:
+        """Note how a job ended. No event is kept: nobody reads them, and a job may take hours."""
+        told = event.get("data")
+        cancelled = event.get("event") == "BLOCK_JOB_CANCELLED"
+        if (cancelled or event.get("event") == "BLOCK_JOB_COMPLETED") and isinstance(told, dict):
+            name, why = told.get("device"), _CANCELLED if cancelled else str(told.get("error", ""))
+            if name in self._known:
+                self._ended[name] = Job(str(told.get("type")), "concluded", error=why)
+        return False
 
     def _run(self, work: Coroutine[Any, Any, _Answer], seconds: float, doing: str) -> _Answer:
         try:
@@ -61,6 +79,12 @@ class QmpMonitor(Qemu):
         named = {name.replace("_", "-"): value for name, value in arguments.items()}
         return self._run(self._client.execute(command, named or None), _ANSWER_S, doing)
 
+    def jobs(self) -> dict[str, Job]:
+        """Make one query, which tells of those that have not ended."""
+        found = super().jobs()
+        self._known.update(found)
+        return {**self._ended, **found}
+
     def add_overlay(self, name: str, layer: Layer, like: str) -> None:
         """Add one node; its backing stays away until the switch."""
         cache = self._cache(like)
@@ -72,7 +96,7 @@ class QmpMonitor(Qemu):
         )  # fmt: skip
 
     def _cache(self, node: str) -> dict[str, bool]:
-        for item in self.answer("query-named-block-nodes", "tell what it has open", flat=True):
+        for item in self.named_nodes(flat=True):
             if item.get("node-name") == node and isinstance(item.get("cache"), dict):
                 return {key: bool(item["cache"].get(key)) for key in ("direct", "no-flush")}
         return {}
@@ -95,7 +119,7 @@ class QmpMonitor(Qemu):
 
     def pull(self, job: str, node: str, backing: str) -> None:
         """Make one block-stream, which writes a name of its own into the header unless it is told one."""
-        nodes = self.answer("query-named-block-nodes", "tell what it has open")
+        nodes = self.named_nodes()
         with self.sense():
             below = next(item["image"]["backing-image"] for item in nodes if item["node-name"] == node)
             base = below["backing-image"]["filename"] if "backing-image" in below else None
@@ -103,9 +127,8 @@ class QmpMonitor(Qemu):
         if stands_on != backing or (base is None) != (not backing):
             raise ToolFailed(f"{self.who} has {stands_on!r:.80} below, and not {backing!r}", self.next_step)
         kept = {} if base is None else {"base": base, "backing_file": backing}
-        self.ask(
-            "block-stream", "merge layers", job_id=job, device=node, auto_finalize=False, auto_dismiss=False, **kept
-        )
+        self._known.add(job)
+        self.ask("block-stream", "merge layers", job_id=job, device=node, auto_finalize=False, **kept)
 
     def finish(self, job: str) -> None:
         """Make one job-finalize."""
@@ -117,8 +140,9 @@ class QmpMonitor(Qemu):
             self.ask("job-cancel", "stop a job", id=job)
 
     def forget(self, job: str) -> None:
-        """Make one job-dismiss."""
-        self.ask("job-dismiss", "forget a job", id=job)
+        """Forget it here, or make one job-dismiss."""
+        if self._ended.pop(job, None) is None:
+            self.ask("job-dismiss", "forget a job", id=job)
 
     def close(self) -> None:
         """Disconnect."""

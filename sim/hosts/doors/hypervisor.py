@@ -48,6 +48,7 @@ class SimMonitor:
     def __init__(self, process: SimProcess, monitor: str) -> None:
         self._process, self._monitor = process, monitor
         self._first = self._machine()
+        self._first.listen()
 
     def _machine(self) -> Spoken:
         machine = self._process.host.monitors.get(self._monitor)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -30,8 +33,23 @@ if threading.current_thread() is threading.main_thread() and signal.getsignal(si
     # A shell has its background jobs ignore Ctrl-C, and what they start inherits that: nothing could be interrupted.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+_OF_THE_USER = (
+    "COLORTERM",
+    "COLUMNS",
+    "DISKWRIGHT_DEBUG",
+    "DISKWRIGHT_HOST",
+    "FORCE_COLOR",
+    "LANG",
+    "LANGUAGE",
+    "LINES",
+    "NO_COLOR",
+    "PYTHONIOENCODING",
+    "SUDO_USER",
+    "TMUX",
+)
+
 _MARK = "DISKWRIGHT_TESTED_BY"
-_GONE_WITHIN_S = 10.0
+_GONE_WITHIN_S = 60.0
 
 # A run in CI tries the same examples each time, so a failure belongs to the change and not to chance.
 settings.register_profile("ci", derandomize=True, deadline=None, database=None, print_blob=True)
@@ -42,11 +60,15 @@ settings.load_profile("ci" if IN_CI else "dev")
 
 @pytest.fixture(autouse=True)
 def own_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test is a host that remembers nothing: its state is under ``tmp_path``, where nothing is made before."""
+    """Each test is a host that remembers nothing: its state is under ``tmp_path``, where nothing is made before. What
+    whoever started us has set for terminals and languages changes nothing."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg-config"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg-data"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg-state"))
     monkeypatch.setenv("DISKWRIGHT_STATE", str(tmp_path / "host-state"))
-    monkeypatch.delenv("DISKWRIGHT_HOST", raising=False)
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    for name in _OF_THE_USER:
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +112,27 @@ def _marked(mark: str, but: int | None) -> list[str]:
         except OSError:
             continue  # it has gone, or is somebody else's
     return found
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """What a test that failed has left open is closed when it ends: a warning of that would be the error of whichever
+    test runs when it is found."""
+    before = item.session.testsfailed
+    result = yield
+    if item.session.testsfailed != before:
+        _collect_quietly()
+    return result
+
+
+def _collect_quietly() -> None:
+    for name in ("last_exc", "last_type", "last_value", "last_traceback"):
+        with contextlib.suppress(AttributeError):
+            delattr(sys, name)
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setattr(sys, "unraisablehook", lambda _: None)
+        warnings.simplefilter("ignore")
+        gc.collect()
 
 
 @pytest.hookimpl(trylast=True)

@@ -158,8 +158,8 @@ def test_requests_of_two_threads_do_not_run_into_each_other():
         server = pool.submit(_serve, theirs, 40)
         blocks = [pool.submit(client.write, at * BLOCK, bytes([at]) * BLOCK * 20) for at in range(40)]
         for block in blocks:
-            block.result(10)
-        assert sorted(server.result(10)) == [(at * BLOCK, bytes([at]) * BLOCK * 20) for at in range(40)]
+            block.result(60)
+        assert sorted(server.result(60)) == [(at * BLOCK, bytes([at]) * BLOCK * 20) for at in range(40)]
 
 
 @pytest.mark.parametrize(("words", "told"), [

@@ -140,7 +140,7 @@ def test_pages_of_strangers_cannot_reach_it(browser: Browser, served: Served) ->
 
 
 def _ask(served: Served, path: str, **headers: str) -> tuple[int, http.client.HTTPMessage]:
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE_S)
     connection.request("GET", path, headers=headers)
     answer = connection.getresponse()
     answer.read()

@@ -61,7 +61,7 @@ def test_storages_that_do_not_answer_are_waited_for_together(
     run: Command, main_repo: str, backup_repo: str, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ):
     """Neither is opened before the other was asked for, and none is asked twice; each is told."""
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=60)
     places = {repo["parameters"]["path"] for repo in run.json("repos")["repositories"]}
     list_directory = RealFiles.list_directory
     asked: list[str] = []

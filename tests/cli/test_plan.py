@@ -80,7 +80,7 @@ def test_a_run_can_be_left_alone(run: Command, broken: dict[str, str]):
     plan = run.json("plan", "backup", "--irreversible")["plan"]
     started = run.json("fix", "backup", "--plan", plan, "--no-wait", "--irreversible")
     assert started["steps"] == 2
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while run.json("check", "backup")["fixes"] and time.monotonic() < deadline:
         pass
     assert run.json("check", "backup")["fixes"] == []

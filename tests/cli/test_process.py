@@ -6,30 +6,18 @@ import contextlib
 import os
 import pty
 import re
-import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Command, start, write_disk
-from tests.doors.children import wait_ended
+from tests.doors.children import Gate, gate, wait_ended
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*[mK]")
-STARTUP_RATIO = 6.0
-
-
-def cpu_seconds(arguments: list[str]) -> float:
-    """CPU time of one run: other work on the machine changes it less than the time on a clock."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(arguments, stdout=subprocess.DEVNULL, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
 HEAVY = {"asyncio", "dataclasses", "pathlib", "platformdirs", "shutil", "socket", "subprocess", "tempfile", "textual"}
 
 
@@ -121,18 +109,12 @@ def test_a_terminal_gets_colour_and_fitting_lines(run: Command, main_repo: str, 
     assert on_terminal("images", main_repo, columns=80)[1] == plain
 
 
-def stop_runner(engine_host: str) -> list[int]:
-    """Freeze the runners of a host; returns their pids."""
-    import json
-
-    pids = []
-    folder = Path(os.environ["DISKWRIGHT_STATE"], engine_host, "tasks")
-    for path in folder.glob("*.json") if folder.exists() else ():
-        pid = json.loads(path.read_text(encoding="utf-8"))["process"][1]
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
-            pids.append(pid)
-    return pids
+@pytest.fixture
+def copying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """Every copy of data waits at its beginning."""
+    with gate(tmp_path / "held") as closed:
+        monkeypatch.setenv("PATH", closed.path)
+        yield closed
 
 
 @pytest.fixture
@@ -151,31 +133,25 @@ def test_progress_is_shown_on_a_terminal(run: Command, source: str, monkeypatch:
     assert "OPTIMIZED" in ESCAPES.sub("", shown).splitlines()[-1]
 
 
-def test_ctrl_c_detaches_and_the_work_goes_on(run: Command, source: str, monkeypatch: pytest.MonkeyPatch):
+def test_ctrl_c_detaches_and_the_work_goes_on(
+    run: Command, source: str, copying: Gate, monkeypatch: pytest.MonkeyPatch
+):
     """Ctrl-C while waiting ends the command with 130 and says how to look; the copy goes on and is finished."""
     monkeypatch.setenv("TERM", "xterm")
-    frozen: list[int] = []
 
-    def runner_is_frozen(shown: str) -> bool:
-        # The bar has drawn the copy: its process is there. It is held still, so that it cannot end first.
-        if "copy" in shown.replace(source, "") or "mend" in shown:
-            frozen.extend(stop_runner("host-a"))
-        return bool(frozen)
+    def is_at_work(shown: str) -> bool:
+        return "copy" in shown.replace(source, "") or "mend" in shown  # the bar has drawn it
 
-    code, shown = on_terminal("copy", "backup", source, "--wait", check=runner_is_frozen)
-    try:
-        assert code == 130 and f"diskwright status backup {source}" in shown
-        tasks = run.json("tasks")["tasks"]
-        assert [task["image"] for task in tasks] == [source]
-    finally:
-        for pid in frozen:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+    code, shown = on_terminal("copy", "backup", source, "--wait", check=is_at_work)
+    assert code == 130 and f"diskwright status backup {source}" in shown
+    tasks = run.json("tasks")["tasks"]
+    assert [task["image"] for task in tasks] == [source]
+    copying.open()
     run("copy", "backup", source, "--wait")
     assert run.json("status", "backup", source)["status"] == "optimized"
 
 
-def test_what_runs_can_be_stopped_and_goes_on(run: Command, source: str):
+def test_what_runs_can_be_stopped_and_goes_on(run: Command, source: str, copying: Gate):
     """stop ends what runs on an image, its status says who stopped it, and the mend goes on to the end.
 
     The mend is one of several fixes that run in one process."""
@@ -183,14 +159,12 @@ def test_what_runs_can_be_stopped_and_goes_on(run: Command, source: str):
     removed = run.id("create-disk", "backup", "1M")
     run("remove", "backup", removed)
     run("fix", "backup", "--all", "--irreversible", "--no-wait")
-    pids: list[int] = []
-    while not pids or run.json("tasks")["tasks"][0]["image"] != source:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-        pids = stop_runner("host-a")
-        assert pids, "the runner ended before it was seen at work"
+    while (task := run.json("tasks")["tasks"][0])["image"] != source:
+        pass
     run("disconnect", "backup", code=5)
-    assert run.json("status", "backup", source)["task"]["pid"] == pids[0]
+    assert run.json("status", "backup", source)["task"]["pid"] == task["pid"]
+    os.kill(task["pid"], signal.SIGSTOP)  # so that it hears of the end before anything else
+    copying.open()
     run("stop", "backup", source)
     assert run.json("tasks")["tasks"] == []
     assert "stopped" in run.json("status", "backup", source)["reason"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -39,6 +40,7 @@ GiB = 1 << 30
 MiB = 1 << 20
 GOLDENS = Path(__file__).parent / "goldens"
 UPDATE = "DISKWRIGHT_UPDATE_GOLDENS"
+PATIENCE_S = 60.0
 
 
 def ident(number: int) -> str:
@@ -194,7 +196,8 @@ async def idle(pilot: Pilot[Any]) -> None:
     """Wait until no call is under way and everything is drawn."""
     app = pilot.app
     assert isinstance(app, ConsoleApp)
-    for _ in range(500):
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
         await pilot.pause()
         if not app.jobs.busy() and not app.jobs.deciding:
             return

@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.contracts.source import ROOT
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 COMMAND = [sys.executable, "-m", "tui.cli.main"]
 
 
@@ -92,7 +92,7 @@ class Terminal:
 
     def close(self) -> None:
         subprocess.run(["tmux", "-S", self.socket, "kill-server"], capture_output=True, check=False)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while os.path.exists(self.socket) and time.monotonic() < deadline:
             try:
                 self.tmux("list-sessions")

@@ -46,7 +46,7 @@ class BareShell:
         self.shown: list[Where] = []
 
     def finish(self) -> None:
-        message = self.done.get(timeout=30)
+        message = self.done.get(timeout=60)
         message.finish(message.value, message.error)
 
     def tell(self, text: str, severity: str = "information") -> None:

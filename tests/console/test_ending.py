@@ -19,7 +19,7 @@ from textual.drivers.linux_driver import LinuxDriver
 from tests.console.terminal import COMMAND, Terminal
 from tui.console.terminal.driver import TerminalDriver
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 """It is gone within two seconds; a busy machine may need longer to say so."""
 
 

@@ -105,7 +105,7 @@ async def test_playing_goes_on_by_itself_and_ends_at_the_end(tmp_path: Path, tra
         await opened(pilot)
         page = cast(TimelinePage, app.page("timeline"))
         await press(pilot, "full_stop", "full_stop", "full_stop", "full_stop", "space")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         replay = app.site.replay
         assert replay is not None
         while app.site.step < len(replay.steps) - 1 and time.monotonic() < deadline:

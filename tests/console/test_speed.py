@@ -45,10 +45,10 @@ async def test_a_hundred_thousand_images(tmp_path: Path) -> None:
         assert "Images 10 of 100000" in screen_text(pilot.app)
         await press(pilot, "escape", "o", "O")
         assert time.process_time() - started < 2 * BUDGET_S
-        started = time.perf_counter()
+        started = time.process_time()
         page.table_widget.go(50_000)
         await pilot.pause()
-        assert time.perf_counter() - started < BUDGET_S
+        assert time.process_time() - started < BUDGET_S
 
 
 async def test_a_log_of_a_hundred_thousand_lines(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def engine_of(state: str, host: str = "host-a") -> Engine:
     return Engine(real_doors(host), f"{state}/{host}")
 
 
-def until(engine: Engine, condition: Callable[[], Any], patience_s: float = 30.0) -> Any:
+def until(engine: Engine, condition: Callable[[], Any], patience_s: float = 60.0) -> Any:
     """Wait for something that another process does; returns what ``condition`` found."""
     clock = engine.doors.clock
     deadline = clock.monotonic() + patience_s

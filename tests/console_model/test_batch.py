@@ -12,6 +12,7 @@ from engine.data.model import OperationStatus
 from engine.errors import Conflict, NotFound, Refused
 from tests.console_model.conftest import Demo
 from tests.console_model.kit import until
+from tests.doors.children import frozen, gate
 from tui.text.words import RunState
 from tui.view import live
 from tui.view.estimates import Times, load
@@ -229,8 +230,8 @@ def test_a_step_that_is_stopped_is_stopped(demo: Demo):
 def test_a_fix_goes_on_when_its_run_dies_and_is_found_again(demo: Demo):
     """The runner of a step is a process of its own: the next executor follows it instead of starting another."""
     plan = plan_of(demo, "web-db")
-    task = demo.engine.fix_storage_repository("demo", plan.steps[0].row.fix())
-    os.kill(task.process.pid, signal.SIGSTOP)
+    with frozen(demo.engine.doors.processes):
+        task = demo.engine.fix_storage_repository("demo", plan.steps[0].row.fix())
     run = run_notes.of_plan(plan, "1" * 32, 1.0, "host-a")
     begun = run.steps[0]._replace(state=RunState.RUNNING, task=task.id, log=task.log, process=task.process, attempts=1)
     run = run.with_step(begun)._replace(process=task.process._replace(pid=1 << 22, started=1))
@@ -243,7 +244,9 @@ def test_a_fix_goes_on_when_its_run_dies_and_is_found_again(demo: Demo):
     assert states(done) == ["DONE"] and done.steps[0].attempts == 1
 
 
-def test_a_runner_that_is_killed_is_a_failure_with_a_reason(demo: Demo):
+def test_a_runner_that_is_killed_is_a_failure_with_a_reason(
+    demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """kill -9 of the process of a step: FAILED, and what it did is kept."""
     plan = plan_of(demo, "web-db", "clean (removed) ci-4411")
     run = run_notes.of_plan(plan, "1" * 32, 1.0, "host-a")
@@ -252,8 +255,11 @@ def test_a_runner_that_is_killed_is_a_failure_with_a_reason(demo: Demo):
     def say(line: str) -> None:
         if "begins in process" in line and '"step": 1' in line:
             os.kill(int(line.split("process ")[1].rstrip('"}')), signal.SIGKILL)
+            copying.open()
 
-    done = Batch(demo.engine, demo.notes, run, lambda: False, say).execute()
+    with gate(tmp_path / "held") as copying:
+        monkeypatch.setenv("PATH", copying.path)
+        done = Batch(demo.engine, demo.notes, run, lambda: False, say).execute()
     assert states(done) == ["FAILED", "DONE"]
     assert "ended before it was done" in done.steps[0].reason
     assert "killed" in {event.kind for event in Journal(demo.notes, demo.identity).events()}

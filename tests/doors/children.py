@@ -1,12 +1,21 @@
-"""Processes for the tests to start, and waiting for them without sleeping."""
+"""Processes for the tests to start and to hold, and waiting for them without sleeping."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
+import shlex
+import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.doors.processes import Processes, ProcessIdentity
 
 PATIENCE_MS = 60_000
 
@@ -80,6 +89,56 @@ def pipe(directory: Path) -> Iterator[Pipe]:
         yield made
     finally:
         made.close()
+
+
+@contextmanager
+def frozen(processes: Processes) -> Iterator[None]:
+    """What it spawns meanwhile stands still from its beginning, before it has done anything."""
+    begin = processes.spawn
+
+    def spawn(*given: Any) -> ProcessIdentity:
+        identity = begin(*given)
+        os.kill(identity.pid, signal.SIGSTOP)
+        return identity
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "spawn", spawn)
+        yield
+
+
+class Gate:
+    """A program that waits at its beginning, wherever ``path`` is the PATH, until it is opened or the test has ended.
+
+    What needs the program is then seen at work, however long those who look take.
+    """
+
+    def __init__(self, folder: Path, program: str) -> None:
+        real = shutil.which(program)
+        assert real is not None
+        folder.mkdir()
+        lock = folder / "lock"
+        self._descriptor = os.open(lock, os.O_RDWR | os.O_CREAT)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        script = folder / program
+        script.write_text(f'#!/bin/sh\nexec flock -s -F {shlex.quote(str(lock))} {shlex.quote(real)} "$@"\n')
+        script.chmod(0o755)
+        self.path = f"{folder}:{os.environ['PATH']}"
+
+    def open(self) -> None:
+        """Let it go on; also what is started from now on."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+@contextmanager
+def gate(folder: Path, program: str = "qemu-nbd") -> Iterator[Gate]:
+    """A closed one; everything that copies data needs ``qemu-nbd``."""
+    made = Gate(folder, program)
+    try:
+        yield made
+    finally:
+        made.open()
 
 
 def wait_ended(pid: int) -> None:

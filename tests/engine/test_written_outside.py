@@ -14,7 +14,7 @@ from engine.data.model import Risk
 from engine.data.records import decode, encode
 from engine.errors import Irreversible, Moved, Refused, StaleFix
 from engine.survey import survey
-from tests.crash.kit import as_it_rots, write
+from tests.crash.kit import as_a_stranger, as_it_rots, write
 
 MEBI = 1 << 20
 
@@ -34,7 +34,8 @@ def stranger(path: str, pattern: int = 9) -> None:
     """Another tool writes into a volume that it opens by hand."""
     node = {"driver": "qcow2", "backing": None, "file": {"driver": "file", "filename": path}}
     words = ["qemu-io", "-c", f"write -P {pattern} 0 64k", f"json:{json.dumps(node)}"]
-    subprocess.run(words, check=True, capture_output=True)
+    with as_a_stranger(path):
+        subprocess.run(words, check=True, capture_output=True)
 
 
 def written_disk(engine) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from sim.lab import Guest
 from sim.lab.cluster import MOUNT, Cluster
 
@@ -22,13 +24,15 @@ with socket.create_connection((sys.argv[1], 7), timeout=float(sys.argv[2])) as c
 
 def test_a_pulled_cable_stops_the_packets(host: Guest, other: Guest):
     """Nothing arrives at a host whose cable is pulled; commands do, and packets again when it is plugged in."""
-    server = other.begin(["python3", "-c", _SERVE])
+    listens = threading.Event()
+    server = other.begin(["python3", "-c", _SERVE], on_output=lambda kind, said: listens.set())
+    assert listens.wait(60)
     other.cut()
     assert host.python(_ASK, "host-b", "1", check=False).code == 1
     assert other.run(["echo", "here"]).stdout == "here\n"
     other.mend()
-    assert host.python(_ASK, "host-b", "30").stdout == "hello\n"
-    server.checked(30)
+    assert host.python(_ASK, "host-b", "60").stdout == "hello\n"
+    server.checked(60)
 
 
 def test_both_hosts_see_one_export(cluster: Cluster, host: Guest, other: Guest):

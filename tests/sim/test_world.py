@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -109,9 +108,7 @@ def test_a_spawned_runner_does_its_work_when_somebody_waits(world: World):
     assert engine.doors.processes.state(task.process) is ProcessState.RUNNING
     assert engine.context.repository("b").leases.held(copy)
     assert [one.id for one in engine.list_tasks()] == [task.id]
-    started = time.monotonic()
     engine.wait_for_task(task)
-    assert time.monotonic() - started < 5
     assert [event["event"] for event in engine.task_events(task)] == ["start", "done", "end"]
     assert not engine.context.repository("b").leases.held(copy)
     assert engine.get_image_status("b", copy).status is Status.OPTIMIZED

@@ -78,7 +78,7 @@ def test_a_program_comes_to_its_bounds(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_bound_that_the_host_has_set_is_not_raised():
     """What the operator allows diskwright counts for its tools too; time of a processor has one as well."""
-    with subprocess.Popen(["sleep", "5"]) as process:
+    with subprocess.Popen(["sleep", "60"]) as process:
         resource.prlimit(process.pid, resource.RLIMIT_AS, (100 * MIB, 100 * MIB))
         Limits(600 * MIB, 60).confine(process)
         assert resource.prlimit(process.pid, resource.RLIMIT_AS) == (100 * MIB, 100 * MIB)

@@ -61,14 +61,14 @@ def test_nothing_is_asked_twice_while_nobody_commits(bench, door, group):
 def test_a_command_dies_with_the_process_that_started_it(monkeypatch, tmp_path):
     """However that one ends: nobody may change a group on behalf of who is gone."""
     os.mkfifo(tmp_path / "pid")
-    fake_lvm(tmp_path, monkeypatch, f"echo $$ >{tmp_path}/pid; exec sleep 60")
+    fake_lvm(tmp_path, monkeypatch, f"echo $$ >{tmp_path}/pid; exec sleep 600")
     source = "from engine.tools.lvm.volume_groups import LvmVolumeGroups; LvmVolumeGroups('h').report('g')"
     process = subprocess.Popen([sys.executable, "-c", source])
     command = os.pidfd_open(int((tmp_path / "pid").read_text()))
     try:
         process.kill()
         process.wait()
-        assert select.select([command], [], [], 10)[0], "it still runs"
+        assert select.select([command], [], [], 60)[0], "it still runs"
     finally:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(command, signal.SIGKILL)

@@ -319,7 +319,7 @@ def test_a_host_whose_presence_lapses_loses_its_processes(hosts, on_a, on_b, unt
         assert on_a.process.poll() is None
     finally:
         hosts[0].signal(signal.SIGCONT)
-    assert on_a.process.wait(20) == -signal.SIGKILL
+    assert on_a.process.wait(60) == -signal.SIGKILL
     again = hosts[0].actor()
     until(lambda: again("joined") == 0)
     again("join", ONE)

@@ -48,7 +48,7 @@ def kill(pid: int) -> None:
     try:
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(watched, signal.SIGKILL)
-        _gone(watched, 10.0)
+        _gone(watched, 60.0)
     finally:
         os.close(watched)
 

@@ -13,7 +13,7 @@ from engine.errors import ImageBusy, Refused, Stopped
 from engine.fixes import sparsify
 from engine.triage.health import MAX_CHAIN
 from sim.hosts.crash import Crashed
-from tests.crash.kit import SIZE, MiB, World, as_it_rots, content, nothing_left_over, settle, write
+from tests.crash.kit import SIZE, MiB, World, as_a_stranger, as_it_rots, content, nothing_left_over, settle, write
 from tests.engine.fixes.kit import rules, status
 from tests.engine.kit import volume_of
 
@@ -148,7 +148,8 @@ def test_what_a_stranger_wrote_while_zeros_were_looked_for_stays_told(engine, wo
     it is then, and nothing would tell of that write any more."""
     disk = engine.create_virtual_disk("a", MiB, options={"strategy": "performance"})
     write(engine, "a", disk, "write -P 1 0 64k")
-    with volume_of(world, engine, "a", disk).open("r+b") as file:
+    path = volume_of(world, engine, "a", disk)
+    with as_a_stranger(path), path.open("r+b") as file:
         file.write(b"stranger")
     assert rules(engine, "a") == ["O-WRITTEN"]
     with pytest.raises(Refused, match="O-WRITTEN"):

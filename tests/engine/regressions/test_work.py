@@ -30,6 +30,7 @@ from engine.tools.qemu import server
 from engine.verbs import export
 from tests.contracts.source import ROOT
 from tests.crash.kit import MiB, content, settle, write
+from tests.doors.children import frozen
 from tests.engine.kit import (
     NO_FIX,
     copied,
@@ -49,9 +50,9 @@ def no_space(*arguments: Any) -> None:
 
 
 def until_free(engine: Any, repo: str, image: str) -> bool:
-    """Whether the lease is given up within some seconds."""
+    """Whether the lease is given up within a minute."""
     clock = engine.doors.clock
-    deadline = clock.monotonic() + 10
+    deadline = clock.monotonic() + 60
     while engine.context.repository(repo).leases.held(image):
         if clock.monotonic() > deadline:
             return False
@@ -177,9 +178,8 @@ def test_a_lease_is_free_when_the_work_is_done_however_slow_its_helpers_end(engi
 
 def stopped_task(engine: Any, repo: str, fix: Any) -> Any:
     """A task that is frozen, so that it neither ends nor gets anywhere."""
-    task = engine.fix_storage_repository(repo, fix, {"irreversible": True})
-    os.kill(task.process.pid, signal.SIGSTOP)
-    return task
+    with frozen(engine.doors.processes):
+        return engine.fix_storage_repository(repo, fix, {"irreversible": True})
 
 
 def test_a_merge_is_stopped_by_the_name_of_the_disk_too(engine):

@@ -61,7 +61,7 @@ def test_hosts_share_a_repository_with_real_leases(hosts):
         assert not one("lease")
     finally:
         hosts[1].signal(signal.SIGCONT)
-    assert two.process.wait(20) == -signal.SIGKILL
+    assert two.process.wait(60) == -signal.SIGKILL
     again = actor(hosts[1])
     wait_until(lambda: joins(again))
     wait_until(lambda: one("writer") == "" and one("lease"))

@@ -85,11 +85,18 @@ lab_packages() {
     unless mkfs.ext4 e2fsprogs
 }
 
+# The binding is a module of the distribution's Python: the engine finds it where .venv has the same one.
+libvirt_packages() {
+    unless libvirtd libvirt-daemon
+    [ -e /usr/lib/python3/dist-packages/libvirt.py ] || printf 'python3-libvirt '
+}
+
 missing_packages() {
     unless qemu-img qemu-utils
     [ "$level" = run ] || { lab_packages && unless tmux tmux && unless chromium chromium; }
     [ "$level" = run ] || { unless xz xz-utils && unless zstd zstd; }
     [ "$level" = run ] || { unless qemu-storage-daemon qemu-system-common && unless qemu-system-x86_64 qemu-system-x86; }
+    [ "$level" = run ] || libvirt_packages
     if ! same_environment && ! find_python ensurepip,venv >/dev/null; then
         find_python sys >/dev/null || printf 'python3 '
         printf 'python3-venv '

@@ -1,7 +1,7 @@
 """The hypervisor door: asking a running machine what it has open, and telling it to use something else.
 
-A machine is reached by its *monitor*, which is written ``qmp:PATH``. Whether it is the right one is told by what it has
-open, and not by who it is: a machine may have been restarted or migrated by its manager.
+A machine is reached by its *monitor*, which is written ``qmp:PATH`` or ``libvirt:URI/DOMAIN``. Whether it is the right
+one is told by what it has open, and not by who it is: a machine may have been restarted or migrated by its manager.
 
 A layer that a machine has open is a *node*. It is known by its name there, and by the path by which it was opened,
 which may be a link that leads elsewhere by now.
@@ -66,15 +66,18 @@ class Monitor(Protocol):
         """Return the jobs on block devices that the machine has under way, or keeps, by name."""
 
     def add_overlay(self, name: str, layer: Layer, like: str) -> None:
-        """Have the machine open an empty overlay as a node of that name, with the caching of the node ``like``. Nothing
-        is written, and nobody uses it yet."""
+        """Have the machine open an empty overlay as a node of that name, with the caching of the node ``like``, or have
+        it do so when it switches. Nothing is written, and nobody uses it yet."""
 
     def close_node(self, name: str) -> None:
         """Have the machine close a node that was added, by us or by its manager, and that nobody uses."""
 
-    def switch(self, node: str, overlay: str) -> None:
+    def switch(self, node: str, overlay: str, known_as: str) -> None:
         """Let the guest of ``node``, which nothing stands on, go on in the added node ``overlay`` above it. What it has
-        written before is flushed; nothing is written into ``node`` any more once this returns."""
+        written before is flushed; nothing is written into ``node`` any more once this returns.
+
+        A manager that starts the machine anew, and knows the disk by the path of ``node``, knows it by ``known_as``
+        before, whatever follows."""
 
     def grow(self, node: str, size: int) -> None:
         """Make what a writable node writes to ``size`` bytes long; its guest is told, and may use it before this
@@ -83,10 +86,15 @@ class Monitor(Protocol):
     def depth(self, node: str) -> int:
         """Return how many layers are below a node."""
 
+    def job_name(self, job: str, node: str) -> str:
+        """Return the name by which ``jobs`` tells of a job on a node that was started as ``job``. A manager has names
+        of its own, which tell nothing of who has started it."""
+
     def pull(self, job: str, node: str, backing: str) -> None:
         """Start the job that brings into a node whatever shows through it of the layer directly below. The guest goes
-        on, and sees the same throughout. The job is "pending" then, until it is finished. ToolFailed when that layer
-        does not stand on one whose name in its header is ``backing``; "": on none."""
+        on, and sees the same throughout. The job is "pending" then, until it is finished; a manager finishes it
+        itself, and forgets it. ToolFailed when that layer does not stand on one whose name in its header is
+        ``backing``; "": on none."""
 
     def finish(self, job: str) -> None:
         """Have a node into which all was pulled, and which is durable, stand on what is below that layer, in its header

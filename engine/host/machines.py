@@ -86,7 +86,7 @@ def find(monitor: Monitor, entry: Prepared, links: list[chains.Link], own_paths:
     opened, by the backing name in its header. What was added and not used has nothing
     below it, although its header names that."""
     names = [node_name(link.volume) for link in links[:2]]
-    prepared = [f"{run}/{name}" for run in (entry.run, *entry.names) for name in paths.NAMES.values()]
+    prepared = [f"{run}/{name}" for run in (entry.run, *entry.names) for name in paths.EVERY]
     opened = [node for node in monitor.nodes() if node.name in names or node.path in prepared or node.path in own_paths]
     layers = [node for node in opened if node.format in _FORMATS] or opened
     volumes = [(node, _volume(node, links[:2], names, own_paths)) for node in layers if node.writable]

@@ -32,7 +32,7 @@ from engine.gate import gate
 from engine.gate.gate import Purpose
 from engine.host import holding, machines
 from engine.host.machines import Machine
-from engine.host.paths import NAMES
+from engine.host.paths import EVERY
 from engine.host.state import HostState, Prepared
 from engine.survey import survey
 from engine.tags import chains, changes
@@ -114,7 +114,7 @@ def run(context: Context, state: HostState, repo_id: str, entry: Prepared, fix: 
             if len(links) < 2 or links[1].tag != below:
                 raise StaleFix(f"image {entry.image} does not stand on {below} any more", "Check again")
             machine = machines.find(monitor, entry, links, machines.own_paths_of(repository, links))
-            machines.require_idle(machine, entry.image, _job(links))
+            machines.require_idle(machine, entry.image, _own(machine, links))
             _require_able(fix, machine)
             with (
                 machines.held_anew(context, state, entry, repo_id),
@@ -170,10 +170,16 @@ def _job(links: list[chains.Link]) -> str:
     return f"dw-{links[0].volume.id[:_JOB_DIGITS]}"
 
 
+def _own(machine: Machine, links: list[chains.Link]) -> str:
+    """Return the name of our job. Of one that its manager has named only the record tells that it is ours, else ""."""
+    name = machine.monitor.job_name(_job(links), machine.top.name)
+    return name if name == _job(links) or machines.pulls(links) else ""
+
+
 def _merge(attempt: Attempt, machine: Machine, runs: Sequence[str], links: list[chains.Link]) -> None:
     """Have it done. A node that was given a name stays open when nobody uses it any more: that is closed."""
     _pull(attempt, machine, links)
-    names = [*NAMES.values(), backing_name(links[1].tag)]
+    names = [*EVERY, backing_name(links[1].tag)]
     paths = [f"{run}/{name}" for run in runs for name in names] + machines.own_paths_of(attempt.repository, links)[1:]
     backing = _backing(links)
     for node in machine.monitor.nodes():
@@ -189,10 +195,10 @@ def _backing(links: list[chains.Link]) -> str:
 
 def _pull(attempt: Attempt, machine: Machine, links: list[chains.Link]) -> None:
     """Have the machine do it, or go on with it, or find that it is done."""
-    monitor, job = machine.monitor, _job(links)
-    backing = _backing(links)
+    monitor, backing = machine.monitor, _backing(links)
+    job = monitor.job_name(_job(links), machine.top.name)
     if job not in monitor.jobs() and not _done(machine, links, backing):
-        monitor.pull(job, machine.top.name, backing)
+        monitor.pull(_job(links), machine.top.name, backing)
     try:
         pending = _ends_as(attempt, machine, job, "pending")
         if pending or _done(machine, links, backing):  # others may finish a job, too early

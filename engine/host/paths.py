@@ -3,7 +3,8 @@
 A machine that has the disk open opens it again by its name when qemu makes it read-only or writable. So the name leads
 to what the machine has open, until it has gone on elsewhere. The name of the disk tells its format, too: a snapshot
 makes a qcow2 of a raw disk, and whoever opened that as raw, by the name that it had, would destroy it. That name is
-gone then.
+gone then. A qcow2 disk has a second name, which leads to the same: a manager that knows the disk by the name by which
+it is open would write other names into its definition with each snapshot, so it is told of the other one.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from engine.tags import chains
 from engine.tags.context import Context
 
 NAMES = {VolumeFormat.QCOW2: "disk", VolumeFormat.RAW: "disk.raw"}
+SECOND = "disk.2"
+EVERY = (*NAMES.values(), SECOND)
+"""Names that lead to the disk, or to nothing where its format is another."""
 
 
 def make(context: Context, run: str, links: list[chains.Link], layers: list[Layer]) -> str:
@@ -26,6 +30,8 @@ def make(context: Context, run: str, links: list[chains.Link], layers: list[Laye
     try:
         for name, layer in zip(_names(links), layers, strict=True):
             context.doors.files.symlink(layer.path, f"{run}/{name}")
+        if links[0].volume.format is VolumeFormat.QCOW2:
+            context.doors.files.symlink(layers[0].path, f"{run}/{SECOND}")
     except OSError as error:
         raise from_os_error(error, f"make the run directory of image {links[0].tag}") from error
     return of(run, links)
@@ -36,13 +42,23 @@ def of(run: str, links: list[chains.Link]) -> str:
     return f"{run}/{NAMES[links[0].volume.format]}"
 
 
+def other(given: str, opened: str) -> str:
+    """Return the name of a disk that will be qcow2 by which it is not open. ``given``: its path for a machine;
+    ``opened``: the path by which one has it open."""
+    name = NAMES[VolumeFormat.QCOW2]
+    return f"{given.rpartition('/')[0]}/{SECOND if opened.rpartition('/')[2] == name else name}"
+
+
 def renew(context: Context, run: str, links: list[chains.Link], layers: list[Layer]) -> None:
     """Have the links lead to other layers, the lowest first: whoever opens the disk meanwhile gets all of the chain
     that was, or all of the one that is, or nothing where its format is another now."""
     extend(context, run, links, layers)
+    format = links[0].volume.format
+    names = (NAMES[format], SECOND) if format is VolumeFormat.QCOW2 else (NAMES[format],)
     try:
-        replace_link(context.doors.files, layers[0].path, f"{run}/{NAMES[links[0].volume.format]}")
-        for name in set(NAMES.values()) - {NAMES[links[0].volume.format]}:
+        for name in names:
+            replace_link(context.doors.files, layers[0].path, f"{run}/{name}")
+        for name in sorted(set(EVERY) - set(names)):
             with contextlib.suppress(FileNotFoundError):
                 context.doors.files.unlink(f"{run}/{name}")
     except OSError as error:

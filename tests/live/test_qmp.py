@@ -73,7 +73,7 @@ def history(monitor: Monitor, overlay: Layer) -> list[list[tuple[object, ...]]]:
     monitor.add_overlay("dw-added", overlay, monitor.nodes()[0].name)
     seen.append(sorted(told(monitor.nodes())))
     top = next(node.name for node in monitor.nodes() if node.path.endswith("/disk") and node.format == "qcow2")
-    monitor.switch(top, "dw-added")
+    monitor.switch(top, "dw-added", "")
     return [*seen, sorted(told(monitor.nodes()))]
 
 
@@ -289,7 +289,7 @@ def test_what_the_machine_says_is_an_error_with_its_words(machine: Machine):
     with pytest.raises(ToolFailed, match="No such file"):
         monitor.add_overlay("dw-x", Layer("/nowhere/x", VolumeFormat.QCOW2), "disk")
     with pytest.raises(ToolFailed, match="nobody"):
-        monitor.switch("nobody", "disk")
+        monitor.switch("nobody", "disk", "")
     machine.kill()
     with pytest.raises(ToolFailed):
         monitor.nodes()
@@ -299,7 +299,13 @@ def test_what_the_machine_says_is_an_error_with_its_words(machine: Machine):
 
 def test_a_monitor_that_is_gone_busy_or_none_is_told(machine: Machine, tmp_path: Path, monkeypatch):
     """Each is one sentence, and what is no monitor is a mistake of who asks."""
-    for nonsense in ("vm", "qmp:relative", "libvirt:qemu:///system/vm"):
+    for nonsense in (
+        "vm",
+        "qmp:relative",
+        "libvirt:vm",
+        "libvirt:qemu+ssh://far/system/vm",
+        "libvirt:test:///default/t",
+    ):
         with pytest.raises(BadRequest, match="no monitor"):
             Monitors().connect(nonsense)
     with pytest.raises(ToolFailed):

@@ -228,7 +228,8 @@ COMMANDS: dict[str, Command] = {
         "Without, the path alone is printed; its format is told on standard error, and with --json. That of a disk\n"
         "is /run/diskwright/disks/REPO/IMAGE/disk each time, with the name that was given, or the id, where /run\n"
         "is kept in memory; elsewhere it is another one after each boot. Prepare before each start of a machine.\n"
-        "With --monitor qmp:PATH (a QMP socket of the machine) snapshots and copies are taken while the machine runs.",
+        "With --monitor qmp:PATH (a QMP socket of the machine), or libvirt:URI/DOMAIN, snapshots and copies are taken\n"
+        "while the machine runs.",
     ),
     "attach": _command(
         4, "prepare", "say how to speak to the machine of a disk, to work on it while it runs",

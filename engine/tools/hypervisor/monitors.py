@@ -3,20 +3,21 @@ verb takes, and is an optional dependency."""
 
 from __future__ import annotations
 
+from engine.data import monitors
 from engine.doors.hypervisor import Monitor
-from engine.errors import BadRequest, ToolMissing
-
-QMP = "qmp:"
+from engine.errors import ToolMissing
 
 
 class Monitors:
-    """The machines of this host: ``qmp:PATH`` of a Unix socket."""
+    """The machines of this host: ``qmp:PATH`` of a Unix socket, ``libvirt:URI/DOMAIN``."""
 
     def connect(self, monitor: str) -> Monitor:
         """Negotiate; at most 10 s."""
-        path = monitor.removeprefix(QMP)
-        if not monitor.startswith(QMP) or not path.startswith("/"):
-            raise BadRequest(f"{monitor!r:.200} is no monitor", "Use qmp:/PATH/OF/SOCKET, the path absolute")
+        address = monitors.parse(monitor)
+        if isinstance(address, monitors.Libvirt):
+            from engine.tools.hypervisor.libvirt import LibvirtMonitor
+
+            return LibvirtMonitor(address)
         try:
             from engine.tools.hypervisor.qmp import QmpMonitor
         except ImportError as error:
@@ -24,4 +25,4 @@ class Monitors:
                 "speaking to a machine needs the Python package qemu.qmp, which is not installed",
                 "Install it: pip install 'diskwright[machines]'",
             ) from error
-        return QmpMonitor(path)
+        return QmpMonitor(address.path)

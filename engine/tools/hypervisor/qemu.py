@@ -58,10 +58,11 @@ class Qemu(ABC):
         """Return its nodes as it tells of them; ToolFailed where it would die of the question."""
         for name, job in Qemu.jobs(self).items():
             if job.kind == "stream" and job.ended:
-                self._let_go(name)
+                self.let_go(name)
         return self.answer("query-named-block-nodes", "tell what it has open", **how)
 
-    def _let_go(self, job: str) -> None:
+    def let_go(self, job: str) -> None:
+        """Have a job that has ended kept no longer."""
         if not job.startswith(_OURS):
             raise ToolFailed(
                 f"{self.who} keeps the job {job!r:.80}, which has ended: asked for its disks it may die (qemu 7.2)",
@@ -81,6 +82,26 @@ class Qemu(ABC):
         nodes = self.named_nodes()
         with self.sense():
             return next(int(item["backing_file_depth"]) for item in nodes if item["node-name"] == node)
+
+    def is_shorter(self, node: str, size: int) -> bool:
+        """Tell whether a node has to be made longer to have that size. ToolFailed when it is longer, or is none: qemu
+        would make it shorter as well, and cut off data."""
+        have = next((found.size for found in self.nodes() if found.name == node), -1)
+        if not 0 <= have <= size:
+            raise ToolFailed(f"{self.who} has {node} of {have} bytes now, not to be made {size}", self.next_step)
+        return have < size
+
+    def base(self, node: str, backing: str) -> str | None:
+        """Return the file name of what the layer directly below a node stands on, None for nothing. ToolFailed when
+        that is called something else than ``backing`` in its header."""
+        nodes = self.named_nodes()
+        with self.sense():
+            below = next(item["image"]["backing-image"] for item in nodes if item["node-name"] == node)
+            base = str(below["backing-image"]["filename"]) if "backing-image" in below else None
+            stands_on = below.get("backing-filename", "")
+        if stands_on != backing or (base is None) != (not backing):
+            raise ToolFailed(f"{self.who} has {stands_on!r:.80} below, and not {backing!r}", self.next_step)
+        return base
 
     def write_back(self, node: str) -> None:
         """Have qemu flush it by its own tool, by the monitor for people: the one for programs has no such command.

@@ -105,27 +105,24 @@ class QmpMonitor(Qemu):
         """Delete one node."""
         self.ask("blockdev-del", f"close {name}", node_name=name)
 
-    def switch(self, node: str, overlay: str) -> None:
+    def switch(self, node: str, overlay: str, known_as: str) -> None:
         """Make one blockdev-snapshot, which drains and flushes the node."""
+        del known_as  # who starts it anew is told by whoever does
         self.ask("blockdev-snapshot", "go on in the overlay", node=node, overlay=overlay)
 
     def grow(self, node: str, size: int) -> None:
-        """Make one block_resize, after a look: it would make shorter as well, and cut off data."""
-        have = next((found.size for found in self.nodes() if found.name == node), -1)
-        if not 0 <= have <= size:
-            raise ToolFailed(f"{self.who} has {node} of {have} bytes now, not to be made {size}", self.next_step)
-        if have < size:
+        """Make one block_resize."""
+        if self.is_shorter(node, size):
             self.ask("block_resize", "make the disk longer", node_name=node, size=size)
+
+    def job_name(self, job: str, node: str) -> str:
+        """Return the name itself."""
+        del node
+        return job
 
     def pull(self, job: str, node: str, backing: str) -> None:
         """Make one block-stream, which writes a name of its own into the header unless it is told one."""
-        nodes = self.named_nodes()
-        with self.sense():
-            below = next(item["image"]["backing-image"] for item in nodes if item["node-name"] == node)
-            base = below["backing-image"]["filename"] if "backing-image" in below else None
-            stands_on = below.get("backing-filename", "")
-        if stands_on != backing or (base is None) != (not backing):
-            raise ToolFailed(f"{self.who} has {stands_on!r:.80} below, and not {backing!r}", self.next_step)
+        base = self.base(node, backing)
         kept = {} if base is None else {"base": base, "backing_file": backing}
         self._known.add(job)
         self.ask("block-stream", "merge layers", job_id=job, device=node, auto_finalize=False, **kept)

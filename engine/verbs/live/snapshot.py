@@ -169,7 +169,7 @@ def _switch(
         machine.monitor.add_overlay(machines.node_name(top), layers[0], machine.top.name)
     entry = machines.hold(context, state, repository, entry, links, leases)
     try:
-        machine.monitor.switch(machine.top.name, machines.node_name(top))
+        machine.monitor.switch(machine.top.name, machines.node_name(top), paths.other(entry.given, machine.top.path))
     except DiskwrightError:
         if not gate.users(repository, top):  # it is dead, and will be started anew
             paths.renew(context, entry.run, links, layers)

@@ -93,7 +93,12 @@ class SimMonitor:
     def close_node(self, name: str) -> None:
         self._same("close_node", name).close_node(name)
 
-    def switch(self, node: str, overlay: str) -> None:
+    def job_name(self, job: str, node: str) -> str:
+        del node
+        return job
+
+    def switch(self, node: str, overlay: str, known_as: str) -> None:
+        del known_as
         self._same("switch", overlay).switch(node, overlay)
 
     def grow(self, node: str, size: int) -> None:

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from engine.data import monitors
 from engine.errors import BadRequest, DiskwrightError, NotFound, StorageError, from_os_error
 from tui.cli.arguments import IMAGE, Parser
 from tui.cli.session import Handler, Session, absolute
@@ -75,7 +76,7 @@ def add_prepare(parser: Parser) -> None:
         "--print", choices=tuple(HYPERVISORS), dest="hypervisor", help="the arguments or the XML instead of the path"
     )
     parser.add_argument(
-        "--monitor", default="", metavar="qmp:PATH", help="how to speak to the machine: live snapshots need it"
+        "--monitor", default="", metavar="MONITOR", help="how to speak to the machine: live snapshots need it"
     )
     parser.add_argument(
         "--take-over", action="store_true", help="a machine has it open that lost its holder: give it a new one"
@@ -125,18 +126,20 @@ def run_prepare(session: Session, arguments: argparse.Namespace) -> int:
 
 def _monitor(text: str) -> str:
     """The monitor with the path of its socket absolute; what is none is refused before anything is done."""
-    if not text:
-        return ""
     path = text.removeprefix("qmp:")
-    if path == text or not path:
-        raise BadRequest(f"{text!r:.200} is no monitor", "Use qmp:PATH, the path of the socket of its QMP monitor")
-    return f"qmp:{absolute(path)}"
+    if path not in (text, ""):
+        return f"qmp:{absolute(path)}"
+    return str(monitors.parse(text)) if text else ""
 
 
 def add_attach(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO")
     parser.add_argument("image", metavar="IMAGE", help="a disk that is prepared here")
-    parser.add_argument("monitor", metavar="qmp:PATH", help="the socket of a QMP monitor that nobody else uses")
+    parser.add_argument(
+        "monitor",
+        metavar="MONITOR",
+        help="qmp:PATH of the socket of a QMP monitor that nobody else uses, or libvirt:URI/DOMAIN",
+    )
 
 
 def run_attach(session: Session, arguments: argparse.Namespace) -> int:

@@ -1,0 +1,223 @@
+"""Domains of a real libvirt: what is done to their disks, and what libvirt knows of it afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element, fromstring
+
+import pytest
+
+from engine.api import Engine
+from engine.errors import BadRequest, DiskwrightError, Refused, ToolFailed, ToolMissing
+from engine.host.state import Prepared
+from engine.tools.hypervisor import libvirt
+from engine.triage.rules import M_CHAIN
+from sim.explore.cases.driver import MiB
+from tests.crash.kit import World
+from tests.live.domain import Daemon, guest, missing
+from tests.live.test_linux import until_it_dies
+from tui.cli.commands import prepare
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason="there is no libvirt or qemu here")
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Daemon]:
+    found = Daemon()
+    yield found
+    found.end()
+
+
+class Running:
+    """A disk, and a domain that has it open."""
+
+    def __init__(self, daemon: Daemon, folder: Path, format: str, *also: str) -> None:
+        self.daemon = daemon
+        self.world = World(folder / "storage", "a", "b").create()
+        self.engine: Engine = self.world.engine("host-a")
+        strategy = "space" if format == "qcow2" else "performance"
+        self.disk = self.engine.create_virtual_disk("a", MiB, options={"strategy": strategy})
+        self.entry: Prepared = self.engine.prepare_image("a", self.disk, monitor=f"libvirt:{daemon.uri}/web")
+        assert self.entry.format == format
+        daemon.define("web", prepare.HYPERVISORS["libvirt"](self.entry), *also).createWithFlags(1)
+
+    @property
+    def domain(self) -> Any:
+        return self.daemon.domain("web")
+
+    def element(self, inactive: bool = False) -> Element:
+        """The disk, as libvirt tells of it."""
+        found = fromstring(self.domain.XMLDesc(2 if inactive else 0)).find("./devices/disk/target[@dev='vda']/..")
+        assert found is not None
+        return found
+
+    def layers(self) -> list[str]:
+        """The files of the layers, top first, as libvirt names them."""
+        found: list[str] = []
+        layer: Element | None = self.element()
+        while layer is not None and (source := layer.find("source")) is not None:
+            found.append(source.get("file", ""))
+            layer = layer.find("backingStore")
+        return found
+
+    def volume(self) -> str:
+        """The file of the disk, by its record."""
+        found = [entry for entry in self.engine.list_prepared() if entry.image == self.disk]
+        return os.path.realpath(found[0].path)
+
+    def require_known(self, layers: int) -> None:
+        """libvirt knows the running chain, and starts the disk by a path that leads to it."""
+        assert len(self.layers()) == layers
+        assert os.path.realpath(self.layers()[0]) == self.volume()
+        defined = self.element(inactive=True)
+        source, driver = defined.find("source"), defined.find("driver")
+        assert source is not None and driver is not None
+        assert source.get("file", "").rpartition("/")[0] == self.entry.given.rpartition("/")[0]
+        assert os.path.realpath(source.get("file", "")) == self.volume()
+        assert driver.get("type") == "qcow2"
+        assert defined.find("backingStore") is None
+
+    def merge(self) -> None:
+        """What was removed, into what is above it; and delete it."""
+        for _ in range(4):
+            for fix in self.engine.check_storage_repository("a")[:1]:
+                self.engine.run_fix_here("a", fix)
+        assert self.engine.check_storage_repository("a") == []
+
+    def again(self) -> None:
+        """Start the domain anew, as its definition says."""
+        self.domain.destroy()
+        self.domain.createWithFlags(1)
+
+    def end(self) -> None:
+        with contextlib.suppress(Exception):
+            self.domain.destroy()
+        with contextlib.suppress(Exception):
+            self.domain.undefine()
+        for entry in [*self.engine.list_prepared(), *self.engine.list_unheld()]:
+            self.engine.teardown_image("a", entry.image)
+        self.engine.close()
+
+
+@pytest.fixture
+def running(daemon: Daemon, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Running]:
+    format = getattr(request, "param", "qcow2")
+    other = tmp_path / "other"
+    other.write_bytes(bytes(MiB))
+    also = f"<disk type='file' device='disk'><source file='{other}'/><target dev='vdb' bus='virtio'/></disk>"
+    found = Running(daemon, tmp_path, format, also)
+    yield found
+    found.end()
+
+
+def test_libvirt_knows_what_was_done_to_the_disk_of_a_running_domain(running: Running):
+    """Snapshots, a merge and a longer disk; after each its daemon is restarted, and in the end the domain by what its
+    definition says. The other disk of the domain is left alone."""
+    guest(running.domain, "write -P 1 0 64k")
+    first = running.engine.create_snapshot("a", running.disk)
+    running.require_known(2)
+    running.daemon.restart()
+    guest(running.domain, "write -P 2 64k 64k")
+    second = running.engine.create_snapshot("a", running.disk)
+    running.require_known(3)
+    guest(running.domain, "write -P 3 128k 64k")
+    running.daemon.restart()
+    running.engine.resize_disk("a", running.disk, 2 * MiB)
+    assert running.domain.blockInfo("vda")[0] == 2 * MiB
+    running.engine.remove_image("a", second)
+    running.merge()
+    running.require_known(2)
+    running.daemon.restart()
+    running.engine.remove_image("a", first)
+    running.merge()
+    running.require_known(1)
+    running.again()
+    running.require_known(1)
+    for number in range(3):
+        guest(running.domain, f"read -P {number + 1} {number * 64}k 64k")
+    assert running.domain.blockInfo("vda")[0] == 2 * MiB
+    assert [job for job in running.domain.XMLDesc(0).split("<disk ") if "'vdb'" in job and "backingStore>" in job] == []
+
+
+@pytest.mark.parametrize("running", ["raw"], indirect=True)
+def test_a_raw_disk_is_qcow2_for_its_domain_after_a_snapshot(running: Running):
+    """The definition tells the path and format that the disk has then, and a copy shows what was written."""
+    guest(running.domain, "write -P 1 0 64k")
+    running.engine.create_snapshot("a", running.disk)
+    running.require_known(2)
+    running.again()
+    guest(running.domain, "read -P 1 0 64k")
+    running.require_known(2)
+
+
+def test_a_snapshot_that_was_interrupted_is_gone_on_with_and_libvirt_knows_it(running: Running):
+    """The runner is gone before some of its effects, and the machine after one; nothing that was written is missing."""
+    guest(running.domain, "write -P 7 0 64k")
+    for number, at in enumerate((6, 14, 22)):
+        assert until_it_dies(running.world, lambda engine: engine.create_snapshot("a", running.disk), at)
+        guest(running.domain, f"write -P {number + 1} {number * 64}k 64k")
+        if running.engine.list_unheld():
+            running.engine.prepare_image("a", running.disk, take_over=True)
+        running.engine.create_snapshot("a", running.disk)
+    running.daemon.kill_machine("web")
+    running.domain.createWithFlags(1)
+    for number in range(3):
+        guest(running.domain, f"read -P {number + 1} {number * 64}k 64k")
+    assert os.path.realpath(running.layers()[0]) == running.volume()
+
+
+def test_what_is_wrong_with_a_domain_is_told_and_nothing_is_done(running: Running, monkeypatch):
+    """One that is not there, not running, of other disks, at work for somebody else, or whose daemon is gone or stands
+    still."""
+    engine, uri = running.engine, running.daemon.uri
+    guest(running.domain, "write -P 1 0 512k")
+    snapshot = engine.create_snapshot("a", running.disk)
+
+    def refused(error: type[DiskwrightError], words: str, domain: str = "web") -> None:
+        with pytest.raises(error, match=words):
+            engine.attach_monitor("a", running.disk, f"libvirt:{uri}/{domain}")
+        if domain == "web":
+            with pytest.raises(error, match=words):
+                engine.create_snapshot("a", running.disk)
+        assert {image.id for image in engine.inspect_repository("a").images} == {running.disk, snapshot}
+
+    refused(ToolFailed, "not found", "nobody")
+    with pytest.raises(BadRequest, match="no monitor"):
+        engine.attach_monitor("a", running.disk, "libvirt:qemu+ssh://far/system/web")
+    running.daemon.define("empty").createWithFlags(1)
+    try:
+        refused(Refused, "does not have", "empty")
+    finally:
+        running.daemon.domain("empty").destroy()
+    refused(ToolFailed, "does not run", "empty")
+    running.daemon.domain("empty").undefine()
+    running.domain.blockPull("vda", 1, 1 << 6)
+    with pytest.raises(Refused, match="job under way: stream 'pull-vda-"):
+        engine.create_snapshot("a", running.disk)
+    engine.remove_image("a", snapshot)
+    with pytest.raises(Refused, match="job under way: stream 'pull-vda-"):
+        engine.run_fix_here("a", next(fix for fix in engine.check_storage_repository("a") if fix.rule == M_CHAIN))
+    running.domain.blockJobAbort("vda")
+    engine.restore_image("a", snapshot)
+    assert running.daemon.process is not None
+    monkeypatch.setattr(libvirt, "_CONNECT_S", 0.5)
+    running.daemon.process.send_signal(signal.SIGSTOP)
+    refused(ToolFailed, "within")
+    running.daemon.process.send_signal(signal.SIGCONT)
+    monkeypatch.undo()
+    running.daemon.stop()
+    refused(ToolFailed, "did not answer")
+    running.daemon.start()
+    guest(running.domain, "read -P 1 0 64k")  # it has found it again
+    running.domain.destroy()
+    refused(ToolFailed, "does not run")
+    for name in ("libvirt", "libvirtmod"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(libvirt, "_DEBIAN", "/nowhere")
+    refused(ToolMissing, "not installed")

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
+from engine.data.decoding import operation_status
 from engine.data.model import OperationStatus
-from engine.data.records import canonical, operation_status
+from engine.data.records import canonical
 
 MAX_LINE_BYTES = 400
 _MAX_ERROR_CHARACTERS = 120

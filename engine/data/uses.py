@@ -18,6 +18,8 @@ def needs(record: Record, other: Record) -> bool:
 
 def uses(record: Record) -> tuple[str, ...]:
     """Return the other tags that the record depends on, and the volume that its tag takes over."""
+    if record.operation is None:
+        return record.parents() if record.volume is not None and record.volume.parent != record.id else ()
     taken = taken_over(record)
     return (*[parent for parent in record.parents() if parent != record.id], *([taken] if taken else []))
 

@@ -164,6 +164,10 @@ class Files(Protocol):
         """Read the whole content of a regular file; EFBIG when longer than ``limit``, ELOOP on a link, EINVAL on
         anything that is no regular file. Never blocks on a FIFO."""
 
+    def look(self, path: str, length: int) -> tuple[Stat, bytes]:
+        """Open a regular file; return what it is, as ``FileHandle.stat``, and its first ``length`` bytes. The same
+        refusals as ``read_file``."""
+
     def open(self, path: str, writable: bool = False) -> FileHandle:
         """Open an existing regular file; the same refusals as ``read_file``."""
 

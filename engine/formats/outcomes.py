@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from engine.data.records import decode, has_room
+from engine.data.decoding import decode
+from engine.data.records import has_room
 from engine.errors import Damaged, NotUnderstood, OutcomeUnknown, Overtaken
 from engine.formats.base import TagEntry
 

@@ -202,7 +202,8 @@ def _unnamed(volumes: dict[str, VolumeFormat], tags: dict[str, TagEntry]) -> lis
 def _suspects(tags: dict[str, TagEntry], facts: dict[str, VolumeFacts]) -> Iterator[str]:
     """Tags that look wrong, as long as ``tags`` and ``facts`` say so."""
     for tag, entry in list(tags.items()):
-        if entry.record is not None and _suspect(entry.record, tags, facts):
+        record = entry.record
+        if record is not None and _suspect(record, tags, facts):
             yield tag
 
 

@@ -135,7 +135,7 @@ def grown_to(record: Record, volume: VolumeRef, facts: VolumeFacts) -> int:
         length = facts.length
     else:
         length = facts.header.size if facts.header else 0
-    return 0 if record.absorber or length <= aligned(record.size) else length
+    return 0 if length <= aligned(record.size) or record.absorber else length
 
 
 def may_adopt(record: Record) -> bool:
@@ -160,8 +160,7 @@ def lost(links: list[Link]) -> tuple[tuple[int, int], ...]:
 def contradiction(record: Record, volume: VolumeRef, facts: VolumeFacts) -> str:
     """Tell why the volume cannot be what its record says, "" when it can."""
     size = aligned(record.size)
-    longer = 0 if record.mutable else grown_to(record, volume, facts)
-    if longer:
+    if not record.mutable and (longer := grown_to(record, volume, facts)):
         return f"it does not change any more, and is {longer} bytes long instead of {size}"
     if volume.format is VolumeFormat.RAW:
         return f"the raw volume has {facts.length} of {size} bytes" if facts.length < size else ""

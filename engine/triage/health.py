@@ -15,7 +15,7 @@ from engine.doors.users import describe_users
 from engine.formats.base import VolumeFacts, backing_name
 from engine.tags.chains import contradiction, grown_to
 from engine.triage import rules
-from engine.triage.view import Graph
+from engine.triage.view import NO_DEPTHS, Depths, Graph
 
 MAX_CHAIN = 16
 """Deeper chains are worth flattening: opening one takes a millisecond per layer (measured: 17
@@ -50,12 +50,16 @@ class Health(NamedTuple):
 
 FINE = Health(Status.OPTIMIZED)
 
+_BEST = "the best representation for what was asked"
+
 
 class Judge:
     """Judges the tags of one view, remembering what it found about chains."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
+        self._tags = graph.view.scan.tags
+        self._facts = graph.view.facts
         self._known: dict[str, Health] = {}
 
     def health(self, tag: str) -> Health:
@@ -108,17 +112,18 @@ class Judge:
         return None
 
     def _own(self, tag: str) -> Health:
-        entry = self.graph.entry(tag)
+        entry = self._tags.get(tag)
+        record = entry.record if entry is not None else None
+        if record is not None and record.whole and record.volume is not None and not record.purging:
+            if tag in self.graph.left_behind:
+                return _of_data(rules.B_OLDER, record, image=self.graph.new_owner(record))
+            return self._data(record, record.volume)
         unlisted = self.graph.view.scan.unlisted
         if entry is None and unlisted:
             where = tuple(name for name, _ in unlisted)
             return _health(rules.U_PARENT, tag, where, base=tag)
         if entry is None or entry.tombstone:
             return _health(rules.B_PARENT, tag, (f"no record of tag {tag}",), "gone", base=tag)
-        record = entry.record
-        if record is not None and record.whole and record.volume is not None and not record.purging:
-            owner = self.graph.new_owner(record)
-            return _of_data(rules.B_OLDER, record, image=owner) if owner else self._data(record, record.volume)
         where = (f"record {tag}, generation {entry.generation:x}",)
         if record is None:
             code = rules.U_RECORD if entry.unreadable else rules.U_VERSION if entry.foreign else rules.B_RECORD
@@ -139,8 +144,7 @@ class Judge:
         return _health(code, record.id, where, verb=_CALLED.get(verb, verb), share=share, rest=rest)
 
     def _data(self, record: Record, volume: VolumeRef) -> Health:
-        view = self.graph.view
-        facts = view.facts.get(volume.id)
+        facts = self._facts.get(volume.id)
         if facts is None:
             return FINE  # not looked at in this survey
         if facts.unreadable:
@@ -150,13 +154,18 @@ class Judge:
         problem = facts.problem or contradiction(record, volume, facts)
         if problem:
             return _of_data(rules.B_DATA, record, problem=problem)
-        unreadable = view.depths.unreadable.get(record.id)
+        depths = self.graph.view.depths
+        return FINE if depths is NO_DEPTHS else self._deep(record, volume, depths)
+
+    @staticmethod
+    def _deep(record: Record, volume: VolumeRef, depths: Depths) -> Health:
+        unreadable = depths.unreadable.get(record.id)
         if unreadable:
             return _of_data(rules.U_READ, record, *unreadable[1:], problem=unreadable[0])
-        wrong = view.depths.wrong.get(record.id)
+        wrong = depths.wrong.get(record.id)
         if wrong:
             return _of_data(rules.B_DIGEST, record, problem=wrong)
-        report = view.depths.checks.get(volume.id)
+        report = depths.checks.get(volume.id)
         if report and report.corruptions:
             return _of_data(rules.B_CORRUPT, record, report.detail, count=report.corruptions)
         return FINE
@@ -168,9 +177,8 @@ class Judge:
 
     def report(self, tag: str) -> ImageReport:
         """The judgement of one tag."""
-        entry = self.graph.view.scan.tags[tag]
         health = self.health(tag)
-        record = entry.record
+        record = self._tags[tag].record
         if record is None:
             return ImageReport(
                 tag, health.status, rules.sentence(health.reason), health.rule, health.facts, False, 0, 0,
@@ -180,7 +188,12 @@ class Judge:
         if status is Status.OPTIMIZED and not record.strong:
             reason = "removed, and still holds space" if record.removed is not None else "hidden data"
         elif status is Status.OPTIMIZED:
-            status, reason, rule, facts = self._better(record)
+            found = degradations(self.graph, record)
+            reason = _BEST
+            if found:
+                worst = found[0]
+                status, reason = Status.DEGRADED, f"usable, but {worst.reason}"
+                rule, facts = worst.rule, worst.facts
         return ImageReport(
             tag, status, rules.sentence(reason), rule, facts, record.mutable, record.size, self.graph.used_by(record),
             record.strategy, record.removed is not None and not record.strong,
@@ -188,11 +201,18 @@ class Judge:
             record.name, record.remarks,
         )  # fmt: skip
 
-    def _better(self, record: Record) -> tuple[Status, str, str, tuple[str, ...]]:
-        found = next(iter(degradations(self.graph, record)), None)
-        if found is None:
-            return Status.OPTIMIZED, "the best representation for what was asked", "", ()
-        return Status.DEGRADED, f"usable, but {found.reason}", found.rule, found.facts
+    def is_settled(self, record: Record | None, report: ImageReport) -> bool:
+        """Tell of an image, and of its report, that nothing can be done about it and nothing is to be told: what most
+        of them are. Each offer and finding about one image asks for something that this excludes."""
+        if record is None or record.volume is None or not record.strong or report.status is not Status.OPTIMIZED:
+            return False
+        if len(record.volumes()) > 1 or record.operation is not None or record.purging:
+            return False
+        facts = self._facts.get(record.volume.id)
+        if facts is None or facts.in_use is not None:
+            return facts is None
+        header = facts.header
+        return header is None or not (header.bitmaps or header.internal_snapshots)
 
 
 def _health(code: str, culprit: str, facts: tuple[str, ...], case: str = "", **words: Any) -> Health:
@@ -223,11 +243,12 @@ def degradations(graph: Graph, record: Record) -> list[Degradation]:
     volume = record.volume
     if volume is None:
         return []
-    if record.id in graph.view.unheld:  # nothing else before it is settled
-        by = describe_users(graph.view.unheld[record.id])
+    view = graph.view
+    if record.id in view.unheld:  # nothing else before it is settled
+        by = describe_users(view.unheld[record.id])
         return [_degraded(rules.O_UNHELD, (f"volume {volume.id}",), users=by)]
     found = []
-    facts = graph.view.facts.get(volume.id)
+    facts = view.facts.get(volume.id)
     header = facts.header if facts else None
     if facts is not None and record.mutable and (size := grown_to(record, volume, facts)):
         where = (f"volume {volume.id}: {size} bytes", f"record: {record.size} bytes")
@@ -241,13 +262,15 @@ def degradations(graph: Graph, record: Record) -> list[Degradation]:
     if header is not None and header.dirty:
         found.append(_degraded(rules.O_DIRTY, (f"volume {volume.id}",)))
     if volume.parent:
-        found += _too_deep(record, len(graph.chain(record)))
+        if (depth := len(graph.chain(record))) > MAX_CHAIN or record.strategy is Strategy.PERFORMANCE:
+            found.append(_too_deep(record, depth))
     elif volume.format is not wanted_format(record.strategy) and not graph.children(record.id):
         found.append(_degraded(rules.O_FORMAT, format=volume.format, strategy=record.strategy))
-    if header is not None:
+    if header is not None and (header.backing_name is not None or volume.parent):
         found += _header_mismatch(graph, record, volume, header.backing_name, header.backing_format)
-    found += _oversize(graph, record, volume, facts)
-    report = graph.view.depths.checks.get(volume.id)
+    if facts is not None and facts.used >= OVERSIZE_MIN_BYTES:
+        found += _oversize(graph, record, volume, facts)
+    report = view.depths.checks.get(volume.id) if view.depths is not NO_DEPTHS else None
     if report and report.leaked_clusters:
         count = report.leaked_clusters
         found.append(_degraded(rules.O_LEAKS, (report.detail,), count * 65536, count=count))
@@ -258,12 +281,10 @@ def degradations(graph: Graph, record: Record) -> list[Degradation]:
     return found
 
 
-def _too_deep(record: Record, depth: int) -> list[Degradation]:
+def _too_deep(record: Record, depth: int) -> Degradation:
     if record.strategy is Strategy.PERFORMANCE:
-        return [_degraded(rules.O_FLAT, depth=depth)]
-    if depth > MAX_CHAIN:
-        return [_degraded(rules.O_DEPTH, depth=depth, most=MAX_CHAIN)]
-    return []
+        return _degraded(rules.O_FLAT, depth=depth)
+    return _degraded(rules.O_DEPTH, depth=depth, most=MAX_CHAIN)
 
 
 def wanted_format(strategy: Strategy) -> VolumeFormat:
@@ -287,8 +308,8 @@ def _header_mismatch(
     return [_degraded(rules.O_HEADER, (f"header: {name!r:.80} {backing_format!r:.20}",))]
 
 
-def _oversize(graph: Graph, record: Record, volume: VolumeRef, facts: VolumeFacts | None) -> list[Degradation]:
-    if facts is None or volume.parent or facts.thick:
+def _oversize(graph: Graph, record: Record, volume: VolumeRef, facts: VolumeFacts) -> list[Degradation]:
+    if volume.parent or facts.thick:
         return []
     required = graph.view.depths.required.get(record.id)
     if required is None and volume.format is VolumeFormat.QCOW2:

@@ -22,6 +22,8 @@ def judge(view: View) -> RepositoryReport:
             continue
         report = judged.report(tag)
         images.append(report)
+        if judged.is_settled(entry.record, report):
+            continue
         if report.status == "unknown":
             findings.append(Finding("unknown", tag, report.reason, report.used_bytes))
         fixes += cleaning.of_tag(graph, tag, judged.health(tag).status == "optimized")

@@ -68,7 +68,7 @@ def cost(
 
 def removes(graph: Graph, volumes: Iterable[VolumeRef]) -> bool:
     """Whether one of them is there to be removed, because no other tag names it."""
-    return any(graph.present(volume) and len(set(graph.namers[volume.id])) == 1 for volume in volumes)
+    return any(graph.present(volume) and len(set(graph.namers(volume.id))) == 1 for volume in volumes)
 
 
 def makes(graph: Graph, record: Record, cursor: int) -> bool:

@@ -135,7 +135,7 @@ def _foreign_namers(graph: Graph, old: Record, volume: VolumeRef) -> bool:
 
 def _namers(graph: Graph, tag: str, volume: VolumeRef) -> list[str]:
     """The other tags that have the volume, or had it when their records were last intact."""
-    found = dict.fromkeys(graph.namers.get(volume.id, ()))
+    found = dict.fromkeys(graph.namers(volume.id))
     for other, entry in graph.view.scan.tags.items():
         if entry.before is not None and volume.id in [named.id for named in entry.before.volumes()]:
             found[other] = None
@@ -264,7 +264,7 @@ def _parent_of(facts: VolumeFacts) -> str | None:
 
 
 def _unnamed(graph: Graph) -> list[str]:
-    return sorted(volume for volume in graph.view.scan.volumes if volume not in graph.namers)
+    return sorted(volume for volume in graph.view.scan.volumes if not graph.namers(volume))
 
 
 def _stands_on(graph: Graph, child: str, tag: str) -> bool:

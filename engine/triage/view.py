@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -108,18 +108,35 @@ class Graph:
     def __init__(self, view: View) -> None:
         self.view = view
         self.dependants: dict[str, list[str]] = {}
-        self.namers: dict[str, list[str]] = {}
+        self._namer: dict[str, str] = {}
+        """Of each volume the first tag that names it."""
+        self._several: dict[str, list[str]] = {}
+        """Of volumes that several name, all; few are."""
         records = {tag: entry.record for tag, entry in view.scan.tags.items() if entry.record is not None}
         for tag, record in records.items():
             for parent in record.parents():
                 if parent != tag:
                     self.dependants.setdefault(parent, []).append(tag)
             for volume in record.volumes():
-                self.namers.setdefault(volume.id, []).append(tag)
-        for tag, record in records.items():  # as ``uses.needs``, without comparing each with each
-            owner = self.new_owner(record)
+                first = self._namer.get(volume.id)
+                if first is None:
+                    self._namer[volume.id] = tag
+                else:
+                    self._several.setdefault(volume.id, [first]).append(tag)
+        self._any_lost = any(record.lost for record in records.values())
+        several = {tag for namers in self._several.values() for tag in namers}
+        self.left_behind = {tag for tag in several if self.new_owner(records[tag])}
+        """Disks whose records are older than what has their data now."""
+        for tag, record in records.items() if self.left_behind else ():  # as ``uses.needs``
+            owner = self.new_owner(record) if tag in self.left_behind else ""
             if owner and owner not in record.parents():
                 self.dependants.setdefault(owner, []).append(tag)
+
+    def namers(self, volume: str) -> Sequence[str]:
+        """Tags that name the volume of this id; one that names it twice is there twice."""
+        if volume in self._several:
+            return self._several[volume]
+        return (self._namer[volume],) if volume in self._namer else ()
 
     def entry(self, tag: str) -> TagEntry | None:
         """The tag as found, None when it was not."""
@@ -163,14 +180,15 @@ class Graph:
 
     def used_by(self, record: Record) -> int:
         """Bytes of all volumes of a tag. One that several tags name counts for one of them only."""
-        volumes: Iterable[VolumeRef] = record.volumes()
-        if len(record.volumes()) > 1:
-            volumes = dict.fromkeys(volumes)
-        return sum([self.used(volume) for volume in volumes if self._owner(volume) == record.id])
+        volumes = record.volumes()
+        if len(volumes) == 1 and volumes[0].id not in self._several:  # nearly always
+            facts = self.view.facts.get(volumes[0].id)
+            return facts.used if facts else 0
+        return sum([self.used(volume) for volume in dict.fromkeys(volumes) if self._owner(volume) == record.id])
 
     def _owner(self, volume: VolumeRef) -> str:
         """The tag whose data the volume is, before those that merely name it."""
-        namers = self.namers[volume.id]
+        namers = self.namers(volume.id)
         if len(namers) == 1:
             return namers[0]
         records = [record for tag in namers if (record := self.record(tag)) is not None]
@@ -197,6 +215,8 @@ class Graph:
 
     def lost(self, record: Record) -> tuple[tuple[int, int], ...]:
         """Ranges known to be lost in the image or below it: layers above may hide some."""
+        if not self._any_lost:
+            return ()
         links = self.chain(record) if record.volume and record.volume.parent else [record]
         parts = [part for link in links for part in link.lost]
         return tuple(exact(parts)) if parts else ()
@@ -204,9 +224,9 @@ class Graph:
     def new_owner(self, disk: Record) -> str:
         """The snapshot that has the volume of a disk as its own data: the disk has left it, so the record of the disk
         is older than that. "" for none."""
-        if disk.volume is None or len(self.namers[disk.volume.id]) < 2:
+        if disk.volume is None or disk.volume.id not in self._several:
             return ""
-        others = ((tag, self.record(tag)) for tag in self.namers[disk.volume.id])
+        others = ((tag, self.record(tag)) for tag in self._several[disk.volume.id])
         return next((tag for tag, other in others if other is not None and disk.left_to(other)), "")
 
     def quarantined(self, volume: VolumeRef) -> Litter | None:

@@ -325,6 +325,10 @@ class SimFiles:
         here = bool(pid) and host == self.owner.partition(" ")[0]
         return User(int(pid), name, writes) if here else User(0, "", writes)
 
+    def look(self, path: str, length: int) -> tuple[Stat, bytes]:
+        with self.open(path) as handle:
+            return handle.stat(), handle.read_at(0, length)
+
     def open(self, path: str, writable: bool = False) -> SimHandle:
         self.gate.enter("files.open", path)
         storage, inside = self.locate(path)

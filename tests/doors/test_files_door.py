@@ -65,6 +65,8 @@ def test_short_reads_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "read", lambda fd, length: real_read(fd, min(length, 4)))
     monkeypatch.setattr(os, "pread", lambda fd, length, offset: real_pread(fd, min(length, 3), offset))
     assert FILES.read_file(path, 100) == b"0123456789"
+    assert FILES.look(path, 8) == (FILES.stat(path), b"01234567")
+    assert FILES.look(path, 100)[1] == b"0123456789"
     with FILES.open(path) as handle:
         assert handle.read_at(1, 8) == b"12345678"
 
@@ -100,7 +102,8 @@ def test_only_regular_files_are_opened_and_nothing_blocks(tmp_path: Path):
         "none": {errno.ENOENT},
     }.items():
         path = str(tmp_path / name)
-        for call in (partial(FILES.read_file, limit=10), FILES.open, partial(FILES.open, writable=True)):
+        look = partial(FILES.look, length=10)
+        for call in (partial(FILES.read_file, limit=10), look, FILES.open, partial(FILES.open, writable=True)):
             with pytest.raises(OSError) as caught:
                 call(path)
             assert caught.value.errno in numbers

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from engine.data.decoding import decode
 from engine.data.model import Status, WaitKind
-from engine.data.records import decode, encode
+from engine.data.records import encode
 from engine.errors import BadRequest, ImageBusy, NotFound, NotUnderstood, Refused, StorageError
 from engine.formats.files import volumes
 from sim.disk.nfs_view import NfsFiles
@@ -283,7 +284,7 @@ def test_a_program_without_adoption_understands_no_record_of_one(engine, tmp_pat
     """It would clean the volume away, and with it the only name of a file."""
     (image,) = adopted(engine, make_qcow2(tmp_path / "disk.qcow2", size=SIZE)).values()
     raw = encode(record(engine, "a", image))
-    monkeypatch.setattr("engine.data.records.ADOPTED", "nothing of the kind")
+    monkeypatch.setattr("engine.data.decoding.ADOPTED", "nothing of the kind")
     with pytest.raises(NotUnderstood):
         decode(raw, image)
 

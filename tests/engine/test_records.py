@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from engine.data.decoding import decode
 from engine.data.model import Strategy, VolumeFormat
-from engine.data.records import Operation, Record, VolumeRef, canonical, decode, encode
+from engine.data.records import Operation, Record, VolumeRef, canonical, encode
 from engine.errors import NotUnderstood
 
 TAG = "1" * 32

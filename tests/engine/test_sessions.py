@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from engine.api import Engine
-from engine.data.records import Record, decode, encode
+from engine.data.decoding import decode
+from engine.data.records import Record, encode
 from engine.errors import ImageBusy
 from engine.tags import changes
 from sim.hosts.world import World

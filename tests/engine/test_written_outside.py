@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from engine.data.decoding import decode
 from engine.data.model import Risk
-from engine.data.records import decode, encode
+from engine.data.records import encode
 from engine.errors import Irreversible, Moved, Refused, StaleFix
 from engine.survey import survey
 from tests.crash.kit import as_a_stranger, as_it_rots, write

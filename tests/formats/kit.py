@@ -296,6 +296,10 @@ class SpyFiles:
     def read_file(self, path: str, limit: int) -> bytes:
         return cast(bytes, self.call("read", path, lambda: self._real.read_file(path, limit)))
 
+    def look(self, path: str, length: int) -> tuple[Stat, bytes]:
+        with self.open(path) as handle:
+            return handle.stat(), handle.read_at(0, length)
+
     def open(self, path: str, writable: bool = False) -> FileHandle:
         return SpyHandle(self, self.call("open", path, lambda: self._real.open(path, writable)), path)
 

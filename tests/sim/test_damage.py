@@ -7,11 +7,14 @@ import re
 
 import pytest
 
-from engine.data.model import WaitKind
+from engine.data.model import ImageReport, WaitKind
+from engine.data.records import Record
 from engine.formats.base import VolumeFacts
 from engine.formats.files.volumes import Volumes
 from engine.gate import owners
-from engine.triage import recover
+from engine.triage import judge, recover
+from engine.triage.health import Judge
+from engine.triage.offers import cleaning, mending, optimizing
 from engine.triage.view import Graph
 from sim.explore.cases.case import prepared
 from sim.explore.cases.catalog import ALL, CASES, SHARED_BY_HOSTS
@@ -24,6 +27,24 @@ from tests.sim.mutants_kit import patched, without_if
 
 QUICK = ("snapshot", "remove", "remove-below", "clean-scrap", "merge-begun", "mend-copy")
 BOUND = 60
+
+
+@pytest.fixture(autouse=True)
+def settled_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what is told at a glance to be settled, nothing would have been offered or told."""
+    glance = Judge.is_settled
+
+    def checked(judged: Judge, record: Record | None, report: ImageReport) -> bool:
+        settled = glance(judged, record, report)
+        if settled:
+            assert record is not None
+            tag, graph = record.id, judged.graph
+            offers = [*cleaning.of_tag(graph, tag, True), *mending.mend(judged, tag)]
+            offers += [*optimizing.reduce(judged, tag, report), *optimizing.accept_written(judged, tag, report)]
+            assert not [*offers, *optimizing.optimize(judged, tag, report), *judge._of_others(graph, record)]
+        return settled
+
+    monkeypatch.setattr(Judge, "is_settled", checked)
 
 
 @pytest.mark.parametrize("name", QUICK)

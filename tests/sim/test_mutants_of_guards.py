@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from engine.copying import pump
-from engine.data import records
+from engine.data import decoding, records
 from engine.data.digests import CHUNK_BYTES
 from engine.data.model import Status
 from engine.errors import DiskwrightError
@@ -377,6 +377,6 @@ def unreadable_records() -> list[str]:
 def test_no_verb_writes_a_record_that_nobody_can_read(monkeypatch: pytest.MonkeyPatch):
     """Whoever made its counters so high; an ``encode`` that lets them pass is found."""
     assert not unreadable_records()
-    monkeypatch.setattr(records, "_MOST", 1 << 80)
-    monkeypatch.setattr(records._whole_number, "__defaults__", (1 << 63,))
+    monkeypatch.setattr(records, "MOST", 1 << 80)
+    monkeypatch.setattr(decoding._whole_number, "__defaults__", (1 << 63,))
     assert unreadable_records() == ["remove", "write"]

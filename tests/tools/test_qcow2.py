@@ -20,6 +20,7 @@ from engine.tools.qemu.qcow2 import (
     FreshImage,
     Header,
     fresh_image,
+    parse_alike,
     parse_header,
 )
 from tests.tools.qcow2_kit import header_of, info, make, patch, qcow2, qemu_img
@@ -292,3 +293,26 @@ def test_what_passes_is_what_qemu_opens(
     report = info(path)
     assert report["virtual-size"] == header.size
     assert (report.get("backing-filename") or "") == (header.backing_name or "").split("\0")[0]
+
+
+def test_headers_of_many_images_are_what_each_of_them_says():
+    """Only the first of those that are alike is parsed: whatever a header has as name, and wherever it stands."""
+    fresh = fresh_image(1 << 30, "t-" + "1" * 32, "qcow2").pieces[0][1]
+    start = fresh.ljust(1024, b"\0")
+    offset, length = int.from_bytes(start[8:16]), int.from_bytes(start[16:20])
+    other = start[:offset] + b"t-" + b"2" * 32 + start[offset + length :]
+    starts = [start, other, start[:16] + bytes(4) + start[20:], start[:16] + b"\0\0\4\1" + start[20:], start[:100]]
+    starts += [
+        start[:8] + place.to_bytes(8) + start[16:] for place in (0, 1, 71, 72, 100, 104, 108, 112, 1000, 1 << 62)
+    ]
+    starts += [start[:100] + long.to_bytes(4) + start[104:] for long in (0, 72, 104, 111, 112, 120, 130, 1 << 31)]
+    starts += [start[:at] + bytes([value]) + start[at + 1 :] for at in range(130) for value in (0, 1, 255)]
+
+    def told(parse, raw):
+        try:
+            return parse(raw, 1 << 20)
+        except Damaged as error:
+            return error.message
+
+    for raw in starts + starts:
+        assert told(parse_alike, raw) == told(parse_header, raw)

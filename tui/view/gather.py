@@ -270,8 +270,8 @@ def report_from_json(data: Mapping[str, Any]) -> RepositoryReport:
 
 
 def _image_from_json(data: Mapping[str, Any]) -> ImageReport:
+    from engine.data.decoding import operation_status
     from engine.data.model import Status, Strategy
-    from engine.data.records import operation_status
 
     fields = dict(data)
     fields["status"], fields["strategy"] = Status(fields["status"]), Strategy(fields["strategy"])

@@ -72,6 +72,7 @@ _BEFORE = ".before"
 _TAG = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{16})(\.before)?\Z")
 _USE = re.compile(r"use\.([0-9a-f]{32})\.([0-9a-f]{32})\.([0-9a-f]{16})\Z")
 _VOLUME = re.compile(r"([0-9a-f]{32})\.(raw|qcow2)\Z")
+_FORMATS = {str(format): format for format in VolumeFormat}
 _PROGRESS = re.compile(r"([0-9a-f]{32})\.(0|[1-9][0-9]{0,18})\Z")
 _TEMPORARY = re.compile(r"[0-9a-f]{32}-[a-z]{1,16}\Z")
 _SLOT_HEAD = re.compile(rb"dwp1 (0|[1-9][0-9]{0,18}) (0|[1-9][0-9]{0,2}) ([0-9a-f]{32})\Z")
@@ -167,6 +168,9 @@ def parse_tag_name(name: str, shard: str) -> tuple[str, int, bool] | None:
 
 def newest_of(generations: Generations) -> int:
     """Return the newest generation of a tag, 0 for none. It may not be there: the one before it says that it was."""
+    if len(generations) == 1:
+        ((generation, names),) = generations.items()
+        return generation + any(names)
     return max((generation + any(names) for generation, names in generations.items()), default=0)
 
 
@@ -206,7 +210,7 @@ def parse_volume_name(name: str, shard: str = "") -> tuple[str, VolumeFormat] | 
     match = _VOLUME.match(name)
     if match is None or not name.startswith(shard):
         return None
-    return match[1], VolumeFormat(match[2])
+    return match[1], _FORMATS[match[2]]
 
 
 def parse_progress_name(name: str) -> tuple[str, int] | None:

@@ -125,7 +125,10 @@ def surplus(use: Use, user: TagEntry | None, subject: TagEntry | None) -> bool:
         return subject is None or subject.tombstone
     if user is None or user.tombstone:
         return True
-    return user.record is not None and use.subject not in named(user.record)
+    record = user.record
+    if record is None or (record.volume is not None and record.volume.parent == use.subject != record.id):
+        return False  # nearly always
+    return use.subject not in named(record)
 
 
 def missing(tags: Mapping[str, TagEntry], entered: Container[tuple[str, str]]) -> Iterator[Use]:

@@ -22,9 +22,10 @@ from engine.errors import Conflict, Damaged, ImageBusy, Refused, from_os_error, 
 from engine.formats.base import VolumeFacts, backing_name, unverified
 from engine.formats.files import layout
 from engine.formats.files.tree import Tree, is_gone, kind_text
-from engine.tools.qemu.qcow2 import HEADER_READ_BYTES, Header, fresh_image, parse_header
+from engine.tools.qemu.qcow2 import HEADER_READ_BYTES, Header, fresh_image, parse_alike
 
-_FIRST_READ_BYTES = 4096
+_FIRST_READ_BYTES = 1024
+"""Nearly always the whole header."""
 
 
 class Volumes:
@@ -42,7 +43,7 @@ class Volumes:
         return None
 
     def facts(self, volume: str, format: VolumeFormat, listing: object = None) -> VolumeFacts:
-        """Make one ``stat`` of a raw volume; of a qcow2 one open and a read of 4 KiB."""
+        """Make one ``stat`` of a raw volume; of a qcow2 one open and a read of 1 KiB."""
         path = self._volume_path(volume, format)
         try:
             return self._look(path, volume, format)
@@ -58,9 +59,11 @@ class Volumes:
             stat = self._files.stat(path)
             problem = "" if stat.kind is Kind.FILE else f"it is {kind_text(stat.kind)}, not a file"
             return VolumeFacts(volume, format, True, stat.size, stat.allocated, None, problem, stamp=self._stamp(stat))
-        with self._files.open(path) as handle:
-            stat = handle.stat()
-            header, problem = _header(handle, stat)
+        stat, start = self._files.look(path, _FIRST_READ_BYTES)
+        header, problem = _parsed(start, stat.size)
+        if problem and len(start) == _FIRST_READ_BYTES:
+            stat, start = self._files.look(path, HEADER_READ_BYTES)
+            header, problem = _parsed(start, stat.size)
         return VolumeFacts(volume, format, True, stat.size, stat.allocated, header, problem, stamp=self._stamp(stat))
 
     def _stamp(self, stat: Stat) -> Stamp | None:
@@ -460,16 +463,10 @@ def _lost_path(volume: str, format: VolumeFormat) -> str:
     return f"lost/{layout.volume_name(volume, format)}"
 
 
-def _header(handle: FileHandle, stat: Stat) -> tuple[Header | None, str]:
-    """Return the header and problem. The first page nearly always has it all."""
-    raw = handle.read_at(0, _FIRST_READ_BYTES)
+def _parsed(start: bytes, length: int) -> tuple[Header | None, str]:
+    """Return what the start of a file of ``length`` bytes has as header, and what is wrong with it."""
     try:
-        return parse_header(raw, stat.size), ""
-    except Damaged as error:
-        if len(raw) < _FIRST_READ_BYTES:
-            return None, error.message
-    try:
-        return parse_header(handle.read_at(0, HEADER_READ_BYTES), stat.size), ""
+        return parse_alike(start, length), ""
     except Damaged as error:
         return None, error.message
 

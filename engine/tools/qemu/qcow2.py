@@ -8,6 +8,7 @@ after qemu's ``docs/interop/qcow2.txt``.
 
 from __future__ import annotations
 
+import functools
 import struct
 from typing import NamedTuple
 
@@ -46,6 +47,7 @@ _MAX_FORMAT_NAME = 15
 
 _V2 = struct.Struct(">IIQIIQIIQQIIQ")
 _V3 = struct.Struct(">QQQII")
+_NAME = struct.Struct(">QI")  # at 8: where the name of the file below is, and its length
 _EXTENSION = struct.Struct(">II")
 _BITMAPS_EXTENSION = struct.Struct(">IIQQ")
 
@@ -146,6 +148,24 @@ def parse_header(raw: bytes, file_length: int) -> Header:
         1 << order, l1_offset, l1_entries, table_offset, table_clusters,
         extensions.data_name, extensions.bitmap_directory, autoclear & _BITMAPS != 0,
     )  # fmt: skip
+
+
+_parsed_before = functools.lru_cache(maxsize=64)(parse_header)
+
+
+def parse_alike(raw: bytes, file_length: int) -> Header:
+    """Do what ``parse_header`` does, for many images: those of one size begin with the same bytes but for the name of
+    what they stand on, so only the first of them is parsed. What is equal in their headers is one object."""
+    name_offset, name_length = _NAME.unpack_from(raw, 8) if len(raw) >= 104 else (0, 0)
+    end = name_offset + name_length
+    if name_offset < max(104, int.from_bytes(raw[100:104])) or end > len(raw):
+        return _parsed_before(raw, file_length)  # has no name, or not behind the header as ``fresh_image`` puts it
+    try:
+        alike = _parsed_before(raw[:name_offset] + bytes(name_length) + raw[end:], file_length)
+    except Damaged:
+        return parse_header(raw, file_length)  # says what is wrong with this one
+    name = raw[name_offset:end].decode("utf-8", "backslashreplace") or None
+    return Header._make((*alike[:3], name, *alike[4:]))
 
 
 def _version_3(raw: bytes, cluster: int) -> tuple[int, int, int, int]:

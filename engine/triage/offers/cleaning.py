@@ -48,7 +48,7 @@ def _weak(graph: Graph, record: Record) -> Fix:
     freed = sum(
         graph.used(volume)
         for volume in dict.fromkeys(record.volumes())
-        if volume != given_back and graph.namers[volume.id] == [record.id] * len(graph.namers[volume.id])
+        if volume != given_back and set(graph.namers(volume.id)) == {record.id}
     )
     parent = record.volume.parent if record.volume else ""
     below = graph.record(parent) if parent else None
@@ -93,7 +93,7 @@ def _leftovers(graph: Graph, record: Record, healthy: bool) -> Iterator[Fix]:
             volumes=removes(graph, record.evidence),
         )
     attempt = record.operation.attempt if record.operation else None
-    in_use = attempt is not None and any(tag != record.id for tag in graph.namers[attempt.id])
+    in_use = attempt is not None and any(tag != record.id for tag in graph.namers(attempt.id))
     # The overlay of an interrupted snapshot belongs to the disk once that stands on it: a merge ends it.
     if record.whole and record.operation is not None and healthy and not in_use and not _wanted(graph, record):
         yield fix(
@@ -133,8 +133,9 @@ def of_repository(graph: Graph) -> Iterator[Fix]:
             cost=cost(graph, reclaimed=sum(item.size for item in litter)),
             volumes=any(item.kind == "temporary" for item in litter),
         )
-    awaited = _awaited(graph)
-    for item in graph.litter("lost"):
+    quarantined = graph.litter("lost")
+    awaited = _awaited(graph) if quarantined else set()
+    for item in quarantined:
         if item.name in awaited:
             continue  # a record names it: it goes back, or goes when that record is gone
         yield fix(
@@ -148,10 +149,10 @@ def of_repository(graph: Graph) -> Iterator[Fix]:
         )
     if any(entry.problem for entry in graph.view.scan.tags.values()):
         return  # a record that cannot be understood may name any volume
-    if any(entry.record is not None and graph.new_owner(entry.record) for entry in graph.view.scan.tags.values()):
+    if graph.left_behind:
         return  # the newest record of that disk named one
     for volume in sorted(graph.view.scan.volumes):
-        if volume not in graph.namers:
+        if not graph.namers(volume):
             facts = graph.view.facts.get(volume)
             yield fix(
                 graph,

@@ -51,7 +51,7 @@ def reduce(judge: Judge, tag: str, report: ImageReport) -> Iterator[Fix]:
     facts = graph.view.facts.get(record.volume.id)
     if facts is None or facts.in_use is None or facts.in_use >= facts.length:
         return
-    shared = graph.namers[record.volume.id] != [tag]
+    shared = list(graph.namers(record.volume.id)) != [tag]
     if shared or record.purging or record.absorbed_by or judge.health(tag).status is not Status.OPTIMIZED:
         return
     yield fix(

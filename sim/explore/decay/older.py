@@ -7,7 +7,8 @@ import contextlib
 import re
 from collections import defaultdict
 
-from engine.data.records import Record, decode
+from engine.data.decoding import decode
+from engine.data.records import Record
 from engine.errors import Damaged
 from engine.formats.lvm.metadata.layout import META
 from sim.disk.nodes import DirectoryNode, FileNode

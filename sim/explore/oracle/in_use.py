@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-from engine.data.records import Record, decode, is_tombstone
+from engine.data.decoding import decode
+from engine.data.records import Record, is_tombstone
 from engine.errors import DiskwrightError
 from sim.disk.nodes import FileNode
 from sim.disk.storage import SimStorage

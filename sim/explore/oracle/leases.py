@@ -17,7 +17,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from engine.data.records import Record, decode
+from engine.data.decoding import decode
+from engine.data.records import Record
 from engine.errors import DiskwrightError
 from engine.formats.files.layout import LOCKS_FILE, lease_key
 from sim.disk.nodes import FileNode

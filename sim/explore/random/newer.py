@@ -11,7 +11,8 @@ import contextlib
 import json
 from collections.abc import Iterator
 
-from engine.data.records import canonical, decode
+from engine.data.decoding import decode
+from engine.data.records import canonical
 from engine.errors import DiskwrightError
 from engine.formats.files import layout
 from sim.disk.files import SimFiles

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.data.decoding import decode
 from engine.data.model import OperationStatus, VolumeFormat
-from engine.data.records import Operation, decode, encode
+from engine.data.records import Operation, encode
 from engine.errors import Damaged, NotUnderstood, StorageError
 from engine.formats.base import Litter
 from engine.formats.files import layout

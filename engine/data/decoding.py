@@ -12,6 +12,7 @@ from engine.data import kept, seen
 from engine.data.model import (
     ADOPTED,
     MAX_IMAGE_BYTES,
+    VERBS,
     OperationStatus,
     Strategy,
     VolumeFormat,
@@ -132,7 +133,7 @@ def _operation(data: Any) -> Operation | None:
     known["pinned"] = tuple(known.get("pinned", ()))
     operation = Operation(**known, extra=extra)
     ids = ("made", "source", "source_repository", "source_content", "base", "other")
-    for name in (*ids, "verb", "direction", "path", "source_format"):
+    for name in (*ids, "direction", "path", "source_format"):
         _expect(isinstance(getattr(operation, name), str), name)
     _expect(all(getattr(operation, name) == "" or is_id(getattr(operation, name)) for name in ids), "id in operation")
     _expect(all(is_id(volume) for volume in operation.pinned), "pinned")
@@ -143,6 +144,7 @@ def _operation(data: Any) -> Operation | None:
     _expect(known_format and "\0" not in operation.path, "imported file")
     for number in (operation.cursor, operation.source_write_epoch, operation.data_bytes, *operation.path_facts):
         _whole_number(number, "number in operation", 1 << 70)
+    _expect(operation.verb in VERBS, f"operation {operation.verb!r:.40}")
     _expect(isinstance(operation.digest, bool), "digest")
     return operation
 

@@ -81,6 +81,10 @@ ADOPTED = "adopted"
 """What a record has as the format of a file that becomes a volume as it is. A program that knows no adoption
 understands no record that has this, and so deletes none of these files."""
 
+VERBS = frozenset("create_disk copy import adopt create_snapshot merge optimize restore_data revert".split())
+"""What a record may have as its unfinished operation. One that has another was written by a newer program, which alone
+knows what it may need: it is not understood."""
+
 
 def is_import_format(text: str) -> bool:
     """Tell whether ``text`` names a format of which a disk can be imported."""

@@ -58,7 +58,7 @@ class Operation(NamedTuple):
     """What an image still needs, as data. Ids only; nothing here is code."""
 
     verb: str
-    """create_disk, copy, import, adopt, create_snapshot, merge, optimize, restore_data, revert."""
+    """One of ``VERBS``."""
     attempt: VolumeRef | None = None
     """The volume being made or filled."""
     cursor: int = 0

@@ -20,7 +20,7 @@ from typing import Protocol, Self
 from engine.doors.files import Abilities, Access, Entry, FileHandle, RunPlace, Space, Stat, Unlocked
 from engine.doors.users import User
 from sim.disk.content import Content, Segment
-from sim.disk.nodes import DataOp, fail
+from sim.disk.nodes import DataOp, FileNode, fail
 from sim.disk.storage import SimStorage
 
 RUN_MOUNT = "/run"
@@ -92,6 +92,14 @@ class NoLocks:
         return []
 
 
+class Words(Protocol):
+    """How a program of another version says in files what this one says."""
+
+    def written(self, raw: bytes) -> bytes: ...
+
+    def read(self, raw: bytes) -> bytes: ...
+
+
 class SimHandle:
     """An open file. It keeps meaning the same inode, whatever happens to its name."""
 
@@ -123,7 +131,7 @@ class SimHandle:
 
     def write_at(self, offset: int, data: bytes) -> None:
         fault = self._enter("handle.write_at")
-        data = bytes(data)
+        data = bytes(data) if self._files.words is None else self._files.words.written(data)
         if fault is Fault.SHORT and len(data) > 1:
             half = len(data) // 2
             self._change(DataOp(0, "write", offset, half, data[:half]))
@@ -253,6 +261,8 @@ class SimFiles:
         self.handles: set[SimHandle] = set()
         self.devices: Callable[[str, bool], FileHandle] | None = None
         """Opens devices, where there are any."""
+        self.words: Words | None = None
+        """None: those of this program."""
         self.owner = ""
         """Whose files they are, as ``host pid name``, for locks that can be asked who has them."""
         self.order = order
@@ -303,11 +313,13 @@ class SimFiles:
     def read_file(self, path: str, limit: int) -> bytes:
         self.gate.enter("files.read_file", path)
         storage, inside = self.locate(path)
-        _, node = storage.file(inside)
+        return self._whole(storage.file(inside)[1], path, limit)
+
+    def _whole(self, node: FileNode, path: str, limit: int) -> bytes:
         data = node.content.read(0, limit + 1)
         if len(data) > limit:
             raise OSError(errno.EFBIG, f"longer than {limit} bytes", path)
-        return data
+        return data if self.words is None else self.words.read(data)
 
     def users(self, path: str, unlocked: Unlocked = Unlocked.NOBODY) -> list[User]:
         self.gate.enter("files.users", path)

@@ -146,10 +146,7 @@ class NfsFiles(SimFiles):
         self.gate.enter("files.read_file", path)
         node = self.storage.nodes[self._opened(inside, False)]
         assert isinstance(node, FileNode)
-        data = node.content.read(0, limit + 1)
-        if len(data) > limit:
-            raise OSError(errno.EFBIG, f"longer than {limit} bytes", path)
-        return data
+        return self._whole(node, path, limit)
 
     def open(self, path: str, writable: bool = False) -> SimHandle:
         inside = self._remote(path)

@@ -33,6 +33,7 @@ from sim.disk.storage import SimStorage
 from sim.hosts.crash import Crashed
 from sim.hosts.lease_areas import FAILING_S, SharedTable
 from sim.hosts.lock_table import LockTable
+from sim.hosts.versions import NewerWords
 from sim.lvm.volume_groups import SimVolumeGroups
 from sim.qemu.layers import ImageLocks
 
@@ -134,6 +135,7 @@ class SimProcess:
         kind = NfsFiles if world.profile.remote else SimFiles
         self.files = kind(world.storage, self, mounts, world.order, world.image_locks, host.mounts.binds)
         self.files.owner = f"{host.name} {identity.pid} {name}"
+        self.files.words = host.words
         if isinstance(self.files, NfsFiles):
             self.files.view = host.view
         self.groups = SimVolumeGroups(self)
@@ -169,8 +171,10 @@ class SimProcess:
             self.host.require_storage(call, what)
         if self.host.world.modes.taken:
             self.host.world.modes.require(call, what)
-        hook = self.hook
-        return hook(self, call, what) if hook is not None else Fault.NONE
+        fault = self.hook(self, call, what) if self.hook is not None else Fault.NONE
+        if self.host.watcher is not None:
+            self.host.watcher(self, call, what)
+        return fault
 
     def at_death(self, call: Callable[[], None]) -> None:
         """Have ``call`` called when it ends, however it ends. It may touch no door."""
@@ -257,6 +261,10 @@ class SimHost:
         """Logical volumes (their uuids) that are devices here."""
         self.opened: dict[str, int] = {}
         """How often each is open."""
+        self.words: NewerWords | None = None
+        """Of a newer program, where that is what runs on the host."""
+        self.watcher: Callable[[SimProcess, str, str], None] | None = None
+        """Told of each door call of its processes, as it happens."""
         self.frozen = False
         self.apart = False
         """Whether the host does not reach the shared storage."""
@@ -267,6 +275,7 @@ class SimHost:
         """Return the host in another world, after one more boot: with the same notes, which both may change."""
         other = SimHost(world, self.name, self.state_storage.clone())
         other.boots, other._next_pid, other.called = self.boots + 1, self._next_pid, self.called
+        other.words, other.watcher = self.words, self.watcher
         return other
 
     @property

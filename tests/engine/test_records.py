@@ -56,7 +56,8 @@ def test_fields_of_a_newer_minor_version_survive_a_change_by_this_one():
         ("size", -1), ("size", 1 << 60), ("size", 1.5), ("size", True), ("epoch", "1"), ("strong", 1),
         ("lost", [[0, -1]]), ("lost", [[0]]), ("lost", 3), ("volume", {"id": "../x", "format": "raw", "parent": ""}),
         ("volume", {"id": "2" * 32, "format": "vmdk", "parent": ""}), ("strategy", "fast"), ("scrap", {}),
-        ("operation", {"verb": 3}), ("operation", {"verb": "copy", "source": "/etc/passwd"}), ("operation", []),
+        ("operation", {"verb": "defragment"}), ("operation", {"verb": ["copy"]}), ("operation", {"verb": 3}),
+        ("operation", {"verb": "copy", "source": "/etc/passwd"}), ("operation", []),
         ("last", {"verb": "x"}), ("last", 7), ("absorbed_by", "x"), ("digest", None), ("removed", "yes"), ("id", 5),
     ],
 )  # fmt: skip

@@ -110,3 +110,15 @@ def test_what_a_newer_minor_wrote_is_kept(lvm):
     with pytest.raises(Refused, match="no room"):
         repository._meta.write_header(repository._meta.header()._replace(manager="m" * 400))
     assert pages(lvm) == before
+
+
+def test_what_needs_more_than_this_program_knows_is_refused(lvm):
+    """By the name of what it needs, as on files; nothing is changed."""
+    header = on(lvm)._meta.header()
+    payload = json.dumps(json.loads(layout.encode_header(header)) | {"needs": ["wings"]}).encode()
+    for page in (0, 1):
+        write(lvm, page * PAGE_BYTES, seal(Stamp(header.term, 98 + page, bytes(8)), payload))
+    before = pages(lvm)
+    with pytest.raises(Refused, match="needs wings, this program knows"):
+        on(lvm)
+    assert pages(lvm) == before

@@ -348,7 +348,7 @@ def encode_header(header: MetaHeader) -> bytes:
 def newest_header(raw: bytes, place: str) -> MetaHeader | None:
     """Return the newest of the headers that ``raw`` begins with, None when there was never one. A header is written
     twice before it counts, so one sound page of a lane tells every header of the lane that counts. Damaged when a lane
-    has none, Refused for a newer major."""
+    has none, Refused for a newer major, and for a repository that needs what this program does not know."""
     found: MetaHeader | None = None
     bad = []
     for page in range(min(len(raw) // PAGE_BYTES, HEADER_PAGES)):
@@ -378,7 +378,7 @@ def _decode_header(payload: bytes, term: int, sequence: int, place: str) -> Meta
         data = json.loads(payload)
         version, identity, mode = data["format"], data["identity"], data["mode"]
         chunks, manager = data["chunks"], data["manager"]
-        match = _VERSION.match(version)
+        match, needs = _VERSION.match(version), data.get("needs")
         shared = tuple(data[name] for name in ("hosts", "number", "generation")) if mode == SHARED else (0, 0, 0)
         known = _KNOWN | (_KNOWN_SHARED if mode == SHARED else set())
         further = canonical({name: value for name, value in data.items() if name not in known}).decode()
@@ -386,9 +386,11 @@ def _decode_header(payload: bytes, term: int, sequence: int, place: str) -> Meta
         raise Damaged(f"{META} of {place} does not describe a repository") from None
     if match is None:
         raise Damaged(f"{META} of {place} names no format version")
-    if int(match[1]) != MAJOR:
+    if int(match[1]) != MAJOR or needs:
+        named = ", ".join(map(str, needs)) if isinstance(needs, list) else needs
+        what = f"needs {named!s:.200}" if needs else f"has format {version}"
         raise Refused(
-            f"the repository in {place} has format {version}, this program knows {MAJOR}.x",
+            f"the repository in {place} {what}, this program knows {MAJOR}.x",
             "Use a version of diskwright that knows this format",
         )
     if not is_id(identity) or mode not in MODES or not isinstance(manager, str) or len(manager) > 256:

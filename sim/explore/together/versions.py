@@ -1,0 +1,205 @@
+"""A newer program and an older one on one repository: what the newer one has left undone the older one leaves alone.
+
+A case is done by a host with the newer program (``sim.hosts.versions``), to its end or killed before an effect. Then a
+host with the older one tries every fix that it is offered, and verbs on each image. It is judged
+
+* that no record which the older program does not understand is changed, nor any volume that such a record names,
+* that no verb is done to such an image,
+* that what the older program changes keeps the field that it does not know,
+* that a third host, with the newer program again, brings everything to the end that the case promises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from engine.api import Engine
+from engine.data.decoding import decode
+from engine.data.model import Fix, Risk
+from engine.data.records import VolumeRef
+from engine.errors import DiskwrightError, NotUnderstood
+from engine.formats.files import layout
+from sim.disk.files import Fault
+from sim.disk.nodes import FileNode
+from sim.disk.storage import SimStorage
+from sim.explore.cases.case import Case, prepared
+from sim.explore.oracle.recovery import recover
+from sim.explore.search.explorer import EFFECTS
+from sim.hosts.crash import Crashed
+from sim.hosts.processes import SimProcess
+from sim.hosts.versions import FIELD, NewerWords, in_our_words
+from sim.hosts.world import REPOSITORIES, World
+
+NEWER, OLDER, LAST = "one", "two", "three"
+"""The hosts; the first and the last have the newer program."""
+_MOST_FIXES = 24
+_TAG = re.compile(rf"({REPOSITORIES}/[^/]+)/tags/[0-9a-f]{{2}}/([0-9a-f]{{32}})\.([0-9a-f]{{16}})\Z")
+
+
+class Mixed(NamedTuple):
+    """What came of one run."""
+
+    dies: int
+    """The effect before which the newer program was killed, 0: it was not."""
+    unknown: int
+    """How many images the older program did not understand."""
+    problems: tuple[str, ...]
+
+
+class Unfinished(NamedTuple):
+    """A record that only the newer program understands."""
+
+    root: str
+    tag: str
+    path: str
+    content: bytes
+    volumes: dict[str, bytes]
+    """By path, what is in those that it alone names."""
+
+
+def mixed(case: Case, every: int = 1) -> Iterator[Mixed]:
+    """Run a case by the newer program, to its end and killed before every so manieth effect."""
+    whole = _Run(case)
+    yield whole.judged()
+    for dies in range(1, whole.effects + 1, every):
+        yield _Run(case, dies).judged()
+
+
+def unfinished(storage: SimStorage) -> Iterator[Unfinished]:
+    """Yield the newest records of all tags of all repositories that an older program does not understand. Not theirs is
+    a volume that another tag names, too: until that has left it, it decides (a snapshot that was only begun)."""
+    newest, unknown, named = _newest(storage), list[tuple[str, str]](), set[str]()
+    for (root, tag), (_, content) in newest.items():
+        try:
+            named.update(volume.id for volume in decode(content, tag).volumes())
+        except NotUnderstood:
+            unknown.append((root, tag))
+        except DiskwrightError:
+            continue
+    for root, tag in unknown:
+        path, content = newest[root, tag]
+        needed = [one for one in _understood(content, tag) if one.id not in named]
+        paths = [f"{root}/{layout.volume_path(volume.id, volume.format)}" for volume in needed]
+        yield Unfinished(root, tag, path, content, {path: _content(storage, path) for path in paths})
+
+
+def _understood(content: bytes, tag: str) -> tuple[VolumeRef, ...]:
+    """What volumes a newer program names."""
+    try:
+        return decode(in_our_words(content), tag).volumes()
+    except DiskwrightError:
+        return ()  # nobody here knows what it says
+
+
+def harm(storage: SimStorage, one: Unfinished) -> Iterator[str]:
+    """Tell what has been done to a record or a volume of the newer program."""
+    path, content = _newest(storage).get((one.root, one.tag), ("", b""))
+    if (path, content) != (one.path, one.content):
+        yield f"the record of {one.tag}, which only the newer program understands, is {path or 'gone'}"
+    for volume, before in one.volumes.items():
+        if _content(storage, volume) != before:
+            yield f"{volume}, which only the newer program may change, was changed"
+
+
+def _newest(storage: SimStorage) -> dict[tuple[str, str], tuple[str, bytes]]:
+    """The newest generation of each tag: its path, and what it says."""
+    newest: dict[tuple[str, str], tuple[str, bytes]] = {}
+    for path, _, node in storage.walk():
+        if (match := _TAG.match(path)) and isinstance(node, FileNode):
+            key = match[1], match[2]
+            newest[key] = max(newest.get(key, ("", b"")), (path, node.content.read(0, node.content.size)))
+    return newest
+
+
+def _content(storage: SimStorage, path: str) -> bytes:
+    try:
+        return storage.file(path)[1].content.digest
+    except OSError:
+        return b""
+
+
+class _Run:
+    """One of them."""
+
+    def __init__(self, case: Case, dies: int = 0) -> None:
+        self._case, self._dies = case, dies
+        self._driver = prepared(case)
+        self._world: World = self._driver.world
+        for host in (NEWER, LAST):
+            self._world.machine(host).words = NewerWords()
+        self.effects = 0
+        self._world.hook = self
+        with contextlib.suppress(DiskwrightError, AssertionError, Crashed):
+            case.operation(self._driver.on(NEWER))
+        self._world.hook = None
+        self._driver.close()
+
+    def __call__(self, process: SimProcess, call: str, what: str) -> Fault:
+        """As a hook: count effects on the shared storage, and die."""
+        if call in EFFECTS and process.files.storage_of(what.partition(" ")[0]) is self._world.storage:
+            self.effects += 1
+            if self.effects == self._dies:
+                process.kill()
+        return Fault.NONE
+
+    def judged(self) -> Mixed:
+        """Let the older program, then the newer one come, and say what went wrong."""
+        storage = self._world.storage
+        left = list(unfinished(storage))
+        marked = {key for key, (_, content) in _newest(storage).items() if _is_marked(content)}
+        problems = list(self._tried(self._world.host(OLDER), left))
+        self._world.bury(OLDER)
+        storage.settle()
+        problems += [problem for one in left for problem in harm(storage, one)]
+        problems += [
+            f"the record of {key[1]} has lost what the newer program said in it"
+            for key, (_, content) in _newest(storage).items()
+            if key in marked and content and not _is_marked(content)
+        ]
+        problems += recover(self._world, self._driver.models, LAST, self._case.strangers)
+        return Mixed(self._dies, len(left), tuple(dict.fromkeys(problems)))
+
+    def _tried(self, engine: Engine, left: list[Unfinished]) -> Iterator[str]:
+        for one in left:
+            yield from _verbs(engine, one.root.rpartition("/")[2], one.tag)
+        tried: set[tuple[str, str, str]] = set()
+        for _ in range(_MOST_FIXES):
+            fresh = [one for one in offered(engine) if (one[0], one[1].rule, one[1].target) not in tried]
+            if not fresh:
+                return
+            repo, fix = fresh[0]
+            tried.add((repo, fix.rule, fix.target))
+            with contextlib.suppress(DiskwrightError):
+                engine.run_fix_here(repo, fix)
+
+
+def _verbs(engine: Engine, repo: str, image: str) -> Iterator[str]:
+    verbs: dict[str, Callable[[], object]] = {
+        "removed": lambda: engine.remove_image(repo, image),
+        "given user data": lambda: engine.set_user_data(repo, image, {"n": 1}),
+        "given a strategy": lambda: engine.set_strategy(repo, image, "performance"),
+        "prepared": lambda: engine.prepare_image(repo, image),
+        "snapshot": lambda: engine.create_snapshot(repo, image),
+        "a base": lambda: engine.create_virtual_disk(repo, 1 << 20, image),
+    }
+    for done, verb in verbs.items():
+        with contextlib.suppress(DiskwrightError):
+            verb()
+            yield f"image {image}, which only the newer program understands, could be {done}"
+
+
+def offered(engine: Engine) -> list[tuple[str, Fix]]:
+    """What check offers in all repositories, that can run now and loses nothing."""
+    return [
+        (repo, fix)
+        for repo in engine.list_repositories()
+        for fix in engine.check_storage_repository(repo)
+        if not fix.waits_for and fix.risk is not Risk.LOSES_DATA
+    ]
+
+
+def _is_marked(content: bytes) -> bool:
+    return f'"{FIELD}":'.encode() in content

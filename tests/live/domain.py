@@ -21,9 +21,11 @@ from engine.errors import ToolMissing
 from engine.tools.hypervisor import libvirt
 from tests.doors.children import wait_ended
 
-PROGRAMS = ("libvirtd", "qemu-system-x86_64", "unshare")
+PAUSED = 1
+"""A flag of libvirt's: a domain that is started so runs no guest, and its disks work."""
+PROGRAMS = ("libvirtd", "qemu-system-x86_64", "unshare", "nsenter")
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-_PATIENCE_S = 60.0
+PATIENCE_S = 60.0
 _PLACES = {"etc": "/etc/libvirt", "lib": "/var/lib/libvirt", "run": "/run/libvirt", "cache": "/var/cache/libvirt",
            "log": "/var/log/libvirt"}  # fmt: skip
 _DAEMON = """
@@ -72,19 +74,33 @@ def missing() -> list[str]:
 class Daemon:
     """One libvirtd, whose domains outlive it as long as the test runs."""
 
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="dw-libvirt-", dir="/tmp"))
+    def __init__(self, memory: bool = False) -> None:
+        """``memory``: it has a /run of its own, which a boot would clear, so that disks have paths that stay."""
+        self.folder = Path(tempfile.mkdtemp(prefix="dw-libvirt-", dir="/tmp"))  # a socket's path is short
         for name in (*_PLACES, "sock", "etc/hooks"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         (self.folder / "etc/libvirtd.conf").write_text(_DAEMON.format(folder=self.folder))
         (self.folder / "etc/qemu.conf").write_text(_QEMU)
         self.process: subprocess.Popen[bytes] | None = None
         self.connection: Any = None
+        binds = [f"mkdir -p {there} && mount --bind {self.folder}/{name} {there}" for name, there in _PLACES.items()]
+        script = " && ".join([*(["mount -t tmpfs none /run"] if memory else []), *binds, "echo ready && exec cat"])
+        namespaces = ["--mount"] if os.getuid() == 0 else ["--mount", "--map-root-user"]
+        self._keeper = subprocess.Popen(
+            ["unshare", *namespaces, "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         try:
+            assert self._keeper.stdout is not None
+            assert self._keeper.stdout.readline() == b"ready\n", "there is no mount namespace"
             self.start()
         except BaseException:
             self.end()
             raise
+
+    def inside(self, *words: str) -> list[str]:
+        """A command that sees what the daemon sees."""
+        user = [] if os.getuid() == 0 else ["--user", "--preserve-credentials"]
+        return ["nsenter", "-t", str(self._keeper.pid), "--mount", *user, *words]
 
     @property
     def uri(self) -> str:
@@ -93,23 +109,20 @@ class Daemon:
     def start(self) -> None:
         """Start it, and wait until it answers. It may be about to find its domains again: what is asked of one waits
         for that, its end does not."""
-        binds = [f"mkdir -p {there} && mount --bind {self.folder}/{name} {there}" for name, there in _PLACES.items()]
-        script = " && ".join([*binds, "exec libvirtd -f /etc/libvirt/libvirtd.conf -p /run/libvirt/test.pid"])
-        namespaces = ["--mount"] if os.getuid() == 0 else ["--mount", "--map-root-user"]
+        words = self.inside("libvirtd", "-f", "/etc/libvirt/libvirtd.conf", "-p", "/run/libvirt/test.pid")
         with (self.folder / "log/daemon").open("ab") as log:
             self.process = subprocess.Popen(
-                ["unshare", *namespaces, "sh", "-c", script],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, "PATH": _PATH},
-            )  # fmt: skip
-        deadline = time.monotonic() + _PATIENCE_S
+                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, "PATH": _PATH}
+            )
+        deadline = time.monotonic() + PATIENCE_S
         binding().registerErrorHandler(lambda context, error: None, None)
         while self.connection is None:
             try:
                 self.connection = binding().open(self.uri)
             except binding().libvirtError as error:
                 if self.process.poll() is not None or time.monotonic() > deadline:
-                    words = (self.folder / "log/daemon").read_text(errors="replace")
-                    raise AssertionError(f"libvirtd does not start: {words}") from error
+                    said = (self.folder / "log/daemon").read_text(errors="replace")
+                    raise AssertionError(f"libvirtd does not start: {said}") from error
                 time.sleep(0.02)
 
     def stop(self, by: int = signal.SIGTERM) -> None:
@@ -141,14 +154,21 @@ class Daemon:
         return int((self.folder / "run/qemu" / f"{name}.pid").read_text())
 
     def kill_machine(self, name: str) -> None:
-        """As by the kernel; return when libvirt knows."""
+        """As by the kernel; return when libvirt knows, if it is there."""
         pid = self.pid(name)
         os.kill(pid, signal.SIGKILL)
         wait_ended(pid)
-        deadline = time.monotonic() + _PATIENCE_S
-        while self.domain(name).isActive():
+        deadline = time.monotonic() + PATIENCE_S
+        while self.connection is not None and self.domain(name).isActive():
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+    def end_domains(self) -> None:
+        """End all, and forget them."""
+        for domain in self.connection.listAllDomains():
+            with contextlib.suppress(binding().libvirtError):
+                domain.destroy()
+            domain.undefine()
 
     def end(self) -> None:
         """End all, and leave nothing."""
@@ -158,6 +178,7 @@ class Daemon:
                 pid = int(note.read_text())
                 os.kill(pid, signal.SIGKILL)
                 wait_ended(pid)
+        self._keeper.communicate()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

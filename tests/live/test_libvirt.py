@@ -20,11 +20,14 @@ from engine.tools.hypervisor import libvirt
 from engine.triage.rules import M_CHAIN
 from sim.explore.cases.driver import MiB
 from tests.crash.kit import World
-from tests.live.domain import Daemon, guest, missing
+from tests.live.domain import PAUSED, Daemon, guest, missing
 from tests.live.test_linux import until_it_dies
 from tui.cli.commands import prepare
 
-pytestmark = pytest.mark.skipif(bool(missing()), reason="there is no libvirt or qemu here")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(missing()), reason="there is no libvirt or qemu here"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,7 @@ class Running:
         self.disk = self.engine.create_virtual_disk("a", MiB, options={"strategy": strategy})
         self.entry: Prepared = self.engine.prepare_image("a", self.disk, monitor=f"libvirt:{daemon.uri}/web")
         assert self.entry.format == format
-        daemon.define("web", prepare.HYPERVISORS["libvirt"](self.entry), *also).createWithFlags(1)
+        daemon.define("web", prepare.HYPERVISORS["libvirt"](self.entry), *also).createWithFlags(PAUSED)
 
     @property
     def domain(self) -> Any:
@@ -93,7 +96,7 @@ class Running:
     def again(self) -> None:
         """Start the domain anew, as its definition says."""
         self.domain.destroy()
-        self.domain.createWithFlags(1)
+        self.domain.createWithFlags(PAUSED)
 
     def end(self) -> None:
         with contextlib.suppress(Exception):
@@ -166,7 +169,7 @@ def test_a_snapshot_that_was_interrupted_is_gone_on_with_and_libvirt_knows_it(ru
             running.engine.prepare_image("a", running.disk, take_over=True)
         running.engine.create_snapshot("a", running.disk)
     running.daemon.kill_machine("web")
-    running.domain.createWithFlags(1)
+    running.domain.createWithFlags(PAUSED)
     for number in range(3):
         guest(running.domain, f"read -P {number + 1} {number * 64}k 64k")
     assert os.path.realpath(running.layers()[0]) == running.volume()
@@ -190,7 +193,7 @@ def test_what_is_wrong_with_a_domain_is_told_and_nothing_is_done(running: Runnin
     refused(ToolFailed, "not found", "nobody")
     with pytest.raises(BadRequest, match="no monitor"):
         engine.attach_monitor("a", running.disk, "libvirt:qemu+ssh://far/system/web")
-    running.daemon.define("empty").createWithFlags(1)
+    running.daemon.define("empty").createWithFlags(PAUSED)
     try:
         refused(Refused, "does not have", "empty")
     finally:

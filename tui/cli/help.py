@@ -236,6 +236,13 @@ COMMANDS: dict[str, Command] = {
         "diskwright attach main 3f2a qmp:/run/web.qmp",
     ),
     "teardown": _command(4, "prepare", "undo prepare", "diskwright teardown main 3f2a"),
+    "hook": _command(
+        4, "hook", "have libvirt prepare the disks of its domains, and tear them down",
+        "diskwright hook install\n  diskwright hook remove\n\n"
+        "A domain whose definition has /run/diskwright/disks/REPO/IMAGE/disk is started with that disk prepared, and\n"
+        "its monitor known; when it has ended, the disk is torn down. One that cannot be prepared keeps its domain\n"
+        "from starting, and libvirt tells why. Other domains are not concerned.",
+    ),
     "demo": _command(
         5, "demo", "make a repository with broken images, see it mended", "diskwright demo --fresh"
     ),

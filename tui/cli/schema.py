@@ -283,6 +283,7 @@ def _of_using() -> dict[str, Schema]:
         ),
         "attach": _object({**one, **_texts("path", "monitor")}),
         "teardown": _object({**one, "prepared": _YES}),
+        "hook": _object({"path": _TEXT, **dict.fromkeys(("installed", "changed"), _YES)}),
         "demo": _object({**_checked(), **demo}),
         "tui": _ANY,
         "sim": _ANY,

@@ -6,6 +6,7 @@ something is wrong with it: then the whole repository is looked at, for what is 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
 from engine.data.records import Record
@@ -27,6 +28,29 @@ def near(repository: Repository, tag: str) -> Scan | None:
     if any(entry.record is None for entry in found.values()) or _shared(found, tag):
         return None
     return Scan({}, found, [])
+
+
+def with_all_above(repository: Repository, scan: Scan, tag: str) -> Scan:
+    """Return the scan of ``near`` with all that stands on ``tag``, not only directly, as far as it can be read: what
+    waits for it."""
+    if not repository.tags.knows_users:
+        return scan
+    found = dict(scan.tags)
+    todo, seen = [tag], {tag}
+    with contextlib.suppress(DiskwrightError):
+        while todo:
+            above = {one: entry for one, entry in _users(repository, [todo.pop()]).items() if one not in seen}
+            seen.update(above)
+            todo += above
+            found = above | found
+        todo = list(found)
+        while todo:
+            for other in _spoken_of(found[todo.pop()].record, False) - found.keys():
+                entry = repository.tags.read(other)
+                if entry is not None:
+                    found[other] = entry
+                    todo.append(other)
+    return scan._replace(tags=found)
 
 
 def _users_of_a_run(repository: Repository, record: Record) -> dict[str, TagEntry]:

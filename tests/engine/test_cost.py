@@ -19,6 +19,7 @@ from engine.triage.offers.merging import RUN_LAYERS
 from sim.disk.files import SimFiles, SimHandle
 from sim.explore.cases.case import before_uses
 from sim.hosts.world import NFS, World
+from tui.view.gather import about
 
 MiB = 1 << 20
 FEW, MANY = 64, 200
@@ -121,6 +122,8 @@ class Family:
 WORK: dict[str, Callable[[Family], Any]] = {
     "status": lambda f: f.engine.get_image_status("a", f.disk),
     "status of a template": lambda f: f.engine.get_image_status("a", f.template),
+    "why": lambda f: about(f.engine, "a", f.disk),
+    "why of a template": lambda f: about(f.engine, "a", f.template),
     "create": lambda f: f.engine.create_virtual_disk("a", MiB),
     "create on a base": lambda f: f.engine.create_virtual_disk("a", MiB, f.template),
     "snapshot": lambda f: f.engine.create_snapshot("a", f.disk),
@@ -162,6 +165,12 @@ def test_what_is_asked_about_one_image_does_not_read_the_others(
     """Records read and syncs made are the same among few images and among many."""
     assert measured[work, format, FEW] == measured[work, format, MANY]
     assert measured[work, format, FEW][0] < (FEW if work != "merge of a run" else FEW * RUN_LAYERS)
+
+
+def test_why_reads_what_a_status_reads(measured: dict[tuple[str, str, int], tuple[int, int]]):
+    """Of an image that is in order, and of one on which others stand."""
+    for work in ("", " of a template"):
+        assert measured[f"why{work}", NFS, MANY] == measured[f"status{work}", NFS, MANY]
 
 
 def test_a_plan_of_many_fixes_costs_as_many_times_one(counts: Counts):

@@ -11,13 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from engine.api import Engine
-from engine.data.model import Finding, Fix, ImageReport, OperationStatus, RepositoryReport
+from engine.data.model import Finding, Fix, ImageReport, OperationStatus, RepositoryReport, Status
 from engine.errors import BadRequest, StorageError
 from engine.formats.base import Repository
 from engine.survey import survey
+from engine.survey.near import with_all_above
+from engine.tags import leasing
 from engine.tools.local.threads import collector_off
 from engine.triage.judge import judge
-from engine.triage.view import Graph
+from engine.triage.view import Graph, View
 from tui.text.printable import cut, printable
 from tui.text.statuses import SHOWN, State
 from tui.view import fixes
@@ -60,21 +62,61 @@ def gather(engine: Engine, repo_id: str, deep: bool = False, known: ConstraintRo
     with collector_off():
         seen = survey.look(context, repository, deep)
         report = survey.without_busy(context, repository, judge(seen), seen.monitored)
-        names = names_in(seen)
     constraints = known or constraint_row(repository.constraints()._asdict())
+    view = _view(engine, repo_id, repository, seen, report)._replace(deep=deep, constraints=constraints)
+    return view._replace(took_s=clock.monotonic() - started)
+
+
+def about(engine: Engine, repo_id: str, image: str, deep: bool = False) -> tuple[ImageReport, RepositoryView] | None:
+    """Look at one image now: what ``get_image_status`` says of it, and a view of what is around it, in which its row,
+    its fixes and what waits for it are those of ``gather``. None when there is no such image. Where the format knows
+    who uses what, no record is read that is about something else."""
+    context = engine.context
+    repository = context.repository(repo_id)
+    near = repository.tags.knows_users
+    seen = survey.look(context, repository, deep, only=image if near else None)
+    report = judge(seen)
+    found = next((one for one in report.images if one.id == image and not one.hidden), None)
+    if found is None:
+        return None
+    if near and found.status in (Status.BROKEN, Status.UNKNOWN):
+        seen = seen._replace(scan=with_all_above(repository, seen.scan, image))
+        report = judge(seen)
+    if near:
+        report = report._replace(fixes=tuple(_fixes_of(engine, repository, image, report.fixes, deep)))
+    report = survey.without_busy(context, repository, report, seen.monitored)
+    if leasing.is_held(repository, image):
+        found = found._replace(busy=leasing.holder(engine.doors, repository, image))
+    return found, _view(engine, repo_id, repository, seen, report)._replace(deep=deep)
+
+
+def _fixes_of(engine: Engine, repository: Repository, image: str, offered: Iterable[Fix], deep: bool) -> Iterator[Fix]:
+    """Those of an image. Whether one of a tag beside it, that it is part of, is offered is seen from there."""
+    others = []
+    for fix in offered:
+        if fix.target == image:
+            yield fix
+        elif fix.target and image in fix.images:
+            others.append(fix.target)
+    for other in dict.fromkeys(others):
+        for fix in judge(survey.look(engine.context, repository, deep, only=other)).fixes:
+            if fix.target == other and image in fix.images:
+                yield fix
+
+
+def _view(engine: Engine, repo_id: str, repository: Repository, seen: View, report: RepositoryReport) -> RepositoryView:
+    names = names_in(seen)
     view = RepositoryView(
         name=printable(repo_id),
         host=engine.doors.ids.host_id,
         identity=repository.identity,
         format=printable(repository.format),
         place=printable(repository.place),
-        constraints=constraints,
         srm=manager_of(repository),
-        deep=deep,
         tasks=_tasks(engine, repository.identity, names.names),
-        scanned_at=clock.wall(),
+        scanned_at=engine.doors.clock.wall(),
     )
-    return with_report(view, report, names)._replace(took_s=clock.monotonic() - started)
+    return with_report(view, report, names)
 
 
 def manager_of(repository: Repository) -> str:
@@ -271,7 +313,7 @@ def report_from_json(data: Mapping[str, Any]) -> RepositoryReport:
 
 def _image_from_json(data: Mapping[str, Any]) -> ImageReport:
     from engine.data.decoding import operation_status
-    from engine.data.model import Status, Strategy
+    from engine.data.model import Strategy
 
     fields = dict(data)
     fields["status"], fields["strategy"] = Status(fields["status"]), Strategy(fields["strategy"])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.data.amounts import human
 from engine.data.model import Fix, ImageReport, RepositoryReport, Status
+from engine.data.options import parse
 from engine.errors import NotFound
 from engine.triage import rules
 from tui.cli import fixes
@@ -107,13 +108,17 @@ def _explain_image(session: Session, arguments: argparse.Namespace) -> int:
     from tui.notes import notes_of
     from tui.view import estimates
     from tui.view.facts import facts_of
-    from tui.view.gather import gather
+    from tui.view.gather import about
     from tui.view.why import explain
 
     out, engine = session.out, session.engine
     image = session.image(arguments.repo, arguments.image)
-    report = engine.get_image_status(arguments.repo, image, session.options(arguments))
-    view = gather(engine, arguments.repo, arguments.deep)
+    deep = parse("get_image_status", session.options(arguments)).deep
+    found = about(engine, arguments.repo, image, deep)
+    if found is None:
+        engine.get_image_status(arguments.repo, image)  # tells what has become of it
+        raise NotFound(f"image {image} went away just now", "Look again")
+    report, view = found
     times = estimates.load(notes_of(engine), view.identity)
     view = view._replace(fixes=estimates.measured(view.fixes, times))
     facts = facts_of(engine, arguments.repo, image)

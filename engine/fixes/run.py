@@ -221,6 +221,7 @@ _EXECUTORS: dict[Executor, Runner] = {
     Executor.QUARANTINE: _quarantine,
     Executor.PART: lambda context, repository, work: parts.make(context, repository, _text(work.fix, "name")),
     Executor.LOCKS: lambda context, repository, work: parts.make_locks(context, repository, _text(work.fix, "name")),
+    Executor.USES: lambda context, repository, work: parts.make(context, repository, _text(work.fix, "name")),
     Executor.PUT_BACK: lambda context, repository, work: repair.put_back(repository, work.fix.target),
     Executor.MERGE: _merge,
     Executor.CREATE: lambda context, repository, work: create.resume(context, repository, work.fix.target),

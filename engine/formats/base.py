@@ -114,7 +114,7 @@ class Missing(NamedTuple):
     name: str
     held: str
     """What it held: "nothing" of worth, "leases", "volumes" (their data is not there), "identity" (of which there is
-    another copy), or "names" (which come from the records)."""
+    another copy), or "names" (which come from the records); "": it never had it."""
 
 
 class Scan(NamedTuple):

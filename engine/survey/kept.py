@@ -45,7 +45,7 @@ def _keeper(context: Context, tag: str, kept: Kept) -> Keeper | None:
         scan = repository.scan() if entry is None else None  # rarely: whoever began it has died before it was committed
     except DiskwrightError as error:
         return Keeper(kept.copy, f"whether it is finished is not known: {error.message}", False)
-    if scan is not None and (scan.unlisted or scan.missing):
+    if scan is not None and (scan.unlisted or any(part.held for part in scan.missing)):
         return Keeper(kept.copy, "whether it is finished is not known: its repository cannot be listed whole", False)
     if entry is None or entry.tombstone:
         return None

@@ -53,6 +53,7 @@ O_UNHELD: Final = "O-UNHELD"
 O_HEADER: Final = "O-HEADER"
 O_LEAKS: Final = "O-LEAKS"
 O_REDUCE: Final = "O-REDUCE"
+O_USES: Final = "O-USES"
 M_CHAIN: Final = "M-CHAIN"
 C_REMOVED: Final = "C-REMOVED"
 C_HIDDEN: Final = "C-HIDDEN"
@@ -295,6 +296,15 @@ _TABLE: tuple[Rule, ...] = (
          "Cuts the unused end off, after qemu-img check has told what is used.",
          "Wait until the host that may still write to it is back, or restarted.",
          Executor.REDUCE, volumes=Need.ALWAYS, waits=(WaitKind.HOST,)),
+    Rule(O_USES, "The repository was made before it was noted who needs whom. What is asked about one image reads all "
+         "records.", type=FixType.OPTIMIZE,
+         offers="Nothing says which image needs which, so work on one reads all records; this enters it for each. "
+         "Programs from before that refuse the repository afterwards",
+         does="Has every program enter it from now on, enters it for all records that are there, and says then that it "
+         "can be believed. Images can be used meanwhile; interrupted, it goes on where it was.",
+         stuck="End programs of older versions on all hosts first, consoles too. While a record is being written it is "
+         "refused: try again. A record that cannot be understood has to be mended or given up before.",
+         executor=Executor.USES, risk=Risk.IRREVERSIBLE, leases=Leases.NONE, waits=(WaitKind.RECORD,)),
     # -- merge and clean: what no image needs
     Rule(M_CHAIN, "Hidden data has one image on it left and nothing else, so the two can be one.", "hidden",
          type=FixType.MERGE,

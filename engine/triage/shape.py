@@ -44,6 +44,7 @@ class Executor(StrEnum):
     PUT_BACK = "put a quarantined volume back"
     PART = "make a part of the repository"
     LOCKS = "make the lock file"
+    USES = "enter who needs whom"
     QUARANTINE = "quarantine a volume"
     MERGE = "merge"
     CREATE = "make a disk"

@@ -101,6 +101,7 @@ def test_every_rule_is_compared():
         "B-OLDER",
         "B-PART",
         "B-LOCKS",
+        "O-USES",
     }
     assert set(RUNNERS) - set(RULES.values()) == others
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import BadRequest
-from sim.explore.cases.catalog import BEFORE_USES, CASES, LONG, ON_LVM
+from sim.explore.cases.catalog import BEFORE_USES, CASES, ENTERING, LONG, ON_LVM
 from sim.explore.command import main
 from sim.explore.search.explorer import KILLED, Explorer, PathStep, Violation
 from sim.explore.search.violation import to_text
@@ -45,6 +45,13 @@ def test_every_verb_and_every_fix_survives_power_cuts_at_every_effect(capsys, pr
 def test_repositories_from_before_there_were_uses_survive_power_cuts_at_every_effect(case):
     """There all records are read, as they were."""
     assert not Explorer(BEFORE_USES[case], "posix", seconds=2, recover=False).run().violations
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ENTERING)
+def test_giving_uses_to_a_repository_survives_power_cuts_at_every_effect(case):
+    """Whatever is left works as before, or has all entered; and the fix goes on."""
+    assert not Explorer(ENTERING[case], "posix", seconds=2).run().violations
 
 
 @pytest.mark.parametrize("case", LONG)

@@ -18,7 +18,7 @@ from engine.assembly import real_doors
 from engine.errors import NoSpace
 from engine.fixes import fill
 from engine.tags import changes
-from sim.explore.cases.catalog import ALL, BEFORE_USES, CASES, ON_LVM
+from sim.explore.cases.catalog import ALL, BEFORE_USES, CASES, ENTERING, ON_LVM
 from sim.explore.search import calls
 from sim.explore.search.explorer import Explorer
 from sim.explore.search.faulty import failures
@@ -51,6 +51,9 @@ KILLERS = {
     "formats.files.setup.create_tree:tree.files.sync_directory": "small",
     "formats.files.tags.Tags._sealed:self._tree.files.sync_directory": "user-data",
     "formats.files.uses.Uses.enter:self._tree.files.sync_directory": "create-on-base",
+    "formats.files.uses.Uses.enter_missing:self._tree.files.sync_directory": "passed enter-uses-twice",
+    "formats.files.entering._enter_all:tags.settle_all": "old:enter-uses-of-a-merge",
+    "formats.files.parts.Parts.say:self._files.sync_directory": "old:enter-uses",
     "formats.files.tags.Tags.settle:self._tree.files.sync_directory": "user-data",
     "formats.files.tags.Tags.settle_all:self._tree.files.sync_directory": "old:remove-below",
     "formats.files.tree.Tree.ensure_shard:self.files.sync_directory": "create-performance",
@@ -116,7 +119,8 @@ REDUNDANT = {
     "fixes.repair.put_back:repository.tags.settle": "a volume whose record falls back is put away again, with its data",
     "host.merging._make_durable:gate.settle": "the qcow2 of the model writes its tables only when it flushes, "
     "and syncs then; a real one writes them when its caches are full, too",
-    "formats.files.uses.Uses.enter_missing:self._tree.files.sync_directory": "what is lost is missed by the next check",
+    "formats.files.entering._end_writers:tree.files.sync_directory": "in the model no server loses its power while a "
+    "host of it goes on",
     "formats.files.tags.Tags.forget_use:self.settle": "a record that needs the tag no more is followed by another one, "
     "which is synced, as long as the one before needs it; a tombstone comes after a record that needs nothing",
     "formats.files.litter.LitterBox._remove_old_generation:self._tree.files.sync_directory": "the generation before is "
@@ -175,7 +179,7 @@ def found_by(name: str) -> bool:
         return any(run is not None for run in played)
     if kind == "passed":
         return any(found is not None for found in run_passed(PASSINGS[subject]))
-    return bool(Explorer({**ALL, **BEFORE_USES}[name], max_violations=1).run().violations)
+    return bool(Explorer({**ALL, **BEFORE_USES, **ENTERING}[name], max_violations=1).run().violations)
 
 
 def candidates(site: Site) -> list[str]:

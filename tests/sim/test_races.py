@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from sim.explore.together.races import PASSINGS, RACES, run_passed, run_race
+from sim.explore.together.races import ENTERINGS, PASSINGS, RACES, run_passed, run_race
 
 QUICK = ("user-data", "snapshots", "copies", "restore-and-clean", "snapshot-and-remove")
 TWICE = ("user-data", "snapshots", "restore-and-clean")
@@ -53,3 +53,16 @@ def test_what_another_host_left_half_done_is_not_built_upon(name: str, swapped: 
 def test_what_another_host_left_half_done_is_not_built_upon_by_fixes(name: str, swapped: bool):
     """A merge found so that it made a disk unusable whose base it had marked a moment too early."""
     assert not wrong(run_passed(PASSINGS[name], swapped))
+
+
+@pytest.mark.parametrize("profile", ["posix", "nfs"])
+def test_nobody_is_missed_while_a_repository_is_given_uses(profile: str):
+    """Who has it open from before publishes with what it needs entered, or not at all."""
+    assert not wrong(run_race(ENTERINGS["enter-uses-and-snapshot"], True, profile=profile))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["enter-uses-and-base", "enter-uses-twice"])
+def test_what_a_dead_host_has_entered_is_not_believed_before_it_is_durable(name: str):
+    """One that saw the names, and did not sync them, found them lost with the power when they were believed."""
+    assert not wrong(run_passed(ENTERINGS[name]))

@@ -5,7 +5,9 @@
     repository.json                {"format":"1.0","id":"<32 hex>","needs":["uses"]}, and owner,
                                    group, mode where they were stated: written last when a
                                    repository is created, so its presence is the commit. Before
-                                   there were uses: {"format":"1.0","identity":"<32 hex>"}
+                                   there were uses: {"format":"1.0","identity":"<32 hex>"}; one that
+                                   was given them later also has "later":true, and needs
+                                   "uses-begun" until all are entered (``entering``)
     repository.copy                a checksum and the same again, made after it
     locks                          empty; the lease of a tag or temporary file is one byte of it
     access.json                    owner, group and mode of volumes, where they were stated after the creation
@@ -49,7 +51,8 @@ _MANY_PURGES = 1 << 15
 IDENTITY_FILE = "repository.json"
 COPY_FILE = "repository.copy"
 _USES = "uses"
-_KNOWN_NEEDS = frozenset([_USES])
+_BEGUN = "uses-begun"
+_KNOWN_NEEDS = frozenset([_USES, _BEGUN])
 """What a program must know that works with a repository, beyond its format."""
 LOCKS_FILE = "locks"
 BALLAST_FILE = "ballast"
@@ -58,6 +61,9 @@ TAGS = "tags"
 DIRECTORIES = (TAGS, "volumes", "progress", "digests", "tmp", "lost")
 PARTS = frozenset([*DIRECTORIES, IDENTITY_FILE, COPY_FILE, LOCKS_FILE, BALLAST_FILE, ACCESS_FILE])
 """All names at the top of a repository."""
+
+RECORD = "record"
+"""What temporary files of records are for."""
 
 MAX_IDENTITY_BYTES = 64 * 1024
 
@@ -90,7 +96,11 @@ class Identity(NamedTuple):
     text: bytes = b""
     """The whole file."""
     uses: bool = False
-    """Who uses a tag or a volume is entered beside the records (``uses``)."""
+    """Who uses a tag or a volume is entered beside the records (``uses``), for all of them: that may be believed."""
+    enters: bool = False
+    """Whoever publishes a record enters it. Without ``uses`` records from before may lack it."""
+    later: bool = False
+    """The repository was made before there were uses."""
     unclear: str = ""
     """Why it is not known what was stated about access after the creation."""
 
@@ -272,8 +282,16 @@ def encode_identity(identity: str, access: Access | None = None) -> bytes:
     """Return the bytes of ``repository.json`` of a new repository.
 
     A program that does not know what the repository needs finds no "identity", and refuses it."""
-    data = {"format": f"{MAJOR}.{MINOR}", "id": identity, "needs": sorted(_KNOWN_NEEDS), **encoded(access)}
+    data = {"format": f"{MAJOR}.{MINOR}", "id": identity, "needs": [_USES], **encoded(access)}
     return canonical(data) + b"\n"
+
+
+def encode_later(found: Identity, complete: bool) -> bytes:
+    """Return the bytes of ``repository.json`` of a repository that gets its uses now, or is ``complete``."""
+    data = json.loads(found.text)
+    data.pop("identity", None)
+    needs = [_USES if complete else _BEGUN]
+    return canonical({**data, "id": found.identity, "needs": needs, "later": True}) + b"\n"
 
 
 def decode_identity(raw: bytes, place: str) -> Identity:
@@ -299,7 +317,8 @@ def decode_identity(raw: bytes, place: str) -> Identity:
         )
     if not is_id(identity):
         raise Damaged(f"{place}/{IDENTITY_FILE} has no valid identity")
-    return Identity(version, identity, decoded(data, f"{place}/{IDENTITY_FILE}"), raw, _USES in needs)
+    access = decoded(data, f"{place}/{IDENTITY_FILE}")
+    return Identity(version, identity, access, raw, _USES in needs, bool(needs), bool(data.get("later")))
 
 
 def encode_access(access: Access) -> bytes:

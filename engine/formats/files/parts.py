@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from engine.data.model import VolumeFormat
 from engine.doors.files import Kind
-from engine.errors import Damaged, DiskwrightError, ImageBusy, Refused, from_os_error
+from engine.errors import Damaged, DiskwrightError, ImageBusy, Refused, StorageError, from_os_error
 from engine.formats.base import Missing
 from engine.formats.files import layout
 from engine.formats.files.tree import Tree, is_gone
@@ -29,18 +29,21 @@ _MOST_NAMED = 8
 """Volumes in one message."""
 
 USES = "uses"
-"""Told by a scan of the tags when one is missing."""
+"""Told by a scan of the tags when one is missing, or when there are none because the repository is from before."""
 
 
 class Parts:
     """The parts of one repository."""
 
-    def __init__(self, tree: Tree, text: bytes, enter_uses: Callable[[], None] = lambda: None) -> None:
-        """``text``: what ``repository.json`` says, or said. ``enter_uses`` makes missing ones again; there are none
-        where there are no records yet."""
+    def __init__(
+        self, tree: Tree, identity: str, text: Callable[[], bytes], enter_uses: Callable[[], None] = lambda: None
+    ) -> None:
+        """``text``: what ``repository.json`` of the repository with that identity says, or said. ``enter_uses`` makes
+        missing ones again; there are none where there are no records yet."""
         self._enter_uses = enter_uses
         self._tree = tree
         self._files = tree.files
+        self._identity = identity
         self._text = text
 
     def look(self) -> tuple[list[Missing], list[str]]:
@@ -65,7 +68,7 @@ class Parts:
             return
         with self._tree.from_os_errors(f"make {name} of the repository again"):
             if name in self._texts():
-                self._write(name)
+                self._write_alone(name)
             elif name == layout.LOCKS_FILE:
                 with contextlib.suppress(FileExistsError), self._files.create(self._tree.path(name)) as handle:
                     handle.sync()
@@ -110,12 +113,18 @@ class Parts:
             self._files.stat(self._tree.path(layout.COPY_FILE))
         except FileNotFoundError:
             with contextlib.suppress(OSError, DiskwrightError):
-                self._write(layout.COPY_FILE)
+                self._add(layout.COPY_FILE, layout.encode_copy(self._text()))
         except OSError:
             pass
 
+    def say(self, text: bytes, *names: str) -> None:
+        """Have these files, of the two that tell who the repository is, say that, one after the other. Durable."""
+        for name in names:
+            self._write(name, _both(text)[name])
+            self._files.sync_directory(self._tree.root)
+
     def _texts(self) -> dict[str, bytes]:
-        return {layout.IDENTITY_FILE: self._text, layout.COPY_FILE: layout.encode_copy(self._text)}
+        return _both(self._text())
 
     def _says(self, name: str, wanted: bytes) -> bool:
         """Whether a file says that, as far as it can be read."""
@@ -124,14 +133,63 @@ class Parts:
         except OSError as error:
             return not (is_gone(error) or layout.is_no_small_file(error))
 
-    def _write(self, name: str) -> None:
+    def _write_alone(self, name: str) -> None:
+        """Write it while nobody changes what it has to say."""
+        lease = self._tree.leases.try_acquire(self._identity)
+        if lease is None:
+            raise ImageBusy(f"somebody else writes {name}", "Wait for it, and check again")
+        try:
+            self._write(name, self._texts()[name])
+        finally:
+            lease.release()
+
+    def _write(self, name: str, content: bytes) -> None:
         """Put a whole file in the place of whatever is there."""
-        if not self._says(name, self._texts()[name]):
-            temporary = self._tree.write_temporary("repository", self._texts()[name])
+        if not self._says(name, content):
+            temporary = self._tree.write_temporary("repository", content)
             try:
                 self._files.rename(temporary.path, self._tree.path(name))
             finally:
                 self._tree.discard(temporary)
+
+    def _add(self, name: str, content: bytes) -> None:
+        """Put a whole file where there is none."""
+        temporary = self._tree.write_temporary("repository", content)
+        try:
+            with contextlib.suppress(FileExistsError):
+                self._files.link(temporary.path, self._tree.path(name))
+        finally:
+            self._tree.discard(temporary)
+
+
+def _both(text: bytes) -> dict[str, bytes]:
+    return {layout.IDENTITY_FILE: text, layout.COPY_FILE: layout.encode_copy(text)}
+
+
+class Said:
+    """What a repository says of itself, as far as it was looked at. No state comes after one that is behind it."""
+
+    def __init__(self, tree: Tree, found: layout.Identity) -> None:
+        self._tree = tree
+        self.found = found
+
+    def again(self) -> layout.Identity:
+        """Read it afresh, where it may have changed. Raises plain ``OSError``, Damaged, StorageError."""
+        if not self.found.uses:
+            kinds = {entry.name: entry.kind for entry in self._tree.files.list_directory(self._tree.root)}
+            now = read_identity(self._tree, kinds)
+            if now is None or now.identity != self.found.identity:
+                raise StorageError(f"what stands at {self._tree.root} is another repository now", "Connect it again")
+            if now.enters:
+                self.found = now._replace(access=self.found.access, unclear=self.found.unclear)
+        return self.found
+
+    def text(self) -> bytes:
+        """Return what both files are to say; what was known where neither can be read."""
+        try:
+            return self.again().text
+        except (OSError, Damaged, StorageError):
+            return self.found.text
 
 
 def read_identity(tree: Tree, kinds: dict[str, Kind]) -> layout.Identity | None:

@@ -13,12 +13,12 @@ from engine.data.model import ALIGNMENT_BYTES, MAX_IMAGE_BYTES, Constraints
 from engine.doors.files import Abilities, Access
 from engine.errors import DiskwrightError, StorageError, from_os_errors
 from engine.formats.base import DEVICE, Missing, Scan
-from engine.formats.files import layout, setup
+from engine.formats.files import entering, layout, setup
 from engine.formats.files.ballast import Ballast
 from engine.formats.files.digests import DigestLists
 from engine.formats.files.litter import FOREIGN as FOREIGN_LITTER
 from engine.formats.files.litter import OLD_GENERATION, LitterBox
-from engine.formats.files.parts import USES, Parts
+from engine.formats.files.parts import USES, Parts, Said
 from engine.formats.files.progress import ProgressLogs
 from engine.formats.files.tags import Tags
 from engine.formats.files.tree import Tree, is_gone
@@ -26,6 +26,10 @@ from engine.formats.files.volumes import Adoption, Volumes
 from engine.tools.local.threads import collector_off
 
 _NOTHING_SPECIAL = Abilities(direct_io=False, reflink=False, hole_punching=False, max_file_bytes=MAX_IMAGE_BYTES)
+
+
+_LATER = f"the later file of {layout.IDENTITY_FILE}"
+"""The anchor of a repository that was given uses."""
 
 
 class FileStore:
@@ -47,8 +51,9 @@ class FileStore:
     ) -> None:
         """Open the repository in ``tree``. ``threads``: a scan may use some when the storage is slow."""
         self.ballast = Ballast(tree)
-        self.tags = Tags(tree, threads, self._keep, found.uses)
-        self.parts = Parts(tree, found.text, self.tags.enter_missing_uses)
+        self._said = Said(tree, found)
+        self.tags = Tags(tree, threads, self._keep, self._said)
+        self.parts = Parts(tree, found.identity, self._said.text, self._enter_uses)
         self.volumes = volumes
         self.adoption = Adoption(tree)
         self.progress = progress
@@ -56,8 +61,10 @@ class FileStore:
         self.leases = tree.leases
         self.litter = LitterBox(tree, self.tags)
         self._tree = tree
-        self._found = found
         self._abilities: Abilities | None = None
+
+    def _enter_uses(self) -> None:
+        entering.enter(self._tree, self.tags, self._said, self.parts)
 
     def _keep(self) -> None:
         """Have what repositories that were made before lack."""
@@ -67,7 +74,8 @@ class FileStore:
     def give(self, access: Access) -> None:
         """Write ``access.json``, and go through all volumes."""
         setup.give(self._tree, access)
-        self._tree.access, self._found = access, self._found._replace(access=access, unclear="")
+        self._tree.access = access
+        self._said.found = self._said.found._replace(access=access, unclear="")
 
     def warnings(self) -> list[str]:
         """Return none."""
@@ -110,12 +118,12 @@ class FileStore:
     @property
     def format(self) -> str:
         """Type and the version that is on disk."""
-        return f"{self.type_name}-{self._found.version}"
+        return f"{self.type_name}-{self._said.found.version}"
 
     @property
     def identity(self) -> str:
         """The id in ``repository.json``."""
-        return self._found.identity
+        return self._said.found.identity
 
     @property
     def place(self) -> str:
@@ -132,24 +140,37 @@ class FileStore:
             found: dict[str, int | str] = {"the directory": stat.inode}
             if not self.shared:
                 found[DEVICE] = stat.device
-            for name in (layout.IDENTITY_FILE, layout.LOCKS_FILE):
-                with contextlib.suppress(FileNotFoundError):
-                    found[name] = files.stat(self._tree.path(name)).inode
-                    found |= self._inode_generation(name)
-            if layout.IDENTITY_FILE not in found:
-                files.stat(self._tree.path(layout.COPY_FILE))
+            found |= self._marks(layout.LOCKS_FILE) | self._marks_of_identity()
         except OSError as error:
             if not is_gone(error):
                 return {}  # whoever works with it is told
             raise StorageError(f"there is no repository at {root} any more", "Mount it again, or put it back") from None
         return found
 
-    def _inode_generation(self, name: str) -> dict[str, int]:
-        """Tell a file from earlier ones with its number, where that can be told."""
-        generation = None
+    def _marks_of_identity(self) -> dict[str, int]:
+        """The file is another one in each state on the way to uses (``entering``): no mark of it holds before the last,
+        which has marks of its own. A program that knows no uses takes that for another repository."""
+        last, marks = self._said.found.uses, self._marks(layout.IDENTITY_FILE)
+        if not marks:
+            self._tree.files.stat(self._tree.path(layout.COPY_FILE))
+        elif not last:
+            with contextlib.suppress(OSError, DiskwrightError):
+                self._said.again()  # after the look at the file: what is seen here came before it was changed
+        if not self._said.found.later:
+            return marks
+        return {name.replace(layout.IDENTITY_FILE, _LATER): mark for name, mark in marks.items()} if last else {}
+
+    def _marks(self, name: str) -> dict[str, int]:
+        """What tells a file from others, and from earlier ones with its number where that can be told; nothing when it
+        is missing."""
+        path, generation = self._tree.path(name), None
+        try:
+            inode = self._tree.files.stat(path).inode
+        except FileNotFoundError:
+            return {}
         with contextlib.suppress(OSError):
-            generation = self._tree.files.inode_generation(self._tree.path(name))
-        return {} if generation is None else {f"the inode generation of {name}": generation}
+            generation = self._tree.files.inode_generation(path)
+        return {name: inode} | ({} if generation is None else {f"the inode generation of {name}": generation})
 
     def space(self) -> tuple[int, int]:
         """Ask for the file system."""
@@ -164,6 +185,8 @@ class FileStore:
             return self._scan()
 
     def _scan(self) -> Scan:
+        with contextlib.suppress(OSError, DiskwrightError):
+            self._said.again()
         missing, strangers = self.parts.look()
         volumes, litter, unlisted = self.litter.volumes()
         shards = self.tags.shards()
@@ -177,11 +200,13 @@ class FileStore:
             litter += self.litter.uses(shard.uses, tags, {name for name, _ in unlisted})
             litter += self.litter.named(OLD_GENERATION, shard.older)
             litter += self.litter.named(FOREIGN_LITTER, shard.foreign)
-        if self.tags.knows_users:
-            missing += [Missing(USES, "names")] if any(self.tags.missing_uses(shards)) else []
+        if not self.tags.knows_users:
+            missing.append(Missing(USES, ""))
+        elif any(entering.missing_uses(self.tags, shards)):
+            missing.append(Missing(USES, "names"))
         litter += self.litter.named(FOREIGN_LITTER, strangers)
         others, unread = self.litter.others(volumes, tags)
-        unread += [(layout.ACCESS_FILE, self._found.unclear)] if self._found.unclear else []
+        unread += [(layout.ACCESS_FILE, self._said.found.unclear)] if self._said.found.unclear else []
         return Scan(
             volumes,
             tags,

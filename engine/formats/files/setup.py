@@ -47,9 +47,10 @@ def create_tree(doors: Doors, root: str, access: Access | None = None) -> None:
         if access is not None:
             _try(tree, access)
         tree.files.sync_directory(root)
-        text = layout.encode_identity(tree.doors.ids.new_id(), access)
+        identity = tree.doors.ids.new_id()
+        text = layout.encode_identity(identity, access)
         _commit(tree, text)
-    Parts(tree, text).keep_copy()
+    Parts(tree, identity, lambda: text).keep_copy()
     Ballast(tree).keep()
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from engine.data.model import require_id
@@ -32,15 +32,14 @@ from engine.errors import Damaged, Refused, StorageError, from_os_error, from_os
 from engine.formats.base import TagEntry
 from engine.formats.files import layout
 from engine.formats.files.layout import Generations, newest_of, superseded
+from engine.formats.files.parts import Said
 from engine.formats.files.tree import Temporary, Tree, is_gone
-from engine.formats.files.uses import Use, Uses, missing, surplus
+from engine.formats.files.uses import Use, Uses, surplus
 from engine.formats.outcomes import outcome_unknown, overtaken, require_room, understood
 from engine.tools.local.threads import collector_off, map_files
 
 _LOOKS = 4
 """How often a listed name that cannot be found is listed again."""
-_RECORD = "record"
-"""What temporary files of records are for."""
 
 
 class ShardOfTags(NamedTuple):
@@ -70,15 +69,19 @@ class _ShardAsRead(NamedTuple):
 class Tags:
     """The tags of one repository."""
 
-    def __init__(self, tree: Tree, threads: bool, before_writing: Callable[[], None], knows_users: bool) -> None:
-        """``before_writing`` is called once, before the first change. ``knows_users``: who uses a tag or a volume is
-        entered (``uses``)."""
-        self.knows_users = knows_users
-        self._uses = Uses(tree)
+    def __init__(self, tree: Tree, threads: bool, before_writing: Callable[[], None], said: Said) -> None:
+        """``before_writing`` is called once, before the first change. ``said``: whether uses are entered."""
+        self._said = said
+        self.uses = Uses(tree)
         self._tree = tree
         self._before_writing: Callable[[], None] | None = before_writing
         self._threads = threads
         self._newest_read: dict[str, tuple[int, Record]] = {}
+
+    @property
+    def knows_users(self) -> bool:
+        """Who uses a tag or a volume is entered (``uses``) for all records."""
+        return self._said.found.uses
 
     # -- reading
 
@@ -110,7 +113,7 @@ class Tags:
             return self.scan()
         require_id(subject, "subject")
         with from_os_errors(f"list what uses {subject}"):
-            users = {use.user for use in self._uses.of(subject)}
+            users = {use.user for use in self.uses.of(subject)}
         found = [self.read(user) for user in sorted(users - {subject})]
         return {entry.id: entry for entry in found if entry is not None}
 
@@ -122,13 +125,13 @@ class Tags:
             if shard.problem:
                 raise StorageError(f"some records are not known: {shard.problem}", "Check the storage and try again")
         found = {entry.id: entry for shard in shards for entry in shard.entries}
-        for tag in self._names() - found.keys():
+        for tag in self.names() - found.keys():
             entry = self.read(tag)
             if entry is not None:
                 found[tag] = entry
         return found
 
-    def _names(self) -> set[str]:
+    def names(self) -> set[str]:
         """All tags by a second listing: the first may miss one whose names change meanwhile."""
         found = set()
         with from_os_errors("list the tags"):
@@ -168,7 +171,7 @@ class Tags:
         for name, kind, _ in listed:
             parsed = layout.parse_tag_name(name, shard) if kind is Kind.FILE else None
             if parsed is None:
-                use = layout.parse_use_name(name, shard) if kind is Kind.FILE and self.knows_users else None
+                use = layout.parse_use_name(name, shard) if kind is Kind.FILE and self._said.found.enters else None
                 if use is not None:
                     uses.append(Use(*use))
                 else:
@@ -261,23 +264,23 @@ class Tags:
         generation = self._put(
             record.id, expected, next_generation, content, lambda found: self._enter(record, before, found)
         )
-        if self.knows_users:
+        if self._said.found.enters:
             self._remember(record.id, generation, record)
             below = [self._newest_read[one][1] for one in record.parents() if one in self._newest_read]
-            self._uses.published(record, before, generation, below)
+            self.uses.published(record, before, generation, below)
         return generation
 
     def _enter(self, record: Record, before: Record | None, generation: int) -> None:
-        if self.knows_users:
-            self._uses.enter(record, before, generation)
+        if self._said.found.enters:  # what the record before needs is there only when all were entered
+            self.uses.enter(record, before if self.knows_users else None, generation)
 
     def _remember(self, tag: str, generation: int, record: Record | None) -> None:
-        if self.knows_users and record is not None:
+        if self._said.found.enters and record is not None:
             self._newest_read[tag] = generation, record
 
     def _before(self, tag: str, generation: int) -> Record | None:
         """The record that a generation of a tag has; None when there is none, or it is not known."""
-        if not self.knows_users or not generation or is_tombstone(generation):
+        if not self._said.found.enters or not generation or is_tombstone(generation):
             return None
         known = self._newest_read.get(tag)
         if known is not None and known[0] == generation:
@@ -317,28 +320,11 @@ class Tags:
         require_room(tag, expected)
         before, others = self._before(tag, expected), layout.tombstones(self._neighbours(tag))
         generation = self._put(tag, expected, tombstone_generation, b"")
-        if self.knows_users:
+        if self._said.found.enters:
             self._newest_read.pop(tag, None)
-            self._uses.purged(tag, before, generation)
+            self.uses.purged(tag, before, generation)
+        if self.knows_users:
             self._end_tombstones(others, tag, generation)
-
-    def missing_uses(self, shards: list[ShardOfTags]) -> Iterator[Use]:
-        """Return what records of a scan need although nothing says so. Each is looked at again: the scan may have come
-        to the record after it was published, and to what it needs before. Nothing is said of what cannot be listed or
-        read."""
-        tags = {entry.id: entry for shard in shards for entry in shard.entries}
-        for use in missing(tags, {(use.subject, use.user) for shard in shards for use in shard.uses}):
-            with contextlib.suppress(OSError, StorageError):
-                entered = {(one.subject, one.user) for one in self._uses.of(use.subject)}
-                entry = self.read(use.user) if (use.subject, use.user) not in entered else None
-                if entry is not None:
-                    again = missing({use.user: entry}, entered)
-                    yield from [one for one in again if one.subject == use.subject]
-
-    def enter_missing_uses(self) -> None:
-        """Enter what records need although nothing says so. Durable; what is entered meanwhile does no harm."""
-        with from_os_errors("enter who needs what"):
-            self._uses.enter_missing(list(self.missing_uses(self.shards())))
 
     def forget_use(self, use: Use) -> bool:
         """Remove a use that is surplus, so that no late writer can come to need it: the newest generation of its user
@@ -375,8 +361,9 @@ class Tags:
     ) -> int:
         """Publish as the generation ``after`` the expected one, and return it; ``enter`` is called with it before.
 
-        The file in ``tmp`` is there before it is looked whether the expected generation is the newest, so whoever finds
-        none there after a purge knows that nobody goes on from what was there before (``_end_tombstones``)."""
+        The file in ``tmp`` is there before it is looked whether uses are entered, and whether the expected generation
+        is the newest. So whoever finds none there knows that nobody goes on from what was there before: after a purge
+        (``_end_tombstones``), or when uses were begun (``entering``)."""
         if self._before_writing is not None:
             self._before_writing()
             self._before_writing = None
@@ -384,8 +371,10 @@ class Tags:
         with self._tree.from_os_errors(doing):
             if not expected:  # else whoever published that has made the directory durable before
                 self._tree.ensure_shard(layout.tag_shard(tag))
-            temporary = self._tree.write_temporary(_RECORD, content)
+            temporary = self._tree.write_temporary(layout.RECORD, content)
         try:
+            with from_os_errors(doing):
+                self._said.again()
             self._require_newest(tag, expected)
             generation = after(expected or self._beginning(tag))
             with self._tree.from_os_errors(doing):
@@ -399,7 +388,7 @@ class Tags:
     def _beginning(self, tag: str) -> int:
         """Return what a tag without a generation goes on from: the highest incarnation beside it, which is not below
         its own. So no name of a generation comes back: who removes one late removes none that counts."""
-        return layout.beginning(self._neighbours(tag)) if self.knows_users else 0
+        return layout.beginning(self._neighbours(tag)) if self._said.found.enters else 0
 
     def _neighbours(self, tag: str) -> dict[str, Generations]:
         with from_os_errors(f"list the generations of image {tag}"):
@@ -412,7 +401,7 @@ class Tags:
         kept = max([*before, *layout.tombstones({tag: {generation: (False,)}})], default=None)
         with contextlib.suppress(OSError):
             listed = self._tree.files.list_directory(self._tree.path("tmp"))
-            if not any(layout.is_temporary(entry.name, _RECORD) for entry in listed):
+            if not any(layout.is_temporary(entry.name, layout.RECORD) for entry in listed):
                 for one in [one for one in before if one != kept]:
                     self._tree.files.unlink(self._path(one[1], one[0]))
 

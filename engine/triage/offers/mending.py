@@ -52,8 +52,11 @@ def mend(judge: Judge, tag: str) -> Iterator[Fix]:
 
 
 def of_repository(graph: Graph) -> Iterator[Fix]:
-    """The way back for parts of the repository that are missing."""
+    """The way back for parts of the repository that are missing; and to those that it never had."""
     for part in graph.view.scan.missing:
+        if not part.held:
+            yield from _never_had(graph, part.name)
+            continue
         code = rules.B_LOCKS if part.held == "leases" else rules.B_PART
         hidden = unseen(graph.view.scan) if code == rules.B_LOCKS else ""
         yield fix(
@@ -66,6 +69,23 @@ def of_repository(graph: Graph) -> Iterator[Fix]:
             facts=(f"{part.name}: missing or damaged",),
             risk=Risk.LOSES_DATA if part.held == "volumes" else Risk.REVERSIBLE,
             wait=Wait(WaitKind.DATA, hidden, f"the data in {hidden}, which cannot be seen now") if hidden else None,
+        )
+
+
+def _never_had(graph: Graph, name: str) -> Iterator[Fix]:
+    scan = graph.view.scan
+    bad = next((tag for tag, entry in scan.tags.items() if entry.problem), "")
+    text = f"the record of image {bad}, which cannot be understood now: what it needs is not known"
+    if not scan.unlisted:
+        yield fix(
+            graph,
+            rules.O_USES,
+            "",
+            rules.offer(rules.O_USES),
+            reads=((f"part:{name}", "never made"),),
+            plan={"name": name},
+            risk=Risk.IRREVERSIBLE,
+            wait=Wait(WaitKind.RECORD, bad, text) if bad else None,
         )
 
 

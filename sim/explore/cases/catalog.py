@@ -254,6 +254,15 @@ BEFORE_USES = {
 }
 """Some in repositories that were made before there were uses: there all records are read."""
 
+ENTERING = {
+    case.name: case
+    for case in (
+        Case("old:enter-uses", images.two_that_stand_on_a_removed_one, _fix("a", rules.O_USES), uses=False),
+        Case("old:enter-uses-of-a-merge", images.a_begun_merge, _fix("a", rules.O_USES), uses=False),
+    )
+}
+"""Such repositories are given uses."""
+
 LONG = {
     case.name: case
     for case in (
@@ -263,5 +272,5 @@ LONG = {
 }
 """Some that take minutes each: explored whole where they are named."""
 
-EXPLORED = ALL | LONG
+EXPLORED = ALL | LONG | ENTERING
 """What can be named, and what a violation can be of."""

@@ -291,12 +291,7 @@ def _not_entered(storage: SimStorage, repo: str, records: Mapping[str, Record | 
     """What records need although nothing says so: whoever deletes that does not find them. A snapshot that only begins
     names itself the disk whose volume it takes over."""
     root = f"{REPOSITORIES}/{repo}/"
-    try:
-        content = storage.file(root + layout.IDENTITY_FILE)[1].content
-        kept = layout.decode_identity(content.read(0, content.size), root).uses
-    except (OSError, DiskwrightError):
-        return []
-    if not kept:
+    if not _kept_here(storage, root):
         return []
     names = (path.removeprefix(root) for path, _, _ in storage.walk() if path.startswith(root))
     entered = {(use[1], use[2]) for use in map(_USE.match, names) if use}
@@ -307,6 +302,20 @@ def _not_entered(storage: SimStorage, repo: str, records: Mapping[str, Record | 
         for subject in uses(record)
         if (subject, tag) not in entered and not (follower(record) and subject == taken_over(record))
     ]
+
+
+def _kept_here(storage: SimStorage, root: str) -> bool:
+    """Whether the repository says that all is entered: in its copy, and without one in ``repository.json``."""
+    for name in (layout.COPY_FILE, layout.IDENTITY_FILE):
+        try:
+            content = storage.file(root + name)[1].content
+            raw: bytes | None = content.read(0, content.size)
+            raw = layout.decode_copy(raw or b"") if name == layout.COPY_FILE else raw
+            if raw is not None:
+                return layout.decode_identity(raw, root).uses
+        except (OSError, DiskwrightError):
+            continue
+    return False
 
 
 def _kept(generations: list[int]) -> list[int]:

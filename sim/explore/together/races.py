@@ -45,6 +45,13 @@ class Race(NamedTuple):
     prepare: Callable[[Driver], object]
     first: OperationOf
     second: OperationOf
+    uses: bool = True
+    """Its repositories are made by a version that knows of uses."""
+
+    @property
+    def case(self) -> Case:
+        """The world that it begins in, as a case."""
+        return Case(self.name, self.prepare, lambda driver: None, uses=self.uses)
 
 
 class WrongSchedule(NamedTuple):
@@ -151,7 +158,25 @@ RACES = {race.name: race for race in _ALL}
 _MERGE = Race(
     "merge-and-repoint", images.one_that_stood_on_a_removed_one, _rule("a", rules.M_CHAIN), _on_its_overlay_and_back
 )
-PASSINGS = {**RACES, _MERGE.name: _MERGE}
+ENTERINGS = {
+    race.name: race
+    for race in (
+        Race(
+            "enter-uses-and-base",
+            images.a_chain,
+            _rule("a", rules.O_USES),
+            lambda s: operations.create("a", images.SIZE, ("a", images.snap(s))),
+            uses=False,
+        ),
+        Race("enter-uses-and-snapshot", images.a_disk, _rule("a", rules.O_USES), _snapshot, uses=False),
+        Race(
+            "enter-uses-and-merge", images.a_raw_chain, _rule("a", rules.O_USES), _rule("a", rules.M_CHAIN), uses=False
+        ),
+        Race("enter-uses-twice", images.a_chain, _rule("a", rules.O_USES), _rule("a", rules.O_USES), uses=False),
+    )
+}
+"""Others work on while a repository from before is given uses."""
+PASSINGS = {**RACES, **ENTERINGS, _MERGE.name: _MERGE}
 """For ``run_passed``."""
 
 
@@ -160,7 +185,7 @@ def run_race(
 ) -> Iterator[WrongSchedule | None]:
     """What went wrong, None for nothing, for each schedule. Under the profile ``nfs`` what a host has looked up before
     stays what it believes."""
-    driver = prepared(Case(race.name, race.prepare, lambda driver: None), profile)
+    driver = prepared(race.case, profile)
     seen: set[bytes] = set()
     for tape in explore(changes=switches):
         problems = play(driver, race, swapped, tape, seen)
@@ -204,7 +229,7 @@ class Passed(NamedTuple):
 
 def run_passed(race: Race, swapped: bool = False) -> Iterator[Passed | None]:
     """What went wrong, None for nothing, for each place and each death."""
-    driver = prepared(Case(race.name, race.prepare, lambda driver: None))
+    driver = prepared(race.case)
     seen: set[bytes] = set()
     call = 0
     while True:

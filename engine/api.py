@@ -215,13 +215,18 @@ class Engine:
         raise NotFound(f"there is no image {image_id} in {repo_id}", "diskwright images lists what is there")
 
     def check_storage_repository(self, repo_id: str, options: OptionsArgument = None) -> list[Fix]:
-        """Look for problems and return fixes, in an order in which it is safe to run them. Nothing is changed."""
+        """Look for problems and return fixes, in an order in which it is safe to run them. Nothing is changed, but that
+        volumes are no longer active here which were prepared, lost their holder, and are used by nobody."""
         return list(self.inspect_repository(repo_id, options).fixes)
 
     def inspect_repository(self, repo_id: str, options: OptionsArgument = None) -> RepositoryReport:
         """Look for problems as ``check_storage_repository`` does and return all that was seen."""
         parsed = parse("check_storage_repository", options)
-        return survey.report(self.context, self.context.repository(repo_id), parsed.deep)
+        repository = self.context.repository(repo_id)
+        if repository.activation is not None:
+            with contextlib.suppress(DiskwrightError):  # whoever waits for it is told again
+                repository.activation.end_unheld()
+        return survey.report(self.context, repository, parsed.deep)
 
     def fix_storage_repository(
         self,

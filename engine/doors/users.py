@@ -17,6 +17,8 @@ class User(NamedTuple):
     """Command line of the process, shortened and printable; "" when it is not known. Without a process, what it is."""
     writes: bool = False
     """Whether it may write."""
+    host: str = ""
+    """On which it runs, where that is another one and says so itself; "" where nothing is known of that."""
 
 
 def describe_users(users: Sequence[User]) -> str:

@@ -243,9 +243,22 @@ class Volumes(Protocol):
 class Activation(Protocol):
     """Volumes that a host can open only while they are active on it."""
 
-    def hold(self, volume: VolumeRef) -> Lease:
+    def hold(self, volume: VolumeRef, writable: bool) -> Lease:
         """Keep what ``layer`` made usable on this host usable as long as the lease is held, here or by a process that
-        inherited it. Conflict when somebody is taking the volume away for too long."""
+        inherited it; and tell other hosts, durably, that it is handed out here, until ``end_unheld`` or ``deactivate``.
+        Conflict when somebody is taking the volume away for too long."""
+
+    def handed_out(self) -> frozenset[str]:
+        """Return the ids of the volumes of which other hosts are told that they are handed out on this one."""
+
+    def end_unheld(self) -> frozenset[str]:
+        """Have what was handed out on this host, is held no more and is open nowhere, be as if it never was; return the
+        ids of the volumes that are handed out here after that."""
+
+    def handed_out_elsewhere(self) -> dict[str, tuple[User, ...]]:
+        """Return the volumes that other hosts say they have handed out, by id, with who may use them there. What no
+        lease is held for may be in use all the same: its holder may be dead. Not those of hosts that are proven to have
+        stopped, or are dead as far as can be told."""
 
     def deactivate(self, every: bool = False) -> list[str]:
         """Undo what ``layer`` had to do, as far as nobody else on this host uses it; return the names of what is still

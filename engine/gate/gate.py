@@ -135,6 +135,13 @@ def unsealed(below: Record, overlay: VolumeRef) -> bool:
 
 def in_use(tag: str, by: list[User], also: str = "") -> ImageBusy:
     """Return the error that names who uses the data of ``tag``; ``also`` ends its next step."""
+    if host := next((user.host for user in by if user.host), ""):
+        return ImageBusy(
+            f"the data of image {tag} is in use by {describe_users(by)}, and its holder there has ended",
+            f"Run diskwright check on {host}: that ends what nobody uses any more. A machine that runs there has to be "
+            "stopped, or needs a new holder (prepare --take-over). If that host has died the others know it after some "
+            f"minutes: try again then{also}",
+        )
     return ImageBusy(
         f"the data of image {tag} is in use by {describe_users(by)}",
         f"Stop the machine or tool that has it open, then try again{also}",
@@ -149,7 +156,7 @@ def hold(repository: Repository, tag: str, volume: VolumeRef, writable: bool, ta
     held: list[Lease] = []
     with contextlib.ExitStack() as undo:
         if repository.activation is not None:
-            held.append(repository.activation.hold(volume))
+            held.append(repository.activation.hold(volume, writable))
             undo.callback(held[-1].release)
         guard = repository.volumes.guard(volume, writable)
         if guard is not None:

@@ -121,8 +121,9 @@ def _require_machine(repository: Repository, image: str, top: chains.Link) -> No
     used = gate.users(repository, top.volume)
     if not used:
         raise Refused(f"no machine uses image {image}", "Prepare it without taking over")
-    if repository.activation is None and not all(user.pid for user in used):
-        raise gate.in_use(image, [user for user in used if not user.pid])
+    elsewhere = [user for user in used if user.host or (repository.activation is None and not user.pid)]
+    if elsewhere:
+        raise gate.in_use(image, elsewhere)
 
 
 def _refuse_unusable(record: Record, writable: bool) -> None:
@@ -225,23 +226,41 @@ def sweep(context: Context, state: HostState) -> None:
     for entry in state.unheld():
         repo_id = next((name for name, one in context.connections.items() if one.identity == entry.repository), "")
         with contextlib.suppress(DiskwrightError):
-            if not repo_id or not _users(context.repository(repo_id), entry):
+            if not repo_id or _ended(context.repository(repo_id), state, entry):
                 state.forget_prepared(entry)
 
 
-def _users(repository: Repository, entry: Prepared) -> list[User]:
-    """Return who uses a prepared image. Of one that is prepared for reading only processes of this host count: others
-    may have their own preparation."""
+def _ended(repository: Repository, state: HostState, entry: Prepared) -> bool:
+    """Return whether nobody on this host uses a prepared image any more. Other hosts know of that then, unless it is
+    prepared here once more: the note of this one goes last."""
+    record = _record(repository, entry.image)
+    if record is None or record.volume is None:
+        return True
+    if _users(repository, entry):
+        return False
+    if repository.activation is None or record.volume.id not in repository.activation.end_unheld():
+        return True
+    return bool(_of(state.prepared(), repository.identity, entry.image))
+
+
+def _record(repository: Repository, image: str) -> Record | None:
     try:
-        record = changes.read(repository, entry.image).record
+        return changes.read(repository, image).record
     except NotFound:
-        return []
-    found = gate.users(repository, record.volume) if record.volume is not None else []
-    return [user for user in found if user.pid or entry.writable]
+        return None
+
+
+def _users(repository: Repository, entry: Prepared) -> list[User]:
+    """Return who uses a prepared image on this host. Of one that is prepared for reading only its processes count, for
+    others may have their own preparation; and what another host says that it does is its own."""
+    record = _record(repository, entry.image)
+    found = gate.users(repository, record.volume) if record is not None and record.volume is not None else []
+    return [user for user in found if not user.host and (user.pid or entry.writable)]
 
 
 def teardown(context: Context, state: HostState, repo_id: str, image: str, path: str = "") -> None:
-    """Undo ``prepare`` on this host; success when the holder is dead already. ``path``: which, when there are several.
+    """Undo ``prepare`` on this host; success when the holder is dead already, also where this host has lost its note of
+    it and others have it still. ``path``: which, when there are several.
 
     ImageBusy while a machine has it open. StorageError, after the holder has ended: what the machine wrote could not be
     made durable. Moved, after the holder has ended: what stands there now is another
@@ -254,13 +273,31 @@ def teardown(context: Context, state: HostState, repo_id: str, image: str, path:
                 _undo(context, state, entry)
                 error.message = f"image {image} is not prepared on this host any more, but {error.message}"
         raise
-    entry = _which(context, state, repo_id, image, path)
-    _refuse_used(state, repository, entry)
-    _undo(context, state, entry)
-    if entry.writable:
+    try:
+        entry = _which(context, state, repo_id, image, path)
+    except NotFound:
+        if path or not _is_left(repository, image):
+            raise
         _close_session(context, repository, image)
+    else:
+        _refuse_used(state, repository, entry)
+        _undo(context, state, entry)
+        if entry.writable:
+            _close_session(context, repository, image)
     if repository.activation is not None:
         repository.activation.deactivate(every=True)
+
+
+def _is_left(repository: Repository, image: str) -> bool:
+    """Return whether other hosts are told that this one has handed an image out which nobody holds. ImageBusy while
+    somebody has it open."""
+    record = _record(repository, image)
+    if repository.activation is None or record is None or record.volume is None or leasing.is_held(repository, image):
+        return False
+    before = record.volume.id in repository.activation.handed_out()
+    if before and (used := [user for user in gate.users(repository, record.volume) if not user.host]):
+        raise gate.in_use(image, used)
+    return before
 
 
 def _undo(context: Context, state: HostState, entry: Prepared) -> None:

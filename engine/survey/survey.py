@@ -74,6 +74,7 @@ def look(
         format=repository.format,
         late_writers=_late_writers(repository, scan, facts, only) if shared else {},
         unheld=_unheld(repository, scan, only),
+        handed_out=_handed_out(repository, scan) if shared else {},
         monitored=_monitored(context, repository, scan),
         keepers=keepers(context, scan),
     )
@@ -260,6 +261,19 @@ def _unheld(repository: Repository, scan: Scan, only: str | None) -> dict[str, t
                 writers = [user for user in gate.users(repository, record.volume) if user.writes]
                 if writers and not repository.leases.held(tag):
                     found[tag] = tuple(writers)
+    return found
+
+
+def _handed_out(repository: Repository, scan: Scan) -> dict[str, str]:
+    """Return the other host that has handed out the data of a tag, of each whose lease nobody has."""
+    found = {}
+    with contextlib.suppress(DiskwrightError):  # whoever is about to change such data asks again
+        users = repository.activation.handed_out_elsewhere() if repository.activation is not None else {}
+        for tag, entry in scan.tags.items() if users else ():
+            volumes = entry.record.volumes() if entry.record is not None else ()
+            hosts = [user.host for volume in volumes for user in users.get(volume.id, ())]
+            if hosts and not leasing.is_held(repository, tag):
+                found[tag] = hosts[0]
     return found
 
 

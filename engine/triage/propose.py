@@ -117,11 +117,13 @@ def fix(  # noqa: PLR0913 - a fix has that many sides; callers name each
     rule = BY_CODE[code]
     assert rule.type is not None, f"{code} has no fix"
     plan = plan or {}
+    images = images or ((target,) if target else ())
+    wait = wait or _elsewhere(graph, images)
     if not (rule.frees or graph.view.managed) and graph.view.free_bytes < _RECORDS_BYTES:
         cost = cost._replace(fits=False, peak_extra_bytes=max(cost.peak_extra_bytes, _RECORDS_BYTES))
     if wait is None and not cost.fits:
         wait = Wait(WaitKind.ROOM, str(cost.peak_extra_bytes), f"{human(cost.peak_extra_bytes)} of free space")
-    assert wait is None or wait.kind in (WaitKind.ROOM, *rule.waits), f"{code} waits for no {wait.kind}"
+    assert wait is None or wait.kind in (WaitKind.ROOM, WaitKind.HOST, *rule.waits), f"{code} waits for no {wait.kind}"
     return Fix(
         id=identity(graph.view.repository, code, target, reads, plan),
         type=rule.type,
@@ -132,7 +134,7 @@ def fix(  # noqa: PLR0913 - a fix has that many sides; callers name each
         plan=plan,
         why=why,
         facts=facts,
-        images=images or ((target,) if target else ()),
+        images=images,
         unavailable=unavailable,
         cost=cost,
         risk=rule.risk if risk is None else risk,
@@ -142,6 +144,13 @@ def fix(  # noqa: PLR0913 - a fix has that many sides; callers name each
         wait=wait,
         deep=_needs(rule.deep, deep),
     )
+
+
+def _elsewhere(graph: Graph, images: Iterable[str]) -> Wait | None:
+    """What a fix of these images waits for while another host may use them without a lease."""
+    host = next((graph.view.handed_out[tag] for tag in images if tag in graph.view.handed_out), "")
+    text = f"host {host}, where a machine may use it whose holder has ended: check there, or stop the machine"
+    return Wait(WaitKind.HOST, host, text) if host else None
 
 
 def _needs(rule: Need, this: bool) -> bool:

@@ -96,6 +96,8 @@ class View(NamedTuple):
     """Of the volumes that a fix would go on with or reduce, by id the host that may still write to them."""
     unheld: Mapping[str, tuple[User, ...]] = MappingProxyType({})
     """Tags whose data is written to although nobody has their lease, with who does it."""
+    handed_out: Mapping[str, str] = MappingProxyType({})
+    """Tags whose lease is free and whose data another host has handed out all the same, with that host."""
     monitored: frozenset[str] = frozenset()
     """Images that a machine of this host has open, and that it can be told to merge."""
     keepers: Mapping[str, Keeper] = MappingProxyType({})

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from engine.doors.leases import Lease
+from engine.doors.users import User
 from engine.doors.volume_groups import VolumeGroup
 from engine.errors import Conflict, DiskwrightError
 from engine.formats.lvm.group import NOBODY, Group, HostLocks
@@ -74,6 +75,16 @@ class Guard(Protocol):
     def noted(self) -> frozenset[str]:
         """Return the volumes that this host has noted, also by processes that ended before they could take that
         back."""
+
+    def hand_out(self, volume: str, writes: bool) -> None:
+        """Tell the other hosts, durably, that a machine of this one may use a volume, until ``unnote``. ``writes``: it
+        may write too. May be repeated."""
+
+    def handed_out(self) -> frozenset[str]:
+        """Return the volumes of which this host has said that."""
+
+    def handed_out_elsewhere(self) -> dict[str, tuple[User, ...]]:
+        """See ``engine.formats.base.Activation.handed_out_elsewhere``."""
 
     def may_be_written(self, volume: str) -> str:
         """Return another host from which a write to the volume may still arrive, although nobody holds a lease: it had
@@ -184,6 +195,17 @@ class ExclusiveGuard:
     def noted(self) -> frozenset[str]:
         """Return nothing: nothing was noted."""
         return frozenset()
+
+    def hand_out(self, volume: str, writes: bool) -> None:
+        """Tell nobody: LVM lets no other host use the group."""
+
+    def handed_out(self) -> frozenset[str]:
+        """Return nothing: nothing was said."""
+        return frozenset()
+
+    def handed_out_elsewhere(self) -> dict[str, tuple[User, ...]]:
+        """Return nothing: no other host can use the group."""
+        return {}
 
     def may_be_written(self, volume: str) -> str:
         """Return "": no other host could write to it."""

@@ -151,7 +151,9 @@ def _small(judge: Judge, record: Record, item: Degradation) -> Fix:
 
 
 def _take_over(graph: Graph, record: Record, item: Degradation) -> Fix:
-    here = graph.view.managed or all(user.pid for user in graph.view.unheld[record.id])
+    by = graph.view.unheld[record.id]
+    here = not any(user.host for user in by) and (graph.view.managed or all(user.pid for user in by))
+    host = next((f"host {user.host}, on which" for user in by if user.host), "the host on which")
     return fix(
         graph,
         rules.O_UNHELD,
@@ -161,7 +163,7 @@ def _take_over(graph: Graph, record: Record, item: Degradation) -> Fix:
         facts=item.facts,
         before=Status.DEGRADED,
         after=Status.OPTIMIZED,
-        wait=None if here else Wait(WaitKind.HOST, "", "the host on which that runs: check and run this fix there"),
+        wait=None if here else Wait(WaitKind.HOST, "", f"{host} that runs: check and run this fix there"),
     )
 
 

@@ -244,7 +244,7 @@ ALL = {**CASES, **ON_LVM}
 
 SHARED_BY_HOSTS = {
     f"shared:{name}": ON_LVM[f"lvm:{name}"]._replace(name=f"shared:{name}", format=SHARED)
-    for name in ("snapshot", "merge-begun", "mend-copy")
+    for name in ("snapshot", "merge-begun", "mend-copy", "remove", "optimize-format", "merge-up")
 } | {"shared:prepared": Case("shared:prepared", images.a_disk, _prepared, format=SHARED)}
 """Some in volume groups that hosts share; in one the host dies with a disk prepared."""
 

@@ -96,9 +96,13 @@ class SharedRun(RandomRun):
         self._end_processes(RESCUER)
 
     def _make_peace(self) -> None:
-        """Every host is back: what it had under way is over."""
+        """Every host is back: what it had under way is over, and each has looked what is left of that on it."""
         for host in HOSTS:
             self.world.host(host)
+            self._end_processes(host)
+            engine = self.world.host(host)
+            for repo in REPOSITORIES:
+                engine.check_storage_repository(repo)
             self._end_processes(host)
 
 

@@ -173,6 +173,11 @@ class _Run:
 
     def _fix_all(self) -> None:
         engine = self._world.host("two")
+        if self._world.sharing:
+            with contextlib.suppress(DiskwrightError):  # it may be that one already, or a host that died
+                for repo in engine.list_repositories():
+                    self._world.host("one").release_srm(repo)
+            self._world.manage("two")
         for repo, fix in self._taken:
             with contextlib.suppress(DiskwrightError):
                 engine.run_fix_here(repo, fix)

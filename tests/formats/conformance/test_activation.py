@@ -15,7 +15,7 @@ def test_what_is_held_stays_in_use_and_what_is_not_held_does_not(storage: Storag
     assert repository.activation is not None
     repository.volumes.make(qcow2(), SIZE, None)
     repository.volumes.layer(qcow2())
-    lease = repository.activation.hold(qcow2())
+    lease = repository.activation.hold(qcow2(), True)
     (name,) = repository.activation.deactivate(every=True)
     assert qcow2().id in name
     lease.release()

@@ -135,7 +135,7 @@ def test_the_role_is_not_given_up_while_a_volume_is_in_use(lvm):
     """Nothing has changed then."""
     manager = on(lvm, "host-1")
     manager.volumes.make(raw(), SIZE, None)
-    hold = manager.activation.hold(raw())
+    hold = manager.activation.hold(raw(), True)
     assert hold is not None
     manager.volumes.layer(raw())
     with pytest.raises(StorageError, match="in use"):

@@ -244,7 +244,7 @@ def test_a_hold_keeps_a_volume_active(lvm, repository):
     """As the process that keeps a prepared image does; nobody removes or reduces it meanwhile."""
     repository.volumes.make(qcow2(), SIZE, None)
     repository.volumes.layer(qcow2())
-    hold = repository.activation.hold(qcow2())
+    hold = repository.activation.hold(qcow2(), False)
     assert hold is not None
     repository.activation.deactivate()
     assert volume(lvm, qcow2()).active

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 
 from engine.doors.leases import Lease
 from engine.doors.shared_leases import SharedHost, SharedLease
+from engine.doors.users import User
 from engine.doors.volume_groups import VolumeGroup
 from engine.errors import Conflict, DiskwrightError, Refused
 from engine.formats.lvm.group import Group, HostLocks
@@ -235,6 +236,19 @@ class SharedGuard:
     def noted(self) -> frozenset[str]:
         """Read the notes of this host."""
         return self._notes.volumes()
+
+    def hand_out(self, volume: str, writes: bool) -> None:
+        """Add that to the notes of this host."""
+        self._require_present()
+        self._notes.hand_out(volume, writes)
+
+    def handed_out(self) -> frozenset[str]:
+        """Read the notes of this host."""
+        return self._notes.handed_out()
+
+    def handed_out_elsewhere(self) -> dict[str, tuple[User, ...]]:
+        """Read the notes of the other hosts."""
+        return self._notes.elsewhere()
 
     def forget_notes(self) -> None:
         """Clear the notes of this host: nothing is active on it."""

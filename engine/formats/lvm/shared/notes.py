@@ -3,6 +3,9 @@
 A host notes a volume durably before it makes it active, and takes the note back afterwards. Notes
 are of one presence of the host (sanlock's generation): those of an earlier one are void, for it has
 booted or its processes were killed. Each host writes its own two copies in turns.
+
+Of a volume that is handed out to a machine the notes have one more id, which is computed from that of the volume
+(``Mark``). It outlives the holder, as the machine may.
 """
 
 from __future__ import annotations
@@ -10,10 +13,12 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Iterator
+from enum import Enum
 from hashlib import blake2b
 from typing import NamedTuple
 
 from engine.doors.shared_leases import HostState
+from engine.doors.users import User
 from engine.errors import Conflict, StorageError, from_os_errors
 from engine.formats.lvm.group import HostLocks
 from engine.formats.lvm.metadata import layout
@@ -37,6 +42,20 @@ def room_for(chunk: int) -> str:
     return _ROOM + f"{chunk:08x}"
 
 
+class Mark(Enum):
+    """What else the notes say of a volume: it may be in use by a machine, also when its lease is free."""
+
+    LENT = b"lent"
+    """For reading."""
+    HANDED_OUT = b"handed out"
+    """For writing."""
+
+    def of(self, volume: str) -> str:
+        """Return the id that says so. No volume has it; a program that knows nothing of it takes it for one that is not
+        there, and takes it back."""
+        return blake2b(bytes.fromhex(volume), digest_size=_ID_BYTES, person=self.value).hexdigest()
+
+
 class Notes(NamedTuple):
     """The notes of one host: which volumes may be active there."""
 
@@ -45,6 +64,23 @@ class Notes(NamedTuple):
     volumes: frozenset[str] = frozenset()
     damaged: bool = False
     """A copy is damaged, so the host may have noted other volumes too."""
+
+    @property
+    def active(self) -> frozenset[str]:
+        """The volumes themselves."""
+        marks = {mark.of(volume) for volume in self.volumes for mark in Mark}
+        return frozenset(volume for volume in self.volumes - marks if not volume.startswith(_ROOM))
+
+    def marks(self) -> dict[str, Mark]:
+        """Return what is handed out. Where a copy is damaged that may be all of it: the newest mark is lost then, but
+        not that the volume is active, which was noted before."""
+        found = {}
+        for volume in self.active:
+            if self.damaged or Mark.HANDED_OUT.of(volume) in self.volumes:
+                found[volume] = Mark.HANDED_OUT
+            elif Mark.LENT.of(volume) in self.volumes:
+                found[volume] = Mark.LENT
+        return found
 
 
 def read_notes(copies: list[bytes]) -> Notes:
@@ -95,11 +131,20 @@ class ActiveVolumes:
 
     def remove(self, volume: str) -> None:
         """Take the note of a volume back; success when there is none. StorageError, Conflict."""
-        self._change(frozenset(), frozenset([volume]))
+        self._change(frozenset(), frozenset([volume, *(mark.of(volume) for mark in Mark)]))
+
+    def hand_out(self, volume: str, writes: bool) -> None:
+        """Note a volume and that a machine may use it, durable on return. StorageError, Conflict."""
+        mark = Mark.HANDED_OUT if writes else Mark.LENT
+        self._change(frozenset([volume, mark.of(volume)]), frozenset())
+
+    def handed_out(self) -> frozenset[str]:
+        """Return what this host has handed out, held or not. StorageError."""
+        return frozenset(self._own().marks())
 
     def volumes(self) -> frozenset[str]:
         """Return the volumes that this host has noted. StorageError."""
-        return frozenset(volume for volume in self._own().volumes if not volume.startswith(_ROOM))
+        return self._own().active
 
     def clear(self) -> None:
         """Take all notes of this host back: nothing is active here. StorageError, Conflict."""
@@ -170,6 +215,27 @@ class ActiveVolumes:
             if (volume in notes.volumes or notes.damaged) and not self._has_stopped(number, notes):
                 return self._roster.name(number)
         return ""
+
+    def elsewhere(self) -> dict[str, tuple[User, ...]]:
+        """Return what other hosts have handed out, with who may use it there. Not what a dead host did: whoever deletes
+        that is told by ``writer`` to put it away. StorageError."""
+        found: dict[str, tuple[User, ...]] = {}
+        for number in range(1, self._meta.geometry.hosts + 1):
+            notes = self._read(number) if number != self._member.number else Notes()
+            marks = notes.marks()
+            if marks and self._may_run(number, notes):
+                name = self._roster.name(number)
+                for volume, mark in marks.items():
+                    user = User(0, f"host {name}, where it is handed out", mark is Mark.HANDED_OUT, name)
+                    found[volume] = (*found.get(volume, ()), user)
+        return found
+
+    def _may_run(self, number: int, notes: Notes) -> bool:
+        """Return whether a machine may run on a host that was there when it wrote its notes: it has not come anew, is
+        not gone, and nobody has said that it is dead."""
+        host = self._meta.group.doors.shared_leases.host(self._member.area, number)
+        since = host.generation > notes.generation
+        return not since and not host.gone and host.generation > self._roster.entries()[number - 1].dead
 
     def _has_stopped(self, number: int, notes: Notes) -> bool:
         """Return whether a host cannot write any more what it noted. Without a watchdog a host that is only silent may

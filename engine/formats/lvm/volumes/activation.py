@@ -6,10 +6,13 @@ it; who gets the exclusive one may deactivate it.
 
 from __future__ import annotations
 
+import contextlib
+
 from engine.data.records import VolumeRef
 from engine.doors.files import Access
 from engine.doors.images import Layer
 from engine.doors.leases import Lease
+from engine.doors.users import User
 from engine.errors import Conflict, StorageError, from_os_errors
 from engine.formats.files.layout import lease_key
 from engine.formats.lvm.group import Group, HostLocks
@@ -36,11 +39,11 @@ class Activation:
         self.some_active = False
         """When a volume was made here, others were active: what uses them may be dead."""
 
-    def hold(self, volume: VolumeRef) -> Lease:
-        """Take a shared lock of this host. Waits a moment for somebody who is just deactivating the volume. Then give
-        the device to those whose the volumes are."""
-        lease = self._hold(volume)
+    def hold(self, volume: VolumeRef, writable: bool) -> Lease:
+        """Take a shared lock of this host, and tell the others. Then give the device to those whose the volumes are."""
+        lease = self.keep(volume)
         try:
+            self._guard.hand_out(volume.id, writable)
             layer = self.layer(volume.id)
             if self.access is not None and layer is not None:
                 with (
@@ -53,7 +56,9 @@ class Activation:
             raise
         return lease
 
-    def _hold(self, volume: VolumeRef) -> Lease:
+    def keep(self, volume: VolumeRef) -> Lease:
+        """Take a shared lock of this host for who makes a volume or uses it himself. Waits a moment for somebody who is
+        just deactivating it. Conflict."""
         clock = self._group.doors.clock
         deadline = clock.monotonic() + _PATIENCE_S
         while (lease := self._users.try_acquire(lease_key(volume.id), shared=True)) is None:
@@ -73,7 +78,7 @@ class Activation:
 
     def activate(self, volume: VolumeRef, name: str, length: int) -> Layer:
         """Make a volume usable here, and keep it so until it is let go. ``length``: of a raw image, else 0."""
-        lease = self._hold(volume)
+        lease = self.keep(volume)
         try:
             self.note(volume.id)
             path = self._groups.activate(self._group.name, name)
@@ -115,7 +120,41 @@ class Activation:
         # Also of volumes that other hosts have removed since, or that a process noted and then died.
         for volume in self._guard.noted().difference(name.partition("-")[2][:_ID_DIGITS] for name in active):
             self._deactivate(volume, "")
+        if every:
+            self.end_unheld()
         return busy
+
+    def handed_out(self) -> frozenset[str]:
+        """Read the notes of this host."""
+        return self._guard.handed_out()
+
+    def end_unheld(self) -> frozenset[str]:
+        """Take the exclusive locks first, then look what is active: nobody can come in between."""
+        with contextlib.ExitStack() as locked:
+            alone = []
+            for volume in self._guard.handed_out():
+                lease = self.try_alone(volume)
+                if lease is not None:
+                    locked.callback(lease.release)
+                    alone.append(volume)
+            if alone:
+                self._end(alone)
+        return self._guard.handed_out()
+
+    def _end(self, volumes: list[str]) -> None:
+        """Deactivate volumes that nobody holds, and take their notes back, but for those that somebody has open."""
+        active = [found for found in self._group.report().volumes.values() if found.active]
+        for volume in volumes:  # another host may have put it away, and made it anew
+            mine = [found for found in active if found.name.partition("-")[2][:_ID_DIGITS] == volume]
+            if not any(found.open for found in mine):
+                with contextlib.suppress(StorageError):  # somebody has opened it at this moment
+                    for found in mine:
+                        self._groups.deactivate(self._group.name, found.name)
+                    self.unnote(volume)
+
+    def handed_out_elsewhere(self) -> dict[str, tuple[User, ...]]:
+        """Believe what the other hosts say."""
+        return self._guard.handed_out_elsewhere()
 
     def _deactivate(self, volume: str, name: str) -> bool:
         """Deactivate a volume (``name`` "": it is not active) and take its note back; False while somebody uses it."""
@@ -125,6 +164,8 @@ class Activation:
         try:
             if name:
                 self._groups.deactivate(self._group.name, name)
+            elif volume in self._guard.handed_out():
+                return False  # perhaps since we looked: ``end_unheld`` looks under the lock
             self.unnote(volume)
         except StorageError:
             return False  # a program that knows nothing of our locks has it open

@@ -100,7 +100,7 @@ class Volumes:
         verify()
         assert volume.format is VolumeFormat.QCOW2 or not volume.parent, "a raw volume has no parent"
         size = aligned(size)
-        user = self._activation.hold(volume)  # it is written where it lies: its note must not be taken back meanwhile
+        user = self._activation.keep(volume)  # it is written where it lies: its note must not be taken back meanwhile
         try:
             with self._guard.changing() as report:
                 length = in_extents(most_bytes(volume.format, size), report)
@@ -226,11 +226,12 @@ class Volumes:
         """Return None: neither LVM nor a device notes when it was written."""
 
     def users(self, volume: VolumeRef) -> list[User]:
-        """Ask the kernel of this host whether the device is open, and by whom. Who opened it on another host is told
-        by ``late_writer``."""
+        """Ask the kernel of this host whether the device is open, and by whom; and read whether other hosts have handed
+        it out. What a dead host may still do is told by ``late_writer``."""
         name = layout.volume_name(require_id(volume.id, "volume"))
         found = self._group.report().volumes.get(name)
-        return users_of(self._groups, self._group.name, found) if found is not None else []
+        here = users_of(self._groups, self._group.name, found) if found is not None else []
+        return [*here, *self._guard.handed_out_elsewhere().get(volume.id, ())]
 
     def guard(self, volume: VolumeRef, writable: bool) -> None:
         """Return None: a lock on a device is of one host, which has its lock of use for that."""

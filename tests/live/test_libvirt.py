@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, fromstring
@@ -17,10 +17,12 @@ from engine.api import Engine
 from engine.errors import BadRequest, DiskwrightError, Refused, ToolFailed, ToolMissing
 from engine.host.state import Prepared
 from engine.tools.hypervisor import libvirt
+from engine.tools.hypervisor.libvirt import LibvirtMonitor
 from engine.triage.rules import M_CHAIN
 from sim.explore.cases.driver import MiB
 from tests.crash.kit import World
 from tests.live.domain import PAUSED, Daemon, guest, missing
+from tests.live.rounds import Rounds
 from tests.live.test_linux import until_it_dies
 from tui.cli.commands import prepare
 
@@ -86,12 +88,14 @@ class Running:
         assert driver.get("type") == "qcow2"
         assert defined.find("backingStore") is None
 
-    def merge(self) -> None:
-        """What was removed, into what is above it; and delete it."""
-        for _ in range(4):
-            for fix in self.engine.check_storage_repository("a")[:1]:
-                self.engine.run_fix_here("a", fix)
-        assert self.engine.check_storage_repository("a") == []
+    def take_over(self) -> None:
+        """Give the domain a new holder where it has lost its own."""
+        if self.engine.list_unheld():
+            self.engine.prepare_image("a", self.disk, take_over=True)
+
+    def merge(self, engine: Engine | None = None) -> None:
+        """What was removed, into what is above it; and delete it, where the domain does not have it open."""
+        Rounds._fix_all(engine or self.engine)
 
     def again(self) -> None:
         """Start the domain anew, as its definition says."""
@@ -159,20 +163,58 @@ def test_a_raw_disk_is_qcow2_for_its_domain_after_a_snapshot(running: Running):
     running.require_known(2)
 
 
-def test_a_snapshot_that_was_interrupted_is_gone_on_with_and_libvirt_knows_it(running: Running):
-    """The runner is gone before some of its effects, and the machine after one; nothing that was written is missing."""
-    guest(running.domain, "write -P 7 0 64k")
+def test_what_was_interrupted_is_gone_on_with_and_libvirt_knows_it(running: Running):
+    """The runner is gone before some effects of snapshots and of a merge, and the machine after; nothing that was
+    written is missing."""
+    guest(running.domain, "write -P 3 128k 64k")
+    running.engine.remove_image("a", running.engine.create_snapshot("a", running.disk))
+    for at in (10, 18, 26):
+        assert until_it_dies(running.world, running.merge, at)
+        running.take_over()
+    running.merge()
+    running.require_known(1)
     for number, at in enumerate((6, 14, 22)):
         assert until_it_dies(running.world, lambda engine: engine.create_snapshot("a", running.disk), at)
-        guest(running.domain, f"write -P {number + 1} {number * 64}k 64k")
-        if running.engine.list_unheld():
-            running.engine.prepare_image("a", running.disk, take_over=True)
+        guest(running.domain, f"write -P {number + 4} {number * 64}k 64k")
+        running.take_over()
         running.engine.create_snapshot("a", running.disk)
+        running.require_known(number + 2)
     running.daemon.kill_machine("web")
     running.domain.createWithFlags(PAUSED)
     for number in range(3):
+        guest(running.domain, f"read -P {number + 4} {number * 64}k 64k")
+
+
+def test_a_snapshot_is_gone_on_with_when_the_daemon_died_before_it_or_after_it(running: Running, monkeypatch):
+    """libvirt's daemon, before it is told or before it has answered: the domain has the disk that its record says, and
+    is started with that."""
+    call = LibvirtMonitor._call
+
+    def dies(before: bool) -> Callable[..., Any]:
+        def called(monitor: LibvirtMonitor, doing: str, asked: Callable[[], Any], *seconds: float) -> Any:
+            if doing == "go on in the overlay":
+                if not before:
+                    call(monitor, doing, asked, *seconds)
+                running.daemon.stop(signal.SIGKILL)
+            return call(monitor, doing, asked, *seconds)
+
+        return called
+
+    for number, before in enumerate((True, False)):
+        guest(running.domain, f"write -P {number + 1} {number * 64}k 64k")
+        monkeypatch.setattr(LibvirtMonitor, "_call", dies(before))
+        with pytest.raises(ToolFailed):
+            running.engine.create_snapshot("a", running.disk)
+        monkeypatch.undo()
+        running.daemon.start()
+        assert len(running.layers()) == (1 if before else 3)
+        running.take_over()
+        running.engine.create_snapshot("a", running.disk)
+        assert os.path.realpath(running.layers()[0]) == running.volume()
+    running.daemon.kill_machine("web")
+    running.domain.createWithFlags(PAUSED)
+    for number in range(2):
         guest(running.domain, f"read -P {number + 1} {number * 64}k 64k")
-    assert os.path.realpath(running.layers()[0]) == running.volume()
 
 
 def test_what_is_wrong_with_a_domain_is_told_and_nothing_is_done(running: Running, monkeypatch):

@@ -18,13 +18,18 @@ _WAIT_S = 10.0
 
 
 def locks(
-    stack: contextlib.ExitStack, repository: Repository, links: list[chains.Link], writable: bool, taken_over: bool
+    stack: contextlib.ExitStack,
+    repository: Repository,
+    links: list[chains.Link],
+    writable: bool,
+    taken_over: bool,
+    merged: str = "",
 ) -> list[Lease]:
     """Return the leases that keep the volumes as the machine needs them as long as the holder lives; ``stack`` gives
-    them up in this process."""
+    them up in this process. ``merged``: the tag of a layer below that the machine writes to as well."""
     found = []
     for link in links:
-        alone = writable and link is links[0]
+        alone = writable and (link is links[0] or link.tag == merged)
         for lease in gate.hold(repository, link.tag, link.volume, alone, taken_over):
             stack.callback(lease.release)
             found.append(lease)

@@ -120,6 +120,22 @@ def _volume(node: Node, links: list[chains.Link], names: list[str], own_paths: l
     return headers.index(node.backing) if node.backing in headers else None
 
 
+def layer_of(machine: Machine, entry: Prepared, link: chains.Link, path: str) -> Node:
+    """Return the node of a layer below a disk, whose volume is at ``path``, if the machine can write to it. Refused
+    when it cannot be told, and for what it has opened by the name of the disk: it opens that anew to write to it, and
+    the name leads to another volume since there is a snapshot above this one."""
+    links = [f"{run}/{backing_name(link.tag)}" for run in (entry.run, *entry.names)]
+    layers = [node for node in machine.monitor.nodes() if node.format in _FORMATS]
+    found = [node for node in layers if node.name == node_name(link.volume) or node.path in (path, *links)]
+    if len(found) != 1:
+        raise Refused(
+            f"the machine of image {entry.image} has image {link.tag} open by a name that leads elsewhere now, as what "
+            "it was started with before a snapshot was taken of it",
+            "Start the machine anew, or stop it and tear the disk down, and run the fix then",
+        )
+    return found[0]
+
+
 def pulls(links: list[chains.Link]) -> bool:
     """Tell whether the layer below a disk is being merged up into it: its machine may have done that, and have written
     into the header what the disk stands on after it."""
@@ -173,18 +189,31 @@ def handed_over(
     """End the holder and yield the leases that it had, with those of ``shared``, and of ``alone`` for nobody else. Who
     asks for them in between gives them back soon: the data is in use. ImageBusy when somebody does not."""
     holding.end(context, entry)
+    with _taken(context, repository, [entry.image, *alone], shared) as leases:
+        yield leases
+
+
+def give_back(
+    context: Context, repository: Repository, leases: leasing.LeaseSet, alone: Sequence[str], shared: list[str]
+) -> None:
+    """Give up the leases of ``alone``, and have those of ``shared`` with others. The holder that had them too has
+    ended. ImageBusy when somebody came in between."""
+    for tag in alone:
+        leases.leases.pop(tag).release()
+    if shared:
+        leases.leases |= _taken(context, repository, [], shared).leases
+
+
+def _taken(context: Context, repository: Repository, alone: list[str], shared: list[str]) -> leasing.LeaseSet:
     clock = context.doors.clock
     deadline = clock.monotonic() + _PATIENCE_S
-    leases = None
-    while leases is None:
+    while True:
         try:
-            leases = leasing.take(context.doors, repository, [entry.image, *alone], shared)
+            return leasing.take(context.doors, repository, alone, shared)
         except ImageBusy:
             if clock.monotonic() > deadline:
                 raise
-            clock.sleep(_LOOK_AGAIN_S)
-    with leases:
-        yield leases
+        clock.sleep(_LOOK_AGAIN_S)
 
 
 def hold(
@@ -194,8 +223,10 @@ def hold(
     entry: Prepared,
     links: list[chains.Link],
     leases: leasing.LeaseSet,
+    merged: str = "",
 ) -> Prepared:
-    """Start a holder that has these leases too, with locks on the chain ``links``; return its note, which is saved."""
+    """Start a holder that has these leases too, with locks on the chain ``links``; return its note, which is saved.
+    ``merged``: the machine writes to that layer below too."""
     with contextlib.ExitStack() as stack:
-        kept = [*leases.leases.values(), *holding.locks(stack, repository, links, True, True)]
+        kept = [*leases.leases.values(), *holding.locks(stack, repository, links, True, True, merged)]
         return holding.start(context, state, entry, kept)

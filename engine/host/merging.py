@@ -1,4 +1,4 @@
-"""A merge that the machine of the disk does while it runs: what is below is pulled into the disk's own layer.
+"""A merge that the machine of the disk does while it runs: what is below is pulled into the layer above it.
 
 (1) The holder hands over its leases, that of the layer below is taken too, and a new holder has all of them at once.
 (2) The fix is verified, and the disk's record names the merge. (3) *The machine pulls*, in a job that is named after
@@ -10,6 +10,11 @@ nothing needs.
 
 qemu syncs what it has pulled before the tables of the volume tell of it (as traced, 7.2), so a loss of power hides
 nothing that was durable below; a machine that flushes nothing is refused, and one with lazy-refcounts is not known.
+A layer further down is merged up into the snapshot above it in the same way: links[at] is that, or the disk. Its volume
+is not written to by the guest; the machine opens it anew to write to it, by the name by which it has it open, so that
+must lead there. Nobody else has the lease of that snapshot meanwhile. It shows the same throughout, with both volumes
+and with its own.
+
 What the guest sees is the same at each moment, with both layers and without the lower one. So whoever dies, the record
 says what is durable, and the header is derived (``prepare`` rewrites it).
 """
@@ -30,7 +35,7 @@ from engine.fixes.work import Work
 from engine.formats.base import Repository, backing_name
 from engine.gate import gate
 from engine.gate.gate import Purpose
-from engine.host import holding, machines
+from engine.host import holding, machines, paths
 from engine.host.machines import Machine
 from engine.host.paths import EVERY
 from engine.host.state import HostState, Prepared
@@ -49,10 +54,13 @@ _CANNOT = "Look at the machine; or stop it and tear the disk down, and run the f
 
 
 def entry_of(state: HostState, repository: Repository, fix: Fix) -> Prepared | None:
-    """Return how the disk of a merge is prepared here, when its machine can do it; None for all else."""
+    """Return how the disk is prepared here whose machine does a merge, of what is below it or further down; None where
+    none does."""
     if fix.rule != M_CHAIN or not fix.images or repository.activation is not None:
         return None
-    entry = machines.entry_of(state, repository, fix.images[0])
+    noted = state.monitored(repository.identity)
+    disks = [disk for disk in noted if survey.stands_on(repository, disk, fix.images[0])]
+    entry = machines.entry_of(state, repository, disks[0]) if len(disks) == 1 else None
     return entry if entry is not None and entry.monitor else None
 
 
@@ -103,39 +111,72 @@ def after_copy(context: Context, state: HostState, repo_id: str, source: str) ->
 
 
 def run(context: Context, state: HostState, repo_id: str, entry: Prepared, fix: Fix) -> None:
-    """Run a merge of the layer below a running disk to its end. Stopped, what was moved so far stays.
+    """Run a merge of two layers of a running disk to its end. Stopped, what was moved so far stays.
 
     Refused or ToolFailed before anything is done when the monitor is gone or of another machine, or when the machine
     has other jobs under way. NoSpace when what is to be moved has no room."""
-    repository, below = context.repository(repo_id), fix.target
+    repository, above, below = context.repository(repo_id), fix.images[0], fix.target
     try:
         with contextlib.closing(context.doors.hypervisors.connect(entry.monitor)) as monitor:
             links = chains.usable(repository, changes.read(repository, entry.image).record)
-            if len(links) < 2 or links[1].tag != below:
-                raise StaleFix(f"image {entry.image} does not stand on {below} any more", "Check again")
-            machine = machines.find(monitor, entry, links, machines.own_paths_of(repository, links))
-            machines.require_idle(machine, entry.image, _own(machine, links))
+            at = next((at for at, link in enumerate(links[:-1]) if link.tag == above), -1)
+            if at < 0 or links[at + 1].tag != below:
+                raise StaleFix(f"image {above} does not stand on {below} any more", "Check again")
+            found = machines.find(monitor, entry, links, machines.own_paths_of(repository, links))
+            machine = found if at == 0 else _further_down(repository, entry, found, links[at])
+            machines.require_idle(machine, entry.image, _own(machine, links[at:]))
             _require_able(fix, machine)
+            alone = [below] if at == 0 else [above, below]
+            shared = [link.tag for link in links[1:] if link.tag not in alone]
             with (
                 machines.held_anew(context, state, entry, repo_id),
-                machines.handed_over(context, repository, entry, [link.tag for link in links[2:]], [below]) as leases,
+                machines.handed_over(context, repository, entry, shared, alone) as leases,
             ):
                 chains.unchanged(repository, links)
-                entry = machines.hold(context, state, repository, entry, links, leases)
+                entry = machines.hold(context, state, repository, entry, links, leases, merged=above)
                 _require_room(repository, fixes.verify(context, repository, fix).fix)
-                merge.beside_machine(
-                    context,
-                    repository,
-                    below,
-                    entry.image,
-                    lambda attempt: _merge(attempt, machine, (entry.run, *entry.names), links),
-                )
-                holding.end(context, entry)
-                left = LeaseSet({tag: lease for tag, lease in leases.leases.items() if tag != below})
-                links = chains.load(repository, changes.read(repository, entry.image).record)
-                machines.hold(context, state, repository, entry, links, left)
+                try:
+                    if at > 0:  # it opens that layer anew, by its name
+                        paths.extend(context, entry.run, links, chains.layers(repository, links))
+                    merge.beside_machine(
+                        context,
+                        repository,
+                        below,
+                        above,
+                        lambda attempt: _merge(attempt, machine, (entry.run, *entry.names), links[at:]),
+                    )
+                except DiskwrightError:
+                    if at > 0:  # others may use the snapshot as before
+                        with contextlib.suppress(DiskwrightError):
+                            _hold_less(context, state, repository, entry, leases, (), alone)
+                    raise
+                _hold_less(context, state, repository, entry, leases, [below], alone)
     finally:
         context.deactivate()
+
+
+def _hold_less(
+    context: Context,
+    state: HostState,
+    repository: Repository,
+    entry: Prepared,
+    leases: LeaseSet,
+    gone: Sequence[str],
+    alone: Sequence[str],
+) -> None:
+    """Have another holder, with the leases of what the machine has below its disk for it and for others, and none of
+    what is ``gone``. Nobody had those of ``alone`` too."""
+    holding.end(context, entry)
+    machines.give_back(context, repository, leases, alone, [tag for tag in alone if tag not in gone])
+    machines.hold(
+        context, state, repository, entry, chains.load(repository, changes.read(repository, entry.image).record), leases
+    )
+
+
+def _further_down(repository: Repository, entry: Prepared, machine: Machine, link: chains.Link) -> Machine:
+    """Return the machine as it writes to a layer below its disk, which does not change for that."""
+    path = gate.open_layer(repository, link.tag, link.volume, Purpose.READ).path
+    return machine._replace(top=machines.layer_of(machine, entry, link, path))
 
 
 def _require_able(fix: Fix, machine: Machine) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from engine.data import progress
@@ -88,10 +89,30 @@ def look(
 
 
 def _monitored(context: Context, repository: Repository, scan: Scan) -> frozenset[str]:
-    """Return the images whose machines run here and can be told to work on them; on LVM none is."""
+    """Return the images whose machines run here and can be told to work on them, and the layers below those that no
+    other one of them needs; on LVM none is."""
     noted = context.monitored(repository.identity) if repository.activation is None else ()
-    records = (entry.record for image in noted if (entry := scan.tags.get(image)) is not None and entry.record)
-    return frozenset(record.id for record in records if gate.is_written(repository, record.volume))
+    found: Counter[str] = Counter()
+    for image in noted:
+        chain = list(_chain_of(repository, image))
+        if chain and gate.is_written(repository, chain[0].volume):
+            found.update(record.id for record in chain)
+    return frozenset(tag for tag, machines in found.items() if machines == 1)
+
+
+def stands_on(repository: Repository, image: str, tag: str) -> bool:
+    """Tell whether an image is that tag, or needs it, as far as its chain can be read."""
+    return any(record.id == tag for record in _chain_of(repository, image))
+
+
+def _chain_of(repository: Repository, image: str) -> Iterator[Record]:
+    """Yield the records of a chain, top first, as far as they can be read."""
+    seen: set[str] = set()
+    with contextlib.suppress(DiskwrightError):
+        while image and image not in seen and (entry := repository.tags.read(image)) and entry.record:
+            seen.add(image)
+            yield entry.record
+            image = entry.record.volume.parent if entry.record.volume else ""
 
 
 def _with_those_named(scan: Scan) -> Scan:

@@ -99,7 +99,7 @@ class View(NamedTuple):
     handed_out: Mapping[str, str] = MappingProxyType({})
     """Tags whose lease is free and whose data another host has handed out all the same, with that host."""
     monitored: frozenset[str] = frozenset()
-    """Images that a machine of this host has open, and that it can be told to merge."""
+    """Images that a machine of this host has open and that it can be told to merge, and layers that it alone needs."""
     keepers: Mapping[str, Keeper] = MappingProxyType({})
     """Hidden data that an unfinished copy needs, or may need, by tag."""
 

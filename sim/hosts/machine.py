@@ -31,9 +31,10 @@ _PULLED_BYTES = 4096
 
 
 class _Pull:
-    """A job that brings into the top layer what shows of the one below."""
+    """A job that brings into a layer what shows of the one below."""
 
-    def __init__(self, backing: str) -> None:
+    def __init__(self, node: str, backing: str) -> None:
+        self.node = node
         self.backing = backing
         self.at = 0
         self.status = "running"
@@ -157,21 +158,34 @@ class SimMachine:
                 try:
                     self._get_on(job)
                 except StorageError as error:
-                    job.status, job.error = "concluded", str(error)
+                    self._end(job, str(error))
         return {name: job.told(self.size) for name, job in self._pulls.items()}
 
     def _get_on(self, job: _Pull) -> None:
-        found = self._session.shown_below(job.at)
+        level = self._level(job.node)
+        found = self._session.shown_below(job.at, level)
         if found is None:
             job.status = "pending"
             return
         start, length, zero = found
         length = min(length, _PULLED_BYTES)
-        if zero:
-            self._session.zero(start, length)
-        else:
-            self._session.write(start, self._session.read(start, length))
+        self._session.pull(start, length, zero, level)
         job.at = start + length
+
+    def _end(self, job: _Pull, error: str = "") -> None:
+        job.status, job.error = "concluded", error
+        if level := self._level(job.node):
+            self._reopen(level, False)
+
+    def _level(self, node: str) -> int:
+        return [found.name for found in self._nodes].index(node)
+
+    def _reopen(self, level: int, writable: bool) -> None:
+        """As qemu does it: by the name by which the layer was opened, wherever that leads by now."""
+        layer = self._chain[level]._replace(path=_target(self.process, self._nodes[level].path))
+        self._images.reopen(self._session, level, layer, writable)
+        self._chain[level] = layer
+        self._nodes[level] = self._nodes[level]._replace(writable=writable)
 
     def depth(self, node: str) -> int:
         """How many layers are below one that is used, or none."""
@@ -180,32 +194,38 @@ class SimMachine:
 
     def pull(self, job: str, node: str, backing: str) -> None:
         """Begin; it gets on when it is asked about."""
-        if job in self._pulls or node != self._nodes[0].name or not self._nodes[0].has_backing:
+        names = [found.name for found in self._nodes]
+        if job in self._pulls or node not in names[:-1]:
             raise ToolFailed(f"the node {node} is busy, or has nothing below")
-        if self._nodes[1].backing != backing or self._nodes[1].has_backing != bool(backing):
-            raise ToolFailed(f"what is below stands on {self._nodes[1].backing!r}, and not on {backing!r}")
-        self._pulls[job] = _Pull(backing)
+        level = self._level(node)
+        below = self._nodes[level + 1]
+        if below.backing != backing or below.has_backing != bool(backing):
+            raise ToolFailed(f"what is below stands on {below.backing!r}, and not on {backing!r}")
+        if level:
+            self._reopen(level, True)
+        self._pulls[job] = _Pull(node, backing)
 
     def finish(self, job: str) -> None:
         """Stand on what is below the next layer; nothing of that is durable."""
         found = self._pulls.get(job)
         if found is None or found.status != "pending":
             raise ToolFailed(f"the job {job} is not pending")
-        self._session.leave_out(found.backing, str(self._chain[2].format) if found.backing else "")
-        top = self._nodes[0]._replace(backing=found.backing, has_backing=bool(found.backing))
-        self._chain, self._nodes = [self._chain[0], *self._chain[2:]], [top, *self._nodes[2:]]
-        found.status = "concluded"
+        at = self._level(found.node)
+        self._session.leave_out(found.backing, str(self._chain[at + 2].format) if found.backing else "", at)
+        del self._chain[at + 1], self._nodes[at + 1]
+        self._nodes[at] = self._nodes[at]._replace(backing=found.backing, has_backing=bool(found.backing))
+        self._end(found)
 
     def write_back(self, node: str) -> None:
         """Flush, where it can be told to."""
         if self.obeys:
-            self._session.flush()
+            self._session.flush_layer(self._level(node))
 
     def cancel(self, job: str) -> None:
         """End it where it is."""
         found = self._pulls.get(job)
         if found is not None and found.status != "concluded":
-            found.status, found.error = "concluded", "Operation canceled"
+            self._end(found, "Operation canceled")
 
     def forget(self, job: str) -> None:
         """Drop one that has ended."""

@@ -112,21 +112,51 @@ class SimSession:
                 self._top.file.truncate(size)
                 self._top.size = size
 
-    def shown_below(self, start: int) -> tuple[int, int, bool] | None:
-        """Of a machine: the first range from ``start`` on that shows of the layer directly below, and whether it is
-        zeros; None for none."""
-        for run, level, has in self._view.runs(start, self.size):
-            if level == 1 and has:
+    def shown_below(self, start: int, level: int) -> tuple[int, int, bool] | None:
+        """Of a machine: the first range from ``start`` on that shows in a layer of the one directly below, and whether
+        it is zeros; None for none."""
+        layers = [entry.layer for entry in self._opened[level:]]
+        for run, of, has in View(layers).runs(start, layers[0].size):
+            if of == 1 and has:
                 return run.start, run.length, run.kind is Kind.ZERO
         return None
 
-    def leave_out(self, backing: str, format: str) -> None:
-        """Of a machine: have the top layer stand on what is below the next one, which is let go."""
-        with self._changing(f"rewriting the header of {self._label}"):
-            assert isinstance(self._top, Qcow2), "nothing is below a raw one"
-            self._top.rewrite_backing(backing.encode(), format.encode(), synced=False)
-        self._let_go([self._opened.pop(1)])
+    def pull(self, start: int, length: int, zero: bool, level: int) -> None:
+        """Of a machine: write into a layer what it shows there. An error of that is no matter of its guest."""
+        layers = [entry.layer for entry in self._opened[level:]]
+        below = View(layers[1:])
+        with self._told(f"writing {length} bytes at {start} of layer {level} of {self._label}"):
+            if zero:
+                layers[0].zero(start, length, below)
+            else:
+                layers[0].write(start, View(layers).read(start, length), below)
+
+    def flush_layer(self, level: int) -> None:
+        """Of a machine: flush one layer."""
+        with self._told(f"flushing layer {level} of {self._label}"):
+            self._opened[level].layer.flush()
+
+    def leave_out(self, backing: str, format: str, level: int) -> None:
+        """Of a machine: have a layer stand on what is below the next one, which is let go."""
+        with self._told(f"rewriting the header of layer {level} of {self._label}"):
+            layer = self._opened[level].layer
+            assert isinstance(layer, Qcow2), "nothing is below a raw one"
+            layer.rewrite_backing(backing.encode(), format.encode(), synced=False)
+        self._let_go([self._opened.pop(level + 1)])
         self._look()
+
+    def reopened(self, level: int, opened: _Opened) -> None:
+        """Of a machine: go on with another handle of a layer."""
+        self._opened[level] = opened
+        self._look()
+
+    @contextlib.contextmanager
+    def _told(self, doing: str) -> Iterator[None]:
+        self._require_open()
+        try:
+            yield
+        except OSError as error:
+            raise _failed(error, doing) from None
 
     def close(self) -> None:
         """The server ends: it writes back what it holds, and nobody is told when that fails; one whose storage failed
@@ -232,6 +262,22 @@ class SimImageTool:
         session = SimSession(opened, writable, chain[0].path, self._session_ended, self._release)
         self._sessions[session] = opened
         return session
+
+    def reopen(self, session: SimSession, level: int, layer: Layer, writable: bool) -> None:
+        """Of a machine: open a layer below the top one anew, for writing or for reading again, or as it was."""
+        before = self._sessions[session][level]
+        try:
+            before.layer.flush()
+            self._locks.release(before.layer.file, before.permissions, self._owner)
+            try:
+                now = self._open_layer(layer, writable, False, False)
+            except BaseException:
+                self._locks.take(before.layer.file, before.permissions, self._owner)
+                raise
+            before.layer.file.close()
+        except OSError as error:
+            raise _cannot_open(error, layer.path) from None
+        session.reopened(level, now)
 
     def _session_ended(self, session: SimSession) -> None:
         self._release(self._sessions.pop(session))

@@ -2,13 +2,14 @@
 
 ``python -m tests.live.rounds --rounds 1000 --seed 7`` (``make live``). In each round a guest writes numbered blocks,
 one at a time, each flushed; a snapshot is taken meanwhile; the process of the verb, the machine, both, or nobody is
-killed. Then the machine goes on or is restarted, and is killed in the end. Each fourth round merges a removed snapshot
-into the disk instead; each fourth one copies the disk into another repository, and another host may go on with that;
-each fourth one makes the disk longer, beside a machine whose guest comes after that: NBD bears no other length. It is
-judged
+killed. Then the machine goes on or is restarted, and is killed in the end. Each fifth round merges a removed snapshot
+into the disk instead; each fifth one merges one into a snapshot above it, below the disk; each fifth one copies the
+disk into another repository, and another host may go on with that; each fifth one makes the disk longer, beside a
+machine whose guest comes after that: NBD bears no other length. It is judged
 
 * that the disk shows the state after the last acknowledged write, or after the one that was under way,
 * that a snapshot that can be seen shows one state of a moment while the verb ran, and never another one later,
+* that a snapshot into which another one is merged shows what it showed before,
 * that a copy shows one state of a moment while it was made, and that one which was begun can be finished,
 * that the disk has its old length or the new one, and in the end the one that its machine had,
 * that all this stays so when every fix that is offered has run.
@@ -40,6 +41,8 @@ from tests.live.machine import BLOCK, Guest, Machine, numbers, state_after
 BLOCKS = 8
 SIZE = 1 << 20
 LONGER = 3 << 19
+FURTHER = 1 << 19
+"""Where nothing is written but by the first machine of a disk."""
 NOBODY, VERB, MACHINE, BOTH = "nobody", "verb", "machine", "both"
 _LONGEST_S = 0.6
 _PATIENCE_S = 60.0
@@ -168,11 +171,14 @@ class Rounds:
         shown = [one for one in images if not (one.mutable or one.hidden or one.removed)]
         return {one.id: self._shown(engine, one.id) for one in shown}
 
-    def _judge(self, engine: Engine, disk: str, before: int, after: int | None, guest: Guest) -> list[str]:
-        problems = []
+    def _judge_disk(self, engine: Engine, disk: str, guest: Guest) -> list[str]:
         shown = self._shown_of_disk(engine, disk)
-        if shown not in [state_after(number, BLOCKS) for number in range(guest.acknowledged, guest.issued + 1)]:
-            problems.append(f"the disk shows {shown}; {guest.acknowledged} writes were acknowledged")
+        if shown in [state_after(number, BLOCKS) for number in range(guest.acknowledged, guest.issued + 1)]:
+            return []
+        return [f"the disk shows {shown}; {guest.acknowledged} writes were acknowledged"]
+
+    def _judge(self, engine: Engine, disk: str, before: int, after: int | None, guest: Guest) -> list[str]:
+        problems = self._judge_disk(engine, disk, guest)
         for image, found in self._snapshots(engine).items():
             moment = max(found)
             if found != state_after(moment, BLOCKS) or moment < before:
@@ -272,6 +278,57 @@ class Merges(Rounds):
                 engine.run_fix_here("a", fix)
 
 
+class MergesFurtherDown(Merges):
+    """Rounds of live merges of two layers that the disk stands on; the upper one is a snapshot that stays."""
+
+    def _played(self, engine: Engine, disk: str, dies: str) -> list[str]:
+        engine.set_strategy("a", disk, "space")
+        lower, shown = self._written_to(engine, disk, FURTHER)
+        upper, stays = self._written_to(engine, disk, 0)
+        entry = engine.prepare_image("a", disk, monitor=f"qmp:{self._folder / 'qmp'}")
+        machine = Machine(self._folder, entry.path, entry.format)
+        guest = Guest(machine, BLOCKS, 100)
+        guest.wait_for(99 + BLOCKS)
+        engine.remove_image("a", lower)
+        acknowledged = self._acknowledged(self.merge, machine, dies)
+        self.counted[f"merge further down, {dies}: {'acknowledged' if acknowledged else 'not acknowledged'}"] += 1
+        guest.wait_for(guest.acknowledged + 2)
+        if dies == VERB and self._random.random() < 0.5:
+            if engine.list_unheld() and self._random.random() < 0.5:
+                _patiently(lambda: engine.prepare_image("a", disk, take_over=True))
+            _patiently(lambda: self.merge(engine))
+            self.counted["merge further down, went on"] += 1
+            guest.wait_for(guest.acknowledged + 2)
+        machine.kill()
+        guest.end()
+        problems = []
+        for _ in range(2):
+            problems += self._judge_disk(engine, disk, guest)
+            for image, start, wanted in ((upper, 0, stays), (upper, FURTHER, shown), (disk, FURTHER, shown)):
+                if (found := self._shown(engine, image, start)) != wanted:
+                    problems.append(f"{image} shows {found} at {start}, and showed {wanted}")
+            self._fix_all(engine)
+        if len(left := engine.inspect_repository("a").images) != 2:
+            problems.append(f"there is more than the disk and its snapshot: {[image.id for image in left]}")
+        for image in (disk, upper):
+            engine.remove_image("a", image)
+            self._fix_all(engine)
+        return problems
+
+    def _written_to(self, engine: Engine, disk: str, start: int) -> tuple[str, list[int]]:
+        """Have a machine write there; return a snapshot made at rest, which the next machine can open again to write
+        to it, and what it shows there."""
+        entry = engine.prepare_image("a", disk)
+        machine = Machine(self._folder, entry.path, entry.format)
+        guest = Guest(machine, BLOCKS, 1, start)
+        guest.wait_for(BLOCKS)
+        machine.kill()
+        guest.end()
+        engine.teardown_image("a", disk)
+        snapshot = engine.create_snapshot("a", disk)
+        return snapshot, self._shown(engine, snapshot, start)
+
+
 class Copies(Rounds):
     """Rounds of copies of a running disk in one directory."""
 
@@ -334,14 +391,19 @@ class Copies(Rounds):
                     merging.after_copy(engine.context, engine.state, *kept)
 
 
+_KINDS = (Rounds, Resizes, Merges, MergesFurtherDown, Copies)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=1000)
+    names = [kind.__name__ for kind in _KINDS]
+    parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     given = parser.parse_args()
     wrong, start = 0, time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        kinds = [kind(Path(folder, kind.__name__), given.seed) for kind in (Rounds, Resizes, Merges, Copies)]
+        kinds = [kind(Path(folder, kind.__name__), given.seed) for kind in _KINDS if kind.__name__ in given.only]
         for number in range(1, given.rounds + 1):
             for problem in kinds[number % len(kinds)].play():
                 print(f"round {number} of seed {given.seed}: {problem}", flush=True)

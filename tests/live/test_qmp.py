@@ -27,7 +27,7 @@ from sim.hosts.machine import SimMachine
 from sim.hosts.world import World
 from tests.crash.kit import World as Places
 from tests.live.machine import Machine
-from tests.live.rounds import Copies, Merges, Resizes, Rounds
+from tests.live.rounds import Copies, Merges, MergesFurtherDown, Resizes, Rounds
 
 SIZE = 1 << 20
 GREETING = (
@@ -174,15 +174,18 @@ def pulled(monitor: Monitor) -> list[object]:
     ]
 
 
-def test_a_machine_merges_the_layer_below_and_keeps_what_it_shows(tmp_path: Path):
-    """The real one and the simulated one alike; the file tells the name of what it stands on now, and has the data."""
-    names = {"t-base": "", "t-middle": "t-base", "top": "t-middle"}
+@pytest.mark.parametrize("over", [{}, {"over": "top"}])
+def test_a_machine_merges_the_layer_below_and_keeps_what_it_shows(over: dict[str, str], tmp_path: Path):
+    """The real one and the simulated one alike, of its disk and of a layer below that; the file tells the name of what
+    it stands on now, and has the data."""
+    names = {"t-base": "", "t-middle": "t-base", "top": "t-middle"} | over
     for number, (name, backing) in enumerate(names.items()):
         make(tmp_path / name, backing)
         write = ["qemu-io", "-f", "qcow2", "-c", f"write -P {number + 1} {number * 65536} 65536", str(tmp_path / name)]
         subprocess.run(write, check=True, stdout=subprocess.DEVNULL)
+    disk = list(names)[-1]
     before = {name: (tmp_path / name).read_bytes() for name in names}
-    machine = Machine(tmp_path, str(tmp_path / "top"), "qcow2")
+    machine = Machine(tmp_path, str(tmp_path / disk), "qcow2")
     try:
         with contextlib.closing(Monitors().connect(machine.monitor)) as monitor:
             real = pulled(monitor)
@@ -199,7 +202,7 @@ def test_a_machine_merges_the_layer_below_and_keeps_what_it_shows(tmp_path: Path
     for name, data in before.items():
         with engine.doors.files.create(f"/srv/{name}") as handle:
             handle.write_at(0, data)
-    SimMachine(world.process_of(engine).host, "/srv/top", "qcow2", monitor="qmp:/run/vm")
+    SimMachine(world.process_of(engine).host, f"/srv/{disk}", "qcow2", monitor="qmp:/run/vm")
     assert pulled(engine.doors.hypervisors.connect("qmp:/run/vm")) == real
 
 
@@ -431,6 +434,13 @@ def test_rounds_of_resizes_on_a_real_machine_lose_nothing(tmp_path: Path):
 def test_rounds_of_merges_on_a_real_machine_lose_nothing(tmp_path: Path):
     """The same, of machines that merge what is below their disk."""
     rounds = Merges(tmp_path, 13)
+    assert [problem for _ in range(3) for problem in rounds.play()] == []
+
+
+@pytest.mark.slow
+def test_rounds_of_merges_further_down_on_a_real_machine_lose_nothing(tmp_path: Path):
+    """The same, of machines that merge what the snapshot below their disk stands on."""
+    rounds = MergesFurtherDown(tmp_path, 15)
     assert [problem for _ in range(3) for problem in rounds.play()] == []
 
 

@@ -16,8 +16,9 @@ from engine.tags import changes
 from engine.triage import rules
 from engine.verbs import resize, snapshot
 from engine.verbs.live import resize as live_resize
+from sim.disk.content import Content
 from sim.disk.files import Fault
-from sim.explore.cases.driver import Driver, MiB
+from sim.explore.cases.driver import Driver, MiB, read
 from sim.explore.cases.fixtures import images
 from sim.explore.together.live import (
     DEATHS,
@@ -28,6 +29,8 @@ from sim.explore.together.live import (
     SNAPSHOT,
     VERB,
     a_removed_middle,
+    a_removed_one_at_the_bottom,
+    a_removed_one_further_down,
 )
 from sim.hosts.crash import Crashed
 from sim.hosts.machine import UNSAFE, SimMachine
@@ -68,10 +71,16 @@ def test_a_merge_beside_a_machine_loses_nothing():
     assert not wrong(MERGE, a_removed_middle, every=61, first=35)
 
 
+def test_a_merge_further_down_loses_nothing_and_changes_no_snapshot():
+    """Some of the steps of one of two layers that the disk stands on."""
+    assert not wrong(MERGE, a_removed_one_further_down, deaths=(VERB, MACHINE), every=83, first=47)
+
+
 @pytest.mark.slow
-def test_a_merge_beside_a_machine_loses_nothing_at_any_step():
+@pytest.mark.parametrize(("prepare", "every"), [(images.a_removed_snapshot, 47), (a_removed_one_at_the_bottom, 43)])
+def test_a_merge_beside_a_machine_loses_nothing_at_any_step(prepare: Any, every: int):
     """More of them, on a server, with nothing below. All of them: ``make live``."""
-    assert not wrong(MERGE, images.a_removed_snapshot, NFS, DEATHS, 47)
+    assert not wrong(MERGE, prepare, NFS, DEATHS, every)
 
 
 def strong_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,11 +157,18 @@ def not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merging, "_merge", lambda attempt, machine, run, links: None)
 
 
-@pytest.mark.parametrize(("plant", "deaths"), [(never_asked, (MACHINE,)), (not_waited_for, ())])
-def test_planted_bugs_of_a_merge_are_found(plant: Any, deaths: tuple[str, ...], monkeypatch: pytest.MonkeyPatch):
-    """A machine that leaves out a layer while what it has of that is in its caches; a merge recorded at once."""
+@pytest.mark.parametrize(("plant", "prepare", "deaths"), [
+    (never_asked, images.a_removed_snapshot, (MACHINE,)),
+    (not_waited_for, images.a_removed_snapshot, ()),
+    (not_waited_for, a_removed_one_further_down, ()),
+])  # fmt: skip
+def test_planted_bugs_of_a_merge_are_found(
+    plant: Any, prepare: Any, deaths: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+):
+    """A machine that leaves out a layer while what it has of that is in its caches; a merge recorded at once. (Further
+    down the first is none: the machine writes its caches back as it opens that layer for reading again.)"""
     plant(monkeypatch)
-    assert is_found("the disk does not show", MERGE, images.a_removed_snapshot, deaths=deaths, every=2, first=50)
+    assert is_found("the disk does not show", MERGE, prepare, deaths=deaths, every=2, first=50)
 
 
 def test_a_monitor_that_is_gone_or_of_another_machine_changes_nothing(driver: Driver):
@@ -303,6 +319,53 @@ def test_a_machine_is_known_again_when_nothing_is_below_its_disk_any_more(driver
         driver.fix("a", rules.C_REMOVED)
         assert len(machine.nodes()) == 1
     engine.resize_disk("a", disk, MiB)
+
+
+def a_snapshot_that_was_the_disk(driver: Driver) -> tuple[SimMachine, Content]:
+    """Below a running disk, above one that is removed: the machine has it open by the name of the disk."""
+    images.a_chain(driver)
+    disk, engine = driver.named["disk"], driver.engine()
+    content = driver.image("a", disk).content
+    machine = start(driver, disk)
+    engine.create_snapshot("a", disk)
+    engine.remove_image("a", driver.named["snapshot"])
+    return machine, content
+
+
+def test_a_layer_that_was_opened_by_another_name_is_not_written_to(driver: Driver):
+    """qemu would open it anew by that name, which leads to the disk by now. Nothing is done; at rest it is merged."""
+    machine, content = a_snapshot_that_was_the_disk(driver)
+    disk, engine = driver.named["disk"], driver.engine()
+    with pytest.raises(Refused, match="a name that leads elsewhere"):
+        engine.run_fix_here("a", a_merge(driver))
+    assert engine.list_prepared() and not machine.jobs()
+    machine.stop()
+    engine.teardown_image("a", disk)
+    driver.fix("a", rules.M_CHAIN)
+    assert read(engine, "a", disk, content.size).same(content)
+
+
+def test_a_merge_further_down_needs_the_snapshot_alone(driver: Driver):
+    """While another machine reads it too it is in use, and both have their holders; stopped, others may use it."""
+    a_removed_one_further_down(driver)
+    disk, engine = driver.named["disk"], driver.engine()
+    machine = start(driver, disk)
+    above = a_merge(driver).images[0]
+    other = engine.create_virtual_disk("a", images.SIZE, above)
+    fix = a_merge(driver)
+    entry = engine.prepare_image("a", other)
+    with pytest.raises(ImageBusy):
+        engine.run_fix_here("a", fix)
+    assert {one.image for one in engine.list_prepared()} == {disk, other}
+    engine.teardown_image("a", entry.image)
+    engine.context.stopping = lambda: bool(machine.jobs())
+    with pytest.raises(Stopped):
+        engine.run_fix_here("a", a_merge(driver))
+    engine.context.stopping = lambda: False
+    engine.teardown_image("a", engine.prepare_image("a", other).image)
+    engine.run_fix_here("a", a_merge(driver))
+    assert len(machine.nodes()) == 3 and engine.list_prepared()
+    driver.fix("a", rules.C_REMOVED)
 
 
 def test_a_merge_that_is_stopped_leaves_no_job(driver: Driver):

@@ -150,7 +150,10 @@ class LibvirtMonitor(Qemu):
         for disk in self._disks():
             if disk.indexes and node in [pattern.format(disk.indexes[0]) for pattern in _NODE]:
                 return disk
-        raise ToolFailed(f"{self.who} has no disk with the node {node!r:.80} on top", self.next_step)
+        raise ToolFailed(
+            f"{self.who} has no disk with the node {node!r:.80} on top, and libvirt knows no job further down",
+            self.next_step,
+        )
 
     # -- what it is told
 

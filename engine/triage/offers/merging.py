@@ -5,7 +5,8 @@ gives that volume to the upper image: right when the upper layer is the smaller 
 what the lower layer alone has into the upper volume: right when the lower one is smaller, and
 the only way when the upper image has dependants whose headers name its format. *Fresh* copies both
 into a new volume: where hosts share a repository and a late write of one of them would hit the volume
-that the image has. Of a disk whose machine can be spoken to it is *up*: the machine does that while it runs.
+that the image has. Of a disk whose machine can be spoken to, and of what is below that alone, it is *up*: the machine
+does that while it runs.
 
 A *run* of layers, each the only dependant of the one below it, is merged in one pass. Merged two by two the n - 1 upper
 ones of them move log2 n times at best, and n times at worst; in one pass into a fresh volume they move once, and twice
@@ -50,6 +51,8 @@ def of_tag(judge: Judge, tag: str) -> Iterator[Fix]:
         return  # both are mended first, or the upper one is removed
     if not above.strong and not graph.children(above.id):
         return  # the upper one is about to be cleaned away itself
+    if above.id in graph.view.monitored and not (above.strong or above.merges(tag)):
+        return  # the upper one is merged first: a machine would move the lower one twice
     if not _to_be_settled(graph, below, above):
         yield _in_one_pass(graph, below, above) or _fix(graph, below, above, direction(graph, below, above))
 

@@ -45,7 +45,7 @@ _SETTLED_AFTER = 8
 """So many effects after a copy was acknowledged all that is not durable has become so: what each phase of it leaves in
 two repositories is enough for one power cut."""
 _MOST_STATES = 12
-"""Of the states after a power cut of more than one repository at once."""
+"""Of the states after a power cut of more than one repository at once; of others four times as many."""
 SNAPSHOT, RESIZE, MERGE, COPY, EXPORT = "snapshot", "resize", "merge", "copy", "export"
 LONGER = images.SIZE + 4 * BLOCK + 100
 VERB, MACHINE, POWER = "verb", "machine", "power"
@@ -65,12 +65,38 @@ def a_removed_middle(driver: Driver) -> None:
     driver.remove("a", middle)
 
 
+def a_removed_one_further_down(driver: Driver) -> None:
+    """A removed snapshot between two others, below a disk; some of what it has shows."""
+    images.a_chain(driver)
+    driver.write("a", images.disk(driver), 16 * BLOCK, data(4))
+    middle = driver.snapshot("a", images.disk(driver))
+    driver.write("a", images.disk(driver), 2 * BLOCK, data(5))
+    driver.snapshot("a", images.disk(driver))
+    driver.write("a", images.disk(driver), 3 * BLOCK, data(6))
+    driver.remove("a", middle)
+
+
+def a_removed_one_at_the_bottom(driver: Driver) -> None:
+    """A removed snapshot below another one, with nothing below it."""
+    images.a_chain(driver)
+    driver.snapshot("a", images.disk(driver))
+    driver.write("a", images.disk(driver), 3 * BLOCK, data(5))
+    driver.remove("a", images.snap(driver))
+
+
 PREPARED: dict[str, tuple[Callable[[Driver], object], ...]] = {
     SNAPSHOT: (images.a_disk, images.a_raw_disk, images.a_chain),
     RESIZE: (images.a_raw_disk, images.a_disk, images.a_chain),
     COPY: (images.a_raw_disk, images.a_chain, images.a_removed_snapshot),
     EXPORT: (images.a_raw_disk, images.a_chain),
-    MERGE: (images.a_removed_snapshot, a_removed_middle, images.a_disk, images.a_raw_disk),
+    MERGE: (
+        images.a_removed_snapshot,
+        a_removed_middle,
+        a_removed_one_further_down,
+        a_removed_one_at_the_bottom,
+        images.a_disk,
+        images.a_raw_disk,
+    ),
 }
 """What is there when each begins. Where nothing can be merged a snapshot is taken beside the machine, and removed."""
 
@@ -153,6 +179,7 @@ class _Run:
         self.done = False
         if verb == MERGE and not _merges(engine):
             engine.remove_image("a", engine.create_snapshot("a", self._disk))
+        self._deep = len(self._machine.nodes())
         self._use()
         self._look()
 
@@ -215,6 +242,8 @@ class _Run:
     def _merge(self, engine: Engine) -> None:
         for fix in _merges(engine)[:1]:
             engine.run_fix_here("a", fix)
+        if not self._dies and len(self._machine.nodes()) == self._deep:
+            self._problems.append("the machine merged nothing")
         self.done = True
 
     def _copy(self, engine: Engine) -> None:
@@ -352,8 +381,8 @@ class _Run:
 
     def _cut(self) -> None:
         states = self._world.crash_states()
-        few = self._verb in (COPY, EXPORT)  # two repositories, or a file besides: each with each
-        apart = len(states) // _MOST_STATES + 1 if few else 1
+        most = _MOST_STATES if self._verb in (COPY, EXPORT) else 4 * _MOST_STATES
+        apart = len(states) // most + 1  # two repositories, or a file besides, or more litter: each with each
         for state in [*states[:-1:apart], states[-1]]:
             world = self._world.fork(state.storage)
             self._judge(world, "after a power cut")
@@ -393,6 +422,8 @@ class _Run:
             try:
                 found = _shown(engine, image.id, image.size_bytes)
             except DiskwrightError as error:
+                if world is None and self._machine.running and any(node.writable for node in self._machine.nodes()[1:]):
+                    continue  # it has it locked, until what it merges into it has ended
                 self._problems.append(f"the snapshot {image.id} cannot be read: {error}")
                 continue
             if not self._snapshots.setdefault(image.id, found).same(found):

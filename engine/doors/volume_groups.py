@@ -53,6 +53,8 @@ class LogicalVolume(NamedTuple):
     """LVM's, which stays when it is renamed."""
     read_only: bool = False
     """Its device is, wherever it is active."""
+    autoactivated: bool = False
+    """A host makes it active by itself, when it boots or its devices appear: so LVM has it unless it is told."""
 
     def pieces(self, offset: int, length: int) -> Iterator[PhysicalRange]:
         """Yield where a part of the volume lies, in order; less where it ends before."""
@@ -161,6 +163,9 @@ class VolumeGroups(Protocol):
 
     def change_tags(self, group: str, name: str, add: Sequence[str], remove: Sequence[str]) -> None:
         """Add and remove tags of a volume in one commit."""
+
+    def set_autoactivation(self, group: str, name: str, wanted: bool) -> None:
+        """Say in one commit whether a host makes a volume active by itself; success when that was said already."""
 
     def rename(self, group: str, name: str, new: str) -> None:
         """Give a volume another name in one commit."""

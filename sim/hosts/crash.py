@@ -18,7 +18,9 @@ FILE_EFFECTS = frozenset(
     "create link rename unlink make_directory remove_directory symlink sync_directory clone".split()
 )
 HANDLE_EFFECTS = frozenset("write_at truncate sync".split())
-GROUP_EFFECTS = frozenset("create_group set_system_id create resize change_tags rename remove sync".split())
+GROUP_EFFECTS = frozenset(
+    "create_group set_system_id create resize change_tags set_autoactivation rename remove sync".split()
+)
 SESSION_EFFECTS = frozenset("write zero flush".split())
 TOOL_EFFECTS = frozenset("repair_leaks repair_all set_backing resize".split())
 PASS_WHEN_DEAD = frozenset("close release __exit__".split())

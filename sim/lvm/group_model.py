@@ -32,6 +32,7 @@ class Volume(NamedTuple):
     extents: tuple[tuple[int, int], ...]
     """(device, extent), one each, in order."""
     tags: frozenset[str] = frozenset()
+    autoactivated: bool = False
 
 
 class Group(NamedTuple):
@@ -68,6 +69,10 @@ class Group(NamedTuple):
         """With other tags."""
         volume = self.volume(name)
         return self._with(name, volume._replace(tags=(volume.tags - set(remove)) | set(add)))
+
+    def autoactivating(self, name: str, wanted: bool) -> Group:
+        """With a volume that hosts make active by themselves, or not."""
+        return self._with(name, self.volume(name)._replace(autoactivated=wanted))
 
     def renamed(self, name: str, new: str) -> Group:
         """With another name."""
@@ -119,6 +124,7 @@ class Group(NamedTuple):
             name: LogicalVolume(
                 name, len(volume.extents) * self.extent_bytes, volume.tags, volume.uuid in here, volume.uuid in busy,
                 self.ranges(volume) if self.whole(volume, missing) else (), uuid=volume.uuid,
+                autoactivated=volume.autoactivated,
             )
             for name, volume in self.volumes.items()
         }  # fmt: skip
@@ -151,7 +157,8 @@ class Group(NamedTuple):
         """As it stands in the metadata area."""
         data = self._asdict()
         data["volumes"] = {
-            name: [volume.uuid, volume.extents, sorted(volume.tags)] for name, volume in self.volumes.items()
+            name: [volume.uuid, volume.extents, sorted(volume.tags), volume.autoactivated]
+            for name, volume in self.volumes.items()
         }
         return json.dumps(data, sort_keys=True).encode()
 
@@ -164,7 +171,7 @@ def from_bytes(raw: bytes) -> Group | None:
     data: dict[str, Any] = json.loads(text)
     data["devices"] = tuple((path, extents) for path, extents in data["devices"])
     data["volumes"] = {
-        name: Volume(uuid, tuple((device, extent) for device, extent in extents), frozenset(tags))
-        for name, (uuid, extents, tags) in data["volumes"].items()
+        name: Volume(uuid, tuple((device, extent) for device, extent in extents), frozenset(tags), autoactivated)
+        for name, (uuid, extents, tags, autoactivated) in data["volumes"].items()
     }
     return Group(**data)

@@ -353,6 +353,9 @@ class SimVolumeGroups:
     def change_tags(self, group: str, name: str, add: Sequence[str], remove: Sequence[str]) -> None:
         self._change("change_tags", group, name, lambda found: found.tagged(name, add, remove))
 
+    def set_autoactivation(self, group: str, name: str, wanted: bool) -> None:
+        self._change("set_autoactivation", group, name, lambda found: found.autoactivating(name, wanted))
+
     def rename(self, group: str, name: str, new: str) -> None:
         self._change("rename", group, name, lambda found: found.renamed(name, new))
 

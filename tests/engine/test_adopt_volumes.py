@@ -3,6 +3,8 @@ are images."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from typing import Any
 
 import pytest
@@ -16,9 +18,12 @@ from engine.formats.lvm.metadata import layout
 from engine.formats.lvm.volumes.adoption import Adoption
 from engine.gate import gate
 from engine.tools.qemu.qcow2 import fresh_image
+from sim.disk.files import Fault
 from sim.explore.cases.driver import Driver
 from sim.explore.cases.fixtures import lvm
 from sim.explore.cases.fixtures.lvm import BASE, TOP
+from sim.hosts.crash import Crashed
+from sim.hosts.processes import SimProcess
 from sim.hosts.world import LVM, SHARED, World
 from sim.lvm.volume_groups import SimVolumeGroups, make_device
 from tests.crash.kit import MiB
@@ -181,6 +186,37 @@ def test_a_volume_is_given_back_until_it_is_an_image(driver: Driver, engine: Eng
     run(engine, "a", "C-REMOVED")
     assert volumes(engine)["base"] == before._replace(tags=frozenset({"theirs"}))
     assert not fixes(engine, "a")
+
+
+def test_hosts_make_a_volume_active_by_themselves_only_as_long_as_it_is_its_owners(driver: Driver, engine: Engine):
+    """None of a repository is; one that is given back is as it was, wherever the adoption was killed."""
+    groups, disk = engine.doors.volume_groups, ""
+    groups.remove("a", "top")
+    for at in itertools.count(1):
+        (disk,) = engine.adopt_images("a", engine.plan_adoption("a", [BASE], "raw"), NO_FIX).values()
+        working = driver.world.host("one")
+        killed_before(driver.world.process_of(working), at)
+        with contextlib.suppress(Crashed):
+            run(working, "a", "B-ADOPT", disk)
+            break
+        engine.remove_image("a", disk)
+        run(engine, "a", "C-REMOVED", disk)
+        assert volumes(engine)["base"].autoactivated and not volumes(engine)["base"].tags, at
+        assert at < 20
+    assert not any(found.autoactivated for found in volumes(engine).values())
+    assert not layout.tags_of_adoption(volumes(engine)[name_of(engine, disk)].tags)
+
+
+def killed_before(process: SimProcess, at: int) -> None:
+    """Have a process be killed before the how manieth change of the group, until its record counts."""
+    calls = itertools.count(1)
+
+    def hook(process: SimProcess, call: str, what: str) -> Fault:
+        if call.rpartition(".")[2] in ("change_tags", "set_autoactivation", "rename", "sync") and next(calls) == at:
+            process.kill()
+        return Fault.NONE
+
+    process.hook = hook
 
 
 def test_a_name_that_another_has_by_now_is_left_to_it(driver: Driver, engine: Engine):

@@ -22,7 +22,9 @@ from sim.explore.cases.driver import Driver, MiB, read
 from sim.hosts.processes import SimProcess
 from sim.hosts.world import LVM, World
 
-CHANGES = frozenset(f"volume_groups.{name}" for name in ("create", "remove", "rename", "resize", "change_tags"))
+CHANGES = frozenset(
+    f"volume_groups.{name}" for name in ("create", "remove", "rename", "resize", "change_tags", "set_autoactivation")
+)
 """What changes the metadata of LVM."""
 
 RULES = {

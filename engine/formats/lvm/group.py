@@ -14,7 +14,7 @@ from engine.doors.files import make_directories
 from engine.doors.leases import Lease
 from engine.doors.volume_groups import BLOCK_BYTES, BlockHandle, LogicalVolume, VolumeGroup
 from engine.errors import Conflict, Refused, StorageError, from_os_error, from_os_errors
-from engine.formats.lvm.metadata.layout import MetaHeader, tags_of_ours
+from engine.formats.lvm.metadata.layout import AUTOACTIVATED_TAG, MetaHeader, tags_of_ours
 
 RUN_DIRECTORY = "/run/diskwright"
 """Gone at boot, as all that is kept there: leases, and which volumes are in use."""
@@ -78,6 +78,7 @@ class Group:
         """Give an adopted volume the name again that it had, and take away what tells that it was a repository's. Not
         durable before ``sync``. Refused when another volume has that name."""
         groups = self.doors.volume_groups
+        self._autoactivate_again(volume)
         try:
             groups.rename(self.name, volume.name, former)
         except Conflict:
@@ -86,6 +87,15 @@ class Group:
                 "Rename that one (lvrename), then try again",
             ) from None
         groups.change_tags(self.name, former, [], tags_of_ours(volume.tags))
+
+    def leave(self, volume: LogicalVolume) -> None:
+        """Take away what tells of a volume that is called as it was that it was to be a repository's."""
+        self._autoactivate_again(volume)
+        self.doors.volume_groups.change_tags(self.name, volume.name, [], tags_of_ours(volume.tags))
+
+    def _autoactivate_again(self, volume: LogicalVolume) -> None:
+        if AUTOACTIVATED_TAG in volume.tags:
+            self.doors.volume_groups.set_autoactivation(self.name, volume.name, True)
 
     def close(self) -> None:
         """Close the devices that were read; idempotent."""

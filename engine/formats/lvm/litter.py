@@ -176,7 +176,7 @@ class LitterBox:
             if not any(item.name == name for item in _formers(report, self._records.scan())):
                 return None
             volume = name.removeprefix(_FORMER)
-            tags = sorted(tag for tag in report.volumes[volume].tags if tag.startswith(layout.FORMER_TAG))
+            tags = layout.tags_of_adoption(report.volumes[volume].tags)
             self._group.doors.volume_groups.change_tags(self._group.name, volume, [], tags)
             return 0
 

@@ -22,7 +22,7 @@ _READ_ONLY = "read-only"
 COLUMNS = {
     "vg": "vg_name,vg_uuid,vg_systemid,vg_extent_size,vg_size,vg_free,vg_partial,vg_mda_free,vg_tags",
     "pv": "pv_name,pe_start,pv_missing,pv_uuid",
-    "lv": "lv_name,lv_uuid,lv_size,lv_tags,lv_active,lv_device_open,origin,lv_permissions",
+    "lv": "lv_name,lv_uuid,lv_size,lv_tags,lv_active,lv_device_open,origin,lv_permissions,lv_autoactivation",
     "seg": "lv_name,seg_start,seg_size,segtype,seg_pe_ranges",
     "pvseg": "pv_name,pvseg_start,pvseg_size,segtype",
 }
@@ -132,6 +132,7 @@ def _volume(row: dict[str, Any], segments: list[_Segment], extent: int, starts: 
         origin=origin,
         uuid=_text(row["lv_uuid"]),
         read_only=row["lv_permissions"] == _READ_ONLY,
+        autoactivated=_flag(row["lv_autoactivation"]),
     )
 
 

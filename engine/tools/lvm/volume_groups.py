@@ -170,6 +170,10 @@ class LvmVolumeGroups:
         if marks:
             self._change("lvchange", group, name, [*marks, _path(group, name)])
 
+    def set_autoactivation(self, group: str, name: str, wanted: bool) -> None:
+        """Run one ``lvchange``."""
+        self._change("lvchange", group, name, ["--setautoactivation", "y" if wanted else "n", _path(group, name)])
+
     def rename(self, group: str, name: str, new: str) -> None:
         """Run one ``lvrename``."""
         self._change("lvrename", group, name, [_path(group, name), _path(group, new)])

@@ -126,6 +126,10 @@ class FileGroups:
         with self._state.lock:
             self._state.group = self._ours(group).tagged(name, add, remove)
 
+    def set_autoactivation(self, group: str, name: str, wanted: bool) -> None:
+        with self._state.lock:
+            self._state.group = self._ours(group).autoactivating(name, wanted)
+
     def rename(self, group: str, name: str, new: str) -> None:
         with self._state.lock:
             self._state.group = self._ours(group).renamed(name, new)

@@ -62,6 +62,8 @@ _FORMAT_TAG = "dw.f="
 _SIZE_TAG = "dw.s="
 FORMER_TAG = "dw.was="
 """Begins the tag that ``former_tag`` makes."""
+AUTOACTIVATED_TAG = "dw.auto"
+"""Beside that one: hosts made the volume active by themselves before its adoption."""
 _FORMER = re.compile(r"[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,126}\Z")
 _SIZE = re.compile(r"[1-9][0-9]{0,18}\Z")
 _VERSION = re.compile(r"(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})\Z")
@@ -172,7 +174,12 @@ def parse_former(tags: frozenset[str]) -> str | None:
 
 def tags_of_ours(tags: frozenset[str]) -> list[str]:
     """Return those tags that a repository has put there."""
-    return sorted(tag for tag in tags if tag.startswith((_FORMAT_TAG, _SIZE_TAG, FORMER_TAG)))
+    return sorted(tag for tag in tags if tag.startswith((_FORMAT_TAG, _SIZE_TAG))) + tags_of_adoption(tags)
+
+
+def tags_of_adoption(tags: frozenset[str]) -> list[str]:
+    """Return those that tell how a volume was before its adoption."""
+    return sorted(tag for tag in tags if tag.startswith(FORMER_TAG) or tag == AUTOACTIVATED_TAG)
 
 
 # -- places in dw-meta

@@ -1,9 +1,10 @@
 """Logical volumes of others in the group of a repository that become its volumes as they are: they are renamed.
 
 A logical volume has one name. First it gets the tags of a volume and one that says how it was called, then the name of
-the volume; LVM keeps changes in their order. As long as it has that last tag it is its owner's: nothing deletes it, and
-whoever would gives it its name again (``Volumes``), also where no record speaks of it. Once the image counts the tag
-goes. Only where one host alone may use the group: what others have active could not be told.
+the volume; LVM keeps changes in their order. In between hosts are told to make it active by themselves no more, as all
+others of ours. As long as it has that last tag it is its owner's: nothing deletes it, and whoever would gives it its
+name again (``Volumes``), also where no record speaks of it. Once the image counts the tag goes. Only where one host
+alone may use the group: what others have active could not be told.
 
 A device does not tell when it was written. A volume is known by LVM's id, its size and what it begins with, which has
 the header of a qcow2 image.
@@ -118,7 +119,7 @@ class Adoption:
         return layout.volume_name(volume.id) in self._group.report().volumes
 
     def take(self, path: str, volume: VolumeRef) -> None:
-        """Make two commits of LVM, tags and name."""
+        """Make two commits of LVM, tags and name; one more where a host made the volume active by itself."""
         name = layout.volume_name(volume.id)
         with self._guard.changing() as report:
             if name not in report.volumes:
@@ -128,8 +129,13 @@ class Adoption:
                 self._require_unused(path, found)
                 tags = layout.volume_tags(volume.format, self._size(found, volume.format))
                 tags.append(layout.former_tag(found.name))
+                begun = layout.former_tag(found.name) in found.tags
+                if found.autoactivated or (begun and layout.AUTOACTIVATED_TAG in found.tags):
+                    tags.append(layout.AUTOACTIVATED_TAG)
                 stale = [tag for tag in layout.tags_of_ours(found.tags) if tag not in tags]
                 self._groups.change_tags(self._group.name, found.name, tags, stale)
+                if found.autoactivated:
+                    self._groups.set_autoactivation(self._group.name, found.name, False)
                 self._groups.rename(self._group.name, found.name, name)
 
     def _size(self, found: LogicalVolume, format: VolumeFormat) -> int:
@@ -165,9 +171,8 @@ class Adoption:
         name = layout.volume_name(volume.id)
         with self._guard.changing() as report:
             found = report.volumes.get(name)
-            former = layout.parse_former(found.tags) if found is not None else None
-            if former is not None:
-                self._groups.change_tags(self._group.name, name, [], [layout.former_tag(former)])
+            if found is not None:
+                self._groups.change_tags(self._group.name, name, [], layout.tags_of_adoption(found.tags))
 
     def give_back(self, path: str, volume: VolumeRef, access: Access | None) -> None:
         """Rename it as its tag says, whatever ``path`` is, and sync, the latter also when that was done."""
@@ -183,7 +188,7 @@ class Adoption:
                 self._group.give_back(found, former)
             left = report.volumes.get(self._name(path) or "")
             if left is not None and layout.parse_former(left.tags) == left.name:  # it was not renamed any more
-                self._groups.change_tags(self._group.name, left.name, [], layout.tags_of_ours(left.tags))
+                self._group.leave(left)
             self._group.sync()
 
     # -- inside

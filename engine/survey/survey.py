@@ -46,7 +46,13 @@ def look(
 ) -> View:
     """Return a view of the repository. ``only`` limits the look to what is around one tag; where that is not known, or
     something is wrong there, to the data of its chain (records are all read).
-    A deep look leaves out images that somebody works on; ``mine``: the caller holds the lease."""
+    A deep look leaves out images that somebody works on; ``mine``: the caller holds the lease. Other repositories that
+    are away are waited for once, and together."""
+    with context.waiting_once():
+        return _look(context, repository, deep, only, mine)
+
+
+def _look(context: Context, repository: Repository, deep: bool, only: str | None, mine: bool) -> View:
     scan = near(repository, only) if only is not None else None
     facts = _facts(repository, scan, only, context.doors.clock.monotonic) if scan is not None else {}
     if scan is None or any(_suspects(scan.tags, facts)):

@@ -101,6 +101,8 @@ class Context:
         self._note = notes.note_anchors
         self._last_seen = notes.last_seen
         self._open: dict[str, Repository] = {}
+        self._away: dict[str, DiskwrightError] | None = None
+        """What could not be opened, in a ``waiting_once``."""
 
     def committed(self, verb: str) -> OperationStatus:
         """Return the status of an operation whose intent is being committed."""
@@ -120,19 +122,36 @@ class Context:
                 raise
             self._drop(repo_id)  # another command of this host was told meanwhile where it stands now
             self.connections[repo_id] = now
+            if self._away is not None:
+                self._away.pop(repo_id, None)
             return self._connected(repo_id)
 
     def open_together(self, repo_ids: Iterable[str]) -> dict[str, DiskwrightError]:
         """Open those of the connected repositories that are not open, all at once, and return why the others cannot be:
         servers that do not answer are waited for together, and those named here need not be tried again."""
         shut = [repo_id for repo_id in repo_ids if repo_id in self.connections and repo_id not in self._open]
-        failed: dict[str, DiskwrightError] = {}
+        failed = {repo_id: self._away[repo_id] for repo_id in shut if repo_id in self._away} if self._away else {}
+        shut = [repo_id for repo_id in shut if repo_id not in failed]
         for repo_id, opened in zip(shut, self.doors.processes.at_once(self._try_opened, shut), strict=True):
             if isinstance(opened, DiskwrightError):
                 failed[repo_id] = opened
             else:
                 self._open[repo_id] = opened
+        if self._away is not None:
+            self._away.update(failed)
         return failed
+
+    @contextlib.contextmanager
+    def waiting_once(self) -> Iterator[None]:
+        """While the body runs, storages that do not answer are waited for once, and together: when the first of them is
+        needed all that are connected are opened."""
+        outermost = self._away is None
+        self._away = {} if self._away is None else self._away
+        try:
+            yield
+        finally:
+            if outermost:
+                self._away = None
 
     def _try_opened(self, repo_id: str) -> Repository | DiskwrightError:
         try:
@@ -141,7 +160,11 @@ class Context:
             return error
 
     def _connected(self, repo_id: str) -> Repository:
-        if repo_id not in self._open:
+        if repo_id not in self._open and self._away is not None:
+            away = self.open_together(sorted(self.connections))
+            if repo_id in away:
+                raise away[repo_id]
+        elif repo_id not in self._open:
             self._open[repo_id] = self._opened(repo_id)
         try:
             self.require_connected(self._open[repo_id])

@@ -74,7 +74,12 @@ def close_session(context: Context, repository: Repository, record: Record) -> R
 
 def find(context: Context, operation: Operation) -> tuple[Source | None, str]:
     """Return the source of ``operation``, or None and why it is not there. One that has lost ranges is returned only
-    when there is none without."""
+    when there is none without. Repositories that are away are waited for once, and together."""
+    with context.waiting_once():
+        return _find(context, operation)
+
+
+def _find(context: Context, operation: Operation) -> tuple[Source | None, str]:
     first = context.by_identity(operation.source_repository)
     reasons: list[str] = []
     found = _look(first, operation, reasons) if first is not None else None

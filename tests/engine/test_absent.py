@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import pytest
 
-from engine.errors import NotFound, StorageError
+from engine.doors.files import Entry
+from engine.errors import NotFound, Refused, StorageError
 from engine.triage.rules import C_REMOVED
+from sim.disk.files import SimFiles
+from sim.hosts.doors.spawning import SimProcesses
 from sim.hosts.world import REPOSITORIES, World
 
 SIZE = 65536
@@ -99,3 +106,39 @@ def test_every_verb_tells_the_same_of_an_image_that_is_none():
     for verb in VERBS.values():
         with pytest.raises(StorageError, match="there is no repository at /srv/a any more"):
             verb(engine, base)
+
+
+@pytest.mark.parametrize("looks", ["check", "status", "fix"])
+def test_storages_that_do_not_answer_are_waited_for_once_and_together(looks: str, monkeypatch: pytest.MonkeyPatch):
+    """However many images are to be copied from them; each image says which one it waits for."""
+    world = World()
+    world.create("a", "b", "c")
+    engine = world.host("one")
+    disks = [engine.create_virtual_disk(repo, 65536) for repo in ("b", "b", "c")]
+    *_, copy = [engine.copy_image("a", disk, options={"auto_fix": False}) for disk in disks]
+    (fix, *_) = [fix for fix in engine.check_storage_repository("a") if fix.target == copy]
+    asked: list[str] = []
+    together: list[list[str]] = []
+    list_directory, at_once = SimFiles.list_directory, SimProcesses.at_once
+
+    def silent(files: SimFiles, path: str, having: str = "") -> list[Entry]:
+        if path in (f"{REPOSITORIES}/b", f"{REPOSITORIES}/c"):
+            asked.append(path[-1])
+            raise OSError(errno.EIO, "it does not answer", path)
+        return list_directory(files, path, having)
+
+    def noted(processes: SimProcesses, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        together.append(list(items))
+        return at_once(processes, work, items)
+
+    monkeypatch.setattr(SimFiles, "list_directory", silent)
+    monkeypatch.setattr(SimProcesses, "at_once", noted)
+    engine = world.host("one", connect=False)  # its notes say what is connected
+    if looks == "check":
+        assert [image.rule for image in engine.inspect_repository("a").images] == ["B-COPY"] * 3
+    elif looks == "status":
+        assert "c, the repository that holds it" in engine.get_image_status("a", copy).reason
+    else:
+        with pytest.raises(Refused, match="c, the repository that holds it, is not there"):
+            engine.run_fix_here("a", fix)
+    assert sorted(asked) == ["b", "c"] and [items for items in together if items] == [["b", "c"]]

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from engine.data.model import Strategy, VolumeFormat
+from engine.api import Engine
+from engine.data.model import Fix, Strategy, VolumeFormat
 from engine.data.records import Record, VolumeRef
+from engine.formats.files.repository import FileStore
 from engine.triage.offers.merging import RUN_LAYERS
 from sim.disk.files import SimFiles, SimHandle
 from sim.explore.cases.case import before_uses
@@ -173,14 +175,68 @@ def test_why_reads_what_a_status_reads(measured: dict[tuple[str, str, int], tupl
         assert measured[f"why{work}", NFS, MANY] == measured[f"status{work}", NFS, MANY]
 
 
-def test_a_plan_of_many_fixes_costs_as_many_times_one(counts: Counts):
-    """None of them looks at what the others are about."""
-    family = Family(FEW, "localfs-1.0")
-    removed = [family.engine.create_virtual_disk("a", MiB) for _ in range(12)]
-    for image in removed:
-        family.engine.remove_image("a", image)
-    (one, _), *rest = [counts.of(partial(family.fix, "C-REMOVED", image)) for image in removed]
-    assert [records for records, _ in rest] == [one] * len(rest)
+def removed(family: Family) -> str:
+    image = family.engine.create_virtual_disk("a", MiB)
+    family.engine.remove_image("a", image)
+    return image
+
+
+def removed_below(family: Family) -> str:
+    image = family.engine.create_snapshot("a", family.engine.create_virtual_disk("a", MiB, family.template))
+    family.engine.remove_image("a", image)
+    return image
+
+
+def to_be_flat(family: Family) -> str:
+    image = family.engine.create_virtual_disk("a", MiB, family.template)
+    family.engine.set_strategy("a", image, "performance")
+    return image
+
+
+def promised(family: Family) -> str:
+    return family.engine.copy_image("a", family.engine.create_virtual_disk("b", MiB), options={"auto_fix": False})
+
+
+@pytest.mark.parametrize("one", [removed, removed_below, to_be_flat, promised])
+def test_a_plan_of_many_fixes_costs_as_many_times_one(
+    counts: Counts, one: Callable[[Family], str], monkeypatch: pytest.MonkeyPatch
+):
+    """Records read, syncs and listings, with all that runs it; none of the fixes looks at everything."""
+    listings: list[str] = []
+    scans: list[str] = []
+    noting(monkeypatch, SimFiles, "list_directory", listings)
+    noting(monkeypatch, FileStore, "scan", scans)
+    spent = []
+    for many in (2, 6, 22):
+        family = Family(8, "localfs-1.0")
+        targets = {one(family) for _ in range(many)}
+        family.engine = family.world.host("one")
+        fixes = [fix for fix in family.engine.check_storage_repository("a") if fix.target in targets]
+        assert len(fixes) == many
+        listings.clear()
+        scans.clear()
+        spent.append((*counts.of(partial(run_all, family.engine, fixes)), len(listings)))
+        assert not scans
+    least, few, more = spent
+    assert more[0] - least[0] == 5 * (few[0] - least[0]) > 0
+    # Those whose directories are the same have less to make and to list.
+    assert all(c - a <= 5 * (b - a) for a, b, c in zip(least, few, more, strict=True))
+
+
+def noting(monkeypatch: pytest.MonkeyPatch, part: type, method: str, calls: list[str]) -> None:
+    original = getattr(part, method)
+
+    def noted(*given: Any) -> Any:
+        calls.append(method)
+        return original(*given)
+
+    monkeypatch.setattr(part, method, noted)
+
+
+def run_all(engine: Engine, fixes: list[Fix]) -> None:
+    task = engine.run_fixes("a", fixes, {"irreversible": True})
+    engine.wait_for_task(task)
+    assert [event["event"] for event in engine.task_events(task)].count("done") == len(fixes)
 
 
 @pytest.mark.parametrize(("on_a_template", "more"), [(False, 0), (True, 1)])

@@ -1,12 +1,14 @@
 """The fix of a step as it is now: its own earlier steps may have changed what it was computed from.
 
-Decides from what the engine found by its one scan; looks itself only for what to say of a fix that is gone."""
+Decides from what the engine found by its one look; looks itself only for what to say of a fix that is gone."""
 
 from __future__ import annotations
 
 from engine.api import Engine
 from engine.data.model import Fix
 from engine.errors import Refused, StaleFix
+from engine.survey import survey
+from engine.triage.judge import judge
 from tui.work.run_notes import RunNote, StepNote
 
 
@@ -45,7 +47,9 @@ def _ours(before: str, now: str, touched: set[str]) -> bool:
 
 def why_gone(engine: Engine, run: RunNote, step: StepNote) -> StaleFix:
     """Return the error for a step whose fix is not offered any more: what its image is now, and who worked on it."""
-    images = engine.inspect_repository(run.repo_id).images
+    context, image = engine.context, step.fix.target
+    view = survey.look(context, context.repository(run.repo_id), only=image) if image else None
+    images = judge(view).images if view is not None else ()
     target = next((image for image in images if image.id == step.fix.target), None)
     if target is None:
         return StaleFix("it is not needed any more: what it was about is gone", "Look again")

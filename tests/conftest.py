@@ -22,12 +22,17 @@ from hypothesis import settings
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 _LONGEST = "tests/adversary/test_adversary.py::test_three_minutes"
-_OWN_MACHINES = (
+_WAITING = (
     "tests/lab/test_torture.py",
     "tests/lab/test_powercut_lvm.py",
     "tests/lab/test_command.py",
     "tests/browser/",
+    "tests/console/test_terminal.py",
+    "tests/formats/lvm/test_sanlock.py",
+    "tests/tools/test_sanlock.py",
 )
+_TOGETHER = ("tests/cli/test_demo.py",)
+"""What they share takes seconds to make."""
 
 if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell has its background jobs ignore Ctrl-C, and what they start inherits that: nothing could be interrupted.
@@ -147,16 +152,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+def pytest_collection_finish() -> None:
+    """What is there by now stays: nobody looks through it for garbage again and again, a tenth of the simulator's
+    time."""
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+
+
 @pytest.hookimpl(optionalhook=True)  # without xdist there is no such hook
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """One worker gets the tests that share the lab, and one those that boot guests of their own or have a browser, as
-    both mostly wait; all others go where there is time."""
+    """One worker gets the tests that share the lab, and one those that boot guests of their own, have a browser or a
+    terminal, or let leases run out, as both mostly wait; all others go where there is time."""
     from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     class TwoLabs(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            if nodeid.startswith(_OWN_MACHINES):
-                return "machines of their own"
+            if nodeid.startswith(_WAITING):
+                return "what mostly waits"
+            if nodeid.startswith(_TOGETHER):
+                return nodeid.partition("::")[0]
             return "the lab" if nodeid.startswith("tests/lab/") else nodeid
 
     return TwoLabs(config, log)

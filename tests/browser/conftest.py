@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.browser.kit import SMALL, Served, Tab, chromium
+from tests.doors.children import Gate
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
@@ -31,20 +31,23 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server on a host with a demo, whose copies of data wait a moment: a fix is seen while it runs."""
+    """A server on a host with a demo."""
     home: Path = tmp_path_factory.mktemp("served")
     made = Served(home)
     made.host.run("demo", "--json")
-    real = subprocess.run(["sh", "-c", "command -v qemu-nbd"], capture_output=True, text=True, check=True).stdout
-    slow = home / "slow"
-    slow.mkdir()
-    (slow / "qemu-nbd").write_text(f'#!/bin/sh\nsleep 2\nexec {real.strip()} "$@"\n')
-    (slow / "qemu-nbd").chmod(0o755)
-    made.host.environment["PATH"] = f"{slow}:{os.environ['PATH']}"
+    made.host.environment["PATH"] = made.copying.path
     made.start()
     yield made
     if made.process is not None:
         made.end()
+
+
+@pytest.fixture
+def copying(served: Served) -> Iterator[Gate]:
+    """Copies of data wait at their beginning: a fix is seen while it runs."""
+    served.copying.close()
+    yield served.copying
+    served.copying.open()
 
 
 @pytest.fixture

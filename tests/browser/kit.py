@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.console.terminal import COMMAND, Terminal
+from tests.doors.children import Gate
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -53,6 +54,8 @@ class Served:
     def __init__(self, home: Path) -> None:
         self.host = Terminal(home)
         self.port = free_port()
+        self.copying = Gate(home / "held", "qemu-nbd")
+        """What copies data here goes through it."""
         self.process: subprocess.Popen[str] | None = None
         self.url = ""
 

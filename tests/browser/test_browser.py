@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.browser.kit import LARGE, PATIENCE_S, SMALL, Served, Tab, ended
+from tests.doors.children import Gate
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
@@ -60,7 +61,7 @@ def test_a_tab_is_filled_from_the_start(width: int, height: int, browser: Browse
         context.close()
 
 
-def test_a_run_outlives_its_tab(open_tab: Callable[[], Tab], served: Served) -> None:
+def test_a_run_outlives_its_tab(open_tab: Callable[[], Tab], served: Served, copying: Gate) -> None:
     """Closed in the middle; the next tab shows the run, and its end."""
     tab = open_tab()
     tab.keys("/")
@@ -73,6 +74,7 @@ def test_a_run_outlives_its_tab(open_tab: Callable[[], Tab], served: Served) -> 
     tab.page.close()
     assert ended(consoles)
     again = open_tab()
+    copying.open()
     again.keys("3")
     again.wait("DONE", "web-db")
     assert not [image for image in served.host.json("images", "demo")["images"] if "40 %" in image["reason"]]

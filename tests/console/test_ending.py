@@ -14,9 +14,13 @@ from pathlib import Path
 
 import pytest
 from textual.app import App
+from textual.containers import Horizontal
 from textual.drivers.linux_driver import LinuxDriver
+from textual.widgets import Input
 
+from tests.console.kit import FixedSite, console, running, sample_view
 from tests.console.terminal import COMMAND, Terminal
+from tui.console.dialogs.fields import Form, FormField
 from tui.console.terminal.driver import TerminalDriver
 
 PATIENCE_S = 60.0
@@ -69,6 +73,16 @@ async def test_an_error_of_the_terminal_is_a_hangup(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
     getattr(TerminalDriver(App[None]()), call)()
     assert sent == [(os.getpid(), signal.SIGHUP)]
+
+
+async def test_a_form_that_opens_while_the_console_ends_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its rows are there then, and the fields in them are not."""
+    monkeypatch.setattr(Horizontal, "is_mounted", False)
+    monkeypatch.setattr(Form, "set_up", lambda form: form.query_one("#field-9", Input))
+    form = Form("t", [], [FormField("n")], "Do", lambda values: None, lambda done: None)
+    async with running(console(FixedSite(tmp_path / "state", [sample_view()]))) as pilot:
+        await pilot.app.push_screen(form)
+        await pilot.pause()
 
 
 @pytest.mark.slow

@@ -17,6 +17,8 @@ from tests.contracts.source import ROOT
 from tests.doors.children import Gate, gate
 
 ESCAPE = "\x1b"
+FIXES = "Fixes 16"
+"""Of a copied demo: in one the file of the killed import is another, so what was read of it is scrap."""
 DEMO = ("✖ BRK=4", "◐ DEG=4", "○ DEL=2")
 
 
@@ -27,9 +29,18 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     made.close()
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
+    """A host with a demo repository that nobody changes."""
+    made = Terminal(tmp_path_factory.mktemp("template"))
+    made.run("demo", "--json")
+    return made
+
+
 @pytest.fixture
-def demo(terminal: Terminal) -> Terminal:
-    """A host with a demo repository."""
+def demo(template: Terminal, terminal: Terminal) -> Terminal:
+    """A host with a demo repository of its own: a copy, as to make one takes seconds."""
+    subprocess.run(["cp", "-a", "--sparse=always", template.home / "data", terminal.home], check=True)
     terminal.run("demo", "--json")
     return terminal
 
@@ -66,13 +77,13 @@ def test_first_run_and_the_demo_by_one_key(terminal: Terminal) -> None:
 def test_a_second_demo_asks(demo: Terminal) -> None:
     """Nothing that is there is deleted without being asked for."""
     demo.start()
-    demo.wait("Fixes 15")
+    demo.wait(FIXES)
     demo.keys(":")
     demo.wait("What do you want to do?")
     demo.keys(*"create the demo", "Enter")
     demo.wait("There is a demo already")
     demo.keys("Escape")
-    demo.wait("Fixes 15", gone="There is a demo already")
+    demo.wait(FIXES, gone="There is a demo already")
 
 
 @pytest.mark.parametrize("words", [(), ("--json",)])
@@ -94,7 +105,7 @@ def test_a_dumb_terminal_gets_the_table_and_a_poor_one_ascii(demo: Terminal) -> 
     assert "demo" in shown and "Traceback" not in shown
     demo.close()
     demo.start(LANG="C", LC_ALL="C")
-    shown = demo.wait("Fixes 15", "x BRK=4")
+    shown = demo.wait(FIXES, "x BRK=4")
     assert shown.isascii()
 
 
@@ -102,7 +113,7 @@ def test_a_dumb_terminal_gets_the_table_and_a_poor_one_ascii(demo: Terminal) -> 
 def test_a_signal_ends_it_and_restores_the_screen(demo: Terminal) -> None:
     """SIGTERM: at once, with the code of the signal and the screen as before."""
     demo.start()
-    demo.wait("Fixes 15")
+    demo.wait(FIXES)
     os.kill(demo.pid(), signal.SIGTERM)
     shown = demo.wait("ENDED 143", "BEFORE", gone="Fixes")
     assert "Traceback" not in shown
@@ -116,9 +127,9 @@ def test_quit_and_kill_while_a_fix_runs(demo: Terminal, copying: Gate) -> None:
     """Quitting waits for no fix and says what goes on; a killed console loses neither run nor queue; the next one
     shows both."""
     demo.start()
-    demo.wait("Fixes 15")
+    demo.wait(FIXES)
     demo.keys("/", *"web-db", "Enter", "Space", "Escape")
-    demo.wait("Plan 1 fix", "Fixes 15")
+    demo.wait("Plan 1 fix", FIXES)
     demo.keys("p")
     demo.wait("VALID")
     demo.keys("r")
@@ -144,7 +155,7 @@ def test_quit_and_kill_while_a_fix_runs(demo: Terminal, copying: Gate) -> None:
 def test_stopping_keeps_the_work_and_resuming_goes_on(demo: Terminal, copying: Gate) -> None:
     """s stops at the next save; r goes on from there."""
     demo.start()
-    demo.wait("Fixes 15")
+    demo.wait(FIXES)
     demo.keys("/", *"web-db", "Enter", "Space", "p")
     demo.wait("VALID")
     demo.keys("r")
@@ -163,7 +174,7 @@ def test_stopping_keeps_the_work_and_resuming_goes_on(demo: Terminal, copying: G
 def test_a_change_by_another_command_makes_the_plan_stale(demo: Terminal) -> None:
     """Seen within seconds while the plan is shown; r makes it again first."""
     demo.start()
-    demo.wait("Fixes 15")
+    demo.wait(FIXES)
     demo.keys("/", *"web-db", "Enter", "Space", "p")
     demo.wait("VALID")
     fix = next(fix["id"] for fix in demo.json("check", "demo")["fixes"] if "40 %" in fix["why"])
@@ -175,7 +186,7 @@ def test_a_change_by_another_command_makes_the_plan_stale(demo: Terminal) -> Non
 def test_what_cannot_be_undone_is_asked_for(demo: Terminal) -> None:
     """Enter keeps; the name deletes, and the space is there."""
     demo.start()
-    demo.wait("Fixes 15")
+    demo.wait(FIXES)
     demo.keys("/", *"ci-4411", "Enter", "Space", "p")
     demo.wait("VALID", "never")
     demo.keys("r")
@@ -194,7 +205,7 @@ def test_what_cannot_be_undone_is_asked_for(demo: Terminal) -> None:
 def test_a_crash_drill_kills_and_explains(demo: Terminal) -> None:
     """! in the demo; what is left can be mended."""
     demo.start()
-    demo.wait("Fixes 15")
+    demo.wait(FIXES)
     demo.keys("/", *"web-01", "Enter", "!")
     demo.wait("Crash drill", "web-01 was DEG")
 
@@ -206,7 +217,7 @@ def test_a_crash_drill_kills_and_explains(demo: Terminal) -> None:
 def test_resizing_in_one_session(demo: Terminal) -> None:
     """160x50, 80x24, 60x18 and back, with the cursor and the filter as they were, whatever size is exported."""
     demo.start(size=(160, 50), COLUMNS="80", LINES="24")
-    demo.wait("Fixes 15", "Repos", "Why")
+    demo.wait(FIXES, "Repos", "Why")
     demo.keys("/", *"web", "Enter", "j")
     shown = demo.wait("filter: web")
     assert all(len(line) <= 160 for line in shown.splitlines())
@@ -223,7 +234,7 @@ def test_resizing_in_one_session(demo: Terminal) -> None:
 def test_no_color_sends_no_colour(demo: Terminal) -> None:
     """No SGR colour at all, and each status has its word."""
     demo.start(NO_COLOR="1")
-    shown = demo.wait("Fixes 15", "BRK", "DEG", "OPT", "DEL")
+    shown = demo.wait(FIXES, "BRK", "DEG", "OPT", "DEL")
     assert shown
     colours = re.findall(r"\x1b\[[0-9;]*?(?:3[0-7]|4[0-7]|38;|48;|9[0-7]|10[0-7])[0-9;]*m", demo.coloured())
     assert not colours
@@ -234,7 +245,7 @@ def test_copying_reaches_the_clipboard_of_the_terminal(demo: Terminal) -> None:
     """By the terminal's own escape sequence, which tmux takes into a buffer."""
     demo.start()
     demo.tmux("set-option", "-s", "set-clipboard", "on")
-    demo.wait("Fixes 15")
+    demo.wait(FIXES)
     demo.keys("y")
     demo.wait("id of the image")
     demo.keys("c")
@@ -267,7 +278,7 @@ for package in ("engine", "sim", "tui"):
 def test_a_killed_runner_is_told_and_resumed(demo: Terminal, copying: Gate) -> None:
     """FAILED or OLD, with the key that goes on."""
     demo.start()
-    demo.wait("Fixes 15")
+    demo.wait(FIXES)
     demo.keys("/", *"web-db", "Enter", "Space", "p")
     demo.wait("VALID")
     demo.keys("r")

@@ -107,9 +107,9 @@ def frozen(processes: Processes) -> Iterator[None]:
 
 
 class Gate:
-    """A program that waits at its beginning, wherever ``path`` is the PATH, until it is opened or the test has ended.
+    """A program that waits at its beginning, wherever ``path`` is the PATH, while this is closed and we live.
 
-    What needs the program is then seen at work, however long those who look take.
+    What needs the program is then seen at work, however long those who look take. It begins open.
     """
 
     def __init__(self, folder: Path, program: str) -> None:
@@ -117,12 +117,17 @@ class Gate:
         assert real is not None
         folder.mkdir()
         lock = folder / "lock"
-        self._descriptor = os.open(lock, os.O_RDWR | os.O_CREAT)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        lock.touch()
+        self._lock, self._descriptor = str(lock), -1
         script = folder / program
         script.write_text(f'#!/bin/sh\nexec flock -s -F {shlex.quote(str(lock))} {shlex.quote(real)} "$@"\n')
         script.chmod(0o755)
         self.path = f"{folder}:{os.environ['PATH']}"
+
+    def close(self) -> None:
+        """Hold what is started from now on. Waits for the end of what was let through."""
+        self._descriptor = os.open(self._lock, os.O_RDWR)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
 
     def open(self) -> None:
         """Let it go on; also what is started from now on."""
@@ -135,6 +140,7 @@ class Gate:
 def gate(folder: Path, program: str = "qemu-nbd") -> Iterator[Gate]:
     """A closed one; everything that copies data needs ``qemu-nbd``."""
     made = Gate(folder, program)
+    made.close()
     try:
         yield made
     finally:

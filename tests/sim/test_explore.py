@@ -32,12 +32,16 @@ def test_short_verbs_and_cleans_survive_everything_until_no_new_state_appears(ca
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("profile", "seconds"), [("posix", "2"), ("journal", "1")])
-def test_every_verb_and_every_fix_survives_power_cuts_at_every_effect(capsys, profile, seconds):
+def test_every_verb_and_every_fix_survives_power_cuts_at_every_effect(capsys):
     """Bounded in time for each case; what was not reached is said, what was reached has no violation. A journal leaves
-    fewer states."""
-    code, text = explored(capsys, "--shallow", "--seconds", seconds, "--profile", profile, "--jobs", "1")
+    some of the same states: fewer, so that more effects are reached of a case whose time was over."""
+    code, text = explored(capsys, "--shallow", "--seconds", "2", "--profile", "posix", "--jobs", "1")
     assert code == 0, text
+    rest = [line.split()[0] for line in text.splitlines() if "bound reached" in line]
+    cases = [part for name in rest if name in CASES for part in ("--case", name)]
+    if cases:
+        code, text = explored(capsys, "--shallow", "--seconds", "1", "--profile", "journal", "--jobs", "1", *cases)
+        assert code == 0, text
 
 
 @pytest.mark.slow

@@ -46,8 +46,9 @@ class Bench:
         return device
 
     def detach(self, device: str) -> str:
-        """Take the device away; returns its file."""
+        """Take the device away; returns its file. LVM looks for it no more: it is now whoever's is next to ask."""
         path = self.devices.pop(device)
+        self.show(list(self.devices))
         self.loops.detach(path)
         return path
 

@@ -21,7 +21,7 @@ SLOTS = 16
 ONE, TWO = 1, 2
 
 
-SANLOCK = pytest.param("sanlock", marks=(pytest.mark.slow, pytest.mark.xdist_group("sanlock")))
+SANLOCK = pytest.param("sanlock", marks=pytest.mark.slow)
 only_sanlock = pytest.mark.parametrize("hosts", [SANLOCK], indirect=True)
 """For what the simulator does not have."""
 

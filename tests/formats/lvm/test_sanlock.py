@@ -13,7 +13,7 @@ from engine.formats.lvm.metadata import layout
 from tests.tools.sanlock_kit import Actor, Failed, SharingHost, wait_until
 from tests.tools.test_sanlock import memory_disk
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sanlock")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

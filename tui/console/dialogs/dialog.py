@@ -46,8 +46,9 @@ class Dialog(ModalScreen[Any], ActScreen):
         """Write into the widgets that were just made, and choose the one that has the keys."""
 
     def on_mount(self) -> None:
-        """Contents, title, width and keys; nothing where the console ends while the dialog opens: no widgets then."""
-        if not self.query("#footer"):
+        """Contents, title, width and keys; nothing where the console ends while the dialog opens: widgets are missing
+        then, any of them."""
+        if not self.query("#footer") or not all(widget.is_mounted for widget in self.query("*")):
             return
         self.set_up()
         box = self.query_one("#box")

@@ -88,7 +88,7 @@ class Monitor(Protocol):
 
     def job_name(self, job: str, node: str) -> str:
         """Return the name by which ``jobs`` tells of a job on a node that was started as ``job``. A manager has names
-        of its own, which tell nothing of who has started it."""
+        of its own, which tell nothing of who has started it; Refused when it has none for a layer further down."""
 
     def pull(self, job: str, node: str, backing: str) -> None:
         """Start the job that brings into a node whatever shows through it of the layer directly below. The guest goes

@@ -92,6 +92,10 @@ class SimMachine:
         """Write into the disk; nothing is flushed."""
         self._session.write(start, data)
 
+    def read(self) -> bytes:
+        """All of the disk, as its guest sees it."""
+        return self._session.read(0, self._session.size)
+
     def flush(self) -> None:
         """Flush, as far as the cache mode passes that on."""
         self._session.flush()

@@ -257,6 +257,8 @@ class SimHost:
         """Holders, by pid, that have not yet found themselves in the note that is to name them."""
         self.monitors: dict[str, Spoken] = {}
         """Machines that can be spoken to, by their monitor."""
+        self.definitions: dict[str, tuple[str, str]] = {}
+        """Name in its run directory, and format, by which a manager starts the disk of a machine; by its monitor."""
         self.active: set[str] = set()
         """Logical volumes (their uuids) that are devices here."""
         self.opened: dict[str, int] = {}

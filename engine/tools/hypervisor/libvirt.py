@@ -31,7 +31,7 @@ from defusedxml.ElementTree import fromstring
 
 from engine.data.monitors import Libvirt
 from engine.doors.images import Layer
-from engine.errors import ToolFailed, ToolMissing
+from engine.errors import Refused, ToolFailed, ToolMissing
 from engine.tools.hypervisor.qemu import Qemu
 
 _CONNECT_S = 10.0
@@ -56,6 +56,10 @@ class _Disk(NamedTuple):
     """As it was given, "" for what is no file."""
     indexes: tuple[str, ...]
     """Of its layers, top first."""
+
+    def has(self, node: str) -> bool:
+        """Whether that is its top layer."""
+        return bool(self.indexes) and node in [pattern.format(self.indexes[0]) for pattern in _NODE]
 
 
 class LibvirtMonitor(Qemu):
@@ -148,7 +152,7 @@ class LibvirtMonitor(Qemu):
     def _disk(self, node: str) -> _Disk:
         """Return the disk that has a node as its top layer."""
         for disk in self._disks():
-            if disk.indexes and node in [pattern.format(disk.indexes[0]) for pattern in _NODE]:
+            if disk.has(node):
                 return disk
         raise ToolFailed(
             f"{self.who} has no disk with the node {node!r:.80} on top, and libvirt knows no job further down",
@@ -214,8 +218,13 @@ class LibvirtMonitor(Qemu):
             self._call("make the disk longer", lambda: self._domain.blockResize(target, size, flags))
 
     def job_name(self, job: str, node: str) -> str:
-        """Return libvirt's name for what pulls into a disk; there is one at a time."""
+        """Return libvirt's name for what pulls into a disk; there is one at a time. It pulls into no other layer."""
         del job
+        if not any(disk.has(node) for disk in self._disks()):
+            raise Refused(
+                f"{self.who} writes to another layer, and libvirt moves what is below into that alone",
+                "Merge what is above first, or stop the domain and tear the disk down, and run the fix then",
+            )
         return f"pull-{self._disk(node).target}-{node}"
 
     def pull(self, job: str, node: str, backing: str) -> None:

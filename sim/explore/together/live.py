@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from typing import NamedTuple
 
 from engine.api import Engine
@@ -38,7 +39,9 @@ from sim.hosts.machine import SimMachine
 from sim.hosts.processes import HOLDER, SimProcess
 from sim.hosts.world import FORMAT, World
 
-MONITOR = "qmp:/run/machine"
+QMP, LIBVIRT = "qmp:/run/machine", "libvirt:qemu:///system/machine"
+MONITORS = (QMP, LIBVIRT)
+"""Its own, or that of libvirt, which starts it anew as it is defined, prepared by the hook."""
 _AT = 8 * BLOCK
 _MOST_FIXES = 12
 _SETTLED_AFTER = 8
@@ -119,17 +122,18 @@ def runs(
     deaths: Sequence[str] = DEATHS,
     every: int = 1,
     first: int = 1,
+    monitor: str = QMP,
 ) -> Iterator[Wrong | None]:
     """What went wrong, None for nothing, in each run: one in which nobody dies, and each of these deaths before each
     (or every so manieth) effect from the ``first`` on, with each sequel. ``prepare`` makes the disk "disk" in "a"."""
-    whole = _Run(verb, prepare, format)
+    whole = _Run(verb, prepare, format, monitor)
     yield whole.judged()
     if not whole.done:
         return
     for dies in deaths:
         for effect in range(first, whole.count + 1, every):
             for then in _sequels(verb, dies):
-                yield _Run(verb, prepare, format, dies, effect, then).judged()
+                yield _Run(verb, prepare, format, monitor, dies, effect, then).judged()
 
 
 def _sequels(verb: str, dies: str) -> tuple[str, ...]:
@@ -145,11 +149,12 @@ class _Run:
         verb: str,
         prepare: Callable[[Driver], object],
         format: str,
+        monitor: str,
         dies: str = "",
         effect: int = 0,
         then: str = STOPPED,
     ) -> None:
-        self._verb = verb
+        self._verb, self._monitor = verb, monitor
         self._dies, self._effect, self._then = dies, effect, then
         self._world = World(format=format)
         self._world.create("a", "b")
@@ -160,8 +165,9 @@ class _Run:
         driver.named_hosts_end()
         self._world.storage.settle()
         engine = self._world.host("one")
-        self._entry = engine.prepare_image("a", self._disk, monitor=MONITOR)
+        self._entry = engine.prepare_image("a", self._disk, monitor=monitor)
         self._host = self._world.process_of(engine).host
+        self.count = 0
         self._machine = self._started()
         self._writes = 0
         self._moments: list[Content] = []
@@ -175,7 +181,6 @@ class _Run:
         """What the record may say."""
         self._problems: list[str] = []
         self._what = ""
-        self.count = 0
         self.done = False
         if verb == MERGE and not _merges(engine):
             engine.remove_image("a", engine.create_snapshot("a", self._disk))
@@ -186,14 +191,31 @@ class _Run:
     def _started(self) -> SimMachine:
         """Start it as its manager knows it; where that path is gone (the format is another now), as it is told anew."""
         engine = self._world.host("one")
+        if self._monitor == LIBVIRT:
+            return self._started_by_libvirt(engine)
         known = [self._entry, *engine.list_prepared(), *engine.list_unheld()]
         for number, entry in enumerate(known):
             try:
-                return SimMachine(self._host, entry.path, entry.format, monitor=MONITOR)
+                return SimMachine(self._host, entry.path, entry.format, monitor=QMP)
             except StorageError:
                 if number == len(known) - 1:
                     raise
         raise AssertionError("there is one at least")
+
+    def _started_by_libvirt(self, engine: Engine) -> SimMachine:
+        """Prepare it as the hook does, and start it as it is defined."""
+        name, format = self._host.definitions.setdefault(
+            LIBVIRT, (self._entry.path.rpartition("/")[2], self._entry.format)
+        )
+        entry = self._entry
+        try:
+            if self.count:
+                for _ in [*engine.list_prepared(), *engine.list_unheld()]:
+                    engine.teardown_image("a", self._disk)
+                entry = engine.prepare_image("a", self._disk, monitor=LIBVIRT)
+        except DiskwrightError as error:
+            raise StorageError(f"the hook keeps it from starting: {error}") from error
+        return SimMachine(self._host, f"{entry.run}/{name}", format, monitor=LIBVIRT)
 
     # -- playing
 
@@ -347,6 +369,9 @@ class _Run:
                 self._machine = self._started()
             except StorageError:
                 return  # nobody has it prepared any more, and the path is gone
+            shown = self._machine.read()
+            if not Content(0, ()).write(0, shown).truncate(self._content.size).same(self._content):
+                self._problems.append("the machine is started on what lacks something that it has flushed")
             self._use()
         if self._then == AGAIN:
             engine = self._world.host("one")
@@ -465,8 +490,12 @@ def _shown(engine: Engine, image: str, size: int) -> Content:
 def main() -> int:
     """Explore all of it, and say what went wrong."""
     harmed = 0
-    for verb, prepare in ((verb, prepare) for verb, all_of_it in PREPARED.items() for prepare in all_of_it):
-        for run in runs(verb, prepare):
+    cases = [(verb, prepare) for verb, all_of_it in PREPARED.items() for prepare in all_of_it]
+    further_down = (a_removed_one_further_down, a_removed_one_at_the_bottom)
+    for monitor, (verb, prepare) in product(MONITORS, cases):
+        if monitor == LIBVIRT and prepare in further_down:
+            continue  # libvirt refuses that
+        for run in runs(verb, prepare, monitor=monitor):
             if run is not None:
                 harmed += 1
                 print(run)  # noqa: T201 - a command

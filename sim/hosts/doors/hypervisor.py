@@ -6,9 +6,11 @@ on with each question after jobs.
 
 from __future__ import annotations
 
+from engine.data import monitors
+from engine.data.model import VolumeFormat
 from engine.doors.hypervisor import Job, Node
 from engine.doors.images import Layer
-from engine.errors import BadRequest, ToolFailed
+from engine.errors import Refused, ToolFailed
 from sim.hosts.processes import SimProcess, Spoken
 
 CHANGES = frozenset(
@@ -16,6 +18,7 @@ CHANGES = frozenset(
     for name in (
         "add_overlay",
         "close_node",
+        "define",
         "switch",
         "grow",
         "jobs",
@@ -37,9 +40,8 @@ class SimHypervisors:
 
     def connect(self, monitor: str) -> SimMonitor:
         self._process.enter("hypervisors.connect", monitor)
-        if not monitor.startswith("qmp:/"):
-            raise BadRequest(f"{monitor!r:.200} is no monitor")
-        return SimMonitor(self._process, monitor)
+        kind = SimDomain if isinstance(monitors.parse(monitor), monitors.Libvirt) else SimMonitor
+        return kind(self._process, monitor)
 
 
 class SimMonitor:
@@ -106,3 +108,59 @@ class SimMonitor:
 
     def close(self) -> None:
         """Nobody else waits for it."""
+
+
+class SimDomain(SimMonitor):
+    """A machine behind libvirt, which opens an overlay as it switches, ends a merge by itself as soon as all is moved,
+    has names of its own for jobs, and starts the machine anew as ``SimHost.definitions`` says."""
+
+    def __init__(self, process: SimProcess, monitor: str) -> None:
+        super().__init__(process, monitor)
+        self._overlays: dict[str, Layer] = {}
+
+    def add_overlay(self, name: str, layer: Layer, like: str) -> None:
+        self._overlays[name] = layer
+
+    def close_node(self, name: str) -> None:
+        self._overlays.pop(name, None)
+
+    def switch(self, node: str, overlay: str, known_as: str) -> None:
+        """The definition first, if it has the name by which the disk is open; then the snapshot."""
+        opened = next(found.path for found in self.nodes() if found.name == node)
+        definitions = self._process.host.definitions
+        if definitions.get(self._monitor, ("", ""))[0] == _name(opened):
+            self._same("define", known_as)
+            definitions[self._monitor] = _name(known_as), str(VolumeFormat.QCOW2)
+        machine = self._same("switch", overlay)
+        machine.add_overlay(overlay, self._overlays.pop(overlay))
+        machine.switch(node, overlay)
+
+    def jobs(self) -> dict[str, Job]:
+        """Whatever has moved all is finished, and what has ended is forgotten."""
+        machine = self._same("jobs", self._monitor)
+        found = machine.jobs()
+        for name, job in found.items():
+            if job.status == "pending":
+                machine.finish(name)
+            if job.status == "pending" or job.ended:
+                machine.forget(name)
+        return {name: job for name, job in found.items() if job.status != "pending" and not job.ended}
+
+    def job_name(self, job: str, node: str) -> str:
+        del job
+        if node != self.nodes()[0].name:
+            raise Refused("libvirt moves what is below into the top layer alone")
+        return f"pull-{node}"
+
+    def pull(self, job: str, node: str, backing: str) -> None:
+        super().pull(self.job_name(job, node), node, backing)
+
+    def finish(self, job: str) -> None:
+        """There is none that waits."""
+
+    def forget(self, job: str) -> None:
+        """It is forgotten."""
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]

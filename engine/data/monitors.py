@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from engine.errors import BadRequest
 
@@ -47,6 +46,8 @@ def parse(text: str) -> Qmp | Libvirt:
 
 
 def _is_local(uri: str) -> bool:
+    from urllib.parse import urlsplit  # every command imports this module, and few name a monitor
+
     try:
         parts = urlsplit(uri)
     except ValueError:

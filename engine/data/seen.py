@@ -7,7 +7,6 @@ writes to a volume has raised ``epoch`` or ``write_epoch`` before.
 
 from __future__ import annotations
 
-import datetime
 import operator
 from typing import Any, NamedTuple
 
@@ -27,6 +26,8 @@ class Stamp(NamedTuple):
     @property
     def when(self) -> str:
         """The time of the last write, for people."""
+        import datetime  # takes as long as the start of many a module, and is rarely needed
+
         try:
             return f"{datetime.datetime.fromtimestamp(self.mtime_ns // _SECOND_NS, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
         except (ValueError, OverflowError, OSError):

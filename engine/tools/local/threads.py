@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import resource
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 _COLD_S_PER_FILE = 100e-6
+_COLD_WAITS_PER_FILE = 0.25
+"""The kernel reads ahead: of many small files that were made together it waits for some."""
 _SAMPLE_FILES = 128
 _THREADS = 8
 _AHEAD = 4 * _THREADS
@@ -25,17 +28,26 @@ def map_files(
     Storage that turns out to be slow (cold) is read by several threads ahead of the caller, fast one by the caller's
     own: then threads only take the interpreter away from each other. For the same reason ``work`` should do little
     beside reading. The first error is raised."""
-    files_slow = 0
+    files_slow = waits = 0
     for position, item in enumerate(items):
-        started = now()
+        started, waited = now(), _waits()
         result = work(item)
         spent, files = now() - started, files_in(result)
+        if spent > files * _COLD_S_PER_FILE:  # in a row: one that was slow may just have had to wait
+            files_slow, waits = files_slow + files, waits + _waits() - waited
+        else:
+            files_slow = waits = 0
         yield result
-        # In a row: one that was slow may just have had to wait for the processor.
-        files_slow = files_slow + files if spent > files * _COLD_S_PER_FILE else 0
         if files_slow >= _SAMPLE_FILES:
-            yield from _in_threads(work, items[position + 1 :])
-            return
+            if waits >= files_slow * _COLD_WAITS_PER_FILE:
+                yield from _in_threads(work, items[position + 1 :])
+                return
+            files_slow = waits = 0  # slow, but not because of the storage: others have the processors
+
+
+def _waits() -> int:
+    """How often this thread has gone to sleep: for the storage, but not for a processor, which others took away."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
 def _in_threads(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:

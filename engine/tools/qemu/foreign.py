@@ -11,7 +11,6 @@ import re
 import struct
 from collections.abc import Callable
 from typing import NamedTuple
-from uuid import UUID
 
 from engine.data.model import FileFormat
 from engine.errors import BadRequest, Refused
@@ -31,10 +30,18 @@ _EXTENT = re.compile(r"^[^\S\n]*(?:RW|RDONLY|NOACCESS)[^\S\n]+\d+[^\S\n]+(\w+)",
 """Never matches across the end of a line: who tries it at each of them would take quadratic time."""
 
 _VHDX_REGIONS_AT = 192 << 10
-_VHDX_METADATA = UUID("8b7ca206-4790-4b9a-b8fe-575f050f886e").bytes_le
-_VHDX_TABLE = UUID("2dc27766-f623-4200-9d64-115e9bfd4a08").bytes_le
-_VHDX_SIZE = UUID("2fa54224-cd1b-4876-b211-5dbed83bf4b8").bytes_le
-_VHDX_PARAMETERS = UUID("caa16737-fa36-4d43-b3b6-33f0aa44e76b").bytes_le
+
+
+def _guid(text: str) -> bytes:
+    """Return a GUID as it stands on a disk. Importing ``uuid`` takes as long as a twentieth of a command."""
+    raw = bytes.fromhex(text.replace("-", ""))
+    return raw[3::-1] + raw[5:3:-1] + raw[7:5:-1] + raw[8:]
+
+
+_VHDX_METADATA = _guid("8b7ca206-4790-4b9a-b8fe-575f050f886e")
+_VHDX_TABLE = _guid("2dc27766-f623-4200-9d64-115e9bfd4a08")
+_VHDX_SIZE = _guid("2fa54224-cd1b-4876-b211-5dbed83bf4b8")
+_VHDX_PARAMETERS = _guid("caa16737-fa36-4d43-b3b6-33f0aa44e76b")
 _VHDX_HAS_PARENT = 2
 _VHDX_MOST_ENTRIES = 2047
 

@@ -9,6 +9,7 @@ from typing import cast
 from tests.console.kit import NOW, FixedSite, console, idle, press, running, sample_run, sample_view, screen_text
 from tui.console.pages.images.page import ImagesPage
 from tui.console.pages.runs.page import RunsPage
+from tui.console.widgets.pane import Pane
 from tui.text.statuses import SHOWN, State
 from tui.view.images import NUMBERS, TEXTS, ImageTable
 from tui.view.snapshot import Counts, RepositoryView
@@ -85,3 +86,14 @@ async def test_a_live_run_ticks_a_few_times_a_second(tmp_path: Path) -> None:
     async with running(console(FixedSite(tmp_path / "state", [sample_view()], [sample_run()]))) as pilot:
         pilot.app.tick()
         assert 0.25 <= pilot.app._pace <= 0.5
+
+
+async def test_what_follows_the_cursor_is_drawn_in_the_same_frame(tmp_path: Path) -> None:
+    """When the cursor has moved, the reason is that of its row already: a key is one frame and not two."""
+    async with running(console(FixedSite(tmp_path / "state", [many(100)]))) as pilot:
+        await press(pilot, "2")
+        page = cast(ImagesPage, pilot.app.page("images"))
+        pane = page.query_one("#why", Pane)
+        before = list(pane._lines)
+        page.table_widget.go(7)  # nothing is awaited
+        assert list(pane._lines) != before

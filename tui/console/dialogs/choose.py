@@ -91,9 +91,8 @@ class Choose(Dialog):
         """The key of the line under the cursor, "" for none."""
         return self._table.key
 
-    def on_table_moved(self, message: Table.Moved) -> None:
+    def table_moved(self, table: Table) -> None:
         """What can be done may depend on the line."""
-        message.stop()
         self.fill_footer()
 
     @property

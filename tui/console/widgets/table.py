@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from rich.cells import cell_len
 from textual import events
@@ -29,6 +29,15 @@ class Column(NamedTuple):
     right: bool = False
     from_width: int = 0
     """Columns of the terminal from which on the column is shown."""
+
+
+@runtime_checkable
+class Follows(Protocol):
+    """A page or dialog that shows more about the row under the cursor. It is called, not sent a message: that would
+    come after the first frame, and what is drawn then waits for the next one."""
+
+    def table_moved(self, table: Table) -> None:
+        """The cursor of a table in here is on another row."""
 
 
 class Rows(Protocol):
@@ -72,13 +81,6 @@ class Table(ScrollView, can_focus=True):
     DEFAULT_CSS = (
         "Table { scrollbar-size-vertical: 1; scrollbar-gutter: stable; overflow-x: hidden; overflow-y: auto; }"
     )
-
-    class Moved(Message):
-        """The cursor is on another row, or the rows are others."""
-
-        def __init__(self, table: Table) -> None:
-            super().__init__()
-            self.table = table
 
     class Opened(Message):
         """Enter, or a second click on the row under the cursor."""
@@ -166,7 +168,9 @@ class Table(ScrollView, can_focus=True):
         self.cursor = index
         self._reveal()
         self.refresh()
-        self.post_message(self.Moved(self))
+        follower = next((above for above in self.ancestors if isinstance(above, Follows)), None)
+        if follower is not None:
+            follower.table_moved(self)
 
     def centre(self, index: int) -> None:
         """Put the cursor on a row in the middle: what is seen depends on the row alone, not on the way to it."""

@@ -160,9 +160,8 @@ class AuditPage(Page):
         row = self.row()
         return [*items, *(lines.beyond("", row.rule, (), 0) if row is not None and self.tall and self.wide else [])]
 
-    def on_table_moved(self, message: Table.Moved) -> None:
+    def table_moved(self, table: Table) -> None:
         """Another row, another reason."""
-        message.stop()
         self.fill_why()
 
     def status(self) -> Button:

@@ -119,9 +119,8 @@ class ImagesPage(FilteredPage):
 
     # -- moving
 
-    def on_table_moved(self, message: Table.Moved) -> None:
+    def table_moved(self, table: Table) -> None:
         """The reason is that of the image under the cursor."""
-        message.stop()
         self._fill_why()
         self.fill_status()
 

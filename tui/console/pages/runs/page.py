@@ -199,13 +199,12 @@ class RunsPage(Page):
     def set_up(self) -> None:
         self.set_focus(self.query_one("#run-steps", Table))
 
-    def on_table_moved(self, message: Table.Moved) -> None:
+    def table_moved(self, table: Table) -> None:
         """The log may be that of another step; whoever goes up in it holds it."""
-        message.stop()
-        if message.table.id == "log":
-            self.following = message.table.cursor >= len(message.table.rows) - 1
+        if table.id == "log":
+            self.following = table.cursor >= len(table.rows) - 1
         self.fill_footer()
-        if self.only_step and message.table.id == "run-steps":
+        if self.only_step and table.id == "run-steps":
             self._fill_log(self.shown_run())
 
     def on_table_opened(self, message: Table.Opened) -> None:

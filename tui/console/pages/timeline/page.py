@@ -137,9 +137,8 @@ class TimelinePage(Page):
     def set_up(self) -> None:
         self.set_focus(self.table_widget)
 
-    def on_table_moved(self, message: Table.Moved) -> None:
+    def table_moved(self, table: Table) -> None:
         """Show the event, or in a replay go to the step, under the cursor."""
-        message.stop()
         if self.replay is None:
             self._fill_event()
         elif self.table_widget.cursor != self.shell.site.step:

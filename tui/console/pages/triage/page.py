@@ -161,9 +161,8 @@ class TriagePage(FilteredPage):
 
     # -- moving
 
-    def on_table_moved(self, message: Table.Moved) -> None:
+    def table_moved(self, table: Table) -> None:
         """The reason is that of the row under the cursor."""
-        message.stop()
         self._fill_why()
         self.fill_footer()
 

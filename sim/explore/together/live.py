@@ -39,8 +39,7 @@ from sim.hosts.machine import SimMachine
 from sim.hosts.processes import HOLDER, SimProcess
 from sim.hosts.world import FORMAT, World
 
-QMP, LIBVIRT = "qmp:/run/machine", "libvirt:qemu:///system/machine"
-MONITORS = (QMP, LIBVIRT)
+MONITORS = QMP, LIBVIRT = "qmp:/run/machine", "libvirt:qemu:///system/machine"
 """Its own, or that of libvirt, which starts it anew as it is defined, prepared by the hook."""
 _AT = 8 * BLOCK
 _MOST_FIXES = 12
@@ -204,17 +203,15 @@ class _Run:
 
     def _started_by_libvirt(self, engine: Engine) -> SimMachine:
         """Prepare it as the hook does, and start it as it is defined."""
-        name, format = self._host.definitions.setdefault(
-            LIBVIRT, (self._entry.path.rpartition("/")[2], self._entry.format)
-        )
         entry = self._entry
         try:
             if self.count:
-                for _ in [*engine.list_prepared(), *engine.list_unheld()]:
+                if engine.list_prepared() or engine.list_unheld():
                     engine.teardown_image("a", self._disk)
                 entry = engine.prepare_image("a", self._disk, monitor=LIBVIRT)
         except DiskwrightError as error:
             raise StorageError(f"the hook keeps it from starting: {error}") from error
+        name, format = self._host.definitions.setdefault(LIBVIRT, (entry.path.rpartition("/")[2], entry.format))
         return SimMachine(self._host, f"{entry.run}/{name}", format, monitor=LIBVIRT)
 
     # -- playing
@@ -369,8 +366,7 @@ class _Run:
                 self._machine = self._started()
             except StorageError:
                 return  # nobody has it prepared any more, and the path is gone
-            shown = self._machine.read()
-            if not Content(0, ()).write(0, shown).truncate(self._content.size).same(self._content):
+            if not Content(0, ()).write(0, self._machine.read()).truncate(self._content.size).same(self._content):
                 self._problems.append("the machine is started on what lacks something that it has flushed")
             self._use()
         if self._then == AGAIN:
@@ -491,11 +487,9 @@ def main() -> int:
     """Explore all of it, and say what went wrong."""
     harmed = 0
     cases = [(verb, prepare) for verb, all_of_it in PREPARED.items() for prepare in all_of_it]
-    further_down = (a_removed_one_further_down, a_removed_one_at_the_bottom)
-    for monitor, (verb, prepare) in product(MONITORS, cases):
-        if monitor == LIBVIRT and prepare in further_down:
-            continue  # libvirt refuses that
-        for run in runs(verb, prepare, monitor=monitor):
+    for (verb, prepare), monitor in product(cases, MONITORS):
+        refused = monitor == LIBVIRT and prepare in (a_removed_one_further_down, a_removed_one_at_the_bottom)
+        for run in () if refused else runs(verb, prepare, monitor=monitor):
             if run is not None:
                 harmed += 1
                 print(run)  # noqa: T201 - a command

@@ -170,8 +170,10 @@ def from_bytes(raw: bytes) -> Group | None:
         return None
     data: dict[str, Any] = json.loads(text)
     data["devices"] = tuple((path, extents) for path, extents in data["devices"])
-    data["volumes"] = {
-        name: Volume(uuid, tuple((device, extent) for device, extent in extents), frozenset(tags), autoactivated)
-        for name, (uuid, extents, tags, autoactivated) in data["volumes"].items()
-    }
+    data["volumes"] = {name: _volume(*parts) for name, parts in data["volumes"].items()}
     return Group(**data)
+
+
+def _volume(uuid: str, extents: list[tuple[int, int]], tags: Iterable[str], autoactivated: bool = False) -> Volume:
+    """One that was written before has no such flag."""
+    return Volume(uuid, tuple((device, extent) for device, extent in extents), frozenset(tags), autoactivated)

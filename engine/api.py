@@ -16,7 +16,7 @@ from typing import Any
 
 from engine.data.adoption import Plan
 from engine.data.model import Constraints, Fix, ImageReport, RepositoryReport, Strategy, require_id
-from engine.data.options import parse
+from engine.data.options import Options, parse
 from engine.doors import Doors
 from engine.errors import BadRequest, DiskwrightError, NotFound, Refused
 from engine.fixes.work import Work, require_known
@@ -125,7 +125,7 @@ class Engine:
 
         parsed = parse("create_virtual_disk", options)
         image = create.virtual_disk(self.context, target_repo_id, size, base_snapshot_id, _default(user_data), parsed)
-        self._auto_fix(target_repo_id, image, parsed.auto_fix)
+        self._auto_fix(target_repo_id, image, parsed)
         return image
 
     def create_snapshot(
@@ -158,7 +158,7 @@ class Engine:
         data, parsed = _default(user_data), parse("copy_image", options)
         self._sweep()
         image = copy.image(self.context, self.state, target_repo_id, image_id, base_image_id, data, parsed)
-        self._auto_fix(target_repo_id, image, parsed.auto_fix)
+        self._auto_fix(target_repo_id, image, parsed)
         return image
 
     def resize_disk(self, repo_id: str, image_id: str, size: int, options: OptionsArgument = None) -> None:
@@ -237,11 +237,10 @@ class Engine:
     ) -> Task:
         """Start a fix in a process of its own and return its task.
 
-        The leases are taken and the fix is verified, by one scan, before this returns: StaleFix, ImageBusy. A merge
-        into a disk whose machine runs and can be spoken to is done by that machine: the task asks its holder for them.
-        Irreversible for one that cannot be undone, unless the option ``irreversible`` is true. With ``accept`` a fix
-        whose facts have changed is not stale while its rule offers the same plan for the same target: ``accept`` is
-        shown the fix as it is now, and raises what speaks against starting it."""
+        The leases are taken and the fix is verified, by one scan, before this returns: StaleFix, ImageBusy. A merge by
+        a running machine has those of its holder. Irreversible for one that cannot be undone, without the option
+        ``irreversible``. With ``accept`` a fix whose facts have changed is not stale while its rule offers the same
+        plan for the same target: ``accept`` is shown it as it is now, and raises what speaks against it."""
         from engine.fixes import run as fixes
         from engine.host import merging
 
@@ -251,7 +250,7 @@ class Engine:
         with merging.take_leases(self.context, self.state, repository, wanted) as leases:
             work = fixes.verify(self.context, repository, wanted, accept)
             require_known([work.fix], parsed.irreversible)
-            return tasks.start(self.context, self.state, repo_id, [work], leases)
+            return tasks.start(self.context, self.state, repo_id, [work], leases, parsed.rate)
 
     def run_fixes(self, repo_id: str, wanted: Sequence[Fix], options: OptionsArgument = None) -> Task:
         """Start several fixes, one after the other in one process; one that fails does not stop the rest.
@@ -262,7 +261,7 @@ class Engine:
             raise BadRequest("no fix was named", "diskwright check lists them")
         self.context.repository(repo_id)
         require_known(wanted, parsed.irreversible)
-        return tasks.start(self.context, self.state, repo_id, [Work(fix) for fix in wanted], leasing.LeaseSet({}))
+        return tasks.start(self.context, self.state, repo_id, [*map(Work, wanted)], leasing.LeaseSet({}), parsed.rate)
 
     def run_fix_here(self, repo_id: str, fix: Fix) -> None:
         """Run one fix to its end in this process. The caller has made sure that what cannot be undone is wanted."""
@@ -295,17 +294,20 @@ class Engine:
             self.doors.clock.sleep(tasks.LOOK_AGAIN_S)
 
     def stop_task(self, repo_id: str, image_id: str) -> None:
-        """Stop what runs on an image on this host; return when it has stopped. The work is kept.
-
-        Of several fixes in one process those that have not begun are not run any more. NotFound when nothing runs on
-        it, Refused when another host works on it."""
+        """Stop what runs on an image on this host; return when it has stopped. The work is kept, of several fixes the
+        rest does not begin. NotFound when nothing runs on it, Refused when another host works on it."""
         tasks.stop(self.context, self.state, repo_id, require_id(image_id, "image_id"))
+
+    def limit_task(self, repo_id: str, image_id: str, rate: int) -> None:
+        """Have what runs on an image on this host move ``rate`` bytes per second at most from now on, 0: as fast as it
+        goes. NotFound, Refused as ``stop_task``."""
+        tasks.limit(self.context, self.state, repo_id, require_id(image_id, "image_id"), rate)
 
     # -- images and their data
 
     def list_images(self, repo_id: str) -> list[ImageReport]:
-        """Return the images of a repository with their statuses, removed ones that hold space included. Where the
-        storage shares blocks between files, each image's used bytes are "at most" and need not add up."""
+        """Return the images of a repository with their statuses, removed ones that hold space included. Where storage
+        shares blocks between files, each one's used bytes are "at most" and need not add up."""
         return [image for image in self.inspect_repository(repo_id).images if not image.hidden]
 
     def get_user_data(self, repo_id: str, image_id: str) -> Any:
@@ -353,7 +355,7 @@ class Engine:
 
         parsed = parse("import_image", options)
         image = import_image.disk(self.context, target_repo_id, path, format, _default(user_data), parsed)
-        self._auto_fix(target_repo_id, image, parsed.auto_fix)
+        self._auto_fix(target_repo_id, image, parsed)
         return image
 
     def plan_adoption(self, repo_id: str, paths: Sequence[str], format: str) -> Plan:
@@ -479,12 +481,12 @@ class Engine:
 
         preparing.take_over(self.state, context, repository, image)
 
-    def _auto_fix(self, repo_id: str, image: str, wanted: bool) -> None:
+    def _auto_fix(self, repo_id: str, image: str, wanted: Options) -> None:
         """Start the fix that makes a committed image usable soonest. What prevents it is no error of
         the verb, whose intent is on disk: the status says what it was, and check offers the fix."""
-        if wanted:
+        if wanted.auto_fix:
             with contextlib.suppress(DiskwrightError):
-                mending.start(self.context, self.state, repo_id, image)
+                mending.start(self.context, self.state, repo_id, image, wanted.rate)
 
 
 def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:

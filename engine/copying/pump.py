@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from engine.copying.pace import Pace
 from engine.copying.ranges import Range, pieces, subtract, total
 from engine.data.digests import CHUNK_BYTES, DigestList, chunk_digest, data_runs
 from engine.doors.images import Data, Session
@@ -67,9 +68,9 @@ class _Step(NamedTuple):
     """What becomes zeros without a look at the source."""
 
 
-def run(job: Job, cursor: int, checkpoint: Checkpoint, now: Callable[[], float]) -> int:
-    """Move everything from ``cursor`` on, calling ``checkpoint`` at least once per window and
-    once at the end. Returns the bytes read from the source. Errors propagate; what the last
+def run(job: Job, cursor: int, checkpoint: Checkpoint, now: Callable[[], float], pace: Pace | None = None) -> int:
+    """Move everything from ``cursor`` on, not faster than its ``pace``, calling ``checkpoint`` at least once per window
+    and once at the end. Returns the bytes read from the source. Errors propagate; what the last
     checkpoint recorded stays true."""
     assert not (job.blank and job.zeroed_to), "a blank target has nothing to be zeroed"
     todo = pieces(job.ranges, cursor)
@@ -91,6 +92,8 @@ def run(job: Job, cursor: int, checkpoint: Checkpoint, now: Callable[[], float])
             _move(job, step, zeros, hashing, below)
             moved = sum(len(data) for _, data in step.parts)
             read += moved
+            if pace is not None:
+                pace.moved(moved)
             moved += total(step.zeros)
             since += moved
             done += moved

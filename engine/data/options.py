@@ -29,6 +29,10 @@ class Options(NamedTuple):
     irreversible: bool = False
     """fix_storage_repository, run_fixes: also do what cannot be undone."""
 
+    rate: int = 0
+    """copy_image, import_image, fix_storage_repository, run_fixes: bytes per second that the work moves at most; 0: as
+    fast as it goes."""
+
     def hint(self, image: str) -> str | None:
         """Return the repository in which ``image`` must be looked for, None when none was named."""
         return dict(self.image_hints).get(image)
@@ -36,12 +40,12 @@ class Options(NamedTuple):
 
 EVERYWHERE = frozenset({"auto_fix", "strategy", "participating_repositories", "image_hints"})
 OF_VERB = {
-    "copy_image": frozenset({"digest", "full"}),
-    "import_image": frozenset({"digest"}),
+    "copy_image": frozenset({"digest", "full", "rate"}),
+    "import_image": frozenset({"digest", "rate"}),
     "check_storage_repository": frozenset({"deep"}),
     "get_image_status": frozenset({"deep"}),
-    "fix_storage_repository": frozenset({"irreversible"}),
-    "run_fixes": frozenset({"irreversible"}),
+    "fix_storage_repository": frozenset({"irreversible", "rate"}),
+    "run_fixes": frozenset({"irreversible", "rate"}),
 }
 
 
@@ -73,6 +77,15 @@ def _checked(name: str, value: Any) -> Any:
         if not isinstance(value, Mapping) or not all(isinstance(item, str) for item in value.values()):
             raise BadRequest("image_hints must map image ids to connected repositories")
         return tuple((require_id(image, "image_hints key"), repo) for image, repo in value.items())
+    if name == "rate":
+        return require_rate(value)
     if not isinstance(value, bool):
         raise BadRequest(f"option {name} must be true or false, not {value!r:.60}")
+    return value
+
+
+def require_rate(value: object) -> int:
+    """Return a limit in bytes per second, 0 for none; BadRequest for what is no such number."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise BadRequest(f"rate {value!r:.60} is no number of bytes per second", "Use 0 for no limit")
     return value

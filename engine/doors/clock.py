@@ -15,7 +15,7 @@ class Clock(Protocol):
         """Return seconds that never go back within one process."""
 
     def sleep(self, seconds: float) -> None:
-        """Wait so long; only followers of another process's progress do that."""
+        """Wait so long; only followers of another process's progress do that, and work that is to go slower."""
 
 
 class Ids(Protocol):

@@ -96,6 +96,9 @@ class Monitor(Protocol):
         itself, and forgets it. ToolFailed when that layer does not stand on one whose name in its header is
         ``backing``; "": on none."""
 
+    def limit(self, job: str, rate: int) -> None:
+        """Have a running job move so many bytes per second at most, 0: as fast as it goes."""
+
     def finish(self, job: str) -> None:
         """Have a node into which all was pulled, and which is durable, stand on what is below that layer, in its header
         too. The job ends soon."""

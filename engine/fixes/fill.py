@@ -10,6 +10,7 @@ import contextlib
 from typing import NamedTuple
 
 from engine.copying import image_file, pump, ranges
+from engine.copying.pace import Pace
 from engine.data.digests import DigestList, proven
 from engine.data.model import VolumeFormat, aligned
 from engine.data.records import Record, VolumeRef
@@ -186,8 +187,10 @@ def _timed_run(attempt: Attempt, job: pump.Job, volume: str) -> None:
             attempt.repository.digests.write(volume, job.digests.upto(cursor))
         attempt.checkpoint(cursor, percent)
 
-    start = clock.monotonic()
-    moved = pump.run(job, attempt.cursor, checkpoint, clock.monotonic)
+    start, pace = clock.monotonic(), Pace(clock, attempt.context.rate, attempt.check)
+    moved = pump.run(job, attempt.cursor, checkpoint, clock.monotonic, pace)
+    if pace.waited:
+        return  # it could do more
     with contextlib.suppress(DiskwrightError):  # a note of this host only
         attempt.context.report_throughput(attempt.repository.identity, moved, clock.monotonic() - start)
 

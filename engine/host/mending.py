@@ -19,8 +19,9 @@ _SOON_BYTES = 64 * 1024 * 1024
 """So much is quicker written than a process is started."""
 
 
-def start(context: Context, state: HostState, repo_id: str, image: str) -> None:
-    """Start the fix that makes one image whole, or run it where that is quicker; nothing where none is offered."""
+def start(context: Context, state: HostState, repo_id: str, image: str, rate: int) -> None:
+    """Start the fix that makes one image whole, or run it where that is quicker; nothing where none is offered. It
+    moves ``rate`` bytes per second at most."""
     from engine.fixes import run as fixes
 
     repository = context.repository(repo_id)
@@ -34,7 +35,7 @@ def start(context: Context, state: HostState, repo_id: str, image: str) -> None:
             fixes.execute(context, repository, work)  # quicker than starting a process
         else:
             try:
-                tasks.start(context, state, repo_id, [work], leases)
+                tasks.start(context, state, repo_id, [work], leases, rate)
             except DiskwrightError as error:
                 not_begun(repository, image, error)
                 raise

@@ -238,16 +238,18 @@ def _pull(attempt: Attempt, machine: Machine, links: list[chains.Link]) -> None:
     """Have the machine do it, or go on with it, or find that it is done."""
     monitor, backing = machine.monitor, _backing(links)
     job = monitor.job_name(_job(links), machine.top.name)
+    rate = -1  # a runner before this one may have limited it
     if job not in monitor.jobs() and not _done(machine, links, backing):
         monitor.pull(_job(links), machine.top.name, backing)
+        rate = 0
     try:
-        pending = _ends_as(attempt, machine, job, "pending")
+        pending = _ends_as(attempt, machine, job, "pending", rate)
         if pending or _done(machine, links, backing):  # others may finish a job, too early
             _wait(attempt, machine, lambda: _is_written(attempt, machine, links))
             _make_durable(attempt, links)
         if pending:
             monitor.finish(job)
-            _ends_as(attempt, machine, job, "concluded")
+            _ends_as(attempt, machine, job, "concluded", 0)
     except DiskwrightError:
         _give_up(attempt, machine, job)
         raise
@@ -277,13 +279,18 @@ def _make_durable(attempt: Attempt, links: list[chains.Link]) -> None:
     gate.settle(attempt.context.doors, layer)
 
 
-def _ends_as(attempt: Attempt, machine: Machine, job: str, status: str) -> bool:
-    """Return when the job has that status, or has ended well before: False. ToolFailed when it has failed."""
+def _ends_as(attempt: Attempt, machine: Machine, job: str, status: str, told: int) -> bool:
+    """Return when the job has that status, or has ended well before: False. ToolFailed when it has failed. ``told``:
+    the rate at which it goes now, -1 for one that is not known."""
     found: Job | None = None
 
     def done() -> int:
-        nonlocal found
+        nonlocal found, told
         found = machine.monitor.jobs().get(job)
+        if found is not None and found.status == "running" and (rate := attempt.context.rate()) != told:
+            with contextlib.suppress(ToolFailed):  # it has come to its end
+                machine.monitor.limit(job, rate)
+            told = rate
         if found is None or found.status == status or found.ended:
             return -1
         attempt.checkpoint(0, min(99, found.done * 100 // found.total) if found.total > 0 else 0)

@@ -5,7 +5,7 @@ JSON lines to its output. Leases it was started with are adopted, so nobody else
 between the verb that started it and the work, and what that verb has verified is not scanned for again.
 SIGTERM means: stop at the next step and keep everything.
 
-Spec: {"host", "state", "repo_id", "fixes": [work, ...], "leases": {tag: token}}
+Spec: {"host", "state", "repo_id", "task", "rate", "fixes": [work, ...], "leases": {tag: token}}
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from engine.tags.context import Context
 
 Narrate = Callable[[dict[str, Any]], None]
 _SPEC_LIMIT = 64 * 1024 * 1024
+_LOOK_AT_RATE_S = 1.0
 _TRACE_DEPTH = -5  # the innermost calls
 
 
@@ -43,6 +44,7 @@ def run(doors: Doors, spec: dict[str, Any], narrate: Narrate, stopping: Callable
     """
     state = HostState(doors, spec["state"])
     context = Context(doors, state.connections(), state, functools.partial(preparing.take_over, state), stopping)
+    context.rate = _rate(doors, state, spec)
     code = 0
     tokens: dict[str, str] = spec["leases"]
     try:
@@ -57,6 +59,21 @@ def run(doors: Doors, spec: dict[str, Any], narrate: Narrate, stopping: Callable
         context.close()
     narrate({"event": "end", "code": code})
     return code
+
+
+def _rate(doors: Doors, state: HostState, spec: dict[str, Any]) -> Callable[[], int]:
+    """Return what tells how many bytes per second may be moved: it looks at the note of the task once in a while."""
+    now, looked = int(spec.get("rate", 0)), doors.clock.monotonic()
+
+    def rate() -> int:
+        nonlocal now, looked
+        if doors.clock.monotonic() > looked + _LOOK_AT_RATE_S:
+            looked = doors.clock.monotonic()
+            noted = state.rate(str(spec.get("task", "")))
+            now = now if noted is None else noted
+        return now
+
+    return rate
 
 
 def _about(fix: Fix) -> dict[str, Any]:

@@ -55,6 +55,8 @@ class Task(NamedTuple):
     """Every image it changes or reads on behalf of others."""
     uses: tuple[str, ...] = ()
     """Identities of all the storage it needs."""
+    rate: int = 0
+    """Bytes per second that it may move; 0: as fast as it goes."""
 
 
 class Prepared(NamedTuple):
@@ -219,8 +221,14 @@ class HostState:
         return sorted(alive, key=lambda task: task.started)
 
     def save_task(self, task: Task) -> None:
-        """Note a task that was just started."""
+        """Note a task that was just started, or that may move data at another rate."""
         self._write(f"tasks/{task.id}.json", sealed(task._asdict()))
+
+    def rate(self, task: str) -> int | None:
+        """Return how many bytes per second a task may move; None when it is not noted (yet)."""
+        with contextlib.suppress(DiskwrightError, TypeError, KeyError, ValueError):
+            return max(0, int(self._sealed(f"tasks/{task}.json").get("rate", 0)))
+        return None
 
     def save_spec(self, task: str, spec: dict[str, Any]) -> str:
         """Write what a runner is to do; returns the path. Of logs and specs only the newest 200 are kept."""

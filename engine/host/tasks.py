@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.data.model import Fix
+from engine.data.options import require_rate
 from engine.doors import Doors
 from engine.doors.leases import Lease
 from engine.doors.processes import ProcessState
@@ -30,8 +31,11 @@ _STOP_WAIT_S = 60.0
 _LOG_LIMIT = 16 * 1024 * 1024
 
 
-def start(context: Context, state: HostState, repo_id: str, wanted: Sequence[Work], leases: LeaseSet) -> Task:
-    """Run fixes one after the other in a process that inherits the leases; returns when it is noted on this host.
+def start(
+    context: Context, state: HostState, repo_id: str, wanted: Sequence[Work], leases: LeaseSet, rate: int = 0
+) -> Task:
+    """Run fixes one after the other in a process that inherits the leases, and moves ``rate`` bytes per second at most
+    (0: as fast as it goes); returns when it is noted on this host.
 
     A process that could not be noted is ended: nobody could see it, wait for it or stop it."""
     doors = context.doors
@@ -43,6 +47,8 @@ def start(context: Context, state: HostState, repo_id: str, wanted: Sequence[Wor
         "host": doors.ids.host_id,
         "state": state.directory,
         "repo_id": repo_id,
+        "task": task_id,
+        "rate": rate,
         "fixes": [work.to_json() for work in wanted],
         "leases": {tag: lease.token for tag, lease in leases.leases.items()},
     }
@@ -59,6 +65,7 @@ def start(context: Context, state: HostState, repo_id: str, wanted: Sequence[Wor
         log="",
         images=tuple(sorted({image for fix in fixes for image in fix.images})),
         uses=tuple(sorted(uses)),
+        rate=rate,
     )
     connection, handed = context.connections[repo_id], list(leases.leases.values())
     if all(BY_CODE[fix.rule].frees for fix in fixes) and _stands_there(repository, state):
@@ -155,15 +162,7 @@ def is_running(doors: Doors, task: Task) -> bool:
 def stop(context: Context, state: HostState, repo_id: str, image_id: str) -> None:
     """Stop the tasks that work on an image; return when they have stopped. NotFound when there is none, Refused when
     somebody else works on it, StorageError when a process did not stop in a minute."""
-    doors, repository = context.doors, context.repository(repo_id)
-    here = [task for task in state.tasks() if task.repository == repository.identity]
-    tasks = [task for task in here if image_id in _images(doors, task)]
-    if not tasks:
-        if repository.leases.held(image_id):
-            who = holder(doors, repository, image_id)
-            raise Refused(f"image {image_id} is worked on, but not by a task of this host: {who}", "Stop it there")
-        context.visible(repo_id, image_id)
-        raise NotFound(f"nothing runs on image {image_id}", "diskwright tasks lists what runs here")
+    doors, tasks = context.doors, _working_on(context, state, repo_id, image_id)
     deadline = doors.clock.monotonic() + _STOP_WAIT_S
     for task in tasks:
         doors.processes.terminate(task.process)
@@ -174,3 +173,24 @@ def stop(context: Context, state: HostState, repo_id: str, image_id: str) -> Non
                     "It stops at its next step; or kill it, nothing is lost",
                 )
             doors.clock.sleep(LOOK_AGAIN_S)
+
+
+def limit(context: Context, state: HostState, repo_id: str, image_id: str, rate: int) -> None:
+    """Have the tasks that work on an image move ``rate`` bytes per second at most from now on, 0: as fast as it goes.
+    Noted on return; a task looks about once a second. NotFound, Refused as ``stop``."""
+    require_rate(rate)
+    for task in _working_on(context, state, repo_id, image_id):
+        state.save_task(task._replace(rate=rate))
+
+
+def _working_on(context: Context, state: HostState, repo_id: str, image_id: str) -> list[Task]:
+    doors, repository = context.doors, context.repository(repo_id)
+    here = [task for task in state.tasks() if task.repository == repository.identity]
+    tasks = [task for task in here if image_id in _images(doors, task)]
+    if not tasks:
+        if repository.leases.held(image_id):
+            who = holder(doors, repository, image_id)
+            raise Refused(f"image {image_id} is worked on, but not by a task of this host: {who}", "Do it there")
+        context.visible(repo_id, image_id)
+        raise NotFound(f"nothing runs on image {image_id}", "diskwright tasks lists what runs here")
+    return tasks

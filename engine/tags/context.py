@@ -93,6 +93,8 @@ class Context:
         self.take_over = take_over
         self.connections = connections
         self.stopping = stopping
+        self.rate: Callable[[], int] = lambda: 0
+        """Bytes per second that work may move now; 0: as fast as it goes."""
         self.throughput = notes.throughput
         self.report_throughput = notes.note_throughput
         self.monitored = notes.monitored

@@ -37,6 +37,7 @@ class _Pull:
         self.node = node
         self.backing = backing
         self.at = 0
+        self.rate = 0
         self.status = "running"
         self.error = ""
 
@@ -208,6 +209,17 @@ class SimMachine:
         if level:
             self._reopen(level, True)
         self._pulls[job] = _Pull(node, backing)
+
+    def limit(self, job: str, rate: int) -> None:
+        """Note it; a job here gets on with each question, which are made at times."""
+        found = self._pulls.get(job)
+        if found is None or found.status != "running":
+            raise ToolFailed(f"the job {job} is not running")
+        found.rate = rate
+
+    def rates(self) -> dict[str, int]:
+        """What each job may move in a second."""
+        return {name: job.rate for name, job in self._pulls.items()}
 
     def finish(self, job: str) -> None:
         """Stand on what is below the next layer; nothing of that is durable."""

@@ -71,6 +71,7 @@ VERBS = {
     "prepare": lambda engine, image: engine.prepare_image("a", image),
     "teardown": lambda engine, image: engine.teardown_image("a", image),
     "stop": lambda engine, image: engine.stop_task("a", image),
+    "rate": lambda engine, image: engine.limit_task("a", image, 1),
     "name file": lambda engine, image: engine.name_import_file("a", image, "/in.raw"),
 }
 NO_ERROR = {("remove", "removed"), ("remove", "deleted"), ("restore", "removed"), ("status", "removed")}

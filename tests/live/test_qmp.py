@@ -225,11 +225,34 @@ def test_what_a_machine_merged_gets_into_the_file_although_its_guest_flushes_not
             monitor.pull("job", "disk", "")
             while monitor.jobs()["job"].status != "pending":
                 pass
+            with pytest.raises(ToolFailed, match="limit"):
+                monitor.limit("job", 4096)
             assert in_the_file() == 0
             monitor.write_back("disk")
             assert in_the_file() == 192 << 10
             assert monitor.jobs()["job"].status == "pending"
             monitor.finish("job")
+    finally:
+        machine.kill()
+
+
+def test_a_job_goes_on_at_the_rate_that_it_is_told(tmp_path: Path):
+    """Of whoever started it."""
+    make(tmp_path / "base", "")
+    make(tmp_path / "top", "base")
+    for name in ("base", "top"):
+        subprocess.run(["qemu-img", "resize", "-q", "-f", "qcow2", str(tmp_path / name), "64M"], check=True)
+    write = ["qemu-io", "-f", "qcow2", "-c", "write -P 1 0 32M", str(tmp_path / "base")]
+    subprocess.run(write, check=True, stdout=subprocess.DEVNULL)
+    machine = Machine(tmp_path, str(tmp_path / "top"), "qcow2")
+    try:
+        machine.ask("block-stream", job_id="dw-slow", device="disk", speed=1)
+        with contextlib.closing(Monitors().connect(machine.monitor)) as monitor:
+            monitor.limit("dw-slow", 2)
+            assert machine.ask("query-block-jobs")[0]["speed"] == 2
+            monitor.limit("dw-slow", 0)
+            while "dw-slow" in monitor.jobs() and not monitor.jobs()["dw-slow"].ended:
+                pass
     finally:
         machine.kill()
 

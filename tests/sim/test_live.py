@@ -28,9 +28,6 @@ from sim.explore.together.live import (
     RESIZE,
     SNAPSHOT,
     VERB,
-    a_removed_middle,
-    a_removed_one_at_the_bottom,
-    a_removed_one_further_down,
 )
 from sim.hosts.crash import Crashed
 from sim.hosts.machine import UNSAFE, SimMachine
@@ -68,16 +65,18 @@ def test_a_disk_is_longer_or_is_not_at_any_step():
 
 def test_a_merge_beside_a_machine_loses_nothing():
     """Some of the steps, with a snapshot below what is merged."""
-    assert not wrong(MERGE, a_removed_middle, every=61, first=35)
+    assert not wrong(MERGE, images.a_removed_middle, every=61, first=35)
 
 
 def test_a_merge_further_down_loses_nothing_and_changes_no_snapshot():
     """Some of the steps of one of two layers that the disk stands on."""
-    assert not wrong(MERGE, a_removed_one_further_down, deaths=(VERB, MACHINE), every=83, first=47)
+    assert not wrong(MERGE, images.a_removed_one_further_down, deaths=(VERB, MACHINE), every=83, first=47)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("prepare", "every"), [(images.a_removed_snapshot, 47), (a_removed_one_at_the_bottom, 43)])
+@pytest.mark.parametrize(
+    ("prepare", "every"), [(images.a_removed_snapshot, 47), (images.a_removed_one_at_the_bottom, 43)]
+)
 def test_a_merge_beside_a_machine_loses_nothing_at_any_step(prepare: Any, every: int):
     """More of them, on a server, with nothing below. All of them: ``make live``."""
     assert not wrong(MERGE, prepare, NFS, DEATHS, every)
@@ -160,7 +159,7 @@ def not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("plant", "prepare", "deaths"), [
     (never_asked, images.a_removed_snapshot, (MACHINE,)),
     (not_waited_for, images.a_removed_snapshot, ()),
-    (not_waited_for, a_removed_one_further_down, ()),
+    (not_waited_for, images.a_removed_one_further_down, ()),
 ])  # fmt: skip
 def test_planted_bugs_of_a_merge_are_found(
     plant: Any, prepare: Any, deaths: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
@@ -347,7 +346,7 @@ def test_a_layer_that_was_opened_by_another_name_is_not_written_to(driver: Drive
 
 def test_a_merge_further_down_needs_the_snapshot_alone(driver: Driver):
     """While another machine reads it too it is in use, and both have their holders; stopped, others may use it."""
-    a_removed_one_further_down(driver)
+    images.a_removed_one_further_down(driver)
     disk, engine = driver.named["disk"], driver.engine()
     machine = start(driver, disk)
     above = a_merge(driver).images[0]

@@ -59,7 +59,7 @@ def test_libvirt_merges_nothing_further_down():
     world = World()
     world.create("a")
     driver = Driver(world)
-    live.a_removed_one_further_down(driver)
+    images.a_removed_one_further_down(driver)
     machine = start(driver, driver.named["disk"], LIBVIRT)
     deep = len(machine.nodes())
     with pytest.raises(Refused, match="top layer alone"):

@@ -99,7 +99,17 @@ def add_deep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deep", action="store_true", help="read the data too: digests, qemu-img check, real sizes")
 
 
+def add_rate(parser: argparse.ArgumentParser) -> None:
+    """``--rate`` of the verbs that start work which moves data."""
+    parser.add_argument("--rate", metavar="RATE", help="move so much in a second at most, as 50M; rate changes it")
+
+
 # -- values
+
+
+def parse_rate(text: str | None) -> int:
+    """Bytes per second: a size, or "off" for no limit (0), which None is too."""
+    return 0 if text is None or text.strip().lower() == "off" else parse_size(text)
 
 
 def parse_size(text: str) -> int:

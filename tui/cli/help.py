@@ -218,6 +218,12 @@ COMMANDS: dict[str, Command] = {
         "Ctrl-C detaches (130): the round that was started goes on.",
     ),
     "stop": _command(3, "fix", "stop what runs on an image; the work is kept", "diskwright stop main 3f2a"),
+    "rate": _command(
+        3, "fix", "let what runs on an image move so much in a second",
+        "diskwright rate main 3f2a 50M\n  diskwright rate main 3f2a off\n\n"
+        "--rate of fix, copy and import starts work with it. It is kept in the note of the task, which looks about\n"
+        "once a second; a running machine that merges is told too.",
+    ),
     "prepare": _command(
         4, "prepare", "make an image usable as a path, for a command or until teardown",
         "diskwright prepare main 3f2a\n  diskwright prepare main 3f2a --read-only -- qemu-img info {}\n"

@@ -245,6 +245,7 @@ def _of_fixing() -> dict[str, Schema]:
             ]
         },
         "stop": _object({**repository, "image": _TEXT, "stopped": _YES}),
+        "rate": _object({**repository, "image": _TEXT, "rate": _WHOLE}),
     }
 
 

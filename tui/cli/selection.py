@@ -44,6 +44,8 @@ class Choice(NamedTuple):
     """What cannot be undone may be done."""
     every: bool = False
     """Chosen by ``--all``, which never means what cannot be undone."""
+    rate: int = 0
+    """Bytes per second that they may move; 0: as fast as it goes."""
 
     @property
     def by_kind(self) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from engine.errors import BadRequest, DiskwrightError, NotFound
-from tui.cli.arguments import PREFIX_DIGITS, Parser, UsageError, json_argument, key_values, option_value
+from tui.cli.arguments import PREFIX_DIGITS, Parser, UsageError, json_argument, key_values, option_value, parse_rate
 from tui.cli.render import Output, is_terminal
 from tui.directories import user_directory
 from tui.text import words
@@ -114,6 +114,8 @@ class Session:
         for name in ("full", "deep"):
             if given.get(name):
                 found[name] = True
+        if given.get("rate"):
+            found["rate"] = parse_rate(arguments.rate)
         if given.get("strategy"):
             found["strategy"] = arguments.strategy
         if given.get("participating"):

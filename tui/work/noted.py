@@ -70,6 +70,7 @@ class NotedEngine(Engine):
     run_fixes = _noted("fix", Engine.run_fixes)
     run_fix_here = _noted("fix", Engine.run_fix_here)
     stop_task = _noted("stop", Engine.stop_task)
+    limit_task = _noted("rate", Engine.limit_task)
     set_user_data = _noted("user-data", Engine.set_user_data)
     rename_image = _noted("rename", Engine.set_user_data)
     """As ``set_user_data``, of user data in which the name alone differs."""

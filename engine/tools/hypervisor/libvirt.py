@@ -12,6 +12,7 @@ alone then.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.machinery
 import importlib.util
@@ -246,6 +247,12 @@ class LibvirtMonitor(Qemu):
 
         self._call("merge layers", start)
 
+    def limit(self, job: str, rate: int) -> None:
+        """Set the speed of what pulls into a disk."""
+        flags = self._libvirt.VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES
+        for target in [disk.target for disk in self._disks() if job in _pulls(disk)][:1]:
+            self._call("limit a merge", functools.partial(self._domain.blockJobSetSpeed, target, rate, flags))
+
     def finish(self, job: str) -> None:
         """Return: libvirt has none that waits."""
 
@@ -253,7 +260,7 @@ class LibvirtMonitor(Qemu):
         """Abort what pulls into a disk, and do not wait for it."""
         flags = self._libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC
         for disk in self._disks():
-            if job in [f"pull-{disk.target}-{node.format(index)}" for node in _NODE for index in disk.indexes[:1]]:
+            if job in _pulls(disk):
                 with contextlib.suppress(ToolFailed):  # it has ended: jobs tells
                     self._abort(disk.target, flags)
 
@@ -269,6 +276,11 @@ class LibvirtMonitor(Qemu):
         if connection is not None:
             with contextlib.suppress(Exception):  # whatever is the matter with it, we are going
                 self._call("leave", connection.close, _LEAVE_S)
+
+
+def _pulls(disk: _Disk) -> list[str]:
+    """Return the names that a job may have which pulls into it."""
+    return [f"pull-{disk.target}-{node.format(index)}" for node in _NODE for index in disk.indexes[:1]]
 
 
 def _target(element: Element) -> str:

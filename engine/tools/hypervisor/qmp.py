@@ -127,6 +127,10 @@ class QmpMonitor(Qemu):
         self._known.add(job)
         self.ask("block-stream", "merge layers", job_id=job, device=node, auto_finalize=False, **kept)
 
+    def limit(self, job: str, rate: int) -> None:
+        """Make one block-job-set-speed."""
+        self.ask("block-job-set-speed", "limit a merge", device=job, speed=rate)
+
     def finish(self, job: str) -> None:
         """Make one job-finalize."""
         self.ask("job-finalize", "end a merge", id=job)

@@ -59,33 +59,6 @@ QUIET = "quiet"
 guest flushes. Killed, it is restarted."""
 
 
-def a_removed_middle(driver: Driver) -> None:
-    """A removed snapshot between a disk and another snapshot."""
-    images.a_chain(driver)
-    middle = driver.snapshot("a", images.disk(driver))
-    driver.write("a", images.disk(driver), 2 * BLOCK, data(4))
-    driver.remove("a", middle)
-
-
-def a_removed_one_further_down(driver: Driver) -> None:
-    """A removed snapshot between two others, below a disk; some of what it has shows."""
-    images.a_chain(driver)
-    driver.write("a", images.disk(driver), 16 * BLOCK, data(4))
-    middle = driver.snapshot("a", images.disk(driver))
-    driver.write("a", images.disk(driver), 2 * BLOCK, data(5))
-    driver.snapshot("a", images.disk(driver))
-    driver.write("a", images.disk(driver), 3 * BLOCK, data(6))
-    driver.remove("a", middle)
-
-
-def a_removed_one_at_the_bottom(driver: Driver) -> None:
-    """A removed snapshot below another one, with nothing below it."""
-    images.a_chain(driver)
-    driver.snapshot("a", images.disk(driver))
-    driver.write("a", images.disk(driver), 3 * BLOCK, data(5))
-    driver.remove("a", images.snap(driver))
-
-
 PREPARED: dict[str, tuple[Callable[[Driver], object], ...]] = {
     SNAPSHOT: (images.a_disk, images.a_raw_disk, images.a_chain),
     RESIZE: (images.a_raw_disk, images.a_disk, images.a_chain),
@@ -93,9 +66,9 @@ PREPARED: dict[str, tuple[Callable[[Driver], object], ...]] = {
     EXPORT: (images.a_raw_disk, images.a_chain),
     MERGE: (
         images.a_removed_snapshot,
-        a_removed_middle,
-        a_removed_one_further_down,
-        a_removed_one_at_the_bottom,
+        images.a_removed_middle,
+        images.a_removed_one_further_down,
+        images.a_removed_one_at_the_bottom,
         images.a_disk,
         images.a_raw_disk,
     ),
@@ -488,7 +461,10 @@ def main() -> int:
     harmed = 0
     cases = [(verb, prepare) for verb, all_of_it in PREPARED.items() for prepare in all_of_it]
     for (verb, prepare), monitor in product(cases, MONITORS):
-        refused = monitor == LIBVIRT and prepare in (a_removed_one_further_down, a_removed_one_at_the_bottom)
+        refused = monitor == LIBVIRT and prepare in (
+            images.a_removed_one_further_down,
+            images.a_removed_one_at_the_bottom,
+        )
         for run in () if refused else runs(verb, prepare, monitor=monitor):
             if run is not None:
                 harmed += 1

@@ -23,6 +23,7 @@ CHANGES = frozenset(
         "grow",
         "jobs",
         "pull",
+        "limit",
         "finish",
         "write_back",
         "cancel",
@@ -76,6 +77,9 @@ class SimMonitor:
 
     def pull(self, job: str, node: str, backing: str) -> None:
         self._same("pull", job).pull(job, node, backing)
+
+    def limit(self, job: str, rate: int) -> None:
+        self._same("limit", f"{job} to {rate}").limit(job, rate)
 
     def finish(self, job: str) -> None:
         self._same("finish", job).finish(job)

@@ -1,4 +1,4 @@
-"""fix and stop: run fixes, and what they did."""
+"""fix, stop and rate: run fixes, and what they did."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from engine.data.amounts import human
 from engine.data.model import Fix, RepositoryReport
 from engine.errors import Irreversible, NotFound, Refused
 from engine.triage import rules
-from tui.cli.arguments import Parser, UsageError
+from tui.cli.arguments import Parser, UsageError, add_rate, parse_rate
 from tui.cli.confirm import confirmed
 from tui.cli.fixes import Names, called, names_in, names_of
 from tui.cli.follow import INTERRUPTED, Event, Follower, exit_code, failures
@@ -98,6 +99,7 @@ def add_fix(parser: Parser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
     parser.add_argument("--path", metavar="FILE", help="the file of an import or adoption that was not begun here")
     parser.add_argument("--no-wait", action="store_true", help="start one round of fixes and return")
+    add_rate(parser)
 
 
 def run_fix(session: Session, arguments: argparse.Namespace) -> int:
@@ -106,7 +108,7 @@ def run_fix(session: Session, arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _dry_run(session, arguments)
     report = _check(session, arguments)
-    choice = chosen(arguments, report.fixes, everything=False)
+    choice = chosen(arguments, report.fixes, everything=False)._replace(rate=parse_rate(arguments.rate))
     if arguments.path is not None:
         choice, report = _with_file(session, arguments, choice)
     choice = _allowed(session, arguments, choice, report)
@@ -214,12 +216,16 @@ def _start_only(session: Session, repo_id: str, choice: Choice, report: Reposito
 def _start(session: Session, repo_id: str, choice: Choice, todo: list[Fix]) -> Task:
     """One fix is verified before its process starts; of several each is when its turn comes."""
     if len(todo) == 1:
-        return session.engine.fix_storage_repository(repo_id, todo[0], {"irreversible": choice.irreversible})
+        return session.engine.fix_storage_repository(repo_id, todo[0], _options(choice))
     return _several(session, repo_id, choice, todo)
 
 
 def _several(session: Session, repo_id: str, choice: Choice, todo: list[Fix]) -> Task:
-    return session.engine.run_fixes(repo_id, todo, {"irreversible": choice.irreversible})
+    return session.engine.run_fixes(repo_id, todo, _options(choice))
+
+
+def _options(choice: Choice) -> dict[str, object]:
+    return {"irreversible": choice.irreversible, "rate": choice.rate}
 
 
 def _run_named(session: Session, repo_id: str, choice: Choice, outcome: Outcome) -> None:
@@ -302,7 +308,22 @@ def run_stop(session: Session, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def add_limit(parser: Parser) -> None:
+    parser.add_argument("repo", metavar="REPO")
+    parser.add_argument("image", metavar="IMAGE", help="what runs on it goes on at that rate")
+    parser.add_argument("rate", metavar="RATE", help="so much in a second at most, as 50M; off for no limit")
+
+
+def run_limit(session: Session, arguments: argparse.Namespace) -> int:
+    image, rate = session.image(arguments.repo, arguments.image), parse_rate(arguments.rate)
+    session.engine.limit_task(arguments.repo, image, rate)
+    session.out.document({"repository": arguments.repo, "image": image, "rate": rate})
+    session.out.say(f"It moves {human(rate)} in a second at most." if rate else "It moves as fast as it goes.")
+    return 0
+
+
 HANDLERS = {
     "fix": Handler(add_fix, run_fix),
     "stop": Handler(add_stop, run_stop),
+    "rate": Handler(add_limit, run_limit),
 }

@@ -12,6 +12,7 @@ from tui.cli.arguments import (
     IMAGE,
     Parser,
     UsageError,
+    add_rate,
     add_user_data,
     add_verb_options,
     json_argument,
@@ -107,6 +108,7 @@ def add_copy(parser: Parser) -> None:
     parser.add_argument("--base", metavar="IMAGE", help="an image of REPO: copy only the difference")
     parser.add_argument("--no-digest", action="store_true", help="do not compute the content digest on the way")
     parser.add_argument("--full", action="store_true", help="copy all bits when the base cannot be used")
+    add_rate(parser)
     add_making(parser)
 
 

@@ -14,7 +14,7 @@ from engine.data.amounts import human
 from engine.data.model import VolumeFormat, packing_of
 from engine.errors import DiskwrightError
 from engine.verbs import spool
-from tui.cli.arguments import Parser, UsageError, add_verb_options
+from tui.cli.arguments import Parser, UsageError, add_rate, add_verb_options
 from tui.cli.commands.images import add_making, add_wait, answer
 from tui.cli.session import Handler, Session, absolute, usable
 from tui.text.printable import printable, quoted
@@ -42,6 +42,7 @@ def add_import(parser: Parser) -> None:
     parser.add_argument("--format", metavar="FORMAT", required=True, help=_FORMATS_HELP)
     parser.add_argument("--verify", action="store_true", help="wait, then read the disk back and compare")
     parser.add_argument("--no-digest", action="store_true", help="do not compute the content digest on the way")
+    add_rate(parser)
     add_making(parser)
 
 

@@ -1,0 +1,116 @@
+"""How fast work moves data: as fast as it is told, also while it goes on. Time is simulated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine.copying.pace import Pace
+from engine.errors import BadRequest, Refused, Stopped
+from sim.disk.files import Fault
+from sim.explore.cases.driver import Driver, MiB
+from sim.hosts.processes import SimProcess
+from tests.sim.live_kit import a_merge, start
+
+
+class Clock:
+    """Time passes while somebody sleeps, and a second for each look at 0."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def wall(self) -> float:
+        return self.now
+
+
+def test_what_moved_is_waited_for_and_no_pause_is_made_up_for():
+    """One second a mebibyte; after an hour in which nothing moved, too."""
+    clock = Clock()
+    pace = Pace(clock, lambda: MiB, lambda: None)
+    for _ in range(10):
+        pace.moved(MiB)
+    assert 9.9 <= clock.now <= 10.1
+    clock.now += 3600
+    for _ in range(10):
+        pace.moved(MiB)
+    assert 3618 <= clock.now <= 3620.1
+    assert pace.waited
+
+
+def test_a_limit_changes_while_it_is_waited_for():
+    """From a byte a second, which would take days, to none; and it can be stopped in that wait."""
+    clock = Clock()
+    Pace(clock, lambda: 1 if clock.now < 5 else 0, lambda: None).moved(MiB)
+    assert 5 <= clock.now <= 5.5
+
+    def stop() -> None:
+        raise Stopped("enough")
+
+    with pytest.raises(Stopped):
+        Pace(clock, lambda: 1, stop).moved(MiB)
+    assert clock.now <= 6
+    unlimited = Pace(clock, lambda: 0, stop)
+    unlimited.moved(1 << 40)
+    assert not unlimited.waited
+
+
+def a_copy(driver: Driver, rate: int) -> float:
+    """Copy 4 MiB; return how long its task took."""
+    disk = driver.create("a", 8 * MiB)
+    for at in range(4):
+        driver.write("a", disk, at * 2 * MiB, b"\1" * MiB)
+    engine = driver.engine()
+    image = engine.copy_image("b", disk, options={"auto_fix": False})
+    (fix,) = (one for one in engine.check_storage_repository("b") if one.target == image)
+    clock = engine.doors.clock
+    begun = clock.monotonic()
+    engine.wait_for_task(engine.fix_storage_repository("b", fix, {"rate": rate}))
+    assert engine.get_image_status("b", image).status == "optimized"
+    return clock.monotonic() - begun
+
+
+def test_a_task_moves_no_more_than_it_was_told(driver: Driver):
+    """A copy of 4 MiB with 1 MiB a second, and without a limit; what limited it is no measure of the storage."""
+    assert a_copy(driver, 0) < 1
+    known = driver.engine().context.throughput(driver.engine().list_repositories()["b"].identity)
+    assert 3.5 < a_copy(driver, MiB) < 6
+    assert driver.engine().context.throughput(driver.engine().list_repositories()["b"].identity) == known
+
+
+def test_what_runs_goes_on_at_another_rate(driver: Driver):
+    """A machine that merges is told, at once and when its task is told; a rate that is none, and an image on which
+    nothing runs, are told of."""
+    disk, engine = driver.create("a", MiB), driver.engine()
+    driver.write("a", disk, 0, b"\1" * MiB)
+    driver.remove("a", driver.snapshot("a", disk))
+    machine = start(driver, disk)
+    seen: list[int] = []
+
+    def look(process: SimProcess, call: str, what: str) -> Fault:
+        if call == "hypervisors.jobs" and machine.rates():
+            rate = machine.rates().popitem()[1]
+            if rate not in seen:
+                seen.append(rate)
+            if rate == 4096 and len(seen) == 2:
+                engine.limit_task("a", disk, 8192)
+        return Fault.NONE
+
+    driver.world.hook = look
+    engine.wait_for_task(engine.fix_storage_repository("a", a_merge(driver), {"irreversible": True, "rate": 4096}))
+    assert seen == [0, 4096, 8192]
+    assert len(machine.nodes()) == 1
+    for nonsense in (-1, True, "fast"):
+        wrong: Any = nonsense
+        with pytest.raises(BadRequest):
+            engine.limit_task("a", disk, wrong)
+        with pytest.raises(BadRequest):
+            engine.copy_image("b", disk, options={"rate": wrong})
+    with pytest.raises(Refused, match="not by a task"):
+        engine.limit_task("a", disk, 1)

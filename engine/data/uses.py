@@ -24,6 +24,14 @@ def uses(record: Record) -> tuple[str, ...]:
     return (*[parent for parent in record.parents() if parent != record.id], *([taken] if taken else []))
 
 
+def all_uses(record: Record) -> tuple[str, ...]:
+    """Return what is entered for a record when nothing is known of what was entered before: what it uses, and of a
+    snapshot its volume, which it may have taken over long ago. A record that names that one too may be left, or be put
+    back."""
+    own = [record.volume.id] if record.volume is not None and not record.mutable else []
+    return tuple(dict.fromkeys([*uses(record), *own]))
+
+
 def taken_over(record: Record) -> str:
     """Return the id of the volume that the tag takes over from another one, which has it as its data; "" for none."""
     operation = record.operation

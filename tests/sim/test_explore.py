@@ -55,7 +55,7 @@ def test_repositories_from_before_there_were_uses_survive_power_cuts_at_every_ef
 @pytest.mark.parametrize("case", ENTERING)
 def test_giving_uses_to_a_repository_survives_power_cuts_at_every_effect(case):
     """Whatever is left works as before, or has all entered; and the fix goes on."""
-    assert not Explorer(ENTERING[case], "posix", seconds=2).run().violations
+    assert not Explorer(ENTERING[case], "posix", seconds=3).run().violations
 
 
 @pytest.mark.parametrize("case", LONG)

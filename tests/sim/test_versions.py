@@ -46,4 +46,4 @@ def test_a_program_that_takes_unknown_operations_for_its_own_is_found(monkeypatc
     """By a case and by the fuzzer: it made an image that was acknowledged unreadable."""
     monkeypatch.setattr(decoding, "VERBS", Everything())
     assert any("no fix mends it" in problem for run in mixed(CASES["snapshot"], 3) for problem in run.problems)
-    assert any(fuzz(seed, world="versions").problems for seed in range(1, 6))
+    assert any(fuzz(seed, world="versions").problems for seed in range(7, 12))

@@ -26,7 +26,7 @@ from engine.formats.files import layout
 from engine.formats.files.parts import Parts, Said
 from engine.formats.files.tags import ShardOfTags, Tags
 from engine.formats.files.tree import Tree
-from engine.formats.files.uses import Use, missing
+from engine.formats.files.uses import Use, everything, missing
 
 
 def missing_uses(tags: Tags, shards: list[ShardOfTags]) -> Iterator[Use]:
@@ -103,9 +103,7 @@ def _enter_all(tags: Tags) -> None:
     bad += [f"the record of image {tag} cannot be understood" for tag, entry in found.items() if entry.problem]
     if bad:
         raise Refused(f"it is not known what all images need: {bad[0]}", "Repair it, or give it up, first")
-    tags.uses.enter_missing(
-        missing(found, ())
-    )  # also what is seen: whoever entered it may have died before it was durable
+    tags.uses.enter_missing(everything(found))  # seen or not: who entered it may have died before it was durable
     tags.settle_all()
 
 

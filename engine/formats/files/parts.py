@@ -139,7 +139,9 @@ class Parts:
         if lease is None:
             raise ImageBusy(f"somebody else writes {name}", "Wait for it, and check again")
         try:
-            self._write(name, self._texts()[name])
+            content = self._texts()[name]
+            self._files.sync_directory(self._tree.root)  # what the other one says was seen, and may not be durable
+            self._write(name, content)
         finally:
             lease.release()
 

@@ -271,8 +271,8 @@ class Tags:
         return generation
 
     def _enter(self, record: Record, before: Record | None, generation: int) -> None:
-        if self._said.found.enters:  # what the record before needs is there only when all were entered
-            self.uses.enter(record, before if self.knows_users else None, generation)
+        if self._said.found.enters:
+            self.uses.enter(record, before, generation, self.knows_users)
 
     def _remember(self, tag: str, generation: int, record: Record | None) -> None:
         if self._said.found.enters and record is not None:

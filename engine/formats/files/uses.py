@@ -16,11 +16,12 @@ stays as long as the snapshot does; who has entered it relies on it for the next
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from engine.data.records import Record
-from engine.data.uses import follower, named, taken_over, uses
+from engine.data.uses import all_uses, follower, named, taken_over, uses
 from engine.doors.files import Kind
 from engine.formats.base import TagEntry
 from engine.formats.files import layout
@@ -60,11 +61,13 @@ class Uses:
         ]
         return [Use(*parsed) for parsed in found if parsed is not None]
 
-    def enter(self, record: Record, before: Record | None, generation: int) -> None:
-        """Enter what the record needs and the one before it did not. Durable on return, but for what is not needed
-        before the directory of the record itself was synced: what a snapshot that only begins is about to need."""
-        known = uses(before) if before is not None else ()
-        new = [one for one in uses(record) if one not in known and (one, record.id) not in self._followed]
+    def enter(self, record: Record, before: Record | None, generation: int, complete: bool = True) -> None:
+        """Enter what the record needs and the one before it did not; all that it may need, where it is not ``complete``
+        what was entered for those before. Durable on return, but for what is not needed before the directory of the
+        record itself was synced: what a snapshot that only begins is about to need."""
+        known = uses(before) if before is not None and complete else ()
+        needed = uses(record) if complete else all_uses(record)
+        new = [one for one in needed if one not in known and (one, record.id) not in self._followed]
         self._followed.difference_update((one, record.id) for one in uses(record))
         for subject in new:
             self._create(Use(subject, record.id, generation))
@@ -129,6 +132,19 @@ def surplus(use: Use, user: TagEntry | None, subject: TagEntry | None) -> bool:
     if record is None or (record.volume is not None and record.volume.parent == use.subject != record.id):
         return False  # nearly always
     return use.subject not in named(record)
+
+
+def everything(tags: Mapping[str, TagEntry]) -> Iterator[Use]:
+    """Return all that is to be entered where nothing was: what each record may need, and who names a volume that others
+    name, too. It belongs to one of them, which nothing else tells whoever deletes another."""
+    namers = Counter(
+        volume for entry in tags.values() if entry.record for volume in {ref.id for ref in entry.record.volumes()}
+    )
+    for tag, entry in tags.items():
+        if entry.record is not None:
+            shared = [ref.id for ref in entry.record.volumes() if namers[ref.id] > 1]
+            for subject in dict.fromkeys([*all_uses(entry.record), *shared]):
+                yield Use(subject, tag, entry.generation)
 
 
 def missing(tags: Mapping[str, TagEntry], entered: Container[tuple[str, str]]) -> Iterator[Use]:

@@ -258,6 +258,12 @@ ENTERING = {
     case.name: case
     for case in (
         Case("old:enter-uses", images.two_that_stand_on_a_removed_one, _fix("a", rules.O_USES), uses=False),
+        Case(
+            "old:enter-uses-of-snapshots",
+            images.a_snapshot_beside_an_unfinished_one,
+            _fix("a", rules.O_USES),
+            uses=False,
+        ),
         Case("old:enter-uses-of-a-merge", images.a_begun_merge, _fix("a", rules.O_USES), uses=False),
     )
 }

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine.data.records import canonical
+from engine.data.records import Operation, canonical
 from engine.errors import ImageBusy, Refused, StorageError
 from engine.formats.base import Missing, Repository
 from engine.formats.files import layout
@@ -17,7 +17,7 @@ from engine.formats.files.tree import Tree
 from engine.formats.files.uses import Uses
 from tests.formats.kit import T1, T2, V1, V2, LocalStorage, SpyFiles, failing, once, qcow2, raw, real_doors, record
 
-P = "5" * 32
+P, Q, V3 = "5" * 32, "6" * 32, "7" * 32
 NEVER = Missing("uses", "")
 
 
@@ -60,6 +60,20 @@ def test_what_records_need_is_entered_and_then_believed(old: LocalStorage):
     assert repository.tags.knows_users and old.open().tags.knows_users and set(old.open().tags.users(P)) == {T1}
     wanted = {"format": "1.0", "id": identity, "later": True, "needs": ["uses"], "owner": "0"}
     assert said(old) == [wanted, wanted]
+
+
+def test_whose_volume_it_is_that_several_name_is_entered(old: LocalStorage):
+    """A snapshot has taken over the volume of its disk, which its record says no more; another one that was never
+    finished names it, too. It was deleted with that one."""
+    repository = old.open()
+    unfinished = Operation("create_snapshot", other=P)
+    repository.tags.publish(record(T1, volume=qcow2(V1, ""), mutable=False, strong=True), 0)
+    repository.tags.publish(record(T2, volume=qcow2(V1, ""), mutable=False, strong=False, operation=unfinished), 0)
+    repository.tags.publish(record(Q, volume=qcow2(V2, "")), 0)
+    repository.tags.publish(record(P, volume=qcow2(V3, "")), 0)
+    give(repository)
+    assert {user for user, _ in entered(old, V1)} == {T1, T2}
+    assert entered(old, V2) == entered(old, V3) == [] and not old.open().scan().litter
 
 
 def test_interrupted_at_any_step_it_is_not_believed_and_goes_on(old: LocalStorage):

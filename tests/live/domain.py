@@ -21,8 +21,8 @@ from engine.errors import ToolMissing
 from engine.tools.hypervisor import libvirt
 from tests.doors.children import wait_ended
 
-PAUSED = 1
-"""A flag of libvirt's: a domain that is started so runs no guest, and its disks work."""
+LIVE = PAUSED = 1
+"""Flags of libvirt's. A domain that is started paused runs no guest, and its disks work."""
 PROGRAMS = ("libvirtd", "qemu-system-x86_64", "unshare", "nsenter")
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 PATIENCE_S = 60.0
@@ -47,6 +47,7 @@ _DOMAIN = """
   <name>{name}</name>
   <memory unit='MiB'>16</memory>
   <os><type arch='x86_64' machine='pc'>hvm</type></os>
+  <features><acpi/></features>
   <devices>
     <emulator>{emulator}</emulator>
     {disks}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.contracts.source import ROOT
-from tests.live.domain import PATIENCE_S, PAUSED, Daemon, binding, guest, missing
+from tests.live.domain import LIVE, PATIENCE_S, PAUSED, Daemon, binding, guest, missing
 
 pytestmark = [
     pytest.mark.slow,
@@ -59,8 +59,8 @@ def hooked(tmp_path: Path) -> Iterator[Hooked]:
 
 
 def test_the_hook_prepares_the_disk_of_a_domain_and_tears_it_down(hooked: Hooked, tmp_path: Path):
-    """At each start, whatever was done while it ran, and whoever died; and no domain is started on a disk that another
-    has, or with a format that it has not."""
+    """Whatever was done while it ran, and whoever died; also of one that was attached later. No domain is started on a
+    disk that another has, or with a format that it has not."""
     for command in ("create-repo", "connect"):
         given = ["main"] if command == "connect" else []
         hooked.run(command, *given, "localfs-1.0", f"path={tmp_path}/images")
@@ -81,12 +81,15 @@ def test_the_hook_prepares_the_disk_of_a_domain_and_tears_it_down(hooked: Hooked
     hooked.run("create-snapshot", "main", "web")
     guest(hooked.domain("web"), "write -P 2 64k 64k")
     hooked.domain("web").destroy()
-    hooked.domain("other").createWithFlags(PAUSED)
+    assert hooked.prepared() == 0
+    hooked.daemon.define("bare").createWithFlags(PAUSED)
+    monitor = f"libvirt:{hooked.daemon.uri}/bare"
+    element = hooked.run("prepare", "main", "web", "--monitor", monitor, "--print", "libvirt")["print"]
+    hooked.domain("bare").attachDeviceFlags(element, LIVE)
     for number in range(2):
-        guest(hooked.domain("other"), f"read -P {number + 1} {number * 64}k 64k")
-    assert hooked.prepared() == 1
+        guest(hooked.domain("bare"), f"read -P {number + 1} {number * 64}k 64k")
     hooked.daemon.stop()
-    hooked.daemon.kill_machine("other")
+    hooked.daemon.kill_machine("bare")
     hooked.daemon.start()
     deadline = time.monotonic() + PATIENCE_S
     while hooked.prepared():  # it finds that the domain has ended while others ask

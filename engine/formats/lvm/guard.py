@@ -57,6 +57,10 @@ class Guard(Protocol):
     def still_ours(self, header: MetaHeader) -> bool:
         """Return whether the lock that ``records`` gave was not taken away meanwhile."""
 
+    def require_newer(self, written: int, header: MetaHeader) -> None:
+        """Return if what is written under that lock counts as newer than what was written under its version
+        ``written``. Damaged."""
+
     def changing(self) -> contextlib.AbstractContextManager[VolumeGroup]:
         """Hold the right to change LVM's metadata of the group for the body, which gets a fresh report. Refused naming
         the manager when this host is not it; Conflict when another process keeps it for too long. May be nested. What
@@ -160,6 +164,9 @@ class ExclusiveGuard:
         """Return whether no host took the group over since."""
         now = self._meta.header()
         return (now.term, now.manager, now.nonce) == (header.term, header.manager, header.nonce)
+
+    def require_newer(self, written: int, header: MetaHeader) -> None:
+        """Return: reading back tells."""
 
     def bad_header_pages(self) -> list[int]:
         """Look at both pages, which are the manager's."""

@@ -21,7 +21,6 @@ from engine.doors.volume_groups import VolumeGroup
 from engine.errors import (
     BadRequest,
     Conflict,
-    Damaged,
     DiskwrightError,
     NoSpace,
     NotFound,
@@ -35,6 +34,7 @@ from engine.formats.lvm.guard import ExclusiveGuard
 from engine.formats.lvm.metadata import layout
 from engine.formats.lvm.metadata.area import Meta, sealed_header
 from engine.formats.lvm.metadata.pages import PAGE_BYTES
+from engine.formats.lvm.shared import lease_volume
 from engine.formats.lvm.shared.guard import SharedGuard
 from engine.formats.lvm.shared.roster import Roster
 from engine.formats.lvm.volumes.activation import Activation
@@ -269,7 +269,9 @@ def attach(doors: Doors, parameters: Parameters) -> Attached:
         if header.mode != layout.SHARED:
             _mark_as_ours(group, meta, report, header)
             return Attached(group, meta, header, ExclusiveGuard(group, meta), parameters.files)
-        guard = SharedGuard(group, meta, _roster(group, meta, header, report).join(), header.chunks)
+        roster = Roster(meta, lease_volume.activate(group, header, report))
+        guard = SharedGuard(group, meta, roster.join(), header.chunks)
+        guard.require_as_new(header)
         return Attached(group, meta, guard.resume(header), guard, parameters.files)
     except BaseException:
         meta.close()
@@ -289,14 +291,6 @@ def _mark_as_ours(group: Group, meta: Meta, report: VolumeGroup, header: layout.
         groups.set_system_id(group.name, groups.system_id, former)
         group.sync()
     meta.reach(group.report())
-
-
-def _roster(group: Group, meta: Meta, header: layout.MetaHeader, report: VolumeGroup) -> Roster:
-    """Return the roster of a group, with ``dw-leases`` active at the size it has now."""
-    if layout.LEASES not in report.volumes:
-        raise Damaged(f"the volume group {report.name} has no {layout.LEASES}", "Put back what was there")
-    path = group.doors.volume_groups.activate(group.name, layout.LEASES)
-    return Roster(meta, LeaseArea(layout.area_name(header.identity), path))
 
 
 def detach(doors: Doors, parameters: Parameters) -> None:
@@ -323,13 +317,20 @@ def detach(doors: Doors, parameters: Parameters) -> None:
 
 def _leave(group: Group, meta: Meta, report: VolumeGroup) -> None:
     """Deactivate everything but ``dw-meta``, and take part no more."""
-    active = report.volumes.get(layout.LEASES)
-    if active is None or not active.active:  # not shared, or this host takes no part
+    leases, header = report.volumes.get(layout.LEASES), None
+    if leases is None:  # it may have been lost, and this host take part all the same
+        with contextlib.suppress(DiskwrightError):
+            header = meta.header()
+    elif leases.active:
+        header = meta.header()
+    if header is None or not header.hosts:  # not shared, or this host takes no part
         if Activation(group, ExclusiveGuard(group, meta)).deactivate(every=True):
             raise still_in_use(report.name)
         return
-    header = meta.header()
-    roster = _roster(group, meta, header, report)
+    area = lease_volume.area(group, header)
+    if leases is not None:
+        area = area._replace(path=group.doors.volume_groups.activate(group.name, layout.LEASES))
+    roster = Roster(meta, area)
     member = roster.member()
     if member is not None:
         guard = SharedGuard(group, meta, member, header.chunks)
@@ -340,7 +341,8 @@ def _leave(group: Group, meta: Meta, report: VolumeGroup) -> None:
             raise still_in_use(report.name)
         guard.forget_notes()
         roster.leave()
-    group.doors.volume_groups.deactivate(group.name, layout.LEASES)
+    if leases is not None:
+        group.doors.volume_groups.deactivate(group.name, layout.LEASES)
 
 
 def deactivate_meta(group: Group) -> None:

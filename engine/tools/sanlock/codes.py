@@ -41,5 +41,9 @@ def failure(error: SanlockError, doing: str) -> DiskwrightError:
     if error.code in _NO_DAEMON:
         return StorageError(message, "See that sanlock's daemon runs on this host (systemctl enable --now sanlock)")
     if error.code in _NOTHING_THERE:
-        return StorageError(message, "What stands there on the disk is not this lease; check the repository")
+        return StorageError(
+            message,
+            "What stands there on the disk is not this lease. If it was overwritten, put back what was there: "
+            "docs/lvm.md tells how, under When dw-leases is gone",
+        )
     return StorageError(message, "See what sanlock says (sanlock client log_dump), and try again")

@@ -148,7 +148,7 @@ class SanlockLeases:
                     "Give this host another number",
                 ) from None
             if error.code not in (*JOINED_ALREADY, IN_TRANSIT):
-                raise failure(error, f"take part in the lease area {area.name}") from None
+                raise failure(error, f"take part in the lease area {area.name} ({area.path})") from None
             return self.joined(area) == number
         return True
 
@@ -229,7 +229,7 @@ class SanlockLeases:
                 return True
             except SanlockError as error:
                 if error.code not in IN_USE:
-                    raise failure(error, f"take lease {key} in {area.name}") from None
+                    raise failure(error, f"take lease {key} in {area.name} ({area.path})") from None
                 if error.code == IN_TRANSIT:
                     again = time.monotonic() < deadline and not self._held_elsewhere(area, key)
                 else:
@@ -249,7 +249,7 @@ class SanlockLeases:
         try:
             owners = self._library.owners(self._resource(area, key))
         except SanlockError as error:
-            raise failure(error, f"look at lease {key} in {area.name}") from None
+            raise failure(error, f"look at lease {key} in {area.name} ({area.path})") from None
         found = [(self.host(area, number), generation) for number, generation in owners]
         return [host for host, generation in found if host.generation == generation and not host.gone]
 

@@ -182,6 +182,8 @@ class Records:
     def _write(self, header: MetaHeader, slot: Slot, write: Write) -> None:
         """Write body and head, make one sync, and read back what is there."""
         geometry = header.geometry
+        if slot.newest is not None:
+            self._guard.require_newer(slot.newest.stamp.version, header)
         if geometry.hosts:
             kept = slot.bad if slot.problem else tuple(one for one in slot.bad if one in slot.known_bad)
             write = write._replace(bad=kept)

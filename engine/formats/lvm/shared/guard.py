@@ -23,6 +23,7 @@ from engine.formats.lvm.guard import unchanged
 from engine.formats.lvm.metadata import layout
 from engine.formats.lvm.metadata.area import Meta
 from engine.formats.lvm.metadata.layout import GROUP_LEASE, RECORDS_LEASE, MetaHeader, tag_lease
+from engine.formats.lvm.shared.lease_volume import require_newer, require_there
 from engine.formats.lvm.shared.notes import ActiveVolumes, room_for
 from engine.formats.lvm.shared.roster import Membership, Roster
 
@@ -49,6 +50,13 @@ class SharedGuard:
         """Slots whose leases this process has, for tags that have no record yet."""
         self._changing: SharedLease | None = None
         self._chunks = chunks
+
+    def require_as_new(self, header: MetaHeader) -> None:
+        """Return if the leases know what the repository does of this host. Damaged when they are older."""
+        known = [self._notes.generation(), self._roster.entries()[self._member.number - 1].dead]
+        if header.number == self._member.number:
+            known.append(header.generation)
+        self._require_newer(max(known), self._member.generation)
 
     # -- leases of slots
 
@@ -140,6 +148,15 @@ class SharedGuard:
         """Ask for the presence of this host: a lease is lost with it, and with nothing else."""
         return self._present()
 
+    def require_newer(self, written: int, header: MetaHeader) -> None:
+        """Compare versions of the lease of the records."""
+        self._require_newer(written, header.term)
+
+    def _require_newer(self, known: int, now: int) -> None:
+        if known > now:
+            self._require_present()  # else the lease was lost, and somebody else had it since
+        require_newer(self._group, known, now)
+
     def _present(self) -> bool:
         now = self._leases.host(self._member.area, self._member.number)
         return self._leases.joined(self._member.area) == now.number and self._is(now)
@@ -152,6 +169,7 @@ class SharedGuard:
         manager."""
         with self._locked(GROUP_LEASE, "changing the volume group") as lease:
             now = self._meta.header()
+            self._require_newer(now.term, lease.version)
             if now.chunks == header.chunks:
                 self._require_manager(now)
                 with self._making_room(now.chunks):
@@ -180,7 +198,9 @@ class SharedGuard:
 
     def _more_leases(self, header: MetaHeader) -> None:
         groups, name, length = self._group.doors.volume_groups, self._group.name, layout.leases_bytes(header.chunks + 1)
-        there = self._group.report().volumes[layout.LEASES].size
+        report = self._group.report()
+        require_there(report)
+        there = report.volumes[layout.LEASES].size
         self._meta.require_chunk(header, beside=max(0, length - there))
         if there < length:
             groups.resize(name, layout.LEASES, length)
@@ -207,10 +227,14 @@ class SharedGuard:
             yield self._group.report()
             return
         with self._locked(GROUP_LEASE, "changing the volume group") as lease:
-            self._require_manager(self._meta.header())
+            header = self._meta.header()
+            self._require_newer(header.term, lease.version)
+            self._require_manager(header)
             self._changing = lease
             try:
-                yield self._group.report()
+                report = self._group.report()
+                require_there(report)
+                yield report
             finally:
                 self._changing = None
 
@@ -319,6 +343,7 @@ class SharedGuard:
         return now.generation > header.generation or now.gone
 
     def _become(self, header: MetaHeader, lease: SharedLease, manager: str, number: int, generation: int) -> None:
+        self._require_newer(header.term, lease.version)
         new = header._replace(manager=manager, number=number, generation=generation, term=lease.version)
         self._meta.write_header(new, self.lane(lease.version))
 

@@ -146,6 +146,10 @@ class ActiveVolumes:
         """Return the volumes that this host has noted. StorageError."""
         return self._own().active
 
+    def generation(self) -> int:
+        """Return which presence of this host wrote its notes, 0 when none has. StorageError."""
+        return self._read(self._member.number).generation
+
     def clear(self) -> None:
         """Take all notes of this host back: nothing is active here. StorageError, Conflict."""
         with self._locked():

@@ -123,7 +123,8 @@ def _volume(node: Node, links: list[chains.Link], names: list[str], own_paths: l
 def layer_of(machine: Machine, entry: Prepared, link: chains.Link, path: str) -> Node:
     """Return the node of a layer below a disk, whose volume is at ``path``, if the machine can write to it. Refused
     when it cannot be told, and for what it has opened by the name of the disk: it opens that anew to write to it, and
-    the name leads to another volume since there is a snapshot above this one."""
+    the name leads to another volume since there is a snapshot above this one. (As tried, qemu 7.2 says that this is
+    locked then, and reads the layer from that other file from there on.)"""
     links = [f"{run}/{backing_name(link.tag)}" for run in (entry.run, *entry.names)]
     layers = [node for node in machine.monitor.nodes() if node.format in _FORMATS]
     found = [node for node in layers if node.name == node_name(link.volume) or node.path in (path, *links)]

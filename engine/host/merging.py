@@ -134,8 +134,8 @@ def run(context: Context, state: HostState, repo_id: str, entry: Prepared, fix: 
             ):
                 chains.unchanged(repository, links)
                 entry = machines.hold(context, state, repository, entry, links, leases, merged=above)
-                _require_room(repository, fixes.verify(context, repository, fix).fix)
                 try:
+                    _require_room(repository, fixes.verify(context, repository, fix).fix)
                     if at > 0:  # it opens that layer anew, by its name
                         paths.extend(context, entry.run, links, chains.layers(repository, links))
                     merge.beside_machine(
@@ -220,6 +220,8 @@ def _own(machine: Machine, links: list[chains.Link]) -> str:
 def _merge(attempt: Attempt, machine: Machine, runs: Sequence[str], links: list[chains.Link]) -> None:
     """Have it done. A node that was given a name stays open when nobody uses it any more: that is closed."""
     _pull(attempt, machine, links)
+    if not links[0].record.mutable:
+        _make_durable(attempt, links)  # its header: others may have it open when somebody could rewrite that
     names = [*EVERY, backing_name(links[1].tag)]
     paths = [f"{run}/{name}" for run in runs for name in names] + machines.own_paths_of(attempt.repository, links)[1:]
     backing = _backing(links)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from engine.data import progress
 from engine.data.model import Finding, Fix, RepositoryReport, VolumeFormat, Wait, WaitKind
@@ -82,7 +82,7 @@ def _look(context: Context, repository: Repository, deep: bool, only: str | None
         late_writers=_late_writers(repository, scan, facts, only) if shared else {},
         unheld=_unheld(repository, scan, only),
         handed_out=_handed_out(repository, scan) if shared else {},
-        monitored=_monitored(context, repository, scan),
+        monitored=_monitored(context, repository, scan, only),
         keepers=keepers(context, scan),
     )
     _sources(context, repository, view, only)
@@ -94,28 +94,32 @@ def _look(context: Context, repository: Repository, deep: bool, only: str | None
     return view
 
 
-def _monitored(context: Context, repository: Repository, scan: Scan) -> frozenset[str]:
+def _monitored(context: Context, repository: Repository, scan: Scan, only: str | None) -> frozenset[str]:
     """Return the images whose machines run here and can be told to work on them, and the layers below those that no
-    other one of them needs; on LVM none is."""
+    other one of them needs; on LVM none is. Of those that are far from ``only`` none is asked for."""
     noted = context.monitored(repository.identity) if repository.activation is None else ()
     found: Counter[str] = Counter()
     for image in noted:
-        chain = list(_chain_of(repository, image))
-        if chain and gate.is_written(repository, chain[0].volume):
+        chain = list(_chain_of(repository, image, scan.tags))
+        near_it = only is None or image in scan.tags or only in [record.id for record in chain]
+        if chain and near_it and gate.is_written(repository, chain[0].volume):
             found.update(record.id for record in chain)
     return frozenset(tag for tag, machines in found.items() if machines == 1)
 
 
 def stands_on(repository: Repository, image: str, tag: str) -> bool:
     """Tell whether an image is that tag, or needs it, as far as its chain can be read."""
-    return any(record.id == tag for record in _chain_of(repository, image))
+    return any(record.id == tag for record in _chain_of(repository, image, {}))
 
 
-def _chain_of(repository: Repository, image: str) -> Iterator[Record]:
+def _chain_of(repository: Repository, image: str, known: Mapping[str, TagEntry]) -> Iterator[Record]:
     """Yield the records of a chain, top first, as far as they can be read."""
     seen: set[str] = set()
     with contextlib.suppress(DiskwrightError):
-        while image and image not in seen and (entry := repository.tags.read(image)) and entry.record:
+        while image and image not in seen:
+            entry = known.get(image) or repository.tags.read(image)
+            if entry is None or entry.record is None:
+                return
             seen.add(image)
             yield entry.record
             image = entry.record.volume.parent if entry.record.volume else ""

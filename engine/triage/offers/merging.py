@@ -29,6 +29,7 @@ from engine.triage.propose import cost, fix, reads_of
 from engine.triage.propose import room as room_for
 from engine.triage.view import Graph
 
+_BY_MACHINE = " by its machine, while it runs; the guest does not stop, and what it writes meanwhile delays nothing"
 RUN_LAYERS = 4
 """So many are merged in one pass."""
 
@@ -196,7 +197,7 @@ def _fix(graph: Graph, below: Record, above: Record, way: str) -> Fix:
     upper, lower = graph.data(above.volume), graph.data(below.volume)
     moved = {"down": upper, "up": lower}.get(way, upper + lower)
     share = " (goes on where it was interrupted)" if above.operation is not None else ""
-    by = " by its machine, while it runs" if above.id in graph.view.monitored else ""
+    by = _BY_MACHINE if above.id in graph.view.monitored else ""
     freed = graph.used(below.volume if way == "up" else above.volume)
     keeper = graph.view.keepers.get(below.id)
     risk = {"down": Risk.REWRITES_BASE, "up": Risk.IRREVERSIBLE}.get(way, Risk.REVERSIBLE)

@@ -143,12 +143,12 @@ def test_libvirt_knows_what_was_done_to_the_disk_of_a_running_domain(running: Ru
     running.engine.remove_image("a", second)
     running.merge()
     running.require_known(2)
+    running.again()
+    running.require_known(2)
     running.daemon.restart()
     running.engine.remove_image("a", first)
     running.merge()
-    running.require_known(1)
-    running.again()
-    running.require_known(1)
+    running.require_known(1)  # the definition names nothing below, although the disk was open by its path
     for number in range(3):
         guest(running.domain, f"read -P {number + 1} {number * 64}k 64k")
     assert running.domain.blockInfo("vda")[0] == 2 * MiB

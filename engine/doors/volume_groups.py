@@ -177,9 +177,9 @@ class VolumeGroups(Protocol):
         """Make the volume a device of this host and return its path. One that is a device already gets the
         place and size that the group gives it now, which another host may have changed."""
 
-    def deactivate(self, group: str, name: str) -> None:
-        """Take the device away; success when it is not there, StorageError while it is open. Also of a group that
-        belongs to another host by now."""
+    def deactivate(self, group: str, *names: str) -> None:
+        """Take devices away; success where they are not there, StorageError while one is open: which of the others are
+        still there is not known then. Also of a group that belongs to another host by now."""
 
     def remove_devices(self, uuid: str) -> list[str]:
         """Take away every device that this host has of the group with that uuid, whoever may use the group now and

@@ -377,12 +377,13 @@ class SimVolumeGroups:
         self._active.add(found.volume(name).uuid)
         return f"{DEVICE_ROOT}{group}/{name}"
 
-    def deactivate(self, group: str, name: str) -> None:
-        self.process.enter("volume_groups.deactivate", f"{DEVICE_ROOT}{group}/{name}")
-        volume = self._find(group)[1].volumes.get(name)
-        if volume is not None:
-            self._not_open(group, name, volume.uuid)
-            self._active.discard(volume.uuid)
+    def deactivate(self, group: str, *names: str) -> None:
+        for name in names:
+            self.process.enter("volume_groups.deactivate", f"{DEVICE_ROOT}{group}/{name}")
+            volume = self._find(group)[1].volumes.get(name)
+            if volume is not None:
+                self._not_open(group, name, volume.uuid)
+                self._active.discard(volume.uuid)
 
     def remove_devices(self, uuid: str) -> list[str]:
         self.process.enter("volume_groups.remove_devices", uuid)

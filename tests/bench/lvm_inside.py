@@ -138,6 +138,7 @@ def copy(bench: Bench, mib: int) -> dict[str, list[Any]]:
         bench.groups.activate(GROUP, bench.volume(disk))  # the engine took it away when it was done
         result["theirs"].append(timed(theirs))
         bench.unmake("theirs")
+        bench.groups.deactivate(GROUP, bench.volume(disk))  # ours begins as it was left
     return result
 
 

@@ -106,6 +106,28 @@ def test_activating_and_deactivating_twice_changes_nothing(group, door):
     assert not door.report("g").volumes["v"].active
 
 
+def test_many_are_deactivated_by_one_command(group, door):
+    """What is gone, or was not active, is passed over; what is open stays, and keeps nothing else."""
+    for name in ("a", "b", "gone"):
+        door.create("g", name, EXTENT, [])
+    paths = [door.activate("g", name) for name in ("v", "a", "b")]
+    before = len(commands(door))
+    door.deactivate("g", "v", "a", "b")
+    assert len(commands(door)[before:]) == 1
+    assert not any(os.path.lexists(path) for path in paths)
+    door.remove("g", "gone")
+    for name in ("v", "b"):
+        door.activate("g", name)
+    door.deactivate("g", "gone", "v", "a", "b")
+    assert not any(os.path.lexists(path) for path in paths)
+    for name in ("v", "a", "b"):
+        door.activate("g", name)
+    with DirectBlockHandle(paths[2]), pytest.raises(StorageError, match="in use"):
+        door.deactivate("g", "v", "a", "b")
+    assert [os.path.lexists(path) for path in paths] == [False, False, True]
+    door.deactivate("g", "b")
+
+
 def test_what_is_active_and_open_is_told_without_asking_lvm(group, door):
     """It changes no metadata, so whatever LVM said before still holds; the kernel tells the rest."""
     door.report("g")

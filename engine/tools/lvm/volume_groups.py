@@ -15,7 +15,7 @@ from engine.doors.volume_groups import BlockHandle, PhysicalRange, VolumeGroup
 from engine.errors import BadRequest, Conflict, NotFound, Refused, ToolFailed, from_os_error
 from engine.tools.block.device import DirectBlockHandle, flush_device, is_block_device
 from engine.tools.block.loop import LoopDevices
-from engine.tools.local.command import Command
+from engine.tools.local.command import Command, Result
 from engine.tools.local.openers import openers
 from engine.tools.lvm.cached import CachedReport
 from engine.tools.lvm.commands import LvmCommands, failure, no_such_volume, recovery, says, torn_device
@@ -221,12 +221,20 @@ class LvmVolumeGroups:
         wanted = f"{group.replace('-', '--')}-{name.replace('-', '--')}"
         return [device for device in _devices_of("") if device.name == wanted and device.uuid != uuid]
 
-    def deactivate(self, group: str, name: str) -> None:
-        """Run ``lvchange``. A volume that is gone is not active. Of a group that LVM does not let us touch any more
-        device-mapper is told."""
-        result = self._commands.on_group("lvchange", group, ["--activate", "n", _path(group, name)], missing_ok=True)
-        if not result.exit_code or no_such_volume(result):
+    def deactivate(self, group: str, *names: str) -> None:
+        """Run one ``lvchange``, and one for each where that fails. A volume that is gone is not active. Of a group that
+        LVM does not let us touch any more device-mapper is told."""
+        paths = [_path(group, name) for name in names]
+        result = self._commands.on_group("lvchange", group, ["--activate", "n", *paths], missing_ok=True)
+        if not result.exit_code:
             return
+        if len(names) > 1:
+            for name in names:
+                self.deactivate(group, name)
+        elif not no_such_volume(result):
+            self._deactivate_anyway(group, names[0], result)
+
+    def _deactivate_anyway(self, group: str, name: str, result: Result) -> None:
         error = failure("lvchange", f"{group}/{name}", result)
         if not isinstance(error, Refused):
             raise error

@@ -150,12 +150,13 @@ class FileGroups:
         self._state.active.add(uuid)
         return self._state.path(uuid)
 
-    def deactivate(self, group: str, name: str) -> None:
+    def deactivate(self, group: str, *names: str) -> None:
         found = self._state.named(group)
-        if name in found.volumes:
-            if found.volumes[name].uuid in self._state.busy:
-                raise StorageError("it is open")
-            self._state.active.discard(found.volumes[name].uuid)
+        for name in names:
+            if name in found.volumes:
+                if found.volumes[name].uuid in self._state.busy:
+                    raise StorageError("it is open")
+                self._state.active.discard(found.volumes[name].uuid)
 
     def remove_devices(self, uuid: str) -> list[str]:
         busy = sorted(self._state.active & self._state.busy)

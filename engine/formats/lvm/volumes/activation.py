@@ -106,23 +106,53 @@ class Activation:
         then found too."""
         if not self._used and not self.some_active and not every:
             for volume in list(self._noted):  # made, and never active
-                self._deactivate(volume, "")
+                self._forget(volume)
             return []
         for volume in list(self._used):
             self.let_go(volume)
         self.some_active = False
-        busy = []
         active = [found.name for found in self._group.report().volumes.values() if found.active]
-        for name in active:
-            id = layout.parse_volume(name)
-            if id is not None and not self._deactivate(id, name):
-                busy.append(name)
+        busy = self._deactivate_together([name for name in active if layout.parse_volume(name) is not None])
         # Also of volumes that other hosts have removed since, or that a process noted and then died.
         for volume in self._guard.noted().difference(name.partition("-")[2][:_ID_DIGITS] for name in active):
-            self._deactivate(volume, "")
+            self._forget(volume)
         if every:
             self.end_unheld()
         return busy
+
+    def _deactivate_together(self, names: list[str]) -> list[str]:
+        """Deactivate volumes by one command and take their notes back; return those that somebody uses. Nobody can
+        begin to use one in between."""
+        busy: list[str] = []
+        alone: dict[str, str] = {}
+        with contextlib.ExitStack() as locked:
+            for name in names:
+                volume = layout.parse_volume(name) or ""
+                if volume not in alone.values():  # one that was put out of the way has a name of its own
+                    lease = self.try_alone(volume)
+                    if lease is None:
+                        busy.append(name)
+                        continue
+                    locked.callback(lease.release)
+                alone[name] = volume
+            if len(alone) < 2 or not self._deactivated(*alone):
+                busy += [name for name in alone if not self._deactivated(name)]  # one is open: which, each tells
+            for volume in dict.fromkeys(alone.values()):
+                names = [name for name, one in alone.items() if one == volume]
+                if not any(name in busy for name in names):
+                    try:
+                        self.unnote(volume)
+                    except StorageError:
+                        busy += names
+        return busy
+
+    def _deactivated(self, *names: str) -> bool:
+        """Deactivate volumes; False when a program that knows nothing of our locks has one open."""
+        try:
+            self._groups.deactivate(self._group.name, *names)
+        except StorageError:
+            return False
+        return True
 
     def handed_out(self) -> frozenset[str]:
         """Read the notes of this host."""
@@ -156,22 +186,18 @@ class Activation:
         """Believe what the other hosts say."""
         return self._guard.handed_out_elsewhere()
 
-    def _deactivate(self, volume: str, name: str) -> bool:
-        """Deactivate a volume (``name`` "": it is not active) and take its note back; False while somebody uses it."""
+    def _forget(self, volume: str) -> None:
+        """Take back the note of a volume that was not active, if nobody uses it."""
         lease = self.try_alone(volume)
         if lease is None:
-            return False
+            return
         try:
-            if name:
-                self._groups.deactivate(self._group.name, name)
-            elif volume in self._guard.handed_out():
-                return False  # perhaps since we looked: ``end_unheld`` looks under the lock
-            self.unnote(volume)
-        except StorageError:
-            return False  # a program that knows nothing of our locks has it open
+            # It may be handed out since we looked: ``end_unheld`` looks under the lock.
+            with contextlib.suppress(StorageError):
+                if volume not in self._guard.handed_out():
+                    self.unnote(volume)
         finally:
             lease.release()
-        return True
 
     def note(self, volume: str) -> None:
         """Tell other hosts that this one may write to a volume, before it can."""

@@ -58,10 +58,9 @@ def entry_of(state: HostState, repository: Repository, fix: Fix) -> Prepared | N
     none does."""
     if fix.rule != M_CHAIN or not fix.images or repository.activation is not None:
         return None
-    noted = state.monitored(repository.identity)
-    disks = [disk for disk in noted if survey.stands_on(repository, disk, fix.images[0])]
-    entry = machines.entry_of(state, repository, disks[0]) if len(disks) == 1 else None
-    return entry if entry is not None and entry.monitor else None
+    disks = [one for one in state.monitored(repository.identity) if survey.stands_on(repository, one, fix.images[0])]
+    entries = [entry for disk in disks if (entry := machines.entry_of(state, repository, disk)) and entry.monitor]
+    return entries[0] if len(entries) == 1 else None
 
 
 def take_leases(context: Context, state: HostState, repository: Repository, fix: Fix) -> LeaseSet:

@@ -258,6 +258,13 @@ def test_a_fix_that_fails_is_tried_once_and_ends_with_its_code(
     assert run.json("status", "backup", broken["snapshot"])["operation"]["last_error"]
 
 
+def test_a_rate_is_a_size_and_none_of_a_plan(run: Command, broken: dict[str, str]):
+    """What is none is told before anything runs; a plan is run as it was shown."""
+    run("fix", "backup", "--all", "--rate", "fast", code=2)
+    run("fix", "backup", "--plan", "0", "--rate", "1M", code=2)
+    run("rate", "backup", broken["snapshot"], "1M", code=3)
+
+
 def test_no_wait_starts_and_returns(run: Command, broken: dict[str, str]):
     """--no-wait starts one process and returns at once; the work is done without us."""
     started = run.json("fix", "backup", "--all", "--no-wait", "--irreversible")

@@ -152,17 +152,21 @@ def test_ctrl_c_detaches_and_the_work_goes_on(
 
 
 def test_what_runs_can_be_stopped_and_goes_on(run: Command, source: str, copying: Gate):
-    """stop ends what runs on an image, its status says who stopped it, and the mend goes on to the end.
+    """stop ends what runs on an image, its status says who stopped it, and the mend goes on to the end. Until then it
+    is told how fast it may go.
 
     The mend is one of several fixes that run in one process."""
     run("copy", "backup", source, "--no-auto-fix")
     removed = run.id("create-disk", "backup", "1M")
     run("remove", "backup", removed)
-    run("fix", "backup", "--all", "--irreversible", "--no-wait")
+    run("fix", "backup", "--all", "--irreversible", "--no-wait", "--rate", "20M")
     while (task := run.json("tasks")["tasks"][0])["image"] != source:
         pass
     run("disconnect", "backup", code=5)
     assert run.json("status", "backup", source)["task"]["pid"] == task["pid"]
+    run("rate", "backup", source, "1.5G")
+    assert (task["rate"], run.json("tasks")["tasks"][0]["rate"]) == (20 << 20, 3 << 29)
+    assert "1.5 GiB/s" in run("tasks").out and run.json("rate", "backup", source, "off")["rate"] == 0
     os.kill(task["pid"], signal.SIGSTOP)  # so that it hears of the end before anything else
     copying.open()
     run("stop", "backup", source)

@@ -178,7 +178,14 @@ def _of_looking() -> dict[str, Schema]:
             {
                 "host": _TEXT,
                 "tasks": _array(
-                    _object({**task, **_texts("repository", "image", "name", "rule", "log"), "started": _NUMBER})
+                    _object(
+                        {
+                            **task,
+                            **_texts("repository", "image", "name", "rule", "log"),
+                            "started": _NUMBER,
+                            "rate": _WHOLE,
+                        }
+                    )
                 ),
                 "prepared": _array(_object({**use, "format": _TEXT, "writable": _YES, "pid": _WHOLE})),
                 "unheld": _array(_object(use)),

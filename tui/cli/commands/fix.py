@@ -177,6 +177,8 @@ def _run_plan(session: Session, arguments: argparse.Namespace) -> int:
     others = (arguments.ids, arguments.type, arguments.all, arguments.file is not None, arguments.dry_run)
     if any(others):
         raise UsageError("a plan says itself what is run", "Give --plan ID and nothing else")
+    if arguments.rate is not None:
+        raise UsageError("a plan has no rate", "Run it, and tell what runs then: diskwright rate REPO IMAGE RATE")
     notes = notes_of(session.engine)
     identity = session.engine.context.repository(arguments.repo).identity
     plan = plans.load(notes, identity, arguments.plan)

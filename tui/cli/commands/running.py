@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, NamedTuple
 
+from engine.data.amounts import human
 from engine.host.state import Prepared, Task
 from tui.cli.arguments import Parser
 from tui.cli.fixes import Names, called
@@ -69,6 +70,7 @@ def _document(host: str, now: _Now) -> dict[str, Any]:
                 "rule": task.rule,
                 "pid": task.process.pid,
                 "started": task.started,
+                "rate": task.rate,
                 "log": task.log,
             }
             for task, image in now.tasks
@@ -104,7 +106,7 @@ def _print(out: Output, now: _Now) -> None:
                 printable(task.repo_id),
                 printable(now.names.get(image, "")) or "-",
                 image or "-",
-                doing(task.rule, printable(task.verb)),
+                doing(task.rule, printable(task.verb)) + (f", {human(task.rate)}/s" if task.rate else ""),
                 moment(task.started),
             )
             for task, image in now.tasks

@@ -172,7 +172,11 @@ class Daemon:
             domain.undefine()
 
     def end(self) -> None:
-        """End all, and leave nothing."""
+        """End all, and leave nothing; also what libvirt is about to start."""
+        if self.process is not None and self.connection is not None:
+            self.process.send_signal(signal.SIGCONT)
+            with contextlib.suppress(binding().libvirtError):
+                self.end_domains()
         self.stop(signal.SIGKILL)
         for note in (self.folder / "run/qemu").glob("*.pid"):
             with contextlib.suppress(ValueError, ProcessLookupError):

@@ -17,6 +17,7 @@ from engine.tools.local.files import RealFiles
 from engine.triage.judge import judge
 from tests.bench.bench_check import images
 from tests.bench.kit import ROUNDS, SCALE, Table, engine_with
+from tui.view.gather import about
 
 pytestmark = pytest.mark.bench
 
@@ -54,6 +55,20 @@ class Place:
         engine.remove_image("r", image)
         return image
 
+    def flat_to_be(self, engine: Engine) -> str:
+        """A disk that was asked to be flat just now."""
+        image = engine.create_virtual_disk("r", MiB, self.base)
+        engine.set_strategy("r", image, "performance")
+        return image
+
+    def promised(self, engine: Engine) -> str:
+        """A copy of the disk that is not made yet."""
+        return engine.copy_image("r", self.disk, None, None, {"auto_fix": False})
+
+    def mended(self, engine: Engine, image: str) -> None:
+        """Run the fix of an image, found by a look at it alone."""
+        engine.run_fix_here("r", self.fix(engine, image))
+
     def fix(self, engine: Engine, target: str) -> Fix:
         """The fix of an image, found by a look at it alone."""
         fixes = judge(survey.look(engine.context, engine.context.repository("r"), only=target)).fixes
@@ -89,6 +104,7 @@ def works(place: Place) -> dict[str, Spent]:
     disk, nothing = place.disk, lambda engine: ""
     return {
         "status": place.spent(nothing, lambda engine, _: engine.get_image_status("r", disk)),
+        "why": place.spent(nothing, lambda engine, _: about(engine, "r", disk)),
         "create on a base": place.spent(nothing, lambda engine, _: engine.create_virtual_disk("r", MiB, place.base)),
         "create_snapshot": place.spent(nothing, lambda engine, _: engine.create_snapshot("r", place.disk)),
         "copy, committed": place.spent(nothing, lambda engine, _: engine.copy_image("r", disk, None, None, later)),
@@ -97,10 +113,10 @@ def works(place: Place) -> dict[str, Spent]:
         ),
         "restore": place.spent(place.removed, lambda engine, image: engine.restore_image("r", image)),
         "user data": place.spent(nothing, lambda engine, _: engine.set_user_data("r", disk, {"at": time.time()})),
-        "clean": place.spent(place.removed, lambda engine, image: engine.run_fix_here("r", place.fix(engine, image))),
-        "merge": place.spent(
-            place.removed_snapshot, lambda engine, image: engine.run_fix_here("r", place.fix(engine, image))
-        ),
+        "clean": place.spent(place.removed, place.mended),
+        "merge": place.spent(place.removed_snapshot, place.mended),
+        "mend": place.spent(place.promised, place.mended),
+        "optimize": place.spent(place.flat_to_be, place.mended),
     }
 
 

@@ -47,7 +47,7 @@ def look(
     """Return a view of the repository. ``only`` limits the look to what is around one tag; where that is not known, or
     something is wrong there, to the data of its chain (records are all read).
     A deep look leaves out images that somebody works on; ``mine``: the caller holds the lease. Other repositories that
-    are away are waited for once, and together."""
+    are asked and do not answer are waited for once, and together."""
     with context.waiting_once():
         return _look(context, repository, deep, only, mine)
 
@@ -61,6 +61,7 @@ def _look(context: Context, repository: Repository, deep: bool, only: str | None
             only = None  # which data it is about is what is asked
         facts = _facts(repository, scan, only, context.doors.clock.monotonic)
         scan = _second_look(repository, scan, facts)
+    context.open_named(_named_elsewhere(scan, only))
     total, free = repository.space()
     shared = repository.manager is not None and repository.constraints().shared
     view = View(
@@ -92,6 +93,18 @@ def _look(context: Context, repository: Repository, deep: bool, only: str | None
             view = view._replace(late_writers={**view.late_writers, **_late_writers_of_leaks(repository, view)})
     _replicas(context, view, only)
     return view
+
+
+def _named_elsewhere(scan: Scan, only: str | None) -> Iterator[str]:
+    """Return the repositories that will be asked: of sources, and of copies that hidden data is kept for."""
+    for entry in scan.tags.values():
+        record = entry.record
+        if record is None or (record.operation is None and record.kept is None):
+            continue  # nearly all
+        if record.kept is not None and not record.strong:
+            yield record.kept.repository
+        if record.operation is not None and not record.whole and only in (None, record.id):
+            yield record.operation.source_repository
 
 
 def _monitored(context: Context, repository: Repository, scan: Scan, only: str | None) -> frozenset[str]:

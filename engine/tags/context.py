@@ -145,8 +145,7 @@ class Context:
 
     @contextlib.contextmanager
     def waiting_once(self) -> Iterator[None]:
-        """While the body runs, storages that do not answer are waited for once, and together: when the first of them is
-        needed all that are connected are opened."""
+        """While the body runs, a storage that does not answer is waited for once, and then told at once to be away."""
         outermost = self._away is None
         self._away = {} if self._away is None else self._away
         try:
@@ -155,6 +154,12 @@ class Context:
             if outermost:
                 self._away = None
 
+    def open_named(self, identities: Iterable[str]) -> None:
+        """Open the connected ones of the repositories with these identities, all at once. In a ``waiting_once``: those
+        that do not answer are not waited for again."""
+        named = set(identities)
+        self.open_together([one.repo_id for one in self.connections.values() if one.identity in named])
+
     def _try_opened(self, repo_id: str) -> Repository | DiskwrightError:
         try:
             return self._opened(repo_id)
@@ -162,12 +167,9 @@ class Context:
             return error
 
     def _connected(self, repo_id: str) -> Repository:
-        if repo_id not in self._open and self._away is not None:
-            away = self.open_together(sorted(self.connections))
-            if repo_id in away:
-                raise away[repo_id]
-        elif repo_id not in self._open:
-            self._open[repo_id] = self._opened(repo_id)
+        away = self.open_together([repo_id])
+        if repo_id in away:
+            raise away[repo_id]
         try:
             self.require_connected(self._open[repo_id])
         except Moved:

@@ -74,7 +74,7 @@ def close_session(context: Context, repository: Repository, record: Record) -> R
 
 def find(context: Context, operation: Operation) -> tuple[Source | None, str]:
     """Return the source of ``operation``, or None and why it is not there. One that has lost ranges is returned only
-    when there is none without. Repositories that are away are waited for once, and together."""
+    when there is none without. Repositories that do not answer are waited for once."""
     with context.waiting_once():
         return _find(context, operation)
 

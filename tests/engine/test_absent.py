@@ -111,7 +111,8 @@ def test_every_verb_tells_the_same_of_an_image_that_is_none():
 
 @pytest.mark.parametrize("looks", ["check", "status", "fix"])
 def test_storages_that_do_not_answer_are_waited_for_once_and_together(looks: str, monkeypatch: pytest.MonkeyPatch):
-    """However many images are to be copied from them; each image says which one it waits for."""
+    """However many images are to be copied from them; each image says which one it waits for. For one image the others
+    are looked through, together, when its own source is not there."""
     world = World()
     world.create("a", "b", "c")
     engine = world.host("one")
@@ -142,4 +143,24 @@ def test_storages_that_do_not_answer_are_waited_for_once_and_together(looks: str
     else:
         with pytest.raises(Refused, match="c, the repository that holds it, is not there"):
             engine.run_fix_here("a", fix)
-    assert sorted(asked) == ["b", "c"] and [items for items in together if items] == [["b", "c"]]
+    assert sorted(asked) == ["b", "c"]
+    assert [items for items in together if items and items != ["a"]] == {"check": [["b", "c"]]}.get(
+        looks, [["c"], ["b"]]
+    )
+
+
+def test_a_storage_that_is_not_asked_is_not_waited_for(monkeypatch: pytest.MonkeyPatch):
+    """A copy whose source is there says so although another repository does not answer."""
+    world = World()
+    world.create("a", "b", "c")
+    engine = world.host("one")
+    engine.copy_image("a", engine.create_virtual_disk("b", 65536), options={"auto_fix": False})
+    list_directory = SimFiles.list_directory
+
+    def silent(files: SimFiles, path: str, having: str = "") -> list[Entry]:
+        assert path != f"{REPOSITORIES}/c"
+        return list_directory(files, path, having)
+
+    monkeypatch.setattr(SimFiles, "list_directory", silent)
+    (fix,) = world.host("one", connect=False).check_storage_repository("a")
+    assert fix.rule == "B-COPY" and not fix.waits_for

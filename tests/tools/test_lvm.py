@@ -69,6 +69,19 @@ def test_a_device_in_use_is_never_taken(bench, door):
     subprocess.run(["dumpe2fs", "-h", used], check=True, capture_output=True)
 
 
+def test_who_makes_a_volume_active_is_told_and_changed(bench, door, group):
+    """LVM's own volumes are made active by hosts themselves, ours are not; either may be said twice."""
+    door.create("g", "ours", EXTENT, [])
+    lvm(bench.directory, "lvcreate", "-an", "-Zn", "-Wn", "-l1", "-n", "theirs", "g", system_id=door.system_id)
+    assert {name: one.autoactivated for name, one in door.report("g").volumes.items()} == {
+        "ours": False,
+        "theirs": True,
+    }
+    for wanted in (False, False, True, True):
+        door.set_autoactivation("g", "theirs", wanted)
+        assert door.report("g").volumes["theirs"].autoactivated is wanted
+
+
 def test_a_name_that_is_taken_is_a_conflict(bench, door, group):
     """Also when it is taken on other devices, which LVM itself would not see."""
     with pytest.raises(Conflict, match="there is a volume group g already"):

@@ -21,7 +21,7 @@ from hypothesis import settings
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
-_LONGEST = "tests/adversary/test_adversary.py::test_three_minutes"
+_LONGEST = "tests/adversary/test_adversary.py::test_the_adversary_finds_nothing"
 _WAITING = (
     "tests/lab/test_torture.py",
     "tests/lab/test_powercut_lvm.py",

@@ -7,7 +7,7 @@ import signal
 import time
 
 _LOOK_AGAIN_S = 0.002
-_PATIENCE_S = 10.0
+_PATIENCE_S = 60.0
 _SESSION_FIELD = 3  # of /proc/PID/stat, counted after the name: state, parent, group, session
 
 
@@ -26,7 +26,7 @@ def _session(pid: str) -> int:
 
 
 def end(session: int) -> bool:
-    """SIGKILL to all of a session until none is left; false when some would not die in ten seconds.
+    """SIGKILL to all of a session until none is left; false when some would not die in a minute.
     The traced processes of a guest outlive its main process, and one of them does its disk I/O."""
     deadline = time.monotonic() + _PATIENCE_S
     while left := members(session):

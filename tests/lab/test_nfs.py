@@ -331,7 +331,7 @@ def test_a_server_that_dies_stops_a_copy_and_it_goes_on(
     host.diskwright("connect", "local", "localfs-1.0", "path=/tmp/local")
     assert said(host, "images", "local")["images"] == []
     host.diskwright("disconnect", "local")
-    failed = looking.wait(60)
+    failed = looking.wait(150)
     assert failed.code == 6 and failed.stderr, failed
     ended(host)
     cluster.boot(server.name)

@@ -173,6 +173,9 @@ def _run(request: dict[str, Any], descriptors: list[int], told: int) -> None:
         for at, descriptor in enumerate(descriptors, 1):
             os.dup2(descriptor, at)
             os.close(descriptor)  # what the program leaves behind must not keep its output open
+        # Those of the parent know whether they can seek, which is another thing for these.
+        sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
+        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
         before = set(sys.modules)
         os.environ.clear()
         os.environ.update(request["environment"])

@@ -464,7 +464,7 @@ def test_rounds_of_merges_on_a_real_machine_lose_nothing(tmp_path: Path):
 def test_rounds_of_merges_further_down_on_a_real_machine_lose_nothing(tmp_path: Path):
     """The same, of machines that merge what the snapshot below their disk stands on."""
     rounds = MergesFurtherDown(tmp_path, 15)
-    assert [problem for _ in range(3) for problem in rounds.play()] == []
+    assert [problem for _ in range(2) for problem in rounds.play()] == []
 
 
 @pytest.mark.slow

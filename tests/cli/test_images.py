@@ -12,9 +12,11 @@ from xml.etree.ElementTree import fromstring
 
 import pytest
 
+from engine.data.model import Fix, FixType, RepositoryReport
 from engine.doors.files import Entry
 from engine.tools.local.files import RealFiles
 from tests.cli.conftest import Command
+from tui.cli.commands.look import CLEANABLE, verdict
 
 
 @pytest.fixture
@@ -80,6 +82,13 @@ def test_storages_that_do_not_answer_are_waited_for_together(
     assert sorted(asked) == sorted(places)
 
 
+def test_a_step_that_older_versions_refuse_may_wait_for_ever():
+    """The offer to note who needs whom is no reason for a script to do something."""
+    fix = Fix("1", FixType.OPTIMIZE, "O-USES", "", "a", (), {}, "")
+    assert verdict(RepositoryReport((), (fix,), (), 0, 0)) == 0
+    assert verdict(RepositoryReport((), (fix._replace(rule="C-LITTER"),), (), 0, 0)) == CLEANABLE
+
+
 def test_a_name_does_where_an_id_is_taken(run: Command, three: dict[str, str]):
     """Unique names; of two images with one name the candidates are listed."""
     assert run.json("status", "backup", "web-1")["id"] == three["web-1"]
@@ -95,7 +104,7 @@ def test_a_name_does_where_an_id_is_taken(run: Command, three: dict[str, str]):
 def test_what_runs_is_said_beside_the_status(run: Command, three: dict[str, str], monkeypatch: pytest.MonkeyPatch):
     """An image that somebody works on says RUNNING with its percentage, whatever its status is."""
     from engine.api import Engine
-    from engine.data.model import OperationStatus, RepositoryReport
+    from engine.data.model import OperationStatus
 
     real = Engine.inspect_repository
 

@@ -11,6 +11,7 @@ from typing import Any
 from engine.data import kept, seen
 from engine.data.model import (
     ADOPTED,
+    ADOPTED_VOLUME,
     MAX_IMAGE_BYTES,
     VERBS,
     OperationStatus,
@@ -140,7 +141,7 @@ def _operation(data: Any) -> Operation | None:
     if operation.verb == "merge":
         _expect(operation.direction in ("down", "up", "fresh"), "direction")
         _expect(operation.direction != "fresh" or operation.attempt is not None, "a merge into no volume")
-    known_format = operation.source_format in ("", ADOPTED) or is_import_format(operation.source_format)
+    known_format = operation.source_format in ("", ADOPTED, ADOPTED_VOLUME) or is_import_format(operation.source_format)
     _expect(known_format and "\0" not in operation.path, "imported file")
     for number in (operation.cursor, operation.source_write_epoch, operation.data_bytes, *operation.path_facts):
         _whole_number(number, "number in operation", 1 << 70)

@@ -81,6 +81,10 @@ ADOPTED = "adopted"
 """What a record has as the format of a file that becomes a volume as it is. A program that knows no adoption
 understands no record that has this, and so deletes none of these files."""
 
+ADOPTED_VOLUME = "adopted volume"
+"""The same of a logical volume, for a program that adopts files alone: it does not know by what mark a volume is its
+owner's until the image counts."""
+
 VERBS = frozenset("create_disk copy import adopt create_snapshot merge optimize restore_data revert".split())
 """What a record may have as its unfinished operation. One that has another was written by a newer program, which alone
 knows what it may need: it is not understood."""

@@ -33,6 +33,9 @@ class Adoption(Protocol):
     """Files of others on the same storage that become volumes as they are: none is without a name at any moment,
     whoever comes late. Refused where a name means another file. A file may be a logical volume."""
 
+    marked: str
+    """What records have as the format of such a file, so that a program which does not know them understands none."""
+
     # -- looking; all raise plain OSError too
 
     def resolve(self, path: str) -> str:

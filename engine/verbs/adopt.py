@@ -18,7 +18,7 @@ from typing import NamedTuple
 from engine.audit.names import as_bytes, meant
 from engine.copying import image_file
 from engine.data.adoption import Facts, Plan, Planned
-from engine.data.model import ADOPTED, Strategy, VolumeFormat, require_path
+from engine.data.model import Strategy, VolumeFormat, require_path
 from engine.data.options import Options
 from engine.data.records import Operation, Record, VolumeRef
 from engine.doors.users import describe_users
@@ -218,7 +218,7 @@ def commit(context: Context, repo_id: str, wanted: Plan, options: Options) -> di
             ids.setdefault(item.base, known.operation.base)
     for item in reversed(wanted.images):
         known = begun.get(image_file.known_by(item.facts))
-        record = known or _record(context, item, ids, options)
+        record = known or _record(context, item, ids, options, gate.adoption(repository).marked)
         facts = record.operation.path_facts if record.operation is not None else item.facts
         with leasing.take(context.doors, repository, [record.id]):
             context.imports.name_file(repository.identity, record.id, NamedFile(item.path, facts))
@@ -237,11 +237,11 @@ def _begun(repository: Repository) -> dict[Facts, Record]:
     }
 
 
-def _record(context: Context, item: Planned, ids: Mapping[str, str], options: Options) -> Record:
+def _record(context: Context, item: Planned, ids: Mapping[str, str], options: Options, marked: str) -> Record:
     base = ids.get(item.base, "")
     volume = VolumeRef(context.doors.ids.new_id(), item.format, base)
     operation = Operation(
-        "adopt", volume, base=base, path=item.path, path_facts=item.facts, source_format=ADOPTED, digest=False
+        "adopt", volume, base=base, path=item.path, path_facts=item.facts, source_format=marked, digest=False
     )
     as_it_is = next(one for one in Strategy if wanted_format(one) is item.format)
     name = posixpath.splitext(posixpath.basename(item.path))[0].encode("utf-8", "replace").decode()

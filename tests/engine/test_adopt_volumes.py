@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from engine.api import Engine
+from engine.data import decoding
 from engine.data.model import Status, VolumeFormat
 from engine.data.records import VolumeRef
 from engine.doors.volume_groups import VolumeGroup
-from engine.errors import Conflict, Damaged, ImageBusy, Refused
+from engine.errors import Conflict, Damaged, DiskwrightError, ImageBusy, NotUnderstood, Refused
 from engine.formats.lvm.metadata import layout
 from engine.formats.lvm.volumes.adoption import Adoption
 from engine.gate import gate
@@ -251,6 +252,30 @@ def test_nothing_deletes_a_volume_that_is_not_an_image_yet(driver: Driver, engin
     groups.rename("a", "base", "mine")
     run(engine, "a", "C-LOST")
     assert volumes(engine)["base"].uuid == uuid and not layout.tags_of_ours(volumes(engine)["base"].tags)
+
+
+def test_a_program_that_adopts_files_alone_leaves_a_volume_that_is_its_owners(
+    driver: Driver, engine: Engine, monkeypatch: pytest.MonkeyPatch
+):
+    """It does not know the tag that says so, and would delete the volume with the image: it understands no record of
+    one, and does nothing to it. One that knows goes on."""
+    disk = one(driver)
+    repository, attempt = engine.context.repository("a"), record(engine, "a", disk).operation.attempt  # type: ignore[union-attr]
+    assert attempt is not None and repository.adoption is not None
+    repository.adoption.take(BASE, attempt)
+    before = volumes(engine)
+    with monkeypatch.context() as older:
+        older.setattr(decoding, "ADOPTED_VOLUME", "what it does not know")
+        with pytest.raises(NotUnderstood):
+            engine.remove_image("a", disk)
+        for fix in fixes(engine, "a"):
+            with contextlib.suppress(DiskwrightError):
+                engine.run_fix_here("a", fix)
+    assert {name: one for name, one in volumes(engine).items() if name.startswith("dwv-")} == {
+        name: one for name, one in before.items() if name.startswith("dwv-")
+    }
+    run(engine, "a", "B-ADOPT", disk)
+    assert layout.parse_former(volumes(engine)[name_of(engine, disk)].tags) is None
 
 
 def test_who_finds_his_record_gone_gives_the_volume_back(driver: Driver, engine: Engine):

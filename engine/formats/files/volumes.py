@@ -11,7 +11,7 @@ import errno
 import posixpath
 from collections.abc import Callable, Iterator
 
-from engine.data.model import VolumeFormat, aligned, require_id
+from engine.data.model import ADOPTED, VolumeFormat, aligned, require_id
 from engine.data.records import VolumeRef
 from engine.data.seen import Stamp
 from engine.doors.files import Access, FileHandle, Kind, Stat, Unlocked
@@ -223,6 +223,8 @@ class Adoption:
     The old name goes last, by way of ``lost``: what was moved there can be looked at, and put back, when it is another
     file or in use. There it stays until the seal counts, so who wakes up late deletes no name: what is given back has
     two, and who cleans removes the volume's, or it stands in ``lost`` and can be put where it belongs."""
+
+    marked = ADOPTED
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree

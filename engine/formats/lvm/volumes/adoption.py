@@ -18,7 +18,7 @@ from hashlib import blake2b
 from types import TracebackType
 from typing import Self
 
-from engine.data.model import VolumeFormat
+from engine.data.model import ADOPTED_VOLUME, VolumeFormat
 from engine.data.records import VolumeRef
 from engine.doors.files import Access, Kind, Stat
 from engine.doors.users import User, describe_users
@@ -36,6 +36,8 @@ _GIVE_UP = "Remove the image and clean it away: its volume keeps, or gets, the n
 
 class Adoption:
     """The logical volumes beside those of one repository."""
+
+    marked = ADOPTED_VOLUME
 
     def __init__(self, group: Group, guard: Guard) -> None:
         self._group = group

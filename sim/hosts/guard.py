@@ -9,6 +9,7 @@ is remembered: leaving ``watched`` raises it again. Blind spots: calls without a
 from __future__ import annotations
 
 import contextlib
+import datetime  # noqa: F401 - the engine imports it when it needs it first, which would be during a run
 import importlib
 import pkgutil
 import sys

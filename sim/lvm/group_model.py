@@ -33,6 +33,7 @@ class Volume(NamedTuple):
     """(device, extent), one each, in order."""
     tags: frozenset[str] = frozenset()
     autoactivated: bool = False
+    read_only: bool = False
 
 
 class Group(NamedTuple):
@@ -73,6 +74,10 @@ class Group(NamedTuple):
     def autoactivating(self, name: str, wanted: bool) -> Group:
         """With a volume that hosts make active by themselves, or not."""
         return self._with(name, self.volume(name)._replace(autoactivated=wanted))
+
+    def permitted(self, name: str, read_only: bool) -> Group:
+        """With a volume that may only be read, or be written again (``lvchange --permission``)."""
+        return self._with(name, self.volume(name)._replace(read_only=read_only))
 
     def renamed(self, name: str, new: str) -> Group:
         """With another name."""
@@ -125,6 +130,7 @@ class Group(NamedTuple):
                 name, len(volume.extents) * self.extent_bytes, volume.tags, volume.uuid in here, volume.uuid in busy,
                 self.ranges(volume) if self.whole(volume, missing) else (), uuid=volume.uuid,
                 autoactivated=volume.autoactivated,
+                read_only=volume.read_only,
             )
             for name, volume in self.volumes.items()
         }  # fmt: skip
@@ -157,7 +163,7 @@ class Group(NamedTuple):
         """As it stands in the metadata area."""
         data = self._asdict()
         data["volumes"] = {
-            name: [volume.uuid, volume.extents, sorted(volume.tags), volume.autoactivated]
+            name: [volume.uuid, volume.extents, sorted(volume.tags), volume.autoactivated, volume.read_only]
             for name, volume in self.volumes.items()
         }
         return json.dumps(data, sort_keys=True).encode()
@@ -174,6 +180,10 @@ def from_bytes(raw: bytes) -> Group | None:
     return Group(**data)
 
 
-def _volume(uuid: str, extents: list[tuple[int, int]], tags: Iterable[str], autoactivated: bool = False) -> Volume:
-    """One that was written before has no such flag."""
-    return Volume(uuid, tuple((device, extent) for device, extent in extents), frozenset(tags), autoactivated)
+def _volume(
+    uuid: str, extents: list[tuple[int, int]], tags: Iterable[str], autoactivated: bool = False, read_only: bool = False
+) -> Volume:
+    """One that was written before has no such flags."""
+    return Volume(
+        uuid, tuple((device, extent) for device, extent in extents), frozenset(tags), autoactivated, read_only
+    )

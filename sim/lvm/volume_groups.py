@@ -411,13 +411,13 @@ class SimVolumeGroups:
         return list(found.values())
 
     def open_device(self, path: str, writable: bool = False) -> SimDevice:
-        return _Aligned(self, path, writable, self._uuid(path))
+        return _Aligned(self, path, writable, self._uuid(path, writable))
 
     def open_block(self, path: str, writable: bool) -> SimDevice:
         """Open a device for the simulated qemu, which reads and writes any bytes."""
-        return SimDevice(self, path, writable, self._uuid(path))
+        return SimDevice(self, path, writable, self._uuid(path, writable))
 
-    def _uuid(self, path: str) -> str:
+    def _uuid(self, path: str, writable: bool = False) -> str:
         self.process.enter("volume_groups.open_device", path)
         if not path.startswith(DEVICE_ROOT):
             self.storage.file(path)
@@ -425,6 +425,8 @@ class SimVolumeGroups:
         group, _, name = path.removeprefix(DEVICE_ROOT).partition("/")
         for found in groups_of(self.storage).values():
             if found.name == group and name in found.volumes and found.volumes[name].uuid in self._active:
+                if writable and found.volumes[name].read_only:
+                    raise fail(errno.EACCES, path)
                 return found.volumes[name].uuid
         raise fail(errno.ENOENT, path)
 

@@ -66,6 +66,8 @@ class Observation(NamedTuple):
     problems: tuple[str, ...]
     usable: frozenset[Key] = frozenset()
     """Images, not removed ones, that can be used."""
+    there: frozenset[Key] = frozenset()
+    """Images, also removed ones that can come back."""
 
 
 def observe(world: World, engine: Engine, models: Sequence[Model], strangers: bool = False) -> Observation:
@@ -120,7 +122,9 @@ def observe(world: World, engine: Engine, models: Sequence[Model], strangers: bo
             named += [image for (where, image), found in seen.items() if where == repo and found.status not in USABLE]
             problems += [f"I5 after all fixes {text}" for text in leftovers(world.storage, engine, repo, named)]
     usable = frozenset(key for key, image in seen.items() if image.status in USABLE and not image.removed)
-    return Observation(tuple(fit or models), tuple(runnable), tuple(others), tuple(rank), tuple(problems), usable)
+    return Observation(
+        tuple(fit or models), tuple(runnable), tuple(others), tuple(rank), tuple(problems), usable, frozenset(seen)
+    )
 
 
 def name_files(engine: Engine, others: Sequence[tuple[str, Fix]]) -> bool:

@@ -110,7 +110,9 @@ _ACTS: dict[str, Callable[[Acts, str, tuple[Model, ...]], Meanwhile | None]] = {
     "back up": Acts._back_up, "grow": Acts._grow, "rename": Acts._rename, "boot": Acts._boot,
     "chmod": Acts._take_rights, "truncate": Acts._cut_short, "upgrade": Acts._upgrade, "lost leases": Acts._lose_leases,
 }  # fmt: skip
-ON_A_GROUP = ("away", "grow", "rename", "boot")
-"""What can be done to a volume group, or beside one."""
-ON_FILES = (*ON_A_GROUP, "fill", "clone", "restore", "back up", "chmod", "truncate", "upgrade")
+BESIDE_A_GROUP = ("away", "grow", "rename", "boot")
+"""What can be done beside a volume group, or to its devices as a whole."""
+ON_A_GROUP = (*BESIDE_A_GROUP, "fill", "clone", "restore", "back up", "chmod", "truncate")
+"""And with LVM's tools."""
+ON_FILES = (*ON_A_GROUP, "upgrade")
 ON_A_SERVER = (*ON_FILES, "lost leases")

@@ -6,7 +6,8 @@ round the storage is settled or its power is cut. What may then be found is comp
 model, and compared. At the end faults stop: one host must bring everything in order, in bounded steps. What the hosts
 share is a directory, one on a server (``--world nfs``), or a volume group on LVM (``--world lvm``: of one host, whose
 processes act at once; ``--world lvm-shared``: of all, see ``sim.explore.random.shared``; ``lvm-watched``: of all, with
-machines and watchdogs). With ``--world versions`` they share a directory, and one has an older program than the others.
+machines and watchdogs; ``lvm-operated``: of one host, beside whom somebody works with LVM's tools). With ``--world
+versions`` they share a directory, and one has an older program than the others.
 
 Everything that is left to chance comes from one tape, so the same seed gives the same trace. Exit
 codes: 0 nothing found, 1 a violation, 2 a wrong request.
@@ -22,6 +23,7 @@ from collections.abc import Sequence
 
 from engine.errors import BadRequest, DiskwrightError
 from sim.arguments import Parser
+from sim.explore.random.group_operator import OperatedGroupRun
 from sim.explore.random.rounds import ROUNDS, RandomRun, RemoteRun, RunResult, VolumeGroupRun
 from sim.explore.random.shared import SharedRun, WatchedRun
 from sim.explore.random.versions import VersionsRun
@@ -31,7 +33,7 @@ from sim.hosts.tape import Tape
 COMMAND = "diskwright sim fuzz"
 WORLDS: dict[str, type[RandomRun]] = {
     "files": RandomRun, "nfs": RemoteRun, "lvm": VolumeGroupRun, "lvm-shared": SharedRun, "lvm-watched": WatchedRun,
-    "versions": VersionsRun,
+    "lvm-operated": OperatedGroupRun, "versions": VersionsRun,
 }  # fmt: skip
 
 

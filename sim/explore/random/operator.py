@@ -231,7 +231,7 @@ class Operator:
 
         def models(known: tuple[Model, ...]) -> tuple[Model, ...]:
             images = {key: image for key, image in kept.images.items() if key[0] == repo}
-            return tuple(_with(model, repo, images) for model in known)
+            return tuple(with_images(model, repo, images) for model in known)
 
         return Meanwhile(f"{repo} is what it was at its backup", accept, in_the_end=models)
 
@@ -272,7 +272,7 @@ def _paths(engine: Engine, repo: str, image: str) -> Iterator[str]:
         yield from [on_server(layer.path) for layer in layers(engine, repo, image)]
 
 
-def _with(model: Model, repo: str, images: Mapping[Key, Image]) -> Model:
+def with_images(model: Model, repo: str, images: Mapping[Key, Image]) -> Model:
     """The model with the images of one repository as they once were."""
     others = {key: image for key, image in model.images.items() if key[0] != repo}
     unnamed = tuple(one for one in model.unnamed if one[0] != repo)

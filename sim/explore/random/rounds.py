@@ -16,8 +16,8 @@ from sim.explore.cases.fixtures.images import a_chain, a_disk, a_raw_chain, noth
 from sim.explore.cases.operations import Operation, outcomes, summaries
 from sim.explore.oracle.invariants import observe
 from sim.explore.oracle.recovery import recover
-from sim.explore.oracle.reference import USABLE, Model, settled
-from sim.explore.random.acts import ON_A_GROUP, ON_A_SERVER, ON_FILES, Acts
+from sim.explore.oracle.reference import USABLE, Key, Model, settled
+from sim.explore.random.acts import BESIDE_A_GROUP, ON_A_SERVER, ON_FILES, Acts
 from sim.explore.random.machines import BLOCK, FLUSH, FREEZE, KILL, STOP, THAW, Doing, Machines, Write
 from sim.explore.random.operator import Meanwhile, Operator
 from sim.hosts.faults import GROUP_KINDS, KINDS, Faults
@@ -63,6 +63,9 @@ class RandomRun:
     """About so many calls has a round."""
     outside = True
     """Machines run."""
+    operators: type[Operator] = Operator
+    sizes: tuple[int, ...] = SIZES
+    """Of disks."""
     acts: tuple[str, ...] = ON_FILES
     """What an operator does with other tools."""
 
@@ -80,7 +83,7 @@ class RandomRun:
             self.world.host(host).close()
         self.machines = Machines(self.world)
         hosts = (self.world.only_host,) if self.world.only_host else (*HOSTS, RESCUER)
-        self.operator = Acts(tape, Operator(self.world, hosts), hosts, REPOSITORIES, self._make_peace)
+        self.operator = Acts(tape, self.operators(self.world, hosts), hosts, REPOSITORIES, self._make_peace)
         self.world.storage.settle()
         self.world.trace.lines.clear()
         self.models: tuple[Model, ...] = (Model(),)
@@ -173,7 +176,7 @@ class RandomRun:
             found = observe(self.world, engine, self.models)
         self.models = found.models[:_MOST_MODELS]
         if not found.problems:
-            self.models = tuple(self._named(model) for model in self.models)
+            self.models = tuple(self._named(_without_purged(model, found.there)) for model in self.models)
             self._seals_count()
         return list(found.problems)
 
@@ -314,10 +317,16 @@ class RandomRun:
         return REPOSITORIES[self._tape.choose(len(REPOSITORIES), "repository")]
 
     def _size(self) -> int:
-        return SIZES[self._tape.choose(len(SIZES), "size")]
+        return self.sizes[self._tape.choose(len(self.sizes), "size")]
 
     def _strategy(self) -> dict[str, Any]:
         return {"strategy": ("space", "performance")[self._tape.choose(2, "strategy")]}
+
+
+def _without_purged(model: Model, there: frozenset[Key]) -> Model:
+    """Forget removed images whose data is gone: one that is copied in again is a new one."""
+    images = {key: image for key, image in model.images.items() if not image.removed or key in there}
+    return model._replace(images=images)
 
 
 class RemoteRun(RandomRun):
@@ -334,7 +343,7 @@ class VolumeGroupRun(RandomRun):
     format = LVM
     kinds = GROUP_KINDS
     pace = 1000
-    acts = ON_A_GROUP
+    acts: tuple[str, ...] = BESIDE_A_GROUP
 
     @contextlib.contextmanager
     def _rescuer(self) -> Iterator[Engine]:

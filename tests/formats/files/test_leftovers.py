@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import threading
 
@@ -14,6 +15,7 @@ from engine.data.records import Operation, encode
 from engine.errors import Refused
 from engine.formats.base import Scan
 from engine.formats.files import layout, localfs
+from engine.tools.local import threads
 from engine.tools.local.clock import RealClock
 from engine.tools.local.files import RealFiles
 from engine.tools.local.leases import OfdLeases
@@ -142,8 +144,12 @@ def test_an_attempt_that_begins_during_a_scan_is_no_litter(local: LocalStorage, 
     assert scanner.scan().litter == []
 
 
-def test_a_slow_storage_is_scanned_by_threads_with_the_same_result(local: LocalStorage):
-    """With a clock that says each file is slow the scan goes on in threads, and sees the same."""
+def test_a_slow_storage_is_scanned_by_threads_with_the_same_result(
+    local: LocalStorage, monkeypatch: pytest.MonkeyPatch
+):
+    """With a clock that says each file is slow, and a kernel that says that the storage is waited for, the scan goes on
+    in threads, and sees the same."""
+    monkeypatch.setattr(threads, "_waits", itertools.count(step=1000).__next__)
 
     class SlowClock(RealClock):
         now = 0.0
@@ -152,19 +158,19 @@ def test_a_slow_storage_is_scanned_by_threads_with_the_same_result(local: LocalS
             self.now += 3600
             return self.now
 
-    def scan(threads: bool) -> tuple[Scan, int]:
+    def scan(in_threads: bool) -> tuple[Scan, int]:
         spy, workers = SpyFiles(local.path), set()
         spy.before = lambda verb, name: workers.add(threading.get_ident())
         doors = real_doors(files=spy)._replace(clock=SlowClock())
-        return localfs.open(doors, {"path": local.path}, threads).scan(), len(workers)
+        return localfs.open(doors, {"path": local.path}, in_threads).scan(), len(workers)
 
     for number in range(300):
         tag = f"{number % 100:02x}{number:030x}"
         write(local, f"tags/{tag[:2]}/{tag}.{1:016x}", encode(record(tag)))
     plain = local.open().scan()
     assert len(plain.tags) == 300
-    slow, workers = scan(threads=True)
-    alone, one = scan(threads=False)
+    slow, workers = scan(in_threads=True)
+    alone, one = scan(in_threads=False)
     assert slow == alone == plain
     assert workers > 1 and one == 1
 

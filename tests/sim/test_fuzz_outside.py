@@ -161,7 +161,7 @@ def test_a_seal_that_does_not_ask_the_data_is_found(world: str, monkeypatch: pyt
     """A machine without a holder goes on writing into what a snapshot has."""
     bears = gate.RULES[Purpose.SEAL]._replace(readers=True, writers=True)
     monkeypatch.setitem(gate.RULES, Purpose.SEAL, bears)
-    assert found(150, world)
+    assert found(400, world)
 
 
 @pytest.mark.slow

@@ -117,7 +117,7 @@ class Killer:
         """Right after that checkpoint of the copy."""
         original = pump.run
 
-        def counted(job: Any, cursor: int, checkpoint: pump.Checkpoint, now: Callable[[], float]) -> int:
+        def counted(job: Any, cursor: int, checkpoint: pump.Checkpoint, *rest: Any) -> int:
             left = number
 
             def counting(position: int, percent: int) -> None:
@@ -127,7 +127,7 @@ class Killer:
                 if not left:
                     self.world.effects.crash()
 
-            return original(job, cursor, counting, now)
+            return original(job, cursor, counting, *rest)
 
         with self._killed(pump, "run", counted) as engine:
             run(engine, repo, rule, target)

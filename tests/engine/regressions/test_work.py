@@ -216,14 +216,14 @@ def test_removing_a_disk_ends_the_copy_of_its_base(engine, world, monkeypatch):
     disk = engine.create_virtual_disk("b", 8 * MiB, snapshot, options=NO_FIX)
     other, original, seen = world.engine("host-b"), pump.run, []
 
-    def moving(job: Any, cursor: int, checkpoint: Any, now: Any) -> int:
+    def moving(job: Any, cursor: int, checkpoint: Any, *rest: Any) -> int:
         def checked(position: int, percent: int) -> None:
             seen.append(position)
             if len(seen) == 1:
                 other.remove_image("b", disk)
             checkpoint(position, percent)
 
-        return original(job, cursor, checked, now)
+        return original(job, cursor, checked, *rest)
 
     monkeypatch.setattr(pump, "run", moving)
     with pytest.raises(Superseded):
@@ -433,12 +433,12 @@ def test_a_fault_in_the_middle_of_a_copy_keeps_its_work(engine, monkeypatch, kil
     (fix,) = fixes(engine, "b")
     original = pump.run
 
-    def faulty(job: Any, cursor: int, checkpoint: Any, now: Any) -> int:
+    def faulty(job: Any, cursor: int, checkpoint: Any, *rest: Any) -> int:
         def checked(position: int, percent: int) -> None:
             checkpoint(position, percent)
             raise ZeroDivisionError("made up")
 
-        return original(job, cursor, checked, now)
+        return original(job, cursor, checked, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(pump, "run", faulty)

@@ -200,8 +200,8 @@ class Context:
     def expect_anew(self, repository: Repository, part: str) -> None:
         """Note that a part of the repository is about to be made again, so it will be another one. Durable."""
         for connection in list(self.connections.values()):
-            if connection.identity == repository.identity and part in connection.anchors:
-                rest = anchors.without(connection.anchors, part)
+            rest = anchors.without(connection.anchors, part)
+            if connection.identity == repository.identity and rest != connection.anchors:
                 self.connections[connection.repo_id] = seen = connection._replace(anchors=rest)
                 self._note(seen)
 

@@ -18,6 +18,7 @@ from engine.formats.base import Repository
 from engine.tags import chains, changes
 from sim.disk.files import SimFiles
 from sim.disk.storage import SimStorage
+from sim.explore.cases.case import before_uses
 from sim.hosts.trees import remove_tree
 from sim.hosts.world import REPOSITORIES, World
 
@@ -217,6 +218,22 @@ def test_who_the_repository_is_is_known_from_either_copy(how: str):
     assert fix.rule == "B-PART" and "repository.json" in fix.why
     engine.run_fix_here("a", fix)
     assert not fixes(world.host("one")) and engine.create_snapshot("a", disk)
+
+
+@pytest.mark.parametrize("format", ["localfs-1.0", "nfs-1.0"])
+def test_who_a_repository_is_that_was_given_uses_is_written_again_any_number_of_times(format: str):
+    """By whichever host. Found so: one that had made it again before, or had connected it later, called it replaced."""
+    world = World(format=format)
+    world.create("a")
+    before_uses(world, "a")
+    for host in ("one", "one", "later"):
+        engine = world.host(host)
+        for fix in fixes(engine):
+            engine.run_fix_here("a", fix)
+        engine.doors.files.unlink(f"{A}/repository.json")
+        (fix,) = fixes(engine)
+        engine.run_fix_here("a", fix)
+        assert not fixes(world.host(host)) and engine.create_virtual_disk("a", SIZE)
 
 
 def test_without_the_directory_of_the_data_nothing_is_concluded():

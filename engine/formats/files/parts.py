@@ -56,7 +56,7 @@ class Parts:
         names = {entry.name for entry in entries}
         missing = [Missing(name, held) for name, held in _HELD.items() if name not in names]
         for name, wanted in self._texts().items():
-            if name in names and not self._says(name, wanted):
+            if name in names and self._says(name, wanted) is False:
                 missing.append(Missing(name, "identity"))
         return missing, sorted(names - layout.PARTS)
 
@@ -118,20 +118,22 @@ class Parts:
             pass
 
     def say(self, text: bytes, *names: str) -> None:
-        """Have these files, of the two that tell who the repository is, say that, one after the other. Durable."""
-        for name in names:
-            self._write(name, _both(text)[name])
+        """Have these files, of the two that tell who the repository is, say that, one after the other. Durable. A file
+        that cannot be read may say something else to others, so it is written."""
+        for name, content in ((name, _both(text)[name]) for name in names):
+            if not self._says(name, content):
+                self._write(name, content)
             self._files.sync_directory(self._tree.root)
 
     def _texts(self) -> dict[str, bytes]:
         return _both(self._text())
 
-    def _says(self, name: str, wanted: bytes) -> bool:
-        """Whether a file says that, as far as it can be read."""
+    def _says(self, name: str, wanted: bytes) -> bool | None:
+        """Whether a file says that; None where it cannot be read."""
         try:
             return self._files.read_file(self._tree.path(name), layout.MAX_IDENTITY_BYTES) == wanted
         except OSError as error:
-            return not (is_gone(error) or layout.is_no_small_file(error))
+            return False if is_gone(error) or layout.is_no_small_file(error) else None
 
     def _write_alone(self, name: str) -> None:
         """Write it while nobody changes what it has to say."""
@@ -141,18 +143,18 @@ class Parts:
         try:
             content = self._texts()[name]
             self._files.sync_directory(self._tree.root)  # what the other one says was seen, and may not be durable
-            self._write(name, content)
+            if self._says(name, content) is False:
+                self._write(name, content)
         finally:
             lease.release()
 
     def _write(self, name: str, content: bytes) -> None:
         """Put a whole file in the place of whatever is there."""
-        if not self._says(name, content):
-            temporary = self._tree.write_temporary("repository", content)
-            try:
-                self._files.rename(temporary.path, self._tree.path(name))
-            finally:
-                self._tree.discard(temporary)
+        temporary = self._tree.write_temporary("repository", content)
+        try:
+            self._files.rename(temporary.path, self._tree.path(name))
+        finally:
+            self._tree.discard(temporary)
 
     def _add(self, name: str, content: bytes) -> None:
         """Put a whole file where there is none."""

@@ -149,13 +149,19 @@ class FileStore:
 
     def _marks_of_identity(self) -> dict[str, int]:
         """The file is another one in each state on the way to uses (``entering``): no mark of it holds before the last,
-        which has marks of its own. A program that knows no uses takes that for another repository."""
+        which has marks of its own; and none while the state cannot be read. A program that knows no uses takes that for
+        another repository."""
         last, marks = self._said.found.uses, self._marks(layout.IDENTITY_FILE)
         if not marks:
             self._tree.files.stat(self._tree.path(layout.COPY_FILE))
         elif not last:
-            with contextlib.suppress(OSError, DiskwrightError):
+            try:
                 self._said.again()  # after the look at the file: what is seen here came before it was changed
+            except OSError:
+                return {}
+            except DiskwrightError as error:
+                if isinstance(error.__cause__, OSError):
+                    return {}
         if not self._said.found.later:
             return marks
         return {name.replace(layout.IDENTITY_FILE, _LATER): mark for name, mark in marks.items()} if last else {}

@@ -3,6 +3,7 @@ believes them too early."""
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -119,6 +120,32 @@ def test_who_has_it_open_from_before_enters_what_it_needs_from_the_first_step_on
     open_before.tags.publish(record(T2, volume=raw(V2)), 1)
     assert open_before.tags.knows_users
     now = open_before.anchors()
+    assert all(anchors[name] == now[name] for name in anchors.keys() & now.keys())
+
+
+@pytest.mark.parametrize(("verb", "name"), [("list", "."), ("read", "repository.")])
+def test_while_its_state_cannot_be_read_it_is_taken_for_no_other_one(old: LocalStorage, verb: str, name: str):
+    """The file is another one, and what would explain it is not to be had at this moment. Found so: one call that
+    failed, and a host that had it open called it replaced."""
+    spy = SpyFiles(old.path)
+    open_before = old.open(spy)
+    anchors = open_before.anchors()
+    give(old.open())
+    spy.before = failing(verb, errno.EIO, name)
+    now = open_before.anchors()
+    assert now and all(anchors[name] == now[name] for name in anchors.keys() & now.keys())
+
+
+def test_a_copy_that_cannot_be_read_says_the_same_in_the_end(old: LocalStorage):
+    """Others read it, or later. Found so: it went on saying that there are no uses, so whoever read it entered none,
+    while others believed them; and nothing explained the other file, so the repository was called replaced."""
+    anchors = old.open().anchors()
+    old.open().tags.publish(record(volume=qcow2(V1, P)), 0)
+    spy = SpyFiles(old.path)
+    spy.before = failing("read", errno.EACCES, layout.COPY_FILE)
+    give(old.open(spy))
+    now = old.open().anchors()
+    assert [text["needs"] for text in said(old)] == [["uses"], ["uses"]] and old.open().tags.knows_users
     assert all(anchors[name] == now[name] for name in anchors.keys() & now.keys())
 
 

@@ -67,6 +67,7 @@ class SimMachine:
         self._added: dict[str, tuple[Layer, Node]] = {}
         """Nodes that nobody uses yet, by name."""
         self._flushes = cache != UNSAFE
+        self._locking = locking
         self._pulls: dict[str, _Pull] = {}
         self.obeys = True
         """It writes its caches back when it is told to."""
@@ -256,12 +257,13 @@ class SimMachine:
         return self._session.size
 
     def deleted_files(self) -> list[str]:
-        """The files that it has open and that have no name any more, and logical volumes that are no more."""
+        """The files that it has open and that have no name any more, and logical volumes that are no more. What it only
+        reads and has not locked does not count: nobody can find it, and it goes on to see that as it was."""
         devices = [handle for handle in list[object](self.process.files.handles) if isinstance(handle, SimDevice)]
         found = [device.path for device in devices if _is_gone(device)]
         for handle in self.process.files.handles:
             node = handle.storage.nodes.get(handle.inode) if isinstance(handle, SimHandle) else None
-            if isinstance(node, FileNode) and not node.links:
+            if isinstance(node, FileNode) and not node.links and (self._locking or handle.writable):
                 found.append(handle.path)
         return sorted(found)
 

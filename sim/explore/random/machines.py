@@ -2,8 +2,9 @@
 their holder.
 
 What a machine did is witnessed, however its round ends: each of its writes counts, and what it has not flushed may be
-old, new or a mixture from then on. No file that it has open may lose its name, no logical volume may be deleted, and
-what it writes to stays the data of an image, whether or not the storage would let anybody delete it.
+old, new or a mixture from then on. No file that it has locked or writes to may lose its name, no logical volume that
+it has open may be deleted, and what it writes to stays the data of an image, whether or not the storage would let
+anybody delete it.
 """
 
 from __future__ import annotations

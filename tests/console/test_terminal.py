@@ -160,10 +160,11 @@ def test_stopping_keeps_the_work_and_resuming_goes_on(demo: Terminal, copying: G
     demo.wait("VALID")
     demo.keys("r")
     demo.wait("RUNNING")
+    copying.wait_reached()  # stopped before, it would not be seen STOPPING
     demo.keys("s")
     demo.wait("STOPPING")
     copying.open()
-    demo.wait("STOPPED")
+    demo.wait("STOPPED   0 of 1")
     report = next(image for image in demo.json("images", "demo")["images"] if "40 %" in image["reason"])
     assert report["status"] == "broken", "what was copied before is kept"
     demo.keys("r")
@@ -283,10 +284,11 @@ def test_a_killed_runner_is_told_and_resumed(demo: Terminal, copying: Gate) -> N
     demo.wait("VALID")
     demo.keys("r")
     demo.wait("RUNNING")
+    copying.wait_reached()
     (task,) = demo.json("tasks")["tasks"]
     os.kill(task["pid"], signal.SIGKILL)
     copying.open()
-    demo.wait("FAILED", "Resume")  # the run may be about to end yet: then it is waited for
+    demo.wait("FAILED   0 of 1")  # not the log alone; the run may be about to end yet: then it is waited for
     demo.keys("r")
     demo.wait("DONE", "attempt 2")
 

@@ -8,6 +8,7 @@ import select
 import shlex
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,8 +120,9 @@ class Gate:
         lock = folder / "lock"
         lock.touch()
         self._lock, self._descriptor = str(lock), -1
-        script = folder / program
-        script.write_text(f'#!/bin/sh\nexec flock -s -F {shlex.quote(str(lock))} {shlex.quote(real)} "$@"\n')
+        self._reached = folder / "reached"
+        script, words = folder / program, [shlex.quote(str(path)) for path in (self._reached, lock, real)]
+        script.write_text('#!/bin/sh\n: >{}\nexec flock -s -F {} {} "$@"\n'.format(*words))
         script.chmod(0o755)
         self.path = f"{folder}:{os.environ['PATH']}"
 
@@ -128,6 +130,13 @@ class Gate:
         """Hold what is started from now on. Waits for the end of what was let through."""
         self._descriptor = os.open(self._lock, os.O_RDWR)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+
+    def wait_reached(self) -> None:
+        """Until it was started once."""
+        deadline = time.monotonic() + PATIENCE_MS / 1000
+        while not self._reached.exists():
+            assert time.monotonic() < deadline, "nothing has come to the gate"
+            time.sleep(0.02)
 
     def open(self) -> None:
         """Let it go on; also what is started from now on."""

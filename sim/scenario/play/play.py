@@ -132,6 +132,8 @@ class _Run:
         self.ended_before = False
         """A step has ended before the point at which it was to be interrupted."""
         self._number = 0
+        self._beside_machines: set[int] = set()
+        """Steps with a machine that can be told to work: how often that is asked how far it is depends on time."""
         self._seed = seed
         self._tell = tell
         self._called = called
@@ -176,6 +178,9 @@ class _Run:
         for step in steps:
             if step["verb"] in _ON_THE_HOST:  # they make directories of the host, as many as its path has parts
                 step.pop("effects", None)
+            if step["step"] in self._beside_machines:
+                step.pop("effects", None)
+                step.pop("number", None)
         return {"steps": steps, "repositories": found}
 
     # -- steps
@@ -292,6 +297,8 @@ class _Run:
         if isinstance(ended.result, list) and step.verb in ("fix", "check", "thaw"):
             facts["rules"] = [one if isinstance(one, str) else one["rule"] for one in ended.result]
         facts["effects"] = list(ended.effects)
+        if any(machine.running and machine.monitor for machine in self.names.machines.values()):
+            self._beside_machines.add(self._number)
         self.event(**facts)
 
     def _bind(self, step: Step, repo: str, name: str, ended: Ended, known: dict[str, bool]) -> None:

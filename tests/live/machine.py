@@ -144,7 +144,7 @@ class Guest:
     def wait_for(self, number: int) -> None:
         """Until a write is acknowledged, or it has ended."""
         deadline = time.monotonic() + _PATIENCE_S
-        while self.acknowledged < number and time.monotonic() < deadline:
+        while self._pid and self.acknowledged < number and time.monotonic() < deadline:
             self.look()
             if os.waitpid(self._pid, os.WNOHANG)[0]:
                 self._pid = 0

@@ -6,7 +6,6 @@ neither deletes nor moves a volume that such a record names.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import re
 
@@ -14,11 +13,12 @@ from engine.errors import DiskwrightError
 from sim.disk.files import Fault
 from sim.explore.cases import operations
 from sim.explore.cases.operations import Operation, outcomes, summaries
+from sim.explore.cases.taking import offered, run_each_once
 from sim.explore.oracle.reference import Model
 from sim.explore.random.acts import ON_FILES
 from sim.explore.random.rounds import HOSTS, RESCUER, ROUNDS, RandomRun
 from sim.explore.search.explorer import EFFECTS
-from sim.explore.together.versions import offered, unfinished
+from sim.explore.together.versions import unfinished
 from sim.hosts.crash import Crashed
 from sim.hosts.processes import SimProcess
 from sim.hosts.tape import Tape
@@ -92,16 +92,9 @@ class VersionsRun(RandomRun):
 
     def _older_fixes(self) -> None:
         """Whoever has the older program finds what the newer one has left undone, and does all that he is offered."""
-        engine, tried = self.world.host(self._older), set[tuple[str, str, str]]()
-        for _ in range(_MOST_FIXES):
-            fresh = [one for one in offered(engine) if (one[0], one[1].rule, one[1].target) not in tried]
-            if not fresh:
-                break
-            repo, fix = fresh[0]
-            tried.add((repo, fix.rule, fix.target))
-            with contextlib.suppress(DiskwrightError):
-                engine.run_fix_here(repo, fix)
-                self.told.append(f"{self._older} runs {fix.rule} of {fix.target[:6]}")
+        engine = self.world.host(self._older)
+        done = run_each_once(engine, lambda: offered(engine, losing=False), _MOST_FIXES)
+        self.told += [f"{self._older} runs {fix.rule} of {fix.target[:6]}" for _, fix in done]
         self.world.process_of(engine).end()
 
     def _watch(self, process: SimProcess, call: str, what: str) -> None:

@@ -31,6 +31,7 @@ from sim.disk.files import Fault
 from sim.explore.cases.driver import Driver, read
 from sim.explore.cases.fixtures import images
 from sim.explore.cases.fixtures.images import BLOCK, data
+from sim.explore.cases.taking import offered, run_each_once
 from sim.explore.oracle.reference import USABLE
 from sim.explore.search.explorer import EFFECTS
 from sim.hosts.crash import Crashed
@@ -394,16 +395,8 @@ class _Run:
             self._fix_all_of(world, repository)
 
     def _fix_all_of(self, world: World, repository: str) -> None:
-        tried: set[tuple[str, str]] = set()
         engine = world.host("two")
-        for _ in range(_MOST_FIXES):
-            offered = [fix for fix in engine.check_storage_repository(repository) if not fix.waits_for]
-            fresh = [fix for fix in offered if (fix.rule, fix.target) not in tried]
-            if not fresh:
-                return
-            tried.add((fresh[0].rule, fresh[0].target))
-            with contextlib.suppress(DiskwrightError):
-                engine.run_fix_here(repository, fresh[0])
+        run_each_once(engine, lambda: offered(engine, repository), _MOST_FIXES)
 
     def _look(self, world: World | None = None) -> None:
         """Compare all snapshots with what they showed before."""

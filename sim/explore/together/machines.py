@@ -22,7 +22,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from engine.data.model import Fix
 from engine.errors import DiskwrightError, StorageError
 from engine.host.state import Task
 from sim.disk.content import Content
@@ -30,6 +29,7 @@ from sim.disk.files import Fault
 from sim.explore.cases.case import Case, prepared
 from sim.explore.cases.driver import read
 from sim.explore.cases.fixtures.images import BLOCK, data
+from sim.explore.cases.taking import offered, run_each_once
 from sim.explore.oracle.reference import USABLE, Key
 from sim.explore.search.explorer import EFFECTS
 from sim.hosts.crash import Crashed
@@ -108,7 +108,7 @@ class _Run:
             return False
         self._content = read(engine, repo, image, self._driver.image(repo, image).size)
         engine.doors.processes.kill(entry.process)
-        self._taken = self._offered(deep=self._late >= 0)
+        self._taken = offered(self._world.host("two"), deep=self._late >= 0)
         if self._late >= len(self._taken):
             return False
         if self._late >= 0:
@@ -181,24 +181,7 @@ class _Run:
         for repo, fix in self._taken:
             with contextlib.suppress(DiskwrightError):
                 engine.run_fix_here(repo, fix)
-        tried: set[tuple[str, str, str]] = set()
-        for _ in range(_MOST_FIXES):
-            fresh = [one for one in self._offered() if (one[0], one[1].rule, one[1].target) not in tried]
-            if not fresh:
-                return
-            repo, fix = fresh[0]
-            tried.add((repo, fix.rule, fix.target))
-            with contextlib.suppress(DiskwrightError):
-                engine.run_fix_here(repo, fix)
-
-    def _offered(self, deep: bool = False) -> list[tuple[str, Fix]]:
-        engine = self._world.host("two")
-        return [
-            (repo, fix)
-            for repo in engine.list_repositories()
-            for fix in engine.check_storage_repository(repo, {"deep": deep})
-            if not fix.waits_for
-        ]
+        run_each_once(engine, lambda: offered(engine), _MOST_FIXES)
 
     def _look(self) -> None:
         """Compare all snapshots with what they showed before."""

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 from engine.api import Engine
 from engine.data.decoding import decode
-from engine.data.model import Fix, Risk
 from engine.data.records import VolumeRef
 from engine.errors import DiskwrightError, NotUnderstood
 from engine.formats.files import layout
@@ -26,6 +25,7 @@ from sim.disk.files import Fault
 from sim.disk.nodes import FileNode
 from sim.disk.storage import SimStorage
 from sim.explore.cases.case import Case, prepared
+from sim.explore.cases.taking import offered, run_each_once
 from sim.explore.oracle.recovery import recover
 from sim.explore.search.explorer import EFFECTS
 from sim.hosts.crash import Crashed
@@ -165,15 +165,7 @@ class _Run:
     def _tried(self, engine: Engine, left: list[Unfinished]) -> Iterator[str]:
         for one in left:
             yield from _verbs(engine, one.root.rpartition("/")[2], one.tag)
-        tried: set[tuple[str, str, str]] = set()
-        for _ in range(_MOST_FIXES):
-            fresh = [one for one in offered(engine) if (one[0], one[1].rule, one[1].target) not in tried]
-            if not fresh:
-                return
-            repo, fix = fresh[0]
-            tried.add((repo, fix.rule, fix.target))
-            with contextlib.suppress(DiskwrightError):
-                engine.run_fix_here(repo, fix)
+        run_each_once(engine, lambda: offered(engine, losing=False), _MOST_FIXES)
 
 
 def _verbs(engine: Engine, repo: str, image: str) -> Iterator[str]:
@@ -189,16 +181,6 @@ def _verbs(engine: Engine, repo: str, image: str) -> Iterator[str]:
         with contextlib.suppress(DiskwrightError):
             verb()
             yield f"image {image}, which only the newer program understands, could be {done}"
-
-
-def offered(engine: Engine) -> list[tuple[str, Fix]]:
-    """What check offers in all repositories, that can run now and loses nothing."""
-    return [
-        (repo, fix)
-        for repo in engine.list_repositories()
-        for fix in engine.check_storage_repository(repo)
-        if not fix.waits_for and fix.risk is not Risk.LOSES_DATA
-    ]
 
 
 def _is_marked(content: bytes) -> bool:

@@ -80,7 +80,8 @@ HOSTILE = [
     (TAG, "5" * 32), (TAG, "A" * 32), (VOLUME, "../etc"), ('"digest":""', f'"digest":"{"a" * 129}"'),
     ('"stage":1', '"stage":-1'), ('"host.example.org"', '"h\\u00e4"'), ('"host.example.org"', "null"),
     ('"whole":true', '"whole":true,"zzz":1'), ('"lost":[]', '"lost":[[0,1]]'), ('"inode":5', '"inode":-5'),
-    ('"purging":false', '"purging":true'), ('"absorbed_by":""', '"absorbed_by":"",  "added":1'), ("true}", "true} "),
+    ('"purging":false', '"purging":true'), ('"absorbed_by":""', '"absorbed_by":"",  "added":1'),
+    ('"whole":true,"write_epoch":0}', '"whole":true,"write_epoch":0} '),
 ]  # fmt: skip
 
 
@@ -88,7 +89,7 @@ HOSTILE = [
 def test_a_stranger_learns_no_more_by_the_short_way(old, new, monkeypatch):
     """Values and texts that are nearly those of a usual record, with a right checksum."""
     body = encode(PLAIN).partition(b"\n")[2][:-1].decode()
-    assert old in body or old == "true}"
+    assert old in body
     short, long = by_both(sealed(body.replace(old, new).encode()), monkeypatch)
     assert short == long
 

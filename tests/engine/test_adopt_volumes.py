@@ -204,12 +204,13 @@ def test_hosts_make_a_volume_active_by_themselves_only_as_long_as_it_is_its_owne
         run(engine, "a", "C-REMOVED", disk)
         assert volumes(engine)["base"].autoactivated and not volumes(engine)["base"].tags, at
         assert at < 20
+    assert at > 4
     assert not any(found.autoactivated for found in volumes(engine).values())
     assert not layout.tags_of_adoption(volumes(engine)[name_of(engine, disk)].tags)
 
 
 def killed_before(process: SimProcess, at: int) -> None:
-    """Have a process be killed before the how manieth change of the group, until its record counts."""
+    """Have a process be killed before one of its changes of the group; ``at`` counts them from 1."""
     calls = itertools.count(1)
 
     def hook(process: SimProcess, call: str, what: str) -> Fault:

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from engine.errors import BadRequest, Refused, ToolFailed
+from engine.triage.rules import M_CHAIN
 from sim.explore.cases.driver import Driver
 from sim.explore.cases.fixtures import images
 from sim.explore.together import live
 from sim.explore.together.live import LIBVIRT, MACHINE, MERGE, RESIZE, SNAPSHOT
 from sim.hosts.machine import SimMachine
-from sim.hosts.world import World
 from tests.sim.live_kit import a_merge, is_found, start, wrong
 
 
@@ -37,11 +37,8 @@ def test_a_machine_that_is_started_without_the_hook_may_miss_what_was_merged_las
     assert is_found(lacks, MERGE, images.a_removed_snapshot, deaths=(MACHINE,), first=31, every=3, monitor=LIBVIRT)
 
 
-def test_a_job_of_libvirt_is_ours_if_the_record_says_so():
+def test_a_job_of_libvirt_is_ours_if_the_record_says_so(driver: Driver):
     """It tells not who began it: before the record does, it is somebody else's."""
-    world = World()
-    world.create("a")
-    driver = Driver(world)
     images.a_removed_snapshot(driver)
     disk = driver.named["disk"]
     machine = start(driver, disk, LIBVIRT)
@@ -54,28 +51,27 @@ def test_a_job_of_libvirt_is_ours_if_the_record_says_so():
     assert len(machine.nodes()) == 1
 
 
-def test_libvirt_merges_nothing_further_down():
+def test_libvirt_merges_nothing_further_down(driver: Driver):
     """It is told, and nothing is done; at rest the same fix runs."""
-    world = World()
-    world.create("a")
-    driver = Driver(world)
     images.a_removed_one_further_down(driver)
-    machine = start(driver, driver.named["disk"], LIBVIRT)
+    disk, engine = driver.named["disk"], driver.engine()
+    machine = start(driver, disk, LIBVIRT)
     deep = len(machine.nodes())
     with pytest.raises(Refused, match="top layer alone"):
-        driver.engine().run_fix_here("a", a_merge(driver))
-    assert (len(machine.nodes()), machine.jobs(), len(driver.engine().list_prepared())) == (deep, {}, 1)
+        engine.run_fix_here("a", a_merge(driver))
+    assert (len(machine.nodes()), machine.jobs(), len(engine.list_prepared())) == (deep, {}, 1)
+    machine.stop()
+    engine.teardown_image("a", disk)
+    driver.fix("a", M_CHAIN)
+    assert len(start(driver, disk, LIBVIRT).nodes()) == deep - 1
 
 
-def test_a_definition_leads_to_the_disk_whatever_is_done():
+def test_a_definition_leads_to_the_disk_however_often_a_snapshot_is_made(driver: Driver):
     """By the other of its two names, from before the machine goes on elsewhere."""
-    world = World()
-    world.create("a")
-    driver = Driver(world)
     images.a_chain(driver)
     disk = driver.named["disk"]
     engine = driver.engine()
-    host = world.process_of(engine).host
+    host = driver.world.process_of(engine).host
     host.definitions[LIBVIRT] = ("disk", "qcow2")
     machine = start(driver, disk, LIBVIRT)
     names = []
@@ -91,11 +87,8 @@ def test_a_definition_leads_to_the_disk_whatever_is_done():
     assert names == ["disk.2", "disk.2", "disk", "disk"]
 
 
-def test_a_libvirt_of_another_host_and_a_domain_that_does_not_run_are_told():
+def test_a_libvirt_of_another_host_and_a_domain_that_does_not_run_are_told(driver: Driver):
     """As by the real one."""
-    world = World()
-    world.create("a")
-    driver = Driver(world)
     images.a_disk(driver)
     disk = driver.named["disk"]
     driver.engine().prepare_image("a", disk)

@@ -139,6 +139,7 @@ class SimMachine:
     def switch(self, node: str, overlay: str) -> None:
         """Go on in an overlay; all that was written is flushed, and what was the top is opened anew for reading, by the
         name by which it was opened."""
+        self._require_idle(node)
         if node != self._nodes[0].name or overlay not in self._added:
             raise ToolFailed(f"the node {node} is busy, or there is no {overlay}")
         top = self._chain[0]._replace(path=_target(self.process, self._nodes[0].path))
@@ -152,6 +153,7 @@ class SimMachine:
 
     def grow(self, node: str, size: int) -> None:
         """Make the disk longer: what a header says is durable then, the length of a raw file is not."""
+        self._require_idle(node)
         if node != self._nodes[0].name or size < self._session.size:
             raise ToolFailed(f"there is no node {node} that can be {size} bytes long")
         self._session.grow(size)
@@ -183,6 +185,14 @@ class SimMachine:
         if level := self._level(job.node):
             self._reopen(level, False)
 
+    def _require_idle(self, *nodes: str) -> None:
+        """ToolFailed while a job works on one of them: qemu lets nobody else have what it moves data between."""
+        for name, job in self._pulls.items():
+            if job.status != "concluded":
+                at = self._level(job.node)
+                if any(node.name in nodes for node in self._nodes[at : at + 2]):
+                    raise ToolFailed(f"the node {job.node} or the one below is in use by the job {name}")
+
     def _level(self, node: str) -> int:
         return [found.name for found in self._nodes].index(node)
 
@@ -205,6 +215,7 @@ class SimMachine:
             raise ToolFailed(f"the node {node} is busy, or has nothing below")
         level = self._level(node)
         below = self._nodes[level + 1]
+        self._require_idle(node, below.name)
         if below.backing != backing or below.has_backing != bool(backing):
             raise ToolFailed(f"what is below stands on {below.backing!r}, and not on {backing!r}")
         if level:

@@ -367,6 +367,24 @@ def test_a_merge_further_down_needs_the_snapshot_alone(driver: Driver):
     driver.fix("a", rules.C_REMOVED)
 
 
+def test_what_a_job_moves_data_between_is_had_by_nobody_else(driver: Driver):
+    """As with qemu: no snapshot, no other length and no second job there, until it has ended."""
+    images.a_removed_one_further_down(driver)
+    machine = start(driver, driver.named["disk"])
+    top, upper, lower, *_ = machine.nodes()
+    machine.pull("first", top.name, upper.backing)
+    for tried in (
+        lambda: machine.switch(top.name, "overlay"),
+        lambda: machine.grow(top.name, machine.size),
+        lambda: machine.pull("second", upper.name, lower.backing),
+    ):
+        with pytest.raises(ToolFailed, match="in use by the job first"):
+            tried()
+    machine.cancel("first")
+    machine.grow(top.name, machine.size)
+    machine.pull("second", top.name, upper.backing)
+
+
 def test_a_merge_that_is_stopped_leaves_no_job(driver: Driver):
     """What was moved stays, and the same fix goes on."""
     images.a_removed_snapshot(driver)

@@ -11,7 +11,7 @@ from engine.formats.lvm.repository import LvmRepository
 from engine.gate import gate
 from engine.gate.gate import Purpose
 from sim.hosts.lease_areas import RENEWED_S
-from tests.formats.kit import SIZE, T1, V1, raw
+from tests.formats.kit import SIZE, T1, V1, V2, raw
 from tests.formats.lvm.shared_kit import ONE, THREE, TWO, dies, guard, leave, number, on, pass_time
 
 
@@ -79,4 +79,6 @@ def test_no_damage_of_one_copy_of_the_notes_hides_it(world, copy):
     kept = one._meta.read(at, PAGE_BYTES)
     one._meta.write(at, bytes(8) + kept[8:])
     assert elsewhere(one) == {V1: (TWO, True)}
+    guard(two).note(V2)
+    assert elsewhere(one)[V1] == (TWO, True), "that host has written over the damage since, and not looked"
     assert not two.activation.end_unheld() and not elsewhere(one)

@@ -184,8 +184,9 @@ class ActiveVolumes:
         """Read the notes of this host; what an earlier presence noted is void."""
         now = self._read(self._member.number)
         volumes = now.volumes if now.generation == self._member.generation else frozenset()
-        if now.damaged:  # what stood there is lost; what is active is not
+        if now.damaged:  # what stood there is lost; what is active is not, and may be handed out
             volumes |= frozenset(self._active())
+            volumes |= {Mark.HANDED_OUT.of(volume) for volume in Notes(volumes=volumes).active}
         return Notes(self._member.generation, now.sequence, volumes, now.damaged)
 
     def _active(self) -> Iterator[str]:

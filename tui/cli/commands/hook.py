@@ -25,7 +25,8 @@ _SCRIPT = """\
 {mark}
 # Prepares the disks of a domain before it starts, and tears them down when it has ended.
 case "$2/$3" in {begin} | {end}) ;; *) exit 0 ;; esac
-[ -x {python} ] || {{ echo "diskwright is not where it was: its disks are not prepared" >&2; exit 0; }}
+{python} -P -c "import tui.work.hooks" </dev/null 2>/dev/null ||
+    {{ echo "diskwright is not where it was: its disks are not prepared" >&2; exit 0; }}
 exec {words} hook --uri={uri} --state={state} --host={host} -- run "$1" "$2/$3"
 """
 

@@ -45,6 +45,30 @@ def test_a_hook_is_installed_again_and_removed_and_one_of_somebody_else_stays(ru
     run("hook", "install", *there, "--uri", "qemu+ssh://far/system", code=2)
 
 
+def test_what_was_installed_or_removed_is_so_after_a_loss_of_power(run, tmp_path: Path, monkeypatch):
+    """The mode of the script too, without which libvirt does not run it, and each directory that has another entry."""
+    synced: dict[str, int] = {}
+
+    def sync(descriptor: int) -> None:
+        synced[os.readlink(f"/proc/self/fd/{descriptor}")] = os.fstat(descriptor).st_mode & 0o777
+
+    monkeypatch.setattr(os, "fsync", sync)
+    script = installed(tmp_path)
+    run("hook", "install", "--directory", tmp_path)
+    assert synced[str(script)] == 0o755
+    assert {str(script.parent), str(tmp_path)} <= synced.keys()
+    synced.clear()
+    run("hook", "remove", "--directory", tmp_path)
+    assert synced.keys() == {str(script.parent)}
+
+
+def test_what_cannot_be_read_is_not_said_to_be_of_somebody_else(run, tmp_path: Path):
+    """Nobody is told to move away what was not seen."""
+    (tmp_path / "qemu.d").write_text("a file")
+    for action in ("install", "remove"):
+        assert "cannot read" in run("hook", action, "--directory", tmp_path, code=6).err
+
+
 def test_a_domain_of_others_starts_whatever_there_is_to_ours(run, tmp_path: Path):
     """The script as libvirt calls it: for other operations nothing, for a domain without disks of ours nothing either,
     although there is no place for notes; also when its name looks like an option, or the program is gone: Python, or

@@ -42,12 +42,12 @@ def add_hook(parser: Parser) -> None:
 
 
 def run_hook(session: Session, arguments: argparse.Namespace) -> int:
-    if arguments.action == "run":
-        return _run(session, arguments)
-    if arguments.domain:
-        raise BadRequest(f"{arguments.domain!r:.100} is too much", f"Use diskwright hook {arguments.action}")
     path = os.path.join(os.path.abspath(arguments.directory), "qemu.d", "diskwright")
-    if arguments.action == "install":
+    if arguments.action == "run":
+        changed = _run(session, arguments)
+    elif arguments.domain:
+        raise BadRequest(f"{arguments.domain!r:.100} is too much", f"Use diskwright hook {arguments.action}")
+    elif arguments.action == "install":
         monitors.parse(f"libvirt:{arguments.uri}/any")
         changed = _install(path, _script(session, arguments.uri))
         said = "Installed" if changed else "That is there already:"
@@ -58,7 +58,7 @@ def run_hook(session: Session, arguments: argparse.Namespace) -> int:
     else:
         changed = _remove(path)
         session.out.say(f"Removed {printable(path)}." if changed else f"There is no {printable(path)}.")
-    session.out.document({"path": path, "installed": arguments.action == "install", "changed": changed})
+    session.out.document({"path": path, "installed": arguments.action != "remove", "changed": changed})
     return 0
 
 
@@ -71,21 +71,24 @@ def _script(session: Session, uri: str) -> str:
 
 
 def _ours(path: str) -> str | None:
-    """Return what we have written there, None where there is nothing. Conflict when it is of somebody else."""
+    """Return what we have written there, None where there is nothing. Conflict when it is of somebody else,
+    StorageError when that cannot be told."""
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError):
+    except (IsADirectoryError, UnicodeDecodeError):
         text = ""
+    except OSError as error:
+        raise from_os_error(error, f"read {path}") from error
     if _MARK not in text.split("\n")[:2]:
         raise Conflict(f"{printable(path)} was not made by diskwright", "Move it away first, if nobody needs it")
     return text
 
 
 def _install(path: str, text: str) -> bool:
-    """Write the script, whole or not at all; return whether it was another one."""
+    """Write the script, whole or not at all, durable on return; return whether it was another one."""
     if _ours(path) == text and os.access(path, os.X_OK):
         return False
     folder = os.path.dirname(path)
@@ -107,14 +110,15 @@ def _install(path: str, text: str) -> bool:
             os.unlink(temporary)
             raise
         os.chmod(path, _MODE)
-        _sync(folder)
+        for changed in (path, folder, os.path.dirname(folder)):
+            _sync(changed)
     except OSError as error:
         raise from_os_error(error, f"write {path}") from error
     return True
 
 
-def _sync(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -122,17 +126,20 @@ def _sync(folder: str) -> None:
 
 
 def _remove(path: str) -> bool:
+    """Take the script away, durably; return whether there was one."""
     if _ours(path) is None:
         return False
     try:
         os.unlink(path)
+        _sync(os.path.dirname(path))
     except OSError as error:
         raise from_os_error(error, f"remove {path}") from error
     return True
 
 
-def _run(session: Session, arguments: argparse.Namespace) -> int:
-    """Do what is to be done at an operation of a domain, whose definition is at standard input."""
+def _run(session: Session, arguments: argparse.Namespace) -> bool:
+    """Do what is to be done at an operation of a domain, whose definition is at standard input; return whether it has
+    disks of ours that were prepared."""
     from engine.assembly import real_doors
     from tui.work import hooks
 
@@ -147,9 +154,7 @@ def _run(session: Session, arguments: argparse.Namespace) -> int:
         disks = hooks.wanted(sys.stdin.buffer.read(hooks.MOST_BYTES + 1), place)
     if disks:  # else it is another's, whom no trouble of ours may keep from starting
         hooks.prepare(session.engine, disks, str(monitors.parse(monitor)))
-    path = os.path.join(os.path.abspath(arguments.directory), "qemu.d", "diskwright")
-    session.out.document({"path": path, "installed": True, "changed": bool(disks)})
-    return 0
+    return bool(disks)
 
 
 HANDLERS = {"hook": Handler(add_hook, run_hook)}

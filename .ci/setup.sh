@@ -169,7 +169,8 @@ guest_wanted() {
 
 guest_kernel() { apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p'; }
 
-# In directory $1, which it leaves with a folder "guest". Links by && : set -e does not hold where a failure is asked for.
+# In directory $1, which gets a folder "guest" instead of what an interrupted run has left there. Links by && : set -e does
+# not hold where a failure is asked for.
 unpack_guest() (
     cd "$1" && rm -rf ./* &&
         { [ -n "$(guest_kernel)" ] || apt update; } &&
@@ -182,7 +183,8 @@ unpack_guest() (
 ensure_guest() {
     guest_wanted || return 0
     say "unpacking a kernel for a guest into .venv/guest"
-    scratch=$(mktemp -d "$venv/guest.XXXXXX")
+    scratch=$venv/guest.new
+    mkdir -p "$scratch"
     if twice unpack_guest "$scratch"; then
         rm -rf "$venv/guest"
         mv "$scratch/guest" "$venv/guest"

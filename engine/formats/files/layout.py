@@ -287,11 +287,21 @@ def encode_identity(identity: str, access: Access | None = None) -> bytes:
 
 
 def encode_later(found: Identity, complete: bool) -> bytes:
-    """Return the bytes of ``repository.json`` of a repository that gets its uses now, or is ``complete``."""
+    """Return the bytes of ``repository.json`` of a repository that gets its uses now, or is ``complete``. Refused when
+    what it says besides could not be read any more, or not be written."""
     data = json.loads(found.text)
     data.pop("identity", None)
     needs = [_USES if complete else _BEGUN]
-    return canonical({**data, "id": found.identity, "needs": needs, "later": True}) + b"\n"
+    try:
+        text = canonical({**data, "id": found.identity, "needs": needs, "later": True}) + b"\n"
+    except ValueError:
+        text = b""
+    if not text or len(encode_copy(text)) > MAX_IDENTITY_BYTES:
+        raise Refused(
+            f"{IDENTITY_FILE} says what cannot be written again",
+            f"Take out what docs/on-disk.md does not name, move {COPY_FILE} elsewhere, and connect with --accept-moved",
+        )
+    return text
 
 
 def decode_identity(raw: bytes, place: str) -> Identity:

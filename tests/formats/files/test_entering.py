@@ -245,3 +245,17 @@ def test_what_was_interrupted_is_entered_durably(old: LocalStorage):
     again = SpyFiles(old.path)
     give(old.open(again))
     assert f"sync_directory {layout.tag_shard(P)}" in again.log
+
+
+@pytest.mark.parametrize("more", ['"\\ud800"', "1e999", f'"{"a" * (layout.MAX_IDENTITY_BYTES - 130)}"'])
+def test_what_cannot_be_said_again_is_left_as_it_is(old: LocalStorage, more: str):
+    """A field of a stranger's that no writer could put there, or that would make the file longer than is read: then
+    nobody could open the repository any more."""
+    path = Path(old.path)
+    text = (path / layout.IDENTITY_FILE).read_bytes().replace(b"{", f'{{"added":{more},'.encode(), 1)
+    assert len(layout.encode_copy(text)) <= layout.MAX_IDENTITY_BYTES
+    (path / layout.IDENTITY_FILE).write_bytes(text)
+    (path / layout.COPY_FILE).write_bytes(layout.encode_copy(text))
+    with pytest.raises(Refused, match="cannot be written again"):
+        give(old.open())
+    assert (path / layout.IDENTITY_FILE).read_bytes() == text and old.open().scan().missing == (NEVER,)

@@ -12,7 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from engine.doors.files import RunPlace
 from engine.errors import BadRequest
+from engine.tools.local.files import RealFiles
 from tui.cli.commands import hook
 from tui.work import hooks
 
@@ -133,3 +135,15 @@ def test_a_disk_that_is_not_known_here_keeps_its_domain_from_starting(run, main_
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"")))
     run("hook", "run", "web", "other", code=2)
     run("hook", "run", "web", hook.END)
+
+
+def test_where_a_boot_clears_nothing_no_path_of_a_boot_is_named(run, main_repo, monkeypatch, tmp_path: Path):
+    """It would lead nowhere after the next one."""
+    monkeypatch.setattr(RealFiles, "run_place", lambda self: RunPlace(str(tmp_path), False))
+    disk = run.id("create-disk", main_repo, "1M")
+    text = f"<disk><source file='{tmp_path}/diskwright/disks/{main_repo}/{disk}/disk'/></disk>"
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(DISK.format(text).encode())))
+    said = run("hook", "run", "web", hook.BEGIN, code=5).err
+    assert "kept in memory" in said
+    assert str(tmp_path) not in said
+    assert run("tasks", "--json").data["prepared"] == []

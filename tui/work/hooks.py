@@ -125,6 +125,11 @@ def _tear_down(engine: Engine, handle: str, image: str, monitor: str) -> None:
 def _require_same(entry: Prepared, disk: Wanted) -> None:
     """Return if the path of a domain leads to what was prepared, in the format as which it is opened."""
     folder, _, name = disk.path.rpartition("/")
+    if not entry.names:
+        raise Refused(
+            f"no path to image {entry.image} stays the same on this host",
+            "Have /run kept in memory (as a tmpfs): a boot has to clear it",
+        )
     if folder not in entry.names:
         raise Refused(
             f"{disk.path!r:.300} does not lead to image {entry.image}", f"Define the domain with {entry.given}"

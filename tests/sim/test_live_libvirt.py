@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from engine.errors import BadRequest, Refused, ToolFailed
+from engine.host import paths
 from engine.triage.rules import M_CHAIN
 from sim.explore.cases.driver import Driver
 from sim.explore.cases.fixtures import images
@@ -35,6 +36,13 @@ def test_a_machine_that_is_started_without_the_hook_may_miss_what_was_merged_las
     monkeypatch.setattr(live._Run, "_started_by_libvirt", bare)
     lacks = "the machine is started on what lacks"
     assert is_found(lacks, MERGE, images.a_removed_snapshot, deaths=(MACHINE,), first=31, every=3, monitor=LIBVIRT)
+
+
+def test_a_definition_that_leads_nowhere_is_found(monkeypatch: pytest.MonkeyPatch):
+    """A planted bug: the domain is defined by a name that nobody makes."""
+    monkeypatch.setattr(paths, "other", lambda given, path: f"{path}.nowhere")
+    nowhere = "the machine cannot be started anew"
+    assert is_found(nowhere, SNAPSHOT, images.a_disk, deaths=(MACHINE,), first=45, every=3, monitor=LIBVIRT)
 
 
 def test_a_job_of_libvirt_is_ours_if_the_record_says_so(driver: Driver):

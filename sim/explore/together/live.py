@@ -23,7 +23,7 @@ from itertools import product
 from typing import NamedTuple
 
 from engine.api import Engine
-from engine.data.model import Fix, aligned
+from engine.data.model import Fix, VolumeFormat, aligned
 from engine.errors import DiskwrightError, StorageError
 from engine.triage import rules
 from sim.disk.content import Content
@@ -55,6 +55,8 @@ VERB, MACHINE, POWER = "verb", "machine", "power"
 DEATHS = (VERB, MACHINE, POWER)
 AGAIN, RESTARTED, STOPPED = "again", "restarted", "stopped"
 SEQUELS = (AGAIN, RESTARTED, STOPPED)
+_LOCKED = 'Failed to get shared "write" lock'
+"""So qemu says that somebody writes to an image."""
 QUIET = "quiet"
 """Of a machine that writes nothing meanwhile: nothing of the verb is durable, or leaves qemu's caches, by what its
 guest flushes. Killed, it is restarted."""
@@ -338,8 +340,10 @@ class _Run:
             self._machine.kill()
             try:
                 self._machine = self._started()
-            except StorageError:
-                return  # nobody has it prepared any more, and the path is gone
+            except StorageError as error:
+                if self._must_start():
+                    self._problems.append(f"the machine cannot be started anew: {error}")
+                return
             if not Content(0, ()).write(0, self._machine.read()).truncate(self._content.size).same(self._content):
                 self._problems.append("the machine is started on what lacks something that it has flushed")
             self._use()
@@ -354,6 +358,15 @@ class _Run:
             if not self.done and self._machine.running:
                 self._problems.append("the same verb again does not go on")
             self._use()
+
+    def _must_start(self) -> bool:
+        """Whether its manager has to find the disk: not what nobody has prepared any more, and not after a snapshot
+        that was interrupted, unless libvirt has the disk prepared and knows it by a name that it keeps."""
+        snapshots = self._verb not in (RESIZE, MERGE)
+        if self._monitor == LIBVIRT:
+            return not snapshots or self._host.definitions[LIBVIRT][1] != VolumeFormat.RAW
+        engine = self._world.host("one")
+        return not snapshots and bool(engine.list_prepared() or engine.list_unheld())
 
     def _end(self) -> None:
         """All that can be fixed while the machine runs, then without it."""
@@ -409,8 +422,9 @@ class _Run:
             try:
                 found = _shown(engine, image.id, image.size_bytes)
             except DiskwrightError as error:
-                if world is None and self._machine.running and any(node.writable for node in self._machine.nodes()[1:]):
-                    continue  # it has it locked, until what it merges into it has ended
+                locked = _LOCKED in str(error) and any(node.writable for node in self._machine.nodes()[1:])
+                if world is None and self._machine.running and locked:
+                    continue  # by the machine, until what it merges into it has ended
                 self._problems.append(f"the snapshot {image.id} cannot be read: {error}")
                 continue
             if not self._snapshots.setdefault(image.id, found).same(found):

@@ -307,6 +307,8 @@ def test_headers_of_many_images_are_what_each_of_them_says():
     ]
     starts += [start[:100] + long.to_bytes(4) + start[104:] for long in (0, 72, 104, 111, 112, 120, 130, 1 << 31)]
     starts += [start[:at] + bytes([value]) + start[at + 1 :] for at in range(130) for value in (0, 1, 255)]
+    for place, long, at in ((72, 8, 79), (104, 1, 104)):  # a name that is a flag of the header, too
+        starts.append(start[:8] + place.to_bytes(8) + long.to_bytes(4) + start[20:at] + b"\1" + start[at + 1 :])
 
     def told(parse, raw):
         try:

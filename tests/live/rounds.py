@@ -253,13 +253,7 @@ class Merges(Rounds):
             if len(engine.inspect_repository("a").images) != 1:
                 problems.append("what was merged stays while the machine runs")
         self.counted[f"merge, {dies}: {'acknowledged' if acknowledged else 'not acknowledged'}"] += 1
-        guest.wait_for(guest.acknowledged + 2)
-        if dies == VERB and self._random.random() < 0.5:
-            if engine.list_unheld() and self._random.random() < 0.5:
-                _patiently(lambda: engine.prepare_image("a", disk, take_over=True))
-            _patiently(lambda: self.merge(engine))
-            self.counted["merge, went on"] += 1
-            guest.wait_for(guest.acknowledged + 2)
+        self._live_on(engine, disk, guest, dies, "merge")
         machine.kill()
         guest.end()
         problems += self._judge(engine, disk, 0, None, guest)
@@ -270,6 +264,16 @@ class Merges(Rounds):
         engine.remove_image("a", disk)
         self._fix_all(engine)
         return problems
+
+    def _live_on(self, engine: Engine, disk: str, guest: Guest, dies: str, work: str) -> None:
+        """Let the guest write on; and where the verb has died now and then go on, with a new holder or without one."""
+        guest.wait_for(guest.acknowledged + 2)
+        if dies == VERB and self._random.random() < 0.5:
+            if engine.list_unheld() and self._random.random() < 0.5:
+                _patiently(lambda: engine.prepare_image("a", disk, take_over=True))
+            _patiently(lambda: self.merge(engine))
+            self.counted[f"{work}, went on"] += 1
+            guest.wait_for(guest.acknowledged + 2)
 
     @staticmethod
     def merge(engine: Engine) -> None:
@@ -292,13 +296,7 @@ class MergesFurtherDown(Merges):
         engine.remove_image("a", lower)
         acknowledged = self._acknowledged(self.merge, machine, dies)
         self.counted[f"merge further down, {dies}: {'acknowledged' if acknowledged else 'not acknowledged'}"] += 1
-        guest.wait_for(guest.acknowledged + 2)
-        if dies == VERB and self._random.random() < 0.5:
-            if engine.list_unheld() and self._random.random() < 0.5:
-                _patiently(lambda: engine.prepare_image("a", disk, take_over=True))
-            _patiently(lambda: self.merge(engine))
-            self.counted["merge further down, went on"] += 1
-            guest.wait_for(guest.acknowledged + 2)
+        self._live_on(engine, disk, guest, dies, "merge further down")
         machine.kill()
         guest.end()
         problems = []

@@ -106,14 +106,13 @@ class _ByHand:
         below = ["-u", "-b", "x", "-F", "qcow2"]
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *below, path, str(_SIZE)], check=True)
         file = {"driver": "file", "filename": path}
-        self.machine.ask("blockdev-add", **{"driver": "qcow2", "node-name": name, "file": file, "backing": None})
+        self.machine.ask("blockdev-add", driver="qcow2", node_name=name, file=file, backing=None)
         self.machine.ask("blockdev-snapshot", node=self._top, overlay=name)
         self._top = name
 
     def merge(self) -> float:
         def stream() -> None:
-            words = {"job-id": "job", "device": self._top, "auto-dismiss": False}
-            self.machine.ask("block-stream", **words)
+            self.machine.ask("block-stream", job_id="job", device=self._top, auto_dismiss=False)
             while self.machine.ask("query-jobs")[0]["status"] != "concluded":
                 time.sleep(0.02)
             with open(self._room / f"{self._top}.qcow2", "rb") as file:

@@ -29,7 +29,8 @@ from sim.hosts.world import REPOSITORIES, World, on_server
 
 _VOLUME = re.compile(rf"({REPOSITORIES}/[^/]+)/volumes/[0-9a-f]{{2}}/([0-9a-f]{{32}})\.[a-z0-9]+\Z")
 _PROGRESS = re.compile(rf"({REPOSITORIES}/[^/]+)/progress/([0-9a-f]{{32}})\.[0-9]+\Z")
-_TAG = re.compile(rf"({REPOSITORIES}/[^/]+)/tags/[0-9a-f]{{2}}/([0-9a-f]{{32}})\.([0-9a-f]{{16}})\Z")
+TAG = re.compile(rf"({REPOSITORIES}/[^/]+)/tags/[0-9a-f]{{2}}/([0-9a-f]{{32}})\.([0-9a-f]{{16}})\Z")
+"""The path of a record: its repository's, tag and generation."""
 _CHANGES = frozenset(
     "handle.write_at handle.truncate files.unlink files.rename files.link files.create files.clone".split()
 )
@@ -71,7 +72,7 @@ def _below(records: dict[str, Record], tag: str) -> Iterator[str]:
 
 
 def _sealed(world: World, process: SimProcess, source: str, target: str) -> str:
-    match = _TAG.match(target)
+    match = TAG.match(target)
     if match is None:
         return ""
     before = _records(world.storage, match[1]).get(match[2])
@@ -101,7 +102,7 @@ def _records(storage: SimStorage, root: str) -> dict[str, Record]:
     """The newest record of each tag of a repository, those that can be read."""
     newest: dict[str, str] = {}
     for path, _, _ in storage.walk():
-        if (match := _TAG.match(path)) and match[1] == root:
+        if (match := TAG.match(path)) and match[1] == root:
             newest[match[2]] = max(newest.get(match[2], ""), path)
     found = {tag: _record(storage.file(path)[1], tag) for tag, path in newest.items()}
     return {tag: record for tag, record in found.items() if record is not None}

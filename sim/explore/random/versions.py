@@ -1,7 +1,7 @@
 """Random runs in which one host has an older program than the others, who bring all in order in the end.
 
 It is judged at each effect of the older program: it publishes nothing over a record that it does not understand, and
-neither deletes nor moves a volume that such a record names.
+neither deletes nor moves that record, or a volume that it alone names.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from sim.disk.files import Fault
 from sim.explore.cases import operations
 from sim.explore.cases.operations import Operation, outcomes, summaries
 from sim.explore.cases.taking import offered, run_each_once
+from sim.explore.oracle.leases import TAG
 from sim.explore.oracle.reference import Model
 from sim.explore.random.acts import ON_FILES
 from sim.explore.random.rounds import HOSTS, RESCUER, ROUNDS, RandomRun
@@ -25,10 +26,7 @@ from sim.hosts.tape import Tape
 from sim.hosts.versions import NewerWords
 from sim.hosts.world import REPOSITORIES, Job, on_server
 
-_TAG = re.compile(rf"{REPOSITORIES}/[^/]+/tags/[0-9a-f]{{2}}/([0-9a-f]{{32}})\.([0-9a-f]{{16}})\Z")
 _VOLUME = re.compile(rf"{REPOSITORIES}/[^/]+/volumes/")
-
-
 _MOST_FIXES = 6
 _MOST_EFFECTS = 40
 
@@ -58,13 +56,13 @@ class VersionsRun(RandomRun):
             problems = self.look()
         return [*self._harm, *problems]
 
-    def _leave_undone(self, most: int) -> None:
+    def _leave_undone(self, dies: int) -> None:
         """Have the newer program do something, and kill it before that effect."""
         operation, job = self._begun(self.models[0]), Job()
         effects = itertools.count(1)
 
         def hook(process: SimProcess, call: str, what: str) -> Fault:
-            if call in EFFECTS and what.startswith(REPOSITORIES) and next(effects) == most:
+            if call in EFFECTS and what.startswith(REPOSITORIES) and next(effects) == dies:
                 process.kill()
             return Fault.NONE
 
@@ -99,11 +97,11 @@ class VersionsRun(RandomRun):
 
     def _watch(self, process: SimProcess, call: str, what: str) -> None:
         path, _, target = on_server(what).partition(" ")
-        if call == "files.link" and (match := _TAG.match(target)):
-            before = f"{target[: -len(match[2])]}{int(match[2], 16) - 1:016x}"
-            if any(one.path == before for one in unfinished(self.world.storage)):
-                self._harm.append(f"{process} writes over {before}, which it does not understand")
-        elif call in ("files.unlink", "files.rename") and _VOLUME.match(path):
+        if call == "files.link" and (match := TAG.match(target)):
             for one in unfinished(self.world.storage):
-                if path in one.volumes:
-                    self._harm.append(f"{process} takes {path} away, which {one.path} names")
+                if match.groups()[:2] == (one.root, one.tag) and target > one.path:
+                    self._harm.append(f"{process} writes over {one.path}, which it does not understand")
+        elif call in ("files.unlink", "files.rename") and (TAG.match(path) or _VOLUME.match(path)):
+            for one in unfinished(self.world.storage):
+                if path in (one.path, *one.volumes):
+                    self._harm.append(f"{process} takes {path} away, which is of {one.path}")

@@ -12,7 +12,6 @@ host with the older one tries every fix that it is offered, and verbs on each im
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -26,17 +25,17 @@ from sim.disk.nodes import FileNode
 from sim.disk.storage import SimStorage
 from sim.explore.cases.case import Case, prepared
 from sim.explore.cases.taking import offered, run_each_once
+from sim.explore.oracle.leases import TAG
 from sim.explore.oracle.recovery import recover
 from sim.explore.search.explorer import EFFECTS
 from sim.hosts.crash import Crashed
 from sim.hosts.processes import SimProcess
 from sim.hosts.versions import FIELD, NewerWords, in_our_words
-from sim.hosts.world import REPOSITORIES, World
+from sim.hosts.world import World
 
 NEWER, OLDER, LAST = "one", "two", "three"
 """The hosts; the first and the last have the newer program."""
 _MOST_FIXES = 24
-_TAG = re.compile(rf"({REPOSITORIES}/[^/]+)/tags/[0-9a-f]{{2}}/([0-9a-f]{{32}})\.([0-9a-f]{{16}})\Z")
 
 
 class Mixed(NamedTuple):
@@ -108,7 +107,7 @@ def _newest(storage: SimStorage) -> dict[tuple[str, str], tuple[str, bytes]]:
     """The newest generation of each tag: its path, and what it says."""
     newest: dict[tuple[str, str], tuple[str, bytes]] = {}
     for path, _, node in storage.walk():
-        if (match := _TAG.match(path)) and isinstance(node, FileNode):
+        if (match := TAG.match(path)) and isinstance(node, FileNode):
             key = match[1], match[2]
             newest[key] = max(newest.get(key, ("", b"")), (path, node.content.read(0, node.content.size)))
     return newest

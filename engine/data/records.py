@@ -316,6 +316,10 @@ def encode(record: Record) -> bytes:
         operation.update((key, value) for key, value in record.operation.extra if key not in operation)
         data["operation"] = operation
     data.update((key, value) for key, value in record.extra if key not in data)
-    body = canonical(data)
+    return framed(canonical(data))
+
+
+def framed(body: bytes) -> bytes:
+    """Return the bytes on disk of a record that says ``body``: its version, length and checksum come first."""
     checksum = blake2b(body, digest_size=16).hexdigest()
     return b"%s %d %s\n%s\n" % (MAGIC.encode(), len(body), checksum.encode(), body)

@@ -9,10 +9,9 @@ words is what this one must do with those of its successors.
 from __future__ import annotations
 
 import json
-from hashlib import blake2b
 from typing import Any
 
-from engine.data.records import MAGIC, canonical
+from engine.data.records import MAGIC, canonical, framed
 
 FIELD = "of_a_newer_program"
 """A field that each record of the newer program has, and that an older one keeps."""
@@ -37,7 +36,7 @@ class NewerWords:
             self._of_older.pop(data["id"], None)
         elif self._of_older.get(data["id"]) != operation["verb"]:
             operation["verb"] += _LATER
-        return _sealed({**data, FIELD: True})
+        return framed(canonical({**data, FIELD: True}))
 
     def read(self, raw: bytes) -> bytes:
         """Return the record of ours that something written means."""
@@ -59,22 +58,13 @@ def in_our_words(raw: bytes) -> bytes:
     del data[FIELD]
     if data[_OPERATION] is not None:
         data[_OPERATION]["verb"] = data[_OPERATION]["verb"].removesuffix(_LATER)
-    return _sealed(data)
+    return framed(canonical(data))
 
 
 def _parsed(raw: bytes) -> dict[str, Any] | None:
-    head, _, body = raw.partition(b"\n")
-    words = head.split(b" ")
-    if len(words) != 3 or words[0] != MAGIC.encode() or words[2] != _checksum(body[:-1]):
+    """What a record says; None for what is none."""
+    body = raw.partition(b"\n")[2][:-1]
+    if not raw.startswith(MAGIC.encode()) or raw != framed(body):
         return None
     data: dict[str, Any] = json.loads(body)
     return data
-
-
-def _sealed(data: dict[str, Any]) -> bytes:
-    body = canonical(data)
-    return b"%s %d %s\n%s\n" % (MAGIC.encode(), len(body), _checksum(body), body)
-
-
-def _checksum(body: bytes) -> bytes:
-    return blake2b(body, digest_size=16).hexdigest().encode()

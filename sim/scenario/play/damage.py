@@ -8,12 +8,11 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Callable
-from hashlib import blake2b
 from typing import Any
 
 from engine.api import Engine
 from engine.data.model import VolumeFormat, aligned
-from engine.data.records import Record, canonical, encode
+from engine.data.records import Record, canonical, encode, framed
 from engine.doors.files import Files
 from engine.doors.images import Layer
 from engine.errors import DiskwrightError
@@ -107,8 +106,7 @@ def _with(record: Record, **fields: Any) -> bytes:
     import json
 
     data = json.loads(encode(record).partition(b"\n")[2])
-    body = canonical({**data, **fields})
-    return b"dw1 %d %s\n%s\n" % (len(body), blake2b(body, digest_size=16).hexdigest().encode(), body)
+    return framed(canonical({**data, **fields}))
 
 
 def _with_volume(record: Record, **fields: Any) -> bytes:

@@ -11,12 +11,11 @@ import re
 from engine.data.decoding import decode
 from engine.data.records import Record, is_tombstone
 from engine.errors import DiskwrightError
-from sim.disk.nodes import FileNode
 from sim.disk.storage import SimStorage
+from sim.explore.oracle.newest import newest
 from sim.hosts.world import REPOSITORIES
 from sim.lvm.lvm_view import as_files
 
-_TAG = re.compile(r"tags/[0-9a-f]{2}/([0-9a-f]{32})\.([0-9a-f]{16})\Z")
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -43,18 +42,13 @@ def _volume_at(path: str) -> str:
 
 def _records(storage: SimStorage, repo: str) -> list[Record] | None:
     """The newest record of each tag; None where one cannot be understood."""
-    root = f"{REPOSITORIES}/{repo}/"
     storage = as_files(storage) if storage.devices else storage
-    newest: dict[str, tuple[int, FileNode]] = {}
-    for path, _, node in storage.walk():
-        match = _TAG.match(path.removeprefix(root)) if path.startswith(root) else None
-        if match and isinstance(node, FileNode):
-            newest[match[1]] = max(newest.get(match[1], (-1, node)), (int(match[2], 16), node), key=lambda one: one[0])
+    there = {tag: found for (root, tag), found in newest(storage).items() if root == f"{REPOSITORIES}/{repo}"}
     try:
         return [
             decode(node.content.read(0, node.content.size), tag)
-            for tag, (generation, node) in newest.items()
-            if not is_tombstone(generation)
+            for tag, (path, node) in there.items()
+            if not is_tombstone(int(path.rpartition(".")[2], 16))
         ]
     except DiskwrightError:
         return None

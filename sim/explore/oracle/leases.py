@@ -23,14 +23,13 @@ from engine.errors import DiskwrightError
 from engine.formats.files.layout import LOCKS_FILE, lease_key
 from sim.disk.nodes import FileNode
 from sim.disk.storage import SimStorage
+from sim.explore.oracle.newest import TAG, newest
 from sim.hosts.lock_table import LockedByte
 from sim.hosts.processes import HOLDER, SimProcess
 from sim.hosts.world import REPOSITORIES, World, on_server
 
 _VOLUME = re.compile(rf"({REPOSITORIES}/[^/]+)/volumes/[0-9a-f]{{2}}/([0-9a-f]{{32}})\.[a-z0-9]+\Z")
 _PROGRESS = re.compile(rf"({REPOSITORIES}/[^/]+)/progress/([0-9a-f]{{32}})\.[0-9]+\Z")
-TAG = re.compile(rf"({REPOSITORIES}/[^/]+)/tags/[0-9a-f]{{2}}/([0-9a-f]{{32}})\.([0-9a-f]{{16}})\Z")
-"""The path of a record: its repository's, tag and generation."""
 _CHANGES = frozenset(
     "handle.write_at handle.truncate files.unlink files.rename files.link files.create files.clone".split()
 )
@@ -100,11 +99,7 @@ def _place(world: World, root: str, tag: str) -> LockedByte:
 
 def _records(storage: SimStorage, root: str) -> dict[str, Record]:
     """The newest record of each tag of a repository, those that can be read."""
-    newest: dict[str, str] = {}
-    for path, _, _ in storage.walk():
-        if (match := TAG.match(path)) and match[1] == root:
-            newest[match[2]] = max(newest.get(match[2], ""), path)
-    found = {tag: _record(storage.file(path)[1], tag) for tag, path in newest.items()}
+    found = {tag: _record(node, tag) for (where, tag), (_, node) in newest(storage).items() if where == root}
     return {tag: record for tag, record in found.items() if record is not None}
 
 

@@ -14,7 +14,7 @@ from sim.disk.files import Fault
 from sim.explore.cases import operations
 from sim.explore.cases.operations import Operation, outcomes, summaries
 from sim.explore.cases.taking import offered, run_each_once
-from sim.explore.oracle.leases import TAG
+from sim.explore.oracle.newest import TAG
 from sim.explore.oracle.reference import Model
 from sim.explore.random.acts import ON_FILES
 from sim.explore.random.rounds import HOSTS, RESCUER, ROUNDS, RandomRun

@@ -21,11 +21,10 @@ from engine.data.records import VolumeRef
 from engine.errors import DiskwrightError, NotUnderstood
 from engine.formats.files import layout
 from sim.disk.files import Fault
-from sim.disk.nodes import FileNode
 from sim.disk.storage import SimStorage
 from sim.explore.cases.case import Case, prepared
 from sim.explore.cases.taking import offered, run_each_once
-from sim.explore.oracle.leases import TAG
+from sim.explore.oracle.newest import newest
 from sim.explore.oracle.recovery import recover
 from sim.explore.search.explorer import EFFECTS
 from sim.hosts.crash import Crashed
@@ -105,12 +104,7 @@ def harm(storage: SimStorage, one: Unfinished) -> Iterator[str]:
 
 def _newest(storage: SimStorage) -> dict[tuple[str, str], tuple[str, bytes]]:
     """The newest generation of each tag: its path, and what it says."""
-    newest: dict[tuple[str, str], tuple[str, bytes]] = {}
-    for path, _, node in storage.walk():
-        if (match := TAG.match(path)) and isinstance(node, FileNode):
-            key = match[1], match[2]
-            newest[key] = max(newest.get(key, ("", b"")), (path, node.content.read(0, node.content.size)))
-    return newest
+    return {key: (path, node.content.read(0, node.content.size)) for key, (path, node) in newest(storage).items()}
 
 
 def _content(storage: SimStorage, path: str) -> bytes:

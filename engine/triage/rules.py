@@ -400,6 +400,8 @@ LITTER_KINDS = ("temporary", "old-generation", "progress", "digest", "use")
 """Kinds of small files that are litter."""
 UNFINISHED = run_by(Executor.CREATE, Executor.COPY, Executor.IMPORT, Executor.ADOPT)
 """Operations that are carried on."""
+BY_ID_ONLY = run_by(Executor.USES)
+"""What shuts older versions out for good: nobody who asks for all that is left means that."""
 
 
 def rank(code: str) -> tuple[bool, int]:

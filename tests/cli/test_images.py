@@ -17,6 +17,7 @@ from engine.doors.files import Entry
 from engine.tools.local.files import RealFiles
 from tests.cli.conftest import Command
 from tui.cli.commands.look import CLEANABLE, verdict
+from tui.cli.selection import Choice
 
 
 @pytest.fixture
@@ -87,6 +88,9 @@ def test_a_step_that_older_versions_refuse_may_wait_for_ever():
     fix = Fix("1", FixType.OPTIMIZE, "O-USES", "", "a", (), {}, "")
     assert verdict(RepositoryReport((), (fix,), (), 0, 0)) == 0
     assert verdict(RepositoryReport((), (fix._replace(rule="C-LITTER"),), (), 0, 0)) == CLEANABLE
+    by_kind = Choice((), frozenset(map(str, FixType)), irreversible=True, every=True)
+    assert by_kind.of([fix, fix._replace(rule="C-LITTER")]) == [fix._replace(rule="C-LITTER")]
+    assert by_kind._replace(named=(fix,)).of([fix]) == [fix]
 
 
 def test_a_name_does_where_an_id_is_taken(run: Command, three: dict[str, str]):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from engine.data.model import Fix, FixCost, FixType
 from engine.errors import Ambiguous, BadRequest, NotFound
+from engine.triage import rules
 from tui.cli.arguments import Parser, UsageError, add_deep, fix_file
 from tui.text.printable import quoted
 
@@ -54,7 +55,9 @@ class Choice(NamedTuple):
 
     def of(self, fixes: Sequence[Fix]) -> list[Fix]:
         """The chosen ones of the fixes that check offers, in the order to run them in."""
-        return list(self.named) if self.named else [fix for fix in fixes if str(fix.type) in self.types]
+        if self.named:
+            return list(self.named)
+        return [fix for fix in fixes if str(fix.type) in self.types and fix.rule not in rules.BY_ID_ONLY]
 
     def forbids(self, fix: Fix) -> bool:
         """Whether the fix cannot be undone, and nobody said that it may be done."""

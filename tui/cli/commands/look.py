@@ -220,18 +220,27 @@ def verdict(report: RepositoryReport) -> int:
         return BROKEN
     if Status.DEGRADED in states:
         return DEGRADED
-    return CLEANABLE if any(fix.rule != rules.O_USES for fix in report.fixes) else 0  # that one may wait for ever
+    return CLEANABLE if _by_kind(report) else 0
+
+
+def _by_kind(report: RepositoryReport) -> list[Fix]:
+    """What is left to do; what is run by its id alone may wait for ever."""
+    return [fix for fix in report.fixes if fix.rule not in rules.BY_ID_ONLY]
 
 
 def _next(name: str, report: RepositoryReport) -> str:
-    if any(not fix.waits_for and not fix.irreversible for fix in report.fixes):
+    left = _by_kind(report)
+    if any(not fix.waits_for and not fix.irreversible for fix in left):
         return f"Next: diskwright plan {name}, then diskwright fix {name} --all"
-    if any(not fix.waits_for for fix in report.fixes):
+    if any(not fix.waits_for for fix in left):
         return f"Next: diskwright plan {name} --irreversible tells what is left to do, which cannot be undone"
-    if report.fixes:
+    if left:
         return f"Next: diskwright plan {name} tells what each fix waits for"
     if any(image.status != "optimized" and not image.hidden for image in report.images):
         return f"Next: diskwright why {name} IMAGE"
+    if report.fixes:
+        fix = report.fixes[0]
+        return f"Next, when every host has this version: diskwright fix {name} {fix.id} --irreversible"
     return "Nothing to do."
 
 

@@ -5,7 +5,8 @@ the path that it was given. Then the case is done, and all fixes are tried, thos
 came and those that are offered then, also such that lose data. Before each effect of all
 this the machine writes and flushes; in further runs the process of the case dies at some effect. It is judged
 
-* that no volume that the machine has open ever loses its name,
+* that no volume that the machine writes to, or has locked, ever loses its name,
+* that its guest sees what it has written, and all else as it was, until it is stopped,
 * that the machine is never told that it cannot write,
 * that a snapshot which was seen once never shows anything else,
 * that in the end the disk shows all that the machine has flushed, and nothing else has changed.
@@ -132,6 +133,7 @@ class _Run:
         self._use()
         self._look()
         self._world.hook = None
+        self._judge_guest()
         self._machine.stop()
         self._judge_disk()
         found = tuple(dict.fromkeys(self._problems))
@@ -147,6 +149,7 @@ class _Run:
         self._fix_all()
         self._use()
         self._look()
+        self._judge_guest()
         self._machine.stop()
         self._judge_disk()
         found = tuple(dict.fromkeys(self._problems))
@@ -197,6 +200,17 @@ class _Run:
                     continue
                 if not self._snapshots.setdefault((repo, image.id), found).same(found):
                     self._problems.append(f"the snapshot {repo}/{image.id} shows something else than before")
+
+    def _judge_guest(self) -> None:
+        """Also of what it only reads, which may have been merged and deleted if it locks nothing."""
+        wanted = self._content.write(_AT, data(self._writes))
+        try:
+            found = Content(0, ()).write(0, self._machine.read()).truncate(wanted.size)
+        except StorageError as error:
+            self._problems.append(f"the machine could not read: {error}")
+            return
+        if not found.same(wanted):
+            self._problems.append("the machine sees something else than it has written and seen before")
 
     def _judge_disk(self) -> None:
         repo, image = self._disk

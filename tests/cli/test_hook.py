@@ -13,12 +13,22 @@ from types import SimpleNamespace
 import pytest
 
 from engine.doors.files import RunPlace
-from engine.errors import BadRequest
+from engine.errors import BadRequest, Conflict, Refused
 from engine.tools.local.files import RealFiles
+from sim.explore.cases.driver import Driver, MiB
+from sim.hosts.world import World
 from tui.cli.commands import hook
 from tui.work import hooks
 
 DISK = "<domain><devices>{}</devices></domain>"
+
+
+@pytest.fixture
+def driver() -> Driver:
+    """A simulated host with a repository."""
+    world = World()
+    world.create("a")
+    return Driver(world)
 
 
 def installed(hooks_directory: Path) -> Path:
@@ -147,3 +157,32 @@ def test_where_a_boot_clears_nothing_no_path_of_a_boot_is_named(run, main_repo, 
     assert "kept in memory" in said
     assert str(tmp_path) not in said
     assert run("tasks", "--json").data["prepared"] == []
+
+
+def test_all_disks_of_a_domain_are_prepared_or_none_and_torn_down_whoever_died(driver: Driver):
+    """One is opened in another format, or by a path that leads elsewhere; what the domain had when it died is prepared
+    anew. What others have stays."""
+    engine = driver.engine()
+    one, two, other = (engine.create_virtual_disk("a", MiB) for _ in range(3))
+
+    def disk(image: str, format: str = "qcow2", folder: str = "") -> hooks.Wanted:
+        return hooks.Wanted(f"/run/diskwright/disks/a/{folder or image}/disk", format, "a", image)
+
+    def prepared() -> set[str]:
+        return {entry.image for entry in (*engine.list_prepared(), *engine.list_unheld())}
+
+    hooks.prepare(engine, [disk(other)], "libvirt:qemu:///system/other")
+    for words, wrong in (("would open", disk(two, "raw")), ("does not lead to", disk(two, folder=one))):
+        with pytest.raises(Refused, match=words):
+            hooks.prepare(engine, [disk(one), wrong], "libvirt:qemu:///system/web")
+        assert prepared() == {other}
+    with pytest.raises(Conflict):
+        hooks.prepare(engine, [disk(one), disk(other)], "libvirt:qemu:///system/web")
+    assert prepared() == {other}
+    for _ in range(2):
+        hooks.prepare(engine, [disk(one), disk(two)], "libvirt:qemu:///system/web")
+        held = {entry.image: entry.process for entry in engine.list_prepared()}
+        assert held.keys() == {one, two, other}
+        engine.doors.processes.kill(held[two])
+    hooks.tear_down(engine, "libvirt:qemu:///system/web")
+    assert prepared() == {other}

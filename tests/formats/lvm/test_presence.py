@@ -92,6 +92,21 @@ def test_notes_of_volumes_that_other_hosts_have_removed_are_dropped(world):
     assert guard(two).noted() == frozenset()
 
 
+def test_a_volume_that_is_open_under_a_second_name_keeps_its_note(world):
+    """It was put away and made anew while something had it open: its space is not given away under a late write."""
+    one, two = with_volume(world), on(world, TWO)
+    layer = two.volumes.layer(qcow2())
+    with two._group.doors.volume_groups.open_device(layer.path):
+        old = layout.old_name(qcow2().id, "0" * 8)
+        one._group.doors.volume_groups.rename("a", layout.volume_name(qcow2().id), old)
+        one.volumes.make(qcow2(), SIZE, None)
+        two.activation.let_go(qcow2().id)
+        two.volumes.layer(qcow2())
+        assert two.activation.deactivate() == [old]
+        assert guard(two).noted() == {qcow2().id}
+    assert two.activation.deactivate(every=True) == [] and not guard(two).noted()
+
+
 def test_a_volume_that_is_being_made_keeps_its_note(world):
     """Another process of the same host cleans a parked twin of it away, and deactivates what is not in use."""
     one = with_volume(world)

@@ -128,9 +128,15 @@ def is_old(name: str) -> bool:
     return _OLD.match(name) is not None
 
 
+def data_of(name: str) -> str | None:
+    """Return the volume whose data a logical volume has, whether it has its name, was replaced or stands in quarantine;
+    None when it has that of none."""
+    return name.split("-")[1] if parse_volume(name) or is_old(name) or is_lost(name) else None
+
+
 def is_ours(name: str) -> bool:
     """Return whether a logical volume belongs to a repository."""
-    return name in (META, META_UNFINISHED, LEASES) or is_lost(name) or is_old(name) or parse_volume(name) is not None
+    return name in (META, META_UNFINISHED, LEASES) or data_of(name) is not None
 
 
 def volume_tags(format: VolumeFormat, size: int) -> list[str]:

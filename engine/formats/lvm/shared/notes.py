@@ -191,8 +191,9 @@ class ActiveVolumes:
 
     def _active(self) -> Iterator[str]:
         for name, volume in self._meta.group.report().volumes.items():
-            if volume.active and (layout.parse_volume(name) or layout.is_old(name) or layout.is_lost(name)):
-                yield name.split("-")[1]
+            id = layout.data_of(name)
+            if volume.active and id is not None:
+                yield id
 
     def _write(self, own: Notes, volumes: frozenset[str]) -> None:
         if len(volumes) > MAX_NOTES:

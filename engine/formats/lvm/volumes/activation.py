@@ -19,7 +19,6 @@ from engine.formats.lvm.group import Group, HostLocks
 from engine.formats.lvm.guard import Guard
 from engine.formats.lvm.metadata import layout
 
-_ID_DIGITS = 32
 _PATIENCE_S = 20.0
 _LOOK_AGAIN_S = 0.02
 
@@ -111,40 +110,47 @@ class Activation:
         for volume in list(self._used):
             self.let_go(volume)
         self.some_active = False
-        active = [found.name for found in self._group.report().volumes.values() if found.active]
-        busy = self._deactivate_together([name for name in active if layout.parse_volume(name) is not None])
+        active: dict[str, list[str]] = {}
+        for found in self._group.report().volumes.values():
+            volume_id = layout.data_of(found.name)
+            if found.active and volume_id is not None:
+                active.setdefault(volume_id, []).append(found.name)
+        busy = self._deactivate_together(active)
         # Also of volumes that other hosts have removed since, or that a process noted and then died.
-        for volume in self._guard.noted().difference(name.partition("-")[2][:_ID_DIGITS] for name in active):
+        for volume in self._guard.noted() - active.keys():
             self._forget(volume)
         if every:
             self.end_unheld()
         return busy
 
-    def _deactivate_together(self, names: list[str]) -> list[str]:
-        """Deactivate volumes by one command and take their notes back; return those that somebody uses. Nobody can
-        begin to use one in between."""
+    def _deactivate_together(self, active: dict[str, list[str]]) -> list[str]:
+        """Deactivate volumes by one command, each under all names that it has, and take their notes back; return the
+        names of what somebody uses. Nobody can begin to use one in between."""
         busy: list[str] = []
-        alone: dict[str, str] = {}
+        alone: dict[str, list[str]] = {}
         with contextlib.ExitStack() as locked:
-            for name in names:
-                volume = layout.parse_volume(name) or ""
-                if volume not in alone.values():  # one that was put out of the way has a name of its own
-                    lease = self.try_alone(volume)
-                    if lease is None:
-                        busy.append(name)
-                        continue
+            for volume, names in active.items():
+                lease = self.try_alone(volume)
+                if lease is None:
+                    busy += names
+                else:
                     locked.callback(lease.release)
-                alone[name] = volume
-            if len(alone) < 2 or not self._deactivated(*alone):
-                busy += [name for name in alone if not self._deactivated(name)]  # one is open: which, each tells
-            for volume in dict.fromkeys(alone.values()):
-                names = [name for name, one in alone.items() if one == volume]
-                if not any(name in busy for name in names):
-                    try:
-                        self.unnote(volume)
-                    except StorageError:
-                        busy += names
+                    alone[volume] = names
+            every = [name for names in alone.values() for name in names]
+            together = len(every) > 1 and self._deactivated(*every)  # else one may be open: which, each tells
+            for volume, names in alone.items():
+                left = [] if together else [name for name in names if not self._deactivated(name)]
+                if not left and not self._unnoted(volume):
+                    left = names
+                busy += left
         return busy
+
+    def _unnoted(self, volume: str) -> bool:
+        try:
+            self.unnote(volume)
+        except StorageError:
+            return False
+        return True
 
     def _deactivated(self, *names: str) -> bool:
         """Deactivate volumes; False when a program that knows nothing of our locks has one open."""
@@ -175,7 +181,7 @@ class Activation:
         """Deactivate volumes that nobody holds, and take their notes back, but for those that somebody has open."""
         active = [found for found in self._group.report().volumes.values() if found.active]
         for volume in volumes:  # another host may have put it away, and made it anew
-            mine = [found for found in active if found.name.partition("-")[2][:_ID_DIGITS] == volume]
+            mine = [found for found in active if layout.data_of(found.name) == volume]
             if not any(found.open for found in mine):
                 with contextlib.suppress(StorageError):  # somebody has opened it at this moment
                     for found in mine:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from xml.etree.ElementTree import Element, fromstring
 import pytest
 
 from engine.api import Engine
+from engine.data.monitors import Libvirt
 from engine.errors import BadRequest, DiskwrightError, Refused, ToolFailed, ToolMissing
 from engine.host.state import Prepared
 from engine.tools.hypervisor import libvirt
@@ -21,7 +23,7 @@ from engine.tools.hypervisor.libvirt import LibvirtMonitor
 from engine.triage.rules import M_CHAIN
 from sim.explore.cases.driver import MiB
 from tests.crash.kit import World
-from tests.live.domain import PAUSED, Daemon, guest, missing
+from tests.live.domain import PATIENCE_S, PAUSED, Daemon, guest, missing
 from tests.live.rounds import Rounds
 from tests.live.test_linux import until_it_dies
 from tui.cli.commands import prepare
@@ -244,9 +246,14 @@ def test_what_is_wrong_with_a_domain_is_told_and_nothing_is_done(running: Runnin
     running.domain.blockJobAbort("vda")
     engine.restore_image("a", snapshot)
     assert running.daemon.process is not None
+    asked = [LibvirtMonitor(Libvirt(running.daemon.uri, "web"))]
     monkeypatch.setattr(libvirt, "_CONNECT_S", 0.5)
     running.daemon.process.send_signal(signal.SIGSTOP)
     refused(ToolFailed, "within")
+    leaving = threading.Thread(target=lambda: asked.pop().close(), daemon=True)
+    leaving.start()
+    leaving.join(PATIENCE_S)
+    assert not leaving.is_alive(), "who leaves waits for a daemon that stands still"
     running.daemon.process.send_signal(signal.SIGCONT)
     monkeypatch.undo()
     running.daemon.stop()

@@ -75,6 +75,7 @@ class LibvirtMonitor(Qemu):
         self._libvirt.registerErrorHandler(lambda context, error: None, None)  # what is wrong is raised
         self._overlays: dict[str, Layer] = {}
         self._connection: Any = None
+        self._domain: Any = None
         try:
             self._connection = self._call("answer", lambda: self._libvirt.open(address.uri), _CONNECT_S)
             self._domain = self._call("be found", lambda: self._connection.lookupByName(address.domain), _CONNECT_S)
@@ -271,11 +272,16 @@ class LibvirtMonitor(Qemu):
         """Return: libvirt does it."""
 
     def close(self) -> None:
-        """Disconnect."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        """Disconnect. The domain keeps the connection: who drops it last waits for the daemon, so not we."""
+        left, self._domain, self._connection = [self._domain, self._connection], None, None
+
+        def leave() -> None:
+            del left[0]
+            left.pop().close()
+
+        if left[-1] is not None:
             with contextlib.suppress(Exception):  # whatever is the matter with it, we are going
-                self._call("leave", connection.close, _LEAVE_S)
+                self._call("leave", leave, _LEAVE_S)
 
 
 def _pulls(disk: _Disk) -> list[str]:

@@ -59,6 +59,19 @@ def test_what_is_lent_is_read_only(world):
             gate.require(one, T1, raw(), purpose)
 
 
+def test_who_made_it_takes_no_note_back_of_what_is_handed_out_since(world):
+    """A process of that host, which notes a volume before it makes it, and ends after another one has handed it out."""
+    one, two = on(world, ONE), on(world, TWO)
+    one.volumes.make(raw(), SIZE, None)
+    other = on(world, ONE)
+    other.volumes.layer(raw())
+    other.activation.hold(raw(), True).release()
+    other.activation.let_go(V1)
+    one.activation.deactivate()
+    assert elsewhere(two) == {V1: (ONE, True)} and guard(one).noted() == {V1}
+    assert not other.activation.end_unheld() and not elsewhere(two) and not guard(one).noted()
+
+
 def test_a_host_that_is_gone_uses_nothing(world):
     """It has died, or come anew. What a dead one may still write is put away (``may_be_written``)."""
     one, _ = handed_out(world)

@@ -185,8 +185,8 @@ class ActiveVolumes:
         now = self._read(self._member.number)
         volumes = now.volumes if now.generation == self._member.generation else frozenset()
         if now.damaged:  # what stood there is lost; what is active is not, and may be handed out
-            volumes |= frozenset(self._active())
-            volumes |= {Mark.HANDED_OUT.of(volume) for volume in Notes(volumes=volumes).active}
+            active = frozenset(self._active())
+            volumes |= active | {Mark.HANDED_OUT.of(volume) for volume in active}
         return Notes(self._member.generation, now.sequence, volumes, now.damaged)
 
     def _active(self) -> Iterator[str]:
@@ -197,7 +197,11 @@ class ActiveVolumes:
 
     def _write(self, own: Notes, volumes: frozenset[str]) -> None:
         if len(volumes) > MAX_NOTES:
-            raise StorageError(f"more than {MAX_NOTES} volumes are active on this host", "Deactivate some of them")
+            raise StorageError(
+                f"more is active and handed out on this host than {MAX_NOTES} notes can tell, and what is handed out "
+                "takes two",
+                "Tear some images down here, or end what works on some",
+            )
         new = Notes(self._member.generation, own.sequence + 1, volumes)
         page = self._meta.geometry.notes_offset(self._member.number, new.sequence & 1), _sealed(new)
         with from_os_errors("note which volumes are active on this host"):

@@ -38,6 +38,8 @@ class Options(NamedTuple):
         return dict(self.image_hints).get(image)
 
 
+_MOST_RATE = (1 << 63) - 1
+"""What a machine can be told."""
 EVERYWHERE = frozenset({"auto_fix", "strategy", "participating_repositories", "image_hints"})
 OF_VERB = {
     "copy_image": frozenset({"digest", "full", "rate"}),
@@ -86,6 +88,6 @@ def _checked(name: str, value: Any) -> Any:
 
 def require_rate(value: object) -> int:
     """Return a limit in bytes per second, 0 for none; BadRequest for what is no such number."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST_RATE:
         raise BadRequest(f"rate {value!r:.60} is no number of bytes per second", "Use 0 for no limit")
     return value

@@ -108,7 +108,7 @@ def test_what_runs_goes_on_at_another_rate(driver: Driver):
     engine.wait_for_task(engine.fix_storage_repository("a", a_merge(driver), {"irreversible": True, "rate": 4096}))
     assert seen == [0, 4096, 8192]
     assert len(machine.nodes()) == 1
-    for nonsense in (-1, True, "fast"):
+    for nonsense in (-1, True, "fast", 1 << 63):
         wrong: Any = nonsense
         with pytest.raises(BadRequest):
             engine.limit_task("a", disk, wrong)

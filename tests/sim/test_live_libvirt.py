@@ -18,7 +18,8 @@ from tests.sim.live_kit import a_merge, is_found, start, wrong
 
 
 @pytest.mark.parametrize(("verb", "prepare", "every", "first"), [
-    (SNAPSHOT, images.a_raw_disk, 47, 5), (MERGE, images.a_removed_snapshot, 43, 3), (RESIZE, images.a_raw_disk, 17, 2),
+    (SNAPSHOT, images.a_raw_disk, 47, 5), (MERGE, images.a_removed_snapshot, 43, 32),
+    (RESIZE, images.a_raw_disk, 17, 2),
 ])  # fmt: skip
 def test_nothing_is_missed_whoever_dies(verb: str, prepare: Any, every: int, first: int):
     """Some of the steps; it is prepared anew before it is started anew, as the hook does."""

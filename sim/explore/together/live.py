@@ -55,6 +55,8 @@ VERB, MACHINE, POWER = "verb", "machine", "power"
 DEATHS = (VERB, MACHINE, POWER)
 AGAIN, RESTARTED, STOPPED = "again", "restarted", "stopped"
 SEQUELS = (AGAIN, RESTARTED, STOPPED)
+ALONE = "alone"
+"""Of a machine behind libvirt that nobody asks: what it had begun is ended. It is restarted then."""
 _LOCKED = 'Failed to get shared "write" lock'
 """So qemu says that somebody writes to an image."""
 QUIET = "quiet"
@@ -107,13 +109,14 @@ def runs(
         return
     for dies in deaths:
         for effect in range(first, whole.count + 1, every):
-            for then in _sequels(verb, dies):
+            for then in _sequels(verb, dies, monitor):
                 yield _Run(verb, prepare, format, monitor, dies, effect, then).judged()
 
 
-def _sequels(verb: str, dies: str) -> tuple[str, ...]:
+def _sequels(verb: str, dies: str, monitor: str) -> tuple[str, ...]:
+    alone = (ALONE,) if (dies, verb, monitor) == (VERB, MERGE, LIBVIRT) else ()
     quiet = (QUIET,) if (dies, verb) in ((POWER, RESIZE), (POWER, MERGE), (MACHINE, MERGE)) else ()
-    return ("", *quiet) if dies == POWER else (*SEQUELS, *quiet)
+    return ("", *quiet) if dies == POWER else (*SEQUELS, *quiet, *alone)
 
 
 class _Run:
@@ -336,7 +339,11 @@ class _Run:
 
     def _go_on(self) -> None:
         self._use()
-        if self._then in (RESTARTED, QUIET) or (self._dies == MACHINE and self._then == AGAIN):
+        if self._then == ALONE:
+            libvirt = self._world.host("one").doors.hypervisors.connect(LIBVIRT)
+            while libvirt.jobs():
+                pass  # each look gets it on
+        if self._then in (RESTARTED, QUIET, ALONE) or (self._dies == MACHINE and self._then == AGAIN):
             self._machine.kill()
             try:
                 self._machine = self._started()

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -343,10 +344,18 @@ def test_a_monitor_that_is_gone_busy_or_none_is_told(machine: Machine, tmp_path:
     first.close()
 
 
+def node(path: str = "/disk", size: float = 512) -> dict[str, Any]:
+    """As qemu tells of one."""
+    image = {"filename": path, "virtual-size": size}
+    return {"node-name": "disk", "drv": "raw", "ro": False, "cache": {"no-flush": False}, "image": image}
+
+
 @pytest.mark.parametrize(("lines", "error", "words"), [
     ([b"hello\r\n"], ToolFailed, "did not answer"),
     ([GREETING, {"return": {}}, {"return": "nonsense"}], ToolFailed, "sense"),
     ([GREETING, {"return": {}}, {"return": [{"drv": 1}]}], ToolFailed, "sense"),
+    ([GREETING, {"return": {}}, {"return": []}, {"return": [node(size=float("inf"))]}], ToolFailed, "sense"),
+    ([GREETING, {"return": {}}, {"return": []}, {"return": [node("json:" + "[" * 5000)]}], ToolFailed, "sense"),
     ([GREETING, {"return": {}},
       {"error": {"class": "CommandNotFound", "desc": "The command is not known"}}], ToolMissing, "too old"),
 ])  # fmt: skip

@@ -45,7 +45,15 @@ class Qemu(ABC):
         """Raise ToolFailed for an answer of another shape than the body takes it for."""
         try:
             yield
-        except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
+        except (
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            StopIteration,
+            OverflowError,
+            RecursionError,
+        ) as error:
             raise ToolFailed(f"{self.who} tells of its disks what makes no sense: {error!r:.200}") from error
 
     def nodes(self) -> list[Node]:

@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from engine.doors.volume_groups import LogicalVolume, PhysicalRange, VolumeGroup
-from engine.errors import Conflict, NoSpace, NotFound
+from engine.errors import Conflict, NoSpace, NotFound, ToolFailed
 
 EXTENT_BYTES = 4 << 20
 METADATA_BYTES = 16 << 20
@@ -55,13 +55,13 @@ class Group(NamedTuple):
         """With a new volume."""
         if name in self.volumes:
             raise Conflict(f"the volume group {self.name} has a volume {name} already")
-        made = Volume(f"{self.uuid}-{self.born + 1}", self._take(-(-size // self.extent_bytes)), frozenset(tags))
+        made = Volume(f"{self.uuid}-{self.born + 1}", self._take(self._extents(size)), frozenset(tags))
         return self._replace(volumes={**self.volumes, name: made}, born=self.born + 1)
 
     def resized(self, name: str, size: int) -> Group:
         """With a longer or shorter volume."""
         volume = self.volume(name)
-        wanted = -(-size // self.extent_bytes)
+        wanted = self._extents(size)
         extents = volume.extents[:wanted]
         extents += self._take(wanted - len(extents))
         return self._with(name, volume._replace(extents=extents))
@@ -143,6 +143,12 @@ class Group(NamedTuple):
     def whole(self, volume: Volume, missing: Container[str]) -> bool:
         """Whether no device of a volume is missing."""
         return not any(part.device in missing for part in self.ranges(volume))
+
+    def _extents(self, size: int) -> int:
+        """How many a volume of that size has; LVM makes none that has no extent, nor reduces one to that."""
+        if size <= 0:
+            raise ToolFailed(f"a volume of {size} bytes in {self.name} would have no extents")
+        return -(-size // self.extent_bytes)
 
     def _take(self, count: int) -> tuple[tuple[int, int], ...]:
         taken = {extent for volume in self.volumes.values() for extent in volume.extents}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.errors import Conflict, NoSpace, NotFound, Refused, StorageError
+from engine.errors import Conflict, NoSpace, NotFound, Refused, StorageError, ToolFailed
 from engine.formats.lvm import group as lvm_group
 from engine.formats.lvm.metadata import area, layout
 from engine.formats.lvm.metadata import records as lvm_records
@@ -177,7 +177,10 @@ def test_what_is_active_and_open_is_the_hosts_until_it_boots(world, groups):
 
 
 def test_errors_are_those_of_the_door(world, groups):
-    """Names that are taken or missing, no room, the end of a volume, a group of another host."""
+    """Names that are taken or missing, no room, no extent, the end of a volume, a group of another host."""
+    for change in (lambda: groups.create("a", "none", 0, []), lambda: groups.create("a", "less", -EXTENT, [])):
+        with pytest.raises(ToolFailed, match="no extents"):
+            change()
     groups.create("a", "v", EXTENT, [])
     with pytest.raises(Conflict):
         groups.create("a", "v", EXTENT, [])

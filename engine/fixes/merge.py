@@ -117,8 +117,8 @@ def _base(lower: Record) -> str:
 def beside_machine(
     context: Context, repository: Repository, below: str, above: str, pull: Callable[[Attempt], None]
 ) -> None:
-    """Merge the weak tag ``below`` up into the disk ``above``, whose machine runs: ``pull`` has it do that, and returns
-    when that is durable and the machine has nothing below open any more. The caller holds both leases.
+    """Merge the weak tag ``below`` up into ``above``, a disk whose machine runs, or a layer further down: ``pull`` has
+    it do that, and returns when that is durable and ``below`` is read no more. The caller holds both leases.
 
     The guest never writes anywhere else, and reads the same throughout, so whoever dies: it reads right through both
     layers as long as the record says so, and through the upper one once that is durable. StaleFix as ``merge``."""

@@ -49,6 +49,8 @@ from engine.triage.rules import B_COPY, C_HIDDEN, M_CHAIN
 
 _LOOK_AGAIN_S = 0.2
 _STALL_S = 300.0
+_AT_ONCE_BYTES = 1 << 20
+"""A machine moves less than that before it waits as long as its limit says, and tells of nothing (qemu: 512 KiB)."""
 _JOB_DIGITS = 28
 _CANNOT = "Look at the machine; or stop it and tear the disk down, and run the fix then"
 
@@ -297,7 +299,7 @@ def _ends_as(attempt: Attempt, machine: Machine, job: str, status: str, told: in
         attempt.checkpoint(0, min(99, found.done * 100 // found.total) if found.total > 0 else 0)
         return found.done
 
-    _wait(attempt, machine, done)
+    _wait(attempt, machine, done, _AT_ONCE_BYTES)
     if found is None or not found.ended:
         return found is not None
     machine.monitor.forget(job)
@@ -306,16 +308,19 @@ def _ends_as(attempt: Attempt, machine: Machine, job: str, status: str, told: in
     return status == "concluded"
 
 
-def _wait(attempt: Attempt, machine: Machine, left: Callable[[], int]) -> None:
-    """Return when ``left`` is -1. Stopped, Superseded; ToolFailed when it is the same for too long."""
+def _wait(attempt: Attempt, machine: Machine, left: Callable[[], int], at_once: int = 0) -> None:
+    """Return when ``left`` is -1. Stopped, Superseded; ToolFailed when it is the same for too long, and for longer than
+    ``at_once`` bytes take that are limited."""
     clock = attempt.context.doors.clock
     before, since = -1, clock.monotonic()
     while (now := left()) != -1:
         if now != before:
             before, since = now, clock.monotonic()
-        if clock.monotonic() > since + _STALL_S:
+        rate = attempt.context.rate()
+        patience = _STALL_S + (at_once / rate if rate else 0)
+        if clock.monotonic() > since + patience:
             raise ToolFailed(
-                f"the machine of image {attempt.tag} has written nothing of the merge for {_STALL_S:.0f} s", _CANNOT
+                f"the machine of image {attempt.tag} has written nothing of the merge for {patience:.0f} s", _CANNOT
             )
         attempt.check()
         clock.sleep(_LOOK_AGAIN_S)

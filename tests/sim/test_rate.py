@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.copying.pace import Pace
-from engine.errors import BadRequest, Refused, Stopped
+from engine.errors import BadRequest, Refused, Stopped, ToolFailed
 from sim.disk.files import Fault
 from sim.explore.cases.driver import Driver, MiB
 from sim.hosts.processes import SimProcess
@@ -116,3 +116,22 @@ def test_what_runs_goes_on_at_another_rate(driver: Driver):
             engine.copy_image("b", disk, options={"rate": wrong})
     with pytest.raises(Refused, match="not by a task"):
         engine.limit_task("a", disk, 1)
+
+
+@pytest.mark.parametrize("rate", [0, 1024])
+def test_a_machine_that_waits_as_its_limit_says_is_not_given_up(driver: Driver, rate: int, monkeypatch):
+    """It tells of nothing for longer than one is waited for that has no limit."""
+    disk, engine = driver.create("a", MiB), driver.engine()
+    driver.write("a", disk, 0, b"\1" * MiB)
+    driver.remove("a", driver.snapshot("a", disk))
+    machine = start(driver, disk)
+    engine.context.rate = lambda: rate
+    clock, get_on = engine.doors.clock, machine._get_on
+    moves = clock.monotonic() + 400
+    monkeypatch.setattr(machine, "_get_on", lambda job: get_on(job) if clock.monotonic() > moves else None)
+    if rate:
+        engine.run_fix_here("a", a_merge(driver))
+    else:
+        with pytest.raises(ToolFailed, match="for 300 s"):
+            engine.run_fix_here("a", a_merge(driver))
+    assert len(machine.nodes()) == (1 if rate else 2)

@@ -88,7 +88,7 @@ def test_a_second_demo_asks(demo: Terminal) -> None:
 
 @pytest.mark.parametrize("words", [(), ("--json",)])
 def test_without_a_terminal_it_is_a_table(words: tuple[str, ...], terminal: Terminal) -> None:
-    """No escape bytes, exit code 0, at once."""
+    """No escape bytes, exit code 0."""
     done = subprocess.run(
         [*COMMAND, "tui", *words], env=terminal.environment, stdin=subprocess.DEVNULL, capture_output=True, check=False,
         timeout=PATIENCE_S,
@@ -111,7 +111,7 @@ def test_a_dumb_terminal_gets_the_table_and_a_poor_one_ascii(demo: Terminal) -> 
 
 @pytest.mark.slow
 def test_a_signal_ends_it_and_restores_the_screen(demo: Terminal) -> None:
-    """SIGTERM: at once, with the code of the signal and the screen as before."""
+    """SIGTERM: with the code of the signal and the screen as before."""
     demo.start()
     demo.wait(FIXES)
     os.kill(demo.pid(), signal.SIGTERM)
@@ -173,7 +173,7 @@ def test_stopping_keeps_the_work_and_resuming_goes_on(demo: Terminal, copying: G
 
 @pytest.mark.slow
 def test_a_change_by_another_command_makes_the_plan_stale(demo: Terminal) -> None:
-    """Seen within seconds while the plan is shown; r makes it again first."""
+    """Seen while the plan is shown, without a key."""
     demo.start()
     demo.wait(FIXES)
     demo.keys("/", *"web-db", "Enter", "Space", "p")

@@ -455,3 +455,24 @@ def test_a_merge_runs_as_a_task_beside_its_machine(driver: Driver):
     engine.wait_for_task(engine.fix_storage_repository("a", a_merge(driver), {"irreversible": True}))
     assert len(machine.nodes()) == 1
     assert len(engine.list_prepared()) == 1
+
+
+def test_what_a_machine_is_started_with_is_told_when_it_dies_in_the_switch(monkeypatch: pytest.MonkeyPatch):
+    """The path of a raw disk leads to an overlay then, and the note of who has prepared it says the same."""
+    world = World()
+    world.create("a")
+    driver = Driver(world)
+    images.a_raw_disk(driver)
+    disk = driver.named["disk"]
+    machine = start(driver, disk)
+
+    def die(*given: object) -> None:
+        machine.kill()
+        raise ToolFailed("the machine has ended")
+
+    monkeypatch.setattr(machine, "switch", die)
+    engine = driver.engine()
+    with pytest.raises(ToolFailed):
+        engine.create_snapshot("a", disk)
+    (entry,) = engine.list_prepared()
+    assert entry.format == "qcow2" and engine.doors.files.stat(entry.path).size

@@ -168,14 +168,18 @@ def _switch(
     if machine.lags and not machine.added:
         machine.monitor.add_overlay(machines.node_name(top), layers[0], machine.top.name)
     entry = machines.hold(context, state, repository, entry, links, leases)
+
+    def follow() -> None:
+        paths.renew(context, entry.run, links, layers)
+        state.save_prepared(entry._replace(path=paths.of(entry.run, links), format=str(top.format)))
+
     try:
         machine.monitor.switch(machine.top.name, machines.node_name(top), paths.other(entry.given, machine.top.path))
     except DiskwrightError:
         if not gate.users(repository, top):  # it is dead, and will be started anew
-            paths.renew(context, entry.run, links, layers)
+            follow()
         raise
-    paths.renew(context, entry.run, links, layers)
-    state.save_prepared(entry._replace(path=paths.of(entry.run, links), format=str(top.format)))
+    follow()
     gate.seal(context.doors, repository, below.tag, below.volume)
 
 

@@ -147,7 +147,7 @@ def run(context: Context, state: HostState, repo_id: str, entry: Prepared, fix: 
                         lambda attempt: _merge(attempt, machine, (entry.run, *entry.names), links[at:]),
                     )
                 except DiskwrightError:
-                    if at > 0:  # others may use the snapshot as before
+                    if at > 0 and _has_ended(machine, links[at:]):  # others may use the snapshot as before
                         with contextlib.suppress(DiskwrightError):
                             _hold_less(context, state, repository, entry, leases, (), alone)
                     raise
@@ -216,6 +216,14 @@ def _own(machine: Machine, links: list[chains.Link]) -> str:
     """Return the name of our job. Of one that its manager has named only the record tells that it is ours, else ""."""
     name = machine.monitor.job_name(_job(links), machine.top.name)
     return name if name == _job(links) or machines.pulls(links) else ""
+
+
+def _has_ended(machine: Machine, links: list[chains.Link]) -> bool:
+    """Whether it is known that the machine writes to the upper layer no more, or never did, for our job."""
+    with contextlib.suppress(DiskwrightError):
+        job = machine.monitor.jobs().get(machine.monitor.job_name(_job(links), machine.top.name))
+        return job is None or job.ended
+    return False
 
 
 def _merge(attempt: Attempt, machine: Machine, runs: Sequence[str], links: list[chains.Link]) -> None:

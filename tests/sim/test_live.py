@@ -12,7 +12,7 @@ from engine.data.records import Record
 from engine.errors import BadRequest, ImageBusy, Refused, Stopped, ToolFailed
 from engine.gate import gate
 from engine.host import merging, paths
-from engine.tags import changes
+from engine.tags import changes, leasing
 from engine.triage import rules
 from engine.verbs import resize, snapshot
 from engine.verbs.live import resize as live_resize
@@ -365,6 +365,26 @@ def test_a_merge_further_down_needs_the_snapshot_alone(driver: Driver):
     engine.run_fix_here("a", a_merge(driver))
     assert len(machine.nodes()) == 3 and engine.list_prepared()
     driver.fix("a", rules.C_REMOVED)
+
+
+def test_a_snapshot_that_a_machine_still_writes_to_is_given_to_nobody(driver: Driver, monkeypatch):
+    """Its merge was stopped, and it was told so, and did not stop. The same fix goes on, in that job."""
+    images.a_removed_one_further_down(driver)
+    engine = driver.engine()
+    machine = start(driver, driver.named["disk"])
+    above, repository = a_merge(driver).images[0], engine.context.repository("a")
+    engine.context.stopping = lambda: bool(machine.jobs())
+    with monkeypatch.context() as deaf:
+        deaf.setattr(machine, "cancel", lambda job: None)
+        deaf.setattr(machine, "_get_on", lambda job: None)
+        with pytest.raises(Stopped):
+            engine.run_fix_here("a", a_merge(driver))
+        with pytest.raises(ImageBusy):
+            leasing.take(engine.doors, repository, [], [above])
+    engine.context.stopping = lambda: False
+    engine.run_fix_here("a", a_merge(driver))
+    assert len(machine.nodes()) == 3
+    leasing.take(engine.doors, repository, [], [above]).release()
 
 
 def test_what_a_job_moves_data_between_is_had_by_nobody_else(driver: Driver):

@@ -247,6 +247,8 @@ def test_what_is_wrong_with_a_domain_is_told_and_nothing_is_done(running: Runnin
     engine.restore_image("a", snapshot)
     assert running.daemon.process is not None
     asked = [LibvirtMonitor(Libvirt(running.daemon.uri, "web"))]
+    with pytest.raises(Refused, match="another monitor"):
+        asked[0].switch(asked[0].nodes()[0].name, "dw-begun-by-another-monitor", "")
     monkeypatch.setattr(libvirt, "_CONNECT_S", 0.5)
     running.daemon.process.send_signal(signal.SIGSTOP)
     refused(ToolFailed, "within")

@@ -174,7 +174,11 @@ class LibvirtMonitor(Qemu):
 
     def switch(self, node: str, overlay: str, known_as: str) -> None:
         """Make one snapshot of that disk alone, for which the image is there, and of which libvirt keeps nothing."""
-        layer = self._overlays[overlay]
+        layer = self._overlays.get(overlay)
+        if layer is None:
+            raise Refused(
+                f"the snapshot was begun by another monitor than {self.who}", "Attach that one again, and go on by it"
+            )
         disks, own = self._disks(), self._disk(node)
         self._rename(own, known_as, str(layer.format))
         snapshot = Element("domainsnapshot")
@@ -233,7 +237,7 @@ class LibvirtMonitor(Qemu):
         """Make one block pull, which keeps the name in the header as it is. libvirt ends it by itself."""
         del job
         base, disk, layers = self.base(node, backing), self._disk(node), self.depth(node) + 1
-        if len(disk.indexes) != layers:
+        if len(disk.indexes) != layers or (base is not None and layers < 3):
             raise ToolFailed(
                 f"{self.who} has {layers} layers of {disk.target}, and libvirt knows of {len(disk.indexes)}",
                 "Stop it and tear the disk down; somebody has changed it behind libvirt's back",

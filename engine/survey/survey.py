@@ -416,15 +416,18 @@ def _is_gone(scan: Scan, base: str) -> bool:
 def _gone_below(scan: Scan, base: str) -> str:
     """The first image from a base down that is gone, "" for none. What a chain that leads back would end in is said of
     the base."""
+    return next((tag for tag in _downwards(scan, base) if _is_gone(scan, tag)), "")
+
+
+def _downwards(scan: Scan, tag: str) -> Iterator[str]:
+    """Itself, what it stands on, and so on, each once."""
     seen: set[str] = set()
-    while base and base not in seen:
-        if _is_gone(scan, base):
-            return base
-        seen.add(base)
-        entry = scan.tags.get(base)
+    while tag and tag not in seen:
+        yield tag
+        seen.add(tag)
+        entry = scan.tags.get(tag)
         volume = entry.record.volume if entry is not None and entry.record is not None else None
-        base = volume.parent if volume is not None else ""
-    return ""
+        tag = volume.parent if volume is not None else ""
 
 
 def _replicas(context: Context, view: View, only: str | None) -> None:
@@ -461,9 +464,9 @@ def _depths(context: Context, repository: Repository, view: View, only: str | No
 
     judged = Judge(Graph(view))
     depths = no_depths()
-    for tag, entry in view.scan.tags.items():
-        record = entry.record
-        if record is None or not record.whole or record.volume is None or (only is not None and tag != only):
+    for tag in view.scan.tags if only is None else [*_downwards(view.scan, only)]:
+        record = view.scan.tags[tag].record if tag in view.scan.tags else None
+        if record is None or not record.whole or record.volume is None:
             continue
         if record.absorber or record.purging:
             continue  # its volume holds another image's data, or is being deleted

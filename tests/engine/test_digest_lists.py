@@ -9,7 +9,7 @@ import pytest
 
 from engine.data.model import Status
 from tests.crash.kit import MiB, content, write
-from tests.engine.kit import NO_FIX, fixes, record, run, state_of, volume_of
+from tests.engine.kit import NO_FIX, fixes, record, rot, run, snapshotted, state_of, volume_of
 
 SIZE = 16 * MiB
 
@@ -97,3 +97,15 @@ def test_a_wrong_list_of_a_source_does_not_come_along(engine, world, tmp_path):
     engine.copy_image("b", snapshot, options=NO_FIX)
     run(engine, "b", "B-COPY")
     both_are_intact(engine, snapshot, tmp_path)
+
+
+def test_a_deep_look_at_one_image_reads_all_that_it_is_made_of(engine, world):
+    """A snapshot below a disk has rotted: the disk is broken by it, as a deep check of the repository says."""
+    disk, snapshot = snapshotted(engine, 2 * MiB, above="write -P 9 0 64k")
+    engine.record_digest("a", snapshot)
+    rot(volume_of(world, engine, "a", snapshot))
+    assert engine.get_image_status("a", disk).status is Status.OPTIMIZED
+    alone = engine.get_image_status("a", disk, {"deep": True})
+    (whole,) = (image for image in engine.inspect_repository("a", {"deep": True}).images if image.id == disk)
+    assert (alone.status, alone.rule, alone.reason) == (whole.status, whole.rule, whole.reason)
+    assert alone.status is Status.BROKEN

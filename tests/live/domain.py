@@ -45,12 +45,12 @@ group = "root"
 _DOMAIN = """
 <domain type='qemu'>
   <name>{name}</name>
-  <memory unit='MiB'>16</memory>
-  <os><type arch='x86_64' machine='pc'>hvm</type></os>
+  <memory unit='MiB'>{memory}</memory>
+  <os><type arch='x86_64' machine='pc'>hvm</type>{boot}</os>
   <features><acpi/></features>
   <devices>
     <emulator>{emulator}</emulator>
-    {disks}
+    {devices}
     <controller type='usb' model='none'/>
     <memballoon model='none'/>
   </devices>
@@ -141,10 +141,10 @@ class Daemon:
         self.stop()
         self.start()
 
-    def define(self, name: str, *disks: str) -> Any:
-        """Define a domain."""
-        emulator = shutil.which("qemu-system-x86_64", path=_PATH)
-        return self.connection.defineXML(_DOMAIN.format(name=name, emulator=emulator, disks="\n".join(disks)))
+    def define(self, name: str, *devices: str, boot: str = "", memory: int = 16) -> Any:
+        """Define a domain, with so many MiB; ``boot``: the elements of what it boots."""
+        words = {"emulator": shutil.which("qemu-system-x86_64", path=_PATH), "devices": "\n".join(devices)}
+        return self.connection.defineXML(_DOMAIN.format(name=name, boot=boot, memory=memory, **words))
 
     def domain(self, name: str) -> Any:
         """The domain as the daemon that runs now knows it."""

@@ -1,7 +1,8 @@
 """A real Linux guest for tests: Debian's kernel, busybox, a virtio disk, emulated by qemu-system-x86_64.
 
-It writes numbered blocks, each with fsync, and says on its console which are done and how long its disk is. The parts
-are unpacked by the set-up into ``.venv/guest``; nothing of them is installed.
+It writes numbered blocks, each with fsync, and says on its console which are done and how long its disk is. Booted
+again it goes on behind the last one that it finds. The parts are unpacked by the set-up into ``.venv/guest``; nothing
+of them is installed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ import json
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
+
+from tests.live.domain import Daemon
 
 BLOCK = 4096
 BLOCKS = 16
@@ -19,6 +23,9 @@ PARTS = Path(sys.prefix) / "guest"
 
 _MODULES = ("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk")
 """In the order in which they need each other."""
+_KERNEL = PARTS / "vmlinuz"
+_WORDS = "console=ttyS0 quiet panic=-1"
+_MEMORY_MIB = 128
 _PATIENCE_S = 300.0
 _INIT = f"""#!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -26,10 +33,13 @@ mount -t devtmpfs dev /dev
 mount -t sysfs sys /sys
 mount -t proc proc /proc
 for module in {" ".join(_MODULES)}; do insmod /$module.ko; done
-read first < /first
-number=$first
+number=1
+for at in $(seq 0 {BLOCKS - 1}); do
+    found=$(echo $(dd if=/dev/vda bs={BLOCK} skip=$at count=1 2>/dev/null | head -c 15))
+    [ "${{found:-0}}" -lt $number ] || number=$((found + 1))
+done
 while :; do
-    yes "$(printf %015d $number)" | head -c {BLOCK} > /block
+    yes "$(printf %15d $number)" | head -c {BLOCK} > /block
     dd if=/block of=/dev/vda bs={BLOCK} seek=$((number % {BLOCKS})) conv=notrunc,fsync 2>/dev/null || break
     read sectors < /sys/block/vda/size
     echo "ACK $number $sectors"
@@ -40,32 +50,36 @@ sleep 1000
 """
 
 
-class LinuxGuest:
+class LinuxGuest(ABC):
     """A machine with one disk, whose guest writes from the moment it is up."""
 
-    def __init__(self, folder: Path, path: str, format: str, first: int = 1) -> None:
-        """Boot it; the guest's first write has the number ``first``."""
-        self._qmp, self._console = folder / "guest.qmp", folder / f"console.{first}"
-        self._qmp.unlink(missing_ok=True)
-        initramfs = folder / "initramfs"
-        initramfs.write_bytes(_initramfs(first))
-        disk = {"driver": format, "node-name": "disk", "file": {"driver": "file", "filename": path}}
-        words = [
-            "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-accel", "tcg", "-m", "128", "-display", "none",
-            "-kernel", str(PARTS / "vmlinuz"), "-initrd", str(initramfs), "-append", "console=ttyS0 quiet panic=-1",
-            "-no-reboot", "-chardev", f"file,id=console,path={self._console}", "-serial", "chardev:console",
-            "-qmp", f"unix:{self._qmp},server=on,wait=off",
-            "-blockdev", json.dumps(disk), "-device", "virtio-blk-pci,drive=disk",
-        ]  # fmt: skip
-        self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL)
-        self.acknowledged = first - 1
-        """The number of the last write that was flushed."""
+    def __init__(self, folder: Path) -> None:
+        """Make what it boots, and boot it."""
+        self._console, self._initramfs = folder / "console", folder / "initramfs"
+        self._initramfs.write_bytes(_initramfs())
+        self.acknowledged = self._before = 0
+        """The number of the last write that was flushed; and of that before its machine was started."""
         self.sectors = 0
         """How long the guest found its disk then."""
+        self.boot()
 
-    @property
-    def monitor(self) -> str:
-        return f"qmp:{self._qmp}"
+    def boot(self) -> None:
+        """Start its machine, which does not run."""
+        self._before = self.acknowledged
+        self._console.unlink(missing_ok=True)
+        self.start_machine()
+
+    @abstractmethod
+    def start_machine(self) -> None:
+        """Start it; the guest boots."""
+
+    @abstractmethod
+    def require_running(self) -> None:
+        """Return if its machine has not ended."""
+
+    @abstractmethod
+    def end_machine(self) -> None:
+        """As by the kernel: nothing is written back."""
 
     def look(self) -> None:
         """Read what its console shows by now."""
@@ -74,12 +88,13 @@ class LinuxGuest:
         for words in (line.split() for line in lines):
             if len(words) == 3 and words[0] == "ACK":
                 self.acknowledged, self.sectors = int(words[1]), int(words[2])
+                assert self.acknowledged > self._before, "what was acknowledged before it was booted is missing"
 
     def wait_for(self, number: int, sectors: int = 0) -> None:
         """Until a write is acknowledged, on a disk of that length if one is given."""
         deadline = time.monotonic() + _PATIENCE_S
         while self.acknowledged < number or (sectors and self.sectors != sectors):
-            assert self.process.poll() is None, "the machine has ended"
+            self.require_running()
             assert time.monotonic() < deadline, f"write {number} is not acknowledged"
             time.sleep(0.02)
             self.look()
@@ -90,10 +105,54 @@ class LinuxGuest:
         self.wait_for(self.acknowledged + writes)
 
     def kill(self) -> None:
-        """As by the kernel: nothing is written back."""
-        self.process.kill()
-        self.process.wait()
+        """Kill its machine."""
+        self.end_machine()
         self.look()
+
+
+class OfQemu(LinuxGuest):
+    """One that was started by nobody but us, with a monitor."""
+
+    def __init__(self, folder: Path, path: str, format: str) -> None:
+        disk = {"driver": format, "node-name": "disk", "file": {"driver": "file", "filename": path}}
+        self._words = [
+            "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-accel", "tcg", "-m", str(_MEMORY_MIB),
+            "-display", "none", "-kernel", str(_KERNEL), "-initrd", str(folder / "initramfs"), "-append", _WORDS,
+            "-no-reboot", "-chardev", f"file,id=console,path={folder / 'console'}", "-serial", "chardev:console",
+            "-qmp", f"unix:{folder / 'guest.qmp'},server=on,wait=off",
+            "-blockdev", json.dumps(disk), "-device", "virtio-blk-pci,drive=disk",
+        ]  # fmt: skip
+        super().__init__(folder)
+
+    def start_machine(self) -> None:
+        self._process = subprocess.Popen(self._words, stdin=subprocess.DEVNULL)
+
+    def require_running(self) -> None:
+        assert self._process.poll() is None, "the machine has ended"
+
+    def end_machine(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+class OfLibvirt(LinuxGuest):
+    """A domain, defined as its disk's element says."""
+
+    def __init__(self, folder: Path, daemon: Daemon, name: str, disk: str) -> None:
+        self._daemon, self._name = daemon, name
+        boot = f"<kernel>{_KERNEL}</kernel><initrd>{folder / 'initramfs'}</initrd><cmdline>{_WORDS}</cmdline>"
+        console = f"<serial type='file'><source path='{folder / 'console'}'/></serial>"
+        daemon.define(name, disk, console, boot=boot, memory=_MEMORY_MIB)
+        super().__init__(folder)
+
+    def start_machine(self) -> None:
+        self._daemon.domain(self._name).create()
+
+    def require_running(self) -> None:
+        assert self._daemon.domain(self._name).isActive(), "the machine has ended"
+
+    def end_machine(self) -> None:
+        self._daemon.kill_machine(self._name)
 
 
 def shows(data: bytes) -> int:
@@ -110,15 +169,14 @@ def _number(block: bytes) -> int:
     if not block.strip(b"\0"):
         return 0
     number = int(block[:15])
-    assert block == b"%015d\n" % number * (BLOCK // 16), f"write {number} is torn"
+    assert block == b"%15d\n" % number * (BLOCK // 16), f"write {number} is torn"
     return number
 
 
-def _initramfs(first: int) -> bytes:
+def _initramfs() -> bytes:
     """An archive in the format of cpio that the kernel takes ("newc")."""
     entries = [(name, 0o40755, b"") for name in ("bin", "dev", "sys", "proc")]
-    entries += [("init", 0o100755, _INIT.encode()), ("first", 0o100644, b"%d\n" % first)]
-    entries += [("bin/busybox", 0o100755, (PARTS / "busybox").read_bytes())]
+    entries += [("init", 0o100755, _INIT.encode()), ("bin/busybox", 0o100755, (PARTS / "busybox").read_bytes())]
     entries += [(f"{name}.ko", 0o100644, (PARTS / f"{name}.ko").read_bytes()) for name in _MODULES]
     return b"".join(_entry(*entry) for entry in [*entries, ("TRAILER!!!", 0, b"")])
 

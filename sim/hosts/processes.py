@@ -24,7 +24,7 @@ from engine.doors.hypervisor import Job, Node
 from engine.doors.images import Layer
 from engine.doors.processes import ProcessIdentity
 from engine.errors import StorageError
-from sim.disk.files import RUN_MOUNT, Bind, Fault, SimFiles
+from sim.disk.files import RUN_MOUNT, Bind, Fault, SimFiles, Words
 from sim.disk.modes import Modes
 from sim.disk.nfs_view import HostView, NfsFiles
 from sim.disk.nodes import fail
@@ -33,8 +33,8 @@ from sim.disk.storage import SimStorage
 from sim.hosts.crash import Crashed
 from sim.hosts.lease_areas import FAILING_S, SharedTable
 from sim.hosts.lock_table import LockTable
-from sim.hosts.versions import NewerWords
 from sim.lvm.volume_groups import SimVolumeGroups
+from sim.lvm.words import GroupsInWords
 from sim.qemu.layers import ImageLocks
 
 STATE_MOUNT = "/state"
@@ -139,7 +139,7 @@ class SimProcess:
         self.files.words = host.words
         if isinstance(self.files, NfsFiles):
             self.files.view = host.view
-        self.groups = SimVolumeGroups(self)
+        self.groups = SimVolumeGroups(self) if host.words is None else GroupsInWords(self, host.words)
         self.files.devices = self.groups.open_block
         self._at_death: list[Callable[[], None]] = []
         self._doors: Doors | None = None
@@ -264,8 +264,8 @@ class SimHost:
         """Logical volumes (their uuids) that are devices here."""
         self.opened: dict[str, int] = {}
         """How often each is open."""
-        self.words: NewerWords | None = None
-        """Of a newer program, where that is what runs on the host."""
+        self.words: Words | None = None
+        """Of the program that runs on the host, where that is another one."""
         self.watcher: Callable[[SimProcess, str, str], None] | None = None
         """Told of each door call of its processes, as it happens."""
         self.frozen = False

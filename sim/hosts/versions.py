@@ -9,6 +9,7 @@ words is what this one must do with those of its successors.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from engine.data.records import MAGIC, canonical, framed
@@ -48,6 +49,25 @@ class NewerWords:
         if operation is not None and not operation["verb"].endswith(_LATER):
             self._of_older[data["id"]] = operation["verb"]
         return in_our_words(raw)
+
+
+class Heard:
+    """How this program reads and writes, with somebody who is told of each record before it is written."""
+
+    def __init__(self, hear: Callable[[str], None]) -> None:
+        """``hear`` is called with the tag."""
+        self._hear = hear
+
+    def written(self, raw: bytes) -> bytes:
+        """Return what is written."""
+        data = _parsed(raw)
+        if data is not None:
+            self._hear(data["id"])
+        return raw
+
+    def read(self, raw: bytes) -> bytes:
+        """Return what is read."""
+        return raw
 
 
 def in_our_words(raw: bytes) -> bytes:

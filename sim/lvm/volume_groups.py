@@ -262,7 +262,7 @@ class SimDevice:
         opened[self.uuid] = opened.get(self.uuid, 0) + change
 
 
-class _Aligned(SimDevice):
+class AlignedDevice(SimDevice):
     """As the door promises it: what is not aligned is an error of the program."""
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -411,7 +411,7 @@ class SimVolumeGroups:
         return list(found.values())
 
     def open_device(self, path: str, writable: bool = False) -> SimDevice:
-        return _Aligned(self, path, writable, self._uuid(path, writable))
+        return AlignedDevice(self, path, writable, self._uuid(path, writable))
 
     def open_block(self, path: str, writable: bool) -> SimDevice:
         """Open a device for the simulated qemu, which reads and writes any bytes."""

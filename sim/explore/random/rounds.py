@@ -334,7 +334,7 @@ class RemoteRun(RandomRun):
 
     format = NFS
     profile = "nfs"
-    acts = ON_A_SERVER
+    acts: tuple[str, ...] = ON_A_SERVER
 
 
 class VolumeGroupRun(RandomRun):

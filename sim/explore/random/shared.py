@@ -80,15 +80,19 @@ class SharedRun(RandomRun):
         for process in list(self.world.machine(host).processes.values()):
             process.end(killed=True)
 
-    @contextlib.contextmanager
-    def _rescuer(self) -> Iterator[Engine]:
+    def _manager(self, host: str) -> Engine:
         """Nobody else runs, so it may say that whoever manages is dead."""
-        for host in HOSTS:
-            self.world.host(host)
-            self._end_processes(host)
-        engine = self.world.host(RESCUER)
+        for other in HOSTS:
+            self.world.host(other)
+            self._end_processes(other)
+        engine = self.world.host(host)
         for repo in REPOSITORIES:
             engine.take_srm(repo, engine.get_srm(repo))
+        return engine
+
+    @contextlib.contextmanager
+    def _rescuer(self) -> Iterator[Engine]:
+        engine = self._manager(RESCUER)
         yield engine
         for repo in REPOSITORIES:
             engine.release_srm(repo)

@@ -7,6 +7,8 @@ host with the older one tries every fix that it is offered, and verbs on each im
 * that no verb is done to such an image,
 * that what the older program changes keeps the field that it does not know,
 * that a third host, with the newer program again, brings everything to the end that the case promises.
+
+A group of logical volumes that one host alone may change is that host's each time, with the other program installed.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ from sim.explore.search.explorer import EFFECTS
 from sim.hosts.crash import Crashed
 from sim.hosts.processes import SimProcess
 from sim.hosts.versions import FIELD, NewerWords, in_our_words
-from sim.hosts.world import World
+from sim.hosts.world import NFS, World
+from sim.lvm.lvm_view import as_files
 
 NEWER, OLDER, LAST = "one", "two", "three"
 """The hosts; the first and the last have the newer program."""
@@ -68,7 +71,9 @@ def mixed(case: Case, every: int = 1) -> Iterator[Mixed]:
 
 def unfinished(storage: SimStorage) -> Iterator[Unfinished]:
     """Yield the newest records of all tags of all repositories that an older program does not understand. Not theirs is
-    a volume that another tag names, too: until that has left it, it decides (a snapshot that was only begun)."""
+    a volume that another tag names, too: until that has left it, it decides (a snapshot that was only begun). What is
+    on logical volumes has the paths that it would have on files."""
+    storage = _by_path(storage)
     newest, unknown, named = _newest(storage), list[tuple[str, str]](), set[str]()
     for (root, tag), (_, content) in newest.items():
         try:
@@ -94,12 +99,17 @@ def _understood(content: bytes, tag: str) -> tuple[VolumeRef, ...]:
 
 def harm(storage: SimStorage, one: Unfinished) -> Iterator[str]:
     """Tell what has been done to a record or a volume of the newer program."""
+    storage = _by_path(storage)
     path, content = _newest(storage).get((one.root, one.tag), ("", b""))
     if (path, content) != (one.path, one.content):
         yield f"the record of {one.tag}, which only the newer program understands, is {path or 'gone'}"
     for volume, before in one.volumes.items():
         if _content(storage, volume) != before:
             yield f"{volume}, which only the newer program may change, was changed"
+
+
+def _by_path(storage: SimStorage) -> SimStorage:
+    return as_files(storage) if storage.devices else storage
 
 
 def _newest(storage: SimStorage) -> dict[tuple[str, str], tuple[str, bytes]]:
@@ -119,10 +129,9 @@ class _Run:
 
     def __init__(self, case: Case, dies: int = 0) -> None:
         self._case, self._dies = case, dies
-        self._driver = prepared(case)
+        self._driver = prepared(case, "nfs" if case.format == NFS else "posix")
         self._world: World = self._driver.world
-        for host in (NEWER, LAST):
-            self._world.machine(host).words = NewerWords()
+        self._world.machine(NEWER).words = NewerWords()
         self.effects = 0
         self._world.hook = self
         with contextlib.suppress(DiskwrightError, AssertionError, Crashed):
@@ -142,18 +151,37 @@ class _Run:
         """Let the older program, then the newer one come, and say what went wrong."""
         storage = self._world.storage
         left = list(unfinished(storage))
-        marked = {key for key, (_, content) in _newest(storage).items() if _is_marked(content)}
-        problems = list(self._tried(self._world.host(OLDER), left))
+        marked = {key for key, (_, content) in _newest(_by_path(storage)).items() if _is_marked(content)}
+        if storage.devices:
+            self._world.bury(NEWER)  # it is the same host, or has to be proven dead
+        self._world.machine(OLDER).words = None
+        problems = list(self._tried(self._manager(OLDER), left))
         self._world.bury(OLDER)
+        self._world.machine(LAST).words = NewerWords()
+        if self._world.sharing:
+            self._come_back(NEWER, OLDER)
         storage.settle()
         problems += [problem for one in left for problem in harm(storage, one)]
         problems += [
             f"the record of {key[1]} has lost what the newer program said in it"
-            for key, (_, content) in _newest(storage).items()
+            for key, (_, content) in _newest(_by_path(storage)).items()
             if key in marked and content and not _is_marked(content)
         ]
         problems += recover(self._world, self._driver.models, LAST, self._case.strangers)
         return Mixed(self._dies, len(left), tuple(dict.fromkeys(problems)))
+
+    def _come_back(self, *hosts: str) -> None:
+        """Have hosts look what is left on them of what they did: until then it is theirs."""
+        for host in hosts:
+            engine = self._world.host(host)
+            for repo in engine.list_repositories():
+                engine.check_storage_repository(repo)
+            self._world.bury(host)
+
+    def _manager(self, host: str) -> Engine:
+        if self._world.sharing:
+            self._world.manage(host)
+        return self._world.host(host)
 
     def _tried(self, engine: Engine, left: list[Unfinished]) -> Iterator[str]:
         for one in left:

@@ -111,6 +111,7 @@ def lent(
                 repository.identity, image, context.doors.processes.own(), path, str(links[0].volume.format), writable,
                 monitor or (known.monitor if known is not None else ""),
                 state.name_run_directory(run, context.connections[repo_id], image, name) if writable else (),
+                known.since if known is not None else context.doors.clock.wall(),
             )  # fmt: skip
             entry = holding.start(context, state, entry, leases)
         yield entry, [int(lease.token.rpartition(":")[2]) for lease in leases]

@@ -72,6 +72,8 @@ class Prepared(NamedTuple):
     """How to speak to the machine that has it open (``engine.doors.hypervisor``), "" when nobody has said."""
     names: tuple[str, ...] = ()
     """Of a disk: paths that lead to the directory of its links, the same each time it is prepared."""
+    since: float = 0.0
+    """When it was prepared, 0.0: not noted."""
 
     @property
     def run(self) -> str:
@@ -290,9 +292,10 @@ class HostState:
         found: list[tuple[str, Prepared | None]] = []
         for name in self._require_names("prepared", ".json"):
             data, entry = self._sealed(f"prepared/{name}"), None
-            with contextlib.suppress(TypeError, KeyError):
+            with contextlib.suppress(TypeError, KeyError, ValueError, OverflowError):
                 known = {**data, "process": ProcessIdentity(*data["process"])}
                 known["names"] = tuple(map(str, data.get("names", ())))
+                known["since"] = float(data.get("since", 0))
                 entry = Prepared(**_known(Prepared._fields, known))
             if entry is not None or self._is_there(f"prepared/{name}"):
                 found.append((f"{self.directory}/prepared/{name}", entry))
@@ -318,7 +321,7 @@ class HostState:
     def save_prepared(self, entry: Prepared) -> None:
         """Note a prepared image."""
         data = entry._asdict()
-        for field in ("monitor", "names"):
+        for field in ("monitor", "names", "since"):
             if not data[field]:
                 del data[field]  # as older programs wrote it
         self._write(_note(entry), sealed(data))

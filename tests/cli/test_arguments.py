@@ -16,7 +16,7 @@ from engine.data.amounts import human
 from engine.errors import BadRequest
 from tests.cli.conftest import Command
 from tui.cli.arguments import parse_size
-from tui.cli.help import COMMANDS
+from tui.cli.help import COMMANDS, TOPICS
 from tui.text.amounts import compact, duration
 
 
@@ -213,3 +213,18 @@ def test_the_host_name_comes_from_the_machine(run: Command, monkeypatch: pytest.
     """Without option and environment the host is what the kernel calls it."""
     monkeypatch.delenv("DISKWRIGHT_HOST")
     assert run.json("repos")["host"] == os.uname().nodename
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_help_is_as_wide_as_the_terminal(run: Command, columns: int, monkeypatch: pytest.MonkeyPatch):
+    """Prose and what stands in columns; a command to copy is one line. A pipe gets lines whole."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for words in ((), *((name,) for name in COMMANDS), *(("help", name) for name in TOPICS if name != "json")):
+        shown = run(*words, *(["--help"] if words[:1] != ("help",) else [])).out
+        wide = [line for line in shown.splitlines() if len(line) > columns and "diskwright " not in line]
+        assert not wide, words
+    monkeypatch.delenv("COLUMNS")
+    assert (
+        "to,\nsince when, whether its holder lives, the layers below, what is done to them"
+        in run("status", "--help").out
+    )

@@ -40,7 +40,8 @@ def test_check_lists_counts_fixes_and_the_next_command(run: Command, broken: dic
 
 
 def test_images_of_fixes_are_told_by_name(run: Command, broken: dict[str, str], monkeypatch: pytest.MonkeyPatch):
-    """What check, plan and fix say of an image names it, as text and as data; at 80 columns too, with no line over."""
+    """What check, plan and fix say of an image names it, as text and as data; at 80 columns too, and
+    check at 60, with no line over."""
     name, id = "ci-4411", broken["removed"]
     checked = run.json("check", "backup")
     assert checked["names"] == {id: name}
@@ -55,6 +56,8 @@ def test_images_of_fixes_are_told_by_name(run: Command, broken: dict[str, str], 
     for words in (("check", "backup"), ("plan", "backup"), ("plan", "backup", "--irreversible")):
         text = run(*words).out
         assert name in text and max(map(width, text.splitlines())) <= 80
+    monkeypatch.setenv("COLUMNS", "60")
+    assert max(map(width, run("check", "backup").out.splitlines())) <= 60
 
 
 def test_plan_changes_nothing_and_adds_up(run: Command, broken: dict[str, str]):

@@ -81,7 +81,7 @@ def table(out: Output, fixes: Sequence[Fix], names: Names) -> None:
     ]
     last = "UNDO" if short else "RISK"
     heads = ("ID", "TYPE", "RULE", "NAME", "IMAGE", f"NOW{out.arrow}AFTER", "SPACE", "TIME", last)
-    out.table(heads, rows, [fix.status_before for fix in fixes], 5, give_up=(7, 2, 4))
+    out.table(heads, rows, [fix.status_before for fix in fixes], 5, give_up=(7, 2, 4, 5))
     if short and any("degraded" in (fix.status_before, fix.status_after) for fix in fixes):
         out.line("DEG is degraded: usable, and could be represented better.")
 

@@ -168,7 +168,12 @@ COMMANDS: dict[str, Command] = {
         "an image's layer occupies, SHARED what the layers below it do, which it reads through and others may too.",
     ),
     "status": _command(
-        2, "look", "one image, and the last operation on it", "diskwright status main 3f2a"
+        2, "look", "one image, the last operation on it, and the machine that has it",
+        "diskwright status main 3f2a\n  diskwright status main web --ask\n\n"
+        "Of an image that is prepared here it tells which process has it open, by which monitor that is spoken to,\n"
+        "since when, whether its holder lives, the layers below, what is done to them, and what waits until it ends.\n"
+        "With --ask its machine is asked too: what it has open, and its jobs. A QMP monitor has one client, so a\n"
+        "snapshot finds it taken meanwhile: not for a script that looks again and again.",
     ),
     "why": _command(
         2, "look", "why an image is as it is, and what to do about it; or what a rule means",
@@ -293,14 +298,19 @@ diskwright keeps the disk images of virtual machines in repositories that hold n
 
 EXIT_CODES = """\
 Exit codes
-  0  done                                   6  the storage or a tool failed; a retry is safe
-  1  unexpected; see crash.log              7  what is on disk cannot be understood
-  2  wrong usage or request                 8  another host was first; look and try again
-  3  no such repository, image, fix, file   9  stopped by an operator; the work is kept
-  4  somebody holds it, or it exists        130  Ctrl-C: started work goes on (0 of --watch)
-  5  the state forbids it, or it cannot     141  standard output was closed
-     be undone; the message says what       prepare -- COMMAND: that of COMMAND
-     to do first, or --irreversible         check --exit-code: 10, 11, 12, see there"""
+  0    done
+  1    unexpected; see crash.log
+  2    wrong usage or request
+  3    no such repository, image, fix, file
+  4    somebody holds it, or it exists
+  5    the state forbids it: the message says what to do first; it cannot be undone: --irreversible
+  6    the storage or a tool failed; a retry is safe
+  7    what is on disk cannot be understood
+  8    another host was first; look and try again
+  9    stopped by an operator; the work is kept
+  130  Ctrl-C: started work goes on (0 of --watch)
+  141  standard output was closed
+  prepare -- COMMAND: that of COMMAND; check --exit-code: 10, 11, 12, see there"""
 
 _TAIL = """\
 Options of every command

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import DiskwrightError
 from tui.cli.arguments import GLOBAL_FLAGS, GLOBAL_VALUES, Parser, UsageError
-from tui.cli.render import Output, OutputClosed
+from tui.cli.render import Output, OutputClosed, flowed
 
 if TYPE_CHECKING:
     from tui.cli.session import Handler
@@ -66,9 +66,13 @@ class Run:
 
         words = [word for word in names if word and not word.startswith("-")]
         text = _help_of(*words[:2]).rstrip("\n") if words else top_help()
-        self.out.line(text)
+        self.out.line(self._fitting(text))
         self.out.document({"help": text} | _schema(words))
         return 0
+
+    def _fitting(self, text: str) -> str:
+        """A help text as wide as lines may be."""
+        return flowed(text, self.out.columns) if self.out.bounded else text
 
     def _version(self) -> int:
         from engine import __version__
@@ -83,7 +87,7 @@ class Run:
         from tui.cli.help import top_help
 
         if not self.words:
-            self.out.say(top_help())
+            self.out.say(self._fitting(top_help()))
             return USAGE
         raise UsageError("no command was given")
 

@@ -240,6 +240,47 @@ def _common(one: str, other: str) -> int:
     return count
 
 
+def flowed(text: str, columns: int) -> str:
+    """A help text in lines of at most ``columns``. Prose is broken anew, what stands in columns under itself; a command
+    is one line whatever its length: it is copied."""
+    import textwrap
+
+    lines: list[str] = []
+    prose: list[str] = []
+
+    def wrap(words: str, first: str, rest: str) -> None:
+        if len(rest) > columns // 2:
+            rest = "    "
+        lines.extend(
+            textwrap.wrap(
+                words, columns, initial_indent=first, subsequent_indent=rest, break_long_words=False,
+                break_on_hyphens=False,
+            )
+        )  # fmt: skip
+
+    def end_prose() -> None:
+        if any(width(line) > columns for line in prose):
+            wrap(" ".join(prose), "", "")
+        else:
+            lines.extend(prose)
+        prose.clear()
+
+    for line in text.split("\n"):
+        indent = len(line) - len(line.lstrip(" "))
+        column = line.find("  ", indent)
+        if line and not indent and column < 0:
+            prose.append(line)
+            continue
+        end_prose()
+        start = len(line) - len(line[column:].lstrip(" ")) if column >= 0 else indent
+        if width(line) <= columns or (indent and "diskwright " in line):
+            lines.append(line)
+        else:
+            wrap(line[start:], line[:start], " " * start)
+    end_prose()
+    return "\n".join(lines)
+
+
 def is_terminal(stream: TextIO | None) -> bool:
     """Whether the stream is a terminal; a closed one is none."""
     try:

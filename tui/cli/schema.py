@@ -14,6 +14,7 @@ from engine.data.adoption import Planned
 from engine.data.model import Constraints, Finding, Fix, FixCost, ImageReport, OperationStatus, Wait
 from tui.text.statuses import SHOWN
 from tui.view.facts import Fact
+from tui.view.machines import UserRow
 from tui.view.why import Line
 from tui.work.history import Entry
 
@@ -160,7 +161,6 @@ def _of_images() -> dict[str, Schema]:
 
 def _of_looking() -> dict[str, Schema]:
     task = {"id": _TEXT, "pid": _WHOLE, "verb": _TEXT}
-    use = _texts("repository", "image", "name", "path")
     return {
         "images": {
             "anyOf": [
@@ -171,7 +171,10 @@ def _of_looking() -> dict[str, Schema]:
                 ),
             ]
         },
-        "status": _object({"repository": _TEXT, **_image(), "task": _or_null(_object(task))}),
+        "status": _object(
+            {"repository": _TEXT, **_image(), "task": _or_null(_object(task)), "prepared": _array(_object(_machine()))},
+            asked=_array(_TEXT),
+        ),
         "why": {"anyOf": [_object(_explained()), _object(_texts("rule", "means", "if_not"))]},
         "check": _object(_checked()),
         "tasks": _object(
@@ -187,14 +190,25 @@ def _of_looking() -> dict[str, Schema]:
                         }
                     )
                 ),
-                "prepared": _array(_object({**use, "format": _TEXT, "writable": _YES, "pid": _WHOLE})),
-                "unheld": _array(_object(use)),
+                "prepared": _array(_object(_machine())),
+                "unheld": _array(_object(_machine())),
             }
         ),
         "log": _object({"host": _TEXT, "entries": _array(_object(_tuple(Entry)))}),
         "audit": _object({"images": _array({"type": "object"})}),
         "help": _object({"help": _TEXT}),
         "completion": _object(_texts("shell", "script")),
+    }
+
+
+def _machine() -> dict[str, Schema]:
+    return {
+        **_texts("repository", "image", "name", "path", "format", "monitor", "state", "work", "problem"),
+        "writable": _YES,
+        "pid": _WHOLE,
+        "since": _NUMBER,
+        "users": _array(_object(_tuple(UserRow))),
+        "below": _array(_object(_texts("image", "name"))),
     }
 
 
@@ -272,7 +286,7 @@ def _plan() -> Schema:
             **dict.fromkeys((*amounts, "missing_bytes"), _WHOLE),
             **dict.fromkeys(("made_at", "seen_at"), _NUMBER),
             **dict.fromkeys(("status_before", "status_after"), _map_of(_WHOLE)),
-            **dict.fromkeys(("moved", "left", "never_undone"), _array(_TEXT)),
+            **dict.fromkeys(("moved", "live", "left", "never_undone"), _array(_TEXT)),
             "time": time,
             "steps": _array(_object(step)),
             "skipped": _array(_object({"fix": _fix(), **_texts("name", "why")})),

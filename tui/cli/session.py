@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from engine.api import Engine
     from engine.data.model import ImageReport
     from engine.host.state import Task
+    from tui.view.machines import MachineRow
     from tui.work.noted import NotedEngine
 
 HOST_BYTES = 64
@@ -263,6 +264,26 @@ def image_json(image: ImageReport) -> dict[str, Any]:
     data["usable"] = usable(image)
     del data["hidden"]
     return data
+
+
+def machine_json(row: MachineRow) -> dict[str, Any]:
+    """An image that is prepared here as JSON data; ``pid`` is its holder's."""
+    return {
+        "repository": row.repository,
+        "image": row.image,
+        "name": row.name,
+        "path": row.path,
+        "format": row.format,
+        "writable": row.writable,
+        "pid": row.holder,
+        "since": row.since,
+        "monitor": row.monitor,
+        "state": str(row.state),
+        "users": [user._asdict() for user in row.users],
+        "below": [{"image": tag, "name": name} for tag, name in row.below],
+        "work": row.work,
+        "problem": row.problem,
+    }
 
 
 def kind(image: ImageReport) -> str:

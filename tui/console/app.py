@@ -138,6 +138,8 @@ class ConsoleApp(App[int]):
         """Show a page: a tab in place of all that is open, any other above it."""
         if registry.is_standing(where.page):
             page = self._show_standing(where.page)
+        elif registry.is_open_once(where.page) and (opened := self._opened(where.page)) is not None:
+            page = opened
         else:
             page = registry.make_page(where.page)
             self.push_screen(page)
@@ -152,6 +154,13 @@ class ConsoleApp(App[int]):
         elif self.screen is not page:
             self.switch_screen(page)
         return page
+
+    def _opened(self, name: str) -> Page | None:
+        """The page of that name that is open, with what was above it closed; None when it is not."""
+        found = next((one for one in self.screen_stack if isinstance(one, Page) and one.tab == name), None)
+        while found is not None and self.screen is not found:
+            self.pop_screen()
+        return found
 
     def open(self, dialog: Screen[Any], answered: Callable[[Any], None] | None = None) -> None:
         """Open a dialog or page above the present one; ``answered`` gets what it is dismissed with."""

@@ -29,7 +29,8 @@ class Where(NamedTuple):
     """A page, and what to show on it; "" for what stays as it is."""
 
     page: str
-    """triage, images, runs, timeline, first_run; or above one of those: audit, plan, why, family, space, pace."""
+    """triage, images, runs, timeline, first_run; or above one of those: audit, machines, plan, why, family, space,
+    pace."""
     image: str = ""
     fix: str = ""
     """The key of a fix."""

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tui.notes import Notes, notes_of
-from tui.view import estimates, lens
+from tui.view import estimates, lens, live, machines
 from tui.view import plan as plan_model
 from tui.view.fixes import FixRow
+from tui.view.machines import MachineRow
 from tui.view.plan import Plan
 from tui.view.snapshot import RepositoryView, never_read
 from tui.work import away, run_notes
@@ -193,6 +194,18 @@ class Site:
     def accept(self, view: RepositoryView) -> None:
         """Keep the view that a scan returned."""
         self.views[view.name] = view
+
+    # -- machines
+
+    def machines(self) -> tuple[MachineRow, ...]:
+        """Return what this host has noted of what is prepared here (blocks); no storage is touched."""
+        with self.engine() as engine:
+            return machines.noted(engine)
+
+    def machines_of(self, repo: str, rows: Sequence[MachineRow]) -> tuple[MachineRow, ...]:
+        """Return these rows of a repository with what can be seen of them now (blocks)."""
+        with self.engine() as engine:
+            return live.at_work(engine, machines.seen(engine, repo, rows))
 
     # -- what belongs to the repository that is looked at
 

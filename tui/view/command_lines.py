@@ -18,6 +18,10 @@ def _named(arguments: dict[str, str]) -> list[str]:
     return _with(arguments, "name")
 
 
+def _flags(arguments: dict[str, str], *names: str) -> list[str]:
+    return [f"--{name}" for name in names if arguments.get(name.replace("-", "_"))]
+
+
 _LINES: dict[str, Callable[[dict[str, str]], list[str]]] = {
     "demo": lambda a: ["demo"],
     "connect": lambda a: ["connect", a["repo"], a["format"], *shlex.split(a["parameters"])],
@@ -45,6 +49,10 @@ _LINES: dict[str, Callable[[dict[str, str]], list[str]]] = {
     "export": lambda a: ["export", a["repo"], a["image"], a["file"], "--format", a["format"]],
     "name_file": lambda a: ["fix", a["repo"], a["fix"], "--path", a["file"]],
     "adopt": lambda a: ["adopt", a["repo"], *shlex.split(a["files"]), "--format", a["format"]],
+    "prepare": lambda a: ["prepare", a["repo"], a["image"], *_with(a, "monitor"), *_flags(a, "read-only", "take-over")],
+    "attach": lambda a: ["attach", a["repo"], a["image"], a["monitor"]],
+    "teardown": lambda a: ["teardown", a["repo"], a["image"], *_with(a, "path")],
+    "rate": lambda a: ["rate", a["repo"], a["image"], a["rate"]],
     "accept_moved": lambda a: ["connect", a["repo"], a["format"], *shlex.split(a["parameters"]), "--accept-moved"],
     "take_srm": lambda a: ["srm", "take", a["repo"], *(["--dead", a["dead"]] if a.get("dead") else [])],
     "release_srm": lambda a: ["srm", "release", a["repo"]],

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from tui.notes import Notes, folder_of
-from tui.text.amounts import duration
+from tui.text.amounts import compact, duration
 from tui.view.fixes import FixRow
 
 _SAMPLES = 200
@@ -14,6 +14,11 @@ _MUCH_BYTES = 16 << 20
 """From here on the time depends on the bytes, below on the kind of fix."""
 _SPREAD = 1.3
 """A single measurement is taken for this much more or less."""
+_QUIET_S = 60.0
+_QUIET_STEPS = 5
+"""Work that has not come on for as long as so many percents took, and a minute, stands still."""
+_ENOUGH = 8
+_SLOWER = 4
 
 
 class TimeRange(NamedTuple):
@@ -73,6 +78,27 @@ class Times:
         if engine_s is not None:
             return TimeRange(engine_s / _SPREAD, engine_s * _SPREAD, "from the throughput measured on this host")
         return NO_ESTIMATE
+
+
+def converges(done: Sequence[tuple[float, int]], size_bytes: int, now: float) -> str:
+    """What the pace of work says of its end: "" as long as it comes on, else a sentence. ``done``: bytes that were done
+    by which time; only whole percents are noted, so what is large is given longer."""
+    if len(done) < 2 or size_bytes <= 0:
+        return ""
+    (began, first), (last, most) = done[0], done[-1]
+    if last <= began or most <= first:
+        return ""
+    rate = (most - first) / (last - began)
+    each_s = size_bytes / 100 / rate
+    if now - last > max(_QUIET_S, _QUIET_STEPS * each_s):
+        return f"It has not come on for {duration(now - last)}: as it goes it does not converge."
+    if len(done) < _ENOUGH:
+        return ""
+    begin, before = done[len(done) * 3 // 4 - 1]
+    lately, earlier = (most - before) / max(last - begin, 1.0), (before - first) / max(begin - began, 1.0)
+    if lately < earlier / _SLOWER:
+        return f"It gets slower: {compact(int(lately))}/s lately, {compact(int(earlier))}/s before."
+    return ""
 
 
 def measured(rows: Iterable[FixRow], times: Times) -> tuple[FixRow, ...]:

@@ -61,6 +61,8 @@ class FixRow(NamedTuple):
     """Images that need its target."""
     deep: bool
     """Only a deep look finds it."""
+    machine: str
+    """What the disk is called whose machine does it while it runs, "" where none does."""
     raw: bytes
     """The fix itself, as JSON."""
 
@@ -130,6 +132,7 @@ def row(fix: Fix, name: str, dependants: int) -> FixRow:
         unlocks=fix.unlocks,
         dependants=dependants,
         deep=fix.deep,
+        machine="",
         raw=json.dumps(fix.to_json()).encode(),
     )
 
@@ -145,6 +148,7 @@ def from_data(data: list[Any], raw: bytes) -> FixRow:
     """A row from ``to_data``; ``raw`` is the fix."""
     values = dict(zip(FixRow._fields, data, strict=False))
     values["now"], values["after"], values["undo"] = State(values["now"]), State(values["after"]), Undo(values["undo"])
+    values.setdefault("machine", "")  # of a plan that an older program saved
     for name in ("images", "depends_on", "unlocks"):
         values[name] = tuple(values[name])
     return FixRow(**values, raw=raw)

@@ -7,7 +7,7 @@ JSON that are quick to read one by one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from engine.api import Engine
@@ -22,7 +22,7 @@ from engine.triage.judge import judge
 from engine.triage.view import Graph, View
 from tui.text.printable import cut, printable
 from tui.text.statuses import SHOWN, State
-from tui.view import fixes
+from tui.view import fixes, machines
 from tui.view.images import ImageTable
 from tui.view.snapshot import (
     ConstraintRow,
@@ -61,9 +61,10 @@ def gather(engine: Engine, repo_id: str, deep: bool = False, known: ConstraintRo
     repository = context.repository(repo_id)
     with collector_off():
         seen = survey.look(context, repository, deep)
-        report = survey.without_busy(context, repository, judge(seen), seen.monitored)
+        every = judge(seen)
+        report = survey.without_busy(context, repository, every, seen.monitored)
     constraints = known or constraint_row(repository.constraints()._asdict())
-    view = _view(engine, repo_id, repository, seen, report)._replace(deep=deep, constraints=constraints)
+    view = _view(engine, repo_id, repository, seen, report, every.fixes)._replace(deep=deep, constraints=constraints)
     return view._replace(took_s=clock.monotonic() - started)
 
 
@@ -84,10 +85,11 @@ def about(engine: Engine, repo_id: str, image: str, deep: bool = False) -> tuple
         report = judge(seen)
     if near:
         report = report._replace(fixes=tuple(_fixes_of(engine, repository, image, report.fixes, deep)))
+    every = report.fixes
     report = survey.without_busy(context, repository, report, seen.monitored)
     if leasing.is_held(repository, image):
         found = found._replace(busy=leasing.holder(engine.doors, repository, image))
-    return found, _view(engine, repo_id, repository, seen, report)._replace(deep=deep)
+    return found, _view(engine, repo_id, repository, seen, report, every, image)._replace(deep=deep)
 
 
 def _fixes_of(engine: Engine, repository: Repository, image: str, offered: Iterable[Fix], deep: bool) -> Iterator[Fix]:
@@ -104,7 +106,12 @@ def _fixes_of(engine: Engine, repository: Repository, image: str, offered: Itera
                 yield fix
 
 
-def _view(engine: Engine, repo_id: str, repository: Repository, seen: View, report: RepositoryReport) -> RepositoryView:
+def _view(
+    engine: Engine, repo_id: str, repository: Repository, seen: View, report: RepositoryReport, every: Sequence[Fix],
+    only: str = "",
+) -> RepositoryView:  # fmt: skip
+    """``every``: fixes also of what somebody uses, which the report does not offer. ``only``: of what is prepared, what
+    involves that image."""
     names = names_in(seen)
     view = RepositoryView(
         name=printable(repo_id),
@@ -116,7 +123,37 @@ def _view(engine: Engine, repo_id: str, repository: Repository, seen: View, repo
         tasks=_tasks(engine, repository.identity, names.names),
         scanned_at=engine.doors.clock.wall(),
     )
-    return with_report(view, report, names)
+    view = with_report(view, report, names)
+    return _with_machines(engine, repo_id, view, seen.monitored, every, names, only)
+
+
+def _with_machines(
+    engine: Engine, repo_id: str, view: RepositoryView, monitored: Iterable[str], every: Sequence[Fix], names: Names,
+    only: str,
+) -> RepositoryView:  # fmt: skip
+    """The view with what is prepared here, what waits for that, and which fixes a machine does."""
+    here = [row for row in machines.noted(engine) if row.repository == view.name]
+    if not here:
+        return view
+    rest = [
+        fixes.row(fix, _called(fix, names), 0)
+        for fix in every
+        if not machines.by_machine(fix.rule, fix.images, monitored)
+    ]
+    rows = [
+        row._replace(waits=machines.waiting(rest, view.fixes, row))
+        for row in machines.seen(engine, repo_id, here, only)
+    ]
+    view = view._replace(machines=machines.ordered(rows))
+    return view._replace(fixes=tuple(_beside(view, row, monitored) for row in view.fixes))
+
+
+def _beside(view: RepositoryView, row: fixes.FixRow, monitored: Iterable[str]) -> fixes.FixRow:
+    """The row of a fix with whose machine does it."""
+    if not machines.by_machine(row.rule, row.images, monitored):
+        return row
+    above = view.machine_above(row.images[0])
+    return row._replace(machine=above.label) if above is not None else row
 
 
 def manager_of(repository: Repository) -> str:
@@ -156,9 +193,12 @@ def constraint_row(found: Mapping[str, Any]) -> ConstraintRow:
 def _tasks(engine: Engine, identity: str, names: Mapping[str, str]) -> tuple[TaskRow, ...]:
     here = [(task, engine.task_image(task)) for task in engine.list_tasks() if task.repository == identity]
     return tuple(
-        TaskRow(task.id, task.process.pid, image, names.get(image, image[:8]), printable(task.verb), task.started)
+        TaskRow(
+            task.id, task.process.pid, image, names.get(image, image[:8]), printable(task.verb), task.started,
+            task.images,
+        )
         for task, image in here
-    )
+    )  # fmt: skip
 
 
 def with_report(view: RepositoryView, report: RepositoryReport, names: Names) -> RepositoryView:
@@ -249,7 +289,7 @@ def operation_row(image: str, name: str, last: OperationStatus, busy: str, size_
 # -- as data
 
 
-_TABLES = {"images", "fixes", "findings", "tasks", "operations", "counts", "constraints"}
+_TABLES = {"images", "fixes", "findings", "tasks", "operations", "machines", "counts", "constraints"}
 
 
 def to_lines(view: RepositoryView) -> Iterator[str]:
@@ -257,7 +297,7 @@ def to_lines(view: RepositoryView) -> Iterator[str]:
     head = {name: value for name, value in view._asdict().items() if name not in _TABLES}
     head["counts"] = list(view.counts)
     head["constraints"] = list(view.constraints) if view.constraints else None
-    for name in ("findings", "tasks", "operations"):
+    for name in ("findings", "tasks", "operations", "machines"):
         head[name] = [list(item) for item in getattr(view, name)]
     yield json.dumps({"head": head})
     for part in view.images.parts():
@@ -292,7 +332,9 @@ def _head(data: dict[str, Any]) -> RepositoryView:
         data["constraints"] = ConstraintRow(needs_srm, shared, fencing, facts)
     data["counts"] = Counts(*data["counts"])
     data["findings"] = tuple(FindingRow(*item) for item in data["findings"])
-    data["tasks"] = tuple(TaskRow(*item) for item in data["tasks"])
+    tasks = (TaskRow(*item) for item in data["tasks"])
+    data["tasks"] = tuple(task._replace(images=tuple(task.images)) for task in tasks)
+    data["machines"] = tuple(machines.from_data(item) for item in data["machines"])
     data["operations"] = tuple(HostOperation(*item) for item in data["operations"])
     return RepositoryView(**data)
 

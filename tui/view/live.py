@@ -1,8 +1,10 @@
-"""The last persisted state of one image's work, read by itself: for bars, and as evidence before a take-over."""
+"""The last persisted state of one image's work, read by itself: for bars, beside what is prepared, and as evidence
+before a take-over."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from engine.api import Engine
@@ -12,11 +14,13 @@ from engine.data.records import Record
 from engine.doors.processes import ProcessIdentity, ProcessState
 from engine.errors import DiskwrightError, NotFound
 from engine.formats.base import Repository
+from engine.host.state import Task
 from engine.tags import leasing
-from tui.text.amounts import moment
+from tui.text.amounts import compact, moment
 from tui.text.printable import printable
-from tui.text.words import OLD_AFTER_S
+from tui.text.words import OLD_AFTER_S, doing
 from tui.view.gather import operation_row
+from tui.view.machines import MachineRow
 from tui.view.snapshot import HostOperation
 
 
@@ -31,6 +35,37 @@ def operation(engine: Engine, repo_id: str, image: str) -> HostOperation | None:
         return None
     busy = leasing.holder(engine.doors, repository, image) if repository.leases.held(image) else ""
     return operation_row(image, printable(found.name), last, busy, found.size)
+
+
+def at_work(engine: Engine, rows: Iterable[MachineRow]) -> tuple[MachineRow, ...]:
+    """These rows of prepared images with what tasks of this host do to each, or to a layer below it."""
+    tasks = [(task, engine.task_image(task)) for task in engine.list_tasks()]
+    return tuple(_at_work(engine, row, tasks) for row in rows)
+
+
+def _at_work(engine: Engine, row: MachineRow, tasks: Sequence[tuple[Task, str]]) -> MachineRow:
+    for task, image in tasks:
+        found = next((one for one in (image, *task.images) if row.involves(one)), "")
+        if printable(task.repo_id) == row.repository and found:
+            rate = f", {compact(task.rate)}/s at most" if task.rate else ""
+            what = f"{what_of(task)}{share(engine, task)}{rate}, process {task.process.pid}"
+            return row._replace(work=what, worked_on=found)
+    return row
+
+
+def what_of(task: Task) -> str:
+    """What a task does, as people call it."""
+    return doing(task.rule, printable(task.verb))
+
+
+def share(engine: Engine, task: Task) -> str:
+    """How far a task has come with what it does now, as " 41 %"; "" where that is not known."""
+    for image in dict.fromkeys((engine.task_image(task), *task.images)):
+        with contextlib.suppress(DiskwrightError):
+            found = operation(engine, task.repo_id, image) if image else None
+            if found is not None and found.percent >= 0 and found.busy and not found.finished:
+                return f" {found.percent} %"
+    return ""
 
 
 def _record(repository: Repository, image: str) -> Record | None:

@@ -18,6 +18,7 @@ from tui.text.statuses import SHOWN, State
 from tui.view import estimates
 from tui.view.estimates import TimeRange, Times
 from tui.view.fixes import FixRow
+from tui.view.machines import beside
 from tui.view.plan_order import Ordered, fits, in_order
 from tui.view.snapshot import Counts, RepositoryView
 
@@ -85,6 +86,8 @@ class Plan(NamedTuple):
     counts_after: Counts
     time: TimeRange
     moved: tuple[str, ...] = ()
+    live: tuple[str, ...] = ()
+    """What it means for machines that run, and what waits for them, a sentence each."""
     left: tuple[str, ...] = ()
     """What is broken afterwards, a sentence each."""
     never: tuple[str, ...] = ()
@@ -168,6 +171,7 @@ def make(
         counts_after=_counts_after(view, states),
         time=estimates.total(step.time for step in steps),
         moved=ordered.moved,
+        live=tuple(_live(view, steps)),
         left=tuple(_left(view, states)),
         never=tuple(_never(step) for step in steps if step.row.irreversible),
         skipped=tuple(skipped),
@@ -317,6 +321,17 @@ def _counts_after(view: RepositoryView, states: dict[str, State]) -> Counts:
         if state in counts:
             counts[state] += 1
     return Counts(*(counts[state] for state in SHOWN))
+
+
+def _live(view: RepositoryView, steps: Sequence[Step]) -> list[str]:
+    """Which machine works, what its guest notices of that, and which fixes wait until a machine is stopped."""
+    sentences = [f"Step {step.number}: {beside(step.row)}" for step in steps if step.row.machine]
+    waiting = [row for row in view.machines if row.waits]
+    for row in waiting[:_LEFT_TOLD]:
+        others = f" and {len(row.waits) - 1} more wait" if len(row.waits) > 1 else " waits"
+        used = f"is used by {row.who}" if row.who else "is prepared"
+        sentences.append(f"{row.label} {used}: {row.waits[0]}{others} until it is torn down.")
+    return [*sentences, f"and {len(waiting) - _LEFT_TOLD} more."] if len(waiting) > _LEFT_TOLD else sentences
 
 
 def _left(view: RepositoryView, states: dict[str, State]) -> list[str]:

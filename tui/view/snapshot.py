@@ -9,6 +9,7 @@ from tui.text.statuses import State
 from tui.text.words import OLD_AFTER_S
 from tui.view.fixes import LOW_SPACE_SHARE, FixRow
 from tui.view.images import ImageRow, ImageTable
+from tui.view.machines import MachineRow
 
 
 class Counts(NamedTuple):
@@ -81,6 +82,8 @@ class TaskRow(NamedTuple):
     name: str
     verb: str
     started: float
+    images: tuple[str, ...] = ()
+    """Every image that it changes, or reads for others."""
 
 
 class ConstraintRow(NamedTuple):
@@ -115,6 +118,8 @@ class RepositoryView(NamedTuple):
     tasks: tuple[TaskRow, ...] = ()
     operations: tuple[HostOperation, ...] = ()
     """Of all images that are not optimized, whoever worked on them."""
+    machines: tuple[MachineRow, ...] = ()
+    """What is prepared on this host."""
     constraints: ConstraintRow | None = None
     srm: str = ""
     """Who manages it, "-" when it needs nobody, "?" when it needs somebody and nobody known does."""
@@ -156,6 +161,14 @@ class RepositoryView(NamedTuple):
     def fixes_of(self, image: str) -> tuple[FixRow, ...]:
         """Fixes about an image, or that change it."""
         return tuple(row for row in self.fixes if image in (row.target, *row.images))
+
+    def machines_of(self, image: str) -> tuple[MachineRow, ...]:
+        """How an image is prepared here, for reading also several times; those that need somebody first."""
+        return tuple(row for row in self.machines if row.image == image)
+
+    def machine_above(self, image: str) -> MachineRow | None:
+        """The disk with a monitor that is that image or stands on it, None where there is none."""
+        return next((row for row in self.machines if row.monitor and row.writable and row.involves(image)), None)
 
     def runs_elsewhere(self, row: FixRow) -> str:
         """Why a fix cannot run on this host though it could on the manager (SRM), "" when it is no matter of that."""

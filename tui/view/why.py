@@ -11,6 +11,7 @@ from tui.text.words import OLD_AFTER_S
 from tui.view.facts import Fact, grounded
 from tui.view.fixes import FixRow
 from tui.view.images import ImageRow
+from tui.view.machines import beside, of_use
 from tui.view.snapshot import RepositoryView
 
 _LABEL_WIDTH = 7
@@ -20,7 +21,7 @@ class Line(NamedTuple):
     """A labelled sentence. Texts are printable."""
 
     label: str
-    """State, Why, Impact, Action, After, Later, Note or Lost."""
+    """State, Why, Impact, Action, Live, After, Later, Note or Lost; of what is prepared also those of ``of_use``."""
     text: str
 
 
@@ -77,6 +78,8 @@ def explain(view: RepositoryView, image: str, now: float, facts: tuple[Fact, ...
         *_actions(row, fixes),
         *_later(view, row, fixes),
     ]
+    for machine in view.machines_of(image):
+        lines += [Line(label, text) for label, text in of_use(machine)]
     if row.remarks:
         lines.append(Line("Note", row.remarks))
     if row.lost:
@@ -96,6 +99,7 @@ def explain_fix(view: RepositoryView, row: FixRow, now: float, facts: tuple[Fact
         Line("Why", f"{row.why}; rule {row.rule}"),
         Line("Impact", f"It holds {compact(-row.space_bytes)}" if row.space_bytes < 0 else "It only takes up room"),
         Line("Action", _action(row)),
+        *_beside(row),
         Line("After", _after(row)),
     )
     raw = tuple(Fact("rule", text) for text in _facts_of(row))
@@ -138,7 +142,7 @@ def _actions(row: ImageRow, fixes: tuple[FixRow, ...]) -> list[Line]:
         return [Line("Action", _without_fix(row))]
     lines = []
     for fix in fixes[:1]:
-        lines += [Line("Action", _action(fix, row.reason)), Line("After", _after(fix))]
+        lines += [Line("Action", _action(fix, row.reason)), *_beside(fix), Line("After", _after(fix))]
     return lines
 
 
@@ -160,6 +164,10 @@ def _action(fix: FixRow, reason: str = "") -> str:
     wait = f"it waits for {fix.waits_for}" if fix.waits_for and fix.waits_for not in fix.why else ""
     about = "; ".join(part for part in (why, wait) if part)
     return f"{fix.type} ({fix.rule}, fix {fix.id}){f': {about}' if about else ''}"
+
+
+def _beside(fix: FixRow) -> list[Line]:
+    return [Line("Live", beside(fix))] if fix.machine else []
 
 
 def _after(fix: FixRow) -> str:

@@ -75,6 +75,7 @@ def document(plan: Plan) -> Json:
         "time": plan.time._asdict(),
         "steps": [_step(step) for step in plan.steps],
         "moved": list(plan.moved),
+        "live": list(plan.live),
         "left": list(plan.left),
         "never_undone": list(plan.never),
         "skipped": [
@@ -159,6 +160,7 @@ def from_json(data: Json) -> Plan:
         counts_after=Counts(**data["status_after"]),
         time=TimeRange(**data["time"]),
         moved=tuple(map(str, data["moved"])),
+        live=tuple(map(str, data.get("live", ()))),
         left=tuple(map(str, data["left"])),
         never=tuple(map(str, data["never_undone"])),
         skipped=tuple(Skipped(rows[key], str(item["why"])) for key, item in skipped),

@@ -16,7 +16,7 @@ from tui.notes import Notes
 from tui.text.amounts import compact, moment
 from tui.text.printable import printable
 from tui.text.words import OLD_AFTER_S, RunState, doing
-from tui.view.estimates import TimeRange
+from tui.view.estimates import TimeRange, converges
 from tui.view.plan import Plan
 from tui.work import plans, run_notes
 from tui.work.noted import NotedEngine
@@ -62,6 +62,10 @@ class RunStep(NamedTuple):
     samples: run_notes.Samples = ()
     """What was done by which time, as far as it is kept."""
     left: TimeRange = TimeRange()
+    pace: str = ""
+    """That it does not come on as it should, "" when it does."""
+    images: tuple[str, ...] = ()
+    """Every image that it is about."""
     freed_bytes: int = 0
     taken_bytes: int = 0
     """What a step that is done freed and took, as its plan told; the difference is what triage promised."""
@@ -325,6 +329,7 @@ def _step(notes: Notes, run: RunNote, step: StepNote, run_alive: bool, now: floa
         freed_bytes=step.fix.cost.reclaimed_bytes if state is RunState.DONE else 0,
         taken_bytes=step.fix.cost.peak_extra_bytes if state is RunState.DONE else 0,
         exact=step.fix.cost.exact,
+        images=step.fix.images,
         samples=run_notes.samples(notes, run).get(step.number, ()),
     )  # fmt: skip
     if state in _UNDER_WAY:
@@ -347,6 +352,7 @@ def _with_progress(row: RunStep, note: Mapping[str, Any], now: float) -> RunStep
         return row
     if percent < 0:
         return row
+    row = row._replace(pace=converges(row.samples, size, now) if row.state is RunState.RUNNING else "")
     done = size * percent // 100
     left = TimeRange()
     if rate:

@@ -167,7 +167,7 @@ def _ghost(view: RepositoryView, item: Queued) -> FixRow:
         key=item.key, id=item.fix_id, type=item.type, rule=item.rule, target=item.target, name=item.name, now=state,
         after=State.NONE, space_bytes=0, later_bytes=0, peak_bytes=0, io_bytes=0, time_s=None, exact=False,
         undo=Undo.STOP, can_run=False, waits_for="", needs_room=False, needs_srm=False, priority=4, why="",
-        risk="", loses_data=False, images=(), depends_on=(), unlocks=(), dependants=0, deep=False, raw=b"",
+        risk="", loses_data=False, images=(), depends_on=(), unlocks=(), dependants=0, deep=False, machine="", raw=b"",
     )  # fmt: skip
 
 

@@ -37,7 +37,8 @@ _REASON_COLUMNS = 34
 
 def add_images(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO", nargs="?", default="", help="default: all that are connected")
-    parser.add_argument("--status", choices=SEVERITY, action="append", help="only these (repeatable)")
+    only = f"only these (repeatable): {', '.join(SEVERITY)}"
+    parser.add_argument("--status", choices=SEVERITY, metavar="STATUS", action="append", help=only)
     parser.add_argument("--kind", choices=("disk", "snapshot"), help="only these")
     parser.add_argument("--name", metavar="GLOB", help="only images with such a name, as 'web-*'")
     parser.add_argument("--sort", choices=tuple(_ORDERS), default="severity", help="size and used: the largest first")

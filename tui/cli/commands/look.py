@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 from engine.data.amounts import human
 from engine.data.model import Fix, ImageReport, RepositoryReport, Status
 from engine.data.options import parse
-from engine.errors import NotFound
+from engine.errors import NotFound, Refused
 from engine.triage import rules
 from tui.cli import fixes
 from tui.cli.arguments import IMAGE, Parser, add_deep, add_verb_options
 from tui.cli.render import Output
-from tui.cli.session import Handler, Session, image_json, kind, running, shown_status
+from tui.cli.session import Handler, Session, image_json, kind, machine_json, running, shown_status
 from tui.text.amounts import moment
 from tui.text.printable import printable, quoted
 from tui.text.statuses import COUNTED, LOOKS, State
 
 if TYPE_CHECKING:
+    from tui.view.machines import MachineRow
     from tui.view.snapshot import RepositoryView
 
 CLEANABLE, DEGRADED, BROKEN = 10, 11, 12
@@ -28,6 +29,9 @@ CLEANABLE, DEGRADED, BROKEN = 10, 11, 12
 def add_status(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO")
     parser.add_argument("image", metavar="IMAGE", help=IMAGE)
+    parser.add_argument(
+        "--ask", action="store_true", help="ask its machine too what it has open and does; nobody else can meanwhile"
+    )
     add_deep(parser)
     add_verb_options(parser, auto_fix=False)
 
@@ -37,12 +41,48 @@ def run_status(session: Session, arguments: argparse.Namespace) -> int:
     report = session.engine.get_image_status(arguments.repo, image, session.options(arguments))
     task = session.task_on(arguments.repo, image)
     running = {"id": task.id, "pid": task.process.pid, "verb": task.verb} if task else None
-    session.out.document({"repository": arguments.repo, **image_json(report), "task": running})
+    from tui.view import machines
+
+    prepared = _prepared(session, arguments.repo, image)
+    asked = _asked(session, prepared) if arguments.ask else None
+    session.out.document(
+        {
+            "repository": arguments.repo,
+            **image_json(report),
+            "task": running,
+            "prepared": [machine_json(row) for row in prepared],
+            **({} if asked is None else {"asked": asked}),
+        }
+    )
     for line in status_lines(session.out, report):
         session.out.line(line)
     if task is not None:
         session.out.line(f"task      {printable(task.verb)} in process {task.process.pid} since {moment(task.started)}")
+    for row in prepared:
+        for label, text in machines.told(row):
+            session.out.prose(f"{label.lower():<10}{text}", 10)
+    for number, text in enumerate(asked or ()):
+        session.out.prose(f"{'' if number else 'asked':<10}{text}", 10)
     return 0
+
+
+def _prepared(session: Session, repo_id: str, image: str) -> list[MachineRow]:
+    """How the image is prepared on this host."""
+    from tui.view import live, machines
+
+    engine = session.engine
+    rows = [row for row in machines.noted(engine) if row.image == image and row.repository == printable(repo_id)]
+    return list(live.at_work(engine, machines.seen(engine, repo_id, rows))) if rows else []
+
+
+def _asked(session: Session, prepared: list[MachineRow]) -> list[str]:
+    """What its machine says. Refused where nobody has told how to speak to it."""
+    row = next((row for row in prepared if row.monitor), None)
+    if row is None:
+        raise Refused("nobody has told how to speak to its machine", "diskwright attach REPO IMAGE MONITOR tells that")
+    from tui.view import machines
+
+    return machines.asked(session.engine, row)
 
 
 def status_lines(out: Output, image: ImageReport) -> list[str]:
@@ -209,7 +249,7 @@ def run_check(session: Session, arguments: argparse.Namespace) -> int:
             size = f" ({human(finding.size_bytes)})" if finding.size_bytes else ""
             out.prose(f"{finding.kind}: {printable(finding.subject)}: {printable(finding.text)}{size}")
     out.line()
-    out.line(_next(quoted(arguments.repo), report))
+    out.prose(_next(quoted(arguments.repo), report))
     return code
 
 

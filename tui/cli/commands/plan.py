@@ -141,7 +141,7 @@ def _print_outcome(out: Output, plan: Plan) -> None:
         f"{human(max(plan.free_after, 0))} afterwards (estimates)."
     )
     out.line(f"time      {f'{plan.time.text} ({plan.time.source})' if plan.time.known else plan.time.source}")
-    for label, texts in (("left", plan.left), ("never", plan.never)):
+    for label, texts in (("live", plan.live), ("left", plan.left), ("never", plan.never)):
         for text in texts:
             out.prose(f"{label:<9} {printable(text)}", 10)
     if plan.refused:

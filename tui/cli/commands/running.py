@@ -1,4 +1,4 @@
-"""tasks: what runs and what is prepared on this host."""
+"""tasks: what runs and what is prepared on this host, and the machines that have that open."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import argparse
 from typing import Any, NamedTuple
 
 from engine.data.amounts import human
-from engine.host.state import Prepared, Task
+from engine.host.state import Task
 from tui.cli.arguments import Parser
-from tui.cli.fixes import Names, called
+from tui.cli.fixes import Names
 from tui.cli.render import Output
-from tui.cli.session import Handler, Session
+from tui.cli.session import Handler, Session, machine_json
 from tui.cli.watch import add_watch, shown
 from tui.text.amounts import moment
 from tui.text.printable import printable, quoted
-from tui.text.words import doing
+from tui.view import live, machines
+from tui.view.machines import MachineRow, MachineState
 
 
 class _Now(NamedTuple):
@@ -22,10 +23,10 @@ class _Now(NamedTuple):
 
     tasks: list[tuple[Task, str]]
     """With the image that each works on now."""
-    prepared: list[Prepared]
-    unheld: list[Prepared]
-    handles: dict[str, str]
-    """Names of repositories here, by what they are."""
+    shares: list[str]
+    """How far each of them has come."""
+    prepared: list[MachineRow]
+    """Those that need somebody first."""
     names: Names
 
 
@@ -50,11 +51,16 @@ def _look(session: Session, names: dict[str, str]) -> _Now:
     engine = session.engine
     tasks = [(task, engine.task_image(task)) for task in engine.list_tasks()]
     handles = {connection.identity: name for name, connection in engine.list_repositories().items()}
-    prepared, unheld = engine.list_prepared(), engine.list_unheld()
-    images = [(task.repository, image) for task, image in tasks]
-    images += [(entry.repository, entry.image) for entry in (*prepared, *unheld)]
-    names |= {image: engine.name_of(handles.get(place, ""), image) for place, image in images if image not in names}
-    return _Now(tasks, prepared, unheld, handles, names)
+    images = [(task.repository, image) for task, image in tasks if image not in names]
+    names |= {image: engine.name_of(handles.get(place, ""), image) for place, image in images}
+    engine.list_prepared()  # forgets what nobody holds or uses
+    noted = machines.noted(engine)
+    places = dict.fromkeys(row.repository for row in noted if row.repository)
+    rows = [row for row in noted if not row.repository]
+    for place in places:
+        rows += machines.seen(engine, place, [row for row in noted if row.repository == place])
+    shares = [live.share(engine, task) for task, _ in tasks]
+    return _Now(tasks, shares, list(machines.ordered(live.at_work(engine, rows))), names)
 
 
 def _document(host: str, now: _Now) -> dict[str, Any]:
@@ -75,25 +81,8 @@ def _document(host: str, now: _Now) -> dict[str, Any]:
             }
             for task, image in now.tasks
         ],
-        "prepared": [
-            {
-                **_entry(entry, now),
-                "format": entry.format,
-                "writable": entry.writable,
-                "pid": entry.process.pid,
-            }
-            for entry in now.prepared
-        ],
-        "unheld": [_entry(entry, now) for entry in now.unheld],
-    }
-
-
-def _entry(entry: Prepared, now: _Now) -> dict[str, Any]:
-    return {
-        "repository": now.handles.get(entry.repository, ""),
-        "image": entry.image,
-        "name": now.names.get(entry.image, ""),
-        "path": entry.given,
+        "prepared": [machine_json(row) for row in now.prepared if row.held],
+        "unheld": [machine_json(row) for row in now.prepared if not row.held],
     }
 
 
@@ -106,37 +95,40 @@ def _print(out: Output, now: _Now) -> None:
                 printable(task.repo_id),
                 printable(now.names.get(image, "")) or "-",
                 image or "-",
-                doing(task.rule, printable(task.verb)) + (f", {human(task.rate)}/s" if task.rate else ""),
+                f"{live.what_of(task)}{share}" + (f", {human(task.rate)}/s" if task.rate else ""),
                 moment(task.started),
             )
-            for task, image in now.tasks
+            for (task, image), share in zip(now.tasks, now.shares, strict=True)
         ],
         give_up=(3,),
         least=19,
     )
     out.table(
-        ("PID", "REPOSITORY", "NAME", "IMAGE", "PREPARED", "PATH"),
+        ("MACHINE", "REPOSITORY", "NAME", "IMAGE", "PREPARED", "SINCE", "HOLDER", "PATH"),
         [
             (
-                str(entry.process.pid),
-                printable(now.handles.get(entry.repository, "?")),
-                printable(now.names.get(entry.image, "")) or "-",
-                entry.image,
-                f"{entry.format}, {'read-write' if entry.writable else 'read-only'}",
-                printable(entry.given),
+                row.in_brief,
+                row.repository or "?",
+                row.name or "-",
+                row.image,
+                f"{row.format}, {'read-write' if row.writable else 'read-only'}",
+                moment(row.since) if row.since else "-",
+                str(row.holder) if row.held else "dead",
+                row.path,
             )
-            for entry in now.prepared
+            for row in now.prepared
         ],
-        give_up=(3,),
+        give_up=(3, 5, 4),
         least=40,
     )
-    for entry in now.unheld:
-        out.say(
-            f"Image {called(now.names, entry.image)} is in use at {printable(entry.given)}, and its holder is dead. "
-            f"Put a new one beside it: diskwright prepare {quoted(now.handles.get(entry.repository, 'REPO'))} "
-            f"{entry.image} --take-over{'' if entry.writable else ' --read-only'}"
-        )
-    if not now.tasks and not now.prepared and not now.unheld:
+    for row in now.prepared:
+        if row.state in (MachineState.UNHELD, MachineState.UNKNOWN) and not row.held:
+            command = " ".join(map(quoted, machines.take_over_command(row)))
+            out.say(
+                f"Image {row.name or row.image} is in use at {row.path}, and its holder is dead. "
+                f"Put a new one beside it: diskwright {command}"
+            )
+    if not now.tasks and not now.prepared:
         out.say("Nothing runs here, and no image is prepared.")
 
 

@@ -17,6 +17,7 @@ from tui.text.printable import printable
 from tui.view.command_lines import line
 
 _SHOWN = 6
+_REASONS = 5
 _TEXT = (
     "The files become images of the repository, with their chains, and nothing is copied. They lose their names: what "
     "uses them by those has to be stopped now, and changed then. Stated is the format of what nothing stands on."
@@ -40,14 +41,27 @@ def adopt(shell: Shell, paths: Sequence[str]) -> None:
         with site.engine() as engine:
             plan = engine.plan_adoption(repo, named, format)
         if not plan.images:
-            why = "; ".join(f"{path}: {reason}" for path, reason in plan.refused[:1]) or "no file was found"
-            raise Refused(f"nothing can be adopted: {why}", "Name other files")
+            raise Refused(f"nothing can be adopted: {_why_nothing(plan)}", "Name other files")
         return repo, named, format, plan
 
     def planned(found: tuple[str, list[str], str, Plan]) -> None:
         _confirm(shell, *found)
 
     shell.open(Form("Take image files over as they are", [_TEXT], fields, "Show the plan", attempt, planned))
+
+
+def _why_nothing(plan: Plan) -> str:
+    """The reason of each file; alike ones once, with how many it is about."""
+    reasons: dict[str, list[str]] = {}
+    for path, reason in plan.refused:
+        reasons.setdefault(reason.replace(path, "it"), []).append(path)
+    told = [
+        f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}: {reason}"
+        for reason, paths in list(reasons.items())[:_REASONS]
+    ]
+    if (more := len(reasons) - _REASONS) > 0:
+        told.append(f"and {more} other reasons (diskwright adopt --dry-run tells all)")
+    return "; ".join(told) or "no file was found"
 
 
 def _confirm(shell: Shell, repo: str, paths: Sequence[str], format: str, plan: Plan) -> None:

@@ -331,6 +331,10 @@ def _audit(page: ShownPage) -> None:
     page.shell.show(Where("audit", act="choose_places"))
 
 
+def _machines(page: ShownPage) -> None:
+    page.shell.show(Where("machines"))
+
+
 def _next_tour_step(page: ShownPage) -> None:
     page.shell.post_message(NextTourStep())
 
@@ -356,6 +360,8 @@ GLOBAL: tuple[Act, ...] = (
         footer=False),
     Act("tab_timeline", "4", "Timeline", "Show what happened, step by step.", _to("timeline"), "journal history",
         footer=False),
+    Act("machines", "5", "Machines", "Show what is prepared on this host, and which machines run.", _machines,
+        "running qemu libvirt holder monitor prepared live vm", footer=False),
     Act("repositories", "0", "Repos", "Choose another repository.", choose_repository, "switch storage pool",
         footer=False),
     Act("rescan", "R", "Rescan", "Look at the repository again.", _rescan, "refresh reload check scan", footer=False),

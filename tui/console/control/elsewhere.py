@@ -10,7 +10,7 @@ from tui.console.shell import Shell
 _WAYS = {
     "triage": "Triage (1)", "images": "Images (2)", "runs": "Runs (3)", "timeline": "Timeline (4)",
     "plan": "the plan (p in Triage)", "why": "Why (w)", "record": "an opened fact (enter in Why)",
-    "family": "a family (F in Images)",
+    "family": "a family (F in Images)", "machines": "Machines (5)",
 }  # fmt: skip
 """How one gets to a page."""
 _MOST = 2

@@ -228,7 +228,9 @@ def why_not(shell: Shell, name: str, row: ImageRow | None) -> str:
         return f"{row.label} is removed, u restores it"
     if name == "snapshot" and row.kind != "disk":
         return f"{row.label} is a snapshot, and only disks change"
-    if name in ("export_image", "snapshot", "copy_image") and not row.usable:
+    if name == "prepare_image" and any(one.writable for one in shell.site.view.machines_of(row.id)):
+        return f"{row.label} is prepared already, 5 shows where"
+    if name in ("export_image", "snapshot", "copy_image", "prepare_image") and not row.usable:
         return f"{row.label} cannot be used now, w tells why"
     return ""
 

@@ -17,7 +17,7 @@ from tui.console.widgets.base import set_title
 from tui.console.widgets.pane import Pane, Paragraph, rows_of
 from tui.console.widgets.screen import ActScreen
 
-_EDGES = 5
+EDGES = 5
 """Frame and padding of the box, and the bar of a pane."""
 
 
@@ -68,7 +68,7 @@ class Dialog(ModalScreen[Any], ActScreen):
     def write(self, pane: Pane, text: Sequence[Cell], beside: int) -> None:
         """Write paragraphs into a pane, as high as they need while ``beside`` rows are left for all else."""
         items = [Paragraph("", part) for part in text]
-        rows = rows_of(items, self.box_columns - _EDGES)
+        rows = rows_of(items, self.box_columns - EDGES)
         pane.styles.height = max(1, min(rows, self.app.size.height - beside))
         pane.show(items)
 

@@ -13,13 +13,15 @@ from textual.widgets import Input, Label
 
 from engine.errors import DiskwrightError
 from tui.console.acts import Act
-from tui.console.dialogs.dialog import Dialog
+from tui.console.dialogs.dialog import EDGES, Dialog
 from tui.console.draw.lines import Cell, Span
 from tui.console.shell import Shell
-from tui.console.widgets.pane import Pane, Paragraph
+from tui.console.widgets.pane import Pane, Paragraph, rows_of
 from tui.text.printable import printable
 
 _TOLD = 8
+_TEXT_ROWS, _MOST_TEXT_ROWS = 3, 8
+"""Of what is said below the fields."""
 
 
 class FieldsDialog(Dialog):
@@ -32,7 +34,10 @@ class FieldsDialog(Dialog):
 
     def tell_here(self, text: str, role: str = "text") -> None:
         """Write below the fields."""
-        self.query_one("#text", Pane).show([Paragraph("", Span(text, role))])
+        pane, told = self.query_one("#text", Pane), Paragraph("", Span(text, role))
+        if (rows := rows_of([told], self.box_columns - EDGES)) > _TEXT_ROWS:
+            pane.styles.height = min(_MOST_TEXT_ROWS, rows)
+        pane.show([told])
 
     def tell_error(self, error: DiskwrightError) -> None:
         """Write an error and what to do about it."""
@@ -64,6 +69,8 @@ class FieldsDialog(Dialog):
                 more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
                 self.tell_here(f"{'  '.join(names[:_TOLD])}{more}", "quiet")
             elif text == typed:
+                if not names:
+                    self.tell_here("Nothing that is there begins so.", "quiet")
                 self.focus_next()
 
         self.shell.jobs.start("complete", lambda: completed(typed), done)
@@ -129,7 +136,7 @@ class Form(FieldsDialog):
 
     def set_up(self) -> None:
         self.write(self.query_one("#said", Pane), self.said, beside=11 + len(self.fields))
-        self.query_one("#text", Pane).styles.height = 3
+        self.query_one("#text", Pane).styles.height = _TEXT_ROWS
         for pane in self.query(Pane):
             pane.can_focus = False
         for field in self.query(Input):

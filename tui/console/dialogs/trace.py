@@ -11,10 +11,11 @@ from textual.widgets import Input
 
 from tui.console.acts import Act
 from tui.console.dialogs.dialog import Dialog
+from tui.console.dialogs.fields import FieldsDialog
 from tui.console.widgets.pane import Pane, Paragraph
 
 
-class OpenTrace(Dialog):
+class OpenTrace(FieldsDialog):
     """Dismissed with the path that was typed."""
 
     def __init__(self) -> None:
@@ -32,6 +33,9 @@ class OpenTrace(Dialog):
         here = f" Here: {', '.join(found)}." if found else ""
         pane.show([Paragraph("", f"diskwright sim run --trace FILE writes one; it is only read.{here}")])
         self.set_focus(self.query_one("#typed", Input))
+
+    def is_path(self, field: Input) -> bool:
+        return True
 
     def act_open(self) -> None:
         typed = self.query_one("#typed", Input).value.strip()

@@ -77,14 +77,23 @@ def _audit() -> type[Page]:
     return AuditPage
 
 
+def _machines() -> type[Page]:
+    from tui.console.pages.machines.page import MachinesPage
+
+    return MachinesPage
+
+
 _Kind = Callable[[], type[Page]]
 _STANDING: dict[str, _Kind] = {
     "first_run": _first_run, "triage": _triage, "images": _images, "runs": _runs, "timeline": _timeline
 }  # fmt: skip
 _ABOVE: dict[str, _Kind] = {
-    "plan": _plan, "why": _why, "family": _family, "space": _space, "pace": _pace, "audit": _audit
+    "plan": _plan, "why": _why, "family": _family, "space": _space, "pace": _pace, "audit": _audit,
+    "machines": _machines,
 }  # fmt: skip
 """Pages that are opened above one of those."""
+_ONCE = frozenset(("audit", "machines"))
+"""Of those the ones that are about the host, and not about what was under the cursor."""
 
 
 def page_acts() -> dict[str, Sequence[Act]]:
@@ -104,6 +113,11 @@ def act_names() -> set[str]:
 def is_standing(name: str) -> bool:
     """Whether a page is made once and shown in place of what is open, and not opened above it."""
     return name in _STANDING
+
+
+def is_open_once(name: str) -> bool:
+    """Whether a page that is open already is shown again, and not opened a second time."""
+    return name in _ONCE
 
 
 def make_page(name: str) -> Page:

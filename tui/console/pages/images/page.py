@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from tui.console.acts import Act
 from tui.console.control import images as verbs
+from tui.console.control import machines
 from tui.console.draw.lines import Line, Span, line
 from tui.console.pages.filtered import FilteredPage
 from tui.console.pages.images.rows import COLUMNS, HEADS, ImageRows
@@ -22,7 +23,9 @@ from tui.view.images import ImageOrder, ImageRow
 from tui.view.query import Query
 
 _EXPORT_ROWS = 200_000
-_VERBS = frozenset(("snapshot", "copy_image", "rename", "remove_image", "restore_image", "export_image"))
+_VERBS = frozenset(
+    ("snapshot", "copy_image", "rename", "remove_image", "restore_image", "export_image", "prepare_image")
+)
 _FAULTS = "!status:optimized"
 
 
@@ -215,6 +218,8 @@ class ImagesPage(FilteredPage):
             lambda page: page._do(verbs.remove), "delete", changes=True),
         Act("restore_image", "u", "Restore", "Undo the removal of the image.", lambda page: page._do(verbs.restore),
             "undelete", changes=True),
+        Act("prepare_image", "p", "Prepare", "Make it a path for a machine, until it is torn down.",
+            lambda page: page._do(machines.prepare), "monitor attach path run boot qemu libvirt", changes=True),
         Act("export_image", "E", "Export data", "Write the image to a file.", lambda page: page._do(verbs.export),
             "download raw qcow2"),
         Act("faults", "f", "Faults", "Show only what is not optimized, or all again.", act_faults,

@@ -185,6 +185,7 @@ def _outcome(plan: Plan, signs: Signs) -> list[Item]:
     )
     lines.append(Paragraph("Time", time(plan)))
     lines += [Paragraph("Moved", f"{text.rstrip('.')}.") for text in plan.moved]
+    lines += [Paragraph("Live", text) for text in plan.live]
     if plan.left:
         lines += [Paragraph("Left", text) for text in plan.left]
     else:

@@ -10,7 +10,8 @@ from tui.console.site import Site
 from tui.console.widgets.pane import Item, Paragraph
 from tui.text.amounts import compact, duration
 from tui.text.words import RunState
-from tui.view.snapshot import HostOperation
+from tui.view.machines import by_machine
+from tui.view.snapshot import HostOperation, RepositoryView
 from tui.work.runs import Run, RunStep
 
 _ROLES = {
@@ -59,12 +60,18 @@ def brief(site: Site, signs: Signs) -> list[Item]:
 
 
 def others(site: Site) -> list[HostOperation]:
-    """Unfinished work that was last persisted by another host, or by this one and by no run."""
-    running = {step.target for run in site.live_runs() for step in run.steps if step is run.current}
+    """Unfinished work that was last persisted by another host, or by this one and by no run: also what a command has
+    begun here, and goes on."""
+    steps = [step for run in site.live_runs() for step in run.steps if step is run.current]
+    running = {image for step in steps for image in (step.target, *step.images)}
+    tasks = {image for task in site.view.tasks for image in (task.image, *task.images)}
     return [
         item
         for item in site.view.operations
-        if not item.finished and item.verb and item.image not in running and (item.host != site.host or not item.busy)
+        if not item.finished
+        and item.verb
+        and item.image not in running
+        and (item.host != site.host or not item.busy or item.image in tasks)
     ]
 
 
@@ -94,19 +101,32 @@ def progress(step: RunStep, signs: Signs, columns: int, now: float) -> Line:
     return (bar, Span(f" {step.percent:>3}%{done}{rate}{left}{saved}"), old)
 
 
-def steps(run: Run, signs: Signs, columns: int, now: float) -> list[list[Line]]:
-    """The lines of every step of a run: the running one with its bar, one that ended badly with all of its reason."""
+def steps(run: Run, view: RepositoryView, signs: Signs, columns: int, now: float) -> list[list[Line]]:
+    """The lines of every step of a run: the running one with its bar and what is to be known of its pace, one that
+    ended badly with all of its reason."""
     found: list[list[Line]] = []
     name = max(12, min(columns - 54, max((cell_len(step.name) for step in run.steps), default=0)))
     for step in run.steps:
         lines = [_step(step, signs, name, now)]
         if step.state in (RunState.RUNNING, RunState.STOPPING, RunState.OLD):
             lines.append((Span(INDENT), *progress(step, signs, max(8, columns - 68), now)))
+            for told in (Span(step.pace, "warning"), _machine(step, view)):
+                if told.text:
+                    lines += [(Span(INDENT), *text) for text in wrap(told, columns - len(INDENT))]
         elif step.state in _BADLY and cell_len(plain(lines[0])) > columns:
             lines = [_step(step, signs, name, now, outcome=False)]
             lines += [(Span(INDENT), *text) for text in wrap(Span(step.reason or step.error), columns - len(INDENT))]
         found.append(lines)
     return found
+
+
+def _machine(step: RunStep, view: RepositoryView) -> Span:
+    """Which machine does a step, and what its guest notices."""
+    row = view.machine_above(step.images[0]) if by_machine(step.rule, step.images, step.images) else None
+    if row is None:
+        return Span("")
+    who = f"{row.label} ({row.who or 'nobody has it open'}, {row.monitor})"
+    return Span(f"The machine of {who} does it: its guest goes on and waits for no switch.", "quiet")
 
 
 def _step(step: RunStep, signs: Signs, name: int, now: float, outcome: bool = True) -> Line:

@@ -11,6 +11,7 @@ from textual.widgets import Input
 
 from tui.console.acts import Act
 from tui.console.control import running
+from tui.console.control.machines import ask_rate
 from tui.console.control.navigation import leave_replay
 from tui.console.dialogs.notice import Notice
 from tui.console.draw.formats import clock
@@ -97,7 +98,7 @@ class RunsPage(Page):
             set_title(table, "Steps")
             table.show(Entries(()), [(), line(self._nothing())])
             return
-        found = lines.steps(run, self.shell.signs, max(40, table.size.width - 4), now)
+        found = lines.steps(run, self.shell.site.view, self.shell.signs, max(40, table.size.width - 4), now)
         entries = [
             (f"{step.number}.{part}", row)
             for step, rows in zip(run.steps, found, strict=True)
@@ -227,13 +228,19 @@ class RunsPage(Page):
                 return "it is running" if run.alive else "everything in it is done"
         if act.name == "discard":
             return self._why_not_discard(run)
-        if act.name == "take_over" and self.operation() is None:
-            return "no unfinished work of another host is known (tab goes to that list)"
+        if act.name in ("take_over", "limit"):
+            return self._why_not_work(act)
         if act.name in ("filter", "pace", "read") and run is None:
             return "there is no run yet"
         if act.name in ("earlier_run", "later_run"):
             return self._why_not_other(run, 1 if act.name == "earlier_run" else -1)
         return ""
+
+    def _why_not_work(self, act: Act) -> str:
+        if act.name == "limit":
+            return "" if self._worked_on() is not None else "nothing that runs here is under the cursor"
+        none = "no unfinished work of another host is known (tab goes to that list)"
+        return none if self.operation() is None else ""
 
     def _why_not_discard(self, run: Run | None) -> str:
         found = self._discarded()
@@ -277,6 +284,21 @@ class RunsPage(Page):
         found = self._discarded()
         assert found is not None
         running.discard(self.shell, *found)
+
+    def _worked_on(self) -> tuple[str, str] | None:
+        """Id and name of the image on which a task of this host works, of what is under the cursor or runs."""
+        site, operation = self.shell.site, self.operation()
+        if self.focused is self.query_one("#others", Table):
+            here = operation is not None and operation.host == site.host and operation.busy
+            return (operation.image, operation.name) if operation is not None and here else None
+        run = self.shown_run()
+        step = run.current if run is not None else None
+        return ((*step.images, step.target)[0], step.name) if step is not None else None
+
+    def act_limit(self) -> None:
+        found = self._worked_on()
+        assert found is not None
+        ask_rate(self.shell, self.shell.site.current, *found, self.fill_all)
 
     def act_take_over(self) -> None:
         operation = self.operation()
@@ -372,6 +394,8 @@ class RunsPage(Page):
         Act("earlier_run", "left", "Earlier", "Show the run before this one.", act_earlier_run, "previous history",
             footer=False),
         Act("later_run", "right", "Later", "Show the run after this one.", act_later_run, "next history", footer=False),
+        Act("limit", "b", "Rate", "Let what runs here move so much in a second.", act_limit,
+            "speed bandwidth slow throttle", changes=True),
         Act("pace", "p", "Pace", "Draw what the run has done over time, and how fast.", act_pace,
             "picture throughput progress chart"),
         Act("read", "enter", "Read", "Show the line of the log under its cursor whole.", act_read, "log line open",

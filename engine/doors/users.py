@@ -19,6 +19,8 @@ class User(NamedTuple):
     """Whether it may write."""
     host: str = ""
     """On which it runs, where that is another one and says so itself; "" where nothing is known of that."""
+    known: bool = True
+    """False: whether it uses the thing cannot be told, so it counts as if it did."""
 
 
 def describe_users(users: Sequence[User]) -> str:

@@ -177,9 +177,13 @@ class VolumeGroups(Protocol):
         """Make the volume a device of this host and return its path. One that is a device already gets the
         place and size that the group gives it now, which another host may have changed."""
 
-    def deactivate(self, group: str, *names: str) -> None:
-        """Take devices away; success where they are not there, StorageError while one is open: which of the others are
-        still there is not known then. Also of a group that belongs to another host by now."""
+    def deactivate(self, group: str, name: str) -> None:
+        """Take a device away; success when it is not there, StorageError while it is open. Also of a group that belongs
+        to another host by now."""
+
+    def deactivate_each(self, group: str, names: Sequence[str]) -> list[str]:
+        """Take many devices away, as ``deactivate`` does; return the names of those that stay: somebody has them
+        open."""
 
     def remove_devices(self, uuid: str) -> list[str]:
         """Take away every device that this host has of the group with that uuid, whoever may use the group now and

@@ -135,6 +135,13 @@ def unsealed(below: Record, overlay: VolumeRef) -> bool:
 
 def in_use(tag: str, by: list[User], also: str = "") -> ImageBusy:
     """Return the error that names who uses the data of ``tag``; ``also`` ends its next step."""
+    if all(not user.known for user in by) and (host := next((user.host for user in by), "")):
+        return ImageBusy(
+            f"whether host {host} uses the data of image {tag} is not known: its notes of what it has handed out are "
+            "damaged",
+            f"Run diskwright check on {host}: that notes anew what is active there. If that host has died the others "
+            f"know it after some minutes: try again then{also}",
+        )
     if host := next((user.host for user in by if user.host), ""):
         return ImageBusy(
             f"the data of image {tag} is in use by {describe_users(by)}, and its holder there has ended",

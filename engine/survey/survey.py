@@ -302,7 +302,7 @@ def _unheld(repository: Repository, scan: Scan, only: str | None) -> dict[str, t
             continue
         with contextlib.suppress(DiskwrightError):  # what cannot be asked says so elsewhere
             if not repository.leases.held(tag):
-                writers = [user for user in gate.users(repository, record.volume) if user.writes]
+                writers = [user for user in gate.users(repository, record.volume) if user.writes and user.known]
                 if writers and not repository.leases.held(tag):
                     found[tag] = tuple(writers)
     return found

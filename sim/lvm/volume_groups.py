@@ -377,13 +377,24 @@ class SimVolumeGroups:
         self._active.add(found.volume(name).uuid)
         return f"{DEVICE_ROOT}{group}/{name}"
 
-    def deactivate(self, group: str, *names: str) -> None:
+    def deactivate(self, group: str, name: str) -> None:
+        self._take_away(group, name)
+
+    def deactivate_each(self, group: str, names: Sequence[str]) -> list[str]:
+        stay = []
         for name in names:
-            self.process.enter("volume_groups.deactivate", f"{DEVICE_ROOT}{group}/{name}")
-            volume = self._find(group)[1].volumes.get(name)
-            if volume is not None:
-                self._not_open(group, name, volume.uuid)
-                self._active.discard(volume.uuid)
+            try:
+                self._take_away(group, name)
+            except StorageError:
+                stay.append(name)
+        return stay
+
+    def _take_away(self, group: str, name: str) -> None:
+        self.process.enter("volume_groups.deactivate", f"{DEVICE_ROOT}{group}/{name}")
+        volume = self._find(group)[1].volumes.get(name)
+        if volume is not None:
+            self._not_open(group, name, volume.uuid)
+            self._active.discard(volume.uuid)
 
     def remove_devices(self, uuid: str) -> list[str]:
         self.process.enter("volume_groups.remove_devices", uuid)

@@ -26,6 +26,8 @@ class Commands:
         self._seen: dict[int, object] = {}
         for name in _ONE_EACH:
             monkeypatch.setattr(SimVolumeGroups, name, self._counting(name, getattr(SimVolumeGroups, name)))
+        each = self._counting("deactivate", SimVolumeGroups.deactivate_each)  # one for all, as long as none is open
+        monkeypatch.setattr(SimVolumeGroups, "deactivate_each", each)
         report, activate = SimVolumeGroups.report, SimVolumeGroups.activate
 
         def counted_report(groups: SimVolumeGroups, group: str) -> Any:

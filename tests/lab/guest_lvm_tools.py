@@ -112,18 +112,22 @@ def test_many_are_deactivated_by_one_command(group, door):
         door.create("g", name, EXTENT, [])
     paths = [door.activate("g", name) for name in ("v", "a", "b")]
     before = len(commands(door))
-    door.deactivate("g", "v", "a", "b")
+    assert door.deactivate_each("g", ["v", "a", "b"]) == []
     assert len(commands(door)[before:]) == 1
     assert not any(os.path.lexists(path) for path in paths)
     door.remove("g", "gone")
     for name in ("v", "b"):
         door.activate("g", name)
-    door.deactivate("g", "gone", "v", "a", "b")
+    assert door.deactivate_each("g", ["gone", "v", "a", "b"]) == []
     assert not any(os.path.lexists(path) for path in paths)
     for name in ("v", "a", "b"):
         door.activate("g", name)
-    with DirectBlockHandle(paths[2]), pytest.raises(StorageError, match="in use"):
-        door.deactivate("g", "v", "a", "b")
+    before = len(commands(door))
+    with DirectBlockHandle(paths[2]):
+        assert door.deactivate_each("g", ["b", "v", "a"]) == ["b"]
+        assert len(commands(door)[before:]) == 4, "one for all, and one for each"
+        with pytest.raises(StorageError, match="in use"):
+            door.deactivate("g", "b")
     assert [os.path.lexists(path) for path in paths] == [False, False, True]
     door.deactivate("g", "b")
 

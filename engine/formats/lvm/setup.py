@@ -272,6 +272,7 @@ def attach(doors: Doors, parameters: Parameters) -> Attached:
         roster = Roster(meta, lease_volume.activate(group, header, report))
         guard = SharedGuard(group, meta, roster.join(), header.chunks)
         guard.require_as_new(header)
+        guard.begin()
         return Attached(group, meta, guard.resume(header), guard, parameters.files)
     except BaseException:
         meta.close()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from engine.doors.users import User
 from engine.doors.volume_groups import BlockHandle, PhysicalRange, VolumeGroup
-from engine.errors import BadRequest, Conflict, NotFound, Refused, ToolFailed, from_os_error
+from engine.errors import BadRequest, Conflict, NotFound, Refused, StorageError, ToolFailed, from_os_error
 from engine.tools.block.device import DirectBlockHandle, flush_device, is_block_device
 from engine.tools.block.loop import LoopDevices
 from engine.tools.local.command import Command, Result
@@ -221,18 +221,28 @@ class LvmVolumeGroups:
         wanted = f"{group.replace('-', '--')}-{name.replace('-', '--')}"
         return [device for device in _devices_of("") if device.name == wanted and device.uuid != uuid]
 
-    def deactivate(self, group: str, *names: str) -> None:
-        """Run one ``lvchange``, and one for each where that fails. A volume that is gone is not active. Of a group that
-        LVM does not let us touch any more device-mapper is told."""
-        paths = [_path(group, name) for name in names]
-        result = self._commands.on_group("lvchange", group, ["--activate", "n", *paths], missing_ok=True)
-        if not result.exit_code:
-            return
-        if len(names) > 1:
-            for name in names:
+    def deactivate(self, group: str, name: str) -> None:
+        """Run one ``lvchange``. A volume that is gone is not active. Of a group that LVM does not let us touch any more
+        device-mapper is told."""
+        result = self._deactivate(group, [name])
+        if result.exit_code and not no_such_volume(result):
+            self._deactivate_anyway(group, name, result)
+
+    def deactivate_each(self, group: str, names: Sequence[str]) -> list[str]:
+        """Run one ``lvchange``, and one for each where that fails: it does not say which ones stay."""
+        if len(names) > 1 and not self._deactivate(group, names).exit_code:
+            return []
+        stay = []
+        for name in names:
+            try:
                 self.deactivate(group, name)
-        elif not no_such_volume(result):
-            self._deactivate_anyway(group, names[0], result)
+            except StorageError:
+                stay.append(name)
+        return stay
+
+    def _deactivate(self, group: str, names: Sequence[str]) -> Result:
+        paths = [_path(group, name) for name in names]
+        return self._commands.on_group("lvchange", group, ["--activate", "n", *paths], missing_ok=True)
 
     def _deactivate_anyway(self, group: str, name: str, result: Result) -> None:
         error = failure("lvchange", f"{group}/{name}", result)

@@ -150,13 +150,16 @@ class FileGroups:
         self._state.active.add(uuid)
         return self._state.path(uuid)
 
-    def deactivate(self, group: str, *names: str) -> None:
-        found = self._state.named(group)
-        for name in names:
-            if name in found.volumes:
-                if found.volumes[name].uuid in self._state.busy:
-                    raise StorageError("it is open")
-                self._state.active.discard(found.volumes[name].uuid)
+    def deactivate(self, group: str, name: str) -> None:
+        if self.deactivate_each(group, [name]):
+            raise StorageError("it is open")
+
+    def deactivate_each(self, group: str, names: Sequence[str]) -> list[str]:
+        volumes = self._state.named(group).volumes
+        uuids = {name: volumes[name].uuid for name in names if name in volumes}
+        stay = [name for name, uuid in uuids.items() if uuid in self._state.busy]
+        self._state.active.difference_update(uuid for name, uuid in uuids.items() if name not in stay)
+        return stay
 
     def remove_devices(self, uuid: str) -> list[str]:
         busy = sorted(self._state.active & self._state.busy)

@@ -226,7 +226,7 @@ def test_a_volume_may_be_written_until_its_host_is_proven_fine(world):
 
 
 def test_notes_are_written_in_turns_and_a_damaged_one_may_name_any_volume(world):
-    """A torn one never counted; where one is damaged nothing is known of a host that is not proven fine."""
+    """Where one is damaged nothing is known of a host that is not proven fine; one that is blank was written too."""
     one, two = on(world, ONE), on(world, TWO)
     notes = guard(two)
     for volume in ("a" * 32, "b" * 32, "c" * 32):
@@ -242,8 +242,10 @@ def test_notes_are_written_in_turns_and_a_damaged_one_may_name_any_volume(world)
     kept = one._meta.read(at, PAGE_BYTES)
     one._meta.write(at, kept[:SECTOR_BYTES].replace(kept[:8], bytes(8)) + kept[SECTOR_BYTES:])
     assert guard(one).may_be_written("d" * 32) == TWO
-    one._meta.write(at, bytes(PAGE_BYTES))
+    one._meta.write(at, kept)
     assert guard(one).may_be_written("d" * 32) == ""
+    one._meta.write(at, bytes(PAGE_BYTES))
+    assert guard(one).may_be_written("d" * 32) == TWO
 
 
 def test_more_notes_than_a_sector_holds(world):
@@ -252,5 +254,27 @@ def test_more_notes_than_a_sector_holds(world):
     volumes = [f"{index:032x}" for index in range(1, 60)]
     for volume in volumes:
         guard(two).note(volume)
+    newest = one._meta.geometry.notes_offset(number(two), guard(two)._notes._own().sequence & 1)
     dies(world, TWO, ONE)
     assert all(guard(one).may_be_written(volume) == TWO for volume in volumes)
+    assert not guard(one).may_be_written("d" * 32)
+    kept = one._meta.read(newest, PAGE_BYTES)
+    for sector in (kept[:SECTOR_BYTES], kept[SECTOR_BYTES : 2 * SECTOR_BYTES]):
+        one._meta.write(newest, kept.replace(sector, bytes(SECTOR_BYTES)))
+        assert guard(one).may_be_written("d" * 32) == TWO, "a sector of zeros is no torn write"
+        one._meta.write(newest, kept)
+
+
+def test_a_torn_note_never_counted(world):
+    """It was not acknowledged, so the one before it counts, and nothing is damaged."""
+    one, two = on(world, ONE), on(world, TWO)
+    volumes = [f"{index:032x}" for index in range(1, 41)]
+    for volume in volumes:
+        guard(two).note(volume)
+    at = one._meta.geometry.notes_offset(number(two), guard(two)._notes._own().sequence + 1 & 1)
+    before = one._meta.read(at, PAGE_BYTES)
+    guard(two).note("d" * 32)
+    one._meta.write(at, one._meta.read(at, PAGE_BYTES)[:SECTOR_BYTES] + before[SECTOR_BYTES:])
+    dies(world, TWO, ONE)
+    assert guard(one).may_be_written(volumes[-1]) == TWO and not guard(one).may_be_written("d" * 32)
+    assert not guard(one).may_be_written("e" * 32)

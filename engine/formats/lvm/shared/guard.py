@@ -51,6 +51,10 @@ class SharedGuard:
         self._changing: SharedLease | None = None
         self._chunks = chunks
 
+    def begin(self) -> None:
+        """Have what this host notes be told from what it never noted."""
+        self._notes.begin()
+
     def require_as_new(self, header: MetaHeader) -> None:
         """Return if the leases know what the repository does of this host. Damaged when they are older."""
         known = [self._notes.generation(), self._roster.entries()[self._member.number - 1].dead]

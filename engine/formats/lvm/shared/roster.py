@@ -43,6 +43,8 @@ class Entry(NamedTuple):
     """An operator has said that this presence of the host, and any before it, is dead for certain."""
     nonce: str = ""
     """Of the host; "" when an older program wrote the page: the first host of that name that joins has the number."""
+    noted: bool = False
+    """Both copies of its notes were written since it joined (``notes``): where they are blank they are lost."""
 
     @property
     def called(self) -> str:
@@ -66,13 +68,14 @@ def read_entry(number: int, raw: bytes) -> Entry:
     try:
         data = json.loads(payload.rstrip(b"\0"))
         host, left, dead, nonce = data["host"], data["left"], data.get("dead", 0), data.get("nonce", "")
+        noted = data.get("noted") is True
         if not isinstance(host, str) or not 0 < len(host) <= _MAX_HOST_CHARACTERS or not isinstance(left, bool):
             raise ValueError("it makes no sense")
         if type(dead) is not int or not 0 <= dead < 1 << 63 or not isinstance(nonce, str):
             raise ValueError("it makes no sense")
     except (ValueError, TypeError, KeyError, RecursionError):
         return Entry(number, damaged=True)
-    return Entry(number, host, left, dead=dead, nonce=nonce)
+    return Entry(number, host, left, dead=dead, nonce=nonce, noted=noted)
 
 
 class Roster:
@@ -187,7 +190,7 @@ class Roster:
         return Membership(self._area, number, self._leases.host(self._area, number).generation)
 
     def _write(self, entry: Entry) -> None:
-        more = {"dead": entry.dead, "nonce": entry.nonce}
+        more = {"dead": entry.dead, "nonce": entry.nonce, "noted": entry.noted}
         said = {name: value for name, value in more.items() if value}
         payload = canonical({"host": entry.host, "left": entry.left} | said)
         stamp = Stamp(1, int(entry.left), blake2b(payload, digest_size=8).digest())
@@ -195,6 +198,12 @@ class Roster:
             page = self._meta.geometry.roster_offset(entry.number), seal(stamp, payload)
             self._meta.write(*page)
             self._meta.keep(page)
+
+    def say_noted(self, number: int) -> None:
+        """Say on the page of this host, which has that number, that its notes were written. StorageError."""
+        found = self.entries()[number - 1]
+        if not found.noted and not found.damaged and self._is_own(found):
+            self._write(found._replace(noted=True))
 
     def bury(self, host: str) -> bool:
         """Believe an operator that what another host had under way is over; False, and nothing is changed, for one that

@@ -137,9 +137,10 @@ class Activation:
                     locked.callback(lease.release)
                     alone[volume] = names
             every = [name for names in alone.values() for name in names]
-            together = len(every) > 1 and self._deactivated(*every)  # else one may be open: which, each tells
+            # A program that knows nothing of our locks may have one open.
+            stay = self._groups.deactivate_each(self._group.name, every) if every else []
             for volume, names in alone.items():
-                left = [] if together else [name for name in names if not self._deactivated(name)]
+                left = [name for name in names if name in stay]
                 if not left and not self._unnoted(volume):
                     left = names
                 busy += left
@@ -148,14 +149,6 @@ class Activation:
     def _unnoted(self, volume: str) -> bool:
         try:
             self.unnote(volume)
-        except StorageError:
-            return False
-        return True
-
-    def _deactivated(self, *names: str) -> bool:
-        """Deactivate volumes; False when a program that knows nothing of our locks has one open."""
-        try:
-            self._groups.deactivate(self._group.name, *names)
         except StorageError:
             return False
         return True

@@ -80,19 +80,30 @@ def usable(repository: Repository, record: Record, grown: bool = False, written:
     listing = repository.volumes.listing()
     for link in links:
         facts = repository.volumes.facts(link.volume.id, link.volume.format, listing)
-        if facts.unreadable:
-            raise StorageError(f"the data of image {link.tag} cannot be read: {facts.problem}", "Try again")
-        problem = facts.problem or contradiction(link.record, link.volume, facts)
-        if problem or not facts.present:
-            raise Damaged(
-                f"the data of image {link.tag} is {f'damaged: {problem}' if facts.present else 'gone'}",
-                "diskwright why tells what can be done",
-            )
+        _require_sound(link.record, link.volume, facts)
         if not grown:
             _require_recorded_size(link.record, link.volume, facts)
         if not (written or (grown and grown_to(link.record, link.volume, facts))):  # what is longer was written to
             _require_unwritten(repository, link.record, facts)
     return links
+
+
+def _require_sound(record: Record, volume: VolumeRef, facts: VolumeFacts) -> None:
+    if facts.unreadable:
+        raise StorageError(f"the data of image {record.id} cannot be read: {facts.problem}", "Try again")
+    problem = facts.problem or contradiction(record, volume, facts)
+    if problem or not facts.present:
+        raise Damaged(
+            f"the data of image {record.id} is {f'damaged: {problem}' if facts.present else 'gone'}",
+            "diskwright why tells what can be done",
+        )
+
+
+def sealable(repository: Repository, record: Record, volume: VolumeRef) -> None:
+    """Return if a disk can be sealed as it is: its volume is as recorded, and nothing of it is missing. Raises as
+    ``as_recorded``; Damaged, StorageError."""
+    as_recorded(repository, record, volume)
+    _require_sound(record, volume, repository.volumes.facts(volume.id, volume.format))
 
 
 def as_recorded(repository: Repository, record: Record, volume: VolumeRef) -> None:

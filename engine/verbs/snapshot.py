@@ -48,7 +48,7 @@ def switch(
         raise context.not_visible(repository, record)
     volume = may_switch(record)
     links = chains.load(repository, record)
-    chains.as_recorded(repository, record, volume)
+    chains.sealable(repository, record, volume)
     if any(link.record.absorber for link in links[1:2]):
         raise Refused(f"image {disk} has an unfinished merge", "Run its merge fix first")
     require_room(repository, VolumeFormat.QCOW2, record.size)

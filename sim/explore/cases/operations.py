@@ -17,7 +17,7 @@ from engine.errors import DiskwrightError, OutcomeUnknown, Overtaken
 from engine.triage import rules
 from sim.disk.content import Content
 from sim.explore.cases.driver import REFUSALS, layers
-from sim.explore.oracle.reference import Image, Model
+from sim.explore.oracle.reference import BELOW, OWN, Image, Model
 from sim.hosts.world import Job
 
 Effect = Callable[[Model, Any], Model | None]
@@ -83,7 +83,9 @@ def create(repo: str, size: int, base: tuple[str, str] | None = None, **options:
             if below is None:
                 return None
             lost = ((0, size),) if below.hurt == ((0, below.size),) else below.hurt
-            made = made._replace(content=below.content.truncate(size), torn=below.torn, hurt=lost)
+            made = made._replace(
+                content=below.content.truncate(size), torn=below.torn, hurt=lost, cut=below.cut and BELOW
+            )
         return model.made(repo, result, made)
 
     return Operation(
@@ -98,7 +100,9 @@ def snapshot(repo: str, disk: str) -> Operation:
 
     def effect(model: Model, result: Any) -> Model | None:
         source = _visible(model, repo, disk)
-        return model.made(repo, result, source._replace(mutable=False, user_data={})) if source else None
+        if source is None or (source.cut == OWN and source.hurt):  # what was cut is nothing to seal
+            return None
+        return model.made(repo, result, source._replace(mutable=False, user_data={}))
 
     return Operation(f"snapshot {repo}/{disk[:6]}", lambda engine: engine.create_snapshot(repo, disk), effect)
 

@@ -23,6 +23,8 @@ from sim.disk.content import Content
 Key = tuple[str, str]
 """(repository, image id)"""
 
+OWN, BELOW = "own", "below"
+
 USABLE = (Status.OPTIMIZED, Status.DEGRADED)
 
 
@@ -43,11 +45,14 @@ class Image(NamedTuple):
     """What its volume shows that another tool made longer: the image has its old size, or all of this."""
     torn: tuple[tuple[int, int], ...] = ()
     """Ranges that were written and not flushed, as far as is known: they may be old, new or a mixture."""
+    cut: str = ""
+    """Which of its volumes another tool made shorter, ``OWN`` or one ``BELOW``. That can be seen: the image may be
+    broken, and what is said to be usable reads right, but for what is said to be lost: no more than ``hurt``."""
 
     @property
     def destroyed(self) -> bool:
         """Whether the case destroyed all of it."""
-        return self.hurt == ((0, self.size),)
+        return self.hurt == ((0, self.size),) and not self.cut
 
     def written(self, offset: int, data: bytes) -> Image:
         """With something written, in a volume that another tool made longer too."""
@@ -170,7 +175,7 @@ def _name(key: Key) -> str:
 def _facts(image: Image) -> tuple[object, ...]:
     return (
         image.size, image.content.digest, image.mutable, canonical(image.user_data), image.removed, image.hurt,
-        image.torn,
+        image.torn, image.cut,
         image.grown and image.grown.digest,
     )  # fmt: skip
 
@@ -187,14 +192,25 @@ def differences(image: Image, found: Found, final: bool) -> Iterator[str]:
         yield f"has the user data {found.user_data!r:.60}, not {image.user_data!r:.60}"
     if found.lost and not image.hurt:
         yield f"is said to have lost {found.lost}"
-    unknown = (*image.hurt, *image.torn)
+    elif image.cut and not all(_covered(part, image.hurt) for part in found.lost):
+        yield f"is said to have lost {found.lost}, and only {image.hurt} was cut away"
+    unknown = (*(found.lost if image.cut else image.hurt), *image.torn)
     if found.status in USABLE and not found.in_use:
         if found.content is None:
             yield f"is said to be {found.status} and cannot be read"
         elif not _without(found.content, unknown).same(_without(image.content, unknown)):
             yield f"is said to be {found.status} and reads wrong at {_first_difference(found.content, image.content)}"
-    elif final and not image.hurt and found.status not in USABLE:
+    elif final and not (image.hurt or image.cut) and found.status not in USABLE:
         yield f"is {found.status} and no fix mends it"
+
+
+def _covered(part: tuple[int, int], by: Iterable[tuple[int, int]]) -> bool:
+    """Whether a range lies in ranges that are in order."""
+    start, end = part[0], part[0] + part[1]
+    for at, length in by:
+        if at <= start < at + length:
+            start = at + length
+    return start >= end
 
 
 def _without(content: Content, lost: Iterable[tuple[int, int]]) -> Content:

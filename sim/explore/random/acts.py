@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from sim.explore.oracle.reference import Key, Model
 from sim.explore.random.machines import BLOCK
-from sim.explore.random.operator import Meanwhile, Operator
+from sim.explore.random.operator import Meanwhile, Operator, known_disks
 from sim.hosts.tape import Tape
 
 _MANY = 10_000
@@ -20,8 +20,8 @@ class Acts:
         self, tape: Tape, operator: Operator, hosts: Sequence[str], repositories: Sequence[str],
         make_peace: Callable[[], None],
     ) -> None:  # fmt: skip
-        """``make_peace``: end all that runs."""
-        self._tape, self._operator, self._hosts, self._repositories = tape, operator, hosts, repositories
+        """``operator`` does them; ``make_peace``: end all that runs."""
+        self._tape, self.tools, self._hosts, self._repositories = tape, operator, hosts, repositories
         self._make_peace = make_peace
 
     def choose(self, names: Sequence[str], models: tuple[Model, ...]) -> Meanwhile | None:
@@ -40,36 +40,36 @@ class Acts:
 
     def _back_up(self, repo: str, models: tuple[Model, ...]) -> Meanwhile | None:
         self._make_peace()
-        return self._operator.back_up(models[0], repo) if len(models) == 1 else None
+        return self.tools.back_up(models[0], repo) if len(models) == 1 else None
 
     def _grow(self, repo: str, models: tuple[Model, ...]) -> Meanwhile | None:
         disk = self._disk(models)
         if disk is None:
             return None
-        return self._operator.grow(models[0], *disk, flushed=bool(self._tape.choose(2, "flushed")))
+        return self.tools.grow(models[0], *disk, flushed=bool(self._tape.choose(2, "flushed")))
 
     def _cut_short(self, repo: str, models: tuple[Model, ...]) -> Meanwhile | None:
-        disk = self._disk(models)
-        return self._operator.cut_short(models[0], *disk, self._tape.choose(4, "quarters")) if disk else None
+        images = self.tools.may_be_cut(models[0]) if len(models) == 1 else []
+        if not images:
+            return None
+        image = images[self._tape.choose(len(images), "disk")]
+        return self.tools.cut_short(models[0], *image, self._tape.choose(4, "quarters"))
 
     def _disk(self, models: tuple[Model, ...]) -> Key | None:
         """A disk of which all is known."""
         if len(models) > 1:
             return None
-        disks = sorted(
-            key for key, image in models[0].images.items()
-            if image.mutable and not image.removed and image.grown is None and not image.hurt
-        )  # fmt: skip
+        disks = known_disks(models[0])
         return disks[self._tape.choose(len(disks), "disk")] if disks else None
 
     def _rename(self, repo: str, models: tuple[Model, ...]) -> Meanwhile:
-        return self._operator.rename_host(self._hosts[0], self._host())
+        return self.tools.rename_host(self._hosts[0], self._host())
 
     def _boot(self, repo: str, models: tuple[Model, ...]) -> Meanwhile:
-        return self._operator.boot(self._host())
+        return self.tools.boot(self._host())
 
     def _lose_leases(self, repo: str, models: tuple[Model, ...]) -> Meanwhile:
-        return self._operator.lose_leases(self._host())
+        return self.tools.lose_leases(self._host())
 
     def _host(self) -> str:
         return self._hosts[self._tape.choose(len(self._hosts), "which host")]
@@ -77,23 +77,23 @@ class Acts:
     # -- for a round
 
     def _fill(self, repo: str, models: tuple[Model, ...]) -> Meanwhile:
-        return self._operator.fill(self._tape.choose(3, "room") * BLOCK)
+        return self.tools.fill(self._tape.choose(3, "room") * BLOCK)
 
     def _take_rights(self, repo: str, models: tuple[Model, ...]) -> Meanwhile:
         number = self._tape.choose(_MANY, "object")
-        return self._operator.take_rights(repo, number, bool(self._tape.choose(2, "for reading")))
+        return self.tools.take_rights(repo, number, bool(self._tape.choose(2, "for reading")))
 
     def _take_away(self, repo: str, models: tuple[Model, ...]) -> Meanwhile:
         self._make_peace()
-        return self._operator.take_away(repo)
+        return self.tools.take_away(repo)
 
     def _clone_over(self, repo: str, models: tuple[Model, ...]) -> Meanwhile:
         self._make_peace()
-        return self._operator.clone_over(repo, next(other for other in self._repositories if other != repo))
+        return self.tools.clone_over(repo, next(other for other in self._repositories if other != repo))
 
     def _restore(self, repo: str, models: tuple[Model, ...]) -> Meanwhile | None:
         self._make_peace()
-        return self._operator.restore(repo) or self._back_up(repo, models)
+        return self.tools.restore(repo) or self._back_up(repo, models)
 
     def _upgrade(self, repo: str, models: tuple[Model, ...]) -> Meanwhile | None:
         """The whole of it, or one record."""
@@ -101,8 +101,8 @@ class Acts:
         images = sorted(image for where, image in models[0].images if where == repo)
         what = self._tape.choose(1 + len(images), "of a newer program")
         if what:
-            return self._operator.record_of_a_newer_program(repo, images[what - 1])
-        return self._operator.upgrade(repo)
+            return self.tools.record_of_a_newer_program(repo, images[what - 1])
+        return self.tools.upgrade(repo)
 
 
 _ACTS: dict[str, Callable[[Acts, str, tuple[Model, ...]], Meanwhile | None]] = {

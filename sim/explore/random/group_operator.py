@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from engine.api import Engine
 from engine.doors.images import Layer
-from engine.errors import DiskwrightError
+from engine.errors import DiskwrightError, NoSpace, StorageError
 from engine.formats.lvm.metadata.layout import is_ours
+from engine.triage import rules
 from sim.disk.content import Content
 from sim.disk.nodes import DataOp
 from sim.explore.cases.driver import KiB, layers
-from sim.explore.oracle.reference import Model
+from sim.explore.oracle.reference import BELOW, OWN, Key, Model
 from sim.explore.random.acts import ON_A_GROUP
 from sim.explore.random.machines import BLOCK
 from sim.explore.random.operator import Meanwhile, Operator, with_images
@@ -23,6 +24,7 @@ from sim.lvm.group_model import EXTENT_BYTES, Group
 from sim.lvm.volume_groups import METADATA, METADATA_FILE_BYTES, SimVolumeGroups, group_in
 
 _FILLER = "filler"
+_CLUSTER = 64 * KiB
 
 
 class _Blocks(NamedTuple):
@@ -42,26 +44,38 @@ class GroupOperator(Operator):
 
     # -- for ever
 
-    def cut_short(self, model: Model, repo: str, disk: str, quarters: int) -> Meanwhile | None:
-        """``lvreduce``; at least one extent is left. None: there is no more, or others have that volume too."""
-        try:
-            with self._engine() as engine:
-                path = layers(engine, repo, disk)[0].path
-                others = {layer.path for key in model.images if key != (repo, disk) for layer in _layers(engine, *key)}
-                name, groups = path.rpartition("/")[2], _groups(engine)
-                length = groups.report(repo).volumes[name].size * quarters // 4
-                if path in others or groups.report(repo).volumes[name].size <= EXTENT_BYTES:
-                    return None
-                groups.resize(repo, name, max(length, EXTENT_BYTES))
-                groups.sync(repo)
-        except (DiskwrightError, OSError, KeyError):
-            return None
+    def may_be_cut(self, model: Model) -> list[Key]:
+        """Images of which all is known, whose own volume has an extent to give up and is open nowhere."""
+        found = []
+        with self._engine() as engine:
+            for key, image in sorted(model.images.items()):
+                known = not (image.removed or image.hurt or image.torn or image.cut or image.grown is not None)
+                path = next((layer.path for layer in _layers(engine, *key)), "") if known else ""
+                volume = _groups(engine).report(key[0]).volumes.get(path.rpartition("/")[2])
+                if volume is not None and volume.size > EXTENT_BYTES and not volume.open:
+                    found.append(key)
+        return found
+
+    def cut_short(self, model: Model, repo: str, image: str, quarters: int) -> Meanwhile | None:
+        """``lvreduce``; at least one extent is left, and one is taken away. What stands on it has lost as much."""
+        with self._engine() as engine:
+            path = _layers(engine, repo, image)[0].path
+            name, groups = path.rpartition("/")[2], _groups(engine)
+            size = groups.report(repo).volumes[name].size
+            length = max(EXTENT_BYTES, min(size * quarters // 4, size - EXTENT_BYTES))
+            groups.resize(repo, name, length)
+            groups.sync(repo)
+        with self._engine() as engine:  # anew: what was open before has the length that it had
+            above = [key for key in model.images if path in [layer.path for layer in _layers(engine, *key)]]
+            lost = {key: tuple(_lost(engine, key, model.images[key].content)) for key in above}
 
         def hurt(models: tuple[Model, ...]) -> tuple[Model, ...]:
-            lost = ((0, model.images[repo, disk].size),)
-            return tuple(one.changed(repo, disk, hurt=lost) for one in models)
+            for key, ranges in lost.items():
+                whose = OWN if key == (repo, image) else BELOW
+                models = tuple(one.changed(*key, hurt=ranges, cut=whose) for one in models)
+            return models
 
-        return Meanwhile(f"the volume of {repo}/{disk[:6]} is cut to {length} bytes", at_once=hurt)
+        return Meanwhile(f"the volume of {repo}/{image[:6]} is cut to {length} bytes", at_once=hurt)
 
     def back_up(self, model: Model, repo: str) -> Meanwhile:
         """Take a snapshot of the array."""
@@ -100,7 +114,7 @@ class GroupOperator(Operator):
                     _groups(engine).sync(repo)
             return []
 
-        return Meanwhile(f"{room // BLOCK} extents are left", empty)
+        return Meanwhile(f"{room // BLOCK} extents are left", empty, judge=_said_of_a_full_group)
 
     def take_rights(self, repo: str, number: int, readable: bool) -> Meanwhile:
         """``lvchange --permission r`` of one volume of a repository."""
@@ -116,9 +130,11 @@ class GroupOperator(Operator):
         return Meanwhile(f"{repo}/{name} may only be read", back)
 
     def clone_over(self, repo: str, other: str) -> Meanwhile:
-        """``vgimportclone`` of a copy of another group, under the name of this one, which is away."""
+        """``vgimportclone`` of a copy of another group, or of the backup of this one where there is one, under the name
+        of this one, which is away."""
         away = self._content(repo)
-        copied = self._content(other)
+        other = repo if repo in self._blocks else other
+        copied = self._blocks[repo] if repo in self._blocks else self._content(other)
         self._put(repo, copied._replace(metadata=_imported(copied.metadata, repo)))
         before = self._content(repo)
 
@@ -157,6 +173,46 @@ class OperatedGroupRun(VolumeGroupRun):
     operators = GroupOperator
     acts = ON_A_GROUP
     sizes = (64 * KiB, EXTENT_BYTES + 64 * KiB)
+
+    def play(self) -> list[str]:
+        """Then what is left of images that were cut is salvaged, which nobody does unasked."""
+        return super().play() or self.salvage()
+
+    def salvage(self) -> list[str]:
+        """Save what there is of each image whose volume was cut; what is wrong with what it shows then."""
+        for repo, image in sorted(key for key, one in self.models[0].images.items() if one.cut and not one.removed):
+            with self._rescuer() as engine:
+                offered = [fix for fix in engine.check_storage_repository(repo) if fix.target == image]
+                for fix in offered:
+                    if fix.rule == rules.B_SALVAGE and not fix.waits_for:
+                        engine.run_fix_here(repo, fix)
+            self.told.append(f"{repo}/{image[:6]} is salvaged")
+        return self.look()
+
+
+def _said_of_a_full_group(name: str, error: Exception | None) -> str:
+    """That there is no room is said as that; and what frees room needs none."""
+    if isinstance(error, NoSpace) and name.startswith(("remove", "strategy", "user data")):
+        return f"{name} needs room in a full group: {error}"
+    if isinstance(error, StorageError) and not isinstance(error, NoSpace):
+        return f"{name} in a full group fails otherwise: {error}"
+    return ""
+
+
+def _lost(engine: Engine, key: Key, content: Content) -> Iterator[tuple[int, int]]:
+    """What tools cannot read any more of an image, or read otherwise, a cluster at a time."""
+    session = engine.doors.images.open_session(_layers(engine, *key), False, False)
+    try:
+        for start in range(0, content.size, _CLUSTER):
+            wanted = content.read(start, min(_CLUSTER, content.size - start))
+            try:
+                there = session.read(start, len(wanted))
+            except DiskwrightError:
+                there = b""
+            if there != wanted:
+                yield start, len(wanted)
+    finally:
+        session.close()
 
 
 def _paths(repo: str) -> tuple[str, str]:

@@ -39,6 +39,8 @@ class Meanwhile(NamedTuple):
     """What is true as soon as it is done."""
     in_the_end: Callable[[tuple[Model, ...]], tuple[Model, ...]] = tuple
     """What is true when it has ended."""
+    judge: Callable[[str, Exception | None], str] = lambda name, error: ""
+    """Of an operation that was done meanwhile, and of its error while no call failed: what is wrong with that."""
 
 
 class Operator:
@@ -76,6 +78,10 @@ class Operator:
             return (*after,) if flushed else (*models, *after)
 
         return Meanwhile(f"{repo}/{disk[:6]} is made {longer} bytes long by another tool", at_once=grown)
+
+    def may_be_cut(self, model: Model) -> list[Key]:
+        """Images whose own volumes can be made shorter."""
+        return known_disks(model)
 
     def cut_short(self, model: Model, repo: str, disk: str, quarters: int) -> Meanwhile | None:
         """Leave so many quarters of the file of a disk, whoever uses it: the disk is lost. None: it has no file of its
@@ -264,6 +270,14 @@ class Operator:
             for path, _, node in self._world.storage.walk()
             if path.startswith(root)
         ]
+
+
+def known_disks(model: Model) -> list[Key]:
+    """The disks of which all is known."""
+    return sorted(
+        key for key, image in model.images.items()
+        if image.mutable and not image.removed and image.grown is None and not image.hurt
+    )  # fmt: skip
 
 
 def _paths(engine: Engine, repo: str, image: str) -> Iterator[str]:

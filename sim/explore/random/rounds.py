@@ -128,6 +128,9 @@ class RandomRun:
         if not self.models:
             return ["no order of the operations explains what was acknowledged"]
         problems = list(self.machines.harmed())
+        if faults is None:
+            errors = [(one.name, job.error) for one, job in zip(doing, jobs, strict=True) if job.done]
+            problems += filter(None, (meanwhile.judge(*said) for said in errors))
         self._end()
         self._seals_count()
         if tape.choose(4 if self.machines.running else 2, "power cut") == 1:

@@ -17,22 +17,22 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 from zlib import crc32
 
 from engine.doors.files import Access, Kind, Stat
-from engine.doors.processes import ProcessIdentity
 from engine.doors.users import User
 from engine.doors.volume_groups import BLOCK_BYTES, PhysicalRange, VolumeGroup
 from engine.errors import BadRequest, Conflict, NotFound, Refused, StorageError, ToolFailed
 from sim.disk.content import Content, Segment
-from sim.disk.files import Fault, SimFiles
+from sim.disk.files import Fault
 from sim.disk.nodes import DataOp, fail
 from sim.disk.storage import SimStorage
 from sim.lvm import group_model as model
 from sim.lvm.group_model import Group
+from sim.lvm.users import Process
 
 DEVICE_ROOT = "/dev/"
 METADATA = "metadata"
@@ -85,48 +85,6 @@ def _flush(storage: SimStorage, paths: Iterable[str], fault: Fault) -> None:
             storage.lose_pending(inode)
         else:
             storage.sync(inode)
-
-
-class Host(Protocol):
-    """A machine, and what it has of logical volumes until it boots."""
-
-    called: str
-    """Its name, which another may have too."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def nonce(self) -> str:
-        """What no other has."""
-
-    @property
-    def active(self) -> set[str]:
-        """Volumes, by their uuids, that are devices there."""
-
-    @property
-    def opened(self) -> dict[str, int]:
-        """How often each is open there."""
-
-    @property
-    def processes(self) -> Mapping[int, Process]:
-        """Those that live, by pid."""
-
-
-class Process(Protocol):
-    """A process whose door to volume groups this is."""
-
-    identity: ProcessIdentity
-    name: str
-
-    @property
-    def host(self) -> Host: ...
-
-    @property
-    def files(self) -> SimFiles: ...
-
-    def enter(self, call: str, what: str) -> Fault:
-        """As ``sim.disk.files.Gate``."""
 
 
 class SimDevice:

@@ -14,7 +14,8 @@ from engine.formats.lvm.metadata.layout import EXCLUSIVE_GEOMETRY, copy_of
 from engine.formats.lvm.metadata.pages import PAGE_BYTES, PREFIX_BYTES, Stamp, look
 from engine.formats.lvm.metadata.slots import Slot, Write, read_slot
 from sim.disk.files import Words
-from sim.lvm.volume_groups import AlignedDevice, Process, SimVolumeGroups
+from sim.lvm.users import Process
+from sim.lvm.volume_groups import AlignedDevice, SimVolumeGroups
 
 _MAGIC = b"DWR1"
 

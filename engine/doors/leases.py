@@ -23,10 +23,11 @@ class Leases(Protocol):
     def try_acquire(self, path: str, key: int, shared: bool) -> Lease | None:
         """Take the lease now or return None; never wait. OSError when the lock file cannot be opened."""
 
-    def guard(self, path: str, writable: bool) -> Lease | None:
+    def guard(self, path: str, writable: bool, device: bool = False) -> Lease | None:
         """Lock an image file itself, for one who hands it out, or return None; never wait. ``writable``: nobody else
         can have it so; qemu is not hindered. Else others can too, and nobody can open it for writing, with qemu's
-        tools or ``FileHandle.lock``. OSError when the file cannot be opened so."""
+        tools or ``FileHandle.lock``. ``device``: it is one, or a link to one, and is open as long as it is locked.
+        OSError when it cannot be opened so."""
 
     def guarded(self, path: str) -> bool:
         """Tell whether anybody has an image file locked by a ``guard`` that is ``writable``; take nothing."""

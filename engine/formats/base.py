@@ -248,6 +248,10 @@ class Activation(Protocol):
         inherited it; and tell other hosts, durably, that it is handed out here, until ``end_unheld`` or ``deactivate``.
         Conflict when somebody is taking the volume away for too long."""
 
+    def shut(self, volume: VolumeRef) -> Lease:
+        """Let no tool of qemu on this host open a volume for writing from now on, as long as the lease is held, here or
+        by a process that inherited it; who has it open is not hindered. The volume is active, by ``layer``."""
+
     def handed_out(self) -> frozenset[str]:
         """Return the ids of the volumes of which other hosts are told that they are handed out on this one."""
 
@@ -272,9 +276,9 @@ class Extents(Protocol):
         """Return if a volume for an image of ``size`` bytes can be made here and now. Refused naming the manager,
         NoSpace, StorageError."""
 
-    def make_room(self, volume: VolumeRef, size: int) -> None:
+    def make_room(self, volume: VolumeRef, size: int, kept: int = 0) -> None:
         """Before it is written: give the volume all the room that an image of ``size`` bytes can need, and a raw one
-        that length; what is gained reads as zeros. Durable."""
+        that length; what is gained reads as zeros, but for the first ``kept`` bytes, which a machine has. Durable."""
 
     def reduce(self, volume: VolumeRef) -> int:
         """Take away what is behind the data of a qcow2 volume that is not written any more; return the bytes freed.

@@ -155,16 +155,22 @@ def in_use(tag: str, by: list[User], also: str = "") -> ImageBusy:
     )
 
 
-def hold(repository: Repository, tag: str, volume: VolumeRef, writable: bool, taken_over: bool = False) -> list[Lease]:
+def hold(
+    repository: Repository, tag: str, volume: VolumeRef, writable: bool, taken_over: bool = False, left: bool = False
+) -> list[Lease]:
     """Keep the data of ``tag`` as a machine needs it that it is handed out to, as long as these are held, here or by a
     process that inherited them: active where it has to be, and locked in itself where it can be.
 
-    ``taken_over``: that machine has it open already."""
+    ``taken_over``: that machine has it open already. ``left``: it is about to go on elsewhere, and nobody opens this
+    one for writing from here on."""
     held: list[Lease] = []
     with contextlib.ExitStack() as undo:
         if repository.activation is not None:
             held.append(repository.activation.hold(volume, writable))
             undo.callback(held[-1].release)
+            if left:
+                held.append(repository.activation.shut(volume))
+                undo.callback(held[-1].release)
         guard = repository.volumes.guard(volume, writable)
         if guard is not None:
             held.append(guard)
@@ -173,6 +179,15 @@ def hold(repository: Repository, tag: str, volume: VolumeRef, writable: bool, ta
             require(repository, tag, volume, Purpose.HAND_OUT if writable else Purpose.LEND)
         undo.pop_all()
     return held
+
+
+def lend_overlay(repository: Repository, tag: str, volume: VolumeRef) -> Layer:
+    """Return the overlay of ``tag`` as its machine, which runs, is about to open it: a device is the machine's by
+    then."""
+    layer = open_layer(repository, tag, volume, Purpose.READ)
+    if repository.activation is not None:
+        repository.activation.hold(volume, True).release()  # it stays active as long as it was opened here
+    return layer
 
 
 def late_writer(repository: Repository, volume: VolumeRef) -> str:

@@ -24,13 +24,15 @@ def locks(
     writable: bool,
     taken_over: bool,
     merged: str = "",
+    left: str = "",
 ) -> list[Lease]:
     """Return the leases that keep the volumes as the machine needs them as long as the holder lives; ``stack`` gives
-    them up in this process. ``merged``: the tag of a layer below that the machine writes to as well."""
+    them up in this process. ``merged``: the tag of a layer below that the machine writes to as well; ``left``: of the
+    one that it is about to write to no more."""
     found = []
     for link in links:
         alone = writable and (link is links[0] or link.tag == merged)
-        for lease in gate.hold(repository, link.tag, link.volume, alone, taken_over):
+        for lease in gate.hold(repository, link.tag, link.volume, alone, taken_over, link.tag == left):
             stack.callback(lease.release)
             found.append(lease)
     return found

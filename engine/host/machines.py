@@ -73,6 +73,11 @@ def attach(context: Context, state: HostState, repo_id: str, disk: str, monitor:
     return entry
 
 
+def hosts_share(repository: Repository) -> bool:
+    """Tell whether hosts share a group, whose leases one process has alone from the moment when it holds them."""
+    return repository.manager is not None and repository.constraints().shared
+
+
 def own_paths_of(repository: Repository, links: list[chains.Link]) -> list[str]:
     """Return the paths of the volumes of a disk and of the layer below it."""
     return [gate.open_layer(repository, link.tag, link.volume, Purpose.READ).path for link in links[:2]]
@@ -228,6 +233,8 @@ def hold(
 ) -> Prepared:
     """Start a holder that has these leases too, with locks on the chain ``links``; return its note, which is saved.
     ``merged``: the machine writes to that layer below too."""
+    left = links[1].tag if _unfinished(links) else ""
+    chains.layers(repository, links)  # active: its machine may be dead by now, and be started anew
     with contextlib.ExitStack() as stack:
-        kept = [*leases.leases.values(), *holding.locks(stack, repository, links, True, True, merged)]
+        kept = [*leases.leases.values(), *holding.locks(stack, repository, links, True, True, merged, left)]
         return holding.start(context, state, entry, kept)

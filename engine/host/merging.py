@@ -58,7 +58,7 @@ _CANNOT = "Look at the machine; or stop it and tear the disk down, and run the f
 def entry_of(state: HostState, repository: Repository, fix: Fix) -> Prepared | None:
     """Return how the disk is prepared here whose machine does a merge, of what is below it or further down; None where
     none does."""
-    if fix.rule != M_CHAIN or not fix.images or repository.activation is not None:
+    if fix.rule != M_CHAIN or not fix.images or machines.hosts_share(repository):
         return None
     disks = [one for one in state.monitored(repository.identity) if survey.stands_on(repository, one, fix.images[0])]
     entries = [entry for disk in disks if (entry := machines.entry_of(state, repository, disk)) and entry.monitor]
@@ -137,6 +137,8 @@ def run(context: Context, state: HostState, repo_id: str, entry: Prepared, fix: 
                 entry = machines.hold(context, state, repository, entry, links, leases, merged=above)
                 try:
                     _require_room(repository, fixes.verify(context, repository, fix).fix)
+                    if repository.extents is not None:  # a snapshot has been made as short as its data
+                        repository.extents.make_room(links[at].volume, links[at].record.size)
                     if at > 0:  # it opens that layer anew, by its name
                         paths.extend(context, entry.run, links, chains.layers(repository, links))
                     merge.beside_machine(

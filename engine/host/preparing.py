@@ -237,7 +237,7 @@ def _ended(repository: Repository, state: HostState, entry: Prepared) -> bool:
     record = _record(repository, entry.image)
     if record is None or record.volume is None:
         return True
-    if _users(repository, entry):
+    if _users(state, repository, entry):
         return False
     if repository.activation is None or record.volume.id not in repository.activation.end_unheld():
         return True
@@ -251,11 +251,14 @@ def _record(repository: Repository, image: str) -> Record | None:
         return None
 
 
-def _users(repository: Repository, entry: Prepared) -> list[User]:
+def _users(state: HostState, repository: Repository, entry: Prepared) -> list[User]:
     """Return who uses a prepared image on this host. Of one that is prepared for reading only its processes count, for
-    others may have their own preparation; and what another host says that it does is its own."""
+    others may have their own preparation; and what another host says that it does is its own. A holder that keeps
+    others from a device has it open, and uses nothing."""
+    holders = [one.process.pid for one in state.prepared()]
     record = _record(repository, entry.image)
     found = gate.users(repository, record.volume) if record is not None and record.volume is not None else []
+    found = [user for user in found if user.pid not in holders]
     return [user for user in found if not user.host and (user.pid or entry.writable)]
 
 
@@ -359,6 +362,6 @@ def _refuse_used(state: HostState, repository: Repository, entry: Prepared) -> N
         return  # theirs or ours: nothing tells, and a holder stays in either case
     used: list[User] = []
     with contextlib.suppress(DiskwrightError):  # of storage that is away nothing can be told
-        used = _users(repository, entry)
+        used = _users(state, repository, entry)
     if used:
         raise gate.in_use(entry.image, used)

@@ -83,7 +83,7 @@ def _look(context: Context, repository: Repository, deep: bool, only: str | None
         late_writers=_late_writers(repository, scan, facts, only) if shared else {},
         unheld=_unheld(repository, scan, only),
         handed_out=_handed_out(repository, scan) if shared else {},
-        monitored=_monitored(context, repository, scan, only),
+        monitored=frozenset() if shared else _monitored(context, repository, scan, only),
         keepers=keepers(context, scan),
     )
     _sources(context, repository, view, only)
@@ -109,10 +109,9 @@ def _named_elsewhere(scan: Scan, only: str | None) -> Iterator[str]:
 
 def _monitored(context: Context, repository: Repository, scan: Scan, only: str | None) -> frozenset[str]:
     """Return the images whose machines run here and can be told to work on them, and the layers below those that no
-    other one of them needs; on LVM none is. Of those that are far from ``only`` none is asked for."""
-    noted = context.monitored(repository.identity) if repository.activation is None else ()
+    other one of them needs. Of those that are far from ``only`` none is asked for."""
     found: Counter[str] = Counter()
-    for image in noted:
+    for image in context.monitored(repository.identity):
         chain = list(_chain_of(repository, image, scan.tags))
         near_it = only is None or image in scan.tags or only in [record.id for record in chain]
         if chain and near_it and gate.is_written(repository, chain[0].volume):

@@ -27,8 +27,7 @@ def grow(context: Context, repo_id: str, disk: str, size: int) -> None:
         with leasing.take(context.doors, repository, [disk]):
             _grow(context, repository, disk, size)
     except ImageBusy as error:
-        if repository.activation is None:  # else nobody tells a machine
-            error.next_step += "; or, if a machine has it open here, say how to speak to it: diskwright attach"
+        error.next_step += "; or, if a machine has it open here, say how to speak to it: diskwright attach"
         raise
     finally:
         context.deactivate()

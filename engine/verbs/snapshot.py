@@ -30,8 +30,7 @@ def snapshot(context: Context, repo_id: str, disk: str, user_data: Any, options:
         with leasing.take(context.doors, repository, [disk]):
             return switch(context, repository, disk, user_data, options.strategy, strong=True)
     except ImageBusy as error:
-        if repository.activation is None:  # else there are no locks that a snapshot under a machine needs
-            error.next_step += "; or, if a machine has it open here, say how to speak to it: diskwright attach"
+        error.next_step += "; or, if a machine has it open here, say how to speak to it: diskwright attach"
         raise
     finally:
         context.deactivate()

@@ -10,7 +10,8 @@ takes them is ``sim.hosts.doors.leases``.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from typing import Protocol
 
 GUARD_WRITABLE, GUARD_KEPT = 1 << 62, 201
 """Keys of the locks on an image itself: of who hands it out for writing, of those who let nobody write."""
@@ -19,16 +20,31 @@ LockedByte = tuple[int, int, int]
 """(device, inode, key)"""
 
 
+class Opened(Protocol):
+    """What is open as long as a process has a lock."""
+
+    def close(self) -> None:
+        """Idempotent; a dead process may do it."""
+
+
 class Description:
     """One lock and who has it."""
 
-    __slots__ = ("number", "owners", "place", "shared")
+    __slots__ = ("number", "opened", "opens", "owners", "place", "shared")
 
     def __init__(self, number: int, place: LockedByte, shared: bool, owner: Hashable) -> None:
         self.number = number
         self.place = place
         self.shared = shared
         self.owners: dict[Hashable, None] = {owner: None}
+        self.opens: Callable[[Hashable], Opened] | None = None
+        """Of a device, which is open in each process that has the lock: opens it."""
+        self.opened: dict[Hashable, Opened] = {}
+
+    def open_in(self, owner: Hashable) -> None:
+        """Have it open in a process that has the lock."""
+        if self.opens is not None:
+            self.opened[owner] = self.opens(owner)
 
 
 class LockTable:
@@ -67,11 +83,14 @@ class LockTable:
     def share(self, lock: Description, owner: Hashable) -> None:
         """Let another process own it too: it was spawned with it."""
         lock.owners[owner] = None
+        lock.open_in(owner)
         self._owned.setdefault(owner, {})[lock.number] = lock
 
     def release(self, lock: Description, owner: Hashable) -> None:
         """Take an owner away; the last one frees the lock."""
         lock.owners.pop(owner, None)
+        if (opened := lock.opened.pop(owner, None)) is not None:
+            opened.close()
         self._owned.get(owner, {}).pop(lock.number, None)
         if not lock.owners and self._numbers.pop(lock.number, None) is not None:
             self._locks[lock.place].remove(lock)

@@ -157,7 +157,7 @@ class SimMachine:
         if node != self._nodes[0].name or size < self._session.size:
             raise ToolFailed(f"there is no node {node} that can be {size} bytes long")
         self._session.grow(size)
-        self._nodes[0] = self._nodes[0]._replace(size=size)
+        self._nodes[0] = self._nodes[0]._replace(size=self._session.size)
 
     def jobs(self) -> dict[str, Job]:
         """Get on with each, and tell of them."""

@@ -63,6 +63,11 @@ class ImageFile:
         self._sparse = cast(SparseHandle, self.handle) if hasattr(self.handle, "segments") else None
         self._unsynced = False
 
+    def look_again(self) -> int:
+        """Return how long it is by now; nothing else tells that a device has become longer."""
+        self.length = self.handle.stat().size
+        return self.length
+
     def read_up_to(self, offset: int, length: int) -> bytes:
         """Shorter at the end of the file."""
         return self.handle.read_at(offset, length)

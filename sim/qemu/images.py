@@ -108,6 +108,10 @@ class SimSession:
         with self._changing(f"making {self._label} {size} bytes long"):
             if isinstance(self._top, Qcow2):
                 self._top.resize(size)
+            elif self._top.file.device:
+                if self._top.file.look_again() < size:
+                    raise OSError(errno.EINVAL, "Cannot grow device files")
+                self._top.size = self._top.file.length
             else:
                 self._top.file.truncate(size)
                 self._top.size = size

@@ -252,7 +252,7 @@ def test_a_job_goes_on_at_the_rate_that_it_is_told(tmp_path: Path):
             monitor.limit("dw-slow", 2)
             assert machine.ask("query-block-jobs")[0]["speed"] == 2
             monitor.limit("dw-slow", 0)
-            while "dw-slow" in monitor.jobs() and not monitor.jobs()["dw-slow"].ended:
+            while (job := monitor.jobs().get("dw-slow")) is not None and not job.ended:
                 pass
     finally:
         machine.kill()

@@ -32,7 +32,7 @@ from sim.explore.together.live import (
 from sim.hosts.crash import Crashed
 from sim.hosts.machine import UNSAFE, SimMachine
 from sim.hosts.processes import SimProcess
-from sim.hosts.world import LVM, NFS, World
+from sim.hosts.world import NFS, World
 from tests.sim.live_kit import MONITOR, a_merge, is_found, start, wrong
 
 
@@ -208,19 +208,6 @@ def test_a_monitor_can_be_told_later(driver: Driver):
     machine.stop()
     engine.teardown_image("a", disk)
     assert len(engine.list_images("a")) == 4
-
-
-def test_on_lvm_it_is_refused():
-    """Nothing would keep a machine that is started anew from the volume that it has left."""
-    world = World(format=LVM)
-    world.create("a")
-    driver = Driver(world)
-    disk = driver.create("a", MiB)
-    start(driver, disk)
-    with pytest.raises(Refused, match="LVM"):
-        driver.engine().create_snapshot("a", disk)
-    with pytest.raises(Refused, match="LVM"):
-        driver.engine().resize_disk("a", disk, 2 * MiB)
 
 
 def test_a_longer_disk_is_told_its_machine_and_no_shorter_one(driver: Driver):

@@ -103,13 +103,13 @@ class OfdLeases:
                 os.close(descriptor)
         return OfdLease(descriptor, self.descriptors, remote) if taken else None
 
-    def guard(self, path: str, writable: bool) -> OfdLease | None:
+    def guard(self, path: str, writable: bool, device: bool = False) -> OfdLease | None:
         """Lock our own byte alone, or share the locks of a qemu that lets nobody write."""
         access = os.O_RDWR if writable else os.O_RDONLY
-        descriptor = open_at_once(path, access)
+        descriptor = os.open(path, access | os.O_CLOEXEC) if device else open_at_once(path, access)
         taken = False
         try:
-            remote = not os.major(os.fstat(descriptor).st_dev)
+            remote = not device and not os.major(os.fstat(descriptor).st_dev)
             kind, places = (fcntl.F_WRLCK, (_GUARD_BYTE,)) if writable else (fcntl.F_RDLCK, _FORBIDS_WRITING)
             taken = all(ofd_lock(descriptor, kind, place, 1) for place in places)
         finally:

@@ -1,9 +1,11 @@
 """resize_disk of a disk whose machine runs: the machine makes it longer, then its record says so.
 
-(1) The holder hands over its leases, and a new one has them at once. (2) *The machine makes the volume longer*, which
-its guest sees. (3) The volume is looked at, and made durable. (4) The record says the new size: the seal.
+(1) The holder hands over its leases, and a new one has them at once. (2) The room, where volumes have all of it at
+once; a raw one stays in the room that its machine sees, and has what that has written there. (3) *The machine makes the
+volume longer*, which its guest sees. (4) The volume is looked at, and made durable. (5) The record says the new size:
+the seal.
 
-The guest may write behind the old end from (2) on. Until (4) the volume is longer than its record says (O-GROWN): what
+The guest may write behind the old end from (3) on. Until (5) the volume is longer than its record says (O-GROWN): what
 is there is not lost, and nothing is built on the disk. The same verb again goes on there, beside a machine or without.
 """
 
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 
-from engine.data.model import aligned, require_id
+from engine.data.model import VolumeFormat, aligned, require_id
 from engine.data.records import Record, VolumeRef
 from engine.errors import Refused, ToolFailed
 from engine.formats.base import Repository
@@ -34,11 +36,6 @@ def grow(context: Context, state: HostState, repo_id: str, disk: str, size: int)
         resize.grow(context, repo_id, disk, size)
         return
     require_fits(repository, size)
-    if repository.activation is not None:
-        raise Refused(
-            f"image {disk} is in use, and on LVM nobody tells its machine of a longer volume",
-            "Stop the machine and tear the disk down, then make it longer",
-        )
     try:
         _grow(context, state, entry, repo_id, size)
     finally:
@@ -63,6 +60,11 @@ def _grow(context: Context, state: HostState, entry: Prepared, repo_id: str, siz
                 f"the machine of image {disk} still writes below it: a snapshot was interrupted",
                 "Make the snapshot again, which goes on from there",
             )
+        if repository.extents is not None and volume.format is VolumeFormat.RAW and aligned(size) > machine.top.size:
+            raise Refused(  # one that is started anew meanwhile sees the whole device, before it is cleared
+                f"image {disk} is a raw volume on LVM, and its machine would see in a longer one what others have left",
+                "Make a snapshot of it first, beside which the disk goes on as qcow2; or stop the machine",
+            )
         if (machine.top.size, record.size) != (aligned(size), size):
             below = [link.tag for link in links[1:]]
             with (
@@ -84,7 +86,10 @@ def _record(context: Context, repository: Repository, record: Record, volume: Vo
 def _make_longer(
     context: Context, repository: Repository, machine: Machine, disk: str, volume: VolumeRef, size: int
 ) -> None:
-    machine.monitor.grow(machine.top.name, aligned(size))
+    if repository.extents is not None:
+        repository.extents.make_room(volume, size, kept=machine.top.size)
+    if machine.top.size < aligned(size):  # a raw device may be longer
+        machine.monitor.grow(machine.top.name, aligned(size))
     have = lengths.of(repository.volumes.facts(volume.id, volume.format))
     if have != aligned(size):
         raise ToolFailed(

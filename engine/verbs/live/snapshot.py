@@ -23,13 +23,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from engine.data.kept import Kept
-from engine.data.model import Strategy, VolumeFormat, require_id
+from engine.data.model import Strategy, VolumeFormat, aligned, require_id
 from engine.data.options import Options
 from engine.data.records import Record, VolumeRef, check_user_data
 from engine.errors import DiskwrightError, Refused
 from engine.formats.base import Repository
 from engine.gate import gate
-from engine.gate.gate import Purpose
 from engine.host import machines, paths
 from engine.host.machines import Machine
 from engine.host.state import HostState, Prepared
@@ -81,9 +80,10 @@ def _take(
     Refused or ToolFailed before anything is done when the monitor is gone, of another machine, or too old, or when the
     machine has jobs under way."""
     repository, disk = context.repository(repo_id), entry.image
-    if repository.activation is not None:
+    if machines.hosts_share(repository):
         raise Refused(
-            f"image {disk} is in use, and no locks on LVM would keep its machine from the volume that it has left",
+            f"image {disk} is in use, and hosts share {repository.place}: what a holder has there is its alone, and "
+            "others could not use the snapshot",
             "Stop the machine and tear the disk down, then make the snapshot",
         )
     try:
@@ -92,6 +92,7 @@ def _take(
             machine = machines.find(monitor, entry, links, machines.own_paths_of(repository, links))
             machines.require_idle(machine, disk)
             if not machine.lags:
+                _require_as_long(machine, links[0].record)
                 require_room(repository, VolumeFormat.QCOW2, links[0].record.size)
             frozen = links[1].tag if machine.lags else context.doors.ids.new_id()
             below = [link.tag for link in links[1:]]
@@ -108,6 +109,17 @@ def _take(
             return frozen
     finally:
         context.deactivate()
+
+
+def _require_as_long(machine: Machine, record: Record) -> None:
+    """A raw disk on LVM is a device that may be longer than its record says: its guest may use that, and an overlay
+    would take it away."""
+    if machine.top.size > aligned(record.size):
+        raise Refused(
+            f"the machine of image {record.id} has {machine.top.size} bytes of it, and its record says {record.size}: "
+            "what its guest has behind that would be gone",
+            f"Make the disk as long as its machine has it first: diskwright resize, {machine.top.size} bytes",
+        )
 
 
 def _usable(repository: Repository, disk: str) -> list[chains.Link]:
@@ -140,7 +152,7 @@ def _begin(
     try:
         gate.make(repository, overlay, record.size, volume.format, lambda: snapshot.require_begun(repository, frozen))
         machine.monitor.add_overlay(
-            machines.node_name(overlay), gate.open_layer(repository, record.id, overlay, Purpose.READ), machine.top.name
+            machines.node_name(overlay), gate.lend_overlay(repository, record.id, overlay), machine.top.name
         )
         changes.change(repository, record.id, lambda now: snapshot.moved(now, record, overlay))
     except DiskwrightError:
@@ -166,7 +178,8 @@ def _switch(
         paths.renew(context, entry.run, links[1:], layers[1:])
     paths.extend(context, entry.run, links, layers)
     if machine.lags and not machine.added:
-        machine.monitor.add_overlay(machines.node_name(top), layers[0], machine.top.name)
+        layer = gate.lend_overlay(repository, entry.image, top)
+        machine.monitor.add_overlay(machines.node_name(top), layer, machine.top.name)
     entry = machines.hold(context, state, repository, entry, links, leases)
 
     def follow() -> None:

@@ -34,6 +34,7 @@ from sim.explore.cases.fixtures.images import BLOCK, data
 from sim.explore.cases.taking import offered, run_each_once
 from sim.explore.oracle.reference import USABLE
 from sim.explore.search.explorer import EFFECTS
+from sim.explore.together import devices
 from sim.hosts.crash import Crashed
 from sim.hosts.doors.hypervisor import CHANGES
 from sim.hosts.machine import SimMachine
@@ -147,6 +148,8 @@ class _Run:
         self._host = self._world.process_of(engine).host
         self.count = 0
         self._machine = self._started()
+        self._content = devices.fitted(engine, self._disk, self._machine, self._content)
+        self._longer = devices.longer(self._world, self._machine, LONGER)
         self._writes = 0
         self._moments: list[Content] = []
         """What a snapshot, a copy or an export that is being made may show."""
@@ -229,12 +232,12 @@ class _Run:
         self._look()
 
     def _make_longer(self, engine: Engine) -> None:
-        self._sizes |= {LONGER, aligned(LONGER)}  # the fix takes what the volume has
-        engine.resize_disk("a", self._disk, LONGER)
+        self._sizes |= {self._longer, aligned(self._longer)}  # the fix takes what the volume has
+        engine.resize_disk("a", self._disk, self._longer)
         self.done = True
-        self._content = self._content.truncate(LONGER)
-        self._sizes = {LONGER}
-        if self._machine.running and self._machine.size != aligned(LONGER):
+        self._content = self._content.truncate(self._longer)
+        self._sizes = {self._longer}
+        if self._machine.running and self._machine.size != aligned(self._longer):
             self._problems.append("the disk is longer, and its machine does not know")
 
     def _merge(self, engine: Engine) -> None:
@@ -278,7 +281,7 @@ class _Run:
             moments = self._moments
             if self._copied is not None and self._copied[0] == image.id:
                 moments = moments[: self._copied[1]]
-            found = read(engine, "b", image.id, image.size_bytes)
+            found = _shown(engine, image.id, image.size_bytes, "b")
             if not image.mutable or not any(found.same(moment) for moment in moments):
                 self._problems.append("a copy shows no moment while it was begun")
 
@@ -323,9 +326,9 @@ class _Run:
         self._writes += 1
         places = [_AT, _AT + self._writes % 8 * BLOCK]
         if self._machine.size > aligned(self._content.size):
-            self._content = self._content.truncate(LONGER)
-        if self._content.size == LONGER:
-            places.append(LONGER // BLOCK * BLOCK - BLOCK)
+            self._content = self._content.truncate(self._longer)
+        if self._content.size == self._longer:
+            places.append(self._longer // BLOCK * BLOCK - BLOCK)
         for at in places:
             try:
                 self._machine.write(at, data(self._writes))
@@ -336,6 +339,7 @@ class _Run:
             self._moments.append(self._content)
         if self._machine.deleted_files():
             self._problems.append("a file that the machine has open was deleted")
+        self._problems += devices.problems(self._world, self._host, self._machine)
 
     def _go_on(self) -> None:
         self._use()
@@ -389,6 +393,7 @@ class _Run:
             self._problems.append("a holder is left that nobody knows of")
         self._fix_all(self._world)
         self._judge(self._world, "in the end", settled=True)
+        self._problems += devices.left(self._world, self._host)
         left = [image.id for image in self._world.host("three").inspect_repository("a").images if image.hidden]
         if left:
             self._problems.append(f"hidden data stays: {left}")
@@ -462,10 +467,10 @@ def _merges(engine: Engine) -> list[Fix]:
     return [fix for fix in engine.check_storage_repository("a") if fix.rule == rules.M_CHAIN]
 
 
-def _shown(engine: Engine, image: str, size: int) -> Content:
+def _shown(engine: Engine, image: str, size: int, repository: str = "a") -> Content:
     """What an image shows; the engine goes on using nothing."""
     try:
-        return read(engine, "a", image, size)
+        return read(engine, repository, image, size)
     finally:
         engine.context.deactivate()
 

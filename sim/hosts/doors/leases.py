@@ -9,6 +9,8 @@ from engine.doors.leases import Lease
 from sim.disk.files import Gate, SimFiles
 from sim.disk.nodes import fail
 from sim.hosts.lock_table import GUARD_KEPT, GUARD_WRITABLE, Description, LockedByte, LockTable
+from sim.hosts.processes import SimProcess
+from sim.lvm.volume_groups import SimDevice
 
 
 class SimLease:
@@ -43,13 +45,31 @@ class SimLeases:
         lock = self.table.take(self._place(path, key, True), shared, self._owner)
         return SimLease(self.table, lock, self._owner) if lock is not None else None
 
-    def guard(self, path: str, writable: bool) -> Lease | None:
+    def guard(self, path: str, writable: bool, device: bool = False) -> Lease | None:
         self._gate.enter("leases.guard", path)
+        if device:
+            return self._guard_device(path)
         place = self._place(path, GUARD_WRITABLE if writable else GUARD_KEPT, writable)
         if self._files.locks.is_whole(place[:2]):
             return None
         lock = self.table.take(place, not writable, self._owner)
         return SimLease(self.table, lock, self._owner) if lock is not None else None
+
+    def _guard_device(self, path: str) -> Lease | None:
+        assert isinstance(self._owner, SimProcess)
+        with self._owner.groups.open_block(path, False) as device:
+            uuid, found = device.uuid, device.stat()
+        lock = self.table.take((found.device, found.inode, GUARD_KEPT), True, self._owner)
+        if lock is None:
+            return None
+
+        def opened(owner: Hashable) -> SimDevice:
+            assert isinstance(owner, SimProcess)
+            return SimDevice(owner.groups, path, False, uuid)
+
+        lock.opens = opened
+        lock.open_in(self._owner)
+        return SimLease(self.table, lock, self._owner)
 
     def guarded(self, path: str) -> bool:
         self._gate.enter("leases.guarded", path)

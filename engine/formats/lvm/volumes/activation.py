@@ -66,6 +66,16 @@ class Activation:
             clock.sleep(_LOOK_AGAIN_S)
         return lease
 
+    def shut(self, volume: VolumeRef) -> Lease:
+        """Lock the device as a qemu does that lets nobody write. Conflict when somebody has it locked otherwise."""
+        layer = self.layer(volume.id)
+        assert layer is not None, "what is not active cannot be locked"
+        with from_os_errors(f"lock volume {volume.id}"):
+            lease = self._group.doors.leases.guard(layer.path, writable=False, device=True)
+        if lease is None:
+            raise Conflict(f"volume {volume.id} is locked by another process of this host", "Try again")
+        return lease
+
     def try_alone(self, volume: str) -> Lease | None:
         """Take the exclusive lock on a volume, or return None while a process of this host uses it."""
         return self._users.try_acquire(lease_key(volume))

@@ -33,7 +33,7 @@ class Extents:
         with self._guard.changing() as report:
             require_free(report, in_extents(most_bytes(format, size), report))
 
-    def make_room(self, volume: VolumeRef, size: int) -> None:
+    def make_room(self, volume: VolumeRef, size: int, kept: int = 0) -> None:
         """Extend the logical volume where that is needed; durable on return."""
         size = aligned(size)
         report = self._usable()
@@ -45,7 +45,8 @@ class Extents:
             self._group.sync()  # who made it longer may have died before that was durable
             return
         with from_os_errors(f"grow volume {volume.id}"), self._device(volume) as device:
-            device.zero(before, max(length, found.size) - before)
+            if (first := max(before, kept)) < (end := max(length, found.size)):
+                device.zero(first, end - first)
             device.sync()
         with self._guard.changing():
             self._groups.change_tags(self._group.name, found.name, [layout.size_tag(size)], [layout.size_tag(before)])

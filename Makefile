@@ -17,11 +17,16 @@ explore: ## every crash of every case and of every recovery, until nothing new a
 	@.venv/bin/python -m sim.explore.command --races 1
 	@.venv/bin/python -m sim.explore.command --races 1 --profile nfs
 
-LIVE_ROUNDS ?= 1000
-live: ## snapshots of a machine that runs, with kills: real ones (LIVE_ROUNDS=1000 SEED=…), then every step of the model
+live: ROUNDS := 1000
+live: FORMAT := local
+live: ## verbs beside a machine that runs, with kills: ROUNDS=1000 FORMAT=local|nfs|lvm SEED=…; local: every step of the model too
 	@.ci/setup.sh dev
-	@.venv/bin/python -m tests.live.rounds --rounds $(LIVE_ROUNDS) $(if $(SEED),--seed $(SEED))
-	@.venv/bin/python -m sim.explore.together.live
+	@if [ "$(FORMAT)" = local ]; then \
+		.venv/bin/python -m tests.live.rounds --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) && \
+		.venv/bin/python -m sim.explore.together.live; \
+	else \
+		.venv/bin/python -m tests.lab.live --format $(FORMAT) --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)); \
+	fi
 
 bench: ## measure; on an otherwise idle machine
 	@.ci/setup.sh dev

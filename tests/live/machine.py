@@ -29,7 +29,8 @@ class Machine:
         self.socket, self.nbd, self.second = folder / "qmp", folder / "nbd", folder / "second"
         for old in (self.socket, self.nbd, self.second):
             old.unlink(missing_ok=True)
-        node = {"driver": format, "node-name": "disk", "file": {"driver": "file", "filename": path}}
+        driver = "host_device" if Path(path).is_block_device() else "file"
+        node = {"driver": format, "node-name": "disk", "file": {"driver": driver, "filename": path}}
         words = [
             "qemu-storage-daemon", "--chardev", f"socket,path={self.socket},server=on,wait=off,id=monitor",
             "--monitor", "chardev=monitor",

@@ -29,22 +29,19 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 from engine.api import Engine
 from engine.errors import DiskwrightError, ImageBusy
 from engine.host import merging
 from engine.triage import rules
-from tests.crash.kit import World
+from tests.live import places
 from tests.live.machine import BLOCK, Guest, Machine, numbers, state_after
 
 BLOCKS = 8
-SIZE = 1 << 20
-LONGER = 3 << 19
 FURTHER = 1 << 19
 """Where nothing is written but by the first machine of a disk."""
 NOBODY, VERB, MACHINE, BOTH = "nobody", "verb", "machine", "both"
-_LONGEST_S = 0.6
 _PATIENCE_S = 60.0
 _Answer = TypeVar("_Answer")
 
@@ -61,23 +58,25 @@ def _patiently(call: Callable[[], _Answer]) -> _Answer:
 
 
 class Rounds:
-    """Rounds of live snapshots in one directory."""
+    """Rounds of live snapshots; each leaves its repositories empty."""
 
-    repositories: ClassVar[tuple[str, ...]] = ("a",)
-
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(
+        self, folder: Path, seed: int, place: places.Place = places.LOCAL, world: places.World | None = None
+    ) -> None:
+        """``world``: of that place, else one of its own."""
         self._random = random.Random(seed)
         folder.mkdir(exist_ok=True)
         self._folder = folder
-        self._world = World(folder / "world", *self.repositories).create()
-        self._longest_s = _LONGEST_S
+        self._place = place
+        self._world = world if world is not None else place.world(folder / "world")
+        self._longest_s = place.first_s
         self.counted: Counter[str] = Counter()
 
     def play(self) -> list[str]:
         """Play one round and say what went wrong."""
         engine = self._world.engine("host-a")
         strategy = self._random.choice(["space", "performance"])
-        disk = engine.create_virtual_disk("a", SIZE, options={"strategy": strategy})
+        disk = engine.create_virtual_disk("a", self._place.size, options={"strategy": strategy})
         dies = self._random.choice([NOBODY, VERB, VERB, MACHINE, BOTH])
         try:
             problems = self._played(engine, disk, dies)
@@ -196,15 +195,17 @@ class Rounds:
 
 
 class Resizes(Rounds):
-    """Rounds of live resizes in one directory."""
+    """Rounds of live resizes."""
 
     def _played(self, engine: Engine, disk: str, dies: str) -> list[str]:
         entry = engine.prepare_image("a", disk, monitor=f"qmp:{self._folder / 'qmp'}")
         machine = Machine(self._folder, entry.path, entry.format, guest=False)
-        acknowledged = self._acknowledged(lambda engine: engine.resize_disk("a", disk, LONGER), machine, dies)
+        acknowledged = self._acknowledged(
+            lambda engine: engine.resize_disk("a", disk, self._place.longer), machine, dies
+        )
         self.counted[f"longer, {dies}: {'acknowledged' if acknowledged else 'not acknowledged'}"] += 1
         if dies == VERB and self._random.random() < 0.5:
-            _patiently(lambda: engine.resize_disk("a", disk, LONGER))
+            _patiently(lambda: engine.resize_disk("a", disk, self._place.longer))
             acknowledged = True
             self.counted["longer, went on"] += 1
         if dies in (MACHINE, BOTH):
@@ -220,11 +221,17 @@ class Resizes(Rounds):
         machine.kill()
         guest.end()
         recorded = engine.get_image_status("a", disk).size_bytes
-        problems = [] if recorded in ((LONGER,) if acknowledged else (SIZE, LONGER)) else [f"it has {recorded} bytes"]
+        problems = (
+            []
+            if recorded in ((self._place.longer,) if acknowledged else (self._place.size, self._place.longer))
+            else [f"it has {recorded} bytes"]
+        )
         for _ in engine.list_prepared():
             engine.teardown_image("a", disk)
         self._fix_all(engine)
-        if (recorded := engine.get_image_status("a", disk).size_bytes) != size or (acknowledged and size != LONGER):
+        if (recorded := engine.get_image_status("a", disk).size_bytes) != size or (
+            acknowledged and size != self._place.longer
+        ):
             problems.append(f"its machine had {size} bytes, and it has {recorded}")
         shown = self._shown(engine, disk, start)
         if shown not in [state_after(number, BLOCKS) for number in range(guest.acknowledged, guest.issued + 1)]:
@@ -235,7 +242,7 @@ class Resizes(Rounds):
 
 
 class Merges(Rounds):
-    """Rounds of live merges in one directory."""
+    """Rounds of live merges."""
 
     def _played(self, engine: Engine, disk: str, dies: str) -> list[str]:
         engine.set_strategy("a", disk, "space")
@@ -328,9 +335,7 @@ class MergesFurtherDown(Merges):
 
 
 class Copies(Rounds):
-    """Rounds of copies of a running disk in one directory."""
-
-    repositories: ClassVar[tuple[str, ...]] = ("a", "b")
+    """Rounds of copies of a running disk."""
 
     def _played(self, engine: Engine, disk: str, dies: str) -> list[str]:
         entry = engine.prepare_image("a", disk, monitor=f"qmp:{self._folder / 'qmp'}")
@@ -348,7 +353,7 @@ class Copies(Rounds):
         self.counted[f"copy, {dies}: {'acknowledged' if acknowledged else 'not acknowledged'}"] += 1
         guest.wait_for(guest.acknowledged + 2)
         if dies == VERB and self._random.random() < 0.5:  # another host goes on, beside the machine
-            other = self._world.engine("host-b")
+            other = self._world.engine(self._place.other)
             _patiently(lambda: self._fix_all(other, "b"))
             other.close()
             self.counted["copy, went on"] += 1
@@ -398,15 +403,24 @@ def main() -> int:
     names = [kind.__name__ for kind in _KINDS]
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--nfs", metavar="SERVER", help="on its export, in a guest of the lab")
+    parser.add_argument("--lvm", metavar="GROUP", help="in groups of that name on disks of a guest of the lab")
     given = parser.parse_args()
     wrong, start = 0, time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        kinds = [kind(Path(folder, kind.__name__), given.seed) for kind in _KINDS if kind.__name__ in given.only]
+        place = places.LOCAL
+        if given.nfs:
+            place = places.on_nfs(given.nfs, Path(folder).name)
+        elif given.lvm:
+            place = places.on_lvm(given.lvm)
+        world = place.world(Path(folder, "world"))
+        chosen = [kind for kind in _KINDS if kind.__name__ in given.only]
+        kinds = [kind(Path(folder, kind.__name__), given.seed, place, world) for kind in chosen]
         for number in range(1, given.rounds + 1):
             for problem in kinds[number % len(kinds)].play():
                 print(f"round {number} of seed {given.seed}: {problem}", flush=True)
                 wrong += 1
-            if number % 50 == 0:
+            if number % (50 if place is places.LOCAL else 5) == 0:
                 print(f"{number} rounds, {wrong} problems, {time.monotonic() - start:.0f} s", flush=True)
     counted = sum((kind.counted for kind in kinds), Counter[str]())
     print(f"seed {given.seed}: {given.rounds} rounds, {wrong} problems; {dict(sorted(counted.items()))}")

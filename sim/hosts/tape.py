@@ -9,7 +9,7 @@ from which the run can be repeated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from random import Random
 from typing import NamedTuple
 
@@ -69,18 +69,23 @@ class Tape:
         return values
 
 
-def explore(limit_depth: int | None = None, changes: int | None = None) -> Iterator[Tape]:
+def explore(
+    limit_depth: int | None = None, changes: int | None = None, needless: Container[tuple[int, ...]] = ()
+) -> Iterator[Tape]:
     """All tapes, depth first: run each to its end before asking for the next.
 
-    ``limit_depth``: only the first so many choices vary. ``changes``: at most so many are not 0."""
+    ``limit_depth``: only the first so many choices vary. ``changes``: at most so many are not 0.
+    ``needless``: beginnings of which none is wanted; it may grow meanwhile."""
     prefix: list[int] | None = []
     while prefix is not None:
         tape = Tape(prefix)
         yield tape
-        prefix = _following(tape.record, limit_depth, changes)
+        prefix = _following(tape.record, limit_depth, changes, needless)
 
 
-def _following(record: Sequence[Choice], limit_depth: int | None, changes: int | None) -> list[int] | None:
+def _following(
+    record: Sequence[Choice], limit_depth: int | None, changes: int | None, needless: Container[tuple[int, ...]]
+) -> list[int] | None:
     """The next prefix in order, None after the last."""
     end = len(record) if limit_depth is None else min(limit_depth, len(record))
     for position in range(end - 1, -1, -1):
@@ -89,6 +94,8 @@ def _following(record: Sequence[Choice], limit_depth: int | None, changes: int |
         if choice.value + 1 >= choice.options:
             continue
         if changes is not None and sum(map(bool, before)) >= changes:
+            continue
+        if (*before, choice.value + 1) in needless:
             continue
         return [*before, choice.value + 1]
     return None

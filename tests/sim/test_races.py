@@ -7,7 +7,10 @@ from collections.abc import Iterable
 
 import pytest
 
-from sim.explore.together.races import ENTERINGS, PASSINGS, RACES, run_passed, run_race
+from sim.explore.cases.case import prepared
+from sim.explore.together import commuting
+from sim.explore.together.races import ENTERINGS, PASSINGS, RACES, play, run_passed, run_race
+from sim.hosts.tape import explore
 
 QUICK = ("user-data", "snapshots", "copies", "restore-and-clean", "snapshot-and-remove")
 TWICE = ("user-data", "snapshots", "restore-and-clean")
@@ -66,3 +69,22 @@ def test_nobody_is_missed_while_a_repository_is_given_uses(profile: str):
 def test_what_a_dead_host_has_entered_is_not_believed_before_it_is_durable(name: str):
     """One that saw the names, and did not sync them, found them lost with the power when they were believed."""
     assert not wrong(run_passed(ENTERINGS[name]))
+
+
+def test_schedules_that_are_left_out_lead_nowhere_else(monkeypatch: pytest.MonkeyPatch):
+    """All are played once, without one that comes to the same; what they end in is the same, and that would be missed
+    if calls that have to do with each other were taken for others."""
+    race = RACES["user-data"]
+
+    def ends(needless: set[tuple[int, ...]], leave_out: bool) -> tuple[int, set[bytes]]:
+        driver, seen, played = prepared(race.case, "posix"), set[bytes](), 0
+        for tape in explore(changes=1, needless=needless if leave_out else ()):
+            played += 1
+            assert not play(driver, race, True, tape, seen, needless)
+        return played, seen
+
+    all_of_them, found = ends(set(), leave_out=False)
+    some, found_by_these = ends(set(), leave_out=True)
+    assert some < all_of_them * 2 / 3 and found_by_these == found
+    monkeypatch.setattr(commuting, "_related", lambda one, other: False)
+    assert ends(set(), leave_out=True)[1] < found

@@ -1,4 +1,5 @@
-"""Two hosts at the same repository: every schedule with one change of turn, or as many as are asked for.
+"""Two hosts at the same repository: every schedule with one change of turn, or as many as are asked for; of those
+that come to the same (``commuting``), one.
 
 The other way round is a race of its own (the operations swapped). After each schedule a third host checks,
 compares with every order in which the operations may have counted, fixes everything, and compares again.
@@ -29,9 +30,9 @@ from sim.explore.oracle.recovery import recover
 from sim.explore.oracle.reference import Model
 from sim.explore.search.canonical import canonical_key
 from sim.explore.search.explorer import EFFECTS
+from sim.explore.together.commuting import Turns
 from sim.explore.together.overtaking import Overtaking
 from sim.hosts.processes import SimProcess
-from sim.hosts.schedule import Uniform
 from sim.hosts.tape import Tape, explore
 from sim.hosts.world import Job, World
 
@@ -187,20 +188,25 @@ def run_race(
     stays what it believes."""
     driver = prepared(race.case, profile)
     seen: set[bytes] = set()
-    for tape in explore(changes=switches):
-        problems = play(driver, race, swapped, tape, seen)
+    needless: set[tuple[int, ...]] = set()
+    for tape in explore(changes=switches, needless=needless):
+        problems = play(driver, race, swapped, tape, seen, needless)
         yield WrongSchedule(race.name, swapped, tuple(tape.values), tuple(problems)) if problems else None
 
 
-def play(driver: Driver, race: Race, swapped: bool, tape: Tape, seen: set[bytes]) -> list[str]:
+def play(
+    driver: Driver, race: Race, swapped: bool, tape: Tape, seen: set[bytes], needless: set[tuple[int, ...]]
+) -> list[str]:
     """Play one schedule; return what is wrong after it. A storage that is in ``seen``, with the same that may be true,
-    is not recovered once more; it is added."""
+    is not recovered once more; it is added. Added to ``needless`` are beginnings of tapes that lead to the same."""
     world = driver.world.fork(driver.world.storage.clone())
     world.tape = tape
     first, second = race.first(driver), race.second(driver)
     order = (second, first) if swapped else (first, second)
     jobs = [world.start(host, operation.run) for host, operation in zip(("one", "two"), order, strict=True)]
-    world.run(Uniform(tape))
+    turns = Turns(tape, world.trace)
+    world.run(turns)
+    needless.update(turns.same())
     problems = list(_rash(world, jobs)) if sum(map(bool, tape.values)) <= 1 else []
     models = outcomes(driver.models, order, jobs)
     for host in list(world.hosts):

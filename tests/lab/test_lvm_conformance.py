@@ -26,7 +26,7 @@ def test_logical_volumes_conform_on_real_lvm(host: Guest):
 
 
 def test_a_repository_on_files_works_by_command_and_leaves_nothing(host: Guest):
-    """Create, write, snapshot, read, fix all, disconnect: on loop devices with sectors of 4096 bytes. While it is
+    """Create, write, snapshot, prepare, export, disconnect: on loop devices with sectors of 4096 bytes. While it is
     connected only the records are active, afterwards no device is there at all."""
 
     def run(*words: str) -> str:
@@ -42,13 +42,11 @@ def test_a_repository_on_files_works_by_command_and_leaves_nothing(host: Guest):
         disk = run("create-disk", "onfiles", "5M", "--strategy", "performance")
         run("prepare", "onfiles", disk, "--", "qemu-io", "-f", "raw", "-c", "write -P 9 1M 1M", "{}")
         run("create-snapshot", "onfiles", disk, "--strategy", "space")
-        run("prepare", "onfiles", disk, "--", "qemu-io", "-f", "qcow2", "-c", "read -P 9 1M 1M", "{}")
         assert devices() == ["images-dw--meta"]
-        run("fix", "onfiles", "--all")
         run("prepare", "onfiles", disk)
-        assert len(devices()) == 2
+        assert len(devices()) == 3
         run("teardown", "onfiles", disk)
-        assert run("srm", "status", "onfiles").startswith(host.name)
+        assert devices() == ["images-dw--meta"]
         run("export", "onfiles", disk, "/srv/out.raw", "--format", "raw")
         assert host.run(["stat", "-c", "%s", "/srv/out.raw"]).stdout.strip() == str(5 << 20)
     finally:

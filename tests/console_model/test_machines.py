@@ -91,9 +91,13 @@ def test_what_a_machine_reads_below_and_what_waits_for_it_is_told():
     told = explain(view, disk(driver), view.scanned_at)
     assert told is not None
     labels = {line.label: line.text for line in told.lines}
+    assert labels["Action"].startswith("merge (M-CHAIN") and "waits for no switch" in labels["Live"]
     assert labels["Via"] == MONITOR and "writes" in labels["Used"] and "O-FLAT" in labels["Waits"]
     found = about(engine, "a", disk(driver))
     assert found is not None and found[1].machines == view.machines
+    engine.restore_image("a", snap(driver))
+    told = explain(gather(engine, "a"), disk(driver), view.scanned_at)
+    assert told is not None and "go on beside its machine" in told.text()[4]
     beside = about(engine, "a", driver.engine().create_virtual_disk("a", 1 << 20))
     assert beside is not None and beside[1].machines == (), "no other image has to do with it"
 

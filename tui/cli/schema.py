@@ -184,7 +184,7 @@ def _of_looking() -> dict[str, Schema]:
                     _object(
                         {
                             **task,
-                            **_texts("repository", "image", "name", "rule", "log"),
+                            **_texts("repository", "image", "name", "rule", "so_far", "log"),
                             "started": _NUMBER,
                             "rate": _WHOLE,
                         }

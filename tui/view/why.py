@@ -11,7 +11,7 @@ from tui.text.words import OLD_AFTER_S
 from tui.view.facts import Fact, grounded
 from tui.view.fixes import FixRow
 from tui.view.images import ImageRow
-from tui.view.machines import beside, of_use
+from tui.view.machines import MachineRow, beside, of_use
 from tui.view.snapshot import RepositoryView
 
 _LABEL_WIDTH = 7
@@ -75,7 +75,7 @@ def explain(view: RepositoryView, image: str, now: float, facts: tuple[Fact, ...
         Line("State", _state(row, now)),
         Line("Why", f"{row.reason}{f'; rule {row.rule}' if row.rule else ''}"),
         Line("Impact", _impact(row)),
-        *_actions(row, fixes),
+        *_actions(row, fixes, view.machines_of(image)),
         *_later(view, row, fixes),
     ]
     for machine in view.machines_of(image):
@@ -135,8 +135,10 @@ def _impact(row: ImageRow) -> str:
     return f"{impact}; {need}"
 
 
-def _actions(row: ImageRow, fixes: tuple[FixRow, ...]) -> list[Line]:
-    if row.busy:
+def _actions(row: ImageRow, fixes: tuple[FixRow, ...], prepared: tuple[MachineRow, ...]) -> list[Line]:
+    if row.busy and prepared and not fixes:
+        return [Line("Action", prepared_action(prepared))]
+    if row.busy and not prepared:  # else what is offered can be done beside the machine
         return [Line("Action", "Wait: somebody works on it")]
     if not fixes:
         return [Line("Action", _without_fix(row))]
@@ -144,6 +146,13 @@ def _actions(row: ImageRow, fixes: tuple[FixRow, ...]) -> list[Line]:
     for fix in fixes[:1]:
         lines += [Line("Action", _action(fix, row.reason)), *_beside(fix), Line("After", _after(fix))]
     return lines
+
+
+def prepared_action(prepared: tuple[MachineRow, ...]) -> str:
+    """What can be done to an image that is prepared here, and that somebody has therefore."""
+    if any(machine.monitor for machine in prepared):
+        return "None: it is prepared here; snapshots, copies and merges go on beside its machine"
+    return "None: it is prepared here; what is to be done to it waits for a teardown, or for attach to tell its monitor"
 
 
 def _without_fix(row: ImageRow) -> str:

@@ -149,7 +149,7 @@ def _explain_image(session: Session, arguments: argparse.Namespace) -> int:
     from tui.view import estimates
     from tui.view.facts import facts_of
     from tui.view.gather import about
-    from tui.view.why import explain
+    from tui.view.why import explain, prepared_action
 
     out, engine = session.out, session.engine
     image = session.image(arguments.repo, arguments.image)
@@ -168,7 +168,10 @@ def _explain_image(session: Session, arguments: argparse.Namespace) -> int:
     state = shown_status(report)
     offered = [row.fix() for row in told.fixes]
     elsewhere = {row.id: why for row in told.fixes if (why := view.runs_elsewhere(row))}
-    steps = _what_to_do(arguments.repo, report, offered, elsewhere)
+    prepared = view.machines_of(image)
+    steps = _what_to_do(arguments.repo, report._replace(busy="") if prepared else report, offered, elsewhere)
+    if report.busy and prepared and not offered:
+        steps = [f"{prepared_action(prepared)}. diskwright status {quoted(arguments.repo)} {image}"]
     out.document(
         {
             "repository": arguments.repo,

@@ -76,10 +76,11 @@ def _document(host: str, now: _Now) -> dict[str, Any]:
                 "rule": task.rule,
                 "pid": task.process.pid,
                 "started": task.started,
+                "so_far": share.strip(),
                 "rate": task.rate,
                 "log": task.log,
             }
-            for task, image in now.tasks
+            for (task, image), share in zip(now.tasks, now.shares, strict=True)
         ],
         "prepared": [machine_json(row) for row in now.prepared if row.held],
         "unheld": [machine_json(row) for row in now.prepared if not row.held],

@@ -60,7 +60,8 @@ class ImagesPage(FilteredPage):
     def fill(self) -> None:
         images, query = self.shell.site.view.images, self.query_now()
         selected = images.select(query, ImageOrder(self.order), self.reversed)
-        self.rows = ImageRows(images, selected, self.shell.signs)
+        used = {machine.image: machine.in_brief for machine in self.shell.site.view.machines if machine.users}
+        self.rows = ImageRows(images, selected, self.shell.signs, used)
         self.table_widget.show(self.rows, self._nothing())
         if self._wanted:
             self._reveal(self._wanted)

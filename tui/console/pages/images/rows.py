@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from tui.console.draw.formats import clock
 from tui.console.draw.lines import Cell, Span, plain
@@ -24,14 +25,19 @@ COLUMNS = (
     Column("host", "BY", 10, from_width=120),
     Column("reason", "REASON", 16, share=3),
 )
+NOBODY: Mapping[str, str] = MappingProxyType({})
 HEADS = tuple(column.title for column in COLUMNS)
 
 
 class ImageRows:
     """The selected images of a table."""
 
-    def __init__(self, images: ImageTable, selected: Sequence[int], signs: Signs) -> None:
+    def __init__(
+        self, images: ImageTable, selected: Sequence[int], signs: Signs, used: Mapping[str, str] = NOBODY
+    ) -> None:
+        """``used``: by whom, of images that are prepared here."""
         self._images = images
+        self._used = used
         self._selected = selected
         self._signs = signs
 
@@ -60,7 +66,8 @@ class ImageRows:
 
     def cells(self, index: int) -> dict[str, Cell]:
         row = self.row(index)
-        reason = f"{row.running}; {row.reason}" if row.busy else row.reason
+        works = f"used by {self._used[row.id]}" if row.id in self._used else row.running
+        reason = f"{works}; {row.reason}" if works else row.reason
         return {
             "state": self._signs.short(row.state.value),
             "name": row.label,

@@ -119,6 +119,8 @@ class MachinesPage(Page):
             self._next = max(self._next, time.monotonic() + _SHARE * (time.monotonic() - began))
             if found is None:
                 self._problem = printable(f"{repo}: {error}")
+                if not isinstance(error, DiskwrightError):
+                    self.shell.failed(f"{repo} could not be looked at", error or AssertionError("nothing was found"))
             else:
                 view = site.view_named(repo)
                 waits = {row.key: row.waits for row in view.machines} if view is not None else {}
@@ -241,13 +243,13 @@ class MachinesPage(Page):
         Act("show_image", "enter", "Image", "Show the image in its repository.", act_image, "open go"),
         Act("ask_machine", "w", "Ask", "Ask the machine what it has open and does now.",
             lambda page: page._with_row(control.ask), "monitor layers jobs qmp query"),
-        Act("attach", "m", "Monitor", "Tell how to speak to the machine: qmp:PATH, libvirt:URI.",
+        Act("attach", "m", "Monitor", "Tell how the machine is spoken to, to work on it live.",
             lambda page: page._with_row(control.attach), "attach qmp libvirt live", changes=True),
-        Act("take_over_machine", "a", "Take over", "Put a new holder beside a machine that lost its own. Asks.",
+        Act("take_over_machine", "a", "Take over", "Give a machine that lost its holder a new one. Asks.",
             lambda page: page._with_row(control.take_over), "unheld holder dead adopt", changes=True),
         Act("limit", "b", "Rate", "Let what works on it move so much in a second.",
             lambda page: page._with_row(control.limit), "speed bandwidth slow limit throttle", changes=True),
-        Act("teardown", "x", "Tear down", "Undo prepare; refused while a machine has it open. Asks.",
+        Act("teardown", "x", "Tear down", "Undo prepare; not while a machine has it. Asks.",
             lambda page: page._with_row(control.teardown), "release unprepare detach end", changes=True),
         Act("reload", "r", "Again", "Look again.", act_again, "refresh", footer=False),
         Act("back", "escape", "Back", "Back to where it was opened.", act_back),

@@ -23,6 +23,8 @@ live: ## verbs beside a machine that runs, with kills: ROUNDS=1000 FORMAT=local|
 	@.ci/setup.sh dev
 	@if [ "$(FORMAT)" = local ]; then \
 		.venv/bin/python -m tests.live.rounds --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) && \
+		.venv/bin/python -m tests.live.groups --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) && \
+		.venv/bin/python -m sim.explore.together.groups && \
 		.venv/bin/python -m sim.explore.together.live; \
 	else \
 		.venv/bin/python -m tests.lab.live --format $(FORMAT) --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)); \

@@ -15,19 +15,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.data.adoption import Plan
-from engine.data.model import Constraints, Fix, ImageReport, RepositoryReport, Strategy, require_id
+from engine.data.model import Constraints, Fix, ImageReport, RepositoryReport, require_id
 from engine.data.options import Options, parse
 from engine.doors import Doors
-from engine.errors import BadRequest, DiskwrightError, NotFound, Refused
+from engine.errors import BadRequest, DiskwrightError, Refused
 from engine.fixes.work import Work, require_known
 from engine.formats.base import Manager, Repository
 from engine.formats.registry import create_repository
 from engine.host import connecting, mending, tasks
 from engine.host.state import HostState, Prepared, Task
-from engine.survey import survey
+from engine.survey import status, survey
 from engine.tags import leasing
 from engine.tags.context import Connection, Context
-from engine.triage.judge import judge
 
 OptionsArgument = Mapping[str, Any] | None
 
@@ -141,6 +140,19 @@ class Engine:
         self._sweep()
         return snapshot.snapshot_of(self.context, self.state, target_repo_id, disk, _default(user_data), parsed)
 
+    def create_snapshot_group(
+        self, target_repo_id: str, disk_ids: Sequence[str], user_data: Any = None, options: OptionsArgument = None
+    ) -> dict[str, str]:
+        """Freeze the present content of several disks of a repository, all of it as it is at one moment; return the
+        snapshots' ids by disk. Interrupted, all of them are there or none.
+
+        As ``create_snapshot``; Refused for disks of several machines that run. ``user_data`` is that of each."""
+        from engine.verbs.live import group
+
+        data, parsed = _default(user_data), parse("create_snapshot_group", options)
+        self._sweep()
+        return group.snapshots_of(self.context, self.state, target_repo_id, disk_ids, data, parsed)
+
     def copy_image(
         self,
         target_repo_id: str,
@@ -202,17 +214,7 @@ class Engine:
 
     def get_image_status(self, repo_id: str, image_id: str, options: OptionsArgument = None) -> ImageReport:
         """Return the image's status with its reason, the last persisted operation, and who works on it now."""
-        parsed = parse("get_image_status", options)
-        require_id(image_id, "image_id")
-        repository = self.context.repository(repo_id)
-        view = survey.look(self.context, repository, parsed.deep, only=image_id)
-        for image in judge(view).images:
-            if image.id == image_id and not image.hidden:
-                if leasing.is_held(repository, image_id):
-                    return image._replace(busy=leasing.holder(self.doors, repository, image_id))
-                return image
-        self.context.visible(repo_id, image_id)  # tells what has become of it
-        raise NotFound(f"there is no image {image_id} in {repo_id}", "diskwright images lists what is there")
+        return status.status_of(self.context, repo_id, image_id, parse("get_image_status", options).deep)
 
     def check_storage_repository(self, repo_id: str, options: OptionsArgument = None) -> list[Fix]:
         """Look for problems and return fixes, in an order in which it is safe to run them. Nothing is changed, but that
@@ -324,19 +326,14 @@ class Engine:
         """Change what is valued for an image; check then offers the better representation."""
         from engine.verbs import attributes
 
-        if strategy not in list(Strategy):
-            raise BadRequest(f"strategy {strategy!r:.60} is unknown", "Use space or performance")
-        attributes.set_strategy(self.context, repo_id, image_id, Strategy(strategy))
+        attributes.set_strategy(self.context, repo_id, image_id, strategy)
 
     def record_digest(self, repo_id: str, image_id: str) -> str:
         """Read a snapshot whole, record its content digest, and return it."""
         from engine.fixes import repair
 
         record = self.context.visible(repo_id, image_id)
-        if record.mutable:
-            raise Refused(f"image {image_id} is a virtual disk", "Only snapshots keep a digest: snapshot it first")
-        repository = self.context.repository(repo_id)
-        return repair.record_digest(self.context, repository, image_id)
+        return repair.record_digest(self.context, self.context.repository(repo_id), record)
 
     def verify_image(self, repo_id: str, image_id: str) -> None:
         """Read an image back and hold it against its digest. Damaged when it differs, Refused when it has none."""

@@ -12,6 +12,7 @@ from engine.data import kept, seen
 from engine.data.model import (
     ADOPTED,
     ADOPTED_VOLUME,
+    MAX_GROUP,
     MAX_IMAGE_BYTES,
     VERBS,
     OperationStatus,
@@ -150,6 +151,14 @@ def _operation(data: Any) -> Operation | None:
     return operation
 
 
+def _group(record: Record, operation: Operation) -> None:
+    """What is true of each snapshot of a group: it has its data, and only the first one can say that it counts."""
+    members = operation.pinned
+    _expect(record.id in members[:MAX_GROUP] and len(members) == len(set(members)) <= MAX_GROUP, "group")
+    _expect(record.whole and not record.mutable and record.volume is not None and is_id(operation.other), "group")
+    _expect(not record.strong or (record.id == members[0] and record.removed is None), "group")
+
+
 def _remarks(data: Any) -> tuple[str, ...]:
     if data == ():
         return ()
@@ -210,5 +219,7 @@ def _build(data: dict[str, Any]) -> Record:
     _expect(isinstance(record.prepared_by, str) and len(record.prepared_by) <= 256, "prepared_by")
     _expect(record.content == "" or is_id(record.content), "content")
     _expect(isinstance(record.digest, str) and len(record.digest) <= 128, "digest")
+    if record.operation is not None and record.in_group:
+        _group(record, record.operation)
     _expect(record.removed is None or type(record.removed) in (int, float), "removed")
     return record

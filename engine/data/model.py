@@ -85,7 +85,13 @@ ADOPTED_VOLUME = "adopted volume"
 """The same of a logical volume, for a program that adopts files alone: it does not know by what mark a volume is its
 owner's until the image counts."""
 
-VERBS = frozenset("create_disk copy import adopt create_snapshot merge optimize restore_data revert".split())
+SNAPSHOT, GROUP = "create_snapshot", "snapshot_group"
+"""A snapshot that was begun, alone or as one of several that count together."""
+
+MAX_GROUP = 256
+"""Most snapshots of one group."""
+
+VERBS = frozenset("create_disk copy import adopt merge optimize restore_data revert".split()) | {SNAPSHOT, GROUP}
 """What a record may have as its unfinished operation. One that has another was written by a newer program, which alone
 knows what it may need: it is not understood."""
 

@@ -23,7 +23,9 @@ from typing import Any, NamedTuple
 
 from engine.data import kept, seen
 from engine.data.model import (
+    GROUP,
     MAX_USER_DATA_BYTES,
+    SNAPSHOT,
     OperationStatus,
     Strategy,
     VolumeFormat,
@@ -75,7 +77,8 @@ class Operation(NamedTuple):
     direction: str = ""
     """"down" or "up", in a merge."""
     pinned: tuple[str, ...] = ()
-    """Ids of the volumes a merge works on: (upper, lower). It starts over when they are others."""
+    """Ids of the volumes a merge works on: (upper, lower). It starts over when they are others. Of a group its
+    snapshots, this one among them; the first has the seal."""
     path: str = ""
     """The imported file; the name that an adopted one had."""
     path_facts: tuple[int, ...] = ()
@@ -97,6 +100,11 @@ class Operation(NamedTuple):
     def fills(self) -> bool:
         """The volume of the attempt is made first and then filled; where not, making it is the last that is done."""
         return self.verb != "create_disk" or (bool(self.source) and not self.base)
+
+    @property
+    def begins_snapshot(self) -> bool:
+        """A snapshot was begun, whose disk is to move above it."""
+        return self.verb in (SNAPSHOT, GROUP)
 
     @property
     def is_made(self) -> bool:
@@ -184,6 +192,11 @@ class Record(NamedTuple):
         """Whether the tag below is being merged into this one: it may hold our data already."""
         return self.operation is not None and self.operation.verb == "merge"
 
+    @property
+    def in_group(self) -> bool:
+        """Whether it is one of several snapshots that count together; see ``engine.formats.groups``."""
+        return self.operation is not None and self.operation.verb == GROUP
+
     def merges(self, below: str) -> bool:
         """Tell whether ``below`` is the tag that is being merged into this one."""
         return self.operation is not None and self.operation.verb == "merge" and self.operation.other == below
@@ -214,7 +227,7 @@ class Record(NamedTuple):
         that is merged into another has given it away."""
         if not self.mutable or not self.whole or self.volume is None or other.volume is None or other.id == self.id:
             return False
-        begun = other.operation is not None and other.operation.verb == "create_snapshot"
+        begun = other.operation is not None and other.operation.begins_snapshot
         sealed = other.whole and not (other.mutable or other.absorber or begun)
         return sealed and other.volume.id == self.volume.id
 

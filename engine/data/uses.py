@@ -37,7 +37,7 @@ def taken_over(record: Record) -> str:
     operation = record.operation
     if operation is None:
         return ""
-    if operation.verb == "create_snapshot" and record.volume is not None:
+    if operation.begins_snapshot and record.volume is not None:
         return record.volume.id
     down = operation.verb == "merge" and operation.direction == "down"
     return operation.pinned[1] if down and len(operation.pinned) == 2 else ""
@@ -46,7 +46,7 @@ def taken_over(record: Record) -> str:
 def follower(record: Record) -> str:
     """Return the tag that is about to stand on this one: the disk of a snapshot that was begun; "" for none."""
     operation = record.operation
-    return operation.other if operation is not None and operation.verb == "create_snapshot" else ""
+    return operation.other if operation is not None and operation.begins_snapshot else ""
 
 
 def named(record: Record) -> set[str]:

@@ -9,6 +9,7 @@ which may be a link that leads elsewhere by now.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from engine.doors.images import Layer
@@ -32,6 +33,18 @@ class Node(NamedTuple):
     """Another node is below it."""
     flushes: bool = True
     """What its guest flushes is (not so with cache=unsafe)."""
+
+
+class Move(NamedTuple):
+    """What a guest is to do with one of its disks."""
+
+    node: str
+    """What it writes to, and nothing stands on."""
+    overlay: str
+    """The added node above that, to which it writes then."""
+    known_as: str
+    """A manager that starts the machine anew, and knows the disk by the path of ``node``, knows it by this before it
+    goes on, whatever follows."""
 
 
 class Job(NamedTuple):
@@ -72,12 +85,9 @@ class Monitor(Protocol):
     def close_node(self, name: str) -> None:
         """Have the machine close a node that was added, by us or by its manager, and that nobody uses."""
 
-    def switch(self, node: str, overlay: str, known_as: str) -> None:
-        """Let the guest of ``node``, which nothing stands on, go on in the added node ``overlay`` above it. What it has
-        written before is flushed; nothing is written into ``node`` any more once this returns.
-
-        A manager that starts the machine anew, and knows the disk by the path of ``node``, knows it by ``known_as``
-        before, whatever follows."""
+    def switch(self, moves: Sequence[Move]) -> None:
+        """Let the guest go on in these overlays, of each disk at the same moment, and on error of none. What it has
+        written before is flushed; nothing is written into what it has left any more once this returns."""
 
     def grow(self, node: str, size: int) -> None:
         """Make what a writable node writes to ``size`` bytes long; its guest is told, and may use it before this

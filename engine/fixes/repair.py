@@ -134,10 +134,12 @@ def accept_losses(context: Context, repository: Repository, tag: str) -> None:
     changes.change(repository, tag, accepted)
 
 
-def record_digest(context: Context, repository: Repository, tag: str) -> str:
+def record_digest(context: Context, repository: Repository, record: Record) -> str:
     """Compute and record the content digest of a snapshot under shared leases of its chain; return it. Damaged when it
     has one already and that is another."""
-    record = changes.read(repository, tag).record
+    tag = record.id
+    if record.mutable:
+        raise Refused(f"image {tag} is a virtual disk", "Only snapshots keep a digest: snapshot it first")
     links = chains.usable(repository, record, written=record.digest_is_valid)  # which is to be met
     if chains.lost(links):
         raise Refused(f"image {tag} has lost ranges", "A digest of the zeros in their place would hide that")

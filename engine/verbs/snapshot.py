@@ -8,7 +8,9 @@ that nothing needs (clean), after (3) hidden data with one dependant (merge), af
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from engine.data.model import Strategy, VolumeFormat, require_id
 from engine.data.options import Options
@@ -26,9 +28,16 @@ def snapshot(context: Context, repo_id: str, disk: str, user_data: Any, options:
     repository = context.repository(repo_id)
     require_id(disk, "base_virtual_disk_id")
     user_data = check_user_data(user_data)
+    with alone(context, repository, [disk]):
+        return switch(context, repository, disk, user_data, options.strategy, strong=True)
+
+
+@contextlib.contextmanager
+def alone(context: Context, repository: Repository, disks: Iterable[str]) -> Iterator[None]:
+    """Hold the leases of disks that nobody uses; ImageBusy tells of one in use how it can be frozen all the same."""
     try:
-        with leasing.take(context.doors, repository, [disk]):
-            return switch(context, repository, disk, user_data, options.strategy, strong=True)
+        with leasing.take(context.doors, repository, disks):
+            yield
     except ImageBusy as error:
         error.next_step += "; or, if a machine has it open here, say how to speak to it: diskwright attach"
         raise
@@ -42,6 +51,33 @@ def switch(
     """Freeze what the disk contains now under a new tag, let the disk go on above it, and return the tag.
 
     ``strong`` False: the new tag stays hidden (the base of a copy). The caller holds the disk's lease."""
+    begun = plan(context, repository, disk, user_data, strategy)
+    with leasing.take(context.doors, repository, [begun.record.id]):
+        repository.tags.publish(begun.record, 0)
+        try:
+            make_overlay(repository, begun)
+            move(context, repository, begun)
+        except DiskwrightError:
+            drop_unused(repository, begun)
+            raise
+        changes.change(repository, begun.record.id, lambda now: complete(now, strong))
+    return begun.record.id
+
+
+class Begun(NamedTuple):
+    """A snapshot that is about to be made."""
+
+    disk: Record
+    """As it is before."""
+    overlay: VolumeRef
+    """On which it goes on."""
+    record: Record
+    """What the snapshot begins with."""
+
+
+def plan(context: Context, repository: Repository, disk: str, user_data: Any, strategy: Strategy | None) -> Begun:
+    """Let what the disk contains be what it is now, and return how it becomes a snapshot. The caller holds the disk's
+    lease."""
     record = changes.read(repository, disk).record
     if not record.strong:
         raise context.not_visible(repository, record)
@@ -56,17 +92,19 @@ def switch(
     frozen = volume.id[:2] + context.doors.ids.new_id()[2:]
     overlay = VolumeRef(context.doors.ids.new_id(), VolumeFormat.QCOW2, frozen)
     hidden = frozen_record(record, volume, frozen, overlay, strategy or record.strategy, user_data)
-    hidden = hidden._replace(last=context.committed("create_snapshot"))
-    with leasing.take(context.doors, repository, [frozen]):
-        repository.tags.publish(seen.noted(repository, hidden), 0)
-        try:
-            gate.make(repository, overlay, record.size, volume.format, lambda: require_begun(repository, frozen))
-            changes.change(repository, disk, lambda now: _moved(context, repository, now, record, overlay))
-        except DiskwrightError:
-            drop_unused(repository, frozen, disk, overlay)
-            raise
-        changes.change(repository, frozen, lambda now: complete(now, strong))
-    return frozen
+    return Begun(record, overlay, seen.noted(repository, hidden._replace(last=context.committed("create_snapshot"))))
+
+
+def make_overlay(repository: Repository, begun: Begun) -> None:
+    """Make the volume on which the disk goes on, which the snapshot's record names."""
+    below, tag = begun.record.volume, begun.record.id
+    assert below is not None
+    gate.make(repository, begun.overlay, begun.disk.size, below.format, lambda: require_begun(repository, tag))
+
+
+def move(context: Context, repository: Repository, begun: Begun) -> None:
+    """Let the disk go on above its snapshot."""
+    changes.change(repository, begun.disk.id, lambda now: _moved(context, repository, now, begun.disk, begun.overlay))
 
 
 def frozen_record(
@@ -128,12 +166,13 @@ def moved(now: Record, before: Record, overlay: VolumeRef) -> Record:
     return now._replace(volume=overlay)
 
 
-def drop_unused(repository: Repository, frozen: str, disk: str, overlay: VolumeRef) -> None:
+def drop_unused(repository: Repository, begun: Begun) -> None:
     """Take back what was made, as far as that works, if the disk did not move. What stays is offered by check."""
+    disk, frozen = begun.disk.id, begun.record.id
     try:
-        if changes.read(repository, disk).record.volume == overlay:
+        if changes.read(repository, disk).record.volume == begun.overlay:
             return
-        gate.delete(repository, disk, overlay)
+        gate.delete(repository, disk, begun.overlay)
         repository.tags.purge(frozen, changes.read(repository, frozen).generation)
     except DiskwrightError:
         return

@@ -7,10 +7,11 @@ loses besides what was not durable, as for all that is written.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from engine.data.model import VolumeFormat
-from engine.doors.hypervisor import Job, Node
+from engine.doors.hypervisor import Job, Move, Node
 from engine.doors.images import Data, Layer
 from engine.errors import StorageError, ToolFailed, from_os_error
 from engine.tools.qemu.qcow2 import Header, parse_header
@@ -57,11 +58,12 @@ class SimMachine:
         cache: str = WRITEBACK,
         monitor: str = "",
         locking: bool = True,
+        nodes: str = "#block",
     ) -> None:
         """Start it on the path that ``prepare`` gave. ``monitor``: where it can be spoken to. Without ``locking`` it
-        takes no lock on what it opens. StorageError: qemu cannot open that path."""
+        takes no lock on what it opens. ``nodes``: how it calls them. StorageError: qemu cannot open that path."""
         self.process = host.process(PROGRAM)
-        self._path = path
+        self._path, self._names = path, nodes
         self.monitor = monitor
         """Where it can be spoken to, "" where it cannot."""
         self._added: dict[str, tuple[Layer, Node]] = {}
@@ -119,7 +121,9 @@ class SimMachine:
             backing = (header.backing_name if header else None) or ""
             size = header.size if header else self._session.size
             below, flushes = bool(backing), self._flushes
-            found.append(Node(f"#block{index}", path, str(layer.format), index == 0, backing, size, below, flushes))
+            found.append(
+                Node(f"{self._names}{index}", path, str(layer.format), index == 0, backing, size, below, flushes)
+            )
             path = f"{folder}/{backing}"
         return found
 
@@ -136,12 +140,11 @@ class SimMachine:
         if self._added.pop(name, None) is None:
             raise ToolFailed(f"there is no node {name}")
 
-    def switch(self, node: str, overlay: str) -> None:
+    def switch(self, moves: Sequence[Move]) -> None:
         """Go on in an overlay; all that was written is flushed, and what was the top is opened anew for reading, by the
         name by which it was opened."""
-        self._require_idle(node)
-        if node != self._nodes[0].name or overlay not in self._added:
-            raise ToolFailed(f"the node {node} is busy, or there is no {overlay}")
+        ((node, overlay, _),) = moves
+        self.require_able(node, overlay)
         top = self._chain[0]._replace(path=_target(self.process, self._nodes[0].path))
         layer, added = self._added.pop(overlay)
         self._session.flush()
@@ -150,6 +153,12 @@ class SimMachine:
         self._session = self._images.open_session(self._chain, True, False)
         added = added._replace(has_backing=True, flushes=self._flushes)
         self._nodes = [added, self._nodes[0]._replace(writable=False), *self._nodes[1:]]
+
+    def require_able(self, node: str, overlay: str) -> None:
+        """ToolFailed unless it can go on from the one to the other."""
+        self._require_idle(node)
+        if node != self._nodes[0].name or overlay not in self._added:
+            raise ToolFailed(f"the node {node} is busy, or there is no {overlay}")
 
     def grow(self, node: str, size: int) -> None:
         """Make the disk longer: what a header says is durable then, the length of a raw file is not."""
@@ -300,6 +309,111 @@ class SimMachine:
         """Shut it down: qemu writes its caches back."""
         self._session.close()
         self.process.end()
+
+
+class SimGuest:
+    """A machine with several disks, each a ``SimMachine`` without a monitor: they live and die together."""
+
+    def __init__(self, host: SimHost, disks: Sequence[SimMachine], monitor: str) -> None:
+        """Their nodes must have other names."""
+        self.disks = disks
+        self.monitor = monitor
+        self._layers: dict[str, Layer] = {}
+        host.monitors[monitor] = self
+
+    @property
+    def running(self) -> bool:
+        """Whether it is neither dead nor frozen."""
+        return all(disk.running for disk in self.disks)
+
+    def kill(self) -> None:
+        """Kill it: nothing is written back."""
+        for disk in self.disks:
+            disk.kill()
+
+    def stop(self) -> None:
+        """Shut it down."""
+        for disk in self.disks:
+            disk.stop()
+
+    def listen(self) -> None:
+        """Another one speaks to it."""
+        for disk in self.disks:
+            disk.listen()
+
+    def nodes(self) -> list[Node]:
+        """Those of all disks."""
+        return [node for disk in self.disks for node in disk.nodes()]
+
+    def _with(self, node: str) -> SimMachine:
+        for disk in self.disks:
+            if node in [found.name for found in disk.nodes()]:
+                return disk
+        raise ToolFailed(f"there is no node {node}")
+
+    def add_overlay(self, name: str, layer: Layer) -> None:
+        """Open a layer that nobody uses yet."""
+        if name in self._layers:
+            raise ToolFailed(f"duplicate nodes with the name {name}")
+        self.disks[0].add_overlay(name, layer)
+        self._layers[name] = layer
+
+    def close_node(self, name: str) -> None:
+        """Close it."""
+        self._with(name).close_node(name)
+        self._layers.pop(name, None)
+
+    def switch(self, moves: Sequence[Move]) -> None:
+        """Go on with all of them, or with none."""
+        disks = [self._with(move.node) for move in moves]
+        for disk, move in zip(disks, moves, strict=True):
+            if move.overlay not in self._layers:
+                raise ToolFailed(f"there is no node {move.overlay}")
+            if (has := self._with(move.overlay)) is not disk:
+                has.close_node(move.overlay)
+                disk.add_overlay(move.overlay, self._layers[move.overlay])
+            disk.require_able(move.node, move.overlay)
+        for disk, move in zip(disks, moves, strict=True):
+            disk.switch([move])
+
+    def grow(self, node: str, size: int) -> None:
+        """Make one disk longer."""
+        self._with(node).grow(node, size)
+
+    def jobs(self) -> dict[str, Job]:
+        """Get on with each, and tell of them."""
+        return {name: job for disk in self.disks for name, job in disk.jobs().items()}
+
+    def _doing(self, job: str) -> SimMachine:
+        return next((disk for disk in self.disks if job in disk.rates()), self.disks[0])
+
+    def depth(self, node: str) -> int:
+        """How many layers are below one."""
+        return self._with(node).depth(node)
+
+    def pull(self, job: str, node: str, backing: str) -> None:
+        """Begin."""
+        self._with(node).pull(job, node, backing)
+
+    def limit(self, job: str, rate: int) -> None:
+        """Note it."""
+        self._doing(job).limit(job, rate)
+
+    def finish(self, job: str) -> None:
+        """Stand on what is below the next layer."""
+        self._doing(job).finish(job)
+
+    def write_back(self, node: str) -> None:
+        """Flush."""
+        self._with(node).write_back(node)
+
+    def cancel(self, job: str) -> None:
+        """End it where it is."""
+        self._doing(job).cancel(job)
+
+    def forget(self, job: str) -> None:
+        """Drop one that has ended."""
+        self._doing(job).forget(job)
 
 
 def _is_gone(device: SimDevice) -> bool:

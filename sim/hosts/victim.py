@@ -83,6 +83,7 @@ def _check(engine: Engine, repo_id: str, deep: bool = False) -> list[str]:
 VERBS: dict[str, Callable[..., Any]] = {
     "create_virtual_disk": Engine.create_virtual_disk,
     "create_snapshot": Engine.create_snapshot,
+    "create_snapshot_group": Engine.create_snapshot_group,
     "copy_image": Engine.copy_image,
     "import_image": Engine.import_image,
     "export_image": Engine.export_image,

@@ -243,3 +243,15 @@ def test_an_image_goes_to_standard_output(run: Command, main_repo: str):
     assert run("export", main_repo, disk, "-", "--format", "raw").out == "\0" * (1 << 20)
     assert "raw alone" in run("export", main_repo, disk, "-", "--format", "qcow2", code=2).err
     assert "--json" in run("export", main_repo, disk, "-", "--format", "raw", "--json", code=2).err
+
+
+def test_several_disks_are_frozen_together(run: Command, main_repo: str):
+    """The snapshots are printed in the order of the disks, and each has the name; the log says of which disks."""
+    disks = [run.id("create-disk", main_repo, "1M", "--name", name) for name in ("root", "data")]
+    found = run.json("create-snapshot-group", main_repo, "data", "root", "--name", "monday")
+    assert [one["disk"] for one in found["snapshots"]] == disks[::-1]
+    for one in found["snapshots"]:
+        assert run.json("user-data", "get", main_repo, one["image"]) == {"name": "monday"}
+    assert len(run("create-snapshot-group", main_repo, *disks).out.split()) == 2
+    assert "twice" in run("create-snapshot-group", main_repo, "root", disks[0], code=2).err
+    assert "root data" in run("log").out

@@ -63,6 +63,7 @@ VERBS = {
     "remove": lambda engine, image: engine.remove_image("a", image),
     "restore": lambda engine, image: engine.restore_image("a", image),
     "snapshot": lambda engine, image: engine.create_snapshot("a", image),
+    "snapshots": lambda engine, image: engine.create_snapshot_group("a", [image]),
     "user data": lambda engine, image: engine.get_user_data("a", image),
     "set user data": lambda engine, image: engine.set_user_data("a", image, {}),
     "strategy": lambda engine, image: engine.set_strategy("a", image, "space"),

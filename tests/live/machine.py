@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,8 +25,9 @@ _ENTRY = struct.Struct(">QQ")
 class Machine:
     """One qemu-storage-daemon on a prepared disk."""
 
-    def __init__(self, folder: Path, path: str, format: str, guest: bool = True) -> None:
-        """``guest``: one can have the disk at once. It bears no other length as long as it can."""
+    def __init__(self, folder: Path, path: str, format: str, guest: bool = True, more: Sequence[str] = ()) -> None:
+        """``guest``: one can have the disk at once. It bears no other length as long as it can. ``more``: that it is
+        started with."""
         self.socket, self.nbd, self.second = folder / "qmp", folder / "nbd", folder / "second"
         for old in (self.socket, self.nbd, self.second):
             old.unlink(missing_ok=True)
@@ -37,7 +39,7 @@ class Machine:
             "--chardev", f"socket,path={self.second},server=on,wait=off,id=second", "--monitor", "chardev=second",
             "--blockdev", json.dumps(node),
             "--nbd-server", f"addr.type=unix,addr.path={self.nbd}",
-            *(["--export", json.dumps(_EXPORT)] if guest else []),
+            *(["--export", json.dumps(_EXPORT)] if guest else []), *more,
         ]  # fmt: skip
         self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
         deadline = time.monotonic() + _PATIENCE_S

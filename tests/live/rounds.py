@@ -27,7 +27,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -46,7 +46,7 @@ _PATIENCE_S = 60.0
 _Answer = TypeVar("_Answer")
 
 
-def _patiently(call: Callable[[], _Answer]) -> _Answer:
+def patiently(call: Callable[[], _Answer]) -> _Answer:
     """Once more as long as it is in use: a holder that was just started when its parent died has yet to find out."""
     deadline = time.monotonic() + _PATIENCE_S
     while True:
@@ -99,8 +99,8 @@ class Rounds:
         guest.wait_for(guest.acknowledged + 2)
         if dies == VERB and self._random.random() < 0.5:  # the same verb goes on, beside a machine without a holder
             if engine.list_unheld() and self._random.random() < 0.5:
-                _patiently(lambda: engine.prepare_image("a", disk, take_over=True))
-            _patiently(lambda: engine.create_snapshot("a", disk))
+                patiently(lambda: engine.prepare_image("a", disk, take_over=True))
+            patiently(lambda: engine.create_snapshot("a", disk))
             after = None
             self.counted["went on"] += 1
             guest.wait_for(guest.acknowledged + 2)
@@ -160,7 +160,7 @@ class Rounds:
 
     def _shown(self, engine: Engine, image: str, start: int = 0, repository: str = "a") -> list[int]:
         out = self._folder / "out.raw"
-        _patiently(lambda: engine.export_image(repository, image, str(out), "raw"))
+        patiently(lambda: engine.export_image(repository, image, str(out), "raw"))
         data = out.read_bytes()[start : start + BLOCKS * BLOCK]
         out.unlink()
         return numbers(data)
@@ -205,13 +205,13 @@ class Resizes(Rounds):
         )
         self.counted[f"longer, {dies}: {'acknowledged' if acknowledged else 'not acknowledged'}"] += 1
         if dies == VERB and self._random.random() < 0.5:
-            _patiently(lambda: engine.resize_disk("a", disk, self._place.longer))
+            patiently(lambda: engine.resize_disk("a", disk, self._place.longer))
             acknowledged = True
             self.counted["longer, went on"] += 1
         if dies in (MACHINE, BOTH):
             for _ in engine.list_prepared():
                 engine.teardown_image("a", disk)
-            entry = _patiently(lambda: engine.prepare_image("a", disk))
+            entry = patiently(lambda: engine.prepare_image("a", disk))
             machine = Machine(self._folder, entry.path, entry.format, guest=False)
         size = machine.size()
         start = size // BLOCK * BLOCK - BLOCKS * BLOCK
@@ -277,8 +277,8 @@ class Merges(Rounds):
         guest.wait_for(guest.acknowledged + 2)
         if dies == VERB and self._random.random() < 0.5:
             if engine.list_unheld() and self._random.random() < 0.5:
-                _patiently(lambda: engine.prepare_image("a", disk, take_over=True))
-            _patiently(lambda: self.merge(engine))
+                patiently(lambda: engine.prepare_image("a", disk, take_over=True))
+            patiently(lambda: self.merge(engine))
             self.counted[f"{work}, went on"] += 1
             guest.wait_for(guest.acknowledged + 2)
 
@@ -354,7 +354,7 @@ class Copies(Rounds):
         guest.wait_for(guest.acknowledged + 2)
         if dies == VERB and self._random.random() < 0.5:  # another host goes on, beside the machine
             other = self._world.engine(self._place.other)
-            _patiently(lambda: self._fix_all(other, "b"))
+            patiently(lambda: self._fix_all(other, "b"))
             other.close()
             self.counted["copy, went on"] += 1
             guest.wait_for(guest.acknowledged + 2)
@@ -397,10 +397,11 @@ class Copies(Rounds):
 _KINDS = (Rounds, Resizes, Merges, MergesFurtherDown, Copies)
 
 
-def main() -> int:
+def main(kinds_of_rounds: Sequence[type[Rounds]] = _KINDS) -> int:
+    """Play as many rounds of these kinds as were asked for, and tell what went wrong."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=1000)
-    names = [kind.__name__ for kind in _KINDS]
+    names = [kind.__name__ for kind in kinds_of_rounds]
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--nfs", metavar="SERVER", help="on its export, in a guest of the lab")
@@ -414,7 +415,7 @@ def main() -> int:
         elif given.lvm:
             place = places.on_lvm(given.lvm)
         world = place.world(Path(folder, "world"))
-        chosen = [kind for kind in _KINDS if kind.__name__ in given.only]
+        chosen = [kind for kind in kinds_of_rounds if kind.__name__ in given.only]
         kinds = [kind(Path(folder, kind.__name__), given.seed, place, world) for kind in chosen]
         for number in range(1, given.rounds + 1):
             for problem in kinds[number % len(kinds)].play():

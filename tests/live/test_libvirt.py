@@ -16,6 +16,7 @@ import pytest
 
 from engine.api import Engine
 from engine.data.monitors import Libvirt
+from engine.doors.hypervisor import Move
 from engine.errors import BadRequest, DiskwrightError, Refused, ToolFailed, ToolMissing
 from engine.host.state import Prepared
 from engine.tools.hypervisor import libvirt
@@ -248,7 +249,7 @@ def test_what_is_wrong_with_a_domain_is_told_and_nothing_is_done(running: Runnin
     assert running.daemon.process is not None
     asked = [LibvirtMonitor(Libvirt(running.daemon.uri, "web"))]
     with pytest.raises(Refused, match="another monitor"):
-        asked[0].switch(asked[0].nodes()[0].name, "dw-begun-by-another-monitor", "")
+        asked[0].switch([Move(asked[0].nodes()[0].name, "dw-begun-by-another-monitor", "")])
     monkeypatch.setattr(libvirt, "_CONNECT_S", 0.5)
     running.daemon.process.send_signal(signal.SIGSTOP)
     refused(ToolFailed, "within")

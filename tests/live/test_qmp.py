@@ -16,7 +16,7 @@ import pytest
 
 from engine.data.model import VolumeFormat
 from engine.doors.files import RunPlace
-from engine.doors.hypervisor import Monitor, Node
+from engine.doors.hypervisor import Monitor, Move, Node
 from engine.doors.images import Layer
 from engine.errors import BadRequest, ToolFailed, ToolMissing
 from engine.tools.hypervisor import qmp
@@ -74,7 +74,7 @@ def history(monitor: Monitor, overlay: Layer) -> list[list[tuple[object, ...]]]:
     monitor.add_overlay("dw-added", overlay, monitor.nodes()[0].name)
     seen.append(sorted(told(monitor.nodes())))
     top = next(node.name for node in monitor.nodes() if node.path.endswith("/disk") and node.format == "qcow2")
-    monitor.switch(top, "dw-added", "")
+    monitor.switch([Move(top, "dw-added", "")])
     return [*seen, sorted(told(monitor.nodes()))]
 
 
@@ -316,7 +316,7 @@ def test_what_the_machine_says_is_an_error_with_its_words(machine: Machine):
     with pytest.raises(ToolFailed, match="No such file"):
         monitor.add_overlay("dw-x", Layer("/nowhere/x", VolumeFormat.QCOW2), "disk")
     with pytest.raises(ToolFailed, match="nobody"):
-        monitor.switch("nobody", "disk", "")
+        monitor.switch([Move("nobody", "disk", "")])
     machine.kill()
     with pytest.raises(ToolFailed):
         monitor.nodes()

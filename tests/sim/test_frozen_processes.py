@@ -12,6 +12,7 @@ QUICK = (
     "clean-and-restore",
     "clean-scrap",
     "snapshot-and-clean",
+    "snapshot-group-and-clean",
     "snapshot-and-longer",
     "revert-and-clean",
     "revert-and-give-up",

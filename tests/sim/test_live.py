@@ -9,6 +9,7 @@ import pytest
 
 from engine.data.model import Status, aligned
 from engine.data.records import Record
+from engine.doors.hypervisor import Move
 from engine.errors import BadRequest, ImageBusy, Refused, Stopped, ToolFailed
 from engine.gate import gate
 from engine.host import merging, paths
@@ -381,7 +382,7 @@ def test_what_a_job_moves_data_between_is_had_by_nobody_else(driver: Driver):
     top, upper, lower, *_ = machine.nodes()
     machine.pull("first", top.name, upper.backing)
     for tried in (
-        lambda: machine.switch(top.name, "overlay"),
+        lambda: machine.switch([Move(top.name, "overlay", "")]),
         lambda: machine.grow(top.name, machine.size),
         lambda: machine.pull("second", upper.name, lower.backing),
     ):

@@ -107,6 +107,13 @@ COMMANDS: dict[str, Command] = {
         "diskwright create-snapshot main 3f2a\n\n"
         "The machine of a prepared disk goes on meanwhile, if its monitor is known: prepare --monitor, attach.",
     ),
+    "create-snapshot-group": _command(
+        1, "images", "freeze several disks as they are at one moment, all or none",
+        "diskwright create-snapshot-group main web-root web-data --name monday\n\n"
+        "Prints the snapshots in the order of the disks; each has the name. Disks of one machine that runs are frozen\n"
+        "while it goes on, if its monitor is known (prepare --monitor, attach). Disks of several machines that run\n"
+        "are refused, and so are disks of several repositories.",
+    ),
     "copy": _command(
         1, "images", "copy an image, all of it or the difference to a base",
         "diskwright copy backup 3f2a --wait\n  diskwright copy backup 3f2a --base 91cc --hint 3f2a=main\n\n"

@@ -136,6 +136,7 @@ def _of_images() -> dict[str, Schema]:
     return {
         "create-disk": _object(one, **begun),
         "create-snapshot": _object({**one, "disk": _TEXT}),
+        "create-snapshot-group": _object({"repository": _TEXT, "snapshots": _array(_object(_texts("disk", "image")))}),
         "copy": _object(one, **begun),
         "resize": _object({**one, "size_bytes": _WHOLE, "was_bytes": _WHOLE}),
         "revert": _object({**one, **_texts("snapshot", "kept")}),

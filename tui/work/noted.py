@@ -61,6 +61,7 @@ class NotedEngine(Engine):
     release_srm = _noted("srm release", Engine.release_srm)
     create_virtual_disk = _noted("create-disk", Engine.create_virtual_disk)
     create_snapshot = _noted("create-snapshot", Engine.create_snapshot)
+    create_snapshot_group = _noted("create-snapshot-group", Engine.create_snapshot_group)
     copy_image = _noted("copy", Engine.copy_image)
     resize_disk = _noted("resize", Engine.resize_disk)
     revert_disk = _noted("revert", Engine.revert_disk)
@@ -150,6 +151,9 @@ def _begun(engine: NotedEngine, verb: str, given: dict[str, Any]) -> Entry:
     named, known = _named(given.get("user_data")), engine.name_of(repo_id, image)
     if verb in _MAKE:
         return entry._replace(image=image, name=named or known)
+    if verb == "create-snapshot-group":
+        disks = [engine.name_of(repo_id, str(disk)) or str(disk)[:8] for disk in given.get("disk_ids") or ()]
+        return entry._replace(name=named, text=" ".join(filter(None, (*disks, entry.text))))
     if verb == "create-snapshot":
         entry = entry._replace(text=" ".join(filter(None, (named, entry.text))))
     if verb in ("rename", "user-data") and named != known:

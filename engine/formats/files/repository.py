@@ -23,6 +23,7 @@ from engine.formats.files.progress import ProgressLogs
 from engine.formats.files.tags import Tags
 from engine.formats.files.tree import Tree, is_gone
 from engine.formats.files.volumes import Adoption, Volumes
+from engine.formats.groups import Grouped
 from engine.tools.local.threads import collector_off
 
 _NOTHING_SPECIAL = Abilities(direct_io=False, reflink=False, hole_punching=False, max_file_bytes=MAX_IMAGE_BYTES)
@@ -52,19 +53,20 @@ class FileStore:
         """Open the repository in ``tree``. ``threads``: a scan may use some when the storage is slow."""
         self.ballast = Ballast(tree)
         self._said = Said(tree, found)
-        self.tags = Tags(tree, threads, self._keep, self._said)
+        self._records = Tags(tree, threads, self._keep, self._said)
+        self.tags = Grouped(self._records)
         self.parts = Parts(tree, found.identity, self._said.text, self._enter_uses)
         self.volumes = volumes
         self.adoption = Adoption(tree)
         self.progress = progress
         self.digests = DigestLists(tree)
         self.leases = tree.leases
-        self.litter = LitterBox(tree, self.tags)
+        self.litter = LitterBox(tree, self._records)
         self._tree = tree
         self._abilities: Abilities | None = None
 
     def _enter_uses(self) -> None:
-        entering.enter(self._tree, self.tags, self._said, self.parts)
+        entering.enter(self._tree, self._records, self._said, self.parts)
 
     def _keep(self) -> None:
         """Have what repositories that were made before lack."""
@@ -195,7 +197,7 @@ class FileStore:
             self._said.again()
         missing, strangers = self.parts.look()
         volumes, litter, unlisted = self.litter.volumes()
-        shards = self.tags.shards()
+        shards = self._records.shards()
         unlisted += [(shard.name, shard.problem) for shard in shards if shard.problem]
         tags = {entry.id: entry for shard in shards for entry in shard.entries}
         doubts: dict[str, tuple[str, ...]] = {}
@@ -208,14 +210,14 @@ class FileStore:
             litter += self.litter.named(FOREIGN_LITTER, shard.foreign)
         if not self.tags.knows_users:
             missing.append(Missing(USES, ""))
-        elif any(entering.missing_uses(self.tags, shards)):
+        elif any(entering.missing_uses(self._records, shards)):
             missing.append(Missing(USES, "names"))
         litter += self.litter.named(FOREIGN_LITTER, strangers)
         others, unread = self.litter.others(volumes, tags)
         unread += [(layout.ACCESS_FILE, self._said.found.unclear)] if self._said.found.unclear else []
         return Scan(
             volumes,
-            tags,
+            self.tags.meant(tags),
             litter + others,
             tuple(unlisted),
             missing=tuple(missing),

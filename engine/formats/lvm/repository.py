@@ -17,6 +17,7 @@ from engine.doors.volume_groups import VolumeGroup
 from engine.errors import DiskwrightError, from_os_errors
 from engine.formats import access
 from engine.formats.base import Scan
+from engine.formats.groups import Grouped
 from engine.formats.lvm import setup
 from engine.formats.lvm.digests import HostDigests
 from engine.formats.lvm.group import Group
@@ -52,7 +53,8 @@ class LvmRepository:
         guard: ExclusiveGuard | SharedGuard,
         files: tuple[str, ...],
     ) -> None:
-        self.tags = Records(meta, guard)
+        self.records = Records(meta, guard)
+        self.tags = Grouped(self.records)
         self.progress = ProgressLogs(meta, guard)
         self.digests = HostDigests(group)
         self.activation = Activation(group, guard)
@@ -62,13 +64,13 @@ class LvmRepository:
         self.leases: HostLeases | SlotLeases
         self.manager: ExclusiveManager | SharedGuard
         if isinstance(guard, SharedGuard):
-            self.leases, self.manager = SlotLeases(group.doors, guard, self.tags), guard
+            self.leases, self.manager = SlotLeases(group.doors, guard, self.records), guard
         else:
             self.leases, self.manager = HostLeases(group), ExclusiveManager(group, meta, guard, self.activation)
         self.ballast = None
         self.adoption = Adoption(group, guard) if isinstance(guard, ExclusiveGuard) else None
         self.parts = None
-        self.litter = LitterBox(group, guard, self.leases, self.tags, self.progress, self.volumes, self.digests)
+        self.litter = LitterBox(group, guard, self.leases, self.records, self.progress, self.volumes, self.digests)
         self._group = group
         self._meta = meta
         self._header = header
@@ -144,8 +146,8 @@ class LvmRepository:
         """List volumes first, then tags, then progress: one LVM command, and the first pages of ``dw-meta`` in
         order."""
         report = self._group.report()
-        tags = self.tags.scan()
-        return Scan(_volumes(report), tags, self.litter.find(report, tags), listing=report)
+        tags = self.records.scan()
+        return Scan(_volumes(report), self.tags.meant(tags), self.litter.find(report, tags), listing=report)
 
     def close(self) -> None:
         """Let no volume stay active for this process; ``dw-meta`` does until the repository is disconnected."""

@@ -21,7 +21,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
@@ -31,6 +31,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from engine.data.monitors import Libvirt
+from engine.doors.hypervisor import Move
 from engine.doors.images import Layer
 from engine.errors import Refused, ToolFailed, ToolMissing
 from engine.tools.hypervisor.qemu import Qemu
@@ -172,25 +173,24 @@ class LibvirtMonitor(Qemu):
         """Forget it. libvirt closes what it has opened."""
         self._overlays.pop(name, None)
 
-    def switch(self, node: str, overlay: str, known_as: str) -> None:
-        """Make one snapshot of that disk alone, for which the image is there, and of which libvirt keeps nothing."""
-        layer = self._overlays.get(overlay)
-        if layer is None:
+    def switch(self, moves: Sequence[Move]) -> None:
+        """Make one snapshot of these disks alone, whose images are there, and of which libvirt keeps nothing."""
+        layers = [self._overlays.get(move.overlay) for move in moves]
+        if None in layers:
             raise Refused(
                 f"the snapshot was begun by another monitor than {self.who}", "Attach that one again, and go on by it"
             )
-        disks, own = self._disks(), self._disk(node)
-        self._rename(own, known_as, str(layer.format))
+        disks, own = self._disks(), {self._disk(move.node).target: move for move in moves}
         snapshot = Element("domainsnapshot")
         wanted = SubElement(snapshot, "disks")
         for disk in disks:
-            if disk.target != own.target:  # else each gets an image of a name that libvirt makes up
+            move = own.get(disk.target)
+            if move is None:  # else it gets an image of a name that libvirt makes up
                 SubElement(wanted, "disk", name=disk.target, snapshot="no")
-        attribute, kind = ("dev", "block") if layer.device else ("file", "file")
-        new = SubElement(wanted, "disk", name=own.target, snapshot="external", type=kind)
-        SubElement(new, "driver", type=str(layer.format))
-        source = SubElement(new, "source", {attribute: layer.path})
-        SubElement(source, "seclabel", model="dac", relabel="no")
+            else:
+                layer = self._overlays[move.overlay]
+                self._rename(disk, move.known_as, str(layer.format))
+                _external(wanted, disk.target, layer)
         lib = self._libvirt
         flags = (
             lib.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
@@ -200,7 +200,8 @@ class LibvirtMonitor(Qemu):
         )
         words = tostring(snapshot, encoding="unicode")
         self._call("go on in the overlay", lambda: self._domain.snapshotCreateXML(words, flags))
-        del self._overlays[overlay]
+        for move in moves:
+            del self._overlays[move.overlay]
 
     def _rename(self, disk: _Disk, path: str, format: str) -> None:
         """Have the domain find the disk at another path when it is started next, if that is where it is now. Else
@@ -291,6 +292,15 @@ class LibvirtMonitor(Qemu):
 def _pulls(disk: _Disk) -> list[str]:
     """Return the names that a job may have which pulls into it."""
     return [f"pull-{disk.target}-{node.format(index)}" for node in _NODE for index in disk.indexes[:1]]
+
+
+def _external(disks: Element, target: str, layer: Layer) -> None:
+    """Say that a disk goes on in an image that is there."""
+    attribute, kind = ("dev", "block") if layer.device else ("file", "file")
+    new = SubElement(disks, "disk", name=target, snapshot="external", type=kind)
+    SubElement(new, "driver", type=str(layer.format))
+    source = SubElement(new, "source", {attribute: layer.path})
+    SubElement(source, "seclabel", model="dac", relabel="no")
 
 
 def _target(element: Element) -> str:

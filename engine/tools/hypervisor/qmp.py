@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
-from engine.doors.hypervisor import Job
+from engine.doors.hypervisor import Job, Move
 from engine.doors.images import Layer
 from engine.errors import ToolFailed, ToolMissing
 from engine.tools.hypervisor.qemu import Qemu
@@ -105,10 +105,13 @@ class QmpMonitor(Qemu):
         """Delete one node."""
         self.ask("blockdev-del", f"close {name}", node_name=name)
 
-    def switch(self, node: str, overlay: str, known_as: str) -> None:
-        """Make one blockdev-snapshot, which drains and flushes the node."""
-        del known_as  # who starts it anew is told by whoever does
-        self.ask("blockdev-snapshot", "go on in the overlay", node=node, overlay=overlay)
+    def switch(self, moves: Sequence[Move]) -> None:
+        """Make one transaction, which drains and flushes all nodes before the first of them goes on. Who starts the
+        machine anew is told by whoever does."""
+        actions = [
+            {"type": "blockdev-snapshot", "data": {"node": move.node, "overlay": move.overlay}} for move in moves
+        ]
+        self.ask("transaction", "go on in the overlay", actions=actions)
 
     def grow(self, node: str, size: int) -> None:
         """Make one block_resize."""

@@ -19,13 +19,15 @@ on from there.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from engine.data.kept import Kept
 from engine.data.model import Strategy, VolumeFormat, aligned, require_id
 from engine.data.options import Options
 from engine.data.records import Record, VolumeRef, check_user_data
+from engine.doors.hypervisor import Monitor, Move
+from engine.doors.images import Layer
 from engine.errors import DiskwrightError, Refused
 from engine.formats.base import Repository
 from engine.gate import gate
@@ -36,6 +38,7 @@ from engine.tags import chains, changes, leasing, seen
 from engine.tags.context import Context
 from engine.verbs import snapshot
 from engine.verbs.commit import require_room
+from engine.verbs.snapshot import Begun
 
 
 class _Wanted(NamedTuple):
@@ -79,36 +82,63 @@ def _take(
 
     Refused or ToolFailed before anything is done when the monitor is gone, of another machine, or too old, or when the
     machine has jobs under way."""
-    repository, disk = context.repository(repo_id), entry.image
+    repository = context.repository(repo_id)
+    require_not_shared(repository, entry.image)
+    try:
+        with contextlib.closing(context.doors.hypervisors.connect(entry.monitor)) as monitor:
+            part = found(repository, monitor, entry)
+            frozen = part.links[1].tag if part.machine.lags else context.doors.ids.new_id()
+            with held(context, state, repo_id, part, frozen) as leases:
+                if not part.machine.lags:
+                    _begin(context, repository, part, frozen, wanted)
+                switch(context, state, repository, [(part, leases)])
+                changes.change(repository, frozen, lambda now: _sealed(repository, now, wanted))
+                then(frozen)
+            return frozen
+    finally:
+        context.deactivate()
+
+
+class Part(NamedTuple):
+    """A disk and its machine, before anything is done."""
+
+    entry: Prepared
+    links: list[chains.Link]
+    machine: Machine
+
+
+def require_not_shared(repository: Repository, disk: str) -> None:
+    """Return if others could use the snapshot of a disk that has a holder. Refused."""
     if machines.hosts_share(repository):
         raise Refused(
             f"image {disk} is in use, and hosts share {repository.place}: what a holder has there is its alone, and "
             "others could not use the snapshot",
             "Stop the machine and tear the disk down, then make the snapshot",
         )
-    try:
-        with contextlib.closing(context.doors.hypervisors.connect(entry.monitor)) as monitor:
-            links = _usable(repository, disk)
-            machine = machines.find(monitor, entry, links, machines.own_paths_of(repository, links))
-            machines.require_idle(machine, disk)
-            if not machine.lags:
-                _require_as_long(machine, links[0].record)
-                require_room(repository, VolumeFormat.QCOW2, links[0].record.size)
-            frozen = links[1].tag if machine.lags else context.doors.ids.new_id()
-            below = [link.tag for link in links[1:]]
-            with (
-                machines.held_anew(context, state, entry, repo_id),
-                machines.handed_over(context, repository, entry, [*below, frozen]) as leases,
-            ):
-                chains.unchanged(repository, links)
-                if not machine.lags:
-                    _begin(context, repository, machine, links, frozen, wanted)
-                _switch(context, state, repository, entry, machine, leases)
-                changes.change(repository, frozen, lambda now: _sealed(repository, now, wanted))
-                then(frozen)
-            return frozen
-    finally:
-        context.deactivate()
+
+
+def found(repository: Repository, monitor: Monitor, entry: Prepared) -> Part:
+    """Return the disk of which a snapshot can be taken beside that machine; see ``_take``."""
+    links = _usable(repository, entry.image)
+    machine = machines.find(monitor, entry, links, machines.own_paths_of(repository, links))
+    machines.require_idle(machine, entry.image)
+    if not machine.lags:
+        _require_as_long(machine, links[0].record)
+        require_room(repository, VolumeFormat.QCOW2, links[0].record.size)
+    return Part(entry, links, machine)
+
+
+@contextlib.contextmanager
+def held(context: Context, state: HostState, repo_id: str, part: Part, frozen: str) -> Iterator[leasing.LeaseSet]:
+    """Take over from the holder, with the lease of the snapshot, and see that the disk is as it was found."""
+    repository = context.repository(repo_id)
+    shared = [*(link.tag for link in part.links[1:]), frozen]
+    with (
+        machines.held_anew(context, state, part.entry, repo_id),
+        machines.handed_over(context, repository, part.entry, shared) as leases,
+    ):
+        chains.unchanged(repository, part.links)
+        yield leases
 
 
 def _require_as_long(machine: Machine, record: Record) -> None:
@@ -135,65 +165,97 @@ def _usable(repository: Repository, disk: str) -> list[chains.Link]:
 # -- the steps
 
 
-def _begin(
-    context: Context,
-    repository: Repository,
-    machine: Machine,
-    links: list[chains.Link],
-    frozen: str,
-    wanted: _Wanted,
-) -> None:
+def _begin(context: Context, repository: Repository, part: Part, frozen: str, wanted: _Wanted) -> None:
     """Do all up to the disk's record."""
-    record, volume = links[0].record, links[0].volume
+    begun = plan(context, part, frozen, wanted.user_data, wanted.strategy)
+    repository.tags.publish(begun.record, 0)
+    try:
+        snapshot.make_overlay(repository, begun)
+        open_overlay(repository, part, begun)
+        move(repository, begun)
+    except DiskwrightError:
+        drop_unused(repository, part, begun)
+        raise
+
+
+def plan(context: Context, part: Part, frozen: str, user_data: Any, strategy: Strategy | None) -> Begun:
+    """Return how what the disk contains becomes a snapshot."""
+    record, volume = part.links[0].record, part.links[0].volume
     overlay = VolumeRef(context.doors.ids.new_id(), VolumeFormat.QCOW2, frozen)
-    strategy = wanted.strategy or record.strategy
-    hidden = snapshot.frozen_record(record, volume, frozen, overlay, strategy, wanted.user_data)
-    repository.tags.publish(hidden._replace(last=context.committed("create_snapshot")), 0)
-    try:
-        gate.make(repository, overlay, record.size, volume.format, lambda: snapshot.require_begun(repository, frozen))
-        machine.monitor.add_overlay(
-            machines.node_name(overlay), gate.lend_overlay(repository, record.id, overlay), machine.top.name
-        )
-        changes.change(repository, record.id, lambda now: snapshot.moved(now, record, overlay))
-    except DiskwrightError:
-        with contextlib.suppress(DiskwrightError):
-            machine.monitor.close_node(machines.node_name(overlay))
-        snapshot.drop_unused(repository, frozen, record.id, overlay)
-        raise
+    hidden = snapshot.frozen_record(record, volume, frozen, overlay, strategy or record.strategy, user_data)
+    return Begun(record, overlay, hidden._replace(last=context.committed("create_snapshot")))
 
 
-def _switch(
-    context: Context,
-    state: HostState,
-    repository: Repository,
-    entry: Prepared,
-    machine: Machine,
-    leases: leasing.LeaseSet,
+def open_overlay(repository: Repository, part: Part, begun: Begun) -> None:
+    """Have the machine open it."""
+    layer = gate.lend_overlay(repository, begun.disk.id, begun.overlay)
+    part.machine.monitor.add_overlay(machines.node_name(begun.overlay), layer, part.machine.top.name)
+
+
+def move(repository: Repository, begun: Begun) -> None:
+    """Let the disk's record point to the overlay."""
+    changes.change(repository, begun.disk.id, lambda now: snapshot.moved(now, begun.disk, begun.overlay))
+
+
+def drop_unused(repository: Repository, part: Part, begun: Begun) -> None:
+    """As ``snapshot.drop_unused``; the machine closes what it has opened."""
+    with contextlib.suppress(DiskwrightError):
+        part.machine.monitor.close_node(machines.node_name(begun.overlay))
+    snapshot.drop_unused(repository, begun)
+
+
+class _Turn(NamedTuple):
+    """A disk whose machine is about to follow its record."""
+
+    entry: Prepared
+    links: list[chains.Link]
+    layers: list[Layer]
+
+
+def switch(
+    context: Context, state: HostState, repository: Repository, parts: Sequence[tuple[Part, leasing.LeaseSet]]
 ) -> None:
-    """Give the machine a holder, let it follow the disk's record, and make durable what it has left."""
-    links = chains.load(repository, changes.read(repository, entry.image).record)
-    top, below = links[0].volume, links[1]
-    layers = chains.layers(repository, links)
-    if machine.lags:  # a holder that took it over since has led the path to where the machine was to be
-        paths.renew(context, entry.run, links[1:], layers[1:])
-    paths.extend(context, entry.run, links, layers)
-    if machine.lags and not machine.added:
-        layer = gate.lend_overlay(repository, entry.image, top)
-        machine.monitor.add_overlay(machines.node_name(top), layer, machine.top.name)
-    entry = machines.hold(context, state, repository, entry, links, leases)
-
-    def follow() -> None:
-        paths.renew(context, entry.run, links, layers)
-        state.save_prepared(entry._replace(path=paths.of(entry.run, links), format=str(top.format)))
-
+    """Give the machine a holder for each of these disks, let it follow their records at one moment, and make durable
+    what it has left."""
+    turns = [_turn(context, state, repository, part, leases) for part, leases in parts]
+    moves = [
+        Move(
+            part.machine.top.name,
+            machines.node_name(turn.links[0].volume),
+            paths.other(turn.entry.given, part.machine.top.path),
+        )
+        for turn, (part, _) in zip(turns, parts, strict=True)
+    ]
     try:
-        machine.monitor.switch(machine.top.name, machines.node_name(top), paths.other(entry.given, machine.top.path))
+        parts[0][0].machine.monitor.switch(moves)
     except DiskwrightError:
-        if not gate.users(repository, top):  # it is dead, and will be started anew
-            follow()
+        for turn in turns:
+            if not gate.users(repository, turn.links[0].volume):  # it is dead, and will be started anew
+                _follow(context, state, turn)
         raise
-    follow()
-    gate.seal(context.doors, repository, below.tag, below.volume)
+    for turn in turns:
+        _follow(context, state, turn)
+    for turn in turns:
+        gate.seal(context.doors, repository, turn.links[1].tag, turn.links[1].volume)
+
+
+def _turn(context: Context, state: HostState, repository: Repository, part: Part, leases: leasing.LeaseSet) -> _Turn:
+    links = chains.load(repository, changes.read(repository, part.entry.image).record)
+    layers = chains.layers(repository, links)
+    if part.machine.lags:  # a holder that took it over since has led the path to where the machine was to be
+        paths.renew(context, part.entry.run, links[1:], layers[1:])
+    paths.extend(context, part.entry.run, links, layers)
+    if part.machine.lags and not part.machine.added:
+        layer = gate.lend_overlay(repository, part.entry.image, links[0].volume)
+        part.machine.monitor.add_overlay(machines.node_name(links[0].volume), layer, part.machine.top.name)
+    return _Turn(machines.hold(context, state, repository, part.entry, links, leases), links, layers)
+
+
+def _follow(context: Context, state: HostState, turn: _Turn) -> None:
+    """Lead the path to where the machine is now."""
+    paths.renew(context, turn.entry.run, turn.links, turn.layers)
+    path, format = paths.of(turn.entry.run, turn.links), str(turn.links[0].volume.format)
+    state.save_prepared(turn.entry._replace(path=path, format=format))
 
 
 def _sealed(repository: Repository, now: Record, wanted: _Wanted) -> Record:

@@ -98,6 +98,12 @@ VERBS = (
     Case("snapshot-raw", _raw_disk, _do(lambda s: s.snapshot("a", disk(s), strategy="space"))),
     Case("snapshot-unflushed", images.a_disk, _snapshot_after_a_careless_machine),
     Case("snapshot-unflushed-raw", _raw_disk, _snapshot_after_a_careless_machine),
+    Case(
+        "snapshot-group",
+        images.two_disks,
+        _do(lambda s: s.snapshots("a", images.both(s), {"n": 1})),
+        then=others.base_on_newcomers,
+    ),
     Case("snapshot-twice", images.a_disk, _snapshot_twice),
     Case(
         "snapshot-as-base-of-a-copy",

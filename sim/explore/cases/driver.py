@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.api import Engine
@@ -112,6 +112,19 @@ class Driver:
             image = self.engine().create_snapshot(repo, disk, user_data, options)
             done(model.made(repo, image, made))
         return image
+
+    def snapshots(self, repo: str, disks: Sequence[str], user_data: Any = None, **options: Any) -> dict[str, str]:
+        """create_snapshot_group: all of them or none."""
+        model = promised = self.model
+        made = {disk: model.images[repo, disk]._replace(mutable=False, user_data=user_data) for disk in disks}
+        for image in made.values():
+            promised = promised.made(repo, None, image)
+        with self.promising(promised) as done:
+            found = self.engine().create_snapshot_group(repo, disks, user_data, options)
+            for disk, image in made.items():
+                model = model.made(repo, found[disk], image)
+            done(model)
+        return found
 
     def copy(self, source: tuple[str, str], target: str, base: str | None = None, **options: Any) -> str:
         """copy_image from (repository, image)."""

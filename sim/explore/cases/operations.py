@@ -107,6 +107,21 @@ def snapshot(repo: str, disk: str) -> Operation:
     return Operation(f"snapshot {repo}/{disk[:6]}", lambda engine: engine.create_snapshot(repo, disk), effect)
 
 
+def snapshots(repo: str, disks: Sequence[str]) -> Operation:
+    """create_snapshot_group: all of them or none."""
+
+    def effect(model: Model, result: Any) -> Model | None:
+        after: Model | None = model
+        for disk in disks:
+            source = _visible(model, repo, disk)
+            made = source._replace(mutable=False, user_data={}) if source else None
+            after = after.made(repo, result[disk] if result else None, made) if after and made else None
+        return after
+
+    names = " ".join(disk[:6] for disk in disks)
+    return Operation(f"snapshots {repo}/{names}", lambda engine: engine.create_snapshot_group(repo, disks), effect)
+
+
 def revert(repo: str, disk: str, snapshot: str) -> Operation:
     """revert_disk. Not come to its end, what the disk contained may be a snapshot that nobody has removed, whether the
     disk was reverted or not."""

@@ -196,6 +196,12 @@ _ALL = (
         lambda driver: _fix_all("a"),
     ),
     Freeze(
+        "snapshot-group-and-clean",
+        images.two_disks,
+        lambda driver: operations.snapshots("a", images.both(driver)),
+        lambda driver: _fix_all("a"),
+    ),
+    Freeze(
         "snapshot-and-longer",
         images.a_disk,
         lambda driver: operations.snapshot("a", images.disk(driver)),

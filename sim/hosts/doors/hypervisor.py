@@ -6,9 +6,11 @@ on with each question after jobs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from engine.data import monitors
 from engine.data.model import VolumeFormat
-from engine.doors.hypervisor import Job, Node
+from engine.doors.hypervisor import Job, Move, Node
 from engine.doors.images import Layer
 from engine.errors import Refused, ToolFailed
 from sim.hosts.processes import SimProcess, Spoken
@@ -103,9 +105,8 @@ class SimMonitor:
         del node
         return job
 
-    def switch(self, node: str, overlay: str, known_as: str) -> None:
-        del known_as
-        self._same("switch", overlay).switch(node, overlay)
+    def switch(self, moves: Sequence[Move]) -> None:
+        self._same("switch", " ".join(move.overlay for move in moves)).switch(moves)
 
     def grow(self, node: str, size: int) -> None:
         self._same("grow", f"{node} to {size}").grow(node, size)
@@ -128,16 +129,21 @@ class SimDomain(SimMonitor):
     def close_node(self, name: str) -> None:
         self._overlays.pop(name, None)
 
-    def switch(self, node: str, overlay: str, known_as: str) -> None:
-        """The definition first, if it has the name by which the disk is open; then the snapshot."""
-        opened = next(found.path for found in self.nodes() if found.name == node)
+    def switch(self, moves: Sequence[Move]) -> None:
+        """The definition first, if it has the name by which a disk is open; then the snapshot."""
+        for move in moves:
+            self._define(move)
+        machine = self._same("switch", " ".join(move.overlay for move in moves))
+        for move in moves:
+            machine.add_overlay(move.overlay, self._overlays.pop(move.overlay))
+        machine.switch(moves)
+
+    def _define(self, move: Move) -> None:
+        opened = next(found.path for found in self.nodes() if found.name == move.node)
         definitions = self._process.host.definitions
         if definitions.get(self._monitor, ("", ""))[0] == _name(opened):
-            self._same("define", known_as)
-            definitions[self._monitor] = _name(known_as), str(VolumeFormat.QCOW2)
-        machine = self._same("switch", overlay)
-        machine.add_overlay(overlay, self._overlays.pop(overlay))
-        machine.switch(node, overlay)
+            self._same("define", move.known_as)
+            definitions[self._monitor] = _name(move.known_as), str(VolumeFormat.QCOW2)
 
     def jobs(self) -> dict[str, Job]:
         """Whatever has moved all is finished, and what has ended is forgotten."""

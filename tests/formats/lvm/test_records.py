@@ -251,7 +251,7 @@ def _no_room(self: object, header: object) -> None:
 
 
 def _records(repository: object) -> Records:
-    return cast(LvmRepository, repository).tags
+    return cast(LvmRepository, repository).records
 
 
 def test_a_sync_that_fails_makes_the_outcome_unknown(lvm, monkeypatch):

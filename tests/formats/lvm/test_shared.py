@@ -143,7 +143,7 @@ def test_a_tag_without_a_record_has_a_place_set_apart_for_it(world):
     two.tags.publish(record(T2), 0)
     one.tags.publish(record(T1), 0)
     assert two.leases.held(T1) and two.leases.try_acquire(T1) is None and not one.leases.held(T2)
-    assert one.tags.slot_of(T1) == 0 != two.tags.slot_of(T2)
+    assert one.records.slot_of(T1) == 0 != two.records.slot_of(T2)
     lease.release()
     taken = two.leases.try_acquire(T1)
     assert taken is not None
@@ -158,7 +158,7 @@ def test_a_place_that_was_set_apart_for_nothing_is_used_by_others(world):
     lease.release()
     assert not one.leases.held(T1)
     on(world, TWO).tags.publish(record(T2), 0)
-    assert one.tags.slot_of(T2) == 0
+    assert one.records.slot_of(T2) == 0
 
 
 def test_a_place_that_was_given_to_another_tag_meanwhile_is_not_leased_for_the_first(world, monkeypatch):
@@ -172,11 +172,11 @@ def test_a_place_that_was_given_to_another_tag_meanwhile_is_not_leased_for_the_f
         two.tags.publish(record(last), 0)  # there is no other place, and this host cannot make room
 
     three = on(world, THREE)
-    place = two.tags.slot_of(victim)
+    place = two.records.slot_of(victim)
     before_first(monkeypatch, "try_acquire", given_away)
     with pytest.raises(Refused, match="managed by host host-1"):
         three.leases.try_acquire(victim)  # it has no record, and there is no room to set apart
-    assert one.tags.slot_of(last) == place
+    assert one.records.slot_of(last) == place
     assert not one.leases.held(last)
 
 
@@ -198,7 +198,7 @@ def test_only_the_manager_makes_room_for_more_records(world, monkeypatch):
 
     monkeypatch.setattr(SimVolumeGroups, "activate", activate)
     two.tags.publish(record("f" * 32), 0)
-    assert two.tags.slot_of("f" * 32) == layout.SLOTS + 1 and layout.LEASES in made_active
+    assert two.records.slot_of("f" * 32) == layout.SLOTS + 1 and layout.LEASES in made_active
     assert len(on(world, THREE).tags.scan()) == layout.SLOTS + 2
     lease = two.leases.try_acquire("f" * 32)
     assert lease is not None and one.leases.try_acquire("f" * 32) is None

@@ -102,6 +102,24 @@ def run_create_snapshot(session: Session, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def add_create_snapshot_group(parser: Parser) -> None:
+    parser.add_argument("repo", metavar="REPO", help="where all of the disks are")
+    parser.add_argument("disks", metavar="DISK", nargs="+", help="the disks to freeze; they keep their ids")
+    add_user_data(parser)
+    add_verb_options(parser)
+
+
+def run_create_snapshot_group(session: Session, arguments: argparse.Namespace) -> int:
+    disks = [session.image(arguments.repo, disk) for disk in arguments.disks]
+    data = session.user_data(arguments)
+    made = session.engine.create_snapshot_group(arguments.repo, disks, data, session.options(arguments))
+    for disk in disks:
+        session.out.line(made[disk])
+    snapshots = [{"disk": disk, "image": made[disk]} for disk in disks]
+    session.out.document({"repository": arguments.repo, "snapshots": snapshots})
+    return 0
+
+
 def add_copy(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO", help="where to copy it to")
     parser.add_argument("image", metavar="IMAGE", help="an image of any connected repository")
@@ -324,6 +342,7 @@ def run_digest(session: Session, arguments: argparse.Namespace) -> int:
 HANDLERS = {
     "create-disk": Handler(add_create_disk, run_create_disk),
     "create-snapshot": Handler(add_create_snapshot, run_create_snapshot),
+    "create-snapshot-group": Handler(add_create_snapshot_group, run_create_snapshot_group),
     "copy": Handler(add_copy, run_copy),
     "export": Handler(add_export, run_export),
     "remove": Handler(add_remove, run_remove),

@@ -1,0 +1,161 @@
+"""create_snapshot_group of disks of one running machine, and of such as nobody uses: one moment, one seal.
+
+As ``engine.verbs.group`` says; each disk of the machine as ``snapshot`` beside this says, but that all of them have
+moved by their records before the machine goes on, which it does with all of them at once. What a machine did not follow
+when a snapshot was interrupted it follows first: what was begun then stays hidden, and is merged.
+
+Disks of several machines are refused: no moment is the same for both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine.data.options import Options
+from engine.data.records import Record, check_user_data
+from engine.doors.hypervisor import Monitor
+from engine.errors import Refused
+from engine.formats.base import Repository
+from engine.host import machines
+from engine.host.state import HostState, Prepared
+from engine.tags import leasing, seen
+from engine.tags.context import Context
+from engine.verbs import group
+from engine.verbs import snapshot as at_rest
+from engine.verbs.live import snapshot
+from engine.verbs.live.snapshot import Part
+from engine.verbs.snapshot import Begun
+
+
+def snapshots_of(
+    context: Context, state: HostState, repo_id: str, disks: Sequence[str], user_data: Any, options: Options
+) -> dict[str, str]:
+    """Make snapshots of disks at one moment and return their ids by disk: while their machine runs, where that can be
+    spoken to."""
+    disks = group.require_disks(context, repo_id, disks)
+    entries = _entries(context, state, repo_id, disks)
+    if not entries:
+        return group.snapshots(context, repo_id, disks, user_data, options)
+    wanted = check_user_data(user_data)
+    for disk in entries:
+        snapshot.require_not_shared(context.repository(repo_id), disk)
+    _require_one_machine(entries)
+    _catch_up(context, state, repo_id, entries)
+    entries = _entries(context, state, repo_id, disks)  # with a holder that was given to one anew
+    monitor = _require_one_machine(entries)
+    try:
+        with contextlib.closing(context.doors.hypervisors.connect(monitor)) as asked:
+            return _take(context, state, repo_id, disks, entries, asked, wanted, options)
+    finally:
+        context.deactivate()
+
+
+def _entries(context: Context, state: HostState, repo_id: str, disks: Sequence[str]) -> dict[str, Prepared]:
+    """Return how those disks are prepared whose machine can be spoken to."""
+    repository = context.repository(repo_id)
+    found = {disk: machines.entry_of(state, repository, disk) for disk in disks}
+    return {disk: entry for disk, entry in found.items() if entry is not None and entry.monitor}
+
+
+def _require_one_machine(entries: Mapping[str, Prepared]) -> str:
+    """Return the monitor of the machine that has all of these disks. Refused."""
+    first, *others = entries.values()
+    for other in others:
+        if other.monitor != first.monitor:
+            raise Refused(
+                f"images {first.image} and {other.image} are in use by two machines, {first.monitor} and "
+                f"{other.monitor}: there is no moment at which both stand still",
+                "Make a group of the disks of each machine, or name one monitor for both if it is one: attach",
+            )
+    return first.monitor
+
+
+def _catch_up(context: Context, state: HostState, repo_id: str, entries: Mapping[str, Prepared]) -> None:
+    """Have the machine follow the records of disks of which a snapshot was begun when somebody died."""
+    repository = context.repository(repo_id)
+    with contextlib.closing(context.doors.hypervisors.connect(next(iter(entries.values())).monitor)) as monitor:
+        late = [entry for entry in entries.values() if snapshot.found(repository, monitor, entry).machine.lags]
+    for entry in late:
+        snapshot.freeze(context, state, entry, repo_id, None, lambda frozen: None)
+
+
+def _take(
+    context: Context,
+    state: HostState,
+    repo_id: str,
+    disks: Sequence[str],
+    entries: Mapping[str, Prepared],
+    monitor: Monitor,
+    user_data: Any,
+    options: Options,
+) -> dict[str, str]:
+    repository = context.repository(repo_id)
+    parts = {disk: snapshot.found(repository, monitor, entry) for disk, entry in entries.items()}
+    for disk, part in parts.items():
+        if part.machine.lags:
+            raise Refused(
+                f"the machine of image {disk} still writes below it: a snapshot was interrupted",
+                "Make the snapshots again, which goes on from there",
+            )
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(at_rest.alone(context, repository, [disk for disk in disks if disk not in parts]))
+        begun, leases = dict[str, Begun](), dict[str, leasing.LeaseSet]()
+        for disk in disks:
+            if disk in parts:
+                frozen = context.doors.ids.new_id()
+                begun[disk] = snapshot.plan(context, parts[disk], frozen, user_data, options.strategy)
+            else:
+                begun[disk] = at_rest.plan(context, repository, disk, user_data, options.strategy)
+        for disk in sorted(parts):
+            held = snapshot.held(context, state, repo_id, parts[disk], begun[disk].record.id)
+            leases[disk] = stack.enter_context(held)
+        rest = [begun[disk].record.id for disk in disks if disk not in parts]
+        stack.enter_context(leasing.take(context.doors, repository, rest))
+        steps = _Beside(context, state, repository, parts, leases)
+        return group.together(repository, [begun[disk] for disk in disks], steps)
+
+
+class _Beside(group.Steps):
+    """What is done to each disk of a group, some of which a machine has open."""
+
+    def __init__(
+        self,
+        context: Context,
+        state: HostState,
+        repository: Repository,
+        parts: Mapping[str, Part],
+        leases: Mapping[str, leasing.LeaseSet],
+    ) -> None:
+        super().__init__(context, repository)
+        self._state, self._parts, self._leases = state, parts, leases
+
+    def make(self, one: Begun) -> None:
+        """Make the overlay; the machine opens it."""
+        super().make(one)
+        if one.disk.id in self._parts:
+            snapshot.open_overlay(self._repository, self._parts[one.disk.id], one)
+
+    def move(self, one: Begun) -> None:
+        """Let the disk's record point to it."""
+        if one.disk.id in self._parts:
+            snapshot.move(self._repository, one)
+        else:
+            super().move(one)
+
+    def drop(self, one: Begun) -> None:
+        """Take back what was made; the machine closes it."""
+        if one.disk.id in self._parts:
+            snapshot.drop_unused(self._repository, self._parts[one.disk.id], one)
+        else:
+            super().drop(one)
+
+    def switch(self) -> None:
+        """Have the machine go on in all overlays at one moment."""
+        both = [(part, self._leases[disk]) for disk, part in self._parts.items()]
+        snapshot.switch(self._context, self._state, self._repository, both)
+
+    def noted(self, record: Record) -> Record:
+        """Return the record with what its volume looks like, now that the machine has left it."""
+        return seen.noted(self._repository, record)

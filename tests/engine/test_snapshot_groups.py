@@ -1,0 +1,190 @@
+"""create_snapshot_group: all of the snapshots or none, and what a group that somebody died over is."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.data import decoding, model
+from engine.data.model import GROUP
+from engine.data.records import Record
+from engine.errors import BadRequest, DiskwrightError, ImageBusy, NotFound, Refused
+from engine.formats.files.layout import parse_tag_name
+from engine.tags import changes
+from engine.triage.rules import U_VERSION
+from engine.verbs import group
+from sim.disk.files import Fault
+from sim.explore.cases.driver import Driver, read
+from sim.explore.cases.fixtures import images
+from sim.explore.cases.taking import offered, run_each_once
+from sim.hosts.crash import Crashed
+from sim.hosts.processes import SimProcess
+from sim.hosts.world import World
+
+
+@pytest.fixture
+def driver() -> Driver:
+    world = World()
+    world.create("a", "b")
+    made = Driver(world)
+    images.two_disks(made)
+    return made
+
+
+def shown(driver: Driver) -> list[str]:
+    """The snapshots that a host sees which has read nothing before, but the one that is there from the start."""
+    engine = driver.world.host("two")
+    found = [image.id for image in engine.list_images("a") if not image.mutable and not image.removed]
+    return sorted(image for image in found if image != driver.named["snapshot"])
+
+
+def as_written(driver: Driver, tag: str) -> Record:
+    """The newest record of a tag, as its bytes say."""
+    files = driver.engine().doors.files
+    place = driver.engine().context.repository("a").place
+    names = [entry.name for entry in files.list_directory(f"{place}/tags/{tag[:2]}")]
+    newest = max(
+        name for name in names if name.startswith(tag) and (parsed := parse_tag_name(name, tag[:2])) and not parsed[2]
+    )
+    return decoding.decode(files.read_file(f"{place}/tags/{tag[:2]}/{newest}", 1 << 20), tag)
+
+
+def fix_all(driver: Driver) -> None:
+    engine = driver.world.host("two")
+    run_each_once(engine, lambda: offered(engine, "a"), 12)
+
+
+def killed(driver: Driver, links: int, call: str) -> list[str]:
+    """Have the verb die before the first such call after so many records were linked; return the tags that it has
+    made."""
+    engine = driver.world.host("one")
+    tags = engine.context.repository("a").tags
+    before, count = tags.scan().keys(), [0]
+
+    def hook(process: SimProcess, now: str, what: str) -> Fault:
+        if count[0] >= links and now == call:
+            process.kill()
+        if now == "files.link":
+            driver.world.storage.settle()  # of what is not durable there is little to choose from
+        count[0] += now == "files.link"
+        return Fault.NONE
+
+    driver.world.process_of(engine).hook = hook
+    with pytest.raises(Crashed):
+        engine.create_snapshot_group("a", images.both(driver), {"name": "x"})
+    return sorted(driver.world.host("two").context.repository("a").tags.scan().keys() - before)
+
+
+SWITCHED, SEAL_SEEN, SEALED = (4, "files.link"), (5, "files.sync_directory"), (5, "files.link")
+"""Five records are linked until the group counts: of two snapshots, of two disks, the seal."""
+
+
+def test_each_is_a_snapshot_like_any_other_then(driver: Driver):
+    """What the disks contained, under the ids of the disks they are of; nothing on disk tells of a group."""
+    engine, disks = driver.engine(), images.both(driver)
+    made = engine.create_snapshot_group("a", disks, {"name": "monday"}, {"strategy": "performance"})
+    assert list(made) == disks and sorted(made.values()) == shown(driver)
+    for disk, snapshot in made.items():
+        content = driver.image("a", disk).content
+        assert read(engine, "a", snapshot, content.size).same(content)
+        record = as_written(driver, snapshot)
+        assert (record.strong, record.operation, record.user_data) == (True, None, {"name": "monday"})
+        assert record.strategy == "performance" and record.seen is not None
+    assert engine.create_snapshot_group("a", disks[:1]).keys() == set(disks[:1])
+
+
+def test_what_cannot_be_a_group_is_refused_with_nothing_done(driver: Driver):
+    """None, one twice, one of another repository, one that is none, a snapshot, one in use."""
+    engine, (disk, other) = driver.engine(), images.both(driver)
+    elsewhere = engine.create_virtual_disk("b", 1 << 20)
+    before = engine.context.repository("a").tags.scan().keys()
+    refused: list[tuple[list[str], type[DiskwrightError], str]] = [
+        ([], BadRequest, "1 to 256"),
+        ([disk, disk], BadRequest, "twice"),
+        ([disk, elsewhere], Refused, "in b, not in a"),
+        ([disk, "f" * 32], NotFound, "no image"),
+        ([disk, driver.named["snapshot"]], Refused, "snapshot already"),
+    ]
+    for disks, kind, words in refused:
+        with pytest.raises(kind, match=words):
+            engine.create_snapshot_group("a", disks)
+    engine.prepare_image("a", other)
+    with pytest.raises(ImageBusy, match="in use") as error:
+        engine.create_snapshot_group("a", [disk, other])
+    assert "attach" in error.value.next_step
+    assert engine.context.repository("a").tags.scan().keys() == before
+
+
+def test_a_sealed_group_counts_before_its_records_say_so_one_by_one(driver: Driver):
+    """Whichever of them is touched first, and however: both are there, and in the end each has a record of its own."""
+    first, second = killed(driver, *SEALED)
+    assert all(as_written(driver, tag).in_group for tag in (first, second))
+    assert shown(driver) == [first, second]
+    engine = driver.world.host("two")
+    sealed = first if as_written(driver, first).strong else second
+    engine.remove_image("a", sealed)  # which takes the record away that says of both that they count
+    other = as_written(driver, second if sealed == first else first)
+    assert other.strong and other.operation is None and shown(driver) == [other.id]
+    engine.restore_image("a", sealed)
+    assert shown(driver) == [first, second]
+
+
+@pytest.mark.parametrize("sealing", [True, False])
+def test_a_seal_that_was_only_seen_is_made_durable_before_one_is_changed(driver: Driver, sealing: bool):
+    """Who sealed has died before that was durable; wherever the power goes then, both are there or none."""
+    world = driver.world
+    made = killed(driver, *SEAL_SEEN)
+    (sealed,) = [tag for tag in made if as_written(driver, tag).strong]
+    (other,) = {*made} - {sealed}
+    engine = world.host("two")
+    engine.list_images("a")
+    seen: list[int] = []
+
+    def hook(process: SimProcess, call: str, what: str) -> Fault:
+        if call in ("files.link", "files.sync_directory"):
+            seen.extend(len(shown(driver.fork(world.fork(state.storage)))) for state in world.crash_states())
+        return Fault.NONE
+
+    world.process_of(engine).hook = hook
+    engine.set_user_data("a", sealed if sealing else other, {"changed": True})
+    hook(world.process_of(engine), "files.link", "")
+    assert {*seen} == {0, 2}
+
+
+def test_a_group_that_was_never_sealed_is_taken_back_whole(driver: Driver):
+    """All of it is hidden data, which the fixes that are offered merge; the disks read as they did."""
+    made = killed(driver, *SWITCHED)
+    assert len(made) == 2 and not shown(driver)
+    engine = driver.world.host("two")
+    fix_all(driver)
+    assert not [image for image in engine.inspect_repository("a").images if image.hidden]
+    for disk in images.both(driver):
+        content = driver.image("a", disk).content
+        assert read(engine, "a", disk, content.size).same(content)
+
+
+def test_who_seals_late_finds_out_that_one_was_touched(driver: Driver, monkeypatch: pytest.MonkeyPatch):
+    """Another host has lost its patience with one of them: none counts, whichever it was."""
+    for which in (0, 1):
+
+        def meanwhile(steps: group.Steps, which: int = which) -> None:
+            repository = driver.world.host("two").context.repository("a")
+            begun = [one for one, entry in repository.tags.scan().items() if entry.record and entry.record.operation]
+            operation = as_written(driver, begun[0]).operation
+            assert operation is not None
+            changes.change(repository, operation.pinned[which], lambda now: now._replace(epoch=now.epoch + 1))
+
+        monkeypatch.setattr(group.Steps, "switch", meanwhile)
+        engine = driver.engine()
+        with pytest.raises(Refused, match="changed at the same moment"):
+            engine.create_snapshot_group("a", images.both(driver))
+        assert not shown(driver)
+        fix_all(driver)
+
+
+def test_an_older_program_leaves_a_group_alone(driver: Driver, monkeypatch: pytest.MonkeyPatch):
+    """It understands neither of the records, and offers nothing for them, sealed or not."""
+    made = killed(driver, *SEALED)
+    monkeypatch.setattr(decoding, "VERBS", model.VERBS - {GROUP})
+    report = driver.world.host("three").inspect_repository("a")
+    assert {image.id for image in report.images if image.rule == U_VERSION} >= set(made)
+    assert not [fix for fix in report.fixes if {*fix.images} & {*made}]

@@ -126,7 +126,7 @@ class _Look:
         actual = ABSENT if one is None else REMOVED if one["removed"] else PRESENT
         if f"{self.repository}/{image.name}" in self.world.away:
             return []
-        if actual not in image.states and not (image.hurt and actual == ABSENT):
+        if not image.may_be(actual):
             allowed = " or ".join(sorted(image.states))
             return [self._finding("state", image.name, f"{image.id} is {actual}, must be {allowed}; listed: {one}")]
         image.states = {actual}

@@ -30,6 +30,13 @@ def machine_dies(world: World, action: Action) -> Outcome:
     return Outcome()
 
 
+def machine_crashes(world: World, action: Action) -> Outcome:
+    """Kill a machine that its manager will start again: its disk stays prepared, and nobody has the data open."""
+    if machine := world.machines.get(action["machine"]):
+        machine.hands.kill(machine.number)
+    return Outcome()
+
+
 def teardown_under_machine(world: World, action: Action) -> Outcome:
     """Tear a disk down while its machine runs."""
     machine = world.machines.get(action["machine"])
@@ -181,19 +188,20 @@ def damage(world: World, action: Action) -> Outcome:
     hurts, _strike = DAMAGES[action["what"]]
     world.deleted |= set(world.files(action["repo"]).damage(action["what"], image.id, action["at"]))
     if hurts == "record":
-        image.hurt = "record"
+        image.damaged("record")
     if action["what"] == "locks-gone":  # it is made again by one host, and is another file for the others
         world.replaced.add(action["repo"])
     for other in world.model.repositories[action["repo"]].values() if hurts == "volume" else ():
         if other.family == image.family:
-            other.hurt = "volume"
+            other.damaged("volume")
     return Outcome()
 
 
 def record_away(world: World, action: Action) -> Outcome:
     """Take the record of an image away: it is being restored, and its data came first."""
     image = _image(world, action)
-    world.away[f"{action['repo']}/{image.name}"] = world.files(action["repo"]).record_away(image.id)
+    files, whole = world.files(action["repo"]), bool(action.get("whole"))
+    world.away[f"{action['repo']}/{image.name}"] = files.record_away(image.id, whole)
     return Outcome()
 
 
@@ -204,6 +212,6 @@ def record_back(world: World, action: Action) -> Outcome:
     return Outcome()
 
 
-_MACHINES = (holder_kill, machine_dies, teardown_under_machine, host_dies, host_sleeps)
+_MACHINES = (holder_kill, machine_dies, machine_crashes, teardown_under_machine, host_dies, host_sleeps)
 _STORAGE = (grow, power_cut, fill, backup, restore_backup, restore_locks, damage, record_away, record_back)
 OUTSIDE = {one.__name__: one for one in (*_MACHINES, *_STORAGE)}

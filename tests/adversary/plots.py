@@ -92,12 +92,13 @@ def _holder(rng: random.Random) -> Rounds:
 
 def _power_cut(rng: random.Random) -> Rounds:
     t = _Teller(rng)
-    late = [t.about("digest", "s")] if rng.random() < 0.5 else []
+    late = [t.about("digest", "s")] if rng.random() < 0.3 else []
+    unseen = {"unseen": rng.random() < 0.8}  # who reads an image may make it durable by that
     return [
         [t.disk(strategy=rng.choice(("space", "performance")))],
         [t.write()],
-        [t.write(mode=rng.choice(("unsafe", "unsafe", "writeback")), flush=False)],
-        [t.snapshot("s")],
+        [t.write(mode=rng.choice(("unsafe", "unsafe", "writeback")), flush=False, **unseen)],
+        [{**t.snapshot("s"), **unseen}],
         *([late] if late else []),
         [t.act("power_cut")],
     ]
@@ -139,7 +140,9 @@ def _older_source(rng: random.Random) -> Rounds:
 
 def _locks(rng: random.Random) -> Rounds:
     t = _Teller(rng)
-    return [[t.disk()], [t.machine(host=0)], [t.act("restore_locks")], [t.machine("second", host=1)], [t.snapshot("s")]]
+    crash: Rounds = [[t.act("machine_crashes", machine="machine")]] if rng.random() < 0.5 else []
+    machine, second = t.machine(host=0), t.machine("second", host=1)
+    return [[t.disk()], [machine], *crash, [t.act("restore_locks")], [second], [t.snapshot("s")]]
 
 
 def _damage(what: str) -> Callable[[random.Random], Rounds]:
@@ -150,12 +153,9 @@ def _damage(what: str) -> Callable[[random.Random], Rounds]:
             layers += [[t.write()], [t.snapshot(name)]]
         other = t.disk(**{"as": "bystander"})
         victim = rng.choice(("plot", "s1", "s1"))
-        return [
-            [t.disk(), other],
-            *layers,
-            [t.write()],
-            [t.about("damage", victim, what=what, at=rng.randrange(1, 1 << 20))],
-        ]
+        struck = t.about("damage", victim, what=what, at=rng.randrange(1, 1 << 20))
+        removed: Rounds = [[t.about("remove", victim)]] if rng.random() < 0.3 else []
+        return [[t.disk(), other], *layers, [t.write()], *removed, [struck]]
 
     return make
 
@@ -205,11 +205,12 @@ def _record_late(rng: random.Random) -> Rounds:
     victim = rng.choice(("plot", "plot", "s"))
     before = [[t.snapshot("s")]] if victim == "s" or rng.random() < 0.3 else []
     fixes = t.fix(irreversible=False)
+    whole = victim == "plot" and rng.random() < 0.7  # what others stand on is put together again from them
     return [
         [t.disk()],
         [t.write()],
         *before,
-        [t.about("record_away", victim)],
+        [t.about("record_away", victim, whole=whole)],
         [fixes],
         [t.about("record_back", victim)],
         [fixes],

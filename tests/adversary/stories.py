@@ -108,7 +108,8 @@ def _repeat(world: World, story: Story) -> list[Finding]:
 def _one_round(world: World, story: Story, number: int) -> list[Finding]:
     host = world.hosts[number % len(world.hosts)]
     findings = world.play(story.rounds[number])
-    if not findings:
+    unseen = any(action.get("unseen") for action in story.rounds[number])
+    if not findings and not unseen:
         findings = (
             judging.settle(world, host)
             if number in story.settles

@@ -21,7 +21,7 @@ from tests.adversary.doors.sites import Here
 from tests.adversary.known import KNOWN
 from tests.adversary.oracle.contents import BLOCK, Content, block_bytes, extent_bytes, judge
 from tests.adversary.oracle.findings import Finding
-from tests.adversary.oracle.model import ABSENT, PRESENT, REMOVED, Change, Said, states_after
+from tests.adversary.oracle.model import ABSENT, PRESENT, REMOVED, Change, Image, Said, states_after
 from tests.adversary.plots import PLOTS
 from tests.adversary.shrinking import shrink
 from tests.adversary.stories import Played, Stage, Story
@@ -129,6 +129,19 @@ def test_acknowledged_changes_are_there_and_refused_ones_are_not():
     beside, after = (Change("restore", Said.DONE, began, 5.0) for began in (2.0, 4.0))
     assert states_after({PRESENT}, [remove, beside], cleaned=False) == {PRESENT, REMOVED}
     assert states_after({PRESENT}, [remove, after], cleaned=True) == {PRESENT}
+
+
+def test_a_removal_may_be_forgotten_where_its_record_was_damaged():
+    """The image is there again then. No other one is, and one that was there is not removed."""
+    removed, present, torn = (Image("i", "disk", "1", [], {state}, "i") for state in (REMOVED, PRESENT, REMOVED))
+    removed.damaged("record")
+    present.damaged("record")
+    torn.damaged("volume")
+    assert [removed.may_be(state) for state in (PRESENT, REMOVED, ABSENT)] == [True, True, True]
+    removed.states = {PRESENT}
+    assert removed.may_be(REMOVED)
+    assert [present.may_be(state) for state in (PRESENT, REMOVED, ABSENT)] == [True, False, True]
+    assert [torn.may_be(state) for state in (PRESENT, REMOVED, ABSENT)] == [False, True, True]
 
 
 def test_a_story_is_shrunk_to_what_shows_it():

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.adversary.doors import damage, processes
 from tests.adversary.doors.kills import Kill, Killer
-from tests.adversary.doors.machines import Running, start
+from tests.adversary.doors.machines import MachineError, Running, start
 from tests.adversary.doors.quick import Quick, Started
 from tests.adversary.oracle.findings import CannotTry
 
@@ -99,6 +99,8 @@ class Hands:
 
     def machine_write(self, number: int, write: int, first: int, count: int) -> None:
         """Write numbered blocks, durable when this returns. MachineError: nobody knows whether they are there."""
+        if number not in self._machines:
+            raise MachineError("the machine was ended beside this")
         self._machines[number].write(write, first, count)
 
     def machine_running(self, number: int) -> bool:
@@ -122,11 +124,13 @@ class Hands:
         damage.DAMAGES[what][1](Path(root), image, at)
         return [path.name for path in volumes if not path.exists()]
 
-    def record_away(self, root: str, image: str, kept: str) -> str:
-        """Take the record of an image away; return where it was."""
+    def record_away(self, root: str, image: str, kept: str, whole: bool) -> str:
+        """Take the newest generation of the record of an image, or all that there is of it (`whole`), to a directory
+        `kept`; return where it was."""
         record = damage.record_of(Path(root), image)
-        self.shell('mv "$1" "$2"', str(record), kept)
-        return str(record)
+        prefix = record.parent / f"{image}." if whole else record
+        self.shell('mkdir "$2"; mv "$1"* "$2"', str(prefix), kept)
+        return str(record.parent)
 
     def left_over(self, root: str) -> list[str]:
         """Return the files of a repository that an empty one has not."""

@@ -69,14 +69,14 @@ class Files:
         """Damage one object (`what`) at a place in it; return the names of the files that are gone with it."""
         return list(self.hands().damage(what, str(self.root), image, at))
 
-    def record_away(self, image: str) -> tuple[str, str]:
-        """Take the record of an image away; return where it was, and where it is."""
+    def record_away(self, image: str, whole: bool) -> tuple[str, str]:
+        """Take the record of an image away, or its newest generation alone; return where it was, and where it is."""
         kept = f"{self.root}-record-{image}"
-        return self.hands().record_away(str(self.root), image, kept), kept
+        return self.hands().record_away(str(self.root), image, kept, whole), kept
 
     def record_back(self, record: str, kept: str) -> None:
         """Bring it back."""
-        self.hands().shell('mkdir -p "$(dirname "$1")"; mv "$2" "$1"', record, kept)
+        self.hands().shell('mkdir -p "$1"; mv "$2"/* "$1"; rmdir "$2"', record, kept)
 
 
 class Directory(Files):

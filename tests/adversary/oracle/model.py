@@ -44,6 +44,7 @@ class Image:
     source: str = ""  # an image (REPOSITORY/NAME) from which unfinished work has to read
     follows: str = ""  # the disk whose later moments a copy may show until it is finished
     hurt: str = ""  # what the adversary damaged: "record" or "volume"
+    forgotten: bool = False  # the damaged record was the one that told a removal: whether there was one is not known
     grown_from: int = 0  # size before another tool changed it
     checked: bool = False  # its content was compared, and nothing has been done to it since
 
@@ -51,6 +52,20 @@ class Image:
     def settled(self) -> bool:
         """Say whether exactly one moment is allowed."""
         return len(self.contents) == 1 and not self.follows
+
+    def damaged(self, hurts: str) -> None:
+        """Note damage. Who cannot read that an image was removed shows it as one that is there, broken, and mends it
+        as one: rather a removal is undone than an image lost."""
+        self.hurt = hurts
+        self.forgotten = self.forgotten or (hurts == "record" and REMOVED in self.states)
+
+    def may_be(self, state: str) -> bool:
+        """Say whether it may be found in that state."""
+        return (
+            state in self.states
+            or (bool(self.hurt) and state == ABSENT)
+            or (self.forgotten and state in (PRESENT, REMOVED))
+        )
 
 
 @dataclass

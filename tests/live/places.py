@@ -30,6 +30,8 @@ class Place(NamedTuple):
     longer: int = 3 << 19
     other: str = "host-b"
     """The host that goes on with what the first one has begun."""
+    grown: tuple[str, ...] = ("space", "performance")
+    """Strategies of disks that can be made longer beside their machine."""
     first_s: float = 0.6
     """How long a verb takes, before that was seen."""
 
@@ -59,6 +61,15 @@ class _Connected:
         return Engine(real_doors(host), str(self._root / f"state-{host}"))
 
 
+def leave(place: Place, world: World) -> None:
+    """Have its hosts leave nothing behind that others on this machine would see: mounts, devices."""
+    for host in {"host-a", place.other}:
+        engine = world.engine(host)
+        for repository in engine.list_repositories():
+            engine.disconnect_storage_repository(repository)
+        engine.close()
+
+
 LOCAL = Place(lambda root: kit.World(root, "a", "b").create())
 
 
@@ -79,4 +90,4 @@ def on_lvm(group: str) -> Place:
         found = _Connected(root, "lvm-1.0", lambda name: {"volume_group": f"{group}{name}"})
         return found.create(lambda name: {"devices": [_DEVICES[name]]})
 
-    return Place(world, 4 * _MIB, 8 * _MIB, other="host-a", first_s=6.0)
+    return Place(world, 4 * _MIB, 8 * _MIB, other="host-a", grown=("space",), first_s=6.0)

@@ -75,7 +75,7 @@ class Rounds:
     def play(self) -> list[str]:
         """Play one round and say what went wrong."""
         engine = self._world.engine("host-a")
-        strategy = self._random.choice(["space", "performance"])
+        strategy = self._random.choice(self._strategies())
         disk = engine.create_virtual_disk("a", self._place.size, options={"strategy": strategy})
         dies = self._random.choice([NOBODY, VERB, VERB, MACHINE, BOTH])
         try:
@@ -85,6 +85,9 @@ class Rounds:
                 engine.teardown_image("a", disk)
             engine.close()
         return [f"{dies}, {strategy}: {problem}" for problem in problems]
+
+    def _strategies(self) -> tuple[str, ...]:
+        return ("space", "performance")
 
     def _played(self, engine: Engine, disk: str, dies: str) -> list[str]:
         entry = engine.prepare_image("a", disk, monitor=f"qmp:{self._folder / 'qmp'}")
@@ -196,6 +199,9 @@ class Rounds:
 
 class Resizes(Rounds):
     """Rounds of live resizes."""
+
+    def _strategies(self) -> tuple[str, ...]:
+        return self._place.grown
 
     def _played(self, engine: Engine, disk: str, dies: str) -> list[str]:
         entry = engine.prepare_image("a", disk, monitor=f"qmp:{self._folder / 'qmp'}")
@@ -423,6 +429,7 @@ def main(kinds_of_rounds: Sequence[type[Rounds]] = _KINDS) -> int:
                 wrong += 1
             if number % (50 if place is places.LOCAL else 5) == 0:
                 print(f"{number} rounds, {wrong} problems, {time.monotonic() - start:.0f} s", flush=True)
+        places.leave(place, world)
     counted = sum((kind.counted for kind in kinds), Counter[str]())
     print(f"seed {given.seed}: {given.rounds} rounds, {wrong} problems; {dict(sorted(counted.items()))}")
     return int(bool(wrong))

@@ -39,7 +39,7 @@ from sim.hosts.crash import Crashed
 from sim.hosts.doors.hypervisor import CHANGES
 from sim.hosts.machine import SimMachine
 from sim.hosts.processes import HOLDER, SimProcess
-from sim.hosts.world import FORMAT, World
+from sim.hosts.world import FORMAT, LVM, World
 
 MONITORS = QMP, LIBVIRT = "qmp:/run/machine", "libvirt:qemu:///system/machine"
 """Its own, or that of libvirt, which starts it anew as it is defined, prepared by the hook."""
@@ -475,8 +475,8 @@ def _shown(engine: Engine, image: str, size: int, repository: str = "a") -> Cont
         engine.context.deactivate()
 
 
-def main() -> int:
-    """Explore all of it, and say what went wrong."""
+def main(format: str = FORMAT) -> int:
+    """Explore all of it in a format, and say what went wrong."""
     harmed = 0
     cases = [(verb, prepare) for verb, all_of_it in PREPARED.items() for prepare in all_of_it]
     for (verb, prepare), monitor in product(cases, MONITORS):
@@ -484,7 +484,8 @@ def main() -> int:
             images.a_removed_one_further_down,
             images.a_removed_one_at_the_bottom,
         )
-        for run in () if refused else runs(verb, prepare, monitor=monitor):
+        refused = refused or (format == LVM and (verb, prepare) == (RESIZE, images.a_raw_disk))
+        for run in () if refused else runs(verb, prepare, format, monitor=monitor):
             if run is not None:
                 harmed += 1
                 print(run)  # noqa: T201 - a command
@@ -492,4 +493,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

@@ -73,11 +73,6 @@ def attach(context: Context, state: HostState, repo_id: str, disk: str, monitor:
     return entry
 
 
-def hosts_share(repository: Repository) -> bool:
-    """Tell whether hosts share a group, whose leases one process has alone from the moment when it holds them."""
-    return repository.manager is not None and repository.constraints().shared
-
-
 def own_paths_of(repository: Repository, links: list[chains.Link]) -> list[str]:
     """Return the paths of the volumes of a disk and of the layer below it."""
     return [gate.open_layer(repository, link.tag, link.volume, Purpose.READ).path for link in links[:2]]

@@ -40,7 +40,7 @@ from engine.host.machines import Machine
 from engine.host.paths import EVERY
 from engine.host.state import HostState, Prepared
 from engine.survey import survey
-from engine.tags import chains, changes
+from engine.tags import chains, changes, leasing
 from engine.tags.attempt import Attempt
 from engine.tags.context import Context
 from engine.tags.leasing import LeaseSet
@@ -58,7 +58,7 @@ _CANNOT = "Look at the machine; or stop it and tear the disk down, and run the f
 def entry_of(state: HostState, repository: Repository, fix: Fix) -> Prepared | None:
     """Return how the disk is prepared here whose machine does a merge, of what is below it or further down; None where
     none does."""
-    if fix.rule != M_CHAIN or not fix.images or machines.hosts_share(repository):
+    if fix.rule != M_CHAIN or not fix.images or leasing.hosts_share(repository):
         return None
     disks = [one for one in state.monitored(repository.identity) if survey.stands_on(repository, one, fix.images[0])]
     entries = [entry for disk in disks if (entry := machines.entry_of(state, repository, disk)) and entry.monitor]

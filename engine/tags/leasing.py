@@ -98,6 +98,11 @@ def _all_or_none() -> Iterator[LeaseSet]:
         undo.pop_all()
 
 
+def hosts_share(repository: Repository) -> bool:
+    """Tell whether hosts share a group: a lease there is of one process alone from the moment when that holds it."""
+    return repository.manager is not None and repository.constraints().shared
+
+
 def is_held(repository: Repository, tag: str) -> bool:
     """Ask for whoever only looks whether somebody holds the lease of ``tag``; False where that cannot be asked."""
     with contextlib.suppress(DiskwrightError):

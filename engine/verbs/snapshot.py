@@ -39,7 +39,8 @@ def alone(context: Context, repository: Repository, disks: Iterable[str]) -> Ite
         with leasing.take(context.doors, repository, disks):
             yield
     except ImageBusy as error:
-        error.next_step += "; or, if a machine has it open here, say how to speak to it: diskwright attach"
+        if not leasing.hosts_share(repository):  # else no snapshot is taken beside a machine
+            error.next_step += "; or, if a machine has it open here, say how to speak to it: diskwright attach"
         raise
     finally:
         context.deactivate()

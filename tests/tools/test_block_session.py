@@ -14,6 +14,7 @@ from engine.doors.images import Layer
 from engine.errors import BadRequest, NoSpace, ReadFailed, ToolFailed
 from engine.tools.block.device import DirectBlockHandle
 from engine.tools.block.session import BlockSession
+from engine.tools.local.leases import OfdLeases
 from engine.tools.local.lending import PIECE_BYTES
 from engine.tools.qemu.images import QemuImageTool
 
@@ -272,3 +273,19 @@ def test_what_cannot_be_opened_is_an_error_with_its_name(device, tmp_path):
     for path, length in (("/dev/nothing-here", 0), (str(file), 0), (layer.path, 11 * MIB)):
         with pytest.raises(ToolFailed, match=path):
             BlockSession(Layer(path, VolumeFormat.RAW, True, length), writable=False)
+
+
+def test_a_device_that_is_shut_is_opened_by_no_qemu_for_writing(loop_device, tmp_path: Path):
+    """By whatever name: a machine that is started anew on the volume that it has left is refused. Who reads is not."""
+    device, _ = loop_device(MIB)
+    (tmp_path / "disk").symlink_to(device)
+
+    def opened(*more: str) -> bool:
+        words = ["qemu-io", *more, "-f", "raw", "-c", "read 0 512", str(tmp_path / "disk")]
+        return not subprocess.run(words, check=False, capture_output=True).returncode
+
+    assert opened()
+    lease = OfdLeases().guard(device, writable=False, device=True)
+    assert lease is not None and not opened() and opened("-r")
+    lease.release()
+    assert opened()

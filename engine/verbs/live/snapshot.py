@@ -109,7 +109,7 @@ class Part(NamedTuple):
 
 def require_not_shared(repository: Repository, disk: str) -> None:
     """Return if others could use the snapshot of a disk that has a holder. Refused."""
-    if machines.hosts_share(repository):
+    if leasing.hosts_share(repository):
         raise Refused(
             f"image {disk} is in use, and hosts share {repository.place}: what a holder has there is its alone, and "
             "others could not use the snapshot",

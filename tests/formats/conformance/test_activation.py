@@ -32,3 +32,15 @@ def test_a_volume_can_be_used_again_after_it_was_deactivated(storage: Storage):
     repository.activation.deactivate()
     assert repository.volumes.layer(qcow2()) == first
     repository.activation.deactivate()
+
+
+def test_a_volume_that_is_shut_can_be_locked_by_others_who_let_nobody_write(storage: Storage):
+    """And goes as any when none of them has it any more."""
+    repository = storage.open()
+    assert repository.activation is not None
+    repository.volumes.make(qcow2(), SIZE, None)
+    repository.volumes.layer(qcow2())
+    locks = [repository.activation.shut(qcow2()) for _ in range(2)]
+    for lock in locks:
+        lock.release()
+    assert repository.activation.deactivate(every=True) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine.data.model import Finding, Fix, FixType, ImageReport, RepositoryReport, Risk, Wait, WaitKind
 from engine.data.records import Record
 from engine.triage import rules
-from engine.triage.health import Judge
+from engine.triage.health import Health, Judge
 from engine.triage.offers import cleaning, mending, merging, optimizing
 from engine.triage.view import Graph, View
 
@@ -40,6 +40,7 @@ def judge(view: View) -> RepositoryReport:
             fixes += merging.of_tag(judged, tag)
             findings += _kept_alive(graph, report)
     fixes = linked(graph, _without_guesses(graph, [*fixes, *cleaning.of_repository(graph)]))
+    fixes = _not_in_the_place_of(judged, fixes)
     fixes = _after(list(mending.of_repository(graph)), fixes)
     findings += [Finding("unknown", name, problem) for name, problem in (*view.scan.unlisted, *view.scan.unread)]
     findings += [
@@ -79,6 +80,31 @@ def _without_guesses(graph: Graph, fixes: list[Fix]) -> list[Fix]:
         return fix._replace(wait=Wait(WaitKind.RECORD, others[0], text))
 
     return [held_up(fix) for fix in fixes] if bad else fixes
+
+
+def _not_in_the_place_of(judged: Judge, fixes: list[Fix]) -> list[Fix]:
+    """While the volume of an image is gone from a volume group nothing is made there that could lie where it lay: LVM
+    can put it back (vgcfgrestore) until then. But to mend that image, or to give it up, is an operator's decision."""
+    graph = judged.graph
+    if not graph.view.managed:
+        return fixes
+    gone = [tag for tag in graph.view.scan.tags if _is_gone(graph, judged.health(tag), tag)]
+
+    def held_up(fix: Fix) -> Fix:
+        makes = fix.rule in rules.REBUILDS or fix.rule in rules.UNFINISHED or fix.type is FixType.MERGE
+        if not makes or fix.target in gone or fix.wait is not None:
+            return fix
+        text = f"the data of image {gone[0]}, which is gone from the volume group: something could be put in its place"
+        return fix._replace(wait=Wait(WaitKind.DATA, gone[0], text))
+
+    return [held_up(fix) for fix in fixes] if gone else fixes
+
+
+def _is_gone(graph: Graph, health: Health, tag: str) -> bool:
+    if health.rule != rules.B_GONE or health.culprit != tag:
+        return False
+    record = graph.record(tag)
+    return record is not None and record.volume is not None and graph.quarantined(record.volume) is None
 
 
 def _after(parts: list[Fix], fixes: list[Fix]) -> list[Fix]:

@@ -121,7 +121,8 @@ _TABLE: tuple[Rule, ...] = (
          Executor.DELETE, volumes=Need.SOMETIMES, waits=(WaitKind.RECORD,), all_records=True),
     # -- broken: the data is not what it should be
     Rule(B_GONE, "The volume that the record names is not there.", _BROKEN, "its data is gone: the volume is missing",
-         stuck="Put the volume back, or connect a repository that has the same snapshot. Else remove the image.",
+         stuck="Put the volume back (on LVM vgcfgrestore, if its metadata was put back; make nothing before that), or "
+         "connect a repository that has the same snapshot. Else remove the image.",
          mended_by=(B_REPLICA, B_LOST)),
     Rule(B_LOST, "The volume that the record names stands in quarantine: the record came after it, from a backup or "
          "another copy.", _BROKEN, type=FixType.MEND,

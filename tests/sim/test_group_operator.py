@@ -10,10 +10,12 @@ from collections.abc import Callable
 import pytest
 
 from engine.data.model import Status, VolumeFormat
-from engine.errors import StorageError
+from engine.errors import Refused, StorageError
+from engine.formats.lvm.metadata.layout import volume_name
 from engine.formats.lvm.volumes import extents
-from engine.tags import anchors, sources
+from engine.tags import anchors, changes, sources
 from engine.tags.context import Context
+from engine.triage import judge
 from engine.verbs import remove
 from sim.disk.content import Content
 from sim.disk.files import Fault
@@ -237,3 +239,67 @@ def test_a_full_group_is_said_to_be_full_and_what_frees_room_needs_none(monkeypa
 
     monkeypatch.setattr(remove, "remove", needing_room)
     assert any("needs room in a full group" in problem for problem in full(begun(two_disks)))
+
+
+# -- LVM's metadata of before
+
+
+def kept_over_older_metadata(*made: Callable[[Driver], object]) -> list[str]:
+    """What is wrong after LVM's metadata are put back to before the last things were made, somebody has worked on, and
+    the newest are put back."""
+    run = begun(made[0])
+    harm(run, "back up")
+    driver = Driver(run.world, run.models)
+    for make in made[1:]:
+        make(driver)
+    driver.close()
+    run.models = driver.models
+    return harm(run, "older metadata") + run.look()
+
+
+def test_what_lvm_does_not_know_any_more_is_not_written_over():
+    """It is broken and named meanwhile; nothing is made in its place, neither by a verb nor by a fix that was offered,
+    and when LVM's metadata are there again all is as it was."""
+    assert not kept_over_older_metadata(one_flat, filled_overlay)
+    with patched("engine.formats.lvm.volumes.extents", "Extents._require_all_there", without_if("_lacks")) as hits:
+        assert any("something was made in a" in one for one in kept_over_older_metadata(one_flat, filled_overlay))
+    assert hits
+
+
+def test_a_fix_that_makes_something_in_its_place_is_found(monkeypatch: pytest.MonkeyPatch):
+    """As a rebuild of another image."""
+    monkeypatch.setattr(judge, "_not_in_the_place_of", lambda judged, fixes: fixes)
+    assert kept_over_older_metadata(one_flat, filled_overlay)
+
+
+def one_flat(driver: Driver) -> None:
+    """A disk that could be represented better."""
+    disk = driver.create("a", 64 * KiB)
+    driver.write("a", disk, 0, b"rebuilt" * 9000)
+    driver.set_strategy("a", disk, "performance")
+
+
+def filled_overlay(driver: Driver) -> None:
+    """Another one."""
+    disk = driver.create("a", 64 * KiB)
+    driver.write("a", disk, 0, b"precious" * 8000)
+
+
+def test_whoever_gives_up_what_is_gone_goes_on():
+    """To remove the image and to clean is enough; the refusal says so, and names the image."""
+    run = begun(two_disks)
+    gone, kept = sorted(key[1] for key in run.models[0].images)
+    engine = run.world.host("one")
+    groups = engine.doors.volume_groups
+    record = changes.read(engine.context.repository("a"), gone).record
+    assert record.volume is not None
+    groups.remove("a", volume_name(record.volume.id))
+    groups.sync("a")
+    for verb in (lambda: engine.create_snapshot("a", kept), lambda: engine.create_virtual_disk("a", 64 * KiB)):
+        with pytest.raises(Refused, match=f"the volume of image {gone} is not in the volume group a") as refused:
+            verb()
+        assert "vgcfgrestore" in refused.value.next_step and "clean" in refused.value.next_step
+    engine.remove_image("a", gone)
+    for fix in engine.check_storage_repository("a"):
+        engine.run_fix_here("a", fix)
+    engine.create_snapshot("a", kept)

@@ -60,7 +60,7 @@ class LvmRepository:
         self.activation = Activation(group, guard)
         self.activation.access = header.access(group.name)
         self.volumes = Volumes(group, guard, self.activation)
-        self.extents = Extents(group, guard, self.activation, self.volumes)
+        self.extents = Extents(group, guard, self.activation, self.volumes, self.tags)
         self.leases: HostLeases | SlotLeases
         self.manager: ExclusiveManager | SharedGuard
         if isinstance(guard, SharedGuard):

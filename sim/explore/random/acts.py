@@ -95,6 +95,10 @@ class Acts:
         self._make_peace()
         return self.tools.restore(repo) or self._back_up(repo, models)
 
+    def _put_metadata_back(self, repo: str, models: tuple[Model, ...]) -> Meanwhile | None:
+        self._make_peace()
+        return self.tools.put_metadata_back(repo)
+
     def _upgrade(self, repo: str, models: tuple[Model, ...]) -> Meanwhile | None:
         """The whole of it, or one record."""
         self._make_peace()
@@ -109,10 +113,12 @@ _ACTS: dict[str, Callable[[Acts, str, tuple[Model, ...]], Meanwhile | None]] = {
     "fill": Acts._fill, "away": Acts._take_away, "clone": Acts._clone_over, "restore": Acts._restore,
     "back up": Acts._back_up, "grow": Acts._grow, "rename": Acts._rename, "boot": Acts._boot,
     "chmod": Acts._take_rights, "truncate": Acts._cut_short, "upgrade": Acts._upgrade, "lost leases": Acts._lose_leases,
+    "older metadata": Acts._put_metadata_back,
 }  # fmt: skip
 BESIDE_A_GROUP = ("away", "grow", "rename", "boot")
 """What can be done beside a volume group, or to its devices as a whole."""
 ON_A_GROUP = (*BESIDE_A_GROUP, "fill", "clone", "restore", "back up", "chmod", "truncate")
-"""And with LVM's tools."""
+"""And with other tools on it, as on files."""
+WITH_TOOLS_OF_LVM = (*ON_A_GROUP, "older metadata")
 ON_FILES = (*ON_A_GROUP, "upgrade")
 ON_A_SERVER = (*ON_FILES, "lost leases")

@@ -7,15 +7,16 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from engine.api import Engine
+from engine.data.model import FixType, Risk
 from engine.doors.images import Layer
 from engine.errors import DiskwrightError, NoSpace, StorageError
-from engine.formats.lvm.metadata.layout import is_ours
+from engine.formats.lvm.metadata.layout import is_ours, volume_name
 from engine.triage import rules
 from sim.disk.content import Content
 from sim.disk.nodes import DataOp
 from sim.explore.cases.driver import KiB, layers
-from sim.explore.oracle.reference import BELOW, OWN, Key, Model
-from sim.explore.random.acts import ON_A_GROUP
+from sim.explore.oracle.reference import BELOW, OWN, USABLE, Key, Model
+from sim.explore.random.acts import WITH_TOOLS_OF_LVM
 from sim.explore.random.machines import BLOCK
 from sim.explore.random.operator import Meanwhile, Operator, with_images
 from sim.explore.random.rounds import VolumeGroupRun
@@ -94,6 +95,21 @@ class GroupOperator(Operator):
             at_once=lambda known: tuple(with_images(model, repo, images) for model in known),
         )
 
+    def put_metadata_back(self, repo: str) -> Meanwhile | None:
+        """``vgcfgrestore`` of what LVM kept at the backup, while data and records stay; where volumes are gone by that,
+        somebody works on as far as he may, and puts the newest back, as he is told. None: there is no backup, or
+        nothing is gone."""
+        if repo not in self._blocks:
+            return None
+        newest, older = self._content(repo), self._blocks[repo].metadata
+        self._put(repo, newest._replace(metadata=older))
+        with self._engine() as engine:
+            problems = _work_without(engine, repo, self._group(repo))
+        self._put(repo, self._content(repo)._replace(metadata=newest.metadata))
+        if problems is None:
+            return None
+        return Meanwhile(f"LVM's metadata of {repo} were those of its backup for a while", lambda: problems)
+
     # -- for a round
 
     def fill(self, room: int) -> Meanwhile:
@@ -171,7 +187,7 @@ class OperatedGroupRun(VolumeGroupRun):
     """One run of a host with a volume group; half of the disks have more than one extent: one can be taken away."""
 
     operators = GroupOperator
-    acts = ON_A_GROUP
+    acts = WITH_TOOLS_OF_LVM
     sizes = (64 * KiB, EXTENT_BYTES + 64 * KiB)
 
     def play(self) -> list[str]:
@@ -188,6 +204,26 @@ class OperatedGroupRun(VolumeGroupRun):
                         engine.run_fix_here(repo, fix)
             self.told.append(f"{repo}/{image[:6]} is salvaged")
         return self.look()
+
+
+def _work_without(engine: Engine, repo: str, group: Group) -> list[str] | None:
+    """Do in a repository what may be done while the group has not the volumes of all images; what is wrong with that.
+    None: it has them."""
+    repository = engine.context.repository(repo)
+    named = {tag: entry.record.volume for tag, entry in repository.tags.scan().items() if entry.record}
+    gone = {tag for tag, volume in named.items() if volume and volume_name(volume.id) not in group.volumes}
+    whole = [image for image in engine.list_images(repo) if image.id in gone and image.status in USABLE]
+    if not gone:
+        return None
+    problems = [f"{repo}/{image.id} is {image.status}, and its volume is not there" for image in whole]
+    with contextlib.suppress(DiskwrightError):
+        engine.create_virtual_disk(repo, BLOCK)
+        problems.append(f"something was made in {repo} that may lie where what is gone from it lay")
+    for fix in engine.check_storage_repository(repo):
+        if fix.type is not FixType.CLEAN and not fix.waits_for and fix.risk is not Risk.LOSES_DATA:
+            with contextlib.suppress(DiskwrightError):
+                engine.run_fix_here(repo, fix)
+    return problems
 
 
 def _said_of_a_full_group(name: str, error: Exception | None) -> str:

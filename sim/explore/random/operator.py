@@ -241,6 +241,10 @@ class Operator:
 
         return Meanwhile(f"{repo} is what it was at its backup", accept, in_the_end=models)
 
+    def put_metadata_back(self, repo: str) -> Meanwhile | None:
+        """None: files have no metadata beside their directories."""
+        return None
+
     # -- tools
 
     @contextlib.contextmanager

@@ -114,6 +114,19 @@ class VirtualMachines(Protocol):
         cannot open that."""
 
 
+class GroupTools(Protocol):
+    """LVM's own tools on a host, past the engine. ``root``: as ``Backend.group`` says; ``name``: of what is kept."""
+
+    def back_up(self, host: str, root: str, name: str, data: bool) -> None:
+        """Keep what LVM knows of a volume group, and with ``data`` all that is on its devices."""
+
+    def put_back(self, host: str, root: str, name: str, data: bool) -> None:
+        """Have it there again; without ``data`` what LVM knows alone."""
+
+    def permit(self, host: str, root: str, volume: str, writable: bool) -> None:
+        """Let a volume be written, or only be read."""
+
+
 class Lasting(Protocol):
     """Processes that go on from step to step."""
 
@@ -154,6 +167,12 @@ class Backend(Protocol):
 
     @property
     def lasting(self) -> Lasting | None: ...
+
+    @property
+    def groups(self) -> GroupTools | None: ...
+
+    def group(self, repository: str) -> str:
+        """Return what ``groups`` calls the volume group of a repository, "" where it is none."""
 
     @property
     def world(self) -> World | None:

@@ -31,6 +31,7 @@ from sim.scenario.backends.backend import (
     VirtualMachine,
     VirtualMachines,
 )
+from sim.scenario.backends.groups import SimGroupTools
 from sim.scenario.backends.lasting import LastingEngine
 from sim.scenario.backends.operations import RUNNER, do, is_by_runner, volume_path
 from sim.scenario.backends.watch import Reached, Watch, watching
@@ -56,6 +57,7 @@ class SimBackend:
         self._jobs: dict[str, _Frozen] = {}
         self._open: dict[str, SimProcess] = {}
         self._lasting: dict[tuple[str, str], tuple[SimProcess, LastingEngine]] = {}
+        self.groups = SimGroupTools(self._world.storage)
         self._world.storage.make_directory(_SCRATCH)
         self._vandal = self._world.machine("somebody").process("vandal")
         with self.engine(scenario.hosts[0]) as engine:
@@ -86,6 +88,9 @@ class SimBackend:
 
     def root(self, repository: str) -> str:
         return f"{REPOSITORIES}/{self._plans[repository].directory}"
+
+    def group(self, repository: str) -> str:
+        return self.root(repository) if self._plans[repository].format == LVM else ""
 
     def parameters(self, repository: str) -> dict[str, Any]:
         plan = self._plans[repository]

@@ -41,9 +41,8 @@ VERBS: dict[str, Verb] = {
         backends=_HERE,
     ),
     "resize_behind": Verb(
-        "somebody makes the data of an image longer with a tool of his own",
+        "somebody makes the data of an image longer with a tool of his own; a logical volume also shorter",
         {"image": IMAGE, "in": IN, "size": Field("size", "how long", True)},
-        backends=_HERE,
     ),
     "swap": Verb(
         "two repositories exchange their places",
@@ -57,14 +56,14 @@ VERBS: dict[str, Verb] = {
     ),
     "chmod": Verb(
         "somebody changes the rights to a part of a repository: `none`; of a directory `read`, its names cannot be "
-        "changed; `all`, as it was",
+        "changed; `all`, as it was. On LVM: `read`, the volume of an image is read-only",
         {
             "in": PLACE, "path": Field("text", "where in the repository it is; empty: the repository itself"),
             "image": Field("image", "instead: a file of this image"),
             "part": Field("choice", "with image: which one (default data)", choices=("record", "data")),
             "rights": Field("choice", "what everybody may do", True, choices=("none", "read", "all")),
         },
-        backends=("sim",),
+        backends=("sim", "lab"),
     ),
     "lose_leases": Verb(
         "the server takes a host for dead: what its processes have locked on the storage is free, and fails for them",

@@ -78,6 +78,8 @@ RECORD_DAMAGE = (
 )  # fmt: skip
 HEADER_DAMAGE = ("dirty", "corrupt", "backing", "data-file", "unknown-feature")
 
+_PART = Field("text", "only this file; of a volume group `metadata`: what LVM knows, with vgcfgrestore")
+_METADATA = Field("choice", "of a volume group: only what LVM knows, with vgcfgbackup", choices=("metadata",))
 VERBS: dict[str, Verb] = {
     "create_disk": Verb(
         "a new virtual disk",
@@ -188,12 +190,12 @@ VERBS: dict[str, Verb] = {
         "repository",
     ),
     "back_up": Verb(
-        "copy the directory of a repository with another tool",
-        {"repository": PLACE, "as": Field("new", "a name for the copy", True)},
+        "copy the directory of a repository with another tool, or what is on the devices of its volume group",
+        {"repository": PLACE, "as": Field("new", "a name for the copy", True), "part": _METADATA},
     ),
     "put_back": Verb(
         "have the copy, or one file of it, stand where the repository is",
-        {"repository": PLACE, "backup": Field("name", "the copy", True), "part": Field("text", "only this file")},
+        {"repository": PLACE, "backup": Field("name", "the copy", True), "part": _PART},
     ),
     "disconnect": Verb("disconnect it there", {"repository": PLACE}, "repository"),
     "take_srm": Verb(

@@ -12,7 +12,7 @@ from typing import Any
 from sim.scenario.backends.backend import Backend, Machines, Network
 from sim.scenario.language.model import Step
 from sim.scenario.play.names import Names
-from sim.scenario.play.outside import MACHINES, OPERATORS
+from sim.scenario.play.outside import MACHINES, OPERATORS, fill_groups
 
 
 def _power_cut(machines: Machines, names: Names, step: Step, seed: int) -> tuple[str, ...]:
@@ -24,6 +24,12 @@ def _open_volume(machines: Machines, names: Names, step: Step, seed: int) -> Non
     machines.open_volume(step.host, image.repository, image.id)
 
 
+def _space_left(machines: Machines, names: Names, step: Step, seed: int) -> None:
+    fill_groups(names, step)
+    if not all(names.backend.group(plan.name) for plan in names.scenario.repositories):
+        machines.space_left(step.values["bytes"])
+
+
 OF_HOSTS: dict[str, Callable[[Backend, Step], None]] = {
     "kill_host": lambda backend, step: backend.kill_host(step.values["name"]),
     "reset_host": lambda backend, step: backend.kill_host(step.values["name"]),
@@ -32,7 +38,7 @@ OF_MACHINES: dict[str, Callable[[Machines, Names, Step, int], Any]] = {
     "freeze_host": lambda machines, names, step, seed: machines.freeze_host(step.values["name"]),
     "thaw_host": lambda machines, names, step, seed: machines.thaw_host(step.values["name"]),
     "power_cut": _power_cut,
-    "space_left": lambda machines, names, step, seed: machines.space_left(step.values["bytes"]),
+    "space_left": _space_left,
     "jump_clock": lambda machines, names, step, seed: machines.jump_clock(step.values["name"], step.values["seconds"]),
     "wait": lambda machines, names, step, seed: machines.wait(step.values["seconds"]),
     "open_volume": _open_volume,

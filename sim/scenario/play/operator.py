@@ -1,4 +1,5 @@
-"""What an operator does to the directory of a repository with other tools: copies it, puts a copy back, takes it away.
+"""What an operator does to the directory of a repository, or to its volume group, with other tools: copies it, puts a
+copy back, takes it away.
 
 Everything is durable afterwards.
 """
@@ -13,9 +14,19 @@ from sim.scenario.language.model import Step
 from sim.scenario.language.patterns import Piece, chunks
 from sim.scenario.play.names import Names
 
+METADATA = "metadata"
+"""The part of a volume group that LVM itself knows of."""
+
 
 def back_up(names: Names, step: Step) -> None:
     """Copy a repository as it is now, also while it is used."""
+    values, backend = step.values, names.backend
+    if group := backend.group(values["repository"]):
+        assert backend.groups is not None, f"{backend.name} has no volume groups"
+        backend.groups.back_up(step.host, group, values["as"], "part" not in values)
+        return
+    if "part" in values:
+        raise names.impossible(step.line, "a repository that is a directory is copied as a whole")
     copy_tree(
         names.backend.files, names.backend.root(step.values["repository"]), names.backend.scratch(step.values["as"])
     )
@@ -23,7 +34,14 @@ def back_up(names: Names, step: Step) -> None:
 
 def put_back(names: Names, step: Step) -> None:
     """Have the backup, or one file of it, stand where the repository is."""
-    files, values = names.backend.files, step.values
+    values, group = step.values, names.backend.group(step.values["repository"])
+    if group:
+        assert names.backend.groups is not None, f"{names.backend.name} has no volume groups"
+        if values.get("part", METADATA) != METADATA:
+            raise names.impossible(step.line, f"of a volume group the part {METADATA} can be put back, or all of it")
+        names.backend.groups.put_back(step.host, group, values["backup"], "part" not in values)
+        return
+    files = names.backend.files
     root, backup = names.backend.root(values["repository"]), names.backend.scratch(values["backup"])
     if "part" in values:
         files.unlink(f"{root}/{values['part']}")

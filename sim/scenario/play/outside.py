@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from engine.api import Engine
 from engine.doors.processes import ProcessState
+from engine.formats.lvm.metadata.layout import volume_name
 from engine.host.state import Prepared
 from sim.hosts.world import on_server
 from sim.scenario.backends.backend import Backend, VirtualMachine
@@ -14,6 +15,7 @@ from sim.scenario.language.patterns import Piece, chunks
 from sim.scenario.play.names import Names
 
 _LOOK_AGAIN_S = 0.002
+_FILLER = "filler"
 
 
 # -- machines
@@ -82,6 +84,11 @@ def _resize(backend: Backend, names: Names, step: Step) -> None:
         volume = names.record(engine, image, step.line).volume
         if volume is None:
             raise names.impossible(step.line, "this image has no data")
+        if names.backend.group(image.repository):
+            group, groups = backend.parameters(image.repository)["volume_group"], engine.doors.volume_groups
+            groups.resize(group, volume_name(volume.id), step.values["size"])
+            groups.sync(group)
+            return
         layer = engine.context.repository(image.repository).volumes.layer(volume)
         engine.doors.images.resize(layer, step.values["size"])
 
@@ -106,7 +113,11 @@ def _rename_host(backend: Backend, names: Names, step: Step) -> None:
 
 
 def _chmod(backend: Backend, names: Names, step: Step) -> None:
-    assert backend.world is not None, "only the simulator has users that are not root"
+    if backend.group(step.values["in"]):
+        _permit(backend, names, step)
+        return
+    if backend.world is None:
+        raise names.impossible(step.line, "of a repository that is a directory this can be played on sim alone")
     values, path = step.values, backend.root(step.values["in"])
     if "image" in values:
         with backend.engine(step.host) as engine:
@@ -120,6 +131,36 @@ def _chmod(backend: Backend, names: Names, step: Step) -> None:
         modes.give_back(path)
     else:
         modes.take(path, values["rights"] == "read")
+
+
+def _permit(backend: Backend, names: Names, step: Step) -> None:
+    assert backend.groups is not None, f"{backend.name} has no volume groups"
+    values = step.values
+    if "image" not in values or values.get("part") == "record" or values["rights"] == "none":
+        raise names.impossible(
+            step.line, "of a volume group the data of an image can be made read-only, and be as it was"
+        )
+    with backend.engine(step.host) as engine:
+        volume = names.record(engine, names.image(values["image"], step.lines["image"], values["in"]), step.line).volume
+    if volume is None:
+        raise names.impossible(step.line, "this image has no data")
+    group = backend.group(values["in"])
+    backend.groups.permit(step.host, group, volume_name(volume.id), values["rights"] == "all")
+
+
+def fill_groups(names: Names, step: Step) -> None:
+    """Leave so many bytes, in whole extents, of each volume group; "plenty": all that there is."""
+    room, backend = step.values["bytes"], names.backend
+    for plan in names.scenario.repositories:
+        if not backend.group(plan.name):
+            continue
+        with backend.engine(step.host) as engine:
+            group, groups = backend.parameters(plan.name)["volume_group"], engine.doors.volume_groups
+            groups.remove(group, _FILLER)
+            report = groups.report(group)
+            if room is not None and (taken := report.free - -(-room // report.extent_bytes) * report.extent_bytes) > 0:
+                groups.create(group, _FILLER, taken, [])
+            groups.sync(group)
 
 
 OPERATORS: dict[str, Callable[[Backend, Names, Step], None]] = {

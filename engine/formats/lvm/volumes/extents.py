@@ -6,10 +6,13 @@ snapshot will never use.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from engine.data.model import VolumeFormat, aligned
 from engine.data.records import VolumeRef
-from engine.doors.volume_groups import BlockHandle, VolumeGroup
-from engine.errors import Conflict, Damaged, from_os_errors
+from engine.doors.volume_groups import BlockHandle, LogicalVolume, VolumeGroup
+from engine.errors import Conflict, Damaged, Refused, from_os_errors
+from engine.formats.base import TagEntry, Tags
 from engine.formats.lvm.group import Group
 from engine.formats.lvm.guard import Guard
 from engine.formats.lvm.metadata import layout
@@ -21,7 +24,8 @@ from engine.formats.lvm.volumes.volumes import Volumes
 class Extents:
     """The room of the volumes of one repository."""
 
-    def __init__(self, group: Group, guard: Guard, activation: Activation, volumes: Volumes) -> None:
+    def __init__(self, group: Group, guard: Guard, activation: Activation, volumes: Volumes, tags: Tags) -> None:
+        self._tags = tags
         self._group = group
         self._groups = group.doors.volume_groups
         self._guard = guard
@@ -29,9 +33,24 @@ class Extents:
         self._volumes = volumes
 
     def require_room(self, format: VolumeFormat, size: int) -> None:
-        """Ask the group for its free extents, and its metadata area for room."""
+        """Ask the group for its free extents, and its metadata area for room. What lay in free extents is not to be put
+        back: Refused while a record names a volume that LVM does not know any more."""
         with self._guard.changing() as report:
             require_free(report, in_extents(most_bytes(format, size), report))
+        self._require_all_there()
+
+    def _require_all_there(self) -> None:
+        tags = self._tags.scan()
+        there = self._group.report().volumes  # after the records: a volume is made before one says that it is whole
+        for tag, entry in tags.items():
+            if _lacks(entry, there) and _lacks(self._tags.read(tag), there):
+                name = self._group.name
+                raise Refused(
+                    f"the volume of image {tag} is not in the volume group {name} any more, and what is made now could "
+                    "be put where it lay",
+                    "If LVM's metadata was put back (vgcfgrestore), put back what it was before that: vgcfgrestore "
+                    f"--list {name}. Else mend image {tag} from a replica, or remove it and clean",
+                )
 
     def make_room(self, volume: VolumeRef, size: int, kept: int = 0) -> None:
         """Extend the logical volume where that is needed; durable on return."""
@@ -104,3 +123,11 @@ class Extents:
         report = self._group.report()
         self._guard.using(report)
         return report
+
+
+def _lacks(entry: TagEntry | None, there: Mapping[str, LogicalVolume]) -> bool:
+    """Return whether a record that is whole has a volume that is neither there nor in quarantine."""
+    record = entry.record if entry is not None else None
+    if record is None or record.volume is None or not record.whole or record.purging:
+        return False
+    return layout.volume_name(record.volume.id) not in there and layout.lost_name(record.volume.id) not in there

@@ -27,6 +27,7 @@ from sim.scenario.backends.real import clusters, worker
 from sim.scenario.backends.real.base import Exit, RealBackend
 from sim.scenario.backends.real.clusters import LOCAL, TOP
 from sim.scenario.backends.real.doors import SANLOCK_TIMEOUT_S, PlainFiles
+from sim.scenario.backends.real.groups import LabGroupTools
 from sim.scenario.language.model import RepositoryPlan, Scenario
 from sim.scenario.language.schema import SHARING_HOSTS
 
@@ -88,11 +89,12 @@ class LabBackend(RealBackend[LabProcess]):
         self._hosts = scenario.hosts
         self._guests = dict(zip(scenario.hosts, self._cluster.hosts, strict=False))
         self._plans = {plan.name: plan for plan in scenario.repositories}
-        self._groups = clusters.groups(scenario)
+        self._groups_of = clusters.groups(scenario)
         self._shared = clusters.is_shared(scenario)
         self._frozen_at: dict[str, float] = {}
         self._pythons: dict[str, RemotePython] = {}
         self._open: dict[str, Running] = {}
+        self.groups = LabGroupTools(self._python, self.guest)
         try:
             self._make_repositories()
         except BaseException:
@@ -137,8 +139,11 @@ class LabBackend(RealBackend[LabProcess]):
         if plan.format.startswith("localfs"):
             return {"path": self.root(repository)}
         if plan.format.startswith("lvm"):
-            return {"volume_group": self._groups[repository]}
+            return {"volume_group": self.group(repository)}
         return {"server": plan.server or self._server(plan).guest.address, "export": "/", "directory": plan.directory}
+
+    def group(self, repository: str) -> str:
+        return self._groups_of.get(repository, "")
 
     def root(self, repository: str) -> str:
         plan = self._plans[repository]

@@ -127,6 +127,11 @@ class LocalBackend(RealBackend[LocalProcess]):
     def virtual(self) -> VirtualMachines:
         return self
 
+    groups = None
+
+    def group(self, repository: str) -> str:
+        return ""
+
     @property
     def lasting(self) -> Lasting:
         return self

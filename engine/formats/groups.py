@@ -41,6 +41,7 @@ class Grouped:
 
     def __init__(self, tags: Tags) -> None:
         self._tags = tags
+        self.settle_all = tags.settle_all
         self._members: dict[str, _Member] = {}
         """What was read of those whose newest record is of a group."""
 
@@ -81,10 +82,6 @@ class Grouped:
         self._tags.settle(tag)
         if tag in self._members:
             self._tags.settle(_first(self._members[tag].record))
-
-    def settle_all(self) -> None:
-        """As ``Tags`` says."""
-        self._tags.settle_all()
 
     def purge(self, tag: str, expected: int) -> None:
         """Purge a tag, which leaves its group before."""

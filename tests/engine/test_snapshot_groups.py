@@ -129,25 +129,34 @@ def test_a_sealed_group_counts_before_its_records_say_so_one_by_one(driver: Driv
 
 
 @pytest.mark.parametrize("sealing", [True, False])
-def test_a_seal_that_was_only_seen_is_made_durable_before_one_is_changed(driver: Driver, sealing: bool):
-    """Who sealed has died before that was durable; wherever the power goes then, both are there or none."""
+@pytest.mark.parametrize("verb", ["change", "base"])
+def test_a_seal_that_was_only_seen_is_made_durable_before_one_is_used(driver: Driver, sealing: bool, verb: str):
+    """Who sealed has died before that was durable; wherever the power goes then, both are there or none, and both once
+    somebody was told so."""
     world = driver.world
     made = killed(driver, *SEAL_SEEN)
     (sealed,) = [tag for tag in made if as_written(driver, tag).strong]
     (other,) = {*made} - {sealed}
-    engine = world.host("two")
+    engine, tag = world.host("two"), sealed if sealing else other
     engine.list_images("a")
-    seen: list[int] = []
+
+    def states() -> set[int]:
+        return {len(shown(driver.fork(world.fork(state.storage)))) for state in world.crash_states()}
+
+    seen = states()
+    assert seen == {0, 2}
 
     def hook(process: SimProcess, call: str, what: str) -> Fault:
         if call in ("files.link", "files.sync_directory"):
-            seen.extend(len(shown(driver.fork(world.fork(state.storage)))) for state in world.crash_states())
+            seen.update(states())
         return Fault.NONE
 
     world.process_of(engine).hook = hook
-    engine.set_user_data("a", sealed if sealing else other, {"changed": True})
-    hook(world.process_of(engine), "files.link", "")
-    assert {*seen} == {0, 2}
+    if verb == "change":
+        engine.set_user_data("a", tag, {"changed": True})
+    else:
+        engine.create_virtual_disk("a", 1 << 20, tag, options={"auto_fix": False})
+    assert seen == {0, 2} and states() == {2}
 
 
 def test_a_group_that_was_never_sealed_is_taken_back_whole(driver: Driver):

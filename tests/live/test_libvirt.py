@@ -126,6 +126,45 @@ def running(daemon: Daemon, tmp_path: Path, request: pytest.FixtureRequest) -> I
     found.end()
 
 
+def test_two_disks_of_a_running_domain_are_frozen_at_one_moment(daemon: Daemon, tmp_path: Path):
+    """By one snapshot of libvirt's, which leaves other disks alone and knows both chains; started anew, the domain has
+    what it wrote, and goes on."""
+    engine = World(tmp_path / "storage", "a").create().engine("host-a")
+    disks = [engine.create_virtual_disk("a", MiB, options={"strategy": one}) for one in ("space", "performance")]
+    entries = [engine.prepare_image("a", disk, monitor=f"libvirt:{daemon.uri}/two") for disk in disks]
+    other = tmp_path / "other"
+    other.write_bytes(bytes(MiB))
+    elements = [prepare.HYPERVISORS["libvirt"](entry) for entry in entries]
+    elements[1] = elements[1].replace("'vda'", "'vdb'")
+    third = f"<disk type='file' device='disk'><source file='{other}'/><target dev='vdc' bus='virtio'/></disk>"
+    domain = daemon.define("two", *elements, third)
+    domain.createWithFlags(PAUSED)
+    try:
+        for number in range(2):
+            guest(domain, f"write -P {number + 1} 0 64k", f"virtio-disk{number}")
+        made = engine.create_snapshot_group("a", disks, {"name": "monday"})
+        for number, disk in enumerate(disks):
+            guest(domain, "write -P 9 0 64k", f"virtio-disk{number}")
+            out = tmp_path / f"{number}.raw"
+            engine.export_image("a", made[disk], str(out), "raw")
+            assert {*out.read_bytes()[: 1 << 16]} == {number + 1}
+        layers = [len(list(one.iter("source"))) for one in fromstring(domain.XMLDesc(0)).iterfind("./devices/disk")]
+        assert layers == [2, 2, 1]
+        domain.destroy()
+        domain.createWithFlags(PAUSED)
+        for number in range(2):
+            guest(domain, "read -P 9 0 64k", f"virtio-disk{number}")
+        assert engine.create_snapshot_group("a", disks).keys() == {*disks}
+        domain.destroy()
+    finally:
+        with contextlib.suppress(Exception):
+            domain.destroy()
+        domain.undefine()
+        for entry in [*engine.list_prepared(), *engine.list_unheld()]:
+            engine.teardown_image("a", entry.image)
+        engine.close()
+
+
 def test_libvirt_knows_what_was_done_to_the_disk_of_a_running_domain(running: Running, tmp_path: Path):
     """Snapshots, an export, merges and a longer disk; meanwhile its daemon is restarted, and in the end the domain, by
     what its definition says. The other disk of the domain is left alone."""

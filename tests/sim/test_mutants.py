@@ -39,8 +39,6 @@ KILLERS = {
     "fixes.repair.accept_written:gate.settle": "accept-written",
     "tags.sessions.close:gate.settle": "machine-unflushed",
     "formats.groups.Grouped.settle:self._tags.settle": "user-data",
-    "formats.groups.Grouped.settle:self._tags.settle#2": "snapshot-group",
-    "formats.groups.Grouped.settle_all:self._tags.settle_all": "old:remove-below",
     "formats.lvm.setup._mark_as_ours:group.sync": "small lvm",
     "fixes.clean.unnamed:repository.tags.settle_all": "clean-unnamed-just-now",
     "fixes.fill._reflink:write.sync": "mend-copy-reflink",
@@ -115,8 +113,9 @@ Only a site of LVM may be missing here: it is looked for in the cases of LVM."""
 REDUNDANT = {
     "survey.kept.settled:repository.tags.settle": "no case has the copy of a disk that runs ended by a process that "
     "dies before it is durable; tests/engine/fixes/test_kept.py does, and misses it",
-    "formats.groups.Grouped._leave:self._tags.settle": "no case changes one of a group whose seal is seen and not "
-    "durable; tests/engine/test_snapshot_groups.py does, and misses it",
+    "formats.groups.Grouped.settle:self._tags.settle#2": "the case that builds on one of a group whose seal is seen "
+    "and not durable takes long; tests/engine/test_snapshot_groups.py does it, too, and misses it",
+    "formats.groups.Grouped._leave:self._tags.settle": "no case changes such a one; the same test does, and misses it",
     "formats.groups.Grouped._leave:self._tags.settle#2": "as the one before",
     "fixes.sparsify.in_place:session.flush": "what is lost are holes: the zeros in their place read the same, and the "
     "next deep check finds them",

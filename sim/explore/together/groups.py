@@ -38,6 +38,9 @@ _AT = 8 * BLOCK
 _MOST_FIXES = 16
 _MOST_STATES = 16
 """Of the states after a power cut."""
+_SETTLED_BEFORE = 24
+"""So many effects before somebody dies all has become durable: names of older records are, which nobody syncs, and they
+would be too many to choose from."""
 
 Moment = dict[str, Content]
 """What each disk shows."""
@@ -157,6 +160,8 @@ class _Run:
         if call in EFFECTS or call in CHANGES or call in ("processes.spawn", "processes.terminate"):
             self.count += 1
             self._use()
+            if self.count == self._effect - _SETTLED_BEFORE:
+                self._world.storage.settle()
             if self.count == self._effect:
                 self._what = f"{call} {what}"
                 if self._dies == MACHINE:

@@ -45,6 +45,12 @@ def parse(text: str) -> Qmp | Libvirt:
     )
 
 
+def waits(text: str) -> bool:
+    """Tell whether a machine that is spoken to so waits with what it was told, and can work on each of its layers:
+    libvirt ends its jobs itself, and works on the top layer alone."""
+    return text.startswith(_QMP)
+
+
 def _is_local(uri: str) -> bool:
     from urllib.parse import urlsplit  # every command imports this module, and few name a monitor
 

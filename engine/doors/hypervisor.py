@@ -80,7 +80,8 @@ class Monitor(Protocol):
 
     def add_overlay(self, name: str, layer: Layer, like: str) -> None:
         """Have the machine open an empty overlay as a node of that name, with the caching of the node ``like``, or have
-        it do so when it switches. Nothing is written, and nobody uses it yet."""
+        it do so when it switches. Nothing is written, and nobody uses it yet. What has nothing below in its header is
+        opened the same way, as what a mirror is to fill."""
 
     def close_node(self, name: str) -> None:
         """Have the machine close a node that was added, by us or by its manager, and that nobody uses."""
@@ -106,12 +107,22 @@ class Monitor(Protocol):
         itself, and forgets it. ToolFailed when that layer does not stand on one whose name in its header is
         ``backing``; "": on none."""
 
+    def mirror(self, job: str, node: str, target: str) -> None:
+        """Start the job that fills the added node ``target``, as long as ``node`` is, with all that a guest sees in
+        ``node``, the top layer of its disk. The guest goes on; each of its writes goes into both from here on, and
+        waits for both. The job is "ready" when all is there, and stays so until it is completed. It is kept when it
+        has ended, also for whoever comes later. Refused by a manager that would end it by itself."""
+
+    def complete(self, job: str) -> None:
+        """Have a mirror that is ready come to "pending" soon: the guest waits then, both nodes read the same, and the
+        target is durable. Finished, the guest goes on in the target, and cancelled in what it had."""
+
     def limit(self, job: str, rate: int) -> None:
         """Have a running job move so many bytes per second at most, 0: as fast as it goes."""
 
     def finish(self, job: str) -> None:
         """Have a node into which all was pulled, and which is durable, stand on what is below that layer, in its header
-        too. The job ends soon."""
+        too; or the guest of a pending mirror go on in its target. The job ends soon."""
 
     def write_back(self, node: str) -> None:
         """Have what the machine keeps in its own caches of a node written, if it can be told to. Else it is when its

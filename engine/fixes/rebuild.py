@@ -33,7 +33,7 @@ def flatten(context: Context, repository: Repository, tag: str, keep_format: boo
     if record.volume is not None:
         chains.as_recorded(repository, record, record.volume)
     with Attempt(context, repository, tag, "optimize", ("make volume", "copy data", "replace")) as attempt:
-        record = attempt.claim(lambda record: _optimizing(context, record, keep_format))
+        record = attempt.claim(lambda record: optimizing(context, record, keep_format))
         assert record.operation is not None and record.operation.attempt is not None
         links = chains.usable(repository, record)
         gate.require(repository, tag, links[0].volume, Purpose.REPLACE)
@@ -49,7 +49,8 @@ def flatten(context: Context, repository: Repository, tag: str, keep_format: boo
         _replace(attempt, filling.volume, record.digest if lost else digest, lost=lost)
 
 
-def _optimizing(context: Context, record: Record, keep_format: bool) -> Record:
+def optimizing(context: Context, record: Record, keep_format: bool) -> Record:
+    """Return the record of an image as it names the fresh volume to fill; what was begun goes on."""
     assert record.volume is not None
     format = record.volume.format if keep_format else wanted_format(record.strategy)
     operation = record.operation
@@ -80,22 +81,30 @@ def _replace(
     attempt.stage("replace")
     _nobody_uses_the_old_one(attempt)
 
-    def replaced(record: Record) -> Record:
-        assert record.volume is not None
-        old = (record.volume,)
-        return record._replace(
-            volume=filled,
-            operation=None,
-            scrap=record.scrap if evidence else (*record.scrap, *old),
-            evidence=(*record.evidence, *old) if evidence else record.evidence,
-            digest=digest,
-            digest_write_epoch=record.write_epoch,
-            lost=record.lost if lost is None else lost,
-        )
-
-    record = attempt.finish(replaced)
+    record = attempt.finish(lambda record: on_another(record, filled, digest, evidence, lost))
     if record.scrap:
         target.drop_scrap(attempt, record)
+
+
+def on_another(
+    record: Record,
+    filled: VolumeRef,
+    digest: str,
+    evidence: bool = False,
+    lost: tuple[tuple[int, int], ...] | None = None,
+) -> Record:
+    """Return the record of an image whose volume is another one from here on; the old one is scrap, or ``evidence``."""
+    assert record.volume is not None
+    old = (record.volume,)
+    return record._replace(
+        volume=filled,
+        operation=None,
+        scrap=record.scrap if evidence else (*record.scrap, *old),
+        evidence=(*record.evidence, *old) if evidence else record.evidence,
+        digest=digest,
+        digest_write_epoch=record.write_epoch,
+        lost=record.lost if lost is None else lost,
+    )
 
 
 def _nobody_uses_the_old_one(attempt: Attempt) -> None:

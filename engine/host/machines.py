@@ -88,7 +88,8 @@ def find(monitor: Monitor, entry: Prepared, links: list[chains.Link], own_paths:
     names = [node_name(link.volume) for link in links[:2]]
     prepared = [f"{run}/{name}" for run in (entry.run, *entry.names) for name in paths.EVERY]
     opened = [node for node in monitor.nodes() if node.name in names or node.path in prepared or node.path in own_paths]
-    layers = [node for node in opened if node.format in _FORMATS] or opened
+    opened.sort(key=lambda node: node.name != names[0])  # what it has left may be open still, by a path of the disk
+    layers = [node for node in opened if is_layer(node)] or opened
     volumes = [(node, _volume(node, links[:2], names, own_paths)) for node in layers if node.writable]
     if not volumes:
         raise Refused(
@@ -120,13 +121,18 @@ def _volume(node: Node, links: list[chains.Link], names: list[str], own_paths: l
     return headers.index(node.backing) if node.backing in headers else None
 
 
+def is_layer(node: Node) -> bool:
+    """Tell whether a node is a layer of a disk, and neither what is below that nor a filter."""
+    return node.format in _FORMATS
+
+
 def layer_of(machine: Machine, entry: Prepared, link: chains.Link, path: str) -> Node:
     """Return the node of a layer below a disk, whose volume is at ``path``, if the machine can write to it. Refused
     when it cannot be told, and for what it has opened by the name of the disk: it opens that anew to write to it, and
     the name leads to another volume since there is a snapshot above this one. (As tried, qemu 7.2 says that this is
     locked then, and reads the layer from that other file from there on.)"""
     links = [f"{run}/{backing_name(link.tag)}" for run in (entry.run, *entry.names)]
-    layers = [node for node in machine.monitor.nodes() if node.format in _FORMATS]
+    layers = [node for node in machine.monitor.nodes() if is_layer(node)]
     found = [node for node in layers if node.name == node_name(link.volume) or node.path in (path, *links)]
     if len(found) != 1:
         raise Refused(
@@ -156,7 +162,12 @@ def _unfinished(links: list[chains.Link]) -> bool:
 
 def node_name(volume: VolumeRef) -> str:
     """Return the name that a node which we add has in its machine."""
-    return f"dw-{volume.id[:_NODE_DIGITS]}"
+    return name_of(volume.id)
+
+
+def name_of(volume: str) -> str:
+    """Return what is called after a volume in a machine: a node of ours, or a job that fills it."""
+    return f"dw-{volume[:_NODE_DIGITS]}"
 
 
 def require_idle(machine: Machine, disk: str, own: str = "") -> None:

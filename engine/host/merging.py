@@ -22,20 +22,19 @@ says what is durable, and the header is derived (``prepare`` rewrites it).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from engine.copying import ranges
 from engine.data.amounts import human
 from engine.data.model import Fix, Risk
-from engine.doors.hypervisor import Job
-from engine.errors import MAKE_ROOM, DiskwrightError, NoSpace, Refused, StaleFix, ToolFailed
+from engine.errors import MAKE_ROOM, DiskwrightError, ImageBusy, NoSpace, Refused, StaleFix, ToolFailed
 from engine.fixes import merge
 from engine.fixes import run as fixes
 from engine.fixes.work import Work
 from engine.formats.base import Repository, backing_name
 from engine.gate import gate
 from engine.gate.gate import Purpose
-from engine.host import holding, machines, paths
+from engine.host import holding, jobs, machines, mirroring, paths
 from engine.host.machines import Machine
 from engine.host.paths import EVERY
 from engine.host.state import HostState, Prepared
@@ -45,19 +44,16 @@ from engine.tags.attempt import Attempt
 from engine.tags.context import Context
 from engine.tags.leasing import LeaseSet
 from engine.triage.judge import judge
-from engine.triage.rules import B_COPY, C_HIDDEN, M_CHAIN
+from engine.triage.rules import B_COPY, BESIDE, C_HIDDEN, M_CHAIN
 
-_LOOK_AGAIN_S = 0.2
-_STALL_S = 300.0
-_AT_ONCE_BYTES = 1 << 20
-"""A machine moves less than that before it waits as long as its limit says, and tells of nothing (qemu: 512 KiB)."""
 _JOB_DIGITS = 28
-_CANNOT = "Look at the machine; or stop it and tear the disk down, and run the fix then"
 
 
 def entry_of(state: HostState, repository: Repository, fix: Fix) -> Prepared | None:
-    """Return how the disk is prepared here whose machine does a merge, of what is below it or further down; None where
-    none does."""
+    """Return how the disk is prepared here whose machine does a fix: a merge of what is below it or further down, or
+    another volume for it. None where none does."""
+    if fix.rule in BESIDE:
+        return mirroring.entry_of(state, repository, fix)
     if fix.rule != M_CHAIN or not fix.images or leasing.hosts_share(repository):
         return None
     disks = [one for one in state.monitored(repository.identity) if survey.stands_on(repository, one, fix.images[0])]
@@ -112,11 +108,16 @@ def after_copy(context: Context, state: HostState, repo_id: str, source: str) ->
 
 
 def run(context: Context, state: HostState, repo_id: str, entry: Prepared, fix: Fix) -> None:
-    """Run a merge of two layers of a running disk to its end. Stopped, what was moved so far stays.
+    """Run what a running machine does to its end (``entry_of``).
 
-    Refused or ToolFailed before anything is done when the monitor is gone or of another machine, or when the machine
-    has other jobs under way. NoSpace when what is to be moved has no room."""
+    Of a merge of two layers what was moved so far stays when it is stopped. Refused or ToolFailed before anything is
+    done when the monitor is gone or of another machine, or when the machine has other jobs under way. NoSpace when what
+    is to be moved has no room."""
+    if fix.rule in BESIDE:
+        mirroring.run(context, state, repo_id, entry, fix)
+        return
     repository, above, below = context.repository(repo_id), fix.images[0], fix.target
+    merged = False
     try:
         with contextlib.closing(context.doors.hypervisors.connect(entry.monitor)) as monitor:
             links = chains.usable(repository, changes.read(repository, entry.image).record)
@@ -153,7 +154,11 @@ def run(context: Context, state: HostState, repo_id: str, entry: Prepared, fix: 
                         with contextlib.suppress(DiskwrightError):
                             _hold_less(context, state, repository, entry, leases, (), alone)
                     raise
+                merged = True
                 _hold_less(context, state, repository, entry, leases, [below], alone)
+    except ImageBusy:
+        if not merged:  # else another host came in between, for what is below, and the disk has a holder all the same
+            raise
     finally:
         context.deactivate()
 
@@ -256,18 +261,18 @@ def _pull(attempt: Attempt, machine: Machine, links: list[chains.Link]) -> None:
         monitor.pull(_job(links), machine.top.name, backing)
         rate = 0
     try:
-        pending = _ends_as(attempt, machine, job, "pending", rate)
+        pending = jobs.ends_as(attempt, machine, job, ["pending"], rate)
         if pending or _done(machine, links, backing):  # others may finish a job, too early
-            _wait(attempt, machine, lambda: _is_written(attempt, machine, links))
+            jobs.wait(attempt, machine, lambda: _is_written(attempt, machine, links))
             _make_durable(attempt, links)
         if pending:
             monitor.finish(job)
-            _ends_as(attempt, machine, job, "concluded", 0)
+            jobs.ends_as(attempt, machine, job, ["concluded"], 0)
     except DiskwrightError:
-        _give_up(attempt, machine, job)
+        jobs.give_up(attempt, machine, job)
         raise
     if not _done(machine, links, backing):
-        raise ToolFailed(f"the machine of image {attempt.tag} has ended the merge, and has not merged", _CANNOT)
+        raise ToolFailed(f"the machine of image {attempt.tag} has ended the merge, and has not merged", jobs.CANNOT)
 
 
 def _done(machine: Machine, links: list[chains.Link], backing: str) -> bool:
@@ -290,60 +295,3 @@ def _is_written(attempt: Attempt, machine: Machine, links: list[chains.Link]) ->
 def _make_durable(attempt: Attempt, links: list[chains.Link]) -> None:
     layer = gate.open_layer(attempt.repository, attempt.tag, links[0].volume, Purpose.READ)
     gate.settle(attempt.context.doors, layer)
-
-
-def _ends_as(attempt: Attempt, machine: Machine, job: str, status: str, told: int) -> bool:
-    """Return when the job has that status, or has ended well before: False. ToolFailed when it has failed. ``told``:
-    the rate at which it goes now, -1 for one that is not known."""
-    found: Job | None = None
-
-    def done() -> int:
-        nonlocal found, told
-        found = machine.monitor.jobs().get(job)
-        if found is not None and found.status == "running" and (rate := attempt.context.rate()) != told:
-            with contextlib.suppress(ToolFailed):  # it has come to its end
-                machine.monitor.limit(job, rate)
-            told = rate
-        if found is None or found.status == status or found.ended:
-            return -1
-        attempt.checkpoint(0, min(99, found.done * 100 // found.total) if found.total > 0 else 0)
-        return found.done
-
-    _wait(attempt, machine, done, _AT_ONCE_BYTES)
-    if found is None or not found.ended:
-        return found is not None
-    machine.monitor.forget(job)
-    if found.error:
-        raise ToolFailed(f"the machine of image {attempt.tag} could not merge: {found.error:.200}", _CANNOT)
-    return status == "concluded"
-
-
-def _wait(attempt: Attempt, machine: Machine, left: Callable[[], int], at_once: int = 0) -> None:
-    """Return when ``left`` is -1. Stopped, Superseded; ToolFailed when it is the same for too long, and for longer than
-    ``at_once`` bytes take that are limited."""
-    clock = attempt.context.doors.clock
-    before, since = -1, clock.monotonic()
-    while (now := left()) != -1:
-        if now != before:
-            before, since = now, clock.monotonic()
-        rate = attempt.context.rate()
-        patience = _STALL_S + (at_once / rate if rate else 0)
-        if clock.monotonic() > since + patience:
-            raise ToolFailed(
-                f"the machine of image {attempt.tag} has written nothing of the merge for {patience:.0f} s", _CANNOT
-            )
-        attempt.check()
-        clock.sleep(_LOOK_AGAIN_S)
-
-
-def _give_up(attempt: Attempt, machine: Machine, job: str) -> None:
-    """Stop the job, as far as that works: it is found by whoever goes on."""
-    clock = attempt.context.doors.clock
-    with contextlib.suppress(DiskwrightError):
-        deadline = clock.monotonic() + _STALL_S
-        machine.monitor.cancel(job)
-        while (found := machine.monitor.jobs().get(job)) is not None and clock.monotonic() < deadline:
-            if found.ended:
-                machine.monitor.forget(job)
-                return
-            clock.sleep(_LOOK_AGAIN_S)

@@ -65,6 +65,17 @@ def renew(context: Context, run: str, links: list[chains.Link], layers: list[Lay
         raise from_os_error(error, f"renew the run directory of image {links[0].tag}") from error
 
 
+def take_away(context: Context, run: str) -> None:
+    """Have no name lead to the disk until they are renewed: nobody opens it meanwhile."""
+    for name in EVERY:
+        try:
+            context.doors.files.unlink(f"{run}/{name}")
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise from_os_error(error, f"take the path {run}/{name} away") from error
+
+
 def extend(context: Context, run: str, links: list[chains.Link], layers: list[Layer]) -> None:
     """Make the links for the layers below the disk; that of the disk stays."""
     try:

@@ -259,14 +259,14 @@ class HostState:
         so it stays until it is forgotten."""
         return [entry for entry, alive in self._entries() if not alive]
 
-    def monitored(self, repository: str) -> frozenset[str]:
-        """Return the images of a repository that a machine of this host writes to and that can be spoken to; none where
-        nothing tells which notes there are."""
+    def monitored(self, repository: str) -> dict[str, str]:
+        """Return the images of a repository that a machine of this host writes to and that can be spoken to, and how;
+        none where nothing tells which notes there are."""
         found: list[tuple[Prepared, bool]] = []
         with contextlib.suppress(StorageError):
             found = self._entries()
         mine = (entry for entry, _ in found if entry.repository == repository)
-        return frozenset(entry.image for entry in mine if entry.writable and entry.monitor)
+        return {entry.image: entry.monitor for entry in mine if entry.writable and entry.monitor}
 
     def _entries(self) -> list[tuple[Prepared, bool]]:
         """Return each prepared image of this boot, and whether its holder lives."""

@@ -12,7 +12,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from engine.data import progress
+from engine.data import monitors, progress
 from engine.data.model import Finding, Fix, RepositoryReport, VolumeFormat, Wait, WaitKind
 from engine.data.records import Record, VolumeRef
 from engine.doors.users import User
@@ -27,7 +27,7 @@ from engine.tools.local.threads import collector_off, map_files
 from engine.triage.health import Judge
 from engine.triage.judge import judge
 from engine.triage.offers import merging
-from engine.triage.rules import M_CHAIN
+from engine.triage.rules import BESIDE, M_CHAIN
 from engine.triage.view import NO_DEPTHS, Depths, Graph, Replica, View, no_depths
 
 _GROUP = 32
@@ -83,7 +83,7 @@ def _look(context: Context, repository: Repository, deep: bool, only: str | None
         late_writers=_late_writers(repository, scan, facts, only) if shared else {},
         unheld=_unheld(repository, scan, only),
         handed_out=_handed_out(repository, scan) if shared else {},
-        monitored=frozenset() if shared else _monitored(context, repository, scan, only),
+        monitored={} if shared else _monitored(context, repository, scan, only),
         keepers=keepers(context, scan),
     )
     _sources(context, repository, view, only)
@@ -107,16 +107,21 @@ def _named_elsewhere(scan: Scan, only: str | None) -> Iterator[str]:
             yield record.operation.source_repository
 
 
-def _monitored(context: Context, repository: Repository, scan: Scan, only: str | None) -> frozenset[str]:
-    """Return the images whose machines run here and can be told to work on them, and the layers below those that no
-    other one of them needs. Of those that are far from ``only`` none is asked for."""
+def _monitored(context: Context, repository: Repository, scan: Scan, only: str | None) -> dict[str, bool]:
+    """Return the images whose machines run here and can be told to work on them, and whether they can go on in another
+    volume (on LVM none can); and the layers below those that no other one of them needs, where they can write to them.
+    Of those that are far from ``only`` none is asked for."""
     found: Counter[str] = Counter()
-    for image in context.monitored(repository.identity):
+    able: dict[str, bool] = {}
+    for image, monitor in context.monitored(repository.identity).items():
         chain = list(_chain_of(repository, image, scan.tags))
         near_it = only is None or image in scan.tags or only in [record.id for record in chain]
         if chain and near_it and gate.is_written(repository, chain[0].volume):
             found.update(record.id for record in chain)
-    return frozenset(tag for tag, machines in found.items() if machines == 1)
+            waits = monitors.waits(monitor)
+            mirrors = waits and repository.activation is None
+            able |= {record.id: mirrors and record is chain[0] for record in (chain if waits else chain[:1])}
+    return {tag: able[tag] for tag, machines in found.items() if machines == 1 and tag in able}
 
 
 def stands_on(repository: Repository, image: str, tag: str) -> bool:
@@ -151,10 +156,10 @@ def _with_those_named(scan: Scan) -> Scan:
 
 
 def without_busy(
-    context: Context, repository: Repository, found: RepositoryReport, machines: frozenset[str]
+    context: Context, repository: Repository, found: RepositoryReport, machines: Mapping[str, bool]
 ) -> RepositoryReport:
     """Take out the fixes of tags whose lease is held, and say who works there; and of what is left those that another
-    one includes. One of the ``machines``, which can be spoken to, does a merge itself, once."""
+    one includes. What one of the ``machines`` that can be spoken to does itself, is left, once."""
     held: dict[str, str] = {}
     asked: set[str] = set()
     findings = list(found.findings)
@@ -167,6 +172,7 @@ def without_busy(
                     held[tag] = leasing.holder(context.doors, repository, tag)
                     findings.append(Finding("busy", tag, f"in progress: {held[tag]}"))
         by_machine = fix.rule == M_CHAIN and fix.images[0] in machines
+        by_machine |= fix.rule in BESIDE and not fix.deep and machines.get(fix.target, False)
         if by_machine and leasing.is_worked_on(context.doors, repository, fix.images[0]):
             continue
         if by_machine or not any(tag in held for tag in fix.images):

@@ -67,8 +67,8 @@ class HostNotes(ImportNotes, Protocol):
     def throughput(self, repository: str) -> float | None:
         """Return the bytes per second that copies reached here on that repository, None when not known."""
 
-    def monitored(self, repository: str) -> frozenset[str]:
-        """Return the images of a repository that a machine of this host has open which can be spoken to."""
+    def monitored(self, repository: str) -> dict[str, str]:
+        """Return the images of a repository that a machine of this host has open, and how that can be spoken to."""
 
     def note_throughput(self, repository: str, moved_bytes: int, seconds: float) -> None:
         """Average a finished run into the throughput."""

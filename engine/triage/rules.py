@@ -73,6 +73,10 @@ _MAKE_FLAT = (
     "Copies the image into a fresh flat volume, points the record at it in one step, and deletes the old volume. "
     "The image reads the same at every moment."
 )
+_BESIDE = _MAKE_FLAT + (
+    " Where a machine has the disk open that can be spoken to by a monitor of its own, it mirrors the disk into that "
+    "volume while it runs, and goes on there."
+)
 _NO_ROOM = "It needs room for a whole copy beside the old volume: clean or merge first, or leave it; it is usable."
 _GO_ON = "Goes on at the last saved position, on any host; what was done is kept. One record makes the image whole."
 _READABLE = "Make the storage readable (a server, a cable, a path), then look again. Nothing is offered on a guess."
@@ -231,16 +235,16 @@ _TABLE: tuple[Rule, ...] = (
          "its qcow2 header says it was not closed", FixType.OPTIMIZE, _FLAT, _MAKE_FLAT, _NO_ROOM,
          Executor.FLATTEN, volumes=Need.ALWAYS),
     Rule(O_FLAT, "Performance was asked for, and reading it goes through several layers.", _DEGRADED,
-         "it reads through {depth} layers and performance was asked for", FixType.OPTIMIZE, _FLAT, _MAKE_FLAT, _NO_ROOM,
+         "it reads through {depth} layers and performance was asked for", FixType.OPTIMIZE, _FLAT, _BESIDE, _NO_ROOM,
          Executor.FLATTEN, volumes=Need.ALWAYS),
     Rule(O_DEPTH, "Each layer makes opening slower, and is one more volume that can be lost.", _DEGRADED,
-         "its chain has {depth} layers, more than {most}", FixType.OPTIMIZE, _FLAT, _MAKE_FLAT, _NO_ROOM,
+         "its chain has {depth} layers, more than {most}", FixType.OPTIMIZE, _FLAT, _BESIDE, _NO_ROOM,
          Executor.FLATTEN, volumes=Need.ALWAYS),
     Rule(O_FORMAT, "It is flat, in another format than its strategy wants: raw for performance, qcow2 for space.",
-         _DEGRADED, "it is {format} and {strategy} was asked for", FixType.OPTIMIZE, _FLAT, _MAKE_FLAT, _NO_ROOM,
+         _DEGRADED, "it is {format} and {strategy} was asked for", FixType.OPTIMIZE, _FLAT, _BESIDE, _NO_ROOM,
          Executor.FLATTEN, volumes=Need.ALWAYS),
     Rule(O_OVERSIZE, "A fresh copy would take clearly less room.", _DEGRADED,
-         "it occupies {over} bytes more than a fresh copy would", FixType.OPTIMIZE, _FLAT, _MAKE_FLAT, _NO_ROOM,
+         "it occupies {over} bytes more than a fresh copy would", FixType.OPTIMIZE, _FLAT, _BESIDE, _NO_ROOM,
          Executor.FLATTEN, volumes=Need.ALWAYS, deep=Need.SOMETIMES),
     Rule(O_ZEROS, "Its raw volume takes room for zeros: a guest has written them, or it was made with all of its room, "
          "and nobody told the storage that they are not needed.", _DEGRADED,
@@ -397,6 +401,8 @@ def run_by(*executors: Executor) -> frozenset[str]:
 
 REBUILDS = run_by(Executor.FLATTEN)
 """Degradations that are cured by a fresh flat volume."""
+BESIDE = frozenset({O_FLAT, O_DEPTH, O_FORMAT, O_OVERSIZE})
+"""Those of them that a running machine can cure: it goes on in that volume."""
 LITTER_KINDS = ("temporary", "old-generation", "progress", "digest", "use")
 """Kinds of small files that are litter."""
 UNFINISHED = run_by(Executor.CREATE, Executor.COPY, Executor.IMPORT, Executor.ADOPT)

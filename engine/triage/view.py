@@ -98,8 +98,9 @@ class View(NamedTuple):
     """Tags whose data is written to although nobody has their lease, with who does it."""
     handed_out: Mapping[str, str] = MappingProxyType({})
     """Tags whose lease is free and whose data another host has handed out all the same, with that host."""
-    monitored: frozenset[str] = frozenset()
-    """Images that a machine of this host has open and that it can be told to merge, and layers that it alone needs."""
+    monitored: Mapping[str, bool] = MappingProxyType({})
+    """Images that a machine of this host has open and that it can be told to merge, and layers that it alone needs;
+    whether it can go on in another volume."""
     keepers: Mapping[str, Keeper] = MappingProxyType({})
     """Hidden data that an unfinished copy needs, or may need, by tag."""
 

@@ -8,7 +8,7 @@ loses besides what was not durable, as for all that is written.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.data.model import VolumeFormat
 from engine.doors.hypervisor import Job, Move, Node
@@ -29,14 +29,15 @@ CACHES = (WRITEBACK, UNSAFE)
 
 _HEADER_BYTES = 65536
 _PULLED_BYTES = 4096
+_MIRRORED_BYTES = 65536
 
 
-class _Pull:
-    """A job that brings into a layer what shows of the one below."""
+class _Job:
+    """Work that a machine does by itself."""
 
-    def __init__(self, node: str, backing: str) -> None:
-        self.node = node
-        self.backing = backing
+    kind = ""
+
+    def __init__(self) -> None:
         self.at = 0
         self.rate = 0
         self.status = "running"
@@ -44,7 +45,42 @@ class _Pull:
 
     def told(self, total: int) -> Job:
         """As a monitor tells of it."""
-        return Job("stream", self.status, self.at, total, self.error)
+        return Job(self.kind, self.status, self.at, total, self.error)
+
+
+class _Pull(_Job):
+    """A job that brings into a layer what shows of the one below."""
+
+    kind = "stream"
+
+    def __init__(self, node: str, backing: str) -> None:
+        super().__init__()
+        self.node = node
+        self.backing = backing
+
+
+class _Mirror(_Job):
+    """A job that fills a node with what the top layer shows, and keeps both the same."""
+
+    kind = "mirror"
+
+    def __init__(self, target: str) -> None:
+        super().__init__()
+        self.target = target
+        self.completing = False
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether what the guest writes goes into both."""
+        return self.status in ("running", "ready")
+
+
+class _Open(NamedTuple):
+    """What a machine has open beside what its guest uses: an added node, or the layers that it has left."""
+
+    session: SimSession
+    chain: list[Layer]
+    nodes: list[Node]
 
 
 class SimMachine:
@@ -71,6 +107,9 @@ class SimMachine:
         self._flushes = cache != UNSAFE
         self._locking = locking
         self._pulls: dict[str, _Pull] = {}
+        self._mirrors: dict[str, _Mirror] = {}
+        self._beside: dict[str, _Open] = {}
+        """By the name of the node on top."""
         self.obeys = True
         """It writes its caches back when it is told to."""
         try:
@@ -92,9 +131,18 @@ class SimMachine:
         """Whether it is neither dead nor frozen."""
         return not self.process.dead and not self.process.frozen
 
+    @property
+    def stands_still(self) -> bool:
+        """Whether its guest waits: a job is pending."""
+        return any(job.status == "pending" for job in self._mirrors.values())
+
     def write(self, start: int, data: Data) -> None:
         """Write into the disk; nothing is flushed."""
+        assert not self.stands_still, "its guest waits"
         self._session.write(start, data)
+        for job in self._mirrors.values():
+            if job.mirrors:
+                self._beside[job.target].session.write(start, data)
 
     def read(self) -> bytes:
         """All of the disk, as its guest sees it."""
@@ -112,7 +160,8 @@ class SimMachine:
 
     def nodes(self) -> list[Node]:
         """What it has open, top first."""
-        return [*self._nodes, *(node for _, node in self._added.values())]
+        beside = [node for opened in self._beside.values() for node in opened.nodes]
+        return [*self._nodes, *(node for _, node in self._added.values()), *beside]
 
     def _opened(self) -> list[Node]:
         folder, found, path = self._path.rpartition("/")[0], [], self._path
@@ -129,16 +178,22 @@ class SimMachine:
 
     def add_overlay(self, name: str, layer: Layer) -> None:
         """Open a layer that nobody uses yet."""
-        if name in self._added or name in [node.name for node in self._nodes]:
+        if name in [node.name for node in self.nodes()]:
             raise ToolFailed(f"duplicate nodes with the name {name}")
         header = _header(self.process, layer)
-        assert header is not None, "an overlay is no raw image"
+        if header is None or header.backing_name is None:
+            session = self._images.open_session([layer], True, False)
+            node = Node(name, layer.path, str(layer.format), True, "", session.size, False, self._flushes)
+            self._beside[name] = _Open(session, [layer], [node])
+            return
         self._added[name] = layer, Node(name, layer.path, "qcow2", True, header.backing_name or "", header.size)
 
     def close_node(self, name: str) -> None:
         """Close it."""
-        if self._added.pop(name, None) is None:
-            raise ToolFailed(f"there is no node {name}")
+        if name in self._beside and not any(job.target == name and not job.error for job in self._mirrors.values()):
+            self._beside.pop(name).session.close()
+        elif self._added.pop(name, None) is None:
+            raise ToolFailed(f"there is no node {name} that nobody uses")
 
     def switch(self, moves: Sequence[Move]) -> None:
         """Go on in an overlay; all that was written is flushed, and what was the top is opened anew for reading, by the
@@ -176,7 +231,53 @@ class SimMachine:
                     self._get_on(job)
                 except StorageError as error:
                     self._end(job, str(error))
-        return {name: job.told(self.size) for name, job in self._pulls.items()}
+        for mirror in self._mirrors.values():
+            if mirror.mirrors:
+                self._bring(mirror)
+        return {name: job.told(self.size) for name, job in self._all().items()}
+
+    def _all(self) -> dict[str, _Job]:
+        return {**self._pulls, **self._mirrors}
+
+    def _bring(self, job: _Mirror) -> None:
+        """Get on with a mirror; what was completed is flushed, and its guest waits from here on."""
+        target = self._beside[job.target].session
+        try:
+            if job.completing and job.status == "ready":
+                target.flush()
+                job.status = "pending"
+            elif job.at < self.size:
+                length = min(_MIRRORED_BYTES, self.size - job.at)
+                target.write(job.at, self._session.read(job.at, length))
+                job.at += length
+            else:
+                target.flush()
+                job.status = "ready"
+        except StorageError as error:
+            job.status, job.error = "concluded", str(error)
+
+    def mirror(self, job: str, node: str, target: str) -> None:
+        """Begin; it gets on when it is asked about."""
+        self._require_idle(node)
+        if job in self._mirrors or node != self._nodes[0].name or target not in self._beside:
+            raise ToolFailed(f"the node {node} is busy, or there is no {target}")
+        if self._beside[target].session.size != self.size:
+            raise ToolFailed(f"the nodes {node} and {target} are of different sizes")
+        self._mirrors[job] = _Mirror(target)
+
+    def complete(self, job: str) -> None:
+        """Have its guest wait when the job is asked about next."""
+        found = self._mirrors.get(job)
+        if found is None or found.status != "ready":
+            raise ToolFailed(f"the job {job} is not ready")
+        found.completing = True
+
+    def _go_on_in(self, job: _Mirror) -> None:
+        """What its guest had is left, and stays open."""
+        new = self._beside.pop(job.target)
+        self._beside[self._nodes[0].name] = _Open(self._session, self._chain, self._nodes)
+        self._session, self._chain, self._nodes = new
+        job.status, job.target = "concluded", ""
 
     def _get_on(self, job: _Pull) -> None:
         level = self._level(job.node)
@@ -196,6 +297,8 @@ class SimMachine:
 
     def _require_idle(self, *nodes: str) -> None:
         """ToolFailed while a job works on one of them: qemu lets nobody else have what it moves data between."""
+        if any(job.status != "concluded" for job in self._mirrors.values()) and self._nodes[0].name in nodes:
+            raise ToolFailed(f"the node {self._nodes[0].name} is in use by a mirror")
         for name, job in self._pulls.items():
             if job.status != "concluded":
                 at = self._level(job.node)
@@ -233,17 +336,21 @@ class SimMachine:
 
     def limit(self, job: str, rate: int) -> None:
         """Note it; a job here gets on with each question, which are made at times."""
-        found = self._pulls.get(job)
+        found = self._all().get(job)
         if found is None or found.status != "running":
             raise ToolFailed(f"the job {job} is not running")
         found.rate = rate
 
     def rates(self) -> dict[str, int]:
         """What each job may move in a second."""
-        return {name: job.rate for name, job in self._pulls.items()}
+        return {name: job.rate for name, job in self._all().items()}
 
     def finish(self, job: str) -> None:
-        """Stand on what is below the next layer; nothing of that is durable."""
+        """Stand on what is below the next layer, nothing of which is durable; or go on in the target of a mirror."""
+        mirror = self._mirrors.get(job)
+        if mirror is not None and mirror.status == "pending":
+            self._go_on_in(mirror)
+            return
         found = self._pulls.get(job)
         if found is None or found.status != "pending":
             raise ToolFailed(f"the job {job} is not pending")
@@ -260,12 +367,18 @@ class SimMachine:
 
     def cancel(self, job: str) -> None:
         """End it where it is."""
+        mirror = self._mirrors.get(job)
+        if mirror is not None and mirror.status != "concluded":
+            mirror.status, mirror.error = "concluded", "Operation canceled"
         found = self._pulls.get(job)
         if found is not None and found.status != "concluded":
             self._end(found, "Operation canceled")
 
     def forget(self, job: str) -> None:
         """Drop one that has ended."""
+        if job in self._mirrors and self._mirrors[job].status == "concluded":
+            del self._mirrors[job]
+            return
         found = self._pulls.get(job)
         if found is None or found.status != "concluded":
             raise ToolFailed(f"there is no job {job} that has ended")
@@ -307,6 +420,8 @@ class SimMachine:
 
     def stop(self) -> None:
         """Shut it down: qemu writes its caches back."""
+        for opened in self._beside.values():
+            opened.session.close()
         self._session.close()
         self.process.end()
 

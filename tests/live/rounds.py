@@ -2,14 +2,15 @@
 
 ``python -m tests.live.rounds --rounds 1000 --seed 7`` (``make live``). In each round a guest writes numbered blocks,
 one at a time, each flushed; a snapshot is taken meanwhile; the process of the verb, the machine, both, or nobody is
-killed. Then the machine goes on or is restarted, and is killed in the end. Each fifth round merges a removed snapshot
-into the disk instead; each fifth one merges one into a snapshot above it, below the disk; each fifth one copies the
-disk into another repository, and another host may go on with that; each fifth one makes the disk longer, beside a
-machine whose guest comes after that: NBD bears no other length. It is judged
+killed. Then the machine goes on or is restarted, and is killed in the end. Each sixth round merges a removed snapshot
+into the disk instead; each sixth one merges one into a snapshot above it, below the disk; each sixth one gives the disk
+another volume; each sixth one copies the disk into another repository, and another host may go on with that; each sixth
+one makes the disk longer, beside a machine whose guest comes after that: NBD bears no other length. It is judged
 
 * that the disk shows the state after the last acknowledged write, or after the one that was under way,
 * that a snapshot that can be seen shows one state of a moment while the verb ran, and never another one later,
 * that a snapshot into which another one is merged shows what it showed before,
+* that a guest whose disk gets another volume goes on, whoever dies but its machine,
 * that a copy shows one state of a moment while it was made, and that one which was begun can be finished,
 * that the disk has its old length or the new one, and in the end the one that its machine had,
 * that all this stays so when every fix that is offered has run.
@@ -32,6 +33,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from engine.api import Engine
+from engine.data.model import Fix
 from engine.errors import DiskwrightError, ImageBusy
 from engine.host import merging
 from engine.triage import rules
@@ -340,6 +342,64 @@ class MergesFurtherDown(Merges):
         return snapshot, self._shown(engine, snapshot, start)
 
 
+class Rebuilds(Rounds):
+    """Rounds of a disk that gets another volume while its machine runs, in one directory."""
+
+    def _played(self, engine: Engine, disk: str, dies: str) -> list[str]:
+        below = engine.create_snapshot("a", disk) if self._random.random() < 0.5 else None
+        strategy = engine.get_image_status("a", disk).strategy
+        engine.set_strategy("a", disk, "performance" if below or strategy != "performance" else "space")
+        entry = engine.prepare_image("a", disk, monitor=f"qmp:{self._folder / 'qmp'}")
+        machine = Machine(self._folder, entry.path, entry.format)
+        guest = Guest(machine, BLOCKS, 1)
+        guest.wait_for(BLOCKS)
+        acknowledged = self._acknowledged(self.rebuild, machine, dies)
+        problems = []
+        self.counted[f"rebuild, {dies}: {'acknowledged' if acknowledged else 'not acknowledged'}"] += 1
+        if dies in (NOBODY, VERB):
+            problems += self._goes_on(guest)
+        if dies == VERB and self._random.random() < 0.5:
+            if engine.list_unheld():
+                _patiently(lambda: engine.prepare_image("a", disk, take_over=True))
+            _patiently(lambda: self.rebuild(engine))
+            self.counted["rebuild, went on"] += 1
+            acknowledged = True
+            problems += self._goes_on(guest)
+        machine.kill()
+        guest.end()
+        problems += self._judge_disk(engine, disk, guest)
+        if acknowledged and self._rebuilds(engine):
+            problems.append("it was acknowledged, and is to be done still")
+        self._fix_all(engine)
+        problems += self._judge_disk(engine, disk, guest)
+        if (left := engine.check_storage_repository("a")) or len(engine.inspect_repository("a").images) > 1 + bool(
+            below
+        ):
+            problems.append(f"something is left: {[fix.rule for fix in left]}")
+        if below and max(self._shown(engine, below)) > 0:
+            problems.append("the snapshot below shows what was written later")
+        for image in (disk, below):
+            if image is not None:
+                engine.remove_image("a", image)
+        self._fix_all(engine)
+        return problems
+
+    @staticmethod
+    def _goes_on(guest: Guest) -> list[str]:
+        guest.look()
+        wanted = guest.acknowledged + 3
+        guest.wait_for(wanted)
+        return [] if guest.acknowledged >= wanted else ["the guest waits for nobody"]
+
+    @staticmethod
+    def _rebuilds(engine: Engine) -> list[Fix]:
+        return [fix for fix in engine.check_storage_repository("a") if fix.rule in rules.BESIDE]
+
+    def rebuild(self, engine: Engine) -> None:
+        for fix in self._rebuilds(engine):
+            engine.run_fix_here("a", fix)
+
+
 class Copies(Rounds):
     """Rounds of copies of a running disk."""
 
@@ -400,7 +460,7 @@ class Copies(Rounds):
                     merging.after_copy(engine.context, engine.state, *kept)
 
 
-_KINDS = (Rounds, Resizes, Merges, MergesFurtherDown, Copies)
+_KINDS = (Rounds, Resizes, Merges, MergesFurtherDown, Rebuilds, Copies)
 
 
 def main(kinds_of_rounds: Sequence[type[Rounds]] = _KINDS) -> int:

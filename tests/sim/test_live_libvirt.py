@@ -34,7 +34,7 @@ def test_a_machine_that_is_started_without_the_hook_may_miss_what_was_merged_las
         name, format = run._host.definitions.setdefault(LIBVIRT, ("disk", "qcow2"))
         return SimMachine(run._host, f"{run._entry.run}/{name}", format, monitor=LIBVIRT)
 
-    monkeypatch.setattr(live._Run, "_started_by_libvirt", bare)
+    monkeypatch.setattr(live.Run, "_started_by_libvirt", bare)
     lacks = "the machine is started on what lacks"
     assert is_found(lacks, MERGE, images.a_removed_snapshot, deaths=(MACHINE,), first=31, every=3, monitor=LIBVIRT)
 
@@ -61,13 +61,15 @@ def test_a_job_of_libvirt_is_ours_if_the_record_says_so(driver: Driver):
 
 
 def test_libvirt_merges_nothing_further_down(driver: Driver):
-    """It is told, and nothing is done; at rest the same fix runs."""
+    """It is not offered; asked for all the same it is told, and nothing is done; at rest the same fix runs."""
     images.a_removed_one_further_down(driver)
     disk, engine = driver.named["disk"], driver.engine()
+    merge = a_merge(driver)
     machine = start(driver, disk, LIBVIRT)
     deep = len(machine.nodes())
+    assert M_CHAIN not in [fix.rule for fix in engine.check_storage_repository("a")]
     with pytest.raises(Refused, match="top layer alone"):
-        engine.run_fix_here("a", a_merge(driver))
+        engine.run_fix_here("a", merge)
     assert (len(machine.nodes()), machine.jobs(), len(engine.list_prepared())) == (deep, {}, 1)
     machine.stop()
     engine.teardown_image("a", disk)

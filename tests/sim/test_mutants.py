@@ -125,6 +125,8 @@ REDUNDANT = {
     "fixes.repair.put_back:repository.tags.settle": "a volume whose record falls back is put away again, with its data",
     "host.merging._make_durable:gate.settle": "the qcow2 of the model writes its tables only when it flushes, "
     "and syncs then; a real one writes them when its caches are full, too",
+    "host.mirroring._publish:gate.settle": "a machine flushes the target before a mirror is pending, in the model too; "
+    "one that was started with cache=unsafe does not",
     "formats.files.entering._end_writers:tree.files.sync_directory": "in the model no server loses its power while a "
     "host of it goes on",
     "formats.files.tags.Tags.forget_use:self.settle": "a record that needs the tag no more is followed by another one, "

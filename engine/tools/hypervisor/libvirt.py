@@ -253,6 +253,19 @@ class LibvirtMonitor(Qemu):
 
         self._call("merge layers", start)
 
+    def mirror(self, job: str, node: str, target: str) -> None:
+        """Refuse: its block copy is ended at once when it is told to go on in the target (pivot), and nothing keeps the
+        guest from writing there before a record says so."""
+        del job, node, target
+        raise Refused(
+            f"{self.who} cannot go on in another volume while it runs: libvirt has no moment at which its record could "
+            "change safely",
+            "Stop the domain and tear the disk down, and run the fix then",
+        )
+
+    def complete(self, job: str) -> None:
+        """Return: there is none."""
+
     def limit(self, job: str, rate: int) -> None:
         """Set the speed of what pulls into a disk."""
         flags = self._libvirt.VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES

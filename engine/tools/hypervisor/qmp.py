@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
+from engine.data.model import VolumeFormat
 from engine.doors.hypervisor import Job, Move
 from engine.doors.images import Layer
 from engine.errors import ToolFailed, ToolMissing
@@ -26,6 +27,7 @@ _ANSWER_S = 120.0
 _LEAVE_S = 1.0
 _ROUNDS = 5
 _CANCELLED = "Operation canceled"
+_MIRROR = "mirror"
 _Answer = TypeVar("_Answer")
 
 
@@ -57,7 +59,7 @@ class QmpMonitor(Qemu):
         cancelled = event.get("event") == "BLOCK_JOB_CANCELLED"
         if (cancelled or event.get("event") == "BLOCK_JOB_COMPLETED") and isinstance(told, dict):
             name, why = told.get("device"), _CANCELLED if cancelled else str(told.get("error", ""))
-            if name in self._known:
+            if name in self._known and told.get("type") != _MIRROR:  # that is kept, and can be asked for
                 self._ended[name] = Job(str(told.get("type")), "concluded", error=why)
         return False
 
@@ -90,9 +92,10 @@ class QmpMonitor(Qemu):
         cache = self._cache(like)
         driver = "host_device" if layer.device else "file"
         file = {"driver": driver, "filename": layer.path, "cache": cache}
+        alone = {} if layer.format is VolumeFormat.RAW else {"backing": None}
         self.ask(
             "blockdev-add", f"open {layer.path}",
-            driver="qcow2", node_name=name, backing=None, cache=cache, file=file,
+            driver=str(layer.format), node_name=name, cache=cache, file=file, **alone,
         )  # fmt: skip
 
     def _cache(self, node: str) -> dict[str, bool]:
@@ -129,6 +132,18 @@ class QmpMonitor(Qemu):
         kept = {} if base is None else {"base": base, "backing_file": backing}
         self._known.add(job)
         self.ask("block-stream", "merge layers", job_id=job, device=node, auto_finalize=False, **kept)
+
+    def mirror(self, job: str, node: str, target: str) -> None:
+        """Make one blockdev-mirror. Zeros are written, too: nothing says that the target has them."""
+        self.ask(
+            "blockdev-mirror", "move a disk into another volume",
+            job_id=job, device=node, target=target, sync="full", copy_mode="write-blocking",
+            auto_finalize=False, auto_dismiss=False,
+        )  # fmt: skip
+
+    def complete(self, job: str) -> None:
+        """Make one job-complete."""
+        self.ask("job-complete", "come to the end of a mirror", id=job)
 
     def limit(self, job: str, rate: int) -> None:
         """Make one block-job-set-speed."""

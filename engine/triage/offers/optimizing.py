@@ -13,6 +13,11 @@ from engine.triage.offers.mending import from_replica, usable_replica
 from engine.triage.propose import cost, fix, reads_of, room
 from engine.triage.view import Graph
 
+_BY_MACHINE = (
+    "its machine does that while it runs, and begins anew when it is interrupted: each write of its guest goes into "
+    "both volumes meanwhile, so it ends however much that writes; then the guest stands still as long as one record "
+    "takes, and the path of the disk is another where its format is"
+)
 _IN_PLACE = (rules.O_LEAKS, rules.O_ZEROS)
 """Mended in the volume as it is, if no fresh one takes its place anyway."""
 
@@ -113,6 +118,7 @@ def _rebuild(judge: Judge, record: Record, item: Degradation) -> Fix:
     gained = graph.used(record.volume)
     unfinished = " (goes on where it was interrupted)" if record.operation else ""
     attempt = record.operation.attempt if record.operation else None
+    beside = item.rule in rules.BESIDE and graph.view.monitored.get(record.id, False)
     extra = room(graph, record.size, attempt.format if attempt else wanted_format(record.strategy), attempt)
     return fix(
         graph,
@@ -120,8 +126,8 @@ def _rebuild(judge: Judge, record: Record, item: Degradation) -> Fix:
         record.id,
         rules.offer(item.rule, reason=rules.sentence(item.reason), unfinished=unfinished),
         reads=reads_of(graph, chain),
-        facts=item.facts,
-        unavailable=(record.id,),
+        facts=(*item.facts, _BY_MACHINE) if beside else item.facts,
+        unavailable=() if beside else (record.id,),
         cost=cost(graph, read=size, write=size, extra=extra, reclaimed=gained, exact=False),
         before=Status.DEGRADED,
         after=Status.OPTIMIZED,

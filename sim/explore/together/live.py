@@ -101,26 +101,22 @@ def runs(
     every: int = 1,
     first: int = 1,
     monitor: str = QMP,
+    kind: type[Run] | None = None,
 ) -> Iterator[Wrong | None]:
     """What went wrong, None for nothing, in each run: one in which nobody dies, and each of these deaths before each
     (or every so manieth) effect from the ``first`` on, with each sequel. ``prepare`` makes the disk "disk" in "a"."""
-    whole = _Run(verb, prepare, format, monitor)
+    kind = kind or Run
+    whole = kind(verb, prepare, format, monitor)
     yield whole.judged()
     if not whole.done:
         return
     for dies in deaths:
         for effect in range(first, whole.count + 1, every):
-            for then in _sequels(verb, dies, monitor):
-                yield _Run(verb, prepare, format, monitor, dies, effect, then).judged()
+            for then in kind.sequels(verb, dies, monitor):
+                yield kind(verb, prepare, format, monitor, dies, effect, then).judged()
 
 
-def _sequels(verb: str, dies: str, monitor: str) -> tuple[str, ...]:
-    alone = (ALONE,) if (dies, verb, monitor) == (VERB, MERGE, LIBVIRT) else ()
-    quiet = (QUIET,) if (dies, verb) in ((POWER, RESIZE), (POWER, MERGE), (MACHINE, MERGE)) else ()
-    return ("", *quiet) if dies == POWER else (*SEQUELS, *quiet, *alone)
-
-
-class _Run:
+class Run:
     """One of them."""
 
     def __init__(
@@ -196,6 +192,13 @@ class _Run:
         name, format = self._host.definitions.setdefault(LIBVIRT, (entry.path.rpartition("/")[2], entry.format))
         return SimMachine(self._host, f"{entry.run}/{name}", format, monitor=LIBVIRT)
 
+    @staticmethod
+    def sequels(verb: str, dies: str, monitor: str) -> tuple[str, ...]:
+        """What is tried after each death."""
+        alone = (ALONE,) if (dies, verb, monitor) == (VERB, MERGE, LIBVIRT) else ()
+        quiet = (QUIET,) if (dies, verb) in ((POWER, RESIZE), (POWER, MERGE), (MACHINE, MERGE)) else ()
+        return ("", *quiet) if dies == POWER else (*SEQUELS, *quiet, *alone)
+
     # -- playing
 
     def judged(self) -> Wrong | None:
@@ -214,22 +217,25 @@ class _Run:
         if hooked:
             self._world.process_of(engine).hook = self
         try:
-            if self._verb == RESIZE:
-                self._make_longer(engine)
-            elif self._verb == MERGE:
-                self._merge(engine)
-            elif self._verb == COPY:
-                self._copy(engine)
-            elif self._verb == EXPORT:
-                self._export(engine)
-            else:
-                self._take(engine)
+            self._do(engine)
         except Crashed:
             pass
         except DiskwrightError as error:
             if not self._dies:
                 self._problems.append(f"the {self._verb} was not made: {error}")
         self._look()
+
+    def _do(self, engine: Engine) -> None:
+        if self._verb == RESIZE:
+            self._make_longer(engine)
+        elif self._verb == MERGE:
+            self._merge(engine)
+        elif self._verb == COPY:
+            self._copy(engine)
+        elif self._verb == EXPORT:
+            self._export(engine)
+        else:
+            self._take(engine)
 
     def _make_longer(self, engine: Engine) -> None:
         self._sizes |= {self._longer, aligned(self._longer)}  # the fix takes what the volume has
@@ -321,7 +327,7 @@ class _Run:
         return Fault.NONE
 
     def _use(self) -> None:
-        if not self._machine.running:
+        if not self._machine.running or self._machine.stands_still:
             return
         self._writes += 1
         places = [_AT, _AT + self._writes % 8 * BLOCK]

@@ -25,6 +25,8 @@ CHANGES = frozenset(
         "grow",
         "jobs",
         "pull",
+        "mirror",
+        "complete",
         "limit",
         "finish",
         "write_back",
@@ -79,6 +81,12 @@ class SimMonitor:
 
     def pull(self, job: str, node: str, backing: str) -> None:
         self._same("pull", job).pull(job, node, backing)
+
+    def mirror(self, job: str, node: str, target: str) -> None:
+        self._same("mirror", job).mirror(job, node, target)
+
+    def complete(self, job: str) -> None:
+        self._same("complete", job).complete(job)
 
     def limit(self, job: str, rate: int) -> None:
         self._same("limit", f"{job} to {rate}").limit(job, rate)
@@ -164,6 +172,10 @@ class SimDomain(SimMonitor):
 
     def pull(self, job: str, node: str, backing: str) -> None:
         super().pull(self.job_name(job, node), node, backing)
+
+    def mirror(self, job: str, node: str, target: str) -> None:
+        """It would not wait."""
+        raise Refused("libvirt has no moment at which the record could change safely")
 
     def finish(self, job: str) -> None:
         """There is none that waits."""

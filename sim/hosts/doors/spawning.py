@@ -1,12 +1,15 @@
 """The process door of a simulated process: starts, finds, stops and kills others of its host.
 
 ``spawn`` starts ``engine.host.runner`` (the same code, called as a function with doors of this host; its
-output goes to the log) and ``engine.host.holder`` (a process that only has leases; until a note names it, it ends with
-the one that started it). Process groups, sessions, limits and the exit code of a child are not modelled.
+output goes to the log), ``engine.host.holder`` (a process that only has leases; until a note names it, it ends with
+the one that started it) and ``engine.host.watchdog`` (which begins to run when the one that started it is dead: that
+it kills that one when it stands still is not modelled). Process groups, sessions, limits and the exit code of a child
+are not modelled.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 from collections.abc import Callable, Sequence
@@ -16,7 +19,7 @@ from engine.doors.leases import Lease
 from engine.doors.processes import ProcessIdentity, ProcessState
 from engine.doors.shared_leases import TOKEN_PREFIX
 from engine.errors import DiskwrightError
-from engine.host import runner
+from engine.host import mirroring, runner, watchdog
 from sim.disk.nodes import DataOp, fail
 from sim.disk.storage import SimStorage
 from sim.hosts.lock_table import Description
@@ -43,6 +46,7 @@ class SimProcesses:
         programs: dict[str, Callable[[SimProcess], Any] | None] = {
             "engine.host.runner": lambda child: run_engine_runner(child, arguments[0], log),
             HOLDER: None,
+            mirroring.WATCHDOG: None,
         }
         if module not in programs:
             raise fail(errno.ENOENT, module)
@@ -59,10 +63,17 @@ class SimProcesses:
         if module == HOLDER:
             self._host.unnamed[child.identity.pid] = storage, arguments[1]
             self._process.at_death(lambda: self._host.end_unnamed(child))
+        if module == mirroring.WATCHDOG:
+            self._process.at_death(lambda: self._wake(child, arguments))
         if program is not None:
             child.main = lambda: program(child)
             self._host.world.executor.launch(child)
         return child.identity
+
+    def _wake(self, child: SimProcess, arguments: list[str]) -> None:
+        if not child.dead:
+            child.main = lambda: watch(child, arguments)
+            self._host.world.executor.launch(child)
 
     def _lock(self, lease: Lease) -> Description:
         lock = self._host.world.locks.get(int(lease.token), self._process)
@@ -108,6 +119,12 @@ def run_engine_runner(process: SimProcess, spec: str, log: str) -> int:
     except DiskwrightError as error:
         narrate({"event": "failed", "error": str(error), "code": error.code})
         return error.exit_code
+
+
+def watch(process: SimProcess, arguments: list[str]) -> None:
+    """What the watchdog does when its runner is gone."""
+    with contextlib.suppress(DiskwrightError):
+        watchdog.settle(process.doors, arguments)
 
 
 def append(storage: SimStorage, path: str, data: bytes) -> None:

@@ -1,0 +1,73 @@
+"""The watchdog of a switch: a process that lets no guest wait for somebody who is dead.
+
+``python -m engine.host.watchdog HOST STATE REPO IMAGE FRESH OLD BOOT PID STARTED``. While a runner (BOOT PID STARTED)
+changes the volume of a running disk from OLD to FRESH (``engine.host.mirroring``) it waits for its end, in a session of
+its own, and has no lease. Then it does what the disk's record says: the machine goes on in FRESH, or in OLD. The runner
+ends it with SIGTERM when there is nothing to do any more. One that was stopped by a signal, or does not get on, is
+killed: its guest waits.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from engine.assembly import real_doors
+from engine.doors import Doors
+from engine.doors.processes import ProcessIdentity, ProcessState
+from engine.errors import DiskwrightError
+from engine.host import machines, mirroring
+from engine.host.state import HostState
+from engine.tags.context import Context
+
+_LOOK_AGAIN_S = 0.05
+_STOPPED_S = 3.0
+_AT_MOST_S = 60.0
+_TRY_AGAIN_S = 0.5
+_TRIES_S = 120.0
+"""So long somebody else may speak to the machine, or the storage be away."""
+
+
+def wait(doors: Doors, runner: ProcessIdentity) -> None:
+    """Return when the runner is gone, at most a minute later."""
+    clock, processes = doors.clock, doors.processes
+    since = running = clock.monotonic()
+    while (state := processes.state(runner)) is not ProcessState.GONE:
+        now = clock.monotonic()
+        running = running if state is ProcessState.STOPPED else now
+        if now > running + _STOPPED_S or now > since + _AT_MOST_S:
+            processes.kill(runner)
+        clock.sleep(_LOOK_AGAIN_S)
+
+
+def settle(doors: Doors, arguments: list[str]) -> None:
+    """Have the machine follow the record, as soon as both can be asked."""
+    directory, repo_id, disk, fresh, old = arguments[1:6]
+    state = HostState(doors, directory)
+    context = Context(doors, state.connections(), state, lambda context, repository, image: None)
+    deadline = doors.clock.monotonic() + _TRIES_S
+    while any(one.image == disk and one.writable for one in (*state.prepared(), *state.unheld())):
+        try:
+            entry = machines.entry_of(state, context.repository(repo_id), disk)
+            if entry is not None and entry.monitor:
+                mirroring.take_up(context, state, repo_id, entry, fresh, old)
+            return
+        except DiskwrightError:
+            if doors.clock.monotonic() > deadline:
+                raise
+        finally:
+            context.deactivate()
+        doors.clock.sleep(_TRY_AGAIN_S)
+
+
+def main(arguments: list[str]) -> None:
+    """Wait, and do what is left to do."""
+    doors = real_doors(arguments[0], arguments[1])
+    wait(doors, ProcessIdentity(arguments[6], int(arguments[7]), int(arguments[8])))
+    settle(doors, arguments)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except DiskwrightError as error:
+        sys.exit(str(error))

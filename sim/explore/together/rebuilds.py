@@ -1,0 +1,107 @@
+"""A running disk gets another volume, and somebody dies at each step of that; played and judged as ``live``.
+
+What is tried besides: the machine is started anew before the watchdog of a dead runner does anything (``LATE``). And it
+is judged besides that its guest waits for nobody who is dead, once the watchdog has ended.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+from engine.api import Engine
+from engine.data.model import Fix
+from engine.errors import StorageError
+from engine.triage import rules
+from sim.explore.cases.driver import Driver
+from sim.explore.cases.fixtures import images
+from sim.explore.together.live import DEATHS, POWER, SEQUELS, VERB, Run, Wrong, runs
+from sim.hosts.world import FORMAT
+
+REBUILD = "rebuild"
+LATE = "late"
+PREPARED: tuple[Callable[[Driver], object], ...] = (
+    images.an_overlay_that_wants_to_be_flat,
+    images.a_flat_disk_that_wants_the_other_format,
+)
+
+
+def rebuilt(
+    prepare: Callable[[Driver], object],
+    format: str = FORMAT,
+    deaths: Sequence[str] = DEATHS,
+    every: int = 1,
+    first: int = 1,
+) -> Iterator[Wrong | None]:
+    """What went wrong, as ``live.runs``."""
+    yield from runs(REBUILD, prepare, format, deaths, every, first, kind=Rebuild)
+
+
+class Rebuild(Run):
+    """One of them."""
+
+    @staticmethod
+    def sequels(verb: str, dies: str, monitor: str) -> tuple[str, ...]:
+        del verb, monitor
+        return ("",) if dies == POWER else (*SEQUELS, LATE) if dies == VERB else SEQUELS
+
+    def _do(self, engine: Engine) -> None:
+        top = self._machine.nodes()[0].name
+        found = _rebuilds(engine)
+        for fix in found[:1]:
+            engine.run_fix_here("a", fix)
+        if not self._dies:
+            if not found or self._machine.nodes()[0].name == top:
+                self._problems.append("the machine goes on in no other volume")
+            if len(self._machine.nodes()) != 1 or engine.check_storage_repository("a"):
+                self._problems.append("something of the old volume is left")
+        self.done = True
+
+    def _act(self, engine: Engine, hooked: bool = False) -> None:
+        super()._act(engine, hooked)
+        if self._then != LATE:
+            self._wake()
+
+    def _wake(self) -> None:
+        """The watchdog of a runner that is dead does what it is for."""
+        self._world.direct.run_waiting()
+        if self._machine.running and self._machine.stands_still:
+            self._problems.append("its guest waits for somebody who is dead")
+
+    def _go_on(self) -> None:
+        if self._then == LATE:
+            self._machine.kill()
+            self._start_anew()
+            self._wake()
+            self._use()
+        super()._go_on()
+
+    def _start_anew(self) -> None:
+        try:
+            self._machine = self._started()
+        except StorageError:
+            return  # there is no path, rather than a wrong one
+        self._use()
+
+    def _must_start(self) -> bool:
+        engine = self._world.host("one")
+        return self._then != LATE and bool(engine.list_prepared() or engine.list_unheld())
+
+
+def _rebuilds(engine: Engine) -> list[Fix]:
+    return [fix for fix in engine.check_storage_repository("a") if fix.rule in rules.BESIDE]
+
+
+def main() -> int:
+    """Explore all of it, and say what went wrong."""
+    harmed = 0
+    for prepare in PREPARED:
+        for run in rebuilt(prepare):
+            if run is not None:
+                harmed += 1
+                print(run)  # noqa: T201 - a command
+    return int(bool(harmed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

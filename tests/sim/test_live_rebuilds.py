@@ -1,0 +1,198 @@
+"""A running disk gets another volume: whoever dies at whatever step, nothing that was flushed is missed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine.doors.hypervisor import Job
+from engine.errors import ImageBusy, Refused, Stopped, ToolFailed
+from engine.fixes import rebuild
+from engine.host import machines, mirroring, paths, watchdog
+from engine.tags import changes
+from engine.triage import rules
+from sim.disk.files import Fault
+from sim.explore.cases.driver import Driver
+from sim.explore.cases.fixtures import images
+from sim.explore.together.live import MACHINE, POWER, VERB
+from sim.explore.together.rebuilds import rebuilt
+from sim.hosts.doors import spawning
+from sim.hosts.machine import SimMachine
+from sim.hosts.processes import SimProcess
+from sim.hosts.world import NFS
+from tests.sim.live_kit import start
+
+_OTHER = images.a_flat_disk_that_wants_the_other_format
+_FLAT = images.an_overlay_that_wants_to_be_flat
+
+
+def problems(*arguments: Any, **named: Any) -> list[str]:
+    played = list(rebuilt(*arguments, **named))
+    assert played
+    return [problem for run in played if run is not None for problem in run.problems]
+
+
+@pytest.mark.parametrize(("death", "every", "first"), [(VERB, 41, 30), (MACHINE, 37, 20), (POWER, 29, 9)])
+def test_nothing_is_missed_whoever_dies(death: str, every: int, first: int):
+    """Some of the steps."""
+    assert not problems(_OTHER, deaths=(death,), every=every, first=first)
+
+
+@pytest.mark.slow
+def test_nothing_is_missed_at_any_step():
+    """More of them, of a disk that stands on a snapshot, on a server. All of them: ``make live``."""
+    assert not problems(_FLAT, NFS, every=19, first=4)
+
+
+def early(monkeypatch: pytest.MonkeyPatch) -> None:
+    publish = mirroring._publish
+
+    def first(attempt: Any, entry: Any, machine: Any, fresh: Any, lost: Any) -> None:
+        attempt.publish(lambda record: rebuild.on_another(record, fresh, "", lost=lost))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(attempt, "publish", lambda derive: None)
+            publish(attempt, entry, machine, fresh, lost)
+
+    monkeypatch.setattr(mirroring, "_publish", first)
+
+
+def late(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait = mirroring._wait
+
+    def finished(context: Any, monitor: Any, job: str, status: str) -> None:
+        wait(context, monitor, job, status)
+        if status == "pending":
+            monitor.finish(job)
+
+    monkeypatch.setattr(mirroring, "_wait", finished)
+
+
+def no_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spawning, "watch", lambda process, arguments: None)
+
+
+def path_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "take_away", lambda context, run: None)
+
+
+def path_never(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirroring, "_lead", lambda *arguments: None)
+
+
+@pytest.mark.parametrize(("plant", "found", "death", "first"), [
+    (early, "the disk does not show", POWER, 66),
+    (late, "the disk does not show", VERB, 61),
+    (no_watchdog, "its guest waits", VERB, 61),
+    (path_stays, "the disk does not show", VERB, 64),
+    (path_never, "cannot be started anew", VERB, 65),
+])  # fmt: skip
+def test_planted_bugs_are_found(plant: Any, found: str, death: str, first: int, monkeypatch: pytest.MonkeyPatch):
+    """The record before the machine is pending; after it was finished; nobody who goes on for a runner that is dead; a
+    path that leads to the old volume meanwhile, or never to the new one."""
+    plant(monkeypatch)
+    played = rebuilt(_OTHER, deaths=(death,), first=first)
+    assert any(found in problem for run in played if run is not None for problem in run.problems)
+
+
+def a_rebuild(driver: Driver) -> Any:
+    return next(fix for fix in driver.engine().check_storage_repository("a") if fix.rule in rules.BESIDE)
+
+
+def test_through_libvirt_it_is_not_offered(driver: Driver):
+    """It would end the job itself: asked for all the same the disk is in use. By its own monitor it is."""
+    _OTHER(driver)
+    disk, engine = driver.named["disk"], driver.engine()
+    fix = a_rebuild(driver)
+    start(driver, disk, "libvirt:qemu:///system/machine")
+    assert not engine.check_storage_repository("a")
+    with pytest.raises(ImageBusy):
+        engine.run_fix_here("a", fix)
+    monitor = engine.doors.hypervisors.connect("libvirt:qemu:///system/machine")
+    with pytest.raises(Refused, match="no moment"):
+        monitor.mirror("job", "node", "target")
+
+
+def test_the_plan_tells_what_it_costs_the_guest(driver: Driver):
+    """The guest is not stopped for it, and there is room for both volumes."""
+    _OTHER(driver)
+    start(driver, driver.named["disk"])
+    fix = a_rebuild(driver)
+    assert not fix.unavailable
+    assert "stands still" in fix.facts[-1] and fix.cost.peak_extra_bytes > 0
+
+
+def test_one_that_is_stopped_leaves_its_machine_as_it_was(driver: Driver, monkeypatch: pytest.MonkeyPatch):
+    """The job is ended, the fresh volume is closed, and the same fix begins anew."""
+    _OTHER(driver)
+    disk, engine = driver.named["disk"], driver.engine()
+    machine = start(driver, disk)
+
+    def stop(process: SimProcess, call: str, what: str) -> Fault:
+        if call == "hypervisors.mirror":
+            monkeypatch.setattr(engine.context, "stopping", lambda: True)
+        return Fault.NONE
+
+    driver.world.process_of(engine).hook = stop
+    with pytest.raises(Stopped):
+        engine.run_fix_here("a", a_rebuild(driver))
+    monkeypatch.undo()
+    driver.world.process_of(engine).hook = None
+    assert (len(machine.nodes()), machine.jobs(), len(engine.list_prepared())) == (1, {}, 1)
+    engine.run_fix_here("a", a_rebuild(driver))
+    assert [node.format for node in machine.nodes()] == ["qcow2"]
+
+
+def test_a_machine_that_cannot_go_on_in_the_fresh_volume_keeps_the_old_one(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+):
+    """Its record is set back, the path leads there again, and nothing that it writes is missed."""
+    _OTHER(driver)
+    disk, engine = driver.named["disk"], driver.engine()
+    machine = start(driver, disk)
+    before = engine.list_prepared()[0].path
+
+    def fail(self: SimMachine, job: str) -> None:
+        self.cancel(job)
+
+    monkeypatch.setattr(SimMachine, "finish", fail)
+    with pytest.raises(ToolFailed, match="could not go on"):
+        engine.run_fix_here("a", a_rebuild(driver))
+    monkeypatch.undo()
+    assert [entry.path for entry in engine.list_prepared()] == [before]
+    machine.write(0, bytes(range(256)) * 16)
+    machine.flush()
+    shown = machine.read()
+    machine.stop()
+    engine.teardown_image("a", disk)
+    assert SimMachine.read(start(driver, disk)) == shown
+
+
+def test_a_job_of_somebody_else_and_an_interrupted_snapshot_are_refused(driver: Driver, monkeypatch: Any):
+    """With nothing done."""
+    _OTHER(driver)
+    disk, engine = driver.named["disk"], driver.engine()
+    start(driver, disk)
+    fix = a_rebuild(driver)
+    generation = changes.read(engine.context.repository("a"), disk).generation
+    find = machines.find
+    monkeypatch.setattr(machines, "find", lambda *arguments: find(*arguments)._replace(lags=True))
+    with pytest.raises(Refused, match="snapshot was interrupted"):
+        engine.run_fix_here("a", fix)
+    monkeypatch.undo()
+    monkeypatch.setattr(SimMachine, "jobs", lambda self: {"other": Job("backup", "running")})
+    with pytest.raises(Refused, match="job under way"):
+        engine.run_fix_here("a", fix)
+    assert changes.read(engine.context.repository("a"), disk).generation == generation
+
+
+def test_a_watchdog_kills_a_runner_that_stands_still(driver: Driver, monkeypatch: pytest.MonkeyPatch):
+    """After seconds where it was stopped by a signal, after a minute where it does not get on."""
+    engine = driver.engine()
+    host = driver.world.process_of(engine).host
+    for frozen, seconds in ((True, 5), (False, 65)):
+        runner = host.process("runner")
+        runner.frozen_until = float("inf") if frozen else None
+        since = driver.world.now
+        watchdog.wait(engine.doors, runner.identity)
+        assert runner.dead and driver.world.now - since < seconds

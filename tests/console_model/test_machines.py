@@ -28,6 +28,9 @@ def on(fixture: Any) -> Driver:
     return prepared(Case("machines", fixture, lambda driver: None))
 
 
+_LIBVIRT = "libvirt:qemu:///system/machine"
+
+
 def start(driver: Driver, image: str, monitor: str = MONITOR) -> tuple[SimMachine, Any]:
     entry = driver.engine().prepare_image("a", image, monitor=monitor)
     host = driver.world.process_of(driver.engine()).host
@@ -72,8 +75,12 @@ def test_what_a_machine_reads_below_and_what_waits_for_it_is_told():
     engine = driver.engine()
     engine.set_user_data("a", disk(driver), {"name": "web"})
     engine.set_strategy("a", disk(driver), "performance")
-    start(driver, disk(driver))
+    machine, _ = start(driver, disk(driver))
     engine.remove_image("a", snap(driver))
+    (flat,) = (one for one in gather(engine, "a").fixes if one.rule == rules.O_FLAT)
+    assert flat.machine == "web" and "each write of its guest goes into both" in machines.beside(flat)
+    driver.world.process_of(engine).host.monitors[_LIBVIRT] = machine  # by which it goes on in no other volume
+    engine.attach_monitor("a", disk(driver), _LIBVIRT)
     view = gather(engine, "a")
     (row,) = view.machines
     assert row.name == "web" and row.below[0][0] == snap(driver)
@@ -92,7 +99,7 @@ def test_what_a_machine_reads_below_and_what_waits_for_it_is_told():
     assert told is not None
     labels = {line.label: line.text for line in told.lines}
     assert labels["Action"].startswith("merge (M-CHAIN") and "waits for no switch" in labels["Live"]
-    assert labels["Via"] == MONITOR and "writes" in labels["Used"] and "O-FLAT" in labels["Waits"]
+    assert labels["Via"] == _LIBVIRT and "writes" in labels["Used"] and "O-FLAT" in labels["Waits"]
     found = about(engine, "a", disk(driver))
     assert found is not None and found[1].machines == view.machines
     engine.restore_image("a", snap(driver))

@@ -128,8 +128,8 @@ def _view(
 
 
 def _with_machines(
-    engine: Engine, repo_id: str, view: RepositoryView, monitored: Iterable[str], every: Sequence[Fix], names: Names,
-    only: str,
+    engine: Engine, repo_id: str, view: RepositoryView, monitored: Mapping[str, bool], every: Sequence[Fix],
+    names: Names, only: str,
 ) -> RepositoryView:  # fmt: skip
     """The view with what is prepared here, what waits for that, and which fixes a machine does."""
     here = [row for row in machines.noted(engine) if row.repository == view.name]
@@ -148,7 +148,7 @@ def _with_machines(
     return view._replace(fixes=tuple(_beside(view, row, monitored) for row in view.fixes))
 
 
-def _beside(view: RepositoryView, row: fixes.FixRow, monitored: Iterable[str]) -> fixes.FixRow:
+def _beside(view: RepositoryView, row: fixes.FixRow, monitored: Mapping[str, bool]) -> fixes.FixRow:
     """The row of a fix with whose machine does it."""
     if not machines.by_machine(row.rule, row.images, monitored):
         return row

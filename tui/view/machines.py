@@ -21,7 +21,7 @@ from engine.errors import DiskwrightError
 from engine.formats.base import Repository
 from engine.gate import gate
 from engine.host.state import Prepared
-from engine.triage.rules import M_CHAIN
+from engine.triage.rules import BESIDE, M_CHAIN
 from tui.text.amounts import moment
 from tui.text.printable import printable
 from tui.view.fixes import FixRow
@@ -253,6 +253,11 @@ def beside(row: FixRow) -> str:
     if not row.machine:
         return ""
     room = f" Up to {human(row.peak_bytes)} more are taken until the fix after it." if row.peak_bytes else ""
+    if row.rule in BESIDE:
+        return (
+            f"The machine of {row.machine} does it while it runs: each write of its guest goes into both volumes, and "
+            "waits for both; in the end the guest stands still as long as one record takes."
+        )
     return (
         f"The machine of {row.machine} does it while it runs: its guest goes on, and waits for no switch. It comes to "
         f"an end however much the guest writes, for that need not be moved.{room}"
@@ -269,9 +274,16 @@ def waiting(fixes: Iterable[FixRow], offered: Iterable[FixRow], row: MachineRow)
     )
 
 
-def by_machine(rule: str, images: Sequence[str], monitored: Iterable[str]) -> bool:
-    """Whether a fix is done by a machine that runs."""
-    return rule == M_CHAIN and bool(images) and images[0] in monitored
+def by_machine(rule: str, images: Sequence[str], monitored: Mapping[str, bool]) -> bool:
+    """Whether a fix is done by a machine that runs. ``monitored``: as ``View.monitored``."""
+    if not images or images[0] not in monitored:
+        return False
+    return rule == M_CHAIN or (rule in BESIDE and monitored[images[0]])
+
+
+def noticed(rule: str) -> str:
+    """What the guest notices of a fix that its machine does, as the end of a sentence."""
+    return "stands still for a moment in the end" if rule in BESIDE else "waits for no switch"
 
 
 # -- asking the machine itself

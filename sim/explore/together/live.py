@@ -226,16 +226,8 @@ class Run:
         self._look()
 
     def _do(self, engine: Engine) -> None:
-        if self._verb == RESIZE:
-            self._make_longer(engine)
-        elif self._verb == MERGE:
-            self._merge(engine)
-        elif self._verb == COPY:
-            self._copy(engine)
-        elif self._verb == EXPORT:
-            self._export(engine)
-        else:
-            self._take(engine)
+        verbs = {RESIZE: self._make_longer, MERGE: self._merge, COPY: self._copy, EXPORT: self._export}
+        verbs.get(self._verb, self._take)(engine)
 
     def _make_longer(self, engine: Engine) -> None:
         self._sizes |= {self._longer, aligned(self._longer)}  # the fix takes what the volume has

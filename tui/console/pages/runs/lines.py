@@ -10,7 +10,7 @@ from tui.console.site import Site
 from tui.console.widgets.pane import Item, Paragraph
 from tui.text.amounts import compact, duration
 from tui.text.words import RunState
-from tui.view.machines import by_machine
+from tui.view.machines import by_machine, noticed
 from tui.view.snapshot import HostOperation, RepositoryView
 from tui.work.runs import Run, RunStep
 
@@ -122,11 +122,12 @@ def steps(run: Run, view: RepositoryView, signs: Signs, columns: int, now: float
 
 def _machine(step: RunStep, view: RepositoryView) -> Span:
     """Which machine does a step, and what its guest notices."""
-    row = view.machine_above(step.images[0]) if by_machine(step.rule, step.images, step.images) else None
+    able = dict.fromkeys(step.images, True)
+    row = view.machine_above(step.images[0]) if by_machine(step.rule, step.images, able) else None
     if row is None:
         return Span("")
     who = f"{row.label} ({row.who or 'nobody has it open'}, {row.monitor})"
-    return Span(f"The machine of {who} does it: its guest goes on and waits for no switch.", "quiet")
+    return Span(f"The machine of {who} does it: its guest goes on and {noticed(step.rule)}.", "quiet")
 
 
 def _step(step: RunStep, signs: Signs, name: int, now: float, outcome: bool = True) -> Line:

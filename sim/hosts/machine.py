@@ -20,6 +20,7 @@ from sim.disk.nodes import FileNode, LinkNode
 from sim.hosts.processes import SimHost, SimProcess
 from sim.lvm.volume_groups import DEVICE_ROOT, SimDevice
 from sim.qemu.images import SimImageTool, SimSession, UnsafeImageTool
+from sim.qemu.jobs import Mirror, Pull, Work
 from sim.qemu.layers import NoImageLocks
 
 PROGRAM = "qemu-io"
@@ -30,49 +31,6 @@ CACHES = (WRITEBACK, UNSAFE)
 _HEADER_BYTES = 65536
 _PULLED_BYTES = 4096
 _MIRRORED_BYTES = 65536
-
-
-class _Job:
-    """Work that a machine does by itself."""
-
-    kind = ""
-
-    def __init__(self) -> None:
-        self.at = 0
-        self.rate = 0
-        self.status = "running"
-        self.error = ""
-
-    def told(self, total: int) -> Job:
-        """As a monitor tells of it."""
-        return Job(self.kind, self.status, self.at, total, self.error)
-
-
-class _Pull(_Job):
-    """A job that brings into a layer what shows of the one below."""
-
-    kind = "stream"
-
-    def __init__(self, node: str, backing: str) -> None:
-        super().__init__()
-        self.node = node
-        self.backing = backing
-
-
-class _Mirror(_Job):
-    """A job that fills a node with what the top layer shows, and keeps both the same."""
-
-    kind = "mirror"
-
-    def __init__(self, target: str) -> None:
-        super().__init__()
-        self.target = target
-        self.completing = False
-
-    @property
-    def mirrors(self) -> bool:
-        """Whether what the guest writes goes into both."""
-        return self.status in ("running", "ready")
 
 
 class _Open(NamedTuple):
@@ -106,8 +64,8 @@ class SimMachine:
         """Nodes that nobody uses yet, by name."""
         self._flushes = cache != UNSAFE
         self._locking = locking
-        self._pulls: dict[str, _Pull] = {}
-        self._mirrors: dict[str, _Mirror] = {}
+        self._pulls: dict[str, Pull] = {}
+        self._mirrors: dict[str, Mirror] = {}
         self._beside: dict[str, _Open] = {}
         """By the name of the node on top."""
         self.obeys = True
@@ -236,10 +194,10 @@ class SimMachine:
                 self._bring(mirror)
         return {name: job.told(self.size) for name, job in self._all().items()}
 
-    def _all(self) -> dict[str, _Job]:
+    def _all(self) -> dict[str, Work]:
         return {**self._pulls, **self._mirrors}
 
-    def _bring(self, job: _Mirror) -> None:
+    def _bring(self, job: Mirror) -> None:
         """Get on with a mirror; what was completed is flushed, and its guest waits from here on."""
         target = self._beside[job.target].session
         try:
@@ -263,7 +221,7 @@ class SimMachine:
             raise ToolFailed(f"the node {node} is busy, or there is no {target}")
         if self._beside[target].session.size != self.size:
             raise ToolFailed(f"the nodes {node} and {target} are of different sizes")
-        self._mirrors[job] = _Mirror(target)
+        self._mirrors[job] = Mirror(target)
 
     def complete(self, job: str) -> None:
         """Have its guest wait when the job is asked about next."""
@@ -272,14 +230,14 @@ class SimMachine:
             raise ToolFailed(f"the job {job} is not ready")
         found.completing = True
 
-    def _go_on_in(self, job: _Mirror) -> None:
+    def _go_on_in(self, job: Mirror) -> None:
         """What its guest had is left, and stays open."""
         new = self._beside.pop(job.target)
         self._beside[self._nodes[0].name] = _Open(self._session, self._chain, self._nodes)
         self._session, self._chain, self._nodes = new
         job.status, job.target = "concluded", ""
 
-    def _get_on(self, job: _Pull) -> None:
+    def _get_on(self, job: Pull) -> None:
         level = self._level(job.node)
         found = self._session.shown_below(job.at, level)
         if found is None:
@@ -290,7 +248,7 @@ class SimMachine:
         self._session.pull(start, length, zero, level)
         job.at = start + length
 
-    def _end(self, job: _Pull, error: str = "") -> None:
+    def _end(self, job: Pull, error: str = "") -> None:
         job.status, job.error = "concluded", error
         if level := self._level(job.node):
             self._reopen(level, False)
@@ -332,7 +290,7 @@ class SimMachine:
             raise ToolFailed(f"what is below stands on {below.backing!r}, and not on {backing!r}")
         if level:
             self._reopen(level, True)
-        self._pulls[job] = _Pull(node, backing)
+        self._pulls[job] = Pull(node, backing)
 
     def limit(self, job: str, rate: int) -> None:
         """Note it; a job here gets on with each question, which are made at times."""
@@ -424,111 +382,6 @@ class SimMachine:
             opened.session.close()
         self._session.close()
         self.process.end()
-
-
-class SimGuest:
-    """A machine with several disks, each a ``SimMachine`` without a monitor: they live and die together."""
-
-    def __init__(self, host: SimHost, disks: Sequence[SimMachine], monitor: str) -> None:
-        """Their nodes must have other names."""
-        self.disks = disks
-        self.monitor = monitor
-        self._layers: dict[str, Layer] = {}
-        host.monitors[monitor] = self
-
-    @property
-    def running(self) -> bool:
-        """Whether it is neither dead nor frozen."""
-        return all(disk.running for disk in self.disks)
-
-    def kill(self) -> None:
-        """Kill it: nothing is written back."""
-        for disk in self.disks:
-            disk.kill()
-
-    def stop(self) -> None:
-        """Shut it down."""
-        for disk in self.disks:
-            disk.stop()
-
-    def listen(self) -> None:
-        """Another one speaks to it."""
-        for disk in self.disks:
-            disk.listen()
-
-    def nodes(self) -> list[Node]:
-        """Those of all disks."""
-        return [node for disk in self.disks for node in disk.nodes()]
-
-    def _with(self, node: str) -> SimMachine:
-        for disk in self.disks:
-            if node in [found.name for found in disk.nodes()]:
-                return disk
-        raise ToolFailed(f"there is no node {node}")
-
-    def add_overlay(self, name: str, layer: Layer) -> None:
-        """Open a layer that nobody uses yet."""
-        if name in self._layers:
-            raise ToolFailed(f"duplicate nodes with the name {name}")
-        self.disks[0].add_overlay(name, layer)
-        self._layers[name] = layer
-
-    def close_node(self, name: str) -> None:
-        """Close it."""
-        self._with(name).close_node(name)
-        self._layers.pop(name, None)
-
-    def switch(self, moves: Sequence[Move]) -> None:
-        """Go on with all of them, or with none."""
-        disks = [self._with(move.node) for move in moves]
-        for disk, move in zip(disks, moves, strict=True):
-            if move.overlay not in self._layers:
-                raise ToolFailed(f"there is no node {move.overlay}")
-            if (has := self._with(move.overlay)) is not disk:
-                has.close_node(move.overlay)
-                disk.add_overlay(move.overlay, self._layers[move.overlay])
-            disk.require_able(move.node, move.overlay)
-        for disk, move in zip(disks, moves, strict=True):
-            disk.switch([move])
-
-    def grow(self, node: str, size: int) -> None:
-        """Make one disk longer."""
-        self._with(node).grow(node, size)
-
-    def jobs(self) -> dict[str, Job]:
-        """Get on with each, and tell of them."""
-        return {name: job for disk in self.disks for name, job in disk.jobs().items()}
-
-    def _doing(self, job: str) -> SimMachine:
-        return next((disk for disk in self.disks if job in disk.rates()), self.disks[0])
-
-    def depth(self, node: str) -> int:
-        """How many layers are below one."""
-        return self._with(node).depth(node)
-
-    def pull(self, job: str, node: str, backing: str) -> None:
-        """Begin."""
-        self._with(node).pull(job, node, backing)
-
-    def limit(self, job: str, rate: int) -> None:
-        """Note it."""
-        self._doing(job).limit(job, rate)
-
-    def finish(self, job: str) -> None:
-        """Stand on what is below the next layer."""
-        self._doing(job).finish(job)
-
-    def write_back(self, node: str) -> None:
-        """Flush."""
-        self._with(node).write_back(node)
-
-    def cancel(self, job: str) -> None:
-        """End it where it is."""
-        self._doing(job).cancel(job)
-
-    def forget(self, job: str) -> None:
-        """Drop one that has ended."""
-        self._doing(job).forget(job)
 
 
 def _is_gone(device: SimDevice) -> bool:

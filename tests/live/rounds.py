@@ -360,8 +360,8 @@ class Rebuilds(Rounds):
             problems += self._goes_on(guest)
         if dies == VERB and self._random.random() < 0.5:
             if engine.list_unheld():
-                _patiently(lambda: engine.prepare_image("a", disk, take_over=True))
-            _patiently(lambda: self.rebuild(engine))
+                patiently(lambda: engine.prepare_image("a", disk, take_over=True))
+            patiently(lambda: self.rebuild(engine))
             self.counted["rebuild, went on"] += 1
             acknowledged = True
             problems += self._goes_on(guest)

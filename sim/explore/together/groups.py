@@ -27,10 +27,11 @@ from sim.explore.cases.taking import offered, run_each_once
 from sim.explore.oracle.reference import USABLE
 from sim.explore.search.explorer import EFFECTS
 from sim.explore.together import devices
+from sim.explore.together.guests import SimGuest
 from sim.explore.together.live import AGAIN, DEATHS, MACHINE, MONITORS, POWER, QMP, RESTARTED, SEQUELS, VERB, Wrong
 from sim.hosts.crash import Crashed
 from sim.hosts.doors.hypervisor import CHANGES
-from sim.hosts.machine import SimGuest, SimMachine
+from sim.hosts.machine import SimMachine
 from sim.hosts.processes import HOLDER, SimProcess
 from sim.hosts.world import FORMAT, World
 

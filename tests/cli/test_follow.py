@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from engine.data.model import OperationStatus
-from tui.cli import follow
+from tui.cli import follow, follow_run
 from tui.text.printable import width
+from tui.text.words import RunState
+from tui.view.estimates import TimeRange
 
 
 def test_the_progress_line_fits_and_names_the_verb(monkeypatch: pytest.MonkeyPatch):
@@ -30,3 +32,28 @@ def test_the_progress_line_fits_and_names_the_verb(monkeypatch: pytest.MonkeyPat
     follower._show()
     assert shown[-1].startswith(f"import {'n' * 9}…  2/3  ") and shown[-1].endswith(" left")
     assert width(shown[-1]) < 80, shown[-1]
+
+
+def test_a_step_that_does_not_come_on_is_told_once(monkeypatch: pytest.MonkeyPatch):
+    """Beside the line of its progress, which says nothing of that."""
+    step = SimpleNamespace(
+        number=1, rule="M-CHAIN", type="merge", name="web", state=RunState.RUNNING, reason="", started=1.0, ended=0.0,
+        space="", stage=1, stages=1, stage_name="merge", percent=41, rate=0.0, left=TimeRange(), pace="",
+    )  # fmt: skip
+    stuck = SimpleNamespace(**{**vars(step), "pace": "It has not come on for 8m: as it goes it does not converge."})
+    seen = iter([(step, True), (stuck, True), (stuck, True), (stuck, False)])
+
+    def look(*given: object) -> Any:
+        now, alive = next(seen)
+        return SimpleNamespace(steps=(now,), alive=alive, current=now)
+
+    monkeypatch.setattr("tui.work.runs.get_run", look)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    said: list[str] = []
+    session: Any = SimpleNamespace(out=SimpleNamespace(say=said.append))
+    plan: Any = SimpleNamespace(repository="a")
+    notes: Any = None
+    follow_run._follow(session, notes, plan, "b")
+    assert [text for text in said if text.startswith("slow")] == [
+        "slow      1. It has not come on for 8m: as it goes it does not converge."
+    ]

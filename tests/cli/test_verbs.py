@@ -251,6 +251,11 @@ def test_prepared_images_are_listed_and_protected(run: Command, main_repo: str):
     try:
         listed = run.json("tasks")["prepared"]
         assert [(item["image"], item["path"], item["writable"]) for item in listed] == [(disk, path, True)]
+        assert (listed[0]["state"], listed[0]["users"], listed[0]["monitor"]) == ("not open", [], "")
+        assert "nobody has it open" in run("tasks").out and str(listed[0]["pid"]) in run("status", main_repo, disk).out
+        assert run.json("status", main_repo, disk)["prepared"] == listed
+        assert "attach" in run("status", main_repo, disk, "--ask", code=5).err
+        assert "to do  None: it is prepared here; what is to be done" in run("why", main_repo, disk).out
         assert "host-a" in run("create-snapshot", main_repo, disk, code=4).err
         assert "host-a" in run("remove", main_repo, disk, code=4).err
         run("prepare", main_repo, disk, code=4)

@@ -50,6 +50,8 @@ def run_plan(session: Session, notes: Notes, plan: Plan, wait: bool) -> int:
 
 def _follow(session: Session, notes: Notes, plan: Plan, run_id: str) -> Run:
     told: dict[int, RunState] = {}
+    slow: set[int] = set()
+    """Steps of which it was told that they do not come on."""
     bar = Bar()
     try:
         while True:
@@ -62,6 +64,10 @@ def _follow(session: Session, notes: Notes, plan: Plan, run_id: str) -> Run:
             if not run.alive:
                 return run
             if run.current is not None:
+                if run.current.pace and run.current.number not in slow:
+                    slow.add(run.current.number)
+                    bar.clear()
+                    session.out.say(f"{'slow':<9} {run.current.number}. {run.current.pace}")
                 _show(bar, run.current)
             time.sleep(_LOOK_S)
     finally:

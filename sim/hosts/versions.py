@@ -9,7 +9,6 @@ words is what this one must do with those of its successors.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 from engine.data.records import MAGIC, canonical, framed
@@ -51,18 +50,11 @@ class NewerWords:
         return in_our_words(raw)
 
 
-class Heard:
-    """How this program reads and writes, with somebody who is told of each record before it is written."""
-
-    def __init__(self, hear: Callable[[str], None]) -> None:
-        """``hear`` is called with the tag."""
-        self._hear = hear
+class OlderWords:
+    """How the older program reads and writes, which is this one."""
 
     def written(self, raw: bytes) -> bytes:
         """Return what is written."""
-        data = _parsed(raw)
-        if data is not None:
-            self._hear(data["id"])
         return raw
 
     def read(self, raw: bytes) -> bytes:

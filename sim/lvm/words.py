@@ -26,6 +26,8 @@ class GroupsInWords(SimVolumeGroups):
     def __init__(self, process: Process, words: Words) -> None:
         super().__init__(process)
         self.words = words
+        self.writing: frozenset[str] = frozenset()
+        """The tags whose records this process is writing now."""
 
     def open_device(self, path: str, writable: bool = False) -> AlignedDevice:
         return _Device(self, path, writable, self._uuid(path, writable))
@@ -34,17 +36,22 @@ class GroupsInWords(SimVolumeGroups):
 class _Device(AlignedDevice):
     def __init__(self, owner: GroupsInWords, path: str, writable: bool, uuid: str) -> None:
         super().__init__(owner, path, writable, uuid)
-        self._words = owner.words
+        self._words, self._groups = owner.words, owner
 
     def read_at(self, offset: int, length: int) -> bytes:
         return _said(super().read_at(offset, length), self._words.read)
 
     def write_at(self, offset: int, data: bytes) -> None:
-        super().write_at(offset, _said(bytes(data), self._words.written))
+        data = bytes(data)
+        self._groups.writing = frozenset(page.slot.tag for page in _records(data))
+        try:
+            super().write_at(offset, _said(data, self._words.written))
+        finally:
+            self._groups.writing = frozenset()
 
 
 class _Page(NamedTuple):
-    """A page with a whole record in it, of its generation."""
+    """A page with a whole record in it, or the mark of one that is gone."""
 
     start: int
     stamp: Stamp
@@ -84,6 +91,6 @@ def _record(data: bytes, start: int) -> _Page | None:
     copies = [bytes(PAGE_BYTES)] * EXCLUSIVE_GEOMETRY.copies
     copies[copy_of(stamp.version & 1, stamp.sequence)] = page
     slot = read_slot(0, b"".join(copies), lambda _copy, length: bytes(length))
-    if slot.newest is None or slot.problem or not slot.content:
+    if slot.newest is None or slot.problem:
         return None
     return _Page(start, stamp, slot, slot.newest.purge)

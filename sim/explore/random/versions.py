@@ -28,9 +28,10 @@ from sim.explore.together.versions import unfinished
 from sim.hosts.crash import Crashed
 from sim.hosts.processes import SimProcess
 from sim.hosts.tape import Tape
-from sim.hosts.versions import Heard, NewerWords
+from sim.hosts.versions import NewerWords, OlderWords
 from sim.hosts.world import REPOSITORIES, Job, on_server
 from sim.lvm.volume_groups import DEVICE_ROOT
+from sim.lvm.words import GroupsInWords
 
 _VOLUME = re.compile(rf"{REPOSITORIES}/[^/]+/volumes/")
 _TAKES_AWAY = ("files.unlink", "files.rename", "volume_groups.remove", "volume_groups.rename")
@@ -47,8 +48,6 @@ class VersionsRun(RandomRun):
     def __init__(self, tape: Tape, rounds: int = ROUNDS) -> None:
         super().__init__(tape, rounds)
         self._harm: list[str] = []
-        self._writes = ""
-        """The tag whose record is about to be written on a logical volume by the older program."""
         self._older = HOSTS[tape.choose(len(HOSTS), "older")]
         for host in (*HOSTS, RESCUER):
             self._install(host, older=host == self._older)
@@ -57,7 +56,7 @@ class VersionsRun(RandomRun):
     def _install(self, host: str, older: bool) -> None:
         """Give a host that program: what begins there from now on is of it."""
         machine = self.world.machine(host)
-        machine.words = Heard(self._hear) if older else NewerWords()
+        machine.words = OlderWords() if older else NewerWords()
         machine.watcher = self._watch
 
     def _round(self, number: int) -> list[str]:
@@ -117,23 +116,19 @@ class VersionsRun(RandomRun):
         self.world.bury(host)
 
     def _watch(self, process: SimProcess, call: str, what: str) -> None:
-        if not isinstance(process.files.words, Heard):
+        if not isinstance(process.files.words, OlderWords):
             return
         path, _, target = on_server(what).partition(" ")
         if call == "files.link" and (match := TAG.match(target)):
             self._written(match[1], match[2], target)
-        elif call == "handle.write_at" and path.endswith(f"/{layout.META}") and self._writes:
-            group = path.removeprefix(DEVICE_ROOT).partition("/")[0]
-            self._written(f"{REPOSITORIES}/{group}", self._writes, "~")
-            self._writes = ""
+        elif call == "handle.write_at" and path.endswith(f"/{layout.META}"):
+            assert isinstance(process.groups, GroupsInWords)
+            for tag in process.groups.writing:
+                self._written(f"{REPOSITORIES}/{path.removeprefix(DEVICE_ROOT).partition('/')[0]}", tag, "~")
         elif call in _TAKES_AWAY and (TAG.match(path) or _VOLUME.match(path) or path.startswith(DEVICE_ROOT)):
             for one in unfinished(self.world.storage):
                 if path == one.path or any(path in (volume, _device(volume)) for volume in one.volumes):
                     self._harm.append(f"{process} takes {path} away, which is of {one.path}")
-
-    def _hear(self, tag: str) -> None:
-        """On logical volumes no name tells which record is written."""
-        self._writes = tag
 
     def _written(self, root: str, tag: str, target: str) -> None:
         for one in unfinished(self.world.storage):

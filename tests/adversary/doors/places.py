@@ -130,7 +130,12 @@ class LoopMount(Directory):
         script = """
             cp --sparse=always "$1" "$1-after"
             umount "$2"
-            blkdiscard --zeroout "$3"
+            tries=0  # whoever looks what devices hold may have it open for a moment
+            until blkdiscard --zeroout "$3"; do
+                tries=$((tries + 1))
+                [ $tries -lt 20 ]
+                sleep 0.5
+            done
             dd "if=$1-after" "of=$3" bs=64K conv=sparse,notrunc,fsync status=none
             rm "$1-after" """
         self.hands().shell(script, str(self._image), str(self._mounted), self._device)

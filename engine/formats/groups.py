@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from engine.data.model import SNAPSHOT
 from engine.data.records import Record
-from engine.errors import DiskwrightError, Overtaken, Refused
+from engine.errors import DiskwrightError, OutcomeUnknown, Overtaken, Refused
 from engine.formats.base import TagEntry, Tags
 from engine.formats.outcomes import overtaken
 
@@ -146,7 +146,7 @@ class Grouped:
             self._make_own(member.record)
 
     def _make_own(self, sealed: Record) -> None:
-        """Give each other member of a group that counts a record that says so alone."""
+        """Give each other member of a group that counts a record that says so alone, durable."""
         for tag in _members(sealed)[1:]:
             for look in range(_LOOKS):
                 entry = self._tags.read(tag)
@@ -154,10 +154,13 @@ class Grouped:
                     raise Refused(f"the record of snapshot {tag} cannot be read: {entry.problem}", "Try again")
                 record = entry.record if entry is not None else None
                 if entry is None or record is None or not record.in_group or _members(record) != _members(sealed):
+                    self._tags.settle(tag)  # whoever gave it one may have died before that was durable
                     break
                 try:
                     self._tags.publish(_counted(record), entry.generation)
                     break
+                except OutcomeUnknown:
+                    raise
                 except Overtaken:
                     if look == _LOOKS - 1:
                         raise

@@ -18,7 +18,7 @@ from typing import Any
 from engine.data.model import GROUP, MAX_GROUP, require_id
 from engine.data.options import Options
 from engine.data.records import Record, check_user_data
-from engine.errors import BadRequest, DiskwrightError, NotFound, Overtaken, Refused
+from engine.errors import BadRequest, DiskwrightError, NotFound, OutcomeUnknown, Overtaken, Refused
 from engine.formats.base import Repository
 from engine.tags import changes, leasing
 from engine.tags.context import Context
@@ -124,6 +124,8 @@ def _seal(repository: Repository, first: Record, generation: int, steps: Steps) 
     """Have all of the group count, unless somebody has begun to clean one of them away: that changes the first one."""
     try:
         repository.tags.publish(steps.noted(first)._replace(strong=True), generation)
+    except OutcomeUnknown:
+        raise
     except Overtaken as error:
         raise Refused(
             f"the unfinished snapshot {first.id} of image {first.operation and first.operation.other} was changed at "

@@ -75,7 +75,9 @@ def killed(driver: Driver, links: int, call: str) -> list[str]:
 
 
 SWITCHED, SEAL_SEEN, SEALED = (4, "files.link"), (5, "files.sync_directory"), (5, "files.link")
-"""Five records are linked until the group counts: of two snapshots, of two disks, the seal."""
+OWN_SEEN = (6, "files.sync_directory")
+"""Five records are linked until the group counts: of two snapshots, of two disks, the seal; then that of the other
+one by itself."""
 
 
 def test_each_is_a_snapshot_like_any_other_then(driver: Driver):
@@ -157,6 +159,15 @@ def test_a_seal_that_was_only_seen_is_made_durable_before_one_is_used(driver: Dr
     else:
         engine.create_virtual_disk("a", 1 << 20, tag, options={"auto_fix": False})
     assert seen == {0, 2} and states() == {2}
+
+
+def test_a_record_of_its_own_that_was_only_seen_is_made_durable_before_the_seal_goes(driver: Driver):
+    """Who gave it to the other one has died before that was durable; then the one with the seal is changed."""
+    world = driver.world
+    made = killed(driver, *OWN_SEEN)
+    (sealed,) = [tag for tag in made if as_written(driver, tag).in_group]
+    world.host("two").set_user_data("a", sealed, {"changed": True})
+    assert {len(shown(driver.fork(world.fork(state.storage)))) for state in world.crash_states()} == {2}
 
 
 def test_a_group_that_was_never_sealed_is_taken_back_whole(driver: Driver):

@@ -115,6 +115,7 @@ REDUNDANT = {
     "dies before it is durable; tests/engine/fixes/test_kept.py does, and misses it",
     "formats.groups.Grouped.settle:self._tags.settle#2": "the case that builds on one of a group whose seal is seen "
     "and not durable takes long; tests/engine/test_snapshot_groups.py does it, too, and misses it",
+    "formats.groups.Grouped._make_own:self._tags.settle": "the same file has a test for that, which misses it",
     "formats.groups.Grouped._leave:self._tags.settle": "no case changes such a one; the same test does, and misses it",
     "formats.groups.Grouped._leave:self._tags.settle#2": "as the one before",
     "fixes.sparsify.in_place:session.flush": "what is lost are holes: the zeros in their place read the same, and the "

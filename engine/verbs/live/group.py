@@ -42,12 +42,13 @@ def snapshots_of(
     for disk in entries:
         snapshot.require_not_shared(context.repository(repo_id), disk)
     _require_one_machine(entries)
-    _catch_up(context, state, repo_id, entries)
-    entries = _entries(context, state, repo_id, disks)  # with a holder that was given to one anew
-    monitor = _require_one_machine(entries)
     try:
-        with contextlib.closing(context.doors.hypervisors.connect(monitor)) as asked:
-            return _take(context, state, repo_id, disks, entries, asked, wanted, options)
+        _catch_up(context, state, repo_id, entries)
+        entries = _entries(context, state, repo_id, disks)  # with a holder that was given to one anew
+        if not entries:
+            return group.snapshots(context, repo_id, disks, user_data, options)
+        with contextlib.closing(context.doors.hypervisors.connect(_require_one_machine(entries))) as monitor:
+            return _take(context, state, repo_id, disks, entries, monitor, wanted, options)
     finally:
         context.deactivate()
 

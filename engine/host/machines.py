@@ -23,6 +23,7 @@ from engine.tags.context import Context
 
 _PATIENCE_S = 5.0
 _LOOK_AGAIN_S = 0.02
+_OURS = "dw-"
 _NODE_DIGITS = 28
 """A node's name has up to 31 characters."""
 _FORMATS = frozenset(map(str, VolumeFormat))
@@ -167,12 +168,17 @@ def node_name(volume: VolumeRef) -> str:
 
 def name_of(volume: str) -> str:
     """Return what is called after a volume in a machine: a node of ours, or a job that fills it."""
-    return f"dw-{volume[:_NODE_DIGITS]}"
+    return f"{_OURS}{volume[:_NODE_DIGITS]}"
 
 
 def require_idle(machine: Machine, disk: str, own: str = "") -> None:
-    """Return when the machine has no job on block devices under way but ``own``, else raise Refused."""
-    if jobs := [f"{job.kind} {name!r} ({job.status})" for name, job in machine.monitor.jobs().items() if name != own]:
+    """Return when the machine has no job on block devices under way but ``own``, else raise Refused. A mirror of ours
+    that has ended, and that whoever is dead did not forget, is forgotten: the record says how it ended."""
+    found = {name: job for name, job in machine.monitor.jobs().items() if name != own}
+    for name in [name for name, job in found.items() if name.startswith(_OURS) and job.kind == "mirror" and job.ended]:
+        machine.monitor.forget(name)
+        del found[name]
+    if jobs := [f"{job.kind} {name!r} ({job.status})" for name, job in found.items()]:
         raise Refused(
             f"the machine of image {disk} has a job under way: {', '.join(jobs)[:200]}",
             "Wait for it, or stop it there, and try again",

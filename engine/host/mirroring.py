@@ -111,9 +111,13 @@ def _replace(
         if before is not None and before.id != fresh.id:
             _drop(attempt, machine, before)
         fresh = _mirror(attempt, machine, record, fresh)
-        attempt.stage("replace")
-        lost = chains.lost(links)
-        _switch(attempt, state, repo_id, entry, machine, fresh, links[0].volume, lost)
+        try:
+            attempt.stage("replace")
+            watchdog = _watched(context, state, repo_id, entry, fresh, links[0].volume)
+        except DiskwrightError:
+            _drop(attempt, machine, fresh)
+            raise
+        _switch(attempt, state, repo_id, entry, machine, fresh, links, watchdog)
         holding.end(context, entry)
         for tag in [tag for tag in leases.leases if tag != entry.image]:
             leases.leases.pop(tag).release()
@@ -187,23 +191,22 @@ def _switch(
     entry: Prepared,
     machine: Machine,
     fresh: VolumeRef,
-    old: VolumeRef,
-    lost: tuple[tuple[int, int], ...],
+    links: list[chains.Link],
+    watchdog: ProcessIdentity,
 ) -> None:
-    """Have the disk and its machine go on in the fresh volume; whatever is raised, and whoever dies, both go on in the
-    same one."""
-    context, monitor = attempt.context, machine.monitor
-    watchdog = _watched(context, state, repo_id, entry, fresh, old)
+    """Have the disk and its machine go on in the fresh volume, or both in the old one, whatever is raised. Where that
+    cannot be had the watchdog stays."""
+    context, old = attempt.context, links[0].volume.id
     try:
-        _publish(attempt, entry, machine, fresh, lost)
-        settle(context, state, repo_id, entry, monitor, fresh.id, old.id)
+        _publish(attempt, entry, machine, fresh, chains.lost(links))
+        settle(context, state, repo_id, entry, machine.monitor, fresh.id, old)
     except DiskwrightError:
-        monitor.close()  # it may be what is wrong, and serves one at a time
+        machine.monitor.close()  # it may be what is wrong, and serves one at a time
         with contextlib.suppress(DiskwrightError):
-            take_up(context, state, repo_id, entry, fresh.id, old.id)
+            take_up(context, state, repo_id, entry, fresh.id, old)
+            context.doors.processes.terminate(watchdog)
         raise
-    finally:
-        context.doors.processes.terminate(watchdog)
+    context.doors.processes.terminate(watchdog)
     if changes.read(attempt.repository, attempt.tag).record.volume != fresh:
         raise ToolFailed(f"the machine of image {attempt.tag} could not go on in another volume", jobs.CANNOT)
 

@@ -45,8 +45,10 @@ def settle(doors: Doors, arguments: list[str]) -> None:
     state = HostState(doors, directory)
     context = Context(doors, state.connections(), state, lambda context, repository, image: None)
     deadline = doors.clock.monotonic() + _TRIES_S
-    while any(one.image == disk and one.writable for one in (*state.prepared(), *state.unheld())):
+    while True:
         try:
+            if not any(one.image == disk and one.writable for one in (*state.prepared(), *state.unheld())):
+                return
             entry = machines.entry_of(state, context.repository(repo_id), disk)
             if entry is not None and entry.monitor:
                 mirroring.take_up(context, state, repo_id, entry, fresh, old)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.doors.hypervisor import Job
-from engine.errors import ImageBusy, Refused, Stopped, ToolFailed
+from engine.errors import ImageBusy, Refused, Stopped, StorageError, ToolFailed
 from engine.fixes import rebuild
 from engine.host import machines, mirroring, paths, watchdog
 from engine.tags import changes
@@ -95,6 +95,13 @@ def test_planted_bugs_are_found(plant: Any, found: str, death: str, first: int, 
     assert any(found in problem for run in played if run is not None for problem in run.problems)
 
 
+def _beside(driver: Driver) -> str:
+    """A file as long as the disk."""
+    with driver.engine().doors.files.create("/srv/beside.raw") as handle:
+        handle.truncate(images.SIZE)
+    return "/srv/beside.raw"
+
+
 def a_rebuild(driver: Driver) -> Any:
     return next(fix for fix in driver.engine().check_storage_repository("a") if fix.rule in rules.BESIDE)
 
@@ -141,6 +148,40 @@ def test_one_that_is_stopped_leaves_its_machine_as_it_was(driver: Driver, monkey
     assert (len(machine.nodes()), machine.jobs(), len(engine.list_prepared())) == (1, {}, 1)
     engine.run_fix_here("a", a_rebuild(driver))
     assert [node.format for node in machine.nodes()] == ["qcow2"]
+
+
+def test_a_job_that_has_ended_and_was_not_forgotten_holds_nothing_up(driver: Driver):
+    """Of ours: whoever was to forget it is dead."""
+    _OTHER(driver)
+    disk, engine = driver.named["disk"], driver.engine()
+    machine = start(driver, disk)
+    machine.add_overlay("dw-target", machine._chain[0]._replace(path=_beside(driver)))
+    machine.mirror("dw-target", machine.nodes()[0].name, "dw-target")
+    machine.cancel("dw-target")
+    machine.close_node("dw-target")
+    engine.run_fix_here("a", a_rebuild(driver))
+    assert [node.format for node in machine.nodes()] == ["qcow2"] and not machine.jobs()
+
+
+def test_a_watchdog_stays_where_nobody_can_end_the_switch(driver: Driver, monkeypatch: pytest.MonkeyPatch):
+    """The storage is away in that moment: whoever has begun it ends, and the watchdog tries on."""
+    _OTHER(driver)
+    disk, engine = driver.named["disk"], driver.engine()
+    machine = start(driver, disk)
+
+    def away(*arguments: Any) -> None:
+        raise StorageError("the storage is away")
+
+    monkeypatch.setattr(mirroring, "_publish", away)
+    monkeypatch.setattr(mirroring, "take_up", away)
+    with pytest.raises(StorageError):
+        engine.run_fix_here("a", a_rebuild(driver))
+    host = driver.world.process_of(engine).host
+    assert [one.name for one in host.processes.values()].count(mirroring.WATCHDOG) == 1
+    monkeypatch.undo()
+    driver.world.process_of(engine).end(killed=True)
+    driver.world.direct.run_waiting()
+    assert not machine.jobs() and len(machine.nodes()) == 1
 
 
 def test_a_machine_that_cannot_go_on_in_the_fresh_volume_keeps_the_old_one(

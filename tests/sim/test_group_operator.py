@@ -1,5 +1,6 @@
 """An operator with LVM's tools beside an engine, in random runs: what he leaves is judged, and an engine that does not
-see it is found. What is done here for certain comes up by chance too, within a minute."""
+see it is found. Here what comes up rarely by chance is done for certain, by the same acts and judged by the same
+oracle."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ with the seal, so whoever is about to seal it finds out.
 
 from __future__ import annotations
 
+import contextlib
 from enum import Enum
 from typing import NamedTuple
 
@@ -98,7 +99,9 @@ class Grouped:
                 return _mendable(entry)
             state = self._state(record)[0]
             if state is _State.GIVEN_UP:
-                again = self._tags.read(entry.id)  # since it was read the group may have been sealed, and left
+                again = None
+                with contextlib.suppress(DiskwrightError):  # what was seen first has to do
+                    again = self._tags.read(entry.id)  # since then the group may have been sealed, and left
                 if again is not None and again.generation != entry.generation:
                     entry = again
                     continue

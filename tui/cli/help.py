@@ -196,7 +196,7 @@ COMMANDS: dict[str, Command] = {
         "(usable), 12 one is broken or unknown. Any other code is that of an error.",
     ),
     "audit": _command(
-        2, "audit", "look at image files of libvirt, Proxmox VE, oVirt where they are; changes nothing",
+        2, "audit", "look at image files of libvirt, Proxmox VE, oVirt; changes nothing",
         "diskwright audit /var/lib/libvirt/images\n"
         "  diskwright audit /var/lib/libvirt/images /srv/bases --vms /etc/libvirt --complete\n"
         "  diskwright audit /var/lib/vz --vms /etc/pve --complete --json\n"

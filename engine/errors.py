@@ -173,7 +173,8 @@ class Overtaken(DiskwrightError):
 
 
 class OutcomeUnknown(Overtaken):
-    """Our generation was linked but is not the highest: it may or may not count."""
+    """Our generation was linked but is not the highest: it may or may not count. Or a part of what was asked for does:
+    the message says which."""
 
     code = "outcome-unknown"
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from engine.data.model import VolumeFormat, require_id
 from engine.data.records import Operation, Record, VolumeRef, check_user_data
-from engine.errors import Conflict, DiskwrightError, NotFound, Refused
+from engine.errors import Conflict, DiskwrightError, NotFound, OutcomeUnknown, Refused
 from engine.formats.base import Repository
 from engine.gate import gate
 from engine.tags import chains, changes, leasing, target
@@ -26,7 +26,8 @@ from engine.verbs.commit import require_room
 
 def revert(context: Context, repo_id: str, disk: str, to: str, user_data: Any) -> str:
     """Have ``disk`` contain what the snapshot ``to`` does, with its size; return the id of the removed snapshot that
-    has what it contained, whose user data is ``user_data``. Durable on return."""
+    has what it contained, whose user data is ``user_data``. Durable on return. OutcomeUnknown when the disk was
+    reverted, and that snapshot could not be removed."""
     repository = context.repository(repo_id)
     require_id(disk, "image_id")
     require_id(to, "snapshot_id")
@@ -51,7 +52,14 @@ def revert(context: Context, repo_id: str, disk: str, to: str, user_data: Any) -
                 raise
     finally:
         context.deactivate()
-    remove.remove(context, repo_id, kept)
+    try:
+        remove.remove(context, repo_id, kept)
+    except DiskwrightError as error:  # whatever it is: the disk was reverted, so nothing was refused
+        raise OutcomeUnknown(
+            f"image {disk} contains what snapshot {to} does; what it contained is kept as snapshot {kept}, which could "
+            f"not be removed: {error}",
+            f"diskwright remove {repo_id} {kept}, if you do not want it",
+        ) from error
     return kept
 
 

@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from engine.api import Engine
-from engine.errors import ImageBusy, NotFound, Refused
+from engine.errors import ImageBusy, NotFound, OutcomeUnknown, Refused
 from engine.tags import changes
 from engine.triage import rules
+from engine.verbs import remove
 from sim.disk.files import Fault
-from sim.explore.cases.driver import Driver, KiB, MiB, layers
+from sim.explore.cases.driver import Driver, KiB, MiB, layers, read
 from sim.explore.cases.fixtures.images import BLOCK, data
 from sim.hosts.crash import Crashed
 from sim.hosts.processes import SimProcess
@@ -155,3 +156,21 @@ def test_a_revert_that_was_interrupted_can_be_given_up_or_begun_again():
     driver.revert("a", disk, monday)
     assert shown(driver, disk)
     assert changes.read(driver.engine().context.repository("a"), disk).record.operation is None
+
+
+def test_what_is_left_after_the_seal_is_not_told_as_a_refusal(driver: Driver, monkeypatch: pytest.MonkeyPatch):
+    """A manager that froze behind it was refused the last step, and said that the disk was not reverted."""
+    disk = driver.create("a", SIZE)
+    driver.write("a", disk, 0, data(1))
+    monday = driver.snapshot("a", disk)
+    driver.write("a", disk, 0, data(2))
+
+    def refused(context: object, repo_id: str, image: str) -> None:
+        raise Refused("this host is no manager any more", "Take the role")
+
+    monkeypatch.setattr(remove, "remove", refused)
+    with pytest.raises(OutcomeUnknown, match=r"contains what snapshot .* no manager") as told:
+        driver.engine().revert_disk("a", disk, monday)
+    (kept,) = {image.id for image in driver.engine().list_images("a")} - {disk, monday}
+    assert f"remove a {kept}" in told.value.next_step
+    assert read(driver.engine(), "a", disk, SIZE).same(driver.image("a", monday).content)

@@ -12,7 +12,6 @@ from engine.data.records import Operation
 from engine.errors import Damaged, Overtaken, Refused, StorageError
 from engine.formats.base import Litter, Repository
 from engine.formats.files import layout
-from engine.formats.files.tags import Tags
 from engine.formats.files.tree import Tree
 from engine.formats.files.uses import Use, Uses
 from tests.formats.kit import T1, T2, V1, V2, LocalStorage, SpyFiles, failing, once, qcow2, raw, real_doors, record
@@ -213,7 +212,6 @@ def test_who_publishes_while_a_use_is_removed_enters_its_own(local: LocalStorage
         local.open().tags.publish(record(volume=qcow2(V1, P)), 3)
 
     spy.before = once("unlink", needed_again, "use.")
-    assert isinstance(repository.tags, Tags)
     local.open(spy).litter.remove(items)
     assert entered(local, P) == [(T1, 4)]
 

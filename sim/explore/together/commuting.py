@@ -29,6 +29,19 @@ _LOOKS = {
     "mounts.holding",
 }
 """Calls that change nothing. What is not known to be one is taken for an effect."""
+_MOVABLE = (_LOOKS - {"files.users", "leases.held"}) | {
+    "files.create",
+    "files.link",
+    "files.make_directory",
+    "files.rename",
+    "files.sync_directory",
+    "files.unlink",
+    "handle.sync",
+    "handle.truncate",
+    "handle.write_at",
+}
+"""Calls on names and contents alone: they do not depend on who has what open or locked, which others let go of without
+any call."""
 
 
 _RENAMING = {"files.link", "files.rename"}
@@ -37,7 +50,7 @@ _RENAMING = {"files.link", "files.rename"}
 class _Call(NamedTuple):
     when: str
     process: str
-    looks: bool
+    name: str
     paths: tuple[str, ...]
 
 
@@ -50,9 +63,14 @@ class Turns(Uniform):
         self._trace = trace
         self._lines: dict[int, int] = {}
         """How many calls were made before each choice."""
+        self._held: dict[int, frozenset[object]] = {}
+        """What the process that ran had open and locked at each."""
 
     def pick(self, runnable: Sequence[SimProcess], current: SimProcess | None) -> SimProcess:
-        self._lines[len(self._recorded.record)] = len(self._trace.lines)
+        choice = len(self._recorded.record)
+        self._lines[choice] = len(self._trace.lines)
+        if current is not None:
+            self._held[choice] = frozenset(current.files.handles).union(current.host.world.locks.owned(current))
         return super().pick(runnable, current)
 
     def same(self) -> Iterator[tuple[int, ...]]:
@@ -69,6 +87,9 @@ class Turns(Uniform):
             start, end = self._lines.get(position, 0), self._lines[position + 1]
             if values[position] or end - start != 1 or not _commutes(calls[start], before, turn):
                 return
+            held = self._held.get(position)
+            if held is None or not held <= self._held.get(position + 1, frozenset()):
+                return  # it let go of something as well, which is no call
             yield (*values[:position], 1)
 
 
@@ -83,10 +104,12 @@ def _turn(calls: Sequence[_Call], before: _Call) -> list[_Call]:
 
 
 def _commutes(call: _Call, last: _Call, turn: Collection[_Call]) -> bool:
-    if call.process != last.process or not call.paths:
+    if call.process != last.process or call.name not in _MOVABLE:
         return False
     return all(
-        other.when == call.when and other.paths and ((call.looks and other.looks) or not _related(call, other))
+        other.when == call.when
+        and other.paths
+        and (_LOOKS.issuperset((call.name, other.name)) or not _related(call, other))
         for other in turn
     )
 
@@ -111,6 +134,6 @@ def _calls(trace: Trace) -> list[_Call]:
             known.update(dict.fromkeys(paths, paths))
         found.append((when, process, call, paths))
     return [
-        _Call(when, process, call in _LOOKS, tuple(paths.union(*(known.get(path, ()) for path in paths))))
+        _Call(when, process, call, tuple(paths.union(*(known.get(path, ()) for path in paths))))
         for when, process, call, paths in found
     ]

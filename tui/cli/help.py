@@ -299,8 +299,8 @@ diskwright keeps the disk images of virtual machines in repositories that hold n
   Any crash leaves an image optimized, degraded (usable, can be better) or broken, with the reason.
   There is no recovery mode: check finds what is to be done, fix does it, on any host.
   Nothing is destroyed on a guess: removed images can be restored until a clean fix ran.
-  An image id is 32 hexadecimal digits; its first 4 or more do where they are unique, and so does
-  its name (create it with --name, change it with rename).
+  An image id is 32 hexadecimal digits; its first 4 or more do where they are unique.
+  The name of an image does as well: create it with --name, change it with rename.
 """
 
 EXIT_CODES = """\
@@ -326,14 +326,16 @@ Options of every command
   --state DIR     where this host keeps its notes (in DIR/NAME); no repository depends on them
   --no-color      no colours
   --version       print the version, and the formats on disk that it writes
-  -h, --help      this help, or that of a command: diskwright COMMAND --help
+  -h, --help      this help; after a COMMAND the help of that
 
 {exit_codes}
 
 Environment
-  DISKWRIGHT_HOST    as --host              NO_COLOR           no colours
-  DISKWRIGHT_STATE   as --state             COLUMNS            width of tables
+  DISKWRIGHT_HOST    as --host
+  DISKWRIGHT_STATE   as --state
   DISKWRIGHT_DEBUG   1: show tracebacks
+  NO_COLOR           no colours
+  COLUMNS            width of lines
 
 Examples
   diskwright create-repo localfs-1.0 path=/srv/images

@@ -225,6 +225,6 @@ def test_help_is_as_wide_as_the_terminal(run: Command, columns: int, monkeypatch
         assert not wide, words
     monkeypatch.delenv("COLUMNS")
     assert (
-        "to,\nsince when, whether its holder lives, the layers below, what is done to them"
+        "to,\nsince when, whether its holder lives, the layers below, and what is done to them"
         in run("status", "--help").out
     )

@@ -178,9 +178,9 @@ COMMANDS: dict[str, Command] = {
         2, "look", "one image, the last operation on it, and the machine that has it",
         "diskwright status main 3f2a\n  diskwright status main web --ask\n\n"
         "Of an image that is prepared here it tells which process has it open, by which monitor that is spoken to,\n"
-        "since when, whether its holder lives, the layers below, what is done to them, and what waits until it ends.\n"
-        "With --ask its machine is asked too: what it has open, and its jobs. A QMP monitor has one client, so a\n"
-        "snapshot finds it taken meanwhile: not for a script that looks again and again.",
+        "since when, whether its holder lives, the layers below, and what is done to them. What waits until it is\n"
+        "torn down is told by why. With --ask its machine is asked too: what it has open, and its jobs. A QMP monitor\n"
+        "has one client, so a snapshot finds it taken meanwhile: not for a script that looks again and again.",
     ),
     "why": _command(
         2, "look", "why an image is as it is, and what to do about it; or what a rule means",

@@ -263,6 +263,7 @@ def test_prepared_images_are_listed_and_protected(run: Command, main_repo: str):
     finally:
         run("teardown", main_repo, disk)
     assert not os.path.exists(path)
+    assert "not prepared" in run("status", main_repo, disk, "--ask", code=5).err
     run("teardown", main_repo, disk, code=3)
     run("disconnect", main_repo)
 

@@ -76,7 +76,9 @@ def _prepared(session: Session, repo_id: str, image: str) -> list[MachineRow]:
 
 
 def _asked(session: Session, prepared: list[MachineRow]) -> list[str]:
-    """What its machine says. Refused where nobody has told how to speak to it."""
+    """What its machine says. Refused where it is not prepared, or nobody has told how to speak to its machine."""
+    if not prepared:
+        raise Refused("it is not prepared on this host, so it has no machine here", "Ask on the host that has it")
     row = next((row for row in prepared if row.monitor), None)
     if row is None:
         raise Refused("nobody has told how to speak to its machine", "diskwright attach REPO IMAGE MONITOR tells that")

@@ -96,7 +96,7 @@ class Grouped:
             record = entry.record
             if record is None or not record.in_group:
                 self._members.pop(entry.id, None)
-                return _mendable(entry)
+                return self._mendable(entry)
             state = self._state(record)[0]
             if state is _State.GIVEN_UP:
                 again = None
@@ -123,6 +123,16 @@ class Grouped:
             return _State.GIVEN_UP, entry
         return _State.SEALED if entry.record.strong else _State.OPEN, entry
 
+    def _mendable(self, entry: TagEntry) -> TagEntry:
+        """Return a damaged tag with what the generation before it says as long as nobody knows more. Whatever came
+        after it, the group was sealed or given up by then: of the one with the seal ``_leave`` finds out which."""
+        before = entry.before
+        if before is None or not before.in_group:
+            return entry
+        if _first(before) == entry.id:
+            self._members[entry.id] = _Member(entry.generation, before, _State.UNKNOWN)
+        return entry._replace(before=_counted(before) if before.strong else _alone(before))
+
     # -- leaving
 
     def _leave(self, tag: str, expected: int) -> None:
@@ -132,6 +142,10 @@ class Grouped:
         if member is None or member.generation != expected:
             return
         state, first = self._state(member.record)
+        if state is member.state is _State.UNKNOWN and first is not None and first.id == tag and first.damaged:
+            if self._all_left(member.record):
+                self._make_own(member.record)
+            return
         if state is _State.UNKNOWN:
             raise Refused(
                 f"whether snapshot {tag} counts is told by the record of {_first(member.record)}, which cannot be read",
@@ -147,6 +161,21 @@ class Grouped:
         elif state is _State.SEALED:
             self._tags.settle(tag)
             self._make_own(member.record)
+
+    def _all_left(self, begun: Record) -> bool:
+        """Return whether each disk of a group has left its volume to the snapshot of it, as all have before the seal.
+        When the record with the seal is damaged then the group may count, so it does."""
+        for tag in _members(begun):
+            entry = self._tags.read(tag)
+            record = begun if tag == begun.id else entry and entry.record
+            if record is None or record.operation is None or _members(record) != _members(begun):
+                continue
+            disk = self._tags.read(record.operation.other)
+            if disk is not None and (disk.unreadable or disk.foreign):
+                raise Refused(f"the record of image {disk.id} cannot be read: {disk.problem}", "Try again")
+            if disk is not None and disk.record is not None and disk.record.left_to(_counted(record)):
+                return False
+        return True
 
     def _make_own(self, sealed: Record) -> None:
         """Give each other member of a group that counts a record that says so alone, durable."""
@@ -167,16 +196,6 @@ class Grouped:
                 except Overtaken:
                     if look == _LOOKS - 1:
                         raise
-
-
-def _mendable(entry: TagEntry) -> TagEntry:
-    """Return a damaged tag with what the generation before it says as long as nobody knows more. Whatever came after
-    it, the group was sealed or given up by then; of one that was not sealed before, that the others count is told by
-    their own records alone: nobody was told that they do before they had such."""
-    before = entry.before
-    if before is None or not before.in_group:
-        return entry
-    return entry._replace(before=_counted(before) if before.strong else _alone(before))
 
 
 def _members(record: Record) -> tuple[str, ...]:

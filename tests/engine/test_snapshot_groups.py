@@ -10,7 +10,7 @@ from engine.data.records import Record
 from engine.errors import BadRequest, DiskwrightError, ImageBusy, NotFound, Refused
 from engine.formats.files.layout import parse_tag_name
 from engine.tags import changes
-from engine.triage.rules import U_VERSION
+from engine.triage.rules import M_CHAIN, U_VERSION
 from engine.verbs import group
 from sim.disk.files import Fault
 from sim.explore.cases.driver import Driver, read
@@ -37,15 +37,24 @@ def shown(driver: Driver) -> list[str]:
     return sorted(image for image in found if image != driver.named["snapshot"])
 
 
+def newest(driver: Driver, tag: str) -> str:
+    """The file of the newest record of a tag."""
+    files = driver.engine().doors.files
+    folder = f"{driver.engine().context.repository('a').place}/tags/{tag[:2]}"
+    names = [entry.name for entry in files.list_directory(folder) if entry.name.startswith(tag)]
+    return f"{folder}/{max(name for name in names if (parsed := parse_tag_name(name, tag[:2])) and not parsed[2])}"
+
+
 def as_written(driver: Driver, tag: str) -> Record:
     """The newest record of a tag, as its bytes say."""
-    files = driver.engine().doors.files
-    place = driver.engine().context.repository("a").place
-    names = [entry.name for entry in files.list_directory(f"{place}/tags/{tag[:2]}")]
-    newest = max(
-        name for name in names if name.startswith(tag) and (parsed := parse_tag_name(name, tag[:2])) and not parsed[2]
-    )
-    return decoding.decode(files.read_file(f"{place}/tags/{tag[:2]}/{newest}", 1 << 20), tag)
+    return decoding.decode(driver.engine().doors.files.read_file(newest(driver, tag), 1 << 20), tag)
+
+
+def damage(driver: Driver, tag: str) -> None:
+    """Of the newest record of a tag."""
+    with driver.engine().doors.files.open(newest(driver, tag), True) as handle:
+        handle.write_at(60, b"?")
+        handle.sync()
 
 
 def fix_all(driver: Driver) -> None:
@@ -74,7 +83,8 @@ def killed(driver: Driver, links: int, call: str) -> list[str]:
     return sorted(driver.world.host("two").context.repository("a").tags.scan().keys() - before)
 
 
-SWITCHED, SEAL_SEEN, SEALED = (4, "files.link"), (5, "files.sync_directory"), (5, "files.link")
+MOVED_ONE, SWITCHED = (3, "files.link"), (4, "files.link")
+SEAL_SEEN, SEALED = (5, "files.sync_directory"), (5, "files.link")
 OWN_SEEN = (6, "files.sync_directory")
 """Five records are linked until the group counts: of two snapshots, of two disks, the seal; then that of the other
 one by itself."""
@@ -168,6 +178,40 @@ def test_a_record_of_its_own_that_was_only_seen_is_made_durable_before_the_seal_
     (sealed,) = [tag for tag in made if as_written(driver, tag).in_group]
     world.host("two").set_user_data("a", sealed, {"changed": True})
     assert {len(shown(driver.fork(world.fork(state.storage)))) for state in world.crash_states()} == {2}
+
+
+def test_damage_of_the_seal_takes_no_snapshot_away(driver: Driver):
+    """Whether the others count is not known then, and nothing is done to them; all disks have left their volumes to
+    them, so all count once the record is mended."""
+    made = killed(driver, *SEALED)
+    begun = {tag: as_written(driver, tag) for tag in made}
+    (sealed,) = [tag for tag, record in begun.items() if record.strong]
+    damage(driver, sealed)
+    engine = driver.world.host("two")
+    others = [(repo, fix) for repo, fix in offered(engine, "a") if fix.rule == M_CHAIN]
+    assert others and not run_each_once(engine, lambda: others, 12)
+    fix_all(driver)
+    assert shown(driver) == made
+    for snapshot, record in begun.items():
+        assert record.operation is not None
+        content = driver.image("a", record.operation.other).content
+        assert read(engine, "a", snapshot, content.size).same(content)
+
+
+def test_a_group_of_which_a_disk_has_not_moved_was_never_sealed(driver: Driver):
+    """Somebody has changed the record that would have had the seal, and that is damaged: the others do not count."""
+    made = killed(driver, *MOVED_ONE)
+    operation = as_written(driver, made[0]).operation
+    assert operation is not None
+    first, other = operation.pinned
+    changes.change(driver.engine().context.repository("a"), first, lambda now: now._replace(epoch=now.epoch + 1))
+    damage(driver, first)
+    fix_all(driver)
+    assert other not in shown(driver)
+    engine = driver.world.host("two")
+    for disk in images.both(driver):
+        content = driver.image("a", disk).content
+        assert read(engine, "a", disk, content.size).same(content)
 
 
 def test_a_group_that_was_never_sealed_is_taken_back_whole(driver: Driver):

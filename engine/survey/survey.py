@@ -24,10 +24,10 @@ from engine.survey.near import near
 from engine.tags import chains, changes, imports, leasing, seen, sources
 from engine.tags.context import Context
 from engine.tools.local.threads import collector_off, map_files
+from engine.triage import rules
 from engine.triage.health import Judge
 from engine.triage.judge import judge
 from engine.triage.offers import merging
-from engine.triage.rules import BESIDE, M_CHAIN
 from engine.triage.view import NO_DEPTHS, Depths, Graph, Replica, View, no_depths
 
 _GROUP = 32
@@ -171,8 +171,7 @@ def without_busy(
                 if leasing.is_held(repository, tag):
                     held[tag] = leasing.holder(context.doors, repository, tag)
                     findings.append(Finding("busy", tag, f"in progress: {held[tag]}"))
-        by_machine = fix.rule == M_CHAIN and fix.images[0] in machines
-        by_machine |= fix.rule in BESIDE and not fix.deep and machines.get(fix.target, False)
+        by_machine = rules.by_machine(fix.rule, fix.images, machines, fix.deep)
         if by_machine and leasing.is_worked_on(context.doors, repository, fix.images[0]):
             continue
         if by_machine or not any(tag in held for tag in fix.images):

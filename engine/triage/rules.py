@@ -7,7 +7,7 @@ else that knows rules asks this table: executors, order, the scenario language, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from engine.data.model import FixType, Risk, Status, WaitKind
@@ -403,6 +403,16 @@ REBUILDS = run_by(Executor.FLATTEN)
 """Degradations that are cured by a fresh flat volume."""
 BESIDE = frozenset({O_FLAT, O_DEPTH, O_FORMAT, O_OVERSIZE})
 """Those of them that a running machine can cure: it goes on in that volume."""
+
+
+def by_machine(code: str, images: Sequence[str], monitored: Mapping[str, bool], deep: bool = False) -> bool:
+    """Tell whether the running machine of the first of its images does a fix of a rule. ``monitored``: as in ``View``;
+    ``deep``: the fix itself needs a deep look."""
+    if not images or images[0] not in monitored:
+        return False
+    return code == M_CHAIN or (code in BESIDE and not deep and monitored[images[0]])
+
+
 LITTER_KINDS = ("temporary", "old-generation", "progress", "digest", "use")
 """Kinds of small files that are litter."""
 UNFINISHED = run_by(Executor.CREATE, Executor.COPY, Executor.IMPORT, Executor.ADOPT)

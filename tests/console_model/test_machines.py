@@ -138,6 +138,14 @@ def test_a_machine_that_is_asked_tells_what_it_has_open_and_does():
         machines.asked(driver.engine(), row)
 
 
+def test_a_machine_does_no_fix_that_needs_a_deep_look():
+    """Such a one waits, and is told of as that."""
+    able = {"disk": True, "layer": False}
+    for image, deep, whether in (("disk", False, True), ("disk", True, False), ("layer", False, False)):
+        assert rules.by_machine(rules.O_OVERSIZE, (image,), able, deep) is whether
+    assert rules.by_machine(rules.M_CHAIN, ("layer", "snap"), able) and not rules.by_machine(rules.M_CHAIN, (), able)
+
+
 def test_what_works_on_a_prepared_disk_is_told_with_its_rate():
     """Also where it is noted of a layer below it, which is what the rate is set of."""
     driver = on(a_chain)

@@ -18,6 +18,7 @@ from engine.survey import survey
 from engine.survey.near import with_all_above
 from engine.tags import leasing
 from engine.tools.local.threads import collector_off
+from engine.triage import rules
 from engine.triage.judge import judge
 from engine.triage.view import Graph, View
 from tui.text.printable import cut, printable
@@ -138,7 +139,7 @@ def _with_machines(
     rest = [
         fixes.row(fix, _called(fix, names), 0)
         for fix in every
-        if not machines.by_machine(fix.rule, fix.images, monitored)
+        if not rules.by_machine(fix.rule, fix.images, monitored, fix.deep)
     ]
     rows = [
         row._replace(waits=machines.waiting(rest, view.fixes, row))
@@ -150,7 +151,7 @@ def _with_machines(
 
 def _beside(view: RepositoryView, row: fixes.FixRow, monitored: Mapping[str, bool]) -> fixes.FixRow:
     """The row of a fix with whose machine does it."""
-    if not machines.by_machine(row.rule, row.images, monitored):
+    if not rules.by_machine(row.rule, row.images, monitored, row.deep):
         return row
     above = view.machine_above(row.images[0])
     return row._replace(machine=above.label) if above is not None else row

@@ -21,7 +21,7 @@ from engine.errors import DiskwrightError
 from engine.formats.base import Repository
 from engine.gate import gate
 from engine.host.state import Prepared
-from engine.triage.rules import BESIDE, M_CHAIN
+from engine.triage.rules import BESIDE
 from tui.text.amounts import moment
 from tui.text.printable import printable
 from tui.view.fixes import FixRow
@@ -272,13 +272,6 @@ def waiting(fixes: Iterable[FixRow], offered: Iterable[FixRow], row: MachineRow)
         for fix in fixes
         if fix.key not in known and any(row.involves(image) for image in fix.images)
     )
-
-
-def by_machine(rule: str, images: Sequence[str], monitored: Mapping[str, bool]) -> bool:
-    """Whether a fix is done by a machine that runs. ``monitored``: as ``View.monitored``."""
-    if not images or images[0] not in monitored:
-        return False
-    return rule == M_CHAIN or (rule in BESIDE and monitored[images[0]])
 
 
 def noticed(rule: str) -> str:

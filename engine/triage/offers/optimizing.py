@@ -118,7 +118,8 @@ def _rebuild(judge: Judge, record: Record, item: Degradation) -> Fix:
     gained = graph.used(record.volume)
     unfinished = " (goes on where it was interrupted)" if record.operation else ""
     attempt = record.operation.attempt if record.operation else None
-    beside = item.rule in rules.BESIDE and graph.view.monitored.get(record.id, False)
+    deep = item.rule == rules.O_OVERSIZE and record.id in graph.view.depths.required
+    beside = rules.by_machine(item.rule, (record.id,), graph.view.monitored, deep)
     extra = room(graph, record.size, attempt.format if attempt else wanted_format(record.strategy), attempt)
     return fix(
         graph,
@@ -131,7 +132,7 @@ def _rebuild(judge: Judge, record: Record, item: Degradation) -> Fix:
         cost=cost(graph, read=size, write=size, extra=extra, reclaimed=gained, exact=False),
         before=Status.DEGRADED,
         after=Status.OPTIMIZED,
-        deep=item.rule == rules.O_OVERSIZE and record.id in graph.view.depths.required,
+        deep=deep,
     )
 
 

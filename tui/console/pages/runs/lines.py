@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from rich.cells import cell_len
 
+from engine.triage import rules
 from tui.console.draw.lines import Line, Span, fit, plain, wrap
 from tui.console.draw.signs import Signs
 from tui.console.site import Site
 from tui.console.widgets.pane import Item, Paragraph
 from tui.text.amounts import compact, duration
 from tui.text.words import RunState
-from tui.view.machines import by_machine, noticed
+from tui.view.machines import noticed
 from tui.view.snapshot import HostOperation, RepositoryView
 from tui.work.runs import Run, RunStep
 
@@ -123,7 +124,7 @@ def steps(run: Run, view: RepositoryView, signs: Signs, columns: int, now: float
 def _machine(step: RunStep, view: RepositoryView) -> Span:
     """Which machine does a step, and what its guest notices."""
     able = dict.fromkeys(step.images, True)
-    row = view.machine_above(step.images[0]) if by_machine(step.rule, step.images, able) else None
+    row = view.machine_above(step.images[0]) if rules.by_machine(step.rule, step.images, able) else None
     if row is None:
         return Span("")
     who = f"{row.label} ({row.who or 'nobody has it open'}, {row.monitor})"

@@ -208,8 +208,11 @@ COMMANDS: dict[str, Command] = {
         "refer to it, and if all of that could be read; else it is one to which no reference was seen.\n"
         "With --exit-code: as check. docs/audit.md tells what is looked for.",
     ),
-    "tasks": _command(2, "running", "what runs and what is prepared on this host",
-        "diskwright tasks\n  diskwright tasks --watch --json | while read -r line; do …; done",),
+    "tasks": _command(2, "running", "what runs and what is prepared on this host, and by which machines",
+        "diskwright tasks\n  diskwright tasks --watch --json | while read -r line; do …; done\n\n"
+        "Of each image that is prepared: the process that has it open, since when, and the process that holds its\n"
+        "lease. What needs somebody is first: a machine that lost its holder (prepare --take-over), and what is left\n"
+        "of one that has ended.",),
     "log": _command(
         2, "log", "who did what on this host, when, and what came of it",
         "diskwright log\n  diskwright log main web-db --limit 200",
@@ -234,7 +237,7 @@ COMMANDS: dict[str, Command] = {
         3, "fix", "let what runs on an image move so much in a second",
         "diskwright rate main 3f2a 50M\n  diskwright rate main 3f2a off\n\n"
         "--rate of fix, copy and import starts work with it. It is kept in the note of the task, which looks about\n"
-        "once a second; a running machine that merges is told too.",
+        "once a second; a running machine that moves the data is told too.",
     ),
     "prepare": _command(
         4, "prepare", "make an image usable as a path, for a command or until teardown",
@@ -246,8 +249,8 @@ COMMANDS: dict[str, Command] = {
         "Without, the path alone is printed; its format is told on standard error, and with --json. That of a disk\n"
         "is /run/diskwright/disks/REPO/IMAGE/disk each time, with the name that was given, or the id, where /run\n"
         "is kept in memory; elsewhere it is another one after each boot. Prepare before each start of a machine.\n"
-        "With --monitor qmp:PATH (a QMP socket of the machine), or libvirt:URI/DOMAIN, snapshots and copies are taken\n"
-        "while the machine runs.",
+        "With --monitor qmp:PATH (a QMP socket of the machine), or libvirt:URI/DOMAIN, snapshots and copies\n"
+        "are taken, disks made longer and layers merged while the machine runs.",
     ),
     "attach": _command(
         4, "prepare", "say how to speak to the machine of a disk, to work on it while it runs",

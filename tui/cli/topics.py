@@ -13,7 +13,7 @@ Options of every command: --host, --state, --json, --no-color. In the environmen
   DISKWRIGHT_STATE   where this host keeps its notes (else $XDG_STATE_HOME/diskwright,
                      ~/.local/state/diskwright), in a directory with the host's name
   DISKWRIGHT_DEBUG   1: show tracebacks
-  COLUMNS            width of tables, also in a pipe
+  COLUMNS            width of lines, also in a pipe
   NO_COLOR, COLORTERM, TERM   as everywhere
 
 What is where

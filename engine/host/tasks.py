@@ -183,12 +183,18 @@ def limit(context: Context, state: HostState, repo_id: str, image_id: str, rate:
         state.save_task(task._replace(rate=rate))
 
 
+def _is_held_here(state: HostState, repository: Repository, image_id: str) -> bool:
+    """Tell whether a holder of this host has the lease of a disk: then nobody else works on it."""
+    place = repository.identity
+    return any(entry.writable and (entry.repository, entry.image) == (place, image_id) for entry in state.prepared())
+
+
 def _working_on(context: Context, state: HostState, repo_id: str, image_id: str) -> list[Task]:
     doors, repository = context.doors, context.repository(repo_id)
     here = [task for task in state.tasks() if task.repository == repository.identity]
     tasks = [task for task in here if image_id in _images(doors, task)]
     if not tasks:
-        if repository.leases.held(image_id):
+        if repository.leases.held(image_id) and not _is_held_here(state, repository, image_id):
             who = holder(doors, repository, image_id)
             raise Refused(f"image {image_id} is worked on, but not by a task of this host: {who}", "Do it there")
         context.visible(repo_id, image_id)

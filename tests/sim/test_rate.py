@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.copying.pace import Pace
-from engine.errors import BadRequest, Refused, Stopped, ToolFailed
+from engine.errors import BadRequest, NotFound, Stopped, ToolFailed
 from sim.disk.files import Fault
 from sim.explore.cases.driver import Driver, MiB
 from sim.hosts.processes import SimProcess
@@ -114,7 +114,7 @@ def test_what_runs_goes_on_at_another_rate(driver: Driver):
             engine.limit_task("a", disk, wrong)
         with pytest.raises(BadRequest):
             engine.copy_image("b", disk, options={"rate": wrong})
-    with pytest.raises(Refused, match="not by a task"):
+    with pytest.raises(NotFound, match="nothing runs"):  # its machine has it, and no task
         engine.limit_task("a", disk, 1)
 
 

@@ -126,7 +126,7 @@ async def test_all_machines_of_the_host_are_in_one_list(size: tuple[int, int], t
 
 
 async def test_the_list_opens_once_and_goes_to_the_image(tmp_path: Path) -> None:
-    """5 in it looks again, also from a page above it; enter shows the image, in its repository; esc leaves."""
+    """5 shows the one that is open, also from a page above it; enter shows the image, in its repository."""
     site = MachineSite(tmp_path / "state")
     async with running(console(site)) as pilot:
         deep = len(pilot.app.screen_stack)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from engine.data.amounts import human
+from engine.doors.users import User
 from engine.errors import ToolFailed
 from engine.triage import rules
 from sim.explore.cases.case import Case, prepared
@@ -147,17 +148,16 @@ def test_a_machine_does_no_fix_that_needs_a_deep_look():
 
 
 def test_what_works_on_a_prepared_disk_is_told_with_its_rate():
-    """Also where it is noted of a layer below it, which is what the rate is set of."""
+    """With the image of which that is noted, which is what the rate is set of."""
     driver = on(a_chain)
     engine = driver.engine()
     start(driver, disk(driver))
     engine.remove_image("a", snap(driver))
     fix = next(one for one in engine.check_storage_repository("a") if one.rule == rules.M_CHAIN)
     task = engine.fix_storage_repository("a", fix, {"rate": 1 << 20, "irreversible": True})
-    if engine.task_is_running(task):
-        (row,) = live.at_work(engine, machines.seen(engine, "a", machines.noted(engine)))
-        assert row.work.startswith("merge") and "1.0M/s at most" in row.work
-        assert row.involves(row.worked_on)
+    (row,) = live.at_work(engine, machines.seen(engine, "a", machines.noted(engine)))
+    assert row.work.startswith("merge") and "1.0M/s at most" in row.work and str(task.process.pid) in row.work
+    assert row.worked_on in task.images and row.involves(row.worked_on)
 
 
 def row(state: MachineState, name: str = "web", **more: Any) -> MachineRow:
@@ -173,12 +173,18 @@ def test_what_needs_somebody_is_first():
     assert [one.name for one in machines.ordered(reversed(rows))] == list("edcba")
 
 
-def test_a_program_is_called_by_its_name_and_hostile_commands_are_harmless():
-    """Of a command line the program alone; where no process is seen what there is instead."""
+def test_a_program_is_called_by_its_name_and_hostile_commands_are_harmless(monkeypatch: pytest.MonkeyPatch):
+    """Of a command line the program alone; where no process is seen what there is instead. A command tells a terminal
+    nothing, and comes from a scan as it is."""
     assert row(MachineState.RUNS).who == "4242 qemu-system-x86_64"
     assert UserRow(0, "the loop device /dev/loop0", True).program == "the loop device /dev/loop0"
     assert UserRow(0, "", True).program == "somebody" and UserRow(7, "", False).program == "7"
-    assert json.loads(json.dumps(row(MachineState.RUNS))) == json.loads(json.dumps(list(row(MachineState.RUNS))))
+    driver = on(a_disk)
+    start(driver, disk(driver))
+    monkeypatch.setattr("tui.view.machines.gate.users", lambda *given: [User(7, "/bin/\x1b[2J\u202ex -y\n", True)])
+    found = row_of(driver)
+    assert found.who.isprintable() and all(text.isprintable() for _, text in machines.told(found))
+    assert machines.from_data(json.loads(json.dumps(found))) == found
 
 
 def test_work_that_does_not_come_on_is_told_and_slow_work_is_not_called_so():

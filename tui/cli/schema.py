@@ -185,7 +185,8 @@ def _of_looking() -> dict[str, Schema]:
                     _object(
                         {
                             **task,
-                            **_texts("repository", "image", "name", "rule", "so_far", "log"),
+                            **_texts("repository", "image", "name", "rule", "log"),
+                            "percent": _WHOLE,
                             "started": _NUMBER,
                             "rate": _WHOLE,
                         }

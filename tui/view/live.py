@@ -48,24 +48,24 @@ def _at_work(engine: Engine, row: MachineRow, tasks: Sequence[tuple[Task, str]])
         found = next((one for one in (image, *task.images) if row.involves(one)), "")
         if printable(task.repo_id) == row.repository and found:
             rate = f", {compact(task.rate)}/s at most" if task.rate else ""
-            what = f"{what_of(task)}{share(engine, task)}{rate}, process {task.process.pid}"
+            what = f"{what_of(task, percent(engine, task))}{rate}, process {task.process.pid}"
             return row._replace(work=what, worked_on=found)
     return row
 
 
-def what_of(task: Task) -> str:
-    """What a task does, as people call it."""
-    return doing(task.rule, printable(task.verb))
+def what_of(task: Task, percent: int) -> str:
+    """What a task does, as people call it, and how far it has come: "merge 41 %"."""
+    return doing(task.rule, printable(task.verb)) + (f" {percent} %" if percent >= 0 else "")
 
 
-def share(engine: Engine, task: Task) -> str:
-    """How far a task has come with what it does now, as " 41 %"; "" where that is not known."""
+def percent(engine: Engine, task: Task) -> int:
+    """How far a task has come with what it does now, -1 where that is not known."""
     for image in dict.fromkeys((engine.task_image(task), *task.images)):
         with contextlib.suppress(DiskwrightError):
             found = operation(engine, task.repo_id, image) if image else None
             if found is not None and found.percent >= 0 and found.busy and not found.finished:
-                return f" {found.percent} %"
-    return ""
+                return found.percent
+    return -1
 
 
 def _record(repository: Repository, image: str) -> Record | None:

@@ -23,8 +23,8 @@ class _Now(NamedTuple):
 
     tasks: list[tuple[Task, str]]
     """With the image that each works on now."""
-    shares: list[str]
-    """How far each of them has come."""
+    percents: list[int]
+    """How far each of them has come, -1 where that is not known."""
     prepared: list[MachineRow]
     """Those that need somebody first."""
     names: Names
@@ -59,8 +59,8 @@ def _look(session: Session, names: dict[str, str]) -> _Now:
     rows = [row for row in noted if not row.repository]
     for place in places:
         rows += machines.seen(engine, place, [row for row in noted if row.repository == place])
-    shares = [live.share(engine, task) for task, _ in tasks]
-    return _Now(tasks, shares, list(machines.ordered(live.at_work(engine, rows))), names)
+    percents = [live.percent(engine, task) for task, _ in tasks]
+    return _Now(tasks, percents, list(machines.ordered(live.at_work(engine, rows))), names)
 
 
 def _document(host: str, now: _Now) -> dict[str, Any]:
@@ -76,11 +76,11 @@ def _document(host: str, now: _Now) -> dict[str, Any]:
                 "rule": task.rule,
                 "pid": task.process.pid,
                 "started": task.started,
-                "so_far": share.strip(),
+                "percent": percent,
                 "rate": task.rate,
                 "log": task.log,
             }
-            for (task, image), share in zip(now.tasks, now.shares, strict=True)
+            for (task, image), percent in zip(now.tasks, now.percents, strict=True)
         ],
         "prepared": [machine_json(row) for row in now.prepared if row.held],
         "unheld": [machine_json(row) for row in now.prepared if not row.held],
@@ -96,10 +96,10 @@ def _print(out: Output, now: _Now) -> None:
                 printable(task.repo_id),
                 printable(now.names.get(image, "")) or "-",
                 image or "-",
-                f"{live.what_of(task)}{share}" + (f", {human(task.rate)}/s" if task.rate else ""),
+                live.what_of(task, percent) + (f", {human(task.rate)}/s" if task.rate else ""),
                 moment(task.started),
             )
-            for (task, image), share in zip(now.tasks, now.shares, strict=True)
+            for (task, image), percent in zip(now.tasks, now.percents, strict=True)
         ],
         give_up=(3,),
         least=19,

@@ -270,7 +270,8 @@ class Activation(Protocol):
 
 
 class Extents(Protocol):
-    """Room that volumes do not take and give back by themselves."""
+    """Room that volumes do not take and give back by themselves. None is taken while the volume of an image is not
+    there any more, which may lie in it and be put back: Refused, naming the image."""
 
     def require_room(self, format: VolumeFormat, size: int) -> None:
         """Return if a volume for an image of ``size`` bytes can be made here and now. Refused naming the manager,

@@ -29,6 +29,7 @@ from sim.explore.random.operator import Meanwhile
 from sim.hosts.crash import Crashed
 from sim.hosts.processes import SimProcess
 from sim.hosts.tape import Tape
+from sim.lvm.group_model import EXTENT_BYTES
 from tests.sim.mutants_kit import hit, patched, without_if
 
 VOLUMES = "engine.formats.lvm.volumes.volumes"
@@ -287,20 +288,28 @@ def filled_overlay(driver: Driver) -> None:
 
 
 def test_whoever_gives_up_what_is_gone_goes_on():
-    """To remove the image and to clean is enough; the refusal says so, and names the image."""
+    """To remove the image and to clean is enough; the refusal says so, and names the image. Till then nothing is made
+    there, nor another disk longer."""
     run = begun(two_disks)
     gone, kept = sorted(key[1] for key in run.models[0].images)
+    longer = 2 * EXTENT_BYTES
     engine = run.world.host("one")
     groups = engine.doors.volume_groups
     record = changes.read(engine.context.repository("a"), gone).record
     assert record.volume is not None
     groups.remove("a", volume_name(record.volume.id))
     groups.sync("a")
-    for verb in (lambda: engine.create_snapshot("a", kept), lambda: engine.create_virtual_disk("a", 64 * KiB)):
+    verbs: list[Callable[[], object]] = [
+        lambda: engine.create_snapshot("a", kept),
+        lambda: engine.create_virtual_disk("a", 64 * KiB),
+        lambda: engine.resize_disk("a", kept, longer),
+    ]
+    for verb in verbs:
         with pytest.raises(Refused, match=f"the volume of image {gone} is not in the volume group a") as refused:
             verb()
         assert "vgcfgrestore" in refused.value.next_step and "clean" in refused.value.next_step
     engine.remove_image("a", gone)
     for fix in engine.check_storage_repository("a"):
         engine.run_fix_here("a", fix)
+    engine.resize_disk("a", kept, longer)
     engine.create_snapshot("a", kept)

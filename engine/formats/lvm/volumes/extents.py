@@ -53,12 +53,13 @@ class Extents:
                 )
 
     def make_room(self, volume: VolumeRef, size: int, kept: int = 0) -> None:
-        """Extend the logical volume where that is needed; durable on return."""
+        """Extend the logical volume where that is needed, if no other may lie there; durable on return."""
         size = aligned(size)
         report = self._usable()
         found, before = known(volume, report)
         length = in_extents(most_bytes(volume.format, size), report)
         if found.size < length:
+            self._require_all_there()
             self._extend(volume, length)
         if volume.format is VolumeFormat.QCOW2 or before >= size:
             self._group.sync()  # who made it longer may have died before that was durable

@@ -191,5 +191,5 @@ def ask(shell: Shell, row: MachineRow, then: Callable[[], None]) -> None:
         shell.open(Notice(f"{row.label}: what {row.monitor} says", lines, columns=78))
 
     shell.do(
-        "ask machine", call, done, "The machine does not tell", f"Asking {row.monitor}; at most 10 s if it is silent."
+        "ask machine", call, done, "The machine does not tell", f"Asking {row.monitor}; up to 2 min if it is silent."
     )

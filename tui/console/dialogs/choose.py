@@ -12,7 +12,7 @@ from textual.widgets import Input
 from tui.console.acts import Act
 from tui.console.dialogs.dialog import Dialog
 from tui.console.draw.lines import Cell, Span, line, plain
-from tui.console.widgets.table import Column, Table
+from tui.console.widgets.table import Column, KeyedRows, Table
 
 _MOVES = ("up", "down", "pageup", "pagedown", "ctrl+u", "ctrl+d")
 
@@ -29,7 +29,7 @@ class Choice(NamedTuple):
     """Why it cannot be taken now, "" when it can."""
 
 
-class Choices:
+class Choices(KeyedRows):
     """The choices that match what was typed."""
 
     def __init__(self, choices: Sequence[Choice], query: str = "") -> None:
@@ -38,15 +38,7 @@ class Choices:
         self.shown = (
             sorted(found, key=lambda choice: _distance(plain(choice.left).lower(), wanted)) if wanted else found
         )
-
-    def __len__(self) -> int:
-        return len(self.shown)
-
-    def key(self, index: int) -> str:
-        return self.shown[index].key
-
-    def find(self, key: str) -> int:
-        return next((index for index, choice in enumerate(self.shown) if choice.key == key), -1)
+        super().__init__(choice.key for choice in self.shown)
 
     def cells(self, index: int) -> dict[str, Cell]:
         """Return the line of a choice; one that cannot be taken is dimmed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from rich.cells import cell_len
@@ -58,18 +58,27 @@ class Rows(Protocol):
         ...
 
 
-class NoRows:
-    """A table of nothing."""
+class KeyedRows:
+    """Rows that are few enough to be looked through for a key."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._keys = tuple(keys)
 
     def __len__(self) -> int:
-        return 0
+        return len(self._keys)
 
     def key(self, index: int) -> str:
-        raise IndexError(index)
+        return self._keys[index]
 
     def find(self, key: str) -> int:
-        del key
-        return -1
+        return self._keys.index(key) if key in self._keys else -1
+
+
+class NoRows(KeyedRows):
+    """A table of nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(())
 
     def cells(self, index: int) -> dict[str, Cell]:
         raise IndexError(index)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tui.audits import Row
 from tui.console.draw.lines import Cell, Span
 from tui.console.draw.signs import Signs
-from tui.console.widgets.table import Column
+from tui.console.widgets.table import Column, KeyedRows
 from tui.text.amounts import compact
 
 COLUMNS = (
@@ -20,23 +20,15 @@ COLUMNS = (
 HEADS = ("status", "rule", "file", "holds", "why")
 
 
-class AuditRows:
+class AuditRows(KeyedRows):
     """The rows of an audit."""
 
     def __init__(self, found: Sequence[Row], places: Sequence[str], signs: Signs) -> None:
         """``places``: where there is one alone, names are told as they are below it."""
+        super().__init__(row.key for row in found)
         self.found = found
         self._below = f"{places[0].rstrip('/')}/" if len(places) == 1 else ""
         self._signs = signs
-
-    def __len__(self) -> int:
-        return len(self.found)
-
-    def key(self, index: int) -> str:
-        return self.found[index].key
-
-    def find(self, key: str) -> int:
-        return next((index for index, row in enumerate(self.found) if row.key == key), -1)
 
     def cells(self, index: int) -> dict[str, Cell]:
         row = self.found[index]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tui.console.draw.lines import Cell, Span, plain
 from tui.console.draw.signs import Signs
-from tui.console.widgets.table import Column
+from tui.console.widgets.table import Column, KeyedRows
 from tui.text.amounts import compact
 from tui.view.families import Family, Member
 
@@ -23,26 +23,18 @@ HEADS = ("image", "id", "status", "kind", "size", "own", "shared", "stands on")
 _BAR = 22
 
 
-class FamilyRows:
+class FamilyRows(KeyedRows):
     """The members of some families, one below the other."""
 
     def __init__(self, families: Sequence[Family], signs: Signs) -> None:
         self.members: tuple[Member, ...] = tuple(member for family in families for member in family)
+        super().__init__(member.id for member in self.members)
         self._signs = signs
         self._most = {
             member.id: max(1, *(other.own_bytes + other.below_bytes for other in family))
             for family in families
             for member in family
         }
-
-    def __len__(self) -> int:
-        return len(self.members)
-
-    def key(self, index: int) -> str:
-        return self.members[index].id
-
-    def find(self, key: str) -> int:
-        return next((index for index, member in enumerate(self.members) if member.id == key), -1)
 
     def cells(self, index: int) -> dict[str, Cell]:
         member = self.members[index]

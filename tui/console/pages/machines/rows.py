@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tui.console.draw.formats import clock
 from tui.console.draw.lines import Cell, Span
-from tui.console.widgets.table import Column
+from tui.console.widgets.table import Column, KeyedRows
 from tui.text.amounts import duration
 from tui.view.machines import MachineRow, MachineState
 
@@ -42,21 +42,13 @@ def _age(seconds: float) -> str:
     return f"{days}d" if days > 1 else duration(max(0.0, seconds))
 
 
-class MachineRows:
+class MachineRows(KeyedRows):
     """Machines in the order in which they are given."""
 
     def __init__(self, found: Sequence[MachineRow], now: float) -> None:
+        super().__init__(row.key for row in found)
         self.found = found
         self._now = now
-
-    def __len__(self) -> int:
-        return len(self.found)
-
-    def key(self, index: int) -> str:
-        return self.found[index].key
-
-    def find(self, key: str) -> int:
-        return next((index for index, row in enumerate(self.found) if row.key == key), -1)
 
     def cells(self, index: int) -> dict[str, Cell]:
         """Who has it open, how to speak to that, for how long it is prepared, and what is done to it."""

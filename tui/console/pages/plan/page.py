@@ -23,7 +23,7 @@ from tui.console.shell import Copy, Where
 from tui.console.widgets.bar import Bar, Button
 from tui.console.widgets.base import set_title
 from tui.console.widgets.pane import Pane
-from tui.console.widgets.table import Column, Table
+from tui.console.widgets.table import Column, KeyedRows, Table
 from tui.text.amounts import compact
 from tui.text.words import Undo
 from tui.view.command_lines import line as command_line
@@ -46,21 +46,13 @@ COLUMNS = (
 HEADS = tuple(column.title for column in COLUMNS)
 
 
-class StepRows:
+class StepRows(KeyedRows):
     """The steps of a plan for a table."""
 
     def __init__(self, steps: Sequence[Step], signs: Signs) -> None:
+        super().__init__(step.row.key for step in steps)
         self._steps = steps
         self._signs = signs
-
-    def __len__(self) -> int:
-        return len(self._steps)
-
-    def key(self, index: int) -> str:
-        return self._steps[index].row.key
-
-    def find(self, key: str) -> int:
-        return next((index for index, step in enumerate(self._steps) if step.row.key == key), -1)
 
     def cells(self, index: int) -> dict[str, Cell]:
         step = self._steps[index]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tui.console.draw.formats import clock
 from tui.console.draw.lines import Cell, Line, Span
-from tui.console.widgets.table import Column
+from tui.console.widgets.table import Column, KeyedRows
 from tui.text.amounts import duration
 from tui.view.snapshot import HostOperation
 from tui.work.runs import LogLine
@@ -26,40 +26,24 @@ OTHER_COLUMNS = (
 LOG_COLUMNS = (Column("when", "", 8), Column("step", "", 4, right=True), Column("text", "", 20, share=1))
 
 
-class Entries:
+class Entries(KeyedRows):
     """The lines of the upper table: each run with its steps, or each operation of another host."""
 
     def __init__(self, entries: Sequence[tuple[str, Line]]) -> None:
+        super().__init__(key for key, _ in entries)
         self._entries = entries
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def key(self, index: int) -> str:
-        return self._entries[index][0]
-
-    def find(self, key: str) -> int:
-        return next((index for index, entry in enumerate(self._entries) if entry[0] == key), -1)
 
     def cells(self, index: int) -> dict[str, Cell]:
         return {"line": self._entries[index][1]}
 
 
-class OtherRows:
+class OtherRows(KeyedRows):
     """Unfinished work of other hosts."""
 
     def __init__(self, operations: Sequence[HostOperation], now: float) -> None:
+        super().__init__(item.image for item in operations)
         self._operations = operations
         self._now = now
-
-    def __len__(self) -> int:
-        return len(self._operations)
-
-    def key(self, index: int) -> str:
-        return self._operations[index].image
-
-    def find(self, key: str) -> int:
-        return next((index for index, item in enumerate(self._operations) if item.image == key), -1)
 
     def cells(self, index: int) -> dict[str, Cell]:
         """Who, what, how far, and how long ago that was saved."""

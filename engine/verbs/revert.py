@@ -57,7 +57,7 @@ def revert(context: Context, repo_id: str, disk: str, to: str, user_data: Any) -
     except DiskwrightError as error:  # whatever it is: the disk was reverted, so nothing was refused
         raise OutcomeUnknown(
             f"image {disk} contains what snapshot {to} does; what it contained is kept as snapshot {kept}, which could "
-            f"not be removed: {error}",
+            f"not be removed: {error.message}",
             f"diskwright remove {repo_id} {kept}, if you do not want it",
         ) from error
     return kept

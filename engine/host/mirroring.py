@@ -194,21 +194,24 @@ def _switch(
     links: list[chains.Link],
     watchdog: ProcessIdentity,
 ) -> None:
-    """Have the disk and its machine go on in the fresh volume, or both in the old one, whatever is raised. Where that
-    cannot be had the watchdog stays."""
+    """Have the disk and its machine go on in the fresh volume, or raise and have both go on in the old one. Where
+    neither can be had the watchdog stays."""
     context, old = attempt.context, links[0].volume.id
+    failed: DiskwrightError | None = None
     try:
         _publish(attempt, entry, machine, fresh, chains.lost(links))
         settle(context, state, repo_id, entry, machine.monitor, fresh.id, old)
-    except DiskwrightError:
+    except DiskwrightError as error:
+        failed = error
         machine.monitor.close()  # it may be what is wrong, and serves one at a time
-        with contextlib.suppress(DiskwrightError):
+        try:
             take_up(context, state, repo_id, entry, fresh.id, old)
-            context.doors.processes.terminate(watchdog)
-        raise
+        except DiskwrightError:
+            raise error from None
     context.doors.processes.terminate(watchdog)
-    if changes.read(attempt.repository, attempt.tag).record.volume != fresh:
-        raise ToolFailed(f"the machine of image {attempt.tag} could not go on in another volume", jobs.CANNOT)
+    now = changes.read(attempt.repository, attempt.tag).record
+    if now.volume != fresh or (failed is not None and now.epoch != attempt.epoch):
+        raise failed or ToolFailed(f"the machine of image {attempt.tag} could not go on in another volume", jobs.CANNOT)
 
 
 def _watched(

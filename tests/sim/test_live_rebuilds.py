@@ -209,6 +209,26 @@ def test_a_machine_that_cannot_go_on_in_the_fresh_volume_keeps_the_old_one(
     assert SimMachine.read(start(driver, disk)) == shown
 
 
+def test_what_fails_after_the_seal_and_can_be_ended_is_told_as_done(driver: Driver, monkeypatch: pytest.MonkeyPatch):
+    """Somebody else has made the machine forget the job: the disk is on the fresh volume, with a holder that has that
+    locked, and the old one is deleted."""
+    _OTHER(driver)
+    disk, engine = driver.named["disk"], driver.engine()
+    machine = start(driver, disk)
+    forget = SimMachine.forget
+
+    def too_late(self: SimMachine, job: str) -> None:
+        forget(self, job)
+        raise ToolFailed(f"there is no job {job}")
+
+    monkeypatch.setattr(SimMachine, "forget", too_late)
+    engine.run_fix_here("a", a_rebuild(driver))
+    record = changes.read(engine.context.repository("a"), disk).record
+    assert record.volume is not None and record.last is not None and not record.last.last_error
+    assert engine.context.repository("a").volumes.guarded(record.volume) and not record.scrap
+    assert [node.format for node in machine.nodes()] == ["qcow2"] and not machine.jobs()
+
+
 def test_a_job_of_somebody_else_and_an_interrupted_snapshot_are_refused(driver: Driver, monkeypatch: Any):
     """With nothing done."""
     _OTHER(driver)

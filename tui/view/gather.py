@@ -14,9 +14,8 @@ from engine.api import Engine
 from engine.data.model import Finding, Fix, ImageReport, OperationStatus, RepositoryReport, Status
 from engine.errors import BadRequest, StorageError
 from engine.formats.base import Repository
-from engine.survey import survey
+from engine.survey import status, survey
 from engine.survey.near import with_all_above
-from engine.tags import leasing
 from engine.tools.local.threads import collector_off
 from engine.triage import rules
 from engine.triage.judge import judge
@@ -78,7 +77,7 @@ def about(engine: Engine, repo_id: str, image: str, deep: bool = False) -> tuple
     near = repository.tags.knows_users
     seen = survey.look(context, repository, deep, only=image if near else None)
     report = judge(seen)
-    found = next((one for one in report.images if one.id == image and not one.hidden), None)
+    found = status.part_of(context, repository, report, image)
     if found is None:
         return None
     if near and found.status in (Status.BROKEN, Status.UNKNOWN):
@@ -88,8 +87,6 @@ def about(engine: Engine, repo_id: str, image: str, deep: bool = False) -> tuple
         report = report._replace(fixes=tuple(_fixes_of(engine, repository, image, report.fixes, deep)))
     every = report.fixes
     report = survey.without_busy(context, repository, report, seen.monitored)
-    if leasing.is_held(repository, image):
-        found = found._replace(busy=leasing.holder(engine.doors, repository, image))
     return found, _view(engine, repo_id, repository, seen, report, every, image)._replace(deep=deep)
 
 

@@ -265,10 +265,12 @@ def test_more_notes_than_a_sector_holds(world):
         one._meta.write(newest, kept)
 
 
-def test_a_torn_note_never_counted(world):
-    """It was not acknowledged, so the one before it counts, and nothing is damaged."""
+@pytest.mark.parametrize("count", [29, 40])
+def test_a_torn_note_never_counted(world, count):
+    """It was not acknowledged, so the one before it counts, and nothing is damaged; also where it takes one sector
+    more."""
     one, two = on(world, ONE), on(world, TWO)
-    volumes = [f"{index:032x}" for index in range(1, 41)]
+    volumes = [f"{index:032x}" for index in range(1, count + 1)]
     for volume in volumes:
         guard(two).note(volume)
     at = one._meta.geometry.notes_offset(number(two), guard(two)._notes._own().sequence + 1 & 1)

@@ -27,6 +27,7 @@ from engine.formats.lvm.metadata import layout
 from engine.formats.lvm.metadata.area import Meta
 from engine.formats.lvm.metadata.layout import NOTES_BYTES
 from engine.formats.lvm.metadata.pages import (
+    PAGE_BYTES,
     PAYLOAD_BYTES,
     SECTOR_BYTES,
     Stamp,
@@ -41,6 +42,7 @@ from engine.formats.lvm.shared.roster import Entry, Membership, Roster
 _COUNT = struct.Struct(">4sI")
 _MAGIC = b"DWN1"
 _ID_BYTES = 16
+_PAGE_PAYLOAD_BYTES = PAGE_BYTES // SECTOR_BYTES * PAYLOAD_BYTES
 _ROOM = "0" * 24
 MAX_NOTES = (NOTES_BYTES // 512 * PAYLOAD_BYTES - _COUNT.size) // _ID_BYTES
 _KEY = 0
@@ -146,7 +148,8 @@ def _sealed(notes: Notes) -> bytes:
     ids = b"".join(bytes.fromhex(volume) for volume in sorted(notes.volumes))
     payload = _COUNT.pack(_MAGIC, len(notes.volumes)) + ids
     stamp = Stamp(notes.generation, notes.sequence, blake2b(payload, digest_size=8).digest())
-    return seal(stamp, payload)
+    # No sector of a page stays blank: where a torn write takes one more of them, or one less, that is not damage.
+    return seal(stamp, payload.ljust(-(-len(payload) // _PAGE_PAYLOAD_BYTES) * _PAGE_PAYLOAD_BYTES, b"\0"))
 
 
 class ActiveVolumes:

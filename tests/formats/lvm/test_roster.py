@@ -265,6 +265,15 @@ def test_more_notes_than_a_sector_holds(world):
         one._meta.write(newest, kept)
 
 
+def test_who_stops_while_he_notes_something_holds_up_nobody_who_only_looks(world):
+    """Another process of that host opens the repository, and is told only when it has something to note."""
+    with guard(on(world, TWO))._notes._locked():
+        again = on(world, TWO)
+        assert again.tags.scan() == {} and not guard(again).noted()
+        with pytest.raises(Conflict, match="does not finish noting"):
+            guard(again).note("a" * 32)
+
+
 @pytest.mark.parametrize("count", [29, 40])
 def test_a_torn_note_never_counted(world, count):
     """It was not acknowledged, so the one before it counts, and nothing is damaged; also where it takes one sector

@@ -84,6 +84,11 @@ class Notes(NamedTuple):
         return not self.sequence and not self.damaged
 
     @property
+    def incomplete(self) -> bool:
+        """Whether a copy tells nothing."""
+        return self.damaged or not self.sequence
+
+    @property
     def lost(self) -> bool:
         """Whether no copy tells anything: whatever there is may be noted, and handed out."""
         return not self.sequence and self.damaged
@@ -164,10 +169,10 @@ class ActiveVolumes:
     def begin(self) -> None:
         """Have both copies of the notes of this host say something, and its page of the roster that they do. What is
         damaged is written anew: other hosts take nothing back meanwhile. StorageError, Conflict."""
-        with self._locked():
-            own = self._own()
-            if own.damaged or own.blank:
-                self._write(own, own.volumes)
+        if self._own().incomplete:  # else no command waits for a process that has stopped while it notes something
+            with self._locked():
+                if (own := self._own()).incomplete:
+                    self._write(own, own.volumes)
         self._roster.say_noted(self._member.number)
 
     def add(self, volume: str) -> None:

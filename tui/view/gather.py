@@ -133,15 +133,13 @@ def _with_machines(
     here = [row for row in machines.noted(engine) if row.repository == view.name]
     if not here:
         return view
+    offered = {row.id for row in view.fixes}
     rest = [
         fixes.row(fix, _called(fix, names), 0)
         for fix in every
-        if not rules.by_machine(fix.rule, fix.images, monitored, fix.deep)
+        if fix.id not in offered and not rules.by_machine(fix.rule, fix.images, monitored, fix.deep)
     ]
-    rows = [
-        row._replace(waits=machines.waiting(rest, view.fixes, row))
-        for row in machines.seen(engine, repo_id, here, only)
-    ]
+    rows = [row._replace(waits=machines.waiting(rest, row)) for row in machines.seen(engine, repo_id, here, only)]
     view = view._replace(machines=machines.ordered(rows))
     return view._replace(fixes=tuple(_beside(view, row, monitored) for row in view.fixes))
 

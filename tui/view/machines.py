@@ -264,14 +264,9 @@ def beside(row: FixRow) -> str:
     )
 
 
-def waiting(fixes: Iterable[FixRow], offered: Iterable[FixRow], row: MachineRow) -> tuple[str, ...]:
-    """Those of all ``fixes`` that are not ``offered`` because that image is prepared."""
-    known = {fix.key for fix in offered}
-    return tuple(
-        f"{fix.what} ({fix.rule})"
-        for fix in fixes
-        if fix.key not in known and any(row.involves(image) for image in fix.images)
-    )
+def waiting(fixes: Iterable[FixRow], row: MachineRow) -> tuple[str, ...]:
+    """Those of the ``fixes`` that are not offered which are about that image, or a layer below it."""
+    return tuple(f"{fix.what} ({fix.rule})" for fix in fixes if any(row.involves(image) for image in fix.images))
 
 
 def noticed(rule: str) -> str:

@@ -343,15 +343,22 @@ def _put_back(repository: Repository, record: Record, old: str) -> Record:
 def _close_what_is_left(
     repository: Repository, entry: Prepared, monitor: Monitor, record: Record, fresh: str, old: str
 ) -> None:
-    """Have the machine close the volume in which it does not go on: ``old``, or the fresh one."""
+    """Have the machine close the volume in which it does not go on: ``old``, with what is below that, or the fresh one.
+    A node that was given a name stays open when nobody uses it any more."""
     nodes = monitor.nodes()
     if not old:
         for _ in [node for node in nodes if node.name == fresh]:
             _close(monitor, fresh)
         return
     opened = [f"{run}/{name}" for run in (entry.run, *entry.names) for name in paths.EVERY]
+    below: list[str] = []
     for volume in [one for one in record.scrap if one.id == old]:
         opened.append(gate.open_layer(repository, record.id, volume, Purpose.READ).path)
-    for node in nodes:
-        if node.path in opened and node.writable and machines.is_layer(node) and node.name != fresh:
+        with contextlib.suppress(DiskwrightError):
+            links = chains.load(repository, record._replace(volume=volume))
+            below = [machines.node_name(link.volume) for link in links[1:]]
+    left = [node for node in nodes if node.path in opened or node.name in below]
+    left.sort(key=lambda node: (not node.writable, below.index(node.name) if node.name in below else len(below)))
+    for node in left:
+        if machines.is_layer(node) and node.name != fresh:
             _close(monitor, node.name)

@@ -80,6 +80,24 @@ def test_a_disk_gets_another_volume_while_its_guest_writes(world: World, tmp_pat
     judge(engine, disk, guest, tmp_path)
 
 
+def test_the_layers_that_a_disk_has_left_can_be_deleted_beside_its_machine(world: World, tmp_path: Path):
+    """Those of which snapshots were taken while it ran, and what it was started with."""
+    engine, disk, machine, guest = begun(world, tmp_path)
+    try:
+        snapshots = [engine.create_snapshot("a", disk) for _ in range(2)]
+        engine.set_strategy("a", disk, "performance")
+        rebuild(engine)
+        guest.wait_for(guest.acknowledged + 3)
+        for snapshot in snapshots:
+            engine.remove_image("a", snapshot)
+        while found := engine.check_storage_repository("a"):
+            engine.run_fix_here("a", found[0])
+    finally:
+        machine.kill()
+        guest.end()
+    judge(engine, disk, guest, tmp_path)
+
+
 @pytest.mark.parametrize("published", [False, True])
 def test_a_guest_goes_on_whose_runner_is_killed_in_the_switch(
     published: bool, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -69,7 +69,7 @@ def attach(context: Context, state: HostState, repo_id: str, disk: str, monitor:
     entry = entry._replace(monitor=monitor)
     links = chains.load(repository, record)
     with contextlib.closing(context.doors.hypervisors.connect(monitor)) as asked:
-        find(asked, entry, links, own_paths_of(repository, links))
+        find(repository, asked, entry, links)
     state.save_prepared(entry)
     return entry
 
@@ -79,15 +79,20 @@ def own_paths_of(repository: Repository, links: list[chains.Link]) -> list[str]:
     return [gate.open_layer(repository, link.tag, link.volume, Purpose.READ).path for link in links[:2]]
 
 
-def find(monitor: Monitor, entry: Prepared, links: list[chains.Link], own_paths: list[str]) -> Machine:
+def prepared_paths(entry: Prepared) -> list[str]:
+    """Return the paths by which a machine can have been given a disk, whatever its format was."""
+    return [f"{run}/{name}" for run in (entry.run, *entry.names) for name in paths.EVERY]
+
+
+def find(repository: Repository, monitor: Monitor, entry: Prepared, links: list[chains.Link]) -> Machine:
     """Return the machine behind a monitor, if it has the disk open as the records say. Refused when it is another one,
-    or has a chain that no record tells of. ``own_paths``: of the volumes of ``links[0]`` and of the one below it.
+    or has a chain that no record tells of.
 
     A node that we have added is told by its name, any other by its path; which volume that path led to when it was
     opened, by the backing name in its header. What was added and not used has nothing
     below it, although its header names that."""
     names = [node_name(link.volume) for link in links[:2]]
-    prepared = [f"{run}/{name}" for run in (entry.run, *entry.names) for name in paths.EVERY]
+    prepared, own_paths = prepared_paths(entry), own_paths_of(repository, links)
     opened = [node for node in monitor.nodes() if node.name in names or node.path in prepared or node.path in own_paths]
     opened.sort(key=lambda node: node.name != names[0])  # what it has left may be open still, by a path of the disk
     layers = [node for node in opened if is_layer(node)] or opened
@@ -182,6 +187,15 @@ def require_idle(machine: Machine, disk: str, own: str = "") -> None:
         raise Refused(
             f"the machine of image {disk} has a job under way: {', '.join(jobs)[:200]}",
             "Wait for it, or stop it there, and try again",
+        )
+
+
+def require_following(machine: Machine, disk: str) -> None:
+    """Return when the machine writes to the volume of which the record of its disk tells, else raise Refused."""
+    if machine.lags:
+        raise Refused(
+            f"the machine of image {disk} still writes below it: a snapshot was interrupted",
+            "Make the snapshot again, which goes on from there",
         )
 
 

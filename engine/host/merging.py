@@ -46,8 +46,6 @@ from engine.tags.leasing import LeaseSet
 from engine.triage.judge import judge
 from engine.triage.rules import B_COPY, BESIDE, C_HIDDEN, M_CHAIN
 
-_JOB_DIGITS = 28
-
 
 def entry_of(state: HostState, repository: Repository, fix: Fix) -> Prepared | None:
     """Return how the disk is prepared here whose machine does a fix: a merge of what is below it or further down, or
@@ -124,9 +122,10 @@ def run(context: Context, state: HostState, repo_id: str, entry: Prepared, fix: 
             at = next((at for at, link in enumerate(links[:-1]) if link.tag == above), -1)
             if at < 0 or links[at + 1].tag != below:
                 raise StaleFix(f"image {above} does not stand on {below} any more", "Check again")
-            found = machines.find(monitor, entry, links, machines.own_paths_of(repository, links))
+            found = machines.find(repository, monitor, entry, links)
             machine = found if at == 0 else _further_down(repository, entry, found, links[at])
             machines.require_idle(machine, entry.image, _own(machine, links[at:]))
+            machines.require_following(machine, entry.image)
             _require_able(fix, machine)
             alone = [below] if at == 0 else [above, below]
             shared = [link.tag for link in links[1:] if link.tag not in alone]
@@ -194,11 +193,6 @@ def _require_able(fix: Fix, machine: Machine) -> None:
             "what was durable below",
             "Stop the machine and tear the disk down first, or start it with another cache mode",
         )
-    if machine.lags:
-        raise Refused(
-            f"the machine still writes below image {fix.images[0]}: a snapshot was interrupted",
-            "Make the snapshot again, which goes on from there",
-        )
     if fix.plan.get("direction") != "up":
         raise Refused(
             f"the merge of image {fix.target} was begun the other way, which no running machine can go on with",
@@ -215,20 +209,19 @@ def _require_room(repository: Repository, fix: Fix) -> None:
         )
 
 
-def _job(links: list[chains.Link]) -> str:
-    return f"dw-{links[0].volume.id[:_JOB_DIGITS]}"
-
-
 def _own(machine: Machine, links: list[chains.Link]) -> str:
     """Return the name of our job. Of one that its manager has named only the record tells that it is ours, else ""."""
-    name = machine.monitor.job_name(_job(links), machine.top.name)
-    return name if name == _job(links) or machines.pulls(links) else ""
+    job = machines.node_name(links[0].volume)
+    name = machine.monitor.job_name(job, machine.top.name)
+    return name if name == job or machines.pulls(links) else ""
 
 
 def _has_ended(machine: Machine, links: list[chains.Link]) -> bool:
     """Whether it is known that the machine writes to the upper layer no more, or never did, for our job."""
     with contextlib.suppress(DiskwrightError):
-        job = machine.monitor.jobs().get(machine.monitor.job_name(_job(links), machine.top.name))
+        job = machine.monitor.jobs().get(
+            machine.monitor.job_name(machines.node_name(links[0].volume), machine.top.name)
+        )
         return job is None or job.ended
     return False
 
@@ -255,10 +248,10 @@ def _backing(links: list[chains.Link]) -> str:
 def _pull(attempt: Attempt, machine: Machine, links: list[chains.Link]) -> None:
     """Have the machine do it, or go on with it, or find that it is done."""
     monitor, backing = machine.monitor, _backing(links)
-    job = monitor.job_name(_job(links), machine.top.name)
+    job = monitor.job_name(machines.node_name(links[0].volume), machine.top.name)
     rate = -1  # a runner before this one may have limited it
     if job not in monitor.jobs() and not _done(machine, links, backing):
-        monitor.pull(_job(links), machine.top.name, backing)
+        monitor.pull(machines.node_name(links[0].volume), machine.top.name, backing)
         rate = 0
     try:
         pending = jobs.ends_as(attempt, machine, job, ["pending"], rate)

@@ -29,7 +29,7 @@ from engine.data.model import Fix
 from engine.data.records import Record, VolumeRef
 from engine.doors.hypervisor import Monitor
 from engine.doors.processes import ProcessIdentity
-from engine.errors import MAKE_ROOM, DiskwrightError, NoSpace, Refused, ToolFailed, from_os_error
+from engine.errors import MAKE_ROOM, DiskwrightError, NoSpace, ToolFailed, from_os_error
 from engine.fixes import rebuild
 from engine.fixes import run as fixes
 from engine.formats.base import Repository
@@ -66,13 +66,9 @@ def run(context: Context, state: HostState, repo_id: str, entry: Prepared, fix: 
     try:
         with contextlib.closing(context.doors.hypervisors.connect(entry.monitor)) as monitor:
             links = chains.usable(repository, changes.read(repository, disk).record)
-            machine = machines.find(monitor, entry, links, machines.own_paths_of(repository, links))
+            machine = machines.find(repository, monitor, entry, links)
             machines.require_idle(machine, disk, _job(_begun(links[0].record)))
-            if machine.lags:
-                raise Refused(
-                    f"the machine of image {disk} still writes below it: a snapshot was interrupted",
-                    "Make the snapshot again, which goes on from there",
-                )
+            machines.require_following(machine, disk)
             below = [link.tag for link in links[1:]]
             with (
                 machines.held_anew(context, state, entry, repo_id),
@@ -350,7 +346,7 @@ def _close_what_is_left(
         for _ in [node for node in nodes if node.name == fresh]:
             _close(monitor, fresh)
         return
-    opened = [f"{run}/{name}" for run in (entry.run, *entry.names) for name in paths.EVERY]
+    opened = machines.prepared_paths(entry)
     below: list[str] = []
     for volume in [one for one in record.scrap if one.id == old]:
         opened.append(gate.open_layer(repository, record.id, volume, Purpose.READ).path)

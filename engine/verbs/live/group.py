@@ -95,11 +95,7 @@ def _take(
     repository = context.repository(repo_id)
     parts = {disk: snapshot.found(repository, monitor, entry) for disk, entry in entries.items()}
     for disk, part in parts.items():
-        if part.machine.lags:
-            raise Refused(
-                f"the machine of image {disk} still writes below it: a snapshot was interrupted",
-                "Make the snapshots again, which goes on from there",
-            )
+        machines.require_following(part.machine, disk)
     with contextlib.ExitStack() as stack:
         stack.enter_context(at_rest.alone(context, repository, [disk for disk in disks if disk not in parts]))
         begun, leases = dict[str, Begun](), dict[str, leasing.LeaseSet]()

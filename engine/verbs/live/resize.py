@@ -53,13 +53,9 @@ def _grow(context: Context, state: HostState, entry: Prepared, repo_id: str, siz
     links = chains.usable(repository, record, grown=True)
     resize.require_no_shorter(repository, record, volume, size)
     with contextlib.closing(context.doors.hypervisors.connect(entry.monitor)) as monitor:
-        machine = machines.find(monitor, entry, links, machines.own_paths_of(repository, links))
+        machine = machines.find(repository, monitor, entry, links)
         machines.require_idle(machine, disk)
-        if machine.lags:
-            raise Refused(
-                f"the machine of image {disk} still writes below it: a snapshot was interrupted",
-                "Make the snapshot again, which goes on from there",
-            )
+        machines.require_following(machine, disk)
         if repository.extents is not None and volume.format is VolumeFormat.RAW and aligned(size) > machine.top.size:
             raise Refused(  # one that is started anew meanwhile sees the whole device, before it is cleared
                 f"image {disk} is a raw volume on LVM, and its machine would see in a longer one what others have left",

@@ -120,7 +120,7 @@ def require_not_shared(repository: Repository, disk: str) -> None:
 def found(repository: Repository, monitor: Monitor, entry: Prepared) -> Part:
     """Return the disk of which a snapshot can be taken beside that machine; see ``_take``."""
     links = _usable(repository, entry.image)
-    machine = machines.find(monitor, entry, links, machines.own_paths_of(repository, links))
+    machine = machines.find(repository, monitor, entry, links)
     machines.require_idle(machine, entry.image)
     if not machine.lags:
         _require_as_long(machine, links[0].record)

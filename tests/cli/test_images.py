@@ -246,7 +246,8 @@ def test_an_image_goes_to_standard_output(run: Command, main_repo: str):
 
 
 def test_several_disks_are_frozen_together(run: Command, main_repo: str):
-    """The snapshots are printed in the order of the disks, and each has the name; the log says of which disks."""
+    """The snapshots are printed in the order of the disks, and each has the name; the log of each disk and of each
+    snapshot tells of it."""
     disks = [run.id("create-disk", main_repo, "1M", "--name", name) for name in ("root", "data")]
     found = run.json("create-snapshot-group", main_repo, "data", "root", "--name", "monday")
     assert [one["disk"] for one in found["snapshots"]] == disks[::-1]
@@ -254,4 +255,8 @@ def test_several_disks_are_frozen_together(run: Command, main_repo: str):
         assert run.json("user-data", "get", main_repo, one["image"]) == {"name": "monday"}
     assert len(run("create-snapshot-group", main_repo, *disks).out.split()) == 2
     assert "twice" in run("create-snapshot-group", main_repo, "root", disks[0], code=2).err
-    assert "root data" in run("log").out
+    snapshot = found["snapshots"][0]["image"]
+    assert snapshot in [one["made"] for one in run.json("log", main_repo, "data")["entries"]]
+    (entry,) = run.json("log", main_repo, snapshot)["entries"]
+    assert (entry["verb"], entry["image"], entry["text"]) == ("create-snapshot-group", disks[1], "monday")
+    assert "root root" in run("log").out, "what was refused"

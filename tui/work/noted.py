@@ -24,6 +24,7 @@ _MAKE = ("create-disk", "copy", "import")
 """Verbs that are entered under what they make, which their user data names."""
 _MAKE_BESIDE = ("create-snapshot", "revert")
 """Verbs that are entered under a disk, and make a snapshot of it, which their user data names."""
+_GROUP = "create-snapshot-group"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -61,7 +62,7 @@ class NotedEngine(Engine):
     release_srm = _noted("srm release", Engine.release_srm)
     create_virtual_disk = _noted("create-disk", Engine.create_virtual_disk)
     create_snapshot = _noted("create-snapshot", Engine.create_snapshot)
-    create_snapshot_group = _noted("create-snapshot-group", Engine.create_snapshot_group)
+    create_snapshot_group = _noted(_GROUP, Engine.create_snapshot_group)
     copy_image = _noted("copy", Engine.copy_image)
     resize_disk = _noted("resize", Engine.resize_disk)
     revert_disk = _noted("revert", Engine.revert_disk)
@@ -127,7 +128,8 @@ class NotedEngine(Engine):
         except BaseException as error:
             self._add(entry._replace(result="failed", error=f"{type(error).__name__} {error}", code="internal"))
             raise
-        self._add(*_told(self, entry, results[0] if results else None))
+        for told, work in _told(self, entry, results[0] if results else None):
+            self._add(told, work)
 
     def _add(self, entry: Entry, work: dict[str, Any] | None = None) -> None:
         seconds = max(0.0, self.doors.clock.wall() - entry.when)
@@ -151,7 +153,7 @@ def _begun(engine: NotedEngine, verb: str, given: dict[str, Any]) -> Entry:
     named, known = _named(given.get("user_data")), engine.name_of(repo_id, image)
     if verb in _MAKE:
         return entry._replace(image=image, name=named or known)
-    if verb == "create-snapshot-group":
+    if verb == _GROUP:
         disks = [engine.name_of(repo_id, str(disk)) or str(disk)[:8] for disk in given.get("disk_ids") or ()]
         return entry._replace(name=named, text=" ".join(filter(None, (*disks, entry.text))))
     if verb == "create-snapshot":
@@ -182,8 +184,14 @@ def _named(data: object) -> str:
     return str(data.get("name") or "") if isinstance(data, dict) else ""
 
 
-def _told(engine: NotedEngine, entry: Entry, result: object) -> tuple[Entry, dict[str, Any] | None]:
-    """The entry with what the verb returned, and the work that goes on."""
+def _told(engine: NotedEngine, entry: Entry, result: object) -> list[tuple[Entry, dict[str, Any] | None]]:
+    """The entry with what the verb returned, and the work that goes on; of several disks one entry for each."""
+    if isinstance(result, dict) and entry.verb == _GROUP:
+        named = {disk: engine.name_of(entry.repo_id, disk) for disk in result}
+        return [
+            (entry._replace(image=disk, name=named[disk], text=entry.name, made=snapshot), None)
+            for disk, snapshot in result.items()
+        ]
     task = result if isinstance(result, Task) else None
     if entry.verb in _MAKE_BESIDE:
         entry = entry._replace(made=str(result))
@@ -193,9 +201,9 @@ def _told(engine: NotedEngine, entry: Entry, result: object) -> tuple[Entry, dic
     if isinstance(result, dict) and entry.verb == "adopt":
         task = _begun_for(engine, lambda task: not {*result.values()}.isdisjoint(task.images))
     if task is None:
-        return entry, None
+        return [(entry, None)]
     names = {image: name for image in task.images[:_NAMES] if (name := engine.name_of(entry.repo_id, image))}
-    return entry._replace(result="started", task=task.id), {"task": task._asdict(), "names": names}
+    return [(entry._replace(result="started", task=task.id), {"task": task._asdict(), "names": names})]
 
 
 def _begun_for(engine: NotedEngine, wanted: Callable[[Task], bool]) -> Task | None:

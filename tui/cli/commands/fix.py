@@ -306,7 +306,7 @@ def run_stop(session: Session, arguments: argparse.Namespace) -> int:
     session.engine.stop_task(arguments.repo, image)
     name = quoted(arguments.repo)
     session.out.document({"repository": arguments.repo, "image": image, "stopped": True})
-    session.out.say(f"Stopped; the work done is kept. Go on with: diskwright fix {name} --type mend")
+    session.out.say(f"Stopped; what was saved is kept. The fix that goes on with it: diskwright check {name}")
     return 0
 
 

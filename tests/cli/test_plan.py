@@ -107,6 +107,18 @@ def test_what_there_is_no_room_for_is_left_out_of_a_plan_for_all(
     assert [offer["fix"] for offer in named["offers"]] == [plan["steps"][0]["fix"]["id"]]
 
 
+def test_a_plan_without_a_step_tells_what_waits_for_a_machine(run: Command, main_repo: str):
+    """A prepared disk could be better; that is not nothing to do."""
+    disk = run.id("create-disk", main_repo, "1M")
+    run("create-snapshot", main_repo, disk)
+    assert run("plan", main_repo).out == "Nothing to do.\n"
+    run("strategy", main_repo, disk, "performance")
+    run("prepare", main_repo, disk)
+    text = run("plan", main_repo).out
+    assert "(O-FLAT) waits until it is torn down" in text and text.endswith("Nothing can be done now.\n")
+    run("teardown", main_repo, disk)
+
+
 def test_why_prints_what_the_console_shows(run: Command, broken: dict[str, str]):
     """The text of the command is that of the model, line for line, and --json has the same sentences."""
     text = run("why", "backup", broken["snapshot"]).out.splitlines()

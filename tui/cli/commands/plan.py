@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
+from collections.abc import Sequence
 
 from engine.data.amounts import human
 from engine.errors import DiskwrightError
@@ -54,6 +55,8 @@ def show(session: Session, arguments: argparse.Namespace, view: RepositoryView, 
         _print_step(out, step, ids[step.row.id], names)
     if plan.steps:
         _print_outcome(out, plan)
+    else:
+        _print_told(out, "live", plan.live)
     for item in plan.skipped:
         row = item.row
         out.prose(
@@ -62,7 +65,7 @@ def show(session: Session, arguments: argparse.Namespace, view: RepositoryView, 
         if row.needs_room and plan.free_after > row.peak_bytes:
             out.line("          It may fit after the steps above; fix --all looks again by itself.")
     if not plan.steps and not plan.skipped:
-        out.line("Nothing to do.")
+        out.line("Nothing can be done now." if plan.live else "Nothing to do.")
     elif plan.steps and not plan.refused:
         out.line(f"Next: diskwright fix {quoted(arguments.repo)} {selection(arguments)}")
     if runnable:
@@ -126,6 +129,11 @@ def _print_step(out: Output, step: Step, shown: str, names: Names) -> None:
     out.prose(f"     {row.why}", 5)
 
 
+def _print_told(out: Output, label: str, texts: Sequence[str]) -> None:
+    for text in texts:
+        out.prose(f"{label:<9} {printable(text)}", 10)
+
+
 def _print_outcome(out: Output, plan: Plan) -> None:
     for text in plan.moved:
         out.prose(f"moved     {text}", 10)
@@ -142,8 +150,7 @@ def _print_outcome(out: Output, plan: Plan) -> None:
     )
     out.line(f"time      {f'{plan.time.text} ({plan.time.source})' if plan.time.known else plan.time.source}")
     for label, texts in (("live", plan.live), ("left", plan.left), ("never", plan.never)):
-        for text in texts:
-            out.prose(f"{label:<9} {printable(text)}", 10)
+        _print_told(out, label, texts)
     if plan.refused:
         for offer in plan.offers:
             out.line(

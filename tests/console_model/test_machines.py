@@ -185,6 +185,8 @@ def test_a_program_is_called_by_its_name_and_hostile_commands_are_harmless(monke
     found = row_of(driver)
     assert found.who.isprintable() and all(text.isprintable() for _, text in machines.told(found))
     assert machines.from_data(json.loads(json.dumps(found))) == found
+    long = row(MachineState.RUNS, "n" * 60_000, below=(("2" * 32, "b" * 60_000),))
+    assert len(long.label) == 80 and max(len(text) for label, text in machines.told(long) if label != "Path") < 200
 
 
 def test_work_that_does_not_come_on_is_told_and_slow_work_is_not_called_so():

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 WIDE = ("W", "F")
+_NAME_COLUMNS = 80
 
 
 def printable(text: object) -> str:
@@ -90,3 +91,8 @@ def pad(text: str, columns: int, right: bool = False) -> str:
     """``text`` filled with spaces to ``columns``; ``right``: aligned to the right."""
     space = " " * max(0, columns - width(text))
     return space + text if right else text + space
+
+
+def name_shown(name: str) -> str:
+    """The name of an image as a view has it: printable, and no longer than anybody reads."""
+    return cut(printable(name), _NAME_COLUMNS)

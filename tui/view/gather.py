@@ -20,7 +20,7 @@ from engine.tools.local.threads import collector_off
 from engine.triage import rules
 from engine.triage.judge import judge
 from engine.triage.view import Graph, View
-from tui.text.printable import cut, printable
+from tui.text.printable import name_shown, printable
 from tui.text.statuses import SHOWN, State
 from tui.view import fixes, machines
 from tui.view.images import ImageTable
@@ -33,7 +33,6 @@ from tui.view.snapshot import (
     TaskRow,
 )
 
-_NAME_COLUMNS = 80
 _OPERATIONS = 1000
 """More operations than anybody reads are not kept as rows; each image still has its own."""
 
@@ -170,11 +169,6 @@ def names_in(seen: Any) -> Names:
         if entry.record is not None and entry.record.name:
             names[tag] = name_shown(entry.record.name)
     return Names(names, {tag: len(above) for tag, above in graph.dependants.items()})
-
-
-def name_shown(name: str) -> str:
-    """The name of an image as a view has it."""
-    return cut(printable(name), _NAME_COLUMNS)
 
 
 def constraint_row(found: Mapping[str, Any]) -> ConstraintRow:

@@ -23,7 +23,7 @@ from engine.gate import gate
 from engine.host.state import Prepared
 from engine.triage.rules import BESIDE
 from tui.text.amounts import moment
-from tui.text.printable import printable
+from tui.text.printable import name_shown, printable
 from tui.view.fixes import FixRow
 
 _MOST_LAYERS = 64
@@ -106,7 +106,7 @@ class MachineRow(NamedTuple):
     @property
     def label(self) -> str:
         """What to call it."""
-        return self.name or self.image[:8]
+        return name_shown(self.name) or self.image[:8]
 
     @property
     def who(self) -> str:
@@ -235,7 +235,7 @@ def _users(row: MachineRow) -> str:
 
 
 def _below(row: MachineRow) -> str:
-    names = [name or f"{tag[:8]} (no name)" for tag, name in row.below[:_TOLD_LAYERS]]
+    names = [name_shown(name) or f"{tag[:8]} (no name)" for tag, name in row.below[:_TOLD_LAYERS]]
     more = f" and {len(row.below) - _TOLD_LAYERS} more" if len(row.below) > _TOLD_LAYERS else ""
     return f"{len(row.below)} layer{'' if len(row.below) == 1 else 's'}: {', '.join(names)}{more}"
 

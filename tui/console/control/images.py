@@ -17,11 +17,10 @@ from tui.console.control.scanning import rescan
 from tui.console.dialogs.confirm import Ask
 from tui.console.dialogs.fields import Form, FormField
 from tui.console.shell import Shell, Where
-from tui.text.printable import printable
+from tui.text.printable import name_shown, printable
 from tui.text.statuses import State
 from tui.view.command_lines import line
 from tui.view.fixes import FixRow
-from tui.view.gather import name_shown
 from tui.view.images import ImageRow
 
 

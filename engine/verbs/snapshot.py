@@ -9,7 +9,7 @@ that nothing needs (clean), after (3) hidden data with one dependant (merge), af
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from engine.data.model import Strategy, VolumeFormat, require_id
@@ -85,15 +85,20 @@ def plan(context: Context, repository: Repository, disk: str, user_data: Any, st
     volume = may_switch(record)
     links = chains.load(repository, record)
     chains.sealable(repository, record, volume)
-    if any(link.record.absorber for link in links[1:2]):
-        raise Refused(f"image {disk} has an unfinished merge", "Run its merge fix first")
+    require_no_merge_below(links)
     require_room(repository, VolumeFormat.QCOW2, record.size)
     gate.seal(context.doors, repository, disk, volume)
     # Named alike: a repository of files has what is known of both in one directory, and syncs it once.
     frozen = volume.id[:2] + context.doors.ids.new_id()[2:]
+    made = begin(context, record, frozen, user_data, strategy)
+    return made._replace(record=seen.noted(repository, made.record))
+
+
+def begin(context: Context, disk: Record, frozen: str, user_data: Any, strategy: Strategy | None) -> Begun:
+    """Return how what a disk contains becomes the snapshot ``frozen``. Nothing is done."""
     overlay = VolumeRef(context.doors.ids.new_id(), VolumeFormat.QCOW2, frozen)
-    hidden = frozen_record(record, volume, frozen, overlay, strategy or record.strategy, user_data)
-    return Begun(record, overlay, seen.noted(repository, hidden._replace(last=context.committed("create_snapshot"))))
+    hidden = frozen_record(disk, frozen, overlay, strategy or disk.strategy, user_data)
+    return Begun(disk, overlay, hidden._replace(last=context.committed("create_snapshot")))
 
 
 def make_overlay(repository: Repository, begun: Begun) -> None:
@@ -108,9 +113,7 @@ def move(context: Context, repository: Repository, begun: Begun) -> None:
     changes.change(repository, begun.disk.id, lambda now: _moved(context, repository, now, begun.disk, begun.overlay))
 
 
-def frozen_record(
-    disk: Record, volume: VolumeRef, frozen: str, overlay: VolumeRef, strategy: Strategy, user_data: Any
-) -> Record:
+def frozen_record(disk: Record, frozen: str, overlay: VolumeRef, strategy: Strategy, user_data: Any) -> Record:
     """Return the record that a snapshot begins with: hidden, on the volume that the disk has now, naming the overlay to
     come."""
     return Record(
@@ -119,7 +122,7 @@ def frozen_record(
         mutable=False,
         size=disk.size,
         whole=True,
-        volume=volume,
+        volume=disk.volume,
         strategy=strategy,
         operation=Operation("create_snapshot", overlay, other=disk.id),
         digest=disk.digest if disk.digest_is_valid else "",
@@ -151,6 +154,12 @@ def may_switch(record: Record) -> VolumeRef:
     if record.operation is not None and record.operation.verb == "merge":
         raise Refused(f"image {record.id} has an unfinished merge", "Run its merge fix first")
     return record.volume
+
+
+def require_no_merge_below(links: Sequence[chains.Link]) -> None:
+    """Raise Refused while what a disk stands on has a part in a merge that is not finished."""
+    if any(link.record.absorber for link in links[1:2]):
+        raise Refused(f"image {links[0].tag} has an unfinished merge", "Run its merge fix first")
 
 
 def _moved(context: Context, repository: Repository, now: Record, before: Record, overlay: VolumeRef) -> Record:

@@ -101,8 +101,8 @@ def _take(
         begun, leases = dict[str, Begun](), dict[str, leasing.LeaseSet]()
         for disk in disks:
             if disk in parts:
-                frozen = context.doors.ids.new_id()
-                begun[disk] = snapshot.plan(context, parts[disk], frozen, user_data, options.strategy)
+                now, frozen = parts[disk].links[0].record, context.doors.ids.new_id()
+                begun[disk] = at_rest.begin(context, now, frozen, user_data, options.strategy)
             else:
                 begun[disk] = at_rest.plan(context, repository, disk, user_data, options.strategy)
         for disk in sorted(parts):

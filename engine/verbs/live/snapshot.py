@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from engine.data.kept import Kept
 from engine.data.model import Strategy, VolumeFormat, aligned, require_id
 from engine.data.options import Options
-from engine.data.records import Record, VolumeRef, check_user_data
+from engine.data.records import Record, check_user_data
 from engine.doors.hypervisor import Monitor, Move
 from engine.doors.images import Layer
 from engine.errors import DiskwrightError, Refused
@@ -157,8 +157,7 @@ def _usable(repository: Repository, disk: str) -> list[chains.Link]:
     volume = snapshot.may_switch(record)
     links = chains.usable(repository, record)
     chains.as_recorded(repository, record, volume)
-    if any(link.record.absorber for link in links[1:2]):
-        raise Refused(f"image {disk} has an unfinished merge", "Run its merge fix first")
+    snapshot.require_no_merge_below(links)
     return links
 
 
@@ -167,7 +166,7 @@ def _usable(repository: Repository, disk: str) -> list[chains.Link]:
 
 def _begin(context: Context, repository: Repository, part: Part, frozen: str, wanted: _Wanted) -> None:
     """Do all up to the disk's record."""
-    begun = plan(context, part, frozen, wanted.user_data, wanted.strategy)
+    begun = snapshot.begin(context, part.links[0].record, frozen, wanted.user_data, wanted.strategy)
     repository.tags.publish(begun.record, 0)
     try:
         snapshot.make_overlay(repository, begun)
@@ -176,14 +175,6 @@ def _begin(context: Context, repository: Repository, part: Part, frozen: str, wa
     except DiskwrightError:
         drop_unused(repository, part, begun)
         raise
-
-
-def plan(context: Context, part: Part, frozen: str, user_data: Any, strategy: Strategy | None) -> Begun:
-    """Return how what the disk contains becomes a snapshot."""
-    record, volume = part.links[0].record, part.links[0].volume
-    overlay = VolumeRef(context.doors.ids.new_id(), VolumeFormat.QCOW2, frozen)
-    hidden = snapshot.frozen_record(record, volume, frozen, overlay, strategy or record.strategy, user_data)
-    return Begun(record, overlay, hidden._replace(last=context.committed("create_snapshot")))
 
 
 def open_overlay(repository: Repository, part: Part, begun: Begun) -> None:

@@ -16,7 +16,7 @@ from sim.explore.cases.driver import Driver
 from sim.explore.cases.fixtures.images import a_chain, a_disk, disk, snap
 from sim.hosts.machine import SimMachine
 from tui.view import live, machines
-from tui.view.estimates import Times, converges
+from tui.view.estimates import Times, pace_of
 from tui.view.gather import about, from_lines, gather, to_lines
 from tui.view.machines import MachineRow, MachineState, UserRow
 from tui.view.plan import make
@@ -193,9 +193,9 @@ def test_work_that_does_not_come_on_is_told_and_slow_work_is_not_called_so():
     """By how long a percent takes: of what is large one may take minutes."""
     size = 100 << 30
     steady = [(float(60 * n), n << 30) for n in range(5)]
-    assert converges(steady, size, 250.0) == "" and converges(steady, size, 500.0) == ""
-    assert converges(steady, size, 700.0) == "It has not come on for 8m: as it goes it does not converge."
+    assert pace_of(steady, size, 250.0) == "" and pace_of(steady, size, 500.0) == ""
+    assert pace_of(steady, size, 700.0) == "It has not come on for 8m: as it goes it does not converge."
     slower = [*((float(n), n << 30) for n in range(9)), (200.0, 9 << 30), (500.0, 10 << 30), (900.0, 11 << 30)]
-    assert converges(slower, size, 901.0).startswith("It gets slower: ")
+    assert pace_of(slower, size, 901.0).startswith("It gets slower: ")
     for too_little in ([], [(0.0, 0)], [(0.0, 0), (0.0, 0)], [(5.0, 3), (6.0, 2)]):
-        assert converges(too_little, size, 1e6) == ""
+        assert pace_of(too_little, size, 1e6) == ""

@@ -80,7 +80,7 @@ class Times:
         return NO_ESTIMATE
 
 
-def converges(done: Sequence[tuple[float, int]], size_bytes: int, now: float) -> str:
+def pace_of(done: Sequence[tuple[float, int]], size_bytes: int, now: float) -> str:
     """What the pace of work says of its end: "" as long as it comes on, else a sentence. ``done``: bytes that were done
     by which time; only whole percents are noted, so what is large is given longer."""
     if len(done) < 2 or size_bytes <= 0:

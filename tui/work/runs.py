@@ -16,7 +16,7 @@ from tui.notes import Notes
 from tui.text.amounts import compact, moment
 from tui.text.printable import printable
 from tui.text.words import OLD_AFTER_S, RunState, doing
-from tui.view.estimates import TimeRange, converges
+from tui.view.estimates import TimeRange, pace_of
 from tui.view.plan import Plan
 from tui.work import plans, run_notes
 from tui.work.noted import NotedEngine
@@ -352,7 +352,7 @@ def _with_progress(row: RunStep, note: Mapping[str, Any], now: float) -> RunStep
         return row
     if percent < 0:
         return row
-    row = row._replace(pace=converges(row.samples, size, now) if row.state is RunState.RUNNING else "")
+    row = row._replace(pace=pace_of(row.samples, size, now) if row.state is RunState.RUNNING else "")
     done = size * percent // 100
     left = TimeRange()
     if rate:

@@ -14,6 +14,9 @@ from typing import NamedTuple, Protocol
 
 from engine.doors.images import Layer
 
+OURS = "dw-"
+"""What the names begin with of nodes and jobs that a machine has because of us."""
+
 
 class Node(NamedTuple):
     """A layer that a machine has open, or what is below a layer (the file itself)."""

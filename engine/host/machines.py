@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from engine.data.model import VolumeFormat, require_id
 from engine.data.records import VolumeRef
-from engine.doors.hypervisor import Monitor, Node
+from engine.doors.hypervisor import OURS, Monitor, Node
 from engine.errors import DiskwrightError, ImageBusy, Refused
 from engine.formats.base import Repository, backing_name
 from engine.gate import gate
@@ -23,7 +23,6 @@ from engine.tags.context import Context
 
 _PATIENCE_S = 5.0
 _LOOK_AGAIN_S = 0.02
-_OURS = "dw-"
 _NODE_DIGITS = 28
 """A node's name has up to 31 characters."""
 _FORMATS = frozenset(map(str, VolumeFormat))
@@ -173,14 +172,14 @@ def node_name(volume: VolumeRef) -> str:
 
 def name_of(volume: str) -> str:
     """Return what is called after a volume in a machine: a node of ours, or a job that fills it."""
-    return f"{_OURS}{volume[:_NODE_DIGITS]}"
+    return f"{OURS}{volume[:_NODE_DIGITS]}"
 
 
 def require_idle(machine: Machine, disk: str, own: str = "") -> None:
     """Return when the machine has no job on block devices under way but ``own``, else raise Refused. A mirror of ours
     that has ended, and that whoever is dead did not forget, is forgotten: the record says how it ended."""
     found = {name: job for name, job in machine.monitor.jobs().items() if name != own}
-    for name in [name for name, job in found.items() if name.startswith(_OURS) and job.kind == "mirror" and job.ended]:
+    for name in [name for name, job in found.items() if name.startswith(OURS) and job.kind == "mirror" and job.ended]:
         machine.monitor.forget(name)
         del found[name]
     if jobs := [f"{job.kind} {name!r} ({job.status})" for name, job in found.items()]:

@@ -12,11 +12,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
-from engine.doors.hypervisor import Job, Node
+from engine.doors.hypervisor import OURS, Job, Node
 from engine.errors import ToolFailed, ToolMissing
 
-_OURS = "dw-"
-"""What the names of our jobs begin with."""
 _NO_NODE = "?"
 """No node has that name: those of a user begin with a letter, those of qemu with #."""
 
@@ -71,7 +69,7 @@ class Qemu(ABC):
 
     def let_go(self, job: str) -> None:
         """Have a job that has ended kept no longer."""
-        if not job.startswith(_OURS):
+        if not job.startswith(OURS):
             raise ToolFailed(
                 f"{self.who} keeps the job {job!r:.80}, which has ended: asked for its disks it may die (qemu 7.2)",
                 "Let it forget that job (job-dismiss)",

@@ -23,8 +23,8 @@ _LOOK_AGAIN_S = 0.05
 _STOPPED_S = 3.0
 _AT_MOST_S = 60.0
 _TRY_AGAIN_S = 0.5
-_TRIES_S = 120.0
-"""So long somebody else may speak to the machine, or the storage be away."""
+_TRIES_S = 3600.0
+"""So long somebody else may speak to the machine, or the storage be away: its guest waits as long."""
 
 
 def wait(doors: Doors, runner: ProcessIdentity) -> None:

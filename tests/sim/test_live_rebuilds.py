@@ -164,7 +164,7 @@ def test_a_job_that_has_ended_and_was_not_forgotten_holds_nothing_up(driver: Dri
 
 
 def test_a_watchdog_stays_where_nobody_can_end_the_switch(driver: Driver, monkeypatch: pytest.MonkeyPatch):
-    """The storage is away in that moment: whoever has begun it ends, and the watchdog tries on."""
+    """The storage is away in that moment, and for minutes: whoever has begun it ends, and the watchdog tries on."""
     _OTHER(driver)
     disk, engine = driver.named["disk"], driver.engine()
     machine = start(driver, disk)
@@ -179,6 +179,14 @@ def test_a_watchdog_stays_where_nobody_can_end_the_switch(driver: Driver, monkey
     host = driver.world.process_of(engine).host
     assert [one.name for one in host.processes.values()].count(mirroring.WATCHDOG) == 1
     monkeypatch.undo()
+    take_up, since = mirroring.take_up, driver.world.now
+
+    def back_later(*arguments: Any) -> None:
+        if driver.world.now < since + 600:
+            raise StorageError("the storage is away")
+        take_up(*arguments)
+
+    monkeypatch.setattr(mirroring, "take_up", back_later)
     driver.world.process_of(engine).end(killed=True)
     driver.world.direct.run_waiting()
     assert not machine.jobs() and len(machine.nodes()) == 1

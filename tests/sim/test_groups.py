@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from engine.data.records import Record
-from engine.errors import Refused
+from engine.errors import ImageBusy, Refused
+from engine.tags import leasing
 from engine.verbs import group
 from engine.verbs.live import group as beside
 from engine.verbs.live import snapshot
@@ -120,6 +121,25 @@ def test_what_has_no_moment_in_common_is_refused(monkeypatch: pytest.MonkeyPatch
         with pytest.raises(Refused, match=words):
             driver.engine().create_snapshot_group("a", [first, second])
         assert driver.engine().context.repository("a").tags.scan() == before
+
+
+def test_who_is_busy_beside_its_machine_is_not_told_to_name_that(monkeypatch: pytest.MonkeyPatch):
+    """It was named already."""
+    world = World()
+    world.create("a")
+    driver = Driver(world)
+    images.two_disks(driver)
+    first, _ = images.both(driver)
+    start(driver, first)
+
+    def busy(*arguments: Any) -> None:
+        raise ImageBusy("it is in use", "Wait for it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(leasing, "take", busy)
+        with pytest.raises(ImageBusy) as error:
+            driver.engine().create_snapshot_group("a", [first])
+    assert error.value.next_step == "Wait for it"
 
 
 def test_a_monitor_of_another_machine_is_refused():

@@ -96,8 +96,10 @@ def _take(
     parts = {disk: snapshot.found(repository, monitor, entry) for disk, entry in entries.items()}
     for disk, part in parts.items():
         machines.require_following(part.machine, disk)
+    rest = [disk for disk in disks if disk not in parts]
     with contextlib.ExitStack() as stack:
-        stack.enter_context(at_rest.alone(context, repository, [disk for disk in disks if disk not in parts]))
+        if rest:  # else the machines of all are known already
+            stack.enter_context(at_rest.alone(context, repository, rest))
         begun, leases = dict[str, Begun](), dict[str, leasing.LeaseSet]()
         for disk in disks:
             if disk in parts:
@@ -108,8 +110,7 @@ def _take(
         for disk in sorted(parts):
             held = snapshot.held(context, state, repo_id, parts[disk], begun[disk].record.id)
             leases[disk] = stack.enter_context(held)
-        rest = [begun[disk].record.id for disk in disks if disk not in parts]
-        stack.enter_context(leasing.take(context.doors, repository, rest))
+        stack.enter_context(leasing.take(context.doors, repository, [begun[disk].record.id for disk in rest]))
         steps = _Beside(context, state, repository, parts, leases)
         return group.together(repository, [begun[disk] for disk in disks], steps)
 

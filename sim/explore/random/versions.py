@@ -74,7 +74,7 @@ class VersionsRun(RandomRun):
         effects = itertools.count(1)
 
         def hook(process: SimProcess, call: str, what: str) -> Fault:
-            if call in EFFECTS and what.startswith((REPOSITORIES, DEVICE_ROOT)) and next(effects) == dies:
+            if call in EFFECTS and on_server(what).startswith((REPOSITORIES, DEVICE_ROOT)) and next(effects) == dies:
                 process.kill()
             return Fault.NONE
 

@@ -219,6 +219,12 @@ class OperationStatus(NamedTuple):
     stopped: bool = False
     """An operator ended it, which ``last_error`` says: nothing failed."""
 
+    @property
+    def come_to(self) -> int:
+        """How far it is while somebody works on it, in percent; -1 where that is not known, or it has ended."""
+        ended = self.last_error or (self.stage == self.stages and self.percent == 100)
+        return -1 if ended else self.percent
+
     def to_json(self) -> dict[str, Any]:
         """Return it as it is persisted: ``stopped`` stands there only where it is so; older programs pass over it."""
         data = self._asdict()

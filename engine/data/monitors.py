@@ -33,7 +33,7 @@ class Libvirt(NamedTuple):
 
 def parse(text: str) -> Qmp | Libvirt:
     """Return what a monitor is. BadRequest for what is none."""
-    if text.startswith(_QMP) and text.removeprefix(_QMP).startswith("/"):
+    if text.startswith(f"{_QMP}/") and text.isprintable():
         return Qmp(text.removeprefix(_QMP))
     if text.startswith(_LIBVIRT):
         uri, _, domain = text.removeprefix(_LIBVIRT).rpartition("/")

@@ -124,6 +124,8 @@ def holder(doors: Doors, repository: Repository, tag: str) -> str:
     record, line = _told(repository, tag)
     if record is None:
         return "somebody holds its lease"
+    if record.operation is None and record.prepared_by:  # whatever was done to it last is done
+        return f"prepare by host {record.prepared_by}"
     status = line.status if line else record.last
     if status is None:
         return "somebody is reading or changing it"

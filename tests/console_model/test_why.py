@@ -60,6 +60,9 @@ def test_what_is_being_made_is_said_to_be():
     assert found.head.endswith("BROKEN - RUNNING 41 %, cannot be used before that is done")
     used = explain(view([image(1, Status.DEGRADED, busy="optimize by host-b")]), image_id(1), NOW)
     assert used is not None and used.head.endswith("DEGRADED - RUNNING, usable, can be made better")
+    for ended in (operation(stage=3, stages=3, percent=100), operation(percent=40, last_error="no")):
+        used = explain(view([image(1, Status.DEGRADED, operation=ended, busy="prepare by host-b")]), image_id(1), NOW)
+        assert used is not None and used.head.endswith("DEGRADED - RUNNING, usable, can be made better")
 
 
 @pytest.mark.parametrize(

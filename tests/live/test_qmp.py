@@ -329,6 +329,7 @@ def test_a_monitor_that_is_gone_busy_or_none_is_told(machine: Machine, tmp_path:
     for nonsense in (
         "vm",
         "qmp:relative",
+        "qmp:/two\nlines",
         "libvirt:vm",
         "libvirt:qemu+ssh://far/system/vm",
         "libvirt:test:///default/t",

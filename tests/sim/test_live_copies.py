@@ -101,6 +101,8 @@ def test_a_running_disk_is_copied_onto_a_base(driver: Driver):
     with pytest.raises(NotFound, match="base"):
         engine.copy_image("b", disk, "0" * 32)
     assert len(machine.nodes()) == 2
+    engine.resize_disk("a", disk, 4 * images.SIZE)
+    assert engine.get_image_status("a", disk).busy == "prepare by host one", "it is not being made longer any more"
     other = driver.create("b", MiB)
     held = driver.create("a", MiB)
     engine.prepare_image("a", held)

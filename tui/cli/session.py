@@ -292,8 +292,8 @@ def kind(image: ImageReport) -> str:
 
 
 def percent(image: ImageReport) -> int:
-    """How far the last operation on it is; -1 when that is not known."""
-    return image.operation.percent if image.operation else -1
+    """How far the work on it is; -1 when that is not known."""
+    return image.operation.come_to if image.operation else -1
 
 
 def running(image: ImageReport) -> str:

@@ -245,7 +245,7 @@ def _add_image(table: ImageTable, operations: list[HostOperation], image: ImageR
             "dependants": names.dependants.get(image.id, 0),
             "stage": _small(last.stage) if last else 0,
             "stages": _small(last.stages) if last else 0,
-            "percent": last.percent if last else -1,
+            "percent": (last.come_to if image.busy else last.percent) if last else -1,
             "when": last.when if last else 0.0,
             "lost": sum(length for _, length in image.lost),
         },

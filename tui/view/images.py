@@ -61,7 +61,7 @@ class ImageRow(NamedTuple):
     stages: int
     stage_name: str
     percent: int
-    """-1 when no progress is known."""
+    """-1 when no progress is known, or when it has ended and somebody works on the image all the same."""
     when: float
     """When that was persisted, 0 for never."""
     ending: str

@@ -239,8 +239,8 @@ class Engine:
     ) -> Task:
         """Start a fix in a process of its own and return its task.
 
-        The leases are taken and the fix is verified, by one scan, before this returns: StaleFix, ImageBusy. A merge by
-        a running machine has those of its holder. Irreversible for one that cannot be undone, without the option
+        The leases are taken and the fix is verified, by one scan, before this returns: StaleFix, ImageBusy. What a
+        running machine does has those of its holder. Irreversible for one that cannot be undone, without the option
         ``irreversible``. With ``accept`` a fix whose facts have changed is not stale while its rule offers the same
         plan for the same target: ``accept`` is shown it as it is now, and raises what speaks against it."""
         from engine.fixes import run as fixes

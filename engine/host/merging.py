@@ -60,7 +60,7 @@ def entry_of(state: HostState, repository: Repository, fix: Fix) -> Prepared | N
 
 
 def take_leases(context: Context, state: HostState, repository: Repository, fix: Fix) -> LeaseSet:
-    """Take the leases of a fix, or raise ImageBusy; none for a merge that a machine does: its holder has them."""
+    """Take the leases of a fix, or raise ImageBusy; none for what a running machine does: its holder has them."""
     return LeaseSet({}) if entry_of(state, repository, fix) is not None else fixes.take_leases(context, repository, fix)
 
 

@@ -147,11 +147,11 @@ class QmpMonitor(Qemu):
 
     def limit(self, job: str, rate: int) -> None:
         """Make one block-job-set-speed."""
-        self.ask("block-job-set-speed", "limit a merge", device=job, speed=rate)
+        self.ask("block-job-set-speed", "limit a job", device=job, speed=rate)
 
     def finish(self, job: str) -> None:
         """Make one job-finalize."""
-        self.ask("job-finalize", "end a merge", id=job)
+        self.ask("job-finalize", "end a job", id=job)
 
     def cancel(self, job: str) -> None:
         """Make one job-cancel."""

@@ -17,7 +17,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -90,11 +90,19 @@ class GuestOfBoth(Guest):
 class Groups(Rounds):
     """Rounds of groups in one directory."""
 
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        """By which it is known of which disk a snapshot is."""
+        return self._place.size, 2 * self._place.size
+
     def play(self) -> list[str]:
         """Play one round and say what went wrong."""
         engine = self._world.engine("host-a")
         strategies = [self._random.choice(["space", "performance"]) for _ in range(2)]
-        disks = [engine.create_virtual_disk("a", self._place.size, options={"strategy": one}) for one in strategies]
+        disks = [
+            engine.create_virtual_disk("a", size, options={"strategy": one})
+            for size, one in zip(self._sizes, strategies, strict=True)
+        ]
         dies = self._random.choice([NOBODY, VERB, VERB, MACHINE, BOTH])
         try:
             problems = self._round(engine, disks, dies)
@@ -143,26 +151,28 @@ class Groups(Rounds):
 
     def _judged(self, engine: Engine, disks: list[str], guest: GuestOfBoth) -> tuple[dict[str, list[int]], list[str]]:
         """The snapshots, and what is wrong."""
-        problems, moments = [], list[int]()
+        problems = []
         for which, disk in enumerate(disks):
             shown = self._shown(engine, disk)
             told = range(guest.acknowledged, guest.issued + 1)
             if shown not in [state_after(guest.numbers(which, one), BLOCKS) for one in told]:
                 problems.append(f"disk {which} shows {shown}; {guest.acknowledged} half writes were acknowledged")
         seen = self._snapshots(engine)
+        moments: dict[int, list[int]] = {size: [] for size in self._sizes}
         for image, shown in seen.items():
-            moments.append(max(shown))
+            moments[engine.get_image_status("a", image).size_bytes].append(max(shown))
             if shown != state_after(max(shown), BLOCKS):
                 problems.append(f"snapshot {image} shows {shown}")
-        if not of_one_moment(sorted(moments, reverse=True)):
+        if not of_one_moment(*moments.values()):
             problems.append(f"the snapshots are of several moments: {moments}")
         return seen, problems
 
 
-def of_one_moment(moments: list[int]) -> bool:
-    """Whether the numbers, highest first, can be those of groups of two."""
-    pairs = list(zip(moments[::2], moments[1::2], strict=True)) if len(moments) % 2 == 0 else [(0, 2)]
-    return all(first - second in (0, 1) for first, second in pairs)
+def of_one_moment(first: Sequence[int], second: Sequence[int]) -> bool:
+    """Whether the last numbers of the snapshots of each disk can be those of groups of both, one after the other."""
+    return len(first) == len(second) and all(
+        one - other in (0, 1) for one, other in zip(sorted(first), sorted(second), strict=True)
+    )
 
 
 if __name__ == "__main__":

@@ -177,11 +177,14 @@ def name_of(volume: str) -> str:
 
 def require_idle(machine: Machine, disk: str, own: str = "") -> None:
     """Return when the machine has no job on block devices under way but ``own``, else raise Refused. A mirror of ours
-    that has ended, and that whoever is dead did not forget, is forgotten: the record says how it ended."""
+    that has ended, and that whoever is dead did not forget, is forgotten: the record says how it ended. Not so one that
+    has failed to bring the machine where the record says it is: that is all that tells, and its watchdog goes by it."""
     found = {name: job for name, job in machine.monitor.jobs().items() if name != own}
-    for name in [name for name, job in found.items() if name.startswith(OURS) and job.kind == "mirror" and job.ended]:
-        machine.monitor.forget(name)
-        del found[name]
+    for name, job in [*found.items()]:
+        failed = name == machine.top.name and job.error
+        if name.startswith(OURS) and job.kind == "mirror" and job.ended and not failed:
+            machine.monitor.forget(name)
+            del found[name]
     if jobs := [f"{job.kind} {name!r} ({job.status})" for name, job in found.items()]:
         raise Refused(
             f"the machine of image {disk} has a job under way: {', '.join(jobs)[:200]}",

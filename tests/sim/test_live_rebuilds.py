@@ -217,6 +217,30 @@ def test_a_machine_that_cannot_go_on_in_the_fresh_volume_keeps_the_old_one(
     assert SimMachine.read(start(driver, disk)) == shown
 
 
+def test_a_job_that_has_failed_is_kept_for_the_watchdog(driver: Driver, monkeypatch: pytest.MonkeyPatch):
+    """The machine is on the old volume, its record on the fresh one, and the storage away: whoever comes first when it
+    is back takes the node that nobody uses for the disk, and has to leave what tells."""
+    _OTHER(driver)
+    disk, engine = driver.named["disk"], driver.engine()
+    machine = start(driver, disk)
+    before = changes.read(engine.context.repository("a"), disk).record.volume
+
+    def away(*arguments: Any) -> None:
+        raise StorageError("the storage is away")
+
+    monkeypatch.setattr(SimMachine, "finish", SimMachine.cancel)
+    monkeypatch.setattr(mirroring, "_put_back", away)
+    with pytest.raises(StorageError):
+        engine.run_fix_here("a", a_rebuild(driver))
+    monkeypatch.undo()
+    with pytest.raises(Refused, match="job under way"):
+        engine.create_snapshot("a", disk)
+    driver.world.process_of(engine).end(killed=True)
+    driver.world.direct.run_waiting()
+    assert changes.read(driver.world.host("one").context.repository("a"), disk).record.volume == before
+    assert not machine.jobs() and len(machine.nodes()) == 1
+
+
 def test_what_fails_after_the_seal_and_can_be_ended_is_told_as_done(driver: Driver, monkeypatch: pytest.MonkeyPatch):
     """Somebody else has made the machine forget the job: the disk is on the fresh volume, with a holder that has that
     locked, and the old one is deleted."""

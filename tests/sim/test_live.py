@@ -76,7 +76,7 @@ def test_a_merge_further_down_loses_nothing_and_changes_no_snapshot():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("prepare", "every"), [(images.a_removed_snapshot, 47), (images.a_removed_one_at_the_bottom, 71)]
+    ("prepare", "every"), [(images.a_removed_snapshot, 47), (images.a_removed_one_at_the_bottom, 31)]
 )
 def test_a_merge_beside_a_machine_loses_nothing_at_any_step(prepare: Any, every: int):
     """More of them, on a server, with nothing below. All of them: ``make live``."""

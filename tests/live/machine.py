@@ -106,7 +106,7 @@ class Guest:
 
     def __init__(self, machine: Machine, blocks: int, first: int, start: int = 0) -> None:
         """Into that many blocks from byte ``start`` on; ``first`` is the number of its first write."""
-        self.blocks = blocks
+        self._machine, self.blocks = machine, blocks
         reader, writer = os.pipe()
         self._pid = os.fork()
         if not self._pid:
@@ -145,15 +145,17 @@ class Guest:
         self._rest = self._rest[whole:]
 
     def wait_for(self, number: int) -> None:
-        """Until a write is acknowledged, or it has ended."""
+        """Until a write is acknowledged, or its machine has ended; one that runs must let it write."""
         deadline = time.monotonic() + _PATIENCE_S
         while self._pid and self.acknowledged < number and time.monotonic() < deadline:
             self.look()
             if os.waitpid(self._pid, os.WNOHANG)[0]:
                 self._pid = 0
                 self.look()
-                return
+                break
             time.sleep(0.002)
+        ended = self._machine.process.poll() is not None
+        assert ended or self.acknowledged >= number, f"its machine runs, and write {number} is not acknowledged"
 
     def end(self) -> None:
         """Kill it, and read the rest."""

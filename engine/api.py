@@ -1,11 +1,10 @@
 """The storage API: the verbs of the RFC by their names, and what else operators need.
 
-Every verb that changes something returns once its intent is committed to disk; the work goes on
-in a process of its own and can be finished by any host after any number of crashes. Image ids
-are 32 hexadecimal digits. All verbs raise :mod:`engine.errors`.
+Every verb that changes something returns once its intent is committed to disk; the work goes on in a process of its own
+and can be finished by any host after any number of crashes. Image ids are 32 hexadecimal digits. All verbs raise
+:mod:`engine.errors`.
 
-Modules that make or move data are imported by the method that needs them: a command that only
-looks must start quickly.
+Modules that make or move data are imported by the method that needs them: a command that only looks must start quickly.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ OptionsArgument = Mapping[str, Any] | None
 
 
 class Engine:
-    """One host's engine. Connections, tasks and prepared images are kept in ``state_directory``,
-    so several processes of one host share them; nothing there is needed to recover a repository."""
+    """One host's engine. Connections, tasks and prepared images are kept in ``state_directory``, so several processes
+    of one host share them; nothing there is needed to recover a repository."""
 
     def __init__(self, doors: Doors, state_directory: str) -> None:
         self.doors = doors
@@ -384,19 +383,23 @@ class Engine:
         import_image.name_file(self.context, repo_id, image_id, path)
 
     def export_image(
-        self, repo_id: str, image_id: str, path: str, format: str, progress: Callable[[int], None] = lambda done: None
-    ) -> None:
+        self, repo_id: str, image_id: str, path: str, format: str, progress: Callable[[int], None] = lambda done: None,
+        options: OptionsArgument = None,
+    ) -> None:  # fmt: skip
         """Write an image to a new file; returns when it is complete and durable. Raw: exact length. ``format``: raw,
-        qcow2, qcow2-zstd (compressed), vmdk, vhdx, vhd, vdi. A disk in use: as ``copy_image``."""
+        qcow2, qcow2-zstd (compressed), vmdk, vhdx, vhd, vdi. A disk in use: as ``copy_image``. Its rate can be changed
+        (``limit_task``) where it was begun with that option."""
         from engine.verbs.live import copy
 
-        copy.export_of(self.context, self.state, repo_id, image_id, path, format, progress)
+        copy.export_of(self.context, self.state, repo_id, image_id, path, format, progress, options)
 
-    def stream_image(self, repo_id: str, image_id: str, write: Callable[[bytes | memoryview], None]) -> None:
+    def stream_image(
+        self, repo_id: str, image_id: str, write: Callable[[bytes | memoryview], None], options: OptionsArgument = None
+    ) -> None:
         """Give ``write`` all bytes of an image in order, raw, with its exact length. Errors of ``write`` pass."""
         from engine.verbs.live import copy
 
-        copy.stream_of(self.context, self.state, repo_id, image_id, write)
+        copy.stream_of(self.context, self.state, repo_id, image_id, write, options)
 
     def prepare_image(
         self, repo_id: str, image_id: str, writable: bool = True, take_over: bool = False, monitor: str = "",

@@ -6,10 +6,27 @@ from collections.abc import Callable
 
 from engine.doors.clock import Clock
 
+_LOOK_AGAIN_S = 1.0
 _STEP_S = 0.5
 """After so long a wait the limit is asked for again, and whether to stop."""
 _AHEAD_S = 0.05
 """What is ahead of the limit by less is not waited for."""
+
+
+def noted(clock: Clock, look: Callable[[], int | None], rate: int) -> Callable[[], int]:
+    """Return what tells a limit that is noted somewhere: it has a look once in a while, and begins with ``rate``.
+    ``look`` returns None when nothing is noted."""
+    now, looked = rate, clock.monotonic()
+
+    def current() -> int:
+        nonlocal now, looked
+        if clock.monotonic() > looked + _LOOK_AGAIN_S:
+            looked = clock.monotonic()
+            found = look()
+            now = now if found is None else found
+        return now
+
+    return current
 
 
 class Pace:

@@ -30,8 +30,8 @@ class Options(NamedTuple):
     """fix_storage_repository, run_fixes: also do what cannot be undone."""
 
     rate: int = 0
-    """copy_image, import_image, fix_storage_repository, run_fixes: bytes per second that the work moves at most; 0: as
-    fast as it goes."""
+    """copy_image, import_image, export_image, stream_image, fix_storage_repository, run_fixes: bytes per second that
+    the work moves at most; 0: as fast as it goes."""
 
     def hint(self, image: str) -> str | None:
         """Return the repository in which ``image`` must be looked for, None when none was named."""
@@ -44,6 +44,8 @@ EVERYWHERE = frozenset({"auto_fix", "strategy", "participating_repositories", "i
 OF_VERB = {
     "copy_image": frozenset({"digest", "full", "rate"}),
     "import_image": frozenset({"digest", "rate"}),
+    "export_image": frozenset({"rate"}),
+    "stream_image": frozenset({"rate"}),
     "check_storage_repository": frozenset({"deep"}),
     "get_image_status": frozenset({"deep"}),
     "fix_storage_repository": frozenset({"irreversible", "rate"}),

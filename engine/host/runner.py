@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.assembly import real_doors
+from engine.copying import pace
 from engine.data.model import Fix, OperationStatus
 from engine.doors import Doors
 from engine.errors import BadRequest, DiskwrightError, StaleFix, Stopped, from_os_error
@@ -33,7 +34,6 @@ from engine.tags.context import Context
 
 Narrate = Callable[[dict[str, Any]], None]
 _SPEC_LIMIT = 64 * 1024 * 1024
-_LOOK_AT_RATE_S = 1.0
 _TRACE_DEPTH = -5  # the innermost calls
 
 
@@ -44,7 +44,8 @@ def run(doors: Doors, spec: dict[str, Any], narrate: Narrate, stopping: Callable
     """
     state = HostState(doors, spec["state"])
     context = Context(doors, state.connections(), state, functools.partial(preparing.take_over, state), stopping)
-    context.rate = _rate(doors, state, spec)
+    task = str(spec.get("task", ""))
+    context.rate = pace.noted(doors.clock, lambda: state.rate(task), int(spec.get("rate", 0)))
     code = 0
     tokens: dict[str, str] = spec["leases"]
     try:
@@ -59,21 +60,6 @@ def run(doors: Doors, spec: dict[str, Any], narrate: Narrate, stopping: Callable
         context.close()
     narrate({"event": "end", "code": code})
     return code
-
-
-def _rate(doors: Doors, state: HostState, spec: dict[str, Any]) -> Callable[[], int]:
-    """Return what tells how many bytes per second may be moved: it looks at the note of the task once in a while."""
-    now, looked = int(spec.get("rate", 0)), doors.clock.monotonic()
-
-    def rate() -> int:
-        nonlocal now, looked
-        if doors.clock.monotonic() > looked + _LOOK_AT_RATE_S:
-            looked = doors.clock.monotonic()
-            noted = state.rate(str(spec.get("task", "")))
-            now = now if noted is None else noted
-        return now
-
-    return rate
 
 
 def _about(fix: Fix) -> dict[str, Any]:

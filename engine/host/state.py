@@ -23,6 +23,8 @@ from engine.tags.context import Connection
 from engine.tags.imports import NamedFile
 
 _LIMIT = 4 * 1024 * 1024
+EXPORT = "export"
+"""The verb of what runs in the process that was asked for it, and is noted so that it can be told another rate."""
 _LOCK = "lock"
 _PATIENCE_S = 10.0
 _LOOK_AGAIN_S = 0.01
@@ -108,17 +110,6 @@ def _import_note(repository: str, image: str) -> str:
     return f"imports/{repository}-{image}.json"
 
 
-def _connection_data(connection: Connection, handle: str = "") -> dict[str, Any]:
-    data = {"format": connection.format, "parameters": connection.parameters, "identity": connection.identity}
-    anchors = {"anchors": connection.anchors} if connection.anchors else {}
-    return data | anchors | ({"handle": handle} if handle else {})
-
-
-def _connection(handle: str, data: dict[str, Any]) -> Connection:
-    anchors = data.get("anchors", {})
-    return Connection(handle, data["format"], dict(data["parameters"]), data["identity"], dict(anchors))
-
-
 class HostState:
     """The host's files below one directory."""
 
@@ -144,7 +135,7 @@ class HostState:
             if repo_id == _LEFT:
                 continue
             with contextlib.suppress(TypeError, KeyError, ValueError):
-                found[repo_id] = _connection(repo_id, noted)
+                found[repo_id] = Connection.from_json(repo_id, noted)
         return found
 
     def put_damaged_connections_aside(self) -> str:
@@ -182,8 +173,10 @@ class HostState:
         connected = {c.identity for c in connections.values()}
         gone = [c for c in left.values() if c.identity not in connected][-_KEPT_LEFT:]
         data: dict[str, Any] = self._not_understood_connections()
-        data |= {c.repo_id: _connection_data(c) for c in connections.values()}
-        self._write(_CONNECTIONS, data | ({_LEFT: [_connection_data(c, c.repo_id) for c in gone]} if gone else {}))
+        data |= {c.repo_id: c.to_json() for c in connections.values()}
+        self._write(
+            _CONNECTIONS, data | ({_LEFT: [{**c.to_json(), "handle": c.repo_id} for c in gone]} if gone else {})
+        )
 
     def _not_understood_connections(self) -> dict[str, Any]:
         """Those of another version, as they are."""
@@ -199,7 +192,7 @@ class HostState:
         noted = self._read(_CONNECTIONS, {}).get(_LEFT)
         for data in noted if isinstance(noted, list) else ():
             with contextlib.suppress(TypeError, KeyError, ValueError):
-                found.append(_connection(data["handle"], data))
+                found.append(Connection.from_json(data["handle"], data))
         return found
 
     # -- tasks
@@ -207,6 +200,13 @@ class HostState:
     def tasks(self) -> list[Task]:
         """Return the tasks whose process is alive; remove the files of those that ended (their logs stay). StorageError
         when nothing tells which notes there are."""
+        return [task for task in self._tasks() if task.verb != EXPORT]
+
+    def exports(self) -> list[Task]:
+        """Return the exports of this host that can be told another rate."""
+        return [task for task in self._tasks() if task.verb == EXPORT]
+
+    def _tasks(self) -> list[Task]:
         alive = []
         for name in self._require_names("tasks", ".json"):
             data = self._sealed(f"tasks/{name}")
@@ -225,6 +225,10 @@ class HostState:
     def save_task(self, task: Task) -> None:
         """Note a task that was just started, or that may move data at another rate."""
         self._write(f"tasks/{task.id}.json", sealed(task._asdict()))
+
+    def forget_task(self, task: Task) -> None:
+        """Remove the note of one whose process goes on to do something else; idempotent."""
+        self._remove(f"tasks/{task.id}.json")
 
     def rate(self, task: str) -> int | None:
         """Return how many bytes per second a task may move; None when it is not noted (yet)."""

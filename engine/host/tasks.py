@@ -176,10 +176,17 @@ def stop(context: Context, state: HostState, repo_id: str, image_id: str) -> Non
 
 
 def limit(context: Context, state: HostState, repo_id: str, image_id: str, rate: int) -> None:
-    """Have the tasks that work on an image move ``rate`` bytes per second at most from now on, 0: as fast as it goes.
-    Noted on return; a task looks about once a second. NotFound, Refused as ``stop``."""
+    """Have the tasks that work on an image, and exports of it, move ``rate`` bytes per second at most from now on, 0:
+    as fast as it goes. Noted on return; each looks about once a second. NotFound, Refused as ``stop``."""
     require_rate(rate)
-    for task in _working_on(context, state, repo_id, image_id):
+    wanted = (context.repository(repo_id).identity, image_id)
+    found = [export for export in state.exports() if (export.repository, export.image) == wanted]
+    try:
+        found += _working_on(context, state, repo_id, image_id)
+    except (NotFound, Refused):
+        if not found:
+            raise
+    for task in found:
         state.save_task(task._replace(rate=rate))
 
 

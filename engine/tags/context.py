@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from engine.data.model import OperationStatus, require_id
 from engine.data.options import Options
@@ -27,6 +27,17 @@ class Connection(NamedTuple):
     identity: str
     anchors: dict[str, object] = {}  # noqa: RUF012 - never changed
     """What the repository stood on when it was connected; empty: not known."""
+
+    @staticmethod
+    def from_json(handle: str, data: dict[str, Any]) -> Connection:
+        """Return the connection that a note of this host tells of. TypeError, KeyError, ValueError when it does not."""
+        anchors = data.get("anchors", {})
+        return Connection(handle, data["format"], dict(data["parameters"]), data["identity"], dict(anchors))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for a note, without its handle."""
+        data: dict[str, Any] = {"format": self.format, "parameters": self.parameters, "identity": self.identity}
+        return data | ({"anchors": self.anchors} if self.anchors else {})
 
     def same(self, other: Connection | None) -> bool:
         """Tell whether both connect the same under the same handle, whatever was noted of it."""

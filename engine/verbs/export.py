@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from engine.copying import pump, ranges
+from engine.copying.pace import Pace
 from engine.data.model import ALIGNMENT_BYTES, FileFormat, VolumeFormat, aligned, require_path
 from engine.data.records import Record
 from engine.doors.files import FileHandle, Kind
@@ -50,9 +51,11 @@ def export(
     source: contextlib.AbstractContextManager[Readable],
     path: str,
     format: str,
-    progress: Callable[[int], None] = lambda percent: None,
+    progress: Callable[[int], None],
+    rate: Callable[[], int],
 ) -> None:
-    """Write an image to ``path`` (which must not exist) in ``format``; returns when it is durable.
+    """Write an image to ``path`` (which must not exist) in ``format``; returns when it is durable. ``rate``: as
+    ``Context.rate``.
 
     The file has the image's exact length, and more where a machine, which sees the size rounded up, wrote behind it."""
     if format not in FORMATS:
@@ -66,7 +69,7 @@ def export(
             with _partial(context, target) as (partial, handle):
                 layer = Layer(partial, kind, compressed=compressed, held=handle.held_path())
                 _make_empty(context, layer, handle, length)
-                _fill(context, layers, direct, layer, progress)
+                _fill(context, layers, direct, layer, progress, Pace(context.doors.clock, rate, _going_on(context)))
                 if kind is VolumeFormat.RAW:
                     handle.truncate(length)
                 handle.sync()
@@ -79,9 +82,14 @@ def export(
 
 
 def stream(
-    context: Context, source: contextlib.AbstractContextManager[Readable], write: Callable[[Data], None]
+    context: Context,
+    source: contextlib.AbstractContextManager[Readable],
+    write: Callable[[Data], None],
+    rate: Callable[[], int],
 ) -> None:
     """Give ``write`` all bytes of an image in order, raw, with its exact length; its errors pass."""
+    go_on = _going_on(context)
+    pace = Pace(context.doors.clock, rate, go_on)
     with source as (layers, direct, size):
         left = _length(context, layers, direct, size)
         session = context.doors.images.open_session(layers, False, direct)
@@ -90,10 +98,20 @@ def stream(
             for _, data in session.stream(steps):
                 write(memoryview(data)[:left])
                 left -= min(left, len(data))
-                if context.stopping():
-                    raise Stopped("the export was stopped", "Run it again; it starts over")
+                pace.moved(len(data))
+                go_on()
         finally:
             session.close()
+
+
+def _going_on(context: Context) -> Callable[[], None]:
+    """Return what raises Stopped once the export is to stop."""
+
+    def check() -> None:
+        if context.stopping():
+            raise Stopped("the export was stopped", "Run it again; it starts over")
+
+    return check
 
 
 @contextlib.contextmanager
@@ -192,13 +210,14 @@ def _make_empty(context: Context, layer: Layer, handle: FileHandle, size: int) -
     handle.truncate(fresh.length)
 
 
-def _fill(context: Context, layers: list[Layer], direct: bool, target: Layer, progress: Callable[[int], None]) -> None:
-    images = context.doors.images
+def _fill(
+    context: Context, layers: list[Layer], direct: bool, target: Layer, progress: Callable[[int], None], pace: Pace
+) -> None:
+    images, go_on = context.doors.images, _going_on(context)
 
     def checkpoint(cursor: int, percent: int) -> None:
         progress(percent)
-        if context.stopping():
-            raise Stopped("the export was stopped", "Run it again; it starts over")
+        go_on()
 
     with contextlib.ExitStack() as stack:
         source = images.open_session(layers, False, direct)
@@ -206,4 +225,5 @@ def _fill(context: Context, layers: list[Layer], direct: bool, target: Layer, pr
         sink = images.open_session([target], True, False)
         stack.callback(sink.close)
         wanted = ranges.merged(ranges.data_ranges(images.map_chain(layers)), min(source.size, sink.size))
-        pump.run(pump.Job(source, sink, wanted, sink.size, blank=True), 0, checkpoint, context.doors.clock.monotonic)
+        job = pump.Job(source, sink, wanted, sink.size, blank=True)
+        pump.run(job, 0, checkpoint, context.doors.clock.monotonic, pace)

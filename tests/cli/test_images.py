@@ -240,7 +240,8 @@ def test_the_worst_image_of_all_repositories_comes_first(run: Command, three: di
 def test_an_image_goes_to_standard_output(run: Command, main_repo: str):
     """All of it and nothing else; other formats, which are not written in order, and --json are refused."""
     disk = run.id("create-disk", main_repo, "1M")
-    assert run("export", main_repo, disk, "-", "--format", "raw").out == "\0" * (1 << 20)
+    assert run("export", main_repo, disk, "-", "--format", "raw", "--rate", "64M").out == "\0" * (1 << 20)
+    assert "not a size" in run("export", main_repo, disk, "-", "--format", "raw", "--rate", "fast", code=2).err
     assert "raw alone" in run("export", main_repo, disk, "-", "--format", "qcow2", code=2).err
     assert "--json" in run("export", main_repo, disk, "-", "--format", "raw", "--json", code=2).err
 

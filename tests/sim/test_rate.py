@@ -118,6 +118,47 @@ def test_what_runs_goes_on_at_another_rate(driver: Driver):
         engine.limit_task("a", disk, 1)
 
 
+@pytest.mark.parametrize("running", [False, True])
+def test_an_export_goes_on_at_another_rate(driver: Driver, running: bool):
+    """A file and a stream, of a disk that nobody uses and of one whose machine runs: not faster than they are told,
+    also meanwhile; after them nothing runs that could be told. One that was not given a rate is not noted."""
+    disk, engine = driver.create("a", 8 * MiB), driver.engine()
+    for at in range(8):
+        driver.write("a", disk, at * MiB, bytes([at + 1]) * MiB)
+    if running:
+        start(driver, disk)
+    clock, gone, told = engine.doors.clock, list[bytes](), list[int]()
+
+    def write(data: Any) -> None:
+        gone.append(bytes(data))
+        if len(gone) == 2:
+            engine.limit_task("a", disk, MiB)
+
+    begun = clock.monotonic()
+    engine.stream_image("a", disk, write, {"rate": 4 * MiB})
+    assert b"".join(gone) == b"".join(bytes([at + 1]) * MiB for at in range(8))
+    assert 2.5 < clock.monotonic() - begun < 8  # not told, it would take 2 s; it looks once a second
+
+    def look(process: SimProcess, call: str, what: str) -> Fault:
+        if clock.monotonic() > begun + 2.5 and not told:
+            told.append(MiB)
+            engine.limit_task("a", disk, 100 * MiB)
+        return Fault.NONE
+
+    begun, driver.world.process_of(engine).hook = clock.monotonic(), look
+    engine.export_image("a", disk, "/srv/limited", "raw", options={"rate": MiB})
+    driver.world.process_of(engine).hook = None
+    assert told and 2.5 < clock.monotonic() - begun < 6
+    begun = clock.monotonic()
+    engine.export_image("a", disk, "/srv/as-fast-as-it-goes", "raw")
+    assert clock.monotonic() - begun < 1
+    with pytest.raises(NotFound, match="nothing runs"):
+        engine.limit_task("a", disk, 1)
+    with pytest.raises(BadRequest):
+        engine.export_image("a", disk, "/srv/nonsense", "raw", options={"rate": -1})
+    assert not engine.list_tasks()
+
+
 @pytest.mark.parametrize("rate", [0, 1024])
 def test_a_machine_that_waits_as_its_limit_says_is_not_given_up(driver: Driver, rate: int, monkeypatch):
     """It tells of nothing for longer than one is waited for that has no limit."""

@@ -236,8 +236,9 @@ COMMANDS: dict[str, Command] = {
     "rate": _command(
         3, "fix", "let what runs on an image move so much in a second",
         "diskwright rate main 3f2a 50M\n  diskwright rate main 3f2a off\n\n"
-        "--rate of fix, copy and import starts work with it. It is kept in the note of the task, which looks about\n"
-        "once a second; a running machine that moves the data is told too.",
+        "--rate of fix, copy, import and export starts work with it. It is kept in the note of the task, which looks\n"
+        "about once a second; a running machine that moves the data is told too. An export that goes on on this host\n"
+        "is limited the same way.",
     ),
     "prepare": _command(
         4, "prepare", "make an image usable as a path, for a command or until teardown",

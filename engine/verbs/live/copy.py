@@ -12,17 +12,18 @@ After (1) it is hidden data that nothing needs, after (2) it is kept until the c
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from engine.copying import pace
 from engine.data.kept import Kept
 from engine.data.model import require_id
-from engine.data.options import Options
+from engine.data.options import Options, parse
 from engine.data.records import Operation
 from engine.doors.images import Data
-from engine.errors import ImageBusy
+from engine.errors import DiskwrightError, ImageBusy
 from engine.host import machines
-from engine.host.state import HostState, Prepared
+from engine.host.state import EXPORT, HostState, Prepared, Task
 from engine.tags import changes, sources
 from engine.tags.context import Context, Found
 from engine.verbs import copy, export
@@ -66,15 +67,51 @@ def export_of(
     path: str,
     format: str,
     progress: Callable[[int], None],
+    options: Mapping[str, Any] | None,
 ) -> None:
     """Write an image to a new file: of a disk also while its machine runs, where that can be spoken to: then what it
     contained when this was called."""
-    export.export(context, _readable(context, state, repo_id, image), path, format, progress)
+    with _exporting(context, state, repo_id, image, _rate("export_image", options)) as rate:
+        export.export(context, _readable(context, state, repo_id, image), path, format, progress, rate)
 
 
-def stream_of(context: Context, state: HostState, repo_id: str, image: str, write: Callable[[Data], None]) -> None:
+def stream_of(
+    context: Context,
+    state: HostState,
+    repo_id: str,
+    image: str,
+    write: Callable[[Data], None],
+    options: Mapping[str, Any] | None,
+) -> None:
     """Give ``write`` all bytes of an image, as ``export_of``."""
-    export.stream(context, _readable(context, state, repo_id, image), write)
+    with _exporting(context, state, repo_id, image, _rate("stream_image", options)) as rate:
+        export.stream(context, _readable(context, state, repo_id, image), write, rate)
+
+
+def _rate(verb: str, options: Mapping[str, Any] | None) -> int | None:
+    """Return the rate that was asked for; None where none was, not even that there is no limit."""
+    rate = parse(verb, options).rate
+    return rate if options is not None and "rate" in options else None
+
+
+@contextlib.contextmanager
+def _exporting(
+    context: Context, state: HostState, repo_id: str, image: str, rate: int | None
+) -> Iterator[Callable[[], int]]:
+    """Yield what tells how many bytes per second an export in this process may move now. Until the end of the block
+    ``tasks.limit`` finds it, as far as it can be noted. None: no limit, and nothing is noted."""
+    if rate is None:
+        yield lambda: 0
+        return
+    doors, identity = context.doors, context.repository(repo_id).identity
+    own, now = doors.processes.own(), doors.clock.wall()
+    note = Task(doors.ids.new_id(), own, identity, repo_id, image, EXPORT, "", now, "", (image,), (), rate)
+    try:
+        with contextlib.suppress(DiskwrightError):  # the data counts; it goes on at the rate that it was begun with
+            state.save_task(note)
+        yield pace.noted(doors.clock, lambda: state.rate(note.id), rate)
+    finally:
+        state.forget_task(note)
 
 
 @contextlib.contextmanager

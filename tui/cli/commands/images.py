@@ -16,6 +16,7 @@ from tui.cli.arguments import (
     add_user_data,
     add_verb_options,
     json_argument,
+    parse_rate,
     parse_size,
 )
 from tui.cli.render import json_text
@@ -161,6 +162,7 @@ def add_export(parser: Parser) -> None:
         "--format", metavar="FORMAT", required=True,
         help="raw (exact original length), qcow2, qcow2-zstd (compressed), vmdk, vhdx, vhd or vdi",
     )  # fmt: skip
+    add_rate(parser)
 
 
 def run_export(session: Session, arguments: argparse.Namespace) -> int:
@@ -171,10 +173,12 @@ def run_export(session: Session, arguments: argparse.Namespace) -> int:
         return _stream(session, arguments, image)
     path = absolute(arguments.file)
     bar = Bar()
+
+    def progress(percent: int) -> None:
+        bar.percent(f"export {image[:8]}", percent)
+
     try:
-        session.engine.export_image(
-            arguments.repo, image, path, arguments.format, lambda percent: bar.percent(f"export {image[:8]}", percent)
-        )
+        session.engine.export_image(arguments.repo, image, path, arguments.format, progress, _paced(arguments))
     finally:
         bar.clear()
     session.out.document({"repository": arguments.repo, "image": image, "file": path, "format": arguments.format})
@@ -186,8 +190,14 @@ def _stream(session: Session, arguments: argparse.Namespace, image: str) -> int:
     """The image on standard output; what else is to be said goes to standard error."""
     if arguments.format != "raw":
         raise UsageError("standard output takes raw alone: other formats are not written in order", "Use --format raw")
-    session.out.bytes(lambda write: session.engine.stream_image(arguments.repo, image, write))
+    options = _paced(arguments)
+    session.out.bytes(lambda write: session.engine.stream_image(arguments.repo, image, write, options))
     return 0
+
+
+def _paced(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of an export; without a limit too, so that it can be limited while it goes on."""
+    return {"rate": parse_rate(arguments.rate)}
 
 
 def _add_image(parser: Parser) -> None:

@@ -169,7 +169,7 @@ def export(shell: Shell, row: ImageRow) -> None:
     def attempt(values: Mapping[str, str]) -> str:
         path = absolute(values["file"])
         with site.engine() as engine:
-            engine.export_image(repo, row.id, path, values["format"])
+            engine.export_image(repo, row.id, path, values["format"], options={"rate": 0})
         return path
 
     def told(path: str, values: Mapping[str, str]) -> None:

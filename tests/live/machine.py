@@ -34,6 +34,7 @@ class Machine:
         driver = "host_device" if Path(path).is_block_device() else "file"
         node = {"driver": format, "node-name": "disk", "file": {"driver": driver, "filename": path}}
         words = [
+            "setpriv", "--pdeathsig", "KILL",  # it goes with whoever started it, also where that fails
             "qemu-storage-daemon", "--chardev", f"socket,path={self.socket},server=on,wait=off,id=monitor",
             "--monitor", "chardev=monitor",
             "--chardev", f"socket,path={self.second},server=on,wait=off,id=second", "--monitor", "chardev=second",
@@ -48,6 +49,7 @@ class Machine:
                 self.kill()
                 raise AssertionError("qemu-storage-daemon does not start")
             time.sleep(0.005)
+        self.ask("query-block-exports")  # answered when all that it was started with is there; its socket is before
 
     @property
     def monitor(self) -> str:

@@ -118,9 +118,10 @@ class ImageTool(Protocol):
     def map_chain(self, chain: Chain) -> list[Extent]:
         """Return the extents of the image that the chain shows."""
 
-    def open_session(self, chain: Chain, writable: bool, direct: bool) -> Session:
+    def open_session(self, chain: Chain, writable: bool, direct: bool, later: bool = False) -> Session:
         """Open the chain in a process of its own that ends when we do. ``direct``: bypass the page
-        cache. A writable session locks the top layer against every other qemu."""
+        cache. A writable session locks the top layer against every other qemu. ``later``, of one that only reads: it
+        may still be opening on return, beside another one, and what goes wrong then is raised by its first use."""
 
     def unpacked(self, layer: Layer, most: int, most_data: int) -> Unpacked:
         """Read all of a compressed file, and keep nothing of it. Refused: it is cut off or damaged, or, as soon as that

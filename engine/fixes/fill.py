@@ -113,7 +113,7 @@ def copy_all(attempt: Attempt, source: Reading, filling: Filling, prove: bool = 
         return source.digest
     images = attempt.context.doors.images
     with contextlib.ExitStack() as stack:
-        read = _open(stack, images.open_session(source.layers, False, source.direct))
+        read = _open(stack, images.open_session(source.layers, False, source.direct, later=True))
         write = _open(stack, images.open_session([layer], True, attempt.repository.constraints().direct_io))
         attempt.check()  # opened, locked, and only then verified: a stale executor cannot write through this
         wanted = ranges.merged(_data(images, source, read.size), min(read.size, size))
@@ -144,8 +144,8 @@ def copy_difference(
     if not shared and base.digest_is_valid:
         known = proven(repository.digests.read(base_links[0].volume.id), aligned(base.size), base.digest)
     with contextlib.ExitStack() as stack:
-        read = _open(stack, images.open_session(source.layers, False, source.direct))
-        below = _open(stack, images.open_session(base_layers, False, direct))
+        read = _open(stack, images.open_session(source.layers, False, source.direct, later=True))
+        below = _open(stack, images.open_session(base_layers, False, direct, later=True))
         filled = gate.open_layer(repository, attempt.tag, target, Purpose.FILL)
         write = _open(stack, images.open_session([filled, *base_layers], True, direct))
         attempt.check()
@@ -167,7 +167,7 @@ def copy_into(attempt: Attempt, source: list[Layer], wanted: list[ranges.Range],
     images = attempt.context.doors.images
     direct = attempt.repository.constraints().direct_io
     with contextlib.ExitStack() as stack:
-        read = _open(stack, images.open_session(source, False, direct))
+        read = _open(stack, images.open_session(source, False, direct, later=True))
         write = _open(stack, images.open_session(target, True, direct))
         attempt.check()
         job = pump.Job(read, write, ranges.exact(wanted), read.size, blank=False)

@@ -220,7 +220,7 @@ def _fill(
         go_on()
 
     with contextlib.ExitStack() as stack:
-        source = images.open_session(layers, False, direct)
+        source = images.open_session(layers, False, direct, later=True)
         stack.callback(source.close)
         sink = images.open_session([target], True, False)
         stack.callback(sink.close)

@@ -257,7 +257,7 @@ class SimImageTool:
             found = Findings(image)
         return CheckReport(len(found.corruptions), len(found.leaks), found.allocated, found.end_offset, found.detail)
 
-    def open_session(self, chain: Chain, writable: bool, direct: bool) -> SimSession:
+    def open_session(self, chain: Chain, writable: bool, direct: bool, later: bool = False) -> SimSession:
         """``direct`` makes no difference here: the simulated storage knows no page cache of its own."""
         try:
             opened = self._open(chain, writable, served=True)

@@ -90,8 +90,8 @@ class _Reads:
         self._source = source
         self.source = self.copied = 0
 
-    def open_session(self, chain: Any, writable: bool, direct: bool) -> Any:
-        session = self._inner.open_session(chain, writable, direct)
+    def open_session(self, chain: Any, writable: bool, direct: bool, later: bool = False) -> Any:
+        session = self._inner.open_session(chain, writable, direct, later)
         return session if writable else _CountedSession(session, self, chain[0].path == self._source)
 
     def add(self, length: int, source: bool) -> None:

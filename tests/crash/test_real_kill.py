@@ -55,8 +55,8 @@ class Counting:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def open_session(self, chain: Chain, writable: bool, direct: bool) -> Any:
-        session = self._inner.open_session(chain, writable, direct)
+    def open_session(self, chain: Chain, writable: bool, direct: bool, later: bool = False) -> Any:
+        session = self._inner.open_session(chain, writable, direct, later)
         return session if writable else CountingSession(session, self.of(self._repository(chain)))
 
     def _repository(self, chain: Chain) -> str:
@@ -376,10 +376,10 @@ def test_check_changes_nothing_wherever_it_is_killed(tmp_path: Path):
 class WithoutDirectIo(Counting):
     """The images door on storage that refuses O_DIRECT, as some do."""
 
-    def open_session(self, chain: Chain, writable: bool, direct: bool) -> Any:
+    def open_session(self, chain: Chain, writable: bool, direct: bool, later: bool = False) -> Any:
         if direct:
             raise ToolFailed("cannot open it: Invalid argument")
-        return super().open_session(chain, writable, direct)
+        return super().open_session(chain, writable, direct, later)
 
 
 def test_a_deep_check_reads_through_the_cache_where_it_must(tmp_path: Path):

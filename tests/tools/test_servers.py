@@ -158,6 +158,24 @@ def test_a_failed_open_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     assert os.listdir(tmp_path / "temporary") == []
 
 
+def test_what_opens_later_is_open_at_its_first_use(image: Path, tmp_path: Path) -> None:
+    """A reader that may open later reads as another one; where it cannot be opened its first use says so, every later
+    one too; and nothing is left of one that nobody used."""
+    before = (children(), os.listdir("/proc/self/fd"))
+    tool = QemuImageTool()
+    session = tool.open_session([qcow2(image)], writable=False, direct=False, later=True)
+    assert session.read(0, 4096) == bytes(4096) and session.size >= 4096
+    session.close()
+    tool.open_session([qcow2(image)], writable=False, direct=False, later=True).close()
+    (tmp_path / "noise").write_bytes(b"no image")
+    failing = tool.open_session([qcow2(tmp_path / "noise")], writable=False, direct=False, later=True)
+    for _ in range(2):
+        with pytest.raises(ToolFailed, match="not in qcow2 format"):
+            failing.read(0, 512)
+    failing.close()
+    assert (children(), os.listdir("/proc/self/fd")) == before
+
+
 def test_a_temporary_directory_may_have_a_long_name(
     image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,7 +104,7 @@ class QemuImageTool:
             detail=result.words,
         )
 
-    def open_session(self, chain: Chain, writable: bool, direct: bool) -> Session:
+    def open_session(self, chain: Chain, writable: bool, direct: bool, later: bool = False) -> Session:
         """Start a qemu-nbd for the chain and shake hands with it; a raw device alone needs none and is always direct,
         and a deep chain that is only read has several.
 
@@ -131,7 +131,7 @@ class QemuImageTool:
         self._commands.remember(arguments, None, "")
         server = QemuNbd(arguments, self.inherit if writable else ())
         try:
-            return NbdSession(server.connection, server, chain[0].path)
+            return NbdSession(server.connection, server, chain[0].path, later and not writable)
         except ToolFailed:
             if server.exit_code == _COMMAND_NOT_FOUND:
                 raise self._commands.missing("qemu-nbd") from None
@@ -244,15 +244,15 @@ def _count(report: Any, key: str, name: str, default: int | None = None) -> int:
 def _extents(lines: Iterable[bytes]) -> Iterator[Extent]:
     """The extents of a list, one a line, checked: gapless from 0, flags are booleans; the list has an end."""
     position = 0
-    before, after = b"[", b""
+    before, after = "[", ""
     try:
         for line in lines:
-            text = line.strip()
+            text = line.decode("ascii").strip()  # json looks a long time for the encoding of bytes
             if after or not text.startswith(before):
                 raise ValueError("no list")
-            text, before = text.removeprefix(before), b""
-            after = b"]" if text.endswith(b"]") else b""
-            if text := text.removesuffix(after or b","):
+            text, before = text.removeprefix(before), ""
+            after = "]" if text.endswith("]") else ""
+            if text := text.removesuffix(after or ","):
                 extent = _extent(json.loads(text), position)
                 position += extent.length
                 yield extent

@@ -114,8 +114,9 @@ class NbdSession:
     never succeeds after something before it was lost. A failed read concerns that read only.
     """
 
-    def __init__(self, connection: socket.socket, server: Server, label: str) -> None:
-        """Shake hands; owns ``connection`` and ``server`` from here on, also when it raises.
+    def __init__(self, connection: socket.socket, server: Server, label: str, later: bool = False) -> None:
+        """Shake hands, or ``later``, at the first use; owns ``connection`` and ``server`` from here on, also when it
+        raises.
 
         ``label`` names the image in messages. ToolFailed: the server went away or refused.
         """
@@ -132,18 +133,15 @@ class NbdSession:
         self._usable = True
         self._lost_error: ToolFailed | None = None
         self._closed = False
-        try:
-            self._size, self._flags = self._shake_hands()
-            server.started()
-        except BaseException:
-            self.close()
-            raise
+        if not later:
+            self._open()
 
     # -- the door's interface
 
     @property
     def size(self) -> int:
         """Virtual size in bytes, as the server told it at the start."""
+        self._open()
         return self._size
 
     def stream(self, ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, Data]]:
@@ -189,6 +187,7 @@ class NbdSession:
 
     def flush(self) -> None:
         """Wait until all writes are answered and then NBD_CMD_FLUSH is: the server has synced its files."""
+        self._open()
         while self._writes_in_flight:
             self._receive()
         if self._write_error:
@@ -214,7 +213,7 @@ class NbdSession:
     # -- requests
 
     def _check_range(self, start: int, length: int) -> None:
-        if start < 0 or length < 0 or start + length > self._size:
+        if start < 0 or length < 0 or start + length > self.size:
             raise BadRequest(f"{length} bytes at {start} are not inside {self._label} of {self._size} bytes")
 
     def _submit_write(self, kind: _Kind, start: int, length: int, payload: memoryview | None = None) -> None:
@@ -347,6 +346,17 @@ class NbdSession:
         return ToolFailed(message, step)
 
     # -- the handshake
+
+    def _open(self) -> None:
+        if self._size >= 0:
+            return
+        self._require_usable()
+        try:
+            self._size, self._flags = self._shake_hands()
+            self._server.started()
+        except BaseException:
+            self.close()
+            raise
 
     def _shake_hands(self) -> tuple[int, int]:
         """Return (size, transmission flags) of the default export."""

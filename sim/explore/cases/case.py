@@ -91,8 +91,8 @@ def slow_tool(process: SimProcess) -> ImageTool:
 class _SlowTool(SimImageTool):
     read_something: Callable[[], None]
 
-    def open_session(self, chain: Chain, writable: bool, direct: bool) -> SimSession:
-        session = super().open_session(chain, writable, direct)
+    def open_session(self, chain: Chain, writable: bool, direct: bool, later: bool = False) -> SimSession:
+        session = super().open_session(chain, writable, direct, later)
         stream = session.stream
 
         def slowly(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:

@@ -71,8 +71,8 @@ class _Images:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def open_session(self, chain: Any, writable: bool, direct: bool) -> Any:
-        session = self._inner.open_session(chain, writable, direct)
+    def open_session(self, chain: Any, writable: bool, direct: bool, later: bool = False) -> Any:
+        session = self._inner.open_session(chain, writable, direct, later)
         return _Session(session, self._watch) if writable and self._watch.point is not None else session
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -55,10 +56,10 @@ def test_the_data_of_a_run_is_moved_once_however_many_layers_it_has(monkeypatch:
     opened = 0
     open_session = SimImageTool.open_session
 
-    def counted(*arguments: object) -> object:
+    def counted(*arguments: Any, **named: Any) -> object:
         nonlocal opened
         opened += 1
-        return open_session(*arguments)  # type: ignore[arg-type]
+        return open_session(*arguments, **named)
 
     found = []
     for layers in (RUN_LAYERS, 3 * RUN_LAYERS):

@@ -26,6 +26,7 @@ live: ## verbs beside a machine that runs, with kills: ROUNDS=1000 FORMAT=local|
 		.venv/bin/python -m tests.live.groups --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) && \
 		.venv/bin/python -m sim.explore.together.groups && \
 		.venv/bin/python -m sim.explore.together.live && \
+		.venv/bin/python -m sim.explore.together.quiescing && \
 		.venv/bin/python -m sim.explore.together.rebuilds; \
 	else \
 		.venv/bin/python -m tests.lab.live --format $(FORMAT) --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)); \

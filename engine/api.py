@@ -217,16 +217,15 @@ class Engine:
 
     def check_storage_repository(self, repo_id: str, options: OptionsArgument = None) -> list[Fix]:
         """Look for problems and return fixes, in an order in which it is safe to run them. Nothing is changed, but that
-        volumes are no longer active here which were prepared, lost their holder, and are used by nobody."""
+        volumes are no longer active here which were prepared, lost their holder, and are used by nobody; and that
+        guests go on which a process of this host has frozen that is gone."""
         return list(self.inspect_repository(repo_id, options).fixes)
 
     def inspect_repository(self, repo_id: str, options: OptionsArgument = None) -> RepositoryReport:
         """Look for problems as ``check_storage_repository`` does and return all that was seen."""
         parsed = parse("check_storage_repository", options)
         repository = self.context.repository(repo_id)
-        if repository.activation is not None:
-            with contextlib.suppress(DiskwrightError):  # whoever waits for it is told again
-                repository.activation.end_unheld()
+        tasks.clear_away(self.doors, self.state, repository)
         return survey.report(self.context, repository, parsed.deep)
 
     def fix_storage_repository(

@@ -29,6 +29,10 @@ class Options(NamedTuple):
     irreversible: bool = False
     """fix_storage_repository, run_fixes: also do what cannot be undone."""
 
+    quiesce: bool = False
+    """create_snapshot, create_snapshot_group, copy_image, export_image, stream_image: of a disk whose machine runs,
+    with the file systems of its guest frozen, or not at all."""
+
     rate: int = 0
     """copy_image, import_image, export_image, stream_image, fix_storage_repository, run_fixes: bytes per second that
     the work moves at most; 0: as fast as it goes."""
@@ -42,10 +46,12 @@ _MOST_RATE = (1 << 63) - 1
 """What a machine can be told."""
 EVERYWHERE = frozenset({"auto_fix", "strategy", "participating_repositories", "image_hints"})
 OF_VERB = {
-    "copy_image": frozenset({"digest", "full", "rate"}),
+    "create_snapshot": frozenset({"quiesce"}),
+    "create_snapshot_group": frozenset({"quiesce"}),
+    "copy_image": frozenset({"digest", "full", "quiesce", "rate"}),
     "import_image": frozenset({"digest", "rate"}),
-    "export_image": frozenset({"rate"}),
-    "stream_image": frozenset({"rate"}),
+    "export_image": frozenset({"quiesce", "rate"}),
+    "stream_image": frozenset({"quiesce", "rate"}),
     "check_storage_repository": frozenset({"deep"}),
     "get_image_status": frozenset({"deep"}),
     "fix_storage_repository": frozenset({"irreversible", "rate"}),

@@ -1,6 +1,7 @@
 """The hypervisor door: asking a running machine what it has open, and telling it to use something else.
 
-A machine is reached by its *monitor*, which is written ``qmp:PATH`` or ``libvirt:URI/DOMAIN``. Whether it is the right
+A machine is reached by its *monitor*, which is written ``qmp:PATH`` or ``libvirt:URI/DOMAIN``, and the agent in its
+guest by what that tells of it (``engine.data.monitors``). Whether it is the right
 one is told by what it has open, and not by who it is: a machine may have been restarted or migrated by its manager.
 
 A layer that a machine has open is a *node*. It is known by its name there, and by the path by which it was opened,
@@ -147,3 +148,17 @@ class Hypervisors(Protocol):
     def connect(self, monitor: str) -> Monitor:
         """Speak to a machine. BadRequest for what is no monitor, ToolFailed when it does not answer (also while
         somebody else speaks to it), ToolMissing when a library is not installed."""
+
+    def frozen(self, monitor: str) -> bool:
+        """Ask the agent in a guest whether its file systems are frozen. ToolFailed when there is none or it does not
+        answer, ToolMissing."""
+
+    def freeze(self, monitor: str) -> int:
+        """Have the agent in a guest write out its file systems and hold up all that is written to them, until
+        ``thaw``; return how many. Nobody is spoken to when this returns.
+
+        ToolFailed when it does not, or not soon: they may be frozen all the same. ToolMissing."""
+
+    def thaw(self, monitor: str) -> int:
+        """Have a guest go on; return how many of its file systems were frozen until now. 0: none was, or there is no
+        such machine. ToolFailed when it does not answer: they may be frozen. ToolMissing."""

@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 from engine.data.model import VolumeFormat, require_id
 from engine.data.records import VolumeRef
+from engine.doors import Doors
 from engine.doors.hypervisor import OURS, Monitor, Node
-from engine.errors import DiskwrightError, ImageBusy, Refused
+from engine.doors.processes import ProcessState
+from engine.errors import DiskwrightError, ImageBusy, Refused, ToolFailed
 from engine.formats.base import Repository, backing_name
 from engine.gate import gate
 from engine.gate.gate import Purpose
@@ -21,6 +23,8 @@ from engine.host.state import HostState, Prepared
 from engine.tags import chains, leasing
 from engine.tags.context import Context
 
+WATCHDOG, GUEST = "engine.host.watchdog", "guest"
+"""The process that goes on for one that is dead, and the first of its arguments where that is about a guest."""
 _PATIENCE_S = 5.0
 _LOOK_AGAIN_S = 0.02
 _NODE_DIGITS = 28
@@ -69,6 +73,7 @@ def attach(context: Context, state: HostState, repo_id: str, disk: str, monitor:
     links = chains.load(repository, record)
     with contextlib.closing(context.doors.hypervisors.connect(monitor)) as asked:
         find(repository, asked, entry, links)
+    let_go(context.doors, state)
     state.save_prepared(entry)
     return entry
 
@@ -199,6 +204,29 @@ def require_following(machine: Machine, disk: str) -> None:
             f"the machine of image {disk} still writes below it: a snapshot was interrupted",
             "Make the snapshot again, which goes on from there",
         )
+
+
+# -- its guest
+
+
+def thaw(doors: Doors, monitor: str) -> int:
+    """Have a guest go on whose file systems are frozen, or may be; return how many were until now. ToolFailed when that
+    cannot be told."""
+    try:
+        return doors.hypervisors.thaw(monitor)
+    except ToolFailed:
+        if doors.hypervisors.frozen(monitor):
+            raise
+        return 0  # its time was up (Windows), or it has no such command
+
+
+def let_go(doors: Doors, state: HostState) -> None:
+    """Thaw guests that somebody of this host froze who is gone, as far as that works."""
+    for monitor, process in state.frozen():
+        if doors.processes.state(process) is ProcessState.GONE:
+            with contextlib.suppress(DiskwrightError):
+                thaw(doors, monitor)
+                state.forget_frozen(monitor)
 
 
 # -- leases

@@ -42,7 +42,7 @@ from engine.tags import chains, changes, leasing, target
 from engine.tags.attempt import Attempt
 from engine.tags.context import Context
 
-WATCHDOG = "engine.host.watchdog"
+WATCHDOG = machines.WATCHDOG
 _LOOK_AGAIN_S = 0.01
 _ENDS_WITHIN_S = 60.0
 """The machine has that long to come to where its guest waits, and to end a job that it was told to end."""

@@ -1,4 +1,5 @@
-"""Where the links to prepared images stand: a directory for each preparation, gone when the host boots.
+"""Where the links to prepared images stand: a directory for each preparation, gone when the host boots. And what is
+noted of a preparation.
 
 What is in one is written by ``paths``, which preparation has which is noted by ``state``. The directory of a disk is
 found by names that stay the same, too, ``disks/<repository>/<name>``, for what is written into the configuration of a
@@ -11,13 +12,42 @@ import contextlib
 import re
 from collections.abc import Sequence, Set
 from hashlib import sha256
+from typing import NamedTuple
 
 from engine.doors import Doors
 from engine.doors.files import Kind, make_directories, replace_link
+from engine.doors.processes import ProcessIdentity
 
 _DIGITS = 12
 _HARMLESS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 """With no ~, as ``replace_link`` needs it."""
+
+
+class Prepared(NamedTuple):
+    """An image that is prepared on this host."""
+
+    repository: str
+    image: str
+    process: ProcessIdentity
+    path: str
+    format: str
+    writable: bool
+    monitor: str = ""
+    """How to speak to the machine that has it open (``engine.doors.hypervisor``), "" when nobody has said."""
+    names: tuple[str, ...] = ()
+    """Of a disk: paths that lead to the directory of its links, the same each time it is prepared."""
+    since: float = 0.0
+    """When it was prepared, 0.0: not noted."""
+
+    @property
+    def run(self) -> str:
+        """The directory of its links, which no other preparation has."""
+        return self.path.rpartition("/")[0]
+
+    @property
+    def given(self) -> str:
+        """The path for a machine, by the last of its names."""
+        return f"{self.names[-1]}/{self.path.rpartition('/')[2]}" if self.names else self.path
 
 
 class RunDirectories:

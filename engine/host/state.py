@@ -18,10 +18,11 @@ from engine.doors import Doors
 from engine.doors.files import Kind, make_directories
 from engine.doors.processes import ProcessIdentity, ProcessState
 from engine.errors import Conflict, Damaged, DiskwrightError, NotFound, StorageError, from_os_error
-from engine.host.run_directories import RunDirectories
+from engine.host.run_directories import Prepared, RunDirectories
 from engine.tags.context import Connection
 from engine.tags.imports import NamedFile
 
+__all__ = ["EXPORT", "HostState", "Prepared", "Task", "sealed"]
 _LIMIT = 4 * 1024 * 1024
 EXPORT = "export"
 """The verb of what runs in the process that was asked for it, and is noted so that it can be told another rate."""
@@ -61,33 +62,6 @@ class Task(NamedTuple):
     """Bytes per second that it may move; 0: as fast as it goes."""
 
 
-class Prepared(NamedTuple):
-    """An image that is prepared on this host."""
-
-    repository: str
-    image: str
-    process: ProcessIdentity
-    path: str
-    format: str
-    writable: bool
-    monitor: str = ""
-    """How to speak to the machine that has it open (``engine.doors.hypervisor``), "" when nobody has said."""
-    names: tuple[str, ...] = ()
-    """Of a disk: paths that lead to the directory of its links, the same each time it is prepared."""
-    since: float = 0.0
-    """When it was prepared, 0.0: not noted."""
-
-    @property
-    def run(self) -> str:
-        """The directory of its links, which no other preparation has."""
-        return self.path.rpartition("/")[0]
-
-    @property
-    def given(self) -> str:
-        """The path for a machine, by the last of its names."""
-        return f"{self.names[-1]}/{self.path.rpartition('/')[2]}" if self.names else self.path
-
-
 def sealed(data: dict[str, Any]) -> dict[str, Any]:
     """Return a note with its seal, which tells whether it is as it was written."""
     return {**data, _SEAL: _seal(data)}
@@ -104,6 +78,10 @@ def _known(fields: tuple[str, ...], data: dict[str, Any]) -> dict[str, Any]:
 
 def _note(entry: Prepared) -> str:
     return f"prepared/{entry.repository}-{entry.run.rpartition('/')[2]}.json"
+
+
+def _frozen_note(monitor: str) -> str:
+    return f"frozen/{sha256(monitor.encode('utf-8', 'surrogateescape')).hexdigest()[:_SEAL_DIGITS]}.json"
 
 
 def _import_note(repository: str, image: str) -> str:
@@ -348,6 +326,25 @@ class HostState:
     def name_run_directory(self, run: str, connection: Connection, disk: str, name: str) -> tuple[str, ...]:
         """Have the run directory of a disk found by names that stay the same, and return them, its id first."""
         return self._runs.name(run, (connection.repo_id, connection.identity), disk, name)
+
+    # -- guests whose file systems were frozen (``engine.verbs.live.quiesced``)
+
+    def note_frozen(self, monitor: str) -> None:
+        """Note that this process has the file systems of a guest frozen, which is spoken to by that monitor."""
+        self._write(_frozen_note(monitor), sealed({"monitor": monitor, "process": self._doors.processes.own()}))
+
+    def frozen(self) -> list[tuple[str, ProcessIdentity]]:
+        """Return by which monitors guests are spoken to that were frozen, and by whom."""
+        found = []
+        for name in self._names("frozen", ".json"):
+            with contextlib.suppress(TypeError, KeyError, ValueError):
+                data = self._sealed(f"frozen/{name}")
+                found.append((str(data["monitor"]), ProcessIdentity(*data["process"])))
+        return found
+
+    def forget_frozen(self, monitor: str) -> None:
+        """Remove that note; idempotent."""
+        self._remove(_frozen_note(monitor))
 
     # -- files that were named to be imported (``engine.tags.imports``)
 

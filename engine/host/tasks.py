@@ -190,6 +190,18 @@ def limit(context: Context, state: HostState, repo_id: str, image_id: str, rate:
         state.save_task(task._replace(rate=rate))
 
 
+def clear_away(doors: Doors, state: HostState, repository: Repository) -> None:
+    """Have nothing wait for processes of this host that are gone: volumes of a repository that nobody uses are no
+    longer active, guests that were frozen go on. What cannot be done now is left to whoever looks next."""
+    with contextlib.suppress(DiskwrightError):
+        if repository.activation is not None:
+            repository.activation.end_unheld()
+    if state.frozen():
+        from engine.host import machines  # hardly ever
+
+        machines.let_go(doors, state)
+
+
 def _is_held_here(state: HostState, repository: Repository, image_id: str) -> bool:
     """Tell whether a holder of this host has the lease of a disk: then nobody else works on it."""
     place = repository.identity

@@ -1,10 +1,14 @@
-"""The watchdog of a switch: a process that lets no guest wait for somebody who is dead.
+"""The watchdog: a process that lets no guest wait for somebody who is dead.
 
 ``python -m engine.host.watchdog HOST STATE REPO IMAGE FRESH OLD BOOT PID STARTED``. While a runner (BOOT PID STARTED)
 changes the volume of a running disk from OLD to FRESH (``engine.host.mirroring``) it waits for its end, in a session of
 its own, and has no lease. Then it does what the disk's record says: the machine goes on in FRESH, or in OLD. The runner
 ends it with SIGTERM when there is nothing to do any more. One that was stopped by a signal, or does not get on, is
 killed: its guest waits.
+
+``… guest HOST STATE MONITOR BOOT PID STARTED``: while a process has the file systems of a guest frozen
+(``engine.verbs.live.quiesced``). When that is gone, stands still, or takes too long, the guest is thawed; nobody is
+killed for that, unless it stands still and keeps the agent to itself.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ from engine.tags.context import Context
 _LOOK_AGAIN_S = 0.05
 _STOPPED_S = 3.0
 _AT_MOST_S = 60.0
+_FROZEN_AT_MOST_S = 40.0
+"""With what it may take until it is frozen. (Windows thaws by itself after 10 s.)"""
 _TRY_AGAIN_S = 0.5
 _TRIES_S = 3600.0
 """So long somebody else may speak to the machine, or the storage be away: its guest waits as long."""
@@ -61,8 +67,43 @@ def settle(doors: Doors, arguments: list[str]) -> None:
         doors.clock.sleep(_TRY_AGAIN_S)
 
 
+def wait_frozen(doors: Doors, freezer: ProcessIdentity) -> None:
+    """Return when a process has had a guest frozen for too long, or does not get on; at once when it is gone."""
+    clock, processes = doors.clock, doors.processes
+    since = running = clock.monotonic()
+    while (state := processes.state(freezer)) is not ProcessState.GONE:
+        now = clock.monotonic()
+        running = running if state is ProcessState.STOPPED else now
+        if now > running + _STOPPED_S or now > since + _FROZEN_AT_MOST_S:
+            return
+        clock.sleep(_LOOK_AGAIN_S)
+
+
+def thaw(doors: Doors, arguments: list[str]) -> None:
+    """Have the guest go on, as soon as its agent can be told; there is no note of it then."""
+    _, directory, monitor = arguments[:3]
+    freezer = ProcessIdentity(arguments[3], int(arguments[4]), int(arguments[5]))
+    deadline = doors.clock.monotonic() + _TRIES_S
+    while True:
+        try:
+            machines.thaw(doors, monitor)
+            HostState(doors, directory).forget_frozen(monitor)
+            return
+        except DiskwrightError:
+            if doors.clock.monotonic() > deadline:
+                raise
+        if doors.processes.state(freezer) is ProcessState.STOPPED:
+            doors.processes.kill(freezer)
+        doors.clock.sleep(_TRY_AGAIN_S)
+
+
 def main(arguments: list[str]) -> None:
     """Wait, and do what is left to do."""
+    if arguments[0] == machines.GUEST:
+        doors = real_doors(arguments[1], arguments[2])
+        wait_frozen(doors, ProcessIdentity(arguments[4], int(arguments[5]), int(arguments[6])))
+        thaw(doors, arguments[1:])
+        return
     doors = real_doors(arguments[0], arguments[1])
     wait(doors, ProcessIdentity(arguments[6], int(arguments[7]), int(arguments[8])))
     settle(doors, arguments)

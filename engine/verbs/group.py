@@ -36,6 +36,9 @@ class Steps:
         """Make the overlay."""
         snapshot.make_overlay(self._repository, one)
 
+    def freeze(self) -> None:
+        """Have the guests of machines stand still, if that is asked for."""
+
     def move(self, one: Begun) -> None:
         """Let the disk's record point to it."""
         snapshot.move(self._context, self._repository, one)
@@ -102,6 +105,7 @@ def together(repository: Repository, begun: Sequence[Begun], steps: Steps) -> di
         first, *_ = [repository.tags.publish(record, 0) for record in records]
         for one in begun:
             steps.make(one)
+        steps.freeze()
         for one in begun:
             steps.move(one)
     except DiskwrightError:

@@ -70,6 +70,9 @@ class SimMachine:
         """By the name of the node on top."""
         self.obeys = True
         """It writes its caches back when it is told to."""
+        self.has_agent = True
+        """The agent in its guest answers."""
+        self.guest_frozen = False
         try:
             tool = UnsafeImageTool if cache == UNSAFE else SimImageTool
             locks = host.world.image_locks if locking else NoImageLocks(host.world.image_locks)
@@ -91,8 +94,8 @@ class SimMachine:
 
     @property
     def stands_still(self) -> bool:
-        """Whether its guest waits: a job is pending."""
-        return any(job.status == "pending" for job in self._mirrors.values())
+        """Whether its guest waits: a job is pending, or its file systems are frozen."""
+        return self.guest_frozen or any(job.status == "pending" for job in self._mirrors.values())
 
     def write(self, start: int, data: Data) -> None:
         """Write into the disk; nothing is flushed."""
@@ -109,6 +112,19 @@ class SimMachine:
     def flush(self) -> None:
         """Flush, as far as the cache mode passes that on."""
         self._session.flush()
+
+    # -- what the agent in its guest does
+
+    def freeze_guest(self) -> int:
+        """Write out what the guest has, and write no more."""
+        self._session.flush()
+        self.guest_frozen = True
+        return 1
+
+    def thaw_guest(self) -> int:
+        """Go on; of how many file systems that is true."""
+        frozen, self.guest_frozen = self.guest_frozen, False
+        return int(frozen)
 
     # -- what its monitor does (``engine.doors.hypervisor``)
 

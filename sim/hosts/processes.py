@@ -113,6 +113,17 @@ class Spoken(Protocol):
     def cancel(self, job: str) -> None: ...
     def forget(self, job: str) -> None: ...
 
+    @property
+    def has_agent(self) -> bool:
+        """Whether the agent in its guest answers."""
+
+    @property
+    def guest_frozen(self) -> bool:
+        """Whether its guest writes nothing."""
+
+    def freeze_guest(self) -> int: ...
+    def thaw_guest(self) -> int: ...
+
 
 class SimProcess:
     """One process: a gate, and the doors behind it."""

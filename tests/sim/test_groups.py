@@ -73,9 +73,9 @@ def sealed_first(monkeypatch: pytest.MonkeyPatch) -> None:
 def one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     switch = snapshot.switch
 
-    def apart(context: Any, state: Any, repository: Any, parts: Any) -> None:
+    def apart(context: Any, state: Any, repository: Any, parts: Any, guest: Any) -> None:
         for part in parts:
-            switch(context, state, repository, [part])
+            switch(context, state, repository, [part], guest)
 
     monkeypatch.setattr(snapshot, "switch", apart)
 

@@ -104,6 +104,13 @@ def add_rate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", metavar="RATE", help="move so much in a second at most, as 50M; rate changes it")
 
 
+def add_quiesce(parser: argparse.ArgumentParser) -> None:
+    """``--quiesce`` of the verbs that take a snapshot of a disk whose machine runs."""
+    parser.add_argument(
+        "--quiesce", action="store_true", help="have the guest agent freeze its file systems for that, or do nothing"
+    )
+
+
 # -- values
 
 

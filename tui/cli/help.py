@@ -104,8 +104,11 @@ COMMANDS: dict[str, Command] = {
     ),
     "create-snapshot": _command(
         1, "images", "freeze the present content of a disk",
-        "diskwright create-snapshot main 3f2a\n\n"
-        "The machine of a prepared disk goes on meanwhile, if its monitor is known: prepare --monitor, attach.",
+        "diskwright create-snapshot main 3f2a\n  diskwright create-snapshot main web --quiesce\n\n"
+        "The machine of a prepared disk goes on meanwhile, if its monitor is known: prepare --monitor, attach.\n"
+        "With --quiesce the agent in its guest freezes all its file systems before, and thaws them after it, whoever\n"
+        "dies. An agent that is not known or does not answer: refused, with nothing done. A disk that no machine has\n"
+        "open needs none.",
     ),
     "create-snapshot-group": _command(
         1, "images", "freeze several disks as they are at one moment, all or none",
@@ -251,11 +254,13 @@ COMMANDS: dict[str, Command] = {
         "is /run/diskwright/disks/REPO/IMAGE/disk each time, with the name that was given, or the id, where /run\n"
         "is kept in memory; elsewhere it is another one after each boot. Prepare before each start of a machine.\n"
         "With --monitor qmp:PATH (a QMP socket of the machine), or libvirt:URI/DOMAIN, snapshots and copies\n"
-        "are taken, disks made longer and layers merged while the machine runs.",
+        "are taken, disks made longer and layers merged while the machine runs. With --agent PATH (the socket of its\n"
+        "guest agent; libvirt knows that itself) its guest is frozen for a snapshot with --quiesce.",
     ),
     "attach": _command(
         4, "prepare", "say how to speak to the machine of a disk, to work on it while it runs",
-        "diskwright attach main 3f2a qmp:/run/web.qmp",
+        "diskwright attach main 3f2a qmp:/run/web.qmp\n"
+        "  diskwright attach main 3f2a qmp:/run/web.qmp --agent /run/web.agent",
     ),
     "teardown": _command(4, "prepare", "undo prepare", "diskwright teardown main 3f2a"),
     "hook": _command(

@@ -112,7 +112,7 @@ class Session:
         for flag, name in (("no_auto_fix", "auto_fix"), ("no_digest", "digest")):
             if given.get(flag):
                 found[name] = False
-        for name in ("full", "deep"):
+        for name in ("full", "deep", "quiesce"):
             if given.get(name):
                 found[name] = True
         if given.get("rate"):

@@ -38,6 +38,7 @@ from engine.tools.hypervisor.qemu import Qemu
 
 _CONNECT_S = 10.0
 _ANSWER_S = 120.0
+_AGENT_S, _FREEZE_S = 5, 60.0
 _LEAVE_S = 1.0
 _SEEN_S = 10.0
 _LOOK_AGAIN_S = 0.02
@@ -48,6 +49,10 @@ _NODE = "libvirt-{}-format", "libvirt-{}-storage"
 """What libvirt calls the nodes of a layer with an index: its format; that of a raw one may be left out."""
 
 _Answer = TypeVar("_Answer")
+
+
+class _NotRunning(ToolFailed):
+    """It can be asked when it runs."""
 
 
 class _Disk(NamedTuple):
@@ -81,7 +86,7 @@ class LibvirtMonitor(Qemu):
             self._connection = self._call("answer", lambda: self._libvirt.open(address.uri), _CONNECT_S)
             self._domain = self._call("be found", lambda: self._connection.lookupByName(address.domain), _CONNECT_S)
             if not self._call("tell whether it runs", self._domain.isActive, _CONNECT_S):
-                raise ToolFailed(f"{self.who} does not run", "Start it first, or tear the disk down")
+                raise _NotRunning(f"{self.who} does not run", "Start it first, or tear the disk down")
         except BaseException:
             self.close()
             raise
@@ -289,6 +294,25 @@ class LibvirtMonitor(Qemu):
     def forget(self, job: str) -> None:
         """Return: libvirt does it."""
 
+    # -- its guest
+
+    def frozen(self) -> bool:
+        """Ask its agent, past libvirt, which does not tell that."""
+        words = '{"execute": "guest-fsfreeze-status"}'
+        answer = self._call(
+            "ask its guest agent", lambda: self._qemu.qemuAgentCommand(self._domain, words, _AGENT_S, 0)
+        )
+        with self.sense():
+            return {"frozen": True, "thawed": False}[json.loads(answer)["return"]]
+
+    def freeze(self) -> int:
+        """Have its agent do it."""
+        return int(self._call("freeze its guest", lambda: self._domain.fsFreeze(None, 0), _FREEZE_S))
+
+    def thaw(self) -> int:
+        """Have its agent do it."""
+        return int(self._call("thaw its guest", lambda: self._domain.fsThaw(None, 0), _FREEZE_S))
+
     def close(self) -> None:
         """Disconnect. The domain keeps the connection: who drops it last waits for the daemon, so not we."""
         left, self._domain, self._connection = [self._domain, self._connection], None, None
@@ -300,6 +324,28 @@ class LibvirtMonitor(Qemu):
         if left[-1] is not None:
             with contextlib.suppress(Exception):  # whatever is the matter with it, we are going
                 self._call("leave", leave, _LEAVE_S)
+
+
+def frozen(address: Libvirt) -> bool:
+    """Ask whether the file systems of a guest are frozen; see ``Hypervisors``."""
+    with contextlib.closing(LibvirtMonitor(address)) as monitor:
+        return monitor.frozen()
+
+
+def freeze(address: Libvirt) -> int:
+    """Freeze them."""
+    with contextlib.closing(LibvirtMonitor(address)) as monitor:
+        return monitor.freeze()
+
+
+def thaw(address: Libvirt) -> int:
+    """Thaw them."""
+    try:
+        monitor = LibvirtMonitor(address)
+    except _NotRunning:
+        return 0
+    with contextlib.closing(monitor):
+        return monitor.thaw()
 
 
 def _pulls(disk: _Disk) -> list[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from engine.data import monitors
 from engine.doors.hypervisor import Monitor
 from engine.errors import ToolMissing
+from engine.tools.hypervisor import agent
 
 
 class Monitors:
@@ -26,3 +27,30 @@ class Monitors:
                 "Install it: pip install 'diskwright[machines]'",
             ) from error
         return QmpMonitor(address.path)
+
+    def freeze(self, monitor: str) -> int:
+        """Have the agent do it in at most a minute."""
+        address = monitors.parse(monitor)
+        if isinstance(address, monitors.Libvirt):
+            from engine.tools.hypervisor import libvirt
+
+            return libvirt.freeze(address)
+        return agent.freeze(address.agent)
+
+    def thaw(self, monitor: str) -> int:
+        """Have the agent do it in at most a minute."""
+        address = monitors.parse(monitor)
+        if isinstance(address, monitors.Libvirt):
+            from engine.tools.hypervisor import libvirt
+
+            return libvirt.thaw(address)
+        return agent.thaw(address.agent)
+
+    def frozen(self, monitor: str) -> bool:
+        """Ask the agent; at most 10 s."""
+        address = monitors.parse(monitor)
+        if isinstance(address, monitors.Libvirt):
+            from engine.tools.hypervisor import libvirt
+
+            return libvirt.frozen(address)
+        return agent.frozen(address.agent)

@@ -52,7 +52,7 @@ def image(
                 operation = Operation("copy", source=frozen, source_repository=found.repository.identity)
                 commit(sources.locate(context, operation))
 
-            snapshot.freeze(context, state, entry, found.repo_id, kept, then)
+            snapshot.freeze(context, state, entry, found.repo_id, kept, then, options.quiesce)
 
         return freeze
 
@@ -71,8 +71,10 @@ def export_of(
 ) -> None:
     """Write an image to a new file: of a disk also while its machine runs, where that can be spoken to: then what it
     contained when this was called."""
-    with _exporting(context, state, repo_id, image, _rate("export_image", options)) as rate:
-        export.export(context, _readable(context, state, repo_id, image), path, format, progress, rate)
+    parsed = parse("export_image", options)
+    with _exporting(context, state, repo_id, image, _rate(parsed, options)) as rate:
+        source = _readable(context, state, repo_id, image, parsed.quiesce)
+        export.export(context, source, path, format, progress, rate)
 
 
 def stream_of(
@@ -84,14 +86,14 @@ def stream_of(
     options: Mapping[str, Any] | None,
 ) -> None:
     """Give ``write`` all bytes of an image, as ``export_of``."""
-    with _exporting(context, state, repo_id, image, _rate("stream_image", options)) as rate:
-        export.stream(context, _readable(context, state, repo_id, image), write, rate)
+    parsed = parse("stream_image", options)
+    with _exporting(context, state, repo_id, image, _rate(parsed, options)) as rate:
+        export.stream(context, _readable(context, state, repo_id, image, parsed.quiesce), write, rate)
 
 
-def _rate(verb: str, options: Mapping[str, Any] | None) -> int | None:
+def _rate(parsed: Options, options: Mapping[str, Any] | None) -> int | None:
     """Return the rate that was asked for; None where none was, not even that there is no limit."""
-    rate = parse(verb, options).rate
-    return rate if options is not None and "rate" in options else None
+    return parsed.rate if options is not None and "rate" in options else None
 
 
 @contextlib.contextmanager
@@ -115,14 +117,14 @@ def _exporting(
 
 
 @contextlib.contextmanager
-def _readable(context: Context, state: HostState, repo_id: str, image: str) -> Iterator[export.Readable]:
+def _readable(context: Context, state: HostState, repo_id: str, image: str, quiesce: bool) -> Iterator[export.Readable]:
     """Yield what the image is read by, and keep it until the end of the block."""
     with contextlib.ExitStack() as stack:
-        yield _begun(stack, context, state, repo_id, image)
+        yield _begun(stack, context, state, repo_id, image, quiesce)
 
 
 def _begun(
-    stack: contextlib.ExitStack, context: Context, state: HostState, repo_id: str, image_id: str
+    stack: contextlib.ExitStack, context: Context, state: HostState, repo_id: str, image_id: str, quiesce: bool
 ) -> export.Readable:
     record = context.visible(repo_id, require_id(image_id, "image_id"))
     try:
@@ -137,7 +139,7 @@ def _begun(
         now = changes.read(context.repository(repo_id), frozen).record
         found.append(stack.enter_context(export.reading(context, repo_id, now)))
 
-    snapshot.freeze(context, state, entry, repo_id, None, then)
+    snapshot.freeze(context, state, entry, repo_id, None, then, quiesce)
     return found[0]
 
 

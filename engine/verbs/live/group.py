@@ -13,9 +13,9 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from engine.data import monitors
 from engine.data.options import Options
 from engine.data.records import Record, check_user_data
-from engine.doors.hypervisor import Monitor
 from engine.errors import Refused
 from engine.formats.base import Repository
 from engine.host import machines
@@ -25,6 +25,7 @@ from engine.tags.context import Context
 from engine.verbs import group
 from engine.verbs import snapshot as at_rest
 from engine.verbs.live import snapshot
+from engine.verbs.live.quiesced import Guest
 from engine.verbs.live.snapshot import Part
 from engine.verbs.snapshot import Begun
 
@@ -47,8 +48,14 @@ def snapshots_of(
         entries = _entries(context, state, repo_id, disks)  # with a holder that was given to one anew
         if not entries:
             return group.snapshots(context, repo_id, disks, user_data, options)
-        with contextlib.closing(context.doors.hypervisors.connect(_require_one_machine(entries))) as monitor:
-            return _take(context, state, repo_id, disks, entries, monitor, wanted, options)
+        told = _require_one_machine(entries)
+        with (
+            Guest(context, state, told if options.quiesce else "") as guest,
+            contextlib.closing(context.doors.hypervisors.connect(told)) as monitor,
+        ):
+            repository = context.repository(repo_id)
+            parts = {disk: snapshot.found(repository, monitor, entry) for disk, entry in entries.items()}
+            return _take(context, state, repo_id, disks, parts, guest, wanted, options)
     finally:
         context.deactivate()
 
@@ -61,10 +68,10 @@ def _entries(context: Context, state: HostState, repo_id: str, disks: Sequence[s
 
 
 def _require_one_machine(entries: Mapping[str, Prepared]) -> str:
-    """Return the monitor of the machine that has all of these disks. Refused."""
-    first, *others = entries.values()
+    """Return the monitor of the machine that has all of these disks, with its agent if any tells of that. Refused."""
+    first, *others = sorted(entries.values(), key=lambda entry: not monitors.has_agent(entry.monitor))
     for other in others:
-        if other.monitor != first.monitor:
+        if not monitors.same(other.monitor, first.monitor):
             raise Refused(
                 f"images {first.image} and {other.image} are in use by two machines, {first.monitor} and "
                 f"{other.monitor}: there is no moment at which both stand still",
@@ -79,7 +86,7 @@ def _catch_up(context: Context, state: HostState, repo_id: str, entries: Mapping
     with contextlib.closing(context.doors.hypervisors.connect(next(iter(entries.values())).monitor)) as monitor:
         late = [entry for entry in entries.values() if snapshot.found(repository, monitor, entry).machine.lags]
     for entry in late:
-        snapshot.freeze(context, state, entry, repo_id, None, lambda frozen: None)
+        snapshot.freeze(context, state, entry, repo_id, None, lambda frozen: None, quiesce=False)
 
 
 def _take(
@@ -87,13 +94,12 @@ def _take(
     state: HostState,
     repo_id: str,
     disks: Sequence[str],
-    entries: Mapping[str, Prepared],
-    monitor: Monitor,
+    parts: Mapping[str, Part],
+    guest: Guest,
     user_data: Any,
     options: Options,
 ) -> dict[str, str]:
     repository = context.repository(repo_id)
-    parts = {disk: snapshot.found(repository, monitor, entry) for disk, entry in entries.items()}
     for disk, part in parts.items():
         machines.require_following(part.machine, disk)
     rest = [disk for disk in disks if disk not in parts]
@@ -111,7 +117,7 @@ def _take(
             held = snapshot.held(context, state, repo_id, parts[disk], begun[disk].record.id)
             leases[disk] = stack.enter_context(held)
         stack.enter_context(leasing.take(context.doors, repository, [begun[disk].record.id for disk in rest]))
-        steps = _Beside(context, state, repository, parts, leases)
+        steps = _Beside(context, state, repository, parts, leases, guest)
         return group.together(repository, [begun[disk] for disk in disks], steps)
 
 
@@ -125,15 +131,20 @@ class _Beside(group.Steps):
         repository: Repository,
         parts: Mapping[str, Part],
         leases: Mapping[str, leasing.LeaseSet],
+        guest: Guest,
     ) -> None:
         super().__init__(context, repository)
-        self._state, self._parts, self._leases = state, parts, leases
+        self._state, self._parts, self._leases, self._guest = state, parts, leases, guest
 
     def make(self, one: Begun) -> None:
         """Make the overlay; the machine opens it."""
         super().make(one)
         if one.disk.id in self._parts:
             snapshot.open_overlay(self._repository, self._parts[one.disk.id], one)
+
+    def freeze(self) -> None:
+        """Have its guest stand still."""
+        self._guest.freeze()
 
     def move(self, one: Begun) -> None:
         """Let the disk's record point to it."""
@@ -152,7 +163,7 @@ class _Beside(group.Steps):
     def switch(self) -> None:
         """Have the machine go on in all overlays at one moment."""
         both = [(part, self._leases[disk]) for disk, part in self._parts.items()]
-        snapshot.switch(self._context, self._state, self._repository, both)
+        snapshot.switch(self._context, self._state, self._repository, both, self._guest)
 
     def noted(self, record: Record) -> Record:
         """Return the record with what its volume looks like, now that the machine has left it."""

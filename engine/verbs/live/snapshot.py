@@ -3,7 +3,8 @@
 (1) The holder hands over what it has: it ends, and its leases are taken here. The machine's own locks keep its data.
 (2) Weak tag S on the disk's volume, naming the overlay to come; the empty overlay above S; the machine opens it, and
 does not use it yet. (3) The disk's record points to the overlay. (4) A new holder gets the leases, and locks the volume
-below: who opens that for writing from here on is refused. (5) *The machine goes on in the overlay.* (6) The prepared
+below: who opens that for writing from here on is refused. (5) *The machine goes on in the overlay.* Its guest is frozen
+from before (3) to here, if that is asked for (``quiesced``). (6) The prepared
 path leads to the overlay. (7) The frozen volume is made durable, and S becomes strong: the seal.
 
 An empty overlay reads as what is below it, so a machine that still writes below until (5) writes into what the disk
@@ -38,6 +39,7 @@ from engine.tags import chains, changes, leasing, seen
 from engine.tags.context import Context
 from engine.verbs import snapshot
 from engine.verbs.commit import require_room
+from engine.verbs.live.quiesced import Guest
 from engine.verbs.snapshot import Begun
 
 
@@ -48,6 +50,7 @@ class _Wanted(NamedTuple):
     user_data: Any = None
     strategy: Strategy | None = None
     kept: Kept | None = None
+    quiesce: bool = False
 
     def of(self, now: Record) -> Record:
         """Return the record that says so."""
@@ -61,18 +64,24 @@ def snapshot_of(context: Context, state: HostState, repo_id: str, disk: str, use
     entry = machines.entry_of(state, context.repository(repo_id), disk)
     if entry is None or not entry.monitor:
         return snapshot.snapshot(context, repo_id, disk, user_data, options)
-    wanted = _Wanted(True, check_user_data(user_data), options.strategy)
+    wanted = _Wanted(True, check_user_data(user_data), options.strategy, quiesce=options.quiesce)
     return _take(context, state, entry, repo_id, wanted, lambda frozen: None)
 
 
 def freeze(
-    context: Context, state: HostState, entry: Prepared, repo_id: str, kept: Kept | None, then: Callable[[str], None]
+    context: Context,
+    state: HostState,
+    entry: Prepared,
+    repo_id: str,
+    kept: Kept | None,
+    then: Callable[[str], None],
+    quiesce: bool,
 ) -> None:
     """Do the same for one who reads what the disk contains now: nobody sees the snapshot, which is hidden data above
     which the disk goes on. ``then`` is called with its tag while the leases keep it, and may raise: it stays hidden
     data with one dependant (merge), as it is after a crash. ``kept``: whoever looks at it later leaves it to that copy
     until that is finished."""
-    _take(context, state, entry, repo_id, _Wanted(False, kept=kept), then)
+    _take(context, state, entry, repo_id, _Wanted(False, kept=kept, quiesce=quiesce), then)
 
 
 def _take(
@@ -85,13 +94,18 @@ def _take(
     repository = context.repository(repo_id)
     require_not_shared(repository, entry.image)
     try:
-        with contextlib.closing(context.doors.hypervisors.connect(entry.monitor)) as monitor:
+        with (
+            Guest(context, state, entry.monitor if wanted.quiesce else "") as guest,
+            contextlib.closing(context.doors.hypervisors.connect(entry.monitor)) as monitor,
+        ):
             part = found(repository, monitor, entry)
             frozen = part.links[1].tag if part.machine.lags else context.doors.ids.new_id()
             with held(context, state, repo_id, part, frozen) as leases:
-                if not part.machine.lags:
-                    _begin(context, repository, part, frozen, wanted)
-                switch(context, state, repository, [(part, leases)])
+                if part.machine.lags:
+                    guest.freeze()
+                else:
+                    _begin(context, repository, part, frozen, wanted, guest)
+                switch(context, state, repository, [(part, leases)], guest)
                 changes.change(repository, frozen, lambda now: _sealed(repository, now, wanted))
                 then(frozen)
             return frozen
@@ -164,15 +178,17 @@ def _usable(repository: Repository, disk: str) -> list[chains.Link]:
 # -- the steps
 
 
-def _begin(context: Context, repository: Repository, part: Part, frozen: str, wanted: _Wanted) -> None:
+def _begin(context: Context, repository: Repository, part: Part, frozen: str, wanted: _Wanted, guest: Guest) -> None:
     """Do all up to the disk's record."""
     begun = snapshot.begin(context, part.links[0].record, frozen, wanted.user_data, wanted.strategy)
     repository.tags.publish(begun.record, 0)
     try:
         snapshot.make_overlay(repository, begun)
         open_overlay(repository, part, begun)
+        guest.freeze()
         move(repository, begun)
     except DiskwrightError:
+        guest.thaw()
         drop_unused(repository, part, begun)
         raise
 
@@ -204,10 +220,14 @@ class _Turn(NamedTuple):
 
 
 def switch(
-    context: Context, state: HostState, repository: Repository, parts: Sequence[tuple[Part, leasing.LeaseSet]]
+    context: Context,
+    state: HostState,
+    repository: Repository,
+    parts: Sequence[tuple[Part, leasing.LeaseSet]],
+    guest: Guest,
 ) -> None:
-    """Give the machine a holder for each of these disks, let it follow their records at one moment, and make durable
-    what it has left."""
+    """Give the machine a holder for each of these disks, let it follow their records at one moment, which is the last
+    for which its guest stands still, and make durable what it has left. ToolFailed when it did not stand still."""
     turns = [_turn(context, state, repository, part, leases) for part, leases in parts]
     moves = [
         Move(
@@ -224,8 +244,10 @@ def switch(
             if not gate.users(repository, turn.links[0].volume):  # it is dead, and will be started anew
                 _follow(context, state, turn)
         raise
+    guest.thaw()
     for turn in turns:
         _follow(context, state, turn)
+    guest.require_frozen()
     for turn in turns:
         gate.seal(context.doors, repository, turn.links[1].tag, turn.links[1].volume)
 

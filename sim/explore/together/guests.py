@@ -26,6 +26,24 @@ class SimGuest:
         """Whether it is neither dead nor frozen."""
         return all(disk.running for disk in self.disks)
 
+    @property
+    def has_agent(self) -> bool:
+        """Whether the agent in its guest answers."""
+        return self.disks[0].has_agent
+
+    @property
+    def guest_frozen(self) -> bool:
+        """Whether its guest writes nothing."""
+        return self.disks[0].guest_frozen
+
+    def freeze_guest(self) -> int:
+        """Write out what the guest has, and write no more."""
+        return sum(disk.freeze_guest() for disk in self.disks)
+
+    def thaw_guest(self) -> int:
+        """Go on."""
+        return sum(disk.thaw_guest() for disk in self.disks)
+
     def kill(self) -> None:
         """Kill it: nothing is written back."""
         for disk in self.disks:

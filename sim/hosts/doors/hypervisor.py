@@ -32,6 +32,8 @@ CHANGES = frozenset(
         "write_back",
         "cancel",
         "forget",
+        "freeze",
+        "thaw",
     )
 )
 """Calls that change a machine."""
@@ -48,6 +50,25 @@ class SimHypervisors:
         kind = SimDomain if isinstance(monitors.parse(monitor), monitors.Libvirt) else SimMonitor
         return kind(self._process, monitor)
 
+    def frozen(self, monitor: str) -> bool:
+        self._process.enter("hypervisors.frozen", monitor)
+        return self._guest(monitor).guest_frozen
+
+    def freeze(self, monitor: str) -> int:
+        self._process.enter("hypervisors.freeze", monitor)
+        return self._guest(monitor).freeze_guest()
+
+    def thaw(self, monitor: str) -> int:
+        self._process.enter("hypervisors.thaw", monitor)
+        there = _machine_at(self._process, monitor) is not None
+        return self._guest(monitor).thaw_guest() if there else 0
+
+    def _guest(self, monitor: str) -> Spoken:
+        machine = _machine_at(self._process, monitor)
+        if machine is None or not machine.has_agent:
+            raise ToolFailed(f"the guest agent at {monitor} does not answer")
+        return machine
+
 
 class SimMonitor:
     """One connection."""
@@ -58,8 +79,8 @@ class SimMonitor:
         self._first.listen()
 
     def _machine(self) -> Spoken:
-        machine = self._process.host.monitors.get(self._monitor)
-        if machine is None or not machine.running:
+        machine = _machine_at(self._process, self._monitor)
+        if machine is None:
             raise ToolFailed(f"the machine at {self._monitor} does not answer")
         return machine
 
@@ -182,6 +203,12 @@ class SimDomain(SimMonitor):
 
     def forget(self, job: str) -> None:
         """It is forgotten."""
+
+
+def _machine_at(process: SimProcess, monitor: str) -> Spoken | None:
+    """The machine of its host that is spoken to so, if it runs."""
+    found = [machine for told, machine in process.host.monitors.items() if monitors.same(told, monitor)]
+    return found[0] if found and found[0].running else None
 
 
 def _name(path: str) -> str:

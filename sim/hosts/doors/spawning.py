@@ -19,7 +19,7 @@ from engine.doors.leases import Lease
 from engine.doors.processes import ProcessIdentity, ProcessState
 from engine.doors.shared_leases import TOKEN_PREFIX
 from engine.errors import DiskwrightError
-from engine.host import mirroring, runner, watchdog
+from engine.host import machines, runner, watchdog
 from sim.disk.nodes import DataOp, fail
 from sim.disk.storage import SimStorage
 from sim.hosts.lock_table import Description
@@ -46,7 +46,7 @@ class SimProcesses:
         programs: dict[str, Callable[[SimProcess], Any] | None] = {
             "engine.host.runner": lambda child: run_engine_runner(child, arguments[0], log),
             HOLDER: None,
-            mirroring.WATCHDOG: None,
+            machines.WATCHDOG: None,
         }
         if module not in programs:
             raise fail(errno.ENOENT, module)
@@ -63,7 +63,7 @@ class SimProcesses:
         if module == HOLDER:
             self._host.unnamed[child.identity.pid] = storage, arguments[1]
             self._process.at_death(lambda: self._host.end_unnamed(child))
-        if module == mirroring.WATCHDOG:
+        if module == machines.WATCHDOG:
             self._process.at_death(lambda: self._wake(child, arguments))
         if program is not None:
             child.main = lambda: program(child)
@@ -122,9 +122,12 @@ def run_engine_runner(process: SimProcess, spec: str, log: str) -> int:
 
 
 def watch(process: SimProcess, arguments: list[str]) -> None:
-    """What the watchdog does when its runner is gone."""
+    """What the watchdog does when the one that started it is gone."""
     with contextlib.suppress(DiskwrightError):
-        watchdog.settle(process.doors, arguments)
+        if arguments[0] == machines.GUEST:
+            watchdog.thaw(process.doors, arguments[1:])
+        else:
+            watchdog.settle(process.doors, arguments)
 
 
 def append(storage: SimStorage, path: str, data: bytes) -> None:

@@ -12,6 +12,7 @@ from tui.cli.arguments import (
     IMAGE,
     Parser,
     UsageError,
+    add_quiesce,
     add_rate,
     add_user_data,
     add_verb_options,
@@ -89,6 +90,7 @@ def run_create_disk(session: Session, arguments: argparse.Namespace) -> int:
 def add_create_snapshot(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO")
     parser.add_argument("disk", metavar="DISK", help="the disk to freeze; it keeps its id")
+    add_quiesce(parser)
     add_user_data(parser)
     add_verb_options(parser)
 
@@ -106,6 +108,7 @@ def run_create_snapshot(session: Session, arguments: argparse.Namespace) -> int:
 def add_create_snapshot_group(parser: Parser) -> None:
     parser.add_argument("repo", metavar="REPO", help="where all of the disks are")
     parser.add_argument("disks", metavar="DISK", nargs="+", help="the disks to freeze; they keep their ids")
+    add_quiesce(parser)
     add_user_data(parser)
     add_verb_options(parser)
 
@@ -127,6 +130,7 @@ def add_copy(parser: Parser) -> None:
     parser.add_argument("--base", metavar="IMAGE", help="an image of REPO: copy only the difference")
     parser.add_argument("--no-digest", action="store_true", help="do not compute the content digest on the way")
     parser.add_argument("--full", action="store_true", help="copy all bits when the base cannot be used")
+    add_quiesce(parser)
     add_rate(parser)
     add_making(parser)
 
@@ -162,6 +166,7 @@ def add_export(parser: Parser) -> None:
         "--format", metavar="FORMAT", required=True,
         help="raw (exact original length), qcow2, qcow2-zstd (compressed), vmdk, vhdx, vhd or vdi",
     )  # fmt: skip
+    add_quiesce(parser)
     add_rate(parser)
 
 
@@ -178,7 +183,7 @@ def run_export(session: Session, arguments: argparse.Namespace) -> int:
         bar.percent(f"export {image[:8]}", percent)
 
     try:
-        session.engine.export_image(arguments.repo, image, path, arguments.format, progress, _paced(arguments))
+        session.engine.export_image(arguments.repo, image, path, arguments.format, progress, _export_options(arguments))
     finally:
         bar.clear()
     session.out.document({"repository": arguments.repo, "image": image, "file": path, "format": arguments.format})
@@ -190,14 +195,14 @@ def _stream(session: Session, arguments: argparse.Namespace, image: str) -> int:
     """The image on standard output; what else is to be said goes to standard error."""
     if arguments.format != "raw":
         raise UsageError("standard output takes raw alone: other formats are not written in order", "Use --format raw")
-    options = _paced(arguments)
+    options = _export_options(arguments)
     session.out.bytes(lambda write: session.engine.stream_image(arguments.repo, image, write, options))
     return 0
 
 
-def _paced(arguments: argparse.Namespace) -> dict[str, Any]:
+def _export_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of an export; without a limit too, so that it can be limited while it goes on."""
-    return {"rate": parse_rate(arguments.rate)}
+    return {"rate": parse_rate(arguments.rate), "quiesce": arguments.quiesce}
 
 
 def _add_image(parser: Parser) -> None:

@@ -78,6 +78,7 @@ def add_prepare(parser: Parser) -> None:
     parser.add_argument(
         "--monitor", default="", metavar="MONITOR", help="how to speak to the machine: live snapshots need it"
     )
+    _add_agent(parser)
     parser.add_argument(
         "--take-over", action="store_true", help="a machine has it open that lost its holder: give it a new one"
     )
@@ -90,7 +91,7 @@ def run_prepare(session: Session, arguments: argparse.Namespace) -> int:
             raise BadRequest("--take-over is for a machine that runs already", "Leave the command out")
         if arguments.hypervisor:
             raise BadRequest("--print is for a machine that is started by hand", "Leave the command out")
-        if arguments.monitor:
+        if arguments.monitor or arguments.agent:
             raise BadRequest("a command keeps its lease itself, so nothing is done beside it", "Leave --monitor out")
         return _run_command(session, arguments, image)
     named = arguments.image.lower() != image and session.names.having(arguments.repo, arguments.image) == [image]
@@ -99,7 +100,7 @@ def run_prepare(session: Session, arguments: argparse.Namespace) -> int:
         image,
         not arguments.read_only,
         arguments.take_over,
-        _monitor(arguments.monitor),
+        _monitor(arguments.monitor, arguments.agent),
         arguments.image if named else "",
     )
     words = HYPERVISORS[arguments.hypervisor](prepared) if arguments.hypervisor else ""
@@ -124,12 +125,25 @@ def run_prepare(session: Session, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _monitor(text: str) -> str:
-    """The monitor with the path of its socket absolute; what is none is refused before anything is done."""
+def _add_agent(parser: Parser) -> None:
+    parser.add_argument(
+        "--agent", default="", metavar="PATH", help="the socket of the guest agent of a machine with a QMP monitor"
+    )
+
+
+def _monitor(text: str, agent: str) -> str:
+    """The monitor with the paths of its sockets absolute; what is none is refused before anything is done."""
     path = text.removeprefix("qmp:")
     if path not in (text, ""):
-        return f"qmp:{absolute(path)}"
-    return str(monitors.parse(text)) if text else ""
+        text = f"qmp:{absolute(path)}"
+    found = monitors.parse(text) if text else None
+    if agent:
+        if not isinstance(found, monitors.Qmp) or found.agent:
+            raise BadRequest(
+                "--agent goes with a QMP monitor that does not tell it", "libvirt knows the agent of a domain itself"
+            )
+        found = monitors.parse(str(found._replace(agent=absolute(agent))))
+    return str(found or "")
 
 
 def add_attach(parser: Parser) -> None:
@@ -140,11 +154,12 @@ def add_attach(parser: Parser) -> None:
         metavar="MONITOR",
         help="qmp:PATH of the socket of a QMP monitor that nobody else uses, or libvirt:URI/DOMAIN",
     )
+    _add_agent(parser)
 
 
 def run_attach(session: Session, arguments: argparse.Namespace) -> int:
     image = session.image(arguments.repo, arguments.image)
-    prepared = session.engine.attach_monitor(arguments.repo, image, _monitor(arguments.monitor))
+    prepared = session.engine.attach_monitor(arguments.repo, image, _monitor(arguments.monitor, arguments.agent))
     session.out.document(
         {"repository": arguments.repo, "image": image, "path": prepared.given, "monitor": prepared.monitor}
     )

@@ -16,6 +16,8 @@ from engine.data.seen import Seen, Stamp
 
 _ID = "([0-9a-f]{32})"
 _NUMBER = "(0|[1-9][0-9]{0,17})"
+_TIME = "(0|[1-9][0-9]{0,18})"
+"""In nanoseconds: since 2001 they have 19 digits."""
 _WORDS = '"([ !#-\\[\\]-~]{0,256})"'
 _FLAG = "(true|false)"
 _JSON = r"([^\\]{1,1000})"
@@ -28,7 +30,7 @@ _USUAL = re.compile(
     rf'"last":(?:null|\{{"host":{_WORDS},"last_error":{_WORDS},"percent":(100|[1-9]?[0-9]|-1),"stage":{_NUMBER},'
     rf'"stage_name":{_WORDS},"stages":{_NUMBER},"verb":{_WORDS},"when":((?:0|[1-9][0-9]{{0,11}})\.[0-9]{{1,9}})\}}),'
     rf'"lost":\[\],"mutable":{_FLAG},"operation":null,"prepared_by":{_WORDS},"purging":false,"removed":null,"scrap":\[\],'
-    rf'(?:"seen":\{{"epoch":{_NUMBER},"inode":{_NUMBER},"length":{_NUMBER},"mtime_ns":{_NUMBER},'
+    rf'(?:"seen":\{{"epoch":{_NUMBER},"inode":{_NUMBER},"length":{_NUMBER},"mtime_ns":{_TIME},'
     rf'"volume":"{_ID}","write_epoch":{_NUMBER}\}},)?'
     rf'"size":{_NUMBER},"strategy":"(performance|space)","strong":{_FLAG},"user_data":{_JSON},'
     rf'"volume":\{{"format":"(?:(raw)","id":"{_ID}","parent":"|qcow2","id":"{_ID}","parent":"{_ID}?)"\}},'
@@ -54,17 +56,20 @@ def usual(text: str, tag: str, decoder: JSONDecoder) -> Record | None:
         return None
     if end != len(json) or id != tag or len(digest) > 128 or int(size) > MAX_IMAGE_BYTES:
         return None
+    volume = VolumeRef(raw_id, _RAW, "") if raw else VolumeRef(qcow2_id, _QCOW2, parent or "")
     seen = None
     if seen_volume is not None:
         stamp = Stamp(int(inode), int(mtime_ns), int(length))
-        seen = Seen(seen_volume, int(seen_epoch), int(seen_write_epoch), stamp)
+        its = volume.id if seen_volume == volume.id else seen_volume  # one object: there are many of these
+        seen = Seen(its, int(seen_epoch), int(seen_write_epoch), stamp)
+    if type(user_data) is dict:
+        user_data = {intern(key): value for key, value in user_data.items()}  # in all images the same
     last = None
     if host is not None:
         last = OperationStatus(
             intern(verb), intern(host), int(stage), int(stages), int(percent), last_error, float(when),
             intern(stage_name),
         )  # fmt: skip
-    volume = VolumeRef(raw_id, _RAW, "") if raw else VolumeRef(qcow2_id, _QCOW2, parent or "")
     return Record(
         tag, strong == "true", mutable == "true", int(size), True, volume, _STRATEGIES[strategy], None, int(epoch),
         int(write_epoch), (), (), last, None, False, "", prepared_by, digest, int(digest_write_epoch), (), user_data,

@@ -78,7 +78,9 @@ class VolumeFacts(NamedTuple):
     used: int = 0
     """Bytes it occupies on the storage, blocks that it shares with others (reflink) included."""
     header: Header | None = None
-    """Parsed header of a qcow2 volume."""
+    """Parsed header of a qcow2 volume; alike ones are one object, so its backing name is that of any of them."""
+    backing_name: str | None = None
+    """The name of what it stands on, by its header."""
     problem: str = ""
     """Why it cannot be what its record says, "" when it can."""
     unreadable: bool = False
@@ -183,8 +185,11 @@ class Volumes(Protocol):
     def listing(self) -> object:
         """Return what ``facts`` can use for several volumes: the answers are then as old as the listing."""
 
-    def facts(self, volume: str, format: VolumeFormat, listing: object = None) -> VolumeFacts:
-        """Take a cheap look: presence, size, and the header of a qcow2. Activates nothing."""
+    def facts(
+        self, volume: str, format: VolumeFormat, listing: object = None, at_rest: Stamp | None = None
+    ) -> VolumeFacts:
+        """Take a cheap look: presence, size, and the header of a qcow2. Activates nothing. ``at_rest``: is its stamp
+        that, that object is given back."""
 
     def make(
         self,

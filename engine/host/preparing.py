@@ -181,7 +181,7 @@ def _mend_headers(context: Context, repository: Repository, links: list[chains.L
             problem = facts.problem or "it is not there"
             raise StorageError(f"the data of image {link.tag} cannot be used: {problem}", "Check the repository")
         expected = (backing_name(below.tag), str(below.volume.format)) if below else (None, header.backing_format)
-        if (header.backing_name, header.backing_format) != expected:
+        if (facts.backing_name, header.backing_format) != expected:
             with leasing.take(context.doors, repository, [link.tag]):
                 _mend_header(context, repository, link)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from engine.data import monitors, progress
 from engine.data.model import Finding, Fix, RepositoryReport, VolumeFormat, Wait, WaitKind
 from engine.data.records import Record, VolumeRef
+from engine.data.seen import Stamp
 from engine.doors.users import User
 from engine.errors import DiskwrightError
 from engine.formats.base import Repository, Scan, TagEntry, VolumeFacts
@@ -191,20 +192,25 @@ def _is_in_doubt(scan: Scan, tag: str) -> bool:
 
 
 def _facts(repository: Repository, scan: Scan, only: str | None, now: Callable[[], float]) -> dict[str, VolumeFacts]:
-    volumes: dict[str, VolumeFormat] = {}
+    named: dict[str, VolumeRef] = {}
+    at_rest: dict[str, Stamp] = {}
     wanted = _chain_tags(scan, only) if only is not None else None
     for tag, entry in scan.tags.items():
         if entry.record is None or (wanted is not None and tag not in wanted):
             continue
         for volume in entry.record.volumes():
-            volumes.setdefault(volume.id, volume.format)
+            named.setdefault(volume.id, volume)
+        if entry.record.seen is not None:
+            at_rest[entry.record.seen.volume] = entry.record.seen.stamp
+    todo: list[VolumeRef] = []
     if only is None:
-        volumes = scan.volumes | volumes
+        todo = [named.pop(id) if id in named else VolumeRef(id, how, "") for id, how in scan.volumes.items()]
+    todo += named.values()
+    look = repository.volumes.facts
 
-    def look_at(some: list[tuple[str, VolumeFormat]]) -> list[VolumeFacts]:
-        return [repository.volumes.facts(volume, format, scan.listing) for volume, format in some]
+    def look_at(some: list[VolumeRef]) -> list[VolumeFacts]:
+        return [look(one.id, one.format, scan.listing, at_rest.get(one.id)) for one in some]
 
-    todo = list(volumes.items())
     groups = [todo[start : start + _GROUP] for start in range(0, len(todo), _GROUP)]
     return {found.id: found for group in map_files(look_at, groups, len, now) for found in group}
 
@@ -229,7 +235,7 @@ def _chain_tags(scan: Scan, tag: str) -> set[str]:
 def _second_look(repository: Repository, scan: Scan, facts: dict[str, VolumeFacts]) -> Scan:
     """Read tags again that look wrong: they may have changed while we looked."""
     tags = dict(scan.tags)
-    volumes = dict(scan.volumes)
+    volumes = {facts[id].id if id in facts else id: format for id, format in scan.volumes.items()}  # one text of each
     if not scan.unlisted and _unnamed(volumes, tags):
         with contextlib.suppress(DiskwrightError):
             tags = repository.tags.scan()

@@ -266,8 +266,8 @@ def degradations(graph: Graph, record: Record) -> list[Degradation]:
             found.append(_too_deep(record, depth))
     elif volume.format is not wanted_format(record.strategy) and not graph.children(record.id):
         found.append(_degraded(rules.O_FORMAT, format=volume.format, strategy=record.strategy))
-    if header is not None and (header.backing_name is not None or volume.parent):
-        found += _header_mismatch(graph, record, volume, header.backing_name, header.backing_format)
+    if facts is not None and header is not None and (facts.backing_name is not None or volume.parent):
+        found += _header_mismatch(graph, record, volume, facts.backing_name, header.backing_format)
     if facts is not None and facts.used >= OVERSIZE_MIN_BYTES:
         found += _oversize(graph, record, volume, facts)
     report = view.depths.checks.get(volume.id) if view.depths is not NO_DEPTHS else None

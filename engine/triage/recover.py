@@ -154,9 +154,7 @@ def _moved_above(graph: Graph, old: Record) -> Record | None:
     fitting = [
         volume
         for volume in _unnamed(graph)
-        if (facts := graph.view.facts.get(volume)) is not None
-        and facts.header is not None
-        and facts.header.backing_name == backing_name(base.id)
+        if (facts := graph.view.facts.get(volume)) is not None and facts.backing_name == backing_name(base.id)
     ]
     if len(fitting) != 1:
         return None
@@ -175,7 +173,7 @@ def _perhaps_moved(graph: Graph, record: Record) -> str:
     }
     for volume in _unnamed(graph) if names else ():
         facts = graph.view.facts.get(volume)
-        named = facts.header.backing_name if facts is not None and facts.header is not None else None
+        named = facts.backing_name if facts is not None else None
         if named in names and (record.volume is None or record.volume.id != volume):
             return names[named]
     return ""
@@ -253,7 +251,7 @@ def _expects(graph: Graph, child: str, format: VolumeFormat) -> bool:
 
 def _parent_of(facts: VolumeFacts) -> str | None:
     """The tag that the header names, "" for none, None for something else."""
-    name = facts.header.backing_name if facts.header is not None else None
+    name = facts.backing_name
     if name is None:
         return ""
     tag = name.removeprefix(backing_name(""))

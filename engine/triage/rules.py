@@ -7,6 +7,7 @@ else that knows rules asks this table: executors, order, the scenario language, 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -438,8 +439,9 @@ def offer(code: str, case: str = "", **words: Any) -> str:
     return _filled(BY_CODE[code].offers, case, words)
 
 
+@functools.lru_cache(maxsize=64)
 def sentence(text: str) -> str:
-    """Return a reason as the beginning of a sentence."""
+    """Return a reason as the beginning of a sentence; nearly all images have the same, and get one object."""
     return text[:1].upper() + text[1:]
 
 

@@ -248,8 +248,13 @@ def unseen(scan: Scan) -> str:
     for where, _ in scan.unlisted:
         if where.partition("/")[0] == "volumes":
             return where
-    named = {entry.record.volume.id for entry in scan.tags.values() if entry.record and entry.record.volume}
-    return "volumes" if named and named.isdisjoint(scan.volumes) else ""
+    named = ""
+    for entry in scan.tags.values():
+        if entry.record is not None and entry.record.volume is not None:
+            if entry.record.volume.id in scan.volumes:
+                return ""
+            named = "volumes"
+    return named
 
 
 def strong_above(tag: str, children: Callable[[str], Iterable[str]], record: Callable[[str], Record | None]) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from engine.data.model import OperationStatus, Strategy, VolumeFormat
 from engine.data.records import Record, VolumeRef, encode, next_generation
+from engine.data.seen import Seen, Stamp
 from engine.formats.base import backing_name
 from engine.formats.files.layout import use_name
 from engine.tools.qemu.qcow2 import fresh_image
@@ -62,11 +63,6 @@ def images(root: Path, count: int) -> list[str]:
     def add(tag: str, parent: str, mutable: bool) -> None:
         volume = VolumeRef(new_id(), VolumeFormat.QCOW2, parent)
         last = OperationStatus("create_disk", "host.example.org", 1, 1, 100, "", 1.7e9, "make volume")
-        about = {"name": f"image {len(paths)}"}
-        record = Record(tag, True, mutable, GiB, True, volume, Strategy.SPACE, last=last, user_data=about)
-        (shard("tags", tag) / f"{tag}.{next_generation(0):016x}").write_bytes(encode(record))
-        if parent:
-            (shard("tags", parent) / use_name(parent, tag, next_generation(0))).touch()
         path = shard("volumes", volume.id) / f"{volume.id}.qcow2"
         image = fresh_image(GiB, backing_name(parent) if parent else None, "qcow2" if parent else None)
         with path.open("wb") as file:
@@ -74,6 +70,14 @@ def images(root: Path, count: int) -> list[str]:
                 file.seek(offset)
                 file.write(data)
             file.truncate(image.length)
+        found = path.stat()
+        seen = Seen(volume.id, 1, 0, Stamp(found.st_ino, found.st_mtime_ns, found.st_size))
+        about = {"name": f"image {len(paths)}"}
+        record = Record(tag, True, mutable, GiB, True, volume, Strategy.SPACE, last=last, user_data=about, seen=seen)
+        record = record._replace(content=new_id() if mutable else "")
+        (shard("tags", tag) / f"{tag}.{next_generation(0):016x}").write_bytes(encode(record))
+        if parent:
+            (shard("tags", parent) / use_name(parent, tag, next_generation(0))).touch()
         paths.append(str(path))
 
     for _ in range(count // 2):
@@ -157,6 +161,8 @@ def test_command_start(room: Path, table: Table, monkeypatch: pytest.MonkeyPatch
     root.mkdir()
     images(root, 12)
     monkeypatch.delenv("DISKWRIGHT_STATE")
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(room / "bytecode"))  # an installed program is compiled; so is this
     monkeypatch.setenv("XDG_STATE_HOME", str(root))
     (root / "diskwright").mkdir()
     (root / "state-bench").rename(root / "diskwright" / "bench")

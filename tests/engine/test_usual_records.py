@@ -16,12 +16,13 @@ from engine.data.records import Record, VolumeRef, canonical, encode
 from engine.data.seen import Seen, Stamp
 from engine.data.usual import usual
 from engine.errors import Damaged, NotUnderstood
+from tests.engine.kit import record, snapshotted
 
 TAG, VOLUME = "1" * 32, "2" * 32
 PLAIN = Record(
     TAG, True, True, 4096, True, VolumeRef(VOLUME, VolumeFormat.QCOW2, "3" * 32), Strategy.SPACE,
     last=OperationStatus("create_disk", "host.example.org", 1, 1, 100, "", 1.7e9, "make volume"),
-    user_data={"name": "a disk"}, content="4" * 32, seen=Seen(VOLUME, 1, 0, Stamp(5, 6, 7)),
+    user_data={"name": "a disk"}, content="4" * 32, seen=Seen(VOLUME, 1, 0, Stamp(5, 1_700_000_000_000_000_000, 7)),
 )  # fmt: skip
 
 
@@ -61,10 +62,17 @@ def is_usual(record: Record) -> bool:
 )  # fmt: skip
 def test_what_images_usually_are_is_told_at_a_glance(fields, monkeypatch):
     """Else a check of many would be slow, and nobody would notice."""
-    record = PLAIN._replace(**fields)
-    assert is_usual(record)
-    short, long = by_both(encode(record), monkeypatch)
-    assert short == long == (record, repr(record))
+    plain = PLAIN._replace(**fields)
+    assert is_usual(plain)
+    short, long = by_both(encode(plain), monkeypatch)
+    assert short == long == (plain, repr(plain))
+
+
+def test_what_the_engine_writes_of_a_disk_and_a_snapshot_is_usual(engine):
+    """Of real files, whose times have all their digits."""
+    for image in snapshotted(engine):
+        found = record(engine, "a", image)
+        assert found.seen is not None and is_usual(found)
 
 
 HOSTILE = [

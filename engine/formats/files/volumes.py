@@ -42,11 +42,13 @@ class Volumes:
         """Return nothing: each file is looked at by itself."""
         return None
 
-    def facts(self, volume: str, format: VolumeFormat, listing: object = None) -> VolumeFacts:
+    def facts(
+        self, volume: str, format: VolumeFormat, listing: object = None, at_rest: Stamp | None = None
+    ) -> VolumeFacts:
         """Make one ``stat`` of a raw volume; of a qcow2 one open and a read of 1 KiB."""
         path = self._volume_path(volume, format)
         try:
-            return self._look(path, volume, format)
+            return self._look(path, volume, format, at_rest)
         except OSError as error:
             if is_gone(error):
                 return self._absent(volume, format)
@@ -54,20 +56,25 @@ class Volumes:
                 return self._not_a_file(path, volume, format, error)
             return self._unreadable(volume, format, error)
 
-    def _look(self, path: str, volume: str, format: VolumeFormat) -> VolumeFacts:
+    def _look(self, path: str, volume: str, format: VolumeFormat, at_rest: Stamp | None) -> VolumeFacts:
         if format is VolumeFormat.RAW:
             stat = self._files.stat(path)
             problem = "" if stat.kind is Kind.FILE else f"it is {kind_text(stat.kind)}, not a file"
-            return VolumeFacts(volume, format, True, stat.size, stat.allocated, None, problem, stamp=self._stamp(stat))
+            stamp = self._stamp(stat, at_rest)
+            return VolumeFacts(volume, format, True, stat.size, stat.allocated, problem=problem, stamp=stamp)
         stat, start = self._files.look(path, _FIRST_READ_BYTES)
-        header, problem = _parsed(start, stat.size)
+        header, name, problem = _parsed(start, stat.size)
         if problem and len(start) == _FIRST_READ_BYTES:
             stat, start = self._files.look(path, HEADER_READ_BYTES)
-            header, problem = _parsed(start, stat.size)
-        return VolumeFacts(volume, format, True, stat.size, stat.allocated, header, problem, stamp=self._stamp(stat))
+            header, name, problem = _parsed(start, stat.size)
+        stamp = self._stamp(stat, at_rest)
+        return VolumeFacts(volume, format, True, stat.size, stat.allocated, header, name, problem, stamp=stamp)
 
-    def _stamp(self, stat: Stat) -> Stamp | None:
-        return Stamp(stat.inode, stat.mtime_ns, stat.size) if self._local else None
+    def _stamp(self, stat: Stat, at_rest: Stamp | None = None) -> Stamp | None:
+        if not self._local:
+            return None
+        stamp = Stamp(stat.inode, stat.mtime_ns, stat.size)
+        return at_rest if stamp == at_rest else stamp
 
     def _absent(self, volume: str, format: VolumeFormat) -> VolumeFacts:
         name = layout.volume_name(volume, format)
@@ -465,12 +472,13 @@ def _lost_path(volume: str, format: VolumeFormat) -> str:
     return f"lost/{layout.volume_name(volume, format)}"
 
 
-def _parsed(start: bytes, length: int) -> tuple[Header | None, str]:
-    """Return what the start of a file of ``length`` bytes has as header, and what is wrong with it."""
+def _parsed(start: bytes, length: int) -> tuple[Header | None, str | None, str]:
+    """Return what the start of a file of ``length`` bytes has as header, which name of what is below, and what is wrong
+    with it."""
     try:
-        return parse_alike(start, length), ""
+        return *parse_alike(start, length), ""
     except Damaged as error:
-        return None, error.message
+        return None, None, error.message
 
 
 def _write_empty(handle: FileHandle, volume: VolumeRef, size: int, backing_format: VolumeFormat | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from engine.data.model import VolumeFormat
+from engine.data.seen import Stamp
 from engine.doors.files import FileHandle
 from engine.errors import ImageBusy
 from engine.formats.base import VolumeFacts
@@ -14,11 +15,11 @@ from engine.formats.files.volumes import Volumes
 class NfsVolumes(Volumes):
     """The volumes of one repository."""
 
-    def _look(self, path: str, volume: str, format: VolumeFormat) -> VolumeFacts:
+    def _look(self, path: str, volume: str, format: VolumeFormat, at_rest: Stamp | None) -> VolumeFacts:
         """Look as files do, but open a raw volume: that makes the client ask for the size, which it may remember
         otherwise."""
         if format is VolumeFormat.QCOW2:
-            return super()._look(path, volume, format)
+            return super()._look(path, volume, format, at_rest)
         with self._files.open(path) as handle:
             stat = handle.stat()
         return VolumeFacts(volume, format, True, stat.size, stat.allocated)

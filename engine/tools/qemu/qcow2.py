@@ -153,19 +153,21 @@ def parse_header(raw: bytes, file_length: int) -> Header:
 _parsed_before = functools.lru_cache(maxsize=64)(parse_header)
 
 
-def parse_alike(raw: bytes, file_length: int) -> Header:
+def parse_alike(raw: bytes, file_length: int) -> tuple[Header, str | None]:
     """Do what ``parse_header`` does, for many images: those of one size begin with the same bytes but for the name of
-    what they stand on, so only the first of them is parsed. What is equal in their headers is one object."""
+    what they stand on, so only the first of them is parsed, and they have one header. Return that, whose own name may
+    be any, and the name."""
     name_offset, name_length = _NAME.unpack_from(raw, 8) if len(raw) >= 104 else (0, 0)
     end = name_offset + name_length
     if name_offset < max(104, int.from_bytes(raw[100:104])) or end > len(raw):
-        return _parsed_before(raw, file_length)  # has no name, or not behind the header as ``fresh_image`` puts it
+        header = _parsed_before(raw, file_length)  # has no name, or not behind the header as ``fresh_image`` puts it
+        return header, header.backing_name
     try:
         alike = _parsed_before(raw[:name_offset] + bytes(name_length) + raw[end:], file_length)
     except Damaged:
-        return parse_header(raw, file_length)  # says what is wrong with this one
-    name = raw[name_offset:end].decode("utf-8", "backslashreplace") or None
-    return Header._make((*alike[:3], name, *alike[4:]))
+        header = parse_header(raw, file_length)  # says what is wrong with this one
+        return header, header.backing_name
+    return alike, raw[name_offset:end].decode("utf-8", "backslashreplace") or None
 
 
 def _version_3(raw: bytes, cluster: int) -> tuple[int, int, int, int]:

@@ -38,7 +38,7 @@ def test_a_qcow2_volume_is_what_qemu_understands(storage: Storage):
     repository.volumes.make(qcow2(parent=T2), SIZE - 5, VolumeFormat.RAW)
     facts = repository.volumes.facts(V1, VolumeFormat.QCOW2)
     assert facts.present and not facts.problem and facts.header is not None
-    assert (facts.header.size, facts.header.backing_name) == (SIZE, backing_name(T2))
+    assert (facts.header.size, facts.backing_name) == (SIZE, backing_name(T2))
     assert facts.header.backing_format == "raw"
     path = repository.volumes.layer(qcow2()).path
     info = json.loads(_qemu_img("info", "--output=json", path))
@@ -54,8 +54,8 @@ def test_a_qcow2_without_parent_has_no_backing(storage: Storage):
     """No parent, no backing name, whatever backing format is given."""
     repository = storage.open()
     repository.volumes.make(qcow2(), SIZE, VolumeFormat.QCOW2)
-    header = repository.volumes.facts(V1, VolumeFormat.QCOW2).header
-    assert header is not None and header.backing_name is None
+    facts = repository.volumes.facts(V1, VolumeFormat.QCOW2)
+    assert facts.header is not None and facts.backing_name is None
     _qemu_img("check", "-f", "qcow2", repository.volumes.layer(qcow2()).path)
 
 

@@ -155,5 +155,5 @@ def test_a_header_that_needs_more_than_a_page_is_read(local: LocalStorage):
         file.write((8192).to_bytes(8, "big") + (3).to_bytes(4, "big"))
         file.seek(8192)
         file.write(b"far")
-    header = repository.volumes.facts(V1, VolumeFormat.QCOW2).header
-    assert header is not None and header.backing_name == "far"
+    facts = repository.volumes.facts(V1, VolumeFormat.QCOW2)
+    assert facts.header is not None and facts.backing_name == "far"

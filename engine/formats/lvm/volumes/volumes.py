@@ -45,7 +45,7 @@ class Volumes:
         """Return a report of the group."""
         return self._group.report()
 
-    def facts(self, volume: str, format: VolumeFormat, listing: object = None) -> VolumeFacts:
+    def facts(self, volume: str, format: VolumeFormat, listing: object = None, at_rest: object = None) -> VolumeFacts:
         """Look into LVM's report; the header of a qcow2 is read from where its first extent lies."""
         require_id(volume, "volume")
         try:
@@ -72,16 +72,17 @@ class Volumes:
             in_use = end_of_data(partial(self._group.read, found), header, found.size) if header is not None else None
         except OSError as error:
             return facts._replace(problem=from_os_error(error, "read it").message, unreadable=True)
+        facts = facts._replace(header=header, backing_name=header.backing_name if header is not None else None)
         if in_use is not None and in_use > found.size:
             now = self._group.report()
             again = now.volumes.get(found.name)
             if again is None or again.size != found.size:
                 return self._look(volume, format, now)  # somebody made it longer, and wrote there
             shorter = f"it was made shorter: it has data up to byte {in_use}, and {found.size} bytes"
-            return facts._replace(header=header, problem=problem or shorter)
+            return facts._replace(problem=problem or shorter)
         if in_use is not None:
             in_use = min(found.size, in_extents(in_use, report))
-        return facts._replace(header=header, problem=problem, in_use=in_use)
+        return facts._replace(problem=problem, in_use=in_use)
 
     def _header(self, volume: LogicalVolume) -> tuple[Header | None, str]:
         problem = ""

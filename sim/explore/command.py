@@ -6,23 +6,21 @@ Exit codes: 0 nothing found, 1 a violation, 2 a wrong request.
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import multiprocessing
 import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from engine.errors import BadRequest, from_os_error
 from sim.arguments import Parser
 from sim.disk.profiles import PROFILES
-from sim.explore import generated
-from sim.explore.cases.catalog import ALL, CASES, EXPLORED, SHARED_BY_HOSTS
+from sim.explore import damaged, generated
+from sim.explore.cases.catalog import CASES, EXPLORED
 from sim.explore.cases.generated import ON
-from sim.explore.search import damage, host_notes, large, unreadable
 from sim.explore.search.explorer import Explorer, Tally, Violation
 from sim.explore.search.violation import Account, Replay, from_text, to_text
 from sim.explore.together.races import PASSINGS, RACES, Passed, WrongSchedule, run_passed, run_race
@@ -30,15 +28,13 @@ from sim.explore.together.races import PASSINGS, RACES, Passed, WrongSchedule, r
 COMMAND = "diskwright sim explore"
 _WRONG_AT_MOST = 3
 _OF_LARGE = 40
-DAMAGED_ON = ("files", "lvm")
-DAMAGED = ALL | SHARED_BY_HOSTS
 _MODES = ("--list", "--replay", "--damage", "--races", "--generated")
 """What is done instead of exploring the written cases: the first of these that is given."""
 _SAYS_SOMETHING = {
     "--list": "--damage",
     "--replay": "--json",
     "": "--case --profile --max-states --seconds --shallow --jobs --json",
-    "--damage": "--case --max-states --seconds --seed",
+    "--damage": "--case --max-states --seconds --seed --jobs",
     "--damage --images": "--images --seed",
     "--damage --generated": "--generated --case --max-states --seed --on --verbs",
     "--races": "--profile --jobs --json",
@@ -144,7 +140,7 @@ def main(argv: Sequence[str]) -> int:
         return int(done.code or 0)
     _require_counting(parser, options)
     if options.list:
-        for case in (EXPLORED if options.damage is None else DAMAGED).values():
+        for case in (EXPLORED if options.damage is None else damaged.DAMAGED).values():
             print(case.name)  # noqa: T201 - this is a command
         return 0
     if options.replay:
@@ -184,68 +180,23 @@ def _require_counting(parser: Parser, options: argparse.Namespace) -> None:
 
 
 def _explore_damage(options: argparse.Namespace) -> int:
+    most = min(options.max_states, _MOST_ORDERS)
+    found: Iterable[damaged.Tally]
     if options.images:
         seed = options.seed if options.seed is not None else secrets.randbelow(1 << 31)
-        name = f"{options.images} images, --seed {seed}"
-        return _damaged(name, lambda: large.explore(options.images, options.damage or _OF_LARGE, seed))
-    if options.generated:
-        return _explore_stories(options)
-    wrong = 0
-    for name in options.case or [name for name, case in DAMAGED.items() if not case.slow]:
-        if name not in DAMAGED:
-            raise BadRequest(f"there is no case {name!r:.60}", f"{COMMAND} --damage 0 --list names them")
-        most, case, seed = min(options.max_states, _MOST_ORDERS), DAMAGED[name], options.seed or 0
-        search = functools.partial(damage.explore, case, most, options.damage, seed, options.seconds)
-        wrong |= _damaged(name, search)
-        if not options.damage and name in ALL:
-            wrong |= _explore_unreadable(name)
-    if options.case is None:
-        wrong |= _explore_notes()
-    return wrong
-
-
-def _damaged(name: str, search: Callable[[], damage.Tally]) -> int:
-    started = time.monotonic()
-    tally = search()
-    _say(
-        f"{name:36} {tally.damages:4} damages {tally.states:6} states {time.monotonic() - started:7.1f} s  "
-        f"{tally.closed} closed  {len(tally.harmful)} wrong"
-    )
-    for one in tally.harmful:
-        _say(f"  VIOLATION {one.damage.kind} {one.damage.name} then {', '.join(one.path) or 'none'}: {one.problem}")
-    return 1 if tally.harmful else 0
-
-
-def _explore_stories(options: argparse.Namespace) -> int:
-    """Damages at the end of each generated case."""
-    wrong = 0
-    for job in generated.jobs_of(options.case or (), options.on, options.verbs, 1e9, False, 0):
-        for story in generated.cases_of(job):
-            if (on := story.start.on) not in DAMAGED_ON:
-                raise BadRequest(f"nothing is damaged on {on}", f"Damages are of what is on {' or '.join(DAMAGED_ON)}")
-            search = functools.partial(
-                damage.explore_story, story, min(options.max_states, _MOST_ORDERS), options.damage, options.seed or 0
-            )
-            wrong |= _damaged(str(story), search)
-    return wrong
-
-
-def _explore_unreadable(name: str) -> int:
-    wrong = list(unreadable.explore(ALL[name]))
-    for what, problem in wrong:
-        _say(f"{name:36}", f"  VIOLATION {what} cannot be read: {problem}")
-    return 1 if wrong else 0
-
-
-def _explore_notes() -> int:
-    started = time.monotonic()
-    todo = [(found, booted) for found in host_notes.objects() for booted in (False, True)]
-    wrong = [one for found, booted in todo if (one := host_notes.explore(found, booted)) is not None]
-    _say(f"{'notes of a host':36} {len(todo):4} damages {time.monotonic() - started:7.1f} s  {len(wrong)} wrong")
-    for one in wrong:
-        when = "after a boot" if one.booted else "while machines run"
-        _say(f"  VIOLATION {one.damage.kind} {one.damage.name or 'all'} {when}: {one.problem}")
-    return 1 if wrong else 0
+        found = [damaged.of_large(options.images, options.damage or _OF_LARGE, seed)]
+    elif options.generated:
+        found = damaged.of_generated(
+            options.case or (), options.on, options.verbs, most, options.damage, options.seed or 0
+        )
+    else:
+        jobs = damaged.jobs_of(options.case, most, options.damage, options.seed or 0, options.seconds)
+        found = damaged.run_all(jobs, options.jobs or os.cpu_count() or 1)
+    wrong = False
+    for tally in found:
+        _say(*tally.lines)
+        wrong |= tally.wrong
+    return int(wrong)
 
 
 def _explore_races(options: argparse.Namespace) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from engine.data.records import canonical
 from engine.doors.images import Chain, ImageTool
+from engine.errors import DiskwrightError
 from engine.formats.files import layout
 from sim.disk.files import SimFiles
 from sim.disk.profiles import Profile
@@ -56,7 +58,20 @@ def prepared(case: Case, profile: Profile | str = "posix") -> Driver:
         world.host(host)
     case.prepare(driver)
     driver.close()
+    look_around(world)
     return driver.on("one")
+
+
+def look_around(world: World) -> None:
+    """Have the hosts note what they are connected to as they find it after the boot with which each fork of this world
+    begins: once here, and not anew in each of them. The shared storage is not touched."""
+    for name in () if world.sharing else list(world.hosts):
+        other = world.fork(world.storage.clone())
+        engine = other.host(name)
+        for repo in engine.list_repositories():
+            with contextlib.suppress(DiskwrightError):
+                engine.context.repository(repo)
+        world.hosts[name].state_storage = other.hosts[name].state_storage
 
 
 def before_uses(world: World, repositories: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from engine.errors import DiskwrightError
-from sim.explore.cases.case import RESCUERS
+from sim.explore.cases.case import RESCUERS, look_around
 from sim.explore.cases.driver import FILES, REFUSALS, Driver, KiB
 from sim.explore.cases.fixtures.images import SIZE, data
 from sim.explore.oracle.reference import Image
@@ -125,6 +125,7 @@ def begin(start: Start) -> Driver:
         for cluster in (_HEAVY if start.heavy else _LIGHT)[layer]:
             driver.write(HOME, driver.named[WEB], cluster * CLUSTER, data(layer + 1, CLUSTER))
     driver.close()
+    look_around(world)
     return driver.on("one")
 
 
@@ -164,6 +165,7 @@ def _after(case: Generated, verb: Verb) -> Generated | None:
     except DiskwrightError as error:
         raise AssertionError(f"{case}, {verb}: fails: {error}") from error
     driver.close()
+    look_around(driver.world)
     return Generated(case.start, (*case.verbs, verb), driver, case.driver)
 
 

@@ -14,6 +14,7 @@ nothing), and the machine of a prepared disk, whose lease is its holder's.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 
@@ -104,7 +105,12 @@ def _records(storage: SimStorage, root: str) -> dict[str, Record]:
 
 
 def _record(node: FileNode, tag: str) -> Record | None:
+    return _decoded(node.content.read(0, node.content.size), tag)
+
+
+@functools.lru_cache(20_000)
+def _decoded(raw: bytes, tag: str) -> Record | None:
     try:
-        return decode(node.content.read(0, node.content.size), tag)
+        return decode(raw, tag)
     except DiskwrightError:
         return None

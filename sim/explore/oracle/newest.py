@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 from sim.disk.nodes import FileNode
@@ -16,8 +17,14 @@ def newest(storage: SimStorage) -> dict[tuple[str, str], tuple[str, FileNode]]:
     """Return path and file of the newest generation of each tag, by the path of its repository and the tag."""
     found: dict[tuple[str, str], tuple[str, FileNode]] = {}
     for path, _, node in storage.walk():
-        if (match := TAG.match(path)) and isinstance(node, FileNode):
-            key = match[1], match[2]
-            if key not in found or path > found[key][0]:
-                found[key] = path, node
+        key = _tag_at(path)
+        if key is not None and isinstance(node, FileNode) and (key not in found or path > found[key][0]):
+            found[key] = path, node
     return found
+
+
+@functools.lru_cache(50_000)
+def _tag_at(path: str) -> tuple[str, str] | None:
+    """Repository and tag of the record at a path, None where none is."""
+    match = TAG.match(path)
+    return (match[1], match[2]) if match else None

@@ -251,8 +251,9 @@ class Explorer:
         return self.recorder.run(world.storage, lambda: models, lambda: host.run_fix_here(repo, fix))
 
     def _spread(self, points: list[Moment], path: tuple[PathStep, ...], run: str, above: Rank | None) -> None:
-        """All states that this run can leave."""
+        """All states that this run can leave; without ``recover`` those of the case itself, and the ends."""
         alive = any(step.state == KILLED for step in path)
+        crashed = self._recover or not path
         if self.profile.names == "kept":
             points = [point._replace(storage=_settled(point.storage)) for point in points]
         for index, point in enumerate(points):
@@ -265,9 +266,11 @@ class Explorer:
                         (*path, PathStep(run, point.number, KILLED)),
                         [f"I16 {pending} operations are pending at once", *point.storage.pending()],
                     )
-            if last or self._may_kill(path):
+            if last or (crashed and self._may_kill(path)):
                 step = PathStep(run, point.number, ENDED if last else KILLED)
                 self._add(Node(point.storage, point.models, (*path, step), above if last else None))
+            if not crashed or self.profile.names == "kept":  # there a power cut leaves no more than a kill
+                continue
             if not last and point.call in NAMES_ONLY and points[index + 1].models == point.models:
                 continue
             if pending > MAX_ENUMERATED:
@@ -292,15 +295,19 @@ class Explorer:
         for number, cut in enumerate(cuts(point.storage, self.profile, boring)):
             self.cuts += 1
             known = (cut.key, models)
-            if known not in self._raw:
-                self._raw.add(known)
-                self._add(Node(cut.build(), point.models, (*path, PathStep(run, point.number, number, cut.lost))))
+            if known in self._raw:
+                continue
+            self._raw.add(known)
+            # The first ones are told apart exactly, for which they must be built.
+            rough = cut.canonical() + models if path else b""
+            if rough not in self._seen:
+                step = PathStep(run, point.number, number, cut.lost)
+                self._add(Node(cut.build(), point.models, (*path, step)), rough)
 
-    def _add(self, node: Node) -> None:
-        if not self._recover and len(node.path) > 1 and node.path[-1].state != ENDED:
-            return
+    def _add(self, node: Node, rough: bytes = b"") -> None:
+        """Visit a node later, if none that is alike was found before. ``rough``: its key, where it is known."""
         models = self._key_of(node.models)
-        rough = canonical_key(node.storage, exact=False) + models
+        rough = rough or canonical_key(node.storage, exact=False) + models
         if len(node.path) > 1:
             if rough in self._seen:
                 return

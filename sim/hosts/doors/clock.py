@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
@@ -117,7 +118,7 @@ def mentioned(storage: SimStorage) -> set[bytes]:
     """All ids in names and in files of up to 64 KiB."""
     found: set[bytes] = set()
     for path, inode, node in storage.walk():
-        found.update(_ID.findall(path.rpartition("/")[2].encode(errors="surrogateescape")))
+        found |= _ids_in_name(path.rpartition("/")[2])
         if isinstance(node, FileNode) and 0 < node.content.size <= _LARGEST_SEARCHED:
             found |= _ids_in(node.content)
         elif isinstance(node, FileNode) and (path.endswith(f"/{METADATA}") or inode in storage.devices):
@@ -125,17 +126,25 @@ def mentioned(storage: SimStorage) -> set[bytes]:
     return found
 
 
+@functools.lru_cache(_REMEMBERED)
+def _ids_in_name(name: str) -> frozenset[bytes]:
+    return frozenset(_ID.findall(name.encode(errors="surrogateescape")))
+
+
 def _ids_on_device(content: Content) -> set[bytes]:
     """Ids in the records of a device and the names of its volumes: text is cut by what each sector begins with."""
     found: set[bytes] = set()
     for start, end, data, skip in content.runs:
         if isinstance(data, bytes):
-            piece = data[skip : skip + end - start]
-            found.update(_ID.findall(piece))
-            found.update(match[1].hex().encode() for match in _HEAD.finditer(piece))
-            text = b"".join(piece[at + PREFIX_BYTES : at + SECTOR_BYTES] for at in range(0, len(piece), SECTOR_BYTES))
-            found.update(_ID.findall(text))
+            found |= _ids_in_piece(data[skip : skip + end - start])
     return found
+
+
+@functools.lru_cache(4_000)
+def _ids_in_piece(piece: bytes) -> frozenset[bytes]:
+    text = b"".join(piece[at + PREFIX_BYTES : at + SECTOR_BYTES] for at in range(0, len(piece), SECTOR_BYTES))
+    heads = [match[1].hex().encode() for match in _HEAD.finditer(piece)]
+    return frozenset([*_ID.findall(piece), *heads, *_ID.findall(text)])
 
 
 def _ids_in(content: Content) -> frozenset[bytes]:

@@ -353,11 +353,9 @@ class Rebuilds(Rounds):
         machine = Machine(self._folder, entry.path, entry.format)
         guest = Guest(machine, BLOCKS, 1)
         guest.wait_for(BLOCKS)
-        acknowledged = self._acknowledged(self.rebuild, machine, dies)
-        problems = []
+        acknowledged = self._acknowledged(lambda engine: self.rebuild(engine, True), machine, dies)
         self.counted[f"rebuild, {dies}: {'acknowledged' if acknowledged else 'not acknowledged'}"] += 1
-        if dies in (NOBODY, VERB):
-            problems += self._goes_on(guest)
+        problems = self._goes_on(guest) if dies in (NOBODY, VERB) else []
         if dies == VERB and self._random.random() < 0.5:
             if engine.list_unheld():
                 patiently(lambda: engine.prepare_image("a", disk, take_over=True))
@@ -395,8 +393,10 @@ class Rebuilds(Rounds):
     def _rebuilds(engine: Engine) -> list[Fix]:
         return [fix for fix in engine.check_storage_repository("a") if fix.rule in rules.BESIDE]
 
-    def rebuild(self, engine: Engine) -> None:
-        for fix in self._rebuilds(engine):
+    def rebuild(self, engine: Engine, some: bool = False) -> None:
+        fixes = self._rebuilds(engine)
+        assert fixes or not some, "none is offered, as its machine was dead before"
+        for fix in fixes:
             engine.run_fix_here("a", fix)
 
 

@@ -218,7 +218,7 @@ class Engine:
     def check_storage_repository(self, repo_id: str, options: OptionsArgument = None) -> list[Fix]:
         """Look for problems and return fixes, in an order in which it is safe to run them. Nothing is changed, but that
         volumes are no longer active here which were prepared, lost their holder, and are used by nobody; and that
-        guests go on which a process of this host has frozen that is gone."""
+        guests go on which wait for a process of this host that is gone."""
         return list(self.inspect_repository(repo_id, options).fixes)
 
     def inspect_repository(self, repo_id: str, options: OptionsArgument = None) -> RepositoryReport:

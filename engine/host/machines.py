@@ -19,12 +19,13 @@ from engine.formats.base import Repository, backing_name
 from engine.gate import gate
 from engine.gate.gate import Purpose
 from engine.host import holding, paths, preparing
+from engine.host.live import switches
 from engine.host.state import HostState, Prepared
 from engine.tags import chains, leasing
 from engine.tags.context import Context
 
-WATCHDOG, GUEST = "engine.host.watchdog", "guest"
-"""The process that goes on for one that is dead, and the first of its arguments where that is about a guest."""
+GUEST = "guest"
+"""The first argument of a watchdog where that is about a guest that is frozen."""
 _PATIENCE_S = 5.0
 _LOOK_AGAIN_S = 0.02
 _NODE_DIGITS = 28
@@ -44,9 +45,18 @@ class Machine(NamedTuple):
     """It has the volume that the record names open already, and does not use it."""
 
 
-def entry_of(state: HostState, repository: Repository, disk: str) -> Prepared | None:
+def entry_of(context: Context, state: HostState, repository: Repository, disk: str) -> Prepared | None:
     """Return how a disk is prepared here for writing, or was until it lost its holder and is in use all the same; None
-    when it is not."""
+    when it is not. One that somebody has left between two volumes is brought to one of them first, if that can be."""
+    entry = noted(state, repository, disk)
+    if entry is None or not entry.switch:
+        return entry
+    switches.see_to(context.doors, state, repository.identity, disk)
+    return noted(state, repository, disk)
+
+
+def noted(state: HostState, repository: Repository, disk: str) -> Prepared | None:
+    """Return the same as it is."""
 
     def mine(entries: list[Prepared]) -> Prepared | None:
         wanted = (repository.identity, disk, True)
@@ -66,7 +76,7 @@ def attach(context: Context, state: HostState, repo_id: str, disk: str, monitor:
     """Note how to speak to the machine that has a prepared disk open, after a look whether it is that one."""
     repository = context.repository(repo_id)
     record = context.visible(repo_id, require_id(disk, "image_id"))
-    entry = entry_of(state, repository, disk)
+    entry = entry_of(context, state, repository, disk)
     if entry is None:
         raise Refused(f"image {disk} is not prepared for writing on this host", "Prepare it first")
     entry = entry._replace(monitor=monitor)
@@ -95,6 +105,11 @@ def find(repository: Repository, monitor: Monitor, entry: Prepared, links: list[
     A node that we have added is told by its name, any other by its path; which volume that path led to when it was
     opened, by the backing name in its header. What was added and not used has nothing
     below it, although its header names that."""
+    if entry.switch:
+        raise Refused(
+            f"image {entry.image} is between two volumes: its watchdog has its machine go on as soon as it can",
+            "Try again; look whether the machine runs, and whether somebody else speaks to it",
+        )
     names = [node_name(link.volume) for link in links[:2]]
     prepared, own_paths = prepared_paths(entry), own_paths_of(repository, links)
     opened = [node for node in monitor.nodes() if node.name in names or node.path in prepared or node.path in own_paths]
@@ -182,12 +197,10 @@ def name_of(volume: str) -> str:
 
 def require_idle(machine: Machine, disk: str, own: str = "") -> None:
     """Return when the machine has no job on block devices under way but ``own``, else raise Refused. A mirror of ours
-    that has ended, and that whoever is dead did not forget, is forgotten: the record says how it ended. Not so one that
-    has failed to bring the machine where the record says it is: that is all that tells, and its watchdog goes by it."""
+    that has ended, and that whoever is dead did not forget, is forgotten: the record says how it ended."""
     found = {name: job for name, job in machine.monitor.jobs().items() if name != own}
     for name, job in [*found.items()]:
-        failed = name == machine.top.name and job.error
-        if name.startswith(OURS) and job.kind == "mirror" and job.ended and not failed:
+        if name.startswith(OURS) and job.kind == "mirror" and job.ended:
             machine.monitor.forget(name)
             del found[name]
     if jobs := [f"{job.kind} {name!r} ({job.status})" for name, job in found.items()]:

@@ -47,27 +47,30 @@ from engine.triage.judge import judge
 from engine.triage.rules import B_COPY, BESIDE, C_HIDDEN, M_CHAIN
 
 
-def entry_of(state: HostState, repository: Repository, fix: Fix) -> Prepared | None:
+def entry_of(context: Context, state: HostState, repository: Repository, fix: Fix) -> Prepared | None:
     """Return how the disk is prepared here whose machine does a fix: a merge of what is below it or further down, or
     another volume for it. None where none does."""
     if fix.rule in BESIDE:
-        return mirroring.entry_of(state, repository, fix)
+        return mirroring.entry_of(context, state, repository, fix)
     if fix.rule != M_CHAIN or not fix.images or leasing.hosts_share(repository):
         return None
     disks = [one for one in state.monitored(repository.identity) if survey.stands_on(repository, one, fix.images[0])]
-    entries = [entry for disk in disks if (entry := machines.entry_of(state, repository, disk)) and entry.monitor]
+    found = [machines.entry_of(context, state, repository, disk) for disk in disks]
+    entries = [entry for entry in found if entry is not None and entry.monitor]
     return entries[0] if len(entries) == 1 else None
 
 
 def take_leases(context: Context, state: HostState, repository: Repository, fix: Fix) -> LeaseSet:
     """Take the leases of a fix, or raise ImageBusy; none for what a running machine does: its holder has them."""
-    return LeaseSet({}) if entry_of(state, repository, fix) is not None else fixes.take_leases(context, repository, fix)
+    if entry_of(context, state, repository, fix) is not None:
+        return LeaseSet({})
+    return fixes.take_leases(context, repository, fix)
 
 
 def execute(context: Context, state: HostState, repo_id: str, fix: Fix) -> None:
     """Run a fix to its end, beside the machine of its disk where that does it."""
     repository = context.repository(repo_id)
-    entry = entry_of(state, repository, fix)
+    entry = entry_of(context, state, repository, fix)
     if entry is not None:
         run(context, state, repo_id, entry, fix)
         return
@@ -101,7 +104,7 @@ def after_copy(context: Context, state: HostState, repo_id: str, source: str) ->
         for fix in judge(survey.look(context, repository, only=source)).fixes:
             if (fix.rule, fix.target) != (rule, source) or fix.risk is Risk.LOSES_DATA:
                 continue
-            if rule == C_HIDDEN or entry_of(state, repository, fix) is not None:
+            if rule == C_HIDDEN or entry_of(context, state, repository, fix) is not None:
                 execute(context, state, repo_id, fix)
 
 

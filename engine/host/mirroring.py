@@ -3,11 +3,12 @@
 (1) The holder hands over its leases, and a new one has them at once. (2) The fix is verified, the disk's record names
 the fresh volume, which is made, and the machine opens it. (3) *The machine mirrors*, in a job that is named after that
 volume: each write of its guest goes into both from here on, so the guest is never ahead. Whoever comes after us finds
-the job, or that there is none any more, and begins anew. (4) A watchdog is started; then the job is brought to where
-the guest waits and both volumes read the same: PENDING. (5) The fresh volume is made durable; no path leads to the
-disk. (6) *The disk's record says that it is on the fresh volume*: the seal. (7) The path leads there, and *the machine
-goes on in it*; the job is forgotten, and what it has left is closed. (8) Another holder has the leases of what is left;
-the old volume is scrap, and deleted.
+the job, or that there is none any more, and begins anew. (4) A watchdog is started, and the note of the preparation
+says between which volumes the disk is, until (7) is done; then the job is brought to where the guest waits and both
+volumes read the same: PENDING. (5) The fresh volume is made durable; no path leads to the disk. (6) *The disk's record
+says that it is on the fresh volume*: the seal. (7) The path leads there, and *the machine goes on in it*; the job is
+forgotten, and what it has left is closed. (8) Another holder has the leases of what is left; the old volume is scrap,
+and deleted.
 
 Only between (4) and (7) can a record change without a lie: before, the fresh volume may lack what the guest was told is
 durable, and after it the old one does. Whoever dies before (6), the record says the old volume, and the job is
@@ -15,8 +16,8 @@ cancelled: the guest goes on there. Whoever dies after (6), it is the fresh one,
 died has written into neither since both read the same. A machine that is started again between (5) and (7) finds no
 path, rather than one that leads to what no record says any more.
 
-The guest waits in PENDING for somebody who goes on. So the watchdog (``engine.host.watchdog``) outlives us, and does
-what the record says (``settle``).
+The guest waits in PENDING for somebody who goes on. So the watchdog (``engine.host.live.watchdog``) outlives us, and
+does what the record says (``settle``). Where that is dead too, whoever looks next finds the note, and starts another.
 """
 
 from __future__ import annotations
@@ -28,32 +29,31 @@ from engine.data.amounts import human
 from engine.data.model import Fix
 from engine.data.records import Record, VolumeRef
 from engine.doors.hypervisor import Monitor
-from engine.doors.processes import ProcessIdentity
-from engine.errors import MAKE_ROOM, DiskwrightError, NoSpace, ToolFailed, from_os_error
+from engine.errors import MAKE_ROOM, DiskwrightError, NoSpace, OutcomeUnknown, ToolFailed
 from engine.fixes import rebuild
 from engine.fixes import run as fixes
 from engine.formats.base import Repository
 from engine.gate import gate
 from engine.gate.gate import Purpose
 from engine.host import holding, jobs, machines, paths
+from engine.host.live import switches
 from engine.host.machines import Machine
 from engine.host.state import HostState, Prepared
 from engine.tags import chains, changes, leasing, target
 from engine.tags.attempt import Attempt
 from engine.tags.context import Context
 
-WATCHDOG = machines.WATCHDOG
 _LOOK_AGAIN_S = 0.01
 _ENDS_WITHIN_S = 60.0
 """The machine has that long to come to where its guest waits, and to end a job that it was told to end."""
 _STAGES = ("make volume", "copy data", "replace")
 
 
-def entry_of(state: HostState, repository: Repository, fix: Fix) -> Prepared | None:
+def entry_of(context: Context, state: HostState, repository: Repository, fix: Fix) -> Prepared | None:
     """Return how the disk of a fix is prepared here whose machine can go on in another volume; None where it cannot."""
     if repository.activation is not None or fix.deep:
         return None
-    entry = machines.entry_of(state, repository, fix.target)
+    entry = machines.entry_of(context, state, repository, fix.target)
     return entry if entry is not None and monitors.waits(entry.monitor) else None
 
 
@@ -61,25 +61,64 @@ def run(context: Context, state: HostState, repo_id: str, entry: Prepared, fix: 
     """Run an optimization of a running disk to its end. Stopped, it begins anew the next time.
 
     Refused or ToolFailed before anything is done when the monitor is gone or of another machine, or when the machine
-    has other jobs under way. NoSpace when there is no room for a second volume."""
-    repository, disk = context.repository(repo_id), entry.image
+    has other jobs under way. NoSpace when there is no room for a second volume. OutcomeUnknown when the disk is on
+    another volume, and what was to follow failed."""
+    repository = context.repository(repo_id)
+    before = changes.read(repository, entry.image).record.volume
     try:
-        with contextlib.closing(context.doors.hypervisors.connect(entry.monitor)) as monitor:
-            links = chains.usable(repository, changes.read(repository, disk).record)
-            machine = machines.find(repository, monitor, entry, links)
-            machines.require_idle(machine, disk, _job(_begun(links[0].record)))
-            machines.require_following(machine, disk)
-            below = [link.tag for link in links[1:]]
-            with (
-                machines.held_anew(context, state, entry, repo_id),
-                machines.handed_over(context, repository, entry, below) as leases,
-            ):
-                chains.unchanged(repository, links)
-                entry = machines.hold(context, state, repository, entry, links, leases)
-                _require_room(repository, fixes.verify(context, repository, fix).fix)
-                _replace(context, state, repo_id, entry, machine, links, leases)
+        _run(context, state, repo_id, entry, fix)
+    except DiskwrightError as error:
+        if not _is_done(context, state, repository, entry, before, error):
+            raise
     finally:
         context.deactivate()
+
+
+def _run(context: Context, state: HostState, repo_id: str, entry: Prepared, fix: Fix) -> None:
+    repository, disk = context.repository(repo_id), entry.image
+    with contextlib.closing(context.doors.hypervisors.connect(entry.monitor)) as monitor:
+        links = chains.usable(repository, changes.read(repository, disk).record)
+        machine = machines.find(repository, monitor, entry, links)
+        machines.require_idle(machine, disk, _job(_begun(links[0].record)))
+        machines.require_following(machine, disk)
+        below = [link.tag for link in links[1:]]
+        with (
+            machines.held_anew(context, state, entry, repo_id),
+            machines.handed_over(context, repository, entry, below) as leases,
+        ):
+            chains.unchanged(repository, links)
+            entry = machines.hold(context, state, repository, entry, links, leases)
+            _require_room(repository, fixes.verify(context, repository, fix).fix)
+            _replace(context, state, repo_id, entry, machine, links, leases)
+
+
+def _is_done(
+    context: Context,
+    state: HostState,
+    repository: Repository,
+    entry: Prepared,
+    before: VolumeRef | None,
+    error: DiskwrightError,
+) -> bool:
+    """Whether the disk, its machine and its holder are on another volume in spite of an error. OutcomeUnknown when
+    only the disk is for certain."""
+    now: Prepared | None = None
+    try:
+        volume = changes.read(repository, entry.image).record.volume
+        if volume is None or volume == before or volume.parent:  # a snapshot that somebody took has one
+            return False
+    except DiskwrightError:
+        return False
+    with contextlib.suppress(DiskwrightError):
+        now = machines.noted(state, repository, entry.image)
+        guarded = repository.activation is not None or repository.volumes.guarded(volume)
+        if now is not None and not now.switch and guarded and now in state.prepared():
+            return True
+    if now is not None and now.switch:
+        why, next_step = "whether its machine goes on there is not known", "Its watchdog sees to that as soon as it can"
+    else:
+        why, next_step = "no holder keeps others away from that", "Check: O-UNHELD tells what to do, if it still runs"
+    raise OutcomeUnknown(f"image {entry.image} is on another volume, but {why}: {error.message}", next_step) from error
 
 
 def _require_room(repository: Repository, fix: Fix) -> None:
@@ -109,11 +148,11 @@ def _replace(
         fresh = _mirror(attempt, machine, record, fresh)
         try:
             attempt.stage("replace")
-            watchdog = _watched(context, state, repo_id, entry, fresh, links[0].volume)
+            switching = switches.begin(context.doors, state, repo_id, entry, fresh.id, links[0].volume.id)
         except DiskwrightError:
             _drop(attempt, machine, fresh)
             raise
-        _switch(attempt, state, repo_id, entry, machine, fresh, links, watchdog)
+        _switch(attempt, state, repo_id, switching, machine, fresh, links)
         holding.end(context, entry)
         for tag in [tag for tag in leases.leases if tag != entry.image]:
             leases.leases.pop(tag).release()
@@ -188,7 +227,6 @@ def _switch(
     machine: Machine,
     fresh: VolumeRef,
     links: list[chains.Link],
-    watchdog: ProcessIdentity,
 ) -> None:
     """Have the disk and its machine go on in the fresh volume, or raise and have both go on in the old one. Where
     neither can be had the watchdog stays."""
@@ -204,22 +242,11 @@ def _switch(
             take_up(context, state, repo_id, entry, fresh.id, old)
         except DiskwrightError:
             raise error from None
-    context.doors.processes.terminate(watchdog)
+    if (switch := switches.of(entry)) is not None:
+        context.doors.processes.terminate(switch.watchdog)
     now = changes.read(attempt.repository, attempt.tag).record
     if now.volume != fresh or (failed is not None and now.epoch != attempt.epoch):
         raise failed or ToolFailed(f"the machine of image {attempt.tag} could not go on in another volume", jobs.CANNOT)
-
-
-def _watched(
-    context: Context, state: HostState, repo_id: str, entry: Prepared, fresh: VolumeRef, old: VolumeRef
-) -> ProcessIdentity:
-    """Start the watchdog."""
-    ids, own = context.doors.ids, context.doors.processes.own()
-    arguments = [ids.host_id, state.directory, repo_id, entry.image, fresh.id, old.id, *map(str, own)]
-    try:
-        return context.doors.processes.spawn(WATCHDOG, arguments, [], state.task_log(f"watchdog-{entry.image}"))
-    except OSError as error:
-        raise from_os_error(error, f"start the watchdog of image {entry.image}") from error
 
 
 def _publish(
@@ -260,7 +287,8 @@ def take_up(context: Context, state: HostState, repo_id: str, entry: Prepared, f
         settle(context, state, repo_id, entry, None, fresh, old)
         return
     with contextlib.closing(monitor):
-        settle(context, state, repo_id, entry, monitor, fresh, old)
+        if switches.noted(state, entry) is not None:  # who spoke to the machine until now may have done it
+            settle(context, state, repo_id, entry, monitor, fresh, old)
 
 
 def settle(
@@ -275,17 +303,24 @@ def settle(
     record = changes.change(repository, entry.image, lambda now: _fenced(now, old))
     assert record.volume is not None
     if record.volume.id not in (fresh, old):
-        return  # somebody has gone on since
-    _lead(context, repository, entry, record)
+        switches.over(state, entry, entry.path, entry.format)  # somebody has gone on since
+        return
+    _lead(context, state, repository, entry, record)
     if monitor is not None:
-        record = _end(context, repository, entry, monitor, record, fresh, old)
-    noted = machines.entry_of(state, repository, entry.image)
-    if noted is not None and noted.process == entry.process:
-        state.save_prepared(_of(noted, chains.load(repository, record)))
+        record = _end(context, state, repository, entry, monitor, record, fresh, old)
+    now = _of(entry, chains.load(repository, record))
+    switches.over(state, entry, now.path, now.format)
 
 
 def _end(
-    context: Context, repository: Repository, entry: Prepared, monitor: Monitor, record: Record, fresh: str, old: str
+    context: Context,
+    state: HostState,
+    repository: Repository,
+    entry: Prepared,
+    monitor: Monitor,
+    record: Record,
+    fresh: str,
+    old: str,
 ) -> Record:
     """End the job as the record says, and return that as it is then."""
     assert record.volume is not None
@@ -301,7 +336,7 @@ def _end(
     if found is not None:
         if switched and found.error:
             switched, record = False, _put_back(repository, record, old)
-            _lead(context, repository, entry, record)
+            _lead(context, state, repository, entry, record)
         monitor.forget(job)
     _close_what_is_left(repository, entry, monitor, record, job, old if switched else "")
     return record
@@ -313,10 +348,13 @@ def _fenced(record: Record, old: str) -> Record | None:
     return record._replace(epoch=record.epoch + 1) if record.volume.id == old else None
 
 
-def _lead(context: Context, repository: Repository, entry: Prepared, record: Record) -> None:
-    """Have the path of a disk lead to what its record says."""
+def _lead(context: Context, state: HostState, repository: Repository, entry: Prepared, record: Record) -> None:
+    """Have the path of a disk lead to what its record says. One that was prepared anew since has that path, and leads
+    it."""
     links = chains.load(repository, record)
-    paths.renew(context, entry.run, links, chains.layers(repository, links))
+    layers = chains.layers(repository, links)
+    if switches.noted(state, entry) is not None:
+        paths.renew(context, entry.run, links, layers)
 
 
 def _of(entry: Prepared, links: list[chains.Link]) -> Prepared:

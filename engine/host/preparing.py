@@ -30,6 +30,7 @@ from engine.formats.base import Repository, backing_name
 from engine.gate import gate
 from engine.gate.gate import Purpose
 from engine.host import holding, paths
+from engine.host.live import switches
 from engine.host.state import HostState, Prepared
 from engine.tags import chains, changes, leasing, seen, sessions
 from engine.tags.context import Context
@@ -77,6 +78,8 @@ def lent(
     """As ``prepare``, with the descriptors that a program has to inherit which must not lose the leases when the holder
     and this process die. They are open until the end of the block."""
     repository = context.repository(repo_id)
+    if take_over:
+        switches.see_to(context.doors, state, repository.identity, image)
     record = context.visible(repo_id, image)
     _refuse_unusable(record, writable)
     if monitor and not writable:
@@ -112,6 +115,7 @@ def lent(
                 monitor or (known.monitor if known is not None else ""),
                 state.name_run_directory(run, context.connections[repo_id], image, name) if writable else (),
                 known.since if known is not None else context.doors.clock.wall(),
+                known.switch if known is not None else (),
             )  # fmt: skip
             entry = holding.start(context, state, entry, leases)
         yield entry, [int(lease.token.rpartition(":")[2]) for lease in leases]

@@ -38,6 +38,8 @@ class Prepared(NamedTuple):
     """Of a disk: paths that lead to the directory of its links, the same each time it is prepared."""
     since: float = 0.0
     """When it was prepared, 0.0: not noted."""
+    switch: tuple[str, ...] = ()
+    """Of a disk that goes on in another volume at this moment (``engine.host.live.switches``)."""
 
     @property
     def run(self) -> str:

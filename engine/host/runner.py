@@ -82,7 +82,7 @@ def _one(context: Context, state: HostState, repo_id: str, work: Work, tokens: d
     kept = None
     try:
         repository = context.repository(repo_id)
-        entry = merging.entry_of(state, repository, fix) if not tokens else None
+        entry = merging.entry_of(context, state, repository, fix) if not tokens else None
         if entry is not None:
             merging.run(context, state, repo_id, entry, fix)
         else:

@@ -276,7 +276,7 @@ class HostState:
             data, entry = self._sealed(f"prepared/{name}"), None
             with contextlib.suppress(TypeError, KeyError, ValueError, OverflowError):
                 known = {**data, "process": ProcessIdentity(*data["process"])}
-                known["names"] = tuple(map(str, data.get("names", ())))
+                known |= {field: tuple(map(str, data.get(field, ()))) for field in ("names", "switch")}
                 known["since"] = float(data.get("since", 0))
                 entry = Prepared(**_known(Prepared._fields, known))
             if entry is not None or self._is_there(f"prepared/{name}"):
@@ -303,7 +303,7 @@ class HostState:
     def save_prepared(self, entry: Prepared) -> None:
         """Note a prepared image."""
         data = entry._asdict()
-        for field in ("monitor", "names", "since"):
+        for field in ("monitor", "names", "since", "switch"):
             if not data[field]:
                 del data[field]  # as older programs wrote it
         self._write(_note(entry), sealed(data))

@@ -19,6 +19,7 @@ from engine.doors.processes import ProcessState
 from engine.errors import DiskwrightError, NotFound, Refused, StorageError, from_os_error
 from engine.fixes.work import Work
 from engine.formats.base import Repository
+from engine.host.live import switches
 from engine.host.state import HostState, Task
 from engine.tags import sources
 from engine.tags.context import Connection, Context
@@ -192,10 +193,13 @@ def limit(context: Context, state: HostState, repo_id: str, image_id: str, rate:
 
 def clear_away(doors: Doors, state: HostState, repository: Repository) -> None:
     """Have nothing wait for processes of this host that are gone: volumes of a repository that nobody uses are no
-    longer active, guests that were frozen go on. What cannot be done now is left to whoever looks next."""
+    longer active, guests that were frozen, or wait for another volume, go on. What cannot be done now is left to
+    whoever looks next."""
     with contextlib.suppress(DiskwrightError):
         if repository.activation is not None:
             repository.activation.end_unheld()
+    with contextlib.suppress(DiskwrightError):
+        switches.see_to(doors, state, repository.identity, patience_s=0)
     if state.frozen():
         from engine.host import machines  # hardly ever
 

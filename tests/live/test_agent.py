@@ -18,6 +18,7 @@ import pytest
 from engine.assembly import real_doors
 from engine.errors import ToolFailed
 from engine.host import machines
+from engine.host.live import switches
 from engine.host.state import HostState
 from engine.tools.hypervisor import agent
 from tests.doors.children import wait_ended
@@ -143,7 +144,7 @@ def freezer(state: str, guest: Guest) -> tuple[int, int]:
             notes, monitor = HostState(doors, state), f"qmp:/nowhere,agent={guest.path}"
             notes.note_frozen(monitor)
             arguments = [machines.GUEST, "host-a", state, monitor, *map(str, doors.processes.own())]
-            started = doors.processes.spawn(machines.WATCHDOG, arguments, [], notes.task_log("watchdog"))
+            started = doors.processes.spawn(switches.WATCHDOG, arguments, [], notes.task_log("watchdog"))
             doors.hypervisors.freeze(monitor)
             os.write(told, str(started.pid).encode())
             signal.pause()

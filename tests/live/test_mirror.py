@@ -12,6 +12,7 @@ import pytest
 
 from engine.api import Engine
 from engine.host import mirroring
+from engine.host.live import switches
 from engine.triage import rules
 from tests.crash.kit import World
 from tests.live.machine import Guest, Machine, numbers, state_after
@@ -49,10 +50,14 @@ def judge(engine: Engine, disk: str, guest: Guest, folder: Path) -> None:
     assert shown in [state_after(number, _BLOCKS) for number in range(guest.acknowledged, guest.issued + 1)]
 
 
+def watchdogs(disk: str) -> list[int]:
+    return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if _is_watchdog(path, disk)]
+
+
 def wait_for_watchdog(disk: str) -> None:
     """Until there is none of a disk any more."""
     deadline = time.monotonic() + 60
-    while any(_is_watchdog(path, disk) for path in Path("/proc").glob("[0-9]*/cmdline")):
+    while watchdogs(disk):
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -62,7 +67,7 @@ def _is_watchdog(path: Path, disk: str) -> bool:
         words = path.read_bytes().decode(errors="replace").split("\0")
     except OSError:
         return False
-    return mirroring.WATCHDOG in words and disk in words
+    return switches.WATCHDOG in words and disk in words
 
 
 def test_a_disk_gets_another_volume_while_its_guest_writes(world: World, tmp_path: Path):
@@ -98,11 +103,12 @@ def test_the_layers_that_a_disk_has_left_can_be_deleted_beside_its_machine(world
     judge(engine, disk, guest, tmp_path)
 
 
-@pytest.mark.parametrize("published", [False, True])
+@pytest.mark.parametrize(("published", "watched"), [(False, True), (True, True), (True, False)])
 def test_a_guest_goes_on_whose_runner_is_killed_in_the_switch(
-    published: bool, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    published: bool, watched: bool, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """The watchdog has the machine go on in what the record says."""
+    """The watchdog has the machine go on in what the record says; where that is killed as well, the one that a look at
+    the repository starts."""
     engine, disk, machine, guest = begun(world, tmp_path)
     name = "settle" if published else "_publish"
 
@@ -111,6 +117,8 @@ def test_a_guest_goes_on_whose_runner_is_killed_in_the_switch(
             machine.ask("job-complete", id=next(job["id"] for job in machine.ask("query-jobs")))
             while machine.ask("query-jobs")[0]["status"] != "pending":
                 pass
+        for pid in [] if watched else watchdogs(disk):
+            os.kill(pid, signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
 
     child = os.fork()
@@ -122,6 +130,8 @@ def test_a_guest_goes_on_whose_runner_is_killed_in_the_switch(
             os._exit(1)
     try:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        if not watched:
+            engine.check_storage_repository("a")
         guest.look()
         wanted = guest.acknowledged + 3
         guest.wait_for(wanted)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
 
 from engine.doors.hypervisor import Job
-from engine.errors import ImageBusy, Refused, Stopped, StorageError, ToolFailed
+from engine.errors import ImageBusy, OutcomeUnknown, Refused, Stopped, StorageError, ToolFailed
 from engine.fixes import rebuild
-from engine.host import machines, mirroring, paths, watchdog
+from engine.host import holding, machines, mirroring, paths
+from engine.host.live import switches, watchdog
 from engine.tags import changes
 from engine.triage import rules
 from sim.disk.files import Fault
 from sim.explore.cases.driver import Driver
 from sim.explore.cases.fixtures import images
 from sim.explore.together.live import MACHINE, POWER, VERB
-from sim.explore.together.rebuilds import rebuilt
+from sim.explore.together.rebuilds import BOTH, rebuilt
+from sim.hosts.crash import Crashed
 from sim.hosts.doors import spawning
 from sim.hosts.machine import SimMachine
 from sim.hosts.processes import SimProcess
@@ -33,7 +36,9 @@ def problems(*arguments: Any, **named: Any) -> list[str]:
     return [problem for run in played if run is not None for problem in run.problems]
 
 
-@pytest.mark.parametrize(("death", "every", "first"), [(VERB, 41, 30), (MACHINE, 37, 20), (POWER, 29, 9)])
+@pytest.mark.parametrize(
+    ("death", "every", "first"), [(VERB, 41, 30), (MACHINE, 37, 20), (POWER, 29, 9), (BOTH, 45, 70)]
+)
 def test_nothing_is_missed_whoever_dies(death: str, every: int, first: int):
     """Some of the steps."""
     assert not problems(_OTHER, deaths=(death,), every=every, first=first)
@@ -72,6 +77,10 @@ def no_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spawning, "watch", lambda process, arguments: None)
 
 
+def no_second_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(switches, "see_to", lambda *arguments, **named: None)
+
+
 def path_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "take_away", lambda context, run: None)
 
@@ -81,15 +90,16 @@ def path_never(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("plant", "found", "death", "first"), [
-    (early, "the disk does not show", POWER, 66),
-    (late, "the disk does not show", VERB, 61),
-    (no_watchdog, "its guest waits", VERB, 61),
-    (path_stays, "the disk does not show", VERB, 64),
-    (path_never, "cannot be started anew", VERB, 65),
+    (early, "the disk does not show", POWER, 70),
+    (late, "the disk does not show", VERB, 68),
+    (no_watchdog, "its guest waits", VERB, 67),
+    (no_second_watchdog, "its guest waits", BOTH, 67),
+    (path_stays, "the disk does not show", VERB, 72),
+    (path_never, "cannot be started anew", VERB, 70),
 ])  # fmt: skip
 def test_planted_bugs_are_found(plant: Any, found: str, death: str, first: int, monkeypatch: pytest.MonkeyPatch):
-    """The record before the machine is pending; after it was finished; nobody who goes on for a runner that is dead; a
-    path that leads to the old volume meanwhile, or never to the new one."""
+    """The record before the machine is pending; after it was finished; nobody who goes on for a runner that is dead, or
+    for a watchdog that is as well; a path that leads to the old volume meanwhile, or never to the new one."""
     plant(monkeypatch)
     played = rebuilt(_OTHER, deaths=(death,), first=first)
     assert any(found in problem for run in played if run is not None for problem in run.problems)
@@ -177,7 +187,7 @@ def test_a_watchdog_stays_where_nobody_can_end_the_switch(driver: Driver, monkey
     with pytest.raises(StorageError):
         engine.run_fix_here("a", a_rebuild(driver))
     host = driver.world.process_of(engine).host
-    assert [one.name for one in host.processes.values()].count(mirroring.WATCHDOG) == 1
+    assert [one.name for one in host.processes.values()].count(switches.WATCHDOG) == 1
     monkeypatch.undo()
     take_up, since = mirroring.take_up, driver.world.now
 
@@ -217,9 +227,9 @@ def test_a_machine_that_cannot_go_on_in_the_fresh_volume_keeps_the_old_one(
     assert SimMachine.read(start(driver, disk)) == shown
 
 
-def test_a_job_that_has_failed_is_kept_for_the_watchdog(driver: Driver, monkeypatch: pytest.MonkeyPatch):
+def test_what_is_between_two_volumes_waits_for_the_watchdog(driver: Driver, monkeypatch: pytest.MonkeyPatch):
     """The machine is on the old volume, its record on the fresh one, and the storage away: whoever comes first when it
-    is back takes the node that nobody uses for the disk, and has to leave what tells."""
+    is back would take the node that nobody uses for the disk, and leaves it alone."""
     _OTHER(driver)
     disk, engine = driver.named["disk"], driver.engine()
     machine = start(driver, disk)
@@ -230,10 +240,10 @@ def test_a_job_that_has_failed_is_kept_for_the_watchdog(driver: Driver, monkeypa
 
     monkeypatch.setattr(SimMachine, "finish", SimMachine.cancel)
     monkeypatch.setattr(mirroring, "_put_back", away)
-    with pytest.raises(StorageError):
+    with pytest.raises(OutcomeUnknown, match="is not known"):
         engine.run_fix_here("a", a_rebuild(driver))
     monkeypatch.undo()
-    with pytest.raises(Refused, match="job under way"):
+    with pytest.raises(Refused, match="between two volumes"):
         engine.create_snapshot("a", disk)
     driver.world.process_of(engine).end(killed=True)
     driver.world.direct.run_waiting()
@@ -259,6 +269,67 @@ def test_what_fails_after_the_seal_and_can_be_ended_is_told_as_done(driver: Driv
     assert record.volume is not None and record.last is not None and not record.last.last_error
     assert engine.context.repository("a").volumes.guarded(record.volume) and not record.scrap
     assert [node.format for node in machine.nodes()] == ["qcow2"] and not machine.jobs()
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_holder_that_fails_after_the_switch_is_told_as_it_is(
+    ends: bool, driver: Driver, monkeypatch: pytest.MonkeyPatch
+):
+    """The disk is on the fresh volume. With another holder there it is done; not so while the old one does not end,
+    which has the old volume locked."""
+    _OTHER(driver)
+    disk, engine = driver.named["disk"], driver.engine()
+    start(driver, disk)
+    over, end, hold = switches.over, holding.end, machines.hold
+
+    def fail(*arguments: Any, **named: Any) -> Any:
+        monkeypatch.setattr(machines, "hold", hold)
+        raise StorageError("a holder is in the way")
+
+    def then(*arguments: Any) -> None:
+        over(*arguments)
+        monkeypatch.setattr(*((machines, "hold", fail) if ends else (holding, "end", fail)))
+
+    monkeypatch.setattr(switches, "over", then)
+    with contextlib.nullcontext() if ends else pytest.raises(OutcomeUnknown, match="no holder keeps others away"):
+        engine.run_fix_here("a", a_rebuild(driver))
+    monkeypatch.setattr(holding, "end", end)
+    record = changes.read(engine.context.repository("a"), disk).record
+    assert record.volume is not None and str(record.volume.format) == "qcow2"
+    assert engine.context.repository("a").volumes.guarded(record.volume) == ends
+    assert len(engine.list_prepared()) == 1
+
+
+def test_a_watchdog_does_nothing_for_a_preparation_that_is_gone(driver: Driver, monkeypatch: pytest.MonkeyPatch):
+    """The machine was killed and the disk prepared anew before the watchdog could do anything: that leads its path, and
+    has its record, as if there had been no switch."""
+    _OTHER(driver)
+    disk, engine = driver.named["disk"], driver.engine()
+    machine = start(driver, disk)
+    process = driver.world.process_of(engine)
+
+    def dies(*arguments: Any) -> None:
+        process.kill()
+
+    monkeypatch.setattr(mirroring, "_publish", dies)
+    with pytest.raises(Crashed):
+        engine.run_fix_here("a", a_rebuild(driver))
+    monkeypatch.undo()
+    machine.kill()
+    other = driver.world.host(process.host.name)
+    other.teardown_image("a", disk)
+    entry = other.prepare_image("a", disk)
+    record = changes.read(other.context.repository("a"), disk)
+    driver.world.direct.run_waiting()
+    assert changes.read(other.context.repository("a"), disk) == record and other.list_prepared() == [entry]
+
+
+def test_a_watchdog_leaves_a_runner_alone_that_is_past_its_switch(driver: Driver):
+    """However long that goes on with something else."""
+    engine = driver.engine()
+    runner = driver.world.process_of(engine).host.process("runner")
+    watchdog.wait(engine.doors, runner.identity, lambda: True)
+    assert not runner.dead
 
 
 def test_a_job_of_somebody_else_and_an_interrupted_snapshot_are_refused(driver: Driver, monkeypatch: Any):
@@ -287,5 +358,5 @@ def test_a_watchdog_kills_a_runner_that_stands_still(driver: Driver, monkeypatch
         runner = host.process("runner")
         runner.frozen_until = float("inf") if frozen else None
         since = driver.world.now
-        watchdog.wait(engine.doors, runner.identity)
+        watchdog.wait(engine.doors, runner.identity, lambda: False)
         assert runner.dead and driver.world.now - since < seconds

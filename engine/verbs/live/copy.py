@@ -144,5 +144,5 @@ def _begun(
 
 
 def _machine_of(context: Context, state: HostState, repo_id: str, image: str) -> Prepared | None:
-    entry = machines.entry_of(state, context.repository(repo_id), image)
+    entry = machines.entry_of(context, state, context.repository(repo_id), image)
     return entry if entry is not None and entry.monitor else None

@@ -63,7 +63,7 @@ def snapshots_of(
 def _entries(context: Context, state: HostState, repo_id: str, disks: Sequence[str]) -> dict[str, Prepared]:
     """Return how those disks are prepared whose machine can be spoken to."""
     repository = context.repository(repo_id)
-    found = {disk: machines.entry_of(state, repository, disk) for disk in disks}
+    found = {disk: machines.entry_of(context, state, repository, disk) for disk in disks}
     return {disk: entry for disk, entry in found.items() if entry is not None and entry.monitor}
 
 

@@ -1,8 +1,8 @@
 """A guest whose file systems stand still while a snapshot is taken of its disks, which then lacks nothing of a file.
 
 The agent in the guest is asked first whether it answers: else nothing is done. (1) A note of this host tells who is
-about to freeze the guest; (2) a watchdog is started (``engine.host.watchdog``); (3) *the guest is frozen*. (4) What has
-to be of that moment happens. (5) *The guest is thawed.* (6) The watchdog is ended, the note removed.
+about to freeze the guest; (2) a watchdog is started (``engine.host.live.watchdog``); (3) *the guest is frozen*. (4)
+What has to be of that moment happens. (5) *The guest is thawed.* (6) The watchdog is ended, the note removed.
 
 Whoever dies after (3), the guest goes on: the watchdog of a process that is gone thaws it, and where that is killed too
 the next check, snapshot or attach of this host does. In (5) the agent says how many file systems were frozen until
@@ -15,6 +15,7 @@ from engine.data import monitors
 from engine.doors.processes import ProcessIdentity
 from engine.errors import DiskwrightError, Refused, ToolFailed, from_os_error
 from engine.host import machines
+from engine.host.live import switches
 from engine.host.state import HostState
 from engine.tags.context import Context
 
@@ -65,7 +66,7 @@ class Guest:
         arguments = [machines.GUEST, ids.host_id, self._state.directory, self._monitor, *map(str, own)]
         try:
             log = self._state.task_log("watchdog-guest")
-            return self._doors.processes.spawn(machines.WATCHDOG, arguments, [], log)
+            return self._doors.processes.spawn(switches.WATCHDOG, arguments, [], log)
         except OSError as error:
             raise from_os_error(error, "start the watchdog of a guest") from error
 

@@ -31,7 +31,7 @@ from engine.verbs.commit import require_fits
 def grow(context: Context, state: HostState, repo_id: str, disk: str, size: int) -> None:
     """Make a disk ``size`` bytes long, durable on return: while its machine runs, where that can be spoken to."""
     repository = context.repository(repo_id)
-    entry = machines.entry_of(state, repository, require_id(disk, "image_id"))
+    entry = machines.entry_of(context, state, repository, require_id(disk, "image_id"))
     if entry is None or not entry.monitor:
         resize.grow(context, repo_id, disk, size)
         return

@@ -61,7 +61,7 @@ class _Wanted(NamedTuple):
 def snapshot_of(context: Context, state: HostState, repo_id: str, disk: str, user_data: Any, options: Options) -> str:
     """Make a snapshot of a disk and return its id: while its machine runs, where that can be spoken to."""
     require_id(disk, "base_virtual_disk_id")
-    entry = machines.entry_of(state, context.repository(repo_id), disk)
+    entry = machines.entry_of(context, state, context.repository(repo_id), disk)
     if entry is None or not entry.monitor:
         return snapshot.snapshot(context, repo_id, disk, user_data, options)
     wanted = _Wanted(True, check_user_data(user_data), options.strategy, quiesce=options.quiesce)

@@ -309,14 +309,17 @@ class Run:
                 self._use()
             if self.count == self._effect:
                 self._what = f"{call} {what}"
-                if self._dies == MACHINE:
-                    self._machine.kill()
-                elif self._dies == POWER:
-                    self._cut()
-                    process.kill()
-                elif self._dies == VERB:
-                    process.kill()
+                self._die(process)
         return Fault.NONE
+
+    def _die(self, process: SimProcess) -> None:
+        if self._dies == MACHINE:
+            self._machine.kill()
+        elif self._dies == POWER:
+            self._cut()
+            process.kill()
+        elif self._dies == VERB:
+            process.kill()
 
     def _use(self) -> None:
         if not self._machine.running or self._machine.stands_still:

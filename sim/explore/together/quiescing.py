@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from engine.api import Engine
-from engine.host import machines
+from engine.host.live import switches
 from sim.disk.files import Fault
 from sim.explore.cases.driver import Driver
 from sim.explore.cases.fixtures import images
@@ -65,7 +65,7 @@ class Quiesced(Run):
         super()._act(engine, hooked)
         if self._then == UNWATCHED:
             for process in [*self._host.processes.values()]:
-                if process.name == machines.WATCHDOG:
+                if process.name == switches.WATCHDOG:
                     process.end(killed=True)
         self._world.direct.run_waiting()
         if self._then != UNWATCHED:
@@ -73,7 +73,7 @@ class Quiesced(Run):
         engine = self._world.host("one")
         engine.check_storage_repository("a")
         self._require_thawed()
-        left = [process for process in self._host.processes.values() if process.name == machines.WATCHDOG]
+        left = [process for process in self._host.processes.values() if process.name == switches.WATCHDOG]
         if left or engine.state.frozen():
             self._problems.append("something of a freeze is left")
 

@@ -2,7 +2,7 @@
 
 ``spawn`` starts ``engine.host.runner`` (the same code, called as a function with doors of this host; its
 output goes to the log), ``engine.host.holder`` (a process that only has leases; until a note names it, it ends with
-the one that started it) and ``engine.host.watchdog`` (which begins to run when the one that started it is dead: that
+the one that started it) and ``engine.host.live.watchdog`` (which begins to run when its runner is dead: that
 it kills that one when it stands still is not modelled). Process groups, sessions, limits and the exit code of a child
 are not modelled.
 """
@@ -19,7 +19,8 @@ from engine.doors.leases import Lease
 from engine.doors.processes import ProcessIdentity, ProcessState
 from engine.doors.shared_leases import TOKEN_PREFIX
 from engine.errors import DiskwrightError
-from engine.host import machines, runner, watchdog
+from engine.host import machines, runner
+from engine.host.live import switches, watchdog
 from sim.disk.nodes import DataOp, fail
 from sim.disk.storage import SimStorage
 from sim.hosts.lock_table import Description
@@ -46,7 +47,7 @@ class SimProcesses:
         programs: dict[str, Callable[[SimProcess], Any] | None] = {
             "engine.host.runner": lambda child: run_engine_runner(child, arguments[0], log),
             HOLDER: None,
-            machines.WATCHDOG: None,
+            switches.WATCHDOG: None,
         }
         if module not in programs:
             raise fail(errno.ENOENT, module)
@@ -63,12 +64,19 @@ class SimProcesses:
         if module == HOLDER:
             self._host.unnamed[child.identity.pid] = storage, arguments[1]
             self._process.at_death(lambda: self._host.end_unnamed(child))
-        if module == machines.WATCHDOG:
-            self._process.at_death(lambda: self._wake(child, arguments))
+        if module == switches.WATCHDOG:
+            self._watch_over(ProcessIdentity(arguments[-3], *map(int, arguments[-2:])), child, arguments)
         if program is not None:
             child.main = lambda: program(child)
             self._host.world.executor.launch(child)
         return child.identity
+
+    def _watch_over(self, runner: ProcessIdentity, child: SimProcess, arguments: list[str]) -> None:
+        found = self._host.find(runner)
+        if found is None:
+            self._wake(child, arguments)
+        else:
+            found.at_death(lambda: self._wake(child, arguments))
 
     def _wake(self, child: SimProcess, arguments: list[str]) -> None:
         if not child.dead:

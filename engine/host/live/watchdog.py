@@ -1,10 +1,10 @@
 """The watchdog: a process that lets no guest wait for somebody who is dead.
 
-``python -m engine.host.watchdog HOST STATE REPO IMAGE FRESH OLD BOOT PID STARTED``. While a runner (BOOT PID STARTED)
-changes the volume of a running disk from OLD to FRESH (``engine.host.mirroring``) it waits for its end, in a session of
-its own, and has no lease. Then it does what the disk's record says: the machine goes on in FRESH, or in OLD. The runner
-ends it with SIGTERM when there is nothing to do any more. One that was stopped by a signal, or does not get on, is
-killed: its guest waits.
+``python -m engine.host.live.watchdog HOST STATE REPO IMAGE FRESH OLD BOOT PID STARTED``. While a runner
+(BOOT PID STARTED) changes the volume of a running disk from OLD to FRESH (``engine.host.mirroring``) it waits for its
+end, in a session of its own, and has no lease. Then it does what the disk's record says: the machine goes on in FRESH,
+or in OLD; unless no preparation tells of that switch any more. The runner ends it with SIGTERM when there is nothing to
+do any more. One that was stopped by a signal, or does not get on, is killed: its guest waits.
 
 ``… guest HOST STATE MONITOR BOOT PID STARTED``: while a process has the file systems of a guest frozen
 (``engine.verbs.live.quiesced``). When that is gone, stands still, or takes too long, the guest is thawed; nobody is
@@ -14,12 +14,14 @@ killed for that, unless it stands still and keeps the agent to itself.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from engine.assembly import real_doors
 from engine.doors import Doors
 from engine.doors.processes import ProcessIdentity, ProcessState
 from engine.errors import DiskwrightError
 from engine.host import machines, mirroring
+from engine.host.live import switches
 from engine.host.state import HostState
 from engine.tags.context import Context
 
@@ -33,14 +35,17 @@ _TRIES_S = 3600.0
 """So long somebody else may speak to the machine, or the storage be away: its guest waits as long."""
 
 
-def wait(doors: Doors, runner: ProcessIdentity) -> None:
-    """Return when the runner is gone, at most a minute later."""
+def wait(doors: Doors, runner: ProcessIdentity, is_over: Callable[[], bool]) -> None:
+    """Return when the runner is gone, at most a minute later; or when there is nothing to do any more, and it goes on
+    with something else."""
     clock, processes = doors.clock, doors.processes
     since = running = clock.monotonic()
     while (state := processes.state(runner)) is not ProcessState.GONE:
         now = clock.monotonic()
         running = running if state is ProcessState.STOPPED else now
         if now > running + _STOPPED_S or now > since + _AT_MOST_S:
+            if is_over():
+                return
             processes.kill(runner)
         clock.sleep(_LOOK_AGAIN_S)
 
@@ -53,10 +58,8 @@ def settle(doors: Doors, arguments: list[str]) -> None:
     deadline = doors.clock.monotonic() + _TRIES_S
     while True:
         try:
-            if not any(one.image == disk and one.writable for one in (*state.prepared(), *state.unheld())):
-                return
-            entry = machines.entry_of(state, context.repository(repo_id), disk)
-            if entry is not None and entry.monitor:
+            entry = switches.find(state, disk, fresh, old)
+            if entry is not None:
                 mirroring.take_up(context, state, repo_id, entry, fresh, old)
             return
         except DiskwrightError:
@@ -105,7 +108,9 @@ def main(arguments: list[str]) -> None:
         thaw(doors, arguments[1:])
         return
     doors = real_doors(arguments[0], arguments[1])
-    wait(doors, ProcessIdentity(arguments[6], int(arguments[7]), int(arguments[8])))
+    state, (disk, fresh, old) = HostState(doors, arguments[1]), arguments[3:6]
+    runner = ProcessIdentity(arguments[6], int(arguments[7]), int(arguments[8]))
+    wait(doors, runner, lambda: switches.find(state, disk, fresh, old) is None)
     settle(doors, arguments)
 
 

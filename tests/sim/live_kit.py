@@ -7,7 +7,8 @@ from typing import Any
 from engine.data.model import Fix
 from engine.triage import rules
 from sim.explore.cases.driver import Driver
-from sim.explore.together.live import Wrong, runs
+from sim.explore.together.live import runs
+from sim.explore.together.wrong import Wrong
 from sim.hosts.machine import SimMachine
 
 MONITOR = "qmp:/run/vm"

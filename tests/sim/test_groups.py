@@ -18,7 +18,8 @@ from sim.explore.cases.driver import Driver
 from sim.explore.cases.fixtures import images
 from sim.explore.search.explorer import Explorer
 from sim.explore.together.groups import runs
-from sim.explore.together.live import LIBVIRT, MACHINE, POWER, VERB, Wrong
+from sim.explore.together.live import LIBVIRT, MACHINE, POWER, VERB
+from sim.explore.together.wrong import Wrong
 from sim.hosts.machine import SimMachine
 from sim.hosts.world import LVM, NFS, SHARED, World
 from tests.sim.live_kit import start

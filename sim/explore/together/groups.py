@@ -27,8 +27,10 @@ from sim.explore.cases.taking import offered, run_each_once
 from sim.explore.oracle.reference import USABLE
 from sim.explore.search.explorer import EFFECTS
 from sim.explore.together import devices
+from sim.explore.together.cuts import worlds_after
 from sim.explore.together.guests import SimGuest
-from sim.explore.together.live import AGAIN, DEATHS, MACHINE, MONITORS, POWER, QMP, RESTARTED, SEQUELS, VERB, Wrong
+from sim.explore.together.live import AGAIN, DEATHS, MACHINE, MONITORS, POWER, QMP, RESTARTED, SEQUELS, VERB
+from sim.explore.together.wrong import Wrong, told
 from sim.hosts.crash import Crashed
 from sim.hosts.doors.hypervisor import CHANGES
 from sim.hosts.machine import SimMachine
@@ -37,11 +39,6 @@ from sim.hosts.world import FORMAT, World
 
 _AT = 8 * BLOCK
 _MOST_FIXES = 16
-_MOST_STATES = 16
-"""Of the states after a power cut."""
-_SETTLED_BEFORE = 24
-"""So many effects before somebody dies all has become durable: names of older records are, which nobody syncs, and they
-would be too many to choose from."""
 
 Moment = dict[str, Content]
 """What each disk shows."""
@@ -161,8 +158,6 @@ class _Run:
         if call in EFFECTS or call in CHANGES or call in ("processes.spawn", "processes.terminate"):
             self.count += 1
             self._use()
-            if self.count == self._effect - _SETTLED_BEFORE:
-                self._world.storage.settle()
             if self.count == self._effect:
                 self._what = f"{call} {what}"
                 if self._dies == MACHINE:
@@ -239,10 +234,7 @@ class _Run:
         self._look(self._world)
 
     def _cut(self) -> None:
-        states = self._world.crash_states()
-        apart = len(states) // _MOST_STATES + 1
-        for state in [*states[:-1:apart], states[-1]]:
-            world = self._world.fork(state.storage)
+        for world in worlds_after(self._world):
             seen = dict(self._snapshots)
             self._judge(world, "after a power cut")
             self._look(world)
@@ -309,17 +301,5 @@ def _shown(engine: Engine, image: str, size: int) -> Content:
         engine.context.deactivate()
 
 
-def main() -> int:
-    """Explore all of it, and say what went wrong."""
-    harmed = 0
-    for monitor in MONITORS:
-        for used in (1, 2):
-            for run in runs(monitor=monitor, used=used):
-                if run is not None:
-                    harmed += 1
-                    print(run)  # noqa: T201 - a command
-    return int(bool(harmed))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(told(run for monitor in MONITORS for used in (1, 2) for run in runs(monitor=monitor, used=used)))

@@ -20,7 +20,6 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
-from typing import NamedTuple
 
 from engine.api import Engine
 from engine.data.model import Fix, VolumeFormat, aligned
@@ -35,6 +34,8 @@ from sim.explore.cases.taking import offered, run_each_once
 from sim.explore.oracle.reference import USABLE
 from sim.explore.search.explorer import EFFECTS
 from sim.explore.together import devices
+from sim.explore.together.cuts import worlds_after
+from sim.explore.together.wrong import Wrong, told
 from sim.hosts.crash import Crashed
 from sim.hosts.doors.hypervisor import CHANGES
 from sim.hosts.machine import SimMachine
@@ -45,11 +46,6 @@ MONITORS = QMP, LIBVIRT = "qmp:/run/machine", "libvirt:qemu:///system/machine"
 """Its own, or that of libvirt, which starts it anew as it is defined, prepared by the hook."""
 _AT = 8 * BLOCK
 _MOST_FIXES = 12
-_SETTLED_AFTER = 8
-"""So many effects after a copy was acknowledged all that is not durable has become so: what each phase of it leaves in
-two repositories is enough for one power cut."""
-_MOST_STATES = 12
-"""Of the states after a power cut of more than one repository at once; of others four times as many."""
 SNAPSHOT, RESIZE, MERGE, COPY, EXPORT = "snapshot", "resize", "merge", "copy", "export"
 LONGER = images.SIZE + 4 * BLOCK + 100
 VERB, MACHINE, POWER = "verb", "machine", "power"
@@ -80,17 +76,6 @@ PREPARED: dict[str, tuple[Callable[[Driver], object], ...]] = {
     ),
 }
 """What is there when each begins. Where nothing can be merged a snapshot is taken beside the machine, and removed."""
-
-
-class Wrong(NamedTuple):
-    """A run in which something came to harm."""
-
-    dies: str
-    effect: int
-    what: str
-    """The call before which it was."""
-    then: str
-    problems: tuple[str, ...]
 
 
 def runs(
@@ -152,8 +137,6 @@ class Run:
         self._snapshots: dict[str, Content] = {}
         self._copied: tuple[str, int] | None = None
         """The copy that was acknowledged, and how many moments there were then."""
-        self._acknowledged_for = 0
-        """Effects since then."""
         self._sizes = {self._content.size}
         """What the record may say."""
         self._problems: list[str] = []
@@ -302,9 +285,6 @@ class Run:
         """As a hook: before each effect the machine writes, and somebody dies."""
         if call in EFFECTS or call in CHANGES or call in ("processes.spawn", "processes.terminate"):
             self.count += 1
-            self._acknowledged_for += self._copied is not None
-            if self._acknowledged_for == _SETTLED_AFTER:
-                self._world.storage.settle()
             if self._then != QUIET:
                 self._use()
             if self.count == self._effect:
@@ -401,11 +381,7 @@ class Run:
         self._look()
 
     def _cut(self) -> None:
-        states = self._world.crash_states()
-        most = _MOST_STATES if self._verb in (COPY, EXPORT) else 4 * _MOST_STATES
-        apart = len(states) // most + 1  # two repositories, or a file besides, or more litter: each with each
-        for state in [*states[:-1:apart], states[-1]]:
-            world = self._world.fork(state.storage)
+        for world in worlds_after(self._world):
             self._judge(world, "after a power cut")
             seen = dict(self._snapshots)
             self._look(world)
@@ -476,22 +452,18 @@ def _shown(engine: Engine, image: str, size: int, repository: str = "a") -> Cont
         engine.context.deactivate()
 
 
-def main(format: str = FORMAT) -> int:
-    """Explore all of it in a format, and say what went wrong."""
-    harmed = 0
-    cases = [(verb, prepare) for verb, all_of_it in PREPARED.items() for prepare in all_of_it]
+def all_of_it(format: str = FORMAT) -> Iterator[Wrong | None]:
+    """Each verb and fix, with all that it may begin with."""
+    cases = [(verb, prepare) for verb, prepared in PREPARED.items() for prepare in prepared]
     for (verb, prepare), monitor in product(cases, MONITORS):
         refused = monitor == LIBVIRT and prepare in (
             images.a_removed_one_further_down,
             images.a_removed_one_at_the_bottom,
         )
         refused = refused or (format == LVM and (verb, prepare) == (RESIZE, images.a_raw_disk))
-        for run in () if refused else runs(verb, prepare, format, monitor=monitor):
-            if run is not None:
-                harmed += 1
-                print(run)  # noqa: T201 - a command
-    return int(bool(harmed))
+        if not refused:
+            yield from runs(verb, prepare, format, monitor=monitor)
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(told(all_of_it(*sys.argv[1:])))

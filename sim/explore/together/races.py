@@ -130,6 +130,12 @@ def _remove_and_merge(driver: Driver) -> Operation:
 _ALL = (
     Race("user-data", images.a_disk, lambda s: operations.user_data("a", images.disk(s), {"n": 1}), _there_and_back),
     Race("snapshots", images.a_disk, _snapshot, _snapshot),
+    Race(
+        "snapshot-groups",
+        images.two_disks,
+        lambda s: operations.snapshots("a", images.both(s)),
+        lambda s: operations.snapshots("a", images.both(s)[1:]),
+    ),
     Race("copies", images.a_chain, _copy, _copy),
     Race("clean-and-base", _removed_here_whole_there, _rule("a", rules.C_REMOVED), _disk_on_replica),
     Race("merge-and-base", _removed_with_a_child, _rule("a", rules.M_CHAIN), _disk_on_replica),

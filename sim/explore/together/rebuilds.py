@@ -17,7 +17,8 @@ from engine.host.live import switches
 from engine.triage import rules
 from sim.explore.cases.driver import Driver
 from sim.explore.cases.fixtures import images
-from sim.explore.together.live import DEATHS, POWER, SEQUELS, VERB, Run, Wrong, runs
+from sim.explore.together.live import DEATHS, POWER, SEQUELS, VERB, Run, runs
+from sim.explore.together.wrong import Wrong, told
 from sim.hosts.processes import SimProcess
 from sim.hosts.world import FORMAT
 
@@ -126,16 +127,5 @@ def _rebuilds(engine: Engine) -> list[Fix]:
     return [fix for fix in engine.check_storage_repository("a") if fix.rule in rules.BESIDE]
 
 
-def main() -> int:
-    """Explore all of it, and say what went wrong."""
-    harmed = 0
-    for prepare in PREPARED:
-        for run in rebuilt(prepare):
-            if run is not None:
-                harmed += 1
-                print(run)  # noqa: T201 - a command
-    return int(bool(harmed))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(told(run for prepare in PREPARED for run in rebuilt(prepare)))

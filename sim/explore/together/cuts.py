@@ -1,0 +1,27 @@
+"""The power is cut while machines run: of the states that may be left one of those that are alike to the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sim.explore.search.canonical import canonical_key
+from sim.explore.search.cuts import cuts, pending_count
+from sim.hosts.world import World
+
+MAX_PENDING = 8
+"""More at once is an error of the engine's discipline."""
+
+
+def worlds_after(world: World) -> Iterator[World]:
+    """Yield a world for each, in which nobody runs; that in which nothing is lost first."""
+    count = pending_count(world.storage)
+    assert count <= MAX_PENDING, f"{count} operations are not durable: {world.storage.pending()}"
+    built, seen = set[int](), set[bytes]()
+    for cut in cuts(world.storage, world.profile):
+        if cut.key not in built:
+            built.add(cut.key)
+            storage = cut.build()
+            key = canonical_key(storage, exact=False)
+            if key not in seen:
+                seen.add(key)
+                yield world.fork(storage)

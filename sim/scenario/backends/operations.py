@@ -69,6 +69,13 @@ def create_snapshot(engine: Engine, repo: str, disk: str, user_data: Any, option
     return engine.create_snapshot(repo, disk, user_data, options)
 
 
+def create_snapshot_group(
+    engine: Engine, repo: str, disks: list[str], user_data: Any, options: dict[str, Any]
+) -> dict[str, str]:
+    """Create snapshots of several disks; return their ids by disk."""
+    return engine.create_snapshot_group(repo, disks, user_data, options)
+
+
 def copy(
     engine: Engine, repo: str, image: str, base: str | None, user_data: Any, options: dict[str, Any], work: str
 ) -> str:
@@ -214,6 +221,7 @@ def read(engine: Engine, repo: str, image: str) -> bytes:
 OPERATIONS: dict[str, Operation] = {
     "create_disk": create_disk,
     "create_snapshot": create_snapshot,
+    "create_snapshot_group": create_snapshot_group,
     "copy": copy,
     "import": import_file,
     "export": export,

@@ -313,6 +313,9 @@ class _Parser(Reader):
                 self.wrong(where, f"there is no host {value}; {nearest(value, list(self.hosts))}")
             elif kind == "image":
                 self._known(where, value, "image")
+            elif kind == "snapshots":
+                for disk in value:
+                    self._known(where, disk, "image")
             elif kind == "content":
                 self._content_reference(where, value)
             elif kind == "name":
@@ -346,6 +349,8 @@ class _Parser(Reader):
         self.names[name] = kind, home
 
     def _give(self, step: Step, fields: dict[str, Field]) -> None:
+        for snapshot in step.values["disks"].values() if step.verb == "create_snapshot_group" else ():
+            self._new(Scalar(snapshot, "str", step.lines["disks"]), snapshot, "image", self.home(step))
         name = step.values.get("as")
         if name is None or fields.get("as", Field("", "")).kind != "new":
             return
@@ -356,7 +361,7 @@ class _Parser(Reader):
         """The repository in which a step works."""
         values = step.values
         named = values.get("to") or values.get("in") or values.get("repository")
-        image = values.get("image") or values.get("disk") or values.get("of")
+        image = values.get("image") or values.get("disk") or values.get("of") or next(iter(values.get("disks", ())), "")
         return str(named or (self.names[image][1] if image in self.names else ""))
 
     # -- what cannot be
@@ -439,6 +444,8 @@ def _shown(value: Any, kind: str) -> str:
     if kind == "content":
         pieces = "; ".join(_piece(piece) for piece in value.get("pieces", ()))
         return pieces or " ".join(f"{key} {name}" for key, name in value.items() if key != "pieces") or "zeros"
+    if kind == "snapshots":
+        return " ".join(f"{disk}={snapshot}" for disk, snapshot in value.items())
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or "none"
     return what(Scalar(str(value), "str", 0)) if kind == "text" else str(value)

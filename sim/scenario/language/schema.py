@@ -44,6 +44,7 @@ KINDS = {
     "rule": "a rule, such as `B-COPY`",
     "rules": "a list of rules; where it says so also of types of fixes",
     "states": "a list of statuses",
+    "snapshots": "disks of one repository, each with a name for its snapshot: `{web: web-monday, mail: mail-monday}`",
     "content": "what is in the disk: a list of pieces, `as: NAME` (another image, `in: REPOSITORY` beside it),"
     " or `saved: NAME`",
     "ranges": "a list of `[start, length]`",
@@ -95,6 +96,13 @@ VERBS: dict[str, Verb] = {
         {
             "of": Field("image", "the disk", True), "in": IN, "as": _AS, "strategy": _STRATEGY,
             "user_data": _USER_DATA,
+        },
+        interruptible=True,
+    ),
+    "create_snapshot_group": Verb(
+        "freeze what several disks contain at one moment: all of it, or nothing",
+        {
+            "disks": Field("snapshots", "which ones", True), "strategy": _STRATEGY, "user_data": _USER_DATA,
         },
         interruptible=True,
     ),

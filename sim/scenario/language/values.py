@@ -41,6 +41,7 @@ class Reader:
             "rule": lambda node, field: self.choice(node, schema.RULES),
             "rules": lambda node, field: self._listed(node, (*schema.RULES, *map(str, FixType))),
             "states": lambda node, field: self._listed(node, schema.STATES),
+            "snapshots": lambda node, field: self._snapshots(node),
             "content": lambda node, field: self._content(node),
             "ranges": lambda node, field: self._ranges(node),
             "seconds": lambda node, field: self.seconds(node),
@@ -121,6 +122,13 @@ class Reader:
     def _listed(self, node: Node, choices: tuple[str, ...]) -> tuple[str, ...]:
         items = node.items if isinstance(node, Sequence) else (node,)
         return tuple(self.choice(item, choices) for item in items)
+
+    def _snapshots(self, node: Node) -> dict[str, str]:
+        """New names by the names of disks."""
+        items = self.mapping(node, "disks with names for their snapshots, such as {web: web-monday}").items
+        if not items:
+            self.wrong(node, "no disk is named")
+        return {self.name(disk): self.name(snapshot) for disk, snapshot in items}
 
     def _size(self, node: Node) -> int:
         match = _SIZE.match(self.scalar(node, "a size").text)

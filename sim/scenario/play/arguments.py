@@ -69,6 +69,15 @@ def _create_snapshot(names: Names, step: Step) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _create_snapshot_group(names: Names, step: Step) -> dict[str, Any]:
+    values = step.values
+    disks = [names.image(disk, step.lines["disks"]) for disk in values["disks"]]
+    return {
+        "repo": disks[0].repository, "disks": [disk.id for disk in disks], "user_data": values.get("user_data"),
+        "options": _options(values),
+    }  # fmt: skip
+
+
 def _copy(names: Names, step: Step) -> dict[str, Any]:
     values = step.values
     image = names.image(values["image"], step.lines["image"])
@@ -153,6 +162,7 @@ def _only_repository(names: Names, step: Step) -> dict[str, Any]:
 _ARGUMENTS: dict[str, Callable[[Names, Step], dict[str, Any]]] = {
     "create_disk": _create_disk,
     "create_snapshot": _create_snapshot,
+    "create_snapshot_group": _create_snapshot_group,
     "copy": _copy,
     "import": _import,
     "export": _export,

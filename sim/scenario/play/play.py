@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+from engine.api import Engine
 from engine.errors import DiskwrightError
+from engine.formats.base import TagEntry
 from sim.scenario.backends.backend import ActiveFault, Backend, Ended, Failure
 from sim.scenario.backends.operations import is_by_runner
 from sim.scenario.backends.simulated import SimBackend
@@ -249,12 +251,15 @@ class _Run:
             raise self.names.impossible(step.line, "a process that the engine starts can crash here, nothing else")
         target = str(arguments.get("repo", ""))
         makes = step.values.get("as") if step.verb in _MAKERS else None
+        group = step.values["disks"] if step.verb == "create_snapshot_group" else {}
         with self.backend.engine(step.host) as engine:
             faults = self.names.active(step.faults, engine, step.line)
-            known = _tags(engine, target) if makes else {}
+            known = _tags(engine, target) if makes or group else {}
         ended = self._tried(step, arguments, faults)
         if makes:
             self._bind(step, target, makes, ended, known)
+        if group:
+            self._bind_each(step, target, group, ended, known)
         self._told(step, ended)
         if ended.how == "frozen" and step.interruption is not None:
             self.names.waiting[step.interruption.job] = step
@@ -315,6 +320,19 @@ class _Run:
         else:
             self.names.unmade[name] = step.line
 
+    def _bind_each(self, step: Step, repo: str, group: dict[str, str], ended: Ended, known: dict[str, bool]) -> None:
+        """The same of snapshots of several disks: which disk each is of, records tell."""
+        made = ended.result
+        if not isinstance(made, dict):
+            with self.backend.engine(self.scenario.hosts[0]) as engine:
+                made = _snapshots_since(engine, repo, known)
+        for disk, name in group.items():
+            snapshot = made.get(self.names.images[disk].id)
+            if snapshot:
+                self.names.images[name] = NamedImage(repo, snapshot)
+            else:
+                self.names.unmade[name] = step.line
+
     def _keep(self, step: Step, ended: Ended) -> None:
         name = step.values.get("as")
         if ended.how == "done" and step.verb == "check" and name:
@@ -367,13 +385,30 @@ def _how(failure: Failure | None) -> str:
     return f"{failure.code}: {failure.message}" if failure else "that it succeeded"
 
 
-def _tags(engine: Any, repo: str) -> dict[str, bool]:
+def _tags(engine: Engine, repo: str) -> dict[str, bool]:
     """(whether it is strong) by tag; what cannot be listed is nothing."""
+    return {entry.id: bool(entry.record and entry.record.strong) for entry in _entries(engine, repo)}
+
+
+def _snapshots_since(engine: Engine, repo: str, known: Collection[str]) -> dict[str, str]:
+    """Snapshots that were begun or made since, by disk: the record of one that was begun names the disk, and a disk
+    stands on one that was made."""
+    found = {}
+    for entry in _entries(engine, repo):
+        if entry.record is not None and entry.record.operation is not None and entry.id not in known:
+            found[entry.record.operation.other] = entry.id
+    for entry in _entries(engine, repo):
+        parent = entry.record.volume.parent if entry.record is not None and entry.record.volume is not None else ""
+        if parent and parent not in known:
+            found[entry.id] = parent
+    return found
+
+
+def _entries(engine: Engine, repo: str) -> list[TagEntry]:
     try:
-        entries = engine.context.repository(repo).tags.scan().values()
+        return [entry for entry in engine.context.repository(repo).tags.scan().values() if not entry.tombstone]
     except DiskwrightError:
-        return {}
-    return {entry.id: bool(entry.record and entry.record.strong) for entry in entries if not entry.tombstone}
+        return []
 
 
 _ON_THE_HOST = ("prepare", "teardown", "write", "connect", "disconnect")

@@ -16,6 +16,7 @@ from engine.verbs.live import snapshot
 from sim.explore.cases.catalog import CASES
 from sim.explore.cases.driver import Driver
 from sim.explore.cases.fixtures import images
+from sim.explore.random.fuzz import fuzz
 from sim.explore.search.explorer import Explorer
 from sim.explore.together.groups import runs
 from sim.explore.together.live import LIBVIRT, MACHINE, POWER, VERB
@@ -103,6 +104,20 @@ def test_one_that_counts_early_is_found_at_rest(monkeypatch: pytest.MonkeyPatch)
     """By the crashes of the case alone."""
     strong_early(monkeypatch)
     assert Explorer(CASES["snapshot-group"], "process", max_violations=1, recover=False).run().violations
+
+
+@pytest.mark.parametrize(("world", "seeds"), [("groups", range(1, 6)), ("groups-nfs", range(1, 3))])
+def test_a_seed_with_groups_ends_in_order(world: str, seeds: range):
+    """Nobody finds some of their snapshots, whatever else goes on; and groups are made."""
+    played = [fuzz(seed, world=world) for seed in seeds]
+    assert not [problem for run in played for problem in run.problems]
+    assert [line for run in played for line in run.told if "snapshots" in line and "done" in line]
+
+
+def test_one_that_counts_early_is_found_by_chance(monkeypatch: pytest.MonkeyPatch):
+    """Within seconds."""
+    strong_early(monkeypatch)
+    assert any("was never made" in problem for seed in range(30, 90) for problem in fuzz(seed, world="groups").problems)
 
 
 def test_what_has_no_moment_in_common_is_refused(monkeypatch: pytest.MonkeyPatch):

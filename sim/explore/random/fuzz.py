@@ -8,7 +8,8 @@ share is a directory, one on a server (``--world nfs``), or a volume group on LV
 processes act at once; ``--world lvm-shared``: of all, see ``sim.explore.random.shared``; ``lvm-watched``: of all, with
 machines and watchdogs; ``lvm-operated``: of one host, beside whom somebody works with LVM's tools). With ``--world
 versions`` they share a directory, and one has an older program than the others; so with ``versions-nfs`` and
-``versions-lvm-shared``, and with ``versions-lvm`` the program of the one host is another one in some rounds.
+``versions-lvm-shared``, and with ``versions-lvm`` the program of the one host is another one in some rounds. With
+``groups`` and ``groups-nfs`` they often freeze several disks at one moment.
 
 Everything that is left to chance comes from one tape, so the same seed gives the same trace. Exit
 codes: 0 nothing found, 1 a violation, 2 a wrong request.
@@ -25,6 +26,7 @@ from collections.abc import Sequence
 from engine.errors import BadRequest, DiskwrightError
 from sim.arguments import Parser
 from sim.explore.random.group_operator import OperatedGroupRun
+from sim.explore.random.groups import GroupsRun, RemoteGroupsRun
 from sim.explore.random.rounds import ROUNDS, RandomRun, RemoteRun, RunResult, VolumeGroupRun
 from sim.explore.random.shared import SharedRun, WatchedRun
 from sim.explore.random.versions import GroupVersionsRun, RemoteVersionsRun, SharedVersionsRun, VersionsRun
@@ -34,7 +36,7 @@ from sim.hosts.tape import Tape
 COMMAND = "diskwright sim fuzz"
 WORLDS: dict[str, type[RandomRun]] = {
     "files": RandomRun, "nfs": RemoteRun, "lvm": VolumeGroupRun, "lvm-shared": SharedRun, "lvm-watched": WatchedRun,
-    "lvm-operated": OperatedGroupRun, "versions": VersionsRun,
+    "lvm-operated": OperatedGroupRun, "groups": GroupsRun, "groups-nfs": RemoteGroupsRun, "versions": VersionsRun,
     "versions-nfs": RemoteVersionsRun, "versions-lvm": GroupVersionsRun, "versions-lvm-shared": SharedVersionsRun,
 }  # fmt: skip
 

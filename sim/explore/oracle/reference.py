@@ -120,8 +120,8 @@ class Model(NamedTuple):
         found = blake2b(digest_size=12)
         for name, image in sorted(self.images.items()):
             found.update(repr((name, _facts(image))).encode())
-        for repo, image in sorted(self.unnamed, key=lambda item: (item[0], _facts(item[1]))):
-            found.update(repr((repo, _facts(image))).encode())
+        for told in sorted(repr((repo, _facts(image))) for repo, image in self.unnamed):
+            found.update(told.encode())
         for path, content in sorted(self.files.items()):
             found.update(repr((path, content and content.digest)).encode())
         for volume, data in sorted(self.strays.items()):

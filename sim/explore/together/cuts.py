@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sim.explore.search.canonical import canonical_key
 from sim.explore.search.cuts import cuts, pending_count
 from sim.hosts.world import World
 
@@ -16,12 +15,10 @@ def worlds_after(world: World) -> Iterator[World]:
     """Yield a world for each, in which nobody runs; that in which nothing is lost first."""
     count = pending_count(world.storage)
     assert count <= MAX_PENDING, f"{count} operations are not durable: {world.storage.pending()}"
-    built, seen = set[int](), set[bytes]()
+    told_apart, seen = set[int](), set[bytes]()
     for cut in cuts(world.storage, world.profile):
-        if cut.key not in built:
-            built.add(cut.key)
-            storage = cut.build()
-            key = canonical_key(storage, exact=False)
-            if key not in seen:
+        if cut.key not in told_apart:
+            told_apart.add(cut.key)
+            if (key := cut.canonical()) not in seen:
                 seen.add(key)
-                yield world.fork(storage)
+                yield world.fork(cut.build())

@@ -15,7 +15,8 @@ from engine.host.live import switches
 from sim.disk.files import Fault
 from sim.explore.cases.driver import Driver
 from sim.explore.cases.fixtures import images
-from sim.explore.together.live import DEATHS, LIBVIRT, POWER, QMP, SEQUELS, SNAPSHOT, VERB, Run, Wrong, runs
+from sim.explore.together.live import DEATHS, LIBVIRT, POWER, QMP, SEQUELS, SNAPSHOT, VERB, Run, runs
+from sim.explore.together.wrong import Wrong, told
 from sim.hosts.processes import SimProcess
 from sim.hosts.world import FORMAT
 
@@ -82,17 +83,5 @@ class Quiesced(Run):
             self._problems.append("its guest stays frozen")
 
 
-def main() -> int:
-    """Explore all of it, and say what went wrong."""
-    harmed = 0
-    for prepare in PREPARED:
-        for monitor in MONITORS:
-            for run in quiesced(prepare, monitor=monitor):
-                if run is not None:
-                    harmed += 1
-                    print(run)  # noqa: T201 - a command
-    return int(bool(harmed))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(told(run for prepare in PREPARED for monitor in MONITORS for run in quiesced(prepare, monitor=monitor)))

@@ -160,10 +160,11 @@ ensure_environment() {
 }
 
 # --- a Linux guest ----------------------------------------------------------------------------------------------------
-# A kernel, its modules and a busybox without libraries: unpacked into .venv/guest for tests, and not installed.
+# A kernel, its modules and a busybox without libraries: unpacked into .venv/guest for tests, and not installed. In the
+# folder "agent" there: qemu's guest agent with its libraries, as they are on this machine; empty where one is not.
 
 guest_wanted() {
-    [ "$level" = dev ] && [ ! -e "$venv/guest/vmlinuz" ] && command -v dpkg-deb >/dev/null && command -v apt-get >/dev/null &&
+    [ "$level" = dev ] && [ ! -e "$venv/guest/agent" ] && command -v dpkg-deb >/dev/null && command -v apt-get >/dev/null &&
         [ "$(dpkg --print-architecture)" = amd64 ]
 }
 
@@ -174,11 +175,20 @@ guest_kernel() { apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 
 unpack_guest() (
     cd "$1" && rm -rf ./* &&
         { [ -n "$(guest_kernel)" ] || apt update; } &&
-        apt-get -qq -o APT::Sandbox::User=root download "$(guest_kernel)" busybox-static &&
+        apt-get -qq -o APT::Sandbox::User=root download "$(guest_kernel)" busybox-static qemu-guest-agent &&
         for package in *.deb; do dpkg-deb -x "$package" unpacked || exit 1; done &&
         mkdir guest && find unpacked -name 'virtio*.ko' -exec cp {} guest/ \; &&
-        cp unpacked/bin/busybox guest/ && cp unpacked/boot/vmlinuz-* guest/vmlinuz
+        cp unpacked/bin/busybox guest/ && cp unpacked/boot/vmlinuz-* guest/vmlinuz && unpack_agent
 )
+
+unpack_agent() {
+    libraries=$(ldd unpacked/usr/sbin/qemu-ga) && mkdir guest/agent || return 1
+    case $libraries in *'not found'*) return 0 ;; esac
+    for library in $(echo "$libraries" | sed -n 's/^.*[ \t]\(\/[^ ]*\) (0x.*$/\1/p'); do
+        cp --parents -L "$library" guest/agent/ || return 1
+    done
+    cp unpacked/usr/sbin/qemu-ga guest/agent/
+}
 
 ensure_guest() {
     guest_wanted || return 0

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.live.domain import Daemon
@@ -50,13 +51,20 @@ sleep 1000
 """
 
 
+Entry = tuple[str, int, bytes]
+"""Of an archive: a path, its mode, what is there."""
+
+
 class LinuxGuest(ABC):
     """A machine with one disk, whose guest writes from the moment it is up."""
+
+    init = _INIT
+    modules: Sequence[str] = _MODULES
 
     def __init__(self, folder: Path) -> None:
         """Make what it boots, and boot it."""
         self._console, self._initramfs = folder / "console", folder / "initramfs"
-        self._initramfs.write_bytes(_initramfs())
+        self._initramfs.write_bytes(_initramfs(self.init, self.modules, self.besides()))
         self.acknowledged = self._before = 0
         """The number of the last write that was flushed; and of that before its machine was started."""
         self.sectors = 0
@@ -68,6 +76,10 @@ class LinuxGuest(ABC):
         self._before = self.acknowledged
         self._console.unlink(missing_ok=True)
         self.start_machine()
+
+    def besides(self) -> list[Entry]:
+        """What it boots besides."""
+        return []
 
     @abstractmethod
     def start_machine(self) -> None:
@@ -113,6 +125,9 @@ class LinuxGuest(ABC):
 class OfQemu(LinuxGuest):
     """One that was started by nobody but us, with a monitor."""
 
+    devices: tuple[str, ...] = ()
+    """What it has besides."""
+
     def __init__(self, folder: Path, path: str, format: str) -> None:
         disk = {"driver": format, "node-name": "disk", "file": {"driver": "file", "filename": path}}
         self._words = [
@@ -121,6 +136,7 @@ class OfQemu(LinuxGuest):
             "-no-reboot", "-chardev", f"file,id=console,path={folder / 'console'}", "-serial", "chardev:console",
             "-qmp", f"unix:{folder / 'guest.qmp'},server=on,wait=off",
             "-blockdev", json.dumps(disk), "-device", "virtio-blk-pci,drive=disk",
+            *(word.format(folder=folder) for word in self.devices),
         ]  # fmt: skip
         super().__init__(folder)
 
@@ -138,10 +154,13 @@ class OfQemu(LinuxGuest):
 class OfLibvirt(LinuxGuest):
     """A domain, defined as its disk's element says."""
 
+    elements = ""
+    """What it has besides."""
+
     def __init__(self, folder: Path, daemon: Daemon, name: str, disk: str) -> None:
         self._daemon, self._name = daemon, name
         boot = f"<kernel>{_KERNEL}</kernel><initrd>{folder / 'initramfs'}</initrd><cmdline>{_WORDS}</cmdline>"
-        console = f"<serial type='file'><source path='{folder / 'console'}'/></serial>"
+        console = f"<serial type='file'><source path='{folder / 'console'}'/></serial>{self.elements}"
         daemon.define(name, disk, console, boot=boot, memory=_MEMORY_MIB)
         super().__init__(folder)
 
@@ -173,11 +192,12 @@ def _number(block: bytes) -> int:
     return number
 
 
-def _initramfs() -> bytes:
+def _initramfs(init: str, modules: Sequence[str], besides: list[Entry]) -> bytes:
     """An archive in the format of cpio that the kernel takes ("newc")."""
     entries = [(name, 0o40755, b"") for name in ("bin", "dev", "sys", "proc")]
-    entries += [("init", 0o100755, _INIT.encode()), ("bin/busybox", 0o100755, (PARTS / "busybox").read_bytes())]
-    entries += [(f"{name}.ko", 0o100644, (PARTS / f"{name}.ko").read_bytes()) for name in _MODULES]
+    entries += [("init", 0o100755, init.encode()), ("bin/busybox", 0o100755, (PARTS / "busybox").read_bytes())]
+    entries += [(f"{name}.ko", 0o100644, (PARTS / f"{name}.ko").read_bytes()) for name in modules]
+    entries += besides
     return b"".join(_entry(*entry) for entry in [*entries, ("TRAILER!!!", 0, b"")])
 
 

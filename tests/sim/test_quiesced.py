@@ -17,8 +17,8 @@ from sim.disk.files import Fault
 from sim.explore.cases.driver import Driver, MiB, read
 from sim.explore.cases.fixtures import images
 from sim.explore.together.guests import SimGuest
-from sim.explore.together.live import MACHINE, POWER, VERB
-from sim.explore.together.quiescing import MONITORS, quiesced
+from sim.explore.together.live import LIBVIRT, MACHINE, POWER, VERB
+from sim.explore.together.quiescing import quiesced
 from sim.hosts.doors import spawning
 from sim.hosts.machine import SimMachine
 from sim.hosts.processes import SimProcess
@@ -34,17 +34,16 @@ def problems(*arguments: Any, **named: Any) -> list[str]:
     return [problem for run in played if run is not None for problem in run.problems]
 
 
-@pytest.mark.parametrize(("death", "every", "first"), [(VERB, 50, 44), (MACHINE, 60, 50), (POWER, 60, 36)])
+@pytest.mark.parametrize(("death", "every", "first"), [(VERB, 90, 44), (MACHINE, 90, 50), (POWER, 90, 36)])
 def test_no_guest_stays_frozen_whoever_dies(death: str, every: int, first: int):
     """Some of the steps."""
     assert not problems(images.a_disk, deaths=(death,), every=every, first=first)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("monitor", MONITORS)
-def test_no_guest_stays_frozen_at_any_step(monitor: str):
-    """More of them. All of them: ``make live``."""
-    assert not problems(images.a_raw_disk, every=17, first=3, monitor=monitor)
+def test_no_guest_stays_frozen_at_any_step():
+    """More of them, behind libvirt. All of them: ``make live``."""
+    assert not problems(images.a_raw_disk, every=29, first=7, monitor=LIBVIRT)
 
 
 def no_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ ALL = (*BOTH, (100, 30), (250, 60))
 SCREENS: dict[str, tuple[tuple[str, ...], tuple[tuple[int, int], ...]]] = {
     "triage": ((), ALL),
     "images": (("2",), ALL),
+    "images-marked": (("2", "slash", *"!snap", "enter", "space", "space", "s"), BOTH),
     "runs": (("3",), BOTH),
     "timeline": (("4",), BOTH),
     "triage-queued": (("space", "space"), BOTH),

@@ -26,9 +26,11 @@ from tests.console.kit import (
     told,
 )
 from tui.console.app import ConsoleApp
+from tui.console.control.images import group_text
 from tui.console.dialogs.fields import completed
 from tui.console.pages.images.page import ImagesPage
 from tui.console.site import Site
+from tui.view.machines import MachineRow, MachineState
 from tui.work.noted import NotedEngine
 
 
@@ -83,6 +85,46 @@ async def test_an_image_is_made_changed_removed_and_restored(tmp_path: Path) -> 
         assert (tmp_path / "out.raw").stat().st_size == 1 << 20
         assert app.session_log.entries[0].command == "diskwright create-disk pool 1M --name web"
         assert app.session_log.entries[-1].command.endswith(f"{tmp_path}/out.raw --format raw")
+
+
+async def test_several_disks_are_frozen_at_one_moment(tmp_path: Path) -> None:
+    """Those that are marked: what happens to each is said before, and they are not marked any more afterwards."""
+    async with opened(tmp_path) as (pilot, app, site):
+        with site.engine() as engine:
+            disks = {name: engine.create_virtual_disk("pool", 1 << 20, user_data={"name": name}) for name in "abc"}
+        page = cast(ImagesPage, app.page_shown)
+        await press(pilot, "R", "space", "space", "up", "space")
+        assert len(page.marked) == 1, "space takes it back, too"
+        await press(pilot, "up", "space", "s", *"monday")
+        text = " ".join(screen_text(app).replace("│", " ").split())
+        assert "all are made, or none" in text and text.count("nobody uses it; until all are made nobody can") == 2
+        marked = page.marked
+        await press(pilot, "enter")
+        with site.engine() as engine:
+            names = sorted(image.name for image in engine.list_images("pool"))
+        assert names == ["a", "b", "c", "monday", "monday"] and not page.marked
+        assert "Snapshots of 2 disks were made" in told(app)
+        row = page.row()
+        assert row is not None and row.label == "monday"
+        await press(pilot, "w")
+        assert "of one moment with" in screen_text(app)
+        await press(pilot, "escape")
+        wanted = f"diskwright create-snapshot-group pool {' '.join(marked)} --name monday"
+        assert app.session_log.entries[-1].command == wanted and set(marked) < set(disks.values())
+        await press(pilot, "space")
+        assert "only disks change" in told(app) and not page.marked
+
+
+def test_what_a_group_does_to_whom_is_said() -> None:
+    """To such as nobody uses, to a machine that can be spoken to, and to one that cannot; two have no moment."""
+    vm = MachineRow("/run/a", "pool", "1" * 32, "web", True, "qcow2", "/run/a", "qmp:/run/vm", 0.0, 7, True)
+    other, silent = vm._replace(monitor="qmp:/run/other"), vm._replace(monitor="", state=MachineState.RUNS)
+    text = group_text([("web", vm), ("db", None), ("mail", other), ("log", silent)])
+    assert [any(words in line for line in text) for words in (
+        "web: its machine goes on", "db: nobody uses it", "log:", "no monitor is known", "They have 2 machines",
+    )] == [True] * 5  # fmt: skip
+    assert "no moment is the same" not in " ".join(group_text([("web", vm), ("db", vm)]))
+    assert group_text([("web", None)] * 9)[-1] == "and 3 more"
 
 
 async def test_a_name_that_another_image_has_is_told(tmp_path: Path) -> None:

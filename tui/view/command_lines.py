@@ -44,6 +44,7 @@ _LINES: dict[str, Callable[[dict[str, str]], list[str]]] = {
     "tasks": lambda a: ["tasks"],
     "create_disk": lambda a: ["create-disk", a["repo"], a.get("size", "10G"), *_named(a), *_with(a, "base")],
     "snapshot": lambda a: ["create-snapshot", a["repo"], a["image"], *_named(a)],
+    "snapshot_group": lambda a: ["create-snapshot-group", a["repo"], *a["images"].split(), *_named(a)],
     "copy": lambda a: ["copy", a["repo"], a["image"], *_named(a), *_with(a, "base")],
     "rename": lambda a: ["rename", a["repo"], a["image"], a["name"]],
     "export": lambda a: ["export", a["repo"], a["image"], a["file"], "--format", a["format"]],

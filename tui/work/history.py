@@ -16,6 +16,8 @@ from engine.errors import from_os_error
 from tui.notes import Notes
 from tui.text.printable import printable
 
+GROUP = "create-snapshot-group"
+"""The verb that has an entry for each of its disks."""
 _FILE, _OLDER = "history.jsonl", "history.1.jsonl"
 _LIMIT_BYTES = 1 << 20
 """Of each of the two files: some thousands of lines."""

@@ -16,7 +16,7 @@ from tui.notes import Notes, folder_of
 from tui.text.printable import printable
 from tui.text.statuses import State, code_of
 from tui.view.snapshot import HostOperation, RepositoryView
-from tui.work.history import Entry, History
+from tui.work.history import GROUP, Entry, History
 
 MAX_EVENTS = 1000
 MAX_SPACES = 500
@@ -141,6 +141,13 @@ class Chronicle:
     def lane(self, image: str) -> tuple[Event, ...]:
         """What happened to one image: who did what on which host, where it died, who went on."""
         return tuple(item for item in self.events() if item.image == image)
+
+    def of_one_moment(self, snapshot: str) -> tuple[Entry, ...]:
+        """The snapshots that one command of this host made together with this one, each as it was noted; none where it
+        was made alone, or elsewhere."""
+        groups = [one for one in self._history.entries() if one.verb == GROUP and one.repo_id == self._repo_id]
+        when = next((one.when for one in groups if one.made == snapshot), None)
+        return tuple(one for one in groups if one.when == when and one.made not in ("", snapshot))
 
 
 def _told_here(entry: Entry) -> bool:

@@ -16,7 +16,7 @@ from engine.errors import DiskwrightError, Stopped
 from engine.host.state import Prepared, Task
 from tui.notes import Notes, notes_of
 from tui.text.words import doing
-from tui.work.history import Entry, History, user_name
+from tui.work.history import GROUP, Entry, History, user_name
 
 _NAMES = 50
 """Of so many images of one task the names are looked up."""
@@ -24,7 +24,6 @@ _MAKE = ("create-disk", "copy", "import")
 """Verbs that are entered under what they make, which their user data names."""
 _MAKE_BESIDE = ("create-snapshot", "revert")
 """Verbs that are entered under a disk, and make a snapshot of it, which their user data names."""
-_GROUP = "create-snapshot-group"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,7 +61,7 @@ class NotedEngine(Engine):
     release_srm = _noted("srm release", Engine.release_srm)
     create_virtual_disk = _noted("create-disk", Engine.create_virtual_disk)
     create_snapshot = _noted("create-snapshot", Engine.create_snapshot)
-    create_snapshot_group = _noted(_GROUP, Engine.create_snapshot_group)
+    create_snapshot_group = _noted(GROUP, Engine.create_snapshot_group)
     copy_image = _noted("copy", Engine.copy_image)
     resize_disk = _noted("resize", Engine.resize_disk)
     revert_disk = _noted("revert", Engine.revert_disk)
@@ -153,7 +152,7 @@ def _begun(engine: NotedEngine, verb: str, given: dict[str, Any]) -> Entry:
     named, known = _named(given.get("user_data")), engine.name_of(repo_id, image)
     if verb in _MAKE:
         return entry._replace(image=image, name=named or known)
-    if verb == _GROUP:
+    if verb == GROUP:
         disks = [engine.name_of(repo_id, str(disk)) or str(disk)[:8] for disk in given.get("disk_ids") or ()]
         return entry._replace(name=named, text=" ".join(filter(None, (*disks, entry.text))))
     if verb == "create-snapshot":
@@ -186,7 +185,7 @@ def _named(data: object) -> str:
 
 def _told(engine: NotedEngine, entry: Entry, result: object) -> list[tuple[Entry, dict[str, Any] | None]]:
     """The entry with what the verb returned, and the work that goes on; of several disks one entry for each."""
-    if isinstance(result, dict) and entry.verb == _GROUP:
+    if isinstance(result, dict) and entry.verb == GROUP:
         named = {disk: engine.name_of(entry.repo_id, disk) for disk in result}
         return [
             (entry._replace(image=disk, name=named[disk], text=entry.name, made=snapshot), None)

@@ -6,7 +6,7 @@ among them: a removed image can be restored until a clean fix has run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from engine.data.model import WaitKind
@@ -22,6 +22,10 @@ from tui.text.statuses import State
 from tui.view.command_lines import line
 from tui.view.fixes import FixRow
 from tui.view.images import ImageRow
+from tui.view.machines import MachineRow
+
+_SHOWN = 6
+"""Of several disks."""
 
 
 def create(shell: Shell) -> None:
@@ -67,6 +71,46 @@ def snapshot(shell: Shell, row: ImageRow) -> None:
 
     fields = (FormField("name", "none, or what to call it", shown),)
     _ask(shell, f"Snapshot of {row.label}", fields, "Make it", attempt, told, "No data is copied; the disk goes on.")
+
+
+def snapshot_group(shell: Shell, rows: Sequence[ImageRow], then: Callable[[], None]) -> None:
+    """Say what happens to whom, and ask for a name; then freeze several disks at one moment. ``then``: they are."""
+    site, repo = shell.site, shell.site.current
+    disks = [row.id for row in rows]
+
+    def attempt(values: Mapping[str, str]) -> str:
+        with site.engine() as engine:
+            data = renamed(None, values["name"]) if values["name"] else None
+            return engine.create_snapshot_group(repo, disks, data)[disks[0]]
+
+    def told(image: str, values: Mapping[str, str]) -> None:
+        _log(shell, "snapshot_group", repo=repo, images=" ".join(disks), **values)
+        then()
+        _show(shell, image, f"Snapshots of {len(disks)} disks were made, all of one moment.")
+
+    used = {row.id: next((one for one in site.view.machines_of(row.id) if one.writable), None) for row in rows}
+    text = group_text([(row.label, used[row.id]) for row in rows])
+    fields = (FormField("name", "none, or what to call each of them"),)
+    _ask(shell, f"Snapshots of {len(rows)} disks", fields, "Make them", attempt, told, *text)
+
+
+def group_text(disks: Sequence[tuple[str, MachineRow | None]]) -> list[str]:
+    """What a snapshot of several disks does to each, by who uses it; first what holds of all."""
+    text = ["All are of one moment, and all are made, or none. No data is copied."]
+    for label, machine in disks[:_SHOWN]:
+        if machine is None:
+            does = "nobody uses it; until all are made nobody can"
+        elif machine.monitor:
+            does = f"{machine.who or 'its machine'} goes on in a new layer: a guest waits as for a few writes"
+        else:
+            does = f"{machine.in_brief}: no monitor is known, so none is made (5, then m, names it)"
+        text.append(f"{label}: {does}")
+    if (more := len(disks) - _SHOWN) > 0:
+        text.append(f"and {more} more")
+    monitors = {machine.monitor for _, machine in disks if machine is not None and machine.monitor}
+    if len(monitors) > 1:
+        text.append(f"They have {len(monitors)} machines, for which no moment is the same: none is made.")
+    return text
 
 
 def copy(shell: Shell, row: ImageRow) -> None:
@@ -225,25 +269,25 @@ def why_not(shell: Shell, name: str, row: ImageRow | None) -> str:
         return "" if removed else f"{row.label} is not removed"
     if removed:
         return f"{row.label} is removed, u restores it"
-    if name == "snapshot" and row.kind != "disk":
+    if name in ("snapshot", "mark") and row.kind != "disk":
         return f"{row.label} is a snapshot, and only disks change"
     if name == "prepare_image" and any(one.writable for one in shell.site.view.machines_of(row.id)):
         return f"{row.label} is prepared already, 5 shows where"
-    if name in ("export_image", "snapshot", "copy_image", "prepare_image") and not row.usable:
+    if name in ("export_image", "snapshot", "mark", "copy_image", "prepare_image") and not row.usable:
         return f"{row.label} cannot be used now, w tells why"
     return ""
 
 
 def _ask(
     shell: Shell, title: str, fields: tuple[FormField, ...], label: str, attempt: Callable[[Mapping[str, str]], str],
-    told: Callable[[str, Mapping[str, str]], None], text: str = "",
+    told: Callable[[str, Mapping[str, str]], None], *text: str,
 ) -> None:  # fmt: skip
     """Open a form; ``told`` gets what ``attempt`` returned, and the values."""
 
     def both(values: Mapping[str, str]) -> tuple[str, Mapping[str, str]]:
         return attempt(values), values
 
-    shell.open(Form(title, [text] if text else [], fields, label, both, lambda found: told(*found)))
+    shell.open(Form(title, text, fields, label, both, lambda found: told(*found)))
 
 
 def _meant(typed: str, shown: str, data: Any, mark: str = "") -> str:

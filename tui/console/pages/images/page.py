@@ -24,7 +24,7 @@ from tui.view.query import Query
 
 _EXPORT_ROWS = 200_000
 _VERBS = frozenset(
-    ("snapshot", "copy_image", "rename", "remove_image", "restore_image", "export_image", "prepare_image")
+    ("snapshot", "mark", "copy_image", "rename", "remove_image", "restore_image", "export_image", "prepare_image")
 )
 _FAULTS = "!status:optimized"
 
@@ -45,6 +45,8 @@ class ImagesPage(FilteredPage):
         self._since = 0.0
         self._went = False
         """The cursor was put on it."""
+        self.marked: tuple[str, ...] = ()
+        """Disks that were chosen to be frozen at one moment, by id."""
 
     def row(self) -> ImageRow | None:
         table = self.table_widget
@@ -61,7 +63,8 @@ class ImagesPage(FilteredPage):
         images, query = self.shell.site.view.images, self.query_now()
         selected = images.select(query, ImageOrder(self.order), self.reversed)
         used = {machine.image: machine.in_brief for machine in self.shell.site.view.machines if machine.users}
-        self.rows = ImageRows(images, selected, self.shell.signs, used)
+        self.marked = tuple(row.id for row in self.marked_rows())
+        self.rows = ImageRows(images, selected, self.shell.signs, used, self.marked)
         self.table_widget.show(self.rows, self._nothing())
         if self._wanted:
             self._reveal(self._wanted)
@@ -71,7 +74,13 @@ class ImagesPage(FilteredPage):
 
     def number(self, total: int) -> str:
         removed = self.shell.site.view.counts.removed
-        return f"{total - removed} and {removed} removed" if removed else str(total)
+        marked = f", {len(self.marked)} marked" if self.marked else ""
+        return f"{total - removed} and {removed} removed{marked}" if removed else f"{total}{marked}"
+
+    def marked_rows(self) -> list[ImageRow]:
+        """The disks that were chosen and are still there."""
+        rows = (self.shell.site.view.image(image) for image in self.marked)
+        return [row for row in rows if row is not None and not verbs.why_not(self.shell, "mark", row)]
 
     def _reveal(self, image: str) -> None:
         """Put the cursor on an image once; a filter that hides it, also under its new name, is cleared."""
@@ -110,7 +119,7 @@ class ImagesPage(FilteredPage):
             return
         site = self.shell.site
         told = lines.of_image(site.view, row.id, self.shell.signs, site.now, pane.columns())
-        pane.show([*told, *self.beyond(row.id, row.rule)])
+        pane.show([*told, *lines.of_group(site.chronicle, row.id), *self.beyond(row.id, row.rule)])
 
     def status(self) -> Button:
         """What can be done for the image under the cursor."""
@@ -137,6 +146,8 @@ class ImagesPage(FilteredPage):
 
     def why_not(self, act: Act) -> str:
         row = self.row()
+        if act.name == "snapshot" and self.marked:
+            return ""
         if act.name in _VERBS:
             return verbs.why_not(self.shell, act.name, row)
         if act.name == "create_image" and not self.shell.site.current:
@@ -177,6 +188,24 @@ class ImagesPage(FilteredPage):
         assert row is not None
         verb(self.shell, row)
 
+    def act_mark(self) -> None:
+        row = self.row()
+        assert row is not None
+        others = tuple(image for image in self.marked if image != row.id)
+        self.marked = others if len(others) < len(self.marked) else (*others, row.id)
+        self.table_widget.go(self.table_widget.cursor + 1)
+        self.fill_all()
+
+    def act_snapshot(self) -> None:
+        if rows := self.marked_rows():
+            verbs.snapshot_group(self.shell, rows, self._unmark)
+        else:
+            self._do(verbs.snapshot)
+
+    def _unmark(self) -> None:
+        self.marked = ()
+        self.fill_soon()
+
     def act_create(self) -> None:
         verbs.create(self.shell)
 
@@ -209,8 +238,10 @@ class ImagesPage(FilteredPage):
         Act("family", "F", "Family", "Show what it stands on, what stands on it, and bytes.",
             act_family, "tree parent chain space"),
         Act("create_image", "a", "New disk", "Create a virtual disk.", act_create, "add create", changes=True),
-        Act("snapshot", "s", "Snapshot", "Freeze the present content of the disk.",
-            lambda page: page._do(verbs.snapshot), "create freeze", changes=True),
+        Act("snapshot", "s", "Snapshot", "Freeze the disk, or all that are marked at one moment.", act_snapshot,
+            "create freeze group several", changes=True),
+        Act("mark", "space", "Mark", "Mark the disk for a snapshot of several, or unmark it.", act_mark,
+            "select choose group several", changes=True),
         Act("copy_image", "d", "Copy", "Copy the image, here or to another repository.",
             lambda page: page._do(verbs.copy), "duplicate clone replicate", changes=True),
         Act("rename", "m", "Rename", "Give the image another name.", lambda page: page._do(verbs.rename), "name move",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
 from tui.console.draw.formats import clock
@@ -26,6 +26,8 @@ COLUMNS = (
     Column("reason", "REASON", 16, share=3),
 )
 NOBODY: Mapping[str, str] = MappingProxyType({})
+MARK = "+ "
+"""Before the name of a disk that was chosen."""
 HEADS = tuple(column.title for column in COLUMNS)
 
 
@@ -33,11 +35,13 @@ class ImageRows:
     """The selected images of a table."""
 
     def __init__(
-        self, images: ImageTable, selected: Sequence[int], signs: Signs, used: Mapping[str, str] = NOBODY
-    ) -> None:
-        """``used``: by whom, of images that are prepared here."""
+        self, images: ImageTable, selected: Sequence[int], signs: Signs, used: Mapping[str, str] = NOBODY,
+        marked: Collection[str] = (),
+    ) -> None:  # fmt: skip
+        """``used``: by whom, of images that are prepared here. ``marked``: those that were chosen."""
         self._images = images
         self._used = used
+        self._marked = marked
         self._selected = selected
         self._signs = signs
 
@@ -70,7 +74,7 @@ class ImageRows:
         reason = f"{works}; {row.reason}" if works else row.reason
         return {
             "state": self._signs.short(row.state.value),
-            "name": row.label,
+            "name": Span(f"{MARK}{row.label}", "key") if row.id in self._marked else row.label,
             "id": row.id[:8],
             "kind": row.kind,
             "size": compact(row.size_bytes),

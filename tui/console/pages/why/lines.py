@@ -15,9 +15,10 @@ from tui.text.rules import lines as of_rule
 from tui.text.words import RunState
 from tui.view.snapshot import RepositoryView
 from tui.view.why import Explanation, explain, explain_fix
-from tui.work.journal import Event
+from tui.work.journal import Chronicle, Event
 from tui.work.triage import TriageRow
 
+_OTHERS = 4
 _OF_RULE = ("Means", "Does", "Risk", "Needs", "If not")
 
 
@@ -43,6 +44,16 @@ def of_image(view: RepositoryView, image: str, signs: Signs, now: float, columns
     """Why an image is as it is."""
     found = explain(view, image, now)
     return [*title(found, signs, columns), *body(found)] if found is not None else []
+
+
+def of_group(known: Chronicle | None, image: str) -> list[Item]:
+    """With which snapshots one is of one moment, as far as this host made them."""
+    others = known.of_one_moment(image) if known is not None and image else ()
+    if not others:
+        return []
+    told = ", ".join(f"{one.made[:8]} of {one.name or one.image[:8]}" for one in others[:_OTHERS])
+    more = f" and {len(others) - _OTHERS} more" if len(others) > _OTHERS else ""
+    return [Paragraph("Group", f"of one moment with {told}{more}")]
 
 
 def of(found: Explanation, signs: Signs) -> list[Item]:

@@ -101,7 +101,8 @@ class WhyPage(Page):
             pane.show([line("It is not there any more. esc goes back.")])
             table.show(FactRows(()))
             return
-        pane.show([*lines.of(found, self.shell.signs), *self._beyond(found)])
+        group = lines.of_group(self.shell.site.chronicle, found.image)
+        pane.show([*lines.of(found, self.shell.signs), *group, *self._beyond(found)])
         set_title(table, f"Facts {len(found.facts)}   enter shows what the record or file itself says")
         table.show(FactRows(found.facts, self.shell.site.view.place), self._nothing())
         if not self._asked:

@@ -290,9 +290,9 @@ class Extents(Protocol):
         """Take away what is behind the data of a qcow2 volume that is not written any more; return the bytes freed.
         Durable. The caller holds the exclusive lease. Conflict while the volume is in use."""
 
-    def freeze(self, volume: VolumeRef) -> None:
-        """Let nothing show behind the end of an image that is not written from here on, and may become the base of a
-        longer one. Durable. The caller holds the lease."""
+    def freeze(self, volume: VolumeRef, settle: Callable[[Layer], None]) -> None:
+        """Let an image be what it is now, durable, with nothing behind its end: it is not written from here on, and may
+        become the base of a longer one. ``settle`` flushes what is active. The caller holds the lease."""
 
 
 class Progress(Protocol):

@@ -13,6 +13,7 @@ Errors: ``ImageBusy`` naming who uses the data, ``Refused`` for a disk whose dat
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple
@@ -214,10 +215,11 @@ def open_layer(repository: Repository, tag: str, volume: VolumeRef, purpose: Pur
 def seal(doors: Doors, repository: Repository, tag: str, volume: VolumeRef) -> None:
     """Let the data of ``tag`` be what it is now: nobody writes, nothing shows behind the end of the image, and all of
     it is durable on return, also what a machine wrote that never flushed."""
-    layer = open_layer(repository, tag, volume, Purpose.SEAL)
-    settle(doors, layer)
+    require(repository, tag, volume, Purpose.SEAL)
     if repository.extents is not None:
-        repository.extents.freeze(volume)
+        repository.extents.freeze(volume, functools.partial(settle, doors))
+    else:
+        settle(doors, repository.volumes.layer(volume))
 
 
 def settle(doors: Doors, layer: Layer) -> None:

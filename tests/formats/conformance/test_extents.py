@@ -42,5 +42,5 @@ def test_a_raw_volume_grows_to_the_size_that_is_asked_for(storage: Storage):
     for size in (2 * SIZE, 2 * SIZE, SIZE):
         repository.extents.make_room(raw(), size)
         assert repository.volumes.facts(V1, VolumeFormat.RAW).length == 2 * SIZE
-    repository.extents.freeze(raw())
+    repository.extents.freeze(raw(), lambda layer: None)
     assert storage.open().volumes.facts(V1, VolumeFormat.RAW).length == 2 * SIZE

@@ -217,9 +217,23 @@ def test_what_a_machine_wrote_behind_the_end_of_its_disk_never_shows(lvm, reposi
     repository.volumes.make(raw(), EXTENT + 4096, None)
     with open(repository.volumes.layer(raw()).path, "r+b") as file:
         file.write(b"m" * 2 * EXTENT)
-    repository.extents.freeze(raw())
+    repository.extents.freeze(raw(), lambda layer: None)
     with open(repository.volumes.layer(raw()).path, "rb") as file:
         assert file.read() == b"m" * (EXTENT + 4096) + bytes(EXTENT - 4096)
+
+
+def test_a_volume_that_is_not_active_is_sealed_where_it_lies(lvm, repository, monkeypatch):
+    """Its devices are flushed, and it stays as it was; one that is active is flushed itself."""
+    repository.volumes.make(qcow2(), SIZE, None)
+    synced: list[str] = []
+    monkeypatch.setattr(type(lvm.doors().volume_groups), "sync", lambda groups, group: synced.append(group))
+    settled: list[str] = []
+    repository.extents.freeze(qcow2(), lambda layer: settled.append(layer.path))
+    assert (synced, settled) == (["dwtest"], [])
+    assert not lvm.doors().volume_groups.report("dwtest").volumes[layout.volume_name(V1)].active
+    path = repository.volumes.layer(qcow2()).path
+    repository.extents.freeze(qcow2(), lambda layer: settled.append(layer.path))
+    assert (synced, settled) == (["dwtest"], [path])
 
 
 # -- in use, or not

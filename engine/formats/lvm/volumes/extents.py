@@ -6,10 +6,11 @@ snapshot will never use.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from engine.data.model import VolumeFormat, aligned
 from engine.data.records import VolumeRef
+from engine.doors.images import Layer
 from engine.doors.volume_groups import BlockHandle, LogicalVolume, VolumeGroup
 from engine.errors import Conflict, Damaged, Refused, from_os_errors
 from engine.formats.base import TagEntry, Tags
@@ -106,12 +107,16 @@ class Extents:
                 lease.release()
             return facts.length - facts.in_use
 
-    def freeze(self, volume: VolumeRef) -> None:
-        """Zero the rest of the last extent of a raw volume: whoever had it prepared may have written there."""
-        if volume.format is VolumeFormat.QCOW2:
-            return
+    def freeze(self, volume: VolumeRef, settle: Callable[[Layer], None]) -> None:
+        """Flush what is not active where it lies: this host remembers nothing of it that the devices have not been
+        given, and to activate it takes commands of LVM. Zero the rest of the last extent of a raw volume: whoever had
+        it prepared may have written there."""
         found, size = known(volume, self._usable())
-        if size < found.size:
+        if found.active:
+            settle(self._volumes.layer(volume))
+        else:
+            self._group.sync()
+        if volume.format is VolumeFormat.RAW and size < found.size:
             with from_os_errors(f"clear the end of volume {volume.id}"), self._device(volume) as device:
                 device.zero(size, found.size - size)
                 device.sync()

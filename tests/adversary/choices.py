@@ -56,11 +56,11 @@ def extents(rng: random.Random, size: int, most: int = 3) -> list[list[int]]:
     return chosen
 
 
-def a_kill(rng: random.Random, whom: str) -> dict[str, Any]:
-    """Choose a moment to kill at: after some time, or at some change of names in the repository."""
+def a_kill(rng: random.Random, whom: str, most: int = 6) -> dict[str, Any]:
+    """Choose a moment to kill at: after some time, or at one of the first ``most`` changes of names there."""
     if rng.random() < 0.5:
         return {"whom": whom, "ms": rng.randrange(20, 400)}
-    return {"whom": whom, "names": rng.randrange(1, 7)}
+    return {"whom": whom, "names": rng.randrange(1, most + 1)}
 
 
 class _Chooser:

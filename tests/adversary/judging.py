@@ -6,7 +6,7 @@ from typing import Any
 from tests.adversary.doors.hosts import Done, Host
 from tests.adversary.oracle.contents import judge
 from tests.adversary.oracle.findings import Finding
-from tests.adversary.oracle.model import ABSENT, PRESENT, REMOVED, Image
+from tests.adversary.oracle.model import ABSENT, PRESENT, REMOVED, Image, halves, undecided
 from tests.adversary.world import World
 
 ROUNDS_OF_FIXES = 6
@@ -95,9 +95,10 @@ class _Look:
         if done.code:
             return [self._finding("unreadable repository", "", f"images ended with {done.code}: {done.last_words}")]
         listed = {one["id"]: one for one in done.output["images"]}
-        found = self._strangers(listed)
+        found, groups = self._strangers(listed), undecided(self.images.values())
         for image in list(self.images.values()):
             found += self._state(image, listed.get(image.id))
+        found += [self._finding("half a group", "", says) for says in halves(groups, self.images)]
         with ThreadPoolExecutor(max_workers=2) as pool:
             for more in pool.map(lambda image: self._content(image, listed.get(image.id)), list(self.images.values())):
                 found += more
@@ -114,13 +115,18 @@ class _Look:
             if image_id in known:
                 continue
             output = self.host.run("user-data", "get", self.repository, image_id).output
-            image = self.images.get(output.get("name", "")) if isinstance(output, dict) else None
+            image = self._called(output.get("name", ""), one["size_bytes"]) if isinstance(output, dict) else None
             if image and not image.id:
                 image.id = image_id
             elif not any(one.hurt for one in self.images.values()):
                 says = f"{image_id} ({one['status']}, {one['reason']}, user data {output}) was made by no command"
                 found.append(self._finding("stranger", "", says))
         return found
+
+    def _called(self, name: str, size: int) -> Image | None:
+        """Return the image that a command gave that name; of a group that which has this length."""
+        members = (one for one in self.images.values() if one.group == name and one.contents[0].size == size)
+        return self.images.get(name) or next(members, None)
 
     def _state(self, image: Image, one: dict[str, Any] | None) -> list[Finding]:
         actual = ABSENT if one is None else REMOVED if one["removed"] else PRESENT

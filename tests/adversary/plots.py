@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.adversary.choices import extents
+from tests.adversary.choices import a_kill, extents
 from tests.adversary.doors.damage import DAMAGES
 from tests.adversary.world import Action
 
@@ -69,6 +69,27 @@ def _teardown(rng: random.Random) -> Rounds:
         [t.disk()], [t.machine()], [t.machine_writes()], [t.act("teardown_under_machine", machine="machine")],
         [second], [t.machine_writes()], [t.fix()], [t.machine_writes()],
     ]  # fmt: skip
+
+
+def _group(rng: random.Random) -> Rounds:
+    """Two disks of different lengths; what freezes them is killed, and again after something was done about that."""
+    t = _Teller(rng)
+    disks = ["plot", "second"]
+    written = [t.write(), t.about("write", "second", extents=extents(rng, t.size // 2), flush=True)]
+    groups = [
+        t.act("snapshot_group", images=rng.sample(disks, 2), kill=a_kill(rng, "group", 14), **{"as": name})
+        for name in ("g", "h")
+    ]
+    then = rng.choice(([t.fix()], [t.fix("--type", "merge")], [t.about("remove", "g-second")], [t.write()], written))
+    return [
+        [t.disk(), t.disk(**{"as": "second", "size": t.size // 2})],
+        written,
+        groups[:1],
+        then,
+        groups[1:],
+        [t.about("remove", rng.choice(("h-plot", "h-second", "g-plot")))],
+        [t.fix(*rng.choice(((), ("--type", "clean"))))],
+    ]
 
 
 def _holder(rng: random.Random) -> Rounds:
@@ -251,6 +272,7 @@ def _host(event: str) -> Callable[[random.Random], Rounds]:
 
 
 PLOTS = {
+    "group": Plot(_group, alone=True, about="two disks are frozen at one moment, and what does that is killed"),
     "teardown": Plot(_teardown, about="a disk is torn down while its machine runs"),
     "holder": Plot(_holder, about="the holder of a machine's disk is killed"),
     "power_cut": Plot(

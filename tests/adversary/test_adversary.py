@@ -21,7 +21,7 @@ from tests.adversary.doors.sites import Here
 from tests.adversary.known import KNOWN
 from tests.adversary.oracle.contents import BLOCK, Content, block_bytes, extent_bytes, judge
 from tests.adversary.oracle.findings import Finding
-from tests.adversary.oracle.model import ABSENT, PRESENT, REMOVED, Change, Image, Said, states_after
+from tests.adversary.oracle.model import ABSENT, PRESENT, REMOVED, Change, Image, Said, halves, states_after, undecided
 from tests.adversary.plots import PLOTS
 from tests.adversary.shrinking import shrink
 from tests.adversary.stories import Played, Stage, Story
@@ -142,6 +142,15 @@ def test_a_removal_may_be_forgotten_where_its_record_was_damaged():
     assert removed.may_be(REMOVED)
     assert [present.may_be(state) for state in (PRESENT, REMOVED, ABSENT)] == [True, False, True]
     assert [torn.may_be(state) for state in (PRESENT, REMOVED, ABSENT)] == [False, True, True]
+
+
+def test_of_a_group_all_are_there_or_none():
+    """As long as nobody knows whether they were made; of one that was acknowledged each must be there by itself."""
+    undecided_ones = [Image(name, "snapshot", "", [], {PRESENT, ABSENT}, "i", group="g") for name in ("g-a", "g-b")]
+    known = Image("h-a", "snapshot", "1", [], {PRESENT}, "i", group="h")
+    groups = undecided([*undecided_ones, known])
+    assert groups == {"g": {"g-a", "g-b"}}
+    assert [bool(halves(groups, there)) for there in (["g-a", "g-b"], ["h-a"], ["g-b", "h-a"])] == [False, False, True]
 
 
 def test_a_story_is_shrunk_to_what_shows_it():

@@ -131,6 +131,39 @@ def snapshot(world: World, action: Action) -> Outcome:
     return Outcome([done], makes=makes)
 
 
+def snapshot_group(world: World, action: Action) -> Outcome:
+    """Freeze several disks, which have different lengths: one moment of all, durable from now on, or nothing."""
+    disks = [one for name in action["images"] if (one := world.model.find(action["repo"], name)) and one.id]
+    if len(disks) < len(action["images"]):
+        return Outcome()
+    named = json.dumps({"name": action["as"]})
+    done = _run(
+        world, action, "create-snapshot-group", action["repo"], *(one.id for one in disks), "--user-data", named
+    )
+    told = {one["disk"]: one["image"] for one in done.output["snapshots"]} if done.code == 0 else {}
+
+    def makes(before: Before) -> None:
+        for disk in disks if done.said is not Said.NO else ():
+            contents = before.and_now(action["repo"], disk)
+            for one in contents:
+                one.flush()
+            made = Image(
+                f"{action['as']}-{disk.name}",
+                "snapshot",
+                told.get(disk.id, ""),
+                contents,
+                _states(done.said),
+                disk.family,
+            )
+            made.hurt, made.group = disk.hurt, action["as"]
+            world.model.add(action["repo"], made)
+            if done.code == 0 and len(contents) == 1:
+                for one in disk.contents:
+                    one.older = {}
+
+    return Outcome([done], makes=makes)
+
+
 def copy(world: World, action: Action) -> Outcome:
     """Copy an image to another repository. A copy of a disk shows one moment of it, whole."""
     image = _the(world, action, "from", "image")
@@ -317,6 +350,21 @@ def machine_stop(world: World, action: Action) -> Outcome:
     return Outcome([world.host_of(machine).run("teardown", machine.repository, image.id)] if image else [])
 
 
-_ALL = (create_disk, import_file, write, snapshot, copy, remove, restore, fix, strategy, digest, stop, check, read)
+_ALL = (
+    create_disk,
+    import_file,
+    write,
+    snapshot,
+    snapshot_group,
+    copy,
+    remove,
+    restore,
+    fix,
+    strategy,
+    digest,
+    stop,
+    check,
+    read,
+)
 _MACHINES = (kill_runners, machine_start, machine_write, machine_stop)
 VERBS = {one.__name__: one for one in (*_ALL, *_MACHINES)}

@@ -4,6 +4,7 @@ Here is no effect: a round's outcomes come in, allowed states and contents come 
 """
 
 import copy
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import permutations
@@ -46,6 +47,7 @@ class Image:
     hurt: str = ""  # what the adversary damaged: "record" or "volume"
     forgotten: bool = False  # the damaged record was the one that told a removal: whether there was one is not known
     grown_from: int = 0  # size before another tool changed it
+    group: str = ""  # of snapshots that were asked for together: all of them are made, or none
     checked: bool = False  # its content was compared, and nothing has been done to it since
 
     @property
@@ -66,6 +68,27 @@ class Image:
             or (bool(self.hurt) and state == ABSENT)
             or (self.forgotten and state in (PRESENT, REMOVED))
         )
+
+
+def undecided(images: Iterable[Image]) -> dict[str, set[str]]:
+    """Return the names of snapshots by groups of which nobody knows yet whether they were made."""
+    found: dict[str, set[str]] = {}
+    for image in images:
+        if image.group and image.states == {PRESENT, ABSENT} and not image.hurt:
+            found.setdefault(image.group, set()).add(image.name)
+    return found
+
+
+def halves(groups: dict[str, set[str]], there: Collection[str]) -> list[str]:
+    """Return what to say of groups some of which are there now, and some are not."""
+    parts = [
+        (group, sorted(names.intersection(there)), sorted(names.difference(there))) for group, names in groups.items()
+    ]
+    return [
+        f"of the group {group} there are {some}, and {others} are not"
+        for group, some, others in parts
+        if some and others
+    ]
 
 
 @dataclass

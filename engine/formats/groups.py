@@ -143,7 +143,7 @@ class Grouped:
             return
         state, first = self._state(member.record)
         if state is member.state is _State.UNKNOWN and first is not None and first.id == tag and first.damaged:
-            if self._all_left(member.record):
+            if member.record.strong or self._all_left(member.record):  # it was sealed, or may have been
                 self._make_own(member.record)
             return
         if state is _State.UNKNOWN:

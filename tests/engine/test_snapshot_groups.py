@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from errno import EIO
+
 import pytest
 
 from engine.data import decoding, model
@@ -196,6 +198,28 @@ def test_damage_of_the_seal_takes_no_snapshot_away(driver: Driver):
         assert record.operation is not None
         content = driver.image("a", record.operation.other).content
         assert read(engine, "a", snapshot, content.size).same(content)
+
+
+def test_what_is_known_to_be_sealed_is_mended_whatever_its_disks_are(driver: Driver):
+    """The generation before the damaged one says so; it does not matter then that the record of a disk cannot be read,
+    or is an older one that somebody has put back."""
+    disks = images.both(driver)
+    made = driver.engine().create_snapshot_group("a", disks)
+    driver.world.storage.settle()
+    first = made[disks[0]]
+    damage(driver, first)
+    engine = driver.world.host("two")
+    unread = newest(driver, disks[0])
+
+    def hook(process: SimProcess, call: str, what: str) -> Fault:
+        if call == "files.read_file" and what.startswith(unread):
+            raise OSError(EIO, "read error")
+        return Fault.NONE
+
+    driver.world.process_of(engine).hook = hook
+    (mend,) = [fix for fix in engine.check_storage_repository("a") if fix.target == first]
+    engine.run_fix_here("a", mend)
+    assert shown(driver) == sorted(made.values())
 
 
 def test_a_group_of_which_a_disk_has_not_moved_was_never_sealed(driver: Driver):

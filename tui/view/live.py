@@ -4,7 +4,7 @@ before a take-over."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from engine.api import Engine
@@ -37,18 +37,24 @@ def operation(engine: Engine, repo_id: str, image: str) -> HostOperation | None:
     return operation_row(image, printable(found.name), last, busy, found.size)
 
 
-def at_work(engine: Engine, rows: Iterable[MachineRow]) -> tuple[MachineRow, ...]:
-    """These rows of prepared images with what tasks of this host do to each, or to a layer below it."""
+def at_work(
+    engine: Engine, rows: Iterable[MachineRow], percents: Mapping[str, int] | None = None
+) -> tuple[MachineRow, ...]:
+    """These rows of prepared images with what tasks of this host do to each, or to a layer below it. ``percents``: how
+    far tasks have come, by id, as far as that is known."""
     tasks = [(task, engine.task_image(task)) for task in engine.list_tasks()]
-    return tuple(_at_work(engine, row, tasks) for row in rows)
+    return tuple(_at_work(engine, row, tasks, percents or {}) for row in rows)
 
 
-def _at_work(engine: Engine, row: MachineRow, tasks: Sequence[tuple[Task, str]]) -> MachineRow:
+def _at_work(
+    engine: Engine, row: MachineRow, tasks: Sequence[tuple[Task, str]], percents: Mapping[str, int]
+) -> MachineRow:
     for task, image in tasks:
         found = next((one for one in (image, *task.images) if row.involves(one)), "")
         if printable(task.repo_id) == row.repository and found:
             rate = f", {compact(task.rate)}/s at most" if task.rate else ""
-            what = f"{what_of(task, percent(engine, task))}{rate}, process {task.process.pid}"
+            how_far = percents[task.id] if task.id in percents else percent(engine, task)
+            what = f"{what_of(task, how_far)}{rate}, process {task.process.pid}"
             return row._replace(work=what, worked_on=found)
     return row
 

@@ -59,8 +59,8 @@ def _look(session: Session, names: dict[str, str]) -> _Now:
     rows = [row for row in noted if not row.repository]
     for place in places:
         rows += machines.seen(engine, place, [row for row in noted if row.repository == place])
-    percents = [live.percent(engine, task) for task, _ in tasks]
-    return _Now(tasks, percents, list(machines.ordered(live.at_work(engine, rows))), names)
+    percents = {task.id: live.percent(engine, task) for task, _ in tasks}
+    return _Now(tasks, [*percents.values()], list(machines.ordered(live.at_work(engine, rows, percents))), names)
 
 
 def _document(host: str, now: _Now) -> dict[str, Any]:

@@ -10,7 +10,9 @@ import pytest
 from engine.errors import BadRequest
 from sim.explore.cases.catalog import BEFORE_USES, CASES, ENTERING, LONG, ON_LVM
 from sim.explore.command import main
-from sim.explore.search.explorer import KILLED, Explorer, PathStep, Violation
+from sim.explore.search import context, counted
+from sim.explore.search.canonical import canonical_key
+from sim.explore.search.explorer import KILLED, Explorer, Node, PathStep, Violation
 from sim.explore.search.violation import to_text
 
 QUICK = ["create-empty", "remove", "restore", "user-data", "clean-removed", "clean-lost", "clean-unnamed"]
@@ -100,3 +102,37 @@ def test_an_option_that_would_say_nothing_is_wrong_usage(wrong: list[str]):
     """It was passed over without a word, and something else was explored than was asked for."""
     with pytest.raises(BadRequest, match="says"):
         main(wrong)
+
+
+def _visited(case: str) -> list[Node]:
+    explorer, found = Explorer(CASES[case], "posix"), list[Node]()
+    visit = explorer._visit
+    explorer._visit = lambda node: (found.append(node), visit(node))[1]  # type: ignore[method-assign]
+    tally = explorer.run()
+    assert tally.closed and not tally.violations
+    return found
+
+
+def _classes(nodes: list[Node]) -> set[bytes]:
+    return {
+        canonical_key(node.storage, exact=False) + b"".join(sorted(model.key() for model in node.models))
+        for node in nodes
+    }
+
+
+def _forget_records() -> None:
+    counted._records.clear()
+    context._forget()
+
+
+@pytest.mark.parametrize("case", ["clean-scrap", "create-on-base"])
+def test_what_is_taken_for_alike_leads_to_nothing_else(case: str, monkeypatch: pytest.MonkeyPatch):
+    """Explored with all that records have seen of their volumes there is more to visit, and no more that is told
+    apart: what comes of states that differ in that alone differs in that alone."""
+    few = _classes(_visited(case))
+    with monkeypatch.context() as patched:
+        patched.setattr(counted, "_take_stamp", lambda data, epoch, volumes: None)
+        _forget_records()
+        many = _visited(case)
+    _forget_records()
+    assert _classes(many) == few and len(many) >= len(few)

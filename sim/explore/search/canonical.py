@@ -8,7 +8,9 @@ same in two places. Here
 * generations of a tag become their rank, that of a use whether its user has come to it, epochs their
   distance to the newest record's;
 * a volume is called after the record that names it, and what for;
-* times, host names and processes are left out, and so are empty directories;
+* times, host names, processes and what is told of progress in percent are left out, and so are empty directories;
+* of how a volume was seen at rest (inode, time of its last write) it counts whether it is so now, and, where it is not,
+  how it was; nothing of it counts that was seen in another epoch than that of the record;
 * files that nobody reads (temporary ones, superseded records, uses that nothing needs and progress of
   attempts that are over) count only as being there.
 
@@ -23,7 +25,7 @@ cost the same (their ids are hashes over generations).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -31,7 +33,7 @@ from sim.disk.content import Content
 from sim.disk.nodes import ROOT, DirectoryNode, FileNode, NameOp, Node
 from sim.disk.storage import SimStorage
 from sim.explore.search.context import context_of, tag_of
-from sim.explore.search.counted import LITTER, TEMPORARY, Path, taken_apart
+from sim.explore.search.counted import LITTER, TEMPORARY, Path, record_of, taken_apart
 from sim.lvm.lvm_view import as_files, durable
 
 _MOST_FOLDERS = 20_000
@@ -108,6 +110,8 @@ class _Tree:
             not storage.log if exact else all(LITTER.match(op.text) or TEMPORARY.match(op.text) for op in storage.log)
         )
         self.paths: dict[int, str] = {}
+        self.records: set[int] = set()
+        """Inodes of records that have their names."""
         self._files: list[tuple[str, int, Path]] = []
         self._walk()
         tags: dict[str, dict[int, Content]] = {}
@@ -115,6 +119,7 @@ class _Tree:
         for _, inode, apart in self._files:
             if apart.kind == "tag" and isinstance(node := self._nodes[inode], FileNode):
                 tags.setdefault(apart.tags[0], {})[apart.number] = node.content
+                self.records.add(inode)
             elif apart.kind == "progress" and isinstance(node := self._nodes[inode], FileNode):
                 progress.append((apart, node.content))
         self.context = context_of(exact, settled, {key: tag_of(key, found) for key, found in tags.items()}, progress)
@@ -131,7 +136,11 @@ class _Tree:
     def numbers(self) -> set[int]:
         """What the different lines come to."""
         number, nodes = self.context.number, self._nodes
-        return {number(path, apart, shown(nodes[inode])) for path, inode, apart in self._files}
+        found = {number(path, apart, shown(nodes[inode])) for path, inode, apart in self._files}
+        if self.context.stamps:
+            inodes = {path: inode for path, inode, apart in self._files if apart.kind == "volume"}
+            found.update(self.context.stamped(lambda path: stamp_of(inodes.get(path, 0), nodes)))
+        return found
 
     def boring(self) -> list[int]:
         """Inodes of files that are in the making."""
@@ -146,6 +155,12 @@ class _Tree:
         """The line of a file under one of its names."""
         path = next((path for path, child, _ in reversed(self._files) if child == inode), "")
         return self.context.line(path, shown(self._nodes[inode])) if path else "nameless"
+
+
+def stamp_of(inode: int, nodes: Mapping[int, Node]) -> tuple[int, int] | None:
+    """Return inode and time of the last write of a file, None of what is none."""
+    node = nodes.get(inode)
+    return (inode, node.mtime) if isinstance(node, FileNode) else None
 
 
 def shown(node: Node) -> Content | str:
@@ -180,7 +195,10 @@ def _change(storage: SimStorage, tree: _Tree, folder: str, op: NameOp, index: in
     tokens = []
     for inode in (had, gets):
         node = storage.nodes.get(inode)
-        tokens.append(
-            tree.context.token(path, node.content) if isinstance(node, FileNode) else str(type(node).__name__)
-        )
+        if not isinstance(node, FileNode):
+            tokens.append(type(node).__name__)
+            continue
+        tokens.append(tree.context.token(path, node.content))
+        if inode not in tree.records and taken_apart(path).kind == "tag":  # what it has seen is told by no line
+            tokens[-1] += f" {record_of(node.content).stamp}"
     return f"{shown}: {tokens[0]} -> {tokens[1]}"

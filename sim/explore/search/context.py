@@ -6,7 +6,8 @@ looked up: states of one power cut differ in a few files, and mostly not in thei
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import functools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from itertools import count
 
@@ -73,6 +74,11 @@ def context_of(
     return known
 
 
+@functools.lru_cache(50_000)
+def _number_of(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(errors="surrogateescape"), digest_size=16).digest(), "big")
+
+
 def _forget() -> None:
     global _known
     for table in (_tags, _contexts, _numbers):
@@ -90,6 +96,13 @@ class Context:
         self._exact = exact
         self._tags = tags
         self._ids = {volume: name for _, tag in sorted(tags.items()) for volume, name in tag.ids}
+        self.stamps = [
+            (f"{key} {rank}", f"{key[:-33]}/{record.stamp.path}", record.stamp)
+            for key, tag in tags.items()
+            for rank, record in enumerate(reversed([tag.records[number] for number in tag.generations]))
+            if record.stamp and not (rank and settled)
+        ]
+        """What the records that count say of volumes at rest: (whose, path of the volume, what)."""
         self._numbers = _numbers.setdefault((exact, settled, *self._ids.items(), *sorted(making)), {})
 
     def number(self, path: str, apart: Path, content: Content | str) -> int:
@@ -98,11 +111,19 @@ class Context:
         key = (path, what, *[tag and tag.token for tag in map(self._tags.get, apart.tags)])
         known = self._numbers.get(key)
         if known is None:
-            line = self.line(path, content).encode(errors="surrogateescape")
-            known = self._numbers[key] = int.from_bytes(blake2b(line, digest_size=16).digest(), "big")
+            known = self._numbers[key] = _number_of.__wrapped__(self.line(path, content))
             if next(_known) > _MOST_NUMBERS:
                 _forget()
         return known
+
+    def stamped(self, found: Callable[[str], tuple[int, int] | None]) -> Iterator[int]:
+        """What comes of the stamps, given inode and time of the last write of files by their paths. Of a volume that is
+        as it was seen it makes no difference how that was."""
+        for whose, path, stamp in self.stamps:
+            now = found(path)
+            same = [now is not None and stamp.inode == now[0], now is not None and stamp.mtime == now[1]]
+            raw = [None if equal else number for equal, number in zip(same, stamp[1:], strict=True)]
+            yield _number_of(f"{whose} has seen {now is None} {raw}")
 
     def name(self, path: str) -> str:
         """A path as it counts."""

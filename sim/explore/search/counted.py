@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from engine.data.model import VolumeFormat
 from engine.doors.images import Layer
@@ -40,6 +40,15 @@ _FORGETFUL = 50_000
 _T = TypeVar("_T")
 
 
+class Stamp(NamedTuple):
+    """How a record has seen a volume."""
+
+    path: str
+    """Of the volume in its repository."""
+    inode: int
+    mtime: int
+
+
 class Record(NamedTuple):
     """A record as it counts."""
 
@@ -52,6 +61,8 @@ class Record(NamedTuple):
     """Whether the tag has an operation, so its progress matters."""
     making: str = ""
     """The volume that is being made, nothing in which counts according to the record."""
+    stamp: Stamp | None = None
+    """What it says of its volume at rest, which ``text`` leaves out."""
 
 
 class Line(NamedTuple):
@@ -139,12 +150,30 @@ def _read_record(content: Content) -> Record:
             ids.append((data["volume"]["id"], "volume"))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         return Record(content.digest.hex())
-    for name in ("when", "host"):
+    for name in ("when", "host", "percent"):
         (data.get("last") or {}).pop(name, None)
     if data.get("removed") is not None:
         data["removed"] = 1
+    stamp = _take_stamp(data, epoch, [*data["scrap"], *data["evidence"], attempt, data["volume"]])
     making = attempt["id"] if attempt and not operation.get("cursor") and not operation.get("made") else ""
-    return Record(json.dumps(data, sort_keys=True), epoch, tuple(ids), bool(operation), making)
+    return Record(json.dumps(data, sort_keys=True), epoch, tuple(ids), bool(operation), making, stamp)
+
+
+def _take_stamp(data: dict[str, Any], epoch: int, volumes: Iterable[dict[str, Any] | None]) -> Stamp | None:
+    """Take what a record has seen out of its data, but for what it is of. It counts in the epochs that it was seen in
+    alone, and epochs only grow; so of what was seen before only that it was."""
+    seen = data.get("seen")
+    formats = {ref["id"]: ref["format"] for ref in volumes if ref}
+    if not seen:
+        return None
+    if seen["epoch"] != epoch or seen["write_epoch"] != data["write_epoch"]:
+        data["seen"] = "before this epoch" if seen["epoch"] != epoch else "before a write"
+        return None
+    seen["epoch"] = seen["write_epoch"] = "this one"
+    if seen["volume"] not in formats:
+        return None
+    path = layout.volume_path(seen["volume"], VolumeFormat(formats[seen["volume"]]))
+    return Stamp(path, seen.pop("inode"), seen.pop("mtime_ns"))
 
 
 def layer_of(content: Content) -> str:
@@ -179,7 +208,7 @@ def _read_lines(content: Content) -> Line:
         return Line("none")
     try:
         data = json.loads(line)
-        for name in ("when", "host", "process"):
+        for name in ("when", "host", "process", "percent"):
             data.pop(name, None)
         return Line(json.dumps(data, sort_keys=True), int(data["cursor"]))
     except (ValueError, KeyError, TypeError, AttributeError):

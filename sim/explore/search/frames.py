@@ -13,7 +13,7 @@ from sim.disk.content import Content
 from sim.disk.nodes import ROOT, DirectoryNode, FileNode, NameOp
 from sim.disk.storage import SimStorage
 from sim.disk.tree import changed
-from sim.explore.search.canonical import key_of, shown
+from sim.explore.search.canonical import key_of, shown, stamp_of
 from sim.explore.search.context import Context, Tag, context_of, tag_of
 from sim.explore.search.counted import Path, taken_apart
 
@@ -34,6 +34,8 @@ class _Part:
         self.files: list[tuple[str, Path, Content | str]] = []
         """All files but those of ``changing``."""
         self.progress: list[tuple[Path, Content]] = []
+        self.volumes: dict[str, int] = {}
+        """Inode of each, by its path; those that are changing too."""
         self._generations: dict[str, dict[int, Content]] = {}
         self._tags: dict[str, Tag] | None = None
         self._numbers: dict[Context, frozenset[int]] = {}
@@ -117,6 +119,8 @@ class Frames:
             if isinstance(below, FileNode):
                 content = below.content if self.now else below.durable
                 part.total += line(where, content)
+                if taken_apart(where).kind == "volume":
+                    part.volumes[where] = child
                 if child in dirty:
                     part.changing.append((where, child))
                 else:
@@ -174,9 +178,16 @@ class Frame:
             context = context_of(False, True, tags, progress)
             if context is not self._context:
                 self._context = context
-                self._fixed = frozenset().union(*[part.numbers(context) for part in self._parts])
+                self._fixed = frozenset().union(*[part.numbers(context) for part in self._parts], self._seen(context))
         number = self._context.number
         return key_of(self._fixed.union([number(*one) for one in changing]) if changing else self._fixed)
+
+    def _seen(self, context: Context) -> Iterator[int]:
+        """What the records have seen of volumes comes to."""
+        if not context.stamps:
+            return iter(())
+        inodes = {path: inode for part in self._parts for path, inode in part.volumes.items()}
+        return context.stamped(lambda path: stamp_of(inodes.get(path, 0), self._storage.nodes))
 
     def _changing(self, contents: Contents) -> Iterator[tuple[str, Path, Content]]:
         for inode, paths in self.links.items():

@@ -6,13 +6,11 @@ check: ## style, types, imports and the fast tests: under a minute
 test: ## everything
 	@./test
 
-explore: ## every crash of every case and of every recovery, until nothing new appears; races; some 30 minutes
+explore: ## every crash of every case and of every recovery; races; LONG=1: with no bound in time, until nothing new appears
 	@.ci/setup.sh dev
-	@.venv/bin/python -m sim.explore.command
-	@.venv/bin/python -m sim.explore.command --generated
-	@.venv/bin/python -m sim.explore.command --generated --cuts 6 --seconds 120
-	@.venv/bin/python -m sim.explore.command --generated --cuts 6 --seconds 120 --on nfs
-	@.venv/bin/python -m sim.explore.command --generated --cuts 6 --seconds 120 --on lvm
+	@.venv/bin/python -m sim.explore.command $(if $(LONG),,--within 110)
+	@.venv/bin/python -m sim.explore.command --generated $(if $(LONG),,--seconds 12)
+	@.venv/bin/python -m sim.explore.command --generated --cuts 6 --on lvm --on nfs --on files --seconds $(if $(LONG),120,10)
 	@.venv/bin/python -m sim.explore.command --damage 0
 	@.venv/bin/python -m sim.explore.command --races 1
 	@.venv/bin/python -m sim.explore.command --races 1 --profile nfs

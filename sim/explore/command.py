@@ -23,6 +23,7 @@ from sim.explore.cases.catalog import CASES, EXPLORED
 from sim.explore.cases.generated import ON
 from sim.explore.search.explorer import Explorer, Tally, Violation
 from sim.explore.search.violation import Account, Replay, from_text, to_text
+from sim.explore.share import Share, shares
 from sim.explore.together.races import PASSINGS, RACES, Passed, WrongSchedule, run_passed, run_race
 
 COMMAND = "diskwright sim explore"
@@ -33,7 +34,7 @@ _MODES = ("--list", "--replay", "--damage", "--races", "--generated")
 _SAYS_SOMETHING = {
     "--list": "--damage",
     "--replay": "--json",
-    "": "--case --profile --max-states --seconds --shallow --jobs --json",
+    "": "--case --profile --max-states --seconds --within --shallow --jobs --json",
     "--damage": "--case --max-states --seconds --seed --jobs",
     "--damage --images": "--images --seed",
     "--damage --generated": "--generated --case --max-states --seed --on --verbs",
@@ -53,11 +54,13 @@ class Exploration(NamedTuple):
     max_states: int
     seconds: float
     recover: bool = True
+    share: Share = Share()
 
 
 def explore(job: Exploration) -> Tally:
     """Explore one case under one profile; shrink the violations."""
-    tally = Explorer(EXPLORED[job.case], job.profile, job.max_states, job.seconds, recover=job.recover).run()
+    seconds = min(job.seconds, job.share.seconds)
+    tally = Explorer(EXPLORED[job.case], job.profile, job.max_states, seconds, recover=job.recover).run()
     shrunk = {to_text(small): small for small in map(_shrink, tally.violations[:3])}
     found = sorted(shrunk.values(), key=lambda violation: violation.weight)
     # What did not survive is told by the replay: it is no plain data.
@@ -151,9 +154,8 @@ def main(argv: Sequence[str]) -> int:
         return _explore_races(options)
     if options.generated:
         return _explore_generated(options)
-    jobs = _jobs(options)
     tallies = []
-    for tally in explore_all(jobs, options.jobs or os.cpu_count() or 1):
+    for tally in explore_all(_jobs(options), _processes(options)):
         tallies.append(tally)
         if not options.json:
             _say(*_lines(tally))
@@ -162,6 +164,10 @@ def main(argv: Sequence[str]) -> int:
     else:
         _say(_sum(tallies))
     return 1 if any(tally.violations for tally in tallies) else 0
+
+
+def _processes(options: argparse.Namespace) -> int:
+    return int(options.jobs or os.cpu_count() or 1)
 
 
 def _require_counting(parser: Parser, options: argparse.Namespace) -> None:
@@ -187,11 +193,11 @@ def _explore_damage(options: argparse.Namespace) -> int:
         found = [damaged.of_large(options.images, options.damage or _OF_LARGE, seed)]
     elif options.generated:
         found = damaged.of_generated(
-            options.case or (), options.on, options.verbs, most, options.damage, options.seed or 0
+            options.case or (), options.on or ["files"], options.verbs, most, options.damage, options.seed or 0
         )
     else:
         jobs = damaged.jobs_of(options.case, most, options.damage, options.seed or 0, options.seconds)
-        found = damaged.run_all(jobs, options.jobs or os.cpu_count() or 1)
+        found = damaged.run_all(jobs, _processes(options))
     wrong = False
     for tally in found:
         _say(*tally.lines)
@@ -201,7 +207,7 @@ def _explore_damage(options: argparse.Namespace) -> int:
 
 def _explore_races(options: argparse.Namespace) -> int:
     tallies = []
-    for tally in races_all(_races(options.races, options.profile or "posix"), options.jobs or os.cpu_count() or 1):
+    for tally in races_all(_races(options.races, options.profile or "posix"), _processes(options)):
         tallies.append(tally)
         if not options.json:
             _say(*_race_lines(tally))
@@ -217,9 +223,9 @@ def _explore_races(options: argparse.Namespace) -> int:
 def _explore_generated(options: argparse.Namespace) -> int:
     tallies = []
     jobs = generated.jobs_of(
-        options.case or (), options.on, options.verbs, options.seconds, options.each_effect, options.cuts
+        options.case or (), options.on or ["files"], options.verbs, options.seconds, options.each_effect, options.cuts
     )
-    for tally in generated.converge_all(jobs, options.jobs or os.cpu_count() or 1):
+    for tally in generated.converge_all(jobs, _processes(options)):
         tallies.append(tally)
         if not options.json:
             _say(*generated.lines_of(tally))
@@ -258,6 +264,10 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--max-states", type=int, default=1_000_000, metavar="N", help="a bound for each case")
     parser.add_argument("--seconds", type=float, default=1e9, metavar="S", help="a bound for each case")
+    parser.add_argument(
+        "--within", type=float, default=1e9, metavar="S",
+        help="a bound for all together: a case that needs more has what others leave",
+    )  # fmt: skip
     parser.add_argument("--shallow", action="store_true", help="check recovery, but do not crash it")
     parser.add_argument(
         "--races", type=int, default=0, metavar="N",
@@ -275,7 +285,10 @@ def make_parser() -> Parser:
         help=f"of generated cases: kill fixes before each effect, not before {generated.MOST_EFFECTS} of them",
     )  # fmt: skip
     parser.add_argument(
-        "--on", choices=tuple(ON), default="files", help="of generated cases: what the repositories are on"
+        "--on",
+        action="append",
+        choices=tuple(ON),
+        help="of generated cases: what the repositories are on (default: files; may be repeated)",
     )
     parser.add_argument(
         "--cuts", type=int, default=0, metavar="N",
@@ -312,10 +325,10 @@ def _jobs(options: argparse.Namespace) -> list[Exploration]:
         if name not in EXPLORED:
             raise BadRequest(f"there is no case {name!r:.60}", f"{COMMAND} --list names them")
     profiles = [options.profile] if options.profile else ["posix", "journal", "process"]
+    todo = [(name, profile) for name in names for profile in profiles]
     return [
-        Exploration(name, profile, options.max_states, options.seconds, not options.shallow)
-        for name in names
-        for profile in profiles
+        Exploration(name, profile, options.max_states, options.seconds, not options.shallow, share)
+        for (name, profile), share in zip(todo, shares(options.within, len(todo), _processes(options)), strict=True)
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from engine.errors import BadRequest
@@ -75,7 +75,9 @@ def of_large(images: int, damages: int, seed: int) -> Tally:
     return _of(f"{images} images, --seed {seed}", lambda: large.explore(images, damages, seed))
 
 
-def of_generated(names: Sequence[str], on: str, verbs: int, most: int, sample: int, seed: int) -> Iterator[Tally]:
+def of_generated(
+    names: Sequence[str], on: Collection[str], verbs: int, most: int, sample: int, seed: int
+) -> Iterator[Tally]:
     """Damages at the end of each generated case."""
     for job in generated.jobs_of(names, on, verbs, 1e9, False, 0):
         for story in generated.cases_of(job):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from engine.errors import BadRequest
@@ -72,13 +72,13 @@ def cases_of(job: Job) -> Iterator[Generated]:
         raise BadRequest(f"there is no such generated case: {error}", "Give its name as it was printed") from None
 
 
-def jobs_of(names: Sequence[str], on: str, verbs: int, seconds: float, every: bool, cuts: int) -> list[Job]:
+def jobs_of(names: Sequence[str], on: Collection[str], verbs: int, seconds: float, every: bool, cuts: int) -> list[Job]:
     """The jobs for the cases of these names, or for all ``on`` something. ``every``: fixes are killed before each
     effect."""
     most = 1_000_000 if every or names else MOST_EFFECTS
     if names:
         return [Job(STARTS[0], 0, seconds, most, name, cuts) for name in names]
-    return [Job(start, verbs, seconds, most, cuts=cuts) for start in STARTS if start.on == on]
+    return [Job(start, verbs, seconds, most, cuts=cuts) for start in STARTS if start.on in on]
 
 
 def converge_all(jobs: Sequence[Job], processes: int) -> Iterator[Tally]:

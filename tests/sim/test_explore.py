@@ -14,6 +14,7 @@ from sim.explore.search import context, counted
 from sim.explore.search.canonical import canonical_key
 from sim.explore.search.explorer import KILLED, Explorer, Node, PathStep, Violation
 from sim.explore.search.violation import to_text
+from sim.explore.share import shares
 
 QUICK = ["create-empty", "remove", "restore", "user-data", "clean-removed", "clean-lost", "clean-unnamed"]
 
@@ -96,7 +97,8 @@ def test_the_document_says_how_many_cases_there_are():
     ["--images", "20"], ["--seed", "3"], ["--cuts", "2"], ["--on", "nfs"], ["--verbs", "1"], ["--each-effect"],
     ["--damage", "1", "--cuts", "2", "--generated"], ["--damage", "1", "--races", "1"],
     ["--damage", "1", "--images", "9", "--generated"], ["--damage", "1", "--json"], ["--races", "1", "--generated"],
-    ["--races", "1", "--case", "copy"], ["--generated", "--profile", "nfs"], ["--replay", "{", "--shallow"],
+    ["--races", "1", "--case", "copy"], ["--races", "1", "--within", "9"],
+    ["--generated", "--profile", "nfs"], ["--replay", "{", "--shallow"],
 ])  # fmt: skip
 def test_an_option_that_would_say_nothing_is_wrong_usage(wrong: list[str]):
     """It was passed over without a word, and something else was explored than was asked for."""
@@ -107,7 +109,12 @@ def test_an_option_that_would_say_nothing_is_wrong_usage(wrong: list[str]):
 def _visited(case: str) -> list[Node]:
     explorer, found = Explorer(CASES[case], "posix"), list[Node]()
     visit = explorer._visit
-    explorer._visit = lambda node: (found.append(node), visit(node))[1]  # type: ignore[method-assign]
+
+    def noted(node: Node) -> None:
+        found.append(node)
+        visit(node)
+
+    explorer._visit = noted  # type: ignore[method-assign]
     tally = explorer.run()
     assert tally.closed and not tally.violations
     return found
@@ -136,3 +143,15 @@ def test_what_is_taken_for_alike_leads_to_nothing_else(case: str, monkeypatch: p
         many = _visited(case)
     _forget_records()
     assert _classes(many) == few and len(many) >= len(few)
+
+
+def test_what_some_cases_do_not_need_of_the_time_others_have(monkeypatch: pytest.MonkeyPatch):
+    """Each may take three times its even share of what is left; the last ones have all of it, and none has nothing."""
+    now = [1000.0]
+    monkeypatch.setattr("time.time", lambda: now[0])
+    parts = shares(60, 40, 2)
+    assert parts[0].seconds == 9
+    now[0] += 30
+    assert parts[20].seconds == 9 and parts[38].seconds == 30
+    now[0] += 30
+    assert 0 < parts[39].seconds < 1

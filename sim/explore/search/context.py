@@ -6,7 +6,6 @@ looked up: states of one power cut differ in a few files, and mostly not in thei
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from itertools import count
@@ -74,7 +73,6 @@ def context_of(
     return known
 
 
-@functools.lru_cache(50_000)
 def _number_of(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(errors="surrogateescape"), digest_size=16).digest(), "big")
 
@@ -111,7 +109,7 @@ class Context:
         key = (path, what, *[tag and tag.token for tag in map(self._tags.get, apart.tags)])
         known = self._numbers.get(key)
         if known is None:
-            known = self._numbers[key] = _number_of.__wrapped__(self.line(path, content))
+            known = self._numbers[key] = _number_of(self.line(path, content))
             if next(_known) > _MOST_NUMBERS:
                 _forget()
         return known

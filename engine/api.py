@@ -132,7 +132,8 @@ class Engine:
         """Freeze the present content of a disk as a snapshot and return the snapshot's id.
 
         No data is copied; the disk keeps its id. While it is prepared for writing its machine's monitor must be known
-        here, else ImageBusy. The snapshot has the disk's strategy unless an option says otherwise."""
+        here, else ImageBusy. The snapshot has the disk's strategy unless an option says otherwise. With the option
+        ``quiesce`` the file systems of a guest that runs are frozen for it, or nothing is done: Refused, ToolFailed."""
         from engine.verbs.live import snapshot
 
         disk, parsed = base_virtual_disk_id, parse("create_snapshot", options)

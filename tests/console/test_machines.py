@@ -82,6 +82,13 @@ class HostEngine:
     def teardown_image(self, repo: str, image: str, path: str = "") -> None:
         self._called("teardown", repo, image, path)
 
+    def get_user_data(self, repo: str, image: str) -> dict[str, str]:
+        return {"name": "web-db"}
+
+    def create_snapshot(self, repo: str, image: str, user_data: Any, options: dict[str, bool]) -> str:
+        self._called("snapshot", repo, image, options)
+        raise Refused("its agent does not answer", "Look")
+
     def limit_task(self, repo: str, image: str, rate: int) -> None:
         self._called("rate", repo, image, rate)
 
@@ -208,6 +215,22 @@ async def test_an_image_is_prepared_by_a_form(tmp_path: Path) -> None:
         await press(pilot, "escape", "slash", *["backspace"] * 6, *"web-db", "enter", "p")
         assert "web-db is prepared already, 5 shows where" in told(pilot.app)
     assert site.host_engine.calls[-1] == ("prepare", "pool-nfs", ident(11), True, False, "qmp:/m")
+
+
+@pytest.mark.parametrize("agent", ["", ",agent=/run/web-db.agent"])
+async def test_a_guest_is_frozen_where_its_agent_is_known(agent: str, tmp_path: Path) -> None:
+    """The form of a snapshot asks for it there alone; what comes of it is told in the form."""
+    site = MachineSite(tmp_path / "state")
+    told_of = site.found[3]._replace(monitor=f"qmp:/run/vm{agent}")
+    site.fixed["pool-nfs"] = sample_view(machines=(told_of,))
+    async with running(console(site)) as pilot:
+        await press(pilot, "2", "slash", *"web-01", "enter")
+        site.asking = True
+        await press(pilot, "s")
+        assert ("guest agent" in screen_text(pilot.app)) == bool(agent)
+        await press(pilot, *(["tab", *"yes"] if agent else []), "enter")
+        assert "Its agent does not answer" in screen_text(pilot.app)
+    assert site.host_engine.calls == [("snapshot", "pool-nfs", ident(11), {"quiesce": bool(agent)})]
 
 
 async def test_a_live_merge_is_told_in_runs_and_its_rate_changed(tmp_path: Path) -> None:

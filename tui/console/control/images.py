@@ -6,10 +6,12 @@ among them: a removed image can be restored until a clean fix has run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from engine.data.model import WaitKind
+from engine.data.monitors import has_agent
 from engine.errors import BadRequest
 from tui.cli.arguments import parse_size
 from tui.cli.session import ImageNames, absolute, renamed
@@ -62,14 +64,19 @@ def snapshot(shell: Shell, row: ImageRow) -> None:
         with shell.site.engine() as engine:
             data = engine.get_user_data(repo, row.id)
             name = _meant(values["name"], shown, data, " (snapshot)")
-            return engine.create_snapshot(repo, row.id, renamed(data, name) if name else None)
+            options = {"quiesce": _quiesced(values)}
+            return engine.create_snapshot(repo, row.id, renamed(data, name) if name else None, options)
 
     def told(image: str, values: Mapping[str, str]) -> None:
-        _log(shell, "snapshot", repo=repo, image=row.id, **values)
+        quiesce = "yes" if _quiesced(values) else ""
+        _log(shell, "snapshot", repo=repo, image=row.id, name=values["name"], quiesce=quiesce)
         _show(shell, image, f"The snapshot {values['name'] or image[:8]} of {row.label} was made.")
         _tell_namesakes(shell, repo, image, values["name"])
 
-    fields = (FormField("name", "none, or what to call it", shown),)
+    fields = (
+        FormField("name", "none, or what to call it", shown),
+        *_agent_fields([shell.site.view.machine_above(row.id)]),
+    )
     _ask(shell, f"Snapshot of {row.label}", fields, "Make it", attempt, told, "No data is copied; the disk goes on.")
 
 
@@ -81,16 +88,17 @@ def snapshot_group(shell: Shell, rows: Sequence[ImageRow], then: Callable[[], No
     def attempt(values: Mapping[str, str]) -> str:
         with site.engine() as engine:
             data = renamed(None, values["name"]) if values["name"] else None
-            return engine.create_snapshot_group(repo, disks, data)[disks[0]]
+            return engine.create_snapshot_group(repo, disks, data, {"quiesce": _quiesced(values)})[disks[0]]
 
     def told(image: str, values: Mapping[str, str]) -> None:
-        _log(shell, "snapshot_group", repo=repo, images=" ".join(disks), **values)
+        quiesce = "yes" if _quiesced(values) else ""
+        _log(shell, "snapshot_group", repo=repo, images=" ".join(disks), name=values["name"], quiesce=quiesce)
         then()
         _show(shell, image, f"Snapshots of {len(disks)} disks were made, all of one moment.")
 
     used = {row.id: next((one for one in site.view.machines_of(row.id) if one.writable), None) for row in rows}
     text = group_text([(row.label, used[row.id]) for row in rows])
-    fields = (FormField("name", "none, or what to call each of them"),)
+    fields = (FormField("name", "none, or what to call each of them"), *_agent_fields(used.values()))
     _ask(shell, f"Snapshots of {len(rows)} disks", fields, "Make them", attempt, told, *text)
 
 
@@ -111,6 +119,19 @@ def group_text(disks: Sequence[tuple[str, MachineRow | None]]) -> list[str]:
     if len(monitors) > 1:
         text.append(f"They have {len(monitors)} machines, for which no moment is the same: none is made.")
     return text
+
+
+def _agent_fields(machines: Iterable[MachineRow | None]) -> tuple[FormField, ...]:
+    """Whether the guest of running disks is to be frozen, where its agent is known."""
+    told = [machine.monitor for machine in machines if machine is not None and machine.monitor]
+    with contextlib.suppress(BadRequest):  # a note is of a program that knows other monitors
+        if any(has_agent(monitor) for monitor in told):
+            return (FormField("quiesce", "yes: its guest agent freezes the file systems for that"),)
+    return ()
+
+
+def _quiesced(values: Mapping[str, str]) -> bool:
+    return values.get("quiesce", "").lower() in ("y", "yes")
 
 
 def copy(shell: Shell, row: ImageRow) -> None:

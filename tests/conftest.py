@@ -22,6 +22,7 @@ from hypothesis import settings
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 _LONGEST = "tests/adversary/test_adversary.py::test_the_adversary_finds_nothing"
+_LAB = "tests/lab/"
 _WAITING = (
     "tests/lab/test_torture.py",
     "tests/lab/test_powercut_lvm.py",
@@ -142,12 +143,12 @@ def _collect_quietly() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests come first, so that what breaks often is told early; of the slow ones the longest, which then runs
-    beside the others."""
+    """Fast tests come first, so that what breaks often is told early; of the slow ones the longest, and those that one
+    worker has to run one after the other: all else then runs beside them."""
 
     def place(item: pytest.Item) -> int:
         slow = item.get_closest_marker("slow") is not None
-        return slow and (1 if item.nodeid.startswith(_LONGEST) else 2)
+        return slow and (1 if item.nodeid.startswith((_LONGEST, _LAB, *_WAITING)) else 2)
 
     items.sort(key=place)
 
@@ -171,7 +172,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
                 return "what mostly waits"
             if nodeid.startswith(_TOGETHER):
                 return nodeid.partition("::")[0]
-            return "the lab" if nodeid.startswith("tests/lab/") else nodeid
+            return "the lab" if nodeid.startswith(_LAB) else nodeid
 
     return TwoLabs(config, log)
 

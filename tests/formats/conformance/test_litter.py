@@ -9,6 +9,7 @@ from engine.formats.base import Litter
 from tests.formats.kit import SIZE, T1, T2, V1, V2, Storage, raw, record
 
 
+@pytest.mark.no_kernel
 def test_progress_of_no_live_attempt_is_litter(storage: Storage):
     """A log of another epoch, of a finished image, of a tombstone or of no tag is litter; that of the record's
     operation is not."""
@@ -26,6 +27,7 @@ def test_progress_of_no_live_attempt_is_litter(storage: Storage):
     assert repository.progress.read(T1, 2) == b"{}"
 
 
+@pytest.mark.no_kernel
 def test_digests_of_no_volume_are_litter(storage: Storage):
     """Digests whose volume is gone are litter, others are not."""
     repository = storage.open()
@@ -40,6 +42,7 @@ def test_digests_of_no_volume_are_litter(storage: Storage):
     assert repository.digests.read(V2) is None
 
 
+@pytest.mark.no_kernel
 def test_litter_that_came_to_be_needed_is_kept(storage: Storage):
     """remove_litter looks afresh: what is in use by now stays, and nothing is said to be freed."""
     repository = storage.open()
@@ -70,6 +73,7 @@ def test_progress_of_a_leased_tag_is_busy(storage: Storage):
     assert repository.scan().litter == []
 
 
+@pytest.mark.no_kernel
 @pytest.mark.parametrize("kind", ["temporary", "old-generation", "progress", "digest", "lost", "foreign", "new"])
 @pytest.mark.parametrize(
     "name", ["", "..", "../../etc/passwd", "/etc/passwd", "tags", "tmp/../repository.json", "locks"]
@@ -83,6 +87,7 @@ def test_litter_of_a_strange_name_removes_nothing(storage: Storage, kind: str, n
     assert entry is not None and entry.record == record()
 
 
+@pytest.mark.no_kernel
 def test_a_live_generation_given_as_litter_stays(storage: Storage):
     """The newest generation of a tag cannot be removed as litter of any kind."""
     repository = storage.open()

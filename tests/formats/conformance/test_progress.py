@@ -21,6 +21,7 @@ def test_the_newest_line_is_read_back(storage: Storage):
     assert second.progress.read(T1, 2) is None
 
 
+@pytest.mark.no_kernel
 def test_a_long_line_fits(storage: Storage):
     """The longest line that the engine writes is kept whole, with a sequence of any length."""
     from engine.data.progress import MAX_LINE_BYTES

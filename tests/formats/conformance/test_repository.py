@@ -19,6 +19,7 @@ def test_an_empty_repository_has_nothing_in_it(storage: Storage):
     assert 0 < free <= total
 
 
+@pytest.mark.no_kernel
 def test_the_identity_belongs_to_the_storage(storage: Storage):
     """A second handle of the same storage shows the same identity and format."""
     first, second = storage.open(), storage.open()
@@ -35,6 +36,7 @@ def test_constraints_are_probed_data(storage: Storage):
     assert repository.scan().litter == []
 
 
+@pytest.mark.no_kernel
 @pytest.mark.parametrize("bad", ["", "../" * 11, "A" * 32, "1" * 31, "1" * 33, "1" * 30 + "/x", "1" * 31 + "\n"])
 def test_what_is_no_id_never_becomes_a_path(storage: Storage, bad: str):
     """A tag or volume that is not an id is refused by every call that takes one."""
@@ -70,6 +72,7 @@ def test_closing_leaves_the_repository_usable_by_others(storage: Storage):
     assert second.tags.read(T1) is not None
 
 
+@pytest.mark.no_kernel
 def test_a_part_that_a_format_has_not_is_none(storage: Storage):
     """Where one host alone may make volumes there is a manager; those who need none say so and have no such part.
     Volumes that are active only while they are used do not grow by themselves either."""

@@ -49,6 +49,7 @@ def test_a_qcow2_volume_is_what_qemu_understands(storage: Storage):
     _qemu_img("check", f"json:{json.dumps(alone)}")
 
 
+@pytest.mark.no_kernel
 @on_this_machine
 def test_a_qcow2_without_parent_has_no_backing(storage: Storage):
     """No parent, no backing name, whatever backing format is given."""
@@ -72,6 +73,7 @@ def test_an_unfinished_volume_is_replaced(storage: Storage):
     assert repository.volumes.facts(V1, VolumeFormat.RAW).length == 2 * SIZE
 
 
+@pytest.mark.no_kernel
 def test_an_absent_volume_is_known_to_be_absent(storage: Storage):
     """volume_facts says present=False, not unreadable; layer refuses."""
     repository = storage.open()
@@ -130,6 +132,7 @@ def test_a_listing_tells_what_a_look_tells(storage: Storage):
         assert facts.present == (volume != T1)
 
 
+@pytest.mark.no_kernel
 def test_a_volume_that_is_not_the_callers_any_more_is_left(storage: Storage):
     """What ``verify`` raises comes through, and nothing was overwritten."""
     repository = storage.open()
@@ -144,6 +147,7 @@ def test_a_volume_that_is_not_the_callers_any_more_is_left(storage: Storage):
     assert (facts.present, facts.length) == (True, SIZE)
 
 
+@pytest.mark.no_kernel
 def test_nobody_else_may_write_to_a_new_volume(storage: Storage):
     """No host is said to be late with a volume that this one made."""
     repository = storage.open()

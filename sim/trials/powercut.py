@@ -56,7 +56,7 @@ def cut(
     states, chosen by ``seed``. LabError: it cannot be done. ``tell`` hears how far it is, in a thread of the lab.
 
     To see that the judge judges: with the ``profile`` "process" nothing may be lost, and ``careless`` makes verbs sync
-    nothing. ``on``: a file system, or volume groups ("lvm")."""
+    nothing; the first that is wrong ends it then. ``on``: a file system, or volume groups ("lvm")."""
     if kind not in KINDS or on not in PLACES:
         raise BadRequest(f"there are no power cuts of {kind!r:.40} on {on!r:.40}", "See sim.trials.powercut")
     require("lvm", "file systems")

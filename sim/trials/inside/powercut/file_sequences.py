@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from engine.tools.local.files import RealFiles
 from sim.trials.inside.media import MOUNT, medium_of
-from sim.trials.inside.powercut.request import MOST_WRONG, Asked, Result, chosen
+from sim.trials.inside.powercut.request import Asked, Result, chosen
 from sim.trials.inside.recorder import Recording, WriteRecorder
 from sim.trials.sequences import files as micro
 
@@ -60,6 +60,6 @@ def _compare(asked: Asked, recording: Recording, done: list[_Done]) -> Result:
                 if found not in allowed:
                     wrong.append(f"{one.name}, {acknowledged} operations done, {state.about}: {micro.shown(found)}")
         count += 1
-        if len(wrong) >= MOST_WRONG:
+        if len(wrong) >= asked.most_wrong:
             break
     return Result(count, wrong)

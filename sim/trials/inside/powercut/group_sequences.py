@@ -15,7 +15,7 @@ from engine.tools.lvm.volume_groups import LvmVolumeGroups
 from sim.trials.inside.logwrites import State
 from sim.trials.inside.lvm_repair import repair, unreadable
 from sim.trials.inside.media import Parts
-from sim.trials.inside.powercut.request import MOST_WRONG, Asked, Result, chosen
+from sim.trials.inside.powercut.request import Asked, Result, chosen
 from sim.trials.inside.recorder import ROOM, Recording, WriteRecorder, attach, attached
 from sim.trials.sequences import volume_groups as micro
 
@@ -120,7 +120,7 @@ def _compare(asked: Asked, recording: Recording, medium: Parts, done: list[_Done
                     medium.leave()
             repaired += judge.repaired
         count += 1
-        if len(wrong) >= MOST_WRONG:
+        if len(wrong) >= asked.most_wrong:
             break
     return Result(count, wrong, repaired)
 

@@ -24,7 +24,7 @@ from sim.scenario.language.patterns import data as pattern_data
 from sim.scenario.report.outcome import usable
 from sim.trials.inside.logwrites import State
 from sim.trials.inside.media import Medium, medium_of
-from sim.trials.inside.powercut.request import MOST_WRONG, Asked, Result, chosen
+from sim.trials.inside.powercut.request import Asked, Result, chosen
 from sim.trials.inside.recorder import Recording, WriteRecorder
 from sim.trials.torture.model import Model, Possible
 
@@ -70,7 +70,7 @@ def compared(asked: Asked) -> Result:
             wrong += found
             repaired += needed
             count += 1
-            if len(wrong) >= MOST_WRONG:
+            if len(wrong) >= asked.most_wrong:
                 break
     finally:
         recording.close()

@@ -15,6 +15,7 @@ from sim.explore.search.canonical import canonical_key
 from sim.explore.search.explorer import KILLED, Explorer, Node, PathStep, Violation
 from sim.explore.search.violation import to_text
 from sim.explore.share import shares
+from tests.sim.sampled_kit import sampled
 
 QUICK = ["create-empty", "remove", "restore", "user-data", "clean-removed", "clean-lost", "clean-unnamed"]
 
@@ -35,30 +36,25 @@ def test_short_verbs_and_cleans_survive_everything_until_no_new_state_appears(ca
 
 
 @pytest.mark.slow
-def test_every_verb_and_every_fix_survives_power_cuts_at_every_effect(capsys):
-    """Bounded in time for each case; what was not reached is said, what was reached has no violation. A journal leaves
-    some of the same states: fewer, so that more effects are reached of a case whose time was over."""
-    code, text = explored(capsys, "--shallow", "--seconds", "2", "--profile", "posix", "--jobs", "1")
-    assert code == 0, text
-    rest = [line.split()[0] for line in text.splitlines() if "bound reached" in line]
-    cases = [part for name in rest if name in CASES for part in ("--case", name)]
-    if cases:
-        code, text = explored(capsys, "--shallow", "--seconds", "1", "--profile", "journal", "--jobs", "1", *cases)
-        assert code == 0, text
+@pytest.mark.parametrize("case", [*CASES, *LONG])
+def test_every_verb_and_every_fix_survives_power_cuts_from_its_beginning_to_its_end(case):
+    """Some of its effects and of the states that they leave. All of them, and of recovery: ``make explore``."""
+    tally = sampled((CASES | LONG)[case])
+    assert tally.states and not tally.violations
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", BEFORE_USES)
-def test_repositories_from_before_there_were_uses_survive_power_cuts_at_every_effect(case):
+def test_repositories_from_before_there_were_uses_survive_power_cuts_from_beginning_to_end(case):
     """There all records are read, as they were."""
-    assert not Explorer(BEFORE_USES[case], "posix", seconds=2, recover=False).run().violations
+    assert not sampled(BEFORE_USES[case]).violations
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ENTERING)
-def test_giving_uses_to_a_repository_survives_power_cuts_at_every_effect(case):
-    """Whatever is left works as before, or has all entered; and the fix goes on."""
-    assert not Explorer(ENTERING[case], "posix", seconds=3).run().violations
+def test_giving_uses_to_a_repository_survives_power_cuts_from_beginning_to_end(case):
+    """Whatever is left works as before, or has all entered; and the fix goes on, wherever that is crashed too."""
+    assert not sampled(ENTERING[case], recover=True).violations
 
 
 @pytest.mark.parametrize("case", LONG)
@@ -68,11 +64,19 @@ def test_a_violation_of_a_long_fix_can_be_replayed(case, capsys):
     assert main(["--replay", to_text(found)]) == 0 and "nothing is wrong" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("case", LONG)
-def test_a_long_fix_survives_power_cuts_at_every_effect(case):
-    """Bounded in time, as the others."""
-    assert not Explorer(LONG[case], "posix", seconds=3, recover=False).run().violations
+def test_a_sample_goes_from_the_first_effect_to_the_end(monkeypatch):
+    """With few of those between, and of each power cut what loses nothing, what loses all, and few others."""
+    explorer = Explorer(CASES["create-on-base"], "posix", sample=6, recover=False)
+    added: list[Node] = []
+    monkeypatch.setattr(explorer, "_add", lambda node, rough=b"": added.append(node))
+    effects = explorer.run().effects
+    steps = [node.path[0] for node in added]
+    crashed = {step.effect for step in steps}
+    assert min(crashed) == 1 and max(crashed) == effects + 1 and 4 <= len(crashed) <= 7 < effects
+    assert all(sum(step.effect == effect for step in steps) <= 6 for effect in crashed)
+    assert all(
+        any(step.effect == effect and step.state == KILLED for step in steps) for effect in crashed - {effects + 1}
+    )
 
 
 def test_a_mutant_that_forgets_a_sync_is_found(capsys, monkeypatch):

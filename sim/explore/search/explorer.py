@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from engine.api import Engine
@@ -31,7 +31,7 @@ from sim.explore.oracle.invariants import Observation, Rank, observe
 from sim.explore.oracle.leases import without_lease
 from sim.explore.oracle.reference import Model
 from sim.explore.search.canonical import canonical_key, key_and_boring
-from sim.explore.search.cuts import cuts, pending_count
+from sim.explore.search.cuts import Cut, cuts, pending_count
 from sim.hosts.crash import FILE_EFFECTS, GROUP_EFFECTS, HANDLE_EFFECTS
 from sim.hosts.processes import SimProcess
 from sim.hosts.world import World
@@ -50,6 +50,8 @@ MAX_PENDING = 8
 """More at once in one run is an error of the engine's discipline."""
 MAX_ENUMERATED = 13
 """Several killed processes may leave more than that together; beyond this the power is not cut."""
+_CUTS_OF_A_SAMPLE = 4
+"""So many states of one power cut, about."""
 
 KILLED, ENDED = -1, -2
 """Instead of the number of a state: the process was killed; the run came to its end."""
@@ -175,8 +177,10 @@ class Explorer:
         seconds: float = 1e9,
         max_violations: int = 12,
         recover: bool = True,
+        sample: int = 0,
     ) -> None:
-        """``recover`` False: recovery is checked, but not crashed itself."""
+        """``recover`` False: recovery is checked, but not crashed itself. ``sample``: of each run about so many effects
+        are crashed, spread over it, and of each power cut a few states; 0: all."""
         self.case = case
         self.profile = PROFILES[profile] if isinstance(profile, str) else profile
         self.recorder = EffectRecorder()
@@ -185,7 +189,7 @@ class Explorer:
         self.rules: Counter[str] = Counter()
         self.states = self.cuts = self.uncut = self.depth = self.max_pending = 0
         self._max_states, self._seconds, self._max_violations = max_states, seconds, max_violations
-        self._recover = recover
+        self._recover, self._sample = recover, sample
         self._seen: set[bytes] = set()
         self._raw: set[tuple[int, bytes]] = set()
         self._cut_before: set[bytes] = set()
@@ -258,6 +262,8 @@ class Explorer:
             points = [point._replace(storage=_settled(point.storage)) for point in points]
         for index, point in enumerate(points):
             last = index == len(points) - 1
+            if self._sample and not last and index % -(-len(points) // self._sample):
+                continue
             pending = pending_count(point.storage)
             if not alive:
                 self.max_pending = max(self.max_pending, pending)
@@ -271,7 +277,7 @@ class Explorer:
                 self._add(Node(point.storage, point.models, (*path, step), above if last else None))
             if not crashed or self.profile.names == "kept":  # there a power cut leaves no more than a kill
                 continue
-            if not last and point.call in NAMES_ONLY and points[index + 1].models == point.models:
+            if self._is_cut_later(points, index):
                 continue
             if pending > MAX_ENUMERATED:
                 self.uncut += 1
@@ -285,6 +291,12 @@ class Explorer:
                 self._cut_before.add(key)
             self._cut(point, path, run, boring)
 
+    def _is_cut_later(self, points: list[Moment], index: int) -> bool:
+        """Whether all that can be left before this effect can be left before the next one, and that is not left out."""
+        if self._sample or index == len(points) - 1:
+            return False
+        return points[index].call in NAMES_ONLY and points[index + 1].models == points[index].models
+
     def _may_kill(self, path: tuple[PathStep, ...]) -> bool:
         """Whether a process that ran after ``path`` is also killed: when nothing was lost or killed before. Kills on
         top of each other are what the profile ``process`` is about."""
@@ -292,7 +304,7 @@ class Explorer:
 
     def _cut(self, point: Moment, path: tuple[PathStep, ...], run: str, boring: list[int]) -> None:
         models = self._key_of(point.models)
-        for number, cut in enumerate(cuts(point.storage, self.profile, boring)):
+        for number, cut in self._some(point.storage, boring):
             self.cuts += 1
             known = (cut.key, models)
             if known in self._raw:
@@ -303,6 +315,15 @@ class Explorer:
             if rough not in self._seen:
                 step = PathStep(run, point.number, number, cut.lost)
                 self._add(Node(cut.build(), point.models, (*path, step)), rough)
+
+    def _some(self, storage: SimStorage, boring: list[int]) -> Iterator[tuple[int, Cut]]:
+        """The states of a power cut; of a sample the first, which loses nothing, the last, and few between them."""
+        every: Iterator[tuple[int, Cut]] = enumerate(cuts(storage, self.profile, boring))
+        if self._sample:
+            last = sum(1 for _ in cuts(storage, self.profile, boring)) - 1
+            step = -(-last // _CUTS_OF_A_SAMPLE) or 1
+            every = ((number, cut) for number, cut in every if number == last or number % step == 0)
+        return every
 
     def _add(self, node: Node, rough: bytes = b"") -> None:
         """Visit a node later, if none that is alike was found before. ``rough``: its key, where it is known."""

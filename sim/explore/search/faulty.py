@@ -15,6 +15,7 @@ from sim.disk.files import Fault
 from sim.disk.profiles import POSIX
 from sim.explore.cases.case import Case
 from sim.explore.oracle.recovery import recover
+from sim.explore.search.canonical import canonical_key
 from sim.explore.search.cuts import cuts
 from sim.explore.search.explorer import EFFECTS, Explorer
 from sim.hosts.faults import fail_call, possible
@@ -58,15 +59,17 @@ def failures(case: Case) -> Iterator[HarmfulFault]:
     explorer = Explorer(case)
     base = explorer.driver
     points = explorer.points_of("operation", base.world.storage, base.models, 0)
+    harmless: set[bytes] = set()
     for point in points[:-1]:
         for kind in KINDS:
             if possible(kind, point.call):
-                problems = _play(explorer, case, point.number, kind)
+                problems = _play(explorer, case, point.number, kind, harmless)
                 if problems:
                     yield HarmfulFault(case.name, kind, point.number, f"{point.call} {point.what}", tuple(problems))
 
 
-def _play(explorer: Explorer, case: Case, number: int, kind: str) -> list[str]:
+def _play(explorer: Explorer, case: Case, number: int, kind: str, harmless: set[bytes]) -> list[str]:
+    """``harmless``: what was recovered from before; what is alike to the engine and may be the same is not again."""
     world = explorer.driver.world.fork(explorer.driver.world.storage.clone())
     fault = _Fault(world, number, kind)
     world.hook = fault
@@ -84,7 +87,12 @@ def _play(explorer: Explorer, case: Case, number: int, kind: str) -> list[str]:
         world.bury(host)
     states = [cut.build for cut in cuts(world.storage, POSIX._replace(max_pending=30))]
     for build in (states[0], states[-1]) if len(states) > 1 else states:
-        problems = recover(world.fork(build()), driver.models, strangers=case.strangers)
+        left = build()
+        key = canonical_key(left) + b"".join(sorted(model.key() for model in driver.models))
+        if key in harmless and not world.sharing:  # there recovery asks the other hosts, too
+            continue
+        problems = recover(world.fork(left), driver.models, strangers=case.strangers)
         if problems:
             return problems
+        harmless.add(key)
     return []

@@ -85,7 +85,7 @@ class Monitor(Protocol):
     def add_overlay(self, name: str, layer: Layer, like: str) -> None:
         """Have the machine open an empty overlay as a node of that name, with the caching of the node ``like``, or have
         it do so when it switches. Nothing is written, and nobody uses it yet. What has nothing below in its header is
-        opened the same way, as what a mirror is to fill."""
+        opened the same way, as what a mirror is to fill; of a device no more than is the image."""
 
     def close_node(self, name: str) -> None:
         """Have the machine close a node that was added, by us or by its manager, and that nobody uses."""

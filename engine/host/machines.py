@@ -9,8 +9,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from engine.data.model import VolumeFormat, require_id
-from engine.data.records import VolumeRef
+from engine.data.model import VolumeFormat, aligned, require_id
+from engine.data.records import Record, VolumeRef
 from engine.doors import Doors
 from engine.doors.hypervisor import OURS, Monitor, Node
 from engine.doors.processes import ProcessState
@@ -216,6 +216,17 @@ def require_following(machine: Machine, disk: str) -> None:
         raise Refused(
             f"the machine of image {disk} still writes below it: a snapshot was interrupted",
             "Make the snapshot again, which goes on from there",
+        )
+
+
+def require_as_long(machine: Machine, record: Record) -> None:
+    """Return if the machine has no more of a disk than its record says, else raise Refused. A raw disk on LVM is a
+    device that may be longer: its guest may use that, and a volume above it or in its place would take it away."""
+    if machine.top.size > aligned(record.size):
+        raise Refused(
+            f"the machine of image {record.id} has {machine.top.size} bytes of it, and its record says {record.size}: "
+            "what its guest has behind that would be gone",
+            f"Make the disk as long as its machine has it first: diskwright resize, {machine.top.size} bytes",
         )
 
 

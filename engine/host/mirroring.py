@@ -51,7 +51,7 @@ _STAGES = ("make volume", "copy data", "replace")
 
 def entry_of(context: Context, state: HostState, repository: Repository, fix: Fix) -> Prepared | None:
     """Return how the disk of a fix is prepared here whose machine can go on in another volume; None where it cannot."""
-    if repository.activation is not None or fix.deep:
+    if leasing.hosts_share(repository) or fix.deep:
         return None
     entry = machines.entry_of(context, state, repository, fix.target)
     return entry if entry is not None and monitors.waits(entry.monitor) else None
@@ -81,6 +81,7 @@ def _run(context: Context, state: HostState, repo_id: str, entry: Prepared, fix:
         machine = machines.find(repository, monitor, entry, links)
         machines.require_idle(machine, disk, _job(_begun(links[0].record)))
         machines.require_following(machine, disk)
+        machines.require_as_long(machine, links[0].record)
         below = [link.tag for link in links[1:]]
         with (
             machines.held_anew(context, state, entry, repo_id),
@@ -289,6 +290,18 @@ def take_up(context: Context, state: HostState, repo_id: str, entry: Prepared, f
     with contextlib.closing(monitor):
         if switches.noted(state, entry) is not None:  # who spoke to the machine until now may have done it
             settle(context, state, repo_id, entry, monitor, fresh, old)
+
+
+def hold_there(context: Context, state: HostState, repo_id: str, disk: str, fresh: str) -> None:
+    """Have a disk that is on its fresh volume held there: the holder that it has has the old one locked, and on LVM
+    nothing else keeps the fresh one active when the machine is dead, and about to be started anew."""
+    repository = context.repository(repo_id)
+    entry, record = machines.noted(state, repository, disk), changes.read(repository, disk).record
+    if entry is None or entry not in state.prepared() or record.volume is None or record.volume.id != fresh:
+        return
+    links = chains.usable(repository, record)
+    with machines.handed_over(context, repository, entry, [link.tag for link in links[1:]]) as leases:
+        machines.hold(context, state, repository, entry, links, leases)
 
 
 def settle(

@@ -120,8 +120,7 @@ def _monitored(context: Context, repository: Repository, scan: Scan, only: str |
         if chain and near_it and gate.is_written(repository, chain[0].volume):
             found.update(record.id for record in chain)
             waits = monitors.waits(monitor)
-            mirrors = waits and repository.activation is None
-            able |= {record.id: mirrors and record is chain[0] for record in (chain if waits else chain[:1])}
+            able |= {record.id: waits and record is chain[0] for record in (chain if waits else chain[:1])}
     return {tag: able[tag] for tag, machines in found.items() if machines == 1 and tag in able}
 
 

@@ -16,6 +16,7 @@ from engine.triage import rules
 from sim.explore.cases.driver import Driver, MiB
 from sim.explore.cases.fixtures import images
 from sim.explore.together.live import COPY, DEATHS, MACHINE, MERGE, RESIZE, SNAPSHOT, VERB
+from sim.explore.together.rebuilds import rebuilt
 from sim.hosts.world import LVM, SHARED, World
 from sim.lvm.group_model import EXTENT_BYTES
 from sim.lvm.volume_groups import groups_of
@@ -51,6 +52,31 @@ def top_of(driver: Driver, image: str) -> str:
 def test_nothing_is_missed_whoever_dies(verb: str, prepare: Any, deaths: Any, every: int, first: int):
     """Some of the steps."""
     assert not wrong(verb, prepare, LVM, deaths, every, first)
+
+
+def test_a_disk_that_gets_another_volume_misses_nothing_whoever_dies():
+    """Some of the steps of the switch, also that its machine is started anew before the watchdog does anything."""
+    played = list(rebuilt(images.a_flat_disk_that_wants_the_other_format, LVM, (VERB,), every=40, first=247))
+    assert len(played) > 1 and not any(played)
+
+
+def test_a_machine_keeps_the_length_that_it_has_of_a_disk(on_lvm: Driver):
+    """Of a device it has all, which is made the disk first; and no more of another device than is the disk."""
+    engine = on_lvm.engine()
+    disk = engine.create_virtual_disk("a", EXTENT_BYTES + 4096, options={"strategy": "performance"})
+    engine.set_strategy("a", disk, "space")
+    machine = start(on_lvm, disk)
+    with pytest.raises(Refused, match=f"resize, {2 * EXTENT_BYTES} bytes"):
+        engine.run_fix_here("a", next(fix for fix in engine.check_storage_repository("a") if fix.rule in rules.BESIDE))
+    assert len(machine.nodes()) == 1 and not machine.jobs()
+    engine.resize_disk("a", disk, 2 * EXTENT_BYTES)
+    engine.run_fix_here("a", next(fix for fix in engine.check_storage_repository("a") if fix.rule in rules.BESIDE))
+    assert [(node.format, node.size) for node in machine.nodes()] == [("qcow2", 2 * EXTENT_BYTES)]
+    other = engine.create_virtual_disk("a", EXTENT_BYTES + 4096, options={"strategy": "space"})
+    engine.set_strategy("a", other, "performance")
+    machine = start(on_lvm, other, "qmp:/run/other")
+    engine.run_fix_here("a", next(fix for fix in engine.check_storage_repository("a") if fix.target == other))
+    assert [(node.format, node.size) for node in machine.nodes()] == [("raw", EXTENT_BYTES + 4096)]
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ killed for that, unless it stands still and keeps the agent to itself.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 
@@ -61,6 +62,8 @@ def settle(doors: Doors, arguments: list[str]) -> None:
             entry = switches.find(state, disk, fresh, old)
             if entry is not None:
                 mirroring.take_up(context, state, repo_id, entry, fresh, old)
+                with contextlib.suppress(DiskwrightError):  # O-UNHELD tells of it
+                    mirroring.hold_there(context, state, repo_id, disk, fresh)
             return
         except DiskwrightError:
             if doors.clock.monotonic() > deadline:

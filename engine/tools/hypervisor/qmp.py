@@ -92,7 +92,8 @@ class QmpMonitor(Qemu):
         cache = self._cache(like)
         driver = "host_device" if layer.device else "file"
         file = {"driver": driver, "filename": layer.path, "cache": cache}
-        alone = {} if layer.format is VolumeFormat.RAW else {"backing": None}
+        raw = {"size": layer.length} if layer.length else {}
+        alone = raw if layer.format is VolumeFormat.RAW else {"backing": None}
         self.ask(
             "blockdev-add", f"open {layer.path}",
             driver=str(layer.format), node_name=name, cache=cache, file=file, **alone,

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from engine.data.kept import Kept
-from engine.data.model import Strategy, VolumeFormat, aligned, require_id
+from engine.data.model import Strategy, VolumeFormat, require_id
 from engine.data.options import Options
 from engine.data.records import Record, check_user_data
 from engine.doors.hypervisor import Monitor, Move
@@ -137,7 +137,7 @@ def found(repository: Repository, monitor: Monitor, entry: Prepared) -> Part:
     machine = machines.find(repository, monitor, entry, links)
     machines.require_idle(machine, entry.image)
     if not machine.lags:
-        _require_as_long(machine, links[0].record)
+        machines.require_as_long(machine, links[0].record)
         require_room(repository, VolumeFormat.QCOW2, links[0].record.size)
     return Part(entry, links, machine)
 
@@ -153,17 +153,6 @@ def held(context: Context, state: HostState, repo_id: str, part: Part, frozen: s
     ):
         chains.unchanged(repository, part.links)
         yield leases
-
-
-def _require_as_long(machine: Machine, record: Record) -> None:
-    """A raw disk on LVM is a device that may be longer than its record says: its guest may use that, and an overlay
-    would take it away."""
-    if machine.top.size > aligned(record.size):
-        raise Refused(
-            f"the machine of image {record.id} has {machine.top.size} bytes of it, and its record says {record.size}: "
-            "what its guest has behind that would be gone",
-            f"Make the disk as long as its machine has it first: diskwright resize, {machine.top.size} bytes",
-        )
 
 
 def _usable(repository: Repository, disk: str) -> list[chains.Link]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from engine.data import monitors
 from engine.doors.hypervisor import Monitor
 from engine.errors import ToolMissing
-from engine.tools.hypervisor import agent
 
 
 class Monitors:
@@ -35,6 +34,8 @@ class Monitors:
             from engine.tools.hypervisor import libvirt
 
             return libvirt.freeze(address)
+        from engine.tools.hypervisor import agent  # with sockets
+
         return agent.freeze(address.agent)
 
     def thaw(self, monitor: str) -> int:
@@ -44,6 +45,8 @@ class Monitors:
             from engine.tools.hypervisor import libvirt
 
             return libvirt.thaw(address)
+        from engine.tools.hypervisor import agent  # with sockets
+
         return agent.thaw(address.agent)
 
     def frozen(self, monitor: str) -> bool:
@@ -53,4 +56,6 @@ class Monitors:
             from engine.tools.hypervisor import libvirt
 
             return libvirt.frozen(address)
+        from engine.tools.hypervisor import agent  # with sockets
+
         return agent.frozen(address.agent)

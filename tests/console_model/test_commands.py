@@ -22,6 +22,7 @@ ARGUMENTS: Any = {
     "repo": "my pool", "image": "a" * 32, "plan": "3f2a", "fix": "b" * 16, "fixes": "b1b1 c2c2", "type": "clean",
     "format": "localfs-1.0", "parameters": "path='/srv/my images'", "trace": "a.jsonl",
     "name": "my web", "file": "/tmp/my file", "files": "'/srv/my images' /srv/b.raw",
+    "images": f"{'a' * 32} {'b' * 32}", "quiesce": "yes",
     "monitor": "qmp:/run/my vm", "rate": "50M", "path": "/run/x", "read_only": "yes", "take_over": "yes",
 }  # fmt: skip
 

@@ -41,7 +41,7 @@ def nobody_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def of_the_disk_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    def freeze(context: Any, state: Any, entry: Any, repo_id: str, kept: Any, then: Any) -> None:
+    def freeze(context: Any, state: Any, entry: Any, repo_id: str, kept: Any, then: Any, quiesce: bool) -> None:
         then(entry.image)
 
     monkeypatch.setattr(live_snapshot, "freeze", freeze)

@@ -17,11 +17,12 @@ from sim.disk.files import Fault
 from sim.explore.cases.driver import Driver, MiB, read
 from sim.explore.cases.fixtures import images
 from sim.explore.together.guests import SimGuest
-from sim.explore.together.live import LIBVIRT, MACHINE, POWER, VERB
-from sim.explore.together.quiescing import quiesced
+from sim.explore.together.live import LIBVIRT, MACHINE, POWER, SNAPSHOT, VERB
+from sim.explore.together.quiescing import MONITORS, Quiesced, quiesced
 from sim.hosts.doors import spawning
 from sim.hosts.machine import SimMachine
 from sim.hosts.processes import SimProcess
+from sim.hosts.world import FORMAT
 from tests.sim.live_kit import a_merge, start
 
 MONITOR = "qmp:/run/vm,agent=/run/agent"
@@ -78,6 +79,15 @@ def test_planted_bugs_are_found(plant: Callable[[Any], None], found: str, monkey
     plant(monkeypatch)
     played = quiesced(images.a_disk, deaths=(VERB,), first=44, every=50)
     assert any(found in problem for run in played if run is not None for problem in run.problems)
+
+
+def test_a_snapshot_that_counts_and_was_told_to_nobody_is_judged_too(monkeypatch: pytest.MonkeyPatch):
+    """Its process is killed before its last effect; a guest that goes on too early is found in what it left."""
+    whole = Quiesced(SNAPSHOT, images.a_disk, FORMAT, MONITORS[0])
+    assert whole.judged() is None
+    thawed_early(monkeypatch)
+    killed = Quiesced(SNAPSHOT, images.a_disk, FORMAT, MONITORS[0], VERB, whole.count).judged()
+    assert killed is not None and any("when its guest was not frozen" in problem for problem in killed.problems)
 
 
 def running(driver: Driver, monitor: str = MONITOR) -> tuple[str, SimMachine]:

@@ -20,6 +20,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
+from typing import Any, ClassVar
 
 from engine.api import Engine
 from engine.data.model import Fix, VolumeFormat, aligned
@@ -103,6 +104,9 @@ def runs(
 
 class Run:
     """One of them."""
+
+    options: ClassVar[dict[str, Any]] = {}
+    """With which a snapshot is taken."""
 
     def __init__(
         self,
@@ -270,7 +274,7 @@ class Run:
         before = dict(self._snapshots)
         self._moments = [self._content]
         try:
-            image = engine.create_snapshot("a", self._disk, {"name": "live"})
+            image = engine.create_snapshot("a", self._disk, {"name": "live"}, self.options)
             self.done = True
             self._look()
             if image not in self._snapshots:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sim.explore.search.cuts import cuts, pending_count
+from sim.explore.search.explorer import MAX_PENDING
 from sim.hosts.world import World
-
-MAX_PENDING = 8
-"""More at once is an error of the engine's discipline."""
 
 
 def worlds_after(world: World) -> Iterator[World]:

@@ -207,8 +207,8 @@ class SimDomain(SimMonitor):
 
 def _machine_at(process: SimProcess, monitor: str) -> Spoken | None:
     """The machine of its host that is spoken to so, if it runs."""
-    found = [machine for told, machine in process.host.monitors.items() if monitors.same(told, monitor)]
-    return found[0] if found and found[0].running else None
+    there = process.host.monitors.items()
+    return next((machine for told, machine in there if machine.running and monitors.same(told, monitor)), None)
 
 
 def _name(path: str) -> str:

@@ -6,7 +6,7 @@ check: ## style, types, imports and the fast tests: under a minute
 test: ## everything
 	@./test
 
-explore: ## every crash of every case and of every recovery; races; LONG=1: with no bound in time, until nothing new appears
+explore: ## crashes of every case on files and of every recovery, damage, races; bounded in time, LONG=1: every crash
 	@.ci/setup.sh dev
 	@.venv/bin/python -m sim.explore.command $(if $(LONG),,--within 110)
 	@.venv/bin/python -m sim.explore.command --generated $(if $(LONG),,--seconds 12)

@@ -145,7 +145,7 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_killed_before_any_effect_nothing_is_lost_and_nothing_is_left(case: Case, tmp_path: Path):
     """Kill, let another host check and fix, compare all contents. Cases that have more effects than a dozen begin with
-    different ones, as many do the same; the simulator takes every one."""
+    different ones, as many do the same; ``make explore LONG=1`` takes every one, simulated."""
     template = World(tmp_path / "template", *case.repositories).create()
     setup = template.engine("setup")
     ids = case.prepare(setup)

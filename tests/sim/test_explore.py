@@ -38,7 +38,8 @@ def test_short_verbs_and_cleans_survive_everything_until_no_new_state_appears(ca
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [*CASES, *LONG])
 def test_every_verb_and_every_fix_survives_power_cuts_from_its_beginning_to_its_end(case):
-    """Some of its effects and of the states that they leave. All of them, and of recovery: ``make explore``."""
+    """Some of its effects and of the states that they leave. All of them, and of recovery: ``make explore LONG=1``, and
+    for those in ``LONG`` ``diskwright sim explore --case`` with their names."""
     tally = sampled((CASES | LONG)[case])
     assert tally.states and not tally.violations
 

@@ -44,7 +44,8 @@ def test_a_raw_copy_that_is_killed_anywhere_goes_on_and_shows_no_old_bytes():
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ON_LVM)
 def test_every_verb_and_every_fix_survives_power_cuts_from_its_beginning_to_its_end(case):
-    """Some of its effects and of the states that they leave. All of them, and of recovery: ``make explore``."""
+    """Some of its effects and of the states that they leave. All of them, and of recovery: ``diskwright sim explore
+    --case`` with its name; ``make explore`` has none on volume groups but generated and damaged ones."""
     tally = sampled(ON_LVM[case])
     assert tally.states and not tally.violations
 

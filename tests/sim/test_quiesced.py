@@ -4,12 +4,13 @@ guest goes on."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from errno import EAGAIN
 from typing import Any
 
 import pytest
 
 from engine.data import monitors
-from engine.errors import BadRequest, Refused, ToolFailed
+from engine.errors import BadRequest, DiskwrightError, Refused, ToolFailed
 from engine.host import machines
 from engine.verbs.live import snapshot
 from sim.disk.content import Content
@@ -124,6 +125,34 @@ def test_what_cannot_be_frozen_is_refused_with_nothing_done(driver: Driver, trou
     assert len(engine.list_prepared()) == 1
     assert not engine.state.frozen()
     assert engine.create_snapshot("a", disk)
+
+
+@pytest.mark.parametrize("fails", ["files.link", "processes.spawn", "hypervisors.switch"])
+@pytest.mark.parametrize("group", [False, True])
+def test_a_guest_goes_on_before_what_was_begun_is_taken_back(group: bool, fails: str, driver: Driver):
+    """Where the record cannot be published, no holder be started, or the machine not go on in the overlay: its guest
+    does not wait for overlays to be closed, nor for the holder that is started then."""
+    disk, machine = running(driver)
+    engine = driver.engine()
+    failed, still = list[str](), list[str]()
+
+    def look(process: SimProcess, call: str, what: str) -> Fault:
+        if machine.guest_frozen and call == fails and not failed:
+            failed.append(call)
+            raise ToolFailed("no") if fails.startswith("hypervisors") else OSError(EAGAIN, "not now")
+        if machine.guest_frozen and failed and call in ("processes.spawn", "hypervisors.close_node"):
+            still.append(f"{call} {what}")
+        return Fault.NONE
+
+    driver.world.process_of(engine).hook = look
+    with pytest.raises(DiskwrightError):
+        if group:
+            engine.create_snapshot_group("a", [disk, driver.create("a", MiB)], None, QUIESCE)
+        else:
+            engine.create_snapshot("a", disk, None, QUIESCE)
+    driver.world.process_of(engine).hook = None
+    assert failed and not still
+    assert not machine.guest_frozen and len(engine.list_prepared()) == 1
 
 
 def test_a_guest_that_went_on_by_itself_has_no_such_snapshot(driver: Driver):

@@ -49,10 +49,8 @@ def snapshots_of(
         if not entries:
             return group.snapshots(context, repo_id, disks, user_data, options)
         told = _require_one_machine(entries)
-        with (
-            Guest(context, state, told if options.quiesce else "") as guest,
-            contextlib.closing(context.doors.hypervisors.connect(told)) as monitor,
-        ):
+        guest = Guest(context, state, told if options.quiesce else "")
+        with contextlib.closing(context.doors.hypervisors.connect(told)) as monitor:
             repository = context.repository(repo_id)
             parts = {disk: snapshot.found(repository, monitor, entry) for disk, entry in entries.items()}
             return _take(context, state, repo_id, disks, parts, guest, wanted, options)
@@ -117,6 +115,7 @@ def _take(
             held = snapshot.held(context, state, repo_id, parts[disk], begun[disk].record.id)
             leases[disk] = stack.enter_context(held)
         stack.enter_context(leasing.take(context.doors, repository, [begun[disk].record.id for disk in rest]))
+        stack.enter_context(guest)
         steps = _Beside(context, state, repository, parts, leases, guest)
         return group.together(repository, [begun[disk] for disk in disks], steps)
 
@@ -154,7 +153,8 @@ class _Beside(group.Steps):
             super().move(one)
 
     def drop(self, one: Begun) -> None:
-        """Take back what was made; the machine closes it."""
+        """Have its guest go on; take back what was made, and the machine closes it."""
+        self._guest.thaw()
         if one.disk.id in self._parts:
             snapshot.drop_unused(self._repository, self._parts[one.disk.id], one)
         else:

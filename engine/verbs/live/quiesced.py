@@ -5,8 +5,8 @@ about to freeze the guest; (2) a watchdog is started (``engine.host.live.watchdo
 What has to be of that moment happens. (5) *The guest is thawed.* (6) The watchdog is ended, the note removed.
 
 Whoever dies after (3), the guest goes on: the watchdog of a process that is gone thaws it, and where that is killed too
-the next check, snapshot or attach of this host does. In (5) the agent says how many file systems were frozen until
-then: where none was, somebody else has thawed them, and what was taken meanwhile does not count.
+the next check, attach or such a snapshot of this host does. In (5) the agent says how many file systems were frozen
+until then: where none was, somebody else has thawed them, and what was taken meanwhile does not count.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from engine.tags.context import Context
 
 
 class Guest:
-    """The guest of the machine behind a monitor; one that nobody wants frozen ("") is left alone."""
+    """The guest of the machine behind a monitor; one that nobody wants frozen ("") is left alone. It goes on at the end
+    of its block, which is the innermost: before leases and a holder are seen to."""
 
     def __init__(self, context: Context, state: HostState, monitor: str) -> None:
         """Return if it can be frozen. Refused, or ToolFailed: its agent is not known, or does not answer."""

@@ -4,8 +4,8 @@
 (2) Weak tag S on the disk's volume, naming the overlay to come; the empty overlay above S; the machine opens it, and
 does not use it yet. (3) The disk's record points to the overlay. (4) A new holder gets the leases, and locks the volume
 below: who opens that for writing from here on is refused. (5) *The machine goes on in the overlay.* Its guest is frozen
-from before (3) to here, if that is asked for (``quiesced``). (6) The prepared
-path leads to the overlay. (7) The frozen volume is made durable, and S becomes strong: the seal.
+from before (3) to here, if that is asked for (``quiesced``). (6) The prepared path leads to the overlay. (7) The frozen
+volume is made durable, and S becomes strong: the seal.
 
 An empty overlay reads as what is below it, so a machine that still writes below until (5) writes into what the disk
 shows: nothing that it wrote is missed. S is weak until the machine has said that it writes there no more: nobody may
@@ -94,13 +94,11 @@ def _take(
     repository = context.repository(repo_id)
     require_not_shared(repository, entry.image)
     try:
-        with (
-            Guest(context, state, entry.monitor if wanted.quiesce else "") as guest,
-            contextlib.closing(context.doors.hypervisors.connect(entry.monitor)) as monitor,
-        ):
+        guest = Guest(context, state, entry.monitor if wanted.quiesce else "")
+        with contextlib.closing(context.doors.hypervisors.connect(entry.monitor)) as monitor:
             part = found(repository, monitor, entry)
             frozen = part.links[1].tag if part.machine.lags else context.doors.ids.new_id()
-            with held(context, state, repo_id, part, frozen) as leases:
+            with held(context, state, repo_id, part, frozen) as leases, guest:
                 if part.machine.lags:
                     guest.freeze()
                 else:

@@ -162,7 +162,7 @@ def find(state: HostState, repo_id: str) -> Connection:
 
 def require_not_in_use(state: HostState, repo_id: str, identity: str) -> None:
     """Raise Refused while an image of the repository is prepared or a task uses it on this host."""
-    for entry in (*state.prepared(), *state.unheld()):
+    for entry, _ in state.entries():
         if entry.repository == identity:
             raise Refused(f"image {entry.image} of {repo_id} is prepared here", "Tear it down first")
     for path in state.not_understood():

@@ -57,15 +57,13 @@ def entry_of(context: Context, state: HostState, repository: Repository, disk: s
 
 def noted(state: HostState, repository: Repository, disk: str) -> Prepared | None:
     """Return the same as it is."""
-
-    def mine(entries: list[Prepared]) -> Prepared | None:
-        wanted = (repository.identity, disk, True)
-        return next((one for one in entries if (one.repository, one.image, one.writable) == wanted), None)
-
-    held = mine(state.prepared())
-    if held is not None:
-        return held
-    lost = mine(state.unheld())
+    wanted = (repository.identity, disk, True)
+    lost: Prepared | None = None
+    for entry, held in state.entries():
+        if (entry.repository, entry.image, entry.writable) == wanted:
+            if held:
+                return entry
+            lost = lost or entry
     known = repository.tags.read(disk) if lost is not None else None
     if known is not None and known.record is not None and not gate.is_written(repository, known.record.volume):
         return None

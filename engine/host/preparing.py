@@ -328,7 +328,9 @@ def _close_session(context: Context, repository: Repository, image: str) -> None
 def _which(context: Context, state: HostState, repo_id: str, image: str, path: str) -> Prepared:
     """Return the preparation that is meant: a living one before those that lost their holder."""
     repository = context.repository(repo_id)
-    alive, unheld = (_of(entries, repository.identity, image) for entries in (state.prepared(), state.unheld()))
+    entries = state.entries()
+    alive = _of([entry for entry, held in entries if held], repository.identity, image)
+    unheld = _of([entry for entry, held in entries if not held], repository.identity, image)
     mine = [entry for entry in (*alive, *unheld) if path in (entry.path, entry.given)] if path else alive or unheld
     if not mine:
         context.visible(repo_id, image)

@@ -234,24 +234,25 @@ class HostState:
     def prepared(self) -> list[Prepared]:
         """Return the images whose holder lives; remove what holders of an earlier boot left. StorageError when nothing
         tells which notes there are."""
-        return [entry for entry, alive in self._entries() if alive]
+        return [entry for entry, alive in self.entries() if alive]
 
     def unheld(self) -> list[Prepared]:
         """Return what was prepared since this host booted and has lost its holder. A machine may use it all the same,
         so it stays until it is forgotten."""
-        return [entry for entry, alive in self._entries() if not alive]
+        return [entry for entry, alive in self.entries() if not alive]
 
     def monitored(self, repository: str) -> dict[str, str]:
         """Return the images of a repository that a machine of this host writes to and that can be spoken to, and how;
         none where nothing tells which notes there are."""
         found: list[tuple[Prepared, bool]] = []
         with contextlib.suppress(StorageError):
-            found = self._entries()
+            found = self.entries()
         mine = (entry for entry, _ in found if entry.repository == repository)
         return {entry.image: entry.monitor for entry in mine if entry.writable and entry.monitor}
 
-    def _entries(self) -> list[tuple[Prepared, bool]]:
-        """Return each prepared image of this boot, and whether its holder lives."""
+    def entries(self) -> list[tuple[Prepared, bool]]:
+        """Return each prepared image of this boot, and whether its holder lives, for who wants both: between two looks
+        one may get another holder, and would be in neither. StorageError when nothing tells which notes there are."""
         found = []
         for entry in self._noted():
             alive = self._doors.processes.state(entry.process) is not ProcessState.GONE

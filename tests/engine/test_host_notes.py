@@ -12,7 +12,9 @@ import pytest
 
 from engine.api import Engine
 from engine.assembly import real_doors
+from engine.doors.processes import ProcessState
 from engine.errors import Damaged, NotFound, NotUnderstood, Refused, StorageError
+from engine.host.live import switches
 from engine.host.state import HostState, Task, sealed
 from engine.tools.local.files import RealFiles
 from sim.hosts.world import World
@@ -129,6 +131,19 @@ def test_a_holder_whose_number_was_changed_is_not_taken_for_a_dead_one(engine):
         engine.teardown_image("a", disk)
     assert f"engine.host.holder {disk}" in lost.value.next_step and "prepare by host" in lost.value.next_step
     engine.doors.processes.kill(prepared.process)
+
+
+def test_a_disk_that_gets_another_holder_at_this_moment_is_found(engine, monkeypatch):
+    """It had none when the first was asked for, and has one when the rest is: whoever looks for a switch that is under
+    way would take it for over, and let its guest wait."""
+    disk = engine.create_virtual_disk("a", SIZE)
+    entry = engine.prepare_image("a", disk)._replace(switch=("fresh", "old"))
+    engine.state.save_prepared(entry)
+    states = {"": ProcessState.GONE}
+    monkeypatch.setattr(engine.doors.processes, "state", lambda process: states.pop("", ProcessState.RUNNING))
+    assert switches.find(engine.state, disk, "fresh", "old") == entry
+    monkeypatch.undo()
+    engine.teardown_image("a", disk)
 
 
 def test_a_note_that_cannot_be_read_holds_up_nothing_else(engine, monkeypatch):

@@ -135,9 +135,9 @@ def noted(engine: Engine) -> tuple[MachineRow, ...]:
     """What this host has noted, by repository and image; no storage is touched. StorageError when nothing tells which
     notes there are."""
     handles = {connection.identity: name for name, connection in engine.list_repositories().items()}
-    entries = [*engine.state.prepared(), *engine.state.unheld()]  # a holder may die in between
-    rows = {entry.path: _noted(engine, entry, handles.get(entry.repository, "")) for entry in entries}
-    return tuple(sorted(rows.values(), key=lambda row: (row.repository, row.image, row.key)))
+    entries = [entry for entry, _ in engine.state.entries()]
+    rows = [_noted(engine, entry, handles.get(entry.repository, "")) for entry in entries]
+    return tuple(sorted(rows, key=lambda row: (row.repository, row.image, row.key)))
 
 
 def _noted(engine: Engine, entry: Prepared, handle: str) -> MachineRow:

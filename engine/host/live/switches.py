@@ -40,8 +40,7 @@ def of(entry: Prepared) -> Switch | None:
 
 def find(state: HostState, disk: str, fresh: str, old: str) -> Prepared | None:
     """Return how a disk is prepared that is between these volumes, None when that is over."""
-    entries = (*state.prepared(), *state.unheld())
-    return next((one for one in entries if (one.image, *one.switch[:2]) == (disk, fresh, old)), None)
+    return next((one for one, _ in state.entries() if (one.image, *one.switch[:2]) == (disk, fresh, old)), None)
 
 
 def noted(state: HostState, entry: Prepared) -> Prepared | None:
@@ -84,7 +83,7 @@ def see_to(doors: Doors, state: HostState, identity: str, disk: str = "", patien
     time. What cannot be done is left to whoever comes next."""
     clock, processes = doors.clock, doors.processes
     deadline = clock.monotonic() + patience_s
-    for entry in (*state.prepared(), *state.unheld()):
+    for entry, _ in state.entries():
         switch = of(entry) if entry.repository == identity and disk in ("", entry.image) else None
         if switch is None or switch.runner == processes.own():
             continue

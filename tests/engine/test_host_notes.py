@@ -146,6 +146,17 @@ def test_a_disk_that_gets_another_holder_at_this_moment_is_found(engine, monkeyp
     engine.teardown_image("a", disk)
 
 
+@pytest.mark.parametrize("words", ["f", "f o", "f o b 1", "f o b 1 2 b 1", "f o b 1 2 b 1 x", "f o b 1 2 b 1 2 3"])
+def test_a_switch_that_makes_no_sense_holds_no_look_up(engine, words):
+    """Of another version: a note with a seal that fits."""
+    disk = engine.create_virtual_disk("a", SIZE)
+    entry = engine.prepare_image("a", disk)._replace(switch=tuple(words.split()))
+    engine.state.save_prepared(entry)
+    assert switches.of(entry) is None
+    assert not engine.check_storage_repository("a")
+    engine.teardown_image("a", disk)
+
+
 def test_a_note_that_cannot_be_read_holds_up_nothing_else(engine, monkeypatch):
     """Found so: no disk could be prepared on this host, no task be listed."""
     disk, other = (engine.create_virtual_disk("a", SIZE) for _ in range(2))

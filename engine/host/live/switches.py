@@ -31,11 +31,14 @@ class Switch(NamedTuple):
 
 def of(entry: Prepared) -> Switch | None:
     """Return the switch of which a note tells, None for none (or what no version of this program has written)."""
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(TypeError, ValueError):
         fresh, old, *words = entry.switch
-        numbers = [int(word) for word in (*words[1:3], *words[4:6])]
-        return Switch(fresh, old, ProcessIdentity(words[0], *numbers[:2]), ProcessIdentity(words[3], *numbers[2:]))
+        return Switch(fresh, old, _process(*words[:3]), _process(*words[3:]))
     return None
+
+
+def _process(boot_id: str, pid: str, started: str) -> ProcessIdentity:
+    return ProcessIdentity(boot_id, int(pid), int(started))
 
 
 def find(state: HostState, disk: str, fresh: str, old: str) -> Prepared | None:

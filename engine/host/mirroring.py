@@ -300,7 +300,11 @@ def hold_there(context: Context, state: HostState, repo_id: str, disk: str, fres
     if entry is None or entry not in state.prepared() or record.volume is None or record.volume.id != fresh:
         return
     links = chains.usable(repository, record)
-    with machines.handed_over(context, repository, entry, [link.tag for link in links[1:]]) as leases:
+    with (
+        machines.held_anew(context, state, entry, repo_id),
+        machines.handed_over(context, repository, entry, [link.tag for link in links[1:]]) as leases,
+    ):
+        chains.unchanged(repository, links)
         machines.hold(context, state, repository, entry, links, leases)
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from engine.doors.hypervisor import Job
-from engine.errors import ImageBusy, OutcomeUnknown, Refused, Stopped, StorageError, ToolFailed
+from engine.errors import Conflict, ImageBusy, OutcomeUnknown, Refused, Stopped, StorageError, ToolFailed
 from engine.fixes import rebuild
 from engine.host import holding, machines, mirroring, paths
 from engine.host.live import switches, watchdog
-from engine.tags import changes
+from engine.tags import chains, changes
 from engine.triage import rules
 from sim.disk.files import Fault
 from sim.explore.cases.driver import Driver
@@ -297,6 +297,34 @@ def test_a_holder_that_fails_after_the_switch_is_told_as_it_is(
     record = changes.read(engine.context.repository("a"), disk).record
     assert record.volume is not None and str(record.volume.format) == "qcow2"
     assert engine.context.repository("a").volumes.guarded(record.volume) == ends
+    assert len(engine.list_prepared()) == 1
+
+
+def test_a_watchdog_has_a_disk_held_where_it_is(driver: Driver, monkeypatch: pytest.MonkeyPatch):
+    """A snapshot was taken of it after that was looked at, and the holder that it got has ended."""
+    disk = driver.create("a", 1 << 20)
+    start(driver, disk)
+    engine = driver.engine()
+    repository, host = engine.context.repository("a"), driver.world.process_of(engine).host
+    before = changes.read(repository, disk).record.volume
+    assert before is not None
+    usable = chains.usable
+
+    def then(*arguments: Any) -> list[chains.Link]:
+        monkeypatch.undo()
+        links = usable(*arguments)
+        other = driver.world.host(host.name)
+        other.create_snapshot("a", disk)
+        holder = host.find(other.list_prepared()[0].process)
+        assert holder is not None
+        holder.end(killed=True)
+        return links
+
+    monkeypatch.setattr(chains, "usable", then)
+    with pytest.raises(Conflict, match="changed at the same moment"):
+        mirroring.hold_there(engine.context, engine.state, "a", disk, before.id)
+    volume = changes.read(repository, disk).record.volume
+    assert volume is not None and volume != before and repository.volumes.guarded(volume)
     assert len(engine.list_prepared()) == 1
 
 

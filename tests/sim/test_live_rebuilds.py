@@ -12,6 +12,7 @@ from engine.errors import Conflict, ImageBusy, OutcomeUnknown, Refused, Stopped,
 from engine.fixes import rebuild
 from engine.host import holding, machines, mirroring, paths
 from engine.host.live import switches, watchdog
+from engine.host.state import HostState
 from engine.tags import chains, changes
 from engine.triage import rules
 from sim.disk.files import Fault
@@ -352,11 +353,44 @@ def test_a_watchdog_does_nothing_for_a_preparation_that_is_gone(driver: Driver, 
     assert changes.read(other.context.repository("a"), disk) == record and other.list_prepared() == [entry]
 
 
+def test_a_watchdog_tries_on_while_the_notes_of_its_host_cannot_be_read(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+):
+    """Its runner is dead, and its guest waits; whether a switch is over is not known meanwhile."""
+    _OTHER(driver)
+    disk, engine = driver.named["disk"], driver.engine()
+    machine, process = start(driver, disk), driver.world.process_of(engine)
+
+    def dies(*arguments: Any) -> None:
+        process.kill()
+
+    monkeypatch.setattr(mirroring, "_publish", dies)
+    with pytest.raises(Crashed):
+        engine.run_fix_here("a", a_rebuild(driver))
+    monkeypatch.undo()
+    since = driver.world.now
+    connections, entries = HostState.connections, HostState.entries
+
+    def later(read: Any) -> Any:
+        def call(state: HostState) -> Any:
+            if driver.world.now < since + 10:
+                raise StorageError("it cannot be read")
+            return read(state)
+
+        return call
+
+    monkeypatch.setattr(HostState, "entries", later(entries))
+    assert not watchdog._is_over(driver.world.host(process.host.name).state, disk, "fresh", "old")
+    monkeypatch.setattr(HostState, "connections", later(connections))
+    driver.world.direct.run_waiting()
+    assert not machine.jobs() and len(machine.nodes()) == 1
+
+
 def test_a_watchdog_leaves_a_runner_alone_that_is_past_its_switch(driver: Driver):
     """However long that goes on with something else."""
     engine = driver.engine()
     runner = driver.world.process_of(engine).host.process("runner")
-    watchdog.wait(engine.doors, runner.identity, lambda: True)
+    watchdog.wait(engine.doors, runner.identity, 60.0, lambda: True)
     assert not runner.dead
 
 
@@ -386,5 +420,5 @@ def test_a_watchdog_kills_a_runner_that_stands_still(driver: Driver, monkeypatch
         runner = host.process("runner")
         runner.frozen_until = float("inf") if frozen else None
         since = driver.world.now
-        watchdog.wait(engine.doors, runner.identity, lambda: False)
+        watchdog.wait(engine.doors, runner.identity, 60.0, lambda: False)
         assert runner.dead and driver.world.now - since < seconds

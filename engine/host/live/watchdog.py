@@ -36,18 +36,18 @@ _TRIES_S = 3600.0
 """So long somebody else may speak to the machine, or the storage be away: its guest waits as long."""
 
 
-def wait(doors: Doors, runner: ProcessIdentity, is_over: Callable[[], bool]) -> None:
-    """Return when the runner is gone, at most a minute later; or when there is nothing to do any more, and it goes on
-    with something else."""
+def wait(doors: Doors, process: ProcessIdentity, at_most_s: float, is_left_alone: Callable[[], bool]) -> None:
+    """Return when a process is gone. One that stands still, or takes longer than that, is killed, unless it is to be
+    left alone: then return, too."""
     clock, processes = doors.clock, doors.processes
     since = running = clock.monotonic()
-    while (state := processes.state(runner)) is not ProcessState.GONE:
+    while (state := processes.state(process)) is not ProcessState.GONE:
         now = clock.monotonic()
         running = running if state is ProcessState.STOPPED else now
-        if now > running + _STOPPED_S or now > since + _AT_MOST_S:
-            if is_over():
+        if now > running + _STOPPED_S or now > since + at_most_s:
+            if is_left_alone():
                 return
-            processes.kill(runner)
+            processes.kill(process)
         clock.sleep(_LOOK_AGAIN_S)
 
 
@@ -55,66 +55,71 @@ def settle(doors: Doors, arguments: list[str]) -> None:
     """Have the machine follow the record, as soon as both can be asked."""
     directory, repo_id, disk, fresh, old = arguments[1:6]
     state = HostState(doors, directory)
-    context = Context(doors, state.connections(), state, lambda context, repository, image: None)
-    deadline = doors.clock.monotonic() + _TRIES_S
-    while True:
+
+    def follow() -> None:
+        context = Context(doors, state.connections(), state, lambda context, repository, image: None)
         try:
             entry = switches.find(state, disk, fresh, old)
             if entry is not None:
                 mirroring.take_up(context, state, repo_id, entry, fresh, old)
                 with contextlib.suppress(DiskwrightError):  # O-UNHELD tells of it
                     mirroring.hold_there(context, state, repo_id, disk, fresh)
-            return
-        except DiskwrightError:
-            if doors.clock.monotonic() > deadline:
-                raise
         finally:
             context.deactivate()
-        doors.clock.sleep(_TRY_AGAIN_S)
 
-
-def wait_frozen(doors: Doors, freezer: ProcessIdentity) -> None:
-    """Return when a process has had a guest frozen for too long, or does not get on; at once when it is gone."""
-    clock, processes = doors.clock, doors.processes
-    since = running = clock.monotonic()
-    while (state := processes.state(freezer)) is not ProcessState.GONE:
-        now = clock.monotonic()
-        running = running if state is ProcessState.STOPPED else now
-        if now > running + _STOPPED_S or now > since + _FROZEN_AT_MOST_S:
-            return
-        clock.sleep(_LOOK_AGAIN_S)
+    _do(doors, follow)
 
 
 def thaw(doors: Doors, arguments: list[str]) -> None:
     """Have the guest go on, as soon as its agent can be told; there is no note of it then."""
     _, directory, monitor = arguments[:3]
     freezer = ProcessIdentity(arguments[3], int(arguments[4]), int(arguments[5]))
-    deadline = doors.clock.monotonic() + _TRIES_S
-    while True:
+
+    def go_on() -> None:
         try:
             machines.thaw(doors, monitor)
             HostState(doors, directory).forget_frozen(monitor)
+        except DiskwrightError:
+            if doors.processes.state(freezer) is ProcessState.STOPPED:
+                doors.processes.kill(freezer)  # it keeps the agent to itself
+            raise
+
+    _do(doors, go_on)
+
+
+def _do(doors: Doors, what: Callable[[], None]) -> None:
+    """Try until it works. What it raises after an hour of that is raised."""
+    deadline = doors.clock.monotonic() + _TRIES_S
+    while True:
+        try:
+            what()
             return
         except DiskwrightError:
             if doors.clock.monotonic() > deadline:
                 raise
-        if doors.processes.state(freezer) is ProcessState.STOPPED:
-            doors.processes.kill(freezer)
         doors.clock.sleep(_TRY_AGAIN_S)
+
+
+def _is_over(state: HostState, disk: str, fresh: str, old: str) -> bool:
+    """Tell whether a switch is over; False when that cannot be told."""
+    with contextlib.suppress(DiskwrightError):
+        return switches.find(state, disk, fresh, old) is None
+    return False
 
 
 def main(arguments: list[str]) -> None:
     """Wait, and do what is left to do."""
-    if arguments[0] == machines.GUEST:
-        doors = real_doors(arguments[1], arguments[2])
-        wait_frozen(doors, ProcessIdentity(arguments[4], int(arguments[5]), int(arguments[6])))
-        thaw(doors, arguments[1:])
-        return
+    is_guest = arguments[0] == machines.GUEST
+    arguments = arguments[1:] if is_guest else arguments
     doors = real_doors(arguments[0], arguments[1])
-    state, (disk, fresh, old) = HostState(doors, arguments[1]), arguments[3:6]
-    runner = ProcessIdentity(arguments[6], int(arguments[7]), int(arguments[8]))
-    wait(doors, runner, lambda: switches.find(state, disk, fresh, old) is None)
-    settle(doors, arguments)
+    process = ProcessIdentity(arguments[-3], int(arguments[-2]), int(arguments[-1]))
+    if is_guest:
+        wait(doors, process, _FROZEN_AT_MOST_S, lambda: True)
+        thaw(doors, arguments)
+    else:
+        state, (disk, fresh, old) = HostState(doors, arguments[1]), arguments[3:6]
+        wait(doors, process, _AT_MOST_S, lambda: _is_over(state, disk, fresh, old))
+        settle(doors, arguments)
 
 
 if __name__ == "__main__":

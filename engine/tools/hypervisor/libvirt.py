@@ -38,7 +38,7 @@ from engine.tools.hypervisor.qemu import Qemu
 
 _CONNECT_S = 10.0
 _ANSWER_S = 120.0
-_AGENT_S, _FREEZE_S = 5, 60.0
+_AGENT_S, _FREEZE_S = 5, 30.0
 _LEAVE_S = 1.0
 _SEEN_S = 10.0
 _LOOK_AGAIN_S = 0.02

@@ -201,8 +201,8 @@ def test_damage_of_the_seal_takes_no_snapshot_away(driver: Driver):
 
 
 def test_what_is_known_to_be_sealed_is_mended_whatever_its_disks_are(driver: Driver):
-    """The generation before the damaged one says so; it does not matter then that the record of a disk cannot be read,
-    or is an older one that somebody has put back."""
+    """The generation before the damaged one says so; it does not matter then that the record of a disk cannot be
+    read."""
     disks = images.both(driver)
     made = driver.engine().create_snapshot_group("a", disks)
     driver.world.storage.settle()

@@ -15,6 +15,7 @@ from engine.host import mirroring
 from engine.host.live import switches
 from engine.triage import rules
 from tests.crash.kit import World
+from tests.doors.children import wait_ended
 from tests.live.machine import Guest, Machine, numbers, state_after
 
 _BLOCKS, _SIZE = 4, 1 << 20
@@ -50,14 +51,10 @@ def judge(engine: Engine, disk: str, guest: Guest, folder: Path) -> None:
     assert shown in [state_after(number, _BLOCKS) for number in range(guest.acknowledged, guest.issued + 1)]
 
 
-def watchdogs(disk: str) -> list[int]:
-    return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if _is_watchdog(path, disk)]
-
-
 def wait_for_watchdog(disk: str) -> None:
     """Until there is none of a disk any more."""
     deadline = time.monotonic() + 60
-    while watchdogs(disk):
+    while any(_is_watchdog(path, disk) for path in Path("/proc").glob("[0-9]*/cmdline")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -117,8 +114,11 @@ def test_a_guest_goes_on_whose_runner_is_killed_in_the_switch(
             machine.ask("job-complete", id=next(job["id"] for job in machine.ask("query-jobs")))
             while machine.ask("query-jobs")[0]["status"] != "pending":
                 pass
-        for pid in [] if watched else watchdogs(disk):
-            os.kill(pid, signal.SIGKILL)
+        if not watched:
+            switch = switches.of(engine.list_prepared()[0])
+            assert switch is not None
+            os.kill(switch.watchdog.pid, signal.SIGKILL)
+            wait_ended(switch.watchdog.pid)
         os.kill(os.getpid(), signal.SIGKILL)
 
     child = os.fork()

@@ -305,7 +305,8 @@ def hold_there(context: Context, state: HostState, repo_id: str, disk: str, fres
         machines.handed_over(context, repository, entry, [link.tag for link in links[1:]]) as leases,
     ):
         chains.unchanged(repository, links)
-        machines.hold(context, state, repository, entry, links, leases)
+        if any(one.process == entry.process for one, _ in state.entries()):  # else it was torn down meanwhile
+            machines.hold(context, state, repository, entry, links, leases)
 
 
 def settle(

@@ -34,7 +34,7 @@ from typing import TypeVar
 
 from engine.api import Engine
 from engine.data.model import Fix
-from engine.errors import DiskwrightError, ImageBusy
+from engine.errors import Conflict, DiskwrightError, ImageBusy, StaleFix
 from engine.host import merging
 from engine.triage import rules
 from tests.live import places
@@ -49,12 +49,12 @@ _Answer = TypeVar("_Answer")
 
 
 def patiently(call: Callable[[], _Answer]) -> _Answer:
-    """Once more as long as it is in use: a holder that was just started when its parent died has yet to find out."""
+    """Once more as long as a holder has yet to find out that its parent died, or a watchdog has done it meanwhile."""
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
             return call()
-        except ImageBusy:
+        except (ImageBusy, StaleFix):
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
@@ -357,8 +357,9 @@ class Rebuilds(Rounds):
         self.counted[f"rebuild, {dies}: {'acknowledged' if acknowledged else 'not acknowledged'}"] += 1
         problems = self._goes_on(guest) if dies in (NOBODY, VERB) else []
         if dies == VERB and self._random.random() < 0.5:
-            if engine.list_unheld():
-                patiently(lambda: engine.prepare_image("a", disk, take_over=True))
+            with contextlib.suppress(Conflict):  # its watchdog has
+                if engine.list_unheld():
+                    patiently(lambda: engine.prepare_image("a", disk, take_over=True))
             patiently(lambda: self.rebuild(engine))
             self.counted["rebuild, went on"] += 1
             acknowledged = True

@@ -110,7 +110,7 @@ def _named_elsewhere(scan: Scan, only: str | None) -> Iterator[str]:
 
 def _monitored(context: Context, repository: Repository, scan: Scan, only: str | None) -> dict[str, bool]:
     """Return the images whose machines run here and can be told to work on them, and whether they can go on in another
-    volume (on LVM none can); and the layers below those that no other one of them needs, where they can write to them.
+    volume; and the layers below those that no other one of them needs, where they can write to them.
     Of those that are far from ``only`` none is asked for."""
     found: Counter[str] = Counter()
     able: dict[str, bool] = {}
